@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Packs the package and checks what would be published.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+.ci/pack.sh "$out"
+publint run --strict "$out"/*.tgz
+attw --profile esm-only "$out"/*.tgz
