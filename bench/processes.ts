@@ -1,0 +1,118 @@
+/** The parent's side of `child.ts`. */
+import { type ChildProcess, fork } from "node:child_process"
+import { fileURLToPath } from "node:url"
+import type { Calls, Reply, Request } from "./child.ts"
+import type { Place, Store } from "./stores.ts"
+
+const callLimitMillis = 180_000
+const file = fileURLToPath(new URL("child.ts", import.meta.url))
+
+export interface Process {
+  readonly call: <Name extends keyof Calls>(
+    name: Name,
+    ...args: Parameters<Calls[Name]>
+  ) => Promise<Awaited<ReturnType<Calls[Name]>>>
+  /** Lets the system close what it holds, then ends the process. */
+  readonly close: () => Promise<void>
+}
+
+const children = new Set<ChildProcess>()
+const places = new Set<Place>()
+
+const clear = () => {
+  for (const child of children) child.kill("SIGKILL")
+  for (const place of places) place.remove()
+}
+process.on("exit", clear)
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
+
+const start = async (args: ReadonlyArray<string>): Promise<Process> => {
+  const child = fork(file, args, { execArgv: ["--disable-warning=ExperimentalWarning"] })
+  children.add(child)
+  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+  const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
+  let closing = false
+
+  const failAll = (message: string) => {
+    for (const { reject } of waiting.values()) reject(new Error(message))
+    waiting.clear()
+  }
+  child.on("message", (reply: Reply) => {
+    const waiter = waiting.get(reply.id)
+    waiting.delete(reply.id)
+    if ("error" in reply) waiter?.reject(new Error(reply.error))
+    else waiter?.resolve(reply.value)
+  })
+  child.on("exit", (code, signal) => {
+    children.delete(child)
+    if (!closing) failAll(`a process of the bench ended by itself: ${signal ?? `exit code ${code}`}`)
+  })
+
+  const reply = (id: number, what: string) =>
+    new Promise<unknown>((resolve, reject) => {
+      const limit = setTimeout(() => {
+        failAll(`no answer to "${what}" in ${callLimitMillis / 1000} s`)
+        child.kill("SIGKILL")
+      }, callLimitMillis)
+      const settled =
+        <A>(settle: (value: A) => void) =>
+        (value: A) => {
+          clearTimeout(limit)
+          settle(value)
+        }
+      waiting.set(id, { resolve: settled(resolve), reject: settled(reject) })
+    })
+
+  let lastId = 0
+  await reply(lastId, "open")
+  const call: Process["call"] = (name, ...args) => {
+    const id = ++lastId
+    child.send({ id, name, args } satisfies Request)
+    return reply(id, name) as Promise<never>
+  }
+  const close = async () => {
+    if (closing) return
+    closing = true
+    await call("close").finally(() => child.disconnect())
+    await ended
+  }
+  return { call, close }
+}
+
+/** One measurement's processes. With a store of one process, both are the same. */
+export interface Processes {
+  readonly producer: Process
+  readonly worker: Process
+}
+
+export interface Subject {
+  readonly storeName: string
+  readonly store: Store
+  readonly system: string
+  /** Whether its requests to the store are counted. */
+  readonly counted: boolean
+}
+
+/** Runs `measure` with fresh processes on a fresh place; both are gone afterwards. */
+export const withProcesses = async <A>(
+  { storeName, store, system, counted }: Subject,
+  measure: (processes: Processes) => Promise<A>
+): Promise<A> => {
+  const place = store.makePlace()
+  places.add(place)
+  const started: Array<Process> = []
+  try {
+    const args = [storeName, system, place.location, counted ? "count" : ""]
+    const producer = await start(args)
+    started.push(producer)
+    const worker = store.processes === 1 ? producer : await start(args)
+    started.push(worker)
+    const result = await measure({ producer, worker })
+    for (const process of started) await process.close()
+    return result
+  } finally {
+    for (const child of children) child.kill("SIGKILL")
+    place.remove()
+    places.delete(place)
+  }
+}

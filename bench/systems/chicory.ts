@@ -1,0 +1,99 @@
+import { Context, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import { AsyncResult, Backend, Broker, Task, Worker } from "../../src/index.ts"
+import { SqliteStore } from "../../src/sqlite/index.ts"
+import type { Payload, RoundTrips, RunningWorker, Session, System, WorkOptions } from "../system.ts"
+
+const Work = Task.make("bench.work", {
+  payload: {
+    value: Schema.Number,
+    account: Schema.String,
+    note: Schema.String,
+    tags: Schema.Array(Schema.String)
+  },
+  success: Schema.Struct({ value: Schema.Number })
+})
+
+type Stores = Broker.Broker | Backend.Backend
+
+const concurrently = (payloads: ReadonlyArray<Payload>, inFlight: number) =>
+  Effect.forEach(payloads, (payload) => Work.delay(payload), { concurrency: inFlight })
+
+const taskIds = (results: ReadonlyArray<{ readonly taskId: string }>) => results.map(({ taskId }) => taskId)
+
+const roundTrips = Effect.fnUntraced(function* ({ payloads, callers, maxMillis }: RoundTrips) {
+  const latencies: Array<number> = []
+  const begun = performance.now()
+  yield* Effect.forEach(
+    payloads,
+    Effect.fnUntraced(function* (payload) {
+      const start = performance.now()
+      if (start - begun > maxMillis) return
+      const result = yield* Work.delay(payload)
+      const { value } = yield* AsyncResult.get(result)
+      if (value !== payload.value) {
+        return yield* Effect.die(new Error(`the result of ${payload.value} came back as ${value}`))
+      }
+      latencies.push(performance.now() - start)
+    }),
+    { concurrency: callers, discard: true }
+  )
+  return latencies
+})
+
+/** Until so many results are stored, and then until their messages are gone. */
+const finished = Effect.fnUntraced(function* (worker: Worker.Worker["Service"], count: number) {
+  while ((yield* worker.stats).succeeded < count) yield* Effect.sleep("1 millis")
+  for (;;) {
+    const [counts] = yield* Broker.counts([Work.queue])
+    if (counts === undefined || counts.ready + counts.delayed + counts.claimed === 0) return
+    yield* Effect.sleep("1 millis")
+  }
+})
+
+const makeSession = async <E>(store: Layer.Layer<Stores, E>): Promise<Session> => {
+  const runtime = ManagedRuntime.make(store)
+  await runtime.context()
+
+  const work = async ({ concurrency, sleepMillis }: WorkOptions): Promise<RunningWorker> => {
+    const handler = Work.toLayer(({ value }) =>
+      sleepMillis === 0 ? Effect.succeed({ value }) : Effect.as(Effect.sleep(sleepMillis), { value })
+    )
+    const layer = Worker.layer([Work], { concurrency }).pipe(Layer.provide(handler))
+    const scope = Scope.makeUnsafe()
+    const context = await runtime.runPromise(Layer.buildWithScope(layer, scope))
+    const worker = Context.get(context, Worker.Worker)
+    return {
+      finished: (count) => runtime.runPromise(finished(worker, count)),
+      stop: () => runtime.runPromise(Scope.close(scope, Exit.void))
+    }
+  }
+
+  return {
+    oneByOne: (payloads) =>
+      runtime.runPromise(Effect.forEach(payloads, (payload) => Work.delay(payload), { discard: true })),
+    concurrently: async (payloads, inFlight) =>
+      taskIds(await runtime.runPromise(concurrently(payloads, inFlight))),
+    bulk: async (chunks) =>
+      (await runtime.runPromise(Effect.forEach(chunks, (payloads) => Work.delayAll(payloads)))).flatMap(
+        taskIds
+      ),
+    work,
+    roundTrips: (options) => runtime.runPromise(roundTrips(options)),
+    check: async (ids) => {
+      const results = ids.map((id) => Work.result(String(id)))
+      const values = await runtime.runPromise(AsyncResult.all(results, { timeout: "10 seconds" }))
+      return values.filter(({ value }) => typeof value === "number").length
+    },
+    close: () => runtime.dispose()
+  }
+}
+
+export const memory: System = {
+  note: "Broker.layerMemory and Backend.layerMemory, producer and worker in one process",
+  open: () => makeSession(Layer.merge(Broker.layerMemory, Backend.layerMemory))
+}
+
+export const sqlite: System = {
+  note: "SqliteStore.layer({ filename }) with its defaults",
+  open: (filename) => makeSession(SqliteStore.layer({ filename }))
+}

@@ -1,0 +1,506 @@
+/**
+ * A handle on the result of a task: the task's id and its codec, no connection. A handle made elsewhere from the
+ * same id is as good.
+ *
+ * ```ts
+ * const result = yield* Divide.delay({ dividend: 6, divisor: 3 })
+ * const two = yield* AsyncResult.get(result, { timeout: "5 seconds" })
+ * ```
+ */
+import { Cause, DateTime, Duration, Effect, Exit, Option, Pipeable, Predicate, Queue, Schedule, Schema, Stream } from "effect"
+import { Backend, BackendError, BackendNotConfigured, type Facade, type ReadError } from "./Backend.ts"
+import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
+import { awaitEnds, type Ended, type Overdue } from "./internal/awaitEnds.ts"
+import { nonNegative, positive, text } from "./internal/allowed.ts"
+import * as TaskCodec from "./internal/taskCodec.ts"
+import * as TaskFailed from "./TaskFailed.ts"
+import type { TaskResult } from "./TaskResult.ts"
+import { isTerminal, TaskState } from "./TaskState.ts"
+
+export type { CancelAnswer } from "./BackendDriver.ts"
+export { ReadRetry } from "./internal/awaitEnds.ts"
+
+/** Identifies handles at run time. */
+export const TypeId = "~chicory/AsyncResult"
+
+/** Identifies handles at run time. */
+export type TypeId = typeof TypeId
+
+/** A task's id with the codec of its result: `A` and `E` of the task, `R` what decoding needs, `P` its progress. */
+export interface AsyncResult<out A, out E = never, out R = never, out P = unknown> extends Pipeable.Pipeable {
+  readonly [TypeId]: { readonly _A: () => A; readonly _E: () => E; readonly _R: () => R; readonly _P: () => P }
+  readonly taskId: string
+}
+
+/** Any handle. */
+export type Any = AsyncResult<unknown, unknown, unknown>
+
+/** What the task of a handle gives. */
+export type Success<T> = T extends AsyncResult<infer A, infer _E, infer _R> ? A : never
+
+/** What the task of a handle fails with. */
+export type Error<T> = T extends AsyncResult<infer _A, infer E, infer _R> ? E : never
+
+/** What decoding the result of a handle needs. */
+export type Services<T> = T extends AsyncResult<infer _A, infer _E, infer R> ? R : never
+
+/**
+ * The time was up. Its tag is that of Effect's own `Cause.TimeoutError`: where both can occur, `Cause.isTimeoutError`
+ * tells them apart.
+ */
+export class TimeoutError extends Schema.TaggedError<TimeoutError>("chicory/TimeoutError")("TimeoutError", {
+  /** The task, or the first that was missing. */
+  taskId: Schema.String,
+  timeout: Schema.DurationFromMillis,
+  /** The state it was last seen in. */
+  state: TaskState,
+  /** The last error of the backend while waiting, if there was one. */
+  cause: Schema.optionalKey(Schema.Defect())
+}) {
+  override get message(): string {
+    const trouble = this.cause === undefined ? "" : `; the last read failed: ${String(this.cause)}`
+    return `task ${this.taskId} did not end within ${String(this.timeout)} (last seen ${this.state})${trouble}`
+  }
+}
+
+/** How to wait. */
+export interface GetOptions {
+  /** How long to wait. Default: for ever. Zero: one read. */
+  readonly timeout?: Duration.Input | undefined
+  /**
+   * How often to read. Default: 100 millis where the backend gives no hints; where it does, a hint wakes the waiter
+   * and all that is awaited is read again every 5 seconds. An interval that is given is honoured.
+   */
+  readonly pollInterval?: Duration.Input | undefined
+}
+
+const absurd = (): never => {
+  throw new TypeError("the variance of an AsyncResult is no value")
+}
+const variance = { _A: absurd, _E: absurd, _R: absurd, _P: absurd }
+
+class Handle<A, E, R, P> extends Pipeable.Class implements AsyncResult<A, E, R, P> {
+  readonly [TypeId]: AsyncResult<A, E, R, P>[TypeId] = variance
+  readonly taskId: string
+  readonly codec: TaskCodec.ResultCodec<A, E, P, R, unknown>
+  constructor(taskId: string, codec: TaskCodec.ResultCodec<A, E, P, R, unknown>) {
+    super()
+    this.taskId = taskId
+    this.codec = codec
+  }
+  toJSON(): unknown {
+    return { _id: "chicory/AsyncResult", taskId: this.taskId }
+  }
+}
+const codecOf = <A, E, R, P>(self: AsyncResult<A, E, R, P>) => (self as Handle<A, E, R, P>).codec
+
+/** @internal A handle over a codec that exists. */
+export const fromCodec = <A, E, R, P>(
+  taskId: string,
+  codec: TaskCodec.ResultCodec<A, E, P, R, unknown>
+): AsyncResult<A, E, R, P> => new Handle(text("AsyncResult: taskId", taskId), codec)
+
+/** Whether a value is a handle. */
+export const isAsyncResult = (u: unknown): u is Any => Predicate.hasProperty(u, TypeId)
+
+/** One signature for data-first and data-last: an overloaded function infers `unknown` when it is passed on. */
+const dualWith = (
+  body: (self: AsyncResult<unknown, unknown, unknown>, options: GetOptions | undefined) => unknown
+): never =>
+  ((selfOrOptions?: Any | GetOptions, options?: GetOptions) =>
+    isAsyncResult(selfOrOptions)
+      ? body(selfOrOptions, options)
+      : (self: AsyncResult<unknown, unknown, unknown>) => body(self, selfOrOptions)) as never
+
+interface Schemas {
+  readonly success: Schema.Constraint
+  readonly error?: Schema.Constraint | undefined
+  readonly progress?: Schema.Constraint | undefined
+}
+
+/** Codecs of handles made from schemas: made once for each success schema and what came with it last. */
+const codecs = new WeakMap<Schema.Constraint, { readonly schemas: Schemas; readonly codec: TaskCodec.ResultCodec<unknown, unknown, unknown, unknown, unknown> }>()
+
+const codecFor = (schemas: Schemas) => {
+  const known = codecs.get(schemas.success)
+  if (known !== undefined && known.schemas.error === schemas.error && known.schemas.progress === schemas.progress) {
+    return known.codec
+  }
+  const codec = TaskCodec.result({
+    success: schemas.success,
+    error: schemas.error ?? Schema.Never,
+    progress: schemas.progress ?? Schema.Never
+  })
+  codecs.set(schemas.success, { schemas, codec })
+  return codec
+}
+
+/**
+ * A handle from an id. With the id alone, success and error are the JSON that is stored; a task's own
+ * `task.result(id)` is the typed way.
+ */
+export const make: {
+  (taskId: string): AsyncResult<Schema.Json, Schema.Json, never, Schema.Json>
+  <
+    A extends Schema.Constraint,
+    E extends Schema.Constraint = Schema.Never,
+    P extends Schema.Constraint = Schema.Never
+  >(
+    taskId: string,
+    schemas: { readonly success: A; readonly error?: E | undefined; readonly progress?: P | undefined }
+  ): AsyncResult<
+    A["Type"],
+    E["Type"],
+    A["DecodingServices"] | E["DecodingServices"] | P["DecodingServices"],
+    P["Type"]
+  >
+} = (taskId: string, schemas?: Schemas): AsyncResult<never, never, never, never> =>
+  fromCodec(taskId, (schemas === undefined ? TaskCodec.json : codecFor(schemas)) as never)
+
+const timed = (options: GetOptions | undefined) => {
+  const timeout =
+    options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
+  return {
+    timeout: timeout === undefined || !Duration.isFinite(timeout) ? undefined : nonNegative("timeout", timeout),
+    pollInterval: options?.pollInterval === undefined ? undefined : positive("pollInterval", options.pollInterval)
+  }
+}
+
+const onOverdue =
+  (options: GetOptions | undefined) =>
+  ({ cause, state, taskId }: Overdue): TimeoutError =>
+    new TimeoutError({
+      taskId,
+      timeout: Duration.fromInputUnsafe(options?.timeout ?? Duration.infinity),
+      state,
+      ...(cause === undefined ? {} : { cause })
+    })
+
+const wait = (ids: ReadonlyArray<string>, options: GetOptions | undefined, onEnd: (ended: Ended) => boolean) =>
+  Effect.suspend(() => awaitEnds({ ids, ...timed(options), onOverdue: onOverdue(options), onEnd }))
+
+const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), DateTime.makeUnsafe)
+
+const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
+  new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
+
+/** The reason of an end that the store decided. */
+const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
+  switch (record.ended) {
+    case "Expired":
+      return new TaskFailed.Expired({ expiredAt: DateTime.makeUnsafe(record.expiresAt ?? record.finishedAt ?? 0) })
+    case "WorkerLost":
+      return new TaskFailed.WorkerLost({ worker: record.worker ?? "unknown" })
+    case "Cancelled":
+      return new TaskFailed.Cancelled()
+    case "Forgotten":
+      return new TaskFailed.Forgotten()
+    case null:
+      return new TaskFailed.ResultInvalid({ side: "reader", issue: "the record has ended, and holds no exit" })
+  }
+}
+
+/** The outcome of a task that ended. */
+const exitOf = <A, E, R, P>(
+  self: AsyncResult<A, E, R, P>,
+  { forgotten, record }: Ended
+): Effect.Effect<Exit.Exit<A, TaskFailed.TaskFailed<E>>, never, R> => {
+  if (forgotten) return Effect.succeed(Exit.fail(taskFailed(record, new TaskFailed.Forgotten())))
+  if (record.exit === null) return Effect.succeed(Exit.fail(taskFailed(record, endedReason(record))))
+  return Effect.match(codecOf(self).decodeExit(record.exit), {
+    onFailure: (error) =>
+      Exit.fail(taskFailed(record, new TaskFailed.ResultInvalid({ side: "reader", issue: error.message }))),
+    onSuccess: (exit) =>
+      exit._tag === "Success" ? Exit.succeed(exit.value) : Exit.fail(taskFailed(record, exit.reason))
+  })
+}
+
+/** An error of the backend about one task tells its id. */
+const about =
+  (taskId: string) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.mapError(effect, (error) => {
+      if (error instanceof BackendError && error.taskId === undefined) {
+        const { cause, operation, retryable } = error
+        return new BackendError({ taskId, operation, retryable, cause }) as E & BackendError
+      }
+      if (error instanceof BackendNotConfigured && error.taskId === undefined) {
+        return new BackendNotConfigured({ taskId, operation: error.operation }) as E & BackendNotConfigured
+      }
+      return error
+    })
+
+const exitOfHandle = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOptions | undefined) =>
+  Effect.suspend(() => {
+    let ended: Ended | undefined
+    return Effect.flatMap(
+      wait([self.taskId], options, (end) => {
+        ended = end
+        return true
+      }).pipe(about(self.taskId)),
+      () => exitOf(self, ended!)
+    )
+  })
+
+/**
+ * Waits until the task has ended, and gives what it gave; a task that gave nothing gives `undefined`. Interrupting
+ * it never touches the task. Inside a handler, the worker's slot is free while it waits.
+ *
+ * Fails with `TaskFailed<E>` if the task did, with `TimeoutError` when the time is up (after a last read), with
+ * `BackendNotConfigured` without a backend, and with `BackendError` for what trying again cannot heal; other errors
+ * of the backend are borne as `ReadRetry` says, by default until the timeout.
+ *
+ * `get(result)`, `get(result, options)`, `result.pipe(get)`, `result.pipe(get(options))`.
+ */
+export const get: <Arg extends Any | GetOptions = GetOptions>(
+  selfOrOptions?: Arg,
+  options?: GetOptions
+) => [Arg] extends [AsyncResult<infer A, infer E, infer R>]
+  ? Effect.Effect<A, TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError, Backend | R>
+  : <A, E, R>(
+      self: AsyncResult<A, E, R>
+    ) => Effect.Effect<A, TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError, Backend | R> =
+  dualWith((self, options) => Effect.flatten(exitOfHandle(self, options)))
+
+/** Waits as `get` does; that the task failed is a value. */
+export const exit: <Arg extends Any | GetOptions = GetOptions>(
+  selfOrOptions?: Arg,
+  options?: GetOptions
+) => [Arg] extends [AsyncResult<infer A, infer E, infer R>]
+  ? Effect.Effect<
+      Exit.Exit<A, TaskFailed.TaskFailed<E>>,
+      TimeoutError | BackendNotConfigured | BackendError,
+      Backend | R
+    >
+  : <A, E, R>(
+      self: AsyncResult<A, E, R>
+    ) => Effect.Effect<
+      Exit.Exit<A, TaskFailed.TaskFailed<E>>,
+      TimeoutError | BackendNotConfigured | BackendError,
+      Backend | R
+    > = dualWith(exitOfHandle)
+
+const read = (self: Any): Effect.Effect<TaskRecord | undefined, ReadError, Backend> =>
+  Backend.use((backend) => backend.read.one(self.taskId)).pipe(about(self.taskId))
+
+/** A record as a user sees it. */
+const toResult = <A, E, R, P>(
+  self: AsyncResult<A, E, R, P>,
+  record: TaskRecord
+): Effect.Effect<TaskResult<A, E, P>, never, R> =>
+  Effect.gen(function* () {
+    const exit = isTerminal(record.state)
+      ? Option.some(yield* exitOf(self, { record, forgotten: false }))
+      : Option.none()
+    const progress =
+      record.progress === null ? Option.none() : yield* Effect.option(codecOf(self).decodeProgress(record.progress))
+    return {
+      taskId: record.id,
+      taskName: record.task,
+      state: record.state,
+      attempts: record.attempt,
+      exit,
+      progress,
+      worker: Option.fromNullOr(record.worker),
+      enqueuedAt: utc(record.enqueuedAt),
+      startedAt: utc(record.startedAt),
+      finishedAt: utc(record.finishedAt)
+    }
+  })
+
+/** One read. `none`: no such task, or its record is gone. */
+export const poll = <A, E, R, P>(
+  self: AsyncResult<A, E, R, P>
+): Effect.Effect<
+  Option.Option<TaskResult<A, E, P>>,
+  BackendNotConfigured | BackendError,
+  Backend | R
+> =>
+  Effect.flatMap(read(self), (record) =>
+    record === undefined ? Effect.succeedNone : Effect.asSome(toResult(self, record))
+  )
+
+/** One read of the state. An id that the backend has never seen is `PENDING`. */
+export const state = (self: Any): Effect.Effect<TaskState, BackendNotConfigured | BackendError, Backend> =>
+  Effect.map(read(self), (record) => record?.state ?? "PENDING")
+
+/** Whether the task has ended: `SUCCESS` or `FAILURE`. One read. */
+export const ready = (self: Any): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
+  Effect.map(state(self), isTerminal)
+
+/** Whether the task has ended in `FAILURE`. One read. */
+export const failed = (self: Any): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
+  Effect.map(state(self), (state) => state === "FAILURE")
+
+/** Whether the task has ended in `SUCCESS`. One read. */
+export const successful = (self: Any): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
+  Effect.map(state(self), (state) => state === "SUCCESS")
+
+/**
+ * Cancels the task. A waiting one ends at once, as `Cancelled`; a running one is asked to stop, and its handler is
+ * interrupted within a second where the store can push, at the next renewal of its lease otherwise.
+ */
+export const cancel = (self: Any): Effect.Effect<CancelAnswer, BackendNotConfigured | BackendError, Backend> =>
+  Backend.use((backend) => backend.cancel.one(self.taskId)).pipe(about(self.taskId))
+
+/**
+ * Gives up the task's record. That of a task which has ended is removed; one that has not runs on, and its record
+ * goes when it ends. Whoever waits for it gets the reason `Forgotten`. Its idempotency key is free at once.
+ */
+export const forget = (self: Any): Effect.Effect<void, BackendNotConfigured | BackendError, Backend> =>
+  Backend.use((backend) => backend.forget.one(self.taskId)).pipe(about(self.taskId))
+
+/** What is told apart by `changes`. */
+const fingerprint = (record: TaskRecord): string =>
+  `${record.generation} ${record.state} ${record.attempt} ${record.ended ?? ""} ${record.progress ?? ""}`
+
+/** Every read that shows something new, until the terminal one. */
+const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, ReadError> => {
+  const reads: Stream.Stream<TaskRecord | undefined, ReadError> =
+    backend.interest === undefined
+      ? Stream.fromEffectSchedule(backend.read.one(taskId), Schedule.spaced("100 millis"))
+      : Stream.callback((queue) =>
+          Effect.acquireRelease(
+            Effect.sync(() =>
+              backend.interest!.listen([taskId], {
+                onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
+                onError: (error) => {
+                  if (error._tag !== "BackendError" || !error.retryable) Queue.failCauseUnsafe(queue, Cause.fail(error))
+                }
+              })
+            ),
+            (leave) => Effect.sync(leave)
+          ),
+          { bufferSize: 16, strategy: "sliding" }
+        )
+  return reads.pipe(
+    Stream.mapAccum(
+      () => undefined as TaskRecord | undefined,
+      (last, record) => {
+        // a record that went away has ended for whoever looked at it
+        const gone: TaskRecord | undefined =
+          record === undefined ? last && { ...last, state: "FAILURE", exit: null, ended: "Forgotten" } : record
+        return [gone, gone === undefined ? [] : [gone]] as const
+      }
+    ),
+    Stream.changesWith((a, b) => fingerprint(a) === fingerprint(b)),
+    Stream.takeUntil((record) => isTerminal(record.state))
+  )
+}
+
+/**
+ * A snapshot for every change of state or progress that is seen, from the current one on; ends with the terminal
+ * one. Changes that follow each other fast may be seen as one. Of an unknown id nothing is seen before its task is
+ * enqueued.
+ */
+export const changes = <A, E, R, P>(
+  self: AsyncResult<A, E, R, P>
+): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
+  Stream.unwrap(Backend.useSync((backend) => snapshots(backend, self.taskId))).pipe(
+    Stream.mapEffect((record) => toResult(self, record)),
+    Stream.mapError((error) => error)
+  )
+
+type Handles = Iterable<Any> | { readonly [key: string]: Any }
+type Member<H> = H extends Iterable<infer I> ? I : H[keyof H]
+type Values<H> =
+  H extends ReadonlyArray<unknown>
+    ? { -readonly [K in keyof H]: Success<H[K]> }
+    : H extends Iterable<infer I>
+      ? Array<Success<I>>
+      : { -readonly [K in keyof H]: Success<H[K]> }
+type ManyError<H> =
+  | TimeoutError
+  | BackendNotConfigured
+  | TaskFailed.TaskFailed<Error<Member<H>>>
+  | BackendError
+
+const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterator in handles
+
+/**
+ * Waits for all of them, in one shared wait, and gives their values in the shape of the argument: tuple, iterable or
+ * record. Fails with the first failure; the other tasks run on.
+ */
+export const all = <const H extends Handles>(
+  handles: H,
+  options?: GetOptions
+): Effect.Effect<Values<H>, ManyError<H>, Backend | Services<Member<H>>> =>
+  Effect.suspend(() => {
+    const keyed: Array<readonly [key: string, handle: Any]> = isIterable(handles)
+      ? Array.from(handles, (handle, i) => [String(i), handle] as const)
+      : Object.entries(handles)
+    const ended = new Map<string, Ended>()
+    let failed: Ended | undefined
+    const waiting = wait(
+      keyed.map(([, handle]) => handle.taskId),
+      options,
+      (end) => {
+        ended.set(end.record.id, end)
+        if (end.forgotten || end.record.state === "FAILURE") failed = end
+        return failed !== undefined
+      }
+    )
+    const decode = (handle: Any, end: Ended) => Effect.flatten(exitOf(handle, end))
+    return Effect.flatMap(waiting, () => {
+      if (failed !== undefined) {
+        const { record } = failed
+        return decode(keyed.find(([, handle]) => handle.taskId === record.id)![1], failed)
+      }
+      const values = Effect.forEach(keyed, ([key, handle]) =>
+        Effect.map(decode(handle, ended.get(handle.taskId)!), (value) => [key, value] as const)
+      )
+      return Effect.map(values, (pairs) =>
+        isIterable(handles) ? pairs.map(([, value]) => value) : Object.fromEntries(pairs)
+      )
+    })
+  }) as never
+
+/**
+ * The first success; the other tasks run on. If all of them fail, the failure that came last. Of no handles at all:
+ * a defect.
+ */
+export const race = <const H extends Iterable<Any>>(
+  handles: H,
+  options?: GetOptions
+): Effect.Effect<Success<Member<H>>, ManyError<H>, Backend | Services<Member<H>>> =>
+  Effect.suspend(() => {
+    const open = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
+    if (open.size === 0) return Effect.die(new RangeError("AsyncResult.race needs at least one handle"))
+    // a success that does not decode is a failure, and the race goes on
+    return stream(open.values(), options).pipe(
+      Stream.map(([, exit]) => exit),
+      Stream.takeUntil((exit) => Exit.isSuccess(exit)),
+      Stream.runLast,
+      // there is at least one handle, and so at least one outcome
+      Effect.flatMap(Option.getOrThrow)
+    )
+  }) as never
+
+/**
+ * Outcomes as they arrive, each once, in one shared wait. A task that failed is an element, not the end of the
+ * stream; `TimeoutError` is its end, if the time is up before all have arrived.
+ */
+export const stream = <const H extends Iterable<Any>>(
+  handles: H,
+  options?: GetOptions
+): Stream.Stream<
+  readonly [taskId: string, exit: Exit.Exit<Success<Member<H>>, TaskFailed.TaskFailed<Error<Member<H>>>>],
+  TimeoutError | BackendNotConfigured | BackendError,
+  Backend | Services<Member<H>>
+> =>
+  Stream.suspend(() => {
+    const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
+    return Stream.callback<Ended, TimeoutError | ReadError, Backend>((queue) =>
+      wait([...byId.keys()], options, (end) => {
+        Queue.offerUnsafe(queue, end)
+        return false
+      }).pipe(Effect.matchCauseEffect({
+        onFailure: (cause) => Queue.failCause(queue, cause),
+        onSuccess: () => Queue.end(queue)
+      }))
+    ).pipe(
+      Stream.mapEffect((end) =>
+        Effect.map(exitOf(byId.get(end.record.id)!, end), (exit) => [end.record.id, exit] as const)
+      )
+    )
+  }) as never

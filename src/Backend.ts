@@ -1,0 +1,233 @@
+/**
+ * Where results live: a service given by a Layer, over a `BackendDriver`.
+ *
+ * A program needs no more of it than its layer. Its operations serve this library's own modules; users call
+ * `AsyncResult`, `Worker` and `DeadLetters`.
+ */
+import { Array as Arr, Context, Duration, Effect, Function, Layer, Schema, type Scope, Stream } from "effect"
+import type {
+  BackendDriver,
+  Batch,
+  CancelAnswer,
+  Created,
+  DeadLetter,
+  Heartbeat,
+  NewRecord,
+  Page,
+  Parked,
+  Renew,
+  Renewed,
+  Settled,
+  Settlement,
+  Start,
+  Started,
+  TaskRecord,
+  WorkerInfo
+} from "./BackendDriver.ts"
+import * as Batcher from "./internal/batcher.ts"
+import { describe } from "./internal/describe.ts"
+import * as Interest from "./internal/interest.ts"
+import { makeMemoryBackend } from "./internal/memoryBackend.ts"
+import * as metrics from "./internal/metrics.ts"
+
+export type * from "./BackendDriver.ts"
+
+/** A call to the backend failed, or its outcome is unknown. */
+export class BackendError extends Schema.TaggedError<BackendError>("chicory/BackendError")("BackendError", {
+  taskId: Schema.optionalKey(Schema.String),
+  /** The store and what was asked of it. */
+  operation: Schema.String,
+  /** `false`: it would fail the same way again, however often it is tried (a wrong password, a corrupt file). */
+  retryable: Schema.Boolean,
+  cause: Schema.Defect()
+}) {
+  override get message(): string {
+    const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
+    const again = this.retryable ? "" : "; trying again will not help"
+    return `${this.operation} failed${whose}: ${describe(this.cause)}${again}`
+  }
+}
+
+/** The program needs a record, and was given `Backend.layerNotConfigured`. */
+export class BackendNotConfigured
+  extends Schema.TaggedError<BackendNotConfigured>("chicory/BackendNotConfigured")("BackendNotConfigured", {
+    taskId: Schema.optionalKey(Schema.String),
+    operation: Schema.String
+  })
+{
+  override get message(): string {
+    const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
+    return `${this.operation} needs a backend${whose}: provide one, such as Backend.layerMemory or SqliteStore.layer`
+  }
+}
+
+/** What any use of the backend can fail with. */
+export type ReadError = BackendError | BackendNotConfigured
+
+/** The driver's operations, coalesced, with this library's errors. */
+export interface Facade {
+  /** The store's name. */
+  readonly name: string
+  /** `false` for `layerNotConfigured`. */
+  readonly configured: boolean
+  readonly capabilities: BackendDriver["capabilities"]
+  readonly create: Batcher.Batcher<NewRecord, Created, ReadError>
+  readonly markPublished: Batcher.Batcher<string, void, ReadError>
+  readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
+  readonly renew: Batcher.Batcher<Renew, Renewed, ReadError>
+  readonly settle: Batcher.Batcher<Settlement, Settled, ReadError>
+  readonly park: (letters: Batch<Parked>) => Effect.Effect<void, ReadError>
+  readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
+  /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
+  readonly interest: Interest.Interest<ReadError> | undefined
+  readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
+  readonly forget: Batcher.Batcher<string, void, ReadError>
+  readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
+  readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
+  readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
+  readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
+  readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
+  readonly farewell: (worker: string) => Effect.Effect<void, ReadError>
+  readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, ReadError>
+  readonly sweep: (limit: number) => Effect.Effect<number, ReadError>
+}
+
+/** Where results live. */
+export class Backend extends Context.Service<Backend, Facade>()("chicory/Backend") {}
+
+/** How a facade treats its driver. */
+export interface Options {
+  /** Where the store gives hints: all that is awaited is read again this often. Default 5 seconds. */
+  readonly sweepInterval?: Duration.Input | undefined
+}
+
+const MAX_BATCH = 256
+const CALLS = 4
+
+/** Coalesces, wraps errors, and listens for hints until the scope closes. */
+export const make = Effect.fnUntraced(function* <E>(
+  driver: BackendDriver<E>,
+  options?: Options
+): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
+  const isPermanent = driver.isPermanent ?? (() => false)
+  const wrapError = (operation: string) => (cause: unknown) =>
+    new BackendError({ operation: `${driver.name} backend: ${operation}`, retryable: !isPermanent(cause), cause })
+  // a driver that dies is an error like any other: it must not end a loop
+  const wrap = (operation: string) => {
+    const fail = Function.flow(wrapError(operation), Effect.fail)
+    return <A>(effect: Effect.Effect<A, E>): Effect.Effect<A, BackendError> =>
+      Effect.catchDefect(Effect.catch(effect, fail), fail)
+  }
+  const batched = <In, Out>(
+    operation: string,
+    run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, E>,
+    key?: BackendDriver["batchKey"]
+  ): Effect.Effect<Batcher.Batcher<In, Out, ReadError>, never, Scope.Scope> => {
+    const wrapped = wrap(operation)
+    return Batcher.make<In, Out, ReadError>({
+      run: (batch) => wrapped(run(batch)),
+      isPermanent: (error) => error._tag === "BackendError" && !error.retryable,
+      maxBatch: MAX_BATCH,
+      concurrency: CALLS,
+      key
+    })
+  }
+  const silent =
+    <In>(run: (batch: Batch<In>) => Effect.Effect<void, E>) =>
+    (batch: Batch<In>): Effect.Effect<ReadonlyArray<void>, E> =>
+      Effect.map(run(batch), () => Arr.map(batch, () => undefined))
+
+  const hints = driver.capabilities.hints ? driver.hints : undefined
+  const live = metrics.liveWaiters(driver.name)
+  const context = yield* Effect.context<never>()
+  const interest =
+    hints === undefined
+      ? undefined
+      : yield* Interest.make<ReadError>({
+          watch: (ids) => wrap("watch")(driver.watch(ids)),
+          read: (ids) => wrap("read")(driver.getMany(ids)),
+          unwatch: (ids) => wrap("unwatch")(driver.unwatch(ids)),
+          hints: Stream.mapError(hints, wrapError("hints")),
+          sweepInterval: Duration.fromInputUnsafe(options?.sweepInterval ?? "5 seconds"),
+          maxBatch: MAX_BATCH * 4,
+          onListeners: (change) => live.updateUnsafe(change, context)
+        })
+
+  return Backend.of({
+    name: driver.name,
+    configured: true,
+    capabilities: driver.capabilities,
+    create: yield* batched("create", driver.create, driver.batchKey),
+    markPublished: yield* batched("markPublished", silent(driver.markPublished), driver.batchKey),
+    start: (starts) => wrap("start")(driver.start(starts)),
+    renew: yield* batched("renew", driver.renew),
+    settle: yield* batched("settle", driver.settle),
+    park: (letters) => wrap("park")(driver.park(letters)),
+    read: yield* batched("read", driver.getMany),
+    interest,
+    cancel: yield* batched("cancel", driver.cancel),
+    forget: yield* batched("forget", silent(driver.forget)),
+    reopen: (ids) => wrap("reopen")(driver.reopen(ids)),
+    deadLetters: (page) => wrap("deadLetters")(driver.deadLetters(page)),
+    countDeadLetters: (task) => wrap("countDeadLetters")(driver.countDeadLetters(task)),
+    removeDeadLetters: (ids) => wrap("removeDeadLetters")(driver.removeDeadLetters(ids)),
+    heartbeat: (worker, ttlMillis) => wrap("heartbeat")(driver.heartbeat(worker, ttlMillis)),
+    farewell: (worker) => wrap("farewell")(driver.farewell(worker)),
+    workers: wrap("workers")(driver.workers),
+    sweep: (limit) => wrap("sweep")(driver.sweep(limit))
+  })
+})
+
+/** A layer over the effect that makes a driver. */
+export const layer = <E, EX = never, R = never>(
+  driver: Effect.Effect<BackendDriver<E>, EX, R>,
+  options?: Options
+): Layer.Layer<Backend, EX, Exclude<R, Scope.Scope>> =>
+  Layer.effect(
+    Backend,
+    Effect.flatMap(driver, (made) => make(made, options))
+  )
+
+/** A driver that keeps everything in this process. Every time is that of `Clock`. */
+export const makeDriverMemory: Effect.Effect<BackendDriver<never>> = makeMemoryBackend
+
+/**
+ * Results in this process, for tests and for work that need not outlive it. It has the semantics of every other
+ * store (leases, retention, dead letters), with every time from `Clock`, so that a test plays them under
+ * `TestClock`.
+ */
+export const layerMemory: Layer.Layer<Backend> = layer(makeDriverMemory)
+
+const notConfigured = (operation: string) => Effect.fail(new BackendNotConfigured({ operation }))
+const noBatcher = (operation: string) => ({ one: () => notConfigured(operation), many: noMany(operation) })
+const noMany = (operation: string) => (items: ReadonlyArray<unknown>) =>
+  Effect.forEach(items, () => Effect.exit(notConfigured(operation)))
+
+/**
+ * No results at all, for programs that fire and forget: whatever needs a record fails with
+ * `BackendNotConfigured`. Tasks run at least once and are retried (the message counts), and what fails for good is
+ * parked by the broker.
+ */
+export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
+  name: "none",
+  configured: false,
+  capabilities: { hints: false, durable: false, transactional: false },
+  create: noBatcher("create"),
+  markPublished: noBatcher("markPublished"),
+  start: () => notConfigured("start"),
+  renew: noBatcher("renew"),
+  settle: noBatcher("settle"),
+  park: () => notConfigured("park"),
+  read: noBatcher("AsyncResult"),
+  interest: undefined,
+  cancel: noBatcher("AsyncResult.cancel"),
+  forget: noBatcher("AsyncResult.forget"),
+  reopen: () => notConfigured("DeadLetters.replay"),
+  deadLetters: () => notConfigured("DeadLetters.list"),
+  countDeadLetters: () => notConfigured("DeadLetters.count"),
+  removeDeadLetters: () => notConfigured("DeadLetters.remove"),
+  heartbeat: () => notConfigured("heartbeat"),
+  farewell: () => notConfigured("farewell"),
+  workers: notConfigured("Worker.active"),
+  sweep: () => notConfigured("sweep")
+})

@@ -1,0 +1,297 @@
+/**
+ * The port that a store implements to hold results: records of tasks, tokens and leases of runs, dead letters,
+ * and the registry of workers.
+ *
+ * A driver speaks in batches and in encoded text; it parses no payload, no exit and no progress. The facade over
+ * it (`Backend.make`) coalesces what concurrent fibers ask for. Whoever writes a driver proves it with
+ * `BackendSuite` of `chicory/testing`.
+ *
+ * - A batch is answered item by item, in order. An id may occur twice in one batch; the items are then applied
+ *   one after the other, in order.
+ * - A call that fails means *unknown*: it may have been applied. Every operation is safe to repeat.
+ * - One bad item must not fail the others where the store can tell them apart.
+ * - All times are judged by the store's clock. A driver is given durations in milliseconds and answers epoch
+ *   milliseconds of the store's clock.
+ */
+import type { Array as Arr, Context, Effect, Stream } from "effect"
+import type { TaskState } from "./TaskState.ts"
+
+/** A batch: at least one item. */
+export type Batch<A> = Arr.NonEmptyReadonlyArray<A>
+
+/** An end that the store itself decided, without a run's exit: the facade makes the `TaskFailed` of it. */
+export type Ended = "Expired" | "WorkerLost" | "Cancelled" | "Forgotten"
+
+/** A task as it is stored. */
+export interface TaskRecord {
+  readonly id: string
+  /** The task's name. */
+  readonly task: string
+  readonly state: TaskState
+  /** Grows by one with every replay of a dead letter; 0 at first. */
+  readonly generation: number
+  /** Starts of this generation that were not released. */
+  readonly attempt: number
+  /** Retries that the task's policy granted in this generation. */
+  readonly retries: number
+  /** Starts over a lease that had run out, in this generation. */
+  readonly crashes: number
+  /** The encoded exit of the run that ended the task; `null` before, and where `ended` says why. */
+  readonly exit: string | null
+  /** The last progress that was written, encoded. */
+  readonly progress: string | null
+  /** The worker of the last run. */
+  readonly worker: string | null
+  /** Someone asked a running task to stop. */
+  readonly cancelRequested: boolean
+  /**
+   * Set with `FAILURE` where the store decided the end. `Forgotten` alone is set before the end: the task runs
+   * on, the record goes when it ends, and whoever waits is told at once.
+   */
+  readonly ended: Ended | null
+  readonly enqueuedAt: number | null
+  /** The first start of this generation. */
+  readonly startedAt: number | null
+  readonly finishedAt: number | null
+  /** When a task that waits expires; `null`: never. */
+  readonly expiresAt: number | null
+}
+
+/** What `create` writes. */
+export interface NewRecord {
+  readonly id: string
+  readonly task: string
+  /** An idempotency key, scoped by the task's name. */
+  readonly key: string | undefined
+  /** Tells another payload under the same key or id. Empty where neither was given: never compared. */
+  readonly payloadHash: string
+  /** From now on; a task that waits longer ends as expired. */
+  readonly expiresMillis: number | undefined
+  /** How long the record stays after its end; `undefined`: for ever. */
+  readonly retentionMillis: number | undefined
+  /** `false`: a reservation, whose message is not known to be sent. */
+  readonly published: boolean
+}
+
+/** The answer of `create`. */
+export type Created =
+  | { readonly _tag: "Created" }
+  | {
+      readonly _tag: "Existing"
+      /** The id that holds the key, or the id asked for. */
+      readonly id: string
+      /** Same task and same payload hash. A record whose hash is not known yet (a run created it) takes over the new one. */
+      readonly same: boolean
+      readonly published: boolean
+    }
+
+/** A delivered message asks to run. */
+export interface Start {
+  readonly id: string
+  readonly task: string
+  readonly generation: number
+  /** Unique for this run. A repeated `start` with the token of the open run answers `Run` again. */
+  readonly token: string
+  readonly worker: string
+  /** Kept on the record while the run is open: the dead letter of a `WorkerLost` needs them. */
+  readonly queue: string
+  readonly body: string | Uint8Array
+  readonly leaseMillis: number
+  readonly delivery: "at-least-once" | "at-most-once"
+  /** The task ends as `WorkerLost` when its crashes reach this number. */
+  readonly maxCrashes: number
+  /** For a record that has to be created here; counted from now. */
+  readonly expiresMillis: number | undefined
+  /** Written to the record. */
+  readonly retentionMillis: number | undefined
+  /** How long a dead letter stays that the store itself writes for this run. */
+  readonly letterRetentionMillis: number | undefined
+}
+
+/**
+ * The answer of `start`, decided in one atomic step:
+ *
+ * 1. a final record, or a message of an older generation: `Drop`
+ * 2. waiting and expired, or asked to cancel: the record ends so, `Drop`
+ * 3. started under a live lease, or a retry that is not due: `Busy` for the remainder
+ * 4. started and the lease ran out: an at-most-once task ends as `WorkerLost`; otherwise `crashes` grows by one,
+ *    and the task ends as `WorkerLost` (with its dead letter) when it reaches `maxCrashes`. Ended: `Drop`
+ * 5. otherwise `Run`. A missing record is created; a newer generation is taken over.
+ */
+export type Started =
+  | {
+      readonly _tag: "Run"
+      /** An integer of the task that grows by one with every run, over all generations. */
+      readonly fence: number
+      readonly attempt: number
+      readonly retries: number
+      readonly crashes: number
+    }
+  | { readonly _tag: "Drop" }
+  | { readonly _tag: "Busy"; readonly millis: number }
+
+/** Holds the lease of a run, and writes its progress. */
+export interface Renew {
+  readonly id: string
+  readonly token: string
+  readonly leaseMillis: number
+  readonly progress?: string | undefined
+}
+
+/** `Held` also after the lease ran out, as long as nobody took the run over. `Lost`: another token, or no open run. */
+export type Renewed = "Held" | "CancelRequested" | "Lost"
+
+/** How a run ended. */
+export type Outcome =
+  | { readonly _tag: "Success"; readonly exit: string; readonly retentionMillis: number | undefined }
+  | {
+      readonly _tag: "Failure"
+      readonly exit: string
+      readonly retentionMillis: number | undefined
+      /** Written with the record, in the same step, with the run's queue and body. */
+      readonly deadLetter: { readonly reason: string; readonly retentionMillis: number | undefined } | undefined
+    }
+  /** `RETRY`, due after that time; `retries` grows by one. Under a cancel request: the task ends as cancelled. */
+  | { readonly _tag: "Retry"; readonly afterMillis: number }
+  /** Back to `PENDING` or `RETRY` (due at once), the attempt uncounted. Under a cancel request: ends as cancelled. */
+  | { readonly _tag: "Release" }
+
+/** The end of a run, fenced by its token. */
+export interface Settlement {
+  readonly id: string
+  readonly token: string
+  readonly outcome: Outcome
+}
+
+/**
+ * `Stored` (also when the same settlement is repeated), `Cancelled`: a retry or release under a cancel request
+ * ended the task. `Lost`: the run was superseded, or the task is final; nothing was written.
+ */
+export type Settled = "Stored" | "Cancelled" | "Lost"
+
+/** A message that no run can be made of. */
+export interface Parked {
+  /** Makes a repeated call harmless. */
+  readonly letterId: string
+  readonly queue: string
+  /** The tag of the reason, for filters. */
+  readonly reason: string
+  /** The encoded failure. */
+  readonly exit: string
+  readonly body: string | Uint8Array
+  readonly retentionMillis: number | undefined
+}
+
+/** A message that will not be run again, unless it is replayed. */
+export interface DeadLetter {
+  /** `<task id>:<generation>` for the letter of a task; the `letterId` of a parked message. */
+  readonly id: string
+  readonly taskId: string | null
+  readonly task: string | null
+  readonly generation: number
+  readonly queue: string
+  /** The tag of the reason. */
+  readonly reason: string
+  /** The encoded failure; `null` where the store decided the end (`WorkerLost`). */
+  readonly exit: string | null
+  readonly worker: string | null
+  readonly body: string | Uint8Array
+  readonly attempts: number
+  readonly at: number
+}
+
+/** A page of dead letters, newest first. */
+export interface Page {
+  readonly task?: string | undefined
+  readonly limit: number
+  /** The id of the last letter of the page before. */
+  readonly after?: string | undefined
+}
+
+/** A worker, as its heartbeat described it. */
+export interface WorkerInfo {
+  readonly id: string
+  readonly hostname: string
+  readonly pid: number
+  readonly queues: ReadonlyArray<string>
+  readonly tasks: ReadonlyArray<string>
+  readonly concurrency: number
+  readonly running: number
+  /** Epoch milliseconds of the store's clock at the first heartbeat. */
+  readonly startedAt: number
+  /** Epoch milliseconds of the store's clock at the last heartbeat. */
+  readonly seenAt: number
+}
+
+/** What a worker tells of itself; the store adds the times. */
+export type Heartbeat = Omit<WorkerInfo, "startedAt" | "seenAt">
+
+/** What a cancel came to. `Requested`: the task is running and was asked to stop. */
+export type CancelAnswer = "Cancelled" | "Requested" | "AlreadyDone" | "Unknown"
+
+/** The port. `E` is the store's own error: the facade wraps it. */
+export interface BackendDriver<out E = unknown> {
+  /** Names the store in errors and metrics. */
+  readonly name: string
+  readonly capabilities: {
+    /** Whether `hints` tells of changes. */
+    readonly hints: boolean
+    /** Whether records survive the process. */
+    readonly durable: boolean
+    /** Whether records created in a caller's transaction belong to it. */
+    readonly transactional: boolean
+  }
+  /**
+   * Requests with a key of their own are never put into a batch, and run in their caller's context (that is, in
+   * the caller's transaction). Absent or `undefined`: requests may share batches. Asked for `create` and
+   * `markPublished` only; everything else runs apart from any caller's transaction.
+   */
+  readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
+  /** Whether an error would come again however often the call is repeated (authentication, a corrupt file). */
+  readonly isPermanent?: ((error: unknown) => boolean) | undefined
+  /** Writes `PENDING` and reserves keys. */
+  readonly create: (records: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, E>
+  readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, E>
+  readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, E>
+  readonly renew: (renewals: Batch<Renew>) => Effect.Effect<ReadonlyArray<Renewed>, E>
+  /** Compare-and-set on *not final* and the token. A forgotten record is removed by its final settlement. */
+  readonly settle: (settlements: Batch<Settlement>) => Effect.Effect<ReadonlyArray<Settled>, E>
+  readonly park: (letters: Batch<Parked>) => Effect.Effect<void, E>
+  /**
+   * Reads. A task found expired, or at-most-once with its lease run out, is ended first, so that nobody waits for
+   * what cannot finish. A record whose retention ran out is not there.
+   */
+  readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  /** Registers interest and reads, in one atomic step. Without hints: a plain read. */
+  readonly watch: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
+  /**
+   * Ids that may have changed (state or progress): those watched here, and all for which a cancel was requested;
+   * or `resync`: any may have. Hints may be lost, doubled, late. The stream runs at most once at a time.
+   */
+  readonly hints?: Stream.Stream<ReadonlyArray<string> | "resync", E> | undefined
+  /** A waiting task ends at once; a running one (also over a lease that ran out) is asked to stop. */
+  readonly cancel: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<CancelAnswer>, E>
+  /** Removes a final record; marks an unfinished one. Its key is free at once. */
+  readonly forget: (ids: Batch<string>) => Effect.Effect<void, E>
+  /**
+   * Opens the tasks of dead letters for their next generation (the letter's + 1): a final record of the letter's
+   * generation, or a missing one, becomes `PENDING` with nothing counted and no expiry; a record that is already
+   * of a later generation is left alone. Answers the letter, which stays; `undefined`: no such letter. A parked
+   * letter is answered and nothing is opened.
+   */
+  readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
+  readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
+  readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
+  readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
+  readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, E>
+  /** Takes a worker that stopped off the list. */
+  readonly farewell: (worker: string) => Effect.Effect<void, E>
+  readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
+  /**
+   * Ends what expired while waiting, ends at-most-once runs whose lease ran out, and removes what outlived its
+   * retention: records, dead letters, workers, and reservations that were never published. At most `limit` of
+   * each; answers how many in all.
+   */
+  readonly sweep: (limit: number) => Effect.Effect<number, E>
+}

@@ -1,0 +1,105 @@
+/**
+ * The port that a store implements to carry messages.
+ *
+ * A broker knows nothing of results, retries or dead letters: a retry is a message put back with a delay, and the
+ * record in the backend decides who runs. Doubled messages are harmless, lost ones are not. Whoever writes a
+ * driver proves it with `BrokerSuite` of `chicory/testing`. The rules for batches, failures and times are those
+ * of `BackendDriver`; every operation but `claim` is safe to repeat.
+ */
+import type { Context, Effect, Stream } from "effect"
+import type { Batch } from "./BackendDriver.ts"
+
+/** What a driver routes by, and `body`, the encoded `TaskMessage`, which it never parses. */
+export interface Envelope {
+  readonly id: string
+  /** The task's name. */
+  readonly task: string
+  readonly queue: string
+  /** 0 to 255, higher first. */
+  readonly priority: number
+  readonly delayMillis: number
+  readonly body: string
+}
+
+/** A message that was claimed. */
+export interface Delivery {
+  /** The receipt for all later calls; of this claim alone: a message claimed again has another one. */
+  readonly handle: string
+  /** `undefined` where foreign bytes came in. */
+  readonly id: string | undefined
+  readonly task: string | undefined
+  readonly queue: string
+  /** How long ago the message became due, by the broker's clock; see `Release.keepDue`. */
+  readonly ageMillis: number
+  readonly body: string | Uint8Array
+}
+
+/** A message put back, nothing counted. */
+export interface Release {
+  readonly handle: string
+  readonly afterMillis: number
+  /** The message keeps the time from which its age is counted. Otherwise it is due anew, after `afterMillis`. */
+  readonly keepDue?: boolean | undefined
+  /** Replaces the body: only without a backend, where the message itself counts its retries. */
+  readonly body?: string | undefined
+}
+
+/** Messages of a queue. */
+export interface Counts {
+  readonly ready: number
+  readonly delayed: number
+  readonly claimed: number
+}
+
+/** The port. `E` is the store's own error: the facade wraps it. */
+export interface BrokerDriver<out E = unknown> {
+  /** Names the store in errors and metrics. */
+  readonly name: string
+  readonly capabilities: {
+    /** How many priorities are told apart; 1: none. */
+    readonly priorities: number
+    /** Who holds a claim: a lease in the `store` that is renewed, or the `connection`. */
+    readonly lease: "store" | "connection"
+    /** The longest delay that a message can have. */
+    readonly maxDelayMillis: number
+    readonly durable: boolean
+    /** Whether messages published in a caller's transaction belong to it. */
+    readonly transactional: boolean
+  }
+  /** As in `BackendDriver`; asked for `publish` only. */
+  readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
+  /** As in `BackendDriver`. */
+  readonly isPermanent?: ((error: unknown) => boolean) | undefined
+  /** Durable and confirmed on return; doubles are allowed. */
+  readonly publish: (messages: Batch<Envelope>) => Effect.Effect<void, E>
+  /**
+   * At most `max` messages that are due, of any of the queues, highest priority first, then in the order in which
+   * they became due. Never waits. A claim whose lease ran out makes the message due again.
+   */
+  readonly claim: (options: {
+    readonly queues: Batch<string>
+    readonly max: number
+    readonly leaseMillis: number
+    readonly worker: string
+  }) => Effect.Effect<ReadonlyArray<Delivery>, E>
+  /**
+   * Emits when something may be there to claim: a message came, a delay or a lease ran out. May emit for nothing;
+   * a reason may be lost (a worker also looks every second).
+   */
+  readonly ready: (queues: Batch<string>) => Stream.Stream<void, E>
+  /** `false`: the claim is no longer held. */
+  readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, E>
+  /** Handles that were lost without asking: a closed channel. */
+  readonly lost?: Stream.Stream<ReadonlyArray<string>, E> | undefined
+  /** Removes messages. `false`: the claim was no longer held, and nothing was removed. */
+  readonly ack: (handles: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
+  /** Puts messages back; claims that are no longer held are passed over. */
+  readonly release: (releases: Batch<Release>) => Effect.Effect<void, E>
+  /** Parks messages natively, out of the way of every claim: only used without a backend. */
+  readonly reject: (
+    rejections: Batch<{ readonly handle: string; readonly reason: string }>
+  ) => Effect.Effect<void, E>
+  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, E>
+  /** Removes up to `limit` messages that nobody has claimed; answers the ids of their tasks. */
+  readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, E>
+}

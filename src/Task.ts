@@ -1,0 +1,512 @@
+/**
+ * A task is a value: a name, with Schemas for what goes in, what comes out and what it fails with.
+ *
+ * ```ts
+ * const Divide = Task.make("math.divide", {
+ *   payload: { dividend: Schema.Number, divisor: Schema.Number },
+ *   success: Schema.Number,
+ *   error: DivideByZero,
+ *   retry: RetryPolicy.exponential({ maxRetries: 3, delay: "1 second" })
+ * })
+ * ```
+ */
+import { createHash } from "node:crypto"
+import {
+  Clock,
+  Context,
+  Data,
+  DateTime,
+  Duration,
+  Effect,
+  Exit,
+  type Fiber,
+  Layer,
+  Option,
+  Schema,
+  type Scope,
+  Tracer
+} from "effect"
+import * as AsyncResult from "./AsyncResult.ts"
+import type { Backend, BackendError, BackendNotConfigured } from "./Backend.ts"
+import { Broker, type BrokerError } from "./Broker.ts"
+import { nonNegative, positive, positiveOrForever, text, wholeNumber } from "./internal/allowed.ts"
+import { CurrentRun } from "./internal/currentRun.ts"
+import * as defaults from "./internal/defaults.ts"
+import { define, type Definition, type Handler as HandlerService, handlerKey } from "./internal/definition.ts"
+import { enqueue, type Item } from "./internal/enqueue.ts"
+import * as TaskCodec from "./internal/taskCodec.ts"
+import * as TaskId from "./internal/taskId.ts"
+import { toTraceparent } from "./internal/traceContext.ts"
+import * as RetryPolicy from "./RetryPolicy.ts"
+import { TaskContext } from "./TaskContext.ts"
+import * as TaskMessage from "./TaskMessage.ts"
+
+/** Identifies tasks at run time. */
+export const TypeId = "~chicory/Task"
+
+/** Identifies tasks at run time. */
+export type TypeId = typeof TypeId
+
+/** The key (or id) is taken: by the same task with another payload, or by another task. Nothing was enqueued. */
+export class IdempotencyConflict
+  extends Schema.TaggedError<IdempotencyConflict>("chicory/IdempotencyConflict")("IdempotencyConflict", {
+    /** The task that holds it. */
+    taskId: Schema.String,
+    taskName: Schema.String,
+    /** The key, or the id that was asked for. */
+    key: Schema.String
+  })
+{
+  override get message(): string {
+    return `task ${this.taskId} holds "${this.key}" with another payload or name: use another key, or forget that task`
+  }
+}
+
+/** The payload does not encode with the task's schema. Nothing was enqueued. */
+export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/EncodeError")("EncodeError", {
+  taskId: Schema.String,
+  taskName: Schema.String,
+  issue: Schema.String
+}) {
+  override get message(): string {
+    return `the payload of ${this.taskName} does not encode: ${this.issue}`
+  }
+}
+
+/** The encoded payload is too large. Nothing was enqueued. */
+export class TooLarge extends Schema.TaggedError<TooLarge>("chicory/TooLarge")("TooLarge", {
+  taskId: Schema.String,
+  taskName: Schema.String,
+  bytes: Schema.Number,
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return `the payload of ${this.taskName} has ${this.bytes} bytes, of at most ${this.limit}: store it elsewhere and send its address`
+  }
+}
+
+/** What was asked for is beyond this store or pairing. Nothing was enqueued. */
+export class Unsupported extends Schema.TaggedError<Unsupported>("chicory/Unsupported")("Unsupported", {
+  taskId: Schema.String,
+  feature: Schema.String,
+  store: Schema.String
+}) {
+  override get message(): string {
+    return `the ${this.store} broker does not support ${this.feature}`
+  }
+}
+
+/** What `delay` and `send` can fail with. */
+export type EnqueueError =
+  | EncodeError
+  | TooLarge
+  | IdempotencyConflict
+  | Unsupported
+  | BrokerError
+  | BackendError
+  | BackendNotConfigured
+
+/** `delayAll` stopped on the way: these ids were accepted, in the order of their payloads. */
+export class PartlyEnqueued extends Data.TaggedError("PartlyEnqueued")<{
+  readonly accepted: ReadonlyArray<string>
+  readonly error: EnqueueError
+}> {
+  override get message(): string {
+    return `${this.accepted.length} tasks were enqueued, then: ${this.error.message}`
+  }
+}
+
+/** For arrays of tasks: nothing in it depends on their schemas. */
+export interface Any {
+  readonly [TypeId]: typeof TypeId
+  readonly name: string
+  readonly queue: string
+}
+
+/** `toLayer` provides it, `Worker.layer` asks for it. */
+export interface Handler<in out Name extends string> {
+  readonly _: unique symbol
+  readonly name: Name
+}
+
+/** The handlers of a union of tasks; none where the compiler sees no names. */
+export type HandlerOf<T extends Any> = T extends Any ? (string extends T["name"] ? never : Handler<T["name"]>) : never
+
+/** Options of one call. */
+export interface DelayOptions {
+  /** An id of one's own: the same id gives the same task. */
+  readonly id?: string | undefined
+  readonly queue?: string | undefined
+  /** 0 to 255, higher first. */
+  readonly priority?: number | undefined
+  /** How long the task waits before it may run. */
+  readonly delay?: Duration.Input | undefined
+  /** When the task may run, by this process's clock; instead of `delay`. */
+  readonly at?: DateTime.DateTime.Input | undefined
+  /** The task ends as `Expired` when it has waited this long, counted from now. */
+  readonly expires?: Duration.Input | undefined
+}
+
+/** A task: its name, its schemas, and what is done with it. */
+export interface Task<
+  in out Name extends string,
+  in out Payload extends Schema.Constraint,
+  in out Success extends Schema.Constraint,
+  in out Error extends Schema.Constraint,
+  in out Progress extends Schema.Constraint = Schema.Never
+> extends Any {
+  readonly name: Name
+  readonly payloadSchema: Payload
+  readonly successSchema: Success
+  readonly errorSchema: Error
+  readonly progressSchema: Progress
+  /**
+   * Enqueues the task and gives a handle on its result. When it returns, the store has the task.
+   *
+   * Fails with `EncodeError`, `TooLarge`, `IdempotencyConflict`, `Unsupported` (nothing was enqueued), or with
+   * `BrokerError`, `BackendError` (unknown: it may have been; with an id of one's own it is safe to call again).
+   */
+  readonly delay: (
+    payload: Payload["~type.make.in"],
+    options?: DelayOptions
+  ) => Effect.Effect<
+    AsyncResult.AsyncResult<
+      Success["Type"],
+      Error["Type"],
+      Success["DecodingServices"] | Error["DecodingServices"] | Progress["DecodingServices"],
+      Progress["Type"]
+    >,
+    EnqueueError,
+    Broker | Backend | Payload["EncodingServices"]
+  >
+  /** Enqueues many at once, in bulk; fails with the ids that were accepted. */
+  readonly delayAll: (
+    payloads: Iterable<Payload["~type.make.in"]>,
+    options?: Omit<DelayOptions, "id">
+  ) => Effect.Effect<
+    Array<
+      AsyncResult.AsyncResult<
+        Success["Type"],
+        Error["Type"],
+        Success["DecodingServices"] | Error["DecodingServices"] | Progress["DecodingServices"],
+        Progress["Type"]
+      >
+    >,
+    PartlyEnqueued,
+    Broker | Backend | Payload["EncodingServices"]
+  >
+  /** `delay` for programs that want no handle: gives the id. */
+  readonly send: (
+    payload: Payload["~type.make.in"],
+    options?: DelayOptions
+  ) => Effect.Effect<string, EnqueueError, Broker | Backend | Payload["EncodingServices"]>
+  /** A handle on a task of this name that exists, from any process. */
+  readonly result: (
+    taskId: string
+  ) => AsyncResult.AsyncResult<
+    Success["Type"],
+    Error["Type"],
+    Success["DecodingServices"] | Error["DecodingServices"] | Progress["DecodingServices"],
+    Progress["Type"]
+  >
+  /** In this task's handler: writes progress. A write that is lost is logged; a value that does not encode is a defect. */
+  readonly progress: (
+    value: Progress["~type.make.in"]
+  ) => Effect.Effect<void, never, TaskContext | Progress["EncodingServices"]>
+  /** The layer of this task's handler. Each attempt has a `TaskContext` and a `Scope` of its own. */
+  readonly toLayer: <R>(
+    handler: (payload: Payload["Type"]) => Effect.Effect<Success["Type"], Error["Type"], R>
+  ) => Layer.Layer<
+    Handler<Name>,
+    never,
+    | Exclude<R, TaskContext | Scope.Scope>
+    | Payload["DecodingServices"]
+    | Success["EncodingServices"]
+    | Error["EncodingServices"]
+  >
+}
+
+/** Fields make a struct; a schema stays what it is. */
+export type PayloadSchema<P extends Schema.Constraint | Schema.Struct.Fields> = P extends Schema.Constraint
+  ? P
+  : P extends Schema.Struct.Fields
+    ? Schema.Struct<P>
+    : never
+
+/** Options of a task. */
+export interface Options<
+  Payload extends Schema.Constraint | Schema.Struct.Fields,
+  Success extends Schema.Constraint,
+  Error extends Schema.Constraint,
+  Progress extends Schema.Constraint
+> {
+  /** Fields of a struct, or a schema. Default: nothing. */
+  readonly payload?: Payload
+  /** Default: nothing. */
+  readonly success?: Success
+  /** Default: the handler cannot fail. */
+  readonly error?: Error
+  /** Default: there is no progress. */
+  readonly progress?: Progress
+  /** Default: `default`. */
+  readonly queue?: string | undefined
+  /** Default: no retries. */
+  readonly retry?: RetryPolicy.RetryPolicy<Error["Type"]> | undefined
+  /** Defects are bugs: not retried unless asked for. */
+  readonly retryDefects?: boolean | undefined
+  /** The task ends as `WorkerLost` when so many of its runs vanished with their worker. Default 3, at least 1. */
+  readonly maxCrashes?: number | undefined
+  /** `at-most-once`: never runs twice, and may be lost with its worker; retries are refused. Default: at least once. */
+  readonly delivery?: "at-least-once" | "at-most-once" | undefined
+  /** Of one attempt, apart from its lease. Default: none. */
+  readonly timeout?: Duration.Input | undefined
+  /** 0 to 255, higher first. Default 100. */
+  readonly priority?: number | undefined
+  /** The task ends as `Expired` when it has waited this long, counted from the enqueue. Default: never. */
+  readonly expires?: Duration.Input | undefined
+  /** How long the result stays, counted from the task's end. Default 1 day; `Duration.infinity`: for ever. */
+  readonly retention?: Duration.Input | undefined
+  /** The same key gives the same task, until its retention ends or it is forgotten. */
+  readonly idempotencyKey?: ((payload: PayloadSchema<Payload>["Type"]) => string) | undefined
+}
+
+/** Options as they were given, their schemas not known. */
+type AnyOptions = Options<Schema.Constraint | Schema.Struct.Fields, Schema.Constraint, Schema.Constraint, Schema.Constraint>
+
+const check = (name: string, options: AnyOptions, codecs: Pick<Definition, "payload" | "result">): Definition => {
+  text("Task.make: the name", name)
+  const at = (option: string) => `Task.make("${name}"): ${option}`
+  const delivery = options.delivery ?? "at-least-once"
+  const retry = RetryPolicy.check(at("retry"), options.retry ?? RetryPolicy.never) as RetryPolicy.RetryPolicy
+  if (delivery === "at-most-once" && (retry.maxRetries > 0 || options.retryDefects === true)) {
+    throw new RangeError(at(`delivery "at-most-once" never runs a task twice, so it takes no retry policy`))
+  }
+  const expires = options.expires === undefined ? undefined : positive(at("expires"), options.expires)
+  const retention = positiveOrForever(at("retention"), options.retention ?? defaults.retention)
+  return {
+    name,
+    queue: text(at("queue"), options.queue ?? defaults.queue),
+    ...codecs,
+    retry,
+    retryDefects: options.retryDefects ?? false,
+    maxCrashes: wholeNumber(at("maxCrashes"), options.maxCrashes ?? defaults.maxCrashes, 1),
+    delivery,
+    timeout: options.timeout === undefined ? undefined : positive(at("timeout"), options.timeout),
+    priority: options.priority === undefined ? undefined : wholeNumber(at("priority"), options.priority, 0, 255),
+    expiresMillis: expires === undefined ? undefined : Duration.toMillis(expires),
+    retentionMillis: retention === undefined ? undefined : Duration.toMillis(retention),
+    idempotencyKey: options.idempotencyKey as Definition["idempotencyKey"]
+  }
+}
+
+/**
+ * Makes a task. Its name is its identity on the wire: keep it when the code moves. Options out of range throw.
+ */
+export const make = <
+  const Name extends string,
+  const Payload extends Schema.Constraint | Schema.Struct.Fields = Schema.Void,
+  Success extends Schema.Constraint = Schema.Void,
+  Error extends Schema.Constraint = Schema.Never,
+  Progress extends Schema.Constraint = Schema.Never
+>(
+  name: Name,
+  options?: Options<Payload, Success, Error, Progress>
+): Task<Name, PayloadSchema<Payload>, Success, Error, Progress> => {
+  const payloadSchema: Schema.Constraint =
+    options?.payload === undefined
+      ? Schema.Void
+      : Schema.isSchema(options.payload)
+        ? options.payload
+        : Schema.Struct(options.payload as Schema.Struct.Fields)
+  const schemas = {
+    success: options?.success ?? Schema.Void,
+    error: options?.error ?? Schema.Never,
+    progress: options?.progress ?? Schema.Never
+  }
+  const definition = check(name, (options ?? {}) as AnyOptions, {
+    payload: TaskCodec.payload(payloadSchema) as Definition["payload"],
+    result: TaskCodec.result(schemas) as Definition["result"]
+  })
+  const result = (taskId: string) => AsyncResult.fromCodec(taskId, definition.result)
+  const task = {
+    [TypeId]: TypeId,
+    name,
+    queue: definition.queue,
+    payloadSchema,
+    successSchema: schemas.success,
+    errorSchema: schemas.error,
+    progressSchema: schemas.progress,
+    delay: (payload: unknown, options?: DelayOptions) => Effect.map(sendOne(definition, payload, options), result),
+    send: (payload: unknown, options?: DelayOptions) => sendOne(definition, payload, options),
+    delayAll: (payloads: Iterable<unknown>, options?: DelayOptions) =>
+      Effect.map(sendAll(definition, payloads, options), (ids) => ids.map(result)),
+    result,
+    progress: (value: unknown) => writeProgress(definition, value),
+    toLayer: (handler: HandlerService["run"]) =>
+      Layer.effect(
+        handlerKey(name),
+        Effect.contextWith((context: Context.Context<unknown>) => Effect.succeed({ run: handler, context }))
+      )
+  }
+  define(task, definition)
+  return task as never
+}
+
+/** Tasks that one bulk call carries at once. */
+const BULK = 1000
+
+/** What the options of a call come to. */
+interface Call {
+  readonly queue: string
+  readonly priority: number
+  readonly delayMillis: number
+  readonly expiresMillis: number | undefined
+}
+
+/** Out of range: a defect, since this runs inside the call's effect. */
+const readCall = (definition: Definition, options: DelayOptions, now: number): Call => {
+  const at = (option: string) => `${definition.name}: ${option}`
+  if (options.delay !== undefined && options.at !== undefined) {
+    throw new RangeError(at("give either delay or at, not both"))
+  }
+  const delay =
+    options.at === undefined
+      ? Duration.toMillis(nonNegative(at("delay"), options.delay ?? 0))
+      : Math.max(0, DateTime.toEpochMillis(DateTime.makeUnsafe(options.at)) - now)
+  return {
+    queue: options.queue === undefined ? definition.queue : text(at("queue"), options.queue),
+    priority:
+      options.priority === undefined
+        ? (definition.priority ?? defaults.priority)
+        : wholeNumber(at("priority"), options.priority, 0, 255),
+    delayMillis: Math.ceil(delay),
+    expiresMillis:
+      options.expires === undefined
+        ? definition.expiresMillis
+        : Duration.toMillis(positive(at("expires"), options.expires))
+  }
+}
+
+/** What the broker cannot do is refused before anything is sent. */
+const unsupported = (
+  broker: Broker["Service"],
+  definition: Definition,
+  options: DelayOptions,
+  { delayMillis }: Call
+): string | undefined => {
+  const { maxDelayMillis, priorities } = broker.capabilities
+  if (priorities === 1 && (definition.priority ?? options.priority) !== undefined) return "priorities"
+  if (delayMillis > maxDelayMillis) return `a delay of more than ${maxDelayMillis} milliseconds`
+  return undefined
+}
+
+/** The producer's span, if there is one, becomes the parent of the worker's. */
+const spanOf = (fiber: Fiber.Fiber<unknown, unknown>) => Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+const traceparentOf = (span: Tracer.AnySpan | undefined) =>
+  span === undefined ? {} : { traceparent: toTraceparent(span) }
+
+const prepare = (
+  definition: Definition,
+  payload: unknown,
+  options: DelayOptions,
+  call: Call,
+  broker: Broker["Service"],
+  now: number,
+  span: Tracer.AnySpan | undefined
+): Effect.Effect<Item, EncodeError | TooLarge | Unsupported, unknown> => {
+  const taskName = definition.name
+  const taskId = options.id === undefined ? TaskId.make(now) : text(`${taskName}: id`, options.id)
+  const feature = unsupported(broker, definition, options, call)
+  if (feature !== undefined) return Effect.fail(new Unsupported({ taskId, feature, store: broker.name }))
+  return Effect.matchEffect(definition.payload.encode(payload), {
+    onFailure: (error) => Effect.fail(new EncodeError({ taskId, taskName, issue: error.message })),
+    onSuccess: ({ json, value }) => {
+      const encoded = JSON.stringify(json) ?? "null"
+      const bytes = defaults.bytesOf(encoded)
+      if (bytes > defaults.maxBytes) {
+        return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
+      }
+      const key = definition.idempotencyKey?.(value)
+      return Effect.succeed<Item>({
+        message: {
+          v: TaskMessage.version,
+          id: taskId,
+          generation: 0,
+          task: taskName,
+          queue: call.queue,
+          payload: json ?? null,
+          retries: 0,
+          priority: call.priority,
+          ...(call.expiresMillis === undefined ? {} : { expires: call.expiresMillis }),
+          ...traceparentOf(span)
+        },
+        delayMillis: call.delayMillis,
+        retentionMillis: definition.retentionMillis,
+        reservation:
+          key === undefined && options.id === undefined
+            ? undefined
+            : { key, payloadHash: createHash("sha256").update(encoded).digest("base64url") }
+      })
+    }
+  })
+}
+
+const sendOne = (
+  definition: Definition,
+  payload: unknown,
+  options: DelayOptions = {}
+): Effect.Effect<string, EnqueueError, unknown> =>
+  Effect.withFiber((fiber) => {
+    const broker = Context.getUnsafe(fiber.context, Broker)
+    const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    const call = readCall(definition, options, now)
+    return Effect.flatMap(prepare(definition, payload, options, call, broker, now, spanOf(fiber)), (item) =>
+      Effect.flatMap(enqueue([item]), (answers) => answers[0]!)
+    )
+  })
+
+const sendAll = (
+  definition: Definition,
+  payloads: Iterable<unknown>,
+  options: DelayOptions = {}
+): Effect.Effect<Array<string>, PartlyEnqueued, unknown> =>
+  Effect.withFiber((fiber) => {
+    const broker = Context.getUnsafe(fiber.context, Broker)
+    const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    const call = readCall(definition, options, now)
+    const accepted: Array<string> = []
+    const iterator = payloads[Symbol.iterator]()
+    const partly = (error: EnqueueError) => new PartlyEnqueued({ accepted: [...accepted], error })
+
+    const chunk: Effect.Effect<boolean, PartlyEnqueued, unknown> = Effect.gen(function* () {
+      const items: Array<Item> = []
+      let refused: EnqueueError | undefined
+      while (items.length < BULK && refused === undefined) {
+        const next = iterator.next()
+        if (next.done === true) break
+        const item = yield* Effect.exit(prepare(definition, next.value, options, call, broker, now, spanOf(fiber)))
+        if (Exit.isSuccess(item)) items.push(item.value)
+        else refused = Option.getOrUndefined(Exit.findErrorOption(item))
+      }
+      if (items.length > 0) {
+        for (const answer of yield* enqueue(items)) {
+          if (Exit.isSuccess(answer)) accepted.push(answer.value)
+          else refused ??= Option.getOrUndefined(Exit.findErrorOption(answer))
+        }
+      }
+      if (refused !== undefined) return yield* partly(refused)
+      return items.length === BULK
+    })
+    return Effect.as(Effect.repeat(chunk, { while: (more) => more }), accepted)
+  })
+
+const writeProgress = (definition: Definition, value: unknown): Effect.Effect<void, never, unknown> =>
+  Effect.gen(function* () {
+    const { taskName } = yield* TaskContext
+    if (taskName !== definition.name) {
+      return yield* Effect.die(new TypeError(`${definition.name}.progress was called in the handler of ${taskName}`))
+    }
+    const run = yield* CurrentRun
+    if (run === undefined) return
+    yield* Effect.flatMap(Effect.orDie(definition.result.encodeProgress(value)), run.writeProgress)
+  })

@@ -1,0 +1,34 @@
+/** What travels from producer to worker: JSON, versioned, decoded by Schema on arrival. */
+import { Schema } from "effect"
+
+/** The version of the format. A message of another version is parked, never dropped. */
+export const version = 1
+
+/** A message, with its payload still encoded. */
+export const TaskMessage = Schema.Struct({
+  v: Schema.Literal(version),
+  id: Schema.NonEmptyString,
+  /** Grows with every replay of a dead letter. */
+  generation: Schema.Int,
+  task: Schema.NonEmptyString,
+  queue: Schema.NonEmptyString,
+  /** JSON, by the codec of the task's payload. */
+  payload: Schema.Unknown,
+  /** Counted here only without a backend; the record counts otherwise. */
+  retries: Schema.Int,
+  /** 0 to 255, higher first. */
+  priority: Schema.Int,
+  /** Milliseconds from the enqueue after which a task that still waits expires. */
+  expires: Schema.optionalKey(Schema.Number),
+  /** The producer's span, as W3C trace context. */
+  traceparent: Schema.optionalKey(Schema.String)
+})
+
+/** A message, with its payload still encoded. */
+export interface TaskMessage extends Schema.Schema.Type<typeof TaskMessage> {}
+
+/** Decodes the text of a message. */
+export const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(TaskMessage))
+
+/** The text of a message. Its fields are JSON by construction. */
+export const encode = (message: TaskMessage): string => JSON.stringify(message)

@@ -1,0 +1,13 @@
+/**
+ * Typed background tasks with durable, awaitable results, for Effect.
+ */
+export * as AsyncResult from "./AsyncResult.ts"
+export * as Backend from "./Backend.ts"
+export * as Broker from "./Broker.ts"
+export * as RetryPolicy from "./RetryPolicy.ts"
+export * as Task from "./Task.ts"
+export * as TaskContext from "./TaskContext.ts"
+export * as TaskFailed from "./TaskFailed.ts"
+export type { TaskResult } from "./TaskResult.ts"
+export { TaskState } from "./TaskState.ts"
+export * as Worker from "./Worker.ts"

@@ -1,0 +1,52 @@
+/**
+ * What options may be. A value out of range is a programmer's error: these throw, with a message that says what is
+ * allowed, where a task is made; inside an effect or a layer that is a defect.
+ */
+import { Duration, Option } from "effect"
+
+const refuse = (what: string, allowed: string, given: unknown): never => {
+  throw new RangeError(`${what} must be ${allowed}, but is ${JSON.stringify(given) ?? String(given)}`)
+}
+
+/** A whole number of at least `min`, at most `max`. */
+export const wholeNumber = (what: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number =>
+  Number.isSafeInteger(value) && value >= min && value <= max
+    ? value
+    : refuse(
+        what,
+        max === Number.MAX_SAFE_INTEGER ? `a whole number from ${min} on` : `a whole number from ${min} to ${max}`,
+        value
+      )
+
+/** A text that is not empty, of at most `max` characters. */
+export const text = (what: string, value: string, max = 255): string =>
+  typeof value === "string" && value.length > 0 && value.length <= max
+    ? value
+    : refuse(what, `a text of 1 to ${max} characters`, value)
+
+const duration = (what: string, input: Duration.Input, allowed: string): Duration.Duration => {
+  const decoded = Duration.fromInput(input)
+  return Option.isSome(decoded) ? decoded.value : refuse(what, allowed, input)
+}
+
+/** A finite duration from zero on. */
+export const nonNegative = (what: string, input: Duration.Input): Duration.Duration => {
+  const allowed = "a finite duration from zero on"
+  const value = duration(what, input, allowed)
+  return Duration.isFinite(value) && !Duration.isNegative(value) ? value : refuse(what, allowed, input)
+}
+
+/** A finite duration above zero. */
+export const positive = (what: string, input: Duration.Input): Duration.Duration => {
+  const allowed = "a finite duration above zero"
+  const value = duration(what, input, allowed)
+  return Duration.isFinite(value) && Duration.isPositive(value) ? value : refuse(what, allowed, input)
+}
+
+/** A duration above zero; an infinite one is `undefined`: for ever. */
+export const positiveOrForever = (what: string, input: Duration.Input): Duration.Duration | undefined => {
+  const allowed = "a duration above zero, or Duration.infinity"
+  const value = duration(what, input, allowed)
+  if (!Duration.isPositive(value)) return refuse(what, allowed, input)
+  return Duration.isFinite(value) ? value : undefined
+}

@@ -1,0 +1,23 @@
+/** What the fiber of a handler knows of its own run, beside the `TaskContext` that users see. */
+import { Context, Data, type Duration, type Effect } from "effect"
+
+/** The run that a fiber belongs to. */
+export interface Run {
+  /** Gives the worker's slot free while the effect runs. */
+  readonly withoutSlot: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Writes progress, already encoded; a write that is lost is logged. */
+  readonly writeProgress: (progress: string) => Effect.Effect<void>
+}
+
+/** Set for the fibers of handlers. */
+export const CurrentRun = Context.Reference<Run | undefined>("chicory/CurrentRun", { defaultValue: () => undefined })
+
+/** How `TaskContext.retry` leaves a handler: as a defect that the worker knows, so that no error channel shows it. */
+export class RetryRequest extends Data.Error<{
+  readonly countdown: Duration.Duration | undefined
+  /** `hasError` tells an error of `undefined` from none. */
+  readonly hasError: boolean
+  readonly error: unknown
+}> {
+  override readonly name = "chicory/RetryRequest"
+}

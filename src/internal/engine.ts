@@ -1,0 +1,88 @@
+/** What the parts of a worker share: its settings, its runs, and what it has counted. */
+import { Clock, Context, Duration, Effect } from "effect"
+import { hostname } from "node:os"
+import type { Backend } from "../Backend.ts"
+import type { Batch } from "../BackendDriver.ts"
+import type { Broker } from "../Broker.ts"
+import type { Known } from "../Worker.ts"
+import { type Ledger, messageOnly, recorded } from "./ledger.ts"
+import * as metrics from "./metrics.ts"
+import type { Run } from "./run.ts"
+import { Slots } from "./slots.ts"
+import * as TaskId from "./taskId.ts"
+
+/** A worker's settings, checked. */
+export interface Settings {
+  readonly backend: Backend["Service"]
+  readonly broker: Broker["Service"]
+  readonly tasks: ReadonlyMap<string, Known>
+  readonly queues: Batch<string>
+  readonly concurrency: number
+  readonly lease: Duration.Duration
+  readonly drainTimeout: Duration.Duration
+  readonly heartbeat: Duration.Duration
+  readonly unknownTaskGrace: Duration.Duration
+}
+
+/** A worker that runs. */
+export class Engine {
+  readonly settings: Settings
+  readonly hostname = hostname()
+  readonly id: string
+  readonly leaseMillis: number
+  readonly ledger: Ledger
+  readonly slots: Slots
+  /** What runs here, by task id. */
+  readonly runs = new Map<string, Run>()
+  readonly stats = { succeeded: 0, failed: 0, retried: 0 }
+  /** The drain is over: what is not stored by now is left to its lease. */
+  givingUp = false
+  readonly clock: Clock.Clock
+  readonly context: Context.Context<never>
+  private tokens = 0
+  private readonly ofQueue = new Map<string, ReturnType<typeof metrics.forQueue>>()
+  private readonly ofTask = new Map<string, ReturnType<typeof metrics.forTask>>()
+
+  constructor(settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
+    const { backend, broker, concurrency, lease } = settings
+    this.settings = settings
+    this.clock = clock
+    this.context = context
+    this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
+    this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
+    this.ledger = backend.configured ? recorded(backend, broker) : messageOnly(broker)
+    this.slots = new Slots(concurrency)
+  }
+
+  /** A token that no other run has. */
+  nextToken(): string {
+    return `${this.id}/${++this.tokens}`
+  }
+
+  /** Monotonic nanoseconds of this process. */
+  now(): bigint {
+    return this.clock.monotonicTimeNanosUnsafe()
+  }
+
+  queueMetrics(queue: string): ReturnType<typeof metrics.forQueue> {
+    return remember(this.ofQueue, queue, () => metrics.forQueue(this.settings.broker.name, queue))
+  }
+
+  taskMetrics(task: string): ReturnType<typeof metrics.forTask> {
+    return remember(this.ofTask, task, () => metrics.forTask(task))
+  }
+}
+
+const remember = <A>(map: Map<string, A>, key: string, make: () => A): A => {
+  const known = map.get(key)
+  if (known !== undefined) return known
+  const made = make()
+  map.set(key, made)
+  return made
+}
+
+/** Makes the engine of a worker. */
+export const make = (settings: Settings): Effect.Effect<Engine> =>
+  Effect.withFiber((fiber) =>
+    Effect.sync(() => new Engine(settings, fiber.getRef(Clock.Clock), fiber.context))
+  )

@@ -1,0 +1,92 @@
+/**
+ * The leases of a worker's runs: renewed in batches at a third of the lease, and given up when they are lost.
+ *
+ * A run is lost when the store says so, or when this process's monotonic clock says that the last successful
+ * renewal was sent a lease ago. Its handler is interrupted. A renewal also tells of a cancel request; a hint of one
+ * leads to a renewal at once.
+ */
+import { Array as Arr, Duration, Effect, Queue, type Scope } from "effect"
+import type { Renewed } from "../BackendDriver.ts"
+import type { Engine } from "./engine.ts"
+import type { Run } from "./run.ts"
+
+/** Takes in the answer to a renewal that was sent at `sentAt`. */
+export const applyRenewal = (engine: Engine, run: Run, answer: Renewed | undefined, sentAt: bigint): Effect.Effect<void> => {
+  // a run that has ended meanwhile has nothing to lose
+  if (answer === undefined || engine.runs.get(run.id) !== run) return Effect.void
+  if (answer === "Lost") return lose(engine, run, "the store says that the run was superseded")
+  run.renewedAt = sentAt
+  return Effect.sync(() => {
+    if (answer === "CancelRequested" && run.stop === undefined) run.halt("Cancelled")
+  })
+}
+
+const lose = (engine: Engine, run: Run, cause: string) =>
+  Effect.suspend(() => {
+    if (run.stop === "Lost") return Effect.void
+    const idle = Number(engine.now() - run.renewedAt) / 1e9
+    run.halt("Lost")
+    return Effect.logWarning(
+      `A lease was lost, the handler is interrupted: ${cause} (token ${run.candidate.start.token}, last renewed ${idle.toFixed(3)} s ago, lease ${engine.leaseMillis / 1000} s)`
+    ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.known.definition.name }))
+  })
+
+const renew = (engine: Engine, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
+  Arr.isReadonlyArrayNonEmpty(runs)
+    ? Effect.suspend(() => {
+        const sentAt = engine.now()
+        return Effect.flatMap(engine.ledger.renew(runs, engine.leaseMillis), (answers) =>
+          Effect.forEach(runs, (run, i) => applyRenewal(engine, run, answers[i], sentAt), { discard: true })
+        )
+      })
+    : Effect.void
+
+/** Gives up what has gone without a successful renewal for a whole lease. */
+const loseOverdue = (engine: Engine): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const limit = engine.now() - BigInt(engine.leaseMillis) * 1_000_000n
+    const overdue = [...engine.runs.values()].filter((run) => run.renewedAt <= limit)
+    return Effect.forEach(overdue, (run) => lose(engine, run, "no renewal succeeded within the lease"), { discard: true })
+  })
+
+/** Renews until the scope closes. */
+export const keepLeases = Effect.fnUntraced(function* (engine: Engine): Effect.fn.Return<void, never, Scope.Scope> {
+  const interval = Duration.millis(Math.max(1, engine.leaseMillis / 3))
+  // a store that does not answer must not hold up the watch over the leases
+  yield* Effect.sleep(interval).pipe(
+    Effect.andThen(Effect.suspend(() => renew(engine, [...engine.runs.values()]))),
+    Effect.timeoutOption(Duration.times(interval, 2)),
+    Effect.andThen(Effect.suspend(() => loseOverdue(engine))),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+  const { interest } = engine.settings.backend
+  if (interest === undefined) return
+  const hinted = yield* Queue.unbounded<ReadonlyArray<Run>>()
+  yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      interest.hear((ids) => {
+        if (engine.runs.size === 0) return
+        const runs =
+          ids === undefined
+            ? [...engine.runs.values()]
+            : ids.flatMap((id) => {
+                const run = engine.runs.get(id)
+                return run === undefined ? [] : [run]
+              })
+        if (runs.length > 0) Queue.offerUnsafe(hinted, runs)
+      })
+    ),
+    (deafen) => Effect.sync(deafen)
+  )
+  yield* Effect.flatMap(Queue.take(hinted), (runs) => renew(engine, runs)).pipe(Effect.forever, Effect.forkScoped)
+})
+
+/** Claims that the broker lost: without a record they were all that held the run. */
+export const loseClaims = (engine: Engine, handles: ReadonlyArray<string>): Effect.Effect<void> => {
+  if (engine.ledger.recorded) return Effect.void
+  const lost = new Set(handles)
+  const runs = [...engine.runs.values()].filter((run) => run.claimed && lost.has(run.candidate.delivery.handle))
+  return Effect.forEach(runs, (run) => lose(engine, run, "the broker lost the claim"), { discard: true })
+}

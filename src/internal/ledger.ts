@@ -1,0 +1,161 @@
+/**
+ * Who decides which delivery runs, and keeps what became of it: the record in the backend, or, without a backend,
+ * the message itself. Only here do the two differ.
+ *
+ * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
+ */
+import { Array as Arr, Effect, Exit, Option } from "effect"
+import type { Facade as BackendFacade, ReadError } from "../Backend.ts"
+import type { Batch, Outcome, Renewed, Start, Started } from "../BackendDriver.ts"
+import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
+import type { Delivery } from "../BrokerDriver.ts"
+import * as TaskMessage from "../TaskMessage.ts"
+import * as defaults from "./defaults.ts"
+import { leavesLetter, type Verdict } from "./verdict.ts"
+import * as Duration from "effect/Duration"
+
+/** A delivery that asks to run. */
+export interface Candidate {
+  readonly delivery: Delivery
+  readonly message: TaskMessage.TaskMessage
+  readonly start: Start
+}
+
+/** What a ledger says of a settled run. `Lost`: it was superseded, and nothing was written. */
+export type Settled = "Stored" | "Cancelled" | "Lost"
+
+/** A run's hold on its task: what there is to renew. */
+export interface Hold {
+  readonly candidate: Candidate
+  /** The message is still claimed: not acked yet. */
+  readonly claimed: boolean
+}
+
+/** Keeps runs. */
+export interface Ledger {
+  /** Whether records exist: tokens, cancel requests, progress. */
+  readonly recorded: boolean
+  readonly start: (candidates: Batch<Candidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
+  /** The first half of an end: what makes it durable. */
+  readonly store: (candidate: Candidate, verdict: Verdict) => Effect.Effect<Settled, ReadError>
+  /** The second half: what becomes of the message. */
+  readonly close: (candidate: Candidate, verdict: Verdict, settled: Settled) => Effect.Effect<void, BrokerError>
+  /** Renews what is held. A hold without an answer failed to be renewed. */
+  readonly renew: (holds: Batch<Hold>, leaseMillis: number) => Effect.Effect<ReadonlyArray<Renewed | undefined>>
+  /** A message that no run can be made of. */
+  readonly park: (
+    delivery: Delivery,
+    letter: { readonly letterId: string; readonly reason: string; readonly exit: string }
+  ) => Effect.Effect<void, ReadError | BrokerError>
+}
+
+const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
+
+const ack = (broker: BrokerFacade, { handle }: Delivery) => Effect.asVoid(broker.ack.one(handle))
+
+/** Renews claims; `undefined` where the call failed. */
+const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMillis: number) => {
+  const handles = holds.filter(({ claimed }) => claimed).map(({ candidate }) => candidate.delivery.handle)
+  return Arr.isArrayNonEmpty(handles)
+    ? Effect.map(Effect.exit(broker.renew(handles, leaseMillis)), Exit.getSuccess)
+    : Effect.succeedSome<ReadonlyArray<boolean>>([])
+}
+
+/** Runs are kept by their records. */
+export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
+  recorded: true,
+  start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
+  store: ({ start: { id, retentionMillis, token } }, verdict) =>
+    backend.settle.one({ id, token, outcome: outcomeOf(verdict, retentionMillis) }),
+  close: ({ delivery }, verdict, settled) => {
+    if (settled === "Lost") return Effect.void
+    if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure") return ack(broker, delivery)
+    return broker.release.one({
+      handle: delivery.handle,
+      afterMillis: verdict._tag === "Retry" ? verdict.afterMillis : 0
+    })
+  },
+  // the record decides; the claim only keeps the message from being delivered for nothing
+  renew: (holds, leaseMillis) =>
+    Effect.map(
+      Effect.all(
+        [
+          backend.renew.many(
+            Arr.map(holds, ({ candidate: { start } }) => ({ id: start.id, token: start.token, leaseMillis }))
+          ),
+          renewClaims(broker, holds, leaseMillis)
+        ],
+        { concurrency: 2 }
+      ),
+      ([answers]) => answers.map((answer) => Option.getOrUndefined(Exit.getSuccess(answer)))
+    ),
+  park: (delivery, { exit, letterId, reason }) =>
+    Effect.andThen(
+      backend.park([
+        { letterId, queue: delivery.queue, reason, exit, body: delivery.body, retentionMillis: letterRetentionMillis }
+      ]),
+      ack(broker, delivery)
+    )
+})
+
+const outcomeOf = (verdict: Verdict, retentionMillis: number | undefined): Outcome => {
+  switch (verdict._tag) {
+    case "Success":
+      return { _tag: "Success", exit: verdict.exit, retentionMillis }
+    case "Failure":
+      return {
+        _tag: "Failure",
+        exit: verdict.exit,
+        retentionMillis,
+        deadLetter: leavesLetter(verdict.reason)
+          ? { reason: verdict.reason, retentionMillis: letterRetentionMillis }
+          : undefined
+      }
+    case "Retry":
+    case "Release":
+      return verdict
+  }
+}
+
+/** Without a backend the message counts its own retries, and the broker parks what failed for good. */
+export const messageOnly = (broker: BrokerFacade): Ledger => ({
+  recorded: false,
+  start: (candidates) =>
+    Effect.succeed(
+      Arr.map(candidates, ({ delivery, message }): Started => {
+        if (message.expires !== undefined && delivery.ageMillis >= message.expires) return { _tag: "Drop" }
+        const attempt = message.retries + 1
+        return { _tag: "Run", fence: attempt, attempt, retries: message.retries, crashes: 0 }
+      })
+    ),
+  store: () => Effect.succeed("Stored"),
+  close: ({ delivery, message }, verdict) => {
+    const { handle } = delivery
+    switch (verdict._tag) {
+      case "Success":
+        return ack(broker, delivery)
+      case "Failure":
+        return leavesLetter(verdict.reason)
+          ? broker.reject.one({ handle, reason: verdict.reason })
+          : ack(broker, delivery)
+      case "Retry":
+        return broker.release.one({
+          handle,
+          afterMillis: verdict.afterMillis,
+          body: TaskMessage.encode({ ...message, retries: message.retries + 1 })
+        })
+      case "Release":
+        return broker.release.one({ handle, afterMillis: 0 })
+    }
+  },
+  renew: (holds, leaseMillis) =>
+    Effect.map(renewClaims(broker, holds, leaseMillis), (answer) => {
+      let next = 0
+      return holds.map(({ claimed }): Renewed | undefined => {
+        if (!claimed) return "Held"
+        const held = Option.isSome(answer) ? answer.value[next++] : undefined
+        return held === undefined ? undefined : held ? "Held" : "Lost"
+      })
+    }),
+  park: ({ handle }, { reason }) => broker.reject.one({ handle, reason })
+})

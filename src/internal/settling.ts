@@ -1,0 +1,67 @@
+/**
+ * The end of a run: first its outcome is stored, then its message is let go.
+ *
+ * If storing fails after the work succeeded, storing is tried again for as long as the run may still write; the
+ * work is not run again. A crash between the two halves leaves a message that finds the outcome and is acked.
+ */
+import { Effect } from "effect"
+import type { BackendError } from "../Backend.ts"
+import { ResultInvalid } from "../TaskFailed.ts"
+import type { Engine } from "./engine.ts"
+import { backoff } from "./interest.ts"
+import type { Candidate, Settled } from "./ledger.ts"
+import type { Run } from "./run.ts"
+import { failure, type Verdict } from "./verdict.ts"
+
+/** Ends a run. `Lost`: it was superseded or could not be stored, and its message is left alone. */
+export const settle = (engine: Engine, run: Run, verdict: Verdict): Effect.Effect<Settled> => {
+  const { candidate } = run
+  const mayWrite = () => run.stop !== "Lost" && !engine.givingUp
+  const store = (verdict: Verdict) =>
+    Effect.retry(engine.ledger.store(candidate, verdict), {
+      schedule: backoff,
+      while: (error) => isRetryable(error) && mayWrite()
+    })
+  return store(verdict).pipe(
+    // an outcome that the store refuses is replaced by one that says so
+    Effect.catchIf(
+      (error) => !isRetryable(error) && verdict._tag === "Success",
+      (error) => Effect.flatMap(failure(new ResultInvalid({ side: "worker", issue: error.message })), store)
+    ),
+    Effect.flatMap((settled) =>
+      Effect.as(settled === "Lost" ? sayLost(engine, run) : close(engine, candidate, verdict, settled), settled)
+    ),
+    Effect.catchCause((cause) =>
+      Effect.as(
+        Effect.logError("The outcome of a run could not be stored; its task will be started again", cause),
+        "Lost" as const
+      )
+    )
+  )
+}
+
+const isRetryable = (error: { readonly _tag: string }): boolean =>
+  error._tag === "BackendError" && (error as BackendError).retryable
+
+const sayLost = (engine: Engine, run: Run) =>
+  Effect.logWarning(
+    `A run was superseded, and its outcome dropped: token ${run.candidate.start.token}, last renewed ${Number(engine.now() - run.renewedAt) / 1e9} s ago`
+  )
+
+/** Lets go of a message. If that fails it comes back, and is found to be settled. */
+export const close = (
+  engine: Engine,
+  candidate: Candidate,
+  verdict: Verdict,
+  settled: Settled
+): Effect.Effect<void> =>
+  insist(engine, engine.ledger.close(candidate, verdict, settled)).pipe(
+    Effect.catchCause((cause) => Effect.logWarning("A settled message could not be let go; it will come back", cause))
+  )
+
+/** Tries a few times, a second in all. */
+export const insist = <A, E extends { readonly retryable: boolean }>(
+  engine: Engine,
+  effect: Effect.Effect<A, E>
+): Effect.Effect<A, E> =>
+  Effect.retry(effect, { schedule: backoff, times: 5, while: (error) => error.retryable && !engine.givingUp })

@@ -1,0 +1,206 @@
+/**
+ * The records of tasks: how they are read for a change, and the changes that more than one operation makes.
+ *
+ * A change reads the rows concerned under the write lock, decides in this process, and writes what it decided with
+ * one statement.
+ */
+import { Effect } from "effect"
+import type { Ended } from "../BackendDriver.ts"
+import { isTerminal, type TaskState } from "../TaskState.ts"
+import { type Database, millis, type StoreError } from "./Database.ts"
+import * as Row from "./Row.ts"
+
+/** What decisions are made of. */
+export interface Current {
+  readonly pk: number
+  readonly id: string
+  readonly task: string
+  readonly payload_hash: string
+  readonly published: 0 | 1
+  readonly state: TaskState
+  readonly generation: number
+  readonly attempt: number
+  readonly retries: number
+  readonly crashes: number
+  readonly fence: number
+  readonly token: string | null
+  readonly at_most_once: 0 | 1
+  readonly cancel_requested: 0 | 1
+  readonly ended: Ended | null
+  readonly expires_at: number | null
+  readonly due_at: number | null
+  readonly lease_until: number | null
+  readonly retention: number | null
+  readonly remove_at: number | null
+}
+
+/** The states of a record. */
+export const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
+
+/** The ends that the store decides. */
+export const ended: Row.Check<Ended | null> = Row.orNull(Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten"))
+
+const integerOrNull = Row.orNull(Row.integer)
+
+/** The checks of those columns. */
+export const shape: Row.Shape<Current> = {
+  pk: Row.integer,
+  id: Row.text,
+  task: Row.text,
+  payload_hash: Row.text,
+  published: Row.flag,
+  state,
+  generation: Row.integer,
+  attempt: Row.integer,
+  retries: Row.integer,
+  crashes: Row.integer,
+  fence: Row.integer,
+  token: Row.orNull(Row.text),
+  at_most_once: Row.flag,
+  cancel_requested: Row.flag,
+  ended,
+  expires_at: integerOrNull,
+  due_at: integerOrNull,
+  lease_until: integerOrNull,
+  retention: integerOrNull,
+  remove_at: integerOrNull
+}
+
+/** Whether the record is final. */
+export const isFinal = (record: Current): boolean => isTerminal(record.state)
+
+/** Whether the record waits for a run. */
+export const isWaiting = (record: Current): boolean => record.state === "PENDING" || record.state === "RETRY"
+
+/** Whether a lease is held at that time. */
+export const isLeased = (record: Current, now: number): boolean =>
+  record.lease_until !== null && record.lease_until > now
+
+/** How a record ends by the mere passing of time. */
+export const lapsed = (record: Current, now: number): Exclude<Ended, "Forgotten"> | undefined => {
+  if (isWaiting(record)) return record.expires_at !== null && record.expires_at <= now ? "Expired" : undefined
+  if (record.state !== "STARTED" || record.at_most_once === 0 || isLeased(record, now)) return undefined
+  return record.cancel_requested === 1 ? "Cancelled" : "WorkerLost"
+}
+
+/** An end that the store decides. */
+export interface Ending {
+  readonly record: Current
+  readonly ended: Exclude<Ended, "Forgotten">
+  readonly crashes: number
+}
+
+/** A task that is to wait again, as a new generation. */
+export interface Opening {
+  readonly record: Current
+  readonly generation: number
+}
+
+/** The records of one moment, within a transaction. */
+export interface Locked {
+  readonly now: number
+  /** By id. A record whose retention ran out is not there: it was removed. */
+  readonly records: ReadonlyMap<string, Current>
+}
+
+/** The shared changes. All of them belong into a transaction. */
+export interface Records {
+  /** Reads records by their ids, for a change. */
+  readonly lock: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
+  /** Ends tasks by the store's own decision; a `WorkerLost` leaves its dead letter. Forgotten records go. */
+  readonly end: (endings: ReadonlyArray<Ending>, now: number) => Effect.Effect<void, StoreError>
+  readonly remove: (records: ReadonlyArray<Current>) => Effect.Effect<void, StoreError>
+  /** Removes dead letters, so that there is room for others with their ids. */
+  readonly removeLetters: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  /** Back to `PENDING`, nothing counted, without an expiry. */
+  readonly open: (openings: ReadonlyArray<Opening>, now: number) => Effect.Effect<void, StoreError>
+}
+
+/** The columns of `Current`, for a statement of one's own. */
+export const columns: string = Object.keys(shape).join(", ")
+
+/** A retention's end, counted from a time; `null`: never. */
+export const after = (from: number, duration: number | null | undefined): number | null =>
+  duration === null || duration === undefined ? null : from + millis(duration)!
+
+/** The shared changes over one database. */
+export const make = (db: Database): Records => {
+  const tasks = db.table("tasks")
+  const letters = db.table("dead_letters")
+  const { dialect } = db
+
+  const read = db.reader<Current & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
+  const select = `SELECT ${columns}, (SELECT ${dialect.now}) AS now FROM ${tasks} WHERE ${dialect.among("id")}`
+  const deleteLetters = `DELETE FROM ${letters} WHERE ${dialect.among("id")}`
+  const deleteRows = `DELETE FROM ${tasks} WHERE ${dialect.among("pk")}`
+
+  const insertLost = db.batched(
+    ["pk", "at"],
+    (batch) =>
+      `INSERT INTO ${letters}
+        (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body)
+      SELECT t.id || ':' || t.generation, t.id, t.task, t.generation, t.queue, 'WorkerLost', t.worker, t.attempt,
+        batch.at, t.retention, t.fence, batch.at + t.letter_retention, t.body
+      FROM ${batch} JOIN ${tasks} AS t ON t.pk = batch.pk
+      WHERE t.body IS NOT NULL`
+  )
+  const updateEnded = db.updating(
+    "tasks",
+    ["pk", "ended", "crashes", "at", "remove_at"],
+    `state = 'FAILURE', ended = batch.ended, crashes = batch.crashes, finished_at = batch.at,
+      remove_at = batch.remove_at, token = NULL, lease_until = NULL, due_at = NULL, queue = NULL, body = NULL`,
+    "t.pk = batch.pk"
+  )
+  const updateOpened = db.updating(
+    "tasks",
+    ["pk", "generation", "at"],
+    `state = 'PENDING', generation = batch.generation, attempt = 0, retries = 0, crashes = 0, token = NULL,
+      worker = NULL, cancel_requested = 0, ended = NULL, published = 1, enqueued_at = batch.at, started_at = NULL,
+      finished_at = NULL, expires_at = NULL, due_at = NULL, lease_until = NULL, remove_at = NULL, queue = NULL,
+      progress = NULL, exit = NULL, body = NULL`,
+    "t.pk = batch.pk"
+  )
+
+  const remove: Records["remove"] = (records) =>
+    records.length === 0
+      ? Effect.void
+      : Effect.asVoid(db.run(deleteRows, [dialect.list(records.map((record) => record.pk))]))
+
+  const removeLetters: Records["removeLetters"] = (ids) =>
+    ids.length === 0 ? Effect.void : Effect.asVoid(db.run(deleteLetters, [dialect.list(ids)]))
+
+  const isGone = (record: Current, now: number): boolean => record.remove_at !== null && record.remove_at <= now
+
+  return {
+    lock: (ids) =>
+      Effect.flatMap(db.run(select, [dialect.list(ids)]), (rows) =>
+        Effect.flatMap(read(rows), (found) => {
+          if (found.length === 0) return Effect.map(db.now, (now) => ({ now, records: new Map() }))
+          const now = found[0]!.now
+          const records = new Map<string, Current>()
+          const gone: Array<Current> = []
+          for (const record of found) {
+            if (isGone(record, now)) gone.push(record)
+            else records.set(record.id, record)
+          }
+          return Effect.as(remove(gone), { now, records })
+        })
+      ),
+    end: (endings, now) =>
+      Effect.gen(function* () {
+        const lost = endings.filter((ending) => ending.ended === "WorkerLost")
+        yield* removeLetters(lost.map(({ record }) => `${record.id}:${record.generation}`))
+        yield* insertLost(lost.map(({ record }) => [record.pk, now]))
+        yield* remove(endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record))
+        yield* updateEnded(
+          endings
+            .filter(({ record }) => record.ended !== "Forgotten")
+            .map(({ crashes, ended, record }) => [record.pk, ended, crashes, now, after(now, record.retention)])
+        )
+      }),
+    remove,
+    removeLetters,
+    open: (openings, now) =>
+      Effect.asVoid(updateOpened(openings.map(({ generation, record }) => [record.pk, generation, now])))
+  }
+}

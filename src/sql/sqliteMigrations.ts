@@ -1,0 +1,116 @@
+/**
+ * The schema on SQLite, step by step. A step that was published never changes.
+ *
+ * Every index but those on ids is partial, so that it holds only what somebody waits for: the messages that are
+ * ready, those that become due, the tasks that expire. Finished tasks are in none but that of their removal.
+ */
+import type { Migration } from "./Dialect.ts"
+
+/** In order. */
+export const sqliteMigrations: ReadonlyArray<Migration> = [
+  {
+    id: 1,
+    name: "tasks and messages",
+    statements: (table) => [
+      `CREATE TABLE ${table("tasks")} (
+        pk INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        task TEXT NOT NULL,
+        key TEXT,
+        payload_hash TEXT NOT NULL,
+        published INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('PENDING', 'STARTED', 'RETRY', 'SUCCESS', 'FAILURE')),
+        generation INTEGER NOT NULL DEFAULT 0,
+        attempt INTEGER NOT NULL DEFAULT 0,
+        retries INTEGER NOT NULL DEFAULT 0,
+        crashes INTEGER NOT NULL DEFAULT 0,
+        fence INTEGER NOT NULL DEFAULT 0,
+        token TEXT,
+        worker TEXT,
+        at_most_once INTEGER NOT NULL DEFAULT 0,
+        cancel_requested INTEGER NOT NULL DEFAULT 0,
+        ended TEXT CHECK (ended IN ('Expired', 'WorkerLost', 'Cancelled', 'Forgotten')),
+        enqueued_at INTEGER,
+        started_at INTEGER,
+        finished_at INTEGER,
+        expires_at INTEGER,
+        due_at INTEGER,
+        lease_until INTEGER,
+        retention INTEGER,
+        letter_retention INTEGER,
+        remove_at INTEGER,
+        queue TEXT,
+        progress TEXT,
+        exit TEXT,
+        body ANY
+      ) STRICT`,
+      `CREATE UNIQUE INDEX ${table("tasks_id")} ON ${table("tasks")} (id)`,
+      `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, key) WHERE key IS NOT NULL`,
+      `CREATE INDEX ${table("tasks_expire")} ON ${table("tasks")} (expires_at)
+        WHERE expires_at IS NOT NULL AND state IN ('PENDING', 'RETRY')`,
+      `CREATE INDEX ${table("tasks_lapse")} ON ${table("tasks")} (lease_until)
+        WHERE lease_until IS NOT NULL AND at_most_once = 1`,
+      `CREATE INDEX ${table("tasks_remove")} ON ${table("tasks")} (remove_at) WHERE remove_at IS NOT NULL`,
+
+      `CREATE TABLE ${table("dead_letters")} (
+        pk INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        task_id TEXT,
+        task TEXT,
+        generation INTEGER NOT NULL,
+        queue TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        worker TEXT,
+        attempts INTEGER NOT NULL,
+        at INTEGER NOT NULL,
+        task_retention INTEGER,
+        fence INTEGER NOT NULL,
+        remove_at INTEGER,
+        exit TEXT,
+        body ANY NOT NULL
+      ) STRICT`,
+      `CREATE UNIQUE INDEX ${table("dead_letters_id")} ON ${table("dead_letters")} (id)`,
+      `CREATE INDEX ${table("dead_letters_task")} ON ${table("dead_letters")} (task, pk)`,
+      `CREATE INDEX ${table("dead_letters_remove")} ON ${table("dead_letters")} (remove_at)
+        WHERE remove_at IS NOT NULL`,
+
+      `CREATE TABLE ${table("workers")} (
+        id TEXT NOT NULL PRIMARY KEY,
+        info TEXT NOT NULL,
+        started_at INTEGER NOT NULL,
+        seen_at INTEGER NOT NULL,
+        until INTEGER NOT NULL
+      ) STRICT`,
+
+      // processes that wait for tasks, and what they are told
+      `CREATE TABLE ${table("watchers")} (
+        id TEXT NOT NULL PRIMARY KEY,
+        until INTEGER NOT NULL
+      ) STRICT`,
+      `CREATE TABLE ${table("changes")} (
+        seq INTEGER PRIMARY KEY,
+        source TEXT NOT NULL,
+        ids TEXT NOT NULL,
+        at INTEGER NOT NULL
+      ) STRICT`,
+
+      // state: 0 ready, 1 delayed, 2 claimed, 3 parked
+      `CREATE TABLE ${table("messages")} (
+        seq INTEGER PRIMARY KEY,
+        queue TEXT NOT NULL,
+        priority INTEGER NOT NULL,
+        state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 3),
+        due_at INTEGER NOT NULL,
+        wake_at INTEGER,
+        claim TEXT,
+        worker TEXT,
+        reason TEXT,
+        id TEXT NOT NULL,
+        task TEXT NOT NULL,
+        body ANY NOT NULL
+      ) STRICT`,
+      `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
+      `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`
+    ]
+  }
+]

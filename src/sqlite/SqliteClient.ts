@@ -1,0 +1,172 @@
+/**
+ * Effect's `SqlClient` over `node:sqlite`.
+ *
+ * One connection, used by one statement or one transaction at a time. Transactions begin as `BEGIN IMMEDIATE`, so
+ * that none fails half-way because another process wrote meanwhile. Whoever finds the file locked waits without
+ * blocking the event loop: the one who holds the lock may be a fiber of this very process.
+ */
+import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
+import { Context, Duration, Effect, Layer, type Scope, Semaphore, Stream } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { SqlClient, type SqlConnection, SqlError, Statement } from "effect/sql"
+
+/** How a file is opened. */
+export interface Options {
+  /** The path of the file, which is made if it is missing, or `":memory:"`. Its directory has to exist. */
+  readonly filename: string
+  /**
+   * `NORMAL` (the default): a power cut may take the last commits, never the consistency of the file; a process
+   * that crashes loses nothing. `FULL`: a commit waits until it is on the disk.
+   */
+  readonly synchronous?: "NORMAL" | "FULL" | undefined
+  /** How long a statement waits for others to let go of the file before it fails. Default 10 seconds. */
+  readonly busyTimeout?: Duration.Input | undefined
+}
+
+/** A `SqlClient` that also tells of its connection. */
+export interface SqliteClient extends SqlClient.SqlClient {
+  readonly filename: string
+  /** The connection beneath. Whoever writes through it goes past the client's transactions. */
+  readonly database: DatabaseSync
+}
+
+const PREPARED_STATEMENTS = 256
+const BUSY_SPINS = 8
+const BUSY_PAUSE_MILLIS = 1
+
+const BUSY = 5
+const LOCKED = 6
+
+interface SqliteFailure extends Error {
+  errcode?: number
+  errno?: number
+}
+
+const isBusy = (cause: unknown): boolean => {
+  const code = (cause as SqliteFailure).errcode
+  return code !== undefined && ((code & 0xff) === BUSY || (code & 0xff) === LOCKED)
+}
+
+const failure = (filename: string, operation: string, cause: unknown): SqlError.SqlError => {
+  const error = cause as SqliteFailure
+  // the classification reads `errno`; `node:sqlite` calls it `errcode`
+  if (error.errcode !== undefined && error.errno === undefined) error.errno = error.errcode
+  const message = `${filename}: ${cause instanceof Error ? cause.message : String(cause)}`
+  return new SqlError.SqlError({ reason: SqlError.classifySqliteError(cause, { message, operation }) })
+}
+
+const toInput = (value: unknown): SQLInputValue => {
+  if (value === undefined) return null
+  if (typeof value === "boolean") return value ? 1 : 0
+  if (value instanceof Date) return value.toISOString()
+  return value as SQLInputValue
+}
+
+const makeConnection = (options: {
+  readonly database: DatabaseSync
+  readonly filename: string
+  readonly busyMillis: number
+}): SqlConnection.Connection => {
+  const { busyMillis, database, filename } = options
+  const rows = new Map<string, StatementSync>()
+  const values = new Map<string, StatementSync>()
+
+  const prepare = (cache: Map<string, StatementSync>, text: string): StatementSync => {
+    let statement = cache.get(text)
+    if (statement === undefined) {
+      statement = database.prepare(text)
+      if (cache === values) statement.setReturnArrays(true)
+      if (cache.size >= PREPARED_STATEMENTS) cache.delete(cache.keys().next().value!)
+      cache.set(text, statement)
+    }
+    return statement
+  }
+
+  // Outside a transaction a statement that found the file locked has done nothing, and can be tried again.
+  const again = <A>(operation: string, run: () => A): Effect.Effect<A, SqlError.SqlError> =>
+    Effect.callback((resume) => {
+      const end = performance.now() + busyMillis
+      let tries = 0
+      let timer: NodeJS.Timeout | undefined
+      let immediate: NodeJS.Immediate | undefined
+      const attempt = (): void => {
+        try {
+          resume(Effect.succeed(run()))
+        } catch (cause) {
+          if (!isBusy(cause) || performance.now() >= end) return resume(Effect.fail(failure(filename, operation, cause)))
+          schedule()
+        }
+      }
+      const schedule = (): void => {
+        if (tries++ < BUSY_SPINS) immediate = setImmediate(attempt)
+        else timer = setTimeout(attempt, BUSY_PAUSE_MILLIS)
+      }
+      schedule()
+      return Effect.sync(() => {
+        clearImmediate(immediate)
+        clearTimeout(timer)
+      })
+    })
+
+  const attempt = <A>(operation: string, run: () => A): Effect.Effect<A, SqlError.SqlError> =>
+    Effect.suspend(() => {
+      const inside = database.isTransaction
+      try {
+        return Effect.succeed(run())
+      } catch (cause) {
+        return !inside && isBusy(cause) ? again(operation, run) : Effect.fail(failure(filename, operation, cause))
+      }
+    })
+
+  const all = (cache: Map<string, StatementSync>, text: string, params: ReadonlyArray<unknown>) =>
+    attempt("execute", () => prepare(cache, text).all(...params.map(toInput)) as unknown as ReadonlyArray<any>)
+
+  const execute: SqlConnection.Connection["execute"] = (text, params, transform) =>
+    transform === undefined ? all(rows, text, params) : Effect.map(all(rows, text, params), transform)
+
+  return {
+    execute,
+    executeRaw: (text, params) => attempt("executeRaw", () => prepare(rows, text).run(...params.map(toInput))),
+    executeStream: (text, params, transform) => Stream.fromIterableEffect(execute(text, params, transform)),
+    executeValues: (text, params) => all(values, text, params),
+    executeValuesUnprepared: (text, params) => all(values, text, params),
+    executeUnprepared: execute
+  }
+}
+
+/** Opens the file, in WAL mode. It is closed with the scope. The error names the file. */
+export const make = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<SqliteClient, SqlError.SqlError, Scope.Scope> {
+  const { filename } = options
+  const busyMillis = Duration.toMillis(options.busyTimeout ?? "10 seconds")
+  const database = yield* Effect.acquireRelease(
+    Effect.try({
+      try: () => new DatabaseSync(filename, { timeout: 0 }),
+      catch: (cause) => failure(filename, "open", cause)
+    }),
+    (opened) => Effect.sync(() => opened.close())
+  )
+  const connection = makeConnection({ database, filename, busyMillis })
+  yield* connection.executeUnprepared("PRAGMA journal_mode = WAL", [], undefined)
+  yield* connection.executeUnprepared(`PRAGMA synchronous = ${options.synchronous ?? "NORMAL"}`, [], undefined)
+
+  const client = yield* SqlClient.make({
+    ...SqlClient.makeSqliteAcquirers({
+      connection: Effect.succeed(connection),
+      semaphore: yield* Semaphore.make(1),
+      isTransaction: () => database.isTransaction
+    }),
+    compiler: Statement.makeCompilerSqlite(),
+    driver: "node-sqlite",
+    beginTransaction: "BEGIN IMMEDIATE",
+    prepareTransactionControls: true,
+    releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
+    spanAttributes: [["db.system.name", "sqlite"]]
+  }).pipe(Effect.provide(Reactivity.layer))
+  return Object.assign(client, { filename, database })
+})
+
+/** The client as Effect's `SqlClient` service. */
+export const layer = (options: Options): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
+  Layer.effectContext(Effect.map(make(options), (client) => Context.make(SqlClient.SqlClient, client)))

@@ -1,0 +1,83 @@
+/**
+ * Results and messages in one SQLite file, shared by any number of processes of one machine.
+ *
+ * ```ts
+ * import { SqliteStore } from "chicory/sqlite"
+ *
+ * program.pipe(Effect.provide(SqliteStore.layer({ filename: "tasks.db" })))
+ * ```
+ *
+ * The store opens a connection of its own, so a transaction of yours on the same file holds it up only while that
+ * transaction writes. The file is in WAL mode, with `synchronous` at `NORMAL`: a process that crashes loses nothing; a
+ * power cut, or a crash of the operating system, may take the last commits, never the consistency of the file. What
+ * was lost so was never there: a task that `delay` had accepted may be missing, and one that had finished may be run
+ * again. Where that matters, set `synchronous: "FULL"`; every commit then waits for the disk. The file has to lie on a
+ * local disk: WAL does not work over a network.
+ *
+ * `":memory:"` is a store for one process that ends with its layer.
+ */
+import { Context, Effect, Layer, type Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import * as Backend from "../Backend.ts"
+import type { BackendDriver } from "../BackendDriver.ts"
+import * as Broker from "../Broker.ts"
+import type { BrokerDriver } from "../BrokerDriver.ts"
+import type * as Database from "../sql/Database.ts"
+import { isPermanent } from "../sql/isPermanent.ts"
+import * as Migrations from "../sql/Migrations.ts"
+import * as SqlBackendDriver from "../sql/SqlBackendDriver.ts"
+import * as SqlBrokerDriver from "../sql/SqlBrokerDriver.ts"
+import * as SqliteClient from "./SqliteClient.ts"
+import * as SqliteWake from "./SqliteWake.ts"
+
+/** Where the file is, and how it is opened. */
+export interface Options extends SqliteClient.Options {
+  /** Begins the name of every table. Letters, digits and `_`, at most 40. Default `chicory`. */
+  readonly prefix?: string | undefined
+}
+
+/** Both ports over one connection. */
+export interface Drivers {
+  readonly backend: BackendDriver<Database.StoreError>
+  readonly broker: BrokerDriver<Database.StoreError>
+}
+
+/** Opens the file, brings its tables up to date, and makes the drivers. They live as long as the scope. */
+export const makeDrivers = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<Drivers, Migrations.MigrationError, Scope.Scope> {
+  const client = yield* SqliteClient.make(options)
+  const settings: SqlBackendDriver.Options = {
+    name: "sqlite",
+    store: options.filename,
+    prefix: options.prefix,
+    durable: options.filename !== ":memory:",
+    wake: SqliteWake.make(client)
+  }
+  return yield* Effect.gen(function* () {
+    yield* Migrations.run(settings)
+    return {
+      backend: yield* SqlBackendDriver.make(settings),
+      broker: yield* SqlBrokerDriver.make(settings)
+    }
+  }).pipe(Effect.provideService(SqlClient.SqlClient, client))
+})
+
+/** What opening comes to for whoever provides a layer: an error that names the file. */
+export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
+  new Backend.BackendError({
+    operation: "opening the SQLite store",
+    retryable: cause._tag === "SqlError" && !isPermanent(cause),
+    cause
+  })
+
+/** Both services over one file. It fails where the file cannot be opened, or is no database. */
+export const layer = (options: Options): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const { backend, broker } = yield* Effect.mapError(makeDrivers(options), toBackendError)
+      return Context.make(Backend.Backend, yield* Backend.make(backend)).pipe(
+        Context.add(Broker.Broker, yield* Broker.make(broker))
+      )
+    })
+  )

@@ -1,0 +1,101 @@
+/**
+ * Tells that another process, or another connection, wrote to the file.
+ *
+ * Every commit in WAL mode writes to the `-wal` file, which is watched; `PRAGMA data_version` says whether it was
+ * another connection's. A timer looks too, for what a watcher misses.
+ */
+import { type FSWatcher, watch } from "node:fs"
+import { Effect } from "effect"
+import type { Wake } from "../sql/Wake.ts"
+import type { SqliteClient } from "./SqliteClient.ts"
+
+/** Shortest pause between two looks. */
+const PAUSE_MILLIS = 1
+/** How often the timer looks, where the file can be watched and where it cannot. */
+const WATCHED_MILLIS = 500
+const UNWATCHED_MILLIS = 20
+
+/** While somebody listens, the file is watched. */
+export const make = (client: SqliteClient): Wake => {
+  const { database, filename } = client
+  const version = database.prepare("PRAGMA data_version")
+  const location = database.location()
+  const listeners = new Set<() => void>()
+  let watcher: FSWatcher | undefined
+  let timer: NodeJS.Timeout | undefined
+  let soon: NodeJS.Timeout | undefined
+  let lastVersion: unknown
+  let lastLook = 0
+
+  const readVersion = (): unknown => version.get()?.["data_version"]
+
+  const look = (): void => {
+    soon = undefined
+    lastLook = performance.now()
+    // within a transaction nothing that others write can be seen
+    if (database.isTransaction) return lookSoon()
+    let current: unknown
+    try {
+      current = readVersion()
+    } catch {
+      // the file is locked, or broken, which whoever is woken will be told
+      current = undefined
+    }
+    if (current === lastVersion) return
+    lastVersion = current
+    for (const listener of [...listeners]) listener()
+  }
+  const lookSoon = (): void => {
+    if (soon !== undefined) return
+    const wait = lastLook + PAUSE_MILLIS - performance.now()
+    if (wait > 0 || database.isTransaction) soon = setTimeout(look, Math.max(wait, PAUSE_MILLIS))
+    else look()
+  }
+
+  const startWatching = (): void => {
+    if (location === null) return
+    try {
+      watcher = watch(`${location}-wal`, { persistent: false }, lookSoon)
+      watcher.on("error", stopWatching)
+    } catch {
+      watcher = undefined
+    }
+  }
+  const stopWatching = (): void => {
+    watcher?.close()
+    watcher = undefined
+  }
+  const tick = (): void => {
+    if (watcher === undefined) startWatching()
+    look()
+    timer = setTimeout(tick, watcher === undefined ? UNWATCHED_MILLIS : WATCHED_MILLIS)
+  }
+
+  const add = (listener: () => void): void => {
+    listeners.add(listener)
+    if (listeners.size > 1 || filename === ":memory:") return
+    lastVersion = undefined
+    tick()
+  }
+  const remove = (listener: () => void): void => {
+    listeners.delete(listener)
+    if (listeners.size > 0) return
+    clearTimeout(timer)
+    clearTimeout(soon)
+    soon = undefined
+    stopWatching()
+  }
+
+  return {
+    listen: (listener) =>
+      Effect.acquireRelease(
+        Effect.sync(() => add(listener)),
+        () => Effect.sync(() => remove(listener))
+      ),
+    sleep: (millis) =>
+      Effect.callback((resume) => {
+        const sleeping = setTimeout(() => resume(Effect.void), millis)
+        return Effect.sync(() => clearTimeout(sleeping))
+      })
+  }
+}

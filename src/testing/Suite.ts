@@ -1,0 +1,90 @@
+/**
+ * What the conformance suites share: how a driver is made for a test, and how time passes in it.
+ */
+import { assert, it, type TestContext } from "@effect/vitest"
+import { Duration, Effect, type Scope } from "effect"
+import { TestClock } from "effect/testing"
+
+/** How a suite is run on a driver. */
+export interface Options<out Driver> {
+  /** A driver over a fresh, empty store; made once for each test. */
+  readonly make: Effect.Effect<Driver, unknown, Scope.Scope>
+  /**
+   * Whether the tests run in real time, as a store with a clock of its own needs. Default `false`: they run under
+   * `TestClock`, which suits a driver that takes all its times from `Clock`.
+   */
+  readonly live?: boolean | undefined
+  /** Lets time pass. Default `TestClock.adjust`; in real time, `Effect.sleep`. */
+  readonly advance?: ((duration: Duration.Duration) => Effect.Effect<void>) | undefined
+  /**
+   * The length in which the tests measure leases, delays and retentions. A store must answer well within it. Default
+   * 1 second; in real time, 300 millis.
+   */
+  readonly unit?: Duration.Input | undefined
+}
+
+/** Time as a test sees it. */
+export interface Time {
+  /** That many units, in milliseconds. */
+  readonly units: (count: number) => number
+  /** Longer than any test takes, in milliseconds. */
+  readonly long: number
+  /** Lets that many units pass. */
+  readonly pass: (count: number) => Effect.Effect<void>
+  /** Lets time pass until the check holds; a defect where it does not come to hold. */
+  readonly eventually: <E>(what: string, check: Effect.Effect<boolean, E>) => Effect.Effect<void, E>
+}
+
+/** Registers one test. */
+export type Test<in out Driver> = (
+  name: string,
+  body: (driver: Driver, time: Time, context: TestContext) => Effect.Effect<void, unknown, Scope.Scope>
+) => void
+
+const STEPS_PER_UNIT = 10
+const PATIENCE = 40
+
+/** What registers the tests of a suite. */
+export const make = <Driver>(options: Options<Driver>): Test<Driver> => {
+  const live = options.live === true
+  const unit = Duration.fromInputUnsafe(options.unit ?? (live ? "300 millis" : "1 second"))
+  const advance = options.advance ?? (live ? Effect.sleep : TestClock.adjust)
+  const units = (count: number): number => Math.round(Duration.toMillis(unit) * count)
+  const pass = (count: number): Effect.Effect<void> => advance(Duration.times(unit, count))
+  const eventually = Effect.fnUntraced(function* <E>(what: string, check: Effect.Effect<boolean, E>) {
+    for (let step = 0; step < PATIENCE * STEPS_PER_UNIT; step++) {
+      if (yield* check) return
+      yield* pass(1 / STEPS_PER_UNIT)
+    }
+    assert.fail(`it did not come to pass in ${PATIENCE} units of time: ${what}`)
+  })
+  const time: Time = { units, long: units(100_000), pass, eventually }
+  const tester = live ? it.live : it.effect
+  return (name, body) =>
+    tester(name, (context) => Effect.flatMap(options.make, (driver) => body(driver, time, context)), {
+      timeout: 60_000
+    })
+}
+
+/** Reports a test as skipped, for a driver without what it is about. */
+export const skip = (context: TestContext, why: string): Effect.Effect<void> =>
+  Effect.ignore(Effect.try({ try: () => context.skip(why), catch: () => "skipped" }))
+
+/** The answer to a batch of one. */
+export const only = <A, E>(answers: Effect.Effect<ReadonlyArray<A>, E>): Effect.Effect<A, E> =>
+  Effect.map(answers, (all) => {
+    assert.strictEqual(all.length, 1, "a batch of one has one answer")
+    return all[0] as A
+  })
+
+/** Texts as codecs make them, with what stores stumble over. */
+export const texts: ReadonlyArray<readonly [what: string, text: string]> = [
+  ["an escaped NUL", JSON.stringify("\u0000 before and after \u0000")],
+  ["quotes and backslashes", JSON.stringify(`'single' "double" \`back\` \\ '; -- $1 ? %s`)],
+  ["emoji and other scripts", JSON.stringify("🌶️ 👩‍🚒 žluťoučký 日本語 \u2028 \ufeff")],
+  ["line breaks", "[\n\r\n\t1 ]"],
+  ["a megabyte", JSON.stringify("é".repeat(500_000))]
+]
+
+/** All bytes there are; no text has them. */
+export const bytes: Uint8Array = Uint8Array.from({ length: 256 }, (_, index) => index)

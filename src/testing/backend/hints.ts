@@ -1,0 +1,98 @@
+/** Reads, and the hints that ask for one. */
+import { assert, describe } from "@effect/vitest"
+import { Effect, Stream } from "effect"
+import * as Suite from "../Suite.ts"
+import { record, success, retry, type Subject, type Test } from "./subject.ts"
+
+/** Registers these tests. */
+export const hints = (test: Test): void => {
+  describe("reads and hints", () => {
+    test("a batch is read in order, unknown ids and doubles too", function* (on) {
+      yield* on.driver.create([record("a"), record("b")])
+      const found = yield* on.driver.getMany(["b", "nobody", "a", "b"])
+      assert.deepStrictEqual(
+        found.map((one) => one?.id),
+        ["b", undefined, "a", "b"]
+      )
+    })
+
+    test("a watch reads", function* (on) {
+      yield* on.create("a")
+      const before = yield* on.read("a")
+      assert.deepStrictEqual(yield* on.driver.watch(["a", "nobody"]), [before, undefined])
+    })
+
+    test("watching and leaving are safe to repeat", function* (on) {
+      yield* on.create("a")
+      yield* on.driver.watch(["a", "a"])
+      yield* on.driver.watch(["a"])
+      yield* on.driver.unwatch(["a", "a", "nobody"])
+      yield* on.driver.unwatch(["a"])
+    })
+
+    /** Follows the hints. What is made of it makes a change, and expects a hint of the id since. */
+    const follow = Effect.fnUntraced(function* (on: Subject) {
+      const heard = new Set<string>()
+      let all = false
+      yield* Stream.runForEach(on.driver.hints ?? Stream.empty, (hint) =>
+        Effect.sync(() => {
+          if (hint === "resync") all = true
+          else for (const id of hint) heard.add(id)
+        })
+      ).pipe(Effect.forkScoped)
+      // the stream may take its time to begin: a change is repeated until it is heard of
+      yield* on.create("probe")
+      yield* on.driver.watch(["probe"])
+      yield* on.run("probe", "t1")
+      let changes = 0
+      yield* on.time.eventually(
+        "a change of a watched task is hinted",
+        Effect.suspend(() => Effect.as(on.renew("probe", "t1", `${changes++}`), all || heard.has("probe")))
+      )
+      return Effect.fnUntraced(function* (id: string, change: Effect.Effect<unknown, unknown>) {
+        all = false
+        heard.clear()
+        yield* change
+        yield* on.time.eventually(
+          `a change of ${id} is hinted`,
+          Effect.sync(() => all || heard.has(id))
+        )
+      })
+    })
+
+    const hinted = (title: string, change: (on: Subject) => Effect.Effect<unknown, unknown>): void =>
+      test(title, function* (on, context) {
+        if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
+        const expectHint = yield* follow(on)
+        yield* on.create("a")
+        yield* on.run("a", "t1")
+        yield* on.driver.watch(["a"])
+        yield* expectHint("a", change(on))
+      })
+
+    hinted("the end of a watched task is hinted", (on) => on.end("a", "t1", success()))
+    hinted("a retry of a watched task is hinted", (on) => on.end("a", "t1", retry()))
+    hinted("progress of a watched task is hinted", (on) => on.renew("a", "t1", "progress"))
+    hinted("a watched task that is forgotten is hinted", (on) => on.driver.forget(["a"]))
+
+    test("a watched task that starts is hinted", function* (on, context) {
+      if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
+      const expectHint = yield* follow(on)
+      yield* on.create("a")
+      yield* on.driver.watch(["a"])
+      yield* expectHint("a", on.run("a", "t1"))
+    })
+
+    test("a cancel request is hinted without a watch", function* (on, context) {
+      if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
+      const expectHint = yield* follow(on)
+      yield* on.create("a")
+      yield* on.run("a", "t1")
+      yield* expectHint("a", on.cancel("a"))
+    })
+
+    test("a driver with hints has a stream of them", function* (on) {
+      assert.strictEqual(on.driver.capabilities.hints, on.driver.hints !== undefined)
+    })
+  })
+}

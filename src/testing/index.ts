@@ -1,0 +1,10 @@
+/**
+ * Conformance suites for those who write a driver. They register tests with `vitest` and `@effect/vitest`, which
+ * the caller installs.
+ */
+
+/** What every `BackendDriver` is held to. */
+export * as BackendSuite from "./BackendSuite.ts"
+
+/** What every `BrokerDriver` is held to. */
+export * as BrokerSuite from "./BrokerSuite.ts"
