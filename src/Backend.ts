@@ -83,6 +83,7 @@ export interface Facade {
   readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
   readonly forget: Batcher.Batcher<string, void, ReadError>
   readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
+  readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
   readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
@@ -168,6 +169,7 @@ export const make = Effect.fnUntraced(function* <E>(
     cancel: yield* batched("cancel", driver.cancel),
     forget: yield* batched("forget", silent(driver.forget)),
     reopen: (ids) => wrap("reopen")(driver.reopen(ids)),
+    getDeadLetters: (ids) => wrap("getDeadLetters")(driver.getDeadLetters(ids)),
     deadLetters: (page) => wrap("deadLetters")(driver.deadLetters(page)),
     countDeadLetters: (task) => wrap("countDeadLetters")(driver.countDeadLetters(task)),
     removeDeadLetters: (ids) => wrap("removeDeadLetters")(driver.removeDeadLetters(ids)),
@@ -223,6 +225,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   cancel: noBatcher("AsyncResult.cancel"),
   forget: noBatcher("AsyncResult.forget"),
   reopen: () => notConfigured("DeadLetters.replay"),
+  getDeadLetters: () => notConfigured("DeadLetters.replay"),
   deadLetters: () => notConfigured("DeadLetters.list"),
   countDeadLetters: () => notConfigured("DeadLetters.count"),
   removeDeadLetters: () => notConfigured("DeadLetters.remove"),

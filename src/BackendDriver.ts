@@ -281,6 +281,8 @@ export interface BackendDriver<out E = unknown> {
    * letter is answered and nothing is opened.
    */
   readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
+  /** Reads letters; nothing is opened. */
+  readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>

@@ -4,6 +4,7 @@
 export * as AsyncResult from "./AsyncResult.ts"
 export * as Backend from "./Backend.ts"
 export * as Broker from "./Broker.ts"
+export * as DeadLetters from "./DeadLetters.ts"
 export * as RetryPolicy from "./RetryPolicy.ts"
 export * as Task from "./Task.ts"
 export * as TaskContext from "./TaskContext.ts"
