@@ -7,11 +7,24 @@
  * const two = yield* AsyncResult.get(result, { timeout: "5 seconds" })
  * ```
  */
-import { Cause, DateTime, Duration, Effect, Exit, Option, Pipeable, Predicate, Queue, Schedule, Schema, Stream } from "effect"
+import {
+  Cause,
+  DateTime,
+  Duration,
+  Effect,
+  Exit,
+  Option,
+  Pipeable,
+  Predicate,
+  Queue,
+  Schedule,
+  Schema,
+  Stream
+} from "effect"
 import { Backend, BackendError, BackendNotConfigured, type Facade, type ReadError } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
-import { awaitEnds, type Ended, type Overdue } from "./internal/awaitEnds.ts"
 import { nonNegative, positive, text } from "./internal/allowed.ts"
+import { awaitEnds, type Ended, type Overdue } from "./internal/awaitEnds.ts"
 import * as TaskCodec from "./internal/taskCodec.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import type { TaskResult } from "./TaskResult.ts"
@@ -28,7 +41,12 @@ export type TypeId = typeof TypeId
 
 /** A task's id with the codec of its result: `A` and `E` of the task, `R` what decoding needs, `P` its progress. */
 export interface AsyncResult<out A, out E = never, out R = never, out P = unknown> extends Pipeable.Pipeable {
-  readonly [TypeId]: { readonly _A: () => A; readonly _E: () => E; readonly _R: () => R; readonly _P: () => P }
+  readonly [TypeId]: {
+    readonly _A: () => A
+    readonly _E: () => E
+    readonly _R: () => R
+    readonly _P: () => P
+  }
   readonly taskId: string
 }
 
@@ -119,11 +137,21 @@ interface Schemas {
 }
 
 /** Codecs of handles made from schemas: made once for each success schema and what came with it last. */
-const codecs = new WeakMap<Schema.Constraint, { readonly schemas: Schemas; readonly codec: TaskCodec.ResultCodec<unknown, unknown, unknown, unknown, unknown> }>()
+const codecs = new WeakMap<
+  Schema.Constraint,
+  {
+    readonly schemas: Schemas
+    readonly codec: TaskCodec.ResultCodec<unknown, unknown, unknown, unknown, unknown>
+  }
+>()
 
 const codecFor = (schemas: Schemas) => {
   const known = codecs.get(schemas.success)
-  if (known !== undefined && known.schemas.error === schemas.error && known.schemas.progress === schemas.progress) {
+  if (
+    known !== undefined &&
+    known.schemas.error === schemas.error &&
+    known.schemas.progress === schemas.progress
+  ) {
     return known.codec
   }
   const codec = TaskCodec.result({
@@ -158,11 +186,12 @@ export const make: {
   fromCodec(taskId, (schemas === undefined ? TaskCodec.json : codecFor(schemas)) as never)
 
 const timed = (options: GetOptions | undefined) => {
-  const timeout =
-    options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
+  const timeout = options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
   return {
-    timeout: timeout === undefined || !Duration.isFinite(timeout) ? undefined : nonNegative("timeout", timeout),
-    pollInterval: options?.pollInterval === undefined ? undefined : positive("pollInterval", options.pollInterval)
+    timeout:
+      timeout === undefined || !Duration.isFinite(timeout) ? undefined : nonNegative("timeout", timeout),
+    pollInterval:
+      options?.pollInterval === undefined ? undefined : positive("pollInterval", options.pollInterval)
   }
 }
 
@@ -176,8 +205,11 @@ const onOverdue =
       ...(cause === undefined ? {} : { cause })
     })
 
-const wait = (ids: ReadonlyArray<string>, options: GetOptions | undefined, onEnd: (ended: Ended) => boolean) =>
-  Effect.suspend(() => awaitEnds({ ids, ...timed(options), onOverdue: onOverdue(options), onEnd }))
+const wait = (
+  ids: ReadonlyArray<string>,
+  options: GetOptions | undefined,
+  onEnd: (ended: Ended) => boolean
+) => Effect.suspend(() => awaitEnds({ ids, ...timed(options), onOverdue: onOverdue(options), onEnd }))
 
 const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), DateTime.makeUnsafe)
 
@@ -188,7 +220,9 @@ const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFa
 const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
   switch (record.ended) {
     case "Expired":
-      return new TaskFailed.Expired({ expiredAt: DateTime.makeUnsafe(record.expiresAt ?? record.finishedAt ?? 0) })
+      return new TaskFailed.Expired({
+        expiredAt: DateTime.makeUnsafe(record.expiresAt ?? record.finishedAt ?? 0)
+      })
     case "WorkerLost":
       return new TaskFailed.WorkerLost({ worker: record.worker ?? "unknown" })
     case "Cancelled":
@@ -196,7 +230,10 @@ const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
     case "Forgotten":
       return new TaskFailed.Forgotten()
     case null:
-      return new TaskFailed.ResultInvalid({ side: "reader", issue: "the record has ended, and holds no exit" })
+      return new TaskFailed.ResultInvalid({
+        side: "reader",
+        issue: "the record has ended, and holds no exit"
+      })
   }
 }
 
@@ -256,11 +293,18 @@ export const get: <Arg extends Any | GetOptions = GetOptions>(
   selfOrOptions?: Arg,
   options?: GetOptions
 ) => [Arg] extends [AsyncResult<infer A, infer E, infer R>]
-  ? Effect.Effect<A, TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError, Backend | R>
+  ? Effect.Effect<
+      A,
+      TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError,
+      Backend | R
+    >
   : <A, E, R>(
       self: AsyncResult<A, E, R>
-    ) => Effect.Effect<A, TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError, Backend | R> =
-  dualWith((self, options) => Effect.flatten(exitOfHandle(self, options)))
+    ) => Effect.Effect<
+      A,
+      TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError,
+      Backend | R
+    > = dualWith((self, options) => Effect.flatten(exitOfHandle(self, options)))
 
 /** Waits as `get` does; that the task failed is a value. */
 export const exit: <Arg extends Any | GetOptions = GetOptions>(
@@ -293,7 +337,9 @@ const toResult = <A, E, R, P>(
       ? Option.some(yield* exitOf(self, { record, forgotten: false }))
       : Option.none()
     const progress =
-      record.progress === null ? Option.none() : yield* Effect.option(codecOf(self).decodeProgress(record.progress))
+      record.progress === null
+        ? Option.none()
+        : yield* Effect.option(codecOf(self).decodeProgress(record.progress))
     return {
       taskId: record.id,
       taskName: record.task,
@@ -311,11 +357,7 @@ const toResult = <A, E, R, P>(
 /** One read. `none`: no such task, or its record is gone. */
 export const poll = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
-): Effect.Effect<
-  Option.Option<TaskResult<A, E, P>>,
-  BackendNotConfigured | BackendError,
-  Backend | R
-> =>
+): Effect.Effect<Option.Option<TaskResult<A, E, P>>, BackendNotConfigured | BackendError, Backend | R> =>
   Effect.flatMap(read(self), (record) =>
     record === undefined ? Effect.succeedNone : Effect.asSome(toResult(self, record))
   )
@@ -340,7 +382,9 @@ export const successful = (self: Any): Effect.Effect<boolean, BackendNotConfigur
  * Cancels the task. A waiting one ends at once, as `Cancelled`; a running one is asked to stop, and its handler is
  * interrupted within a second where the store can push, at the next renewal of its lease otherwise.
  */
-export const cancel = (self: Any): Effect.Effect<CancelAnswer, BackendNotConfigured | BackendError, Backend> =>
+export const cancel = (
+  self: Any
+): Effect.Effect<CancelAnswer, BackendNotConfigured | BackendError, Backend> =>
   Backend.use((backend) => backend.cancel.one(self.taskId)).pipe(about(self.taskId))
 
 /**
@@ -359,18 +403,20 @@ const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, R
   const reads: Stream.Stream<TaskRecord | undefined, ReadError> =
     backend.interest === undefined
       ? Stream.fromEffectSchedule(backend.read.one(taskId), Schedule.spaced("100 millis"))
-      : Stream.callback((queue) =>
-          Effect.acquireRelease(
-            Effect.sync(() =>
-              backend.interest!.listen([taskId], {
-                onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
-                onError: (error) => {
-                  if (error._tag !== "BackendError" || !error.retryable) Queue.failCauseUnsafe(queue, Cause.fail(error))
-                }
-              })
+      : Stream.callback(
+          (queue) =>
+            Effect.acquireRelease(
+              Effect.sync(() =>
+                backend.interest!.listen([taskId], {
+                  onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
+                  onError: (error) => {
+                    if (error._tag !== "BackendError" || !error.retryable)
+                      Queue.failCauseUnsafe(queue, Cause.fail(error))
+                  }
+                })
+              ),
+              (leave) => Effect.sync(leave)
             ),
-            (leave) => Effect.sync(leave)
-          ),
           { bufferSize: 16, strategy: "sliding" }
         )
   return reads.pipe(
@@ -379,7 +425,9 @@ const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, R
       (last, record) => {
         // a record that went away has ended for whoever looked at it
         const gone: TaskRecord | undefined =
-          record === undefined ? last && { ...last, state: "FAILURE", exit: null, ended: "Forgotten" } : record
+          record === undefined
+            ? last && { ...last, state: "FAILURE", exit: null, ended: "Forgotten" }
+            : record
         return [gone, gone === undefined ? [] : [gone]] as const
       }
     ),
@@ -494,10 +542,12 @@ export const stream = <const H extends Iterable<Any>>(
       wait([...byId.keys()], options, (end) => {
         Queue.offerUnsafe(queue, end)
         return false
-      }).pipe(Effect.matchCauseEffect({
-        onFailure: (cause) => Queue.failCause(queue, cause),
-        onSuccess: () => Queue.end(queue)
-      }))
+      }).pipe(
+        Effect.matchCauseEffect({
+          onFailure: (cause) => Queue.failCause(queue, cause),
+          onSuccess: () => Queue.end(queue)
+        })
+      )
     ).pipe(
       Stream.mapEffect((end) =>
         Effect.map(exitOf(byId.get(end.record.id)!, end), (exit) => [end.record.id, exit] as const)

@@ -49,12 +49,12 @@ export class BackendError extends Schema.TaggedError<BackendError>("chicory/Back
 }
 
 /** The program needs a record, and was given `Backend.layerNotConfigured`. */
-export class BackendNotConfigured
-  extends Schema.TaggedError<BackendNotConfigured>("chicory/BackendNotConfigured")("BackendNotConfigured", {
-    taskId: Schema.optionalKey(Schema.String),
-    operation: Schema.String
-  })
-{
+export class BackendNotConfigured extends Schema.TaggedError<BackendNotConfigured>(
+  "chicory/BackendNotConfigured"
+)("BackendNotConfigured", {
+  taskId: Schema.optionalKey(Schema.String),
+  operation: Schema.String
+}) {
   override get message(): string {
     const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
     return `${this.operation} needs a backend${whose}: provide one, such as Backend.layerMemory or SqliteStore.layer`
@@ -82,8 +82,12 @@ export interface Facade {
   readonly interest: Interest.Interest<ReadError> | undefined
   readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
   readonly forget: Batcher.Batcher<string, void, ReadError>
-  readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
-  readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
+  readonly reopen: (
+    letterIds: Batch<string>
+  ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
+  readonly getDeadLetters: (
+    ids: Batch<string>
+  ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
   readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
@@ -112,7 +116,11 @@ export const make = Effect.fnUntraced(function* <E>(
 ): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
   const isPermanent = driver.isPermanent ?? (() => false)
   const wrapError = (operation: string) => (cause: unknown) =>
-    new BackendError({ operation: `${driver.name} backend: ${operation}`, retryable: !isPermanent(cause), cause })
+    new BackendError({
+      operation: `${driver.name} backend: ${operation}`,
+      retryable: !isPermanent(cause),
+      cause
+    })
   // a driver that dies is an error like any other: it must not end a loop
   const wrap = (operation: string) => {
     const fail = Function.flow(wrapError(operation), Effect.fail)

@@ -149,7 +149,9 @@ export type Outcome =
       readonly exit: string
       readonly retentionMillis: number | undefined
       /** Written with the record, in the same step, with the run's queue and body. */
-      readonly deadLetter: { readonly reason: string; readonly retentionMillis: number | undefined } | undefined
+      readonly deadLetter:
+        | { readonly reason: string; readonly retentionMillis: number | undefined }
+        | undefined
     }
   /** `RETRY`, due after that time; `retries` grows by one. Under a cancel request: the task ends as cancelled. */
   | { readonly _tag: "Retry"; readonly afterMillis: number }

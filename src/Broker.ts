@@ -4,7 +4,18 @@
  * A program needs no more of it than its layer, `counts` and `purge`; its operations serve this library's own
  * modules.
  */
-import { Array as Arr, Clock, Context, Effect, Function, Layer, Option, Schema, type Scope, Stream } from "effect"
+import {
+  Array as Arr,
+  Clock,
+  Context,
+  Effect,
+  Function,
+  Layer,
+  Option,
+  Schema,
+  type Scope,
+  Stream
+} from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
 import type { BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
@@ -37,9 +48,14 @@ export interface Facade {
   readonly name: string
   readonly capabilities: BrokerDriver["capabilities"]
   readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
-  readonly claim: (options: Parameters<BrokerDriver["claim"]>[0]) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly claim: (
+    options: Parameters<BrokerDriver["claim"]>[0]
+  ) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly ready: (queues: Batch<string>) => Stream.Stream<void, BrokerError>
-  readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, BrokerError>
+  readonly renew: (
+    handles: Batch<string>,
+    leaseMillis: number
+  ) => Effect.Effect<ReadonlyArray<boolean>, BrokerError>
   readonly lost: Stream.Stream<ReadonlyArray<string>, BrokerError>
   readonly ack: Batcher.Batcher<string, boolean, BrokerError>
   readonly release: Batcher.Batcher<Release, void, BrokerError>
@@ -60,7 +76,11 @@ export const make = Effect.fnUntraced(function* <E>(
 ): Effect.fn.Return<Broker["Service"], never, Scope.Scope> {
   const isPermanent = driver.isPermanent ?? (() => false)
   const wrapError = (operation: string) => (cause: unknown) =>
-    new BrokerError({ operation: `${driver.name} broker: ${operation}`, retryable: !isPermanent(cause), cause })
+    new BrokerError({
+      operation: `${driver.name} broker: ${operation}`,
+      retryable: !isPermanent(cause),
+      cause
+    })
   const timed = (operation: string) => {
     const duration = metrics.forOperation(driver.name, operation)
     const fail = Function.flow(wrapError(operation), Effect.fail)

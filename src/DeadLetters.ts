@@ -37,10 +37,13 @@ export interface Page {
 }
 
 /** The bytes of the letter are no message: there is nothing to send again. The letter stays. */
-export class NotReplayable extends Schema.TaggedError<NotReplayable>("chicory/NotReplayable")("NotReplayable", {
-  id: Schema.String,
-  issue: Schema.String
-}) {
+export class NotReplayable extends Schema.TaggedError<NotReplayable>("chicory/NotReplayable")(
+  "NotReplayable",
+  {
+    id: Schema.String,
+    issue: Schema.String
+  }
+) {
   override get message(): string {
     return `dead letter ${this.id} cannot be replayed: ${this.issue}`
   }
@@ -57,7 +60,8 @@ const reasonOf = (
   letter: DeadLetter,
   definition: Definition | undefined
 ): Effect.Effect<TaskFailed.Reason<unknown>, never, unknown> => {
-  if (letter.exit === null) return Effect.succeed(new TaskFailed.WorkerLost({ worker: letter.worker ?? "unknown" }))
+  if (letter.exit === null)
+    return Effect.succeed(new TaskFailed.WorkerLost({ worker: letter.worker ?? "unknown" }))
   const unreadable = (issue: string) => new TaskFailed.ResultInvalid({ side: "reader", issue })
   return Effect.match((definition?.result ?? TaskCodec.json).decodeExit(letter.exit), {
     onFailure: (error) => unreadable(error.message),
@@ -68,17 +72,20 @@ const reasonOf = (
 const toEntry =
   (definition: Definition | undefined) =>
   (letter: DeadLetter): Effect.Effect<Entry<unknown, unknown>, never, unknown> =>
-    Effect.map(Effect.all([payloadOf(letter, definition), reasonOf(letter, definition)]), ([payload, reason]) => ({
-      id: letter.id,
-      taskId: Option.fromNullOr(letter.taskId),
-      taskName: Option.fromNullOr(letter.task),
-      queue: letter.queue,
-      payload,
-      reason,
-      attempts: letter.attempts,
-      at: DateTime.makeUnsafe(letter.at),
-      raw: letter.body
-    }))
+    Effect.map(
+      Effect.all([payloadOf(letter, definition), reasonOf(letter, definition)]),
+      ([payload, reason]) => ({
+        id: letter.id,
+        taskId: Option.fromNullOr(letter.taskId),
+        taskName: Option.fromNullOr(letter.task),
+        queue: letter.queue,
+        payload,
+        reason,
+        attempts: letter.attempts,
+        at: DateTime.makeUnsafe(letter.at),
+        raw: letter.body
+      })
+    )
 
 const isTask = (u: Task.Any | Page | undefined): u is Task.Any => u !== undefined && "name" in u
 
@@ -100,7 +107,11 @@ export const list: {
   >
   (
     page?: Page
-  ): Effect.Effect<ReadonlyArray<Entry<Schema.Json, Schema.Json>>, BackendNotConfigured | BackendError, Backend>
+  ): Effect.Effect<
+    ReadonlyArray<Entry<Schema.Json, Schema.Json>>,
+    BackendNotConfigured | BackendError,
+    Backend
+  >
 } = ((taskOrPage?: Task.Any | Page, second?: Page) =>
   Effect.suspend(() => {
     const task = isTask(taskOrPage) ? taskOrPage : undefined
@@ -118,9 +129,7 @@ export const list: {
   })) as never
 
 /** How many letters there are, of one task or of all. */
-export const count = (
-  task?: Task.Any
-): Effect.Effect<number, BackendNotConfigured | BackendError, Backend> =>
+export const count = (task?: Task.Any): Effect.Effect<number, BackendNotConfigured | BackendError, Backend> =>
   Backend.use((backend) => backend.countDeadLetters(task?.name))
 
 /**
@@ -162,9 +171,9 @@ export const remove = (id: string): Effect.Effect<boolean, BackendNotConfigured 
   Backend.use((backend) => Effect.map(backend.removeDeadLetters([id]), ([removed]) => removed ?? false))
 
 /** Removes all letters, or those of one task, and answers how many. */
-export const purge: (
-  task?: Task.Any
-) => Effect.Effect<number, ReadError, Backend> = Effect.fn("DeadLetters.purge")(function* (task?: Task.Any) {
+export const purge: (task?: Task.Any) => Effect.Effect<number, ReadError, Backend> = Effect.fn(
+  "DeadLetters.purge"
+)(function* (task?: Task.Any) {
   const backend = yield* Backend
   let purged = 0
   while (true) {

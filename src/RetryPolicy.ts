@@ -51,7 +51,11 @@ export interface Options {
   readonly jitter?: boolean | undefined
 }
 
-const make = (caller: string, options: Options, schedule: (delay: Duration.Duration) => Schedule.Schedule<unknown>) => {
+const make = (
+  caller: string,
+  options: Options,
+  schedule: (delay: Duration.Duration) => Schedule.Schedule<unknown>
+) => {
   const { delay, jitter, maxDelay, maxRetries } = options
   return check(caller, {
     maxRetries,
@@ -146,7 +150,10 @@ const fromDelay = <E>(
       const after = Duration.times(found.value, factor)
       return {
         _tag: "Retry",
-        after: policy.maxDelay === undefined ? after : Duration.min(after, Duration.fromInputUnsafe(policy.maxDelay))
+        after:
+          policy.maxDelay === undefined
+            ? after
+            : Duration.min(after, Duration.fromInputUnsafe(policy.maxDelay))
       }
     })
   })

@@ -48,15 +48,15 @@ export const TypeId = "~chicory/Task"
 export type TypeId = typeof TypeId
 
 /** The key (or id) is taken: by the same task with another payload, or by another task. Nothing was enqueued. */
-export class IdempotencyConflict
-  extends Schema.TaggedError<IdempotencyConflict>("chicory/IdempotencyConflict")("IdempotencyConflict", {
-    /** The task that holds it. */
-    taskId: Schema.String,
-    taskName: Schema.String,
-    /** The key, or the id that was asked for. */
-    key: Schema.String
-  })
-{
+export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>(
+  "chicory/IdempotencyConflict"
+)("IdempotencyConflict", {
+  /** The task that holds it. */
+  taskId: Schema.String,
+  taskName: Schema.String,
+  /** The key, or the id that was asked for. */
+  key: Schema.String
+}) {
   override get message(): string {
     return `task ${this.taskId} holds "${this.key}" with another payload or name: use another key, or forget that task`
   }
@@ -130,7 +130,11 @@ export interface Handler<in out Name extends string> {
 }
 
 /** The handlers of a union of tasks; none where the compiler sees no names. */
-export type HandlerOf<T extends Any> = T extends Any ? (string extends T["name"] ? never : Handler<T["name"]>) : never
+export type HandlerOf<T extends Any> = T extends Any
+  ? string extends T["name"]
+    ? never
+    : Handler<T["name"]>
+  : never
 
 /** Options of one call. */
 export interface DelayOptions {
@@ -271,9 +275,18 @@ export interface Options<
 }
 
 /** Options as they were given, their schemas not known. */
-type AnyOptions = Options<Schema.Constraint | Schema.Struct.Fields, Schema.Constraint, Schema.Constraint, Schema.Constraint>
+type AnyOptions = Options<
+  Schema.Constraint | Schema.Struct.Fields,
+  Schema.Constraint,
+  Schema.Constraint,
+  Schema.Constraint
+>
 
-const check = (name: string, options: AnyOptions, codecs: Pick<Definition, "payload" | "result">): Definition => {
+const check = (
+  name: string,
+  options: AnyOptions,
+  codecs: Pick<Definition, "payload" | "result">
+): Definition => {
   text("Task.make: the name", name)
   const at = (option: string) => `Task.make("${name}"): ${option}`
   const delivery = options.delivery ?? "at-least-once"
@@ -292,7 +305,8 @@ const check = (name: string, options: AnyOptions, codecs: Pick<Definition, "payl
     maxCrashes: wholeNumber(at("maxCrashes"), options.maxCrashes ?? defaults.maxCrashes, 1),
     delivery,
     timeout: options.timeout === undefined ? undefined : positive(at("timeout"), options.timeout),
-    priority: options.priority === undefined ? undefined : wholeNumber(at("priority"), options.priority, 0, 255),
+    priority:
+      options.priority === undefined ? undefined : wholeNumber(at("priority"), options.priority, 0, 255),
     expiresMillis: expires === undefined ? undefined : Duration.toMillis(expires),
     retentionMillis: retention === undefined ? undefined : Duration.toMillis(retention),
     idempotencyKey: options.idempotencyKey as Definition["idempotencyKey"]
@@ -336,7 +350,8 @@ export const make = <
     successSchema: schemas.success,
     errorSchema: schemas.error,
     progressSchema: schemas.progress,
-    delay: (payload: unknown, options?: DelayOptions) => Effect.map(sendOne(definition, payload, options), result),
+    delay: (payload: unknown, options?: DelayOptions) =>
+      Effect.map(sendOne(definition, payload, options), result),
     send: (payload: unknown, options?: DelayOptions) => sendOne(definition, payload, options),
     delayAll: (payloads: Iterable<unknown>, options?: DelayOptions) =>
       Effect.map(sendAll(definition, payloads, options), (ids) => ids.map(result)),
@@ -401,7 +416,8 @@ const unsupported = (
 }
 
 /** The producer's span, if there is one, becomes the parent of the worker's. */
-const spanOf = (fiber: Fiber.Fiber<unknown, unknown>) => Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+const spanOf = (fiber: Fiber.Fiber<unknown, unknown>) =>
+  Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
 const traceparentOf = (span: Tracer.AnySpan | undefined) =>
   span === undefined ? {} : { traceparent: toTraceparent(span) }
 
@@ -484,7 +500,9 @@ const sendAll = (
       while (items.length < BULK && refused === undefined) {
         const next = iterator.next()
         if (next.done === true) break
-        const item = yield* Effect.exit(prepare(definition, next.value, options, call, broker, now, spanOf(fiber)))
+        const item = yield* Effect.exit(
+          prepare(definition, next.value, options, call, broker, now, spanOf(fiber))
+        )
         if (Exit.isSuccess(item)) items.push(item.value)
         else refused = Option.getOrUndefined(Exit.findErrorOption(item))
       }
@@ -504,7 +522,9 @@ const writeProgress = (definition: Definition, value: unknown): Effect.Effect<vo
   Effect.gen(function* () {
     const { taskName } = yield* TaskContext
     if (taskName !== definition.name) {
-      return yield* Effect.die(new TypeError(`${definition.name}.progress was called in the handler of ${taskName}`))
+      return yield* Effect.die(
+        new TypeError(`${definition.name}.progress was called in the handler of ${taskName}`)
+      )
     }
     const run = yield* CurrentRun
     if (run === undefined) return

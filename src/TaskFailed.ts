@@ -73,9 +73,12 @@ export class UnknownTask extends Schema.TaggedError<UnknownTask>("chicory/Unknow
 }
 
 /** What arrived at the worker does not decode with its payload schema. No retry was spent. */
-export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/PayloadInvalid")("PayloadInvalid", {
-  issue: Schema.String
-}) {
+export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/PayloadInvalid")(
+  "PayloadInvalid",
+  {
+    issue: Schema.String
+  }
+) {
   override get message(): string {
     return `the payload does not decode: ${this.issue}`
   }
@@ -85,10 +88,13 @@ export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/
  * The result could not be carried over. Side `worker`: what the handler gave does not encode, or is too large; the
  * work is not run again. Side `reader`: what is stored does not decode with the schemas of this handle.
  */
-export class ResultInvalid extends Schema.TaggedError<ResultInvalid>("chicory/ResultInvalid")("ResultInvalid", {
-  side: Schema.Literals(["worker", "reader"]),
-  issue: Schema.String
-}) {
+export class ResultInvalid extends Schema.TaggedError<ResultInvalid>("chicory/ResultInvalid")(
+  "ResultInvalid",
+  {
+    side: Schema.Literals(["worker", "reader"]),
+    issue: Schema.String
+  }
+) {
   override get message(): string {
     return this.side === "worker"
       ? `what the handler gave could not be stored: ${this.issue}`
@@ -97,9 +103,10 @@ export class ResultInvalid extends Schema.TaggedError<ResultInvalid>("chicory/Re
 }
 
 /** `TaskContext.retry` was asked for without an error, and no retries were left. */
-export class RetriesExhausted
-  extends Schema.TaggedError<RetriesExhausted>("chicory/RetriesExhausted")("RetriesExhausted", {})
-{
+export class RetriesExhausted extends Schema.TaggedError<RetriesExhausted>("chicory/RetriesExhausted")(
+  "RetriesExhausted",
+  {}
+) {
   override get message(): string {
     return "the handler asked for a retry, and none was left"
   }
@@ -199,8 +206,15 @@ export const schema = <E extends Schema.Constraint>(
       Schema.decodeTo(
         Schema.declare((u): u is TaskFailed<E["Type"]> => u instanceof TaskFailed),
         SchemaTransformation.transform<TaskFailed<E["Type"]>, any>({
-          decode: ({ taskId, taskName, attempts, reason }) => new TaskFailed({ taskId, taskName, attempts, reason }),
-          encode: ({ taskId, taskName, attempts, reason }) => ({ _tag: "TaskFailed", taskId, taskName, attempts, reason })
+          decode: ({ taskId, taskName, attempts, reason }) =>
+            new TaskFailed({ taskId, taskName, attempts, reason }),
+          encode: ({ taskId, taskName, attempts, reason }) => ({
+            _tag: "TaskFailed",
+            taskId,
+            taskName,
+            attempts,
+            reason
+          })
         })
       )
     )

@@ -13,13 +13,8 @@
 import { Schema } from "effect"
 
 /** The wire names of the states, as they are stored. */
-export const TaskState: Schema.Literals<readonly ["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"]> = Schema.Literals([
-  "PENDING",
-  "STARTED",
-  "RETRY",
-  "SUCCESS",
-  "FAILURE"
-])
+export const TaskState: Schema.Literals<readonly ["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"]> =
+  Schema.Literals(["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"])
 
 /** Where a task is in its life. *Why* it failed is the `reason` of `TaskFailed`, not a state. */
 export type TaskState = "PENDING" | "STARTED" | "RETRY" | "SUCCESS" | "FAILURE"

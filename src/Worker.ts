@@ -65,14 +65,19 @@ export interface Known {
   readonly handler: Handler
 }
 
-const known = (tasks: ReadonlyArray<Task.Any>, context: Context.Context<never>): ReadonlyMap<string, Known> => {
+const known = (
+  tasks: ReadonlyArray<Task.Any>,
+  context: Context.Context<never>
+): ReadonlyMap<string, Known> => {
   const map = new Map<string, Known>()
   for (const task of tasks) {
     const definition = definitionOf(task)
     if (map.has(task.name)) throw new RangeError(`Worker.layer: two tasks are named "${task.name}"`)
     const handler = Context.getOrUndefined(context, handlerKey(task.name))
     if (handler === undefined) {
-      throw new RangeError(`Worker.layer: there is no handler for "${task.name}": provide the layer of task.toLayer`)
+      throw new RangeError(
+        `Worker.layer: there is no handler for "${task.name}": provide the layer of task.toLayer`
+      )
     }
     map.set(task.name, { definition, handler })
   }
@@ -104,12 +109,18 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
           lease: positive(at("lease"), options.lease ?? defaults.lease),
           drainTimeout: nonNegative(at("drainTimeout"), options.drainTimeout ?? defaults.drainTimeout),
           heartbeat: positive(at("heartbeat"), options.heartbeat ?? defaults.heartbeat),
-          unknownTaskGrace: nonNegative(at("unknownTaskGrace"), options.unknownTaskGrace ?? defaults.unknownTaskGrace)
+          unknownTaskGrace: nonNegative(
+            at("unknownTaskGrace"),
+            options.unknownTaskGrace ?? defaults.unknownTaskGrace
+          )
         })
       )
     })
   ) as never
 
 /** The workers that are alive, by their heartbeats. */
-export const active: Effect.Effect<ReadonlyArray<WorkerInfo>, BackendError | BackendNotConfigured, Backend> =
-  Backend.use((backend) => backend.workers)
+export const active: Effect.Effect<
+  ReadonlyArray<WorkerInfo>,
+  BackendError | BackendNotConfigured,
+  Backend
+> = Backend.use((backend) => backend.workers)

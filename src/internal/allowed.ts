@@ -9,12 +9,19 @@ const refuse = (what: string, allowed: string, given: unknown): never => {
 }
 
 /** A whole number of at least `min`, at most `max`. */
-export const wholeNumber = (what: string, value: number, min: number, max = Number.MAX_SAFE_INTEGER): number =>
+export const wholeNumber = (
+  what: string,
+  value: number,
+  min: number,
+  max = Number.MAX_SAFE_INTEGER
+): number =>
   Number.isSafeInteger(value) && value >= min && value <= max
     ? value
     : refuse(
         what,
-        max === Number.MAX_SAFE_INTEGER ? `a whole number from ${min} on` : `a whole number from ${min} to ${max}`,
+        max === Number.MAX_SAFE_INTEGER
+          ? `a whole number from ${min} on`
+          : `a whole number from ${min} to ${max}`,
         value
       )
 

@@ -9,7 +9,7 @@ import { Backend, type BackendError, type Facade, type ReadError } from "../Back
 import type { TaskRecord } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
 import { CurrentRun } from "./currentRun.ts"
-import { backoff } from "./interest.ts"
+import { backoff } from "./retrying.ts"
 
 /** How a read that failed is tried again. */
 export const ReadRetry: Context.Reference<Schedule.Schedule<unknown, BackendError>> = Context.Reference<
@@ -98,7 +98,11 @@ const readOpen = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, 
 const isRetryable = (error: ReadError): boolean => error._tag === "BackendError" && error.retryable
 
 /** Polls at a fixed spacing. */
-const poll = <E>(backend: Facade, awaited: Awaited<E>, interval: Duration.Duration): Effect.Effect<void, ReadError> =>
+const poll = <E>(
+  backend: Facade,
+  awaited: Awaited<E>,
+  interval: Duration.Duration
+): Effect.Effect<void, ReadError> =>
   Effect.flatMap(ReadRetry, (schedule) =>
     readOpen(backend, awaited).pipe(
       Effect.retry({ schedule: schedule as Schedule.Schedule<unknown, ReadError>, while: isRetryable }),
@@ -132,7 +136,10 @@ const listen = <E>(
     // with a schedule of the caller's own it says how often a failed read is borne
     return schedule === backoff
       ? once
-      : Effect.retry(once, { schedule: schedule as Schedule.Schedule<unknown, ReadError>, while: isRetryable })
+      : Effect.retry(once, {
+          schedule: schedule as Schedule.Schedule<unknown, ReadError>,
+          while: isRetryable
+        })
   })
 
 /** Waits until `onEnd` has had enough, or every task has ended. */
@@ -170,7 +177,9 @@ export const awaitEnds = <E>(options: Options<E>): Effect.Effect<void, E | ReadE
 const atDeadline = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void> =>
   readOpen(backend, awaited).pipe(
     Effect.timeoutOption(lastRead),
-    Effect.catchCause((cause) => (Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void))
+    Effect.catchCause((cause) =>
+      Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void
+    )
   )
 
 const overdueUnlessEnough = <E>(awaited: Awaited<E>): Effect.Effect<void, E> =>

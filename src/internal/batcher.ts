@@ -107,16 +107,14 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
         if (items.length === 0) return resume(Effect.succeed([]))
         const answers = new Array<Exit.Exit<Out, E>>(items.length)
         let missing = items.length
-        const entries = items.map(
-          (item, i): Entry<In, Out, E> => ({
-            item,
-            withdrawn: false,
-            answer: (exit) => {
-              answers[i] = exit
-              if (--missing === 0) resume(Effect.succeed(answers))
-            }
-          })
-        )
+        const entries = items.map((item, i): Entry<In, Out, E> => ({
+          item,
+          withdrawn: false,
+          answer: (exit) => {
+            answers[i] = exit
+            if (--missing === 0) resume(Effect.succeed(answers))
+          }
+        }))
         entries.forEach(push)
         return Effect.sync(() => {
           for (const entry of entries) entry.withdrawn = true

@@ -4,7 +4,18 @@
  * Every loop is supervised: a store that fails is tried again with backoff, and a message that makes no sense ends
  * as a dead letter. Nothing that arrives can end a loop.
  */
-import { Array as Arr, Cause, Duration, Effect, Exit, FiberSet, Latch, Option, type Scope, Stream } from "effect"
+import {
+  Array as Arr,
+  Cause,
+  Duration,
+  Effect,
+  Exit,
+  FiberSet,
+  Latch,
+  Option,
+  type Scope,
+  Stream
+} from "effect"
 import type { Start, Started } from "../BackendDriver.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import { PayloadInvalid, UnknownTask } from "../TaskFailed.ts"
@@ -14,10 +25,10 @@ import * as defaults from "./defaults.ts"
 import { type Definition } from "./definition.ts"
 import { describe } from "./describe.ts"
 import { type Engine, make, type Settings } from "./engine.ts"
-import { backoff } from "./interest.ts"
 import { applyRenewal, keepLeases, loseClaims } from "./leases.ts"
 import type { Candidate } from "./ledger.ts"
 import { bePresent } from "./presence.ts"
+import { backoff, retrying } from "./retrying.ts"
 import { execute, Run } from "./run.ts"
 import { close, insist, settle } from "./settling.ts"
 import * as TaskId from "./taskId.ts"
@@ -63,17 +74,24 @@ const drain = (engine: Engine, running: FiberSet.FiberSet<void>): Effect.Effect<
 type Fork = (effect: Effect.Effect<void>) => void
 
 /** Claims whenever there is a reason to and a slot is free. */
-const claimForever = Effect.fnUntraced(function* (engine: Engine, fork: Fork): Effect.fn.Return<void, never, Scope.Scope> {
+const claimForever = Effect.fnUntraced(function* (
+  engine: Engine,
+  fork: Fork
+): Effect.fn.Return<void, never, Scope.Scope> {
   const { broker, queues } = engine.settings
   const reason = Latch.makeUnsafe(true)
 
   yield* Stream.runForEach(broker.ready(queues), () => reason.open).pipe(
-    Effect.catchCause((cause) => Effect.logWarning("The broker no longer says what is ready; asking again", cause)),
+    Effect.catchCause((cause) =>
+      Effect.logWarning("The broker no longer says what is ready; asking again", cause)
+    ),
     Effect.repeat(backoff),
     Effect.forkScoped
   )
   yield* Stream.runForEach(broker.lost, (handles) => loseClaims(engine, handles)).pipe(
-    Effect.catchCause((cause) => Effect.logWarning("The broker no longer says what it lost; asking again", cause)),
+    Effect.catchCause((cause) =>
+      Effect.logWarning("The broker no longer says what it lost; asking again", cause)
+    ),
     Effect.repeat(backoff),
     Effect.forkScoped
   )
@@ -110,10 +128,17 @@ const claimForever = Effect.fnUntraced(function* (engine: Engine, fork: Fork): E
 })
 
 /** A delivery that cannot run: what is to be done instead. */
-type Refused = { readonly delivery: Delivery; readonly refuse: (engine: Engine, delivery: Delivery) => Effect.Effect<void> }
+type Refused = {
+  readonly delivery: Delivery
+  readonly refuse: (engine: Engine, delivery: Delivery) => Effect.Effect<void>
+}
 
 /** Sorts what was claimed, asks for leave to run what can, and runs it. */
-const receive = (engine: Engine, deliveries: Arr.NonEmptyReadonlyArray<Delivery>, fork: Fork): Effect.Effect<void> =>
+const receive = (
+  engine: Engine,
+  deliveries: Arr.NonEmptyReadonlyArray<Delivery>,
+  fork: Fork
+): Effect.Effect<void> =>
   Effect.gen(function* () {
     const candidates: Array<Candidate> = []
     for (const delivery of deliveries) {
@@ -127,8 +152,7 @@ const receive = (engine: Engine, deliveries: Arr.NonEmptyReadonlyArray<Delivery>
     if (!Arr.isArrayNonEmpty(candidates)) return
     const sentAt = engine.now()
     const started = yield* Effect.exit(
-      Effect.retry(engine.ledger.start(candidates), {
-        schedule: backoff,
+      retrying(engine.ledger.start(candidates), {
         while: (error) => error._tag === "BackendError" && error.retryable && stillHeld(engine, sentAt)
       })
     )
@@ -137,7 +161,9 @@ const receive = (engine: Engine, deliveries: Arr.NonEmptyReadonlyArray<Delivery>
       for (const { delivery } of candidates) fork(freeing(engine, putBack(engine, delivery, 1000)))
       return
     }
-    candidates.forEach((candidate, i) => fork(freeing(engine, begin(engine, candidate, started.value[i]!, sentAt))))
+    candidates.forEach((candidate, i) =>
+      fork(freeing(engine, begin(engine, candidate, started.value[i]!, sentAt)))
+    )
   })
 
 const stillHeld = (engine: Engine, since: bigint): boolean =>
@@ -146,13 +172,17 @@ const stillHeld = (engine: Engine, since: bigint): boolean =>
 /** Gives the slot free when all is done, whatever became of it. */
 const freeing = (engine: Engine, effect: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.ensuring(
-    Effect.catchCause(effect, (cause) => Effect.logError("A delivery could not be handled; it will come back", cause)),
+    Effect.catchCause(effect, (cause) =>
+      Effect.logError("A delivery could not be handled; it will come back", cause)
+    ),
     Effect.sync(() => engine.slots.give(1))
   )
 
 const putBack = (engine: Engine, { handle }: Delivery, afterMillis: number, keepDue = false) =>
   insist(engine, engine.settings.broker.release.one({ handle, afterMillis, keepDue })).pipe(
-    Effect.catchCause((cause) => Effect.logWarning("A message could not be put back; its lease will run out", cause))
+    Effect.catchCause((cause) =>
+      Effect.logWarning("A message could not be put back; its lease will run out", cause)
+    )
   )
 
 const sort = (engine: Engine, delivery: Delivery): Effect.Effect<Candidate | Refused> =>
@@ -185,12 +215,18 @@ const startOf = (
   delivery: definition?.delivery ?? "at-least-once",
   maxCrashes: definition?.maxCrashes ?? defaults.maxCrashes,
   expiresMillis: expires,
-  retentionMillis: definition === undefined ? Duration.toMillis(defaults.retention) : definition.retentionMillis,
+  retentionMillis:
+    definition === undefined ? Duration.toMillis(defaults.retention) : definition.retentionMillis,
   letterRetentionMillis
 })
 
 /** Runs what may run; the others are dropped or put back. */
-const begin = (engine: Engine, candidate: Candidate, started: Started, sentAt: bigint): Effect.Effect<void> => {
+const begin = (
+  engine: Engine,
+  candidate: Candidate,
+  started: Started,
+  sentAt: bigint
+): Effect.Effect<void> => {
   const { delivery, message } = candidate
   switch (started._tag) {
     case "Drop":
@@ -241,7 +277,10 @@ const mayRun = (engine: Engine, run: Run): Effect.Effect<boolean> => {
     // with a record a message that comes back finds the run; without one only the ack keeps it from running twice
     Effect.map((acked) => acked || engine.ledger.recorded),
     Effect.catchCause((cause) =>
-      Effect.as(Effect.logWarning("An at-most-once message could not be acked", cause), engine.ledger.recorded)
+      Effect.as(
+        Effect.logWarning("An at-most-once message could not be acked", cause),
+        engine.ledger.recorded
+      )
     )
   )
 }
@@ -306,7 +345,11 @@ const refuseMalformed =
         retries: 0,
         priority: defaults.priority
       }
-      return endWithoutHandler(engine, { delivery, message, start: startOf(engine, delivery, message) }, verdict)
+      return endWithoutHandler(
+        engine,
+        { delivery, message, start: startOf(engine, delivery, message) },
+        verdict
+      )
     })
 
 const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effect<void> =>
@@ -319,7 +362,9 @@ const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effe
           reason: verdict.reason,
           exit: verdict.exit
         }) as Effect.Effect<void, { readonly retryable: boolean }>
-      ).pipe(Effect.catchCause((cause) => Effect.logError("A message that is none could not be parked", cause)))
+      ).pipe(
+        Effect.catchCause((cause) => Effect.logError("A message that is none could not be parked", cause))
+      )
 
 /** Starts a run only to end it. */
 const endWithoutHandler = (engine: Engine, candidate: Candidate, verdict: Verdict): Effect.Effect<void> =>

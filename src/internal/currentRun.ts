@@ -10,7 +10,9 @@ export interface Run {
 }
 
 /** Set for the fibers of handlers. */
-export const CurrentRun = Context.Reference<Run | undefined>("chicory/CurrentRun", { defaultValue: () => undefined })
+export const CurrentRun = Context.Reference<Run | undefined>("chicory/CurrentRun", {
+  defaultValue: () => undefined
+})
 
 /** How `TaskContext.retry` leaves a handler: as a defect that the worker knows, so that no error channel shows it. */
 export class RetryRequest extends Data.Error<{

@@ -1,6 +1,6 @@
+import { hostname } from "node:os"
 /** What the parts of a worker share: its settings, its runs, and what it has counted. */
 import { Clock, Context, Duration, Effect } from "effect"
-import { hostname } from "node:os"
 import type { Backend } from "../Backend.ts"
 import type { Batch } from "../BackendDriver.ts"
 import type { Broker } from "../Broker.ts"

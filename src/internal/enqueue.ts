@@ -67,14 +67,14 @@ const plain = Effect.fnUntraced(function* (services: Services, items: ReadonlyAr
 /** Reservation, message, mark. */
 const reserved = Effect.fnUntraced(function* (services: Services, items: ReadonlyArray<Item>) {
   if (!services.backend.configured) {
-    return items.map(
-      ({ message, reservation }): Answer =>
-        Exit.fail(
-          new BackendNotConfigured({
-            taskId: message.id,
-            operation: reservation?.key === undefined ? "a task with an id of its own" : "a task with an idempotency key"
-          })
-        )
+    return items.map(({ message, reservation }): Answer =>
+      Exit.fail(
+        new BackendNotConfigured({
+          taskId: message.id,
+          operation:
+            reservation?.key === undefined ? "a task with an id of its own" : "a task with an idempotency key"
+        })
+      )
     )
   }
   const created = yield* services.backend.create.many(items.map(recordOf))
@@ -110,7 +110,11 @@ const holder = ({ message, reservation }: Item, created: Created): Answer => {
   return created.same
     ? Exit.succeed(created.id)
     : Exit.fail(
-        new IdempotencyConflict({ taskId: created.id, taskName: message.task, key: reservation?.key ?? message.id })
+        new IdempotencyConflict({
+          taskId: created.id,
+          taskName: message.task,
+          key: reservation?.key ?? message.id
+        })
       )
 }
 
@@ -126,7 +130,8 @@ export const enqueue = (
     const way = items[0]?.reservation === undefined ? plain : reserved
     return Effect.map(way(services, items), (answers) => {
       const sent = answers.reduce((n, answer) => (Exit.isSuccess(answer) ? n + 1 : n), 0)
-      if (sent > 0) metrics.forQueue(services.broker.name, items[0]!.message.queue).sent.updateUnsafe(sent, fiber.context)
+      if (sent > 0)
+        metrics.forQueue(services.broker.name, items[0]!.message.queue).sent.updateUnsafe(sent, fiber.context)
       return answers
     })
   })

@@ -5,8 +5,9 @@
  * batches, and what was read is given to whoever listens. So calls do not grow with the number of waiters, and a
  * lost hint costs one sweep interval at most.
  */
-import { Array as Arr, Cause, type Duration, Effect, Latch, Option, Schedule, type Scope, Stream } from "effect"
+import { Array as Arr, Cause, type Duration, Effect, Latch, Option, type Scope, Stream } from "effect"
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
+import { backoff } from "./retrying.ts"
 
 /** Told of every read of an id that it listens to. */
 export interface Listener<in E> {
@@ -35,9 +36,6 @@ export interface Options<out E> {
   /** Counts those who listen. */
   readonly onListeners: (change: number) => void
 }
-
-/** How a store that fails is tried again. */
-export const backoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
 
 interface Entry<E> {
   readonly listeners: Set<Listener<E>>
@@ -78,7 +76,8 @@ export const make = Effect.fnUntraced(function* <E>(
         for (const id of ids) if (entries.has(id)) from.add(id)
         const error = Cause.findErrorOption(cause)
         if (Option.isSome(error)) {
-          for (const id of ids) entries.get(id)?.listeners.forEach((listener) => listener.onError(error.value))
+          for (const id of ids)
+            entries.get(id)?.listeners.forEach((listener) => listener.onError(error.value))
         }
         return Effect.failCause(cause)
       },
@@ -128,10 +127,14 @@ export const make = Effect.fnUntraced(function* <E>(
         for (const hear of hearers) hear(undefined)
       })
     ),
-    Effect.catchCause((cause) => Effect.logWarning("The hints of the backend broke off; listening again", cause)),
+    Effect.catchCause((cause) =>
+      Effect.logWarning("The hints of the backend broke off; listening again", cause)
+    ),
     Effect.repeat(backoff)
   )
-  const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(touchAll)).pipe(Effect.forever)
+  const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(touchAll)).pipe(
+    Effect.forever
+  )
   const pump = Effect.retry(Effect.forever(step), backoff)
 
   yield* Effect.all([follow, sweep, pump], { concurrency: "unbounded", discard: true }).pipe(

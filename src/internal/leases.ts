@@ -11,7 +11,12 @@ import type { Engine } from "./engine.ts"
 import type { Run } from "./run.ts"
 
 /** Takes in the answer to a renewal that was sent at `sentAt`. */
-export const applyRenewal = (engine: Engine, run: Run, answer: Renewed | undefined, sentAt: bigint): Effect.Effect<void> => {
+export const applyRenewal = (
+  engine: Engine,
+  run: Run,
+  answer: Renewed | undefined,
+  sentAt: bigint
+): Effect.Effect<void> => {
   // a run that has ended meanwhile has nothing to lose
   if (answer === undefined || engine.runs.get(run.id) !== run) return Effect.void
   if (answer === "Lost") return lose(engine, run, "the store says that the run was superseded")
@@ -46,11 +51,15 @@ const loseOverdue = (engine: Engine): Effect.Effect<void> =>
   Effect.suspend(() => {
     const limit = engine.now() - BigInt(engine.leaseMillis) * 1_000_000n
     const overdue = [...engine.runs.values()].filter((run) => run.renewedAt <= limit)
-    return Effect.forEach(overdue, (run) => lose(engine, run, "no renewal succeeded within the lease"), { discard: true })
+    return Effect.forEach(overdue, (run) => lose(engine, run, "no renewal succeeded within the lease"), {
+      discard: true
+    })
   })
 
 /** Renews until the scope closes. */
-export const keepLeases = Effect.fnUntraced(function* (engine: Engine): Effect.fn.Return<void, never, Scope.Scope> {
+export const keepLeases = Effect.fnUntraced(function* (
+  engine: Engine
+): Effect.fn.Return<void, never, Scope.Scope> {
   const interval = Duration.millis(Math.max(1, engine.leaseMillis / 3))
   // a store that does not answer must not hold up the watch over the leases
   yield* Effect.sleep(interval).pipe(
@@ -80,13 +89,18 @@ export const keepLeases = Effect.fnUntraced(function* (engine: Engine): Effect.f
     ),
     (deafen) => Effect.sync(deafen)
   )
-  yield* Effect.flatMap(Queue.take(hinted), (runs) => renew(engine, runs)).pipe(Effect.forever, Effect.forkScoped)
+  yield* Effect.flatMap(Queue.take(hinted), (runs) => renew(engine, runs)).pipe(
+    Effect.forever,
+    Effect.forkScoped
+  )
 })
 
 /** Claims that the broker lost: without a record they were all that held the run. */
 export const loseClaims = (engine: Engine, handles: ReadonlyArray<string>): Effect.Effect<void> => {
   if (engine.ledger.recorded) return Effect.void
   const lost = new Set(handles)
-  const runs = [...engine.runs.values()].filter((run) => run.claimed && lost.has(run.candidate.delivery.handle))
+  const runs = [...engine.runs.values()].filter(
+    (run) => run.claimed && lost.has(run.candidate.delivery.handle)
+  )
   return Effect.forEach(runs, (run) => lose(engine, run, "the broker lost the claim"), { discard: true })
 }

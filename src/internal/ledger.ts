@@ -5,6 +5,7 @@
  * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
  */
 import { Array as Arr, Effect, Exit, Option } from "effect"
+import * as Duration from "effect/Duration"
 import type { Facade as BackendFacade, ReadError } from "../Backend.ts"
 import type { Batch, Outcome, Renewed, Start, Started } from "../BackendDriver.ts"
 import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
@@ -12,7 +13,6 @@ import type { Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import * as defaults from "./defaults.ts"
 import { leavesLetter, type Verdict } from "./verdict.ts"
-import * as Duration from "effect/Duration"
 
 /** A delivery that asks to run. */
 export interface Candidate {
@@ -39,9 +39,16 @@ export interface Ledger {
   /** The first half of an end: what makes it durable. */
   readonly store: (candidate: Candidate, verdict: Verdict) => Effect.Effect<Settled, ReadError>
   /** The second half: what becomes of the message. */
-  readonly close: (candidate: Candidate, verdict: Verdict, settled: Settled) => Effect.Effect<void, BrokerError>
+  readonly close: (
+    candidate: Candidate,
+    verdict: Verdict,
+    settled: Settled
+  ) => Effect.Effect<void, BrokerError>
   /** Renews what is held. A hold without an answer failed to be renewed. */
-  readonly renew: (holds: Batch<Hold>, leaseMillis: number) => Effect.Effect<ReadonlyArray<Renewed | undefined>>
+  readonly renew: (
+    holds: Batch<Hold>,
+    leaseMillis: number
+  ) => Effect.Effect<ReadonlyArray<Renewed | undefined>>
   /** A message that no run can be made of. */
   readonly park: (
     delivery: Delivery,
@@ -69,7 +76,8 @@ export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger =
     backend.settle.one({ id, token, outcome: outcomeOf(verdict, retentionMillis) }),
   close: ({ delivery }, verdict, settled) => {
     if (settled === "Lost") return Effect.void
-    if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure") return ack(broker, delivery)
+    if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
+      return ack(broker, delivery)
     return broker.release.one({
       handle: delivery.handle,
       afterMillis: verdict._tag === "Retry" ? verdict.afterMillis : 0
@@ -92,7 +100,14 @@ export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger =
   park: (delivery, { exit, letterId, reason }) =>
     Effect.andThen(
       backend.park([
-        { letterId, queue: delivery.queue, reason, exit, body: delivery.body, retentionMillis: letterRetentionMillis }
+        {
+          letterId,
+          queue: delivery.queue,
+          reason,
+          exit,
+          body: delivery.body,
+          retentionMillis: letterRetentionMillis
+        }
       ]),
       ack(broker, delivery)
     )

@@ -517,7 +517,8 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
 
   const page = ({ after: last, limit, task }: Page, now: number): ReadonlyArray<DeadLetter> => {
     const found: Array<DeadLetter> = []
-    let seen = last === undefined
+    // where the last letter was removed meanwhile, some are seen again, and none is missed
+    let seen = last === undefined || !letters.has(last)
     for (const { deadline, letter } of Array.from(letters.values()).reverse()) {
       if (found.length >= limit) break
       if (seen && deadline > now && (task === undefined || letter.task === task)) found.push(letter)
@@ -620,6 +621,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     cancel: each(cancel),
     forget: eachSilent(forget),
     reopen: each(reopen),
+    getDeadLetters: each((id, now) => findLetter(id, now)?.letter),
     deadLetters: (asked) => at((now) => page(asked, now)),
     countDeadLetters: (task) => at((now) => count(task, now)),
     removeDeadLetters: each(removeLetter),

@@ -14,13 +14,13 @@ interface Message extends Member {
   readonly task: string
   readonly queue: Queue
   readonly priority: number
+  /** Its number, in the order of publishing. */
+  readonly order: number
   body: string
-  /** When it is to be claimed, or may be again: then its delay or its lease is over. */
-  at: number
-  /** Tells what came to its place at the same time apart. */
-  order: number
   /** The time from which its age is counted. */
   dueAt: number
+  /** When it may be claimed (again): then its delay or its lease is over. */
+  wakeAt: number
   /** The last claim, until the message is claimed again. */
   handle: string | undefined
   home: Heap<Message>
@@ -44,11 +44,12 @@ interface Listener {
   readonly latch: Latch.Latch
 }
 
-const inTime = (self: Message, that: Message): boolean =>
-  self.at < that.at || (self.at === that.at && self.order < that.order)
+const inTime = (self: Message, that: Message): boolean => self.wakeAt < that.wakeAt
 
-const inRank = (self: Message, that: Message): boolean =>
-  self.priority > that.priority || (self.priority === that.priority && inTime(self, that))
+const inRank = (self: Message, that: Message): boolean => {
+  if (self.priority !== that.priority) return self.priority > that.priority
+  return self.dueAt < that.dueAt || (self.dueAt === that.dueAt && self.order < that.order)
+}
 
 const NOTHING: Counts = { ready: 0, delayed: 0, claimed: 0 }
 
@@ -108,9 +109,8 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     for (const heap of [queue.delayed, queue.claimed]) {
       for (;;) {
         const message = heap.peek()
-        if (message === undefined || message.at > now) break
+        if (message === undefined || message.wakeAt > now) break
         // a claim that ran out keeps its handle until somebody else claims
-        if (heap === queue.claimed) message.dueAt = message.at
         move(message, queue.ready)
         some = true
       }
@@ -132,9 +132,9 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
   /** Puts a message where its time says. */
   const put = (message: Message, now: number): void => {
     const { queue } = message
-    if (message.at > now) {
+    if (message.wakeAt > now) {
       move(message, queue.delayed)
-      wake(queue, message.at)
+      wake(queue, message.wakeAt)
     } else {
       move(message, queue.ready)
       announce(queue)
@@ -150,10 +150,10 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
         task,
         queue,
         priority,
-        body,
-        at,
-        dueAt: at,
         order: ++lastOrder,
+        body,
+        dueAt: at,
+        wakeAt: at,
         handle: undefined,
         home: queue.ready,
         position: -1
@@ -168,9 +168,9 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     disclaim(message)
     message.handle = handle
     claims.set(handle, message)
-    message.at = now + leaseMillis
+    message.wakeAt = now + leaseMillis
     move(message, queue.claimed)
-    wake(queue, message.at)
+    wake(queue, message.wakeAt)
     return { handle, id, task, queue: queue.name, ageMillis: now - message.dueAt, body }
   }
 
@@ -195,9 +195,9 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
   const renew = (handle: string, leaseMillis: number, now: number): boolean => {
     const message = claims.get(handle)
     if (message === undefined) return false
-    message.at = now + leaseMillis
+    message.wakeAt = now + leaseMillis
     move(message, message.queue.claimed)
-    wake(message.queue, message.at)
+    wake(message.queue, message.wakeAt)
     return true
   }
 
@@ -213,9 +213,8 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     if (message === undefined) return
     disclaim(message)
     if (body !== undefined) message.body = body
-    message.at = now + afterMillis
-    message.order = ++lastOrder
-    if (keepDue !== true) message.dueAt = message.at
+    message.wakeAt = now + afterMillis
+    if (keepDue !== true) message.dueAt = message.wakeAt
     put(message, now)
   }
 
@@ -250,8 +249,8 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
         promote(queue, now)
         listener.until = Math.min(
           listener.until,
-          queue.delayed.peek()?.at ?? Infinity,
-          queue.claimed.peek()?.at ?? Infinity
+          queue.delayed.peek()?.wakeAt ?? Infinity,
+          queue.claimed.peek()?.wakeAt ?? Infinity
         )
       }
       if (listener.reason) {

@@ -5,11 +5,17 @@ import type { Engine } from "./engine.ts"
 const sweepInterval = Duration.seconds(5)
 const SWEEP_LIMIT = 1000
 
-const quietly = (what: string) => <A, E>(effect: Effect.Effect<A, E>) =>
-  Effect.catchCause(Effect.asVoid(effect), (cause) => Effect.logDebug(`${what} failed; it is tried again`, cause))
+const quietly =
+  (what: string) =>
+  <A, E>(effect: Effect.Effect<A, E>) =>
+    Effect.catchCause(Effect.asVoid(effect), (cause) =>
+      Effect.logDebug(`${what} failed; it is tried again`, cause)
+    )
 
 /** Heartbeats, queue gauges and sweeps until the scope closes. */
-export const bePresent = Effect.fnUntraced(function* (engine: Engine): Effect.fn.Return<void, never, Scope.Scope> {
+export const bePresent = Effect.fnUntraced(function* (
+  engine: Engine
+): Effect.fn.Return<void, never, Scope.Scope> {
   const { backend, broker, concurrency, heartbeat, queues, tasks } = engine.settings
 
   const measure = Effect.map(broker.counts(queues), (counts) =>
@@ -25,7 +31,9 @@ export const bePresent = Effect.fnUntraced(function* (engine: Engine): Effect.fn
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(measure, Effect.sleep(heartbeat))))
   if (!backend.configured) return
 
-  yield* Effect.addFinalizer(() => backend.farewell(engine.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell")))
+  yield* Effect.addFinalizer(() =>
+    backend.farewell(engine.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell"))
+  )
   const beat = Effect.suspend(() =>
     backend.heartbeat(
       {

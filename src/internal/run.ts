@@ -1,5 +1,5 @@
 /** One run of a task: the handler with all it is given, from its payload to the verdict on its exit. */
-import { Cause, Context, Effect, Exit, type Fiber } from "effect"
+import { Cause, Context, Effect, Exit, type Fiber, Tracer } from "effect"
 import type { Started } from "../BackendDriver.ts"
 import { TaskContext } from "../TaskContext.ts"
 import { PayloadInvalid } from "../TaskFailed.ts"
@@ -83,6 +83,34 @@ const contextOf = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> 
     Context.add(CurrentRun, ofHandler)
   ) as Context.Context<unknown>
 
+/** The worker's span is the child of the producer's. Without a tracer that could see it, none is made. */
+const traced =
+  ({ candidate, known, started }: Run) =>
+  (handling: Effect.Effect<unknown, unknown, unknown>): Effect.Effect<unknown, unknown, unknown> =>
+    Effect.withFiber((fiber) => {
+      const { message } = candidate
+      const parent = fromTraceparent(message.traceparent)
+      if (fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer) {
+        return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
+      }
+      return handling.pipe(
+        Effect.withSpan(
+          known.definition.name,
+          {
+            kind: "consumer",
+            ...(parent === undefined ? { root: true } : { parent }),
+            attributes: {
+              "messaging.operation.name": "process",
+              "messaging.destination.name": message.queue,
+              "messaging.message.id": message.id,
+              "chicory.task.attempt": started.attempt
+            }
+          },
+          { captureStackTrace: false }
+        )
+      )
+    })
+
 /**
  * Runs the handler, in a fiber that is uninterruptible elsewhere: the verdict on its exit is always reached.
  */
@@ -90,32 +118,14 @@ export const execute = (run: Run, ofHandler: RunOfHandler, worker: string): Effe
   const { candidate, known } = run
   const { definition, handler } = known
   const { message } = candidate
-  const parent = fromTraceparent(message.traceparent)
-
   const bounded = (handling: Effect.Effect<unknown, unknown, unknown>) =>
     definition.timeout === undefined
       ? handling
       : Effect.timeoutOrElse(handling, { duration: definition.timeout, orElse: () => Effect.fail(timedOut) })
   const attempt = (payload: unknown) =>
-    Effect.suspend(() => handler.run(payload)).pipe(
-      Effect.scoped,
-      bounded,
-      Effect.withSpan(
-        definition.name,
-        {
-          kind: "consumer",
-          ...(parent === undefined ? { root: true } : { parent }),
-          attributes: {
-            "messaging.operation.name": "process",
-            "messaging.destination.name": message.queue,
-            "messaging.message.id": message.id,
-            "chicory.task.attempt": run.started.attempt
-          }
-        },
-        { captureStackTrace: false }
-      )
-    )
-  const interruptibly = (effect: Effect.Effect<unknown, unknown, unknown>) => Effect.exit(Effect.interruptible(effect))
+    Effect.suspend(() => handler.run(payload)).pipe(Effect.scoped, bounded, traced(run))
+  const interruptibly = (effect: Effect.Effect<unknown, unknown, unknown>) =>
+    Effect.exit(Effect.interruptible(effect))
   const verdict = Effect.flatMap(interruptibly(definition.payload.decode(message.payload)), (payload) => {
     if (Exit.isSuccess(payload)) {
       return Effect.flatMap(interruptibly(attempt(payload.value)), (exit) => judged(run, exit, worker))

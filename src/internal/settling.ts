@@ -8,8 +8,8 @@ import { Effect } from "effect"
 import type { BackendError } from "../Backend.ts"
 import { ResultInvalid } from "../TaskFailed.ts"
 import type { Engine } from "./engine.ts"
-import { backoff } from "./interest.ts"
 import type { Candidate, Settled } from "./ledger.ts"
+import { retrying } from "./retrying.ts"
 import type { Run } from "./run.ts"
 import { failure, type Verdict } from "./verdict.ts"
 
@@ -18,8 +18,7 @@ export const settle = (engine: Engine, run: Run, verdict: Verdict): Effect.Effec
   const { candidate } = run
   const mayWrite = () => run.stop !== "Lost" && !engine.givingUp
   const store = (verdict: Verdict) =>
-    Effect.retry(engine.ledger.store(candidate, verdict), {
-      schedule: backoff,
+    retrying(engine.ledger.store(candidate, verdict), {
       while: (error) => isRetryable(error) && mayWrite()
     })
   return store(verdict).pipe(
@@ -29,7 +28,10 @@ export const settle = (engine: Engine, run: Run, verdict: Verdict): Effect.Effec
       (error) => Effect.flatMap(failure(new ResultInvalid({ side: "worker", issue: error.message })), store)
     ),
     Effect.flatMap((settled) =>
-      Effect.as(settled === "Lost" ? sayLost(engine, run) : close(engine, candidate, verdict, settled), settled)
+      Effect.as(
+        settled === "Lost" ? sayLost(engine, run) : close(engine, candidate, verdict, settled),
+        settled
+      )
     ),
     Effect.catchCause((cause) =>
       Effect.as(
@@ -56,7 +58,9 @@ export const close = (
   settled: Settled
 ): Effect.Effect<void> =>
   insist(engine, engine.ledger.close(candidate, verdict, settled)).pipe(
-    Effect.catchCause((cause) => Effect.logWarning("A settled message could not be let go; it will come back", cause))
+    Effect.catchCause((cause) =>
+      Effect.logWarning("A settled message could not be let go; it will come back", cause)
+    )
   )
 
 /** Tries a few times, a second in all. */
@@ -64,4 +68,4 @@ export const insist = <A, E extends { readonly retryable: boolean }>(
   engine: Engine,
   effect: Effect.Effect<A, E>
 ): Effect.Effect<A, E> =>
-  Effect.retry(effect, { schedule: backoff, times: 5, while: (error) => error.retryable && !engine.givingUp })
+  retrying(effect, { times: 5, while: (error) => error.retryable && !engine.givingUp })

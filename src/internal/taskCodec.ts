@@ -45,7 +45,11 @@ export const payload = <S extends Schema.Constraint>(
 }
 
 /** Codec of an outcome. */
-export const result = <A extends Schema.Constraint, E extends Schema.Constraint, P extends Schema.Constraint>(schemas: {
+export const result = <
+  A extends Schema.Constraint,
+  E extends Schema.Constraint,
+  P extends Schema.Constraint
+>(schemas: {
   readonly success: A
   readonly error: E
   readonly progress: P
@@ -65,6 +69,7 @@ export const result = <A extends Schema.Constraint, E extends Schema.Constraint,
     )
   )
   const construct = SchemaParser.makeEffect(schemas.success)
+  const encodeSuccess = Schema.encodeUnknownEffect(Schema.toCodecJson(schemas.success))
   const constructProgress = SchemaParser.makeEffect(schemas.progress)
   const progress = Schema.fromJsonString(Schema.toCodecJson(schemas.progress))
   const encodeExit = Schema.encodeUnknownEffect(exit)
@@ -77,9 +82,13 @@ export const result = <A extends Schema.Constraint, E extends Schema.Constraint,
       TaskExit<A["Type"], E["Type"]>,
       A["DecodingServices"] | E["DecodingServices"]
     >,
+    // what nearly every run ends with is spared the union
     encodeExit: (outcome) =>
       isSuccess(outcome)
-        ? Effect.flatMap(made(construct(outcome.value)), (value) => encodeExit({ _tag: "Success", value }))
+        ? Effect.map(
+            Effect.flatMap(made(construct(outcome.value)), (value) => encodeSuccess(value)),
+            (value) => JSON.stringify({ _tag: "Success", value: value ?? null })
+          )
         : encodeExit(outcome),
     decodeProgress: Schema.decodeUnknownEffect(progress),
     encodeProgress: (value) => Effect.flatMap(made(constructProgress(value)), encodeProgress)

@@ -59,7 +59,10 @@ export interface Judged {
 }
 
 /** Judges the exit of a handler; needs what encoding the task's result needs. */
-export const judge = (run: Judged, exit: Exit.Exit<unknown, unknown>): Effect.Effect<Verdict, never, unknown> => {
+export const judge = (
+  run: Judged,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<Verdict, never, unknown> => {
   if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
   return judgeCause(run, exit.cause).pipe(
     // a policy whose functions throw is a bug of the task
@@ -70,7 +73,10 @@ export const judge = (run: Judged, exit: Exit.Exit<unknown, unknown>): Effect.Ef
 const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Verdict, never, unknown> => {
   const { definition, retries } = run
   const { retry } = definition
-  const retryOr = (decision: Effect.Effect<Decision>, reason: (exhausted: boolean) => TaskFailed.Reason<unknown>) =>
+  const retryOr = (
+    decision: Effect.Effect<Decision>,
+    reason: (exhausted: boolean) => TaskFailed.Reason<unknown>
+  ) =>
     Effect.flatMap(decision, (decided) =>
       decided._tag === "Retry"
         ? Effect.succeed<Verdict>({ _tag: "Retry", afterMillis: Math.ceil(Duration.toMillis(decided.after)) })
@@ -89,7 +95,9 @@ const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Ver
   if (defects.length > 0) {
     const [defect] = defects
     const died = new TaskFailed.Died({ defect })
-    return definition.retryDefects ? retryOr(decideUntyped(retry, retries), () => died) : fail(definition, died)
+    return definition.retryDefects
+      ? retryOr(decideUntyped(retry, retries), () => died)
+      : fail(definition, died)
   }
   const error = Cause.findErrorOption(cause)
   if (Option.isSome(error)) {
@@ -123,7 +131,10 @@ const encode = (
     onSuccess: (exit) => {
       const bytes = defaults.bytesOf(exit)
       if (bytes > defaults.maxBytes) {
-        return instead(outcome, `${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`)
+        return instead(
+          outcome,
+          `${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
+        )
       }
       return Effect.succeed<Verdict>(
         outcome._tag === "Success"
