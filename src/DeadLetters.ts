@@ -152,6 +152,7 @@ export const replay: (
     TaskMessage.decode(letter.body),
     (error) => new NotReplayable({ id, issue: error.message })
   )
+  const { payload, ...head } = message
   yield* backend.reopen([id])
   const generation = letter.taskId === null ? message.generation : letter.generation + 1
   yield* broker.publish.one({
@@ -160,7 +161,7 @@ export const replay: (
     queue: message.queue,
     priority: message.priority,
     delayMillis: 0,
-    body: TaskMessage.encode({ ...message, generation, retries: 0 })
+    body: TaskMessage.encode({ ...head, generation, retries: 0 }, JSON.stringify(payload))
   })
   yield* backend.removeDeadLetters([id])
   return true

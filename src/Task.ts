@@ -10,36 +10,19 @@
  * })
  * ```
  */
-import { createHash } from "node:crypto"
-import {
-  Clock,
-  Context,
-  Data,
-  DateTime,
-  Duration,
-  Effect,
-  Exit,
-  type Fiber,
-  Layer,
-  Option,
-  Schema,
-  type Scope,
-  Tracer
-} from "effect"
+import { type Context, type DateTime, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import * as AsyncResult from "./AsyncResult.ts"
-import type { Backend, BackendError, BackendNotConfigured } from "./Backend.ts"
-import { Broker, type BrokerError } from "./Broker.ts"
-import { nonNegative, positive, positiveOrForever, text, wholeNumber } from "./internal/allowed.ts"
+import type { Backend } from "./Backend.ts"
+import type { Broker } from "./Broker.ts"
+import type { EnqueueError, PartlyEnqueued } from "./EnqueueError.ts"
+import { positive, positiveOrForever, text, wholeNumber } from "./internal/allowed.ts"
 import { CurrentRun } from "./internal/currentRun.ts"
 import * as defaults from "./internal/defaults.ts"
 import { define, type Definition, type Handler as HandlerService, handlerKey } from "./internal/definition.ts"
-import { enqueue, type Item } from "./internal/enqueue.ts"
+import { send, sendAll } from "./internal/producing.ts"
 import * as TaskCodec from "./internal/taskCodec.ts"
-import * as TaskId from "./internal/taskId.ts"
-import { toTraceparent } from "./internal/traceContext.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import { TaskContext } from "./TaskContext.ts"
-import * as TaskMessage from "./TaskMessage.ts"
 
 /** Identifies tasks at run time. */
 export const TypeId = "~chicory/Task"
@@ -47,74 +30,8 @@ export const TypeId = "~chicory/Task"
 /** Identifies tasks at run time. */
 export type TypeId = typeof TypeId
 
-/** The key (or id) is taken: by the same task with another payload, or by another task. Nothing was enqueued. */
-export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>(
-  "chicory/IdempotencyConflict"
-)("IdempotencyConflict", {
-  /** The task that holds it. */
-  taskId: Schema.String,
-  taskName: Schema.String,
-  /** The key, or the id that was asked for. */
-  key: Schema.String
-}) {
-  override get message(): string {
-    return `task ${this.taskId} holds "${this.key}" with another payload or name: use another key, or forget that task`
-  }
-}
-
-/** The payload does not encode with the task's schema. Nothing was enqueued. */
-export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/EncodeError")("EncodeError", {
-  taskId: Schema.String,
-  taskName: Schema.String,
-  issue: Schema.String
-}) {
-  override get message(): string {
-    return `the payload of ${this.taskName} does not encode: ${this.issue}`
-  }
-}
-
-/** The encoded payload is too large. Nothing was enqueued. */
-export class TooLarge extends Schema.TaggedError<TooLarge>("chicory/TooLarge")("TooLarge", {
-  taskId: Schema.String,
-  taskName: Schema.String,
-  bytes: Schema.Number,
-  limit: Schema.Number
-}) {
-  override get message(): string {
-    return `the payload of ${this.taskName} has ${this.bytes} bytes, of at most ${this.limit}: store it elsewhere and send its address`
-  }
-}
-
-/** What was asked for is beyond this store or pairing. Nothing was enqueued. */
-export class Unsupported extends Schema.TaggedError<Unsupported>("chicory/Unsupported")("Unsupported", {
-  taskId: Schema.String,
-  feature: Schema.String,
-  store: Schema.String
-}) {
-  override get message(): string {
-    return `the ${this.store} broker does not support ${this.feature}`
-  }
-}
-
-/** What `delay` and `send` can fail with. */
-export type EnqueueError =
-  | EncodeError
-  | TooLarge
-  | IdempotencyConflict
-  | Unsupported
-  | BrokerError
-  | BackendError
-  | BackendNotConfigured
-
-/** `delayAll` stopped on the way: these ids were accepted, in the order of their payloads. */
-export class PartlyEnqueued extends Data.TaggedError("PartlyEnqueued")<{
-  readonly accepted: ReadonlyArray<string>
-  readonly error: EnqueueError
-}> {
-  override get message(): string {
-    return `${this.accepted.length} tasks were enqueued, then: ${this.error.message}`
-  }
-}
+export { EncodeError, IdempotencyConflict, PartlyEnqueued, TooLarge, Unsupported } from "./EnqueueError.ts"
+export type { EnqueueError } from "./EnqueueError.ts"
 
 /** For arrays of tasks: nothing in it depends on their schemas. */
 export interface Any {
@@ -351,8 +268,8 @@ export const make = <
     errorSchema: schemas.error,
     progressSchema: schemas.progress,
     delay: (payload: unknown, options?: DelayOptions) =>
-      Effect.map(sendOne(definition, payload, options), result),
-    send: (payload: unknown, options?: DelayOptions) => sendOne(definition, payload, options),
+      Effect.map(send(definition, payload, options), result),
+    send: (payload: unknown, options?: DelayOptions) => send(definition, payload, options),
     delayAll: (payloads: Iterable<unknown>, options?: DelayOptions) =>
       Effect.map(sendAll(definition, payloads, options), (ids) => ids.map(result)),
     result,
@@ -366,157 +283,6 @@ export const make = <
   define(task, definition)
   return task as never
 }
-
-/** Tasks that one bulk call carries at once. */
-const BULK = 1000
-
-/** What the options of a call come to. */
-interface Call {
-  readonly queue: string
-  readonly priority: number
-  readonly delayMillis: number
-  readonly expiresMillis: number | undefined
-}
-
-/** Out of range: a defect, since this runs inside the call's effect. */
-const readCall = (definition: Definition, options: DelayOptions, now: number): Call => {
-  const at = (option: string) => `${definition.name}: ${option}`
-  if (options.delay !== undefined && options.at !== undefined) {
-    throw new RangeError(at("give either delay or at, not both"))
-  }
-  const delay =
-    options.at === undefined
-      ? Duration.toMillis(nonNegative(at("delay"), options.delay ?? 0))
-      : Math.max(0, DateTime.toEpochMillis(DateTime.makeUnsafe(options.at)) - now)
-  return {
-    queue: options.queue === undefined ? definition.queue : text(at("queue"), options.queue),
-    priority:
-      options.priority === undefined
-        ? (definition.priority ?? defaults.priority)
-        : wholeNumber(at("priority"), options.priority, 0, 255),
-    delayMillis: Math.ceil(delay),
-    expiresMillis:
-      options.expires === undefined
-        ? definition.expiresMillis
-        : Duration.toMillis(positive(at("expires"), options.expires))
-  }
-}
-
-/** What the broker cannot do is refused before anything is sent. */
-const unsupported = (
-  broker: Broker["Service"],
-  definition: Definition,
-  options: DelayOptions,
-  { delayMillis }: Call
-): string | undefined => {
-  const { maxDelayMillis, priorities } = broker.capabilities
-  if (priorities === 1 && (definition.priority ?? options.priority) !== undefined) return "priorities"
-  if (delayMillis > maxDelayMillis) return `a delay of more than ${maxDelayMillis} milliseconds`
-  return undefined
-}
-
-/** The producer's span, if there is one, becomes the parent of the worker's. */
-const spanOf = (fiber: Fiber.Fiber<unknown, unknown>) =>
-  Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
-const traceparentOf = (span: Tracer.AnySpan | undefined) =>
-  span === undefined ? {} : { traceparent: toTraceparent(span) }
-
-const prepare = (
-  definition: Definition,
-  payload: unknown,
-  options: DelayOptions,
-  call: Call,
-  broker: Broker["Service"],
-  now: number,
-  span: Tracer.AnySpan | undefined
-): Effect.Effect<Item, EncodeError | TooLarge | Unsupported, unknown> => {
-  const taskName = definition.name
-  const taskId = options.id === undefined ? TaskId.make(now) : text(`${taskName}: id`, options.id)
-  const feature = unsupported(broker, definition, options, call)
-  if (feature !== undefined) return Effect.fail(new Unsupported({ taskId, feature, store: broker.name }))
-  return Effect.matchEffect(definition.payload.encode(payload), {
-    onFailure: (error) => Effect.fail(new EncodeError({ taskId, taskName, issue: error.message })),
-    onSuccess: ({ json, value }) => {
-      const encoded = JSON.stringify(json) ?? "null"
-      const bytes = defaults.bytesOf(encoded)
-      if (bytes > defaults.maxBytes) {
-        return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
-      }
-      const key = definition.idempotencyKey?.(value)
-      return Effect.succeed<Item>({
-        message: {
-          v: TaskMessage.version,
-          id: taskId,
-          generation: 0,
-          task: taskName,
-          queue: call.queue,
-          payload: json ?? null,
-          retries: 0,
-          priority: call.priority,
-          ...(call.expiresMillis === undefined ? {} : { expires: call.expiresMillis }),
-          ...traceparentOf(span)
-        },
-        delayMillis: call.delayMillis,
-        retentionMillis: definition.retentionMillis,
-        reservation:
-          key === undefined && options.id === undefined
-            ? undefined
-            : { key, payloadHash: createHash("sha256").update(encoded).digest("base64url") }
-      })
-    }
-  })
-}
-
-const sendOne = (
-  definition: Definition,
-  payload: unknown,
-  options: DelayOptions = {}
-): Effect.Effect<string, EnqueueError, unknown> =>
-  Effect.withFiber((fiber) => {
-    const broker = Context.getUnsafe(fiber.context, Broker)
-    const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    const call = readCall(definition, options, now)
-    return Effect.flatMap(prepare(definition, payload, options, call, broker, now, spanOf(fiber)), (item) =>
-      Effect.flatMap(enqueue([item]), (answers) => answers[0]!)
-    )
-  })
-
-const sendAll = (
-  definition: Definition,
-  payloads: Iterable<unknown>,
-  options: DelayOptions = {}
-): Effect.Effect<Array<string>, PartlyEnqueued, unknown> =>
-  Effect.withFiber((fiber) => {
-    const broker = Context.getUnsafe(fiber.context, Broker)
-    const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-    const call = readCall(definition, options, now)
-    const accepted: Array<string> = []
-    const iterator = payloads[Symbol.iterator]()
-    const partly = (error: EnqueueError) => new PartlyEnqueued({ accepted: [...accepted], error })
-
-    const chunk: Effect.Effect<boolean, PartlyEnqueued, unknown> = Effect.gen(function* () {
-      const items: Array<Item> = []
-      let refused: EnqueueError | undefined
-      while (items.length < BULK && refused === undefined) {
-        const next = iterator.next()
-        if (next.done === true) break
-        const item = yield* Effect.exit(
-          prepare(definition, next.value, options, call, broker, now, spanOf(fiber))
-        )
-        if (Exit.isSuccess(item)) items.push(item.value)
-        else refused = Option.getOrUndefined(Exit.findErrorOption(item))
-      }
-      if (items.length > 0) {
-        for (const answer of yield* enqueue(items)) {
-          if (Exit.isSuccess(answer)) accepted.push(answer.value)
-          else refused ??= Option.getOrUndefined(Exit.findErrorOption(answer))
-        }
-      }
-      if (refused !== undefined) return yield* partly(refused)
-      return items.length === BULK
-    })
-    return Effect.as(Effect.repeat(chunk, { while: (more) => more }), accepted)
-  })
 
 const writeProgress = (definition: Definition, value: unknown): Effect.Effect<void, never, unknown> =>
   Effect.gen(function* () {

@@ -30,5 +30,9 @@ export interface TaskMessage extends Schema.Schema.Type<typeof TaskMessage> {}
 /** Decodes the text of a message. */
 export const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(TaskMessage))
 
-/** The text of a message. Its fields are JSON by construction. */
-export const encode = (message: TaskMessage): string => JSON.stringify(message)
+/** A message without its payload. */
+export type Head = Omit<TaskMessage, "payload">
+
+/** The text of a message, over the text of its payload. The other fields are JSON by construction. */
+export const encode = (head: Head, payload: string): string =>
+  `${JSON.stringify(head).slice(0, -1)},"payload":${payload}}`

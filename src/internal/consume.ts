@@ -27,6 +27,7 @@ import { describe } from "./describe.ts"
 import { type Engine, make, type Settings } from "./engine.ts"
 import { applyRenewal, keepLeases, loseClaims } from "./leases.ts"
 import type { Candidate } from "./ledger.ts"
+import { forTask } from "./metrics.ts"
 import { bePresent } from "./presence.ts"
 import { backoff, retrying } from "./retrying.ts"
 import { execute, Run } from "./run.ts"
@@ -299,8 +300,8 @@ const ofHandler = (engine: Engine, run: Run) => ({
 })
 
 const count = (engine: Engine, run: Run, verdict: Verdict, settled: string, seconds: number): void => {
-  const metrics = engine.taskMetrics(run.known.definition.name)
-  const errorType = settled === "Stored" ? (verdict._tag === "Failure" ? verdict.reason : undefined) : settled
+  const metrics = forTask(run.known.definition.name)
+  const errorType = settled === "Stored" ? (verdict._tag === "Failure" ? verdict.reason : "") : settled
   metrics.processed(errorType).updateUnsafe(seconds, engine.context)
   if (settled === "Lost") return metrics.leasesLost.updateUnsafe(1, engine.context)
   if (settled === "Cancelled" || verdict._tag === "Failure") engine.stats.failed++

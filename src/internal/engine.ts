@@ -40,8 +40,6 @@ export class Engine {
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
   private tokens = 0
-  private readonly ofQueue = new Map<string, ReturnType<typeof metrics.forQueue>>()
-  private readonly ofTask = new Map<string, ReturnType<typeof metrics.forTask>>()
 
   constructor(settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
     const { backend, broker, concurrency, lease } = settings
@@ -65,20 +63,8 @@ export class Engine {
   }
 
   queueMetrics(queue: string): ReturnType<typeof metrics.forQueue> {
-    return remember(this.ofQueue, queue, () => metrics.forQueue(this.settings.broker.name, queue))
+    return metrics.forQueue(this.settings.broker.name, queue)
   }
-
-  taskMetrics(task: string): ReturnType<typeof metrics.forTask> {
-    return remember(this.ofTask, task, () => metrics.forTask(task))
-  }
-}
-
-const remember = <A>(map: Map<string, A>, key: string, make: () => A): A => {
-  const known = map.get(key)
-  if (known !== undefined) return known
-  const made = make()
-  map.set(key, made)
-  return made
 }
 
 /** Makes the engine of a worker. */

@@ -153,12 +153,14 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
         return leavesLetter(verdict.reason)
           ? broker.reject.one({ handle, reason: verdict.reason })
           : ack(broker, delivery)
-      case "Retry":
+      case "Retry": {
+        const { payload, ...head } = message
         return broker.release.one({
           handle,
           afterMillis: verdict.afterMillis,
-          body: TaskMessage.encode({ ...message, retries: message.retries + 1 })
+          body: TaskMessage.encode({ ...head, retries: head.retries + 1 }, JSON.stringify(payload))
         })
+      }
       case "Release":
         return broker.release.one({ handle, afterMillis: 0 })
     }

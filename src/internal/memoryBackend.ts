@@ -414,7 +414,6 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
           row.dueAt = now + outcome.afterMillis
         } else {
           row.attempt -= 1
-          row.dueAt = now
         }
         row.state = row.retries > 0 ? "RETRY" : "PENDING"
         row.run = undefined

@@ -49,8 +49,19 @@ const depth = Metric.gauge("chicory.queue.depth", {
   description: "Messages in a queue, by state"
 })
 
+/** Making a metric costs more than using it, so what is made is kept. */
+const kept = <Args extends ReadonlyArray<string>, A>(make: (...args: Args) => A): ((...args: Args) => A) => {
+  const made = new Map<string, A>()
+  return (...args) => {
+    const key = args.join("\n")
+    let metric = made.get(key)
+    if (metric === undefined) made.set(key, (metric = make(...args)))
+    return metric
+  }
+}
+
 /** Of a broker and one of its queues. */
-export const forQueue = (system: string, queue: string) => {
+export const forQueue = kept((system: string, queue: string) => {
   const attributes = { "messaging.system": system, "messaging.destination.name": queue }
   const state = (name: string) => Metric.withAttributes(depth, { ...attributes, state: name })
   return {
@@ -62,34 +73,27 @@ export const forQueue = (system: string, queue: string) => {
     delayed: state("delayed"),
     claimed: state("claimed")
   }
-}
+})
 
 /** Of a broker and one of its operations. */
 export const forOperation = (system: string, name: string) =>
   Metric.withAttributes(operation, { "messaging.system": system, "messaging.operation.name": name })
 
-/** Of a task; `errorType` is the tag of the reason why it failed. */
-export const forTask = (task: string) => {
+/** Of a task; the error's type is the tag of the reason why it failed, or empty. */
+export const forTask = kept((task: string) => {
   const attributes = { "chicory.task.name": task }
-  const outcomes = new Map<string, Metric.Metric<number, unknown>>()
   return {
-    processed: (errorType: string | undefined) => {
-      const key = errorType ?? ""
-      let metric = outcomes.get(key)
-      if (metric === undefined) {
-        metric = Metric.withAttributes(
-          processed,
-          errorType === undefined ? attributes : { ...attributes, "error.type": errorType }
-        )
-        outcomes.set(key, metric)
-      }
-      return metric
-    },
+    processed: kept((errorType: string) =>
+      Metric.withAttributes(
+        processed,
+        errorType === "" ? attributes : { ...attributes, "error.type": errorType }
+      )
+    ),
     retries: Metric.withAttributes(retries, attributes),
     deadLetters: Metric.withAttributes(deadLetters, attributes),
     leasesLost: Metric.withAttributes(leasesLost, attributes)
   }
-}
+})
 
 /** Of a backend. */
 export const liveWaiters = (system: string) => Metric.withAttributes(waiters, { "chicory.backend": system })

@@ -1,0 +1,171 @@
+import { createHash } from "node:crypto"
+/** From a call of `delay`, `send` or `delayAll` to what is enqueued: options read, payload encoded, sizes checked. */
+import { Clock, Context, DateTime, Duration, Effect, Exit, type Fiber, Option, Tracer } from "effect"
+import { Backend } from "../Backend.ts"
+import { Broker } from "../Broker.ts"
+import { EncodeError, type EnqueueError, PartlyEnqueued, TooLarge, Unsupported } from "../EnqueueError.ts"
+import type { DelayOptions } from "../Task.ts"
+import * as TaskMessage from "../TaskMessage.ts"
+import { nonNegative, positive, text, wholeNumber } from "./allowed.ts"
+import * as defaults from "./defaults.ts"
+import type { Definition } from "./definition.ts"
+import { enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
+import * as TaskId from "./taskId.ts"
+import { toTraceparent } from "./traceContext.ts"
+
+/** Tasks that one bulk call carries at once. */
+const BULK = 1000
+
+/** A call, its options read. */
+interface Call {
+  readonly definition: Definition
+  readonly stores: Stores
+  readonly id: string | undefined
+  readonly queue: string
+  readonly priority: number
+  readonly delayMillis: number
+  readonly expiresMillis: number | undefined
+  readonly now: number
+  /** The producer's span, if there is one, becomes the parent of the worker's. */
+  readonly traceparent: string | undefined
+  /** What was asked for and the broker cannot do. */
+  readonly unsupported: string | undefined
+}
+
+/** Options out of range are a defect, since this runs inside the call's effect. */
+const readCall = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  definition: Definition,
+  options: DelayOptions
+): Call => {
+  const at = (option: string) => `${definition.name}: ${option}`
+  const stores: Stores = {
+    backend: Context.getUnsafe(fiber.context, Backend),
+    broker: Context.getUnsafe(fiber.context, Broker)
+  }
+  const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+  const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
+  if (options.delay !== undefined && options.at !== undefined) {
+    throw new RangeError(at("give either delay or at, not both"))
+  }
+  const delayMillis = Math.ceil(
+    options.at === undefined
+      ? Duration.toMillis(nonNegative(at("delay"), options.delay ?? 0))
+      : Math.max(0, DateTime.toEpochMillis(DateTime.makeUnsafe(options.at)) - now)
+  )
+  const asked =
+    options.priority === undefined
+      ? definition.priority
+      : wholeNumber(at("priority"), options.priority, 0, 255)
+  return {
+    definition,
+    stores,
+    id: options.id === undefined ? undefined : text(at("id"), options.id),
+    queue: options.queue === undefined ? definition.queue : text(at("queue"), options.queue),
+    priority: asked ?? defaults.priority,
+    delayMillis,
+    expiresMillis:
+      options.expires === undefined
+        ? definition.expiresMillis
+        : Duration.toMillis(positive(at("expires"), options.expires)),
+    now,
+    traceparent: span === undefined ? undefined : toTraceparent(span),
+    unsupported: unsupported(stores.broker.capabilities, asked, delayMillis)
+  }
+}
+
+const unsupported = (
+  { maxDelayMillis, priorities }: Broker["Service"]["capabilities"],
+  priority: number | undefined,
+  delayMillis: number
+): string | undefined => {
+  if (priorities === 1 && priority !== undefined) return "priorities"
+  return delayMillis > maxDelayMillis ? `a delay of more than ${maxDelayMillis} milliseconds` : undefined
+}
+
+/** What a payload becomes; nothing is enqueued when it fails. */
+const prepare = (
+  call: Call,
+  payload: unknown
+): Effect.Effect<Item, EncodeError | TooLarge | Unsupported, unknown> => {
+  const { definition, expiresMillis, traceparent } = call
+  const taskName = definition.name
+  const taskId = call.id ?? TaskId.make(call.now)
+  if (call.unsupported !== undefined) {
+    return Effect.fail(new Unsupported({ taskId, feature: call.unsupported, store: call.stores.broker.name }))
+  }
+  return Effect.matchEffect(definition.payload.encode(payload), {
+    onFailure: (error) => Effect.fail(new EncodeError({ taskId, taskName, issue: error.message })),
+    onSuccess: ({ json, value }) => {
+      const encoded = JSON.stringify(json) ?? "null"
+      const bytes = defaults.bytesOf(encoded)
+      if (bytes > defaults.maxBytes) {
+        return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
+      }
+      const key = definition.idempotencyKey?.(value)
+      return Effect.succeed<Item>({
+        head: {
+          v: TaskMessage.version,
+          id: taskId,
+          generation: 0,
+          task: taskName,
+          queue: call.queue,
+          retries: 0,
+          priority: call.priority,
+          ...(expiresMillis === undefined ? {} : { expires: expiresMillis }),
+          ...(traceparent === undefined ? {} : { traceparent })
+        },
+        payload: encoded,
+        delayMillis: call.delayMillis,
+        retentionMillis: definition.retentionMillis,
+        reservation:
+          key === undefined && call.id === undefined
+            ? undefined
+            : { key, payloadHash: createHash("sha256").update(encoded).digest("base64url") }
+      })
+    }
+  })
+}
+
+/** Enqueues one task, and gives the id under which it goes. */
+export const send = (
+  definition: Definition,
+  payload: unknown,
+  options: DelayOptions = {}
+): Effect.Effect<string, EnqueueError, unknown> =>
+  Effect.withFiber((fiber) => {
+    const call = readCall(fiber, definition, options)
+    return Effect.flatMap(prepare(call, payload), (item) => enqueue(call.stores, item))
+  })
+
+/** Enqueues many, a bulk at a time; stops at the first that fails, and tells which were accepted. */
+export const sendAll = (
+  definition: Definition,
+  payloads: Iterable<unknown>,
+  options: DelayOptions = {}
+): Effect.Effect<Array<string>, PartlyEnqueued, unknown> =>
+  Effect.withFiber((fiber) => {
+    const call = readCall(fiber, definition, options)
+    const iterator = payloads[Symbol.iterator]()
+    const accepted: Array<string> = []
+
+    /** `false`: there was nothing more to send. */
+    const bulk = Effect.gen(function* () {
+      const items: Array<Item> = []
+      let refused: EnqueueError | undefined
+      while (items.length < BULK && refused === undefined) {
+        const next = iterator.next()
+        if (next.done === true) break
+        const item = yield* Effect.result(prepare(call, next.value))
+        if (item._tag === "Success") items.push(item.success)
+        else refused = item.failure
+      }
+      for (const answer of yield* enqueueAll(call.stores, items)) {
+        if (Exit.isSuccess(answer)) accepted.push(answer.value)
+        else refused ??= Option.getOrUndefined(Exit.findErrorOption(answer))
+      }
+      if (refused !== undefined) return yield* new PartlyEnqueued({ accepted, error: refused })
+      return items.length === BULK
+    })
+    return Effect.as(Effect.repeat(bulk, { while: (more) => more }), accepted)
+  })
