@@ -25,6 +25,7 @@ import { Backend, BackendError, BackendNotConfigured, type Facade, type ReadErro
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { nonNegative, positive, text } from "./internal/allowed.ts"
 import { awaitEnds, type Ended, type Overdue } from "./internal/awaitEnds.ts"
+import { describe } from "./internal/describe.ts"
 import * as TaskCodec from "./internal/taskCodec.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import type { TaskResult } from "./TaskResult.ts"
@@ -76,7 +77,7 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("chicory/Time
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message(): string {
-    const trouble = this.cause === undefined ? "" : `; the last read failed: ${String(this.cause)}`
+    const trouble = this.cause === undefined ? "" : `; the last read failed: ${describe(this.cause)}`
     return `task ${this.taskId} did not end within ${String(this.timeout)} (last seen ${this.state})${trouble}`
   }
 }

@@ -65,7 +65,7 @@ const make = (
   })
 }
 
-/** Refuses what is out of range: a programmer's error, so it throws. */
+/** @internal Refuses what is out of range: a programmer's error, so it throws. */
 export const check = <E>(caller: string, policy: RetryPolicy<E>): RetryPolicy<E> => {
   wholeNumber(`${caller}: maxRetries`, policy.maxRetries, 0)
   if (policy.maxDelay !== undefined) nonNegative(`${caller}: maxDelay`, policy.maxDelay)
@@ -98,7 +98,7 @@ export const fromSchedule = <E = unknown>(
 ): RetryPolicy<E> =>
   check("RetryPolicy.fromSchedule", { maxRetries: options?.maxRetries ?? Number.MAX_SAFE_INTEGER, schedule })
 
-/** What a policy says of a failure. */
+/** @internal What a policy says of a failure. */
 export type Decision =
   | { readonly _tag: "Retry"; readonly after: Duration.Duration }
   /** `exhausted`: a retry would have been allowed, and none was left. */
@@ -106,7 +106,7 @@ export type Decision =
 
 const giveUp = (exhausted: boolean): Effect.Effect<Decision> => Effect.succeed({ _tag: "GiveUp", exhausted })
 
-/** What the policy says of an error, after so many retries. */
+/** @internal What the policy says of an error, after so many retries. */
 export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Effect.Effect<Decision> =>
   Effect.suspend(() => {
     if (policy.maxRetries === 0) return giveUp(false)
@@ -120,7 +120,7 @@ export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Ef
       : fromDelay(policy, Effect.succeedSome(Duration.fromInputUnsafe(given)))
   })
 
-/** What the policy says of a failure that is no error of the task: a timeout, a defect, a retry asked for. */
+/** @internal What the policy says of a failure that is no error of the task: a timeout, a defect, a retry asked for. */
 export const decideUntyped = <E>(
   policy: RetryPolicy<E>,
   retries: number,

@@ -207,7 +207,7 @@ const check = (
   text("Task.make: the name", name)
   const at = (option: string) => `Task.make("${name}"): ${option}`
   const delivery = options.delivery ?? "at-least-once"
-  const retry = RetryPolicy.check(at("retry"), options.retry ?? RetryPolicy.never) as RetryPolicy.RetryPolicy
+  const retry = RetryPolicy.check(at("retry"), options.retry ?? RetryPolicy.never)
   if (delivery === "at-most-once" && (retry.maxRetries > 0 || options.retryDefects === true)) {
     throw new RangeError(at(`delivery "at-most-once" never runs a task twice, so it takes no retry policy`))
   }
@@ -226,7 +226,7 @@ const check = (
       options.priority === undefined ? undefined : wholeNumber(at("priority"), options.priority, 0, 255),
     expiresMillis: expires === undefined ? undefined : Duration.toMillis(expires),
     retentionMillis: retention === undefined ? undefined : Duration.toMillis(retention),
-    idempotencyKey: options.idempotencyKey as Definition["idempotencyKey"]
+    idempotencyKey: options.idempotencyKey
   }
 }
 
@@ -254,9 +254,9 @@ export const make = <
     error: options?.error ?? Schema.Never,
     progress: options?.progress ?? Schema.Never
   }
-  const definition = check(name, (options ?? {}) as AnyOptions, {
-    payload: TaskCodec.payload(payloadSchema) as Definition["payload"],
-    result: TaskCodec.result(schemas) as Definition["result"]
+  const definition = check(name, options ?? {}, {
+    payload: TaskCodec.payload(payloadSchema),
+    result: TaskCodec.result(schemas)
   })
   const result = (taskId: string) => AsyncResult.fromCodec(taskId, definition.result)
   const task = {

@@ -148,28 +148,31 @@ export class TaskFailed<out E> extends Data.TaggedError("TaskFailed")<{
   }
 }
 
-type FailedSchema<E extends Schema.Constraint> = Schema.Codec<
-  Failed<E["Type"]>,
-  { readonly _tag: "Failed"; readonly error: E["Encoded"]; readonly retriesExhausted: boolean },
-  E["DecodingServices"],
-  E["EncodingServices"]
->
+/** The struct of a class's fields, as a schema of its instances. An instance is read like any object. */
+const instances = <A extends object, S extends Schema.Constraint>(
+  isInstance: (u: unknown) => u is A,
+  make: (fields: A) => A,
+  fields: S
+): Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]> => {
+  const plain = fields as unknown as Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]>
+  return plain.pipe(
+    Schema.decodeTo(
+      Schema.declare(isInstance),
+      SchemaTransformation.transform<A, A>({ decode: make, encode: (instance) => instance })
+    )
+  )
+}
 
-/** Schema of a reason, over the schema of the task's error. */
+/** @internal Schema of a reason, over the schema of the task's error. */
 export const reasonSchema = <E extends Schema.Constraint>(
   error: E
-): Schema.Codec<Reason<E["Type"]>, unknown, E["DecodingServices"], E["EncodingServices"]> => {
-  const failed = Schema.TaggedStruct("Failed", { error, retriesExhausted: Schema.Boolean }).pipe(
-    Schema.decodeTo(
-      Schema.declare((u): u is Failed<E["Type"]> => u instanceof Failed),
-      SchemaTransformation.transform<Failed<E["Type"]>, any>({
-        decode: (fields) => new Failed({ error: fields.error, retriesExhausted: fields.retriesExhausted }),
-        encode: ({ error, retriesExhausted }) => ({ _tag: "Failed", error, retriesExhausted })
-      })
-    )
-  ) as unknown as FailedSchema<E>
-  return Schema.Union([
-    failed,
+): Schema.Codec<Reason<E["Type"]>, unknown, E["DecodingServices"], E["EncodingServices"]> =>
+  Schema.Union([
+    instances(
+      (u): u is Failed<E["Type"]> => u instanceof Failed,
+      (fields) => new Failed(fields),
+      Schema.TaggedStruct("Failed", { error, retriesExhausted: Schema.Boolean })
+    ),
     RetriesExhausted,
     Forgotten,
     Died,
@@ -181,7 +184,6 @@ export const reasonSchema = <E extends Schema.Constraint>(
     PayloadInvalid,
     ResultInvalid
   ])
-}
 
 /**
  * Codec of a `TaskFailed` to JSON, for borders of one's own: RPC, HTTP, a log.
@@ -197,25 +199,14 @@ export const schema = <E extends Schema.Constraint>(
   error: E
 ): Schema.Codec<TaskFailed<E["Type"]>, Schema.Json, E["DecodingServices"], E["EncodingServices"]> =>
   Schema.toCodecJson(
-    Schema.TaggedStruct("TaskFailed", {
-      taskId: Schema.String,
-      taskName: Schema.String,
-      attempts: Schema.Int,
-      reason: reasonSchema(error)
-    }).pipe(
-      Schema.decodeTo(
-        Schema.declare((u): u is TaskFailed<E["Type"]> => u instanceof TaskFailed),
-        SchemaTransformation.transform<TaskFailed<E["Type"]>, any>({
-          decode: ({ taskId, taskName, attempts, reason }) =>
-            new TaskFailed({ taskId, taskName, attempts, reason }),
-          encode: ({ taskId, taskName, attempts, reason }) => ({
-            _tag: "TaskFailed",
-            taskId,
-            taskName,
-            attempts,
-            reason
-          })
-        })
-      )
+    instances(
+      (u): u is TaskFailed<E["Type"]> => u instanceof TaskFailed,
+      (fields) => new TaskFailed(fields),
+      Schema.TaggedStruct("TaskFailed", {
+        taskId: Schema.String,
+        taskName: Schema.String,
+        attempts: Schema.Int,
+        reason: reasonSchema(error)
+      })
     )
-  ) as never
+  )

@@ -8,7 +8,8 @@
  * When its scope closes it claims no more, lets running tasks finish within `drainTimeout`, interrupts the rest and
  * puts them back at once, counting nothing. Under `NodeRuntime.runMain` that is what SIGTERM does.
  */
-import { Array as Arr, Context, Duration, Effect, Layer } from "effect"
+import type { Duration } from "effect"
+import { Array as Arr, Context, Effect, Layer } from "effect"
 import { Backend, type BackendError, type BackendNotConfigured } from "./Backend.ts"
 import type { WorkerInfo } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
@@ -59,7 +60,7 @@ export class Worker extends Context.Service<
   }
 >()("chicory/Worker") {}
 
-/** A task that a worker knows, and who runs it. */
+/** @internal A task that a worker knows, and who runs it. */
 export interface Known {
   readonly definition: Definition
   readonly handler: Handler
@@ -116,7 +117,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
         })
       )
     })
-  ) as never
+  )
 
 /** The workers that are alive, by their heartbeats. */
 export const active: Effect.Effect<

@@ -5,7 +5,7 @@
  * `concurrency` calls at a time; what is asked for meanwhile makes the next batch. Every caller waits for its own
  * answer, so a producer that is faster than its store is held back.
  */
-import { Array as Arr, Cause, Context, Effect, Exit, type Scope } from "effect"
+import { Array as Arr, Cause, type Context, Effect, Exit, type Scope } from "effect"
 import type { Batch } from "../BackendDriver.ts"
 
 /** A batched operation. */
@@ -105,7 +105,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
     many: (items) =>
       Effect.callback((resume) => {
         if (items.length === 0) return resume(Effect.succeed([]))
-        const answers = new Array<Exit.Exit<Out, E>>(items.length)
+        const answers: Array<Exit.Exit<Out, E>> = Array.from({ length: items.length })
         let missing = items.length
         const entries = items.map((item, i): Entry<In, Out, E> => ({
           item,

@@ -1,6 +1,7 @@
 import { hostname } from "node:os"
 /** What the parts of a worker share: its settings, its runs, and what it has counted. */
-import { Clock, Context, Duration, Effect } from "effect"
+import type { Context } from "effect"
+import { Clock, Duration, Effect } from "effect"
 import type { Backend } from "../Backend.ts"
 import type { Batch } from "../BackendDriver.ts"
 import type { Broker } from "../Broker.ts"

@@ -139,7 +139,7 @@ const plainAll = Effect.fnUntraced(function* ({ backend, broker }: Stores, items
   let next = 0
   return items.map(({ head }, i): Answer => {
     const last: Exit.Exit<unknown, EnqueueError> = Exit.isSuccess(published[i]!)
-      ? (created[next++] ?? published[i]!)
+      ? (created[next++] ?? published[i])
       : published[i]!
     return Exit.map(last, () => head.id)
   })

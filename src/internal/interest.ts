@@ -90,7 +90,7 @@ export const make = Effect.fnUntraced(function* <E>(
             continue
           }
           if (from === fresh) entry.watched = true
-          for (const listener of [...entry.listeners]) listener.onRecord(ids[i]!, records[i])
+          for (const listener of entry.listeners) listener.onRecord(ids[i]!, records[i])
         }
         return Effect.void
       }

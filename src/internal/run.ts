@@ -81,7 +81,7 @@ const contextOf = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> 
   run.known.handler.context.pipe(
     Context.add(TaskContext, taskContext(run)),
     Context.add(CurrentRun, ofHandler)
-  ) as Context.Context<unknown>
+  )
 
 /** The worker's span is the child of the producer's. Without a tracer that could see it, none is made. */
 const traced =
@@ -134,7 +134,7 @@ export const execute = (run: Run, ofHandler: RunOfHandler, worker: string): Effe
       ? judged(run, payload, worker)
       : failure(new PayloadInvalid({ issue: describe(Cause.squash(payload.cause)) }))
   })
-  return Effect.provideContext(verdict, contextOf(run, ofHandler)) as Effect.Effect<Verdict>
+  return Effect.provideContext(verdict, contextOf(run, ofHandler))
 }
 
 const judged = ({ known, started, stop }: Run, exit: Exit.Exit<unknown, unknown>, worker: string) =>
