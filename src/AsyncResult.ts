@@ -446,8 +446,7 @@ export const changes = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
   Stream.unwrap(Backend.useSync((backend) => snapshots(backend, self.taskId))).pipe(
-    Stream.mapEffect((record) => toResult(self, record)),
-    Stream.mapError((error) => error)
+    Stream.mapEffect((record) => toResult(self, record))
   )
 
 type Handles = Iterable<Any> | { readonly [key: string]: Any }
@@ -458,11 +457,6 @@ type Values<H> =
     : H extends Iterable<infer I>
       ? Array<Success<I>>
       : { -readonly [K in keyof H]: Success<H[K]> }
-type ManyError<H> =
-  | TimeoutError
-  | BackendNotConfigured
-  | TaskFailed.TaskFailed<Error<Member<H>>>
-  | BackendError
 
 const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterator in handles
 
@@ -473,7 +467,11 @@ const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterat
 export const all = <const H extends Handles>(
   handles: H,
   options?: GetOptions
-): Effect.Effect<Values<H>, ManyError<H>, Backend | Services<Member<H>>> =>
+): Effect.Effect<
+  Values<H>,
+  TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<Error<Member<H>>> | BackendError,
+  Backend | Services<Member<H>>
+> =>
   Effect.suspend(() => {
     const keyed: Array<readonly [key: string, handle: Any]> = isIterable(handles)
       ? Array.from(handles, (handle, i) => [String(i), handle] as const)
@@ -511,7 +509,11 @@ export const all = <const H extends Handles>(
 export const race = <const H extends Iterable<Any>>(
   handles: H,
   options?: GetOptions
-): Effect.Effect<Success<Member<H>>, ManyError<H>, Backend | Services<Member<H>>> =>
+): Effect.Effect<
+  Success<Member<H>>,
+  TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<Error<Member<H>>> | BackendError,
+  Backend | Services<Member<H>>
+> =>
   Effect.suspend(() => {
     const open = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
     if (open.size === 0) return Effect.die(new RangeError("AsyncResult.race needs at least one handle"))

@@ -24,6 +24,7 @@ import type {
   TaskRecord,
   WorkerInfo
 } from "./BackendDriver.ts"
+import type { Envelope } from "./BrokerDriver.ts"
 import * as Batcher from "./internal/batcher.ts"
 import { describe } from "./internal/describe.ts"
 import * as Interest from "./internal/interest.ts"
@@ -64,6 +65,21 @@ export class BackendNotConfigured extends Schema.TaggedError<BackendNotConfigure
 /** What any use of the backend can fail with. */
 export type ReadError = BackendError | BackendNotConfigured
 
+/** The fused operations of a store, coalesced. */
+export interface FusedFacade {
+  readonly store: object
+  readonly enqueue: Batcher.Batcher<
+    { readonly record: NewRecord; readonly message: Envelope },
+    Created,
+    ReadError
+  >
+  readonly settle: Batcher.Batcher<
+    { readonly settlement: Settlement; readonly handle: string },
+    Settled,
+    ReadError
+  >
+}
+
 /** The driver's operations, coalesced, with this library's errors. */
 export interface Facade {
   /** The store's name. */
@@ -71,6 +87,8 @@ export interface Facade {
   /** `false` for `layerNotConfigured`. */
   readonly configured: boolean
   readonly capabilities: BackendDriver["capabilities"]
+  /** For a broker of the same store. */
+  readonly fusion: FusedFacade | undefined
   readonly create: Batcher.Batcher<NewRecord, Created, ReadError>
   readonly markPublished: Batcher.Batcher<string, void, ReadError>
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
@@ -146,6 +164,7 @@ export const make = Effect.fnUntraced(function* <E>(
     (batch: Batch<In>): Effect.Effect<ReadonlyArray<void>, E> =>
       Effect.map(run(batch), () => Arr.map(batch, () => undefined))
 
+  const { fusion } = driver
   const hints = driver.capabilities.hints ? driver.hints : undefined
   const live = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
@@ -166,6 +185,14 @@ export const make = Effect.fnUntraced(function* <E>(
     name: driver.name,
     configured: true,
     capabilities: driver.capabilities,
+    fusion:
+      fusion === undefined
+        ? undefined
+        : {
+            store: fusion.store,
+            enqueue: yield* batched("enqueue", fusion.enqueue, driver.batchKey),
+            settle: yield* batched("settle", fusion.settle)
+          },
     create: yield* batched("create", driver.create, driver.batchKey),
     markPublished: yield* batched("markPublished", silent(driver.markPublished), driver.batchKey),
     start: (starts) => wrap("start")(driver.start(starts)),
@@ -222,6 +249,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   name: "none",
   configured: false,
   capabilities: { hints: false, durable: false, transactional: false },
+  fusion: undefined,
   create: noBatcher("create"),
   markPublished: noBatcher("markPublished"),
   start: () => notConfigured("start"),

@@ -14,6 +14,7 @@
  *   milliseconds of the store's clock.
  */
 import type { Array as Arr, Context, Effect, Stream } from "effect"
+import type { Envelope } from "./BrokerDriver.ts"
 import type { TaskState } from "./TaskState.ts"
 
 /** A batch: at least one item. */
@@ -231,6 +232,27 @@ export type Heartbeat = Omit<WorkerInfo, "startedAt" | "seenAt">
 /** What a cancel came to. `Requested`: the task is running and was asked to stop. */
 export type CancelAnswer = "Cancelled" | "Requested" | "AlreadyDone" | "Unknown"
 
+/**
+ * Two steps of the engine in one of the store, for a backend and a broker that are the same store. It saves round
+ * trips, and changes nothing: the same tables or keys are written as by the steps one by one. Whoever overrides
+ * operations of a driver leaves its `fusion` out.
+ */
+export interface Fusion<out E = unknown> {
+  /** The broker with the same `store` is the other half. */
+  readonly store: object
+  /** `create`, and `publish` of what was created. Where a record exists, nothing is published. */
+  readonly enqueue: (
+    items: Batch<{ readonly record: NewRecord; readonly message: Envelope }>
+  ) => Effect.Effect<ReadonlyArray<Created>, E>
+  /**
+   * `settle`, and what follows for the message: `ack` after a final outcome or `Cancelled`, `release` after a retry
+   * (when it is due) or a release (at once), nothing after `Lost`.
+   */
+  readonly settle: (
+    items: Batch<{ readonly settlement: Settlement; readonly handle: string }>
+  ) => Effect.Effect<ReadonlyArray<Settled>, E>
+}
+
 /** The port. `E` is the store's own error: the facade wraps it. */
 export interface BackendDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
@@ -251,6 +273,8 @@ export interface BackendDriver<out E = unknown> {
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /** Whether an error would come again however often the call is repeated (authentication, a corrupt file). */
   readonly isPermanent?: ((error: unknown) => boolean) | undefined
+  /** Used where the broker is of the same store. */
+  readonly fusion?: Fusion<E> | undefined
   /** Writes `PENDING` and reserves keys. */
   readonly create: (records: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, E>
   readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, E>

@@ -47,6 +47,8 @@ export interface Facade {
   /** The store's name. */
   readonly name: string
   readonly capabilities: BrokerDriver["capabilities"]
+  /** The store that it shares with a backend. */
+  readonly store: object | undefined
   readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
   readonly claim: (
     options: Parameters<BrokerDriver["claim"]>[0]
@@ -120,6 +122,7 @@ export const make = Effect.fnUntraced(function* <E>(
   return Broker.of({
     name: driver.name,
     capabilities: driver.capabilities,
+    store: driver.store,
     publish: yield* batched("publish", silent(driver.publish), driver.batchKey),
     claim: (options) => claim(driver.claim(options)),
     ready: (queues) => Stream.mapError(driver.ready(queues), wrapError("ready")),

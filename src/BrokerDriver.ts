@@ -66,6 +66,8 @@ export interface BrokerDriver<out E = unknown> {
     /** Whether messages published in a caller's transaction belong to it. */
     readonly transactional: boolean
   }
+  /** The store that this broker shares with a backend; see `Fusion`. */
+  readonly store?: object | undefined
   /** As in `BackendDriver`; asked for `publish` only. */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /** As in `BackendDriver`. */

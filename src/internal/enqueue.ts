@@ -7,12 +7,13 @@
  *   other order would leave a record that waits for ever.
  */
 import { Effect, Exit, type Fiber } from "effect"
-import { type Backend, BackendNotConfigured } from "../Backend.ts"
+import { type Backend, BackendNotConfigured, type FusedFacade } from "../Backend.ts"
 import type { Created, NewRecord } from "../BackendDriver.ts"
 import type { Broker } from "../Broker.ts"
 import type { Envelope } from "../BrokerDriver.ts"
 import { type EnqueueError, IdempotencyConflict } from "../EnqueueError.ts"
 import * as TaskMessage from "../TaskMessage.ts"
+import { fusionOf } from "./fusion.ts"
 import * as metrics from "./metrics.ts"
 
 /** A task to enqueue. */
@@ -69,6 +70,30 @@ const holder = (
 
 const mustSend = (created: Created): boolean => created._tag === "Created" || !created.published
 
+/** What follows a record: its message, unless it was sent, then the mark. */
+const sendReserved = (
+  { backend, broker }: Stores,
+  item: Item,
+  created: Created
+): Effect.Effect<string, EnqueueError> =>
+  Effect.flatMap(holder(item, created), (id) =>
+    mustSend(created)
+      ? broker.publish
+          .one(envelopeOf(item, id))
+          .pipe(Effect.andThen(backend.markPublished.one(id)), Effect.as(id))
+      : Effect.succeed(id)
+  )
+
+/** Record and message in one step. Only what the two steps left behind is still to be sent. */
+const fusedItem = (item: Item) => ({
+  record: { ...recordOf(item), published: true },
+  message: envelopeOf(item)
+})
+const afterFused = (stores: Stores, item: Item, created: Created): Effect.Effect<string, EnqueueError> =>
+  created._tag === "Created" ? Effect.succeed(item.head.id) : sendReserved(stores, item, created)
+const fused = (fusion: FusedFacade, stores: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
+  Effect.flatMap(fusion.enqueue.one(fusedItem(item)), (created) => afterFused(stores, item, created))
+
 /** Message, then record. */
 const plain = ({ backend, broker }: Stores, item: Item): Effect.Effect<string, EnqueueError> => {
   const published = broker.publish.one(envelopeOf(item))
@@ -82,13 +107,7 @@ const plain = ({ backend, broker }: Stores, item: Item): Effect.Effect<string, E
 const reserved = ({ backend, broker }: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
   backend.configured
     ? Effect.flatMap(backend.create.one(recordOf(item)), (created) =>
-        Effect.flatMap(holder(item, created), (id) =>
-          mustSend(created)
-            ? broker.publish
-                .one(envelopeOf(item, id))
-                .pipe(Effect.andThen(backend.markPublished.one(id)), Effect.as(id))
-            : Effect.succeed(id)
-        )
+        sendReserved({ backend, broker }, item, created)
       )
     : Effect.fail(
         new BackendNotConfigured({
@@ -104,10 +123,16 @@ const sent = (
   count: number
 ): void => metrics.forQueue(broker.name, head.queue).sent.updateUnsafe(count, fiber.context)
 
+const way = (stores: Stores, item: Item): Effect.Effect<string, EnqueueError> => {
+  const fusion = fusionOf(stores)
+  if (fusion !== undefined) return fused(fusion, stores, item)
+  return item.reservation === undefined ? plain(stores, item) : reserved(stores, item)
+}
+
 /** Enqueues a task, and gives the id under which it goes. */
 export const enqueue = (stores: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
   Effect.withFiber((fiber) =>
-    Effect.map((item.reservation === undefined ? plain : reserved)(stores, item), (id) => {
+    Effect.map(way(stores, item), (id) => {
       sent(fiber, stores, item, 1)
       return id
     })
@@ -121,15 +146,28 @@ export const enqueueAll = (
   Effect.withFiber((fiber) => {
     const [first] = items
     if (first === undefined) return Effect.succeed([])
+    const fusion = fusionOf(stores)
     const all =
-      first.reservation === undefined
-        ? plainAll(stores, items)
-        : Effect.forEach(items, (item) => Effect.exit(reserved(stores, item)), { concurrency: "unbounded" })
+      fusion !== undefined
+        ? fusedAll(fusion, stores, items)
+        : first.reservation === undefined
+          ? plainAll(stores, items)
+          : Effect.forEach(items, (item) => Effect.exit(reserved(stores, item)), { concurrency: "unbounded" })
     return Effect.map(all, (answers) => {
       sent(fiber, stores, first, answers.filter(Exit.isSuccess).length)
       return answers
     })
   })
+
+const fusedAll = (fusion: FusedFacade, stores: Stores, items: ReadonlyArray<Item>) =>
+  Effect.flatMap(fusion.enqueue.many(items.map(fusedItem)), (created) =>
+    Effect.forEach(items, (item, i): Effect.Effect<Answer> => {
+      const exit = created[i]!
+      return Exit.isSuccess(exit)
+        ? Effect.exit(afterFused(stores, item, exit.value))
+        : Effect.succeed(Exit.map(exit, () => item.head.id))
+    })
+  )
 
 /** All messages, then the records of those that were sent. */
 const plainAll = Effect.fnUntraced(function* ({ backend, broker }: Stores, items: ReadonlyArray<Item>) {

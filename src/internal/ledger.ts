@@ -4,14 +4,14 @@
  *
  * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
  */
-import { Array as Arr, Effect, Exit, Option } from "effect"
-import * as Duration from "effect/Duration"
+import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
 import type { Facade as BackendFacade, ReadError } from "../Backend.ts"
 import type { Batch, Outcome, Renewed, Start, Started } from "../BackendDriver.ts"
 import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import * as defaults from "./defaults.ts"
+import { fusionOf } from "./fusion.ts"
 import { leavesLetter, type Verdict } from "./verdict.ts"
 
 /** A delivery that asks to run. */
@@ -69,7 +69,19 @@ const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMill
 }
 
 /** Runs are kept by their records. */
-export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
+export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger => {
+  const fusion = fusionOf({ backend, broker })
+  const ledger = twoSteps(backend, broker)
+  if (fusion === undefined) return ledger
+  return {
+    ...ledger,
+    store: ({ delivery: { handle }, start: { id, retentionMillis, token } }, verdict) =>
+      fusion.settle.one({ settlement: { id, token, outcome: outcomeOf(verdict, retentionMillis) }, handle }),
+    close: () => Effect.void
+  }
+}
+
+const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   recorded: true,
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
   store: ({ start: { id, retentionMillis, token } }, verdict) =>
