@@ -30,6 +30,8 @@ export interface Options<out E> {
   readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
+  /** Whether an error is the fault of an id, so that a batch without it may do better. */
+  readonly isPermanent: (error: E) => boolean
   /** All that is awaited is read again this often. */
   readonly sweepInterval: Duration.Duration
   readonly maxBatch: number
@@ -39,6 +41,8 @@ export interface Options<out E> {
 
 interface Entry<E> {
   readonly listeners: Set<Listener<E>>
+  /** The store was asked to register it: from then on it may give hints, also before it answers. */
+  asked: boolean
   /** The store knows of it. */
   watched: boolean
 }
@@ -66,6 +70,35 @@ export const make = Effect.fnUntraced(function* <E>(
     return taken
   }
 
+  const failed = (from: Set<string>, ids: Batch<string>, cause: Cause.Cause<E>): void => {
+    for (const id of ids) {
+      if (entries.has(id)) from.add(id)
+      // everybody left, and the store may know of it all the same
+      else if (from === fresh) left.add(id)
+    }
+    const error = Cause.findErrorOption(cause)
+    if (Option.isNone(error)) return
+    for (const id of ids) entries.get(id)?.listeners.forEach((listener) => listener.onError(error.value))
+  }
+
+  const answered = (
+    from: Set<string>,
+    ids: Batch<string>,
+    records: ReadonlyArray<TaskRecord | undefined>
+  ): void => {
+    for (let i = 0; i < ids.length; i++) {
+      const entry = entries.get(ids[i]!)
+      if (entry === undefined) {
+        // everybody left while the store was registering it
+        if (from === fresh) left.add(ids[i]!)
+        continue
+      }
+      if (from === fresh) entry.watched = true
+      for (const listener of entry.listeners) listener.onRecord(ids[i]!, records[i])
+    }
+  }
+
+  // what failed through the fault of an id is tried again in halves, so that only its own listeners hear of it
   const read = (
     from: Set<string>,
     ids: Batch<string>,
@@ -73,42 +106,44 @@ export const make = Effect.fnUntraced(function* <E>(
   ): Effect.Effect<void, E> =>
     Effect.matchCauseEffect(call(ids), {
       onFailure: (cause) => {
-        for (const id of ids) if (entries.has(id)) from.add(id)
         const error = Cause.findErrorOption(cause)
-        if (Option.isSome(error)) {
-          for (const id of ids)
-            entries.get(id)?.listeners.forEach((listener) => listener.onError(error.value))
+        const half = ids.length >> 1
+        const [head, tail] = [ids.slice(0, half), ids.slice(half)]
+        const mayDoBetter = Option.isSome(error) && options.isPermanent(error.value)
+        if (mayDoBetter && Arr.isArrayNonEmpty(head) && Arr.isArrayNonEmpty(tail)) {
+          return Effect.andThen(Effect.exit(read(from, head, call)), read(from, tail, call))
         }
+        failed(from, ids, cause)
         return Effect.failCause(cause)
       },
       onSuccess: (records) => {
-        for (let i = 0; i < ids.length; i++) {
-          const entry = entries.get(ids[i]!)
-          if (entry === undefined) {
-            // everybody left while the store was registering it
-            if (from === fresh) left.add(ids[i]!)
-            continue
-          }
-          if (from === fresh) entry.watched = true
-          for (const listener of entry.listeners) listener.onRecord(ids[i]!, records[i])
-        }
+        answered(from, ids, records)
         return Effect.void
       }
     })
 
   const step: Effect.Effect<void, E> = Effect.suspend(() => {
     const toWatch = takeFrom(fresh)
-    if (Arr.isArrayNonEmpty(toWatch)) return read(fresh, toWatch, options.watch)
+    if (Arr.isArrayNonEmpty(toWatch)) {
+      for (const id of toWatch) entries.get(id)!.asked = true
+      return read(fresh, toWatch, options.watch)
+    }
     const toRead = takeFrom(dirty)
     if (Arr.isArrayNonEmpty(toRead)) return read(dirty, toRead, options.read)
     const toLeave = takeFrom(left)
-    if (Arr.isArrayNonEmpty(toLeave)) return options.unwatch(toLeave)
+    if (Arr.isArrayNonEmpty(toLeave)) {
+      return Effect.onError(options.unwatch(toLeave), () =>
+        Effect.sync(() => {
+          for (const id of toLeave) if (!entries.has(id)) left.add(id)
+        })
+      )
+    }
     work.closeUnsafe()
     return Effect.andThen(work.await, Effect.yieldNow)
   })
 
   const touch = (ids: Iterable<string>): void => {
-    for (const id of ids) if (entries.get(id)?.watched === true) dirty.add(id)
+    for (const id of ids) if (entries.get(id)?.asked === true) dirty.add(id)
     work.openUnsafe()
   }
   const touchAll = (): void => touch(entries.keys())
@@ -135,10 +170,11 @@ export const make = Effect.fnUntraced(function* <E>(
   const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(touchAll)).pipe(
     Effect.forever
   )
-  const pump = Effect.retry(Effect.forever(step), backoff)
+  const pump = Effect.forever(Effect.retry(step, backoff))
 
   yield* Effect.all([follow, sweep, pump], { concurrency: "unbounded", discard: true }).pipe(
-    (running) => Effect.andThen(first.await, running),
+    // a latch runs those who wait for it in its opener's step, and whoever listens must have its answer first
+    (running) => Effect.andThen(Effect.andThen(first.await, Effect.yieldNow), running),
     Effect.forkScoped
   )
 
@@ -149,7 +185,8 @@ export const make = Effect.fnUntraced(function* <E>(
         let entry = entries.get(id)
         if (entry === undefined) {
           // an id that is about to be taken back is still registered
-          entry = { listeners: new Set(), watched: left.delete(id) }
+          const known = left.delete(id)
+          entry = { listeners: new Set(), asked: known, watched: known }
           entries.set(id, entry)
         }
         entry.listeners.add(listener)

@@ -5,7 +5,7 @@ import { Effect } from "effect"
 export class Slots {
   readonly total: number
   private free: number
-  private readonly waiting: Array<() => void> = []
+  private readonly waiting = new Set<() => void>()
 
   constructor(total: number) {
     this.total = total
@@ -19,28 +19,34 @@ export class Slots {
 
   /** Takes as many places as are free, at most `max`; waits until there is one. */
   take(max: number): Effect.Effect<number> {
-    return Effect.callback((resume) => {
-      const attempt = () => {
-        if (this.free <= 0) {
-          this.waiting.push(attempt)
-          return
-        }
-        const taken = Math.min(this.free, max)
-        this.free -= taken
-        resume(Effect.succeed(taken))
-      }
-      attempt()
-      return Effect.sync(() => {
-        const i = this.waiting.indexOf(attempt)
-        if (i >= 0) this.waiting.splice(i, 1)
-      })
+    return Effect.suspend(() => {
+      if (this.free > 0) return this.takeFree(max)
+      // what frees one place often frees more in the same turn
+      return this.whenFree.pipe(
+        Effect.andThen(Effect.yieldNow),
+        Effect.andThen(Effect.suspend(() => this.take(max)))
+      )
     })
   }
+
+  private takeFree(max: number): Effect.Effect<number> {
+    const taken = Math.min(this.free, max)
+    this.free -= taken
+    return Effect.succeed(taken)
+  }
+
+  private readonly whenFree: Effect.Effect<void> = Effect.callback((resume) => {
+    const wake = () => resume(Effect.void)
+    this.waiting.add(wake)
+    return Effect.sync(() => this.waiting.delete(wake))
+  })
 
   /** Gives places back. */
   give(count: number): void {
     this.free += count
-    while (this.free > 0 && this.waiting.length > 0) this.waiting.shift()!()
+    if (this.free <= 0) return
+    for (const wake of this.waiting) wake()
+    this.waiting.clear()
   }
 
   /** Gives one place free while the effect runs, and waits for one before it goes on. */
