@@ -61,11 +61,14 @@ export const make = (db: Database, wake: Wake, source: string): Changes => {
     ON CONFLICT (id) DO UPDATE SET until = excluded.until`
   const removeWatcher = `DELETE FROM ${watchers} WHERE id = ?`
   const readSeq = db.reader<{ readonly seq: number }>("changes", { seq: Row.integer })
-  const readChange = db.reader<{ readonly seq: number; readonly source: string; readonly ids: string }>("changes", {
-    seq: Row.integer,
-    source: Row.text,
-    ids: Row.text
-  })
+  const readChange = db.reader<{ readonly seq: number; readonly source: string; readonly ids: string }>(
+    "changes",
+    {
+      seq: Row.integer,
+      source: Row.text,
+      ids: Row.text
+    }
+  )
 
   const watched = new Set<string>()
   let listening = false
@@ -156,7 +159,10 @@ export const make = (db: Database, wake: Wake, source: string): Changes => {
     record: (ids) =>
       ids.length === 0
         ? Effect.void
-        : Effect.flatMap(Effect.flatMap(db.run(insertIfWatched, [source, JSON.stringify(ids), source]), readSeq), trimAfter),
+        : Effect.flatMap(
+            Effect.flatMap(db.run(insertIfWatched, [source, JSON.stringify(ids), source]), readSeq),
+            trimAfter
+          ),
     recordForAll: (ids) =>
       ids.length === 0
         ? Effect.void

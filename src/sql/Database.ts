@@ -39,15 +39,18 @@ export interface Database {
    * pass over rows that are all NULL.
    */
   readonly batched: (columns: ReadonlyArray<string>, text: (batch: string) => string) => BatchStatement
-  /** The same, which sets columns of the rows `t` of a table. */
-  readonly updating: (
-    table: string,
-    columns: ReadonlyArray<string>,
-    set: string,
-    where: string
-  ) => BatchStatement
+  /** The same, which sets columns of the rows `t` of a table, and answers columns of those that it found. */
+  readonly updating: (options: {
+    readonly table: string
+    readonly columns: ReadonlyArray<string>
+    readonly set: string
+    readonly where: string
+    readonly returning: string
+  }) => BatchStatement
   /** All or nothing, apart from every other writer. */
-  readonly transaction: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
+  readonly transaction: <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** The clock of the store, epoch milliseconds. */
   readonly now: Effect.Effect<number, StoreError>
   readonly reader: <A extends object>(table: string, shape: Row.Shape<A>) => Row.Reader<A>
@@ -65,7 +68,9 @@ export const make = Effect.fnUntraced(function* (
   const prefix = options?.prefix ?? "chicory"
   if (!PREFIX.test(prefix)) {
     return yield* Effect.die(
-      new RangeError(`The prefix ${JSON.stringify(prefix)} is no name: a letter or _, then letters, digits, _; at most 40`)
+      new RangeError(
+        `The prefix ${JSON.stringify(prefix)} is no name: a letter or _, then letters, digits, _; at most 40`
+      )
     )
   }
   const store = options?.store ?? "sql"
@@ -73,7 +78,8 @@ export const make = Effect.fnUntraced(function* (
     sqlite: (): Dialect | undefined => sqliteDialect,
     orElse: () => undefined
   })
-  if (dialect === undefined) return yield* Effect.die(new Error(`There is no dialect for the driver ${sql.driver}`))
+  if (dialect === undefined)
+    return yield* Effect.die(new Error(`There is no dialect for the driver ${sql.driver}`))
 
   const table = (name: string): string => dialect.identifier(`${prefix}_${name}`)
   const run: Database["run"] = (text, params) => sql.unsafe<object>(text, params)
@@ -113,8 +119,8 @@ export const make = Effect.fnUntraced(function* (
     table,
     run,
     batched,
-    updating: (name, columns, set, where) =>
-      batched(columns, (batch) => dialect.updateFrom({ table: table(name), batch, set, where })),
+    updating: ({ columns, table: name, ...parts }) =>
+      batched(columns, (batch) => dialect.updateFrom({ ...parts, table: table(name), batch })),
     transaction: sql.withTransaction,
     now: Effect.map(Effect.flatMap(run(`SELECT ${dialect.now} AS now`), readNow), (rows) => rows[0]!.now),
     reader: (name, shape) => Row.reader(store, `${prefix}_${name}`, shape)
@@ -125,6 +131,12 @@ export const make = Effect.fnUntraced(function* (
 export const millis = (duration: number | undefined): number | null =>
   duration === undefined ? null : Math.min(Math.ceil(duration), LONGEST_MILLIS)
 
+/** An item of a batch, and its place there. */
+export interface Numbered<out A> {
+  readonly item: A
+  readonly index: number
+}
+
 /**
  * A batch, in as many rounds as an id occurs in it at most: within a round every id is there once, and the rounds
  * come one after the other.
@@ -132,9 +144,9 @@ export const millis = (duration: number | undefined): number | null =>
 export const rounds = <A>(
   batch: ReadonlyArray<A>,
   idOf: (item: A) => string
-): ReadonlyArray<ReadonlyArray<{ readonly item: A; readonly index: number }>> => {
+): ReadonlyArray<ReadonlyArray<Numbered<A>>> => {
   const seen = new Map<string, number>()
-  const made: Array<Array<{ readonly item: A; readonly index: number }>> = []
+  const made: Array<Array<Numbered<A>>> = []
   for (let index = 0; index < batch.length; index++) {
     const item = batch[index]!
     const id = idOf(item)

@@ -14,6 +14,7 @@ export interface DeadLetters {
   readonly park: (letters: Batch<Parked>) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
   readonly reopen: (ids: Batch<string>) => Effect.Effect<Changed<DeadLetter | undefined>, StoreError>
+  readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
   readonly list: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
@@ -104,7 +105,11 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
       FROM ${batch} WHERE batch.id IS NOT NULL`
   )
 
-  const reopenRound = (ids: ReadonlyArray<string>, answers: Map<string, DeadLetter>, changed: Array<string>) =>
+  const reopenRound = (
+    ids: ReadonlyArray<string>,
+    answers: Map<string, DeadLetter>,
+    changed: Array<string>
+  ) =>
     Effect.gen(function* () {
       const found = yield* Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read)
       for (const row of found) answers.set(row.id, toLetter(row))
@@ -163,10 +168,18 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
           changed
         }))
       }),
+    getMany: (ids) =>
+      Effect.map(Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read), (rows) => {
+        const found = new Map(rows.map((row) => [row.id, toLetter(row)]))
+        return ids.map((id) => found.get(id))
+      }),
     list: ({ after, limit, task }) =>
       Effect.flatMap(before(after), (pk) =>
         Effect.map(
-          Effect.flatMap(task === undefined ? db.run(page, [pk, limit]) : db.run(pageOfTask, [task, pk, limit]), read),
+          Effect.flatMap(
+            task === undefined ? db.run(page, [pk, limit]) : db.run(pageOfTask, [task, pk, limit]),
+            read
+          ),
           (rows) => rows.map(toLetter)
         )
       ),

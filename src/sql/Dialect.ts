@@ -32,12 +32,15 @@ export interface Dialect {
   readonly among: (column: string) => string
   /** That parameter. */
   readonly list: (values: ReadonlyArray<string | number>) => unknown
-  /** Updates the rows `t` of a table from a batch. */
+  /** A table expression named `each`, with the elements of a list as `value`. */
+  readonly elements: string
+  /** Updates the rows `t` of a table from a batch, and answers columns of those that it updated. */
   readonly updateFrom: (options: {
     readonly table: string
     readonly batch: string
     readonly set: string
     readonly where: string
+    readonly returning: string
   }) => string
   readonly migrations: ReadonlyArray<Migration>
 }

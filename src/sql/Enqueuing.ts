@@ -3,8 +3,8 @@
  */
 import { Effect } from "effect"
 import type { Batch, Created, NewRecord } from "../BackendDriver.ts"
-import { type Database, millis, rounds, type StoreError } from "./Database.ts"
-import * as Records from "./Records.ts"
+import { type Database, millis, type Numbered, rounds, type StoreError } from "./Database.ts"
+import type * as Records from "./Records.ts"
 import * as Row from "./Row.ts"
 
 /** The operations. */
@@ -49,7 +49,8 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
   // An id or a key was taken. Reading removes a record whose retention ran out, and then there is room after all.
   const createTaken = (record: NewRecord): Effect.Effect<Created, StoreError> =>
     Effect.gen(function* () {
-      const byKey = record.key === undefined ? [] : yield* readIds(yield* db.run(idOfKey, [record.task, record.key]))
+      const byKey =
+        record.key === undefined ? [] : yield* readIds(yield* db.run(idOfKey, [record.task, record.key]))
       const { records: found } = yield* records.lock([record.id, ...byKey.map(({ id }) => id)])
       const existing = (byKey[0] === undefined ? undefined : found.get(byKey[0].id)) ?? found.get(record.id)
       if (existing === undefined) {
@@ -66,7 +67,7 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
       return { _tag: "Existing", id: existing.id, same, published: existing.published === 1 }
     })
 
-  const createRound = (items: ReadonlyArray<{ readonly item: NewRecord; readonly index: number }>) =>
+  const createRound = (items: ReadonlyArray<Numbered<NewRecord>>) =>
     Effect.gen(function* () {
       const inserted = yield* readIds(yield* insert(items.map(({ item }) => toRow(item))))
       const answers = new Map<number, Created>()

@@ -22,7 +22,7 @@ const PROMOTED = 2000
 /** What a worker can expect. */
 export interface Outlook {
   readonly ready: boolean
-  /** Until something of the queues becomes due; `undefined`: nothing will by itself. */
+  /** Until something of the queues becomes due, or since it did (negative); `undefined`: nothing will by itself. */
   readonly nextMillis: number | undefined
 }
 
@@ -30,10 +30,17 @@ export interface Outlook {
 export interface Messages {
   readonly publish: (messages: Batch<Envelope>) => Effect.Effect<void, StoreError>
   readonly outlook: (queues: Batch<string>) => Effect.Effect<Outlook, StoreError>
+  /** Makes ready what became due, before a claim. Belongs into the claim's transaction. */
+  readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
-  readonly claim: (options: Parameters<BrokerDriver["claim"]>[0]) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  readonly claim: (
+    options: Parameters<BrokerDriver["claim"]>[0]
+  ) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /** Belongs into a transaction. */
-  readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  readonly renew: (
+    handles: Batch<string>,
+    leaseMillis: number
+  ) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
   readonly ack: (handles: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
   /** Belongs into a transaction. Answers the queues, and when the first of the messages is due. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<Released, StoreError>
@@ -67,7 +74,7 @@ interface Held {
   readonly claim: string
 }
 
-/** `<seq>:<claim>`; a handle that no claim of this store made has no seq. */
+/** A handle is the claim of its message, `<seq>:<uuid>`; one that no claim of this store made has no seq. */
 const seqOf = (handle: string): number => {
   const seq = Number.parseInt(handle, 10)
   return Number.isSafeInteger(seq) ? seq : -1
@@ -91,12 +98,13 @@ export const make = (db: Database): Messages => {
   const selectOutlook = `SELECT
       (SELECT ${dialect.now}) AS now,
       EXISTS (SELECT 1 FROM ${messages} WHERE state = ${READY} AND ${dialect.among("queue")}) AS ready,
-      (SELECT MIN((SELECT m.wake_at FROM ${messages} AS m WHERE m.wake_at IS NOT NULL AND m.queue = q.value
-        ORDER BY m.wake_at LIMIT 1)) FROM json_each(?) AS q) AS next`
-  const readOutlook = db.reader<{ readonly now: number; readonly ready: 0 | 1; readonly next: number | null }>(
-    "messages",
-    { now: Row.integer, ready: Row.flag, next: Row.orNull(Row.integer) }
-  )
+      (SELECT MIN((SELECT m.wake_at FROM ${messages} AS m WHERE m.wake_at IS NOT NULL AND m.queue = each.value
+        ORDER BY m.wake_at LIMIT 1)) FROM ${dialect.elements}) AS next`
+  const readOutlook = db.reader<{
+    readonly now: number
+    readonly ready: 0 | 1
+    readonly next: number | null
+  }>("messages", { now: Row.integer, ready: Row.flag, next: Row.orNull(Row.integer) })
 
   const promote = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL, worker = NULL
     WHERE seq IN (SELECT seq FROM ${messages} WHERE ${dialect.among("queue")} AND wake_at <= ${dialect.now}
@@ -111,11 +119,13 @@ export const make = (db: Database): Messages => {
     body: Row.bytes
   })
   const claimOf = (queues: number): string => {
-    const first = `SELECT seq, id, task, queue, priority, due_at, body FROM ${messages}
-      WHERE state = ${READY} AND queue = ? ORDER BY priority DESC, due_at, seq LIMIT ?`
-    const all = queues === 1 ? first : Array.from({ length: queues }, () => `SELECT * FROM (${first})`).join(" UNION ALL ")
-    return `SELECT seq, id, task, queue, due_at, body, (SELECT ${dialect.now}) AS now FROM (${all})
-      ORDER BY priority DESC, due_at, seq LIMIT ?`
+    const columns = "seq, id, task, queue, priority, due_at, body"
+    const inOrder = "ORDER BY priority DESC, due_at, seq LIMIT ?"
+    const ofQueue = `FROM ${messages} WHERE state = ${READY} AND queue = ? ${inOrder}`
+    const now = `(SELECT ${dialect.now}) AS now`
+    if (queues === 1) return `SELECT ${columns}, ${now} ${ofQueue}`
+    const each = Array.from({ length: queues }, () => `SELECT * FROM (SELECT ${columns} ${ofQueue})`)
+    return `SELECT ${columns}, ${now} FROM (${each.join(" UNION ALL ")}) ${inOrder}`
   }
   const claimTexts = new Map<number, string>()
   const claimText = (queues: number): string => {
@@ -123,36 +133,42 @@ export const make = (db: Database): Messages => {
     if (text === undefined) claimTexts.set(queues, (text = claimOf(queues)))
     return text
   }
-  const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = ?, worker = ?
+  const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = seq || ?, worker = ?
     WHERE ${dialect.among("seq")}`
 
   const selectHeld = `SELECT seq, queue, claim FROM ${messages} WHERE ${dialect.among("seq")} AND state = ${CLAIMED}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
   const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq")}`
   const ackRows = `DELETE FROM ${messages} WHERE ${dialect.among("seq")} AND state = ${CLAIMED}
-    AND ${dialect.among("seq || ':' || claim")} RETURNING seq`
+    AND ${dialect.among("claim")} RETURNING seq`
   const readSeq = db.reader<{ readonly seq: number }>("messages", { seq: Row.integer })
-  const releaseRows = db.updating(
-    "messages",
-    ["seq", "delay", "keep", "body"],
-    `state = CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END,
+  const releaseRows = db.updating({
+    table: "messages",
+    columns: ["seq", "delay", "keep", "body"],
+    set: `state = CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END,
       wake_at = CASE WHEN batch.delay > 0 THEN ${dialect.now} + batch.delay END,
       due_at = CASE WHEN batch.keep = 1 THEN t.due_at ELSE ${dialect.now} + batch.delay END,
       claim = NULL, worker = NULL, body = COALESCE(batch.body, t.body)`,
-    "t.seq = batch.seq"
-  )
-  const rejectRows = db.updating(
-    "messages",
-    ["seq", "reason"],
-    `state = ${PARKED}, wake_at = NULL, claim = NULL, worker = NULL, reason = batch.reason`,
-    "t.seq = batch.seq"
-  )
+    where: "t.seq = batch.seq",
+    returning: "seq"
+  })
+  const rejectRows = db.updating({
+    table: "messages",
+    columns: ["seq", "reason"],
+    set: `state = ${PARKED}, wake_at = NULL, claim = NULL, worker = NULL, reason = batch.reason`,
+    where: "t.seq = batch.seq",
+    returning: "seq"
+  })
   const selectCounts = `SELECT
       (SELECT COUNT(*) FROM ${messages} WHERE state = ${READY} AND queue = ?)
         + (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at <= ${dialect.now}) AS ready,
       (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at > ${dialect.now} AND state = ${DELAYED}) AS delayed,
       (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at > ${dialect.now} AND state = ${CLAIMED}) AS claimed`
-  const readCounts = db.reader<Counts>("messages", { ready: Row.integer, delayed: Row.integer, claimed: Row.integer })
+  const readCounts = db.reader<Counts>("messages", {
+    ready: Row.integer,
+    delayed: Row.integer,
+    claimed: Row.integer
+  })
   const purgeRows = `DELETE FROM ${messages} WHERE seq IN (
       SELECT seq FROM (SELECT seq FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ?)
       UNION ALL
@@ -164,7 +180,7 @@ export const make = (db: Database): Messages => {
   const held = (handles: ReadonlyArray<string>) =>
     Effect.map(
       Effect.flatMap(db.run(selectHeld, [dialect.list(handles.map(seqOf))]), readHeld),
-      (rows) => new Map(rows.map((row) => [`${row.seq}:${row.claim}`, row]))
+      (rows) => new Map(rows.map((row) => [row.claim, row]))
     )
 
   return {
@@ -185,29 +201,28 @@ export const make = (db: Database): Messages => {
       Effect.map(
         Effect.flatMap(db.run(selectOutlook, [dialect.list(queues), dialect.list(queues)]), readOutlook),
         ([row]) => ({
-          ready: row!.ready === 1 || (row!.next !== null && row!.next <= row!.now),
+          ready: row!.ready === 1,
           nextMillis: row!.next === null ? undefined : row!.next - row!.now
         })
       ),
+    promote: (queues, max) => Effect.asVoid(db.run(promote, [dialect.list(queues), PROMOTED + max])),
     claim: ({ leaseMillis, max, queues: asked, worker }) =>
       Effect.gen(function* () {
         const queues = [...new Set(asked)]
-        yield* db.run(promote, [dialect.list(queues), PROMOTED + max])
         const params = queues.flatMap((queue): ReadonlyArray<unknown> => [queue, max])
-        const rows = yield* Effect.flatMap(db.run(claimText(queues.length), [...params, max]), readClaimable)
+        if (queues.length > 1) params.push(max)
+        const rows = yield* Effect.flatMap(db.run(claimText(queues.length), params), readClaimable)
         if (rows.length === 0) return []
-        const claim = crypto.randomUUID()
+        const claim = `:${crypto.randomUUID()}`
         yield* db.run(take, [millis(leaseMillis), claim, worker, dialect.list(rows.map((row) => row.seq))])
-        return rows.map(
-          (row): Delivery => ({
-            handle: `${row.seq}:${claim}`,
-            id: row.id,
-            task: row.task,
-            queue: row.queue,
-            ageMillis: Math.max(row.now - row.due_at, 0),
-            body: row.body
-          })
-        )
+        return rows.map((row): Delivery => ({
+          handle: `${row.seq}${claim}`,
+          id: row.id,
+          task: row.task,
+          queue: row.queue,
+          ageMillis: Math.max(row.now - row.due_at, 0),
+          body: row.body
+        }))
       }),
     renew: (handles, leaseMillis) =>
       Effect.flatMap(held(handles), (found) => {
@@ -257,9 +272,8 @@ export const make = (db: Database): Messages => {
         )
       ),
     purge: (queue, limit) =>
-      Effect.map(
-        Effect.flatMap(db.run(purgeRows, [queue, limit, queue, limit, limit]), readIds),
-        (rows) => rows.map(({ id }) => id)
+      Effect.map(Effect.flatMap(db.run(purgeRows, [queue, limit, queue, limit, limit]), readIds), (rows) =>
+        rows.map(({ id }) => id)
       )
   }
 }

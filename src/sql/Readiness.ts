@@ -76,9 +76,11 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
           }
           return Effect.map(messages.outlook(queues), ({ nextMillis, ready }) => {
             if (nextMillis !== undefined) {
-              lookAfter(nextMillis <= 0 ? LEFT_MILLIS : Math.min(Math.max(nextMillis, SOONEST_MILLIS), LATEST_MILLIS))
+              lookAfter(
+                nextMillis <= 0 ? LEFT_MILLIS : Math.min(Math.max(nextMillis, SOONEST_MILLIS), LATEST_MILLIS)
+              )
             }
-            return ready
+            return ready || (nextMillis !== undefined && nextMillis <= 0)
           })
         })
         const next: Effect.Effect<void, StoreError> = Effect.repeat(Effect.andThen(look.await, isReady), {

@@ -89,7 +89,10 @@ export const make = (db: Database, records: Records.Records): Reading => {
           const ended = Records.lapsed(record, now)
           if (ended !== undefined) endings.push({ record, ended, crashes: record.crashes })
         }
-        return Effect.as(records.end(endings, now), { answers: [], changed: endings.map(({ record }) => record.id) })
+        return Effect.as(records.end(endings, now), {
+          answers: [],
+          changed: endings.map(({ record }) => record.id)
+        })
       })
   }
 }

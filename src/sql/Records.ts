@@ -38,7 +38,9 @@ export interface Current {
 export const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
 
 /** The ends that the store decides. */
-export const ended: Row.Check<Ended | null> = Row.orNull(Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten"))
+export const ended: Row.Check<Ended | null> = Row.orNull(
+  Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten")
+)
 
 const integerOrNull = Row.orNull(Row.integer)
 
@@ -144,22 +146,24 @@ export const make = (db: Database): Records => {
       FROM ${batch} JOIN ${tasks} AS t ON t.pk = batch.pk
       WHERE t.body IS NOT NULL`
   )
-  const updateEnded = db.updating(
-    "tasks",
-    ["pk", "ended", "crashes", "at", "remove_at"],
-    `state = 'FAILURE', ended = batch.ended, crashes = batch.crashes, finished_at = batch.at,
+  const updateEnded = db.updating({
+    table: "tasks",
+    columns: ["pk", "ended", "crashes", "at", "remove_at"],
+    set: `state = 'FAILURE', ended = batch.ended, crashes = batch.crashes, finished_at = batch.at,
       remove_at = batch.remove_at, token = NULL, lease_until = NULL, due_at = NULL, queue = NULL, body = NULL`,
-    "t.pk = batch.pk"
-  )
-  const updateOpened = db.updating(
-    "tasks",
-    ["pk", "generation", "at"],
-    `state = 'PENDING', generation = batch.generation, attempt = 0, retries = 0, crashes = 0, token = NULL,
+    where: "t.pk = batch.pk",
+    returning: "pk"
+  })
+  const updateOpened = db.updating({
+    table: "tasks",
+    columns: ["pk", "generation", "at"],
+    set: `state = 'PENDING', generation = batch.generation, attempt = 0, retries = 0, crashes = 0, token = NULL,
       worker = NULL, cancel_requested = 0, ended = NULL, published = 1, enqueued_at = batch.at, started_at = NULL,
       finished_at = NULL, expires_at = NULL, due_at = NULL, lease_until = NULL, remove_at = NULL, queue = NULL,
       progress = NULL, exit = NULL, body = NULL`,
-    "t.pk = batch.pk"
-  )
+    where: "t.pk = batch.pk",
+    returning: "pk"
+  })
 
   const remove: Records["remove"] = (records) =>
     records.length === 0
@@ -169,7 +173,8 @@ export const make = (db: Database): Records => {
   const removeLetters: Records["removeLetters"] = (ids) =>
     ids.length === 0 ? Effect.void : Effect.asVoid(db.run(deleteLetters, [dialect.list(ids)]))
 
-  const isGone = (record: Current, now: number): boolean => record.remove_at !== null && record.remove_at <= now
+  const isGone = (record: Current, now: number): boolean =>
+    record.remove_at !== null && record.remove_at <= now
 
   return {
     lock: (ids) =>
@@ -191,11 +196,19 @@ export const make = (db: Database): Records => {
         const lost = endings.filter((ending) => ending.ended === "WorkerLost")
         yield* removeLetters(lost.map(({ record }) => `${record.id}:${record.generation}`))
         yield* insertLost(lost.map(({ record }) => [record.pk, now]))
-        yield* remove(endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record))
+        yield* remove(
+          endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record)
+        )
         yield* updateEnded(
           endings
             .filter(({ record }) => record.ended !== "Forgotten")
-            .map(({ crashes, ended, record }) => [record.pk, ended, crashes, now, after(now, record.retention)])
+            .map(({ crashes, ended, record }) => [
+              record.pk,
+              ended,
+              crashes,
+              now,
+              after(now, record.retention)
+            ])
         )
       }),
     remove,

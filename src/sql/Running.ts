@@ -3,7 +3,7 @@
  */
 import { Effect } from "effect"
 import type { Batch, Renew, Renewed, Settled, Settlement, Start, Started } from "../BackendDriver.ts"
-import { type Database, millis, rounds, type StoreError } from "./Database.ts"
+import { type Database, millis, type Numbered, rounds, type StoreError } from "./Database.ts"
 import * as Records from "./Records.ts"
 import * as Row from "./Row.ts"
 
@@ -20,13 +20,21 @@ export interface Running {
   readonly settle: (batch: Batch<Settlement>) => Effect.Effect<Changed<Settled>, StoreError>
 }
 
+interface StartedRow {
+  readonly id: string
+  readonly fence: number
+  readonly attempt: number
+  readonly retries: number
+  readonly crashes: number
+}
+
 /** What a start comes to: an answer, and what to write. */
 type StartDecision =
   | { readonly _tag: "Drop" }
   | { readonly _tag: "Busy"; readonly millis: number }
   | { readonly _tag: "Again" }
   | { readonly _tag: "End"; readonly ended: Records.Ending["ended"]; readonly crashes: number }
-  | { readonly _tag: "Run"; readonly crashes: number }
+  | { readonly _tag: "Run"; readonly crashed: boolean }
 
 const decideStart = (record: Records.Current, start: Start, now: number): StartDecision => {
   const { crashes } = record
@@ -36,7 +44,7 @@ const decideStart = (record: Records.Current, start: Start, now: number): StartD
     const ended = Records.lapsed(record, now)
     if (ended !== undefined) return { _tag: "End", ended, crashes }
     const wait = (record.due_at ?? now) - now
-    return wait > 0 ? { _tag: "Busy", millis: wait } : { _tag: "Run", crashes }
+    return wait > 0 ? { _tag: "Busy", millis: wait } : { _tag: "Run", crashed: false }
   }
   const held = (record.lease_until ?? now) - now
   if (held > 0) return { _tag: "Busy", millis: held }
@@ -45,13 +53,20 @@ const decideStart = (record: Records.Current, start: Start, now: number): StartD
   if (record.cancel_requested === 1) return { _tag: "End", ended: "Cancelled", crashes: crashes + 1 }
   return crashes + 1 >= start.maxCrashes
     ? { _tag: "End", ended: "WorkerLost", crashes: crashes + 1 }
-    : { _tag: "Run", crashes: crashes + 1 }
+    : { _tag: "Run", crashed: true }
 }
+
+/** A final outcome that leaves no dead letter. */
+const isPlain = ({ outcome }: Settlement): boolean =>
+  outcome._tag === "Success" || (outcome._tag === "Failure" && outcome.deadLetter === undefined)
 
 /** What a settlement comes to. `SameExit`: it is a repetition if the exit that is stored is the same. */
 type SettleDecision = "Write" | "Cancel" | "SameExit" | Settled
 
-const decideSettle = (record: Records.Current | undefined, { outcome, token }: Settlement): SettleDecision => {
+const decideSettle = (
+  record: Records.Current | undefined,
+  { outcome, token }: Settlement
+): SettleDecision => {
   if (record === undefined || record.token !== token) return "Lost"
   const { _tag } = outcome
   const putBack = _tag === "Retry" || _tag === "Release"
@@ -63,7 +78,8 @@ const decideSettle = (record: Records.Current | undefined, { outcome, token }: S
     case "FAILURE":
       if (record.ended === "Cancelled") return putBack ? "Cancelled" : "Lost"
       return _tag === "Failure" ? "SameExit" : "Lost"
-    default:
+    case "PENDING":
+    case "RETRY":
       // a retry left the time when it is due, a release none
       return _tag === (record.due_at === null ? "Release" : "Retry") ? "Stored" : "Lost"
   }
@@ -82,42 +98,104 @@ export const make = (db: Database, records: Records.Records): Running => {
       SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.expires_at
       FROM ${batch} WHERE batch.id IS NOT NULL`
   )
-  const updateStarted = db.updating(
-    "tasks",
-    ["pk", "token", "worker", "queue", "body", "crashes", "at_most_once", "at", "until", "retention", "letters"],
-    `state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1, crashes = batch.crashes,
-      token = batch.token, worker = batch.worker, queue = batch.queue, body = batch.body,
-      at_most_once = batch.at_most_once, started_at = COALESCE(t.started_at, batch.at), due_at = NULL, remove_at = NULL,
-      lease_until = batch.until, retention = batch.retention, letter_retention = batch.letters`,
-    "t.pk = batch.pk"
+  const starting = (where: string) =>
+    db.updating({
+      table: "tasks",
+      columns: [
+        "id",
+        "generation",
+        "token",
+        "worker",
+        "queue",
+        "body",
+        "crashes",
+        "at_most_once",
+        "lease",
+        "retention",
+        "letters"
+      ],
+      set: `state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1,
+        crashes = t.crashes + batch.crashes, token = batch.token, worker = batch.worker, queue = batch.queue,
+        body = batch.body, at_most_once = batch.at_most_once, started_at = COALESCE(t.started_at, ${dialect.now}),
+        due_at = NULL, remove_at = NULL, lease_until = ${dialect.now} + batch.lease, retention = batch.retention,
+        letter_retention = batch.letters`,
+      where,
+      returning: "id, fence, attempt, retries, crashes"
+    })
+  const startDecided = starting("t.id = batch.id")
+  // what most starts come to, without a look before
+  const startWaiting = starting(
+    `t.id = batch.id AND t.generation = batch.generation AND t.state = 'PENDING' AND t.remove_at IS NULL
+      AND (t.expires_at IS NULL OR t.expires_at > ${dialect.now})`
   )
-  const updateLease = db.updating(
-    "tasks",
-    ["pk", "until", "progress"],
-    "lease_until = batch.until, progress = COALESCE(batch.progress, t.progress)",
-    "t.pk = batch.pk"
+  const toStart = (start: Start, crashes: number): ReadonlyArray<unknown> => [
+    start.id,
+    start.generation,
+    start.token,
+    start.worker,
+    start.queue,
+    start.body,
+    crashes,
+    start.delivery === "at-most-once",
+    millis(start.leaseMillis),
+    millis(start.retentionMillis),
+    millis(start.letterRetentionMillis)
+  ]
+  const readStarted = db.reader<StartedRow>("tasks", {
+    id: Row.text,
+    fence: Row.integer,
+    attempt: Row.integer,
+    retries: Row.integer,
+    crashes: Row.integer
+  })
+  const updateLease = db.updating({
+    table: "tasks",
+    columns: ["pk", "until", "progress"],
+    set: "lease_until = batch.until, progress = COALESCE(batch.progress, t.progress)",
+    where: "t.pk = batch.pk",
+    returning: "pk"
+  })
+  const finishing = (where: string) =>
+    db.updating({
+      table: "tasks",
+      columns: ["id", "token", "state", "exit", "retention"],
+      set: `state = batch.state, exit = batch.exit, finished_at = ${dialect.now}, retention = batch.retention,
+        remove_at = ${dialect.now} + batch.retention, lease_until = NULL, queue = NULL, body = NULL`,
+      where,
+      returning: "id"
+    })
+  const finishDecided = finishing("t.id = batch.id")
+  // what most settlements come to, without a look before
+  const finishStarted = finishing(
+    "t.id = batch.id AND t.token = batch.token AND t.state = 'STARTED' AND t.ended IS NULL"
   )
-  const updateFinal = db.updating(
-    "tasks",
-    ["pk", "state", "exit", "at", "retention", "remove_at"],
-    `state = batch.state, exit = batch.exit, finished_at = batch.at, retention = batch.retention,
-      remove_at = batch.remove_at, lease_until = NULL, queue = NULL, body = NULL`,
-    "t.pk = batch.pk"
-  )
-  const updateWaiting = db.updating(
-    "tasks",
-    ["pk", "state", "attempt", "retries", "due_at"],
-    `state = batch.state, attempt = batch.attempt, retries = batch.retries, due_at = batch.due_at,
+  const toFinal = ({ id, outcome, token }: Settlement): ReadonlyArray<unknown> =>
+    outcome._tag === "Success" || outcome._tag === "Failure"
+      ? [
+          id,
+          token,
+          outcome._tag === "Success" ? "SUCCESS" : "FAILURE",
+          outcome.exit,
+          millis(outcome.retentionMillis)
+        ]
+      : []
+  const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
+  const updateWaiting = db.updating({
+    table: "tasks",
+    columns: ["pk", "state", "attempt", "retries", "due_at"],
+    set: `state = batch.state, attempt = batch.attempt, retries = batch.retries, due_at = batch.due_at,
       lease_until = NULL, queue = NULL, body = NULL`,
-    "t.pk = batch.pk"
-  )
-  const updateCancelled = db.updating(
-    "tasks",
-    ["pk", "at", "remove_at"],
-    `state = 'FAILURE', ended = 'Cancelled', finished_at = batch.at, remove_at = batch.remove_at,
+    where: "t.pk = batch.pk",
+    returning: "pk"
+  })
+  const updateCancelled = db.updating({
+    table: "tasks",
+    columns: ["pk", "at", "remove_at"],
+    set: `state = 'FAILURE', ended = 'Cancelled', finished_at = batch.at, remove_at = batch.remove_at,
       lease_until = NULL, queue = NULL, body = NULL`,
-    "t.pk = batch.pk"
-  )
+    where: "t.pk = batch.pk",
+    returning: "pk"
+  })
   const insertLetters = db.batched(
     ["pk", "reason", "exit", "at", "remove_at", "retention"],
     (batch) =>
@@ -135,15 +213,38 @@ export const make = (db: Database, records: Records.Records): Running => {
     exit: Row.orNull(Row.text)
   })
 
+  const started = ({ attempt, crashes, fence, retries }: Omit<StartedRow, "id">): Started => ({
+    _tag: "Run",
+    fence,
+    attempt,
+    retries,
+    crashes
+  })
+
   const startRound = (
-    items: ReadonlyArray<{ readonly item: Start; readonly index: number }>,
+    items: ReadonlyArray<Numbered<Start>>,
     answers: Array<Started>,
     changed: Array<string>
   ) =>
     Effect.gen(function* () {
-      const ids = items.map(({ item }) => item.id)
-      let { now, records: found } = yield* records.lock(ids)
-      const missing = items.filter(({ item }) => !found.has(item.id))
+      const run = Effect.fnUntraced(function* (rows: ReadonlyArray<object>) {
+        const byId = new Map((yield* readStarted(rows)).map((row) => [row.id, row]))
+        return items.filter(({ index, item }) => {
+          const row = byId.get(item.id)
+          if (row === undefined) return answers[index] === undefined
+          answers[index] = started(row)
+          changed.push(item.id)
+          return false
+        })
+      })
+      const rest = yield* run(yield* startWaiting(items.map(({ item }) => toStart(item, 0))))
+      if (rest.length === 0) return
+
+      const ids = rest.map(({ item }) => item.id)
+      const locked = yield* records.lock(ids)
+      const { now } = locked
+      let found = locked.records
+      const missing = rest.filter(({ item }) => !found.has(item.id))
       if (missing.length > 0) {
         yield* insertMissing(
           missing.map(({ item }) => [
@@ -159,70 +260,69 @@ export const make = (db: Database, records: Records.Records): Running => {
       const openings: Array<Records.Opening> = []
       const runs: Array<ReadonlyArray<unknown>> = []
       const again: Array<ReadonlyArray<unknown>> = []
-      for (const { index, item } of items) {
+      for (const { index, item } of rest) {
         const record = found.get(item.id)!
         const decision = decideStart(record, item, now)
-        if (decision._tag === "Drop" || decision._tag === "Busy") {
-          answers[index] = decision
-          continue
-        }
-        if (decision._tag === "Again") {
-          const { attempt, crashes, fence, retries } = record
-          again.push([record.pk, Records.after(now, item.leaseMillis), null])
-          answers[index] = { _tag: "Run", fence, attempt, retries, crashes }
-          continue
-        }
-        changed.push(item.id)
-        if (decision._tag === "End") {
-          endings.push({ record, ended: decision.ended, crashes: decision.crashes })
-          answers[index] = { _tag: "Drop" }
-          continue
-        }
-        const takeOver = item.generation > record.generation
-        const crashes = takeOver ? 0 : decision.crashes
-        if (takeOver) openings.push({ record, generation: item.generation })
-        runs.push([
-          record.pk,
-          item.token,
-          item.worker,
-          item.queue,
-          item.body,
-          crashes,
-          item.delivery === "at-most-once",
-          now,
-          Records.after(now, item.leaseMillis),
-          millis(item.retentionMillis),
-          millis(item.letterRetentionMillis)
-        ])
-        answers[index] = {
-          _tag: "Run",
-          fence: record.fence + 1,
-          attempt: (takeOver ? 0 : record.attempt) + 1,
-          retries: takeOver ? 0 : record.retries,
-          crashes
+        switch (decision._tag) {
+          case "Drop":
+          case "Busy":
+            answers[index] = decision
+            break
+          case "Again":
+            again.push([record.pk, Records.after(now, item.leaseMillis), null])
+            answers[index] = started(record)
+            break
+          case "End":
+            endings.push({ record, ended: decision.ended, crashes: decision.crashes })
+            answers[index] = { _tag: "Drop" }
+            changed.push(item.id)
+            break
+          case "Run":
+            if (item.generation > record.generation) {
+              openings.push({ record, generation: item.generation })
+              runs.push(toStart(item, 0))
+            } else {
+              runs.push(toStart(item, decision.crashed ? 1 : 0))
+            }
         }
       }
       yield* records.end(endings, now)
       yield* records.open(openings, now)
-      yield* updateStarted(runs)
       yield* updateLease(again)
+      yield* run(yield* startDecided(runs))
     })
 
   const settleRound = (
-    items: ReadonlyArray<{ readonly item: Settlement; readonly index: number }>,
+    items: ReadonlyArray<Numbered<Settlement>>,
     answers: Array<Settled>,
     changed: Array<string>
   ) =>
     Effect.gen(function* () {
-      const { now, records: found } = yield* records.lock(items.map(({ item }) => item.id))
+      const stored = yield* Effect.flatMap(
+        finishStarted(items.filter(({ item }) => isPlain(item)).map(({ item }) => toFinal(item))),
+        readIds
+      )
+      const done = new Set(stored.map(({ id }) => id))
+      const rest = done.size === 0 ? items : items.filter(({ item }) => !done.has(item.id))
+      if (done.size > 0) {
+        for (const { index, item } of items) {
+          if (!done.has(item.id)) continue
+          answers[index] = "Stored"
+          changed.push(item.id)
+        }
+      }
+      if (rest.length === 0) return
+
+      const { now, records: found } = yield* records.lock(rest.map(({ item }) => item.id))
       const finals: Array<ReadonlyArray<unknown>> = []
       const waiting: Array<ReadonlyArray<unknown>> = []
       const cancelled: Array<ReadonlyArray<unknown>> = []
       const deadLetters: Array<ReadonlyArray<unknown>> = []
       const letterIds: Array<string> = []
       const forgotten: Array<Records.Current> = []
-      const repeated: Array<{ readonly index: number; readonly pk: number; readonly exit: string | null }> = []
-      for (const { index, item } of items) {
+      const repeated: Array<{ readonly index: number; readonly pk: number; readonly exit: string | null }> =
+        []
+      for (const { index, item } of rest) {
         const record = found.get(item.id)
         const decision = decideSettle(record, item)
         if (record === undefined) {
@@ -245,7 +345,13 @@ export const make = (db: Database, records: Records.Records): Running => {
           if (isForgotten) forgotten.push(record)
           else cancelled.push([record.pk, now, Records.after(now, record.retention)])
         } else if (outcome._tag === "Retry") {
-          waiting.push([record.pk, "RETRY", record.attempt, record.retries + 1, Records.after(now, outcome.afterMillis)])
+          waiting.push([
+            record.pk,
+            "RETRY",
+            record.attempt,
+            record.retries + 1,
+            Records.after(now, outcome.afterMillis)
+          ])
         } else if (outcome._tag === "Release") {
           const state = record.retries > 0 ? "RETRY" : "PENDING"
           waiting.push([record.pk, state, record.attempt - 1, record.retries, null])
@@ -254,17 +360,23 @@ export const make = (db: Database, records: Records.Records): Running => {
           if (outcome._tag === "Failure" && outcome.deadLetter !== undefined) {
             const { reason, retentionMillis: kept } = outcome.deadLetter
             letterIds.push(`${record.id}:${record.generation}`)
-            deadLetters.push([record.pk, reason, exit, now, Records.after(now, kept), millis(retentionMillis)])
+            deadLetters.push([
+              record.pk,
+              reason,
+              exit,
+              now,
+              Records.after(now, kept),
+              millis(retentionMillis)
+            ])
           }
-          const state = outcome._tag === "Success" ? "SUCCESS" : "FAILURE"
           if (isForgotten) forgotten.push(record)
-          else finals.push([record.pk, state, exit, now, millis(retentionMillis), Records.after(now, retentionMillis)])
+          else finals.push(toFinal(item))
         }
       }
       yield* records.removeLetters(letterIds)
       yield* insertLetters(deadLetters)
       yield* records.remove(forgotten)
-      yield* updateFinal(finals)
+      yield* finishDecided(finals)
       yield* updateWaiting(waiting)
       yield* updateCancelled(cancelled)
       if (repeated.length > 0) {
@@ -273,12 +385,13 @@ export const make = (db: Database, records: Records.Records): Running => {
           readExits
         )
         const exits = new Map(rows.map(({ exit, pk }) => [pk, exit]))
-        for (const { exit, index, pk } of repeated) answers[index] = exits.get(pk) === exit ? "Stored" : "Lost"
+        for (const { exit, index, pk } of repeated)
+          answers[index] = exits.get(pk) === exit ? "Stored" : "Lost"
       }
     })
 
   const renewRound = (
-    items: ReadonlyArray<{ readonly item: Renew; readonly index: number }>,
+    items: ReadonlyArray<Numbered<Renew>>,
     answers: Array<Renewed>,
     changed: Array<string>
   ) =>
@@ -301,19 +414,23 @@ export const make = (db: Database, records: Records.Records): Running => {
   const inRounds =
     <Item extends { readonly id: string }, A>(
       round: (
-        items: ReadonlyArray<{ readonly item: Item; readonly index: number }>,
+        items: ReadonlyArray<Numbered<Item>>,
         answers: Array<A>,
         changed: Array<string>
       ) => Effect.Effect<void, StoreError>
     ) =>
     (batch: Batch<Item>): Effect.Effect<Changed<A>, StoreError> =>
       Effect.suspend(() => {
-        const answers = new Array<A>(batch.length)
+        const answers: Array<A> = []
         const changed: Array<string> = []
         return Effect.as(
-          Effect.forEach(rounds(batch, (item) => item.id), (items) => round(items, answers, changed), {
-            discard: true
-          }),
+          Effect.forEach(
+            rounds(batch, (item) => item.id),
+            (items) => round(items, answers, changed),
+            {
+              discard: true
+            }
+          ),
           { answers, changed }
         )
       })

@@ -88,6 +88,7 @@ export const make = Effect.fnUntraced(function* (
     cancel: committed(stopping.cancel, "all"),
     forget: (ids: Batch<string>) => Effect.asVoid(committed(stopping.forget)(ids)),
     reopen: committed(letters.reopen),
+    getDeadLetters: letters.getMany,
     deadLetters: letters.list,
     countDeadLetters: letters.count,
     removeDeadLetters: letters.remove,

@@ -44,9 +44,14 @@ export const make = Effect.fnUntraced(function* (
       }),
     // a look first: a claim that finds nothing keeps no writer waiting
     claim: (asked) =>
-      Effect.flatMap(messages.outlook(asked.queues), ({ ready }) =>
-        ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
-      ),
+      Effect.flatMap(messages.outlook(asked.queues), ({ nextMillis, ready }) => {
+        if (nextMillis !== undefined && nextMillis <= 0) {
+          return db.transaction(
+            Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
+          )
+        }
+        return ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
+      }),
     ready: readiness.ready,
     renew: (handles, leaseMillis) => db.transaction(messages.renew(handles, leaseMillis)),
     ack: messages.ack,

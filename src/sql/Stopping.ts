@@ -44,7 +44,10 @@ export const make = (db: Database, records: Records.Records): Stopping => {
         })
         yield* records.end(endings, now)
         if (requested.length > 0) yield* db.run(requestRows, pks(requested))
-        return { answers, changed: [...requested, ...endings.map((ending) => ending.record)].map(({ id }) => id) }
+        return {
+          answers,
+          changed: [...requested, ...endings.map((ending) => ending.record)].map(({ id }) => id)
+        }
       }),
     forget: (ids) =>
       Effect.gen(function* () {

@@ -37,11 +37,14 @@ export const make = (db: Database): Workers => {
       started_at = CASE WHEN ${table}.until > excluded.seen_at THEN ${table}.started_at ELSE excluded.started_at END`
   const remove = `DELETE FROM ${table} WHERE id = ?`
   const select = `SELECT info, started_at, seen_at FROM ${table} WHERE until > ${dialect.now} ORDER BY started_at, id`
-  const read = db.reader<{ readonly info: string; readonly started_at: number; readonly seen_at: number }>("workers", {
-    info: Row.text,
-    started_at: Row.integer,
-    seen_at: Row.integer
-  })
+  const read = db.reader<{ readonly info: string; readonly started_at: number; readonly seen_at: number }>(
+    "workers",
+    {
+      info: Row.text,
+      started_at: Row.integer,
+      seen_at: Row.integer
+    }
+  )
 
   return {
     heartbeat: (worker, ttlMillis) =>
@@ -52,7 +55,9 @@ export const make = (db: Database): Workers => {
     list: Effect.flatMap(Effect.flatMap(db.run(select), read), (rows) =>
       Effect.forEach(rows, (row) =>
         decode(row.info).pipe(
-          Effect.mapError(() => new Row.CorruptRow({ store, table: "workers", column: "info", value: row.info })),
+          Effect.mapError(
+            () => new Row.CorruptRow({ store, table: "workers", column: "info", value: row.info })
+          ),
           Effect.map((info): WorkerInfo => ({ ...info, startedAt: row.started_at, seenAt: row.seen_at }))
         )
       )

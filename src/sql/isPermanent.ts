@@ -4,28 +4,31 @@
 import { SqlError } from "effect/sql"
 import { CorruptRow } from "./Row.ts"
 
+const SQLITE_ERROR = 1
 const SQLITE_READONLY = 8
 const SQLITE_CORRUPT = 11
 const SQLITE_NOTADB = 26
-const SQLITE_PERMANENT: ReadonlySet<number> = new Set([SQLITE_READONLY, SQLITE_CORRUPT, SQLITE_NOTADB])
+const SQLITE_PERMANENT: ReadonlySet<number> = new Set([
+  SQLITE_ERROR,
+  SQLITE_READONLY,
+  SQLITE_CORRUPT,
+  SQLITE_NOTADB
+])
+
+const PERMANENT: ReadonlySet<string> = new Set([
+  "AuthenticationError",
+  "AuthorizationError",
+  "ConstraintError",
+  "SqlSyntaxError",
+  "UniqueViolation"
+])
 
 /** A wrong password, no permission, a corrupt file or row, a statement that the tables do not fit. */
 export const isPermanent = (error: unknown): boolean => {
   if (error instanceof CorruptRow) return true
   if (!SqlError.isSqlError(error)) return false
-  const { reason } = error
-  switch (reason._tag) {
-    case "AuthenticationError":
-    case "AuthorizationError":
-    case "ConstraintError":
-    case "SqlSyntaxError":
-    case "UniqueViolation":
-      return true
-    case "UnknownError": {
-      const code = (reason.cause as { readonly errcode?: unknown } | undefined)?.errcode
-      return typeof code === "number" && SQLITE_PERMANENT.has(code & 0xff)
-    }
-    default:
-      return false
-  }
+  const { cause, _tag } = error.reason
+  if (_tag !== "UnknownError") return PERMANENT.has(_tag)
+  const code = (cause as { readonly errcode?: unknown } | undefined)?.errcode
+  return typeof code === "number" && SQLITE_PERMANENT.has(code & 0xff)
 }

@@ -25,6 +25,8 @@ export const sqliteDialect: Dialect = {
   },
   among: (column) => `${column} IN (SELECT value FROM json_each(?))`,
   list: (values) => JSON.stringify(values),
-  updateFrom: ({ batch, set, table, where }) => `UPDATE ${table} AS t SET ${set} FROM ${batch} WHERE ${where}`,
+  elements: "json_each(?) AS each",
+  updateFrom: ({ batch, returning, set, table, where }) =>
+    `UPDATE ${table} AS t SET ${set} FROM ${batch} WHERE ${where} RETURNING ${returning}`,
   migrations: sqliteMigrations
 }

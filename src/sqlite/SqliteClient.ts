@@ -93,7 +93,8 @@ const makeConnection = (options: {
         try {
           resume(Effect.succeed(run()))
         } catch (cause) {
-          if (!isBusy(cause) || performance.now() >= end) return resume(Effect.fail(failure(filename, operation, cause)))
+          if (!isBusy(cause) || performance.now() >= end)
+            return resume(Effect.fail(failure(filename, operation, cause)))
           schedule()
         }
       }
@@ -114,22 +115,34 @@ const makeConnection = (options: {
       try {
         return Effect.succeed(run())
       } catch (cause) {
-        return !inside && isBusy(cause) ? again(operation, run) : Effect.fail(failure(filename, operation, cause))
+        return !inside && isBusy(cause)
+          ? again(operation, run)
+          : Effect.fail(failure(filename, operation, cause))
       }
     })
 
-  const all = (cache: Map<string, StatementSync>, text: string, params: ReadonlyArray<unknown>) =>
-    attempt("execute", () => prepare(cache, text).all(...params.map(toInput)) as unknown as ReadonlyArray<any>)
+  const all = (text: string, params: ReadonlyArray<unknown>) =>
+    attempt("execute", () => prepare(rows, text).all(...params.map(toInput)))
+  // statements of this cache answer arrays
+  const allValues = (text: string, params: ReadonlyArray<unknown>) =>
+    attempt(
+      "executeValues",
+      () =>
+        prepare(values, text).all(...params.map(toInput)) as ReadonlyArray<unknown> as ReadonlyArray<
+          Array<unknown>
+        >
+    )
 
   const execute: SqlConnection.Connection["execute"] = (text, params, transform) =>
-    transform === undefined ? all(rows, text, params) : Effect.map(all(rows, text, params), transform)
+    transform === undefined ? all(text, params) : Effect.map(all(text, params), transform)
 
   return {
     execute,
-    executeRaw: (text, params) => attempt("executeRaw", () => prepare(rows, text).run(...params.map(toInput))),
+    executeRaw: (text, params) =>
+      attempt("executeRaw", () => prepare(rows, text).run(...params.map(toInput))),
     executeStream: (text, params, transform) => Stream.fromIterableEffect(execute(text, params, transform)),
-    executeValues: (text, params) => all(values, text, params),
-    executeValuesUnprepared: (text, params) => all(values, text, params),
+    executeValues: allValues,
+    executeValuesUnprepared: allValues,
     executeUnprepared: execute
   }
 }
@@ -149,7 +162,11 @@ export const make = Effect.fnUntraced(function* (
   )
   const connection = makeConnection({ database, filename, busyMillis })
   yield* connection.executeUnprepared("PRAGMA journal_mode = WAL", [], undefined)
-  yield* connection.executeUnprepared(`PRAGMA synchronous = ${options.synchronous ?? "NORMAL"}`, [], undefined)
+  yield* connection.executeUnprepared(
+    `PRAGMA synchronous = ${options.synchronous ?? "NORMAL"}`,
+    [],
+    undefined
+  )
 
   const client = yield* SqlClient.make({
     ...SqlClient.makeSqliteAcquirers({

@@ -9,8 +9,11 @@ import { Effect } from "effect"
 import type { Wake } from "../sql/Wake.ts"
 import type { SqliteClient } from "./SqliteClient.ts"
 
-/** Shortest pause between two looks. */
-const PAUSE_MILLIS = 1
+/**
+ * Pauses between the looks after the file was written. There is more than one: the file is written first, and the
+ * commit can be seen only then.
+ */
+const PAUSES_MILLIS = [1, 1, 2, 4, 8, 16]
 /** How often the timer looks, where the file can be watched and where it cannot. */
 const WATCHED_MILLIS = 500
 const UNWATCHED_MILLIS = 20
@@ -26,14 +29,22 @@ export const make = (client: SqliteClient): Wake => {
   let soon: NodeJS.Timeout | undefined
   let lastVersion: unknown
   let lastLook = 0
+  /** Since the file was written. */
+  let looks = PAUSES_MILLIS.length
 
   const readVersion = (): unknown => version.get()?.["data_version"]
 
   const look = (): void => {
+    clearTimeout(soon)
     soon = undefined
     lastLook = performance.now()
     // within a transaction nothing that others write can be seen
-    if (database.isTransaction) return lookSoon()
+    if (database.isTransaction) {
+      soon = setTimeout(look, PAUSES_MILLIS[0])
+      return
+    }
+    const pause = PAUSES_MILLIS[looks++]
+    if (pause !== undefined) soon = setTimeout(look, pause)
     let current: unknown
     try {
       current = readVersion()
@@ -43,19 +54,19 @@ export const make = (client: SqliteClient): Wake => {
     }
     if (current === lastVersion) return
     lastVersion = current
-    for (const listener of [...listeners]) listener()
+    for (const listener of listeners) listener()
   }
-  const lookSoon = (): void => {
-    if (soon !== undefined) return
-    const wait = lastLook + PAUSE_MILLIS - performance.now()
-    if (wait > 0 || database.isTransaction) soon = setTimeout(look, Math.max(wait, PAUSE_MILLIS))
-    else look()
+  const written = (): void => {
+    looks = 0
+    if (lastLook + PAUSES_MILLIS[0]! <= performance.now()) return look()
+    clearTimeout(soon)
+    soon = setTimeout(look, PAUSES_MILLIS[0])
   }
 
   const startWatching = (): void => {
     if (location === null) return
     try {
-      watcher = watch(`${location}-wal`, { persistent: false }, lookSoon)
+      watcher = watch(`${location}-wal`, { persistent: false }, written)
       watcher.on("error", stopWatching)
     } catch {
       watcher = undefined
