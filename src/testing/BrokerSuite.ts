@@ -26,8 +26,8 @@ const envelope = (id: string, more?: Partial<Envelope>): Envelope => ({
   ...more
 })
 
-const idsOf = (deliveries: ReadonlyArray<Delivery>): Array<string | undefined> =>
-  deliveries.map(({ id }) => id)
+const idsOf = (deliveries: ReadonlyArray<Delivery>): Array<string> =>
+  deliveries.map(({ id }) => id ?? "a message without an id")
 
 const NO_LEASE = "a connection holds the claims of this driver"
 
@@ -321,6 +321,15 @@ export const suite = (name: string, options: Options): void => {
         assert.notStrictEqual(second.handle, first.handle)
         assert.isFalse(yield* on.ack(first))
         assert.isTrue(yield* on.ack(second))
+      })
+
+      test("a released message is held no more", function* (on) {
+        yield* on.publish("a")
+        const claimed = yield* on.claimOne()
+        yield* on.release(claimed)
+        assert.isFalse(yield* on.renew(claimed))
+        assert.isFalse(yield* on.ack(claimed))
+        assert.deepStrictEqual(yield* on.claimIds(), ["a"])
       })
 
       test("a repeated release puts a message back once", function* (on) {

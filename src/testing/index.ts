@@ -8,3 +8,6 @@ export * as BackendSuite from "./BackendSuite.ts"
 
 /** What every `BrokerDriver` is held to. */
 export * as BrokerSuite from "./BrokerSuite.ts"
+
+/** What every pairing of the two is held to, with workers over it. */
+export * as WorkerSuite from "./WorkerSuite.ts"

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import * as Suite from "../Suite.ts"
-import { record, success, failure, retry, RELEASE, type Subject, type Test } from "./subject.ts"
+import { record, parked, success, failure, retry, RELEASE, type Subject, type Test } from "./subject.ts"
 
 /** Registers these tests. */
 export const ends = (test: Test): void => {
@@ -156,6 +156,9 @@ export const ends = (test: Test): void => {
       assert.strictEqual(yield* on.sweepAll, 0)
       assert.strictEqual((yield* on.read("a")).state, "PENDING")
       yield* on.run("a", "t1")
+      yield* on.play("b", "t1", retry(), { expiresMillis: on.time.long })
+      assert.strictEqual((yield* on.read("b")).state, "RETRY")
+      yield* on.run("b", "t2")
     })
 
     test("a task that runs does not expire", function* (on) {
@@ -222,8 +225,7 @@ export const ends = (test: Test): void => {
       const retentionMillis = on.time.units(1)
       yield* on.driver.create([
         record("expired", { retentionMillis, expiresMillis: on.time.units(1) }),
-        record("cancelled", { retentionMillis }),
-        record("lost", { retentionMillis })
+        record("cancelled", { retentionMillis })
       ])
       yield* on.cancel("cancelled")
       yield* on.crash("lost", "t1", { retentionMillis, maxCrashes: 1 })
@@ -258,6 +260,10 @@ export const ends = (test: Test): void => {
       yield* on.time.pass(2)
       const swept = yield* Effect.replicateEffect(on.driver.sweep(2), 4)
       assert.deepStrictEqual(swept, [2, 2, 1, 0])
+      yield* on.driver.park(Arr.map(ids, (id) => parked(id, { retentionMillis: on.time.units(1) })))
+      yield* on.time.pass(2)
+      const sweptLetters = yield* Effect.replicateEffect(on.driver.sweep(2), 4)
+      assert.deepStrictEqual(sweptLetters, [2, 2, 1, 0])
     })
 
     test("the sweep finds nothing in an empty store", function* (on) {
@@ -272,6 +278,14 @@ export const ends = (test: Test): void => {
       yield* on.driver.forget(["a"])
       assert.isUndefined(yield* on.find("a"))
       assert.strictEqual((yield* on.create("b", { key: "k", payloadHash: "other" }))._tag, "Created")
+    })
+
+    test("a key of a record that is gone does not lead to a later task of the same id", function* (on) {
+      yield* on.create("a", { key: "k", payloadHash: "h" })
+      yield* on.play("a", "t1", success())
+      yield* on.driver.forget(["a"])
+      yield* on.create("a", { payloadHash: "h" })
+      assert.strictEqual((yield* on.create("b", { key: "k", payloadHash: "h" }))._tag, "Created")
     })
 
     test("marks an unfinished record, and frees its key", function* (on) {

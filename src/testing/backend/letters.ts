@@ -84,8 +84,19 @@ export const letters = (test: Test): void => {
       yield* on.driver.reopen(["a:0", "a:0"])
       const found = yield* on.read("a")
       assert.deepStrictEqual([found.state, found.generation, found.task], ["PENDING", 1, "mail"])
+      const created = yield* on.create("a")
+      assert.isTrue(created._tag === "Existing" && created.published)
       assert.strictEqual((yield* on.start("a", "t1"))._tag, "Drop")
       yield* on.play("a", "t2", success(), { generation: 1 })
+    })
+
+    test("the retention of the last generation does not end the next", function* (on) {
+      yield* on.create("a")
+      yield* on.play("a", "t1", burial("Failed", undefined, on.time.units(5)))
+      yield* on.reopen("a:0")
+      yield* on.time.pass(6)
+      assert.strictEqual(yield* on.sweepAll, 0)
+      assert.strictEqual((yield* on.read("a")).state, "PENDING")
     })
 
     test("the fence grows on over the generations", function* (on) {
@@ -126,6 +137,23 @@ export const letters = (test: Test): void => {
         [
           ["a:1", 1, "Died"],
           ["a:0", 0, "Failed"]
+        ]
+      )
+    })
+
+    test("a task enqueued anew under the same id has a dead letter anew", function* (on) {
+      yield* bury(on, "b")
+      yield* bury(on, "a")
+      yield* on.driver.forget(["b"])
+      yield* on.time.pass(0.1)
+      yield* on.create("b")
+      yield* on.play("b", "t1", burial("Died"))
+      const letters = yield* on.letters()
+      assert.deepStrictEqual(
+        letters.map(({ id, reason }) => [id, reason]),
+        [
+          ["b:0", "Died"],
+          ["a:0", "Failed"]
         ]
       )
     })
@@ -182,6 +210,25 @@ export const letters = (test: Test): void => {
       assert.strictEqual(yield* on.driver.countDeadLetters("mail"), 2)
       assert.strictEqual(yield* on.driver.countDeadLetters("nobody"), 0)
       assert.strictEqual(yield* on.driver.countDeadLetters(undefined), 6)
+    })
+
+    test("are read by their ids, and nothing is opened", function* (on) {
+      yield* on.create("a")
+      yield* on.play("a", "t1", burial())
+      yield* on.driver.park([parked("p"), parked("gone", { retentionMillis: on.time.units(1) })])
+      yield* on.time.pass(2)
+      const found = yield* on.driver.getDeadLetters(["p", "nobody", "a:0", "gone", "a:0"])
+      const [newer, older] = yield* on.letters()
+      assert.deepStrictEqual(found, [newer, undefined, older, undefined, older])
+      const { generation, state } = yield* on.read("a")
+      assert.deepStrictEqual([state, generation], ["FAILURE", 0])
+    })
+
+    test("a page after a letter that was removed misses none", function* (on) {
+      yield* fill(on)
+      yield* on.driver.removeDeadLetters(["d:0"])
+      const rest = (yield* on.page(100, "d:0")).map(({ id }) => id)
+      assert.deepStrictEqual(rest.slice(-3), ["c:0", "b:0", "a:0"])
     })
 
     test("those of the same moment are paged through, each once", function* (on) {

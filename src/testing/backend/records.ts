@@ -1,7 +1,7 @@
 /** What an enqueue writes. */
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
-import { record, success, retry, type Test } from "./subject.ts"
+import { record, RELEASE, success, retry, type Test } from "./subject.ts"
 
 /** Registers these tests. */
 export const records = (test: Test): void => {
@@ -103,9 +103,11 @@ export const records = (test: Test): void => {
         same: true,
         published: true
       })
-      const other = yield* on.create("a", { payloadHash: "other" })
-      assert(other._tag === "Existing")
-      assert.isFalse(other.same)
+      for (const payloadHash of ["other", "h"]) {
+        const again = yield* on.create("a", { payloadHash })
+        assert(again._tag === "Existing")
+        assert.strictEqual(again.same, payloadHash === "h")
+      }
     })
 
     test("tells an id that another task has taken", function* (on) {
@@ -191,6 +193,16 @@ export const records = (test: Test): void => {
       const again = yield* on.create("a")
       assert.isTrue(again._tag === "Existing" && again.published)
       assert.isUndefined(yield* on.find("nobody"))
+    })
+
+    test("a run proves that a reservation was published", function* (on) {
+      yield* on.create("a", { published: false, retentionMillis: on.time.units(1) })
+      yield* on.play("a", "t1", RELEASE, { retentionMillis: on.time.units(1) })
+      const again = yield* on.create("a")
+      assert.isTrue(again._tag === "Existing" && again.published)
+      yield* on.time.pass(2)
+      assert.strictEqual(yield* on.sweepAll, 0)
+      assert.strictEqual((yield* on.read("a")).state, "PENDING")
     })
 
     test("the sweep removes a reservation that was not published for as long as its retention", function* (on) {

@@ -40,6 +40,14 @@ export const runs = (test: Test): void => {
       assert.isFalse(yield* same("other"))
     })
 
+    test("a record that it created takes over the key of the enqueue", function* (on) {
+      yield* on.run("a", "t1")
+      yield* on.create("a", { key: "k", payloadHash: "h" })
+      const again = yield* on.create("b", { key: "k", payloadHash: "h" })
+      assert(again._tag === "Existing")
+      assert.deepStrictEqual([again.id, again.same], ["a", true])
+    })
+
     test("a record that it created for another task is a conflict", function* (on) {
       yield* on.run("a", "t1", { task: "other" })
       const created = yield* on.create("a", { payloadHash: "h" })
@@ -52,6 +60,14 @@ export const runs = (test: Test): void => {
       const first = yield* on.run("a", "t1")
       assert.deepStrictEqual(yield* on.start("a", "t1"), first)
       assert.strictEqual((yield* on.read("a")).attempt, 1)
+    })
+
+    test("repeated with the token of the open run, holds its lease anew", function* (on) {
+      yield* on.create("a")
+      yield* on.crash("a", "t1")
+      yield* on.run("a", "t1")
+      assert.strictEqual((yield* on.start("a", "t2"))._tag, "Busy")
+      assert.strictEqual((yield* on.read("a")).crashes, 0)
     })
 
     test("is busy under a live lease", function* (on) {
@@ -379,6 +395,15 @@ export const runs = (test: Test): void => {
         assert.notStrictEqual((yield* on.read("a")).state, "STARTED")
       })
     }
+
+    test("a settlement that is repeated after the next start is lost", function* (on) {
+      yield* on.create("a")
+      yield* on.play("a", "t1", retry())
+      yield* on.run("a", "t2")
+      const before = yield* on.read("a")
+      assert.strictEqual(yield* on.settle("a", "t1", retry()), "Lost")
+      assert.deepStrictEqual(yield* on.read("a"), before)
+    })
 
     test("a run that was put back can settle nothing more", function* (on) {
       yield* on.driver.create([record("a"), record("b")])
