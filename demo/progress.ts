@@ -1,0 +1,51 @@
+/** How far the work is: a bar in a terminal, plain lines elsewhere. */
+import { Console, Effect, Stdio, Terminal } from "effect"
+
+/** Shows how far the work is. */
+export interface Progress {
+  /** One more is done. */
+  readonly step: Effect.Effect<void>
+  /** Something worth a line of its own. */
+  readonly note: (line: string) => Effect.Effect<void>
+}
+
+const width = 40
+const clearLine = "\r\u001B[K"
+
+/** A bar that is drawn over itself, and left standing when the scope closes. */
+const bar = Effect.fn("bar")(function* (total: number) {
+  const terminal = yield* Terminal.Terminal
+  const display = (text: string) => Effect.orDie(terminal.display(text))
+  let done = 0
+  const draw = Effect.suspend(() => {
+    const filled = Math.floor((done / total) * width)
+    return display(`${clearLine}  ${"█".repeat(filled)}${"░".repeat(width - filled)}  ${done}/${total}`)
+  })
+  yield* Effect.acquireRelease(draw, () => display("\n"))
+  return {
+    step: Effect.suspend(() => {
+      done++
+      return draw
+    }),
+    note: (line: string) => Effect.andThen(display(`${clearLine}  ${line}\n`), draw)
+  } satisfies Progress
+})
+
+/** A line for every tenth of the work. */
+const lines = (total: number): Progress => {
+  let done = 0
+  return {
+    step: Effect.suspend(() => {
+      const before = Math.floor((done++ / total) * 10)
+      const tenth = Math.floor((done / total) * 10)
+      return tenth === before ? Effect.void : Console.log(`  ${tenth * 10} %  ${done}/${total}`)
+    }),
+    note: (line) => Console.log(`  ${line}`)
+  }
+}
+
+/** Shows the progress of so many steps, for as long as the scope is open. */
+export const make = Effect.fn("progress")(function* (total: number) {
+  const { stdoutIsTerminal } = yield* Stdio.Stdio
+  return (yield* stdoutIsTerminal) ? yield* bar(total) : lines(total)
+})
