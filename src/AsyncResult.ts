@@ -24,8 +24,9 @@ import {
 import { Backend, BackendError, BackendNotConfigured, type Facade, type ReadError } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { nonNegative, positive, text } from "./internal/allowed.ts"
-import { awaitEnds, type Ended, type Overdue } from "./internal/awaitEnds.ts"
+import { awaitEnds, type Ended, isRetryable, type Overdue } from "./internal/awaitEnds.ts"
 import { describe } from "./internal/describe.ts"
+import { backoff } from "./internal/retrying.ts"
 import * as TaskCodec from "./internal/taskCodec.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import type { TaskResult } from "./TaskResult.ts"
@@ -254,19 +255,23 @@ const exitOf = <A, E, R, P>(
 }
 
 /** An error of the backend about one task tells its id. */
+const tellingTask =
+  (taskId: string) =>
+  <E>(error: E): E => {
+    if (error instanceof BackendError && error.taskId === undefined) {
+      const { cause, operation, retryable } = error
+      return new BackendError({ taskId, operation, retryable, cause }) as E & BackendError
+    }
+    if (error instanceof BackendNotConfigured && error.taskId === undefined) {
+      return new BackendNotConfigured({ taskId, operation: error.operation }) as E & BackendNotConfigured
+    }
+    return error
+  }
+
 const about =
   (taskId: string) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.mapError(effect, (error) => {
-      if (error instanceof BackendError && error.taskId === undefined) {
-        const { cause, operation, retryable } = error
-        return new BackendError({ taskId, operation, retryable, cause }) as E & BackendError
-      }
-      if (error instanceof BackendNotConfigured && error.taskId === undefined) {
-        return new BackendNotConfigured({ taskId, operation: error.operation }) as E & BackendNotConfigured
-      }
-      return error
-    })
+    Effect.mapError(effect, tellingTask(taskId))
 
 const exitOfHandle = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOptions | undefined) =>
   Effect.suspend(() => {
@@ -403,7 +408,10 @@ const fingerprint = (record: TaskRecord): string =>
 const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, ReadError> => {
   const reads: Stream.Stream<TaskRecord | undefined, ReadError> =
     backend.interest === undefined
-      ? Stream.fromEffectSchedule(backend.read.one(taskId), Schedule.spaced("100 millis"))
+      ? Stream.fromEffectSchedule(
+          Effect.retry(backend.read.one(taskId), { schedule: backoff, while: isRetryable }),
+          Schedule.spaced("100 millis")
+        )
       : Stream.callback(
           (queue) =>
             Effect.acquireRelease(
@@ -411,8 +419,7 @@ const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, R
                 backend.interest!.listen([taskId], {
                   onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
                   onError: (error) => {
-                    if (error._tag !== "BackendError" || !error.retryable)
-                      Queue.failCauseUnsafe(queue, Cause.fail(error))
+                    if (!isRetryable(error)) Queue.failCauseUnsafe(queue, Cause.fail(error))
                   }
                 })
               ),
@@ -424,12 +431,12 @@ const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, R
     Stream.mapAccum(
       () => undefined as TaskRecord | undefined,
       (last, record) => {
-        // a record that went away has ended for whoever looked at it
-        const gone: TaskRecord | undefined =
-          record === undefined
-            ? last && { ...last, state: "FAILURE", exit: null, ended: "Forgotten" }
-            : record
-        return [gone, gone === undefined ? [] : [gone]] as const
+        // a record that was forgotten or went away has ended for whoever looked at it
+        const gone = record === undefined || record.ended === "Forgotten"
+        const known = record ?? last
+        const seen: TaskRecord | undefined =
+          known !== undefined && gone ? { ...known, state: "FAILURE", exit: null, ended: "Forgotten" } : known
+        return [seen, seen === undefined ? [] : [seen]] as const
       }
     ),
     Stream.changesWith((a, b) => fingerprint(a) === fingerprint(b)),
@@ -446,6 +453,7 @@ export const changes = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
   Stream.unwrap(Backend.useSync((backend) => snapshots(backend, self.taskId))).pipe(
+    Stream.mapError(tellingTask(self.taskId)),
     Stream.mapEffect((record) => toResult(self, record))
   )
 
@@ -457,6 +465,23 @@ type Values<H> =
     : H extends Iterable<infer I>
       ? Array<Success<I>>
       : { -readonly [K in keyof H]: Success<H[K]> }
+
+/** The ends of tasks as they are seen, in one shared wait. */
+const ends = (
+  ids: ReadonlyArray<string>,
+  options: GetOptions | undefined
+): Stream.Stream<Ended, TimeoutError | ReadError, Backend> =>
+  Stream.callback((queue) =>
+    wait(ids, options, (end) => {
+      Queue.offerUnsafe(queue, end)
+      return false
+    }).pipe(
+      Effect.matchCauseEffect({
+        onFailure: (cause) => Queue.failCause(queue, cause),
+        onSuccess: () => Queue.end(queue)
+      })
+    )
+  )
 
 const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterator in handles
 
@@ -476,29 +501,16 @@ export const all = <const H extends Handles>(
     const keyed: Array<readonly [key: string, handle: Any]> = isIterable(handles)
       ? Array.from(handles, (handle, i) => [String(i), handle] as const)
       : Object.entries(handles)
-    const ended = new Map<string, Ended>()
-    let failed: Ended | undefined
-    const waiting = wait(
-      keyed.map(([, handle]) => handle.taskId),
-      options,
-      (end) => {
-        ended.set(end.record.id, end)
-        if (end.forgotten || end.record.state === "FAILURE") failed = end
-        return failed !== undefined
-      }
-    )
-    const decode = (handle: Any, end: Ended) => Effect.flatten(exitOf(handle, end))
-    return Effect.flatMap(waiting, () => {
-      if (failed !== undefined) {
-        const { record } = failed
-        return decode(keyed.find(([, handle]) => handle.taskId === record.id)![1], failed)
-      }
-      const values = Effect.forEach(keyed, ([key, handle]) =>
-        Effect.map(decode(handle, ended.get(handle.taskId)!), (value) => [key, value] as const)
+    const byId = Map.groupBy(keyed, ([, handle]) => handle.taskId)
+    const values = new Map<string, unknown>()
+    // decoded as they arrive, so that one that does not decode fails at once
+    const take = (end: Ended) =>
+      Effect.forEach(byId.get(end.record.id)!, ([key, handle]) =>
+        Effect.map(Effect.flatten(exitOf(handle, end)), (value) => values.set(key, value))
       )
-      return Effect.map(values, (pairs) =>
-        isIterable(handles) ? pairs.map(([, value]) => value) : Object.fromEntries(pairs)
-      )
+    return Effect.map(Stream.runForEach(ends([...byId.keys()], options), take), () => {
+      const pairs = keyed.map(([key]) => [key, values.get(key)] as const)
+      return isIterable(handles) ? pairs.map(([, value]) => value) : Object.fromEntries(pairs)
     })
   }) as never
 
@@ -541,19 +553,7 @@ export const stream = <const H extends Iterable<Any>>(
 > =>
   Stream.suspend(() => {
     const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
-    return Stream.callback<Ended, TimeoutError | ReadError, Backend>((queue) =>
-      wait([...byId.keys()], options, (end) => {
-        Queue.offerUnsafe(queue, end)
-        return false
-      }).pipe(
-        Effect.matchCauseEffect({
-          onFailure: (cause) => Queue.failCause(queue, cause),
-          onSuccess: () => Queue.end(queue)
-        })
-      )
-    ).pipe(
-      Stream.mapEffect((end) =>
-        Effect.map(exitOf(byId.get(end.record.id)!, end), (exit) => [end.record.id, exit] as const)
-      )
+    return Stream.mapEffect(ends([...byId.keys()], options), (end) =>
+      Effect.map(exitOf(byId.get(end.record.id)!, end), (exit) => [end.record.id, exit] as const)
     )
   }) as never

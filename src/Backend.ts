@@ -176,6 +176,7 @@ export const make = Effect.fnUntraced(function* <E>(
           read: (ids) => wrap("read")(driver.getMany(ids)),
           unwatch: (ids) => wrap("unwatch")(driver.unwatch(ids)),
           hints: Stream.mapError(hints, wrapError("hints")),
+          isPermanent: (error) => error._tag === "BackendError" && !error.retryable,
           sweepInterval: Duration.fromInputUnsafe(options?.sweepInterval ?? "5 seconds"),
           maxBatch: MAX_BATCH * 4,
           onListeners: (change) => live.updateUnsafe(change, context)

@@ -95,7 +95,8 @@ const readOpen = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, 
     })
   })
 
-const isRetryable = (error: ReadError): boolean => error._tag === "BackendError" && error.retryable
+/** Whether an error may heal. */
+export const isRetryable = (error: ReadError): boolean => error._tag === "BackendError" && error.retryable
 
 /** Polls at a fixed spacing. */
 const poll = <E>(

@@ -29,9 +29,10 @@ import { applyRenewal, keepLeases, loseClaims } from "./leases.ts"
 import type { Candidate } from "./ledger.ts"
 import { forTask } from "./metrics.ts"
 import { bePresent } from "./presence.ts"
-import { backoff, retrying } from "./retrying.ts"
+import { backoff } from "./retrying.ts"
 import { execute, Run } from "./run.ts"
-import { close, insist, settle } from "./settling.ts"
+import { close, insist, persist, settle } from "./settling.ts"
+import { Place } from "./slots.ts"
 import * as TaskId from "./taskId.ts"
 import { failure, type Verdict } from "./verdict.ts"
 
@@ -68,7 +69,7 @@ const drain = (engine: Engine, running: FiberSet.FiberSet<void>): Effect.Effect<
       : yield* Effect.timeoutOption(FiberSet.awaitEmpty(running), drainTimeout)
     if (Option.isSome(drained)) return
     for (const run of engine.runs.values()) run.halt("Drained")
-    engine.givingUp = true
+    engine.giveUp()
     yield* FiberSet.awaitEmpty(running)
   })
 
@@ -153,7 +154,7 @@ const receive = (
     if (!Arr.isArrayNonEmpty(candidates)) return
     const sentAt = engine.now()
     const started = yield* Effect.exit(
-      retrying(engine.ledger.start(candidates), {
+      persist(engine, engine.ledger.start(candidates), {
         while: (error) => error._tag === "BackendError" && error.retryable && stillHeld(engine, sentAt)
       })
     )
@@ -250,15 +251,14 @@ const runToEnd = (engine: Engine, run: Run): Effect.Effect<void> =>
   Effect.uninterruptible(
     Effect.withFiber((fiber) => {
       const startedAt = engine.now()
-      engine.runs.set(run.id, run)
-      if (engine.givingUp) run.halt("Drained")
+      engine.opened(run)
       run.ranBy(fiber)
       return Effect.flatMap(mayRun(engine, run), (may) => {
-        if (!may) return Effect.sync(() => void engine.runs.delete(run.id))
+        if (!may) return Effect.sync(() => engine.closed(run))
         return Effect.flatMap(execute(run, ofHandler(engine, run), engine.id), (verdict) => {
           const seconds = Number(engine.now() - startedAt) / 1e9
           return Effect.map(settle(engine, run, verdict), (settled) => {
-            engine.runs.delete(run.id)
+            engine.closed(run)
             count(engine, run, verdict, settled, seconds)
           })
         })
@@ -286,8 +286,8 @@ const mayRun = (engine: Engine, run: Run): Effect.Effect<boolean> => {
   )
 }
 
-const ofHandler = (engine: Engine, run: Run) => ({
-  withoutSlot: <A, E, R>(effect: Effect.Effect<A, E, R>) => engine.slots.without(effect),
+const ofHandler = (engine: Engine, run: Run, place = new Place(engine.slots)) => ({
+  withoutSlot: <A, E, R>(effect: Effect.Effect<A, E, R>) => place.without(effect),
   writeProgress: (progress: string) =>
     Effect.suspend(() => {
       const { id, token } = run.candidate.start

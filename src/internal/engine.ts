@@ -1,7 +1,6 @@
-import { hostname } from "node:os"
 /** What the parts of a worker share: its settings, its runs, and what it has counted. */
-import type { Context } from "effect"
-import { Clock, Duration, Effect } from "effect"
+import { hostname } from "node:os"
+import { Clock, type Context, Duration, Effect, Latch } from "effect"
 import type { Backend } from "../Backend.ts"
 import type { Batch } from "../BackendDriver.ts"
 import type { Broker } from "../Broker.ts"
@@ -36,8 +35,10 @@ export class Engine {
   /** What runs here, by task id. */
   readonly runs = new Map<string, Run>()
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
-  /** The drain is over: what is not stored by now is left to its lease. */
+  /** The drain is over: what cannot be stored now is left to its lease. */
   givingUp = false
+  /** Open when `givingUp`. */
+  readonly gaveUp = Latch.makeUnsafe(false)
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
   private tokens = 0
@@ -56,6 +57,24 @@ export class Engine {
   /** A token that no other run has. */
   nextToken(): string {
     return `${this.id}/${++this.tokens}`
+  }
+
+  /** Takes in a run. One of the same task that is still here was superseded by it. */
+  opened(run: Run): void {
+    this.runs.get(run.id)?.halt("Lost")
+    this.runs.set(run.id, run)
+    if (this.givingUp) run.halt("Drained")
+  }
+
+  /** Forgets a run that has ended. */
+  closed(run: Run): void {
+    if (this.runs.get(run.id) === run) this.runs.delete(run.id)
+  }
+
+  /** Ends the drain. */
+  giveUp(): void {
+    this.givingUp = true
+    this.gaveUp.openUnsafe()
   }
 
   /** Monotonic nanoseconds of this process. */

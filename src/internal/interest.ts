@@ -25,7 +25,7 @@ export interface Interest<out E> {
 }
 
 /** What the registry needs of a driver. */
-export interface Options<out E> {
+export interface Options<in out E> {
   readonly watch: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>

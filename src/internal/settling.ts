@@ -18,13 +18,13 @@ export const settle = (engine: Engine, run: Run, verdict: Verdict): Effect.Effec
   const { candidate } = run
   const mayWrite = () => run.stop !== "Lost" && !engine.givingUp
   const store = (verdict: Verdict) =>
-    retrying(engine.ledger.store(candidate, verdict), {
+    persist(engine, engine.ledger.store(candidate, verdict), {
       while: (error) => isRetryable(error) && mayWrite()
     })
   return store(verdict).pipe(
     // an outcome that the store refuses is replaced by one that says so
     Effect.catchIf(
-      (error) => !isRetryable(error) && verdict._tag === "Success",
+      (error) => !isRetryable(error) && (verdict._tag === "Success" || verdict._tag === "Failure"),
       (error) => Effect.flatMap(failure(new ResultInvalid({ side: "worker", issue: error.message })), store)
     ),
     Effect.flatMap((settled) =>
@@ -68,4 +68,17 @@ export const insist = <A, E extends { readonly retryable: boolean }>(
   engine: Engine,
   effect: Effect.Effect<A, E>
 ): Effect.Effect<A, E> =>
-  retrying(effect, { times: 5, while: (error) => error.retryable && !engine.givingUp })
+  persist(engine, effect, { times: 5, while: (error) => error.retryable && !engine.givingUp })
+
+/** Tries again for as long as it may. A worker that gives up waits no longer: it tries once more. */
+export const persist = <A, E>(
+  engine: Engine,
+  effect: Effect.Effect<A, E>,
+  options: Parameters<typeof retrying<A, E, never>>[1]
+): Effect.Effect<A, E> =>
+  Effect.catchIf(effect, options.while, () =>
+    Effect.raceFirst(
+      Effect.delay(retrying(effect, options), "50 millis"),
+      Effect.andThen(engine.gaveUp.await, effect)
+    )
+  )

@@ -48,13 +48,41 @@ export class Slots {
     for (const wake of this.waiting) wake()
     this.waiting.clear()
   }
+}
 
-  /** Gives one place free while the effect runs, and waits for one before it goes on. */
+/** A place that a handler holds. It is free while at least one of the handler's fibers waits. */
+export class Place {
+  private readonly slots: Slots
+  private held = true
+  private waiting = 0
+
+  constructor(slots: Slots) {
+    this.slots = slots
+  }
+
+  /** Gives the place free while the effect runs; whoever is the last to go on waits for one. */
   without<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.acquireUseRelease(
-      Effect.sync(() => this.give(1)),
+      Effect.sync(() => this.leave()),
       () => effect,
-      () => this.take(1)
+      () => this.goOn()
     )
+  }
+
+  private leave(): void {
+    this.waiting++
+    if (!this.held) return
+    this.held = false
+    this.slots.give(1)
+  }
+
+  private goOn(): Effect.Effect<void> {
+    this.waiting--
+    if (this.waiting > 0 || this.held) return Effect.void
+    return Effect.map(this.slots.take(1), () => {
+      // meanwhile another fiber of the handler may have begun to wait, or have taken a place
+      if (this.waiting > 0 || this.held) this.slots.give(1)
+      else this.held = true
+    })
   }
 }

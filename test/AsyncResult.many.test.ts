@@ -1,0 +1,269 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
+import { AsyncResult, type Backend } from "chicory"
+import * as Stage from "./support/stage.ts"
+import { begin, ended, pass, reasonOf, stillWaits } from "./support/stage.ts"
+
+const schemas = { success: Schema.Number, error: Schema.String }
+const handle = (id: string) => AsyncResult.make(id, schemas)
+const handles = (...ids: ReadonlyArray<string>) => ids.map(handle)
+
+type Body = (on: Stage.Stage) => Effect.fn.Return<void, unknown, Scope.Scope | Backend.Backend>
+
+/** A test over a memory backend whose worker the test itself plays; tasks a, b and c are enqueued. */
+const test = (name: string, body: Body, options?: Stage.Options) =>
+  it.effect(name, () =>
+    Effect.flatMap(Stage.make(options), (on) =>
+      Effect.gen(function* () {
+        for (const id of ["a", "b", "c"]) yield* on.create(id)
+        yield* Effect.gen(() => body(on))
+      }).pipe(Effect.provideContext(on.context))
+    )
+  )
+
+const failureOf = (exit: Exit.Exit<unknown, unknown>): unknown => {
+  const reason = reasonOf(Option.getOrThrow(Exit.findErrorOption(exit)))
+  return reason._tag === "Failed" ? reason.error : reason._tag
+}
+
+describe.each([
+  ["with hints", {}],
+  ["without hints", { hints: false }]
+])("%s", (_, options) => {
+  const each = (name: string, body: Body) => test(name, body, options)
+
+  describe("all", () => {
+    each("gives the values of a tuple in its order, whatever ends first", function* (on) {
+      const text = AsyncResult.make("b", { success: Schema.String })
+      const waiting = yield* begin(AsyncResult.all([handle("a"), text, handle("c")]))
+      yield* on.succeed("c", 3)
+      yield* on.succeed("b", "two")
+      yield* pass("1 second")
+      stillWaits(waiting)
+      yield* on.succeed("a", 1)
+      yield* pass("100 millis")
+      const values: readonly [number, string, number] = yield* Fiber.join(waiting)
+      assert.deepStrictEqual(values, [1, "two", 3])
+    })
+
+    each("gives the values of a record under its keys", function* (on) {
+      for (const id of ["a", "b"]) yield* on.succeed(id, id.length)
+      const values = yield* AsyncResult.all({ first: handle("a"), second: handle("b") })
+      assert.deepStrictEqual(values, { first: 1, second: 1 })
+    })
+
+    each("gives the values of any iterable", function* (on) {
+      for (const id of ["a", "b"]) yield* on.succeed(id, id.charCodeAt(0))
+      assert.deepStrictEqual(yield* AsyncResult.all(new Set(handles("a", "b"))), [97, 98])
+    })
+
+    each("of nothing is nothing, at once", function* (on) {
+      assert.deepStrictEqual(yield* AsyncResult.all([]), [])
+      assert.deepStrictEqual(yield* AsyncResult.all({}), {})
+      assert.strictEqual(on.count("watch", "getMany"), 0)
+    })
+
+    each("fails with the first failure, and the others run on", function* (on) {
+      yield* on.start("a")
+      const waiting = yield* begin(Effect.exit(AsyncResult.all(handles("a", "b", "c"))))
+      yield* on.fail("c", "first")
+      yield* pass("100 millis")
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "first")
+      assert.strictEqual(yield* AsyncResult.state(handle("a")), "STARTED")
+      assert.strictEqual(on.count("cancel"), 0)
+    })
+
+    each("fails at once with a result that does not decode", function* (on) {
+      const waiting = yield* begin(Effect.exit(AsyncResult.all(handles("a", "b"))))
+      yield* on.succeed("b", "no number")
+      yield* pass("1 second")
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "ResultInvalid")
+    })
+
+    each("the same task may be asked for twice, with other schemas too", function* (on) {
+      yield* on.succeed("a", 1)
+      const values = yield* AsyncResult.all([handle("a"), handle("a"), AsyncResult.make("a")])
+      assert.deepStrictEqual(values, [1, 1, 1])
+    })
+
+    each("TimeoutError tells the first that was missing", function* (on) {
+      yield* on.succeed("a", 1)
+      yield* on.start("b")
+      const waiting = yield* begin(
+        Effect.flip(AsyncResult.all(handles("a", "b", "c"), { timeout: "5 seconds" }))
+      )
+      yield* pass("5 seconds")
+      const error = yield* Fiber.join(waiting)
+      assert(error instanceof AsyncResult.TimeoutError)
+      assert.strictEqual(error.taskId, "b")
+      assert.strictEqual(error.state, "STARTED")
+    })
+
+    each("waits once for all of them: reads are shared", function* (on) {
+      const ids = Array.from({ length: 200 }, (_, i) => `task ${i}`)
+      for (const id of ids) yield* on.create(id)
+      const waiting = yield* begin(AsyncResult.all(ids.map(handle)))
+      assert.strictEqual(on.count("watch", "getMany"), 1)
+      for (const id of ids) yield* on.succeed(id, 1)
+      yield* pass("100 millis")
+      assert.strictEqual((yield* Fiber.join(waiting)).length, 200)
+      assert.isAtMost(on.count("watch", "getMany"), 2)
+    })
+
+    each("one that is forgotten fails them all", function* () {
+      const waiting = yield* begin(Effect.exit(AsyncResult.all(handles("a", "b"))))
+      yield* AsyncResult.forget(handle("b"))
+      yield* pass("100 millis")
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "Forgotten")
+    })
+  })
+
+  describe("race", () => {
+    each("gives the first success, and the others run on", function* (on) {
+      const waiting = yield* begin(AsyncResult.race(handles("a", "b", "c")))
+      yield* on.fail("a", "no")
+      yield* pass("1 second")
+      stillWaits(waiting)
+      yield* on.succeed("c", 3)
+      yield* pass("100 millis")
+      assert.deepStrictEqual(ended(waiting), Exit.succeed(3))
+      assert.strictEqual(yield* AsyncResult.state(handle("b")), "PENDING")
+    })
+
+    each("fails with the failure that came last if all fail", function* (on) {
+      const waiting = yield* begin(Effect.exit(AsyncResult.race(handles("a", "b", "c"))))
+      for (const id of ["c", "a", "b"]) {
+        yield* on.fail(id, `no, said ${id}`)
+        yield* pass("100 millis")
+      }
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "no, said b")
+    })
+
+    each("goes on after a result that does not decode", function* (on) {
+      yield* on.succeed("a", "no number")
+      yield* on.succeed("b", 2)
+      assert.strictEqual(yield* AsyncResult.race(handles("a", "b", "c")), 2)
+    })
+
+    each("leaves nothing behind when it is won", function* (on) {
+      yield* on.succeed("b", 2)
+      yield* AsyncResult.race(handles("a", "b", "c"))
+      yield* Stage.turns
+      assert.strictEqual(on.items("unwatch").length, on.items("watch").length)
+      yield* on.forgetCalls
+      yield* pass("1 minute")
+      assert.strictEqual(on.count("getMany", "watch"), 0)
+    })
+
+    each("fails with TimeoutError when the time is up", function* (on) {
+      yield* on.fail("a", "no")
+      const waiting = yield* begin(Effect.flip(AsyncResult.race(handles("a", "b"), { timeout: "1 second" })))
+      yield* pass("1 second")
+      const error = yield* Fiber.join(waiting)
+      assert(error instanceof AsyncResult.TimeoutError)
+      assert.strictEqual(error.taskId, "b")
+    })
+
+    each("of no handles is a defect", function* () {
+      const exit = yield* Effect.exit(AsyncResult.race([]))
+      assert.isTrue(Exit.hasDies(exit))
+    })
+  })
+
+  describe("stream", () => {
+    const collected = (...ids: ReadonlyArray<string>) =>
+      AsyncResult.stream(handles(...ids)).pipe(
+        Stream.map(([id, exit]) => [id, Exit.isSuccess(exit) ? exit.value : failureOf(exit)]),
+        Stream.runCollect
+      )
+
+    each("gives outcomes as they arrive, each once; a failure is an element", function* (on) {
+      const waiting = yield* begin(collected("a", "b", "c", "a"))
+      yield* on.succeed("b", 2)
+      yield* pass("100 millis")
+      yield* on.fail("c", "no")
+      yield* pass("100 millis")
+      stillWaits(waiting)
+      yield* on.succeed("a", 1)
+      yield* pass("100 millis")
+      assert.deepStrictEqual(yield* Fiber.join(waiting), [
+        ["b", 2],
+        ["c", "no"],
+        ["a", 1]
+      ])
+    })
+
+    each("an outcome is there before the others are", function* (on) {
+      yield* on.succeed("b", 2)
+      const first = yield* Stream.runHead(AsyncResult.stream(handles("a", "b")))
+      assert.deepStrictEqual(first, Option.some(["b", Exit.succeed(2)] as const))
+    })
+
+    each("loses none, however many end at once and however slow they are taken", function* (on) {
+      const ids = Array.from({ length: 1000 }, (_, i) => `task ${i}`)
+      for (const id of ids) yield* on.create(id)
+      const waiting = yield* begin(
+        AsyncResult.stream(ids.map(handle)).pipe(
+          Stream.mapEffect(([id]) => Effect.delay(Effect.succeed(id), "1 millis")),
+          Stream.runCollect
+        )
+      )
+      for (const id of ids) yield* on.succeed(id, 1)
+      yield* pass("10 seconds")
+      assert.sameMembers([...(yield* Fiber.join(waiting))], ids)
+    })
+
+    each("ends with TimeoutError if the time is up before all have arrived", function* (on) {
+      yield* on.succeed("a", 1)
+      const seen: Array<string> = []
+      const waiting = yield* begin(
+        AsyncResult.stream(handles("a", "b"), { timeout: "5 seconds" }).pipe(
+          Stream.runForEach(([id]) => Effect.sync(() => seen.push(id))),
+          Effect.flip
+        )
+      )
+      yield* pass("5 seconds")
+      const error = yield* Fiber.join(waiting)
+      assert(error instanceof AsyncResult.TimeoutError)
+      assert.strictEqual(error.taskId, "b")
+      assert.deepStrictEqual(seen, ["a"])
+    })
+
+    each("of nothing ends at once", function* () {
+      assert.deepStrictEqual(yield* Stream.runCollect(AsyncResult.stream([])), [])
+    })
+  })
+})
+
+describe("10,000 handles that wait in one process", () => {
+  const ids = Array.from({ length: 10_000 }, (_, i) => `task ${i}`)
+  const waitForAll = Effect.forEach(ids, (id) => AsyncResult.get(handle(id)), { concurrency: "unbounded" })
+
+  test("cost the store a few calls a second, in batches", function* (on) {
+    for (const id of ids) yield* on.create(id)
+    const waiting = yield* begin(waitForAll)
+    assert.isAtMost(on.count("watch"), 20)
+    yield* on.forgetCalls
+    yield* pass("1 minute")
+    stillWaits(waiting)
+    // 12 sweeps of 10 batches
+    assert.isAtMost(on.count("getMany", "watch"), 150)
+    yield* on.forgetCalls
+    for (const id of ids) yield* on.succeed(id, 1)
+    yield* pass("100 millis")
+    assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
+    assert.isAtMost(on.count("getMany", "watch"), 100)
+    assert.isAtMost(on.count("unwatch"), 100)
+  })
+
+  test("for one and the same task cost as much as one does", function* (on) {
+    const waiting = yield* begin(
+      Effect.forEach(ids, () => AsyncResult.get(handle("a")), { concurrency: "unbounded" })
+    )
+    yield* pass("1 minute")
+    assert.isAtMost(on.count("getMany", "watch"), 14)
+    yield* on.succeed("a", 1)
+    yield* pass("100 millis")
+    assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
+  })
+})

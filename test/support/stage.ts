@@ -1,0 +1,167 @@
+/**
+ * A memory backend and a memory broker on which a test plays the worker's part by hand, to the millisecond, and
+ * counts what is asked of the two.
+ */
+import { assert } from "@effect/vitest"
+import { Context, Effect, type Fiber, Layer } from "effect"
+import { TestClock } from "effect/testing"
+import { Backend, Broker, TaskFailed } from "chicory"
+
+type Operations<D> = { readonly [K in keyof D]?: D[K] }
+
+/** How a stage differs from plain memory. */
+export interface Options {
+  /** Whether the backend tells of changes. Default: as memory does. */
+  readonly hints?: boolean | undefined
+  /** Replaces operations of the backend's driver; these are counted as well. */
+  readonly backend?: ((driver: Backend.BackendDriver<never>) => Operations<Backend.BackendDriver>) | undefined
+  /** Replaces operations of the broker's driver; these are counted as well. */
+  readonly broker?: ((driver: Broker.BrokerDriver<never>) => Operations<Broker.BrokerDriver>) | undefined
+}
+
+/** Calls by operation, with the items of each. */
+export type Calls = Map<string, Array<ReadonlyArray<unknown>>>
+
+const counted = <D extends object>(driver: D, calls: Calls): D => {
+  const wrapped = Object.entries(driver).map(([name, operation]) => [
+    name,
+    typeof operation === "function" && name !== "isPermanent" && name !== "batchKey"
+      ? (...args: ReadonlyArray<unknown>) => {
+          const call = () => (operation as (...args: ReadonlyArray<unknown>) => never)(...args)
+          // `ready` gives a stream, everything else an effect
+          if (name === "ready") return call()
+          return Effect.suspend(() => {
+            const items = Array.isArray(args[0]) ? args[0] : [args[0]]
+            calls.set(name, [...(calls.get(name) ?? []), items])
+            return call()
+          })
+        }
+      : operation
+  ])
+  return Object.fromEntries(wrapped) as D
+}
+
+const exitText = (exit: unknown): string => JSON.stringify(exit)
+
+/** The stage of a test; ends with the scope. */
+export const make = Effect.fnUntraced(function* (options: Options = {}) {
+  const calls: Calls = new Map()
+  const driver = yield* Backend.makeDriverMemory
+  const brokerDriver = yield* Broker.makeDriverMemory
+  const hints = options.hints ?? true
+  const backend = yield* Backend.make(
+    counted({ ...driver, capabilities: { ...driver.capabilities, hints }, ...options.backend?.(driver) }, calls)
+  )
+  const broker = yield* Broker.make(counted({ ...brokerDriver, ...options.broker?.(brokerDriver) }, calls))
+  const context = Context.mergeAll(
+    Context.make(Backend.Backend, backend),
+    Context.make(Broker.Broker, broker)
+  )
+
+  const create = (id: string, more?: Partial<Backend.NewRecord>) =>
+    Effect.asVoid(
+      driver.create([
+        {
+          id,
+          task: "sum",
+          key: undefined,
+          payloadHash: "",
+          expiresMillis: undefined,
+          retentionMillis: undefined,
+          published: true,
+          ...more
+        }
+      ])
+    )
+  const start = (id: string, more?: Partial<Backend.Start>) =>
+    Effect.map(
+      driver.start([
+        {
+          id,
+          task: "sum",
+          generation: 0,
+          token: `run of ${id}`,
+          worker: "w1",
+          queue: "default",
+          body: "{}",
+          leaseMillis: 3_600_000,
+          delivery: "at-least-once",
+          maxCrashes: 3,
+          expiresMillis: undefined,
+          retentionMillis: undefined,
+          letterRetentionMillis: undefined,
+          ...more
+        }
+      ]),
+      ([started]) => assert.strictEqual(started?._tag, "Run")
+    )
+  const settle = (id: string, outcome: Backend.Outcome) =>
+    Effect.map(driver.settle([{ id, token: `run of ${id}`, outcome }]), ([settled]) =>
+      assert.strictEqual(settled, "Stored")
+    )
+  const end = (id: string, outcome: Backend.Outcome) => Effect.andThen(start(id), settle(id, outcome))
+  return {
+    driver,
+    backend,
+    broker,
+    /** Services for `Effect.provideContext`. */
+    context,
+    /** As a layer, for a worker. */
+    layer: Layer.succeedContext(context),
+    /** How often an operation was called. */
+    count: (...operations: ReadonlyArray<string>): number =>
+      operations.reduce((sum, operation) => sum + (calls.get(operation)?.length ?? 0), 0),
+    /** The items of all calls of an operation, in order. */
+    items: (operation: string): ReadonlyArray<unknown> => (calls.get(operation) ?? []).flat(),
+    forgetCalls: Effect.sync(() => calls.clear()),
+    create,
+    start,
+    settle,
+    /** Runs the task and stores what it gave, as JSON. */
+    succeed: (id: string, value: unknown, retentionMillis?: number) =>
+      end(id, { _tag: "Success", exit: exitText({ _tag: "Success", value }), retentionMillis }),
+    /** Runs the task and stores a failure; the error is JSON. */
+    fail: (id: string, error: unknown) =>
+      end(id, {
+        _tag: "Failure",
+        exit: exitText({ _tag: "Failure", reason: { _tag: "Failed", error, retriesExhausted: false } }),
+        retentionMillis: undefined,
+        deadLetter: undefined
+      }),
+    progress: (id: string, value: unknown) =>
+      driver.renew([
+        { id, token: `run of ${id}`, leaseMillis: 3_600_000, progress: JSON.stringify(value) }
+      ])
+  }
+})
+
+/** The stage of a test. */
+export type Stage = Effect.Success<ReturnType<typeof make>>
+
+/** Lets all fibers run until each of them waits. */
+export const turns: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 60 }))
+
+/** Lets all fibers come to rest, then lets time pass, then lets them come to rest again. */
+export const pass = (...args: Parameters<typeof TestClock.adjust>): Effect.Effect<void> =>
+  turns.pipe(Effect.andThen(TestClock.adjust(...args)), Effect.andThen(turns))
+
+/** Starts an effect in a fiber and lets it come to rest. */
+export const begin = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
+  Effect.tap(Effect.forkChild(effect), turns)
+
+/** Checks that a fiber has not ended. */
+export const stillWaits = (fiber: Fiber.Fiber<unknown, unknown>): void =>
+  assert.isUndefined(fiber.pollUnsafe(), "it still waits")
+
+/** The exit of a fiber that has ended by now. */
+export const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => {
+  const exit = fiber.pollUnsafe()
+  assert(exit !== undefined, "it has ended by now")
+  return exit
+}
+
+/** The reason in a failure of a task. */
+export const reasonOf = (error: unknown): TaskFailed.Reason<unknown> => {
+  assert(error instanceof TaskFailed.TaskFailed, `a TaskFailed, and not ${String(error)}`)
+  return error.reason
+}
