@@ -152,7 +152,7 @@ export const make = Effect.fnUntraced(function* <E>(
   ): Effect.Effect<Batcher.Batcher<In, Out, ReadError>, never, Scope.Scope> => {
     const wrapped = wrap(operation)
     return Batcher.make<In, Out, ReadError>({
-      run: (batch) => wrapped(run(batch)),
+      run: (batch) => wrapped(Effect.suspend(() => run(batch))),
       isPermanent: (error) => error._tag === "BackendError" && !error.retryable,
       maxBatch: MAX_BATCH,
       concurrency: CALLS,

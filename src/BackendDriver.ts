@@ -81,7 +81,7 @@ export type Created =
       readonly _tag: "Existing"
       /** The id that holds the key, or the id asked for. */
       readonly id: string
-      /** Same task and same payload hash. A record whose hash is not known yet (a run created it) takes over the new one. */
+      /** Same task and same payload hash. A record that a run created takes over the hash and the key. */
       readonly same: boolean
       readonly published: boolean
     }
@@ -91,10 +91,13 @@ export interface Start {
   readonly id: string
   readonly task: string
   readonly generation: number
-  /** Unique for this run. A repeated `start` with the token of the open run answers `Run` again. */
+  /** Unique for this run. A repeated `start` with the token of the open run answers `Run` again, and holds its lease anew. */
   readonly token: string
   readonly worker: string
-  /** Kept on the record while the run is open: the dead letter of a `WorkerLost` needs them. */
+  /**
+   * For the dead letter, if the task ends here as `WorkerLost`. Of an at-most-once run they are kept on the record
+   * while it is open, since its message is gone.
+   */
   readonly queue: string
   readonly body: string | Uint8Array
   readonly leaseMillis: number
@@ -113,11 +116,12 @@ export interface Start {
  * The answer of `start`, decided in one atomic step:
  *
  * 1. a final record, or a message of an older generation: `Drop`
- * 2. waiting and expired, or asked to cancel: the record ends so, `Drop`
+ * 2. waiting and expired: the record ends so, `Drop`
  * 3. started under a live lease, or a retry that is not due: `Busy` for the remainder
- * 4. started and the lease ran out: an at-most-once task ends as `WorkerLost`; otherwise `crashes` grows by one,
- *    and the task ends as `WorkerLost` (with its dead letter) when it reaches `maxCrashes`. Ended: `Drop`
- * 5. otherwise `Run`. A missing record is created; a newer generation is taken over.
+ * 4. started and the lease ran out: under a cancel request it ends as cancelled; an at-most-once task ends as
+ *    `WorkerLost`, with its dead letter; otherwise `crashes` grows by one, and the task ends as `WorkerLost`, with its
+ *    dead letter, when it reaches `maxCrashes`. Ended: `Drop`
+ * 5. otherwise `Run`. A missing record is created; a newer generation is taken over; a reservation is published.
  */
 export type Started =
   | {
@@ -149,15 +153,21 @@ export type Outcome =
       readonly _tag: "Failure"
       readonly exit: string
       readonly retentionMillis: number | undefined
-      /** Written with the record, in the same step, with the run's queue and body. */
-      readonly deadLetter:
-        | { readonly reason: string; readonly retentionMillis: number | undefined }
-        | undefined
+      /** Written with the record, in the same step. */
+      readonly deadLetter: NewDeadLetter | undefined
     }
   /** `RETRY`, due after that time; `retries` grows by one. Under a cancel request: the task ends as cancelled. */
   | { readonly _tag: "Retry"; readonly afterMillis: number }
   /** Back to `PENDING` or `RETRY` (due at once), the attempt uncounted. Under a cancel request: ends as cancelled. */
   | { readonly _tag: "Release" }
+
+/** The dead letter of a run. What else there is to know of it is on the record. */
+export interface NewDeadLetter {
+  readonly reason: string
+  readonly queue: string
+  readonly body: string | Uint8Array
+  readonly retentionMillis: number | undefined
+}
 
 /** The end of a run, fenced by its token. */
 export interface Settlement {
@@ -167,7 +177,7 @@ export interface Settlement {
 }
 
 /**
- * `Stored` (also when the same settlement is repeated), `Cancelled`: a retry or release under a cancel request
+ * `Stored` (also when the same settlement is repeated before the next start), `Cancelled`: a retry or release under a cancel request
  * ended the task. `Lost`: the run was superseded, or the task is final; nothing was written.
  */
 export type Settled = "Stored" | "Cancelled" | "Lost"
@@ -207,7 +217,7 @@ export interface DeadLetter {
 export interface Page {
   readonly task?: string | undefined
   readonly limit: number
-  /** The id of the last letter of the page before. */
+  /** The id of the last letter of the page before. If it is gone, some may be seen again, none is missed. */
   readonly after?: string | undefined
 }
 
@@ -303,7 +313,7 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Opens the tasks of dead letters for their next generation (the letter's + 1): a final record of the letter's
    * generation, or a missing one, becomes `PENDING` with nothing counted and no expiry; a record that is already
-   * of a later generation is left alone. Answers the letter, which stays; `undefined`: no such letter. A parked
+   * of a later generation, or unfinished, is left alone. A missing record goes on with the letter's fence. Answers the letter, which stays; `undefined`: no such letter. A parked
    * letter is answered and nothing is opened.
    */
   readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
@@ -318,8 +328,8 @@ export interface BackendDriver<out E = unknown> {
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
   /**
    * Ends what expired while waiting, ends at-most-once runs whose lease ran out, and removes what outlived its
-   * retention: records, dead letters, workers, and reservations that were never published. At most `limit` of
-   * each; answers how many in all.
+   * retention: records, dead letters, workers, and reservations that were never published for as long as their
+   * retention. At most `limit` of each; answers how many in all.
    */
   readonly sweep: (limit: number) => Effect.Effect<number, E>
 }

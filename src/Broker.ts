@@ -105,7 +105,7 @@ export const make = Effect.fnUntraced(function* <E>(
   ): Effect.Effect<Batcher.Batcher<In, Out, BrokerError>, never, Scope.Scope> => {
     const wrapped = timed(operation)
     return Batcher.make<In, Out, BrokerError>({
-      run: (batch) => wrapped(run(batch)),
+      run: (batch) => wrapped(Effect.suspend(() => run(batch))),
       isPermanent: (error) => !error.retryable,
       maxBatch: MAX_BATCH,
       concurrency: CALLS,

@@ -29,7 +29,7 @@ export interface Delivery {
   readonly id: string | undefined
   readonly task: string | undefined
   readonly queue: string
-  /** How long ago the message became due, by the broker's clock; see `Release.keepDue`. */
+  /** How long ago the message became due, by the broker's clock; a lapse makes it no younger. See `Release.keepDue`. */
   readonly ageMillis: number
   readonly body: string | Uint8Array
 }
@@ -72,7 +72,7 @@ export interface BrokerDriver<out E = unknown> {
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /** As in `BackendDriver`. */
   readonly isPermanent?: ((error: unknown) => boolean) | undefined
-  /** Durable and confirmed on return; doubles are allowed. */
+  /** Durable and confirmed on return. Doubles are allowed, and each is delivered: a broker does not merge by id. */
   readonly publish: (messages: Batch<Envelope>) => Effect.Effect<void, E>
   /**
    * At most `max` messages that are due, of any of the queues, highest priority first, then in the order in which
@@ -93,7 +93,7 @@ export interface BrokerDriver<out E = unknown> {
   readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, E>
   /** Handles that were lost without asking: a closed channel. */
   readonly lost?: Stream.Stream<ReadonlyArray<string>, E> | undefined
-  /** Removes messages. `false`: the claim was no longer held, and nothing was removed. */
+  /** Removes messages. A claim that lapsed may still be acked until it is taken over. `false`: the claim was no longer held, and nothing was removed. */
   readonly ack: (handles: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
   /** Puts messages back; claims that are no longer held are passed over. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<void, E>
@@ -101,6 +101,7 @@ export interface BrokerDriver<out E = unknown> {
   readonly reject: (
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, E>
+  /** A claim whose lease ran out counts as ready. */
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, E>
   /** Removes up to `limit` messages that nobody has claimed; answers the ids of their tasks. */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, E>

@@ -4,17 +4,20 @@
  * A policy is plain data, narrowed by a spread:
  *
  * ```ts
- * retry: {
- *   ...RetryPolicy.exponential({ maxRetries: 5, delay: "1 second" }),
- *   byTag: { RateLimited: (error) => error.retryAfter, CardDeclined: "never" }
- * }
+ * const Charge = Task.make("card.charge", {
+ *   error: Schema.Union([RateLimited, CardDeclined]),
+ *   retry: {
+ *     ...RetryPolicy.exponential({ maxRetries: 5, delay: "1 second" }),
+ *     byTag: { RateLimited: (error) => error.retryAfter, CardDeclined: "never" }
+ *   }
+ * })
  * ```
  *
  * The delay lives in the broker, never in a sleeping worker. Defects are bugs and are not retried, unless the task
  * says `retryDefects`; a timeout of an attempt is.
  */
 import { Duration, Effect, Option, Predicate, Pull, Random, Schedule } from "effect"
-import { nonNegative, wholeNumber } from "./internal/allowed.ts"
+import { nonNegative, positiveNumber, wholeNumber } from "./internal/allowed.ts"
 
 /** What becomes of one tag of error: no retry, a delay, or a function of the error that gives either. */
 export type Rule<E> = "never" | Duration.Input | ((error: E) => Duration.Input | "never")
@@ -69,6 +72,11 @@ const make = (
 export const check = <E>(caller: string, policy: RetryPolicy<E>): RetryPolicy<E> => {
   wholeNumber(`${caller}: maxRetries`, policy.maxRetries, 0)
   if (policy.maxDelay !== undefined) nonNegative(`${caller}: maxDelay`, policy.maxDelay)
+  for (const [tag, rule] of Object.entries<Rule<never> | undefined>(policy.byTag ?? {})) {
+    if (rule !== undefined && rule !== "never" && typeof rule !== "function") {
+      nonNegative(`${caller}: byTag.${tag}`, rule)
+    }
+  }
   return policy
 }
 
@@ -86,7 +94,9 @@ export const linear = (options: Options): RetryPolicy =>
 
 /** Waits `delay` before the first retry, and `factor` (default 2) times the last delay before each further one. */
 export const exponential = (options: Options & { readonly factor?: number | undefined }): RetryPolicy =>
-  make("RetryPolicy.exponential", options, (delay) => Schedule.exponential(delay, options.factor ?? 2))
+  make("RetryPolicy.exponential", options, (delay) =>
+    Schedule.exponential(delay, positiveNumber("RetryPolicy.exponential: factor", options.factor ?? 2))
+  )
 
 /**
  * The delays of a schedule, which is replayed from its first step for each retry, on a clock that advances by the
@@ -117,7 +127,7 @@ export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Ef
     if (retries >= policy.maxRetries) return giveUp(true)
     return given === undefined
       ? fromDelay(policy, replay(policy.schedule, error, retries))
-      : fromDelay(policy, Effect.succeedSome(Duration.fromInputUnsafe(given)))
+      : fromDelay(policy, Effect.succeedSome(nonNegative("RetryPolicy: the delay that byTag gives", given)))
   })
 
 /** @internal What the policy says of a failure that is no error of the task: a timeout, a defect, a retry asked for. */

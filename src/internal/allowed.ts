@@ -2,10 +2,12 @@
  * What options may be. A value out of range is a programmer's error: these throw, with a message that says what is
  * allowed, where a task is made; inside an effect or a layer that is a defect.
  */
-import { Duration, Option } from "effect"
+import { DateTime, Duration, Option } from "effect"
 
 const refuse = (what: string, allowed: string, given: unknown): never => {
-  throw new RangeError(`${what} must be ${allowed}, but is ${JSON.stringify(given) ?? String(given)}`)
+  // JSON has no words for NaN, and none for a bigint
+  const shown = typeof given === "number" || typeof given === "bigint" ? given : JSON.stringify(given)
+  throw new RangeError(`${what} must be ${allowed}, but is ${shown}`)
 }
 
 /** A whole number of at least `min`, at most `max`. */
@@ -24,6 +26,10 @@ export const wholeNumber = (
           : `a whole number from ${min} to ${max}`,
         value
       )
+
+/** A finite number above zero. */
+export const positiveNumber = (what: string, value: number): number =>
+  Number.isFinite(value) && value > 0 ? value : refuse(what, "a number above zero", value)
 
 /** A text that is not empty, of at most `max` characters. */
 export const text = (what: string, value: string, max = 255): string =>
@@ -56,4 +62,10 @@ export const positiveOrForever = (what: string, input: Duration.Input): Duration
   const value = duration(what, input, allowed)
   if (!Duration.isPositive(value)) return refuse(what, allowed, input)
   return Duration.isFinite(value) ? value : undefined
+}
+
+/** A moment. */
+export const moment = (what: string, input: DateTime.DateTime.Input): DateTime.DateTime => {
+  const made = DateTime.make(input)
+  return Option.isSome(made) ? made.value : refuse(what, "a date", input)
 }

@@ -59,19 +59,22 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   // A batch that failed through the fault of an item is tried again in halves, so that only that item fails.
   const send = (entries: ReadonlyArray<Entry<In, Out, E>>): Effect.Effect<void> =>
     Arr.isReadonlyArrayNonEmpty(entries)
-      ? Effect.flatMap(Effect.exit(run(Arr.map(entries, (entry) => entry.item))), (exit) => {
-          if (Exit.isSuccess(exit)) {
-            for (let i = 0; i < entries.length; i++) entries[i]!.answer(Exit.succeed(exit.value[i]!))
+      ? Effect.flatMap(
+          Effect.exit(Effect.suspend(() => run(Arr.map(entries, (entry) => entry.item)))),
+          (exit) => {
+            if (Exit.isSuccess(exit)) {
+              for (let i = 0; i < entries.length; i++) entries[i]!.answer(Exit.succeed(exit.value[i]!))
+              return Effect.void
+            }
+            const failure = Cause.findError(exit.cause)
+            if (entries.length > 1 && failure._tag === "Success" && isPermanent(failure.success)) {
+              const half = entries.length >> 1
+              return Effect.andThen(send(entries.slice(0, half)), send(entries.slice(half)))
+            }
+            for (const entry of entries) entry.answer(exit as Exit.Exit<never, E>)
             return Effect.void
           }
-          const failure = Cause.findError(exit.cause)
-          if (entries.length > 1 && failure._tag === "Success" && isPermanent(failure.success)) {
-            const half = entries.length >> 1
-            return Effect.andThen(send(entries.slice(0, half)), send(entries.slice(half)))
-          }
-          for (const entry of entries) entry.answer(exit as Exit.Exit<never, E>)
-          return Effect.void
-        })
+        )
       : Effect.void
 
   const pump = Effect.callback<void>((resume) => {
@@ -88,7 +91,9 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   yield* Effect.addFinalizer(() =>
     Effect.sync(() => {
       closed = true
-      for (const entry of take()) entry.answer(Exit.interrupt())
+      const waiting = pending
+      pending = []
+      for (const entry of waiting) entry.answer(Exit.interrupt())
     })
   )
   for (let i = 0; i < options.concurrency; i++) yield* Effect.forkScoped(pump)

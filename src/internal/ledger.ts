@@ -6,7 +6,7 @@
  */
 import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
 import type { Facade as BackendFacade, ReadError } from "../Backend.ts"
-import type { Batch, Outcome, Renewed, Start, Started } from "../BackendDriver.ts"
+import type { Batch, Outcome, Renewed, Settlement, Start, Started } from "../BackendDriver.ts"
 import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
@@ -75,8 +75,8 @@ export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger =
   if (fusion === undefined) return ledger
   return {
     ...ledger,
-    store: ({ delivery: { handle }, start: { id, retentionMillis, token } }, verdict) =>
-      fusion.settle.one({ settlement: { id, token, outcome: outcomeOf(verdict, retentionMillis) }, handle }),
+    store: ({ delivery: { handle }, start }, verdict) =>
+      fusion.settle.one({ settlement: settlementOf(start, verdict), handle }),
     close: () => Effect.void
   }
 }
@@ -84,8 +84,7 @@ export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger =
 const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   recorded: true,
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
-  store: ({ start: { id, retentionMillis, token } }, verdict) =>
-    backend.settle.one({ id, token, outcome: outcomeOf(verdict, retentionMillis) }),
+  store: ({ start }, verdict) => backend.settle.one(settlementOf(start, verdict)),
   close: ({ delivery }, verdict, settled) => {
     if (settled === "Lost") return Effect.void
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
@@ -125,7 +124,13 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
     )
 })
 
-const outcomeOf = (verdict: Verdict, retentionMillis: number | undefined): Outcome => {
+const settlementOf = (start: Start, verdict: Verdict): Settlement => ({
+  id: start.id,
+  token: start.token,
+  outcome: outcomeOf(start, verdict)
+})
+
+const outcomeOf = ({ body, queue, retentionMillis }: Start, verdict: Verdict): Outcome => {
   switch (verdict._tag) {
     case "Success":
       return { _tag: "Success", exit: verdict.exit, retentionMillis }
@@ -135,7 +140,7 @@ const outcomeOf = (verdict: Verdict, retentionMillis: number | undefined): Outco
         exit: verdict.exit,
         retentionMillis,
         deadLetter: leavesLetter(verdict.reason)
-          ? { reason: verdict.reason, retentionMillis: letterRetentionMillis }
+          ? { reason: verdict.reason, queue, body, retentionMillis: letterRetentionMillis }
           : undefined
       }
     case "Retry":

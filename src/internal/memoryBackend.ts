@@ -230,7 +230,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
   /** Writes the letter of the run that ends the task. */
   const bury = (
     row: Row,
-    run: Run,
+    message: Pick<Run, "queue" | "body">,
     now: number,
     reason: string,
     exit: string | null,
@@ -239,8 +239,8 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     const id = `${row.id}:${row.generation}`
     const older = letters.get(id)
     if (older !== undefined) dropLetter(older)
-    const { body, queue, worker } = run
-    const { attempt: attempts, generation, task } = row
+    const { body, queue } = message
+    const { attempt: attempts, generation, task, worker } = row
     addLetter(
       { id, taskId: row.id, task, generation, queue, reason, exit, worker, body, attempts, at: now },
       retention,
@@ -350,7 +350,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
       if (run.leaseUntil > now) return { _tag: "Busy", millis: run.leaseUntil - now }
       if (run.delivery === "at-least-once") row.crashes += 1
       if (run.delivery === "at-most-once" || row.cancelRequested || row.crashes >= ask.maxCrashes) {
-        lose(row, run, now)
+        lose(row, run.delivery === "at-most-once" ? run : { ...run, queue: ask.queue, body: ask.body }, now)
         return DROP
       }
     }
@@ -389,7 +389,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     return row.cancelRequested ? "CancelRequested" : "Held"
   }
 
-  const close = (row: Row, run: Run, outcome: Outcome, now: number): Settled => {
+  const close = (row: Row, outcome: Outcome, now: number): Settled => {
     switch (outcome._tag) {
       case "Success": {
         row.retention = outcome.retentionMillis
@@ -399,7 +399,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
       case "Failure": {
         const letter = outcome.deadLetter
         row.retention = outcome.retentionMillis
-        if (letter !== undefined) bury(row, run, now, letter.reason, outcome.exit, letter.retentionMillis)
+        if (letter !== undefined) bury(row, letter, now, letter.reason, outcome.exit, letter.retentionMillis)
         finish(row, now, "FAILURE", outcome.exit, null)
         return "Stored"
       }
@@ -429,7 +429,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     if (row === undefined) return "Lost"
     const { closed, run } = row
     if (run !== undefined && run.token === token) {
-      const answer = close(row, run, outcome, now)
+      const answer = close(row, outcome, now)
       row.closed = { token, outcome, answer }
       return answer
     }

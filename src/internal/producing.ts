@@ -6,7 +6,7 @@ import { Broker } from "../Broker.ts"
 import { EncodeError, type EnqueueError, PartlyEnqueued, TooLarge, Unsupported } from "../EnqueueError.ts"
 import type { DelayOptions } from "../Task.ts"
 import * as TaskMessage from "../TaskMessage.ts"
-import { nonNegative, positive, text, wholeNumber } from "./allowed.ts"
+import { moment, nonNegative, positive, text, wholeNumber } from "./allowed.ts"
 import * as defaults from "./defaults.ts"
 import type { Definition } from "./definition.ts"
 import { enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
@@ -51,7 +51,7 @@ const readCall = (
   const delayMillis = Math.ceil(
     options.at === undefined
       ? Duration.toMillis(nonNegative(at("delay"), options.delay ?? 0))
-      : Math.max(0, DateTime.toEpochMillis(DateTime.makeUnsafe(options.at)) - now)
+      : Math.max(0, DateTime.toEpochMillis(moment(at("at"), options.at)) - now)
   )
   const asked =
     options.priority === undefined

@@ -4,7 +4,7 @@
  * ```ts
  * import { BackendSuite } from "chicory/testing"
  *
- * BackendSuite.suite("my store", { make: makeMyDriver, live: true })
+ * BackendSuite.suite("my store", { make: makeMyBackend, live: true })
  * ```
  */
 import { describe } from "@effect/vitest"

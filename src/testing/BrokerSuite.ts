@@ -4,7 +4,7 @@
  * ```ts
  * import { BrokerSuite } from "chicory/testing"
  *
- * BrokerSuite.suite("my broker", { make: makeMyDriver, live: true })
+ * BrokerSuite.suite("my broker", { make: makeMyBroker, live: true })
  * ```
  */
 import { assert, describe, type TestContext } from "@effect/vitest"

@@ -2,6 +2,7 @@ import { DatabaseSync } from "node:sqlite"
 import { afterAll, assert, describe, it, vi } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import type { Start } from "../../src/BackendDriver.ts"
+import type * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
 import { temporaryFile } from "./temporary.ts"
 
@@ -34,7 +35,7 @@ const ask = (id: string): Start => ({
 })
 
 /** Everything that a store is asked while tasks run, and now and then. */
-const everything = ({ backend, broker }: SqliteStore.Drivers) =>
+const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
   Effect.gen(function* () {
     yield* backend.create(
       Arr.map(ids, (id) => ({
@@ -90,7 +91,7 @@ const everything = ({ backend, broker }: SqliteStore.Drivers) =>
                 _tag: "Failure",
                 exit: "1",
                 retentionMillis: 60_000,
-                deadLetter: { reason: "Failed", retentionMillis: never }
+                deadLetter: { reason: "Failed", queue: "q", body: "{}", retentionMillis: never }
               }
             : index === 1
               ? { _tag: "Retry", afterMillis: 0 }

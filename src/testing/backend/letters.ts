@@ -323,17 +323,22 @@ export const letters = (test: Test): void => {
         yield* on.end("a", "t1", success(text))
         const found = yield* on.read("a")
         assert.isTrue(found.progress === text && found.exit === text)
-        yield* on.run("b", "t1", { body: text })
-        yield* on.end("b", "t1", { ...burial(), exit: text } as Outcome)
+        yield* on.run("b", "t1")
+        const message = { queue: "default", body: text }
+        yield* on.end("b", "t1", {
+          ...burial("Failed", undefined, undefined, message),
+          exit: text
+        } as Outcome)
         const letter = yield* on.letter
         assert.isTrue(letter.body === text && letter.exit === text)
       })
     }
 
     test("bytes come back as they were, also from a run that was lost", function* (on) {
-      yield* on.play("a", "t1", burial(), { body: Suite.bytes })
-      yield* on.crash("b", "t1", { body: Suite.bytes, maxCrashes: 1 })
-      yield* on.start("b", "t2", { maxCrashes: 1 })
+      const message = { queue: "default", body: Suite.bytes }
+      yield* on.play("a", "t1", burial("Failed", undefined, undefined, message))
+      yield* on.crash("b", "t1")
+      yield* on.start("b", "t2", { ...message, maxCrashes: 1 })
       for (const letter of yield* on.letters()) {
         assert.deepStrictEqual(bytesOf(letter.body), Array.from(Suite.bytes), letter.id)
       }

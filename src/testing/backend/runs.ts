@@ -284,7 +284,7 @@ export const runs = (test: Test): void => {
     test("stores a failure with its dead letter", function* (on) {
       yield* on.create("a")
       yield* on.play("a", "t1", retry())
-      yield* on.play("a", "t2", burial("Died"), { queue: "slow", body: "the body" })
+      yield* on.play("a", "t2", burial("Died", undefined, undefined, { queue: "slow", body: "the body" }))
       assert.strictEqual((yield* on.read("a")).exit, `{"failure":"Died"}`)
       const { at, ...letter } = yield* on.letter
       assert.isNumber(at)

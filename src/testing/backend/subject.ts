@@ -23,16 +23,14 @@ export type Test = (
   body: (on: Subject, context: TestContext) => Effect.fn.Return<void, unknown, Scope.Scope>
 ) => void
 
-const NEVER = undefined
-
 /** A task that is enqueued. */
 export const record = (id: string, more?: Partial<NewRecord>): NewRecord => ({
   id,
   task: "mail",
   key: undefined,
   payloadHash: "",
-  expiresMillis: NEVER,
-  retentionMillis: NEVER,
+  expiresMillis: undefined,
+  retentionMillis: undefined,
   published: true,
   ...more
 })
@@ -48,16 +46,21 @@ export const success = (exit = `{"success":1}`, retentionMillis?: number): Outco
 export const failure = (exit = `{"failure":1}`): Outcome => ({
   _tag: "Failure",
   exit,
-  retentionMillis: NEVER,
+  retentionMillis: undefined,
   deadLetter: undefined
 })
 
 /** A failure that leaves a dead letter. */
-export const burial = (reason = "Failed", letterRetention?: number, retentionMillis?: number): Outcome => ({
+export const burial = (
+  reason = "Failed",
+  letterRetention?: number,
+  retentionMillis?: number,
+  message: Pick<Start, "queue" | "body"> = { queue: "default", body: "a message" }
+): Outcome => ({
   _tag: "Failure",
   exit: `{"failure":"${reason}"}`,
   retentionMillis,
-  deadLetter: { reason, retentionMillis: letterRetention }
+  deadLetter: { reason, retentionMillis: letterRetention, ...message }
 })
 
 /** Puts a task back for another run. */
@@ -73,7 +76,7 @@ export const parked = (letterId: string, more?: Partial<Parked>): Parked => ({
   reason: "PayloadInvalid",
   exit: `{"failure":"undecodable"}`,
   body: "not a message",
-  retentionMillis: NEVER,
+  retentionMillis: undefined,
   ...more
 })
 
@@ -94,9 +97,9 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
     leaseMillis: time.long,
     delivery: "at-least-once",
     maxCrashes: 3,
-    expiresMillis: NEVER,
-    retentionMillis: NEVER,
-    letterRetentionMillis: NEVER,
+    expiresMillis: undefined,
+    retentionMillis: undefined,
+    letterRetentionMillis: undefined,
     ...more
   })
   const create = (id: string, more?: Partial<NewRecord>) => Suite.only(driver.create([record(id, more)]))

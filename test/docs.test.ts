@@ -1,0 +1,98 @@
+import { execFileSync, spawnSync } from "node:child_process"
+import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { basename, join } from "node:path"
+/** What the documentation shows compiles and runs. */
+import { assert, describe, it } from "@effect/vitest"
+
+const root = join(import.meta.dirname, "..")
+const read = (file: string) => readFileSync(join(root, file), "utf8")
+const examples = globSync("examples/*.ts", { cwd: root }).sort()
+
+/** Runs `use` with a directory that is gone afterwards. */
+const inDirectory = <A>(parent: string, use: (directory: string) => A): A => {
+  const directory = mkdtempSync(join(parent, ".docs-"))
+  try {
+    return use(directory)
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+}
+
+/** The `ts` blocks of a page, or of the comments of a module. */
+const blocksOf = (file: string): ReadonlyArray<string> => {
+  const text = read(file)
+  const plain = file.endsWith(".md") ? text : text.replaceAll(/^ *\* ?/gm, "")
+  return Array.from(plain.matchAll(/^```ts\n(.*?)^```/gms), ([, block]) => block!)
+}
+
+/** What a fragment may take for granted: the names of the README's first program. */
+const prelude = `
+import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, TaskContext, TaskFailed, Worker } from "chicory"
+import { Effect, Fiber, Layer, Schema, Stream } from "effect"
+class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
+class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { retryAfter: Schema.DurationFromMillis }) {}
+class CardDeclined extends Schema.TaggedError<CardDeclined>()("CardDeclined", {}) {}
+const Divide = Task.make("math.divide", {
+  payload: { dividend: Schema.Number, divisor: Schema.Number }, success: Schema.Number, error: DivideByZero
+})
+const DivideLive = Divide.toLayer(({ dividend, divisor }) => Effect.succeed(dividend / divisor))
+declare const result: ReturnType<typeof Divide.result>
+declare const program: Effect.Effect<void, never, Broker.Broker | Backend.Backend>
+declare const makeMyBackend: Effect.Effect<Backend.BackendDriver>
+declare const makeMyBroker: Effect.Effect<Broker.BrokerDriver>
+`
+
+/** A program stands for itself; a fragment is put where its names are known. */
+const toModule = (block: string): string => {
+  const imports = block.match(/^import .*$/gm) ?? []
+  const rest = block.replaceAll(/^import .*$/gm, "")
+  if (imports.length > 0 && /from "chicory/.test(block) && rest.includes("Task.make")) return block
+  const own = imports.filter((line) => !/from "(effect|chicory)"/.test(line)).join("\n")
+  return `${own}${prelude}\nexport const fragment = Effect.gen(function* () {\n${rest}\n})\n`
+}
+
+describe("the documentation", () => {
+  it("shows programs and fragments that compile", () => {
+    const files = [...globSync(["README.md", "docs/*.md", "src/**/*.ts"], { cwd: root })].sort()
+    inDirectory(join(root, "test"), (directory) => {
+      let blocks = 0
+      for (const file of files) {
+        for (const block of blocksOf(file)) {
+          const name = `${file.replaceAll(/[^a-zA-Z0-9]+/g, "-")}-${blocks++}.ts`
+          writeFileSync(join(directory, name), toModule(block))
+        }
+      }
+      assert.isAbove(blocks, 8)
+      const config = {
+        extends: "../../tsconfig.json",
+        include: ["*.ts"],
+        compilerOptions: { noUnusedLocals: false }
+      }
+      writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config))
+      const tsc = spawnSync(join(root, "node_modules/.bin/tsc"), ["-p", directory], { encoding: "utf8" })
+      assert.deepStrictEqual(
+        tsc.stdout.split("\n").filter((line) => line.includes(basename(directory))),
+        []
+      )
+      assert.isNotNull(tsc.status)
+    })
+  })
+
+  it("has the first program that the examples run", () => {
+    assert.strictEqual(blocksOf("README.md")[0], read("examples/first-program.ts"))
+  })
+})
+
+describe("the examples", () => {
+  it.each(examples)("%s runs to its end", (example) => {
+    inDirectory(tmpdir(), (directory) => {
+      const output = execFileSync(process.execPath, ["--conditions=chicory-src", join(root, example)], {
+        cwd: directory,
+        encoding: "utf8"
+      })
+      assert.include(output, "INFO")
+      assert.notInclude(output, "ERROR")
+    })
+  })
+})
