@@ -1,6 +1,6 @@
 /**
  * The demo's accounts: what was enqueued, held against what came back. Nothing here is assumed; each number is counted
- * from what the waiter was given, what the store holds in the end, and what the workers told.
+ * from what the producer was given, what the store holds in the end, and what the workers told.
  *
  * The hard one is *doubled*: how does one see a second terminal write that the store should have refused? In two ways.
  *
@@ -10,7 +10,7 @@
  * - It is one more than there are tasks to end. A worker counts the writes that the store accepted from it. Of the
  *   worker that was left that number is final, and must be the number of records which say that they are its own.
  *
- * And what the waiter was given must be what the store holds in the end.
+ * The greater of the two counts. And what the producer was given must be what the store holds in the end.
  */
 import type { TaskFailed, TaskResult } from "chicory"
 import { Data, Equal, type Exit, Option } from "effect"
@@ -105,7 +105,12 @@ export const drawUp = ({
   const isTakenOver = (record: Snapshot) => record.attempts > 1 && isOwn(record) && begun.has(record.taskId)
   const takenOver = tasks.filter((id) => Option.exists(inTheEnd(id), isTakenOver))
 
-  const changed = received.filter(({ record, taskId }) => !Equal.equals(record, inTheEnd(taskId)))
+  const changed = received.filter(({ record, taskId }) =>
+    Option.exists(
+      Option.filter(inTheEnd(taskId), isFinal),
+      (last) => !Equal.equals(record, Option.some(last))
+    )
+  )
   const accepted = survivor.journal.find((entry) => entry._tag === "Left")?.accepted ?? 0
   const ended = tasks.filter((id) =>
     Option.exists(inTheEnd(id), (record) => isFinal(record) && isOwn(record))
@@ -135,7 +140,7 @@ export const drawUp = ({
     failures: failures.length,
     takenOver: takenOver.length,
     lost: lost.length,
-    doubled: changed.length + Math.max(0, accepted - ended.length),
+    doubled: Math.max(changed.length, accepted - ended.length),
     checked: results.filter((one) => found(one) !== undefined).length
   }
   const unless = (isKept: boolean, otherwise: string) => (isKept ? [] : [otherwise])

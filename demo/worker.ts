@@ -1,5 +1,5 @@
 /**
- * A worker process: `node demo/worker.ts <database>`.
+ * A worker process. Its argument is the database.
  *
  * It works until its stdin ends, and so never outlives the process that started it.
  */

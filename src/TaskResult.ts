@@ -17,6 +17,7 @@ export interface TaskResult<out A, out E = never, out P = unknown> {
   /** The worker of the last run. */
   readonly worker: Option.Option<string>
   readonly enqueuedAt: Option.Option<DateTime.Utc>
+  /** The first start, whatever became of that run. */
   readonly startedAt: Option.Option<DateTime.Utc>
   readonly finishedAt: Option.Option<DateTime.Utc>
 }
