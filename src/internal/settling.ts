@@ -48,7 +48,7 @@ const isRetryable = (error: { readonly _tag: string }): boolean =>
 const sayLost = (engine: Engine, run: Run) =>
   Effect.logWarning(
     `A run was superseded, and its outcome dropped: token ${run.candidate.start.token}, last renewed ${Number(engine.now() - run.renewedAt) / 1e9} s ago`
-  )
+  ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.known.definition.name }))
 
 /** Lets go of a message. If that fails it comes back, and is found to be settled. */
 export const close = (
