@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
 import { AsyncResult, type Backend } from "chicory"
+import { Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
 import * as Stage from "./support/stage.ts"
 import { begin, ended, pass, reasonOf, stillWaits } from "./support/stage.ts"
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, Backend, TaskFailed } from "chicory"
 import { Cause, Effect, Exit, Fiber, Option, Schedule, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import { AsyncResult, Backend, TaskFailed } from "chicory"
 import * as Stage from "./support/stage.ts"
 import { begin, ended, pass, reasonOf, stillWaits } from "./support/stage.ts"
 
@@ -238,7 +238,8 @@ describe.each([
       ] as const,
       (options) => Effect.map(Effect.exit(AsyncResult.get(handle(), options)), Exit.findDefect)
     )
-    for (const defect of defects) assert.instanceOf(Option.getOrThrow(Option.fromUndefinedOr(defect as never)), Object)
+    for (const defect of defects)
+      assert.instanceOf(Option.getOrThrow(Option.fromUndefinedOr(defect as never)), Object)
   })
 
   each("can be called data-first and data-last, with options and without", function* (on) {
@@ -295,14 +296,17 @@ describe.each([
     assert.strictEqual(reasonOf(yield* Fiber.join(waiting))._tag, "Cancelled")
   })
 
-  each("what does not decode with the handle's schemas is a failure of the reader's side, at once", function* (on) {
-    yield* on.create("a")
-    yield* on.succeed("a", "no number")
-    const reason = reasonOf(yield* Effect.flip(AsyncResult.get(handle())))
-    assert(reason._tag === "ResultInvalid")
-    assert.strictEqual(reason.side, "reader")
-    assert.include(reason.issue, "value")
-  })
+  each(
+    "what does not decode with the handle's schemas is a failure of the reader's side, at once",
+    function* (on) {
+      yield* on.create("a")
+      yield* on.succeed("a", "no number")
+      const reason = reasonOf(yield* Effect.flip(AsyncResult.get(handle())))
+      assert(reason._tag === "ResultInvalid")
+      assert.strictEqual(reason.side, "reader")
+      assert.include(reason.issue, "value")
+    }
+  )
 
   each("what is no exit at all is a failure of the reader's side", function* (on) {
     yield* on.create("a")
@@ -315,6 +319,13 @@ describe.each([
 })
 
 describe("get, with hints", () => {
+  test("the first waiter may come long after the backend was made", function* (on) {
+    yield* on.create("a")
+    yield* on.succeed("a", 42)
+    yield* pass("1 second")
+    assert.strictEqual(yield* AsyncResult.get(handle()), 42)
+  })
+
   test("a hint wakes it", function* (on) {
     yield* on.create("a")
     const waiting = yield* begin(AsyncResult.get(handle()))
@@ -349,7 +360,14 @@ describe("get, with hints", () => {
       yield* pass("1 second")
       assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
     },
-    { backend: () => ({ hints: Stream.concat(Stream.fromEffect(Effect.as(Effect.sleep("1 second"), "resync" as const)), Stream.never) }) }
+    {
+      backend: () => ({
+        hints: Stream.concat(
+          Stream.fromEffect(Effect.as(Effect.sleep("1 second"), "resync" as const)),
+          Stream.never
+        )
+      })
+    }
   )
 
   test(
@@ -531,7 +549,10 @@ describe("get, while the backend is out of reach", () => {
         assert.strictEqual(on.count("getMany", "watch"), 1)
         const waiting = yield* begin(
           AsyncResult.get(handle()).pipe(
-            Effect.provideService(AsyncResult.ReadRetry, Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(2)])),
+            Effect.provideService(
+              AsyncResult.ReadRetry,
+              Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(2)])
+            ),
             Effect.flip
           )
         )
@@ -564,7 +585,13 @@ describe("get, while the backend is out of reach", () => {
         yield* pass("1 millis")
         assert.strictEqual((yield* Fiber.join(waiting))._tag, "TimeoutError")
       },
-      { hints, backend: () => ({ getMany: () => Effect.interruptible(Effect.never), watch: () => Effect.interruptible(Effect.never) }) }
+      {
+        hints,
+        backend: () => ({
+          getMany: () => Effect.interruptible(Effect.never),
+          watch: () => Effect.interruptible(Effect.never)
+        })
+      }
     )
   }
 })
@@ -586,7 +613,7 @@ describe("without a backend", () => {
         Stream.runDrain(AsyncResult.changes(handle()))
       ]
       for (const effect of asked) {
-        const error = yield* Effect.flip(effect as Effect.Effect<unknown, unknown, Backend.Backend>)
+        const error = yield* Effect.flip(effect)
         assert(error instanceof Backend.BackendNotConfigured)
         assert.strictEqual(error.taskId, "a")
         assert.include(error.message, "for task a: provide one")
@@ -597,7 +624,7 @@ describe("without a backend", () => {
         Stream.runDrain(AsyncResult.stream([handle()]))
       ]
       for (const effect of many) {
-        const error = yield* Effect.flip(effect as Effect.Effect<unknown, unknown, Backend.Backend>)
+        const error = yield* Effect.flip(effect)
         assert.instanceOf(error, Backend.BackendNotConfigured)
       }
     }).pipe(Effect.provide(Backend.layerNotConfigured))
@@ -677,7 +704,11 @@ describe("one read", () => {
     assert.deepStrictEqual(running.worker, Option.some("w1"))
     assert.deepStrictEqual(running.finishedAt, Option.none())
     yield* TestClock.setTime(3000)
-    yield* on.settle("a", { _tag: "Success", exit: `{"_tag":"Success","value":42}`, retentionMillis: undefined })
+    yield* on.settle("a", {
+      _tag: "Success",
+      exit: `{"_tag":"Success","value":42}`,
+      retentionMillis: undefined
+    })
     const done = Option.getOrThrow(yield* AsyncResult.poll(handle()))
     assert.deepStrictEqual(done.exit, Option.some(Exit.succeed(42)))
     assert.strictEqual(done.attempts, 1)
@@ -717,26 +748,33 @@ describe("changes", () => {
         Stream.runCollect
       )
 
-    each("gives every change of state and of progress that is seen, and ends at the terminal one", function* (on) {
-      yield* on.create("a")
-      const seen = yield* begin(collect())
-      yield* pass("10 seconds")
-      yield* on.start("a")
-      yield* pass(step)
-      yield* on.progress("a", 1)
-      yield* pass(step)
-      yield* on.progress("a", 2)
-      yield* pass("10 seconds")
-      yield* on.settle("a", { _tag: "Success", exit: `{"_tag":"Success","value":42}`, retentionMillis: undefined })
-      yield* pass(step)
-      assert.deepStrictEqual(yield* Fiber.join(seen), [
-        ["PENDING", null, null],
-        ["STARTED", null, null],
-        ["STARTED", 1, null],
-        ["STARTED", 2, null],
-        ["SUCCESS", 2, 42]
-      ])
-    })
+    each(
+      "gives every change of state and of progress that is seen, and ends at the terminal one",
+      function* (on) {
+        yield* on.create("a")
+        const seen = yield* begin(collect())
+        yield* pass("10 seconds")
+        yield* on.start("a")
+        yield* pass(step)
+        yield* on.progress("a", 1)
+        yield* pass(step)
+        yield* on.progress("a", 2)
+        yield* pass("10 seconds")
+        yield* on.settle("a", {
+          _tag: "Success",
+          exit: `{"_tag":"Success","value":42}`,
+          retentionMillis: undefined
+        })
+        yield* pass(step)
+        assert.deepStrictEqual(yield* Fiber.join(seen), [
+          ["PENDING", null, null],
+          ["STARTED", null, null],
+          ["STARTED", 1, null],
+          ["STARTED", 2, null],
+          ["SUCCESS", 2, 42]
+        ])
+      }
+    )
 
     each("of a task that has ended gives one snapshot", function* (on) {
       yield* on.create("a")
@@ -822,7 +860,11 @@ describe("cancel", () => {
     yield* on.create("b")
     yield* on.start("b")
     assert.strictEqual(yield* AsyncResult.cancel(handle("b")), "Requested")
-    yield* on.settle("b", { _tag: "Success", exit: `{"_tag":"Success","value":1}`, retentionMillis: undefined })
+    yield* on.settle("b", {
+      _tag: "Success",
+      exit: `{"_tag":"Success","value":1}`,
+      retentionMillis: undefined
+    })
     assert.strictEqual(yield* AsyncResult.cancel(handle("b")), "AlreadyDone")
     assert.strictEqual(yield* AsyncResult.get(handle("b")), 1)
   })
@@ -841,7 +883,11 @@ describe("forget", () => {
     yield* on.start("a")
     yield* AsyncResult.forget(handle())
     assert.strictEqual(yield* AsyncResult.state(handle()), "STARTED")
-    yield* on.settle("a", { _tag: "Success", exit: `{"_tag":"Success","value":1}`, retentionMillis: undefined })
+    yield* on.settle("a", {
+      _tag: "Success",
+      exit: `{"_tag":"Success","value":1}`,
+      retentionMillis: undefined
+    })
     assert.deepStrictEqual(yield* AsyncResult.poll(handle()), Option.none())
   })
 

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { DateTime, Duration, Effect, Exit, Fiber, Layer, Option, Schema, type Scope, Stream } from "effect"
-import { AsyncResult, type Backend, type Broker, Task, Worker } from "chicory"
+import { AsyncResult, type Backend, type Broker, Task } from "chicory"
+import { DateTime, Duration, Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
 import * as Stage from "./support/stage.ts"
-import { begin, pass, reasonOf, stillWaits } from "./support/stage.ts"
+import { begin, pass, reasonOf, startWorker as work, stillWaits } from "./support/stage.ts"
 
 class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", {
   article: Schema.String,
@@ -20,23 +20,6 @@ type Services = Scope.Scope | Backend.Backend | Broker.Broker
 const test = (name: string, body: (on: Stage.Stage) => Effect.fn.Return<void, unknown, Services>) =>
   it.effect(name, () =>
     Effect.flatMap(Stage.make(), (on) => Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context)))
-  )
-
-/** Starts a worker that stops with the test. */
-const work = <T extends Task.Any>(
-  on: Stage.Stage,
-  task: T,
-  handler: Layer.Layer<Task.HandlerOf<T>>,
-  options?: Worker.Options
-) =>
-  Effect.tap(
-    Layer.build(
-      Worker.layer([task], { drainTimeout: 0, ...options }).pipe(
-        Layer.provide(handler as Layer.Layer<any>),
-        Layer.provide(on.layer)
-      ) as Layer.Layer<Worker.Worker>
-    ),
-    Stage.turns
   )
 
 describe("what comes back from a worker", () => {
@@ -153,7 +136,11 @@ describe("what comes back from a worker", () => {
   }
 
   test("what JSON has no words for comes back as it was", function* (on) {
-    yield* work(on, Everything, Everything.toLayer(() => Effect.succeed(everything)))
+    yield* work(
+      on,
+      Everything,
+      Everything.toLayer(() => Effect.succeed(everything))
+    )
     const back = yield* AsyncResult.get(yield* Everything.delay())
     const { error, option, ...rest } = back
     const { error: sentError, option: sentOption, ...sent } = everything
@@ -165,7 +152,11 @@ describe("what comes back from a worker", () => {
 
   const Nothing = Task.make("nothing")
   test("a task that gives nothing gives undefined, to a handle without schemas null", function* (on) {
-    yield* work(on, Nothing, Nothing.toLayer(() => Effect.void))
+    yield* work(
+      on,
+      Nothing,
+      Nothing.toLayer(() => Effect.void)
+    )
     const result = yield* Nothing.delay()
     assert.isUndefined(yield* AsyncResult.get(result))
     assert.isNull(yield* AsyncResult.get(AsyncResult.make(result.taskId)))
@@ -173,7 +164,11 @@ describe("what comes back from a worker", () => {
 
   const Maybe = Task.make("maybe", { success: Schema.UndefinedOr(Schema.Number) })
   test("undefined is a result like any other", function* (on) {
-    yield* work(on, Maybe, Maybe.toLayer(() => Effect.succeed(undefined)))
+    yield* work(
+      on,
+      Maybe,
+      Maybe.toLayer(() => Effect.succeed(undefined))
+    )
     const result = yield* Maybe.delay()
     assert.isUndefined(yield* AsyncResult.get(result))
     assert.deepStrictEqual(yield* AsyncResult.exit(result), Exit.succeed(undefined))
@@ -200,16 +195,10 @@ describe("what comes back from a worker", () => {
       )
     )
     const result = yield* Import.delay({ rows: 3 })
-    const seen = yield* AsyncResult.changes(result).pipe(
-      Stream.runCollect,
-      begin
-    )
+    const seen = yield* AsyncResult.changes(result).pipe(Stream.runCollect, begin)
     yield* pass("3 seconds")
     const progress = (yield* Fiber.join(seen)).flatMap(({ progress }) => Option.toArray(progress))
-    assert.deepStrictEqual(
-      [...new Set(progress.map(({ done }) => done))],
-      [1, 2, 3]
-    )
+    assert.deepStrictEqual([...new Set(progress.map(({ done }) => done))], [1, 2, 3])
     for (const { at } of progress) assert.deepStrictEqual(at, since)
   })
 })
@@ -221,10 +210,10 @@ describe("a get inside a handler", () => {
     const CountLive = Count.toLayer(({ n }) =>
       n === 0
         ? Effect.succeed(0)
-        : Effect.map(Effect.flatMap(Effect.orDie(Count.delay({ n: n - 1 })), AsyncResult.get), (below) => below + 1).pipe(
-            Effect.orDie,
-            Effect.provideContext(on.context)
-          )
+        : Effect.map(
+            Effect.flatMap(Effect.orDie(Count.delay({ n: n - 1 })), AsyncResult.get),
+            (below) => below + 1
+          ).pipe(Effect.orDie, Effect.provideContext(on.context))
     )
     yield* work(on, Count, CountLive, { concurrency: 1 })
     const waiting = yield* begin(AsyncResult.get(yield* Count.delay({ n: 5 }), { timeout: "1 minute" }))
@@ -288,7 +277,9 @@ describe("a get inside a handler", () => {
 
   test("is interrupted with its task, and the slot is not lost", function* (on) {
     const CountLive = Count.toLayer(({ n }) =>
-      n === 0 ? Effect.succeed(0) : AsyncResult.get(Count.result("nobody")).pipe(Effect.orDie, Effect.provideContext(on.context))
+      n === 0
+        ? Effect.succeed(0)
+        : AsyncResult.get(Count.result("nobody")).pipe(Effect.orDie, Effect.provideContext(on.context))
     )
     yield* work(on, Count, CountLive, { concurrency: 1 })
     const first = yield* Count.delay({ n: 1 })

@@ -1,9 +1,17 @@
+import { describe } from "@effect/vitest"
 import { WorkerSuite } from "chicory/testing"
 import { Effect } from "effect"
-import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
-import { temporaryFile } from "./temporary.ts"
+import { temporaryDrivers } from "./temporary.ts"
 
-WorkerSuite.suite("sqlite", {
-  make: Effect.flatMap(temporaryFile, (filename) => SqliteStore.makeDrivers({ filename })),
-  live: true
+// they mostly wait, in real time
+describe.concurrent("conformance", () => {
+  WorkerSuite.suite("sqlite, fused", { make: temporaryDrivers, live: true })
+  WorkerSuite.suite("sqlite", {
+    make: Effect.map(temporaryDrivers, ({ backend: { fusion: _, ...backend }, broker }) => ({
+      backend,
+      broker
+    })),
+    live: true,
+    unit: "500 millis"
+  })
 })

@@ -3,14 +3,17 @@
  * counts what is asked of the two.
  */
 import { assert } from "@effect/vitest"
-import { Context, Effect, type Fiber, Layer } from "effect"
+import { Backend, Broker, type Task, TaskFailed, Worker } from "chicory"
+import { Context, Effect, type Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { Backend, Broker, TaskFailed } from "chicory"
+import { makeMemoryStore } from "../../src/internal/memoryStore.ts"
 
 type Operations<D> = { readonly [K in keyof D]?: D[K] }
 
 /** How a stage differs from plain memory. */
 export interface Options {
+  /** Whether both are one store, whose steps are fused. Default: they are two. */
+  readonly fused?: boolean | undefined
   /** Whether the backend tells of changes. Default: as memory does. */
   readonly hints?: boolean | undefined
   /** Replaces operations of the backend's driver; these are counted as well. */
@@ -20,21 +23,16 @@ export interface Options {
 }
 
 /** Calls by operation, with the items of each. */
-export type Calls = Map<string, Array<ReadonlyArray<unknown>>>
+type Calls = Map<string, Array<ReadonlyArray<unknown>>>
 
 const counted = <D extends object>(driver: D, calls: Calls): D => {
   const wrapped = Object.entries(driver).map(([name, operation]) => [
     name,
     typeof operation === "function" && name !== "isPermanent" && name !== "batchKey"
       ? (...args: ReadonlyArray<unknown>) => {
-          const call = () => (operation as (...args: ReadonlyArray<unknown>) => never)(...args)
-          // `ready` gives a stream, everything else an effect
-          if (name === "ready") return call()
-          return Effect.suspend(() => {
-            const items = Array.isArray(args[0]) ? args[0] : [args[0]]
-            calls.set(name, [...(calls.get(name) ?? []), items])
-            return call()
-          })
+          const items = Array.isArray(args[0]) ? args[0] : [args[0]]
+          calls.set(name, [...(calls.get(name) ?? []), items])
+          return (operation as (...args: ReadonlyArray<unknown>) => unknown)(...args)
         }
       : operation
   ])
@@ -46,11 +44,17 @@ const exitText = (exit: unknown): string => JSON.stringify(exit)
 /** The stage of a test; ends with the scope. */
 export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const calls: Calls = new Map()
-  const driver = yield* Backend.makeDriverMemory
-  const brokerDriver = yield* Broker.makeDriverMemory
+  const { backend: driver, broker: brokerDriver } =
+    options.fused === true
+      ? yield* makeMemoryStore
+      : { backend: yield* Backend.makeDriverMemory, broker: yield* Broker.makeDriverMemory }
   const hints = options.hints ?? true
+  const fusion = driver.fusion === undefined ? {} : { fusion: counted(driver.fusion, calls) }
   const backend = yield* Backend.make(
-    counted({ ...driver, capabilities: { ...driver.capabilities, hints }, ...options.backend?.(driver) }, calls)
+    counted(
+      { ...driver, ...fusion, capabilities: { ...driver.capabilities, hints }, ...options.backend?.(driver) },
+      calls
+    )
   )
   const broker = yield* Broker.make(counted({ ...brokerDriver, ...options.broker?.(brokerDriver) }, calls))
   const context = Context.mergeAll(
@@ -102,6 +106,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const end = (id: string, outcome: Backend.Outcome) => Effect.andThen(start(id), settle(id, outcome))
   return {
     driver,
+    brokerDriver,
     backend,
     broker,
     /** Services for `Effect.provideContext`. */
@@ -129,11 +134,23 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         deadLetter: undefined
       }),
     progress: (id: string, value: unknown) =>
-      driver.renew([
-        { id, token: `run of ${id}`, leaseMillis: 3_600_000, progress: JSON.stringify(value) }
-      ])
+      driver.renew([{ id, token: `run of ${id}`, leaseMillis: 3_600_000, progress: JSON.stringify(value) }])
   }
 })
+
+/** Starts a worker over the stage, which stops with the test. */
+export const startWorker = <T extends Task.Any>(
+  { layer }: Stage,
+  task: T,
+  handler: Layer.Layer<Task.HandlerOf<T>>,
+  options?: Worker.Options
+): Effect.Effect<void, never, Scope.Scope> => {
+  const worker: Layer.Layer<Worker.Worker, never, Backend.Backend | Broker.Broker> = Layer.provide(
+    Worker.layer([task], { drainTimeout: 0, ...options }),
+    handler
+  )
+  return Effect.andThen(Layer.build(Layer.provide(worker, layer)), turns)
+}
 
 /** The stage of a test. */
 export type Stage = Effect.Success<ReturnType<typeof make>>

@@ -1,0 +1,422 @@
+import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, type Backend, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
+import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema, type Scope } from "effect"
+import { TestClock } from "effect/testing"
+import * as Stage from "./support/stage.ts"
+import { begin, pass, reasonOf, stillWaits, turns } from "./support/stage.ts"
+
+class Refused extends Schema.TaggedError<Refused>()("Refused", { on: Schema.Date }) {}
+const on2026 = new Date("2026-01-02T00:00:00.000Z")
+
+const Charge = Task.make("charge", {
+  payload: { amount: Schema.BigInt },
+  success: Schema.String,
+  error: Refused,
+  retention: "1 minute"
+})
+const Other = Task.make("other", { success: Schema.Void })
+
+type Services = Scope.Scope | Backend.Backend | Broker.Broker
+type Body = (on: Stage.Stage) => Effect.fn.Return<void, unknown, Services>
+
+/** A test on memory stores. */
+const test = (name: string, body: Body, options?: Stage.Options) =>
+  it.effect(name, () =>
+    Effect.flatMap(Stage.make(options), (on) =>
+      Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context))
+    )
+  )
+
+/** A worker on which charges fail as long as `broken` says so. */
+const work = (on: Stage.Stage, broken: () => boolean = () => true) =>
+  Effect.tap(
+    Layer.build(
+      Worker.layer([Charge, Other], { drainTimeout: 0 }).pipe(
+        Layer.provide([
+          Charge.toLayer(({ amount }) =>
+            broken() ? Effect.fail(new Refused({ on: on2026 })) : Effect.succeed(`charged ${amount}`)
+          ),
+          Other.toLayer(() => Effect.die(new Error("a bug")))
+        ]),
+        Layer.provide(on.layer)
+      )
+    ),
+    turns
+  )
+
+/** Enqueues and lets it fail. */
+const fail = (amount: bigint) =>
+  Effect.gen(function* () {
+    const result = yield* Charge.delay({ amount })
+    yield* turns
+    assert.isTrue(yield* AsyncResult.failed(result))
+    return result
+  })
+
+describe("list", () => {
+  test("of a task is typed by it: its payload, and the reason with its error", function* (on) {
+    yield* TestClock.setTime(5000)
+    yield* work(on)
+    const result = yield* fail(2n ** 70n)
+    const [entry, ...more] = yield* DeadLetters.list(Charge)
+    assert.deepStrictEqual(more, [])
+    const amount: bigint = Result.getOrThrow(entry!.payload).amount
+    assert.strictEqual(amount, 2n ** 70n)
+    assert(entry!.reason._tag === "Failed")
+    const error: Refused = entry!.reason.error
+    assert.instanceOf(error, Refused)
+    assert.deepStrictEqual(error.on, on2026)
+    assert.deepStrictEqual(entry!.taskId, Option.some(result.taskId))
+    assert.deepStrictEqual(entry!.taskName, Option.some("charge"))
+    assert.strictEqual(entry!.queue, "default")
+    assert.strictEqual(entry!.attempts, 1)
+    assert.deepStrictEqual(entry!.at, DateTime.makeUnsafe(5000))
+    assert.include(String(entry!.raw), result.taskId)
+  })
+
+  test("of all tasks gives JSON", function* (on) {
+    yield* work(on)
+    yield* fail(7n)
+    yield* Other.delay()
+    yield* turns
+    const entries = yield* DeadLetters.list()
+    assert.deepStrictEqual(
+      entries.map(({ taskName }) => Option.getOrNull(taskName)),
+      ["other", "charge"]
+    )
+    const [other, charge] = entries
+    assert.strictEqual(other?.reason._tag, "Died")
+    assert.deepStrictEqual(Result.getOrThrow(charge!.payload), { amount: "7" })
+    assert(charge?.reason._tag === "Failed")
+    assert.deepStrictEqual(charge.reason.error, { _tag: "Refused", on: "2026-01-02T00:00:00.000Z" })
+  })
+
+  test("of a task leaves the others out", function* (on) {
+    yield* work(on)
+    yield* fail(7n)
+    yield* Other.delay()
+    yield* turns
+    assert.lengthOf(yield* DeadLetters.list(Charge), 1)
+    assert.lengthOf(yield* DeadLetters.list(Other), 1)
+    assert.strictEqual(yield* DeadLetters.count(Charge), 1)
+    assert.strictEqual(yield* DeadLetters.count(), 2)
+  })
+
+  test("goes page by page, newest first", function* (on) {
+    yield* work(on)
+    for (let n = 1n; n <= 5n; n++) yield* fail(n)
+    const amounts = (entries: ReadonlyArray<DeadLetters.Entry<{ readonly amount: bigint }, Refused>>) =>
+      entries.map(({ payload }) => Result.getOrThrow(payload).amount)
+    const first = yield* DeadLetters.list(Charge, { limit: 2 })
+    assert.deepStrictEqual(amounts(first), [5n, 4n])
+    const second = yield* DeadLetters.list(Charge, { limit: 2, after: first[1]!.id })
+    assert.deepStrictEqual(amounts(second), [3n, 2n])
+    const third = yield* DeadLetters.list(Charge, { limit: 2, after: second[1]!.id })
+    assert.deepStrictEqual(amounts(third), [1n])
+    assert.deepStrictEqual(yield* DeadLetters.list(Charge, { after: third[0]!.id }), [])
+    assert.lengthOf(yield* DeadLetters.list({ limit: 3 }), 3)
+  })
+
+  test("gives 100 a page by default", function* (on) {
+    yield* work(on)
+    yield* Charge.delayAll(Array.from({ length: 120 }, (_, n) => ({ amount: BigInt(n) })))
+    yield* pass("1 second")
+    assert.lengthOf(yield* DeadLetters.list(), 100)
+    assert.strictEqual(yield* DeadLetters.count(), 120)
+  })
+
+  test("a limit out of range is a defect", function* () {
+    for (const limit of [0, -1, 1.5, 10_001]) {
+      const exit = yield* Effect.exit(DeadLetters.list({ limit }))
+      assert(Exit.isFailure(exit))
+      assert.include(
+        (Cause.squash(exit.cause) as Error).message,
+        "DeadLetters.list: limit must be a whole number from 1 to 10000"
+      )
+    }
+  })
+
+  test("a payload that does not decode says why, and its bytes are kept", function* (on) {
+    const Before = Task.make("charge", { payload: { amount: Schema.String } })
+    yield* work(on)
+    const result = yield* Before.delay({ amount: "a lot" })
+    yield* turns
+    const [entry] = yield* DeadLetters.list(Charge)
+    assert.strictEqual(entry?.reason._tag, "PayloadInvalid")
+    assert.isTrue(Result.isFailure(entry!.payload))
+    assert.include(String(entry?.raw), "a lot")
+    const reason = reasonOf(yield* Effect.flip(AsyncResult.get(result)))
+    assert.strictEqual(reason._tag, "PayloadInvalid")
+  })
+
+  test("an error that does not decode with the schemas of today is a reason of the reader's side", function* (on) {
+    const Today = Task.make("charge", { payload: { amount: Schema.BigInt }, error: Schema.Number })
+    yield* work(on)
+    yield* fail(7n)
+    const [entry] = yield* DeadLetters.list(Today)
+    assert(entry?.reason._tag === "ResultInvalid")
+    assert.strictEqual(entry.reason.side, "reader")
+  })
+})
+
+describe("remove and purge", () => {
+  test("remove takes one letter, and says whether there was one", function* (on) {
+    yield* work(on)
+    yield* fail(1n)
+    yield* fail(2n)
+    const [entry] = yield* DeadLetters.list(Charge)
+    assert.isTrue(yield* DeadLetters.remove(entry!.id))
+    assert.isFalse(yield* DeadLetters.remove(entry!.id))
+    assert.strictEqual(yield* DeadLetters.count(), 1)
+  })
+
+  test("the failure of its task stays when a letter is removed", function* (on) {
+    yield* work(on)
+    const result = yield* fail(1n)
+    yield* DeadLetters.purge()
+    assert.isTrue(yield* AsyncResult.failed(result))
+  })
+
+  test("purge takes all of a task, and then all", function* (on) {
+    yield* work(on)
+    yield* Charge.delayAll(Array.from({ length: 250 }, (_, n) => ({ amount: BigInt(n) })))
+    yield* Other.delayAll([undefined, undefined])
+    yield* pass("1 second")
+    assert.strictEqual(yield* DeadLetters.purge(Charge), 250)
+    assert.strictEqual(yield* DeadLetters.count(), 2)
+    assert.strictEqual(yield* DeadLetters.purge(), 2)
+    assert.strictEqual(yield* DeadLetters.purge(), 0)
+  })
+})
+
+describe("replay", () => {
+  test("sends the task again: its handle waits again, and nothing is counted", function* (on) {
+    let broken = true
+    yield* work(on, () => broken)
+    const result = yield* fail(7n)
+    const [entry] = yield* DeadLetters.list(Charge)
+    broken = false
+    assert.isTrue(yield* DeadLetters.replay(entry!.id))
+    assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+    const after = Option.getOrThrow(yield* AsyncResult.poll(result))
+    assert.strictEqual(after.attempts, 1)
+    assert.strictEqual(yield* DeadLetters.count(), 0)
+  })
+
+  test("what fails again leaves a letter of its own", function* (on) {
+    yield* work(on)
+    yield* fail(7n)
+    const [first] = yield* DeadLetters.list(Charge)
+    yield* DeadLetters.replay(first!.id)
+    yield* turns
+    const [second, ...more] = yield* DeadLetters.list(Charge)
+    assert.deepStrictEqual(more, [])
+    assert.notStrictEqual(second!.id, first!.id)
+    assert.deepStrictEqual(second!.taskId, first!.taskId)
+  })
+
+  test("opens the task before any worker is there", function* (on) {
+    const worker = yield* Effect.scoped(Effect.andThen(work(on), fail(7n)))
+    const [entry] = yield* DeadLetters.list(Charge)
+    yield* DeadLetters.replay(entry!.id)
+    assert.strictEqual(yield* AsyncResult.state(worker), "PENDING")
+    const waiting = yield* begin(AsyncResult.get(worker))
+    yield* pass("1 minute")
+    stillWaits(waiting)
+    yield* work(on, () => false)
+    assert.strictEqual(yield* Fiber.join(waiting), "charged 7")
+  })
+
+  test("is safe to repeat: a letter that is gone is no letter, and the task runs once", function* (on) {
+    let runs = 0
+    yield* work(on, () => ++runs === 1)
+    const result = yield* fail(7n)
+    const [entry] = yield* DeadLetters.list(Charge)
+    const answers = yield* Effect.all(
+      [DeadLetters.replay(entry!.id), DeadLetters.replay(entry!.id), DeadLetters.replay(entry!.id)],
+      { concurrency: "unbounded" }
+    )
+    assert.include(answers, true)
+    assert.isFalse(yield* DeadLetters.replay(entry!.id))
+    yield* pass("10 seconds")
+    assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+    assert.strictEqual(runs, 2)
+  })
+
+  test("of an id without a letter answers false", function* () {
+    assert.isFalse(yield* DeadLetters.replay("nobody:0"))
+  })
+
+  const failingOnce = (operation: "publish" | "removeDeadLetters"): Stage.Options => {
+    let armed = true
+    const once =
+      <A, B>(call: (input: A) => Effect.Effect<B, unknown>) =>
+      (input: A) => {
+        if (!armed) return call(input)
+        armed = false
+        return Effect.fail("cut off")
+      }
+    return operation === "publish"
+      ? {
+          broker: (driver) => ({
+            // the first message is that of the task itself
+            publish: (messages) =>
+              messages.some(({ body }) => body.includes(`"generation":1`))
+                ? once(driver.publish)(messages)
+                : driver.publish(messages)
+          })
+        }
+      : { backend: (driver) => ({ removeDeadLetters: once(driver.removeDeadLetters) }) }
+  }
+
+  test(
+    "that was cut off before the message is finished by the next",
+    function* (on) {
+      let broken = true
+      yield* work(on, () => broken)
+      const result = yield* fail(7n)
+      broken = false
+      const [entry] = yield* DeadLetters.list(Charge)
+      assert.instanceOf(yield* Effect.flip(DeadLetters.replay(entry!.id)), Broker.BrokerError)
+      yield* pass("1 minute")
+      assert.strictEqual(yield* AsyncResult.state(result), "PENDING")
+      assert.strictEqual(yield* DeadLetters.count(), 1)
+      assert.isTrue(yield* DeadLetters.replay(entry!.id))
+      assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+    },
+    failingOnce("publish")
+  )
+
+  test(
+    "that was cut off after the message runs once, and the next removes the letter",
+    function* (on) {
+      let runs = 0
+      yield* work(on, () => ++runs === 1)
+      const result = yield* fail(7n)
+      const [entry] = yield* DeadLetters.list(Charge)
+      assert.strictEqual((yield* Effect.flip(DeadLetters.replay(entry!.id)))._tag, "BackendError")
+      yield* pass("1 second")
+      assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+      assert.isTrue(yield* DeadLetters.replay(entry!.id))
+      yield* pass("10 seconds")
+      assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+      assert.strictEqual(runs, 2)
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+    },
+    failingOnce("removeDeadLetters")
+  )
+
+  test("of bytes that are no message is refused, and the letter stays", function* (on) {
+    yield* work(on)
+    yield* on.brokerDriver.publish([
+      { id: "t1", task: "charge", queue: "default", priority: 0, delayMillis: 0, body: "no message" }
+    ])
+    yield* pass("1 second")
+    const [entry] = yield* DeadLetters.list()
+    assert.strictEqual(entry?.reason._tag, "PayloadInvalid")
+    assert.strictEqual(entry?.raw, "no message")
+    const error = yield* Effect.flip(DeadLetters.replay(entry!.id))
+    assert(error instanceof DeadLetters.NotReplayable)
+    assert.include(error.message, `dead letter ${entry!.id} cannot be replayed`)
+    assert.strictEqual(yield* DeadLetters.count(), 1)
+    // its task is not opened for a message that never comes
+    assert.strictEqual(
+      reasonOf(yield* Effect.flip(AsyncResult.get(Charge.result("t1"))))._tag,
+      "PayloadInvalid"
+    )
+  })
+
+  test("of a message of another version is refused", function* (on) {
+    yield* work(on)
+    const body = JSON.stringify({ v: 2, id: "t1", task: "charge", payload: { amount: "7" } })
+    yield* on.brokerDriver.publish([
+      { id: "t1", task: "charge", queue: "default", priority: 0, delayMillis: 0, body }
+    ])
+    yield* pass("1 second")
+    const [entry] = yield* DeadLetters.list()
+    assert.strictEqual(entry?.raw, body)
+    assert.instanceOf(yield* Effect.flip(DeadLetters.replay(entry!.id)), DeadLetters.NotReplayable)
+  })
+
+  test("works after the record's retention ran out", function* (on) {
+    let broken = true
+    yield* work(on, () => broken)
+    const result = yield* fail(7n)
+    yield* pass("61 seconds")
+    assert.deepStrictEqual(yield* AsyncResult.poll(result), Option.none())
+    const [entry] = yield* DeadLetters.list(Charge)
+    broken = false
+    assert.isTrue(yield* DeadLetters.replay(entry!.id))
+    assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+    assert.strictEqual(Option.getOrThrow(yield* AsyncResult.poll(result)).attempts, 1)
+  })
+
+  test("a task that had expired by now runs all the same", function* (on) {
+    const Brief = Task.make("brief", { expires: "1 minute", error: Schema.String })
+    let broken = true
+    yield* Layer.build(
+      Worker.layer([Brief], { drainTimeout: 0 }).pipe(
+        Layer.provide(Brief.toLayer(() => (broken ? Effect.fail("no") : Effect.void))),
+        Layer.provide(on.layer)
+      )
+    )
+    const result = yield* Brief.delay()
+    yield* pass("2 minutes")
+    const [entry] = yield* DeadLetters.list(Brief)
+    broken = false
+    yield* DeadLetters.replay(entry!.id)
+    assert.isUndefined(yield* AsyncResult.get(result))
+  })
+
+  test(
+    "letters are kept for 14 days",
+    function* (on) {
+      yield* Effect.scoped(Effect.andThen(work(on), fail(7n)))
+      yield* pass("335 hours")
+      assert.strictEqual(yield* DeadLetters.count(), 1)
+      yield* pass("1 hour")
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+    },
+    // nothing reads again, so that two weeks pass at once
+    { hints: false }
+  )
+})
+
+describe("which ends leave a letter", () => {
+  test("none where a task was cancelled or expired", function* () {
+    const cancelled = yield* Charge.delay({ amount: 1n })
+    yield* AsyncResult.cancel(cancelled)
+    const expired = yield* Charge.delay({ amount: 1n }, { expires: "1 second" })
+    yield* pass("1 second")
+    assert.isTrue(yield* AsyncResult.failed(expired))
+    assert.strictEqual(yield* DeadLetters.count(), 0)
+  })
+
+  test("one where its workers vanished", function* (on) {
+    const result = yield* Charge.delay({ amount: 7n })
+    for (let crash = 0; crash < 3; crash++) {
+      const [delivery] = yield* on.brokerDriver.claim({
+        queues: ["default"],
+        max: 1,
+        leaseMillis: 1000,
+        worker: "w1"
+      })
+      yield* on.start(result.taskId, {
+        task: "charge",
+        token: `${crash}`,
+        body: delivery!.body,
+        leaseMillis: 1000,
+        maxCrashes: 3
+      })
+      yield* pass("2 seconds")
+    }
+    yield* work(on)
+    yield* pass("1 second")
+    const reason = reasonOf(yield* Effect.flip(AsyncResult.get(result)))
+    assert(reason._tag === "WorkerLost")
+    assert.strictEqual(reason.worker, "w1")
+    const [entry] = yield* DeadLetters.list(Charge)
+    assert.instanceOf(entry?.reason, TaskFailed.WorkerLost)
+    assert.strictEqual(Result.getOrThrow(entry.payload).amount, 7n)
+  })
+})

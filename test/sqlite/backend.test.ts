@@ -1,0 +1,9 @@
+import { describe } from "@effect/vitest"
+import { BackendSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { temporaryDrivers } from "./temporary.ts"
+
+// they mostly wait, in real time
+describe.concurrent("conformance", () => {
+  BackendSuite.suite("sqlite", { make: Effect.map(temporaryDrivers, ({ backend }) => backend), live: true })
+})

@@ -1,0 +1,9 @@
+import { describe } from "@effect/vitest"
+import { BrokerSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { temporaryDrivers } from "./temporary.ts"
+
+// they mostly wait, in real time
+describe.concurrent("conformance", () => {
+  BrokerSuite.suite("sqlite", { make: Effect.map(temporaryDrivers, ({ broker }) => broker), live: true })
+})

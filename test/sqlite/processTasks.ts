@@ -1,0 +1,36 @@
+/** The tasks of the tests with real processes, and what the processes tell of themselves: a line of JSON each. */
+import { Task } from "chicory"
+import { Schema } from "effect"
+
+export class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", {
+  item: Schema.String,
+  since: Schema.Date
+}) {}
+
+/** Gives the id of the process that ran it to its end; takes that long. */
+export const Count = Task.make("count", {
+  payload: { n: Schema.Int, millis: Schema.Int },
+  success: Schema.Struct({ n: Schema.Int, pid: Schema.Int })
+})
+
+export const Order = Task.make("order", { payload: Schema.String, error: OutOfStock })
+
+export const Keyed = Task.make("keyed", {
+  payload: Schema.Int,
+  success: Schema.Int,
+  idempotencyKey: (n) => `key ${n}`
+})
+
+export const Told = Schema.Union([
+  Schema.TaggedStruct("Ready", {}),
+  /** A handler began. */
+  Schema.TaggedStruct("Began", { n: Schema.Int }),
+  /** A handler was interrupted. */
+  Schema.TaggedStruct("Interrupted", { n: Schema.Int })
+])
+export type Told = typeof Told.Type
+
+/** Tells the process that started this one. */
+export const tell = (told: Told): void => {
+  process.stdout.write(`${JSON.stringify(told)}\n`)
+}

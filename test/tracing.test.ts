@@ -1,0 +1,100 @@
+import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, Worker } from "chicory"
+import { Effect, Layer, Option, Schema, Tracer } from "effect"
+import { fromTraceparent, toTraceparent } from "../src/internal/traceContext.ts"
+import { begin, pass, turns } from "./support/stage.ts"
+
+/** A tracer that keeps its spans. */
+const recording = () => {
+  const spans: Array<Tracer.Span> = []
+  const tracer = Tracer.make({
+    span: (options) => {
+      const span = new Tracer.NativeSpan(options)
+      spans.push(span)
+      return span
+    }
+  })
+  const named = (name: string) => spans.filter((span) => span.name === name)
+  return { tracer, named }
+}
+
+const Mail = Task.make("mail", {
+  payload: { to: Schema.String },
+  error: Schema.String,
+  retry: RetryPolicy.fixed({ maxRetries: 1, delay: "1 second" })
+})
+const MailLive = Mail.toLayer(({ to }) =>
+  to === "nobody" ? Effect.fail("no such address") : Effect.withSpan(Effect.void, "smtp")
+)
+const Live = Worker.layer([Mail], { drainTimeout: 0 }).pipe(
+  Layer.provide(MailLive),
+  Layer.provideMerge(Layer.mergeAll(Backend.layerMemory, Broker.layerMemory))
+)
+
+const parentOf = (span: Tracer.Span | undefined) => Option.getOrThrow(span!.parent)
+
+describe("trace context", () => {
+  it.effect("the worker's span is the child of the producer's, and the parent of the handler's own", () => {
+    const { named, tracer } = recording()
+    return Effect.gen(function* () {
+      const result = yield* Effect.withSpan(Mail.delay({ to: "ada" }), "request")
+      yield* AsyncResult.get(result)
+      const [request] = named("request")
+      const [run] = named("mail")
+      const [smtp] = named("smtp")
+      assert.strictEqual(run?.kind, "consumer")
+      assert.strictEqual(parentOf(run).spanId, request?.spanId)
+      assert.strictEqual(run?.traceId, request?.traceId)
+      assert.strictEqual(parentOf(smtp).spanId, run?.spanId)
+      assert.strictEqual(run?.attributes.get("messaging.message.id"), result.taskId)
+      assert.strictEqual(run?.attributes.get("messaging.destination.name"), "default")
+    }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
+  })
+
+  it.effect("every attempt is a child of the producer's span, a replay too", () => {
+    const { named, tracer } = recording()
+    return Effect.gen(function* () {
+      const result = yield* Effect.withSpan(Mail.delay({ to: "nobody" }), "request")
+      const waiting = yield* begin(Effect.flip(AsyncResult.get(result)))
+      yield* pass("2 seconds")
+      assert.isDefined(waiting.pollUnsafe())
+      const [letter] = yield* DeadLetters.list(Mail)
+      yield* DeadLetters.replay(letter!.id)
+      yield* pass("2 seconds")
+      const [request] = named("request")
+      const runs = named("mail")
+      assert.deepStrictEqual(
+        runs.map((span) => span.attributes.get("chicory.task.attempt")),
+        [1, 2, 1, 2]
+      )
+      for (const run of runs) assert.strictEqual(parentOf(run).spanId, request?.spanId)
+    }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
+  })
+
+  it.effect("without a span of the producer's the worker's is a root", () => {
+    const { named, tracer } = recording()
+    return Effect.gen(function* () {
+      yield* AsyncResult.get(yield* Mail.delay({ to: "ada" }))
+      yield* turns
+      const [run] = named("mail")
+      assert.isTrue(Option.isNone(run!.parent))
+    }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
+  })
+
+  it("goes into a traceparent and comes out of it", () => {
+    const span = Tracer.externalSpan({
+      traceId: "0af7651916cd43dd8448eb211c80319c",
+      spanId: "b7ad6b7169203331"
+    })
+    assert.strictEqual(toTraceparent(span), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    const back = fromTraceparent(toTraceparent(span))
+    assert.deepStrictEqual([back?.traceId, back?.spanId, back?.sampled], [span.traceId, span.spanId, true])
+  })
+
+  it.each(["", "00-", "garbage", "zz-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", undefined])(
+    "%s names no span",
+    (traceparent) => {
+      assert.isUndefined(fromTraceparent(traceparent))
+    }
+  )
+})
