@@ -9,6 +9,7 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
 )("IdempotencyConflict", {
   /** The task that holds it. */
   taskId: Schema.String,
+  /** The name of the task that was to be enqueued. */
   taskName: Schema.String,
   /** The key, or the id that was asked for. */
   key: Schema.String

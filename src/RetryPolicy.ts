@@ -36,7 +36,7 @@ export interface RetryPolicy<in E = unknown> {
   readonly maxRetries: number
   /** The delay before each retry, replayed from its first step. */
   readonly schedule: Schedule.Schedule<unknown, E>
-  /** No delay is longer than this, whatever rule it came from. */
+  /** No delay is longer than this, whatever rule it came from; only a countdown that the handler asks for may be. */
   readonly maxDelay?: Duration.Input | undefined
   /** Spreads each delay between 80 % and 120 % of itself. Never beyond `maxDelay`. */
   readonly jitter?: boolean | undefined

@@ -5,7 +5,7 @@
  * batches, and what was read is given to whoever listens. So calls do not grow with the number of waiters, and a
  * lost hint costs one sweep interval at most.
  */
-import { Array as Arr, Cause, type Duration, Effect, Latch, Option, type Scope, Stream } from "effect"
+import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope, Stream } from "effect"
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
 import { backoff } from "./retrying.ts"
 
@@ -38,6 +38,9 @@ export interface Options<in out E> {
   /** Counts those who listen. */
   readonly onListeners: (change: number) => void
 }
+
+/** How soon hints that broke off are listened to again. */
+const relisten = Duration.millis(200)
 
 interface Entry<E> {
   readonly listeners: Set<Listener<E>>
@@ -165,7 +168,8 @@ export const make = Effect.fnUntraced(function* <E>(
     Effect.catchCause((cause) =>
       Effect.logWarning("The hints of the backend broke off; listening again", cause)
     ),
-    Effect.repeat(backoff)
+    Effect.andThen(Effect.sleep(relisten)),
+    Effect.forever
   )
   const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(touchAll)).pipe(
     Effect.forever

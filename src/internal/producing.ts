@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 /** From a call of `delay`, `send` or `delayAll` to what is enqueued: options read, payload encoded, sizes checked. */
-import { Clock, Context, DateTime, Duration, Effect, Exit, type Fiber, Option, Tracer } from "effect"
+import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, type Fiber, Option, Tracer } from "effect"
 import { Backend } from "../Backend.ts"
 import { Broker } from "../Broker.ts"
 import { EncodeError, type EnqueueError, PartlyEnqueued, TooLarge, Unsupported } from "../EnqueueError.ts"
@@ -102,7 +102,10 @@ const prepare = (
       if (bytes > defaults.maxBytes) {
         return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
       }
-      const key = definition.idempotencyKey?.(value)
+      const key =
+        definition.idempotencyKey === undefined
+          ? undefined
+          : text(`${taskName}: idempotencyKey`, definition.idempotencyKey(value), 1000)
       return Effect.succeed<Item>({
         head: {
           v: TaskMessage.version,
@@ -162,7 +165,7 @@ export const sendAll = (
       }
       for (const answer of yield* enqueueAll(call.stores, items)) {
         if (Exit.isSuccess(answer)) accepted.push(answer.value)
-        else refused ??= Option.getOrUndefined(Exit.findErrorOption(answer))
+        else refused ??= Option.getOrThrowWith(Exit.findErrorOption(answer), () => Cause.squash(answer.cause))
       }
       if (refused !== undefined) return yield* new PartlyEnqueued({ accepted, error: refused })
       return items.length === BULK
