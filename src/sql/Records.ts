@@ -5,7 +5,7 @@
  * one statement.
  */
 import { Effect } from "effect"
-import type { Ended } from "../BackendDriver.ts"
+import type { Ended, Start } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
 import { type Database, millis, type StoreError } from "./Database.ts"
 import * as Row from "./Row.ts"
@@ -90,6 +90,8 @@ export interface Ending {
   readonly record: Current
   readonly ended: Exclude<Ended, "Forgotten">
   readonly crashes: number
+  /** For the dead letter of a `WorkerLost`, where the record has not kept it. */
+  readonly message?: Pick<Start, "queue" | "body">
 }
 
 /** A task that is to wait again, as a new generation. */
@@ -137,14 +139,15 @@ export const make = (db: Database): Records => {
   const deleteRows = `DELETE FROM ${tasks} WHERE ${dialect.among("pk")}`
 
   const insertLost = db.batched(
-    ["pk", "at"],
+    ["pk", "queue", "body", "at"],
     (batch) =>
       `INSERT INTO ${letters}
         (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body)
-      SELECT t.id || ':' || t.generation, t.id, t.task, t.generation, t.queue, 'WorkerLost', t.worker, t.attempt,
-        batch.at, t.retention, t.fence, batch.at + t.letter_retention, t.body
+      SELECT t.id || ':' || t.generation, t.id, t.task, t.generation, COALESCE(batch.queue, t.queue), 'WorkerLost',
+        t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
+        COALESCE(batch.body, t.body)
       FROM ${batch} JOIN ${tasks} AS t ON t.pk = batch.pk
-      WHERE t.body IS NOT NULL`
+      WHERE COALESCE(batch.body, t.body) IS NOT NULL`
   )
   const updateEnded = db.updating({
     table: "tasks",
@@ -195,7 +198,7 @@ export const make = (db: Database): Records => {
       Effect.gen(function* () {
         const lost = endings.filter((ending) => ending.ended === "WorkerLost")
         yield* removeLetters(lost.map(({ record }) => `${record.id}:${record.generation}`))
-        yield* insertLost(lost.map(({ record }) => [record.pk, now]))
+        yield* insertLost(lost.map(({ message, record }) => [record.pk, message?.queue, message?.body, now]))
         yield* remove(
           endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record)
         )

@@ -133,8 +133,7 @@ export const make = (db: Database, records: Records.Records): Running => {
     start.generation,
     start.token,
     start.worker,
-    start.queue,
-    start.body,
+    ...(start.delivery === "at-most-once" ? [start.queue, start.body] : [null, null]),
     crashes,
     start.delivery === "at-most-once",
     millis(start.leaseMillis),
@@ -197,14 +196,13 @@ export const make = (db: Database, records: Records.Records): Running => {
     returning: "pk"
   })
   const insertLetters = db.batched(
-    ["pk", "reason", "exit", "at", "remove_at", "retention"],
+    ["pk", "reason", "queue", "body", "exit", "at", "remove_at", "retention"],
     (batch) =>
       `INSERT INTO ${letters}
         (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, exit, body)
-      SELECT t.id || ':' || t.generation, t.id, t.task, t.generation, t.queue, batch.reason, t.worker, t.attempt,
-        batch.at, batch.retention, t.fence, batch.remove_at, batch.exit, t.body
-      FROM ${batch} JOIN ${tasks} AS t ON t.pk = batch.pk
-      WHERE t.body IS NOT NULL`
+      SELECT t.id || ':' || t.generation, t.id, t.task, t.generation, batch.queue, batch.reason, t.worker, t.attempt,
+        batch.at, batch.retention, t.fence, batch.remove_at, batch.exit, batch.body
+      FROM ${batch} JOIN ${tasks} AS t ON t.pk = batch.pk`
   )
 
   const selectExits = `SELECT pk, exit FROM ${tasks} WHERE ${dialect.among("pk")}`
@@ -273,7 +271,7 @@ export const make = (db: Database, records: Records.Records): Running => {
             answers[index] = started(record)
             break
           case "End":
-            endings.push({ record, ended: decision.ended, crashes: decision.crashes })
+            endings.push({ record, ended: decision.ended, crashes: decision.crashes, message: item })
             answers[index] = { _tag: "Drop" }
             changed.push(item.id)
             break
@@ -358,11 +356,13 @@ export const make = (db: Database, records: Records.Records): Running => {
         } else {
           const { exit, retentionMillis } = outcome
           if (outcome._tag === "Failure" && outcome.deadLetter !== undefined) {
-            const { reason, retentionMillis: kept } = outcome.deadLetter
+            const { body, queue, reason, retentionMillis: kept } = outcome.deadLetter
             letterIds.push(`${record.id}:${record.generation}`)
             deadLetters.push([
               record.pk,
               reason,
+              queue,
+              body,
               exit,
               now,
               Records.after(now, kept),

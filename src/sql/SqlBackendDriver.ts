@@ -2,68 +2,67 @@
  * The backend's port over SQL: the operations, each in its transaction, and the news of what they changed.
  */
 import { Effect } from "effect"
-import type { SqlClient } from "effect/sql"
-import type { BackendDriver, Batch } from "../BackendDriver.ts"
-import * as Changes from "./Changes.ts"
-import * as Database from "./Database.ts"
+import type { BackendDriver, Batch, NewRecord } from "../BackendDriver.ts"
+import type { Changes } from "./Changes.ts"
+import type { Database, StoreError } from "./Database.ts"
 import * as DeadLetters from "./DeadLetters.ts"
-import * as Enqueuing from "./Enqueuing.ts"
+import type { Enqueuing } from "./Enqueuing.ts"
 import { isPermanent } from "./isPermanent.ts"
 import * as Reading from "./Reading.ts"
-import * as Records from "./Records.ts"
+import type { Records } from "./Records.ts"
 import * as Retention from "./Retention.ts"
-import * as Running from "./Running.ts"
+import type { Changed, Running } from "./Running.ts"
 import * as Stopping from "./Stopping.ts"
-import type { Wake } from "./Wake.ts"
 import * as Workers from "./Workers.ts"
 
-/** What a driver needs besides its tables. */
-export interface Options extends Database.Options {
-  /** Names the store in errors and metrics. */
-  readonly name: string
-  readonly durable: boolean
-  readonly wake: Wake
+/** What the driver shares with others of the same store. */
+export interface Parts {
+  readonly db: Database
+  readonly changes: Changes
+  readonly records: Records
+  readonly enqueuing: Enqueuing
+  readonly running: Running
 }
 
-/** Over tables that `Migrations.run` brought up to date. */
-export const make = Effect.fnUntraced(function* (
-  options: Options
-): Effect.fn.Return<BackendDriver<Database.StoreError>, never, SqlClient.SqlClient> {
-  const db = yield* Database.make(options)
-  const changes = Changes.make(db, options.wake, crypto.randomUUID())
-  const records = Records.make(db)
-  const enqueuing = Enqueuing.make(db, records)
-  const running = Running.make(db, records)
+/** Runs an operation in a transaction, and tells what it changed once that is committed. */
+export const committed =
+  ({ changes, db }: Parts) =>
+  <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>) =>
+  (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>
+    Effect.map(
+      db.transaction(Effect.tap(operation(batch), ({ changed }) => changes.record(changed))),
+      ({ answers, changed }) => {
+        changes.tell(changed)
+        return answers
+      }
+    )
+
+/** Tells this process of records that came. */
+export const created =
+  ({ changes }: Parts) =>
+  (records: ReadonlyArray<NewRecord>): Effect.Effect<void> =>
+    Effect.sync(() => changes.tell(records.map(({ id }) => id)))
+
+/** The driver, without what it may do together with a broker. */
+export const make = (
+  parts: Parts,
+  options: { readonly name: string; readonly durable: boolean }
+): BackendDriver<StoreError> => {
+  const { changes, db, enqueuing, records, running } = parts
+  const inTransaction = committed(parts)
+  const tellCreated = created(parts)
   const reading = Reading.make(db, records)
   const stopping = Stopping.make(db, records)
   const letters = DeadLetters.make(db, records)
   const workers = Workers.make(db)
   const retention = Retention.make(db)
 
-  const committed =
-    <In, A>(
-      operation: (batch: In) => Effect.Effect<Running.Changed<A>, Database.StoreError>,
-      reach: "watched" | "all" = "watched"
-    ) =>
-    (batch: In): Effect.Effect<ReadonlyArray<A>, Database.StoreError> =>
-      Effect.map(
-        db.transaction(
-          Effect.tap(operation(batch), ({ changed }) =>
-            reach === "all" ? changes.recordForAll(changed) : changes.record(changed)
-          )
-        ),
-        ({ answers, changed }) => {
-          if (reach === "all") changes.tellAll(changed)
-          else changes.tell(changed)
-          return answers
-        }
-      )
-
-  const endLapsed = committed(reading.endLapsed)
-  const getMany: BackendDriver<Database.StoreError>["getMany"] = (ids) =>
-    Effect.flatMap(reading.read(ids), ({ lapsed, records }) =>
+  const endLapsed = inTransaction(reading.endLapsed)
+  const forget = inTransaction(stopping.forget)
+  const getMany = (ids: Batch<string>) =>
+    Effect.flatMap(reading.read(ids), ({ lapsed, records: found }) =>
       lapsed.length === 0
-        ? Effect.succeed(records)
+        ? Effect.succeed(found)
         : Effect.andThen(
             endLapsed(lapsed),
             Effect.map(reading.read(ids), (again) => again.records)
@@ -74,20 +73,26 @@ export const make = Effect.fnUntraced(function* (
     name: options.name,
     capabilities: { hints: true, durable: options.durable, transactional: false },
     isPermanent,
-    create: (batch) =>
-      Effect.tap(enqueuing.create(batch), () => Effect.sync(() => changes.tell(batch.map(({ id }) => id)))),
+    create: (batch) => Effect.tap(enqueuing.create(batch), () => tellCreated(batch)),
     markPublished: enqueuing.markPublished,
-    start: committed(running.start),
-    renew: committed(running.renew),
-    settle: committed(running.settle),
+    start: inTransaction(running.start),
+    renew: inTransaction(running.renew),
+    settle: inTransaction(running.settle),
     park: (parked) => db.transaction(letters.park(parked)),
     getMany,
     watch: (ids) => Effect.andThen(changes.watch(ids), getMany(ids)),
     unwatch: (ids) => Effect.sync(() => changes.unwatch(ids)),
     hints: changes.hints,
-    cancel: committed(stopping.cancel, "all"),
-    forget: (ids: Batch<string>) => Effect.asVoid(committed(stopping.forget)(ids)),
-    reopen: committed(letters.reopen),
+    cancel: (ids) =>
+      Effect.map(
+        db.transaction(Effect.tap(stopping.cancel(ids), ({ changed }) => changes.recordForAll(changed))),
+        ({ answers, changed }) => {
+          changes.tellAll(changed)
+          return answers
+        }
+      ),
+    forget: (ids) => Effect.asVoid(forget(ids)),
+    reopen: inTransaction(letters.reopen),
     getDeadLetters: letters.getMany,
     deadLetters: letters.list,
     countDeadLetters: letters.count,
@@ -104,4 +109,4 @@ export const make = Effect.fnUntraced(function* (
         return lapsed.length + removed
       })
   }
-})
+}

@@ -2,25 +2,44 @@
  * The broker's port over SQL: the operations, each in its transaction, and who is told of new messages.
  */
 import { Effect } from "effect"
-import type { SqlClient } from "effect/sql"
-import type { BrokerDriver } from "../BrokerDriver.ts"
-import * as Database from "./Database.ts"
+import type { BrokerDriver, Envelope } from "../BrokerDriver.ts"
+import type { Database, StoreError } from "./Database.ts"
 import { isPermanent } from "./isPermanent.ts"
-import * as Messages from "./Messages.ts"
-import * as Readiness from "./Readiness.ts"
-import type { Options } from "./SqlBackendDriver.ts"
+import type { Messages } from "./Messages.ts"
+import type { Readiness } from "./Readiness.ts"
+
+/** What the driver shares with others of the same store. */
+export interface Parts {
+  readonly db: Database
+  readonly messages: Messages
+  readonly readiness: Readiness
+}
 
 const PRIORITIES = 256
 /** A hundred years. */
 const MAX_DELAY_MILLIS = 100 * 365 * 24 * 60 * 60 * 1000
 
-/** Over tables that `Migrations.run` brought up to date. */
-export const make = Effect.fnUntraced(function* (
-  options: Options
-): Effect.fn.Return<BrokerDriver<Database.StoreError>, never, SqlClient.SqlClient> {
-  const db = yield* Database.make(options)
-  const messages = Messages.make(db)
-  const readiness = Readiness.make(messages, options.wake)
+/** Tells this process of messages that came. */
+export const published =
+  ({ readiness }: Parts) =>
+  (batch: ReadonlyArray<Envelope>): Effect.Effect<void> =>
+    Effect.sync(() => {
+      const queues = new Set<string>()
+      let firstMillis = Infinity
+      for (const { delayMillis, queue } of batch) {
+        queues.add(queue)
+        firstMillis = Math.min(firstMillis, delayMillis)
+      }
+      readiness.came(queues, firstMillis)
+    })
+
+/** The driver. */
+export const make = (
+  parts: Parts,
+  options: { readonly name: string; readonly durable: boolean; readonly store: object }
+): BrokerDriver<StoreError> => {
+  const { db, messages, readiness } = parts
+  const tellPublished = published(parts)
 
   return {
     name: options.name,
@@ -31,17 +50,9 @@ export const make = Effect.fnUntraced(function* (
       durable: options.durable,
       transactional: false
     },
+    store: options.store,
     isPermanent,
-    publish: (batch) =>
-      Effect.map(messages.publish(batch), () => {
-        const queues = new Set<string>()
-        let firstMillis = Infinity
-        for (const { delayMillis, queue } of batch) {
-          queues.add(queue)
-          firstMillis = Math.min(firstMillis, delayMillis)
-        }
-        readiness.came(queues, firstMillis)
-      }),
+    publish: (batch) => Effect.andThen(messages.publish(batch), tellPublished(batch)),
     // a look first: a claim that finds nothing keeps no writer waiting
     claim: (asked) =>
       Effect.flatMap(messages.outlook(asked.queues), ({ nextMillis, ready }) => {
@@ -63,4 +74,4 @@ export const make = Effect.fnUntraced(function* (
     counts: messages.counts,
     purge: messages.purge
   }
-})
+}

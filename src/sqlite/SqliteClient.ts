@@ -62,24 +62,48 @@ const toInput = (value: unknown): SQLInputValue => {
   return value as SQLInputValue
 }
 
+interface Prepared {
+  readonly statement: StatementSync
+  /** The names of its columns, where they cannot change. */
+  readonly names: ReadonlyArray<string> | undefined
+}
+
+type Values = ReadonlyArray<unknown>
+
+const namesOf = (statement: StatementSync): ReadonlyArray<string> =>
+  statement.columns().map(({ name }) => name)
+
+/** The rows of a statement that answers arrays. */
+const valuesOf = (statement: StatementSync, params: Values): ReadonlyArray<Values> =>
+  statement.all(...params.map(toInput)) as ReadonlyArray<unknown> as ReadonlyArray<Values>
+
+const toObjects = (names: ReadonlyArray<string>, rows: ReadonlyArray<Values>): ReadonlyArray<object> =>
+  rows.map((values) => {
+    const row: Record<string, unknown> = {}
+    for (let i = 0; i < names.length; i++) row[names[i]!] = values[i]
+    return row
+  })
+
 const makeConnection = (options: {
   readonly database: DatabaseSync
   readonly filename: string
   readonly busyMillis: number
 }): SqlConnection.Connection => {
   const { busyMillis, database, filename } = options
-  const rows = new Map<string, StatementSync>()
-  const values = new Map<string, StatementSync>()
+  const cache = new Map<string, Prepared>()
 
-  const prepare = (cache: Map<string, StatementSync>, text: string): StatementSync => {
-    let statement = cache.get(text)
-    if (statement === undefined) {
-      statement = database.prepare(text)
-      if (cache === values) statement.setReturnArrays(true)
+  // Rows are read as arrays, of which objects are made here: twice as fast as having `node:sqlite` make them.
+  const prepare = (text: string): Prepared => {
+    let prepared = cache.get(text)
+    if (prepared === undefined) {
+      const statement = database.prepare(text)
+      statement.setReturnArrays(true)
+      // what a star stands for may change
+      prepared = { statement, names: text.includes("*") ? undefined : namesOf(statement) }
       if (cache.size >= PREPARED_STATEMENTS) cache.delete(cache.keys().next().value!)
-      cache.set(text, statement)
+      cache.set(text, prepared)
     }
-    return statement
+    return prepared
   }
 
   // Outside a transaction a statement that found the file locked has done nothing, and can be tried again.
@@ -121,17 +145,14 @@ const makeConnection = (options: {
       }
     })
 
-  const all = (text: string, params: ReadonlyArray<unknown>) =>
-    attempt("execute", () => prepare(rows, text).all(...params.map(toInput)))
-  // statements of this cache answer arrays
-  const allValues = (text: string, params: ReadonlyArray<unknown>) =>
-    attempt(
-      "executeValues",
-      () =>
-        prepare(values, text).all(...params.map(toInput)) as ReadonlyArray<unknown> as ReadonlyArray<
-          Array<unknown>
-        >
-    )
+  const all = (text: string, params: Values) =>
+    attempt("execute", () => {
+      const { names, statement } = prepare(text)
+      const rows = valuesOf(statement, params)
+      return rows.length === 0 ? [] : toObjects(names ?? namesOf(statement), rows)
+    })
+  const allValues = (text: string, params: Values) =>
+    attempt("executeValues", () => valuesOf(prepare(text).statement, params))
 
   const execute: SqlConnection.Connection["execute"] = (text, params, transform) =>
     transform === undefined ? all(text, params) : Effect.map(all(text, params), transform)
@@ -139,7 +160,7 @@ const makeConnection = (options: {
   return {
     execute,
     executeRaw: (text, params) =>
-      attempt("executeRaw", () => prepare(rows, text).run(...params.map(toInput))),
+      attempt("executeRaw", () => prepare(text).statement.run(...params.map(toInput))),
     executeStream: (text, params, transform) => Stream.fromIterableEffect(execute(text, params, transform)),
     executeValues: allValues,
     executeValuesUnprepared: allValues,

@@ -19,14 +19,10 @@
 import { Context, Effect, Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Backend from "../Backend.ts"
-import type { BackendDriver } from "../BackendDriver.ts"
 import * as Broker from "../Broker.ts"
-import type { BrokerDriver } from "../BrokerDriver.ts"
-import type * as Database from "../sql/Database.ts"
 import { isPermanent } from "../sql/isPermanent.ts"
 import * as Migrations from "../sql/Migrations.ts"
-import * as SqlBackendDriver from "../sql/SqlBackendDriver.ts"
-import * as SqlBrokerDriver from "../sql/SqlBrokerDriver.ts"
+import * as SqlDrivers from "../sql/SqlDrivers.ts"
 import * as SqliteClient from "./SqliteClient.ts"
 import * as SqliteWake from "./SqliteWake.ts"
 
@@ -36,31 +32,21 @@ export interface Options extends SqliteClient.Options {
   readonly prefix?: string | undefined
 }
 
-/** Both ports over one connection. */
-export interface Drivers {
-  readonly backend: BackendDriver<Database.StoreError>
-  readonly broker: BrokerDriver<Database.StoreError>
-}
-
 /** Opens the file, brings its tables up to date, and makes the drivers. They live as long as the scope. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
-): Effect.fn.Return<Drivers, Migrations.MigrationError, Scope.Scope> {
+): Effect.fn.Return<SqlDrivers.Drivers, Migrations.MigrationError, Scope.Scope> {
   const client = yield* SqliteClient.make(options)
-  const settings: SqlBackendDriver.Options = {
+  const settings: SqlDrivers.Options = {
     name: "sqlite",
     store: options.filename,
     prefix: options.prefix,
     durable: options.filename !== ":memory:",
     wake: SqliteWake.make(client)
   }
-  return yield* Effect.gen(function* () {
-    yield* Migrations.run(settings)
-    return {
-      backend: yield* SqlBackendDriver.make(settings),
-      broker: yield* SqlBrokerDriver.make(settings)
-    }
-  }).pipe(Effect.provideService(SqlClient.SqlClient, client))
+  return yield* Effect.andThen(Migrations.run(settings), SqlDrivers.make(settings)).pipe(
+    Effect.provideService(SqlClient.SqlClient, client)
+  )
 })
 
 /** What opening comes to for whoever provides a layer: an error that names the file. */

@@ -10,10 +10,13 @@ import type { Wake } from "../sql/Wake.ts"
 import type { SqliteClient } from "./SqliteClient.ts"
 
 /**
- * Pauses between the looks after the file was written. There is more than one: the file is written first, and the
- * commit can be seen only then.
+ * After the file was written it is looked at more than once, for it is written first, and only then can the commit be
+ * seen: so many times in turns of the event loop, then after these pauses.
  */
-const PAUSES_MILLIS = [1, 1, 2, 4, 8, 16]
+const TURNS = 4
+const PAUSES_MILLIS = [1, 2, 4, 8, 16]
+/** Shortest pause between two calls of the listeners. */
+const REST_MILLIS = 1
 /** How often the timer looks, where the file can be watched and where it cannot. */
 const WATCHED_MILLIS = 500
 const UNWATCHED_MILLIS = 20
@@ -27,40 +30,49 @@ export const make = (client: SqliteClient): Wake => {
   let watcher: FSWatcher | undefined
   let timer: NodeJS.Timeout | undefined
   let soon: NodeJS.Timeout | undefined
+  let turn: NodeJS.Immediate | undefined
+  let resting: NodeJS.Timeout | undefined
   let lastVersion: unknown
-  let lastLook = 0
+  let lastCall = -Infinity
   /** Since the file was written. */
-  let looks = PAUSES_MILLIS.length
+  let looks = 0
 
-  const readVersion = (): unknown => version.get()?.["data_version"]
+  const readVersion = (): unknown => {
+    try {
+      return version.get()?.["data_version"]
+    } catch {
+      // the file is locked, or broken, which whoever is called will be told
+      return undefined
+    }
+  }
 
+  const call = (): void => {
+    resting = undefined
+    lastCall = performance.now()
+    for (const listener of listeners) listener()
+  }
   const look = (): void => {
-    clearTimeout(soon)
-    soon = undefined
-    lastLook = performance.now()
+    turn = undefined
     // within a transaction nothing that others write can be seen
     if (database.isTransaction) {
+      clearTimeout(soon)
       soon = setTimeout(look, PAUSES_MILLIS[0])
       return
     }
-    const pause = PAUSES_MILLIS[looks++]
-    if (pause !== undefined) soon = setTimeout(look, pause)
-    let current: unknown
-    try {
-      current = readVersion()
-    } catch {
-      // the file is locked, or broken, which whoever is woken will be told
-      current = undefined
-    }
+    const pause = PAUSES_MILLIS[looks - TURNS]
+    if (looks++ < TURNS) turn ??= setImmediate(look)
+    else if (pause !== undefined) soon = setTimeout(look, pause)
+    const current = readVersion()
     if (current === lastVersion) return
     lastVersion = current
-    for (const listener of listeners) listener()
+    const rest = lastCall + REST_MILLIS - performance.now()
+    if (rest <= 0) call()
+    else resting ??= setTimeout(call, rest)
   }
   const written = (): void => {
     looks = 0
-    if (lastLook + PAUSES_MILLIS[0]! <= performance.now()) return look()
     clearTimeout(soon)
-    soon = setTimeout(look, PAUSES_MILLIS[0])
+    turn ??= setImmediate(look)
   }
 
   const startWatching = (): void => {
@@ -86,6 +98,7 @@ export const make = (client: SqliteClient): Wake => {
     listeners.add(listener)
     if (listeners.size > 1 || filename === ":memory:") return
     lastVersion = undefined
+    looks = 0
     tick()
   }
   const remove = (listener: () => void): void => {
@@ -93,7 +106,9 @@ export const make = (client: SqliteClient): Wake => {
     if (listeners.size > 0) return
     clearTimeout(timer)
     clearTimeout(soon)
-    soon = undefined
+    clearTimeout(resting)
+    clearImmediate(turn)
+    resting = turn = undefined
     stopWatching()
   }
 

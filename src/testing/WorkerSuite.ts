@@ -11,12 +11,22 @@
 import { describe } from "@effect/vitest"
 import { Effect, References } from "effect"
 import * as Suite from "./Suite.ts"
+import { ends } from "./worker/ends.ts"
 import { execution } from "./worker/execution.ts"
 import type { Drivers } from "./worker/faults.ts"
 import { fencing } from "./worker/fencing.ts"
 import { generations } from "./worker/generations.ts"
+import { leases } from "./worker/leases.ts"
+import { limits } from "./worker/limits.ts"
+import { messageOnly } from "./worker/messageOnly.ts"
+import { outages } from "./worker/outages.ts"
+import { poison } from "./worker/poison.ts"
+import { retention } from "./worker/retention.ts"
+import { retries } from "./worker/retries.ts"
 import { settling } from "./worker/settling.ts"
+import { slots } from "./worker/slots.ts"
 import { subject, type Test } from "./worker/subject.ts"
+import { tasks } from "./worker/tasks.ts"
 
 export type { Drivers } from "./worker/faults.ts"
 
@@ -41,5 +51,15 @@ export const suite = (name: string, options: Options): void => {
     generations(test)
     fencing(test)
     settling(test)
+    ends(test)
+    leases(test)
+    slots(test)
+    poison(test)
+    outages(test)
+    limits(test)
+    retention(test)
+    retries(test)
+    tasks(test)
+    messageOnly(test)
   })
 }

@@ -12,10 +12,25 @@ describe("SqliteClient", () => {
       const bytes = Uint8Array.from([0, 1, 255])
       const [row] = yield* sql`SELECT ${"text"} AS text, ${1.5} AS number, ${true} AS flag, ${bytes} AS bytes,
         ${undefined} AS empty, ${new Date(0)} AS date`
-      assert.deepStrictEqual(
-        { ...row },
-        { text: "text", number: 1.5, flag: 1, bytes, empty: null, date: "1970-01-01T00:00:00.000Z" }
-      )
+      assert.deepStrictEqual(row, {
+        text: "text",
+        number: 1.5,
+        flag: 1,
+        bytes,
+        empty: null,
+        date: "1970-01-01T00:00:00.000Z"
+      })
+    })
+  )
+
+  it.effect("reads the columns that a table has by now", () =>
+    Effect.gen(function* () {
+      const sql = yield* inMemory
+      yield* sql`CREATE TABLE t (a INTEGER)`
+      yield* sql`INSERT INTO t VALUES (1)`
+      assert.deepStrictEqual(yield* sql`SELECT * FROM t`, [{ a: 1 }])
+      yield* sql`ALTER TABLE t RENAME COLUMN a TO b`
+      assert.deepStrictEqual(yield* sql`SELECT * FROM t`, [{ b: 1 }])
     })
   )
 

@@ -5,7 +5,7 @@ import { temporaryDrivers } from "./temporary.ts"
 
 // they mostly wait, in real time
 describe.concurrent("conformance", () => {
-  WorkerSuite.suite("sqlite, fused", { make: temporaryDrivers, live: true })
+  WorkerSuite.suite("sqlite, fused", { make: temporaryDrivers, live: true, unit: "500 millis" })
   WorkerSuite.suite("sqlite", {
     make: Effect.map(temporaryDrivers, ({ backend: { fusion: _, ...backend }, broker }) => ({
       backend,

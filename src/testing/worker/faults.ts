@@ -3,7 +3,7 @@
  * break off.
  */
 import { Effect, Latch, Stream } from "effect"
-import type { BackendDriver, Fusion } from "../../BackendDriver.ts"
+import type { BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
 import type { BrokerDriver } from "../../BrokerDriver.ts"
 
 /** Both ports of a pairing. */
@@ -36,6 +36,8 @@ export class Faults {
   of: (operation: Operation) => Fate = () => "passes"
   /** Calls so far, by operation; those that failed count too. */
   readonly calls = new Map<Operation, number>()
+  /** What asked to run. */
+  readonly starts: Array<Start> = []
   private readonly hung = Latch.makeUnsafe(false)
   private broken = Latch.makeUnsafe(false)
 
@@ -116,7 +118,10 @@ export class Faults {
     const operations = Object.entries(driver).map(([key, value]: [string, unknown]) => [
       key,
       typeof value === "function" && key !== "batchKey" && key !== "isPermanent"
-        ? (...args: ReadonlyArray<unknown>) => guard(key, Reflect.apply(value, driver, args))
+        ? (...args: ReadonlyArray<unknown>) => {
+            if (key === "start") this.starts.push(...(args[0] as ReadonlyArray<Start>))
+            return guard(key, Reflect.apply(value, driver, args))
+          }
         : guard(key, value)
     ])
     const isPermanent = (error: unknown) =>

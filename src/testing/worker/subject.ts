@@ -132,6 +132,16 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     return { ...worker, faults }
   })
 
+  /** The same tests over other services. */
+  const over = (using: Context.Context<Services>) => ({
+    provide: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provideContext(effect, using),
+    work: <const Tasks extends ReadonlyArray<Task.Any>>(
+      tasks: Tasks,
+      handlers: Layer.Layer<Task.HandlerOf<Tasks[number]>>,
+      options?: Worker.Options
+    ) => start(tasks, handlers, options, using)
+  })
+
   const find = (id: string) => Suite.only(drivers.backend.getMany([id]))
   const read = (id: string): Effect.Effect<TaskRecord, unknown> =>
     Effect.map(find(id), (record) => {
@@ -243,6 +253,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     until,
     work,
     workApart,
+    over,
     find,
     read,
     counts,
