@@ -23,8 +23,8 @@ const percentile = (sorted: ReadonlyArray<number>, p: number): number | undefine
 
 const ascending = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)
 
-/** A tenth of the work first, so that what is measured is a process that runs, and not one that starts. */
-const warmUp = (count: number) => Math.ceil(count / 10)
+/** As much work before as is measured: what is measured is a process that runs, not one that starts. */
+const warmUp = (count: number) => count
 
 const enqueue = (
   metric: Omit<Metric, "unit">,
@@ -63,7 +63,7 @@ const roundTrips = async (
 ) => {
   const { count, callers, maxMillis } = options
   await worker.call("startWorker", { concurrency: 100, sleepMillis: 0 })
-  await producer.call("roundTrips", warmUp(count), callers, maxMillis / 10)
+  await producer.call("roundTrips", warmUp(count), callers, maxMillis / 2)
   const answer = await producer.call("roundTrips", count, callers, maxMillis)
   if (answer === undefined) return undefined
   const latencies = ascending(answer.latencies)

@@ -168,6 +168,17 @@ const makeConnection = (options: {
   }
 }
 
+/**
+ * The log is copied into the file, which costs a sync of both, when it has 4,000 pages (16 MiB) and not 1,000: this
+ * nearly doubled the rate of short transactions. 16 MiB of pages are kept in memory.
+ */
+const pragmas = ({ synchronous }: Options): ReadonlyArray<string> => [
+  "journal_mode = WAL",
+  `synchronous = ${synchronous ?? "NORMAL"}`,
+  "wal_autocheckpoint = 4000",
+  "cache_size = -16384"
+]
+
 /** Opens the file, in WAL mode. It is closed with the scope. The error names the file. */
 export const make = Effect.fnUntraced(function* (
   options: Options
@@ -182,12 +193,8 @@ export const make = Effect.fnUntraced(function* (
     (opened) => Effect.sync(() => opened.close())
   )
   const connection = makeConnection({ database, filename, busyMillis })
-  yield* connection.executeUnprepared("PRAGMA journal_mode = WAL", [], undefined)
-  yield* connection.executeUnprepared(
-    `PRAGMA synchronous = ${options.synchronous ?? "NORMAL"}`,
-    [],
-    undefined
-  )
+  for (const pragma of pragmas(options))
+    yield* connection.executeUnprepared(`PRAGMA ${pragma}`, [], undefined)
 
   const client = yield* SqlClient.make({
     ...SqlClient.makeSqliteAcquirers({

@@ -15,8 +15,6 @@ import type { SqliteClient } from "./SqliteClient.ts"
  */
 const TURNS = 4
 const PAUSES_MILLIS = [1, 2, 4, 8, 16]
-/** Shortest pause between two calls of the listeners. */
-const REST_MILLIS = 1
 /** How often the timer looks, where the file can be watched and where it cannot. */
 const WATCHED_MILLIS = 500
 const UNWATCHED_MILLIS = 20
@@ -31,9 +29,7 @@ export const make = (client: SqliteClient): Wake => {
   let timer: NodeJS.Timeout | undefined
   let soon: NodeJS.Timeout | undefined
   let turn: NodeJS.Immediate | undefined
-  let resting: NodeJS.Timeout | undefined
   let lastVersion: unknown
-  let lastCall = -Infinity
   /** Since the file was written. */
   let looks = 0
 
@@ -46,28 +42,22 @@ export const make = (client: SqliteClient): Wake => {
     }
   }
 
-  const call = (): void => {
-    resting = undefined
-    lastCall = performance.now()
-    for (const listener of listeners) listener()
-  }
   const look = (): void => {
-    turn = undefined
+    clearImmediate(turn)
+    clearTimeout(soon)
+    turn = soon = undefined
     // within a transaction nothing that others write can be seen
     if (database.isTransaction) {
-      clearTimeout(soon)
       soon = setTimeout(look, PAUSES_MILLIS[0])
       return
     }
     const pause = PAUSES_MILLIS[looks - TURNS]
-    if (looks++ < TURNS) turn ??= setImmediate(look)
+    if (looks++ < TURNS) turn = setImmediate(look)
     else if (pause !== undefined) soon = setTimeout(look, pause)
     const current = readVersion()
     if (current === lastVersion) return
     lastVersion = current
-    const rest = lastCall + REST_MILLIS - performance.now()
-    if (rest <= 0) call()
-    else resting ??= setTimeout(call, rest)
+    for (const listener of listeners) listener()
   }
   const written = (): void => {
     looks = 0
@@ -106,9 +96,8 @@ export const make = (client: SqliteClient): Wake => {
     if (listeners.size > 0) return
     clearTimeout(timer)
     clearTimeout(soon)
-    clearTimeout(resting)
     clearImmediate(turn)
-    resting = turn = undefined
+    soon = turn = undefined
     stopWatching()
   }
 
