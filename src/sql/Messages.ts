@@ -21,8 +21,11 @@ const PROMOTED = 2000
 
 /** What a worker can expect. */
 export interface Outlook {
+  /** Something is ready. */
   readonly ready: boolean
-  /** Until something of the queues becomes due, or since it did (negative); `undefined`: nothing will by itself. */
+  /** Something became due, and is to be made ready. */
+  readonly due: boolean
+  /** Until something more becomes due; `undefined`: nothing will by itself. */
   readonly nextMillis: number | undefined
 }
 
@@ -98,13 +101,15 @@ export const make = (db: Database): Messages => {
   const selectOutlook = `SELECT
       (SELECT ${dialect.now}) AS now,
       EXISTS (SELECT 1 FROM ${messages} WHERE state = ${READY} AND ${dialect.among("queue")}) AS ready,
-      (SELECT MIN((SELECT m.wake_at FROM ${messages} AS m WHERE m.wake_at IS NOT NULL AND m.queue = each.value
+      EXISTS (SELECT 1 FROM ${messages} WHERE wake_at <= ${dialect.now} AND ${dialect.among("queue")}) AS due,
+      (SELECT MIN((SELECT m.wake_at FROM ${messages} AS m WHERE m.wake_at > ${dialect.now} AND m.queue = each.value
         ORDER BY m.wake_at LIMIT 1)) FROM ${dialect.elements}) AS next`
   const readOutlook = db.reader<{
     readonly now: number
     readonly ready: 0 | 1
+    readonly due: 0 | 1
     readonly next: number | null
-  }>("messages", { now: Row.integer, ready: Row.flag, next: Row.orNull(Row.integer) })
+  }>("messages", { now: Row.integer, ready: Row.flag, due: Row.flag, next: Row.orNull(Row.integer) })
 
   const promote = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL, worker = NULL
     WHERE seq IN (SELECT seq FROM ${messages} WHERE ${dialect.among("queue")} AND wake_at <= ${dialect.now}
@@ -199,9 +204,16 @@ export const make = (db: Database): Messages => {
       ),
     outlook: (queues) =>
       Effect.map(
-        Effect.flatMap(db.run(selectOutlook, [dialect.list(queues), dialect.list(queues)]), readOutlook),
+        Effect.flatMap(
+          db.run(
+            selectOutlook,
+            Array.from({ length: 3 }, () => dialect.list(queues))
+          ),
+          readOutlook
+        ),
         ([row]) => ({
           ready: row!.ready === 1,
+          due: row!.due === 1,
           nextMillis: row!.next === null ? undefined : row!.next - row!.now
         })
       ),

@@ -74,13 +74,12 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
             lookAfter(LEFT_MILLIS)
             return Effect.succeed(true)
           }
-          return Effect.map(messages.outlook(queues), ({ nextMillis, ready }) => {
+          return Effect.map(messages.outlook(queues), ({ due, nextMillis, ready }) => {
             if (nextMillis !== undefined) {
-              lookAfter(
-                nextMillis <= 0 ? LEFT_MILLIS : Math.min(Math.max(nextMillis, SOONEST_MILLIS), LATEST_MILLIS)
-              )
+              lookAfter(Math.min(Math.max(nextMillis, SOONEST_MILLIS), LATEST_MILLIS))
             }
-            return ready || (nextMillis !== undefined && nextMillis <= 0)
+            if (ready || due) lookAfter(LEFT_MILLIS)
+            return ready || due
           })
         })
         const next: Effect.Effect<void, StoreError> = Effect.repeat(Effect.andThen(look.await, isReady), {

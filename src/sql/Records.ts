@@ -35,10 +35,10 @@ export interface Current {
 }
 
 /** The states of a record. */
-export const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
+const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
 
 /** The ends that the store decides. */
-export const ended: Row.Check<Ended | null> = Row.orNull(
+const ended: Row.Check<Ended | null> = Row.orNull(
   Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten")
 )
 
@@ -75,7 +75,7 @@ export const isFinal = (record: Current): boolean => isTerminal(record.state)
 export const isWaiting = (record: Current): boolean => record.state === "PENDING" || record.state === "RETRY"
 
 /** Whether a lease is held at that time. */
-export const isLeased = (record: Current, now: number): boolean =>
+const isLeased = (record: Current, now: number): boolean =>
   record.lease_until !== null && record.lease_until > now
 
 /** How a record ends by the mere passing of time. */

@@ -25,7 +25,7 @@ export interface Parts {
 }
 
 /** Runs an operation in a transaction, and tells what it changed once that is committed. */
-export const committed =
+const committed =
   ({ changes, db }: Parts) =>
   <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>) =>
   (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>

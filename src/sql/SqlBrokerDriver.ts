@@ -55,8 +55,8 @@ export const make = (
     publish: (batch) => Effect.andThen(messages.publish(batch), tellPublished(batch)),
     // a look first: a claim that finds nothing keeps no writer waiting
     claim: (asked) =>
-      Effect.flatMap(messages.outlook(asked.queues), ({ nextMillis, ready }) => {
-        if (nextMillis !== undefined && nextMillis <= 0) {
+      Effect.flatMap(messages.outlook(asked.queues), ({ due, ready }) => {
+        if (due) {
           return db.transaction(
             Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
           )

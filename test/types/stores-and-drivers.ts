@@ -19,7 +19,7 @@ expectType(SqliteStore.layer({ filename: "tasks.db" })).is<Layer.Layer<Store, Ba
 expectType(
   SqliteBackend.layer({ filename: "tasks.db", prefix: "app", synchronous: "FULL", busyTimeout: "1 second" })
 ).is<Layer.Layer<Backend.Backend, Backend.BackendError>>(true)
-expectType(SqliteBroker.layer({ filename: ":memory:" })).is<Layer.Layer<Broker.Broker, Backend.BackendError>>(
+expectType(SqliteBroker.layer({ filename: ":memory:" })).is<Layer.Layer<Broker.Broker, Broker.BrokerError>>(
   true
 )
 expectType(SqliteClient.layer({ filename: "app.db" })).is<
