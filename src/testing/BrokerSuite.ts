@@ -549,6 +549,16 @@ export const suite = (name: string, options: Options): void => {
         yield* expectMessage("a")
       })
 
+      test("wakes a consumer for every delay, also for one soon after another", function* (on) {
+        const { expectMessage, got } = yield* consumeActively(on)
+        const delays = [2, 2.25, 2.5, 2.75]
+        yield* Effect.forEach(delays, (delay) =>
+          on.publish(`${delay}`, { delayMillis: on.time.units(delay) })
+        )
+        yield* Effect.forEach(delays, (delay) => expectMessage(`${delay}`))
+        for (const { ageMillis, id } of got) assert.isBelow(ageMillis, on.time.units(2), `${id} came late`)
+      })
+
       test("wakes a consumer when a message is put back", function* (on) {
         const { expectMessage, got } = yield* consumeActively(on)
         yield* on.publish("a")
