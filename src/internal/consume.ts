@@ -41,7 +41,7 @@ const lookInterval = Duration.seconds(1)
 /** Deliveries that one claim brings at most. */
 const MAX_CLAIM = 256
 /** How soon a message of an unknown task is looked at again, and how late at most. */
-const unknownBackoff = { min: 1000, max: 30_000 }
+const unknownBackoff = { min: 1000, max: 5000 }
 
 /** Starts a worker, which ends with the scope. */
 export const consume = Effect.fnUntraced(function* (

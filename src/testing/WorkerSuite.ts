@@ -11,6 +11,7 @@
 import { describe } from "@effect/vitest"
 import { Effect, References } from "effect"
 import * as Suite from "./Suite.ts"
+import { cancelling } from "./worker/cancelling.ts"
 import { ends } from "./worker/ends.ts"
 import { execution } from "./worker/execution.ts"
 import type { Drivers } from "./worker/faults.ts"
@@ -25,7 +26,7 @@ import { retention } from "./worker/retention.ts"
 import { retries } from "./worker/retries.ts"
 import { settling } from "./worker/settling.ts"
 import { slots } from "./worker/slots.ts"
-import { subject, type Test } from "./worker/subject.ts"
+import { inSteps, subject, type Test } from "./worker/subject.ts"
 import { tasks } from "./worker/tasks.ts"
 
 export type { Drivers } from "./worker/faults.ts"
@@ -38,7 +39,7 @@ export const suite = (name: string, options: Options): void => {
   const register = Suite.make(options)
   const test: Test = (title, body) =>
     register(title, (drivers, time, context) =>
-      Effect.flatMap(subject(drivers, time), (on) =>
+      Effect.flatMap(subject(drivers, options.live === true ? time : inSteps(time)), (on) =>
         Effect.provideContext(
           Effect.gen(() => body(on, context)),
           on.context
@@ -52,6 +53,7 @@ export const suite = (name: string, options: Options): void => {
     fencing(test)
     settling(test)
     ends(test)
+    cancelling(test)
     leases(test)
     slots(test)
     poison(test)

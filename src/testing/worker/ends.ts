@@ -7,6 +7,7 @@ import * as DeadLetters from "../../DeadLetters.ts"
 import * as RetryPolicy from "../../RetryPolicy.ts"
 import * as Task from "../../Task.ts"
 import { TaskContext } from "../../TaskContext.ts"
+import * as Suite from "../Suite.ts"
 import { Gate, type Test } from "./subject.ts"
 
 class Declined extends Schema.TaggedError<Declined>("chicory/testing/Declined")("Declined", {
@@ -39,6 +40,7 @@ const older = (id: string, payload: unknown) =>
     priority: 1
   })
 
+/** Registers the tests. */
 export const ends = (test: Test): void => {
   describe("5: every way in which a task ends completes its waiters", () => {
     test("a success, with what it gave", function* (on) {
@@ -127,89 +129,6 @@ export const ends = (test: Test): void => {
       const { timeout } = yield* on.reason(yield* Timed.delay(), "TimedOut")
       assert.strictEqual(Duration.toMillis(timeout), on.time.units(1))
       assert.strictEqual(finalized, 1)
-    })
-
-    test("a cancel while it waits, at once", function* (on) {
-      const handle = yield* Work.delay("hello")
-      const waiter = yield* on.follow(AsyncResult.stream([handle]))
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Cancelled")
-      yield* waiter.done
-      yield* on.reason(handle, "Cancelled")
-      let runs = 0
-      yield* on.work(
-        [Work],
-        Work.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
-      )
-      yield* on.drained()
-      assert.strictEqual(runs, 0)
-    })
-
-    test("a cancel while it runs, with the handler's finalizers run", function* (on) {
-      const gate = new Gate()
-      let finalized = 0
-      yield* on.work(
-        [Work],
-        Work.toLayer(() =>
-          gate.pass.pipe(
-            Effect.as("done"),
-            Effect.onInterrupt(() => Effect.sync(() => finalized++))
-          )
-        ),
-        { lease: on.duration(9) }
-      )
-      const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      yield* on.reason(handle, "Cancelled")
-      assert.strictEqual(finalized, 1)
-      assert.strictEqual(yield* DeadLetters.count(), 0)
-      yield* on.drained()
-    })
-
-    test("a cancel while it runs, long before the next renewal, where the store can push", function* (on, context) {
-      if (!on.drivers.backend.capabilities.hints) return context.skip("the store gives no hints")
-      const gate = new Gate()
-      yield* on.work(
-        [Work],
-        Work.toLayer((text) => Effect.as(gate.pass, text))
-      )
-      const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      yield* on.reason(handle, "Cancelled")
-    })
-
-    test("a cancel between two attempts", function* (on) {
-      let runs = 0
-      const Later = Task.make("later", {
-        error: Schema.String,
-        retry: RetryPolicy.fixed({ maxRetries: 2, delay: on.duration(20) })
-      })
-      yield* on.work(
-        [Later],
-        Later.toLayer(() => Effect.suspend(() => Effect.fail(`no ${++runs}`)))
-      )
-      const handle = yield* Later.delay()
-      yield* on.eventually(
-        "it waits for its retry",
-        Effect.map(AsyncResult.state(handle), (state) => state === "RETRY")
-      )
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Cancelled")
-      yield* on.reason(handle, "Cancelled")
-      assert.strictEqual(runs, 1)
-    })
-
-    test("a cancel of a run whose worker vanished", function* (on) {
-      const handle = yield* Work.delay("hello")
-      yield* on.abandon()
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      let runs = 0
-      yield* on.work(
-        [Work],
-        Work.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
-      )
-      yield* on.reason(handle, "Cancelled")
-      assert.strictEqual(runs, 0)
     })
 
     test("the expiry of what waits, with a worker and without", function* (on) {
@@ -405,7 +324,8 @@ export const ends = (test: Test): void => {
     })
 
     test("within a moment, where the store can push", function* (on, context) {
-      if (!on.drivers.backend.capabilities.hints) return context.skip("the store gives no hints")
+      if (!on.drivers.backend.capabilities.hints)
+        return yield* Suite.skip(context, "the store gives no hints")
       const gate = new Gate()
       yield* on.workApart(
         [Work],
@@ -436,62 +356,6 @@ export const ends = (test: Test): void => {
         assert.isTrue(waiter.seen.length === 1 && Exit.isSuccess(waiter.seen[0]![1]))
       }
       assert.strictEqual(yield* on.value(Work.result(handle.taskId)), "hello")
-    })
-  })
-
-  describe("5: the first end wins", () => {
-    test("a cancel that comes with the success", function* (on) {
-      const gate = new Gate()
-      yield* on.work(
-        [Work],
-        Work.toLayer((text) => Effect.uninterruptible(Effect.as(gate.pass, text)))
-      )
-      const outcomes = new Set<string>()
-      for (let n = 0; n < 5; n++) {
-        const handle = yield* Work.delay("hello")
-        if (n === 0) yield* on.until("it runs", () => gate.entered === 1)
-        gate.open()
-        const answer = yield* AsyncResult.cancel(handle)
-        const exit = yield* on.outcome(handle)
-        const reason = Exit.isSuccess(exit)
-          ? "success"
-          : Option.getOrThrow(Exit.findErrorOption(exit)).reason._tag
-        assert.include(["success", "Cancelled"], reason)
-        if (answer === "Cancelled") assert.strictEqual(reason, "Cancelled")
-        if (answer === "AlreadyDone") assert.strictEqual(reason, "success")
-        outcomes.add(reason)
-        const again = yield* on.outcome(handle)
-        assert.strictEqual(Exit.isSuccess(again), Exit.isSuccess(exit))
-      }
-      assert.isNotEmpty([...outcomes])
-      yield* on.drained()
-    })
-
-    test("a retry under a cancel request ends as cancelled", function* (on) {
-      const gate = new Gate()
-      yield* on.work(
-        [Retried],
-        Retried.toLayer(() => Effect.uninterruptible(Effect.andThen(gate.pass, Effect.fail("no"))))
-      )
-      const handle = yield* Retried.delay({ n: 1 })
-      yield* on.until("it runs", () => gate.entered === 1)
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      gate.open()
-      yield* on.reason(handle, "Cancelled")
-      assert.strictEqual(gate.entered, 1)
-    })
-
-    test("a shutdown under a cancel request ends the task as cancelled", function* (on) {
-      const gate = new Gate()
-      const worker = yield* on.workApart(
-        [Work],
-        Work.toLayer((text) => Effect.as(gate.pass, text))
-      )
-      const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
-      assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      yield* worker.stop
-      yield* on.reason(handle, "Cancelled")
     })
   })
 }

@@ -5,6 +5,7 @@ import * as AsyncResult from "../../AsyncResult.ts"
 import * as DeadLetters from "../../DeadLetters.ts"
 import * as RetryPolicy from "../../RetryPolicy.ts"
 import * as Task from "../../Task.ts"
+import * as Suite from "../Suite.ts"
 import { Gate, type Test } from "./subject.ts"
 
 const Shout = Task.make("shout", { payload: Schema.String, success: Schema.String })
@@ -16,6 +17,7 @@ const Once = Task.make("once", {
 })
 const Number = Task.make("number", { payload: Schema.Int, success: Schema.Int })
 
+/** Registers the tests. */
 export const execution = (test: Test): void => {
   describe("1: a task runs at least once, and has exactly one outcome", () => {
     test("a task runs and gives its result", function* (on) {
@@ -70,7 +72,7 @@ export const execution = (test: Test): void => {
 
     test("a message that was claimed and not started is claimed again after its lease", function* (on, context) {
       if (on.drivers.broker.capabilities.lease !== "store")
-        return context.skip("a connection holds the claims")
+        return yield* Suite.skip(context, "a connection holds the claims")
       const handle = yield* Shout.delay("hello")
       yield* on.claimOne(on.time.units(1))
       yield* on.work([Shout], Shout.toLayer(Effect.succeed))

@@ -23,7 +23,7 @@ const superseded = Effect.fnUntraced(function* (
   late: Effect.Effect<string, string, TaskContext>
 ) {
   const [first, second] = [new Gate(), new Gate()]
-  const options = { lease: on.duration(2) }
+  const options = { lease: on.duration(3) }
   const old = yield* on.workApart(
     [Slow],
     Slow.toLayer(() => Effect.uninterruptible(Effect.andThen(first.pass, late))),
@@ -45,6 +45,7 @@ const superseded = Effect.fnUntraced(function* (
   return { handle, old, second }
 })
 
+/** Registers the tests. */
 export const fencing = (test: Test): void => {
   describe("3: a worker whose run was superseded writes nothing", () => {
     test("not its success", function* (on) {
@@ -178,7 +179,7 @@ export const fencing = (test: Test): void => {
               : Effect.as(second.pass, `fresh ${runs}`)
           )
         ),
-        { lease: on.duration(2), concurrency: 2 }
+        { lease: on.duration(4), concurrency: 2 }
       )
       const handle = yield* Slow.delay()
       yield* on.until("it runs", () => first.entered === 1)
@@ -189,7 +190,7 @@ export const fencing = (test: Test): void => {
       })
       first.open()
       // several leases: the second run is still renewed when the first has gone
-      yield* on.time.pass(6)
+      yield* on.time.pass(9)
       assert.strictEqual(runs, 2)
       second.open()
       assert.strictEqual(yield* on.value(handle), "fresh 2")

@@ -24,6 +24,7 @@ const failFussy = Effect.fnUntraced(function* (on: Subject) {
   return { handle, letter, body: letter.raw }
 })
 
+/** Registers the tests. */
 export const generations = (test: Test): void => {
   describe("2: a terminal state never changes", () => {
     test("a task that has ended cannot be cancelled", function* (on) {

@@ -7,6 +7,7 @@ import { Gate, type Test } from "./subject.ts"
 
 const Slow = Task.make("slow", { success: Schema.String })
 
+/** Registers the tests. */
 export const leases = (test: Test): void => {
   describe("6: a run holds a lease that is renewed", () => {
     test("a handler may take longer than several leases, and runs once", function* (on) {

@@ -13,6 +13,7 @@ const Fields = Task.make("fields", {
   success: Schema.Struct({ n: Schema.Int, when: Schema.Date, big: Schema.BigInt, bytes: Schema.Uint8Array })
 })
 
+/** Registers the tests. */
 export const limits = (test: Test): void => {
   describe("10: payloads and results have a size", () => {
     test("a payload that is too large is refused, and nothing is enqueued", function* (on) {

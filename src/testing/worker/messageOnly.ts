@@ -8,6 +8,7 @@ import * as RetryPolicy from "../../RetryPolicy.ts"
 import * as Task from "../../Task.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
+import * as Suite from "../Suite.ts"
 import { Gate, type Subject, type Test } from "./subject.ts"
 
 const Work = Task.make("work", {
@@ -30,6 +31,7 @@ const without = Effect.fnUntraced(function* (on: Subject) {
   return on.over(Context.add(none, Broker.Broker, Context.get(on.context, Broker.Broker)))
 })
 
+/** Registers the tests. */
 export const messageOnly = (test: Test): void => {
   describe("without a backend", () => {
     test("tasks run, and leave no message", function* (on) {
@@ -84,7 +86,7 @@ export const messageOnly = (test: Test): void => {
 
     test("a worker that vanished is replaced after its lease", function* (on, context) {
       if (on.drivers.broker.capabilities.lease !== "store")
-        return context.skip("a connection holds the claims")
+        return yield* Suite.skip(context, "a connection holds the claims")
       const { provide, work } = yield* without(on)
       let runs = 0
       yield* provide(Work.send(1))

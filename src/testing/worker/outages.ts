@@ -3,10 +3,12 @@ import { assert, describe } from "@effect/vitest"
 import { Effect, Exit, Schema } from "effect"
 import * as AsyncResult from "../../AsyncResult.ts"
 import * as Task from "../../Task.ts"
+import * as Suite from "../Suite.ts"
 import { Gate, type Test } from "./subject.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progress: Schema.Int })
 
+/** Registers the tests. */
 export const outages = (test: Test): void => {
   describe("9: a lost connection never ends a worker", () => {
     test("it claims again when the broker is back", function* (on) {
@@ -76,7 +78,7 @@ export const outages = (test: Test): void => {
 
     test("an answer to a claim that was lost costs one lease", function* (on, context) {
       if (on.drivers.broker.capabilities.lease !== "store")
-        return context.skip("a connection holds the claims")
+        return yield* Suite.skip(context, "a connection holds the claims")
       on.faults.set("answer lost", ["broker.claim"], 1)
       const handle = yield* Work.delay(1)
       yield* on.work([Work], Work.toLayer(Effect.succeed), { lease: on.duration(2) })

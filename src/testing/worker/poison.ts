@@ -5,7 +5,7 @@ import * as DeadLetters from "../../DeadLetters.ts"
 import * as RetryPolicy from "../../RetryPolicy.ts"
 import * as Task from "../../Task.ts"
 import { TaskContext } from "../../TaskContext.ts"
-import type { Test } from "./subject.ts"
+import { Gate, type Test } from "./subject.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 const Steady = Task.make("steady", {
@@ -29,6 +29,7 @@ const garbage: ReadonlyArray<readonly [what: string, body: string]> = [
   ["control characters", "\u0001\u0002"]
 ]
 
+/** Registers the tests. */
 export const poison = (test: Test): void => {
   describe("8: a poison message becomes a dead letter", () => {
     test("bytes that are no message are kept, and the worker goes on", function* (on) {
@@ -156,6 +157,28 @@ export const poison = (test: Test): void => {
       )
       yield* on.reason(handle, "WorkerLost")
       assert.strictEqual(runs, 0)
+    })
+
+    test("the letter of a run that vanished stays", function* (on) {
+      const Brittle = Task.make("brittle", { maxCrashes: 1 })
+      const gate = new Gate()
+      const options = { lease: on.duration(2) }
+      const handler = Brittle.toLayer(() => gate.pass)
+      const cut = yield* on.workApart([Brittle], handler, options)
+      const handle = yield* Brittle.delay()
+      yield* on.until("it runs", () => gate.entered === 1)
+      cut.faults.cut()
+      yield* on.work([Brittle], handler, options)
+      const failed = yield* on.reason(handle, "WorkerLost")
+      assert.strictEqual(failed.worker, cut.id)
+      yield* on.time.pass(2)
+      const [letter] = yield* DeadLetters.list(Brittle)
+      assert(letter !== undefined)
+      assert.strictEqual(letter.reason._tag, "WorkerLost")
+      assert.strictEqual(letter.queue, "default")
+      gate.open()
+      assert.isTrue(yield* DeadLetters.replay(letter.id))
+      assert.isUndefined(yield* on.value(handle))
     })
 
     // oxlint-disable-next-line require-yield

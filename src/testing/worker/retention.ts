@@ -8,6 +8,7 @@ import { Gate, type Test } from "./subject.ts"
 const Forever = Task.make("forever", { success: Schema.Int, retention: Duration.infinity })
 const Usual = Task.make("usual", { success: Schema.Int })
 
+/** Registers the tests. */
 export const retention = (test: Test): void => {
   describe("11: retention starts at the terminal write", () => {
     test("a result is there for as long as its task says, and then it is not", function* (on) {

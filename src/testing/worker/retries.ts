@@ -26,6 +26,7 @@ const Payment = Task.make("payment", {
   }
 })
 
+/** Registers the tests. */
 export const retries = (test: Test): void => {
   describe("retries", () => {
     test("a failure is tried again, and the attempts are told apart", function* (on) {

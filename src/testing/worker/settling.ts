@@ -14,6 +14,7 @@ const Stubborn = Task.make("stubborn", {
   retry: RetryPolicy.fixed({ maxRetries: 3, delay: "10 millis" })
 })
 
+/** Registers the tests. */
 export const settling = (test: Test): void => {
   describe("4: what a run came to is stored, then its message is acked", () => {
     test("a crash between the two leads to a redelivery that only acks", function* (on) {
@@ -54,12 +55,12 @@ export const settling = (test: Test): void => {
       yield* on.work(
         [Work],
         Work.toLayer(() => Effect.sync(() => ++runs)),
-        { lease: on.duration(2) }
+        { lease: on.duration(4) }
       )
       let failing = true
       on.faults.of = (operation) => (failing && operation === "backend.settle" ? "fails" : "passes")
       const handle = yield* Work.delay()
-      yield* on.time.pass(7)
+      yield* on.time.pass(10)
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       failing = false
       assert.strictEqual(yield* on.value(handle), 1)

@@ -16,6 +16,7 @@ const Flaky = Task.make("flaky", {
   retry: RetryPolicy.fixed({ maxRetries: 5, delay: "10 millis" })
 })
 
+/** Registers the tests. */
 export const slots = (test: Test): void => {
   describe("7: a worker claims no more than its free slots", () => {
     test("never do more tasks run than it has slots", function* (on) {

@@ -60,6 +60,15 @@ const services = Effect.fnUntraced(function* (drivers: Drivers) {
   )
 })
 
+const STEPS_PER_UNIT = 10
+
+/** Virtual time in small steps: what a step wakes has gone to sleep again when the next one comes. */
+export const inSteps = (time: Suite.Time): Suite.Time => ({
+  ...time,
+  pass: (count) =>
+    Effect.repeat(time.pass(1 / STEPS_PER_UNIT), { times: Math.ceil(count * STEPS_PER_UNIT) - 1 })
+})
+
 /** What the tests need of a pairing, made in the scope of one test. */
 export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suite.Time) {
   const faults = new Faults()
@@ -132,7 +141,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     return { ...worker, faults }
   })
 
-  /** The same tests over other services. */
+  /** Runs effects and workers over other services. */
   const over = (using: Context.Context<Services>) => ({
     provide: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provideContext(effect, using),
     work: <const Tasks extends ReadonlyArray<Task.Any>>(

@@ -6,6 +6,7 @@ import * as Broker from "../../Broker.ts"
 import * as Task from "../../Task.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import * as Worker from "../../Worker.ts"
+import * as Suite from "../Suite.ts"
 import { Gate, type Test } from "./subject.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, error: Schema.String })
@@ -17,6 +18,7 @@ const Keyed = Task.make("keyed", {
 })
 const Other = Task.make("other", { payload: Schema.Int, success: Schema.Int, queue: "another queue" })
 
+/** Registers the tests. */
 export const tasks = (test: Test): void => {
   describe("tasks", () => {
     test("a task that is delayed waits", function* (on) {
@@ -47,7 +49,8 @@ export const tasks = (test: Test): void => {
     })
 
     test("higher priorities run first", function* (on, context) {
-      if (on.drivers.broker.capabilities.priorities < 2) return context.skip("there is one priority")
+      if (on.drivers.broker.capabilities.priorities < 2)
+        return yield* Suite.skip(context, "there is one priority")
       const order: Array<number> = []
       const handles = [
         yield* Work.delay(1, { priority: 1 }),
