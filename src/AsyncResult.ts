@@ -191,9 +191,13 @@ const timed = (options: GetOptions | undefined) => {
   const timeout = options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
   return {
     timeout:
-      timeout === undefined || !Duration.isFinite(timeout) ? undefined : nonNegative("AsyncResult: timeout", timeout),
+      timeout === undefined || !Duration.isFinite(timeout)
+        ? undefined
+        : nonNegative("AsyncResult: timeout", timeout),
     pollInterval:
-      options?.pollInterval === undefined ? undefined : positive("AsyncResult: pollInterval", options.pollInterval)
+      options?.pollInterval === undefined
+        ? undefined
+        : positive("AsyncResult: pollInterval", options.pollInterval)
   }
 }
 
