@@ -9,7 +9,6 @@
  */
 import {
   Cause,
-  DateTime,
   Duration,
   Effect,
   Exit,
@@ -25,10 +24,11 @@ import { Backend, BackendError, BackendNotConfigured, type Facade, type ReadErro
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { nonNegative, positive, text } from "./internal/allowed.ts"
 import { awaitEnds, type Ended, isRetryable, type Overdue } from "./internal/awaitEnds.ts"
+import { backoff } from "./internal/backoff.ts"
 import { describe } from "./internal/describe.ts"
-import { backoff } from "./internal/retrying.ts"
+import { exitOf, toResult } from "./internal/outcome.ts"
 import * as TaskCodec from "./internal/taskCodec.ts"
-import * as TaskFailed from "./TaskFailed.ts"
+import type * as TaskFailed from "./TaskFailed.ts"
 import type { TaskResult } from "./TaskResult.ts"
 import { isTerminal, TaskState } from "./TaskState.ts"
 
@@ -217,47 +217,6 @@ const wait = (
   onEnd: (ended: Ended) => boolean
 ) => Effect.suspend(() => awaitEnds({ ids, ...timed(options), onOverdue: onOverdue(options), onEnd }))
 
-const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), DateTime.makeUnsafe)
-
-const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
-  new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
-
-/** The reason of an end that the store decided. */
-const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
-  switch (record.ended) {
-    case "Expired":
-      return new TaskFailed.Expired({
-        expiredAt: DateTime.makeUnsafe(record.expiresAt ?? record.finishedAt ?? 0)
-      })
-    case "WorkerLost":
-      return new TaskFailed.WorkerLost({ worker: record.worker ?? "unknown" })
-    case "Cancelled":
-      return new TaskFailed.Cancelled()
-    case "Forgotten":
-      return new TaskFailed.Forgotten()
-    case null:
-      return new TaskFailed.ResultInvalid({
-        side: "reader",
-        issue: "the record has ended, and holds no exit"
-      })
-  }
-}
-
-/** The outcome of a task that ended. */
-const exitOf = <A, E, R, P>(
-  self: AsyncResult<A, E, R, P>,
-  { forgotten, record }: Ended
-): Effect.Effect<Exit.Exit<A, TaskFailed.TaskFailed<E>>, never, R> => {
-  if (forgotten) return Effect.succeed(Exit.fail(taskFailed(record, new TaskFailed.Forgotten())))
-  if (record.exit === null) return Effect.succeed(Exit.fail(taskFailed(record, endedReason(record))))
-  return Effect.match(codecOf(self).decodeExit(record.exit), {
-    onFailure: (error) =>
-      Exit.fail(taskFailed(record, new TaskFailed.ResultInvalid({ side: "reader", issue: error.message }))),
-    onSuccess: (exit) =>
-      exit._tag === "Success" ? Exit.succeed(exit.value) : Exit.fail(taskFailed(record, exit.reason))
-  })
-}
-
 /** An error of the backend about one task tells its id. */
 const tellingTask =
   (taskId: string) =>
@@ -285,7 +244,7 @@ const exitOfHandle = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOpt
         ended = end
         return true
       }).pipe(about(self.taskId)),
-      () => exitOf(self, ended!)
+      () => exitOf(codecOf(self), ended!)
     )
   })
 
@@ -337,39 +296,12 @@ export const exit: <Arg extends Any | GetOptions = GetOptions>(
 const read = (self: Any): Effect.Effect<TaskRecord | undefined, ReadError, Backend> =>
   Backend.use((backend) => backend.read.one(self.taskId)).pipe(about(self.taskId))
 
-/** A record as a user sees it. */
-const toResult = <A, E, R, P>(
-  self: AsyncResult<A, E, R, P>,
-  record: TaskRecord
-): Effect.Effect<TaskResult<A, E, P>, never, R> =>
-  Effect.gen(function* () {
-    const exit = isTerminal(record.state)
-      ? Option.some(yield* exitOf(self, { record, forgotten: false }))
-      : Option.none()
-    const progress =
-      record.progress === null
-        ? Option.none()
-        : yield* Effect.option(codecOf(self).decodeProgress(record.progress))
-    return {
-      taskId: record.id,
-      taskName: record.task,
-      state: record.state,
-      attempts: record.attempt,
-      exit,
-      progress,
-      worker: Option.fromNullOr(record.worker),
-      enqueuedAt: utc(record.enqueuedAt),
-      startedAt: utc(record.startedAt),
-      finishedAt: utc(record.finishedAt)
-    }
-  })
-
 /** One read. `none`: no such task, or its record is gone. */
 export const poll = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Effect.Effect<Option.Option<TaskResult<A, E, P>>, BackendNotConfigured | BackendError, Backend | R> =>
   Effect.flatMap(read(self), (record) =>
-    record === undefined ? Effect.succeedNone : Effect.asSome(toResult(self, record))
+    record === undefined ? Effect.succeedNone : Effect.asSome(toResult(codecOf(self), record))
   )
 
 /** One read of the state. An id that the backend has never seen is `PENDING`. */
@@ -458,7 +390,7 @@ export const changes = <A, E, R, P>(
 ): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
   Stream.unwrap(Backend.useSync((backend) => snapshots(backend, self.taskId))).pipe(
     Stream.mapError(tellingTask(self.taskId)),
-    Stream.mapEffect((record) => toResult(self, record))
+    Stream.mapEffect((record) => toResult(codecOf(self), record))
   )
 
 type Handles = Iterable<Any> | { readonly [key: string]: Any }
@@ -510,7 +442,7 @@ export const all = <const H extends Handles>(
     // decoded as they arrive, so that one that does not decode fails at once
     const take = (end: Ended) =>
       Effect.forEach(byId.get(end.record.id)!, ([key, handle]) =>
-        Effect.map(Effect.flatten(exitOf(handle, end)), (value) => values.set(key, value))
+        Effect.map(Effect.flatten(exitOf(codecOf(handle), end)), (value) => values.set(key, value))
       )
     return Effect.map(Stream.runForEach(ends([...byId.keys()], options), take), () => {
       const pairs = keyed.map(([key]) => [key, values.get(key)] as const)
@@ -558,6 +490,6 @@ export const stream = <const H extends Iterable<Any>>(
   Stream.suspend(() => {
     const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
     return Stream.mapEffect(ends([...byId.keys()], options), (end) =>
-      Effect.map(exitOf(byId.get(end.record.id)!, end), (exit) => [end.record.id, exit] as const)
+      Effect.map(exitOf(codecOf(byId.get(end.record.id)!), end), (exit) => [end.record.id, exit] as const)
     )
   }) as never

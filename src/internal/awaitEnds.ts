@@ -8,8 +8,8 @@ import { Cause, Context, Duration, Effect, Exit, Option, Schedule } from "effect
 import { Backend, type BackendError, type Facade, type ReadError } from "../Backend.ts"
 import type { TaskRecord } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
+import { backoff } from "./backoff.ts"
 import { CurrentRun } from "./currentRun.ts"
-import { backoff } from "./retrying.ts"
 
 /** How a read that failed is tried again. */
 export const ReadRetry: Context.Reference<Schedule.Schedule<unknown, BackendError>> = Context.Reference<

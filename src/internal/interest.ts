@@ -7,7 +7,7 @@
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope, Stream } from "effect"
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
-import { backoff } from "./retrying.ts"
+import { backoff } from "./backoff.ts"
 
 /** Told of every read of an id that it listens to. */
 export interface Listener<in E> {

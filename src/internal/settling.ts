@@ -6,10 +6,11 @@
  */
 import { Effect } from "effect"
 import type { BackendError } from "../Backend.ts"
+import type { Delivery } from "../BrokerDriver.ts"
 import { ResultInvalid } from "../TaskFailed.ts"
+import { backoff } from "./backoff.ts"
 import type { Engine } from "./engine.ts"
 import type { Candidate, Settled } from "./ledger.ts"
-import { retrying } from "./retrying.ts"
 import type { Run } from "./run.ts"
 import { failure, type Verdict } from "./verdict.ts"
 
@@ -63,6 +64,20 @@ export const close = (
     )
   )
 
+/** Takes a message off the queue whose task needs it no more. */
+export const ackOnly = (engine: Engine, { handle }: Delivery): Effect.Effect<void> =>
+  insist(engine, engine.settings.broker.ack.one(handle)).pipe(
+    Effect.catchCause((cause) => Effect.logWarning("A message could not be acked; it will come back", cause))
+  )
+
+/** Puts a message back, nothing counted. */
+export const putBack = (engine: Engine, { handle }: Delivery, afterMillis: number, keepDue = false) =>
+  insist(engine, engine.settings.broker.release.one({ handle, afterMillis, keepDue })).pipe(
+    Effect.catchCause((cause) =>
+      Effect.logWarning("A message could not be put back; its lease will run out", cause)
+    )
+  )
+
 /** Tries a few times, a second in all. */
 export const insist = <A, E extends { readonly retryable: boolean }>(
   engine: Engine,
@@ -74,11 +89,12 @@ export const insist = <A, E extends { readonly retryable: boolean }>(
 export const persist = <A, E>(
   engine: Engine,
   effect: Effect.Effect<A, E>,
-  options: Parameters<typeof retrying<A, E, never>>[1]
+  options: { readonly while: (error: E) => boolean; readonly times?: number }
 ): Effect.Effect<A, E> =>
+  // where the first try succeeds, no schedule is made
   Effect.catchIf(effect, options.while, () =>
     Effect.raceFirst(
-      Effect.delay(retrying(effect, options), "50 millis"),
+      Effect.retry(Effect.delay(effect, "50 millis"), { schedule: backoff, ...options }),
       Effect.andThen(engine.gaveUp.await, effect)
     )
   )

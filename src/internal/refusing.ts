@@ -1,0 +1,96 @@
+/**
+ * Deliveries that no handler can take: of a task that this worker does not know, or no message at all. They end as
+ * dead letters with their bytes, and whoever waits is told; they never end the loop that claimed them.
+ */
+import { Cause, Duration, Effect } from "effect"
+import type { Delivery } from "../BrokerDriver.ts"
+import { PayloadInvalid, UnknownTask } from "../TaskFailed.ts"
+import * as TaskMessage from "../TaskMessage.ts"
+import * as defaults from "./defaults.ts"
+import type { Engine } from "./engine.ts"
+import type { Candidate } from "./ledger.ts"
+import { ackOnly, close, insist, putBack } from "./settling.ts"
+import { startOf } from "./start.ts"
+import * as TaskId from "./taskId.ts"
+import { failure, type Verdict } from "./verdict.ts"
+
+/** How soon a message of an unknown task is looked at again, and how late at most. */
+const unknownBackoff = { min: 1000, max: 5000 }
+
+/** What is done instead of running a delivery. */
+export type Refusal = (engine: Engine, delivery: Delivery) => Effect.Effect<void>
+
+/** A message of a task that this worker does not know: another may, in a rolling deploy. */
+export const refuseUnknown =
+  (message: TaskMessage.TaskMessage): Refusal =>
+  (engine, delivery) =>
+    Effect.suspend(() => {
+      const left = Duration.toMillis(engine.settings.unknownTaskGrace) - delivery.ageMillis
+      if (left > 0) {
+        const wait = Math.min(Math.max(delivery.ageMillis, unknownBackoff.min), unknownBackoff.max)
+        return putBack(engine, delivery, Math.ceil(Math.min(wait, left)), true)
+      }
+      return Effect.flatMap(failure(new UnknownTask()), (verdict) =>
+        endWithoutHandler(engine, { delivery, message, start: startOf(engine, delivery, message) }, verdict)
+      )
+    })
+
+/** Bytes that are no message. Where their task is known by the envelope, it ends, and whoever waits is told. */
+export const refuseMalformed =
+  (issue: string): Refusal =>
+  (engine, delivery) =>
+    Effect.flatMap(failure(new PayloadInvalid({ issue })), (verdict) => {
+      const { id, task } = delivery
+      if (id === undefined || task === undefined) return park(engine, delivery, verdict)
+      const message: TaskMessage.TaskMessage = {
+        v: TaskMessage.version,
+        id,
+        task,
+        generation: 0,
+        queue: delivery.queue,
+        payload: null,
+        retries: 0,
+        priority: defaults.priority
+      }
+      return endWithoutHandler(
+        engine,
+        { delivery, message, start: startOf(engine, delivery, message) },
+        verdict
+      )
+    })
+
+const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effect<void> =>
+  verdict._tag !== "Failure"
+    ? Effect.void
+    : insist(
+        engine,
+        engine.ledger.park(delivery, {
+          letterId: TaskId.make(engine.clock.currentTimeMillisUnsafe()),
+          reason: verdict.reason,
+          exit: verdict.exit
+        }) as Effect.Effect<void, { readonly retryable: boolean }>
+      ).pipe(
+        Effect.catchCause((cause) => Effect.logError("A message that is none could not be parked", cause))
+      )
+
+/** Starts a run only to end it. */
+const endWithoutHandler = (engine: Engine, candidate: Candidate, verdict: Verdict): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const [started] = yield* engine.ledger.start([candidate])
+    if (started?._tag === "Busy") return yield* putBack(engine, candidate.delivery, started.millis)
+    // a message of an older generation, or of a task that has ended: its bytes are kept all the same if they are odd
+    if (started?._tag !== "Run") {
+      return verdict._tag === "Failure" && verdict.reason === "PayloadInvalid"
+        ? yield* park(engine, candidate.delivery, verdict)
+        : yield* ackOnly(engine, candidate.delivery)
+    }
+    const settled = yield* engine.ledger.store(candidate, verdict)
+    yield* close(engine, candidate, verdict, settled)
+    engine.stats.failed++
+  }).pipe(
+    Effect.catchCause((cause) =>
+      Cause.hasInterruptsOnly(cause)
+        ? Effect.void
+        : Effect.logError("A message without a handler could not be ended; it will come back", cause)
+    )
+  )

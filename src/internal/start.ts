@@ -1,0 +1,33 @@
+/** How a delivery asks to run. */
+import { Duration } from "effect"
+import type { Start } from "../BackendDriver.ts"
+import type { Delivery } from "../BrokerDriver.ts"
+import type * as TaskMessage from "../TaskMessage.ts"
+import * as defaults from "./defaults.ts"
+import type { Definition } from "./definition.ts"
+import type { Engine } from "./engine.ts"
+
+const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
+
+/** The request of a delivery; without a definition its task is not known here. */
+export const startOf = (
+  engine: Engine,
+  { body, queue }: Delivery,
+  { expires, generation, id, task }: Pick<TaskMessage.TaskMessage, "id" | "task" | "generation" | "expires">,
+  definition?: Definition
+): Start => ({
+  id,
+  task,
+  generation,
+  token: engine.nextToken(),
+  worker: engine.id,
+  queue,
+  body,
+  leaseMillis: engine.leaseMillis,
+  delivery: definition?.delivery ?? "at-least-once",
+  maxCrashes: definition?.maxCrashes ?? defaults.maxCrashes,
+  expiresMillis: expires,
+  retentionMillis:
+    definition === undefined ? Duration.toMillis(defaults.retention) : definition.retentionMillis,
+  letterRetentionMillis
+})
