@@ -23,6 +23,8 @@ export const Keyed = Task.make("keyed", {
 
 export const Told = Schema.Union([
   Schema.TaggedStruct("Ready", {}),
+  /** The signal to stop came, and the worker is being stopped. */
+  Schema.TaggedStruct("Stopping", {}),
   /** A handler began. */
   Schema.TaggedStruct("Began", { n: Schema.Int }),
   /** A handler was interrupted. */

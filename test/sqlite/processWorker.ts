@@ -22,7 +22,12 @@ const handlers = Layer.mergeAll(
   })
 )
 
-Layer.effectDiscard(Effect.sync(() => tell({ _tag: "Ready" }))).pipe(
+Layer.effectDiscard(
+  Effect.acquireRelease(
+    Effect.sync(() => tell({ _tag: "Ready" })),
+    () => Effect.sync(() => tell({ _tag: "Stopping" }))
+  )
+).pipe(
   Layer.provideMerge(Worker.layer([Count, Order, Keyed], JSON.parse(options) as Worker.Options)),
   Layer.provide(handlers),
   Layer.provide(SqliteStore.layer({ filename })),

@@ -173,6 +173,7 @@ describe("processes that are told to stop", () => {
       const handle = yield* Count.delay({ n: 1, millis: 2000 })
       yield* worker.began()
       yield* worker.terminate
+      yield* worker.until((told) => told.some(({ _tag }) => _tag === "Stopping"))
       const later = yield* Count.delay({ n: 2, millis: 0 })
       const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })
       assert.deepStrictEqual(value, { n: 1, pid: worker.pid })
