@@ -1,3 +1,4 @@
+import "effect/schema/SchemaJITCompiler/enable"
 import { Context, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
 import { AsyncResult, Backend, Broker, Task, Worker } from "../../src/index.ts"
 import { SqliteStore } from "../../src/sqlite/index.ts"
@@ -89,11 +90,11 @@ const makeSession = async <E>(store: Layer.Layer<Stores, E>): Promise<Session> =
 }
 
 export const memory: System = {
-  note: "Broker.layerMemory and Backend.layerMemory, producer and worker in one process",
+  note: "Broker.layerMemory and Backend.layerMemory, producer and worker in one process, schemas compiled as on SQLite",
   open: () => makeSession(Layer.merge(Broker.layerMemory, Backend.layerMemory))
 }
 
 export const sqlite: System = {
-  note: "SqliteStore.layer({ filename }) with its defaults",
+  note: "SqliteStore.layer({ filename }) with its defaults, schemas compiled by effect/schema/SchemaJITCompiler/enable",
   open: (filename) => makeSession(SqliteStore.layer({ filename }))
 }
