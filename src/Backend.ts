@@ -4,7 +4,7 @@
  * A program needs no more of it than its layer. Its operations serve this library's own modules; users call
  * `AsyncResult`, `Worker` and `DeadLetters`.
  */
-import { Array as Arr, Context, Duration, Effect, Function, Layer, Schema, type Scope, Stream } from "effect"
+import { Context, Duration, Effect, Layer, Schema, type Scope, Stream } from "effect"
 import type {
   BackendDriver,
   Batch,
@@ -25,8 +25,8 @@ import type {
   WorkerInfo
 } from "./BackendDriver.ts"
 import type { Envelope } from "./BrokerDriver.ts"
-import * as Batcher from "./internal/batcher.ts"
-import { describe } from "./internal/describe.ts"
+import type * as Batcher from "./internal/batcher.ts"
+import * as Calling from "./internal/calling.ts"
 import * as Interest from "./internal/interest.ts"
 import { makeMemoryBackend } from "./internal/memoryBackend.ts"
 import * as metrics from "./internal/metrics.ts"
@@ -43,9 +43,7 @@ export class BackendError extends Schema.TaggedError<BackendError>("chicory/Back
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
-    const again = this.retryable ? "" : "; trying again will not help"
-    return `${this.operation} failed${whose}: ${describe(this.cause)}${again}`
+    return Calling.messageOf(this)
   }
 }
 
@@ -124,45 +122,21 @@ export interface Options {
   readonly sweepInterval?: Duration.Input | undefined
 }
 
-const MAX_BATCH = 256
-const CALLS = 4
-
 /** Coalesces, wraps errors, and listens for hints until the scope closes. */
 export const make = Effect.fnUntraced(function* <E>(
   driver: BackendDriver<E>,
   options?: Options
 ): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
-  const isPermanent = driver.isPermanent ?? (() => false)
-  const wrapError = (operation: string) => (cause: unknown) =>
-    new BackendError({
-      operation: `${driver.name} backend: ${operation}`,
-      retryable: !isPermanent(cause),
-      cause
-    })
-  // a driver that dies is an error like any other: it must not end a loop
-  const wrap = (operation: string) => {
-    const fail = Function.flow(wrapError(operation), Effect.fail)
-    return <A>(effect: Effect.Effect<A, E>): Effect.Effect<A, BackendError> =>
-      Effect.catchDefect(Effect.catch(effect, fail), fail)
-  }
-  const batched = <In, Out>(
-    operation: string,
-    run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, E>,
-    key?: BackendDriver["batchKey"]
-  ): Effect.Effect<Batcher.Batcher<In, Out, ReadError>, never, Scope.Scope> => {
-    const wrapped = wrap(operation)
-    return Batcher.make<In, Out, ReadError>({
-      run: (batch) => wrapped(Effect.suspend(() => run(batch))),
-      isPermanent: (error) => error._tag === "BackendError" && !error.retryable,
-      maxBatch: MAX_BATCH,
-      concurrency: CALLS,
-      key
-    })
-  }
-  const silent =
-    <In>(run: (batch: Batch<In>) => Effect.Effect<void, E>) =>
-    (batch: Batch<In>): Effect.Effect<ReadonlyArray<void>, E> =>
-      Effect.map(run(batch), () => Arr.map(batch, () => undefined))
+  const isPermanent = (error: ReadError) => error._tag === "BackendError" && !error.retryable
+  const { batched, batchedVoid, call, toError } = Calling.make<ReadError>({
+    toError: (operation) => (cause) =>
+      new BackendError({
+        operation: `${driver.name} backend: ${operation}`,
+        retryable: driver.isPermanent?.(cause) !== true,
+        cause
+      }),
+    isPermanent
+  })
 
   const { fusion } = driver
   const hints = driver.capabilities.hints ? driver.hints : undefined
@@ -172,13 +146,13 @@ export const make = Effect.fnUntraced(function* <E>(
     hints === undefined
       ? undefined
       : yield* Interest.make<ReadError>({
-          watch: (ids) => wrap("watch")(driver.watch(ids)),
-          read: (ids) => wrap("read")(driver.getMany(ids)),
-          unwatch: (ids) => wrap("unwatch")(driver.unwatch(ids)),
-          hints: Stream.mapError(hints, wrapError("hints")),
-          isPermanent: (error) => error._tag === "BackendError" && !error.retryable,
+          watch: (ids) => call("watch", () => driver.watch(ids)),
+          read: (ids) => call("read", () => driver.getMany(ids)),
+          unwatch: (ids) => call("unwatch", () => driver.unwatch(ids)),
+          hints: Stream.mapError(hints, toError("hints")),
+          isPermanent,
           sweepInterval: Duration.fromInputUnsafe(options?.sweepInterval ?? "5 seconds"),
-          maxBatch: MAX_BATCH * 4,
+          maxBatch: Calling.maxBatch * 4,
           onListeners: (change) => live.updateUnsafe(change, context)
         })
 
@@ -195,24 +169,24 @@ export const make = Effect.fnUntraced(function* <E>(
             settle: yield* batched("settle", fusion.settle)
           },
     create: yield* batched("create", driver.create, driver.batchKey),
-    markPublished: yield* batched("markPublished", silent(driver.markPublished), driver.batchKey),
-    start: (starts) => wrap("start")(driver.start(starts)),
+    markPublished: yield* batchedVoid("markPublished", driver.markPublished, driver.batchKey),
+    start: (starts) => call("start", () => driver.start(starts)),
     renew: yield* batched("renew", driver.renew),
     settle: yield* batched("settle", driver.settle),
-    park: (letters) => wrap("park")(driver.park(letters)),
+    park: (letters) => call("park", () => driver.park(letters)),
     read: yield* batched("read", driver.getMany),
     interest,
     cancel: yield* batched("cancel", driver.cancel),
-    forget: yield* batched("forget", silent(driver.forget)),
-    reopen: (ids) => wrap("reopen")(driver.reopen(ids)),
-    getDeadLetters: (ids) => wrap("getDeadLetters")(driver.getDeadLetters(ids)),
-    deadLetters: (page) => wrap("deadLetters")(driver.deadLetters(page)),
-    countDeadLetters: (task) => wrap("countDeadLetters")(driver.countDeadLetters(task)),
-    removeDeadLetters: (ids) => wrap("removeDeadLetters")(driver.removeDeadLetters(ids)),
-    heartbeat: (worker, ttlMillis) => wrap("heartbeat")(driver.heartbeat(worker, ttlMillis)),
-    farewell: (worker) => wrap("farewell")(driver.farewell(worker)),
-    workers: wrap("workers")(driver.workers),
-    sweep: (limit) => wrap("sweep")(driver.sweep(limit))
+    forget: yield* batchedVoid("forget", driver.forget),
+    reopen: (ids) => call("reopen", () => driver.reopen(ids)),
+    getDeadLetters: (ids) => call("getDeadLetters", () => driver.getDeadLetters(ids)),
+    deadLetters: (page) => call("deadLetters", () => driver.deadLetters(page)),
+    countDeadLetters: (task) => call("countDeadLetters", () => driver.countDeadLetters(task)),
+    removeDeadLetters: (ids) => call("removeDeadLetters", () => driver.removeDeadLetters(ids)),
+    heartbeat: (worker, ttlMillis) => call("heartbeat", () => driver.heartbeat(worker, ttlMillis)),
+    farewell: (worker) => call("farewell", () => driver.farewell(worker)),
+    workers: call("workers", () => driver.workers),
+    sweep: (limit) => call("sweep", () => driver.sweep(limit))
   })
 })
 

@@ -4,23 +4,12 @@
  * A program needs no more of it than its layer, `counts` and `purge`; its operations serve this library's own
  * modules.
  */
-import {
-  Array as Arr,
-  Clock,
-  Context,
-  Effect,
-  Function,
-  Layer,
-  Option,
-  Schema,
-  type Scope,
-  Stream
-} from "effect"
+import { Clock, Context, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
 import type { BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
-import * as Batcher from "./internal/batcher.ts"
-import { describe } from "./internal/describe.ts"
+import type * as Batcher from "./internal/batcher.ts"
+import * as Calling from "./internal/calling.ts"
 import { makeMemoryBroker } from "./internal/memoryBroker.ts"
 import * as metrics from "./internal/metrics.ts"
 
@@ -36,9 +25,7 @@ export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/Broker
   cause: Schema.Defect()
 }) {
   override get message(): string {
-    const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
-    const again = this.retryable ? "" : "; trying again will not help"
-    return `${this.operation} failed${whose}: ${describe(this.cause)}${again}`
+    return Calling.messageOf(this)
   }
 }
 
@@ -69,70 +56,51 @@ export interface Facade {
 /** How messages travel. */
 export class Broker extends Context.Service<Broker, Facade>()("chicory/Broker") {}
 
-const MAX_BATCH = 256
-const CALLS = 4
+/** Measures how long calls take. */
+const timed =
+  (system: string) =>
+  (operation: string) =>
+  <A, E>(call: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+    Effect.withFiber((fiber) => {
+      const clock = fiber.getRef(Clock.Clock)
+      const start = clock.monotonicTimeNanosUnsafe()
+      return Effect.onExit(call, () =>
+        Effect.sync(() => {
+          const seconds = Number(clock.monotonicTimeNanosUnsafe() - start) / 1e9
+          metrics.forOperation(system, operation).updateUnsafe(seconds, fiber.context)
+        })
+      )
+    })
 
 /** Coalesces and wraps errors until the scope closes. */
 export const make = Effect.fnUntraced(function* <E>(
   driver: BrokerDriver<E>
 ): Effect.fn.Return<Broker["Service"], never, Scope.Scope> {
-  const isPermanent = driver.isPermanent ?? (() => false)
-  const wrapError = (operation: string) => (cause: unknown) =>
-    new BrokerError({
-      operation: `${driver.name} broker: ${operation}`,
-      retryable: !isPermanent(cause),
-      cause
-    })
-  const timed = (operation: string) => {
-    const duration = metrics.forOperation(driver.name, operation)
-    const fail = Function.flow(wrapError(operation), Effect.fail)
-    return <A>(effect: Effect.Effect<A, E>): Effect.Effect<A, BrokerError> =>
-      Effect.withFiber((fiber) => {
-        const clock = fiber.getRef(Clock.Clock)
-        const start = clock.monotonicTimeNanosUnsafe()
-        // a driver that dies is an error like any other: it must not end a loop
-        return Effect.onExit(Effect.catchDefect(Effect.catch(effect, fail), fail), () =>
-          Effect.sync(() => {
-            duration.updateUnsafe(Number(clock.monotonicTimeNanosUnsafe() - start) / 1e9, fiber.context)
-          })
-        )
-      })
-  }
-  const batched = <In, Out>(
-    operation: string,
-    run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, E>,
-    key?: BrokerDriver["batchKey"]
-  ): Effect.Effect<Batcher.Batcher<In, Out, BrokerError>, never, Scope.Scope> => {
-    const wrapped = timed(operation)
-    return Batcher.make<In, Out, BrokerError>({
-      run: (batch) => wrapped(Effect.suspend(() => run(batch))),
-      isPermanent: (error) => !error.retryable,
-      maxBatch: MAX_BATCH,
-      concurrency: CALLS,
-      key
-    })
-  }
-  const silent =
-    <In>(run: (batch: Batch<In>) => Effect.Effect<void, E>) =>
-    (batch: Batch<In>): Effect.Effect<ReadonlyArray<void>, E> =>
-      Effect.map(run(batch), () => Arr.map(batch, () => undefined))
-  const claim = timed("claim")
-  const renew = timed("renew")
+  const { batched, batchedVoid, call, toError } = Calling.make<BrokerError>({
+    toError: (operation) => (cause) =>
+      new BrokerError({
+        operation: `${driver.name} broker: ${operation}`,
+        retryable: driver.isPermanent?.(cause) !== true,
+        cause
+      }),
+    isPermanent: (error) => !error.retryable,
+    around: timed(driver.name)
+  })
 
   return Broker.of({
     name: driver.name,
     capabilities: driver.capabilities,
     store: driver.store,
-    publish: yield* batched("publish", silent(driver.publish), driver.batchKey),
-    claim: (options) => claim(driver.claim(options)),
-    ready: (queues) => Stream.mapError(driver.ready(queues), wrapError("ready")),
-    renew: (handles, leaseMillis) => renew(driver.renew(handles, leaseMillis)),
-    lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, wrapError("lost")),
+    publish: yield* batchedVoid("publish", driver.publish, driver.batchKey),
+    claim: (options) => call("claim", () => driver.claim(options)),
+    ready: (queues) => Stream.mapError(driver.ready(queues), toError("ready")),
+    renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),
+    lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),
     ack: yield* batched("ack", driver.ack),
-    release: yield* batched("release", silent(driver.release)),
-    reject: yield* batched("reject", silent(driver.reject)),
-    counts: (queues) => timed("counts")(driver.counts(queues)),
-    purge: (queue, limit) => timed("purge")(driver.purge(queue, limit))
+    release: yield* batchedVoid("release", driver.release),
+    reject: yield* batchedVoid("reject", driver.reject),
+    counts: (queues) => call("counts", () => driver.counts(queues)),
+    purge: (queue, limit) => call("purge", () => driver.purge(queue, limit))
   })
 })
 
@@ -162,7 +130,7 @@ export const purge = Effect.fn("Broker.purge")(function* (
   const backend = yield* Effect.serviceOption(Backend)
   let purged = 0
   while (true) {
-    const ids = yield* broker.purge(queue, MAX_BATCH)
+    const ids = yield* broker.purge(queue, Calling.maxBatch)
     if (ids.length === 0) return purged
     purged += ids.length
     if (Option.isSome(backend) && backend.value.configured) {

@@ -76,8 +76,9 @@ export const forQueue = kept((system: string, queue: string) => {
 })
 
 /** Of a broker and one of its operations. */
-export const forOperation = (system: string, name: string) =>
+export const forOperation = kept((system: string, name: string) =>
   Metric.withAttributes(operation, { "messaging.system": system, "messaging.operation.name": name })
+)
 
 /** Of a task; the error's type is the tag of the reason why it failed, or empty. */
 export const forTask = kept((task: string) => {
