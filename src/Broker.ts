@@ -13,7 +13,7 @@ import * as Calling from "./internal/calling.ts"
 import { makeMemoryBroker } from "./internal/memoryBroker.ts"
 import * as metrics from "./internal/metrics.ts"
 
-export type * from "./BrokerDriver.ts"
+export type { BrokerDriver as Driver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
 
 /** A call to the broker failed, or its outcome is unknown. */
 export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/BrokerError")("BrokerError", {

@@ -39,8 +39,8 @@ const Divide = Task.make("math.divide", {
 const DivideLive = Divide.toLayer(({ dividend, divisor }) => Effect.succeed(dividend / divisor))
 declare const result: ReturnType<typeof Divide.result>
 declare const program: Effect.Effect<void, never, Broker.Broker | Backend.Backend>
-declare const makeMyBackend: Effect.Effect<Backend.BackendDriver>
-declare const makeMyBroker: Effect.Effect<Broker.BrokerDriver>
+declare const makeMyBackend: Effect.Effect<Backend.Driver>
+declare const makeMyBroker: Effect.Effect<Broker.Driver>
 `
 
 /** A program stands for itself; a fragment is put where its names are known. */

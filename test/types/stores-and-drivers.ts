@@ -11,8 +11,8 @@ import { expectType, fits, type Services, type Store, type Success, typeOf } fro
 expectType(Backend.layerMemory).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Backend.layerNotConfigured).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Broker.layerMemory).is<Layer.Layer<Broker.Broker>>(true)
-expectType(Backend.makeDriverMemory).is<Effect.Effect<Backend.BackendDriver<never>>>(true)
-expectType(Broker.makeDriverMemory).is<Effect.Effect<Broker.BrokerDriver<never>>>(true)
+expectType(Backend.makeDriverMemory).is<Effect.Effect<Backend.Driver<never>>>(true)
+expectType(Broker.makeDriverMemory).is<Effect.Effect<Broker.Driver<never>>>(true)
 
 // in a SQLite file: a file that cannot be opened is a typed error
 expectType(SqliteStore.layer({ filename: "tasks.db" })).is<Layer.Layer<Store, Backend.BackendError>>(true)
@@ -58,7 +58,7 @@ const read = (kv: Kv, ids: ReadonlyArray<string>) =>
     Arr.map((text) => (text === null ? undefined : parse(text)))
   )
 
-const makeBackendDriver = Effect.map(connect, (kv): Backend.BackendDriver<KvError> => ({
+const makeBackendDriver = Effect.map(connect, (kv): Backend.Driver<KvError> => ({
   name: "kv",
   capabilities: { hints: true, durable: true, transactional: false },
   isPermanent: (error) => error instanceof KvError && error.code === 401,
@@ -119,15 +119,15 @@ expectType(KvBackend).is<Layer.Layer<Backend.Backend, KvError, KvConfig>>(true)
 expectType(Layer.effect(Backend.Backend, Effect.flatMap(makeBackendDriver, Backend.make))).is<
   typeof KvBackend
 >(true)
-declare const backendDriver: Backend.BackendDriver<KvError>
+declare const backendDriver: Backend.Driver<KvError>
 expectType(Backend.make(backendDriver)).is<Effect.Effect<Backend.Backend["Service"], never, Scope.Scope>>(
   true
 )
-fits<Backend.BackendDriver>(backendDriver)
+fits<Backend.Driver>(backendDriver)
 // @ts-expect-error half a driver
 Backend.make({ name: "kv", capabilities: { hints: false, durable: true, transactional: false } })
 
-const makeBrokerDriver = Effect.map(connect, (kv): Broker.BrokerDriver<KvError> => ({
+const makeBrokerDriver = Effect.map(connect, (kv): Broker.Driver<KvError> => ({
   name: "kv",
   capabilities: {
     priorities: 1,
@@ -174,7 +174,7 @@ expectType(KvBroker).is<Layer.Layer<Broker.Broker, KvError, KvConfig>>(true)
 expectType(Layer.effect(Broker.Broker, Effect.flatMap(makeBrokerDriver, Broker.make))).is<typeof KvBroker>(
   true
 )
-declare const brokerDriver: Broker.BrokerDriver<KvError>
+declare const brokerDriver: Broker.Driver<KvError>
 expectType(Broker.make(brokerDriver)).is<Effect.Effect<Broker.Broker["Service"], never, Scope.Scope>>(true)
 // @ts-expect-error it does not claim
 Broker.make({ ...brokerDriver, claim: undefined })
@@ -190,7 +190,7 @@ const scripted = (reads: ReadonlyArray<Backend.TaskRecord | undefined>) =>
       return {
         ...memory,
         getMany: (ids) => Effect.sync(() => Arr.map(ids, () => reads[Math.min(turn++, reads.length - 1)]))
-      } satisfies Backend.BackendDriver
+      } satisfies Backend.Driver
     })
   )
 declare const pending: Backend.TaskRecord
