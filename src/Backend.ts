@@ -6,7 +6,7 @@
  */
 import { Context, Duration, Effect, Layer, Schema, type Scope, Stream } from "effect"
 import type {
-  BackendDriver,
+  Driver as BackendDriver,
   Batch,
   CancelAnswer,
   Created,
@@ -31,29 +31,7 @@ import * as Interest from "./internal/interest.ts"
 import { makeMemoryBackend } from "./internal/memoryBackend.ts"
 import * as metrics from "./internal/metrics.ts"
 
-export type {
-  BackendDriver as Driver,
-  Batch,
-  CancelAnswer,
-  Created,
-  DeadLetter,
-  Ended,
-  Fusion,
-  Heartbeat,
-  NewDeadLetter,
-  NewRecord,
-  Outcome,
-  Page,
-  Parked,
-  Renew,
-  Renewed,
-  Settled,
-  Settlement,
-  Start,
-  Started,
-  TaskRecord,
-  WorkerInfo
-} from "./BackendDriver.ts"
+export type * from "./BackendDriver.ts"
 
 /** A call to the backend failed, or its outcome is unknown. */
 export class BackendError extends Schema.TaggedError<BackendError>("chicory/BackendError")("BackendError", {

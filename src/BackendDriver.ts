@@ -264,7 +264,7 @@ export interface Fusion<out E = unknown> {
 }
 
 /** The port. `E` is the store's own error: the facade wraps it. */
-export interface BackendDriver<out E = unknown> {
+export interface Driver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {

@@ -7,13 +7,13 @@
 import { Clock, Context, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
-import type { BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
+import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
 import type * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
 import { makeMemoryBroker } from "./internal/memoryBroker.ts"
 import * as metrics from "./internal/metrics.ts"
 
-export type { BrokerDriver as Driver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
+export type * from "./BrokerDriver.ts"
 
 /** A call to the broker failed, or its outcome is unknown. */
 export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/BrokerError")("BrokerError", {

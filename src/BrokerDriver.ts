@@ -52,7 +52,7 @@ export interface Counts {
 }
 
 /** The port. `E` is the store's own error: the facade wraps it. */
-export interface BrokerDriver<out E = unknown> {
+export interface Driver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {

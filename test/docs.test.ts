@@ -82,6 +82,12 @@ describe("the documentation", () => {
   it("has the first program that the examples run", () => {
     assert.strictEqual(blocksOf("README.md")[0], read("examples/first-program.ts"))
   })
+
+  it("has the test that is run here", () => {
+    const shown = blocksOf("README.md").find((block) => block.includes("TestClock.adjust"))
+    assert.isDefined(shown)
+    assert.include(read("test/testClock.test.ts"), shown.slice(shown.indexOf("const TestLive")))
+  })
 })
 
 describe("the examples", () => {

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BrokerSuite } from "chicory/testing"
 import { Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { BrokerDriver, Envelope } from "../src/BrokerDriver.ts"
+import type { Driver as BrokerDriver, Envelope } from "../src/BrokerDriver.ts"
 import { makeMemoryBroker } from "../src/internal/memoryBroker.ts"
 
 BrokerSuite.suite("memory", { make: makeMemoryBroker })

@@ -1,6 +1,6 @@
 /** How a facade calls its driver: what goes wrong becomes the facade's error, and concurrent calls are coalesced. */
 import { Array as Arr, Effect, type Scope } from "effect"
-import type { BackendDriver, Batch } from "../BackendDriver.ts"
+import type { Driver as BackendDriver, Batch } from "../BackendDriver.ts"
 import * as Batcher from "./batcher.ts"
 import { describe } from "./describe.ts"
 

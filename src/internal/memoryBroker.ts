@@ -6,7 +6,7 @@
  * which it becomes due, so that nothing ever looks at all messages.
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
-import type { BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
 import { Heap, type Member } from "./heap.ts"
 
 interface Message extends Member {

@@ -1,7 +1,7 @@
 /** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
 import { Effect } from "effect"
-import type { BackendDriver } from "../BackendDriver.ts"
-import type { BrokerDriver } from "../BrokerDriver.ts"
+import type { Driver as BackendDriver } from "../BackendDriver.ts"
+import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { makeMemoryBackend } from "./memoryBackend.ts"
 import { makeMemoryBroker } from "./memoryBroker.ts"
 

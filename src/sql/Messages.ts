@@ -6,7 +6,7 @@
  */
 import { Effect } from "effect"
 import type { Batch } from "../BackendDriver.ts"
-import type { BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
 import { type Database, millis, type StoreError } from "./Database.ts"
 import * as Row from "./Row.ts"
 

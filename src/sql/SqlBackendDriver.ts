@@ -2,7 +2,7 @@
  * The backend's port over SQL: the operations, each in its transaction, and the news of what they changed.
  */
 import { Effect } from "effect"
-import type { BackendDriver, Batch, NewRecord } from "../BackendDriver.ts"
+import type { Driver as BackendDriver, Batch, NewRecord } from "../BackendDriver.ts"
 import type { Changes } from "./Changes.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as DeadLetters from "./DeadLetters.ts"

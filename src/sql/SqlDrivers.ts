@@ -3,8 +3,8 @@
  */
 import { Effect } from "effect"
 import type { SqlClient } from "effect/sql"
-import type { BackendDriver } from "../BackendDriver.ts"
-import type { BrokerDriver } from "../BrokerDriver.ts"
+import type { Driver as BackendDriver } from "../BackendDriver.ts"
+import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
 import * as Changes from "./Changes.ts"
 import * as Database from "./Database.ts"
 import * as Enqueuing from "./Enqueuing.ts"

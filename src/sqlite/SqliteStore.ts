@@ -32,7 +32,7 @@ export interface Options extends SqliteClient.Options {
   readonly prefix?: string | undefined
 }
 
-/** Opens the file, brings its tables up to date, and makes the drivers. They live as long as the scope. */
+/** @internal Opens the file, brings its tables up to date, and makes the drivers. They live as long as the scope. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<SqlDrivers.Drivers, Migrations.MigrationError, Scope.Scope> {
@@ -49,7 +49,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
   )
 })
 
-/** What opening comes to for whoever provides a layer: an error that names the file. */
+/** @internal What opening comes to for whoever provides a layer: an error that names the file. */
 export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
   new Backend.BackendError({
     operation: "opening the SQLite store",

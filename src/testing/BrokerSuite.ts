@@ -10,7 +10,7 @@
 import { assert, describe, type TestContext } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope, Stream } from "effect"
 import type { Batch } from "../BackendDriver.ts"
-import type { BrokerDriver, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import type { Driver as BrokerDriver, Delivery, Envelope, Release } from "../BrokerDriver.ts"
 import * as Suite from "./Suite.ts"
 
 /** How the suite is run on a driver. */

@@ -4,7 +4,7 @@
 import { assert, type TestContext } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import type {
-  BackendDriver,
+  Driver as BackendDriver,
   DeadLetter,
   NewRecord,
   Outcome,

@@ -3,8 +3,8 @@
  * break off.
  */
 import { Effect, Latch, Stream } from "effect"
-import type { BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
-import type { BrokerDriver } from "../../BrokerDriver.ts"
+import type { Driver as BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
+import type { Driver as BrokerDriver } from "../../BrokerDriver.ts"
 
 /** Both ports of a pairing. */
 export interface Drivers {
