@@ -4,7 +4,7 @@
  * A program needs no more of it than its layer. Its operations serve this library's own modules; users call
  * `AsyncResult`, `Worker` and `DeadLetters`.
  */
-import { Context, Duration, Effect, Layer, Schema, type Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Schema, type Scope, Stream } from "effect"
 import type {
   Driver as BackendDriver,
   Batch,
@@ -25,7 +25,7 @@ import type {
   WorkerInfo
 } from "./BackendDriver.ts"
 import type { Envelope } from "./BrokerDriver.ts"
-import type * as Batcher from "./internal/batcher.ts"
+import * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
 import * as Interest from "./internal/interest.ts"
 import { makeMemoryBackend } from "./internal/memoryBackend.ts"
@@ -152,7 +152,7 @@ export const make = Effect.fnUntraced(function* <E>(
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
           sweepInterval: Duration.fromInputUnsafe(options?.sweepInterval ?? "5 seconds"),
-          maxBatch: Calling.maxBatch * 4,
+          maxBatch: Calling.maxBatch * 8,
           onListeners: (change) => live.updateUnsafe(change, context)
         })
 
@@ -211,7 +211,12 @@ export const makeDriverMemory: Effect.Effect<BackendDriver<never>> = makeMemoryB
 export const layerMemory: Layer.Layer<Backend> = layer(makeDriverMemory)
 
 const notConfigured = (operation: string) => Effect.fail(new BackendNotConfigured({ operation }))
-const noBatcher = (operation: string) => ({ one: () => notConfigured(operation), many: noMany(operation) })
+const noBatcher = (operation: string) => ({
+  ask: () => Batcher.known(Exit.fail(new BackendNotConfigured({ operation }))),
+  isAlone: () => false,
+  one: () => notConfigured(operation),
+  many: noMany(operation)
+})
 const noMany = (operation: string) => (items: ReadonlyArray<unknown>) =>
   Effect.forEach(items, () => Effect.exit(notConfigured(operation)))
 

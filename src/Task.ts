@@ -294,5 +294,7 @@ const writeProgress = (definition: Definition, value: unknown): Effect.Effect<vo
     }
     const run = yield* CurrentRun
     if (run === undefined) return
-    yield* Effect.flatMap(Effect.orDie(definition.result.encodeProgress(value)), run.writeProgress)
+    yield* Effect.flatMap(Effect.orDie(definition.result.encodeProgress(value)), (progress) =>
+      run.writeProgress(progress)
+    )
   })

@@ -1,5 +1,6 @@
 /** What travels from producer to worker: JSON, versioned, decoded by Schema on arrival. */
-import { Schema } from "effect"
+import { type Exit, Schema } from "effect"
+import { parse } from "./internal/jsonText.ts"
 
 /** The version of the format. A message of another version is parked, never dropped. */
 export const version = 1
@@ -27,8 +28,14 @@ export const TaskMessage = Schema.Struct({
 /** A message, with its payload still encoded. */
 export interface TaskMessage extends Schema.Schema.Type<typeof TaskMessage> {}
 
+const decodeText = Schema.decodeUnknownExit(Schema.fromJsonString(TaskMessage))
+const decodeJson = Schema.decodeUnknownExit(TaskMessage)
+
 /** Decodes the text of a message. */
-export const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(TaskMessage))
+export const decode = (text: unknown): Exit.Exit<TaskMessage, Schema.SchemaError> => {
+  const json = parse(text)
+  return json === undefined ? decodeText(text) : decodeJson(json)
+}
 
 /** A message without its payload. */
 export type Head = Omit<TaskMessage, "payload">

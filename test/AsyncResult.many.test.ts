@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend } from "chicory"
-import { Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
+import { Clock, Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
+import { TestClock } from "effect/testing"
 import * as Stage from "./support/stage.ts"
 import { begin, ended, pass, reasonOf, stillWaits } from "./support/stage.ts"
 
@@ -246,8 +247,8 @@ describe("10,000 handles that wait in one process", () => {
     yield* on.forgetCalls
     yield* pass("1 minute")
     stillWaits(waiting)
-    // 12 sweeps of 10 batches
-    assert.isAtMost(on.count("getMany", "watch"), 150)
+    // 12 sweeps
+    assert.isAtMost(on.count("getMany", "watch"), 12)
     yield* on.forgetCalls
     for (const id of ids) yield* on.succeed(id, 1)
     yield* pass("100 millis")
@@ -266,4 +267,106 @@ describe("10,000 handles that wait in one process", () => {
     yield* pass("100 millis")
     assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
   })
+
+  test("time out in the order of their deadlines, each at its own", function* (on) {
+    const seen: Array<readonly [id: string, at: number]> = []
+    const millis = (i: number) => 1 + ((i * 7919) % 5000)
+    const waiting = yield* begin(
+      Effect.forEach(
+        ids,
+        (id, i) =>
+          AsyncResult.get(handle(id), { timeout: millis(i) }).pipe(
+            Effect.flip,
+            Effect.andThen(Clock.currentTimeMillis),
+            Effect.map((at) => seen.push([id, at]))
+          ),
+        { concurrency: "unbounded", discard: true }
+      )
+    )
+    yield* pass("1 hour")
+    assert.isTrue(Exit.isSuccess(ended(waiting)))
+    assert.deepStrictEqual(
+      seen,
+      ids.map((id, i) => [id, millis(i)] as const).toSorted(([, a], [, b]) => a - b)
+    )
+    yield* Stage.turns
+    assert.strictEqual(on.items("unwatch").length, ids.length)
+  })
+
+  test("read once more in batches at a deadline that they share, and have what is there", function* (on) {
+    const waiting = yield* begin(
+      Effect.forEach(ids, (id) => Effect.exit(AsyncResult.get(handle(id), { timeout: "3 seconds" })), {
+        concurrency: "unbounded"
+      })
+    )
+    yield* pass("2999 millis")
+    stillWaits(waiting)
+    // changes that no hint tells of
+    yield* on.driver.unwatch(["task 7", "task 9999"])
+    yield* on.succeed("task 7", 7)
+    yield* on.succeed("task 9999", 9999)
+    yield* on.forgetCalls
+    yield* pass("1 millis")
+    const exits = yield* Fiber.join(waiting)
+    const found = exits.flatMap((exit, i) => (Exit.isSuccess(exit) ? [[i, exit.value]] : []))
+    assert.deepStrictEqual(found, [
+      [7, 7],
+      [9999, 9999]
+    ])
+    assert.isAtMost(on.count("getMany"), 50)
+  })
+
+  test("and are interrupted leave nothing behind", function* (on) {
+    const waiting = yield* begin(
+      Effect.forEach(ids, (id) => AsyncResult.get(handle(id), { timeout: "1 minute" }), {
+        concurrency: "unbounded"
+      })
+    )
+    yield* Fiber.interrupt(waiting)
+    yield* pass("1 second")
+    assert.strictEqual(on.items("unwatch").length, ids.length)
+    yield* on.forgetCalls
+    yield* pass("2 minutes")
+    assert.strictEqual(on.count("getMany", "watch", "unwatch"), 0)
+  })
+
+  test(
+    "for all of several tasks have at the deadline what a slow read tells of them",
+    function* (on) {
+      const both = AsyncResult.all(handles("a", "b"), { timeout: "3 seconds" })
+      const waiting = yield* begin(both)
+      const late = yield* begin(Effect.flip(AsyncResult.all(handles("a", "c"), { timeout: "3 seconds" })))
+      const interrupted = yield* begin(both)
+      yield* pass("2999 millis")
+      yield* on.driver.unwatch(["a", "b"])
+      yield* on.succeed("a", 1)
+      yield* on.succeed("b", 2)
+      yield* pass("500 millis")
+      stillWaits(waiting)
+      yield* Fiber.interrupt(interrupted)
+      yield* pass("1 second")
+      assert.deepStrictEqual(ended(waiting), Exit.succeed([1, 2]))
+      const error = yield* Fiber.join(late)
+      assert(error instanceof AsyncResult.TimeoutError)
+      assert.strictEqual(error.taskId, "c")
+    },
+    { backend: (driver) => ({ getMany: (ids) => Effect.delay(driver.getMany(ids), "600 millis") }) }
+  )
+
+  it.effect("time out by the clock of whoever waits, whatever clock the backend has", () =>
+    Effect.gen(function* () {
+      const on = yield* Stage.make()
+      const timed = (id: string) =>
+        AsyncResult.get(handle(id), { timeout: "20 millis" }).pipe(
+          Effect.flip,
+          Effect.provideContext(on.context)
+        )
+      const waiting = yield* begin(timed("a"))
+      const live = yield* TestClock.withLive(timed("b"))
+      assert.strictEqual(live._tag, "TimeoutError")
+      stillWaits(waiting)
+      yield* pass("20 millis")
+      assert.isTrue(Exit.isSuccess(ended(waiting)))
+    })
+  )
 })

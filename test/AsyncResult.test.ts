@@ -191,6 +191,15 @@ describe.each([
     assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
   })
 
+  each("the time is up also where nothing interrupts it", function* (on) {
+    yield* on.create("a")
+    const waiting = yield* begin(
+      Effect.uninterruptible(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
+    )
+    yield* pass("5 seconds")
+    assert.isTrue(Exit.isSuccess(ended(waiting)))
+  })
+
   each("a task that failed is an error, which tells the task and why", function* (on) {
     yield* on.create("a")
     yield* on.fail("a", "division by zero")
@@ -365,6 +374,28 @@ describe("get, with hints", () => {
         hints: Stream.concat(
           Stream.fromEffect(Effect.as(Effect.sleep("1 second"), "resync" as const)),
           Stream.never
+        )
+      })
+    }
+  )
+
+  test(
+    "after a resync a store that had lost its registrations gives hints again",
+    function* (on) {
+      yield* on.create("a")
+      const waiting = yield* begin(AsyncResult.get(handle()))
+      yield* on.driver.unwatch(["a"])
+      yield* pass("1 second")
+      yield* on.succeed("a", 42)
+      yield* Stage.turns
+      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      assert.deepStrictEqual(on.items("watch"), ["a", "a"])
+    },
+    {
+      backend: (driver) => ({
+        hints: Stream.merge(
+          driver.hints!,
+          Stream.fromEffect(Effect.as(Effect.sleep("1 second"), "resync" as const))
         )
       })
     }

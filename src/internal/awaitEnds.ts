@@ -10,6 +10,8 @@ import type { TaskRecord } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
 import { backoff } from "./backoff.ts"
 import { CurrentRun } from "./currentRun.ts"
+import { Deadline, type Deadlines, deadlinesOf } from "./deadlines.ts"
+import type { Interest, Listener } from "./interest.ts"
 
 /** How a read that failed is tried again. */
 export const ReadRetry: Context.Reference<Schedule.Schedule<unknown, BackendError>> = Context.Reference<
@@ -42,36 +44,49 @@ export interface Options<E> {
 const defaultPollInterval = Duration.millis(100)
 const lastRead = Duration.seconds(1)
 
-/** The tasks that are still awaited, and what was last seen of them. */
+/** The tasks that are still awaited. */
 class Awaited<E> {
-  readonly open: Set<string>
-  readonly seen = new Map<string, TaskRecord>()
+  /** What was last seen of each. */
+  readonly open = new Map<string, TaskRecord | undefined>()
   lastError: BackendError | undefined
-  enough = false
+  enough: boolean
   readonly options: Options<E>
 
   constructor(options: Options<E>) {
     this.options = options
-    this.open = new Set(options.ids)
+    for (const id of options.ids) this.open.set(id, undefined)
     this.enough = this.open.size === 0
+  }
+
+  get ids(): ReadonlyArray<string> {
+    const { ids } = this.options
+    return this.open.size === ids.length ? ids : [...this.open.keys()]
   }
 
   /** Takes in one read. */
   saw(id: string, record: TaskRecord | undefined): void {
     if (this.enough || !this.open.has(id)) return
-    const before = this.seen.get(id)
-    if (record !== undefined) this.seen.set(id, record)
+    const before = this.open.get(id)
     const forgotten = record === undefined ? before !== undefined : record.ended === "Forgotten"
-    if (!forgotten && (record === undefined || !isTerminal(record.state))) return
+    if (!forgotten && (record === undefined || !isTerminal(record.state))) {
+      this.open.set(id, record)
+      return
+    }
     this.open.delete(id)
     this.enough = this.options.onEnd({ record: (record ?? before)!, forgotten }) || this.open.size === 0
   }
 
+  /** Takes in a read that failed. */
+  failed(answer: Exit.Exit<unknown, ReadError>): void {
+    const error = Exit.findErrorOption(answer)
+    if (Option.isSome(error) && error.value._tag === "BackendError") this.lastError = error.value
+  }
+
   overdue(): Overdue {
-    const [taskId] = this.open
+    const [taskId] = this.open.keys()
     return {
       taskId: taskId!,
-      state: this.seen.get(taskId!)?.state ?? "PENDING",
+      state: this.open.get(taskId!)?.state ?? "PENDING",
       cause: this.lastError
     }
   }
@@ -80,7 +95,7 @@ class Awaited<E> {
 /** Reads everything that is still awaited, each id with its own answer. */
 const readOpen = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, ReadError> =>
   Effect.suspend(() => {
-    const ids = [...awaited.open]
+    const { ids } = awaited
     return Effect.flatMap(backend.read.many(ids), (answers) => {
       let failed: Exit.Exit<never, ReadError> | undefined
       for (let i = 0; i < ids.length; i++) {
@@ -89,8 +104,7 @@ const readOpen = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, 
         else failed = answer as Exit.Exit<never, ReadError>
       }
       if (failed === undefined || awaited.enough) return Effect.void
-      const error = Exit.findErrorOption(failed)
-      if (Option.isSome(error) && error.value._tag === "BackendError") awaited.lastError = error.value
+      awaited.failed(failed)
       return failed
     })
   })
@@ -102,46 +116,138 @@ export const isRetryable = (error: ReadError): boolean => error._tag === "Backen
 const poll = <E>(
   backend: Facade,
   awaited: Awaited<E>,
-  interval: Duration.Duration
+  interval: Duration.Duration,
+  retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, ReadError> =>
-  Effect.flatMap(ReadRetry, (schedule) =>
-    readOpen(backend, awaited).pipe(
-      Effect.retry({ schedule: schedule as Schedule.Schedule<unknown, ReadError>, while: isRetryable }),
-      Effect.repeat({ schedule: Schedule.spaced(interval), until: () => awaited.enough })
-    )
+  readOpen(backend, awaited).pipe(
+    Effect.retry({ schedule: retry, while: isRetryable }),
+    Effect.repeat({ schedule: Schedule.spaced(interval), until: () => awaited.enough })
   )
 
-/** Listens to the process's registry, which reads again what failed. */
+const overdueUnlessEnough = <E>(awaited: Awaited<E>): Effect.Effect<void, E> =>
+  awaited.enough ? Effect.void : Effect.fail(awaited.options.onOverdue(awaited.overdue()))
+
+/** A fiber that listens to the process's registry, which reads again what failed. */
+class Listening<E> extends Deadline implements Listener<ReadError> {
+  private readonly awaited: Awaited<E>
+  private readonly backend: Facade
+  /** Whether an error that may heal is borne. */
+  private readonly patient: boolean
+  private readonly resume: (answer: Effect.Effect<void, E | ReadError>) => void
+  private readonly leave: () => void
+  private deadlines: Deadlines | undefined
+  /** Of the reads at the deadline those whose answer has not come. */
+  private missing = 0
+
+  constructor(
+    awaited: Awaited<E>,
+    backend: Facade,
+    interest: Interest<ReadError>,
+    patient: boolean,
+    resume: (answer: Effect.Effect<void, E | ReadError>) => void
+  ) {
+    super()
+    this.awaited = awaited
+    this.backend = backend
+    this.patient = patient
+    this.resume = resume
+    this.leave = interest.listen(awaited.ids, this)
+  }
+
+  /** Bounds it: at the deadline there is a last read, and then it is overdue. */
+  until(deadlines: Deadlines, timeout: Duration.Duration): void {
+    this.deadlines = deadlines
+    deadlines.set(this, Duration.toMillis(timeout))
+  }
+
+  onRecord(id: string, record: TaskRecord | undefined): void {
+    this.awaited.saw(id, record)
+    if (this.awaited.enough) this.stop(Effect.void)
+  }
+
+  onError(error: ReadError): void {
+    if (error._tag === "BackendError") this.awaited.lastError = error
+    if (!this.patient || !isRetryable(error)) this.stop(Effect.fail(error))
+  }
+
+  // asks without a fiber of its own, since those who share a deadline do all of this at once
+  onDeadline(): void {
+    if (this.missing > 0) return this.stop(overdueUnlessEnough(this.awaited))
+    this.leave()
+    const { ids } = this.awaited
+    this.missing = ids.length
+    this.deadlines?.set(this, Duration.toMillis(lastRead))
+    for (const id of ids) this.backend.read.ask(id)((answer) => this.onLastRead(id, answer))
+  }
+
+  /** Listens no more. */
+  end(): void {
+    this.missing = 0
+    this.deadlines?.clear(this)
+    this.leave()
+  }
+
+  private onLastRead(id: string, answer: Exit.Exit<TaskRecord | undefined, ReadError>): void {
+    if (this.missing === 0) return
+    this.missing--
+    if (Exit.isSuccess(answer)) this.awaited.saw(id, answer.value)
+    else if (Exit.hasInterrupts(answer)) return this.stop(answer)
+    else this.awaited.failed(answer)
+    if (this.missing === 0 || this.awaited.enough) this.stop(overdueUnlessEnough(this.awaited))
+  }
+
+  private stop(answer: Effect.Effect<void, E | ReadError>): void {
+    this.end()
+    this.resume(answer)
+  }
+}
+
+/** Listens until it is enough, or an error is not borne; with a timeout, until the last read at the deadline. */
 const listen = <E>(
-  interest: NonNullable<Facade["interest"]>,
-  awaited: Awaited<E>
-): Effect.Effect<void, ReadError> =>
-  Effect.flatMap(ReadRetry, (schedule) => {
-    const once = Effect.callback<void, ReadError>((resume) => {
-      const leave = interest.listen(awaited.open, {
-        onRecord: (id, record) => {
-          awaited.saw(id, record)
-          if (awaited.enough) stop(Effect.void)
-        },
-        onError: (error) => {
-          if (error._tag === "BackendError") awaited.lastError = error
-          if (!isRetryable(error) || schedule !== backoff) stop(Effect.fail(error))
-        }
-      })
-      const stop = (answer: Effect.Effect<void, ReadError>) => {
-        leave()
-        resume(answer)
-      }
-      return Effect.sync(leave)
-    })
-    // with a schedule of the caller's own it says how often a failed read is borne
-    return schedule === backoff
-      ? once
-      : Effect.retry(once, {
-          schedule: schedule as Schedule.Schedule<unknown, ReadError>,
-          while: isRetryable
-        })
+  awaited: Awaited<E>,
+  backend: Facade,
+  interest: Interest<ReadError>,
+  patient: boolean,
+  deadlines?: Deadlines
+): Effect.Effect<void, E | ReadError> =>
+  Effect.callback((resume) => {
+    const listening = new Listening(awaited, backend, interest, patient, resume)
+    const { timeout } = awaited.options
+    if (deadlines !== undefined && timeout !== undefined) listening.until(deadlines, timeout)
+    return Effect.sync(() => listening.end())
   })
+
+/** Reads and listens as the options say, without a bound. */
+const unbounded = <E>(
+  awaited: Awaited<E>,
+  backend: Facade,
+  retry: Schedule.Schedule<unknown, ReadError>
+): Effect.Effect<void, E | ReadError> => {
+  const { interest } = backend
+  const { pollInterval } = awaited.options
+  if (interest === undefined) return poll(backend, awaited, pollInterval ?? defaultPollInterval, retry)
+  // with a schedule of the caller's own it says how often a failed read is borne
+  const listening =
+    retry === backoff
+      ? listen(awaited, backend, interest, true)
+      : Effect.retry(listen(awaited, backend, interest, false), {
+          schedule: retry as Schedule.Schedule<unknown, E | ReadError>,
+          while: (error) => isRetryable(error as ReadError)
+        })
+  return pollInterval === undefined
+    ? listening
+    : Effect.raceFirst(listening, Effect.delay(poll(backend, awaited, pollInterval, retry), pollInterval))
+}
+
+/** A result that is there at the deadline is returned. */
+const lastChance = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, E> =>
+  readOpen(backend, awaited).pipe(
+    Effect.timeoutOption(lastRead),
+    Effect.catchCause((cause) =>
+      Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void
+    ),
+    Effect.andThen(Effect.suspend(() => overdueUnlessEnough(awaited)))
+  )
 
 /** Waits until `onEnd` has had enough, or every task has ended. */
 export const awaitEnds = <E>(options: Options<E>): Effect.Effect<void, E | ReadError, Backend> =>
@@ -153,35 +259,18 @@ export const awaitEnds = <E>(options: Options<E>): Effect.Effect<void, E | ReadE
     // a first read tells at once where there is no backend at all
     if (!backend.configured) return readOpen(backend, awaited)
 
-    const interest = backend.interest
+    const { interest } = backend
     const { pollInterval, timeout } = options
-    const wait =
-      interest === undefined
-        ? poll(backend, awaited, pollInterval ?? defaultPollInterval)
-        : pollInterval === undefined
-          ? listen(interest, awaited)
-          : Effect.raceFirst(
-              listen(interest, awaited),
-              Effect.delay(poll(backend, awaited, pollInterval), pollInterval)
-            )
+    const retry = fiber.getRef(ReadRetry) as Schedule.Schedule<unknown, ReadError>
     const bounded =
-      timeout === undefined
-        ? wait
-        : Effect.timeoutOrElse(wait, {
-            duration: timeout,
-            orElse: () => Effect.flatMap(atDeadline(backend, awaited), () => overdueUnlessEnough(awaited))
-          })
+      interest !== undefined && pollInterval === undefined && retry === backoff
+        ? // what nearly everybody asks for costs one fiber and one registration
+          listen(awaited, backend, interest, true, deadlinesOf(fiber))
+        : timeout === undefined
+          ? unbounded(awaited, backend, retry)
+          : Effect.timeoutOrElse(unbounded(awaited, backend, retry), {
+              duration: timeout,
+              orElse: () => lastChance(backend, awaited)
+            })
     return run === undefined ? bounded : run.withoutSlot(bounded)
   })
-
-/** A result that is there at the deadline is returned. */
-const atDeadline = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void> =>
-  readOpen(backend, awaited).pipe(
-    Effect.timeoutOption(lastRead),
-    Effect.catchCause((cause) =>
-      Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void
-    )
-  )
-
-const overdueUnlessEnough = <E>(awaited: Awaited<E>): Effect.Effect<void, E> =>
-  awaited.enough ? Effect.void : Effect.fail(awaited.options.onOverdue(awaited.overdue()))

@@ -8,8 +8,50 @@
 import { Array as Arr, Cause, type Context, Effect, Exit, type Scope } from "effect"
 import type { Batch } from "../BackendDriver.ts"
 
+/** Asks, and is told the answer once, possibly at once: for those who need not wait in a fiber of their own. */
+export type Ask<out A, out E> = (answer: (exit: Exit.Exit<A, E>) => void) => Asked
+
+/** What was asked for. */
+export interface Asked {
+  /** The answer is no longer wanted. What is not on its way yet is not sent. */
+  withdraw(): void
+}
+
+const nothing: Asked = { withdraw: () => {} }
+
+/** What is known already. */
+export const known =
+  <A, E>(exit: Exit.Exit<A, E>): Ask<A, E> =>
+  (answer) => {
+    answer(exit)
+    return nothing
+  }
+
+/** Waits for the answer; interrupting withdraws. */
+export const awaited = <A, E>(ask: Ask<A, E>): Effect.Effect<A, E> =>
+  Effect.callback((resume) => {
+    const asked = ask(resume)
+    return Effect.sync(() => asked.withdraw())
+  })
+
+/** Asks for one thing after the other, if the first is answered well. */
+export const andThen =
+  <A, E, B, E2>(first: Ask<A, E>, second: Ask<B, E2>): Ask<B, E | E2> =>
+  (answer) => {
+    let next: Asked | undefined
+    const asked = first((exit) => {
+      if (Exit.isSuccess(exit)) next = second(answer)
+      else answer(Exit.failCause(exit.cause))
+    })
+    return { withdraw: () => (next ?? asked).withdraw() }
+  }
+
 /** A batched operation. */
 export interface Batcher<in In, out Out, out E> {
+  /** One item; it joins no transaction. */
+  readonly ask: (item: In) => Ask<Out, E>
+  /** Whether a caller with that context has calls of its own, in a transaction: `one` and `many` make them. */
+  readonly isAlone: (context: Context.Context<never>) => boolean
   /** One item. Interrupting the caller withdraws it, if it is not on its way yet. */
   readonly one: (item: In) => Effect.Effect<Out, E>
   /** Many items; each has its own answer, in order. */
@@ -29,10 +71,24 @@ export interface Options<in out In, in out Out, in out E> {
   readonly key?: ((context: Context.Context<never>) => unknown) | undefined
 }
 
-interface Entry<In, Out, E> {
+/** An item, and who is told the answer. */
+class Entry<out In, in Out, in E> implements Asked {
   readonly item: In
-  readonly answer: (exit: Exit.Exit<Out, E>) => void
-  withdrawn: boolean
+  withdrawn = false
+  private readonly answer: (exit: Exit.Exit<Out, E>) => void
+
+  constructor(item: In, answer: (exit: Exit.Exit<Out, E>) => void) {
+    this.item = item
+    this.answer = answer
+  }
+
+  withdraw(): void {
+    this.withdrawn = true
+  }
+
+  tell(exit: Exit.Exit<Out, E>): void {
+    if (!this.withdrawn) this.answer(exit)
+  }
 }
 
 /** Makes a batcher whose calls run in fibers of the scope, apart from any caller's context. */
@@ -44,10 +100,15 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   let closed = false
   const idle: Array<(wake: Effect.Effect<void>) => void> = []
 
-  const push = (entry: Entry<In, Out, E>): void => {
-    if (closed) return entry.answer(Exit.interrupt())
+  const push = (item: In, answer: (exit: Exit.Exit<Out, E>) => void): Asked => {
+    const entry = new Entry(item, answer)
+    if (closed) {
+      entry.tell(Exit.interrupt())
+      return entry
+    }
     pending.push(entry)
     if (idle.length > 0 && (pending.length === 1 || pending.length > maxBatch)) idle.pop()!(Effect.void)
+    return entry
   }
 
   const take = (): Array<Entry<In, Out, E>> => {
@@ -63,7 +124,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
           Effect.exit(Effect.suspend(() => run(Arr.map(entries, (entry) => entry.item)))),
           (exit) => {
             if (Exit.isSuccess(exit)) {
-              for (let i = 0; i < entries.length; i++) entries[i]!.answer(Exit.succeed(exit.value[i]!))
+              for (let i = 0; i < entries.length; i++) entries[i]!.tell(Exit.succeed(exit.value[i]!))
               return Effect.void
             }
             const failure = Cause.findError(exit.cause)
@@ -71,7 +132,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
               const half = entries.length >> 1
               return Effect.andThen(send(entries.slice(0, half)), send(entries.slice(half)))
             }
-            for (const entry of entries) entry.answer(exit as Exit.Exit<never, E>)
+            for (const entry of entries) entry.tell(exit as Exit.Exit<never, E>)
             return Effect.void
           }
         )
@@ -93,54 +154,51 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
       closed = true
       const waiting = pending
       pending = []
-      for (const entry of waiting) entry.answer(Exit.interrupt())
+      for (const entry of waiting) entry.tell(Exit.interrupt())
     })
   )
   for (let i = 0; i < options.concurrency; i++) yield* Effect.forkScoped(pump)
 
+  const ask =
+    (item: In): Ask<Out, E> =>
+    (answer) =>
+      push(item, answer)
   const coalesced: Batcher<In, Out, E> = {
-    one: (item) =>
-      Effect.callback((resume) => {
-        const entry: Entry<In, Out, E> = { item, answer: resume, withdrawn: false }
-        push(entry)
-        return Effect.sync(() => {
-          entry.withdrawn = true
-        })
-      }),
+    ask,
+    isAlone: () => false,
+    one: (item) => awaited(ask(item)),
     many: (items) =>
       Effect.callback((resume) => {
         if (items.length === 0) return resume(Effect.succeed([]))
         const answers: Array<Exit.Exit<Out, E>> = Array.from({ length: items.length })
         let missing = items.length
-        const entries = items.map((item, i): Entry<In, Out, E> => ({
-          item,
-          withdrawn: false,
-          answer: (exit) => {
+        const asked = items.map((item, i) =>
+          push(item, (exit) => {
             answers[i] = exit
             if (--missing === 0) resume(Effect.succeed(answers))
-          }
-        }))
-        entries.forEach(push)
+          })
+        )
         return Effect.sync(() => {
-          for (const entry of entries) entry.withdrawn = true
+          for (const one of asked) one.withdraw()
         })
       })
   }
   if (key === undefined) return coalesced
 
-  const alone = (items: Batch<In>) => run(items)
-  const inTransaction = Effect.map(Effect.context<never>(), (context) => key(context) !== undefined)
+  const isAlone = (context: Context.Context<never>) => key(context) !== undefined
   return {
+    ask,
+    isAlone,
     one: (item) =>
-      Effect.flatMap(inTransaction, (inside) =>
-        inside ? Effect.map(alone([item]), (answers) => answers[0]!) : coalesced.one(item)
+      Effect.withFiber((fiber) =>
+        isAlone(fiber.context) ? Effect.map(run([item]), (answers) => answers[0]!) : coalesced.one(item)
       ),
     many: (items) =>
-      Effect.flatMap(inTransaction, (inside) => {
-        if (!inside) return coalesced.many(items)
+      Effect.withFiber((fiber) => {
+        if (!isAlone(fiber.context)) return coalesced.many(items)
         return Effect.map(
           Effect.forEach(Arr.chunksOf(items, maxBatch), (batch) =>
-            Effect.map(Effect.exit(alone(batch)), (exit) =>
+            Effect.map(Effect.exit(run(batch)), (exit) =>
               Arr.makeBy(batch.length, (i) => Exit.map(exit, (answers) => answers[i]!))
             )
           ),

@@ -4,9 +4,9 @@ import { Context, Data, type Duration, type Effect } from "effect"
 /** The run that a fiber belongs to. */
 export interface Run {
   /** Gives the worker's slot free while the effect runs. */
-  readonly withoutSlot: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
   /** Writes progress, already encoded; a write that is lost is logged. */
-  readonly writeProgress: (progress: string) => Effect.Effect<void>
+  writeProgress(progress: string): Effect.Effect<void>
 }
 
 /** Set for the fibers of handlers. */

@@ -7,9 +7,10 @@ import type { Broker } from "../Broker.ts"
 import type { Known } from "../Worker.ts"
 import { type Ledger, messageOnly, recorded } from "./ledger.ts"
 import * as metrics from "./metrics.ts"
-import type { Run } from "./run.ts"
+import { type Run, type Runnable, runnable } from "./run.ts"
 import { Slots } from "./slots.ts"
 import * as TaskId from "./taskId.ts"
+import { Underway } from "./underway.ts"
 
 /** A worker's settings, checked. */
 export interface Settings {
@@ -32,8 +33,14 @@ export class Engine {
   readonly leaseMillis: number
   readonly ledger: Ledger
   readonly slots: Slots
+  /** The tasks that this worker knows, by name. */
+  readonly tasks: ReadonlyMap<string, Runnable>
   /** What runs here, by task id. */
   readonly runs = new Map<string, Run>()
+  /** Deliveries that were claimed and not yet let go, and whatever else the drain waits for. */
+  readonly underway = new Underway()
+  /** Messages of runs that have ended and given up their slots, that are still to be let go. */
+  trailing = 0
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
   /** The drain is over: what cannot be stored now is left to its lease. */
   givingUp = false
@@ -44,7 +51,7 @@ export class Engine {
   private tokens = 0
 
   constructor(settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
-    const { backend, broker, concurrency, lease } = settings
+    const { backend, broker, concurrency, lease, tasks } = settings
     this.settings = settings
     this.clock = clock
     this.context = context
@@ -52,7 +59,16 @@ export class Engine {
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.ledger = backend.configured ? recorded(backend, broker) : messageOnly(broker)
     this.slots = new Slots(concurrency)
+    this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, runnable(known, context)]))
   }
+
+  /** Runs an effect for which the drain waits. */
+  fork(effect: Effect.Effect<void>): void {
+    this.underway.begin()
+    Effect.runForkWith(this.context)(effect).addObserver(this.ended)
+  }
+
+  private readonly ended = () => this.underway.end()
 
   /** A token that no other run has. */
   nextToken(): string {

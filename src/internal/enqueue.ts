@@ -13,6 +13,7 @@ import type { Broker } from "../Broker.ts"
 import type { Envelope } from "../BrokerDriver.ts"
 import { type EnqueueError, IdempotencyConflict } from "../EnqueueError.ts"
 import * as TaskMessage from "../TaskMessage.ts"
+import * as Batcher from "./batcher.ts"
 import { fusionOf } from "./fusion.ts"
 import * as metrics from "./metrics.ts"
 
@@ -45,14 +46,17 @@ const envelopeOf = ({ delayMillis, head, payload }: Item, id = head.id): Envelop
   body: TaskMessage.encode(id === head.id ? head : { ...head, id }, payload)
 })
 
-const recordOf = ({ head, reservation, retentionMillis }: Item): NewRecord => ({
+const recordOf = (
+  { head, reservation, retentionMillis }: Item,
+  published = reservation === undefined
+): NewRecord => ({
   id: head.id,
   task: head.task,
   key: reservation?.key,
   payloadHash: reservation?.payloadHash ?? "",
   expiresMillis: head.expires,
   retentionMillis,
-  published: reservation === undefined
+  published
 })
 
 /** The id under which a task goes, unless it is taken. */
@@ -86,7 +90,7 @@ const sendReserved = (
 
 /** Record and message in one step. Only what the two steps left behind is still to be sent. */
 const fusedItem = (item: Item) => ({
-  record: { ...recordOf(item), published: true },
+  record: recordOf(item, true),
   message: envelopeOf(item)
 })
 const afterFused = (stores: Stores, item: Item, created: Created): Effect.Effect<string, EnqueueError> =>
@@ -95,12 +99,19 @@ const fused = (fusion: FusedFacade, stores: Stores, item: Item): Effect.Effect<s
   Effect.flatMap(fusion.enqueue.one(fusedItem(item)), (created) => afterFused(stores, item, created))
 
 /** Message, then record. */
-const plain = ({ backend, broker }: Stores, item: Item): Effect.Effect<string, EnqueueError> => {
-  const published = broker.publish.one(envelopeOf(item))
-  return Effect.as(
-    backend.configured ? Effect.andThen(published, backend.create.one(recordOf(item))) : published,
-    item.head.id
-  )
+const plain = (
+  { context }: Fiber.Fiber<unknown, unknown>,
+  { backend: { configured, create }, broker: { publish } }: Stores,
+  item: Item
+): Effect.Effect<string, EnqueueError> => {
+  const message = envelopeOf(item)
+  const inTransaction = publish.isAlone(context) || create.isAlone(context)
+  const both = !configured
+    ? publish.one(message)
+    : inTransaction
+      ? Effect.andThen(publish.one(message), create.one(recordOf(item)))
+      : Batcher.awaited(Batcher.andThen(publish.ask(message), create.ask(recordOf(item))))
+  return Effect.as(both, item.head.id)
 }
 
 /** Reservation, message, mark. */
@@ -123,20 +134,26 @@ const sent = (
   count: number
 ): void => metrics.forQueue(broker.name, head.queue).sent.updateUnsafe(count, fiber.context)
 
-const way = (stores: Stores, item: Item): Effect.Effect<string, EnqueueError> => {
+const way = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  stores: Stores,
+  item: Item
+): Effect.Effect<string, EnqueueError> => {
   const fusion = fusionOf(stores)
   if (fusion !== undefined) return fused(fusion, stores, item)
-  return item.reservation === undefined ? plain(stores, item) : reserved(stores, item)
+  return item.reservation === undefined ? plain(fiber, stores, item) : reserved(stores, item)
 }
 
 /** Enqueues a task, and gives the id under which it goes. */
-export const enqueue = (stores: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
-  Effect.withFiber((fiber) =>
-    Effect.map(way(stores, item), (id) => {
-      sent(fiber, stores, item, 1)
-      return id
-    })
-  )
+export const enqueue = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  stores: Stores,
+  item: Item
+): Effect.Effect<string, EnqueueError> =>
+  Effect.map(way(fiber, stores, item), (id) => {
+    sent(fiber, stores, item, 1)
+    return id
+  })
 
 /** Enqueues tasks of one definition in bulk; each has its own answer, in order. */
 export const enqueueAll = (
@@ -173,7 +190,7 @@ const fusedAll = (fusion: FusedFacade, stores: Stores, items: ReadonlyArray<Item
 const plainAll = Effect.fnUntraced(function* ({ backend, broker }: Stores, items: ReadonlyArray<Item>) {
   const published = yield* broker.publish.many(items.map((item) => envelopeOf(item)))
   const accepted = items.filter((_, i) => Exit.isSuccess(published[i]!))
-  const created = backend.configured ? yield* backend.create.many(accepted.map(recordOf)) : []
+  const created = backend.configured ? yield* backend.create.many(accepted.map((item) => recordOf(item))) : []
   let next = 0
   return items.map(({ head }, i): Answer => {
     const last: Exit.Exit<unknown, EnqueueError> = Exit.isSuccess(published[i]!)

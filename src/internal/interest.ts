@@ -1,12 +1,14 @@
 /**
  * What the fibers of this process wait for: one registration a task id, however many wait for it.
  *
- * Hints, a resync after a gap, and a shared sweep all lead to the same thing: the ids concerned are read again, in
- * batches, and what was read is given to whoever listens. So calls do not grow with the number of waiters, and a
- * lost hint costs one sweep interval at most.
+ * A hint leads to a read of its ids, in batches, and what was read is given to whoever listens. After a gap in the
+ * hints everything is registered again, which reads it too. For the hint that is lost all the same there is a sweep:
+ * a single batch at each interval, those first that were read longest ago. So while nothing happens, the calls are
+ * as many for all waiters as for one, and a lost hint costs `interval * ceil(ids / maxBatch)` at most.
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope, Stream } from "effect"
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
+import { isTerminal } from "../TaskState.ts"
 import { backoff } from "./backoff.ts"
 
 /** Told of every read of an id that it listens to. */
@@ -19,7 +21,7 @@ export interface Listener<in E> {
 /** The registry of a process. */
 export interface Interest<out E> {
   /** Listens until the function that it answers is called. The ids are read at once. */
-  readonly listen: (ids: Iterable<string>, listener: Listener<E>) => () => void
+  readonly listen: (ids: ReadonlyArray<string>, listener: Listener<E>) => () => void
   /** Hears of every hinted id (`undefined`: of all) until the function that it answers is called. */
   readonly hear: (hear: (ids: ReadonlyArray<string> | undefined) => void) => () => void
 }
@@ -32,8 +34,9 @@ export interface Options<in out E> {
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
   /** Whether an error is the fault of an id, so that a batch without it may do better. */
   readonly isPermanent: (error: E) => boolean
-  /** All that is awaited is read again this often. */
+  /** How often a batch of what is awaited is read again. */
   readonly sweepInterval: Duration.Duration
+  /** Ids that one call carries at most. */
   readonly maxBatch: number
   /** Counts those who listen. */
   readonly onListeners: (change: number) => void
@@ -42,26 +45,64 @@ export interface Options<in out E> {
 /** How soon hints that broke off are listened to again. */
 const relisten = Duration.millis(200)
 
-interface Entry<E> {
-  readonly listeners: Set<Listener<E>>
-  /** The store was asked to register it: from then on it may give hints, also before it answers. */
-  asked: boolean
-  /** The store knows of it. */
-  watched: boolean
+/** An id that is awaited, and who listens to it: nearly always one, for whom a set would cost more than the rest. */
+class Entry<E> {
+  /** The store may know of it, and has to be told when nobody listens any more. */
+  registered: boolean
+  /** The last read showed the end, after which nothing changes. */
+  ended = false
+  private one: Listener<E> | undefined
+  private others: Set<Listener<E>> | undefined
+
+  constructor(registered: boolean) {
+    this.registered = registered
+  }
+
+  add(listener: Listener<E>): void {
+    if (this.one === undefined) this.one = listener
+    else (this.others ??= new Set()).add(listener)
+  }
+
+  /** Whether nobody is left. */
+  remove(listener: Listener<E>): boolean {
+    if (this.one === listener) this.one = undefined
+    else this.others?.delete(listener)
+    return this.one === undefined && (this.others === undefined || this.others.size === 0)
+  }
+
+  tell(id: string, record: TaskRecord | undefined): void {
+    this.ended = record !== undefined && isTerminal(record.state)
+    this.one?.onRecord(id, record)
+    this.others?.forEach((listener) => listener.onRecord(id, record))
+  }
+
+  fail(error: E): void {
+    this.one?.onError(error)
+    this.others?.forEach((listener) => listener.onError(error))
+  }
 }
 
 /** Makes the registry; it asks nothing of the store before somebody listens or hears. */
 export const make = Effect.fnUntraced(function* <E>(
   options: Options<E>
 ): Effect.fn.Return<Interest<E>, never, Scope.Scope> {
+  /** Those first that were read longest ago. */
   const entries = new Map<string, Entry<E>>()
   const hearers = new Set<(ids: ReadonlyArray<string> | undefined) => void>()
-  /** Ids to register and read; to read; to take back. */
+  /** Ids to register, which reads them too; to read; to take back. */
   const fresh = new Set<string>()
   const dirty = new Set<string>()
   const left = new Set<string>()
   const first = Latch.makeUnsafe(false)
   const work = Latch.makeUnsafe(false)
+
+  const register = (id: string): void => {
+    dirty.delete(id)
+    fresh.add(id)
+  }
+  const readAgain = (id: string): void => {
+    if (entries.has(id) && !fresh.has(id)) dirty.add(id)
+  }
 
   const takeFrom = (ids: Set<string>): Array<string> => {
     const taken: Array<string> = []
@@ -81,7 +122,7 @@ export const make = Effect.fnUntraced(function* <E>(
     }
     const error = Cause.findErrorOption(cause)
     if (Option.isNone(error)) return
-    for (const id of ids) entries.get(id)?.listeners.forEach((listener) => listener.onError(error.value))
+    for (const id of ids) entries.get(id)?.fail(error.value)
   }
 
   const answered = (
@@ -90,14 +131,18 @@ export const make = Effect.fnUntraced(function* <E>(
     records: ReadonlyArray<TaskRecord | undefined>
   ): void => {
     for (let i = 0; i < ids.length; i++) {
-      const entry = entries.get(ids[i]!)
+      const id = ids[i]!
+      const entry = entries.get(id)
       if (entry === undefined) {
         // everybody left while the store was registering it
-        if (from === fresh) left.add(ids[i]!)
+        if (from === fresh) left.add(id)
         continue
       }
-      if (from === fresh) entry.watched = true
-      for (const listener of entry.listeners) listener.onRecord(ids[i]!, records[i])
+      if (from === fresh) entry.registered = true
+      entry.tell(id, records[i])
+      if (entry.ended || entries.get(id) !== entry) continue
+      entries.delete(id)
+      entries.set(id, entry)
     }
   }
 
@@ -125,35 +170,64 @@ export const make = Effect.fnUntraced(function* <E>(
       }
     })
 
-  const step: Effect.Effect<void, E> = Effect.suspend(() => {
-    const toWatch = takeFrom(fresh)
-    if (Arr.isArrayNonEmpty(toWatch)) {
-      for (const id of toWatch) entries.get(id)!.asked = true
-      return read(fresh, toWatch, options.watch)
-    }
-    const toRead = takeFrom(dirty)
-    if (Arr.isArrayNonEmpty(toRead)) return read(dirty, toRead, options.read)
-    const toLeave = takeFrom(left)
-    if (Arr.isArrayNonEmpty(toLeave)) {
-      return Effect.onError(options.unwatch(toLeave), () =>
+  /** What a call may be for. */
+  const duties: ReadonlyArray<() => Effect.Effect<void, E> | undefined> = [
+    () => {
+      const ids = takeFrom(fresh)
+      return Arr.isArrayNonEmpty(ids) ? read(fresh, ids, options.watch) : undefined
+    },
+    () => {
+      const ids = takeFrom(dirty)
+      return Arr.isArrayNonEmpty(ids) ? read(dirty, ids, options.read) : undefined
+    },
+    () => {
+      // nobody waits for it: it waits until there is nothing else to do, or enough of it
+      if (left.size < options.maxBatch && fresh.size + dirty.size > 0) return undefined
+      const ids = takeFrom(left)
+      if (!Arr.isArrayNonEmpty(ids)) return undefined
+      return Effect.onError(options.unwatch(ids), () =>
         Effect.sync(() => {
-          for (const id of toLeave) if (!entries.has(id)) left.add(id)
+          for (const id of ids) if (!entries.has(id)) left.add(id)
         })
       )
+    }
+  ]
+  let next = 0
+
+  // by turns, so that none holds up the others
+  const step: Effect.Effect<void, E> = Effect.suspend(() => {
+    for (let i = 0; i < duties.length; i++) {
+      const call = duties[next]!()
+      next = (next + 1) % duties.length
+      if (call !== undefined) return call
     }
     work.closeUnsafe()
     return Effect.andThen(work.await, Effect.yieldNow)
   })
 
-  const touch = (ids: Iterable<string>): void => {
-    for (const id of ids) if (entries.get(id)?.asked === true) dirty.add(id)
+  const touch = (ids: ReadonlyArray<string>): void => {
+    ids.forEach(readAgain)
     work.openUnsafe()
   }
-  const touchAll = (): void => touch(entries.keys())
+  /** The store may have missed or forgotten what it was asked. */
+  const registerAll = (): void => {
+    for (const [id, entry] of entries) if (!entry.ended) register(id)
+    work.openUnsafe()
+  }
+  const sweepSome = (): void => {
+    let count = 0
+    for (const [id, entry] of entries) {
+      if (count === options.maxBatch) break
+      if (entry.ended || !entry.registered) continue
+      readAgain(id)
+      count++
+    }
+    if (count > 0) work.openUnsafe()
+  }
 
   const follow = Stream.runForEach(options.hints, (hint) =>
     Effect.sync(() => {
-      if (hint === "resync") touchAll()
+      if (hint === "resync") registerAll()
       else touch(hint)
       for (const hear of hearers) hear(hint === "resync" ? undefined : hint)
     })
@@ -161,7 +235,7 @@ export const make = Effect.fnUntraced(function* <E>(
     // a stream of hints that broke off has a gap
     Effect.ensuring(
       Effect.sync(() => {
-        touchAll()
+        registerAll()
         for (const hear of hearers) hear(undefined)
       })
     ),
@@ -171,7 +245,7 @@ export const make = Effect.fnUntraced(function* <E>(
     Effect.andThen(Effect.sleep(relisten)),
     Effect.forever
   )
-  const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(touchAll)).pipe(
+  const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(sweepSome)).pipe(
     Effect.forever
   )
   const pump = Effect.forever(Effect.retry(step, backoff))
@@ -184,18 +258,17 @@ export const make = Effect.fnUntraced(function* <E>(
 
   return {
     listen: (ids, listener) => {
-      const mine = [...new Set(ids)]
+      const mine = ids.length === 1 ? ids : [...new Set(ids)]
       for (const id of mine) {
         let entry = entries.get(id)
         if (entry === undefined) {
-          // an id that is about to be taken back is still registered
-          const known = left.delete(id)
-          entry = { listeners: new Set(), asked: known, watched: known }
+          // an id that is about to be taken back is still registered, unless there was a gap
+          entry = new Entry(left.delete(id))
           entries.set(id, entry)
-        }
-        entry.listeners.add(listener)
-        if (entry.watched) dirty.add(id)
-        else fresh.add(id)
+          register(id)
+        } else if (entry.registered) readAgain(id)
+        else register(id)
+        entry.add(listener)
       }
       options.onListeners(1)
       first.openUnsafe()
@@ -207,15 +280,13 @@ export const make = Effect.fnUntraced(function* <E>(
         options.onListeners(-1)
         for (const id of mine) {
           const entry = entries.get(id)
-          if (entry === undefined || !entry.listeners.delete(listener) || entry.listeners.size > 0) continue
+          if (entry === undefined || !entry.remove(listener)) continue
           entries.delete(id)
           fresh.delete(id)
           dirty.delete(id)
-          if (entry.watched) {
-            left.add(id)
-            work.openUnsafe()
-          }
+          if (entry.registered) left.add(id)
         }
+        if (left.size > 0) work.openUnsafe()
       }
     },
     hear: (hear) => {

@@ -19,6 +19,8 @@ export const applyRenewal = (
 ): Effect.Effect<void> => {
   // a run that has ended meanwhile has nothing to lose
   if (answer === undefined || engine.runs.get(run.id) !== run) return Effect.void
+  // settling tells whether it was superseded, and must be told so by its own answer
+  if (answer === "Lost" && run.settling) return Effect.void
   if (answer === "Lost") return lose(engine, run, "the store says that the run was superseded")
   run.renewedAt = sentAt
   return Effect.sync(() => {

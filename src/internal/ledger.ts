@@ -10,6 +10,7 @@ import type { Batch, Outcome, Renewed, Settlement, Start, Started } from "../Bac
 import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
+import { type Ask, known } from "./batcher.ts"
 import * as defaults from "./defaults.ts"
 import { fusionOf } from "./fusion.ts"
 import { leavesLetter, type Verdict } from "./verdict.ts"
@@ -37,13 +38,9 @@ export interface Ledger {
   readonly recorded: boolean
   readonly start: (candidates: Batch<Candidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   /** The first half of an end: what makes it durable. */
-  readonly store: (candidate: Candidate, verdict: Verdict) => Effect.Effect<Settled, ReadError>
+  readonly store: (candidate: Candidate, verdict: Verdict) => Ask<Settled, ReadError>
   /** The second half: what becomes of the message. */
-  readonly close: (
-    candidate: Candidate,
-    verdict: Verdict,
-    settled: Settled
-  ) => Effect.Effect<void, BrokerError>
+  readonly close: (candidate: Candidate, verdict: Verdict, settled: Settled) => Ask<unknown, BrokerError>
   /** Renews what is held. A hold without an answer failed to be renewed. */
   readonly renew: (
     holds: Batch<Hold>,
@@ -58,7 +55,8 @@ export interface Ledger {
 
 const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
 
-const ack = (broker: BrokerFacade, { handle }: Delivery) => Effect.asVoid(broker.ack.one(handle))
+const done = known(Exit.void)
+const stored = known<Settled, never>(Exit.succeed("Stored"))
 
 /** Renews claims; `undefined` where the call failed. */
 const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMillis: number) => {
@@ -76,21 +74,21 @@ export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger =
   return {
     ...ledger,
     store: ({ delivery: { handle }, start }, verdict) =>
-      fusion.settle.one({ settlement: settlementOf(start, verdict), handle }),
-    close: () => Effect.void
+      fusion.settle.ask({ settlement: settlementOf(start, verdict), handle }),
+    close: () => done
   }
 }
 
 const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   recorded: true,
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
-  store: ({ start }, verdict) => backend.settle.one(settlementOf(start, verdict)),
-  close: ({ delivery }, verdict, settled) => {
-    if (settled === "Lost") return Effect.void
+  store: ({ start }, verdict) => backend.settle.ask(settlementOf(start, verdict)),
+  close: ({ delivery: { handle } }, verdict, settled) => {
+    if (settled === "Lost") return done
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
-      return ack(broker, delivery)
-    return broker.release.one({
-      handle: delivery.handle,
+      return broker.ack.ask(handle)
+    return broker.release.ask({
+      handle,
       afterMillis: verdict._tag === "Retry" ? verdict.afterMillis : 0
     })
   },
@@ -120,7 +118,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
           retentionMillis: letterRetentionMillis
         }
       ]),
-      ack(broker, delivery)
+      Effect.asVoid(broker.ack.one(delivery.handle))
     )
 })
 
@@ -160,26 +158,25 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
         return { _tag: "Run", fence: attempt, attempt, retries: message.retries, crashes: 0 }
       })
     ),
-  store: () => Effect.succeed("Stored"),
-  close: ({ delivery, message }, verdict) => {
-    const { handle } = delivery
+  store: () => stored,
+  close: ({ delivery: { handle }, message }, verdict) => {
     switch (verdict._tag) {
       case "Success":
-        return ack(broker, delivery)
+        return broker.ack.ask(handle)
       case "Failure":
         return leavesLetter(verdict.reason)
-          ? broker.reject.one({ handle, reason: verdict.reason })
-          : ack(broker, delivery)
+          ? broker.reject.ask({ handle, reason: verdict.reason })
+          : broker.ack.ask(handle)
       case "Retry": {
         const { payload, ...head } = message
-        return broker.release.one({
+        return broker.release.ask({
           handle,
           afterMillis: verdict.afterMillis,
           body: TaskMessage.encode({ ...head, retries: head.retries + 1 }, JSON.stringify(payload))
         })
       }
       case "Release":
-        return broker.release.one({ handle, afterMillis: 0 })
+        return broker.release.ask({ handle, afterMillis: 0 })
     }
   },
   renew: (holds, leaseMillis) =>

@@ -6,95 +6,79 @@ import { Metric } from "effect"
 
 const boundaries = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60, 300]
 
-const sent = Metric.counter("messaging.client.sent.messages", {
-  description: "Messages given to the broker",
-  incremental: true
-})
-const consumed = Metric.counter("messaging.client.consumed.messages", {
-  description: "Messages claimed from the broker",
-  incremental: true
-})
-const operation = Metric.histogram("messaging.client.operation.duration", {
-  description: "Seconds that a call to the broker took",
-  boundaries
-})
-const processed = Metric.histogram("messaging.process.duration", {
-  description: "Seconds that a handler ran",
-  boundaries
-})
-const queued = Metric.histogram("chicory.task.time_in_queue", {
-  description: "Seconds between a message's due time and its claim",
-  boundaries
-})
-const retries = Metric.counter("chicory.task.retries", {
-  description: "Retries that were granted",
-  incremental: true
-})
-const deadLetters = Metric.counter("chicory.task.dead_letters", {
-  description: "Dead letters that workers wrote",
-  incremental: true
-})
-const leasesLost = Metric.counter("chicory.worker.leases_lost", {
-  description: "Runs whose lease was lost",
-  incremental: true
-})
-const duplicates = Metric.counter("chicory.worker.duplicates_suppressed", {
-  description: "Deliveries of tasks that had ended or ran elsewhere",
-  incremental: true
-})
-const waiters = Metric.counter("chicory.result.live_waiters", {
-  description: "Fibers that wait for a result by way of hints"
-})
-const depth = Metric.gauge("chicory.queue.depth", {
-  description: "Messages in a queue, by state"
-})
+/** What tells the series of one metric apart. A metric that is made with them costs half of one that is given them. */
+type Attributes = Readonly<Record<string, string>>
+
+const counter = (name: string, description: string) => (attributes: Attributes) =>
+  Metric.counter(name, { description, attributes, incremental: true })
+const histogram = (name: string, description: string) => (attributes: Attributes) =>
+  Metric.histogram(name, { description, attributes, boundaries })
+
+const sent = counter("messaging.client.sent.messages", "Messages given to the broker")
+const consumed = counter("messaging.client.consumed.messages", "Messages claimed from the broker")
+const operation = histogram("messaging.client.operation.duration", "Seconds that a call to the broker took")
+const processed = histogram("messaging.process.duration", "Seconds that a handler ran")
+const queued = histogram("chicory.task.time_in_queue", "Seconds between a message's due time and its claim")
+const retries = counter("chicory.task.retries", "Retries that were granted")
+const deadLetters = counter("chicory.task.dead_letters", "Dead letters that workers wrote")
+const leasesLost = counter("chicory.worker.leases_lost", "Runs whose lease was lost")
+const duplicates = counter(
+  "chicory.worker.duplicates_suppressed",
+  "Deliveries of tasks that had ended or ran elsewhere"
+)
+const depth = (attributes: Attributes) =>
+  Metric.gauge("chicory.queue.depth", { description: "Messages in a queue, by state", attributes })
 
 /** Making a metric costs more than using it, so what is made is kept. */
-const kept = <Args extends ReadonlyArray<string>, A>(make: (...args: Args) => A): ((...args: Args) => A) => {
+const kept = <A>(make: (name: string) => A): ((name: string) => A) => {
   const made = new Map<string, A>()
-  return (...args) => {
-    const key = args.join("\n")
-    let metric = made.get(key)
-    if (metric === undefined) made.set(key, (metric = make(...args)))
+  return (name) => {
+    let metric = made.get(name)
+    if (metric === undefined) made.set(name, (metric = make(name)))
     return metric
   }
 }
 
+const forBroker = kept((system) => ({
+  queue: kept((queue) => {
+    const attributes = { "messaging.system": system, "messaging.destination.name": queue }
+    const state = (name: string) => depth({ ...attributes, state: name })
+    return {
+      sent: sent(attributes),
+      consumed: consumed(attributes),
+      queued: queued(attributes),
+      duplicates: duplicates(attributes),
+      ready: state("ready"),
+      delayed: state("delayed"),
+      claimed: state("claimed")
+    }
+  }),
+  operation: kept((name) => operation({ "messaging.system": system, "messaging.operation.name": name }))
+}))
+
 /** Of a broker and one of its queues. */
-export const forQueue = kept((system: string, queue: string) => {
-  const attributes = { "messaging.system": system, "messaging.destination.name": queue }
-  const state = (name: string) => Metric.withAttributes(depth, { ...attributes, state: name })
-  return {
-    sent: Metric.withAttributes(sent, attributes),
-    consumed: Metric.withAttributes(consumed, attributes),
-    queued: Metric.withAttributes(queued, attributes),
-    duplicates: Metric.withAttributes(duplicates, attributes),
-    ready: state("ready"),
-    delayed: state("delayed"),
-    claimed: state("claimed")
-  }
-})
+export const forQueue = (system: string, queue: string) => forBroker(system).queue(queue)
 
 /** Of a broker and one of its operations. */
-export const forOperation = kept((system: string, name: string) =>
-  Metric.withAttributes(operation, { "messaging.system": system, "messaging.operation.name": name })
-)
+export const forOperation = (system: string, name: string) => forBroker(system).operation(name)
 
-/** Of a task; the error's type is the tag of the reason why it failed, or empty. */
-export const forTask = kept((task: string) => {
+/** Of a task. */
+export const forTask = kept((task) => {
   const attributes = { "chicory.task.name": task }
   return {
-    processed: kept((errorType: string) =>
-      Metric.withAttributes(
-        processed,
-        errorType === "" ? attributes : { ...attributes, "error.type": errorType }
-      )
+    /** The error's type is the tag of the reason why it failed, or empty. */
+    processed: kept((errorType) =>
+      processed(errorType === "" ? attributes : { ...attributes, "error.type": errorType })
     ),
-    retries: Metric.withAttributes(retries, attributes),
-    deadLetters: Metric.withAttributes(deadLetters, attributes),
-    leasesLost: Metric.withAttributes(leasesLost, attributes)
+    retries: retries(attributes),
+    deadLetters: deadLetters(attributes),
+    leasesLost: leasesLost(attributes)
   }
 })
 
 /** Of a backend. */
-export const liveWaiters = (system: string) => Metric.withAttributes(waiters, { "chicory.backend": system })
+export const liveWaiters = (system: string) =>
+  Metric.counter("chicory.result.live_waiters", {
+    description: "Fibers that wait for a result by way of hints",
+    attributes: { "chicory.backend": system }
+  })

@@ -48,11 +48,12 @@ const readCall = (
   if (options.delay !== undefined && options.at !== undefined) {
     throw new RangeError(at("give either delay or at, not both"))
   }
-  const delayMillis = Math.ceil(
-    options.at === undefined
-      ? Duration.toMillis(nonNegative(at("delay"), options.delay ?? 0))
-      : Math.max(0, DateTime.toEpochMillis(moment(at("at"), options.at)) - now)
-  )
+  const delayMillis =
+    options.at !== undefined
+      ? Math.ceil(Math.max(0, DateTime.toEpochMillis(moment(at("at"), options.at)) - now))
+      : options.delay !== undefined
+        ? Math.ceil(Duration.toMillis(nonNegative(at("delay"), options.delay)))
+        : 0
   const asked =
     options.priority === undefined
       ? definition.priority
@@ -94,39 +95,40 @@ const prepare = (
   if (call.unsupported !== undefined) {
     return Effect.fail(new Unsupported({ taskId, feature: call.unsupported, store: call.stores.broker.name }))
   }
-  return Effect.matchEffect(definition.payload.encode(payload), {
-    onFailure: (error) => Effect.fail(new EncodeError({ taskId, taskName, issue: error.message })),
-    onSuccess: ({ json, value }) => {
-      const encoded = JSON.stringify(json) ?? "null"
-      const bytes = defaults.bytesOf(encoded)
-      if (bytes > defaults.maxBytes) {
-        return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
-      }
-      const key =
-        definition.idempotencyKey === undefined
-          ? undefined
-          : text(`${taskName}: idempotencyKey`, definition.idempotencyKey(value), 1000)
-      return Effect.succeed<Item>({
-        head: {
-          v: TaskMessage.version,
-          id: taskId,
-          generation: 0,
-          task: taskName,
-          queue: call.queue,
-          retries: 0,
-          priority: call.priority,
-          ...(expiresMillis === undefined ? {} : { expires: expiresMillis }),
-          ...(traceparent === undefined ? {} : { traceparent })
-        },
-        payload: encoded,
-        delayMillis: call.delayMillis,
-        retentionMillis: definition.retentionMillis,
-        reservation:
-          key === undefined && call.id === undefined
-            ? undefined
-            : { key, payloadHash: createHash("sha256").update(encoded).digest("base64url") }
-      })
+  const encoding = Effect.mapErrorEager(
+    definition.payload.encode(payload),
+    (error) => new EncodeError({ taskId, taskName, issue: error.message })
+  )
+  return Effect.flatMapEager(encoding, ({ json, value }) => {
+    const encoded = JSON.stringify(json) ?? "null"
+    const bytes = defaults.bytesOf(encoded)
+    if (bytes > defaults.maxBytes) {
+      return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
     }
+    const key =
+      definition.idempotencyKey === undefined
+        ? undefined
+        : text(`${taskName}: idempotencyKey`, definition.idempotencyKey(value), 1000)
+    return Effect.succeed<Item>({
+      head: {
+        v: TaskMessage.version,
+        id: taskId,
+        generation: 0,
+        task: taskName,
+        queue: call.queue,
+        retries: 0,
+        priority: call.priority,
+        ...(expiresMillis === undefined ? {} : { expires: expiresMillis }),
+        ...(traceparent === undefined ? {} : { traceparent })
+      },
+      payload: encoded,
+      delayMillis: call.delayMillis,
+      retentionMillis: definition.retentionMillis,
+      reservation:
+        key === undefined && call.id === undefined
+          ? undefined
+          : { key, payloadHash: createHash("sha256").update(encoded).digest("base64url") }
+    })
   })
 }
 
@@ -138,7 +140,7 @@ export const send = (
 ): Effect.Effect<string, EnqueueError, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readCall(fiber, definition, options)
-    return Effect.flatMap(prepare(call, payload), (item) => enqueue(call.stores, item))
+    return Effect.flatMapEager(prepare(call, payload), (item) => enqueue(fiber, call.stores, item))
   })
 
 /** Enqueues many, a bulk at a time; stops at the first that fails, and tells which were accepted. */

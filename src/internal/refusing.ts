@@ -6,6 +6,7 @@ import { Cause, Duration, Effect } from "effect"
 import type { Delivery } from "../BrokerDriver.ts"
 import { PayloadInvalid, UnknownTask } from "../TaskFailed.ts"
 import * as TaskMessage from "../TaskMessage.ts"
+import { awaited } from "./batcher.ts"
 import * as defaults from "./defaults.ts"
 import type { Engine } from "./engine.ts"
 import type { Candidate } from "./ledger.ts"
@@ -84,8 +85,10 @@ const endWithoutHandler = (engine: Engine, candidate: Candidate, verdict: Verdic
         ? yield* park(engine, candidate.delivery, verdict)
         : yield* ackOnly(engine, candidate.delivery)
     }
-    const settled = yield* engine.ledger.store(candidate, verdict)
-    yield* close(engine, candidate, verdict, settled)
+    const settled = yield* awaited(engine.ledger.store(candidate, verdict))
+    yield* Effect.callback<void>((resume) =>
+      close(engine, candidate, verdict, settled, () => resume(Effect.void))
+    )
     engine.stats.failed++
   }).pipe(
     Effect.catchCause((cause) =>

@@ -8,13 +8,35 @@ import { nonNegative } from "./allowed.ts"
 import { CurrentRun, RetryRequest, type Run as RunOfHandler } from "./currentRun.ts"
 import { describe } from "./describe.ts"
 import type { Candidate } from "./ledger.ts"
+import * as metrics from "./metrics.ts"
 import { fromTraceparent } from "./traceContext.ts"
 import { failure, judge, type Stop, timedOut, type Verdict } from "./verdict.ts"
+
+/** A task as a worker runs it: what all its runs have in common. */
+export interface Runnable extends Known {
+  /** The worker's context, and over it what the handler was given. */
+  readonly context: Context.Context<unknown>
+  /** Whether there is a tracer that could see a span. */
+  readonly traced: boolean
+  readonly metrics: ReturnType<typeof metrics.forTask>
+}
+
+/** Finds out what the runs of a task have in common. */
+export const runnable = ({ definition, handler }: Known, ofWorker: Context.Context<never>): Runnable => {
+  const context = Context.merge(ofWorker, handler.context)
+  return {
+    definition,
+    handler,
+    context,
+    traced: Context.get(context, Tracer.Tracer) !== Tracer.nativeTracer,
+    metrics: metrics.forTask(definition.name)
+  }
+}
 
 /** A task that runs here. */
 export class Run {
   readonly candidate: Candidate
-  readonly known: Known
+  readonly known: Runnable
   readonly started: Extract<Started, { readonly _tag: "Run" }>
   /** When the last successful renewal was sent, by this process's monotonic clock. */
   renewedAt: bigint
@@ -22,9 +44,11 @@ export class Run {
   stop: Stop | undefined
   /** The message is still claimed: at-most-once tasks ack theirs before they run. */
   claimed = true
+  /** Its outcome is on its way. From then on the store may call a renewal lost because it has stored that outcome. */
+  settling = false
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
-  constructor(candidate: Candidate, known: Known, started: Run["started"], renewedAt: bigint) {
+  constructor(candidate: Candidate, known: Runnable, started: Run["started"], renewedAt: bigint) {
     this.candidate = candidate
     this.known = known
     this.started = started
@@ -60,81 +84,83 @@ const taskContext = ({ candidate, known, started }: Run): TaskContext["Service"]
     isLastRetry: retries === maxRetries,
     remainingRetries: Math.max(0, maxRetries - retries),
     fence,
-    retry: (options) =>
-      Effect.suspend(() =>
-        Effect.die(
-          new RetryRequest({
-            countdown:
-              options?.countdown === undefined
-                ? undefined
-                : nonNegative("TaskContext.retry: countdown", options.countdown),
-            hasError: options !== undefined && "error" in options,
-            error: options?.error
-          })
-        )
-      )
+    retry
   }
 }
 
-/** What the handler's fiber finds in its context. */
-const contextOf = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> =>
-  run.known.handler.context.pipe(
-    Context.add(TaskContext, taskContext(run)),
-    Context.add(CurrentRun, ofHandler)
+const retry: TaskContext["Service"]["retry"] = (options) =>
+  Effect.suspend(() =>
+    Effect.die(
+      new RetryRequest({
+        countdown:
+          options?.countdown === undefined
+            ? undefined
+            : nonNegative("TaskContext.retry: countdown", options.countdown),
+        hasError: options !== undefined && "error" in options,
+        error: options?.error
+      })
+    )
   )
 
+/** What the handler's fiber finds in its context. */
+export const contextOf = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> =>
+  Context.add(Context.add(run.known.context, TaskContext, taskContext(run)), CurrentRun, ofHandler)
+
 /** The worker's span is the child of the producer's. Without a tracer that could see it, none is made. */
-const traced =
-  ({ candidate, known, started }: Run) =>
-  (handling: Effect.Effect<unknown, unknown, unknown>): Effect.Effect<unknown, unknown, unknown> =>
-    Effect.withFiber((fiber) => {
-      const { message } = candidate
-      const parent = fromTraceparent(message.traceparent)
-      if (fiber.getRef(Tracer.Tracer) === Tracer.nativeTracer) {
-        return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
-      }
-      return handling.pipe(
-        Effect.withSpan(
-          known.definition.name,
-          {
-            kind: "consumer",
-            ...(parent === undefined ? { root: true } : { parent }),
-            attributes: {
-              "messaging.operation.name": "process",
-              "messaging.destination.name": message.queue,
-              "messaging.message.id": message.id,
-              "chicory.task.attempt": started.attempt
-            }
-          },
-          { captureStackTrace: false }
-        )
-      )
-    })
+const inSpan = (
+  { candidate, known, started }: Run,
+  handling: Effect.Effect<unknown, unknown, unknown>
+): Effect.Effect<unknown, unknown, unknown> => {
+  const { message } = candidate
+  const parent = fromTraceparent(message.traceparent)
+  if (!known.traced) return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
+  return handling.pipe(
+    Effect.withSpan(
+      known.definition.name,
+      {
+        kind: "consumer",
+        ...(parent === undefined ? { root: true } : { parent }),
+        attributes: {
+          "messaging.operation.name": "process",
+          "messaging.destination.name": message.queue,
+          "messaging.message.id": message.id,
+          "chicory.task.attempt": started.attempt
+        }
+      },
+      { captureStackTrace: false }
+    )
+  )
+}
 
 /**
- * Runs the handler, in a fiber that is uninterruptible elsewhere: the verdict on its exit is always reached.
+ * Runs the handler, in a fiber that is uninterruptible elsewhere and has the run's context: the verdict on its exit
+ * is always reached.
  */
-export const execute = (run: Run, ofHandler: RunOfHandler, worker: string): Effect.Effect<Verdict> => {
-  const { candidate, known } = run
-  const { definition, handler } = known
-  const { message } = candidate
-  const bounded = (handling: Effect.Effect<unknown, unknown, unknown>) =>
+export const execute = (run: Run, worker: string): Effect.Effect<Verdict, never, unknown> =>
+  Effect.flatMapEager(
+    interruptibly(run.known.definition.payload.decode(run.candidate.message.payload)),
+    (payload) => {
+      if (Exit.isSuccess(payload)) {
+        return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) => judged(run, exit, worker))
+      }
+      return Cause.hasInterruptsOnly(payload.cause)
+        ? judged(run, payload, worker)
+        : failure(new PayloadInvalid({ issue: describe(Cause.squash(payload.cause)) }))
+    }
+  )
+
+const interruptibly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
+  Effect.exit(Exit.isExit(effect) ? effect : Effect.interruptible(effect))
+
+const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, unknown> => {
+  const { definition, handler } = run.known
+  const handling = Effect.scoped(Effect.suspend(() => handler.run(payload)))
+  return inSpan(
+    run,
     definition.timeout === undefined
       ? handling
       : Effect.timeoutOrElse(handling, { duration: definition.timeout, orElse: () => Effect.fail(timedOut) })
-  const attempt = (payload: unknown) =>
-    Effect.suspend(() => handler.run(payload)).pipe(Effect.scoped, bounded, traced(run))
-  const interruptibly = (effect: Effect.Effect<unknown, unknown, unknown>) =>
-    Effect.exit(Effect.interruptible(effect))
-  const verdict = Effect.flatMap(interruptibly(definition.payload.decode(message.payload)), (payload) => {
-    if (Exit.isSuccess(payload)) {
-      return Effect.flatMap(interruptibly(attempt(payload.value)), (exit) => judged(run, exit, worker))
-    }
-    return Cause.hasInterruptsOnly(payload.cause)
-      ? judged(run, payload, worker)
-      : failure(new PayloadInvalid({ issue: describe(Cause.squash(payload.cause)) }))
-  })
-  return Effect.provideContext(verdict, contextOf(run, ofHandler))
+  )
 }
 
 const judged = ({ known, started, stop }: Run, exit: Exit.Exit<unknown, unknown>, worker: string) =>

@@ -1,65 +1,108 @@
 /** From the leave to run to the end of a run, and what is counted of it. */
-import { Effect } from "effect"
+import { type Cause, Effect, Exit } from "effect"
 import type { Started } from "../BackendDriver.ts"
+import type { Run as RunOfHandler } from "./currentRun.ts"
 import type { Engine } from "./engine.ts"
 import { applyRenewal } from "./leases.ts"
-import type { Candidate } from "./ledger.ts"
-import { forTask } from "./metrics.ts"
-import { execute, Run } from "./run.ts"
-import { ackOnly, insist, putBack, settle } from "./settling.ts"
+import type { Candidate, Settled } from "./ledger.ts"
+import { contextOf, execute, Run } from "./run.ts"
+import { ackOnly, close, insist, putBack, settle } from "./settling.ts"
 import { Place } from "./slots.ts"
 import type { Verdict } from "./verdict.ts"
 
 /** Runs what may run; the others are dropped or put back. */
-export const begin = (
-  engine: Engine,
-  candidate: Candidate,
-  started: Started,
-  sentAt: bigint
-): Effect.Effect<void> => {
+export const begin = (engine: Engine, candidate: Candidate, started: Started, sentAt: bigint): void => {
   const { delivery, message } = candidate
   switch (started._tag) {
     case "Drop":
       engine.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, engine.context)
-      return ackOnly(engine, delivery)
+      return handle(engine, ackOnly(engine, delivery))
     case "Busy":
       engine.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, engine.context)
-      return putBack(engine, delivery, started.millis)
+      return handle(engine, putBack(engine, delivery, started.millis))
     case "Run":
-      return runToEnd(engine, new Run(candidate, engine.settings.tasks.get(message.task)!, started, sentAt))
+      return runToEnd(engine, new Run(candidate, engine.tasks.get(message.task)!, started, sentAt))
   }
 }
 
-const runToEnd = (engine: Engine, run: Run): Effect.Effect<void> =>
-  Effect.uninterruptible(
-    Effect.withFiber((fiber) => {
-      const startedAt = engine.now()
-      engine.opened(run)
-      run.ranBy(fiber)
-      return Effect.flatMap(mayRun(engine, run), (may) => {
-        if (!may) return Effect.sync(() => engine.closed(run))
-        return Effect.flatMap(execute(run, ofHandler(engine, run), engine.id), (verdict) => {
-          const seconds = Number(engine.now() - startedAt) / 1e9
-          return Effect.map(settle(engine, run, verdict), (settled) => {
-            engine.closed(run)
-            count(engine, run, verdict, settled, seconds)
-          })
-        })
-      })
-    })
+/** Does with a delivery what is to be done without running it, then gives its slot free, whatever became of it. */
+export const handle = (engine: Engine, effect: Effect.Effect<void>): void =>
+  engine.fork(
+    Effect.ensuring(
+      Effect.catchCause(effect, sayUnhandled),
+      Effect.sync(() => engine.slots.give(1))
+    )
   )
 
-/** An at-most-once task is acked before it runs: no redelivery can run it again. */
-const mayRun = (engine: Engine, run: Run): Effect.Effect<boolean> => {
-  if (run.known.definition.delivery !== "at-most-once") return Effect.succeed(true)
-  return insist(engine, engine.settings.broker.ack.one(run.candidate.delivery.handle)).pipe(
-    Effect.tap(() =>
-      Effect.sync(() => {
-        run.claimed = false
-      })
-    ),
-    // with a record a message that comes back finds the run; without one only the ack keeps it from running twice
-    Effect.map((acked) => acked || engine.ledger.recorded),
+const sayUnhandled = (cause: Cause.Cause<unknown>) =>
+  Effect.logError("A delivery could not be handled; it will come back", cause)
+
+const runToEnd = (engine: Engine, run: Run): void => {
+  engine.underway.begin()
+  const running = Effect.withFiber((fiber) => {
+    const startedAt = engine.now()
+    engine.opened(run)
+    run.ranBy(fiber)
+    return Effect.map(verdictOf(engine, run), (verdict) => {
+      if (verdict === undefined) return gone(engine, run)
+      end(engine, run, verdict, Number(engine.now() - startedAt) / 1e9)
+    })
+  })
+  const context = contextOf(run, new HandlersRun(engine, run))
+  Effect.runForkWith(context)(running, { uninterruptible: true }).addObserver((exit) => {
+    if (Exit.isSuccess(exit)) return
+    engine.fork(sayUnhandled(exit.cause))
+    gone(engine, run)
+  })
+}
+
+/** `undefined`: it may not run. */
+const verdictOf = (engine: Engine, run: Run): Effect.Effect<Verdict | undefined, never, unknown> =>
+  run.known.definition.delivery === "at-most-once"
+    ? Effect.flatMap(ackFirst(engine, run), (may) => (may ? execute(run, engine.id) : Effect.undefined))
+    : execute(run, engine.id)
+
+/**
+ * Stores the outcome, then lets go of the message. With a record the task has ended when its outcome is stored, so
+ * its slot is free then, unless more messages than there are slots are still to be let go. Without one the message
+ * is all there is of the task.
+ */
+const end = (engine: Engine, run: Run, verdict: Verdict, seconds: number): void =>
+  settle(engine, run, verdict, (settled) => {
+    count(engine, run, verdict, settled, seconds)
+    const trails = engine.ledger.recorded && engine.trailing < engine.slots.total
+    if (trails) {
+      engine.trailing++
+      leave(engine, run)
+    }
+    close(engine, run.candidate, verdict, settled, () => {
+      if (!trails) return gone(engine, run)
+      engine.trailing--
+      engine.underway.end()
+    })
+  })
+
+const leave = (engine: Engine, run: Run): void => {
+  engine.closed(run)
+  engine.slots.give(1)
+}
+
+/** Nothing is left to do for a run. */
+const gone = (engine: Engine, run: Run): void => {
+  leave(engine, run)
+  engine.underway.end()
+}
+
+/**
+ * An at-most-once task is acked before it runs: no redelivery can run it again. Whether it may run: with a record a
+ * message that comes back finds the run; without one only the ack keeps it from running twice.
+ */
+const ackFirst = (engine: Engine, run: Run): Effect.Effect<boolean> =>
+  insist(engine, engine.settings.broker.ack.one(run.candidate.delivery.handle)).pipe(
+    Effect.map((acked) => {
+      run.claimed = false
+      return acked || engine.ledger.recorded
+    }),
     Effect.catchCause((cause) =>
       Effect.as(
         Effect.logWarning("An at-most-once message could not be acked", cause),
@@ -67,12 +110,25 @@ const mayRun = (engine: Engine, run: Run): Effect.Effect<boolean> => {
       )
     )
   )
-}
 
-const ofHandler = (engine: Engine, run: Run, place = new Place(engine.slots)) => ({
-  withoutSlot: <A, E, R>(effect: Effect.Effect<A, E, R>) => place.without(effect),
-  writeProgress: (progress: string) =>
-    Effect.suspend(() => {
+/** What a handler can do with its run. */
+class HandlersRun implements RunOfHandler {
+  private readonly engine: Engine
+  private readonly run: Run
+  private place: Place | undefined
+
+  constructor(engine: Engine, run: Run) {
+    this.engine = engine
+    this.run = run
+  }
+
+  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return (this.place ??= new Place(this.engine.slots)).without(effect)
+  }
+
+  writeProgress(progress: string): Effect.Effect<void> {
+    const { engine, run } = this
+    return Effect.suspend(() => {
       const { id, token } = run.candidate.start
       const sentAt = engine.now()
       return Effect.flatMap(
@@ -80,10 +136,11 @@ const ofHandler = (engine: Engine, run: Run, place = new Place(engine.slots)) =>
         (answer) => applyRenewal(engine, run, answer, sentAt)
       )
     }).pipe(Effect.catchCause((cause) => Effect.logWarning("Progress could not be written", cause)))
-})
+  }
+}
 
-const count = (engine: Engine, run: Run, verdict: Verdict, settled: string, seconds: number): void => {
-  const metrics = forTask(run.known.definition.name)
+const count = (engine: Engine, run: Run, verdict: Verdict, settled: Settled, seconds: number): void => {
+  const { metrics } = run.known
   const errorType = settled === "Stored" ? (verdict._tag === "Failure" ? verdict.reason : "") : settled
   metrics.processed(errorType).updateUnsafe(seconds, engine.context)
   if (settled === "Lost") return metrics.leasesLost.updateUnsafe(1, engine.context)

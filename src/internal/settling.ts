@@ -4,36 +4,61 @@
  * If storing fails after the work succeeded, storing is tried again for as long as the run may still write; the
  * work is not run again. A crash between the two halves leaves a message that finds the outcome and is acked.
  */
-import { Effect } from "effect"
-import type { BackendError } from "../Backend.ts"
+import { Effect, Exit } from "effect"
+import type { BackendError, ReadError } from "../Backend.ts"
+import type { BrokerError } from "../Broker.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import { ResultInvalid } from "../TaskFailed.ts"
 import { backoff } from "./backoff.ts"
+import { awaited } from "./batcher.ts"
 import type { Engine } from "./engine.ts"
 import type { Candidate, Settled } from "./ledger.ts"
 import type { Run } from "./run.ts"
 import { failure, type Verdict } from "./verdict.ts"
 
-/** Ends a run. `Lost`: it was superseded or could not be stored, and its message is left alone. */
-export const settle = (engine: Engine, run: Run, verdict: Verdict): Effect.Effect<Settled> => {
-  const { candidate } = run
+/**
+ * Stores the outcome of a run. `Lost`: it was superseded or could not be stored, and its message is left alone.
+ * A fiber is made only where there is more to it than one try.
+ */
+export const settle = (
+  engine: Engine,
+  run: Run,
+  verdict: Verdict,
+  onSettled: (settled: Settled) => void
+): void => {
+  run.settling = true
+  const ask = engine.ledger.store(run.candidate, verdict)
+  ask((first) => {
+    if (Exit.isSuccess(first) && first.value !== "Lost") onSettled(first.value)
+    else engine.fork(Effect.map(settleAgain(engine, run, verdict, first), onSettled))
+  })
+}
+
+/** What follows the first try, unless it said that all is well. */
+const settleAgain = (
+  engine: Engine,
+  run: Run,
+  verdict: Verdict,
+  first: Exit.Exit<Settled, ReadError>
+): Effect.Effect<Settled> => {
   const mayWrite = () => run.stop !== "Lost" && !engine.givingUp
-  const store = (verdict: Verdict) =>
-    persist(engine, engine.ledger.store(candidate, verdict), {
-      while: (error) => isRetryable(error) && mayWrite()
-    })
-  return store(verdict).pipe(
+  const store = (verdict: Verdict, first?: Exit.Exit<Settled, ReadError>) =>
+    persist(
+      engine,
+      awaited(engine.ledger.store(run.candidate, verdict)),
+      { while: (error) => isRetryable(error) && mayWrite() },
+      first
+    )
+  return store(verdict, first).pipe(
     // an outcome that the store refuses is replaced by one that says so
     Effect.catchIf(
       (error) => !isRetryable(error) && (verdict._tag === "Success" || verdict._tag === "Failure"),
-      (error) => Effect.flatMap(failure(new ResultInvalid({ side: "worker", issue: error.message })), store)
+      (error) =>
+        Effect.flatMap(failure(new ResultInvalid({ side: "worker", issue: error.message })), (instead) =>
+          store(instead)
+        )
     ),
-    Effect.flatMap((settled) =>
-      Effect.as(
-        settled === "Lost" ? sayLost(engine, run) : close(engine, candidate, verdict, settled),
-        settled
-      )
-    ),
+    Effect.tap((settled) => (settled === "Lost" ? sayLost(engine, run) : Effect.void)),
     Effect.catchCause((cause) =>
       Effect.as(
         Effect.logError("The outcome of a run could not be stored; its task will be started again", cause),
@@ -51,17 +76,28 @@ const sayLost = (engine: Engine, run: Run) =>
     `A run was superseded, and its outcome dropped: token ${run.candidate.start.token}, last renewed ${Number(engine.now() - run.renewedAt) / 1e9} s ago`
   ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.known.definition.name }))
 
-/** Lets go of a message. If that fails it comes back, and is found to be settled. */
+/** Lets go of a message. If that fails for good it comes back, and is found to be settled. */
 export const close = (
   engine: Engine,
   candidate: Candidate,
   verdict: Verdict,
-  settled: Settled
+  settled: Settled,
+  onClosed: () => void
+): void => {
+  const ask = engine.ledger.close(candidate, verdict, settled)
+  ask((first) => {
+    if (Exit.isSuccess(first)) onClosed()
+    else engine.fork(Effect.map(closeAgain(engine, awaited(ask), first), onClosed))
+  })
+}
+
+const closeAgain = (
+  engine: Engine,
+  closing: Effect.Effect<unknown, BrokerError>,
+  first: Exit.Exit<unknown, BrokerError>
 ): Effect.Effect<void> =>
-  insist(engine, engine.ledger.close(candidate, verdict, settled)).pipe(
-    Effect.catchCause((cause) =>
-      Effect.logWarning("A settled message could not be let go; it will come back", cause)
-    )
+  Effect.catchCause(Effect.asVoid(insist(engine, closing, first)), (cause) =>
+    Effect.logWarning("A settled message could not be let go; it will come back", cause)
   )
 
 /** Takes a message off the queue whose task needs it no more. */
@@ -81,18 +117,23 @@ export const putBack = (engine: Engine, { handle }: Delivery, afterMillis: numbe
 /** Tries a few times, a second in all. */
 export const insist = <A, E extends { readonly retryable: boolean }>(
   engine: Engine,
-  effect: Effect.Effect<A, E>
+  effect: Effect.Effect<A, E>,
+  first?: Exit.Exit<A, E>
 ): Effect.Effect<A, E> =>
-  persist(engine, effect, { times: 5, while: (error) => error.retryable && !engine.givingUp })
+  persist(engine, effect, { times: 5, while: (error) => error.retryable && !engine.givingUp }, first)
 
-/** Tries again for as long as it may. A worker that gives up waits no longer: it tries once more. */
+/**
+ * Tries again for as long as it may. A worker that gives up waits no longer: it tries once more. The first try may
+ * have been made.
+ */
 export const persist = <A, E>(
   engine: Engine,
   effect: Effect.Effect<A, E>,
-  options: { readonly while: (error: E) => boolean; readonly times?: number }
+  options: { readonly while: (error: E) => boolean; readonly times?: number },
+  first: Effect.Effect<A, E> = effect
 ): Effect.Effect<A, E> =>
   // where the first try succeeds, no schedule is made
-  Effect.catchIf(effect, options.while, () =>
+  Effect.catchIf(first, options.while, () =>
     Effect.raceFirst(
       Effect.retry(Effect.delay(effect, "50 millis"), { schedule: backoff, ...options }),
       Effect.andThen(engine.gaveUp.await, effect)

@@ -1,8 +1,12 @@
 /**
  * The codecs of a task, built once when the task is made: building one costs fifty times what using it does.
+ *
+ * A schema that waits for nothing answers an `Exit` at once. The eager operators keep it one, so that no fiber has
+ * to step through what is there already.
  */
 import { Effect, Schema, type SchemaIssue, SchemaParser } from "effect"
 import { type Reason, reasonSchema } from "../TaskFailed.ts"
+import { parse } from "./jsonText.ts"
 
 /** How a run ended, as it is stored. */
 export type TaskExit<A, E> =
@@ -36,13 +40,15 @@ export const payload = <S extends Schema.Constraint>(
   const encode = Schema.encodeUnknownEffect(json)
   return {
     encode: (input) =>
-      Effect.flatMap(
-        Effect.mapError(construct(input), (issue) => new Schema.SchemaError(issue)),
-        (value) => Effect.map(encode(value), (encoded) => ({ value, json: encoded }))
+      Effect.flatMapEager(constructed(construct(input)), (value) =>
+        Effect.mapEager(encode(value), (encoded) => ({ value, json: encoded }))
       ),
     decode: Schema.decodeUnknownEffect(json)
   }
 }
+
+const constructed = <T, R>(effect: Effect.Effect<T, SchemaIssue.Issue, R>) =>
+  Effect.mapErrorEager(effect, (issue) => new Schema.SchemaError(issue))
 
 /** Codec of an outcome. */
 export const result = <
@@ -60,38 +66,38 @@ export const result = <
   A["DecodingServices"] | E["DecodingServices"] | P["DecodingServices"],
   A["EncodingServices"] | E["EncodingServices"] | P["EncodingServices"]
 > => {
-  const exit = Schema.fromJsonString(
-    Schema.toCodecJson(
-      Schema.Union([
-        Schema.TaggedStruct("Success", { value: schemas.success }),
-        Schema.TaggedStruct("Failure", { reason: reasonSchema(schemas.error) })
-      ])
-    )
+  const exit = Schema.toCodecJson(
+    Schema.Union([
+      Schema.TaggedStruct("Success", { value: schemas.success }),
+      Schema.TaggedStruct("Failure", { reason: reasonSchema(schemas.error) })
+    ])
   )
+  const exitText = Schema.fromJsonString(exit)
+  const decodeExit = Schema.decodeUnknownEffect(exit)
+  const decodeExitText = Schema.decodeUnknownEffect(exitText)
   const construct = SchemaParser.makeEffect(schemas.success)
   const encodeSuccess = Schema.encodeUnknownEffect(Schema.toCodecJson(schemas.success))
   const constructProgress = SchemaParser.makeEffect(schemas.progress)
   const progress = Schema.fromJsonString(Schema.toCodecJson(schemas.progress))
-  const encodeExit = Schema.encodeUnknownEffect(exit)
+  const encodeExit = Schema.encodeUnknownEffect(exitText)
   const encodeProgress = Schema.encodeUnknownEffect(progress)
-  const made = <T>(effect: Effect.Effect<T, SchemaIssue.Issue>) =>
-    Effect.mapError(effect, (issue) => new Schema.SchemaError(issue))
   return {
     // the struct is seen through an opaque type while its schemas are parameters
-    decodeExit: Schema.decodeUnknownEffect(exit) as Coding<
-      TaskExit<A["Type"], E["Type"]>,
-      A["DecodingServices"] | E["DecodingServices"]
-    >,
+    decodeExit: ((text) => {
+      const json = parse(text)
+      return json === undefined ? decodeExitText(text) : decodeExit(json)
+    }) as Coding<TaskExit<A["Type"], E["Type"]>, A["DecodingServices"] | E["DecodingServices"]>,
     // what nearly every run ends with is spared the union
     encodeExit: (outcome) =>
       isSuccess(outcome)
-        ? Effect.map(
-            Effect.flatMap(made(construct(outcome.value)), (value) => encodeSuccess(value)),
-            (value) => JSON.stringify({ _tag: "Success", value: value ?? null })
+        ? Effect.mapEager(
+            Effect.flatMapEager(constructed(construct(outcome.value)), (value) => encodeSuccess(value)),
+            (value) => `{"_tag":"Success","value":${JSON.stringify(value ?? null)}}`
           )
         : encodeExit(outcome),
     decodeProgress: Schema.decodeUnknownEffect(progress),
-    encodeProgress: (value) => Effect.flatMap(made(constructProgress(value)), encodeProgress)
+    encodeProgress: (value) =>
+      Effect.flatMap(constructed(constructProgress(value)), (made) => encodeProgress(made))
   }
 }
 

@@ -126,7 +126,7 @@ const encode = (
   definition: Definition,
   outcome: TaskExit<unknown, unknown>
 ): Effect.Effect<Verdict, never, unknown> =>
-  Effect.matchCauseEffect(definition.result.encodeExit(outcome), {
+  Effect.matchCauseEffectEager(definition.result.encodeExit(outcome), {
     onFailure: (cause) => instead(outcome, describe(Cause.squash(cause))),
     onSuccess: (exit) => {
       const bytes = defaults.bytesOf(exit)

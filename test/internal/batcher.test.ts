@@ -279,3 +279,71 @@ describe("a key of the caller's own", () => {
     })
   )
 })
+
+describe("asking without waiting", () => {
+  it.effect("what is asked goes out with what is waited for, and the answer is told", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const answers: Array<Exit.Exit<string, string>> = []
+      batcher.ask(1)((answer) => answers.push(answer))
+      assert.strictEqual(yield* batcher.one(2), "answer 2")
+      assert.deepStrictEqual(answers, [Exit.succeed("answer 1")])
+      assert.deepStrictEqual(batches, [[1, 2]])
+    })
+  )
+
+  it.effect("a failure is told as well", () =>
+    Effect.gen(function* () {
+      const { batcher } = yield* make({ run: () => Effect.fail("away") })
+      assert.deepStrictEqual(yield* Effect.exit(Batcher.awaited(batcher.ask(1))), Exit.fail("away"))
+    })
+  )
+
+  it.effect("what is withdrawn before it is on its way is not sent, and nothing is told", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const answers: Array<unknown> = []
+      batcher
+        .ask(1)((answer) => answers.push(answer))
+        .withdraw()
+      assert.strictEqual(yield* batcher.one(2), "answer 2")
+      assert.deepStrictEqual(batches, [[2]])
+      assert.deepStrictEqual(answers, [])
+    })
+  )
+
+  it.effect("one thing is asked for after the other", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const both = Batcher.andThen(batcher.ask(1), batcher.ask(2))
+      assert.strictEqual(yield* Batcher.awaited(both), "answer 2")
+      assert.deepStrictEqual(batches, [[1], [2]])
+    })
+  )
+
+  it.effect("the second is not asked for after a failure, nor when the answer is no longer wanted", () =>
+    Effect.gen(function* () {
+      const failing = yield* make({ run: () => Effect.fail("away") })
+      const { batcher, batches } = yield* make({ millis: 100 })
+      assert.deepStrictEqual(
+        yield* Effect.exit(Batcher.awaited(Batcher.andThen(failing.batcher.ask(1), batcher.ask(1)))),
+        Exit.fail("away")
+      )
+      const waiting = yield* begin(Batcher.awaited(Batcher.andThen(batcher.ask(2), batcher.ask(3))))
+      yield* Fiber.interrupt(waiting)
+      yield* pass("1 second")
+      assert.deepStrictEqual(batches, [[2]])
+    })
+  )
+
+  it.effect("a batcher whose scope has closed answers at once", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const { batcher } = yield* Scope.provide(make(), scope)
+      yield* Scope.close(scope, Exit.void)
+      const answers: Array<Exit.Exit<string, string>> = []
+      batcher.ask(1)((answer) => answers.push(answer))
+      assert.isTrue(answers.length === 1 && Exit.isFailure(answers[0]!))
+    })
+  )
+})
