@@ -274,6 +274,8 @@ export interface Driver<out E = unknown> {
     readonly durable: boolean
     /** Whether records created in a caller's transaction belong to it. */
     readonly transactional: boolean
+    /** Whether the store itself removes records whose retention ran out; otherwise the sweep does. Default `false`. */
+    readonly selfExpiring?: boolean | undefined
   }
   /**
    * Requests with a key of their own are never put into a batch, and run in their caller's context (that is, in
@@ -302,8 +304,8 @@ export interface Driver<out E = unknown> {
   readonly watch: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Ids that may have changed (state or progress): those watched here, and all for which a cancel was requested;
-   * or `resync`: any may have. Hints may be lost, doubled, late. The stream runs at most once at a time.
+   * Ids that may have changed (state or progress): those watched here, and those of runs that were started here for
+   * which a cancel was requested; or `resync`: any may have, and what is watched may have to be registered again. Hints may be lost, doubled, late. The stream runs at most once at a time.
    */
   readonly hints?: Stream.Stream<ReadonlyArray<string> | "resync", E> | undefined
   /** A waiting task ends at once; a running one (also over a lease that ran out) is asked to stop. */

@@ -58,6 +58,11 @@ export interface Driver<out E = unknown> {
   readonly capabilities: {
     /** How many priorities are told apart; 1: none. */
     readonly priorities: number
+    /**
+     * `false`: a queue lies in several parts, and order and priorities hold within each of them. Default `true`: they
+     * hold over the whole queue, and over the queues of one claim.
+     */
+    readonly ordered?: boolean | undefined
     /** Who holds a claim: a lease in the `store` that is renewed, or the `connection`. */
     readonly lease: "store" | "connection"
     /** The longest delay that a message can have. */

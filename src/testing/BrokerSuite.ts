@@ -30,6 +30,7 @@ const idsOf = (deliveries: ReadonlyArray<Delivery>): Array<string> =>
   deliveries.map(({ id }) => id ?? "a message without an id")
 
 const NO_LEASE = "a connection holds the claims of this driver"
+const NO_ORDER = "a queue of this driver lies in several parts, each with its own order"
 
 /** The driver's operations, with the answers that a test goes on from checked. */
 const subject = (driver: BrokerDriver, time: Suite.Time) => {
@@ -54,6 +55,7 @@ const subject = (driver: BrokerDriver, time: Suite.Time) => {
     lapse,
     /** Whether a lapse can be played: not where a connection holds the claims. */
     leases: driver.capabilities.lease === "store",
+    ordered: driver.capabilities.ordered !== false,
     ack: ({ handle }: Delivery) => Suite.only(driver.ack([handle])),
     renew: ({ handle }: Delivery, leaseMillis = time.long) => Suite.only(driver.renew([handle], leaseMillis)),
     release: ({ handle }: Delivery, more?: Partial<Release>) =>
@@ -122,7 +124,8 @@ export const suite = (name: string, options: Options): void => {
         assert.deepStrictEqual(idsOf(yield* from("x:y")), ["d"])
       })
 
-      test("messages come in the order in which they were sent", function* (on) {
+      test("messages come in the order in which they were sent", function* (on, context) {
+        if (!on.ordered) return yield* Suite.skip(context, NO_ORDER)
         const ids = Arr.map(Arr.range(1, 6), (n) => `id-${n}`)
         for (const id of ids) {
           yield* on.publish(id)
@@ -132,6 +135,7 @@ export const suite = (name: string, options: Options): void => {
       })
 
       test("higher priorities come first, over the queues that are asked", function* (on, context) {
+        if (!on.ordered) return yield* Suite.skip(context, NO_ORDER)
         if (on.driver.capabilities.priorities < 2) return yield* Suite.skip(context, "there is one priority")
         const send = (id: string, priority: number, queue: string) =>
           Effect.andThen(on.publish(id, { priority, queue }), on.time.pass(0.1))
@@ -148,6 +152,7 @@ export const suite = (name: string, options: Options): void => {
 
       test("as many priorities are told apart as the driver says", function* (on, context) {
         const { priorities } = on.driver.capabilities
+        if (!on.ordered) return yield* Suite.skip(context, NO_ORDER)
         if (priorities < 256) return yield* Suite.skip(context, `there are ${priorities} priorities`)
         for (const priority of [1, 255, 0, 254, 128, 127]) {
           yield* on.publish(`${priority}`, { priority })
@@ -217,7 +222,8 @@ export const suite = (name: string, options: Options): void => {
         assert.strictEqual((yield* on.claimOne()).body, "the body")
       })
 
-      test("messages come in the order in which they became due", function* (on) {
+      test("messages come in the order in which they became due", function* (on, context) {
+        if (!on.ordered) return yield* Suite.skip(context, NO_ORDER)
         yield* on.publish("last", { delayMillis: on.time.units(2) })
         yield* on.publish("second", { delayMillis: on.time.units(1) })
         yield* on.publish("first")
@@ -387,6 +393,7 @@ export const suite = (name: string, options: Options): void => {
       })
 
       test("a message that is put back keeps its priority", function* (on, context) {
+        if (!on.ordered) return yield* Suite.skip(context, NO_ORDER)
         if (on.driver.capabilities.priorities < 2) return yield* Suite.skip(context, "there is one priority")
         yield* on.publish("high", { priority: 255 })
         yield* on.publish("low")

@@ -84,6 +84,23 @@ export const settling = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
+    test("a renewal that finds the outcome stored does not keep its message from being acked", function* (on) {
+      on.faults.set("answer lost", ["backend.settle"])
+      yield* on.work(
+        [Work],
+        Work.toLayer(() => Effect.succeed(1))
+      )
+      const handle = yield* Work.delay()
+      yield* on.until("it was stored", () => on.faults.count("backend.settle") > 0)
+      const renewals = on.faults.count("backend.renew")
+      // whoever runs something renews it, as hints may have been missed
+      on.faults.breakStreams()
+      yield* on.until("it was renewed", () => on.faults.count("backend.renew") > renewals)
+      on.faults.heal()
+      assert.strictEqual(yield* on.value(handle), 1)
+      yield* on.drained()
+    })
+
     test("a start whose answer was lost is no second attempt", function* (on) {
       let runs = 0
       on.faults.set("answer lost", ["backend.start"], 2)
