@@ -1,0 +1,188 @@
+/**
+ * How the server is called: one script for a batch, on the shard where its keys lie, and never for longer than the
+ * call may take.
+ */
+import { Duration, Effect, Fiber, Latch, Schedule, type Scope } from "effect"
+import * as Redis from "effect/persistence/Redis"
+import { isPermanent } from "./isPermanent.ts"
+import type { Keyspace } from "./Keyspace.ts"
+import { CallFailed } from "./Stored.ts"
+
+/** A script that gets the first part of a shard's keys, and texts. */
+export type Script<A> = Redis.Script<{ params: [base: string, args: ReadonlyArray<string>]; result: A }>
+
+/** A script of its Lua text, with the type of its answer. */
+export const script = <A = null>(lua: string): Script<A> =>
+  Redis.script((base: string, args: ReadonlyArray<string>) => [base, ...args], {
+    lua,
+    numberOfKeys: 1
+  }).withReturnType<A>()
+
+/** An item of a batch, and its place in it. */
+interface Placed<A> {
+  readonly item: A
+  readonly index: number
+}
+
+/** Calls of one server, or cluster. */
+export interface Calls {
+  readonly keyspace: Keyspace
+  /** Fails when the time of a call is up. */
+  readonly bounded: <A>(call: Effect.Effect<A, Redis.RedisError>) => Effect.Effect<A, Redis.RedisError>
+  readonly run: <A>(
+    script: Script<A>,
+    shard: number,
+    args: ReadonlyArray<string>
+  ) => Effect.Effect<A, Redis.RedisError>
+  /**
+   * An answer that comes after the call was given up is not lost. Until it has come, no other call is sent to the
+   * shard: they would only wait in line behind it, all to be answered too late.
+   */
+  readonly runOrLate: <A>(
+    script: Script<A>,
+    shard: number,
+    args: ReadonlyArray<string>,
+    onLate: (answer: A) => Effect.Effect<unknown, Redis.RedisError>
+  ) => Effect.Effect<A, Redis.RedisError>
+  /** Divides a batch among the shards of its items; the answers come back in its order. */
+  readonly sharded: <In, Out, E>(
+    items: ReadonlyArray<In>,
+    idOf: (item: In) => string,
+    call: (shard: number, items: ReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
+  ) => Effect.Effect<ReadonlyArray<Out>, E>
+}
+
+/** The client has no connection, and was told to queue nothing meanwhile: the call was not sent. */
+const isOffline = ({ cause }: Redis.RedisError): boolean =>
+  cause instanceof Error && cause.message === "The client is offline"
+const reconnecting = Schedule.spaced("50 millis")
+/** How often what a late answer calls for is tried again. */
+const reparation = {
+  schedule: Schedule.spaced("1 second"),
+  times: 30,
+  while: (error: Redis.RedisError) => !isPermanent(error)
+}
+
+/** Calls that fail after `timeout`: what became of them is unknown then. */
+export const make = Effect.fnUntraced(function* (
+  redis: Redis.Redis["Service"],
+  keyspace: Keyspace,
+  timeout: Duration.Duration
+): Effect.fn.Return<Calls, never, Scope.Scope> {
+  const scope = yield* Effect.scope
+  const bounded: Calls["bounded"] = (call) =>
+    Effect.timeoutOrElse(call, {
+      duration: timeout,
+      orElse: () =>
+        Effect.fail(
+          new CallFailed({ cause: new Error(`the server did not answer within ${Duration.format(timeout)}`) })
+        )
+    })
+  const call = <A>(script: Script<A>, shard: number, args: ReadonlyArray<string>) => {
+    const called = Effect.mapError(redis.eval(script)(keyspace.base(shard), args), (error) =>
+      CallFailed.of(error)
+    )
+    return Effect.catchIf(called, isOffline, () =>
+      Effect.retry(called, { while: isOffline, schedule: reconnecting })
+    )
+  }
+  /** By shard: open when the last call that was given up has been answered, and what followed is done. */
+  const late = new Map<number, Latch.Latch>()
+
+  return {
+    keyspace,
+    bounded,
+    run: (script, shard, args) => bounded(call(script, shard, args)),
+    runOrLate: (script, shard, args, onLate) =>
+      Effect.suspend(() => {
+        const before = late.get(shard)
+        return before === undefined ? Effect.void : bounded(before.await)
+      }).pipe(
+        Effect.andThen(Effect.forkIn(call(script, shard, args), scope)),
+        Effect.flatMap((calling) =>
+          Effect.onError(bounded(Fiber.join(calling)), () => {
+            const answered = Latch.makeUnsafe(false)
+            late.set(shard, answered)
+            const following = Fiber.join(calling).pipe(
+              Effect.flatMap((answer) => Effect.retry(onLate(answer), reparation)),
+              Effect.ignore,
+              Effect.ensuring(
+                Effect.sync(() => {
+                  answered.openUnsafe()
+                  if (late.get(shard) === answered) late.delete(shard)
+                })
+              )
+            )
+            return Effect.forkIn(following, scope)
+          })
+        )
+      ),
+    sharded: <In, Out, E>(
+      items: ReadonlyArray<In>,
+      idOf: (item: In) => string,
+      call: (shard: number, items: ReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
+    ) => {
+      if (keyspace.shards === 1) return call(0, items)
+      const groups = new Map<number, Array<Placed<In>>>()
+      items.forEach((item, index) => {
+        const shard = keyspace.shardOf(idOf(item))
+        const group = groups.get(shard)
+        if (group === undefined) groups.set(shard, [{ item, index }])
+        else group.push({ item, index })
+      })
+      const answers: Array<Out> = Array.from({ length: items.length })
+      return Effect.as(
+        Effect.forEach(
+          groups,
+          ([shard, group]) =>
+            Effect.map(
+              call(
+                shard,
+                group.map(({ item }) => item)
+              ),
+              (found) => group.forEach(({ index }, i) => (answers[index] = found[i]!))
+            ),
+          { concurrency: "unbounded", discard: true }
+        ),
+        answers
+      )
+    }
+  }
+})
+
+/** Neighbours that have the same head. */
+export const neighbours = <In>(
+  items: ReadonlyArray<In>,
+  headOf: (item: In) => ReadonlyArray<string>
+): ReadonlyArray<{ readonly head: ReadonlyArray<string>; readonly items: ReadonlyArray<In> }> => {
+  const groups: Array<{ readonly head: ReadonlyArray<string>; readonly items: Array<In> }> = []
+  let last: { readonly head: ReadonlyArray<string>; readonly items: Array<In> } | undefined
+  for (const item of items) {
+    const head = headOf(item)
+    if (last !== undefined && head.every((text, i) => text === last!.head[i])) {
+      last.items.push(item)
+      continue
+    }
+    last = { head, items: [item] }
+    groups.push(last)
+  }
+  return groups
+}
+
+/** Writes groups of neighbours that have the same head: the head, the size, the items. */
+export const grouped = <In>(
+  items: ReadonlyArray<In>,
+  headOf: (item: In) => ReadonlyArray<string>,
+  write: (args: Array<string>, item: In) => void
+): ReadonlyArray<string> => {
+  const args: Array<string> = []
+  for (const { head, items: some } of neighbours(items, headOf)) {
+    args.push(...head, `${some.length}`)
+    for (const item of some) write(args, item)
+  }
+  return args
+}
+
+/** A number of milliseconds as scripts take it; `undefined`: none. */
+export const millis = (value: number | undefined): string =>
+  value === undefined || value === Infinity ? "" : `${Math.ceil(value)}`

@@ -1,0 +1,133 @@
+/**
+ * Record and message, outcome and acknowledgement, each pair in one script: a task and its message lie in one shard.
+ */
+import { Effect } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type {
+  Driver as BackendDriver,
+  Batch,
+  Created,
+  Fusion,
+  NewRecord,
+  Settled,
+  Settlement
+} from "../BackendDriver.ts"
+import type { Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
+import { type Calls, grouped, neighbours, script } from "./Calls.ts"
+import * as Creating from "./Creating.ts"
+import * as fusion from "./lua/fusion.ts"
+import { headOf, toSettled, writeSettlement } from "./RedisBackendDriver.ts"
+import * as Messages from "./RedisBrokerDriver.ts"
+import { type Claim, claimOf } from "./RedisBrokerDriver.ts"
+import type { Server } from "./Server.ts"
+import type { StoreError } from "./Stored.ts"
+
+interface Enqueued {
+  readonly record: NewRecord
+  readonly message: Envelope
+}
+
+interface Fused {
+  readonly settlement: Settlement
+  readonly handle: string
+}
+
+const writeRecord = Creating.writeRecord(false)
+
+/** Groups: the head of the records, their number, the records, the head of the messages, the messages. */
+const writeEnqueued = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
+  const args: Array<string> = []
+  const groups = neighbours(items, ({ message, record }) => [
+    ...Creating.headOf(record),
+    ...Messages.headOf(message)
+  ])
+  for (const { items: some } of groups) {
+    const [{ message, record }] = some as Batch<Enqueued>
+    args.push(...Creating.headOf(record), `${some.length}`)
+    for (const item of some) writeRecord(args, item.record)
+    args.push(...Messages.headOf(message))
+    for (const item of some) args.push(Messages.textOf(item.message))
+  }
+  return args
+}
+
+/** How long a message waits that is put back; `undefined`: the message goes. */
+const putBackMillis = ({ outcome }: Settlement, settled: Settled): number | undefined => {
+  if (settled === "Cancelled") return undefined
+  if (outcome._tag === "Retry") return outcome.afterMillis
+  return outcome._tag === "Release" ? 0 : undefined
+}
+
+/** Over a backend and a broker in the same keyspace. */
+export const make = (
+  calls: Calls,
+  backend: BackendDriver<StoreError>,
+  broker: BrokerDriver<RedisError>,
+  { clustered }: Server,
+  store: object
+): Fusion<StoreError> => {
+  const { keyspace, run, sharded } = calls
+  const enqueue = script<ReadonlyArray<string>>(fusion.enqueue(clustered))
+  const settle = script<string>(fusion.settle(clustered))
+
+  /** A key may lie in another shard than its task: the record first, then the message. */
+  const enqueueApart = ({ message, record }: Enqueued): Effect.Effect<Created, StoreError> =>
+    Effect.flatMap(
+      backend.create([{ ...record, published: false }]),
+      ([created]): Effect.Effect<Created, StoreError> =>
+        created!._tag !== "Created"
+          ? Effect.succeed(created!)
+          : broker
+              .publish([message])
+              .pipe(Effect.andThen(backend.markPublished([record.id])), Effect.as(created!))
+    )
+
+  /** A handle of another store, or of another shard than its task's. */
+  const settleApart = Effect.fnUntraced(function* ({ handle, settlement }: Fused) {
+    const [settled] = yield* backend.settle([settlement])
+    if (settled === "Lost") return settled
+    const afterMillis = putBackMillis(settlement, settled!)
+    if (afterMillis === undefined) yield* broker.ack([handle])
+    else yield* broker.release([{ handle, afterMillis }])
+    return settled!
+  })
+
+  const settleTogether = (shard: number, items: ReadonlyArray<readonly [Claim, Settlement]>) => {
+    const args = grouped(
+      items,
+      ([, settlement]) => headOf(settlement),
+      (written, [{ member, queue }, settlement]) => {
+        written.push(queue, member)
+        writeSettlement(written, settlement)
+      }
+    )
+    return Effect.map(run(settle, shard, args), (answers) => Array.from(answers, toSettled))
+  }
+
+  return {
+    store,
+    enqueue: (items) =>
+      keyspace.shards > 1 && items.some(({ record }) => record.key !== undefined)
+        ? Effect.forEach(items, enqueueApart, { concurrency: 16 })
+        : sharded(
+            items,
+            ({ record }) => record.id,
+            (shard, some) =>
+              Effect.map(run(enqueue, shard, writeEnqueued(some)), (answers) =>
+                answers.map(Creating.readCreated)
+              )
+          ),
+    settle: (items) => {
+      const claims = items.map(({ handle }) => claimOf(handle, keyspace.shards))
+      const together = items.every(
+        ({ settlement }, i) => claims[i]?.shard === keyspace.shardOf(settlement.id)
+      )
+      if (!together) return Effect.forEach(items, settleApart)
+      return sharded(
+        items.map(({ settlement }, i) => [claims[i]!, settlement] as const),
+        ([, { id }]) => id,
+        settleTogether
+      )
+    }
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * Results and messages in Redis, shared by any number of processes and machines.
+ *
+ * ```ts
+ * import { NodeRedis } from "@effect/platform-node"
+ * import { RedisStore } from "chicory/redis"
+ * import { Effect, Layer } from "effect"
+ *
+ * const StoreLive = RedisStore.layer().pipe(Layer.provide(NodeRedis.layer({ url: "redis://localhost:6379" })))
+ *
+ * program.pipe(Effect.provide(StoreLive))
+ * ```
+ *
+ * The connection comes from the `Redis` service of `effect/persistence/Redis`: that of `@effect/platform-node`, of Bun
+ * or of Deno, or, for Redis Cluster, `RedisCluster.layer`. Redis 6.2 or newer is needed, with `maxmemory-policy
+ * noeviction`: any other lets it delete tasks and results when its memory is full.
+ *
+ * What Redis has confirmed is as durable as its settings make it. Without persistence a restart loses everything;
+ * with `appendonly yes` and the default `appendfsync everysec` a crash may take the last second, with `always`
+ * nothing. What was lost so was never there: a task that `delay` had accepted may be missing, and one that had
+ * finished may be run again.
+ */
+import { Context, type Duration, Effect, Layer, type Scope } from "effect"
+import * as Redis from "effect/persistence/Redis"
+import * as Backend from "../Backend.ts"
+import type { Driver as BackendDriver } from "../BackendDriver.ts"
+import * as Broker from "../Broker.ts"
+import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
+import { positive } from "../internal/allowed.ts"
+import * as Calls from "./Calls.ts"
+import * as Channel from "./Channel.ts"
+import { isPermanent } from "./isPermanent.ts"
+import * as Keyspace from "./Keyspace.ts"
+import * as RedisBackendDriver from "./RedisBackendDriver.ts"
+import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
+import * as RedisFusion from "./RedisFusion.ts"
+import * as Server from "./Server.ts"
+import type { StoreError } from "./Stored.ts"
+
+/** How the store is laid out, and how long its calls may take. */
+export interface Options extends Keyspace.Options {
+  /**
+   * How long a call may take before it fails, and is tried again where that helps. What became of it is unknown
+   * then. Default 5 seconds.
+   */
+  readonly callTimeout?: Duration.Input | undefined
+  /** All that is awaited is read again this often, whatever was pushed. Default 5 seconds. */
+  readonly sweepInterval?: Duration.Input | undefined
+}
+
+/** @internal The drivers of one store. */
+export interface Drivers {
+  readonly backend: BackendDriver<StoreError>
+  readonly broker: BrokerDriver<Redis.RedisError>
+}
+
+/** @internal Looks at the server, and makes the drivers. They live as long as the scope. */
+export const makeDrivers = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<Drivers, Redis.RedisError | Server.UnfitServer, Scope.Scope | Redis.Redis> {
+  const redis = yield* Redis.Redis
+  const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
+  const keyspace = Keyspace.make(options)
+  const calls = yield* Calls.make(redis, keyspace, timeout)
+  const server = yield* Server.inspect(redis, calls)
+  const channel = yield* Channel.make(redis, calls)
+  const backend = RedisBackendDriver.make(calls, channel, server)
+  const broker = yield* RedisBrokerDriver.make(calls, channel, server)
+  const store = {}
+  return {
+    backend: { ...backend, fusion: RedisFusion.make(calls, backend, broker, server, store) },
+    broker: { ...broker, store }
+  }
+})
+
+/** @internal */
+export const operation = "opening the Redis store"
+
+/** @internal Whether opening it once more may help. */
+export const isRetryable = (cause: Redis.RedisError | Server.UnfitServer): boolean =>
+  cause._tag === "RedisError" && !isPermanent(cause)
+
+/** @internal */
+export const toBackendError = (cause: Redis.RedisError | Server.UnfitServer): Backend.BackendError =>
+  new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
+
+/**
+ * Both services over one server or cluster. It fails where the server does not answer, is too old, or is a replica.
+ */
+export const layer = (
+  options: Options = {}
+): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError, Redis.Redis> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const { backend, broker } = yield* Effect.mapError(makeDrivers(options), toBackendError)
+      return Context.make(Backend.Backend, yield* Backend.make(backend, options)).pipe(
+        Context.add(Broker.Broker, yield* Broker.make(broker))
+      )
+    })
+  )

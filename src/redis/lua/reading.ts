@@ -1,0 +1,165 @@
+import { clock } from "./clock.ts"
+import { letters, records } from "./records.ts"
+
+/**
+ * Reads, and registers the channel with what is not final, if one is given. Answers the text of each record, and then
+ * the progress of those that have some.
+ */
+export const read = (clustered: boolean): string => `${records(clustered)}${letters}
+local channel = text()
+local answers, progress = {}, {}
+while at < #ARGV do
+  local id = text()
+  local record = find(id)
+  -- it may have to be ended first
+  if record and endOverdue(record) then record = find(id) end
+  if channel ~= '' and not (record and FINAL[record[STATE]]) then watch(id, channel) end
+  if record and record[PROGRESS] ~= '-' then
+    progress[#progress + 1] = redis.call('GET', base .. ':progress:' .. id)
+  end
+  -- what is there and no record is answered as it is, and found to be none
+  answers[#answers + 1] = record and record.value or get(taskKey(id)) or redis.call('EXISTS', taskKey(id)) == 1 and '' or false
+end
+for _, one in ipairs(progress) do answers[#answers + 1] = one end
+tell()
+return answers
+`
+
+/** Takes registrations back. */
+export const unwatch = /* lua */ `
+local channel = ARGV[1]
+for i = 2, #ARGV do
+  local key = KEYS[1] .. ':watch:' .. ARGV[i]
+  local channels = redis.call('GET', key)
+  if channels then
+    local left = {}
+    for one in string.gmatch(channels, '%S+') do
+      if one ~= channel then left[#left + 1] = one end
+    end
+    if #left == 0 then
+      redis.call('DEL', key)
+    else
+      redis.call('SET', key, table.concat(left, ' '), 'KEEPTTL')
+    end
+  end
+end
+`
+
+/** Ends waiting tasks, asks running ones to stop. */
+export const cancel = (clustered: boolean): string => `${records(clustered)}${letters}
+local answers = {}
+while at < #ARGV do
+  local id = text()
+  local record = find(id)
+  local answer
+  if not record then
+    answer = 'Unknown'
+  elseif FINAL[record[STATE]] then
+    answer = 'AlreadyDone'
+  elseif record[STATE] == 'STARTED' then
+    record[CANCEL] = '1'
+    save(record)
+    if record[CHANNEL] ~= '-' then hint(record[CHANNEL], id) end
+    changed(id)
+    answer = 'Requested'
+  elseif endOverdue(record) then
+    answer = 'AlreadyDone'
+  else
+    finish(record, 'FAILURE', nil, 'Cancelled')
+    answer = 'Cancelled'
+  end
+  answers[#answers + 1] = answer
+end
+tell()
+return answers
+`
+
+/** Removes what is final, marks what is not. The key is free at once. */
+export const forget = (clustered: boolean): string => `${records(clustered)}
+local foreign = {}
+while at < #ARGV do
+  local record = find(text())
+  if record then
+    if record[FOREIGN] ~= '-' then
+      foreign[#foreign + 1] = record[KEY]
+      foreign[#foreign + 1] = record.id
+      record[KEY], record[FOREIGN] = '-', '-'
+    end
+    if FINAL[record[STATE]] then
+      drop(record)
+    else
+      freeKey(record)
+      record[KEY], record[ENDED] = '-', 'Forgotten'
+      save(record)
+      changed(record.id, true)
+    end
+  end
+end
+tell()
+return foreign
+`
+
+/**
+ * Ends and removes what is overdue; answers how many, and then the keys of other shards that are to be freed, each
+ * with the id that held it.
+ */
+export const sweep = (clustered: boolean): string => `${records(clustered)}${letters}
+local limit = number()
+local function due(index)
+  return redis.call('ZRANGEBYSCORE', base .. index, '-inf', now, 'LIMIT', 0, limit)
+end
+local swept = 0
+for _, id in ipairs(due(':deadlines')) do
+  local record = find(id)
+  if not record then
+    redis.call('ZREM', base .. ':deadlines', id)
+  elseif not endOverdue(record) then
+    if record[UNPUBLISHED] ~= '-' and not FINAL[record[STATE]] then drop(record) else schedule(record) end
+  end
+  swept = swept + 1
+end
+for _, id in ipairs(due(':letters-until')) do
+  if not dropLetter(id) then redis.call('ZREM', base .. ':letters-until', id) end
+  swept = swept + 1
+end
+local workers = redis.call('HGETALL', base .. ':workers')
+for i = 1, #workers, 2 do
+  if tonumber(string.match(workers[i + 1], '^%d+ %d+ (%d+)') or '0') <= now then
+    redis.call('HDEL', base .. ':workers', workers[i])
+    swept = swept + 1
+  end
+end
+local answer = { swept }
+for _, member in ipairs(due(':foreign')) do
+  redis.call('ZREM', base .. ':foreign', member)
+  local pair = cjson.decode(member)
+  answer[#answer + 1] = pair[1]
+  answer[#answer + 1] = pair[2]
+end
+tell()
+return answer
+`
+
+/** A worker is kept as "<started> <seen> <until> <its description>". */
+export const heartbeat = `${clock}
+local id, ttl, description = text(), number(), text()
+local started = now
+local known = redis.call('HGET', base .. ':workers', id)
+if known then
+  local from, ends = string.match(known, '^(%d+) %d+ (%d+) ')
+  if from and tonumber(ends) > now then started = tonumber(from) end
+end
+redis.call('HSET', base .. ':workers', id,
+  integer(started) .. ' ' .. integer(now) .. ' ' .. integer(now + ttl) .. ' ' .. description)
+`
+
+export const farewell = /* lua */ `redis.call('HDEL', KEYS[1] .. ':workers', ARGV[1])`
+
+export const workers = `${clock}
+local found = {}
+local all = redis.call('HGETALL', base .. ':workers')
+for i = 2, #all, 2 do
+  if tonumber(string.match(all[i], '^%d+ %d+ (%d+) ') or '0') > now then found[#found + 1] = all[i] end
+end
+return found
+`

@@ -1,0 +1,12 @@
+import { describe } from "@effect/vitest"
+import { BrokerSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { describeWithRedis } from "./server.ts"
+import { temporaryDrivers } from "./temporary.ts"
+
+// they mostly wait, in real time
+await describeWithRedis("conformance", () => {
+  describe.concurrent("of the broker", () => {
+    BrokerSuite.suite("redis", { make: Effect.map(temporaryDrivers(), ({ broker }) => broker), live: true })
+  })
+})

@@ -1,0 +1,311 @@
+/** What a server may do to those who depend on it: die, forget, freeze, and cut them off. */
+import { assert, describe } from "@effect/vitest"
+import { AsyncResult } from "chicory"
+import { Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { describeWithServers, type Server } from "./server.ts"
+import {
+  Count,
+  counting,
+  eventually,
+  openStore,
+  roundTrip,
+  startWorker,
+  testWithServer as test,
+  timed,
+  untilSubscribed
+} from "./stack.ts"
+
+const payloads = (count: number, millis: number) => Array.from({ length: count }, (_, n) => ({ n, millis }))
+
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
+
+/** How often messages were claimed. */
+const claims = (server: Server) => Effect.map(server.command("GET", "{chicory:0}:claims"), Number)
+
+/** No sweep comes to help. */
+const unswept = { sweepInterval: "60 seconds" } as const
+
+const report = (name: string, millis: number) =>
+  Effect.sync(() => process.env["CHICORY_FIGURES"] && console.log(`${name}: ${Math.round(millis)} ms`))
+
+describeWithServers("a server that", () => {
+  describe.concurrent("dies", () => {
+    test("and comes back with its data: nothing confirmed is lost", { persistent: true }, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server), Count, runs.layer, {
+          lease: "2 seconds",
+          concurrency: 8
+        })
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll(payloads(200, 30))
+          const later = yield* Count.delay({ n: 200, millis: 0 }, { delay: "1 second" })
+          const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
+          yield* runs.untilEnded(40)
+          yield* server.stop
+          const meanwhile = yield* Effect.forkChild(Count.delay({ n: 201, millis: 0 }))
+          yield* Effect.sleep("500 millis")
+          yield* server.start
+          const [millis, values] = yield* timed(Fiber.join(waiting))
+          yield* report("killed with its data, 160 tasks left", millis)
+          assert.deepStrictEqual(values, numbers(200))
+          assert.isBelow(millis, 12_000)
+          assert.strictEqual(yield* AsyncResult.get(later, { timeout: "5 seconds" }), 200)
+          // unknown to the caller, if it was on its way
+          const accepted = yield* Fiber.await(meanwhile)
+          if (Exit.isSuccess(accepted)) {
+            assert.strictEqual(yield* AsyncResult.get(accepted.value, { timeout: "5 seconds" }), 201)
+          }
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+
+    test("and comes back empty: what is enqueued then runs, and its waiters are told", {}, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server, unswept)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 2 })
+        yield* Effect.gen(function* () {
+          // known and gone; never known; and known by its id alone
+          const running = yield* Effect.forkChild(
+            Effect.exit(AsyncResult.get(yield* Count.delay({ n: 1, millis: 600_000 })))
+          )
+          const unknown = yield* Effect.forkChild(
+            Effect.flip(AsyncResult.get(Count.result("nobody"), { timeout: "6 seconds" }))
+          )
+          const awaited = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))
+          yield* runs.untilBegun(1)
+          yield* untilSubscribed(server, 2)
+          yield* server.stop
+          yield* server.start
+          const [recovered] = yield* timed(roundTrip(2))
+          yield* report("killed without its data, first task", recovered)
+          assert.isBelow(recovered, 10_000)
+          yield* untilSubscribed(server, 2)
+          const latencies: Array<number> = []
+          for (const n of [3, 4, 5]) latencies.push((yield* timed(roundTrip(n)))[0])
+          yield* report("then", Math.max(...latencies))
+          assert.isBelow(Math.max(...latencies), 1_000)
+
+          // the gap was noticed: it is known to be gone, and its handler is stopped
+          const gone = yield* Fiber.join(running)
+          assert(Exit.isFailure(gone))
+          assert.include(String(gone.cause), "orgotten")
+          yield* runs.untilInterrupted
+          assert.isUndefined(awaited.pollUnsafe())
+          yield* Count.delay({ n: 6, millis: 0 }, { id: "mine" })
+          const [told, value] = yield* timed(Fiber.join(awaited))
+          yield* report("waiter of an id that is enqueued after the loss", told)
+          assert.strictEqual(value, 6)
+          assert.isBelow(told, 2_500)
+          assert.strictEqual((yield* Fiber.join(unknown))._tag, "TimeoutError")
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+  })
+
+  describe.concurrent("cuts connections", () => {
+    test("of callers, again and again: nothing is lost", {}, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server), Count, runs.layer, {
+          lease: "2 seconds",
+          concurrency: 8
+        })
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll(payloads(200, 30))
+          const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
+          for (const done of [20, 60, 100, 140]) {
+            yield* runs.untilEnded(done)
+            assert.isAtLeast(Number(yield* server.command("CLIENT", "KILL", "TYPE", "normal")), 1)
+          }
+          const [millis, values] = yield* timed(Fiber.join(waiting))
+          yield* report("callers killed four times, 60 tasks left", millis)
+          assert.deepStrictEqual(values, numbers(200))
+          assert.isBelow(millis, 12_000)
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+
+    test("of subscribers: a completion that nobody heard reaches its waiter all the same", {}, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server, unswept)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server, unswept), Count, runs.layer)
+        yield* Effect.gen(function* () {
+          const handle = yield* Count.delay({ n: 7, millis: 300 })
+          const waiting = yield* Effect.forkChild(AsyncResult.get(handle))
+          yield* runs.untilBegun(1)
+          yield* untilSubscribed(server, 2)
+          // they cannot come back before the task has ended
+          yield* server.command("ACL", "SETUSER", "default", "-subscribe")
+          assert.strictEqual(yield* server.command("CLIENT", "KILL", "TYPE", "pubsub"), 2)
+          yield* eventually(Effect.map(AsyncResult.ready(handle), (ready) => ready))
+          assert.isUndefined(waiting.pollUnsafe())
+          yield* server.command("ACL", "SETUSER", "default", "+subscribe")
+          const [millis, value] = yield* timed(Fiber.join(waiting))
+          yield* report("completion in a gap", millis)
+          assert.strictEqual(value, 7)
+          assert.isBelow(millis, 4_000)
+          yield* untilSubscribed(server, 2)
+          const [after] = yield* timed(roundTrip(8))
+          assert.isBelow(after, 1_000)
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+
+    test("of subscribers, in the midst of work: no waiter waits for a sweep", {}, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server, unswept)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 8 })
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll(payloads(200, 30))
+          const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
+          for (const done of [40, 80, 120, 160, 195]) {
+            yield* runs.untilEnded(done)
+            yield* server.command("CLIENT", "KILL", "TYPE", "pubsub")
+          }
+          yield* runs.untilEnded(200)
+          const [millis, values] = yield* timed(Fiber.join(waiting))
+          yield* report("subscribers killed five times, after the last run", millis)
+          assert.deepStrictEqual(values, numbers(200))
+          assert.isBelow(millis, 4_000)
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+  })
+
+  describe.concurrent("goes on after a while:", () => {
+    test("its scripts are forgotten in the midst of work", {}, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
+        yield* Effect.gen(function* () {
+          yield* Effect.forkChild(
+            Effect.forever(Effect.andThen(server.command("SCRIPT", "FLUSH"), Effect.sleep("20 millis")))
+          )
+          const handles = yield* Count.delayAll(payloads(200, 20))
+          assert.deepStrictEqual(yield* AsyncResult.all(handles, { timeout: "15 seconds" }), numbers(200))
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+
+    test("it pauses its clients: a claim that was made late is given back", {}, (server) =>
+      Effect.gen(function* () {
+        const producer = yield* openStore(server)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server, { callTimeout: "500 millis" }), Count, runs.layer, {
+          lease: "30 seconds"
+        })
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* roundTrip(1), 1)
+          const before = yield* claims(server)
+          yield* server.command("CLIENT", "PAUSE", "3000", "ALL")
+          const [millis, value] = yield* timed(roundTrip(2))
+          yield* report("paused for 3 s", millis)
+          assert.strictEqual(value, 2)
+          assert.isBelow(millis, 3_000 + 5_000)
+          // the late one, and the one that ran the task
+          assert.isAtLeast((yield* claims(server)) - before, 2)
+          assert.deepStrictEqual(runs.begun, [1, 2])
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+
+    test("it is frozen for longer than a call may take: the same", {}, (server) =>
+      Effect.gen(function* () {
+        const options = { callTimeout: "500 millis" } as const
+        const producer = yield* openStore(server, options)
+        const runs = counting()
+        yield* startWorker(yield* openStore(server, options), Count, runs.layer, { lease: "30 seconds" })
+        yield* Effect.gen(function* () {
+          const running = yield* Count.delay({ n: 1, millis: 1_000 })
+          yield* runs.untilBegun(1)
+          const before = yield* claims(server)
+          const handles = yield* Count.delayAll(payloads(5, 0), { delay: "500 millis" })
+          const waiting = yield* Effect.forkChild(AsyncResult.all([running, ...handles]))
+          yield* server.pause
+          yield* Effect.sleep("3 seconds")
+          const failed = yield* Effect.flip(Count.delay({ n: 9, millis: 0 }))
+          assert(failed._tag === "BackendError" || failed._tag === "BrokerError")
+          assert.isTrue(failed.retryable)
+          yield* server.resume
+          const [millis, values] = yield* timed(Fiber.join(waiting))
+          yield* report("frozen for 3.5 s", millis)
+          assert.deepStrictEqual(values, [1, 0, 1, 2, 3, 4])
+          assert.isBelow(millis, 5_000)
+          assert.isAtLeast((yield* claims(server)) - before, 2)
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+  })
+
+  describe.concurrent("is away:", () => {
+    test("whoever enqueues or waits is told within its time", {}, (server) =>
+      Effect.gen(function* () {
+        const store = yield* openStore(server, { callTimeout: "1 second" })
+        yield* Effect.gen(function* () {
+          const handle = yield* Count.delay({ n: 1, millis: 0 })
+          const waiting = yield* Effect.forkChild(
+            Effect.flip(AsyncResult.get(handle, { timeout: "5 seconds" }))
+          )
+          const first = yield* Effect.forkChild(
+            timed(Effect.flip(AsyncResult.get(handle, { timeout: "3 seconds" })))
+          )
+          yield* untilSubscribed(server)
+          yield* server.stop
+          const [enqueued, failed] = yield* timed(Effect.flip(Count.delay({ n: 2, millis: 0 })))
+          yield* report("delay fails after", enqueued)
+          assert(failed._tag === "BackendError" || failed._tag === "BrokerError")
+          assert.isTrue(failed.retryable)
+          assert.include(failed.message, "did not answer within 1s")
+          assert.isBelow(enqueued, 3_000)
+
+          const [, alsoOverdue] = yield* Fiber.join(first)
+          assert.strictEqual(alsoOverdue._tag, "TimeoutError")
+          const [late, overdue] = yield* timed(
+            Effect.flip(AsyncResult.get(Count.result("other"), { timeout: "2 seconds" }))
+          )
+          yield* report("get of 2 s fails after", late)
+          assert(overdue._tag === "TimeoutError")
+          assert.include(overdue.message, "did not answer within 1s")
+          assert.isBelow(late, 5_000)
+          assert.strictEqual((yield* Fiber.join(waiting))._tag, "TimeoutError")
+        }).pipe(Effect.provideContext(store))
+      })
+    )
+
+    const away = (name: string, leave: (server: Server) => Effect.Effect<void>) =>
+      test(`a worker that stops ends in time, ${name}`, {}, (server) =>
+        Effect.gen(function* () {
+          const options = { callTimeout: "1 second" } as const
+          const producer = yield* openStore(server)
+          const store = yield* openStore(server, options)
+          const runs = counting()
+          const worker = yield* Scope.make()
+          yield* startWorker(store, Count, runs.layer, {
+            drainTimeout: "1 second",
+            lease: "3 seconds"
+          }).pipe(Scope.provide(worker))
+          yield* Effect.gen(function* () {
+            const handle = yield* Count.delay({ n: 1, millis: 600_000 })
+            yield* runs.untilBegun(1)
+            yield* leave(server)
+            yield* Effect.sleep("2 seconds")
+            const [millis] = yield* timed(Scope.close(worker, Exit.void))
+            yield* report(`stopped, ${name}`, millis)
+            assert.isBelow(millis, 1_000 + 6_000)
+            yield* runs.untilInterrupted
+            yield* Effect.andThen(server.resume, server.start)
+            yield* AsyncResult.state(handle)
+          }).pipe(Effect.timeout(Duration.seconds(25)), Effect.provideContext(producer))
+        })
+      )
+    away("the server killed", (server) => server.stop)
+    away("the server frozen", (server) => server.pause)
+  })
+})

@@ -1,0 +1,39 @@
+/** Drivers under a prefix of their own. */
+import * as NodeRedis from "@effect/platform-node/NodeRedis"
+import { Effect, Layer, type Scope } from "effect"
+import { Redis, type RedisError } from "effect/persistence/Redis"
+import * as RedisStore from "../../src/redis/RedisStore.ts"
+import { sharedUrl } from "./server.ts"
+
+/** A prefix that nobody else has. */
+export const makePrefix = (): string => `chicory-test-${crypto.randomUUID()}`
+
+/** Removes every key of a prefix. */
+export const removeKeys = Effect.fnUntraced(function* (
+  prefix: string
+): Effect.fn.Return<void, RedisError, Redis> {
+  const redis = yield* Redis
+  let cursor = "0"
+  do {
+    const [next, keys] = yield* redis.send<[string, Array<string>]>(
+      "SCAN",
+      cursor,
+      "MATCH",
+      `{${prefix}:*`,
+      "COUNT",
+      "1000"
+    )
+    if (keys.length > 0) yield* redis.send("UNLINK", ...keys)
+    cursor = next
+  } while (cursor !== "0")
+})
+
+/** The drivers of one store on the shared server; its keys are removed when the scope closes. */
+export const temporaryDrivers = Effect.fnUntraced(function* (
+  options: RedisStore.Options = {}
+): Effect.fn.Return<RedisStore.Drivers, unknown, Scope.Scope> {
+  const prefix = makePrefix()
+  const redis = yield* Layer.build(NodeRedis.layer({ url: sharedUrl }))
+  yield* Effect.addFinalizer(() => Effect.orDie(Effect.provideContext(removeKeys(prefix), redis)))
+  return yield* Effect.provideContext(RedisStore.makeDrivers({ ...options, prefix }), redis)
+})
