@@ -16,20 +16,36 @@ export interface Process {
   readonly close: () => Promise<void>
 }
 
-const children = new Set<ChildProcess>()
+/** With what settles when they have ended. */
+const children = new Map<ChildProcess, Promise<void>>()
 const places = new Set<Place>()
 
-const clear = () => {
-  for (const child of children) child.kill("SIGKILL")
-  for (const place of places) place.remove()
+const killAll = async () => {
+  for (const child of children.keys()) child.kill("SIGKILL")
+  await Promise.all(children.values())
 }
-process.on("exit", clear)
-for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => process.exit(1))
+
+let leaving = false
+const leave = async () => {
+  if (leaving) process.exit(1)
+  leaving = true
+  try {
+    await killAll()
+    for (const place of places) await place.remove()
+  } finally {
+    process.exit(1)
+  }
+}
+process.on("exit", () => {
+  void killAll()
+  for (const place of places) void place.remove()
+})
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => void leave())
 
 const start = async (args: ReadonlyArray<string>): Promise<Process> => {
   const child = fork(file, args, { execArgv: ["--disable-warning=ExperimentalWarning"] })
-  children.add(child)
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+  children.set(child, ended)
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
   let closing = false
 
@@ -98,7 +114,8 @@ export const withProcesses = async <A>(
   { storeName, store, system, counted }: Subject,
   measure: (processes: Processes) => Promise<A>
 ): Promise<A> => {
-  const place = store.makePlace()
+  if (leaving) await new Promise<never>(() => {})
+  const place = await store.makePlace()
   places.add(place)
   const started: Array<Process> = []
   try {
@@ -111,8 +128,8 @@ export const withProcesses = async <A>(
     for (const process of started) await process.close()
     return result
   } finally {
-    for (const child of children) child.kill("SIGKILL")
-    place.remove()
+    await killAll()
+    await place.remove()
     places.delete(place)
   }
 }

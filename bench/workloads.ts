@@ -119,7 +119,7 @@ const requestRate = async (processes: Processes, first: number, second: number) 
 const waiters: Workload = {
   metrics: [
     { name: "W4", what: "2,000 tasks that sleep 2 s, all awaited", unit: "s" },
-    { name: "W4-load", what: "statements or reads while they sleep", unit: "requests/s" }
+    { name: "W4-load", what: "statements or commands while they sleep", unit: "requests/s" }
   ],
   counted: true,
   measure: async (processes, size) => {

@@ -1,7 +1,10 @@
 import "effect/schema/SchemaJITCompiler/enable"
+import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { Context, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
 import { AsyncResult, Backend, Broker, Task, Worker } from "../../src/index.ts"
+import { RedisStore } from "../../src/redis/index.ts"
 import { SqliteStore } from "../../src/sqlite/index.ts"
+import { parseLocation } from "../redis.ts"
 import type { Payload, RoundTrips, RunningWorker, Session, System, WorkOptions } from "../system.ts"
 
 const Work = Task.make("bench.work", {
@@ -97,4 +100,14 @@ export const memory: System = {
 export const sqlite: System = {
   note: "SqliteStore.layer({ filename }) with its defaults, schemas compiled by effect/schema/SchemaJITCompiler/enable",
   open: (filename) => makeSession(SqliteStore.layer({ filename }))
+}
+
+export const redis: System = {
+  note:
+    "RedisStore.layer({ prefix }) with its defaults over NodeRedis.layer({ url }), schemas compiled by" +
+    " effect/schema/SchemaJITCompiler/enable",
+  open: (location) => {
+    const { url, prefix } = parseLocation(location)
+    return makeSession(Layer.provide(RedisStore.layer({ prefix }), NodeRedis.layer({ url })))
+  }
 }
