@@ -25,8 +25,10 @@ import type {
   WorkerInfo
 } from "./BackendDriver.ts"
 import type { Envelope } from "./BrokerDriver.ts"
+import { positiveOrForever } from "./internal/allowed.ts"
 import * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
+import * as defaults from "./internal/defaults.ts"
 import * as Interest from "./internal/interest.ts"
 import { makeMemoryBackend } from "./internal/memoryBackend.ts"
 import * as metrics from "./internal/metrics.ts"
@@ -84,6 +86,8 @@ export interface Facade {
   readonly name: string
   /** `false` for `layerNotConfigured`. */
   readonly configured: boolean
+  /** For tasks that do not say how long their results stay; `Infinity`: for ever. */
+  readonly retentionMillis: number
   readonly capabilities: BackendDriver["capabilities"]
   /** For a broker of the same store. */
   readonly fusion: FusedFacade | undefined
@@ -118,8 +122,16 @@ export class Backend extends Context.Service<Backend, Facade>()("chicory/Backend
 
 /** How a facade treats its driver. */
 export interface Options {
-  /** Where the store gives hints: all that is awaited is read again this often. Default 5 seconds. */
+  /**
+   * Where the store gives hints: what is awaited is read again this often, up to 2,048 tasks at a time, those first
+   * that went unread for longest. Default 5 seconds.
+   */
   readonly sweepInterval?: Duration.Input | undefined
+  /**
+   * How long the results of tasks stay that do not say so themselves, counted from their end; `Duration.infinity`: for
+   * ever. Default 1 day.
+   */
+  readonly retention?: Duration.Input | undefined
 }
 
 /** Coalesces, wraps errors, and listens for hints until the scope closes. */
@@ -159,6 +171,9 @@ export const make = Effect.fnUntraced(function* <E>(
   return Backend.of({
     name: driver.name,
     configured: true,
+    retentionMillis: Duration.toMillis(
+      positiveOrForever("retention", options?.retention ?? defaults.retention)
+    ),
     capabilities: driver.capabilities,
     fusion:
       fusion === undefined
@@ -228,6 +243,7 @@ const noMany = (operation: string) => (items: ReadonlyArray<unknown>) =>
 export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   name: "none",
   configured: false,
+  retentionMillis: Infinity,
   capabilities: { hints: false, durable: false, transactional: false },
   fusion: undefined,
   create: noBatcher("create"),

@@ -4,12 +4,14 @@
  * A program needs no more of it than its layer, `counts` and `purge`; its operations serve this library's own
  * modules.
  */
-import { Clock, Context, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
+import { Clock, Context, type Duration, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
 import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
+import { positive } from "./internal/allowed.ts"
 import type * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
+import * as defaults from "./internal/defaults.ts"
 import { makeMemoryBroker } from "./internal/memoryBroker.ts"
 import * as metrics from "./internal/metrics.ts"
 
@@ -36,6 +38,8 @@ export interface Facade {
   readonly capabilities: BrokerDriver["capabilities"]
   /** The store that it shares with a backend. */
   readonly store: object | undefined
+  /** For workers that do not say how long they hold a claim. */
+  readonly lease: Duration.Duration
   readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
   readonly claim: (
     options: Parameters<BrokerDriver["claim"]>[0]
@@ -56,6 +60,15 @@ export interface Facade {
 /** How messages travel. */
 export class Broker extends Context.Service<Broker, Facade>()("chicory/Broker") {}
 
+/** How a facade treats its driver. */
+export interface Options {
+  /**
+   * How long claims and runs are held without a sign of life, by workers that do not say so themselves. Default 30
+   * seconds.
+   */
+  readonly lease?: Duration.Input | undefined
+}
+
 /** Measures how long calls take. */
 const timed =
   (system: string) =>
@@ -74,7 +87,8 @@ const timed =
 
 /** Coalesces and wraps errors until the scope closes. */
 export const make = Effect.fnUntraced(function* <E>(
-  driver: BrokerDriver<E>
+  driver: BrokerDriver<E>,
+  options?: Options
 ): Effect.fn.Return<Broker["Service"], never, Scope.Scope> {
   const { batched, batchedVoid, call, toError } = Calling.make<BrokerError>({
     toError: (operation) => (cause) =>
@@ -91,6 +105,7 @@ export const make = Effect.fnUntraced(function* <E>(
     name: driver.name,
     capabilities: driver.capabilities,
     store: driver.store,
+    lease: positive("lease", options?.lease ?? defaults.lease),
     publish: yield* batchedVoid("publish", driver.publish, driver.batchKey),
     claim: (options) => call("claim", () => driver.claim(options)),
     ready: (queues) => Stream.mapError(driver.ready(queues), toError("ready")),
@@ -106,8 +121,13 @@ export const make = Effect.fnUntraced(function* <E>(
 
 /** A layer over the effect that makes a driver. */
 export const layer = <E, EX = never, R = never>(
-  driver: Effect.Effect<BrokerDriver<E>, EX, R>
-): Layer.Layer<Broker, EX, Exclude<R, Scope.Scope>> => Layer.effect(Broker, Effect.flatMap(driver, make))
+  driver: Effect.Effect<BrokerDriver<E>, EX, R>,
+  options?: Options
+): Layer.Layer<Broker, EX, Exclude<R, Scope.Scope>> =>
+  Layer.effect(
+    Broker,
+    Effect.flatMap(driver, (made) => make(made, options))
+  )
 
 /** A driver that keeps everything in this process. Every time is that of `Clock`. */
 export const makeDriverMemory: Effect.Effect<BrokerDriver<never>> = makeMemoryBroker

@@ -185,7 +185,7 @@ export interface Options<
   readonly priority?: number | undefined
   /** The task ends as `Expired` when it has waited this long, counted from the enqueue. Default: never. */
   readonly expires?: Duration.Input | undefined
-  /** How long the result stays, counted from the task's end. Default 1 day; `Duration.infinity`: for ever. */
+  /** How long the result stays, counted from the task's end; `Duration.infinity`: for ever. Default: what the backend's layer says, 1 day. */
   readonly retention?: Duration.Input | undefined
   /** The same key gives the same task, until its retention ends or it is forgotten. */
   readonly idempotencyKey?: ((payload: PayloadSchema<Payload>["Type"]) => string) | undefined
@@ -212,7 +212,8 @@ const check = (
     throw new RangeError(at(`delivery "at-most-once" never runs a task twice, so it takes no retry policy`))
   }
   const expires = options.expires === undefined ? undefined : positive(at("expires"), options.expires)
-  const retention = positiveOrForever(at("retention"), options.retention ?? defaults.retention)
+  const retention =
+    options.retention === undefined ? undefined : positiveOrForever(at("retention"), options.retention)
   return {
     name,
     queue: text(at("queue"), options.queue ?? defaults.queue),

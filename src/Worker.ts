@@ -29,7 +29,7 @@ export interface Options {
   readonly concurrency?: number | undefined
   /**
    * How long a run is held without a sign of life, apart from a task's timeout; renewed at a third of it. A worker
-   * that vanished is replaced after that time. Default 30 seconds.
+   * that vanished is replaced after that time. Default: what the broker's layer says, 30 seconds unless told otherwise.
    */
   readonly lease?: Duration.Input | undefined
   /** How long running tasks may take to finish when the worker stops. Default 20 seconds; 0 for tests. */
@@ -107,7 +107,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
             ? Arr.map(queues, (queue) => text(at("queues"), queue))
             : [defaults.queue],
           concurrency: wholeNumber(at("concurrency"), options.concurrency ?? defaults.concurrency, 1),
-          lease: positive(at("lease"), options.lease ?? defaults.lease),
+          lease: positive(at("lease"), options.lease ?? Context.get(context, Broker).lease),
           drainTimeout: nonNegative(at("drainTimeout"), options.drainTimeout ?? defaults.drainTimeout),
           heartbeat: positive(at("heartbeat"), options.heartbeat ?? defaults.heartbeat),
           unknownTaskGrace: nonNegative(

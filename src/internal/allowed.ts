@@ -57,11 +57,10 @@ export const positive = (what: string, input: Duration.Input): Duration.Duration
 }
 
 /** A duration above zero; an infinite one is `undefined`: for ever. */
-export const positiveOrForever = (what: string, input: Duration.Input): Duration.Duration | undefined => {
+export const positiveOrForever = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a duration above zero, or Duration.infinity"
   const value = duration(what, input, allowed)
-  if (!Duration.isPositive(value)) return refuse(what, allowed, input)
-  return Duration.isFinite(value) ? value : undefined
+  return Duration.isPositive(value) ? value : refuse(what, allowed, input)
 }
 
 /** A moment. */

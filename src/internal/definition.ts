@@ -22,9 +22,18 @@ export interface Definition {
   readonly timeout: Duration.Duration | undefined
   readonly priority: number | undefined
   readonly expiresMillis: number | undefined
-  /** `undefined`: for ever. */
+  /** `undefined`: what the backend says. `Infinity`: for ever. */
   readonly retentionMillis: number | undefined
   readonly idempotencyKey: ((payload: unknown) => string) | undefined
+}
+
+/** How long the records of a task stay in that backend; `undefined`: for ever. */
+export const retentionOf = (
+  definition: Pick<Definition, "retentionMillis"> | undefined,
+  backend: { readonly retentionMillis: number }
+): number | undefined => {
+  const millis = definition?.retentionMillis ?? backend.retentionMillis
+  return millis === Infinity ? undefined : millis
 }
 
 const definitions = new WeakMap<object, Definition>()

@@ -8,7 +8,7 @@ import type { DelayOptions } from "../Task.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import { moment, nonNegative, positive, text, wholeNumber } from "./allowed.ts"
 import * as defaults from "./defaults.ts"
-import type { Definition } from "./definition.ts"
+import { type Definition, retentionOf } from "./definition.ts"
 import { enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
 import * as TaskId from "./taskId.ts"
 import { toTraceparent } from "./traceContext.ts"
@@ -123,7 +123,7 @@ const prepare = (
       },
       payload: encoded,
       delayMillis: call.delayMillis,
-      retentionMillis: definition.retentionMillis,
+      retentionMillis: retentionOf(definition, call.stores.backend),
       reservation:
         key === undefined && call.id === undefined
           ? undefined

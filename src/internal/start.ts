@@ -4,7 +4,7 @@ import type { Start } from "../BackendDriver.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import type * as TaskMessage from "../TaskMessage.ts"
 import * as defaults from "./defaults.ts"
-import type { Definition } from "./definition.ts"
+import { type Definition, retentionOf } from "./definition.ts"
 import type { Engine } from "./engine.ts"
 
 const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
@@ -27,7 +27,6 @@ export const startOf = (
   delivery: definition?.delivery ?? "at-least-once",
   maxCrashes: definition?.maxCrashes ?? defaults.maxCrashes,
   expiresMillis: expires,
-  retentionMillis:
-    definition === undefined ? Duration.toMillis(defaults.retention) : definition.retentionMillis,
+  retentionMillis: retentionOf(definition, engine.settings.backend),
   letterRetentionMillis
 })

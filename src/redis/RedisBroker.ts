@@ -21,5 +21,6 @@ export const layer = (
             cause
           })
       )
-    )
+    ),
+    options
   )

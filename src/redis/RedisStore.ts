@@ -37,15 +37,13 @@ import * as RedisFusion from "./RedisFusion.ts"
 import * as Server from "./Server.ts"
 import type { StoreError } from "./Stored.ts"
 
-/** How the store is laid out, and how long its calls may take. */
-export interface Options extends Keyspace.Options {
+/** How the store is laid out, how long its calls may take, and what holds where tasks and workers say nothing. */
+export interface Options extends Keyspace.Options, Backend.Options, Broker.Options {
   /**
    * How long a call may take before it fails, and is tried again where that helps. What became of it is unknown
    * then. Default 5 seconds.
    */
   readonly callTimeout?: Duration.Input | undefined
-  /** All that is awaited is read again this often, whatever was pushed. Default 5 seconds. */
-  readonly sweepInterval?: Duration.Input | undefined
 }
 
 /** @internal The drivers of one store. */
@@ -94,7 +92,7 @@ export const layer = (
     Effect.gen(function* () {
       const { backend, broker } = yield* Effect.mapError(makeDrivers(options), toBackendError)
       return Context.make(Backend.Backend, yield* Backend.make(backend, options)).pipe(
-        Context.add(Broker.Broker, yield* Broker.make(broker))
+        Context.add(Broker.Broker, yield* Broker.make(broker, options))
       )
     })
   )

@@ -1,0 +1,63 @@
+import { assert, it } from "@effect/vitest"
+import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { Effect, Layer, Option, Schema } from "effect"
+import { TestClock } from "effect/testing"
+
+const Plain = Task.make("plain", { success: Schema.Number })
+const Kept = Task.make("kept", { success: Schema.Number, retention: "1 hour" })
+const Stuck = Task.make("stuck", {})
+
+const StoresLive = Layer.merge(
+  Backend.layer(Backend.makeDriverMemory, { retention: "1 minute" }),
+  Broker.layer(Broker.makeDriverMemory, { lease: "90 seconds" })
+)
+const HandlersLive = Layer.mergeAll(
+  Plain.toLayer(() => Effect.succeed(1)),
+  Kept.toLayer(() => Effect.succeed(2)),
+  Stuck.toLayer(() => Effect.never)
+)
+const WorkerLive = Worker.layer([Plain, Kept, Stuck], { drainTimeout: 0 }).pipe(Layer.provide(HandlersLive))
+
+it.effect("a task that names no retention has that of the backend's layer", () =>
+  Effect.gen(function* () {
+    const plain = yield* Plain.delay()
+    const kept = yield* Kept.delay()
+    yield* TestClock.adjust("10 seconds")
+    assert.isTrue(yield* AsyncResult.successful(plain))
+    yield* TestClock.adjust("1 minute")
+    assert.isTrue(Option.isNone(yield* AsyncResult.poll(plain)))
+    assert.isTrue(Option.isSome(yield* AsyncResult.poll(kept)))
+  }).pipe(Effect.provide(WorkerLive), Effect.provide(StoresLive))
+)
+
+it.effect("a worker that names no lease has that of the broker's layer", () =>
+  Effect.gen(function* () {
+    const backend = yield* Backend.Backend
+    const { taskId } = yield* Stuck.delay()
+    const start = (token: string) =>
+      backend.start([
+        {
+          id: taskId,
+          task: "stuck",
+          generation: 0,
+          token,
+          worker: "another",
+          queue: "default",
+          body: "",
+          leaseMillis: 1000,
+          delivery: "at-least-once",
+          maxCrashes: 3,
+          expiresMillis: undefined,
+          retentionMillis: undefined,
+          letterRetentionMillis: undefined
+        }
+      ])
+    yield* Effect.scoped(
+      Effect.gen(function* () {
+        yield* Layer.build(WorkerLive)
+        yield* TestClock.adjust("1 second")
+        assert.deepStrictEqual(yield* start("t"), [{ _tag: "Busy", millis: 89_000 }])
+      })
+    )
+  }).pipe(Effect.provide(StoresLive))
+)
