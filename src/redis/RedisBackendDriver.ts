@@ -1,7 +1,7 @@
 /**
  * Records, dead letters and the registry of workers in Redis: each operation is one script for a batch.
  */
-import { Array as Arr, Effect, identity, Number as Num, Queue, Schema, Stream } from "effect"
+import { Array as Arr, Effect, identity, Number as Num, Queue, Stream } from "effect"
 import type {
   Driver as BackendDriver,
   CancelAnswer,
@@ -12,6 +12,7 @@ import type {
   Start,
   Started
 } from "../BackendDriver.ts"
+import * as HeartbeatText from "../internal/heartbeat.ts"
 import { isTerminal } from "../TaskState.ts"
 import * as Body from "./Body.ts"
 import { type Calls, grouped, millis, script, type Script } from "./Calls.ts"
@@ -96,20 +97,6 @@ export const writeSettlement = (args: Array<string>, { id, outcome, token }: Set
   const { body, queue, reason, retentionMillis } = outcome.deadLetter
   args.push(reason, queue, Body.encode(body), millis(retentionMillis))
 }
-
-const Description = Schema.fromJsonString(
-  Schema.Struct({
-    id: Schema.String,
-    hostname: Schema.String,
-    pid: Schema.Number,
-    queues: Schema.Array(Schema.String),
-    tasks: Schema.Array(Schema.String),
-    concurrency: Schema.Number,
-    running: Schema.Number
-  })
-)
-const encodeDescription = Schema.encodeEffect(Description)
-const decodeDescription = Schema.decodeUnknownEffect(Description)
 
 /** What starts have in common is written once. */
 const writeStarts = (
@@ -372,7 +359,7 @@ export const make = (
         )
       ),
     heartbeat: (worker, ttlMillis) =>
-      Effect.flatMap(Effect.orDie(encodeDescription(worker)), (description) =>
+      Effect.flatMap(Effect.orDie(HeartbeatText.encode(worker)), (description) =>
         Effect.asVoid(run(heartbeat, REGISTRY, [worker.id, millis(ttlMillis), description]))
       ),
     farewell: (worker) => Effect.asVoid(run(farewell, REGISTRY, [worker])),
@@ -380,7 +367,7 @@ export const make = (
       run(workers, REGISTRY, []),
       Effect.forEach((text) => {
         const [startedAt, seenAt, , ...rest] = text.split(" ")
-        return decodeDescription(rest.join(" ")).pipe(
+        return HeartbeatText.decode(rest.join(" ")).pipe(
           Effect.map((info) => ({ ...info, startedAt: Number(startedAt), seenAt: Number(seenAt) })),
           Effect.mapError(
             () =>

@@ -9,10 +9,10 @@ import type {
   Created,
   Fusion,
   NewRecord,
-  Settled,
   Settlement
 } from "../BackendDriver.ts"
 import type { Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
+import { putBackMillis } from "../internal/putBack.ts"
 import { type Calls, grouped, neighbours, script } from "./Calls.ts"
 import * as Creating from "./Creating.ts"
 import * as fusion from "./lua/fusion.ts"
@@ -49,13 +49,6 @@ const writeEnqueued = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> =>
     for (const item of some) args.push(Messages.textOf(item.message))
   }
   return args
-}
-
-/** How long a message waits that is put back; `undefined`: the message goes. */
-const putBackMillis = ({ outcome }: Settlement, settled: Settled): number | undefined => {
-  if (settled === "Cancelled") return undefined
-  if (outcome._tag === "Retry") return outcome.afterMillis
-  return outcome._tag === "Release" ? 0 : undefined
 }
 
 /** Over a backend and a broker in the same keyspace. */

@@ -4,6 +4,7 @@
 import { Array as Arr, Effect } from "effect"
 import type { Fusion, Settled, Settlement } from "../BackendDriver.ts"
 import type { Release } from "../BrokerDriver.ts"
+import { putBackMillis } from "../internal/putBack.ts"
 import type { StoreError } from "./Database.ts"
 import type { Released } from "./Messages.ts"
 import * as SqlBackendDriver from "./SqlBackendDriver.ts"
@@ -12,13 +13,6 @@ import * as SqlBrokerDriver from "./SqlBrokerDriver.ts"
 interface Fused {
   readonly settlement: Settlement
   readonly handle: string
-}
-
-/** How long a message waits that is put back; `undefined`: the message goes. */
-const putBackMillis = ({ outcome }: Settlement, settled: Settled): number | undefined => {
-  if (settled === "Cancelled") return undefined
-  if (outcome._tag === "Retry") return outcome.afterMillis
-  return outcome._tag === "Release" ? 0 : undefined
 }
 
 /** Over a backend and a broker in the same tables. */

@@ -1,8 +1,9 @@
 /**
  * The registry of workers, by their heartbeats.
  */
-import { Effect, Schema } from "effect"
+import { Effect } from "effect"
 import type { Heartbeat, WorkerInfo } from "../BackendDriver.ts"
+import * as HeartbeatText from "../internal/heartbeat.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as Row from "./Row.ts"
 
@@ -12,20 +13,6 @@ export interface Workers {
   readonly farewell: (id: string) => Effect.Effect<void, StoreError>
   readonly list: Effect.Effect<ReadonlyArray<WorkerInfo>, StoreError>
 }
-
-const Info = Schema.fromJsonString(
-  Schema.Struct({
-    id: Schema.String,
-    hostname: Schema.String,
-    pid: Schema.Number,
-    queues: Schema.Array(Schema.String),
-    tasks: Schema.Array(Schema.String),
-    concurrency: Schema.Number,
-    running: Schema.Number
-  })
-)
-const encode = Schema.encodeEffect(Info)
-const decode = Schema.decodeUnknownEffect(Info)
 
 /** Over one database. */
 export const make = (db: Database): Workers => {
@@ -48,13 +35,13 @@ export const make = (db: Database): Workers => {
 
   return {
     heartbeat: (worker, ttlMillis) =>
-      Effect.flatMap(Effect.orDie(encode(worker)), (info) =>
+      Effect.flatMap(Effect.orDie(HeartbeatText.encode(worker)), (info) =>
         Effect.asVoid(db.run(upsert, [worker.id, info, Math.ceil(ttlMillis)]))
       ),
     farewell: (id) => Effect.asVoid(db.run(remove, [id])),
     list: Effect.flatMap(Effect.flatMap(db.run(select), read), (rows) =>
       Effect.forEach(rows, (row) =>
-        decode(row.info).pipe(
+        HeartbeatText.decode(row.info).pipe(
           Effect.mapError(
             () => new Row.CorruptRow({ store, table: "workers", column: "info", value: row.info })
           ),
