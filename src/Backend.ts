@@ -25,7 +25,7 @@ import type {
   WorkerInfo
 } from "./BackendDriver.ts"
 import type { Envelope } from "./BrokerDriver.ts"
-import { positiveOrForever } from "./internal/allowed.ts"
+import { positive, positiveOrForever } from "./internal/allowed.ts"
 import * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
 import * as defaults from "./internal/defaults.ts"
@@ -163,7 +163,7 @@ export const make = Effect.fnUntraced(function* <E>(
           unwatch: (ids) => call("unwatch", () => driver.unwatch(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
-          sweepInterval: Duration.fromInputUnsafe(options?.sweepInterval ?? "5 seconds"),
+          sweepInterval: positive("sweepInterval", options?.sweepInterval ?? "5 seconds"),
           maxBatch: Calling.maxBatch * 8,
           onListeners: (change) => live.updateUnsafe(change, context)
         })

@@ -1,6 +1,6 @@
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
-import { Effect, Layer, Option, Schema } from "effect"
+import { Cause, Effect, Exit, Layer, Option, Schema } from "effect"
 import { TestClock } from "effect/testing"
 
 const Plain = Task.make("plain", { success: Schema.Number })
@@ -60,4 +60,19 @@ it.effect("a worker that names no lease has that of the broker's layer", () =>
       })
     )
   }).pipe(Effect.provide(StoresLive))
+)
+
+it.effect("defaults out of range are a defect that says what is allowed", () =>
+  Effect.gen(function* () {
+    const wrong: ReadonlyArray<readonly [Layer.Layer<never>, string]> = [
+      [Backend.layer(Backend.makeDriverMemory, { sweepInterval: 0 }), "sweepInterval must be"],
+      [Backend.layer(Backend.makeDriverMemory, { retention: 0 }), "retention must be"],
+      [Broker.layer(Broker.makeDriverMemory, { lease: 0 }), "lease must be"]
+    ]
+    for (const [layer, allowed] of wrong) {
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(layer)))
+      assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+      assert.include(String(Cause.squash(exit.cause)), allowed)
+    }
+  })
 )
