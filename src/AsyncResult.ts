@@ -353,6 +353,7 @@ const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, R
             Effect.acquireRelease(
               Effect.sync(() =>
                 backend.interest!.listen([taskId], {
+                  waitsFor: "change",
                   onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
                   onError: (error) => {
                     if (!isRetryable(error)) Queue.failCauseUnsafe(queue, Cause.fail(error))

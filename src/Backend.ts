@@ -9,6 +9,7 @@ import type {
   Driver as BackendDriver,
   Batch,
   CancelAnswer,
+  Claimed,
   Created,
   DeadLetter,
   Heartbeat,
@@ -22,9 +23,10 @@ import type {
   Start,
   Started,
   TaskRecord,
+  Terms,
   WorkerInfo
 } from "./BackendDriver.ts"
-import type { Envelope } from "./BrokerDriver.ts"
+import type { Claim, Envelope } from "./BrokerDriver.ts"
 import { positive, positiveOrForever } from "./internal/allowed.ts"
 import * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
@@ -73,6 +75,11 @@ export interface FusedFacade {
     Created,
     ReadError
   >
+  readonly claim:
+    | ((
+        claim: Claim & { readonly terms: ReadonlyArray<Terms> }
+      ) => Effect.Effect<ReadonlyArray<Claimed>, ReadError>)
+    | undefined
   readonly settle: Batcher.Batcher<
     { readonly settlement: Settlement; readonly handle: string },
     Settled,
@@ -151,6 +158,8 @@ export const make = Effect.fnUntraced(function* <E>(
   })
 
   const { fusion } = driver
+  const claim = fusion?.claim
+  const producing = { key: driver.batchKey, halves: true }
   const hints = driver.capabilities.hints ? driver.hints : undefined
   const live = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
@@ -158,7 +167,7 @@ export const make = Effect.fnUntraced(function* <E>(
     hints === undefined
       ? undefined
       : yield* Interest.make<ReadError>({
-          watch: (ids) => call("watch", () => driver.watch(ids)),
+          watch: (ids, until) => call("watch", () => driver.watch(ids, until)),
           read: (ids) => call("read", () => driver.getMany(ids)),
           unwatch: (ids) => call("unwatch", () => driver.unwatch(ids)),
           hints: Stream.mapError(hints, toError("hints")),
@@ -180,11 +189,12 @@ export const make = Effect.fnUntraced(function* <E>(
         ? undefined
         : {
             store: fusion.store,
-            enqueue: yield* batched("enqueue", fusion.enqueue, driver.batchKey),
+            enqueue: yield* batched("enqueue", fusion.enqueue, producing),
+            claim: claim === undefined ? undefined : (asked) => call("claim", () => claim(asked)),
             settle: yield* batched("settle", fusion.settle)
           },
-    create: yield* batched("create", driver.create, driver.batchKey),
-    markPublished: yield* batchedVoid("markPublished", driver.markPublished, driver.batchKey),
+    create: yield* batched("create", driver.create, producing),
+    markPublished: yield* batchedVoid("markPublished", driver.markPublished, producing),
     start: (starts) => call("start", () => driver.start(starts)),
     renew: yield* batched("renew", driver.renew),
     settle: yield* batched("settle", driver.settle),

@@ -14,7 +14,7 @@
  *   milliseconds of the store's clock.
  */
 import type { Array as Arr, Context, Effect, Stream } from "effect"
-import type { Envelope } from "./BrokerDriver.ts"
+import type { Claim, Delivery, Envelope } from "./BrokerDriver.ts"
 import type { TaskState } from "./TaskState.ts"
 
 /** A batch: at least one item. */
@@ -143,6 +143,23 @@ export interface Renew {
   readonly progress?: string | undefined
 }
 
+/** What the starts of one task have in common, so that a store can start what it gives out. */
+export interface Terms {
+  readonly task: string
+  readonly leaseMillis: number
+  /** As in `Start`. */
+  readonly maxCrashes: number
+  readonly retentionMillis: number | undefined
+  readonly letterRetentionMillis: number | undefined
+}
+
+/** A message that was claimed, and perhaps started as it was. */
+export interface Claimed {
+  readonly delivery: Delivery
+  /** `undefined`: it is still to be started. The token is the store's. */
+  readonly run: { readonly token: string; readonly started: Started } | undefined
+}
+
 /** `Held` also after the lease ran out, as long as nobody took the run over. `Lost`: another token, or no open run. */
 export type Renewed = "Held" | "CancelRequested" | "Lost"
 
@@ -255,6 +272,13 @@ export interface Fusion<out E = unknown> {
     items: Batch<{ readonly record: NewRecord; readonly message: Envelope }>
   ) => Effect.Effect<ReadonlyArray<Created>, E>
   /**
+   * `claim`, and `start` of the at-least-once tasks whose terms are given, where nothing has to be known but what the
+   * store knows of a message. What is left out comes without a run, and is started by itself.
+   */
+  readonly claim?:
+    | ((claim: Claim & { readonly terms: ReadonlyArray<Terms> }) => Effect.Effect<ReadonlyArray<Claimed>, E>)
+    | undefined
+  /**
    * `settle`, and what follows for the message: `ack` after a final outcome or `Cancelled`, `release` after a retry
    * (when it is due) or a release (at once), nothing after `Lost`.
    */
@@ -300,8 +324,15 @@ export interface Driver<out E = unknown> {
    * what cannot finish. A record whose retention ran out is not there.
    */
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
-  /** Registers interest and reads, in one atomic step. Without hints: a plain read. */
-  readonly watch: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  /**
+   * Registers interest and reads, in one atomic step. Without hints: a plain read. Where only the `end` matters, a
+   * store may spare the hints of all that comes before. What was registered for the end may be registered again for
+   * every change.
+   */
+  readonly watch: (
+    ids: Batch<string>,
+    until?: "change" | "end"
+  ) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
    * Ids that may have changed (state or progress): those watched here, and those of runs that were started here for

@@ -7,7 +7,7 @@
 import { Clock, Context, type Duration, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
-import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
+import type { Claim, Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
 import { positive } from "./internal/allowed.ts"
 import type * as Batcher from "./internal/batcher.ts"
 import * as Calling from "./internal/calling.ts"
@@ -41,9 +41,7 @@ export interface Facade {
   /** For workers that do not say how long they hold a claim. */
   readonly lease: Duration.Duration
   readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
-  readonly claim: (
-    options: Parameters<BrokerDriver["claim"]>[0]
-  ) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly ready: (queues: Batch<string>) => Stream.Stream<void, BrokerError>
   readonly renew: (
     handles: Batch<string>,
@@ -106,8 +104,8 @@ export const make = Effect.fnUntraced(function* <E>(
     capabilities: driver.capabilities,
     store: driver.store,
     lease: positive("lease", options?.lease ?? defaults.lease),
-    publish: yield* batchedVoid("publish", driver.publish, driver.batchKey),
-    claim: (options) => call("claim", () => driver.claim(options)),
+    publish: yield* batchedVoid("publish", driver.publish, { key: driver.batchKey, halves: true }),
+    claim: (claim) => call("claim", () => driver.claim(claim)),
     ready: (queues) => Stream.mapError(driver.ready(queues), toError("ready")),
     renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),
     lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),

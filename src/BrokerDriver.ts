@@ -18,6 +18,10 @@ export interface Envelope {
   /** 0 to 255, higher first. */
   readonly priority: number
   readonly delayMillis: number
+  /** Of the task, for stores that start what they give out. Default 0. */
+  readonly generation?: number | undefined
+  /** Milliseconds from the enqueue after which the task expires, for the same. */
+  readonly expiresMillis?: number | undefined
   readonly body: string
 }
 
@@ -28,10 +32,25 @@ export interface Delivery {
   /** `undefined` where foreign bytes came in. */
   readonly id: string | undefined
   readonly task: string | undefined
+  /** As they were published, where the store keeps them. */
+  readonly generation?: number | undefined
+  readonly expiresMillis?: number | undefined
   readonly queue: string
   /** How long ago the message became due, by the broker's clock; a lapse makes it no younger. See `Release.keepDue`. */
   readonly ageMillis: number
   readonly body: string | Uint8Array
+}
+
+/** What a worker asks for. */
+export interface Claim {
+  readonly queues: Batch<string>
+  readonly max: number
+  readonly leaseMillis: number
+  readonly worker: string
+  /** Letters, digits and `-._`. No other claim has it, but one that is made again. */
+  readonly name?: string | undefined
+  /** The claim of that name failed, and what became of it is unknown. */
+  readonly again?: boolean | undefined
 }
 
 /** A message put back, nothing counted. */
@@ -82,13 +101,11 @@ export interface Driver<out E = unknown> {
   /**
    * At most `max` messages that are due, of any of the queues, highest priority first, then in the order in which
    * they became due. Never waits. A claim whose lease ran out makes the message due again.
+   *
+   * A store that can answers a claim that is made `again` with what it took, if it did. Others take anew, and what
+   * was taken under that name waits for its lease to run out.
    */
-  readonly claim: (options: {
-    readonly queues: Batch<string>
-    readonly max: number
-    readonly leaseMillis: number
-    readonly worker: string
-  }) => Effect.Effect<ReadonlyArray<Delivery>, E>
+  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**
    * Emits when something may be there to claim: a message came, a delay or a lease ran out. May emit for nothing;
    * a reason may be lost (a worker also looks every second).

@@ -161,6 +161,8 @@ export const replay: (
     queue: message.queue,
     priority: message.priority,
     delayMillis: 0,
+    generation,
+    expiresMillis: message.expires,
     body: TaskMessage.encode({ ...head, generation, retries: 0 }, JSON.stringify(payload))
   })
   yield* backend.removeDeadLetters([id])

@@ -129,6 +129,7 @@ const overdueUnlessEnough = <E>(awaited: Awaited<E>): Effect.Effect<void, E> =>
 
 /** A fiber that listens to the process's registry, which reads again what failed. */
 class Listening<E> extends Deadline implements Listener<ReadError> {
+  readonly waitsFor = "end"
   private readonly awaited: Awaited<E>
   private readonly backend: Facade
   /** Whether an error that may heal is borne. */

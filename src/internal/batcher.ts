@@ -67,6 +67,11 @@ export interface Options<in out In, in out Out, in out E> {
   readonly maxBatch: number
   /** Calls on their way at most. */
   readonly concurrency: number
+  /**
+   * Whether a large batch goes out in two halves where nothing is on its way: so the callers of the one go on while
+   * the store is at the other. It pays where callers come back at once with more, as producers do.
+   */
+  readonly halves?: boolean | undefined
   /** A caller with a key of its own is not coalesced: its call runs in its own context, that is, its transaction. */
   readonly key?: ((context: Context.Context<never>) => unknown) | undefined
 }
@@ -91,6 +96,9 @@ class Entry<out In, in Out, in E> implements Asked {
   }
 }
 
+/** A batch of so many items is large. */
+const LARGE = 32
+
 /** Makes a batcher whose calls run in fibers of the scope, apart from any caller's context. */
 export const make = Effect.fnUntraced(function* <In, Out, E>(
   options: Options<In, Out, E>
@@ -98,6 +106,9 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   const { isPermanent, key, maxBatch, run } = options
   let pending: Array<Entry<In, Out, E>> = []
   let closed = false
+  let underway = 0
+  /** What is pending was left over by the last batch. */
+  let isRest = false
   const idle: Array<(wake: Effect.Effect<void>) => void> = []
 
   const push = (item: In, answer: (exit: Exit.Exit<Out, E>) => void): Asked => {
@@ -112,8 +123,13 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   }
 
   const take = (): Array<Entry<In, Out, E>> => {
-    const taken = pending.length <= maxBatch ? pending : pending.slice(0, maxBatch)
-    pending = taken === pending ? [] : pending.slice(maxBatch)
+    const large = pending.length >= LARGE && pending.length <= maxBatch
+    const halve = options.halves === true && large && !isRest && underway === 0
+    const count = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
+    const taken = pending.length === count ? pending : pending.slice(0, count)
+    pending = taken === pending ? [] : pending.slice(count)
+    isRest = pending.length > 0
+    if (isRest && idle.length > 0) idle.pop()!(Effect.void)
     return taken.filter((entry) => !entry.withdrawn)
   }
 
@@ -145,7 +161,15 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   }).pipe(
     // the rest of this turn may ask for more
     Effect.andThen(Effect.yieldNow),
-    Effect.andThen(Effect.uninterruptible(Effect.suspend(() => send(take())))),
+    Effect.andThen(
+      Effect.uninterruptible(
+        Effect.suspend(() => {
+          const taken = take()
+          underway++
+          return Effect.map(send(taken), () => void underway--)
+        })
+      )
+    ),
     Effect.forever
   )
 

@@ -1,6 +1,6 @@
 /** How a facade calls its driver: what goes wrong becomes the facade's error, and concurrent calls are coalesced. */
 import { Array as Arr, Effect, type Scope } from "effect"
-import type { Driver as BackendDriver, Batch } from "../BackendDriver.ts"
+import type { Batch } from "../BackendDriver.ts"
 import * as Batcher from "./batcher.ts"
 import { describe } from "./describe.ts"
 
@@ -23,6 +23,9 @@ export const messageOf = ({ cause, operation, retryable, taskId }: Failed): stri
   return `${operation} failed${whose}: ${describe(cause)}${retryable ? "" : "; trying again will not help"}`
 }
 
+/** What sets one operation's batches apart. */
+export type BatchOptions = Pick<Batcher.Options<never, never, never>, "key" | "halves">
+
 /** Calls of one driver. */
 export interface Calling<Error> {
   readonly toError: (operation: string) => (cause: unknown) => Error
@@ -31,13 +34,13 @@ export interface Calling<Error> {
   readonly batched: <In, Out>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, unknown>,
-    key?: BackendDriver["batchKey"]
+    options?: BatchOptions
   ) => Effect.Effect<Batcher.Batcher<In, Out, Error>, never, Scope.Scope>
   /** The same, of an operation without answers. */
   readonly batchedVoid: <In>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<void, unknown>,
-    key?: BackendDriver["batchKey"]
+    options?: BatchOptions
   ) => Effect.Effect<Batcher.Batcher<In, void, Error>, never, Scope.Scope>
 }
 
@@ -55,13 +58,13 @@ export const make = <Error>(options: {
     const called = Effect.catchDefect(Effect.catch(Effect.suspend(run), fail), fail)
     return options.around === undefined ? called : options.around(operation)(called)
   }
-  const batched: Calling<Error>["batched"] = (operation, run, key) =>
+  const batched: Calling<Error>["batched"] = (operation, run, batchOptions) =>
     Batcher.make({
       run: (batch) => call(operation, () => run(batch)),
       isPermanent: options.isPermanent,
       maxBatch,
       concurrency: calls,
-      key
+      ...batchOptions
     })
   return {
     toError: options.toError,
@@ -70,13 +73,13 @@ export const make = <Error>(options: {
     batchedVoid: <In>(
       operation: string,
       run: (batch: Batch<In>) => Effect.Effect<void, unknown>,
-      key?: BackendDriver["batchKey"]
+      batchOptions?: BatchOptions
     ) =>
       batched(
         operation,
         (batch: Batch<In>) =>
           Effect.map(run(batch), (): ReadonlyArray<void> => Arr.map(batch, () => undefined)),
-        key
+        batchOptions
       )
   }
 }

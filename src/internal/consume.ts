@@ -4,10 +4,22 @@
  * Every loop is supervised: a store that fails is tried again with backoff, and a message that makes no sense ends
  * as a dead letter. Nothing that arrives can end a loop.
  */
-import { Array as Arr, Cause, Duration, Effect, Exit, Latch, Option, type Scope, Stream } from "effect"
-import type { Delivery } from "../BrokerDriver.ts"
+import {
+  Array as Arr,
+  Cause,
+  Duration,
+  Effect,
+  Exit,
+  Latch,
+  Option,
+  Schedule,
+  type Scope,
+  Stream
+} from "effect"
+import type { Claimed } from "../BackendDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import type { Worker } from "../Worker.ts"
+import { backoff } from "./backoff.ts"
 import { describe } from "./describe.ts"
 import { type Engine, make, type Settings } from "./engine.ts"
 import { keepLeases, loseClaims } from "./leases.ts"
@@ -24,6 +36,12 @@ const lookInterval = Duration.seconds(1)
 const MAX_CLAIM = 256
 /** How soon a stream of the broker that broke off is listened to again. */
 const relisten = Duration.seconds(1)
+
+/**
+ * Where there may be more, the next claim is sent before what this one brought is run, which may take a while: so the
+ * store is not idle meanwhile. What is asked for in one turn is written in the next.
+ */
+const sending = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
 /** Starts a worker, which ends with the scope. */
 export const consume = Effect.fnUntraced(function* (
@@ -64,17 +82,30 @@ const claimForever = Effect.fnUntraced(function* (
   // While a store is waited for, the other half of the slots has work. One that answers at once leaves nothing to
   // overlap, and does best with few large claims.
   let portion = all
+  /** The claim that failed last: what it took is asked for again. */
+  let failed: string | undefined
   const ask = (max: number) =>
     Effect.suspend(() => {
       let atOnce = true
       queueMicrotask(() => {
         atOnce = false
       })
+      const again = failed !== undefined
+      const name = failed ?? engine.nextClaim()
+      failed = name
       return Effect.map(
-        broker.claim({ queues, max, leaseMillis: engine.leaseMillis, worker: engine.id }),
-        (deliveries) => {
+        engine.ledger.claim({
+          queues,
+          max,
+          leaseMillis: engine.leaseMillis,
+          worker: engine.id,
+          name,
+          again
+        }),
+        (claimed) => {
+          failed = undefined
           portion = atOnce ? all : half
-          return deliveries
+          return claimed
         }
       )
     })
@@ -101,46 +132,58 @@ const claimForever = Effect.fnUntraced(function* (
     Effect.flatMap(restore(Effect.suspend(() => engine.slots.take(portion))), (free) => {
       // closed before the look, so that no reason is lost
       reason.closeUnsafe()
+      const sentAt = engine.now()
       return Effect.matchCauseEffect(ask(free), {
         onFailure: (cause) => {
           engine.slots.give(free)
           return Effect.failCause(cause)
         },
-        onSuccess: (deliveries) => {
-          engine.slots.give(free - deliveries.length)
-          if (Arr.isReadonlyArrayNonEmpty(deliveries)) engine.fork(receive(engine, deliveries))
+        onSuccess: (claimed) => {
+          engine.slots.give(free - claimed.length)
           // as many as were asked for: there may be more
-          if (deliveries.length === free) reason.openUnsafe()
+          if (claimed.length === free) reason.openUnsafe()
+          if (claimed.length < free) receive(engine, claimed, sentAt)
+          else
+            engine.fork(
+              Effect.andThen(
+                sending,
+                Effect.sync(() => receive(engine, claimed, sentAt))
+              )
+            )
           return Effect.void
         }
       })
     })
   )
   const lookOut = Effect.suspend(() =>
-    reason.isOpen() ? Effect.void : Effect.timeoutOption(reason.await, lookInterval)
+    reason.isOpen() || failed !== undefined ? Effect.void : Effect.timeoutOption(reason.await, lookInterval)
   )
   yield* lookOut.pipe(
     Effect.andThen(claim),
-    Effect.catchCause((cause) => Effect.logWarning("Claiming failed; trying again", cause)),
+    Effect.catchCause((cause) =>
+      Effect.andThen(Effect.logWarning("Claiming failed; trying again", cause), Effect.fail("failed"))
+    ),
+    Effect.retry(Schedule.min([backoff, Schedule.spaced(lookInterval)])),
     Effect.forever,
     Effect.forkScoped
   )
 })
 
-/** Sorts what was claimed, asks for leave to run what can, and runs it. */
-const receive = (engine: Engine, deliveries: Arr.NonEmptyReadonlyArray<Delivery>): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    const candidates: Array<Candidate> = []
-    for (const delivery of deliveries) {
-      const { consumed, queued } = engine.queueMetrics(delivery.queue)
-      consumed.updateUnsafe(1, engine.context)
-      queued.updateUnsafe(delivery.ageMillis / 1000, engine.context)
-      const sorted = sort(engine, delivery)
-      if (typeof sorted === "function") handle(engine, sorted(engine, delivery))
-      else candidates.push(sorted)
-    }
-    return Arr.isArrayNonEmpty(candidates) ? start(engine, candidates) : Effect.void
-  })
+/** Sorts what was claimed, asks for leave to run what can and was not started yet, and runs it. */
+const receive = (engine: Engine, claimed: ReadonlyArray<Claimed>, sentAt: bigint): void => {
+  const candidates: Array<Candidate> = []
+  for (const one of claimed) {
+    const { delivery, run } = one
+    const { consumed, queued } = engine.queueMetrics(delivery.queue)
+    consumed.updateUnsafe(1, engine.context)
+    queued.updateUnsafe(delivery.ageMillis / 1000, engine.context)
+    const sorted = sort(engine, one)
+    if (typeof sorted === "function") handle(engine, sorted(engine, one))
+    else if (run === undefined) candidates.push(sorted)
+    else begin(engine, sorted, run.started, sentAt)
+  }
+  if (Arr.isArrayNonEmpty(candidates)) engine.fork(start(engine, candidates))
+}
 
 const start = (engine: Engine, candidates: Arr.NonEmptyArray<Candidate>): Effect.Effect<void> => {
   const sentAt = engine.now()
@@ -163,12 +206,19 @@ const start = (engine: Engine, candidates: Arr.NonEmptyArray<Candidate>): Effect
 const stillHeld = (engine: Engine, since: bigint): boolean =>
   !engine.givingUp && engine.now() - since < BigInt(engine.leaseMillis) * 1_000_000n
 
-const sort = (engine: Engine, delivery: Delivery): Candidate | Refusal => {
+const sort = (engine: Engine, { delivery, run }: Claimed): Candidate | Refusal => {
   const decoded = TaskMessage.decode(delivery.body)
   if (Exit.isFailure(decoded)) return refuseMalformed(describe(Cause.squash(decoded.cause)))
   const message = decoded.value
+  // what was started is what the envelope names
+  if (
+    run !== undefined &&
+    !(message.id === delivery.id && message.generation === (delivery.generation ?? 0))
+  ) {
+    return refuseMalformed("its envelope names another task")
+  }
   const known = engine.tasks.get(message.task)
   return known === undefined
     ? refuseUnknown(message)
-    : { delivery, message, start: startOf(engine, delivery, message, known.definition) }
+    : { delivery, message, start: startOf(engine, delivery, message, known.definition, run?.token) }
 }

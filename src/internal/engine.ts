@@ -9,6 +9,7 @@ import { type Ledger, messageOnly, recorded } from "./ledger.ts"
 import * as metrics from "./metrics.ts"
 import { type Run, type Runnable, runnable } from "./run.ts"
 import { Slots } from "./slots.ts"
+import { termsOf } from "./start.ts"
 import * as TaskId from "./taskId.ts"
 import { Underway } from "./underway.ts"
 
@@ -49,6 +50,7 @@ export class Engine {
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
   private tokens = 0
+  private claims = 0
 
   constructor(settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
     const { backend, broker, concurrency, lease, tasks } = settings
@@ -57,7 +59,9 @@ export class Engine {
     this.context = context
     this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
-    this.ledger = backend.configured ? recorded(backend, broker) : messageOnly(broker)
+    this.ledger = backend.configured
+      ? recorded(backend, broker, termsOf(settings, this.leaseMillis))
+      : messageOnly(broker)
     this.slots = new Slots(concurrency)
     this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, runnable(known, context)]))
   }
@@ -73,6 +77,11 @@ export class Engine {
   /** A token that no other run has. */
   nextToken(): string {
     return `${this.id}/${++this.tokens}`
+  }
+
+  /** A name that no other claim has. */
+  nextClaim(): string {
+    return `${this.id.slice(-12)}.${++this.claims}`
   }
 
   /** Takes in a run. One of the same task that is still here was superseded by it. */

@@ -43,6 +43,8 @@ const envelopeOf = ({ delayMillis, head, payload }: Item, id = head.id): Envelop
   queue: head.queue,
   priority: head.priority,
   delayMillis,
+  generation: head.generation,
+  expiresMillis: head.expires,
   body: TaskMessage.encode(id === head.id ? head : { ...head, id }, payload)
 })
 

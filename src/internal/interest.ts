@@ -6,13 +6,18 @@
  * a single batch at each interval, those first that were read longest ago. So while nothing happens, the calls are
  * as many for all waiters as for one, and a lost hint costs `interval * ceil(ids / maxBatch)` at most.
  */
-import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope, Stream } from "effect"
+import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scope, Stream } from "effect"
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
 import { isTerminal } from "../TaskState.ts"
 import { backoff } from "./backoff.ts"
 
+/** What has to be hinted of a task: every `change`, or its `end` alone. */
+export type Until = "change" | "end"
+
 /** Told of every read of an id that it listens to. */
 export interface Listener<in E> {
+  /** What it has to be told of: every change, or the end alone. */
+  readonly waitsFor: Until
   readonly onRecord: (id: string, record: TaskRecord | undefined) => void
   /** A read failed. It is tried again. */
   readonly onError: (error: E) => void
@@ -28,7 +33,10 @@ export interface Interest<out E> {
 
 /** What the registry needs of a driver. */
 export interface Options<in out E> {
-  readonly watch: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  readonly watch: (
+    ids: Batch<string>,
+    until: Until
+  ) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
@@ -49,6 +57,8 @@ const relisten = Duration.millis(200)
 class Entry<E> {
   /** The store may know of it, and has to be told when nobody listens any more. */
   registered: boolean
+  /** What whoever listens needs. */
+  until: Until = "end"
   /** The last read showed the end, after which nothing changes. */
   ended = false
   private one: Listener<E> | undefined
@@ -59,6 +69,7 @@ class Entry<E> {
   }
 
   add(listener: Listener<E>): void {
+    if (listener.waitsFor === "change") this.until = "change"
     if (this.one === undefined) this.one = listener
     else (this.others ??= new Set()).add(listener)
   }
@@ -170,11 +181,20 @@ export const make = Effect.fnUntraced(function* <E>(
       }
     })
 
+  const registerFor = (until: Until, ids: ReadonlyArray<string>): Effect.Effect<void, E> | undefined =>
+    Arr.isReadonlyArrayNonEmpty(ids) ? read(fresh, ids, (some) => options.watch(some, until)) : undefined
+
   /** What a call may be for. */
   const duties: ReadonlyArray<() => Effect.Effect<void, E> | undefined> = [
     () => {
-      const ids = takeFrom(fresh)
-      return Arr.isArrayNonEmpty(ids) ? read(fresh, ids, options.watch) : undefined
+      const [forEnds, forChanges] = Arr.partition(takeFrom(fresh), (id) =>
+        entries.get(id)?.until === "change" ? Result.succeed(id) : Result.fail(id)
+      )
+      const ends = registerFor("end", forEnds)
+      const changes = registerFor("change", forChanges)
+      return ends === undefined || changes === undefined
+        ? (ends ?? changes)
+        : Effect.andThen(Effect.exit(ends), changes)
     },
     () => {
       const ids = takeFrom(dirty)
@@ -266,7 +286,8 @@ export const make = Effect.fnUntraced(function* <E>(
           entry = new Entry(left.delete(id))
           entries.set(id, entry)
           register(id)
-        } else if (entry.registered) readAgain(id)
+        } else if (entry.registered && entry.until === "end" && listener.waitsFor === "change") register(id)
+        else if (entry.registered) readAgain(id)
         else register(id)
         entry.add(listener)
       }

@@ -6,9 +6,9 @@
  */
 import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
 import type { Facade as BackendFacade, ReadError } from "../Backend.ts"
-import type { Batch, Outcome, Renewed, Settlement, Start, Started } from "../BackendDriver.ts"
+import type { Batch, Claimed, Outcome, Renewed, Settlement, Start, Started, Terms } from "../BackendDriver.ts"
 import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
-import type { Delivery } from "../BrokerDriver.ts"
+import type { Claim, Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import { type Ask, known } from "./batcher.ts"
 import * as defaults from "./defaults.ts"
@@ -36,6 +36,8 @@ export interface Hold {
 export interface Ledger {
   /** Whether records exist: tokens, cancel requests, progress. */
   readonly recorded: boolean
+  /** Claims, and starts at once what the store can start in the same step. */
+  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Claimed>, ReadError | BrokerError>
   readonly start: (candidates: Batch<Candidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   /** The first half of an end: what makes it durable. */
   readonly store: (candidate: Candidate, verdict: Verdict) => Ask<Settled, ReadError>
@@ -55,6 +57,14 @@ export interface Ledger {
 
 const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
 
+const claimOnly =
+  (broker: BrokerFacade) =>
+  (claim: Claim): Effect.Effect<ReadonlyArray<Claimed>, BrokerError> =>
+    Effect.map(
+      broker.claim(claim),
+      Arr.map((delivery) => ({ delivery, run: undefined }))
+    )
+
 const done = known(Exit.void)
 const stored = known<Settled, never>(Exit.succeed("Stored"))
 
@@ -66,13 +76,19 @@ const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMill
     : Effect.succeedSome<ReadonlyArray<boolean>>([])
 }
 
-/** Runs are kept by their records. */
-export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger => {
+/** Runs are kept by their records; tasks of these terms may be started as they are claimed. */
+export const recorded = (
+  backend: BackendFacade,
+  broker: BrokerFacade,
+  terms: ReadonlyArray<Terms>
+): Ledger => {
   const fusion = fusionOf({ backend, broker })
   const ledger = twoSteps(backend, broker)
   if (fusion === undefined) return ledger
+  const { claim } = fusion
   return {
     ...ledger,
+    ...(claim === undefined ? {} : { claim: (asked: Claim) => claim({ ...asked, terms }) }),
     store: ({ delivery: { handle }, start }, verdict) =>
       fusion.settle.ask({ settlement: settlementOf(start, verdict), handle }),
     close: () => done
@@ -81,6 +97,7 @@ export const recorded = (backend: BackendFacade, broker: BrokerFacade): Ledger =
 
 const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   recorded: true,
+  claim: claimOnly(broker),
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
   store: ({ start }, verdict) => backend.settle.ask(settlementOf(start, verdict)),
   close: ({ delivery: { handle } }, verdict, settled) => {
@@ -150,6 +167,7 @@ const outcomeOf = ({ body, queue, retentionMillis }: Start, verdict: Verdict): O
 /** Without a backend the message counts its own retries, and the broker parks what failed for good. */
 export const messageOnly = (broker: BrokerFacade): Ledger => ({
   recorded: false,
+  claim: claimOnly(broker),
   start: (candidates) =>
     Effect.succeed(
       Arr.map(candidates, ({ delivery, message }): Started => {

@@ -6,12 +6,11 @@
  * which it becomes due, so that nothing ever looks at all messages.
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
-import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import type { Claim, Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
 import { Heap, type Member } from "./heap.ts"
 
 interface Message extends Member {
-  readonly id: string
-  readonly task: string
+  readonly envelope: Envelope
   readonly queue: Queue
   readonly priority: number
   /** Its number, in the order of publishing. */
@@ -58,6 +57,11 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
   const queues = new Map<string, Queue>()
   /** Messages by the handle of their last claim. */
   const claims = new Map<string, Message>()
+  /** By worker. */
+  const lastClaims = new Map<
+    string,
+    { readonly name: string | undefined; readonly handles: ReadonlyArray<string> }
+  >()
   let lastOrder = 0
   let lastClaim = 0
 
@@ -141,17 +145,16 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     }
   }
 
-  const publish = ({ body, delayMillis, id, priority, queue: name, task }: Envelope, now: number): void => {
-    const queue = queueOf(name)
-    const at = now + delayMillis
+  const publish = (envelope: Envelope, now: number): void => {
+    const queue = queueOf(envelope.queue)
+    const at = now + envelope.delayMillis
     put(
       {
-        id,
-        task,
+        envelope,
         queue,
-        priority,
+        priority: envelope.priority,
         order: ++lastOrder,
-        body,
+        body: envelope.body,
         dueAt: at,
         wakeAt: at,
         handle: undefined,
@@ -162,24 +165,39 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     )
   }
 
+  const hold = (message: Message, handle: string, leaseMillis: number, now: number): Delivery => {
+    const { body, dueAt, queue } = message
+    const { expiresMillis, generation, id, task } = message.envelope
+    message.wakeAt = now + leaseMillis
+    move(message, queue.claimed)
+    wake(queue, message.wakeAt)
+    return { handle, id, task, generation, expiresMillis, queue: queue.name, ageMillis: now - dueAt, body }
+  }
+
   const take = (message: Message, leaseMillis: number, now: number): Delivery => {
-    const { body, id, queue, task } = message
     const handle = `${++lastClaim}`
     disclaim(message)
     message.handle = handle
     claims.set(handle, message)
-    message.wakeAt = now + leaseMillis
-    move(message, queue.claimed)
-    wake(queue, message.wakeAt)
-    return { handle, id, task, queue: queue.name, ageMillis: now - message.dueAt, body }
+    return hold(message, handle, leaseMillis, now)
   }
 
-  const claim = (
-    { leaseMillis, max, queues: names }: Parameters<BrokerDriver["claim"]>[0],
-    now: number
-  ): ReadonlyArray<Delivery> => {
+  /** What a worker's last claim took, if it had that name, and still holds. */
+  const takeAgain = ({ again, leaseMillis, max, name, worker }: Claim, now: number): Array<Delivery> => {
+    const last = lastClaims.get(worker)
+    if (again !== true || last === undefined || last.name !== name) return []
+    return last.handles
+      .flatMap((handle) => {
+        const message = claims.get(handle)
+        return message === undefined ? [] : [hold(message, handle, leaseMillis, now)]
+      })
+      .slice(0, max)
+  }
+
+  const claim = (asked: Claim, now: number): ReadonlyArray<Delivery> => {
+    const { leaseMillis, max, name, queues: names, worker } = asked
     const candidates = known(names, now)
-    const taken: Array<Delivery> = []
+    const taken = takeAgain(asked, now)
     while (taken.length < max) {
       let best: Message | undefined
       for (const { ready } of candidates) {
@@ -189,6 +207,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
       if (best === undefined) break
       taken.push(take(best, leaseMillis, now))
     }
+    lastClaims.set(worker, { name, handles: taken.map(({ handle }) => handle) })
     return taken
   }
 
@@ -232,7 +251,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
         const message = ready.peek() ?? delayed.peek()
         if (message === undefined) break
         remove(message)
-        removed.push(message.id)
+        removed.push(message.envelope.id)
       }
     }
     return removed

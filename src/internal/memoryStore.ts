@@ -1,9 +1,10 @@
 /** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
 import { Effect } from "effect"
-import type { Driver as BackendDriver } from "../BackendDriver.ts"
-import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
+import type { Claimed, Driver as BackendDriver, Start, Terms } from "../BackendDriver.ts"
+import type { Delivery, Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { makeMemoryBackend } from "./memoryBackend.ts"
 import { makeMemoryBroker } from "./memoryBroker.ts"
+import { putBackMillis } from "./putBack.ts"
 
 /** The two drivers of one store. Each operation of a memory driver is a single step, and so are two in a row. */
 export const makeMemoryStore: Effect.Effect<{
@@ -13,6 +14,26 @@ export const makeMemoryStore: Effect.Effect<{
   const backend = yield* makeMemoryBackend
   const broker = yield* makeMemoryBroker
   const store = {}
+
+  /** What it was told of the message is all it knows; the token is the claim. */
+  const start = (delivery: Delivery, worker: string, terms: ReadonlyArray<Terms>): Effect.Effect<Claimed> => {
+    const { body, generation = 0, handle: token, id, queue } = delivery
+    const known = terms.find(({ task }) => task === delivery.task)
+    if (id === undefined || known === undefined) return Effect.succeed({ delivery, run: undefined })
+    const ask: Start = {
+      ...known,
+      id,
+      generation,
+      token,
+      worker,
+      queue,
+      body,
+      delivery: "at-least-once",
+      expiresMillis: delivery.expiresMillis
+    }
+    return Effect.map(backend.start([ask]), ([started]) => ({ delivery, run: { token, started: started! } }))
+  }
+
   return {
     broker: { ...broker, store },
     backend: {
@@ -25,17 +46,20 @@ export const makeMemoryStore: Effect.Effect<{
             (created) => (created._tag === "Created" ? broker.publish([message]) : Effect.void)
           )
         ),
+        claim: ({ terms, ...claim }) =>
+          Effect.flatMap(
+            broker.claim(claim),
+            Effect.forEach((delivery) => start(delivery, claim.worker, terms))
+          ),
         settle: Effect.forEach(({ handle, settlement }) =>
           Effect.tap(
             Effect.map(backend.settle([settlement]), ([settled]) => settled!),
             (settled) => {
-              const { outcome } = settlement
               if (settled === "Lost") return Effect.void
-              return settled === "Cancelled" || outcome._tag === "Success" || outcome._tag === "Failure"
+              const afterMillis = putBackMillis(settlement, settled)
+              return afterMillis === undefined
                 ? broker.ack([handle])
-                : broker.release([
-                    { handle, afterMillis: outcome._tag === "Retry" ? outcome.afterMillis : 0 }
-                  ])
+                : broker.release([{ handle, afterMillis }])
             }
           )
         )

@@ -3,6 +3,7 @@
  * dead letters with their bytes, and whoever waits is told; they never end the loop that claimed them.
  */
 import { Cause, Duration, Effect } from "effect"
+import type { Claimed, Started } from "../BackendDriver.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import { PayloadInvalid, UnknownTask } from "../TaskFailed.ts"
 import * as TaskMessage from "../TaskMessage.ts"
@@ -18,13 +19,13 @@ import { failure, type Verdict } from "./verdict.ts"
 /** How soon a message of an unknown task is looked at again, and how late at most. */
 const unknownBackoff = { min: 1000, max: 5000 }
 
-/** What is done instead of running a delivery. */
-export type Refusal = (engine: Engine, delivery: Delivery) => Effect.Effect<void>
+/** What is done instead of running a delivery, which may have been started already. */
+export type Refusal = (engine: Engine, claimed: Claimed) => Effect.Effect<void>
 
 /** A message of a task that this worker does not know: another may, in a rolling deploy. */
 export const refuseUnknown =
   (message: TaskMessage.TaskMessage): Refusal =>
-  (engine, delivery) =>
+  (engine, { delivery, run }) =>
     Effect.suspend(() => {
       const left = Duration.toMillis(engine.settings.unknownTaskGrace) - delivery.ageMillis
       if (left > 0) {
@@ -32,14 +33,14 @@ export const refuseUnknown =
         return putBack(engine, delivery, Math.ceil(Math.min(wait, left)), true)
       }
       return Effect.flatMap(failure(new UnknownTask()), (verdict) =>
-        endWithoutHandler(engine, { delivery, message, start: startOf(engine, delivery, message) }, verdict)
+        endWithoutHandler(engine, candidateOf(engine, delivery, message, run), verdict, run?.started)
       )
     })
 
 /** Bytes that are no message. Where their task is known by the envelope, it ends, and whoever waits is told. */
 export const refuseMalformed =
   (issue: string): Refusal =>
-  (engine, delivery) =>
+  (engine, { delivery, run }) =>
     Effect.flatMap(failure(new PayloadInvalid({ issue })), (verdict) => {
       const { id, task } = delivery
       if (id === undefined || task === undefined) return park(engine, delivery, verdict)
@@ -47,18 +48,21 @@ export const refuseMalformed =
         v: TaskMessage.version,
         id,
         task,
-        generation: 0,
+        generation: delivery.generation ?? 0,
         queue: delivery.queue,
         payload: null,
         retries: 0,
         priority: defaults.priority
       }
-      return endWithoutHandler(
-        engine,
-        { delivery, message, start: startOf(engine, delivery, message) },
-        verdict
-      )
+      return endWithoutHandler(engine, candidateOf(engine, delivery, message, run), verdict, run?.started)
     })
+
+const candidateOf = (
+  engine: Engine,
+  delivery: Delivery,
+  message: TaskMessage.TaskMessage,
+  run: Claimed["run"]
+): Candidate => ({ delivery, message, start: startOf(engine, delivery, message, undefined, run?.token) })
 
 const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effect<void> =>
   verdict._tag !== "Failure"
@@ -74,10 +78,15 @@ const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effe
         Effect.catchCause((cause) => Effect.logError("A message that is none could not be parked", cause))
       )
 
-/** Starts a run only to end it. */
-const endWithoutHandler = (engine: Engine, candidate: Candidate, verdict: Verdict): Effect.Effect<void> =>
+/** Starts a run, unless it is started, only to end it. */
+const endWithoutHandler = (
+  engine: Engine,
+  candidate: Candidate,
+  verdict: Verdict,
+  already?: Started
+): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const [started] = yield* engine.ledger.start([candidate])
+    const started = already ?? (yield* engine.ledger.start([candidate]))[0]
     if (started?._tag === "Busy") return yield* putBack(engine, candidate.delivery, started.millis)
     // a message of an older generation, or of a task that has ended: its bytes are kept all the same if they are odd
     if (started?._tag !== "Run") {

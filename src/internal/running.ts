@@ -63,33 +63,31 @@ const verdictOf = (engine: Engine, run: Run): Effect.Effect<Verdict | undefined,
     : execute(run, engine.id)
 
 /**
- * Stores the outcome, then lets go of the message. With a record the task has ended when its outcome is stored, so
- * its slot is free then, unless more messages than there are slots are still to be let go. Without one the message
- * is all there is of the task.
+ * Stores the outcome, then lets go of the message. With a record the slot is free as soon as the handler has ended,
+ * so that the next claim goes out together with the outcome, unless as many outcomes as there are slots are still on
+ * their way. Without one the message is all there is of the task.
  */
-const end = (engine: Engine, run: Run, verdict: Verdict, seconds: number): void =>
+const end = (engine: Engine, run: Run, verdict: Verdict, seconds: number): void => {
+  const trails = engine.ledger.recorded && engine.trailing < engine.slots.total
+  if (trails) {
+    engine.trailing++
+    engine.slots.give(1)
+  }
   settle(engine, run, verdict, (settled) => {
     count(engine, run, verdict, settled, seconds)
-    const trails = engine.ledger.recorded && engine.trailing < engine.slots.total
-    if (trails) {
-      engine.trailing++
-      leave(engine, run)
-    }
+    if (engine.ledger.recorded) engine.closed(run)
     close(engine, run.candidate, verdict, settled, () => {
       if (!trails) return gone(engine, run)
       engine.trailing--
       engine.underway.end()
     })
   })
-
-const leave = (engine: Engine, run: Run): void => {
-  engine.closed(run)
-  engine.slots.give(1)
 }
 
 /** Nothing is left to do for a run. */
 const gone = (engine: Engine, run: Run): void => {
-  leave(engine, run)
+  engine.closed(run)
+  engine.slots.give(1)
   engine.underway.end()
 }
 

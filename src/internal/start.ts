@@ -1,11 +1,11 @@
 /** How a delivery asks to run. */
 import { Duration } from "effect"
-import type { Start } from "../BackendDriver.ts"
+import type { Start, Terms } from "../BackendDriver.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import type * as TaskMessage from "../TaskMessage.ts"
 import * as defaults from "./defaults.ts"
 import { type Definition, retentionOf } from "./definition.ts"
-import type { Engine } from "./engine.ts"
+import type { Engine, Settings } from "./engine.ts"
 
 const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
 
@@ -14,12 +14,13 @@ export const startOf = (
   engine: Engine,
   { body, queue }: Delivery,
   { expires, generation, id, task }: Pick<TaskMessage.TaskMessage, "id" | "task" | "generation" | "expires">,
-  definition?: Definition
+  definition: Definition | undefined,
+  token = engine.nextToken()
 ): Start => ({
   id,
   task,
   generation,
-  token: engine.nextToken(),
+  token,
   worker: engine.id,
   queue,
   body,
@@ -30,3 +31,18 @@ export const startOf = (
   retentionMillis: retentionOf(definition, engine.settings.backend),
   letterRetentionMillis
 })
+
+/** What starts of those tasks have in common that a store may start as it gives them out. */
+export const termsOf = (
+  { backend, tasks }: Pick<Settings, "backend" | "tasks">,
+  leaseMillis: number
+): ReadonlyArray<Terms> =>
+  Array.from(tasks.values(), ({ definition }) => definition)
+    .filter(({ delivery }) => delivery === "at-least-once")
+    .map((definition) => ({
+      task: definition.name,
+      leaseMillis,
+      maxCrashes: definition.maxCrashes ?? defaults.maxCrashes,
+      retentionMillis: retentionOf(definition, backend),
+      letterRetentionMillis
+    }))

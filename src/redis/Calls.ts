@@ -2,9 +2,8 @@
  * How the server is called: one script for a batch, on the shard where its keys lie, and never for longer than the
  * call may take.
  */
-import { Duration, Effect, Fiber, Latch, Schedule, type Scope } from "effect"
+import { Duration, Effect, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
-import { isPermanent } from "./isPermanent.ts"
 import type { Keyspace } from "./Keyspace.ts"
 import { CallFailed } from "./Stored.ts"
 
@@ -34,16 +33,6 @@ export interface Calls {
     shard: number,
     args: ReadonlyArray<string>
   ) => Effect.Effect<A, Redis.RedisError>
-  /**
-   * An answer that comes after the call was given up is not lost. Until it has come, no other call is sent to the
-   * shard: they would only wait in line behind it, all to be answered too late.
-   */
-  readonly runOrLate: <A>(
-    script: Script<A>,
-    shard: number,
-    args: ReadonlyArray<string>,
-    onLate: (answer: A) => Effect.Effect<unknown, Redis.RedisError>
-  ) => Effect.Effect<A, Redis.RedisError>
   /** Divides a batch among the shards of its items; the answers come back in its order. */
   readonly sharded: <In, Out, E>(
     items: ReadonlyArray<In>,
@@ -56,20 +45,12 @@ export interface Calls {
 const isOffline = ({ cause }: Redis.RedisError): boolean =>
   cause instanceof Error && cause.message === "The client is offline"
 const reconnecting = Schedule.spaced("50 millis")
-/** How often what a late answer calls for is tried again. */
-const reparation = {
-  schedule: Schedule.spaced("1 second"),
-  times: 30,
-  while: (error: Redis.RedisError) => !isPermanent(error)
-}
-
 /** Calls that fail after `timeout`: what became of them is unknown then. */
-export const make = Effect.fnUntraced(function* (
+export const make = (
   redis: Redis.Redis["Service"],
   keyspace: Keyspace,
   timeout: Duration.Duration
-): Effect.fn.Return<Calls, never, Scope.Scope> {
-  const scope = yield* Effect.scope
+): Calls => {
   const bounded: Calls["bounded"] = (call) =>
     Effect.timeoutOrElse(call, {
       duration: timeout,
@@ -86,37 +67,10 @@ export const make = Effect.fnUntraced(function* (
       Effect.retry(called, { while: isOffline, schedule: reconnecting })
     )
   }
-  /** By shard: open when the last call that was given up has been answered, and what followed is done. */
-  const late = new Map<number, Latch.Latch>()
-
   return {
     keyspace,
     bounded,
     run: (script, shard, args) => bounded(call(script, shard, args)),
-    runOrLate: (script, shard, args, onLate) =>
-      Effect.suspend(() => {
-        const before = late.get(shard)
-        return before === undefined ? Effect.void : bounded(before.await)
-      }).pipe(
-        Effect.andThen(Effect.forkIn(call(script, shard, args), scope)),
-        Effect.flatMap((calling) =>
-          Effect.onError(bounded(Fiber.join(calling)), () => {
-            const answered = Latch.makeUnsafe(false)
-            late.set(shard, answered)
-            const following = Fiber.join(calling).pipe(
-              Effect.flatMap((answer) => Effect.retry(onLate(answer), reparation)),
-              Effect.ignore,
-              Effect.ensuring(
-                Effect.sync(() => {
-                  answered.openUnsafe()
-                  if (late.get(shard) === answered) late.delete(shard)
-                })
-              )
-            )
-            return Effect.forkIn(following, scope)
-          })
-        )
-      ),
     sharded: <In, Out, E>(
       items: ReadonlyArray<In>,
       idOf: (item: In) => string,
@@ -148,7 +102,7 @@ export const make = Effect.fnUntraced(function* (
       )
     }
   }
-})
+}
 
 /** Neighbours that have the same head. */
 export const neighbours = <In>(

@@ -10,6 +10,7 @@ import { Duration, Effect, Fiber, Queue, RcRef, Schema, Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import { type Calls, script } from "./Calls.ts"
 import { ping } from "./lua/clock.ts"
+import type { Server } from "./Server.ts"
 import { CallFailed } from "./Stored.ts"
 
 /** Hears what comes in. */
@@ -24,7 +25,8 @@ export interface Listener {
 
 /** A process's channel. */
 export interface Channel {
-  readonly name: string
+  /** The name of this process, which nobody else has: its channel is named after it. */
+  readonly process: string
   /** Keeps the subscription open until the scope closes. One that is new begins with a gap. */
   readonly listen: (listener: Listener) => Effect.Effect<void, never, Scope.Scope>
 }
@@ -43,15 +45,15 @@ const ROUND = 20
 /** How soon a subscription that broke is made again. */
 const resubscribe = Duration.millis(250)
 
-const pingScript = script(ping)
-
 /** Makes the channel; nothing is subscribed before somebody listens. */
 export const make = Effect.fnUntraced(function* (
   redis: Redis.Redis["Service"],
-  calls: Calls
+  calls: Calls,
+  { clustered }: Server
 ): Effect.fn.Return<Channel, never, Scope.Scope> {
   const { keyspace } = calls
-  const name = keyspace.channel(crypto.randomUUID())
+  const process = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
+  const pingScript = script(ping(clustered))
   const listeners = new Set<Listener>()
   let turn = 0
 
@@ -63,7 +65,9 @@ export const make = Effect.fnUntraced(function* (
    */
   const subscribe = Effect.gen(function* () {
     const own = yield* Scope.make()
-    const subscribing = yield* Effect.forkDetach(Scope.provide(redis.subscribe(name), own))
+    const subscribing = yield* Effect.forkDetach(
+      Scope.provide(redis.subscribe(keyspace.channel(process)), own)
+    )
     yield* Effect.addFinalizer((exit) => {
       const close = Scope.close(own, exit)
       return subscribing.pollUnsafe() === undefined
@@ -113,7 +117,7 @@ export const make = Effect.fnUntraced(function* (
       if (open >= PATIENCE) {
         return Effect.fail(new CallFailed({ cause: new Error("the subscription is silent") }))
       }
-      const ask = Effect.suspend(() => calls.run(pingScript, ++turn % keyspace.shards, [name, `${turn}`]))
+      const ask = Effect.suspend(() => calls.run(pingScript, ++turn % keyspace.shards, [process, `${turn}`]))
       return Effect.match(Effect.repeat(ask, { times: Math.ceil(keyspace.shards / ROUND) - 1 }), {
         onFailure: () => {
           missed = true
@@ -138,7 +142,7 @@ export const make = Effect.fnUntraced(function* (
   const subscription = yield* RcRef.make({ acquire: Effect.forkScoped(keepFollowing) })
 
   return {
-    name,
+    process,
     listen: (listener) =>
       Effect.andThen(
         Effect.acquireRelease(

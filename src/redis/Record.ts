@@ -9,13 +9,18 @@ import { isTerminal, type TaskState } from "../TaskState.ts"
 import { CorruptKey } from "./Stored.ts"
 
 /**
- * The fields, in order. The first five are in front, so that the scripts can tell the two most frequent steps, the
- * first start of a task and the success of a run, by the beginning of the text alone.
+ * The fields, in order. The first six are in front, so that the scripts can tell the most frequent steps, the first
+ * start of a task and the success of a run, by the beginning of the text alone.
  */
 export const FIELDS = [
   "state",
   /** Of the open run, or of the last one. */
   "token",
+  /**
+   * The processes to be told of changes, divided by commas: a letter, `a` for all changes or `e` for the end alone, and
+   * the process. Nobody waits for a task that has ended.
+   */
+  "watch",
   /** `-`: none of what is marked with * is there. Set as the text is written. */
   "plain",
   "retention",
@@ -30,8 +35,8 @@ export const FIELDS = [
   "due",
   "started",
   "worker",
-  /** Of the process in which the last run was started. */
-  "channel",
+  /** The process in which the last run was started. */
+  "process",
   /** The retention of a dead letter that the store writes for the open run. */
   "letters",
   "task",

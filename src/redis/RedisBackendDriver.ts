@@ -26,6 +26,7 @@ import * as reading from "./lua/reading.ts"
 import * as running from "./lua/running.ts"
 import * as Record from "./Record.ts"
 import type { Server } from "./Server.ts"
+import { toStarted, writeStarts } from "./Starting.ts"
 import { CorruptKey, Fields, type StoreError } from "./Stored.ts"
 
 type Values = ReadonlyArray<string | null>
@@ -57,15 +58,6 @@ const reads = <A>(read: () => A): Effect.Effect<A, CorruptKey> =>
       error instanceof CorruptKey ? error : new CorruptKey({ key: "", field: "", value: error })
   })
 
-const toStarted = (answer: string): Started => {
-  const [tag, ...numbers] = answer.split(" ")
-  if (tag === "D") return { _tag: "Drop" }
-  const [first = 0, attempt = 0, retries = 0, crashes = 0] = numbers.map(Number)
-  return tag === "B"
-    ? { _tag: "Busy", millis: first }
-    : { _tag: "Run", fence: first, attempt, retries, crashes }
-}
-
 const toRenewed = (letter: string): Renewed =>
   letter === "H" ? "Held" : letter === "C" ? "CancelRequested" : "Lost"
 
@@ -88,44 +80,18 @@ export const headOf = ({ outcome }: Settlement): ReadonlyArray<string> => {
 }
 
 /** Writes the rest of it. */
-export const writeSettlement = (args: Array<string>, { id, outcome, token }: Settlement): void => {
-  args.push(id, Record.encode(token))
+export const writeSettlement = (
+  args: Array<string>,
+  { id, outcome, token }: Settlement,
+  written = Record.encode(token)
+): void => {
+  args.push(id, written)
   if (outcome._tag === "Success") args.push(outcome.exit)
   if (outcome._tag !== "Failure") return
   args.push(outcome.exit)
   if (outcome.deadLetter === undefined) return
   const { body, queue, reason, retentionMillis } = outcome.deadLetter
   args.push(reason, queue, Body.encode(body), millis(retentionMillis))
-}
-
-/** What starts have in common is written once. */
-const writeStarts = (
-  starts: ReadonlyArray<Start>,
-  channel: string,
-  withBodies: boolean
-): ReadonlyArray<string> => {
-  const hasBody = ({ delivery }: Start) => withBodies || delivery === "at-most-once"
-  return grouped(
-    starts,
-    (ask) => [
-      Record.encode(ask.worker),
-      channel,
-      Record.encode(ask.task),
-      ask.queue,
-      millis(ask.leaseMillis),
-      ask.delivery === "at-most-once" ? "1" : "-",
-      `${ask.maxCrashes}`,
-      `${ask.generation}`,
-      hasBody(ask) ? "1" : "0",
-      millis(ask.expiresMillis),
-      millis(ask.retentionMillis),
-      millis(ask.letterRetentionMillis)
-    ],
-    (args, ask) => {
-      args.push(ask.id, Record.encode(ask.token))
-      if (hasBody(ask)) args.push(Body.encode(ask.body))
-    }
-  )
 }
 
 /** A place in the order of dead letters. */
@@ -162,7 +128,7 @@ export const make = (
   const settle = script<string>(running.settle(clustered))
   const park = script(burying.park(clustered))
   const read = script<Values>(reading.read(clustered))
-  const unwatch = script(reading.unwatch)
+  const unwatch = script(reading.unwatch(clustered))
   const cancel = script<ReadonlyArray<CancelAnswer>>(reading.cancel(clustered))
   const forget = script<ReadonlyArray<string>>(reading.forget(clustered))
   const reopen = script<ReadonlyArray<Values | null>>(burying.reopen(clustered))
@@ -181,9 +147,9 @@ export const make = (
 
   /** What is registered under this channel. The server forgets what ended, and so does this. */
   const watched = new Set<string>()
-  const readAll = (ids: ReadonlyArray<string>, asker: string) =>
+  const readAll = (ids: ReadonlyArray<string>, asker: string, kind: string) =>
     sharded(ids, identity, (shard, some) =>
-      Effect.flatMap(run(read, shard, [asker, ...some]), (answers) =>
+      Effect.flatMap(run(read, shard, [asker, kind, ...some]), (answers) =>
         reads(() => {
           let next = some.length
           const progressOf = () => answers[next++] ?? undefined
@@ -204,7 +170,7 @@ export const make = (
     starts: ReadonlyArray<Start>,
     withBodies: boolean
   ): Effect.Effect<ReadonlyArray<Started>, StoreError> =>
-    Effect.flatMap(run(start, shard, writeStarts(starts, channel.name, withBodies)), (answers) => {
+    Effect.flatMap(run(start, shard, writeStarts(starts, channel.process, withBodies)), (answers) => {
       const lost = starts.filter((_, i) => answers[i] === "L")
       if (lost.length === 0) return Effect.succeed(answers.map(toStarted))
       return Effect.map(startSome(shard, lost, true), (ends) => {
@@ -283,16 +249,16 @@ export const make = (
             )
         )
       ),
-    getMany: (ids) => readAll(ids, ""),
-    watch: (ids) => {
+    getMany: (ids) => readAll(ids, "", ""),
+    watch: (ids, until) => {
       for (const id of ids) watched.add(id)
-      return readAll(ids, channel.name)
+      return readAll(ids, channel.process, until === "end" ? "e" : "a")
     },
     unwatch: (ids) => {
       const registered = ids.filter((id) => watched.delete(id))
       if (registered.length === 0) return Effect.void
       return sharded(registered, identity, (shard, some) =>
-        Effect.as(run(unwatch, shard, [channel.name, ...some]), some)
+        Effect.as(run(unwatch, shard, [channel.process, ...some]), some)
       ).pipe(
         Effect.tapError(() => Effect.sync(() => registered.forEach((id) => watched.add(id)))),
         Effect.asVoid

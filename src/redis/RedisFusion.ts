@@ -14,12 +14,15 @@ import type {
 import type { Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/putBack.ts"
 import { type Calls, grouped, neighbours, script } from "./Calls.ts"
+import { type Claim, claimOf } from "./Claim.ts"
+import type * as Claiming from "./Claiming.ts"
 import * as Creating from "./Creating.ts"
 import * as fusion from "./lua/fusion.ts"
+import * as MessageText from "./MessageText.ts"
 import { headOf, toSettled, writeSettlement } from "./RedisBackendDriver.ts"
 import * as Messages from "./RedisBrokerDriver.ts"
-import { type Claim, claimOf } from "./RedisBrokerDriver.ts"
 import type { Server } from "./Server.ts"
+import { writeTerms } from "./Starting.ts"
 import type { StoreError } from "./Stored.ts"
 
 interface Enqueued {
@@ -46,7 +49,7 @@ const writeEnqueued = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> =>
     args.push(...Creating.headOf(record), `${some.length}`)
     for (const item of some) writeRecord(args, item.record)
     args.push(...Messages.headOf(message))
-    for (const item of some) args.push(Messages.textOf(item.message))
+    for (const item of some) args.push(MessageText.of(item.message))
   }
   return args
 }
@@ -56,11 +59,13 @@ export const make = (
   calls: Calls,
   backend: BackendDriver<StoreError>,
   broker: BrokerDriver<RedisError>,
+  claiming: Claiming.Claiming,
   { clustered }: Server,
   store: object
 ): Fusion<StoreError> => {
   const { keyspace, run, sharded } = calls
   const enqueue = script<ReadonlyArray<string>>(fusion.enqueue(clustered))
+  const claim = script<Claiming.Answer>(fusion.claim(clustered))
   const settle = script<string>(fusion.settle(clustered))
 
   /** A key may lie in another shard than its task: the record first, then the message. */
@@ -88,10 +93,11 @@ export const make = (
   const settleTogether = (shard: number, items: ReadonlyArray<readonly [Claim, Settlement]>) => {
     const args = grouped(
       items,
-      ([, settlement]) => headOf(settlement),
-      (written, [{ member, queue }, settlement]) => {
-        written.push(queue, member)
-        writeSettlement(written, settlement)
+      ([{ queue }, settlement]) => [...headOf(settlement), queue],
+      (written, [{ member }, settlement]) => {
+        written.push(member)
+        // the token of a run that was claimed and started in one is its claim
+        writeSettlement(written, settlement, settlement.token === member ? "" : undefined)
       }
     )
     return Effect.map(run(settle, shard, args), (answers) => Array.from(answers, toSettled))
@@ -110,6 +116,7 @@ export const make = (
                 answers.map(Creating.readCreated)
               )
           ),
+    claim: ({ terms, ...asked }) => claiming.claim(claim, asked, terms.flatMap(writeTerms)),
     settle: (items) => {
       const claims = items.map(({ handle }) => claimOf(handle, keyspace.shards))
       const together = items.every(

@@ -20,7 +20,7 @@
  * nothing. What was lost so was never there: a task that `delay` had accepted may be missing, and one that had
  * finished may be run again.
  */
-import { Context, type Duration, Effect, Layer, type Scope } from "effect"
+import { Clock, Context, type Duration, Effect, Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
 import * as Backend from "../Backend.ts"
 import type { Driver as BackendDriver } from "../BackendDriver.ts"
@@ -29,8 +29,10 @@ import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { positive } from "../internal/allowed.ts"
 import * as Calls from "./Calls.ts"
 import * as Channel from "./Channel.ts"
+import * as Claiming from "./Claiming.ts"
 import { isPermanent } from "./isPermanent.ts"
 import * as Keyspace from "./Keyspace.ts"
+import * as Readiness from "./Readiness.ts"
 import * as RedisBackendDriver from "./RedisBackendDriver.ts"
 import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
 import * as RedisFusion from "./RedisFusion.ts"
@@ -59,14 +61,16 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const redis = yield* Redis.Redis
   const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
-  const calls = yield* Calls.make(redis, keyspace, timeout)
+  const calls = Calls.make(redis, keyspace, timeout)
   const server = yield* Server.inspect(redis, calls)
-  const channel = yield* Channel.make(redis, calls)
+  const channel = yield* Channel.make(redis, calls, server)
   const backend = RedisBackendDriver.make(calls, channel, server)
-  const broker = yield* RedisBrokerDriver.make(calls, channel, server)
+  const readiness = Readiness.make(channel, yield* Clock.Clock)
+  const claiming = Claiming.make(calls, channel, readiness)
+  const broker = RedisBrokerDriver.make(calls, claiming, readiness, server)
   const store = {}
   return {
-    backend: { ...backend, fusion: RedisFusion.make(calls, backend, broker, server, store) },
+    backend: { ...backend, fusion: RedisFusion.make(calls, backend, broker, claiming, server, store) },
     broker: { ...broker, store }
   }
 })

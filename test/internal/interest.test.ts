@@ -63,7 +63,11 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
     hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
       Effect.andThen(Queue.offer(hints, hint), turns),
     listen: (...ids: ReadonlyArray<string>) =>
-      interest.listen(ids, { onRecord: (id) => void seen.push(id), onError: () => undefined }),
+      interest.listen(ids, {
+        waitsFor: "end",
+        onRecord: (id) => void seen.push(id),
+        onError: () => undefined
+      }),
     /** The ids of the calls of an operation since the last time. */
     taken: (operation: Operation): ReadonlyArray<ReadonlyArray<string>> => {
       const taken = calls.filter(([name]) => name === operation).map(([, ids]) => ids)

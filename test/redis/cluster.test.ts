@@ -39,6 +39,17 @@ const killSubscribers = Effect.flatMap(TestCluster, ({ nodes }) =>
   )
 )
 
+/** Waits until one subscriber is left: those of the tests before may still be on their way out. */
+const untilOneSubscriber = Effect.flatMap(TestCluster, ({ nodes }) =>
+  Effect.repeat(
+    Effect.forEach(nodes, (node) => node.command("CLIENT", "LIST", "TYPE", "pubsub")),
+    {
+      schedule: Schedule.spaced("20 millis"),
+      until: (lists) => lists.flatMap((list) => String(list).match(/^id=/gm) ?? []).length === 1
+    }
+  )
+)
+
 const subscribers = (node: Server, channel: string) =>
   Effect.map(node.command("PUBSUB", "NUMSUB", channel), (reply) => Number((reply as Array<unknown>)[1]))
 
@@ -166,6 +177,7 @@ describeWithServers("RedisCluster", () => {
           const { nodes } = yield* TestCluster
           const queue = yield* redis.subscribe("survivor")
           for (let kill = 0; kill < 2; kill++) {
+            yield* untilOneSubscriber
             assert.strictEqual(yield* killSubscribers, 1)
             const { message } = yield* publishUntilHeard(nodes[0]!, "survivor", queue)
             assert.strictEqual(message, "again")

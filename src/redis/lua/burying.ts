@@ -1,6 +1,10 @@
-import { letters, records } from "./records.ts"
+import { letters, overRecords } from "./records.ts"
 
-export const park = (clustered: boolean): string => `${records(clustered)}${letters}
+export const park = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    `
 while at < #ARGV do
   local id, keep = text(), number()
   local fields = { 'queue', text(), 'reason', text(), 'exit', text(), 'body', text(), 'generation', 0, 'attempts', 0,
@@ -11,6 +15,7 @@ while at < #ARGV do
   end
 end
 `
+  )
 
 /** The fields of a letter that an answer carries, in this order. */
 export const FIELDS = [
@@ -44,16 +49,27 @@ local function prune()
 end
 `
 
-export const getDeadLetters = (clustered: boolean): string => `${records(clustered)}${letters}${reading}
+export const getDeadLetters = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    reading,
+    `
 local answers = {}
 while at < #ARGV do answers[#answers + 1] = readLetter(text()) end
 return answers
 `
+  )
 
 /**
  * Opens tasks for their next generation. An unfinished record, or one of a later generation, is left alone.
  */
-export const reopen = (clustered: boolean): string => `${records(clustered)}${letters}${reading}
+export const reopen = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    reading,
+    `
 local function open(id)
   local v = redis.call('HMGET', letterKey(id), 'taskId', 'task', 'generation', 'fence', 'retention')
   if not v[1] then return end
@@ -62,7 +78,8 @@ local function open(id)
   local opened = fresh(v[1])
   opened[TASK], opened[GENERATION], opened[ENQUEUED] = v[2], integer(v[3] + 1), today
   if record then
-    for _, field in ipairs({ FENCE, RETENTION, HASH, KEY, FOREIGN, UNPUBLISHED }) do opened[field] = record[field] end
+    opened[FENCE], opened[RETENTION], opened[HASH] = record[FENCE], record[RETENTION], record[HASH]
+    opened[KEY], opened[FOREIGN], opened[UNPUBLISHED] = record[KEY], record[FOREIGN], record[UNPUBLISHED]
     if record[KEY] ~= '-' then
       if record[FOREIGN] ~= '-' then
         redis.call('ZREM', base .. ':foreign', cjson.encode({ record[KEY], record.id }))
@@ -74,9 +91,9 @@ local function open(id)
   else
     opened[FENCE], opened[RETENTION] = v[4], v[5] or '-'
   end
+  adoptWatchers(opened)
   save(opened)
   schedule(opened)
-  changed(v[1])
 end
 
 local answers = {}
@@ -89,6 +106,7 @@ end
 tell()
 return answers
 `
+  )
 
 /** The place of a letter in the order of all: when, and its name in the index. */
 export const placeOf = /* lua */ `
@@ -96,7 +114,12 @@ return redis.call('HMGET', KEYS[1] .. ':letter:' .. ARGV[1], 'at', 'member')
 `
 
 /** A page, newest first; after a place, if one is given. Each letter is followed by its name in the index. */
-export const page = (clustered: boolean): string => `${records(clustered)}${letters}${reading}
+export const page = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    reading,
+    `
 prune()
 local task, limit, before, member = text(), number(), text(), text()
 local index = base .. ':letters'
@@ -118,15 +141,26 @@ repeat
 until #members < 200 or #found >= 2 * limit
 return found
 `
+  )
 
-export const count = (clustered: boolean): string => `${records(clustered)}${letters}${reading}
+export const count = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    reading,
+    `
 prune()
 local task = text()
 return redis.call('ZCARD', task == '' and base .. ':letters' or base .. ':letters:' .. task)
 `
+  )
 
 /** Answers one digit for each. */
-export const remove = (clustered: boolean): string => `${records(clustered)}${letters}
+export const remove = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    `
 local answers = {}
 while at < #ARGV do
   local id = text()
@@ -136,3 +170,4 @@ while at < #ARGV do
 end
 return table.concat(answers)
 `
+  )

@@ -27,17 +27,20 @@ end
  * ping; on a cluster the number of receivers counts one node only, and says nothing.
  */
 export const send = (clustered: boolean): string => /* lua */ `
-local function send(channel, message)
+local function send(process, message)
+  local channel = string.match(base, '^{(.*):%d+}$') .. ':process:' .. process
   if redis.call('PUBLISH', channel, message) == 0 and not ${clustered} then
-    redis.call('SET', base .. ':alive:' .. channel, 'missed', 'PX', ${ALIVE_MILLIS})
+    redis.call('SET', base .. ':alive:' .. process, 'missed', 'PX', ${ALIVE_MILLIS})
   end
 end
 `
 
 /** A process speaks to itself, and hears whether it missed anything, or the server has forgotten it. */
-export const ping = /* lua */ `
-local channel, turn = ARGV[1], ARGV[2]
-local alive = redis.call('GETSET', KEYS[1] .. ':alive:' .. channel, 'heard')
-redis.call('PEXPIRE', KEYS[1] .. ':alive:' .. channel, ${ALIVE_MILLIS})
-redis.call('PUBLISH', channel, cjson.encode({'ping', turn, alive == 'heard'}))
+export const ping = (clustered: boolean): string => /* lua */ `
+local base, process, turn = KEYS[1], ARGV[1], ARGV[2]
+local key = base .. ':alive:' .. process
+${send(clustered)}
+local alive = redis.call('GETSET', key, 'heard')
+redis.call('PEXPIRE', key, ${ALIVE_MILLIS})
+send(process, cjson.encode({'ping', turn, alive == 'heard'}))
 `

@@ -1,4 +1,4 @@
-import { records } from "./records.ts"
+import { overRecords } from "./records.ts"
 
 /**
  * `create`: groups of records that have everything in common but id, payload hash and key.
@@ -28,10 +28,10 @@ local function create(ask)
     local new = recordOf(ask)
     record = find(ask.id)
     if not record then
+      adoptWatchers(new)
       redis.call('SET', taskKey(ask.id), textOf(new))
       if ask.key and not ask.foreign then redis.call('SET', keyOf(new), ask.id) end
       schedule(new)
-      changed(ask.id)
       return 'C'
     end
   end
@@ -56,12 +56,18 @@ local function create(ask)
   return 'E' .. (same and '1' or '0') .. (record[UNPUBLISHED] == '-' and '1' or '0') .. record.id
 end
 
--- what most of them come to: a new record, without a key or an id of the caller's
-local function createPlain(ask, value)
-  if not redis.call('SET', base .. ':task:' .. ask.id, value, 'NX') then return create(ask) end
-  if ask.expires ~= '-' then schedule(find(ask.id)) end
-  changed(ask.id)
-  return 'C'
+-- what most of them come to: new records without a key or an id of the caller's, all in one command
+local function createPlain(answers, ask, count)
+  local value = textOf(recordOf(ask))
+  local written = {}
+  for i = 1, count do
+    written[2 * i - 1] = base .. ':task:' .. ARGV[at + i]
+    written[2 * i] = value
+  end
+  if redis.call('MSETNX', unpack(written)) == 0 then return false end
+  for i = 1, count do answers[#answers + 1] = 'C' end
+  at = at + count
+  return true
 end
 
 local function createGroup(answers)
@@ -70,34 +76,39 @@ local function createGroup(answers)
   local ask = { task = task, published = published, hash = '-' }
   ask.retention = retention == '' and '-' or retention
   ask.expires = expires and integer(now + expires) or '-'
-  local plain = textOf(recordOf(ask))
+  local plain = published and not reserved and not expires and count <= 2000 and not isEarly()
+  if plain and createPlain(answers, ask, count) then return end
   for i = 1, count do
     ask.id = text()
-    if not reserved and published then
-      answers[#answers + 1] = createPlain(ask, plain)
-    else
-      if reserved then
-        ask.hash, ask.key, ask.foreign = text(), text(), text() == '1'
-        if ask.hash == '' then ask.hash = '-' end
-        if ask.key == '' then ask.key = nil end
-      end
-      answers[#answers + 1] = create(ask)
+    if reserved then
+      ask.hash, ask.key, ask.foreign = text(), text(), text() == '1'
+      if ask.hash == '' then ask.hash = '-' end
+      if ask.key == '' then ask.key = nil end
     end
+    answers[#answers + 1] = create(ask)
   end
 end
 `
 
 /** For `create`, and for the fused enqueue. */
-export const createFunctions = (clustered: boolean): string => records(clustered) + creating
+export const createFunctions = creating
 
-export const create = (clustered: boolean): string => `${createFunctions(clustered)}
+export const create = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    creating,
+    `
 local answers = {}
 while at < #ARGV do createGroup(answers) end
 tell()
 return answers
 `
+  )
 
-export const markPublished = (clustered: boolean): string => `${records(clustered)}
+export const markPublished = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    `
 while at < #ARGV do
   local record = find(text())
   if record and record[UNPUBLISHED] ~= '-' then
@@ -108,6 +119,7 @@ while at < #ARGV do
   end
 end
 `
+  )
 
 /**
  * Keys that may lie in another shard than the record they lead to, which is where there are several shards.
@@ -146,10 +158,14 @@ const BURNED_MILLIS = 600_000
  * Looks a key's holder up. Where it does not hold the key (it is gone, or was never made), the id is burned for that
  * key: `create` under it will be refused.
  */
-export const lookUpOrBurn = (clustered: boolean): string => `${records(clustered)}
+export const lookUpOrBurn = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    `
 local id, key = text(), text()
 local record = find(id)
 if record and record[FOREIGN] ~= '-' and record[KEY] == key then return 1 end
 redis.call('SET', base .. ':burned:' .. id, key, 'PX', ${BURNED_MILLIS})
 return 0
 `
+  )

@@ -1,9 +1,15 @@
 import { createFunctions } from "./creating.ts"
-import { ackFunctions, publishFunctions, releaseFunctions } from "./messages.ts"
-import { settleFunctions } from "./running.ts"
+import { ackFunctions, claimFunctions, publishFunctions, releaseFunctions } from "./messages.ts"
+import { letters, overRecords } from "./records.ts"
+import { settleFunctions, starting } from "./running.ts"
 
 /** `create`, and `publish` of what was created: a group of records, the head of their messages, and their texts. */
-export const enqueue = (clustered: boolean): string => `${createFunctions(clustered)}${publishFunctions}
+export const enqueue = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    createFunctions,
+    publishFunctions,
+    `
 local answers = {}
 while at < #ARGV do
   local made, values = {}, {}
@@ -19,30 +25,129 @@ end
 tell()
 return answers
 `
+  )
+
+/**
+ * `claim`, and `start` of what may be started at once: at-least-once runs of the tasks whose terms are given. The token
+ * of such a run is its claim.
+ *
+ * Answers as `claim` does, with a fourth text for each message: what `start` answers, or nothing where it is still to
+ * be started, or to be looked at.
+ */
+export const claim = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    starting,
+    publishFunctions,
+    claimFunctions,
+    `
+local ask, queues, terms = readClaim(), {}, {}
+for i = 1, number() do queues[i] = text() end
+while at < #ARGV do
+  local one = readTerms()
+  terms[one.task] = one
+end
+
+-- see 'encode' in Record.ts
+local function decoded(field)
+  if not string.find(field, '%', 1, true) then return field end
+  return (string.gsub(field, '%%(%x%x)', function(byte) return string.char(tonumber(byte, 16)) end))
+end
+
+-- The head of a message behind its id: neighbours nearly always have the same. Nil where its task may not be started
+-- here.
+local known = {}
+local function useTerms(value, after)
+  local ends = string.find(value, '\\n', after, true)
+  if not ends then return nil end
+  if known.head and ends - after + 1 == #known.head and string.find(value, known.head, after, true) == after then
+    return known.group
+  end
+  local head = string.sub(value, after, ends)
+  local task, generation, expires = string.match(head, '^ (%S+) (%d+) (%d*)\\n$')
+  local one = task and terms[task]
+  if not one then return nil end
+  group = { worker = ask.worker, process = ask.process, task = task, once = '-', generation = generation,
+    expires = expires == '' and '-' or integer(now + expires), lease = one.lease, maxCrashes = one.maxCrashes,
+    retention = one.retention, letters = one.letters }
+  prepare()
+  known.head, known.group = head, group
+  return group
+end
+
+local answer = { now, -1 }
+take(ask, queues, answer, function(number, claimed, texts)
+  local ids, keys, places, groups = {}, {}, {}, {}
+  for i = 1, #claimed / 2 do
+    local value, last = texts[i] or '', #answer
+    answer[last + 1], answer[last + 2], answer[last + 3], answer[last + 4] = number, claimed[2 * i], value, ''
+    local after = string.find(value, ' ', 1, true)
+    local its = after and after > 1 and useTerms(value, after)
+    if its then
+      local id, at = decoded(string.sub(value, 1, after - 1)), #ids + 1
+      ids[at], keys[at], places[at], groups[at] = id, base .. ':task:' .. id, last + 4, its
+    end
+  end
+  local values, seen, written = getAll(keys), {}, {}
+  for i, id in ipairs(ids) do
+    local place = places[i]
+    local token = answer[place - 2]
+    group = groups[i]
+    group.queue = queues[number]
+    local started, watchers
+    if values[i] and not seen[id] then started, watchers = startFirst(values[i], token) end
+    if started then
+      written[#written + 1] = keys[i]
+      written[#written + 1] = started
+      if watchers ~= '-' then tellWatchers(id, watchers, false) end
+      answer[place] = 'R'
+    else
+      -- it may stand among what is still to be written
+      if #written > 0 then redis.call('MSET', unpack(written)) end
+      written = {}
+      local answered = startSlowly(id, token, nil)
+      if answered ~= 'L' then answer[place] = answered end
+    end
+    seen[id] = true
+  end
+  if #written > 0 then redis.call('MSET', unpack(written)) end
+end)
+tell()
+return answer
+`
+  )
 
 /** `settle`, and what follows for the message of each: its queue and member come first. */
-export const settle = (
-  clustered: boolean
-): string => `${settleFunctions(clustered)}${publishFunctions}${ackFunctions}${releaseFunctions}
+export const settle = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    ...settleFunctions,
+    publishFunctions,
+    ackFunctions,
+    releaseFunctions,
+    `
 local answers, over = {}, {}
-local function settleOne(outcome, time)
-  local queue, member = text(), text()
-  local answer = settle(outcome, time)
+local function settleOne(outcome, time, tail, queue)
+  local member = text()
+  local answer = settle(outcome, time, tail, member)
   answers[#answers + 1] = answer
   if answer == 'L' then return end
   if answer == 'S' and (outcome == 'R' or outcome == 'P') then
     release(queue, member, tonumber(time) or 0)
   else
-    over[queue] = over[queue] or {}
-    table.insert(over[queue], member)
+    over[#over + 1] = member
   end
 end
 
 while at < #ARGV do
-  local outcome, time = text(), text()
-  for i = 1, number() do settleOne(outcome, time) end
+  local outcome, time, queue = text(), text(), text()
+  local tail = tailOf(outcome, time)
+  for i = 1, number() do settleOne(outcome, time, tail, queue) end
+  if #over > 0 then ack(queue, over, {}) end
+  over = {}
 end
-for queue, members in pairs(over) do ack(queue, members, {}) end
 tell()
 return table.concat(answers)
 `
+  )

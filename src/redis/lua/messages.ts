@@ -1,3 +1,4 @@
+import * as defaults from "../../internal/defaults.ts"
 import { clock, send } from "./clock.ts"
 
 /** An idle worker looks every second: one that did not say so for longer is not counted on. */
@@ -8,12 +9,14 @@ const PROMOTED = 1_000
 const PARKED_MILLIS = 14 * 86_400_000
 
 /**
- * Messages: their texts in one hash a queue, and a member for each in exactly one of three sorted sets: ':ready', in
- * the order in which they are claimed; ':delayed' and ':claimed', by the time at which they become due (again).
+ * Messages: their texts in one hash a queue, and a member for each in exactly one of four places. Two of them hold what
+ * is ready, in the order in which it is claimed: the list ':fresh' what was published for now with the default
+ * priority, which costs a fraction there, and the sorted set ':ready' all else. ':delayed' and ':claimed' are sorted by
+ * the time at which their members become due (again).
  *
- * A member is `<number>:<due>:<priority>`, and after a claim `<number>:<due>:<priority>:<claim>`: each claim has a
- * number of its own, so that the member is its receipt, held for as long as it lies in one of the sets, also after the
- * lease ran out.
+ * A member is `<number>:<due>:<priority>`, and after a claim `<number>:<due>:<priority>:<claim>`: each claim has a name
+ * of its own, so that the member is its receipt, held for as long as it lies in one of the sets, also after the lease
+ * ran out.
  */
 const functions = /* lua */ `
 local function queueKey(queue, part)
@@ -33,6 +36,11 @@ end
 local function parse(member)
   local id, due, priority = string.match(member, '^(%d+):(%d+):(%d+)')
   return id, tonumber(due), tonumber(priority)
+end
+
+local function rankOf(member)
+  local _, due, priority = parse(member)
+  return rank(priority or 0, due or now)
 end
 
 local function memberOf(id, due, priority)
@@ -63,22 +71,30 @@ end
 
 /** For publishing, also together with records. Reads groups of messages of the same queue, priority and delay. */
 export const publishFunctions = `${functions}
+-- so many texts of the arguments, which come next
 local function publish(queue, priority, delay, values)
   local order = redis.call('INCRBY', base .. ':messages-order', #values) - #values
   local due = now + delay
-  local score = delay > 0 and due or rank(priority, due)
-  score = integer(score)
   local members, texts = {}, {}
   local tail = memberOf('', due, priority)
   for i, value in ipairs(values) do
     local id = string.format('%015.0f', order + i)
-    members[2 * i - 1] = score
-    members[2 * i] = id .. tail
+    members[i] = id .. tail
     texts[2 * i - 1] = id
     texts[2 * i] = value
   end
   inParts('HSET', queueKey(queue, 'texts'), texts)
-  inParts('ZADD', queueKey(queue, delay > 0 and 'delayed' or 'ready'), members)
+  if delay == 0 and priority == ${defaults.priority} then
+    inParts('RPUSH', queueKey(queue, 'fresh'), members)
+    return wake(queue, #values)
+  end
+  local scored = {}
+  local score = integer(delay > 0 and due or rank(priority, due))
+  for i, member in ipairs(members) do
+    scored[2 * i - 1] = score
+    scored[2 * i] = member
+  end
+  inParts('ZADD', queueKey(queue, delay > 0 and 'delayed' or 'ready'), scored)
   if delay > 0 then announce(queue, due) else wake(queue, #values) end
 end
 `
@@ -93,14 +109,10 @@ end
 `
 
 /**
- * `claim`. Answers the time, how long until something more becomes due (-1: nothing will by itself), and for each
- * message its queue (counted from 1), its member and its text.
+ * For `claim`, also together with starts: `take` claims, and calls `each` with the number of a queue (counted from 1),
+ * its claimed members, each behind the end of its lease, and their texts.
  */
-export const claim = (clustered: boolean): string => `${clock}${send(clustered)}${functions}
-local max, lease, channel = number(), number(), text()
-local queues = {}
-while at < #ARGV do queues[#queues + 1] = text() end
-
+export const claimFunctions = /* lua */ `
 -- a member that is none of ours becomes the text of a message, which will be found to be none
 local function adopt(queue, member)
   local id = string.format('%015.0f', redis.call('INCR', base .. ':messages-order'))
@@ -108,19 +120,18 @@ local function adopt(queue, member)
   return memberOf(id, now, 0)
 end
 
--- the member without the number of a claim that ran out
+-- the member without the name of a claim that ran out
 local function unclaimed(queue, member)
   return string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+:%d+') or adopt(queue, member)
 end
 
-local function promote(queue, set)
+local function promote(queue, set, max)
   local key = queueKey(queue, set)
   local due = redis.call('ZRANGEBYSCORE', key, '-inf', now, 'LIMIT', 0, ${PROMOTED} + max)
   if #due == 0 then return end
   local members, gone = {}, {}
   for _, member in ipairs(due) do
-    local _, time, priority = parse(member)
-    members[#members + 1] = rank(priority or 0, time or now)
+    members[#members + 1] = rankOf(member)
     members[#members + 1] = member
     gone[#gone + 1] = member
   end
@@ -128,83 +139,156 @@ local function promote(queue, set)
   inParts('ZREM', key, gone)
 end
 
-local answer = { now, -1 }
-local taken = 0
-
--- claims members of a queue that were taken off
-local function take(number, members)
-  if #members == 0 then return end
-  local queue = queues[number]
-  local suffix = ':' .. integer(redis.call('INCR', base .. ':claims'))
-  local ends = integer(now + lease)
-  local ids, claimed = {}, {}
-  for i, member in ipairs(members) do
-    member = unclaimed(queue, member)
-    ids[i] = numberOf(member)
-    claimed[2 * i - 1] = ends
-    claimed[2 * i] = member .. suffix
-  end
-  inParts('ZADD', queueKey(queue, 'claimed'), claimed)
-  local texts = redis.call('HMGET', queueKey(queue, 'texts'), unpack(ids))
-  for i = 1, #members do
-    local at = #answer
-    answer[at + 1], answer[at + 2], answer[at + 3] = number, claimed[2 * i], texts[i] or ''
-  end
-  taken = taken + #members
-end
-
--- the best of the heads of several queues, in their order
-local function takeBest()
+-- takes the best of the heads of all places, in their order: runs of a queue's number and its members
+local function takeBest(queues, max)
   local heads = {}
   for number, queue in ipairs(queues) do
-    local head = redis.call('ZRANGE', queueKey(queue, 'ready'), 0, max - 1, 'WITHSCORES')
-    for i = 1, #head, 2 do heads[#heads + 1] = { number, head[i], tonumber(head[i + 1]) } end
+    for _, place in ipairs({ 'fresh', 'ready' }) do
+      local command = place == 'fresh' and 'LRANGE' or 'ZRANGE'
+      local members = redis.call(command, queueKey(queue, place), 0, max - 1)
+      if #members > 0 then
+        heads[#heads + 1] = { number = number, place = place, members = members, next = 1, rank = rankOf(members[1]) }
+      end
+    end
   end
-  table.sort(heads, function(a, b)
-    if a[3] ~= b[3] then return a[3] < b[3] end
-    return a[2] < b[2]
-  end)
-  for i = 1, math.min(max, #heads) do
-    local number, member = heads[i][1], heads[i][2]
-    redis.call('ZREM', queueKey(queues[number], 'ready'), member)
-    take(number, { member })
+  local runs = {}
+  for i = 1, max do
+    local best
+    for _, head in ipairs(heads) do
+      local member = head.members[head.next]
+      if member and (not best or head.rank < best.rank
+        or head.rank == best.rank and member < best.members[best.next]) then best = head end
+    end
+    if not best then break end
+    local run = runs[#runs]
+    if not run or run[1] ~= best.number then
+      run = { best.number, {} }
+      runs[#runs + 1] = run
+    end
+    table.insert(run[2], best.members[best.next])
+    best.next = best.next + 1
+    if best.members[best.next] then best.rank = rankOf(best.members[best.next]) end
   end
+  for _, head in ipairs(heads) do
+    local key = queueKey(queues[head.number], head.place)
+    if head.next > 1 and head.place == 'fresh' then redis.call('LTRIM', key, head.next - 1, -1) end
+    if head.next > 1 and head.place == 'ready' then redis.call('ZREM', key, unpack(head.members, 1, head.next - 1)) end
+  end
+  return runs
 end
 
-for _, queue in ipairs(queues) do
-  promote(queue, 'delayed')
-  promote(queue, 'claimed')
-end
-if #queues == 1 then
-  local popped, members = redis.call('ZPOPMIN', queueKey(queues[1], 'ready'), max), {}
-  for i = 1, #popped, 2 do members[#members + 1] = popped[i] end
-  take(1, members)
-else
-  takeBest()
+local function takeDue(queues, max)
+  for _, queue in ipairs(queues) do
+    promote(queue, 'delayed', max)
+    promote(queue, 'claimed', max)
+  end
+  -- nearly always there is one queue, with nothing to compare
+  if #queues == 1 and redis.call('EXISTS', queueKey(queues[1], 'ready')) == 0 then
+    local members = redis.call('LPOP', queueKey(queues[1], 'fresh'), max)
+    return members and { { 1, members } } or {}
+  end
+  return takeBest(queues, max)
 end
 
-if taken < max then
+local function textsOf(queue, claimed)
+  local ids = {}
+  for i = 2, #claimed, 2 do ids[i / 2] = numberOf(claimed[i]) end
+  return redis.call('HMGET', queueKey(queue, 'texts'), unpack(ids))
+end
+
+local function hold(queue, members, ends, name)
+  local claimed = {}
+  for i, member in ipairs(members) do
+    claimed[2 * i - 1] = ends
+    claimed[2 * i] = unclaimed(queue, member) .. ':' .. name
+  end
+  inParts('ZADD', queueKey(queue, 'claimed'), claimed)
+  return claimed
+end
+
+-- how long until something more becomes due
+local function nextDue(queues)
+  local next = -1
   for _, queue in ipairs(queues) do
     for _, set in ipairs({ 'delayed', 'claimed' }) do
       local first = redis.call('ZRANGE', queueKey(queue, set), 0, 0, 'WITHSCORES')
       if first[2] then
         local wait = math.max(tonumber(first[2]) - now, 0)
-        if answer[2] < 0 or wait < answer[2] then answer[2] = wait end
+        if next < 0 or wait < next then next = wait end
       end
     end
   end
+  return next
 end
-if channel ~= '' then
+
+-- leaves word whether the process is idle
+local function beIdle(queues, process, isIdle)
   for _, queue in ipairs(queues) do
     local idle = queueKey(queue, 'idle')
-    if taken < max then
-      redis.call('ZADD', idle, now, channel)
+    if isIdle then
+      redis.call('ZADD', idle, now, process)
       redis.call('ZREMRANGEBYSCORE', idle, '-inf', now - ${IDLE_MILLIS})
     else
-      redis.call('ZREM', idle, channel)
+      redis.call('ZREM', idle, process)
     end
   end
 end
+
+local function readClaim()
+  return { max = number(), lease = number(), worker = text(), process = text(), heard = text() == '1', name = text(),
+    again = text() == '1' }
+end
+
+-- What the claim of that name took and still holds. It has to look through all claims, which is done only where a
+-- connection broke.
+local function takeAgain(ask, queues, each)
+  local suffix, ends, taken = ':' .. ask.name, integer(now + ask.lease), 0
+  for number, queue in ipairs(queues) do
+    local key, claimed = queueKey(queue, 'claimed'), {}
+    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+      if string.sub(member, -#suffix) == suffix and taken < ask.max then
+        taken = taken + 1
+        claimed[#claimed + 1] = ends
+        claimed[#claimed + 1] = member
+      end
+    end
+    if #claimed > 0 then
+      inParts('ZADD', key, claimed)
+      each(number, claimed, textsOf(queue, claimed))
+    end
+  end
+  return taken
+end
+
+local function take(ask, queues, answer, each)
+  local taken, ends = 0, integer(now + ask.lease)
+  if ask.again then taken = takeAgain(ask, queues, each) end
+  for _, run in ipairs(taken < ask.max and takeDue(queues, ask.max - taken) or {}) do
+    local number, members = run[1], run[2]
+    local claimed = hold(queues[number], members, ends, ask.name)
+    taken = taken + #members
+    each(number, claimed, textsOf(queues[number], claimed))
+  end
+  if ask.heard then beIdle(queues, ask.process, taken < ask.max) end
+  if taken < ask.max then answer[2] = nextDue(queues) end
+end
+`
+
+/**
+ * `claim`. Answers the time; how long until something more becomes due (-1: nothing will by itself); and for each
+ * message its queue, its member and its text.
+ */
+export const claim = (clustered: boolean): string =>
+  `${clock}${send(clustered)}${functions}${claimFunctions}
+local ask, queues = readClaim(), {}
+while at < #ARGV do queues[#queues + 1] = text() end
+local answer = { now, -1 }
+take(ask, queues, answer, function(number, claimed, texts)
+  for i = 1, #claimed / 2 do
+    local last = #answer
+    answer[last + 1], answer[last + 2], answer[last + 3] = number, claimed[2 * i], texts[i] or ''
+  end
+end)
 return answer
 `
 
@@ -230,9 +314,8 @@ end
 
 /** Takes a claim off its set; whether it was held. It lies among the ready after its lease ran out. */
 const disclaim = /* lua */ `
-local function disclaim(queue, member)
-  return redis.call('ZREM', queueKey(queue, 'claimed'), member) == 1
-    or redis.call('ZREM', queueKey(queue, 'ready'), member) == 1
+local function disclaim(claimed, queue, member)
+  return redis.call('ZREM', claimed, member) == 1 or redis.call('ZREM', queueKey(queue, 'ready'), member) == 1
 end
 `
 
@@ -242,9 +325,10 @@ local lease = number()
 local answers = {}
 while at < #ARGV do
   local queue, members = readMembers()
+  local claimed = queueKey(queue, 'claimed')
   for _, member in ipairs(members) do
-    if disclaim(queue, member) then
-      redis.call('ZADD', queueKey(queue, 'claimed'), now + lease, member)
+    if disclaim(claimed, queue, member) then
+      redis.call('ZADD', claimed, now + lease, member)
       answers[#answers + 1] = '1'
     else
       answers[#answers + 1] = '0'
@@ -257,29 +341,31 @@ return table.concat(answers)
 /** For `ack`, also after settlements. Answers one digit for each, in the order of the groups. */
 export const ackFunctions = `${disclaim}
 local function ack(queue, members, answers)
-  local ids = {}
-  for _, member in ipairs(members) do
-    local held = disclaim(queue, member)
+  local claimed, ids = queueKey(queue, 'claimed'), {}
+  for i, member in ipairs(members) do
+    local held = disclaim(claimed, queue, member)
     if held then ids[#ids + 1] = numberOf(member) end
-    answers[#answers + 1] = held and '1' or '0'
+    answers[i] = held and '1' or '0'
   end
   if #ids > 0 then inParts('HDEL', queueKey(queue, 'texts'), ids) end
 end
 `
 
 export const ack = `${clock}${functions}${reading}${ackFunctions}
-local answers = {}
+local groups = {}
 while at < #ARGV do
   local queue, members = readMembers()
+  local answers = {}
   ack(queue, members, answers)
+  groups[#groups + 1] = table.concat(answers)
 end
-return table.concat(answers)
+return table.concat(groups)
 `
 
 /** For `release`, also after settlements. */
 export const releaseFunctions = /* lua */ `
 local function release(queue, member, after, keepDue, body)
-  if not disclaim(queue, member) then return end
+  if not disclaim(queueKey(queue, 'claimed'), queue, member) then return end
   local id, due, priority = parse(member)
   local wakes = now + after
   if not keepDue then due = wakes end
@@ -313,7 +399,7 @@ end
 export const reject = `${clock}${functions}${disclaim}
 while at < #ARGV do
   local queue, member, reason = text(), text(), text()
-  if disclaim(queue, member) then
+  if disclaim(queueKey(queue, 'claimed'), queue, member) then
     local id = numberOf(member)
     redis.call('XADD', queueKey(queue, 'parked'), 'MINID', '~', integer(now - ${PARKED_MILLIS}), '*', 'reason', reason,
       'message', redis.call('HGET', queueKey(queue, 'texts'), id) or '')
@@ -329,8 +415,8 @@ while at < #ARGV do
   local queue = text()
   local function count(set, from, to) return redis.call('ZCOUNT', queueKey(queue, set), from, to) end
   local later = '(' .. integer(now)
-  answers[#answers + 1] = redis.call('ZCARD', queueKey(queue, 'ready')) + count('delayed', '-inf', now)
-    + count('claimed', '-inf', now)
+  answers[#answers + 1] = redis.call('LLEN', queueKey(queue, 'fresh')) + redis.call('ZCARD', queueKey(queue, 'ready'))
+    + count('delayed', '-inf', now) + count('claimed', '-inf', now)
   answers[#answers + 1] = count('delayed', later, '+inf')
   answers[#answers + 1] = count('claimed', later, '+inf')
 end
@@ -341,19 +427,24 @@ return answers
 export const purge = `${clock}${functions}
 local queue, limit = text(), number()
 local answers = {}
-local function remove(set, ends)
-  local left = limit - #answers
-  if left <= 0 then return end
-  local members = redis.call('ZRANGEBYSCORE', queueKey(queue, set), '-inf', ends, 'LIMIT', 0, left)
-  if #members == 0 then return end
+local function forget(members)
   local ids = {}
   for i, member in ipairs(members) do ids[i] = numberOf(member) end
   for _, value in ipairs(redis.call('HMGET', queueKey(queue, 'texts'), unpack(ids))) do
     answers[#answers + 1] = value or ''
   end
-  redis.call('ZREM', queueKey(queue, set), unpack(members))
   redis.call('HDEL', queueKey(queue, 'texts'), unpack(ids))
 end
+local function remove(set, ends)
+  local left = limit - #answers
+  if left <= 0 then return end
+  local members = redis.call('ZRANGEBYSCORE', queueKey(queue, set), '-inf', ends, 'LIMIT', 0, left)
+  if #members == 0 then return end
+  forget(members)
+  redis.call('ZREM', queueKey(queue, set), unpack(members))
+end
+local fresh = redis.call('LPOP', queueKey(queue, 'fresh'), limit)
+if fresh and #fresh > 0 then forget(fresh) end
 remove('ready', '+inf')
 remove('delayed', '+inf')
 remove('claimed', now)

@@ -1,52 +1,103 @@
 import { clock } from "./clock.ts"
-import { letters, records } from "./records.ts"
+import { letters, overRecords } from "./records.ts"
 
 /**
- * Reads, and registers the channel with what is not final, if one is given. Answers the text of each record, and then
- * the progress of those that have some.
+ * Reads, and registers the process with what is not final, if one is given: for all changes (`a`), or for the end
+ * alone (`e`). Answers the text of each record, and then the progress of those that have some.
  */
-export const read = (clustered: boolean): string => `${records(clustered)}${letters}
-local channel = text()
+export const read = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    `
+local process, kind = text(), text()
 local answers, progress = {}, {}
-while at < #ARGV do
-  local id = text()
+
+-- nil where it has to be looked at more closely, or there is none
+local function readPlain(id, value)
+  local watchers, after = string.match(value, '^[PSRF]%u+ %S+ (%S+)() %- ')
+  if not after then return nil end
+  if process == '' or FINAL[string.sub(value, 1, 7)] then return value end
+  local more = watchedBy(watchers, kind, process)
+  if more then
+    redis.call('SET', taskKey(id), string.sub(value, 1, after - #watchers - 1) .. more .. string.sub(value, after))
+  end
+  return value
+end
+
+local function readAny(id)
   local record = find(id)
   -- it may have to be ended first
   if record and endOverdue(record) then record = find(id) end
-  if channel ~= '' and not (record and FINAL[record[STATE]]) then watch(id, channel) end
-  if record and record[PROGRESS] ~= '-' then
+  if not record then
+    if process ~= '' then watchEarly(id, kind, process) end
+    -- what is there and no record is answered as it is, and found to be none
+    return get(taskKey(id)) or redis.call('EXISTS', taskKey(id)) == 1 and '' or false
+  end
+  if process ~= '' and not FINAL[record[STATE]] then
+    local more = watchedBy(record[WATCH], kind, process)
+    if more then
+      record[WATCH] = more
+      redis.call('SET', taskKey(id), textOf(record, exitOf(record)), 'KEEPTTL')
+    end
+  end
+  if record[PROGRESS] ~= '-' then
     progress[#progress + 1] = redis.call('GET', base .. ':progress:' .. id)
   end
-  -- what is there and no record is answered as it is, and found to be none
-  answers[#answers + 1] = record and record.value or get(taskKey(id)) or redis.call('EXISTS', taskKey(id)) == 1 and '' or false
+  return record.value
+end
+
+local keys, seen = {}, {}
+for i = at + 1, #ARGV do keys[#keys + 1] = base .. ':task:' .. ARGV[i] end
+local values = getAll(keys)
+for i = 1, #keys do
+  local id = text()
+  -- what stands twice was changed since it was read
+  local value = values[i] and not seen[id] and readPlain(id, values[i]) or readAny(id)
+  seen[id] = true
+  answers[i] = value
 end
 for _, one in ipairs(progress) do answers[#answers + 1] = one end
 tell()
 return answers
 `
+  )
 
 /** Takes registrations back. */
-export const unwatch = /* lua */ `
-local channel = ARGV[1]
-for i = 2, #ARGV do
-  local key = KEYS[1] .. ':watch:' .. ARGV[i]
-  local channels = redis.call('GET', key)
-  if channels then
-    local left = {}
-    for one in string.gmatch(channels, '%S+') do
-      if one ~= channel then left[#left + 1] = one end
+export const unwatch = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    `
+local process = text()
+while at < #ARGV do
+  local id = text()
+  local record = find(id)
+  if record and record[WATCH] ~= '-' then
+    local left = unwatchedBy(record[WATCH], process)
+    if left ~= record[WATCH] then
+      record[WATCH] = left
+      redis.call('SET', taskKey(id), textOf(record, exitOf(record)), 'KEEPTTL')
     end
-    if #left == 0 then
+  elseif not record and isEarly() then
+    local key = base .. ':early:' .. id
+    local watchers = get(key)
+    local left = watchers and unwatchedBy(watchers, process)
+    if left == '-' then
       redis.call('DEL', key)
-    else
-      redis.call('SET', key, table.concat(left, ' '), 'KEEPTTL')
+    elseif left then
+      redis.call('SET', key, left, 'KEEPTTL')
     end
   end
 end
 `
+  )
 
 /** Ends waiting tasks, asks running ones to stop. */
-export const cancel = (clustered: boolean): string => `${records(clustered)}${letters}
+export const cancel = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    `
 local answers = {}
 while at < #ARGV do
   local id = text()
@@ -59,8 +110,8 @@ while at < #ARGV do
   elseif record[STATE] == 'STARTED' then
     record[CANCEL] = '1'
     save(record)
-    if record[CHANNEL] ~= '-' then hint(record[CHANNEL], id) end
-    changed(id)
+    if record[PROCESS] ~= '-' then hint(record[PROCESS], id) end
+    changed(record)
     answer = 'Requested'
   elseif endOverdue(record) then
     answer = 'AlreadyDone'
@@ -73,9 +124,13 @@ end
 tell()
 return answers
 `
+  )
 
 /** Removes what is final, marks what is not. The key is free at once. */
-export const forget = (clustered: boolean): string => `${records(clustered)}
+export const forget = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    `
 local foreign = {}
 while at < #ARGV do
   local record = find(text())
@@ -90,20 +145,25 @@ while at < #ARGV do
     else
       freeKey(record)
       record[KEY], record[ENDED] = '-', 'Forgotten'
+      ended(record)
       save(record)
-      changed(record.id, true)
     end
   end
 end
 tell()
 return foreign
 `
+  )
 
 /**
  * Ends and removes what is overdue; answers how many, and then the keys of other shards that are to be freed, each
  * with the id that held it.
  */
-export const sweep = (clustered: boolean): string => `${records(clustered)}${letters}
+export const sweep = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    `
 local limit = number()
 local function due(index)
   return redis.call('ZRANGEBYSCORE', base .. index, '-inf', now, 'LIMIT', 0, limit)
@@ -139,6 +199,7 @@ end
 tell()
 return answer
 `
+  )
 
 /** A worker is kept as "<started> <seen> <until> <its description>". */
 export const heartbeat = `${clock}

@@ -1,8 +1,8 @@
 import { FIELDS, UNUSUAL } from "../Record.ts"
 import { clock, send } from "./clock.ts"
 
-/** How long a registration stays that nobody takes back. */
-const WATCH_MILLIS = 86_400_000
+/** How long word stays of who waits for a task that is not there yet. */
+const EARLY_MILLIS = 86_400_000
 
 /** The fields of a new record that are not '-'. */
 const initially: Readonly<Record<string, string>> = {
@@ -20,7 +20,16 @@ const NUMBERS: ReadonlySet<string> = new Set(["retention", "time", "due", "lette
 const patternOf = (field: string): string =>
   COUNTS.has(field) ? "(%d+)" : NUMBERS.has(field) ? "(%-?%d*)" : "(%S+)"
 
-const upper = (field: string): string => field.toUpperCase()
+const placeOf: ReadonlyMap<string, number> = new Map(
+  FIELDS.map((field, index) => [field.toUpperCase(), index + 1])
+)
+
+/**
+ * A field is written `record[STATE]`, and is a number in the script: as a local, each would be carried into every
+ * function that names it, each time a script runs.
+ */
+const withPlaces = (lua: string): string =>
+  lua.replace(/\[([A-Z]+)\]/g, (text, name) => (placeOf.has(name) ? `[${placeOf.get(name)}]` : text))
 
 /**
  * Records: one text each (see `Record.ts`), removed by the server itself when its retention is over.
@@ -28,8 +37,7 @@ const upper = (field: string): string => field.toUpperCase()
  * What waits for a time that is not the end of a retention lies in one index, ':deadlines': the expiry of a waiting
  * task, the lapse of an at-most-once run, the retention of a reservation that was never published.
  */
-export const records = (clustered: boolean): string => `${clock}${send(clustered)}
-local ${FIELDS.map(upper).join(", ")} = ${FIELDS.map((_, i) => i + 1).join(", ")}
+const functions = /* lua */ `
 local WIDTH = ${FIELDS.length}
 local FINAL = { SUCCESS = true, FAILURE = true }
 local today = integer(now)
@@ -48,10 +56,18 @@ local function get(key)
   return type(value) == 'string' and value
 end
 
--- what was edited by hand into something else counts as not there
-local function find(id)
-  local value = get(base .. ':task:' .. id)
-  if not value then return nil end
+-- the same of many keys
+local function getAll(keys)
+  local values = {}
+  for i = 1, #keys, 4000 do
+    local some = redis.call('MGET', unpack(keys, i, math.min(i + 3999, #keys)))
+    for j, value in ipairs(some) do values[i + j - 1] = value end
+  end
+  return values
+end
+
+-- a record of its text; what was edited by hand into something else counts as not there
+local function parsed(id, value)
   local record = { string.match(value, '^${FIELDS.map(patternOf).join(" ")}\\n') }
   if not record[WIDTH] then return nil end
   record.id = id
@@ -59,12 +75,17 @@ local function find(id)
   return record
 end
 
+local function find(id)
+  local value = get(base .. ':task:' .. id)
+  return value and parsed(id, value) or nil
+end
+
 local function exitOf(record)
   return string.sub(record.value, string.find(record.value, '\\n', 1, true) + 1)
 end
 
 local function textOf(record, exit)
-  record[PLAIN] = (${UNUSUAL.map((field) => `record[${upper(field)}] == '-'`).join(" and ")}) and '-' or '+'
+  record[PLAIN] = (${UNUSUAL.map((field) => `record[${field.toUpperCase()}] == '-'`).join(" and ")}) and '-' or '+'
   return table.concat(record, ' ', 1, WIDTH) .. '\\n' .. (exit or '')
 end
 
@@ -77,48 +98,77 @@ local function isTimed(record)
   return record[EXPIRES] ~= '-' or record[UNPUBLISHED] ~= '-' or record[ONCE] ~= '-'
 end
 
--- ids that changed; their watchers are told at the end of the script
-local told, last = {}, {}
-local function changed(id, isLast)
-  told[#told + 1] = id
-  if isLast then last[id] = true end
+-- what each process is told at the end of the script
+local hints = {}
+local function hint(process, id)
+  local ids = hints[process]
+  if ids then ids[#ids + 1] = id else hints[process] = { 'changed', id } end
 end
 
-local hints = {}
-local function hint(channel, id)
-  local ids = hints[channel]
-  if not ids then
-    ids = { 'changed' }
-    hints[channel] = ids
+local function tellWatchers(id, watchers, isLast)
+  for kind, process in string.gmatch(watchers, '(%a)([^,]+)') do
+    if isLast or kind == 'a' then hint(process, id) end
   end
-  ids[#ids + 1] = id
+end
+
+local function changed(record)
+  if record[WATCH] ~= '-' then tellWatchers(record.id, record[WATCH], false) end
+end
+
+-- the last of all changes, after which nobody waits
+local function ended(record)
+  if record[WATCH] == '-' then return end
+  tellWatchers(record.id, record[WATCH], true)
+  record[WATCH] = '-'
 end
 
 local function tell()
-  if #told > 0 then
-    local keys = {}
-    for i, id in ipairs(told) do keys[i] = base .. ':watch:' .. id end
-    local watchers = redis.call('MGET', unpack(keys))
-    local over = {}
-    for i, id in ipairs(told) do
-      if watchers[i] then
-        for channel in string.gmatch(watchers[i], '%S+') do hint(channel, id) end
-        if last[id] then over[#over + 1] = keys[i] end
-      end
-    end
-    if #over > 0 then redis.call('DEL', unpack(over)) end
-  end
-  for channel, ids in pairs(hints) do send(channel, cjson.encode(ids)) end
+  for process, ids in pairs(hints) do send(process, cjson.encode(ids)) end
 end
 
-local function watch(id, channel)
-  local key = base .. ':watch:' .. id
-  if redis.call('SET', key, channel, 'NX', 'PX', ${WATCH_MILLIS}) then return end
-  local channels = redis.call('GET', key)
-  if not string.find(' ' .. channels .. ' ', ' ' .. channel .. ' ', 1, true) then
-    channels = channels .. ' ' .. channel
+-- the watchers with one more; nil where that changes nothing
+local function watchedBy(watchers, kind, process)
+  if watchers == '-' then return kind .. process end
+  local listed = ',' .. watchers .. ','
+  if string.find(listed, ',a' .. process .. ',', 1, true) then return nil end
+  local at = string.find(listed, ',e' .. process .. ',', 1, true)
+  if not at then return watchers .. ',' .. kind .. process end
+  if kind == 'e' then return nil end
+  return string.sub(watchers, 1, at - 1) .. 'a' .. string.sub(watchers, at + 1)
+end
+
+local function unwatchedBy(watchers, process)
+  local left = {}
+  for one in string.gmatch(watchers, '[^,]+') do
+    if string.sub(one, 2) ~= process then left[#left + 1] = one end
   end
-  redis.call('SET', key, channels, 'PX', ${WATCH_MILLIS})
+  return #left == 0 and '-' or table.concat(left, ',')
+end
+
+-- Who waits for a task that is not there yet lies under a key of its own. Nearly always there is none, which a single
+-- key tells for all.
+local early
+local function isEarly()
+  if early == nil then early = redis.call('EXISTS', base .. ':early') == 1 end
+  return early
+end
+
+local function watchEarly(id, kind, process)
+  local key = base .. ':early:' .. id
+  local watchers = watchedBy(get(key) or '-', kind, process)
+  if watchers then redis.call('SET', key, watchers, 'PX', ${EARLY_MILLIS}) end
+  redis.call('SET', base .. ':early', '1', 'PX', ${EARLY_MILLIS})
+end
+
+-- a record that comes to be takes on those who waited for it
+local function adoptWatchers(record)
+  if not isEarly() then return end
+  local key = base .. ':early:' .. record.id
+  local watchers = get(key)
+  if not watchers then return end
+  redis.call('DEL', key)
+  record[WATCH] = watchers
+  changed(record)
 end
 
 local function unschedule(record)
@@ -169,15 +219,16 @@ local function drop(record)
   unschedule(record)
   close(record)
   freeKey(record, now)
-  changed(record.id, true)
+  ended(record)
 end
 
 -- the terminal write
-local function finish(record, state, exit, ended)
+local function finish(record, state, exit, why)
   if record[ENDED] == 'Forgotten' then return drop(record) end
   unschedule(record)
   close(record)
-  record[STATE], record[TIME], record[ENDED] = state, today, ended or '-'
+  record[STATE], record[TIME], record[ENDED] = state, today, why or '-'
+  ended(record)
   local retention = record[RETENTION]
   if retention == '-' then
     redis.call('SET', taskKey(record.id), textOf(record, exit))
@@ -194,9 +245,12 @@ local function finish(record, state, exit, ended)
       end
     end
   end
-  changed(record.id, true)
 end
 `
+
+/** The beginning of a script over records, and the rest of it. */
+export const overRecords = (clustered: boolean, ...rest: ReadonlyArray<string>): string =>
+  withPlaces(`${clock}${send(clustered)}${functions}${rest.join("")}`)
 
 /**
  * Dead letters: one hash a letter, an index of all and one for each task, newest last, and one by the time at which

@@ -1,36 +1,36 @@
-import { letters, records } from "./records.ts"
+import { letters, overRecords } from "./records.ts"
 
 /**
- * `start`: groups of starts that have everything in common but id, token and body.
+ * For starts, alone (groups that have everything in common but id, token and body) and together with claims.
  *
  * Answers `R <fence> <attempt> <retries> <crashes>`, `D`, `B <millis>`, or `L`: the task would end as WorkerLost,
  * and the call has to be made again with the message's body, for the dead letter. Nothing was written then.
  */
-const starting = /* lua */ `
+export const starting = /* lua */ `
+-- of what is being started
 local group
 
 local function ran(record)
   return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
 end
 
--- what most starts come to: the first one of a task of which there is nothing unusual to say
-local function startFirst(id, token)
-  if not group.first then return false end
-  local key = base .. ':task:' .. id
-  local value = get(key)
-  if not value or string.sub(value, 1, #group.first) ~= group.first then return false end
-  redis.call('SET', key, 'STARTED ' .. token .. group.started .. string.sub(value, #group.first + 1))
-  changed(id)
-  return true
+-- What most starts come to: the first one of a task of which there is nothing unusual to say. Answers the record's text
+-- after it, and who is told; nil where it is not so simple.
+local function startFirst(value, token)
+  if not group.first or string.find(value, 'PENDING - ', 1, true) ~= 1 then return nil end
+  local after = string.find(value, ' ', 11, true)
+  if not after or string.find(value, group.first, after, true) ~= after then return nil end
+  local watchers = string.sub(value, 11, after - 1)
+  return 'STARTED ' .. token .. ' ' .. watchers .. group.started .. string.sub(value, after + #group.first), watchers
 end
 
-local function start(id, token, body)
+local function startSlowly(id, token, body)
   local generation = group.generation
-  if startFirst(id, token) then return 'R 1 1 0 0' end
   local record = find(id)
   if not record then
     record = fresh(id)
     record[TASK], record[GENERATION], record[EXPIRES] = group.task, generation, group.expires
+    adoptWatchers(record)
   end
   if record[STATE] == 'STARTED' and record[TOKEN] == token then
     record[TIME] = group.lease
@@ -61,13 +61,13 @@ local function start(id, token, body)
   record[STATE], record[TOKEN], record[TIME], record[DUE] = 'STARTED', token, group.lease, '-'
   record[ATTEMPT] = integer(record[ATTEMPT] + 1)
   record[FENCE] = integer(record[FENCE] + 1)
-  record[WORKER], record[CHANNEL], record[RETENTION] = group.worker, group.channel, group.retention
+  record[WORKER], record[PROCESS], record[RETENTION] = group.worker, group.process, group.retention
   record[LETTERS], record[ONCE], record[UNPUBLISHED] = group.letters, group.once, '-'
   if record[STARTED] == '-' then record[STARTED] = today end
   save(record)
   if group.once ~= '-' then redis.call('HSET', base .. ':body:' .. id, 'queue', group.queue, 'body', body) end
   schedule(record)
-  changed(id)
+  changed(record)
   return ran(record)
 end
 
@@ -77,32 +77,60 @@ local function field()
   return value == '' and '-' or value
 end
 
-local function readGroup()
-  group = { worker = text(), channel = text(), task = text(), queue = text(), lease = integer(now + number()),
-    once = text(), maxCrashes = number(), generation = text(), bodies = text() == '1' }
-  local expires = number()
-  group.expires = expires and integer(now + expires) or '-'
-  group.retention, group.letters = field(), field()
+-- what starts of a task have in common, but for the generation and the time at which they expire
+local function readTerms()
+  return { task = text(), lease = integer(now + number()), maxCrashes = number(), retention = field(),
+    letters = field() }
+end
+
+-- for starts of the first generation there is a short way
+local function prepare()
   if group.generation ~= '0' or group.once ~= '-' then return end
-  -- the fields from the first to 'letters', before such a start, and after its token
-  group.first = 'PENDING - - ' .. group.retention .. ' - 0 0 0 0 0 - - - - - '
+  -- the fields after the watchers up to 'letters', before such a start and after it
+  group.first = ' - ' .. group.retention .. ' - 0 0 0 0 0 - - - - - '
   group.started = ' - ' .. group.retention .. ' ' .. group.lease .. ' 0 1 0 0 1 - ' .. today .. ' ' .. group.worker
-    .. ' ' .. group.channel .. ' ' .. group.letters .. ' '
+    .. ' ' .. group.process .. ' ' .. group.letters .. ' '
 end
 `
 
-export const start = (clustered: boolean): string => `${records(clustered)}${letters}${starting}
+export const start = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    letters,
+    starting,
+    `
+local function start(id, token, body)
+  local key = base .. ':task:' .. id
+  local value = get(key)
+  local started, watchers
+  if value then started, watchers = startFirst(value, token) end
+  if not started then return startSlowly(id, token, body) end
+  redis.call('SET', key, started)
+  if watchers ~= '-' then tellWatchers(id, watchers, false) end
+  return 'R'
+end
+
 local answers = {}
 while at < #ARGV do
-  readGroup()
-  for i = 1, number() do answers[#answers + 1] = start(text(), text(), group.bodies and text()) end
+  local worker, process = text(), text()
+  group = readTerms()
+  group.worker, group.process, group.queue = worker, process, text()
+  group.once, group.generation = text(), text()
+  local expires, bodies = number(), text() == '1'
+  group.expires = expires and integer(now + expires) or '-'
+  prepare()
+  for i = 1, number() do answers[#answers + 1] = start(text(), text(), bodies and text()) end
 end
 tell()
 return answers
 `
+  )
 
 /** Answers one letter for each: held, asked to cancel, or lost. */
-export const renew = (clustered: boolean): string => `${records(clustered)}
+export const renew = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    `
 local answers = {}
 while at < #ARGV do
   local id, token, lease, progress = text(), text(), number(), text()
@@ -114,7 +142,7 @@ while at < #ARGV do
     if progress ~= '' then
       record[PROGRESS] = '1'
       redis.call('SET', base .. ':progress:' .. id, progress)
-      changed(id)
+      changed(record)
     end
     save(record)
     schedule(record)
@@ -124,6 +152,7 @@ end
 tell()
 return table.concat(answers)
 `
+  )
 
 /**
  * `settle`: groups of the same outcome and the same time, which is a retention or a delay. An outcome is `S` (success), `F` (failure), `L` (failure with its dead letter), `R` (retry) or `P` (put
@@ -156,30 +185,33 @@ local function putBack(record, outcome, after)
   record[ONCE] = '-'
   save(record)
   schedule(record)
-  changed(record.id)
+  changed(record)
   return 'S'
 end
 
--- what most settlements come to: the success of a run of which there is nothing unusual to say
-local function succeed(id, token, time, exit)
+-- What most settlements come to: the success of a run of which there is nothing unusual to say. Whether it was one.
+local function succeed(id, token, time, tail, exit)
   local key = base .. ':task:' .. id
   local value = get(key)
-  local head = 'STARTED ' .. token .. ' - ' .. time .. ' '
-  local next = #head + #today
-  if not value or time == '' or time == '0' or string.sub(value, 1, #head) ~= head
-    or string.sub(value, next + 1, next + 1) ~= ' ' then return false end
-  redis.call('SET', key,
-    'SUCCESS' .. string.sub(head, 8) .. today .. string.sub(value, next + 1) .. exit, 'PX', time)
-  changed(id, true)
+  if not value or string.sub(value, 1, 8) ~= 'STARTED ' or string.find(value, token, 9, true) ~= 9 then return false end
+  local at = 9 + #token
+  local after = string.find(value, ' ', at + 1, true)
+  if not after or string.byte(value, at) ~= 32 or string.find(value, tail, after, true) ~= after then return false end
+  local rest = string.find(value, ' ', after + #tail, true)
+  if not rest then return false end
+  redis.call('SET', key, 'SUCCESS ' .. token .. ' -' .. tail .. today .. string.sub(value, rest) .. exit, 'PX', time)
+  local watchers = string.sub(value, at + 1, after - 1)
+  if watchers ~= '-' then tellWatchers(id, watchers, true) end
   return true
 end
 
--- reads one settlement; answers its letter
-local function settle(outcome, time)
+-- reads one settlement; answers its letter. An empty token is the claim's.
+local function settle(outcome, time, tail, claim)
   local id, token = text(), text()
+  if token == '' then token = claim end
   local exit, letter
   if outcome ~= 'R' and outcome ~= 'P' then exit = text() end
-  if outcome == 'S' and succeed(id, token, time, exit) then return 'S' end
+  if tail and succeed(id, token, time, tail, exit) then return 'S' end
   if outcome == 'L' then letter = { reason = text(), queue = text(), body = text(), keep = number() } end
   local record = find(id)
   if not record or record[TOKEN] ~= token then return 'L' end
@@ -190,17 +222,28 @@ local function settle(outcome, time)
   finish(record, outcome == 'S' and 'SUCCESS' or 'FAILURE', exit)
   return 'S'
 end
+
+-- the fields after the watchers up to the time, in the record of a run that may succeed the short way
+local function tailOf(outcome, time)
+  return outcome == 'S' and time ~= '' and time ~= '0' and ' - ' .. time .. ' '
+end
 `
 
 /** For `settle`, and for the fused settle. */
-export const settleFunctions = (clustered: boolean): string => records(clustered) + letters + settling
+export const settleFunctions: ReadonlyArray<string> = [letters, settling]
 
-export const settle = (clustered: boolean): string => `${settleFunctions(clustered)}
+export const settle = (clustered: boolean): string =>
+  overRecords(
+    clustered,
+    ...settleFunctions,
+    `
 local answers = {}
 while at < #ARGV do
   local outcome, time = text(), text()
-  for i = 1, number() do answers[#answers + 1] = settle(outcome, time) end
+  local tail = tailOf(outcome, time)
+  for i = 1, number() do answers[#answers + 1] = settle(outcome, time, tail) end
 end
 tell()
 return table.concat(answers)
 `
+  )

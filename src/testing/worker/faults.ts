@@ -3,7 +3,7 @@
  * break off.
  */
 import { Effect, Latch, Stream } from "effect"
-import type { Driver as BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
+import type { Claimed, Driver as BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
 import type { Driver as BrokerDriver } from "../../BrokerDriver.ts"
 
 /** Both ports of a pairing. */
@@ -11,6 +11,8 @@ export interface Drivers {
   readonly backend: BackendDriver
   readonly broker: BrokerDriver
 }
+
+type FusedClaim = Parameters<NonNullable<Fusion["claim"]>>[0]
 
 /** A driver's operation, such as `backend.settle`. */
 export type Operation =
@@ -100,11 +102,39 @@ export class Faults {
   }
 
   /** A fused operation fails where the first of its steps does. */
-  private fuse({ enqueue, settle, store }: Fusion): Fusion {
+  private fuse({ claim, enqueue, settle, store }: Fusion): Fusion {
     return {
       store,
       enqueue: (batch) => this.call("backend.create", enqueue(batch)),
+      ...(claim === undefined
+        ? {}
+        : {
+            claim: (asked) =>
+              this.call("broker.claim", this.call("backend.start", claim(asked))).pipe(
+                Effect.tap((claimed) => Effect.sync(() => this.noteStarts(asked, claimed)))
+              )
+          }),
       settle: (batch) => this.call("backend.settle", settle(batch))
+    }
+  }
+
+  private noteStarts({ terms, worker }: FusedClaim, claimed: ReadonlyArray<Claimed>): void {
+    for (const { delivery, run } of claimed) {
+      const { body, generation = 0, id, queue, task } = delivery
+      const known = terms.find((one) => one.task === task)
+      if (run === undefined || id === undefined || known === undefined) continue
+      const { token } = run
+      this.starts.push({
+        ...known,
+        id,
+        generation,
+        token,
+        worker,
+        queue,
+        body,
+        delivery: "at-least-once",
+        expiresMillis: undefined
+      })
     }
   }
 

@@ -1,0 +1,120 @@
+/** Claiming from the shards, one after the other, alone or together with starts. */
+import { Effect, Exit } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type { Claimed } from "../BackendDriver.ts"
+import type { Claim, Delivery } from "../BrokerDriver.ts"
+import { type Calls, millis, script, type Script } from "./Calls.ts"
+import type { Channel } from "./Channel.ts"
+import { claimOf, handleOf } from "./Claim.ts"
+import * as messages from "./lua/messages.ts"
+import * as MessageText from "./MessageText.ts"
+import type { Readiness } from "./Readiness.ts"
+import * as Record from "./Record.ts"
+import { toStarted } from "./Starting.ts"
+
+/** What a script answers: see `claim` in `lua/messages.ts`, and in `lua/fusion.ts` with a fourth text a message. */
+export type Answer = readonly [now: number, next: number, ...messages: Array<number | string>]
+
+/** Claims of one process. */
+export interface Claiming {
+  /** With that script; terms of starts may follow its other arguments. */
+  readonly claim: (
+    script: Script<Answer>,
+    claim: Claim,
+    terms?: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<Claimed>, RedisError>
+}
+
+/** When a message became due, from its member. */
+const dueOf = (member: string): number => {
+  const start = member.indexOf(":") + 1
+  return Number(member.slice(start, member.indexOf(":", start)))
+}
+
+const bytesOf = script<ReadonlyArray<string>>(messages.bytes)
+
+/** Over one keyspace. */
+export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Readiness): Claiming => {
+  /** The shard that is claimed from first, in turn. */
+  let turn = 0
+
+  /** What was mangled on the way is fetched again, as bytes. */
+  const withBytes = (shard: number, claimed: Array<Claimed>) =>
+    Effect.gen(function* () {
+      const mangled = claimed.filter(({ delivery }) => delivery.body.includes("\ufffd" as never))
+      if (mangled.length === 0) return claimed
+      const args = mangled.flatMap(({ delivery: { handle, queue } }) => [
+        queue,
+        claimOf(handle, keyspace.shards)!.member
+      ])
+      const hex = yield* run(bytesOf, shard, args)
+      const whole = new Map(mangled.map((one, i) => [one, hex[i]!]))
+      return claimed.map((one) => {
+        const bytes = whole.get(one)
+        return bytes === undefined
+          ? one
+          : { ...one, delivery: { ...one.delivery, ...MessageText.parseBytes(bytes) } }
+      })
+    })
+
+  const claimFrom = (
+    shard: number,
+    script: Script<Answer>,
+    { again = false, leaseMillis, name = crypto.randomUUID(), queues: asked, worker }: Claim,
+    max: number,
+    terms: ReadonlyArray<string> | undefined
+  ): Effect.Effect<ReadonlyArray<Claimed>, RedisError> => {
+    const queues = [...new Set(asked)]
+    const args = [
+      `${max}`,
+      millis(leaseMillis),
+      Record.encode(worker),
+      channel.process,
+      readiness.isHeard(queues) ? "1" : "",
+      name,
+      again ? "1" : ""
+    ]
+    if (terms !== undefined) args.push(`${queues.length}`)
+    return Effect.flatMap(run(script, shard, [...args, ...queues, ...(terms ?? [])]), (answer) => {
+      const [now, next] = answer
+      if (next >= 0) readiness.expect(queues, next)
+      const claimed: Array<Claimed> = []
+      const width = terms === undefined ? 3 : 4
+      for (let i = 2; i < answer.length; i += width) {
+        const queue = queues[Number(answer[i]) - 1]!
+        const member = String(answer[i + 1])
+        const delivery: Delivery = {
+          handle: handleOf(shard, member, queue),
+          queue,
+          ageMillis: Math.max(0, now - dueOf(member)),
+          ...MessageText.parse(String(answer[i + 2]))
+        }
+        const started = width === 4 ? String(answer[i + 3]) : ""
+        claimed.push({
+          delivery,
+          run: started === "" ? undefined : { token: member, started: toStarted(started) }
+        })
+      }
+      return withBytes(shard, claimed)
+    })
+  }
+
+  return {
+    claim: (script, claim, terms) =>
+      Effect.gen(function* () {
+        const first = turn++
+        let taken = yield* claimFrom(first % keyspace.shards, script, claim, claim.max, terms)
+        for (let i = 1; i < keyspace.shards && taken.length < claim.max; i++) {
+          const shard = (first + i) % keyspace.shards
+          const more = yield* Effect.exit(claimFrom(shard, script, claim, claim.max - taken.length, terms))
+          // what was claimed before is not given up for a shard that fails
+          if (Exit.isFailure(more)) {
+            if (taken.length === 0) return yield* more
+            break
+          }
+          taken = [...taken, ...more.value]
+        }
+        return taken
+      })
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * A message as it is stored: a line of fields divided by blanks, which the scripts read, and its body.
+ *
+ * The fields are those of the task that it is of: id, name, generation, and milliseconds until it expires, if it does.
+ */
+import { Effect, Exit } from "effect"
+import type { Delivery, Envelope } from "../BrokerDriver.ts"
+import { millis } from "./Calls.ts"
+import * as Record from "./Record.ts"
+
+/** To the text. */
+export const of = ({ body, expiresMillis, generation = 0, id, task }: Envelope): string =>
+  `${Record.encode(id)} ${Record.encode(task)} ${generation} ${millis(expiresMillis)}\n${body}`
+
+/** What a text says of its message. */
+export type Parsed = Pick<Delivery, "id" | "task" | "generation" | "body">
+
+const HEAD = /^(\S+) (\S+) (\d+) (-?\d*)$/
+
+/** From the text; foreign bytes are all body. */
+export const parse = (text: string): Parsed => {
+  const end = text.indexOf("\n")
+  const head = end < 0 ? null : HEAD.exec(text.slice(0, end))
+  if (head === null) return { id: undefined, task: undefined, generation: undefined, body: text }
+  const [, id = "", task = "", generation] = head
+  return {
+    id: Record.decode(id),
+    task: Record.decode(task),
+    generation: Number(generation),
+    body: text.slice(end + 1)
+  }
+}
+
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** The same of bytes in hexadecimal, which may be no text. */
+export const parseBytes = (hex: string): Parsed => {
+  const bytes = Uint8Array.from(Buffer.from(hex, "hex"))
+  const text = Effect.runSyncExit(Effect.try(() => utf8.decode(bytes)))
+  if (Exit.isSuccess(text)) return parse(text.value)
+  const end = bytes.indexOf(10)
+  const head = parse(Buffer.from(bytes.subarray(0, end + 1)).toString())
+  return { ...head, body: head.id === undefined ? bytes : bytes.slice(end + 1) }
+}
