@@ -107,8 +107,8 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   let pending: Array<Entry<In, Out, E>> = []
   let closed = false
   let underway = 0
-  /** What is pending was left over by the last batch. */
-  let isRest = false
+  /** What is pending was asked for at once, or left over by the last batch: it is not divided any more. */
+  let whole = false
   const idle: Array<(wake: Effect.Effect<void>) => void> = []
 
   const push = (item: In, answer: (exit: Exit.Exit<Out, E>) => void): Asked => {
@@ -124,12 +124,12 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
 
   const take = (): Array<Entry<In, Out, E>> => {
     const large = pending.length >= LARGE && pending.length <= maxBatch
-    const halve = options.halves === true && large && !isRest && underway === 0
+    const halve = options.halves === true && large && !whole && underway === 0
     const count = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
     const taken = pending.length === count ? pending : pending.slice(0, count)
     pending = taken === pending ? [] : pending.slice(count)
-    isRest = pending.length > 0
-    if (isRest && idle.length > 0) idle.pop()!(Effect.void)
+    whole = pending.length > 0
+    if (whole && idle.length > 0) idle.pop()!(Effect.void)
     return taken.filter((entry) => !entry.withdrawn)
   }
 
@@ -196,6 +196,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
         if (items.length === 0) return resume(Effect.succeed([]))
         const answers: Array<Exit.Exit<Out, E>> = Array.from({ length: items.length })
         let missing = items.length
+        whole = true
         const asked = items.map((item, i) =>
           push(item, (exit) => {
             answers[i] = exit

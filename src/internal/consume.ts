@@ -110,7 +110,7 @@ const claimForever = Effect.fnUntraced(function* (
       )
     })
 
-  yield* Stream.runForEach(broker.ready(queues), () => reason.open).pipe(
+  yield* Stream.runForEach(broker.ready(queues), () => Effect.sync(() => reason.openUnsafe())).pipe(
     Effect.catchCause((cause) =>
       Effect.logWarning("The broker no longer says what is ready; asking again", cause)
     ),
@@ -155,14 +155,19 @@ const claimForever = Effect.fnUntraced(function* (
       })
     })
   )
-  const lookOut = Effect.suspend(() =>
-    reason.isOpen() || failed !== undefined ? Effect.void : Effect.timeoutOption(reason.await, lookInterval)
-  )
-  yield* lookOut.pipe(
+  yield* Effect.andThen(
+    Effect.sleep(lookInterval),
+    Effect.sync(() => reason.openUnsafe())
+  ).pipe(Effect.forever, Effect.forkScoped)
+  yield* reason.await.pipe(
     Effect.andThen(claim),
-    Effect.catchCause((cause) =>
-      Effect.andThen(Effect.logWarning("Claiming failed; trying again", cause), Effect.fail("failed"))
-    ),
+    Effect.catchCause((cause) => {
+      reason.openUnsafe()
+      return Effect.andThen(
+        Effect.logWarning("Claiming failed; trying again", cause),
+        Effect.fail("claiming failed")
+      )
+    }),
     Effect.retry(Schedule.min([backoff, Schedule.spaced(lookInterval)])),
     Effect.forever,
     Effect.forkScoped

@@ -35,7 +35,7 @@ export interface Stores {
 }
 
 /** What became of an item: the id of its task, which is another's where the key was taken. */
-type Answer = Exit.Exit<string, EnqueueError>
+export type Answer = Exit.Exit<string, EnqueueError>
 
 const envelopeOf = ({ delayMillis, head, payload }: Item, id = head.id): Envelope => ({
   id,

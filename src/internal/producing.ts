@@ -1,20 +1,21 @@
 import { createHash } from "node:crypto"
 /** From a call of `delay`, `send` or `delayAll` to what is enqueued: options read, payload encoded, sizes checked. */
-import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, type Fiber, Option, Tracer } from "effect"
+import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Backend } from "../Backend.ts"
 import { Broker } from "../Broker.ts"
 import { EncodeError, type EnqueueError, PartlyEnqueued, TooLarge, Unsupported } from "../EnqueueError.ts"
 import type { DelayOptions } from "../Task.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import { moment, nonNegative, positive, text, wholeNumber } from "./allowed.ts"
+import { maxBatch } from "./calling.ts"
 import * as defaults from "./defaults.ts"
 import { type Definition, retentionOf } from "./definition.ts"
-import { enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
+import { type Answer, enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
 import * as TaskId from "./taskId.ts"
 import { toTraceparent } from "./traceContext.ts"
 
-/** Tasks that one bulk call carries at once. */
-const BULK = 1000
+/** Batches of a call for many that are on their way while the next one is encoded. */
+const AHEAD = 3
 
 /** A call, its options read. */
 interface Call {
@@ -143,7 +144,10 @@ export const send = (
     return Effect.flatMapEager(prepare(call, payload), (item) => enqueue(fiber, call.stores, item))
   })
 
-/** Enqueues many, a bulk at a time; stops at the first that fails, and tells which were accepted. */
+/**
+ * Enqueues many, a batch at a time: while some are on their way, the next ones are encoded. Stops at the first that
+ * fails, and tells which were accepted.
+ */
 export const sendAll = (
   definition: Definition,
   payloads: Iterable<unknown>,
@@ -151,26 +155,60 @@ export const sendAll = (
 ): Effect.Effect<Array<string>, PartlyEnqueued, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readCall(fiber, definition, options)
+    const { backend, broker } = call.stores
+    const inTransaction = broker.publish.isAlone(fiber.context) || backend.create.isAlone(fiber.context)
+    const ahead = inTransaction ? 0 : AHEAD
     const iterator = payloads[Symbol.iterator]()
     const accepted: Array<string> = []
+    let refused: EnqueueError | undefined
+    let isOver = false
 
-    /** `false`: there was nothing more to send. */
-    const bulk = Effect.gen(function* () {
+    const prepareBatch = Effect.gen(function* () {
       const items: Array<Item> = []
-      let refused: EnqueueError | undefined
-      while (items.length < BULK && refused === undefined) {
+      while (items.length < maxBatch && refused === undefined && !isOver) {
         const next = iterator.next()
-        if (next.done === true) break
+        isOver = next.done === true
+        if (isOver) break
         const item = yield* Effect.result(prepare(call, next.value))
         if (item._tag === "Success") items.push(item.success)
         else refused = item.failure
       }
-      for (const answer of yield* enqueueAll(call.stores, items)) {
+      return items
+    })
+    const receive = (answers: ReadonlyArray<Answer>): void => {
+      for (const answer of answers) {
         if (Exit.isSuccess(answer)) accepted.push(answer.value)
         else refused ??= Option.getOrThrowWith(Exit.findErrorOption(answer), () => Cause.squash(answer.cause))
       }
-      if (refused !== undefined) return yield* new PartlyEnqueued({ accepted, error: refused })
-      return items.length === BULK
+    }
+
+    const underway: Array<Fiber.Fiber<ReadonlyArray<Answer>>> = []
+    const receiveAllBut = (count: number) =>
+      Effect.whileLoop({
+        while: () => underway.length > count,
+        body: () => Fiber.join(underway.shift()!),
+        step: receive
+      })
+    const sendBatch = Effect.gen(function* () {
+      const items = yield* prepareBatch
+      if (items.length > 0) underway.push(yield* Effect.forkChild(enqueueAll(call.stores, items)))
+      // what was asked for goes out in the meantime
+      yield* Effect.yieldNow
+      yield* receiveAllBut(ahead)
     })
-    return Effect.as(Effect.repeat(bulk, { while: (more) => more }), accepted)
+
+    return Effect.whileLoop({
+      while: () => refused === undefined && !isOver,
+      body: () => sendBatch,
+      step: () => {}
+    }).pipe(
+      // a source that breaks takes nothing back that was sent
+      Effect.catchDefect((defect) => Effect.andThen(receiveAllBut(0), Effect.die(defect))),
+      Effect.andThen(receiveAllBut(0)),
+      Effect.flatMap(() =>
+        refused === undefined
+          ? Effect.succeed(accepted)
+          : Effect.fail(new PartlyEnqueued({ accepted, error: refused }))
+      )
+    )
   })

@@ -6,8 +6,9 @@
  * dead subscription, which is made anew; one that comes back tells whether a message reached nobody, or the server has
  * forgotten this process. Either way whoever listens hears of the gap, and reads again.
  */
-import { Duration, Effect, Fiber, Queue, RcRef, Schema, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Queue, RcRef, Schema, Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
+import { parse } from "../internal/jsonText.ts"
 import { type Calls, script } from "./Calls.ts"
 import { ping } from "./lua/clock.ts"
 import type { Server } from "./Server.ts"
@@ -35,7 +36,7 @@ const Changed = Schema.TupleWithRest(Schema.Tuple([Schema.Literal("changed")]), 
 const Ready = Schema.Tuple([Schema.Literal("ready"), Schema.String])
 const Due = Schema.Tuple([Schema.Literal("due"), Schema.String, Schema.Number])
 const Ping = Schema.Tuple([Schema.Literal("ping"), Schema.String, Schema.Boolean])
-const decode = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Union([Changed, Ready, Due, Ping])))
+const decode = Schema.decodeUnknownExit(Schema.Union([Changed, Ready, Due, Ping]))
 
 const pingInterval = Duration.seconds(1)
 /** Looks without an answer before the subscription is given up. */
@@ -88,30 +89,29 @@ export const make = Effect.fnUntraced(function* (
     /** Something may have been missed since the last gap was told. */
     let missed = true
 
-    const receive = ({ message }: Redis.RedisMessage) =>
-      Effect.match(decode(message), {
-        // the name is nobody else's, but anybody can publish
-        onFailure: () => {},
-        onSuccess: (news) => {
-          switch (news[0]) {
-            case "changed": {
-              const [, ...ids] = news
-              return listeners.forEach((listener) => listener.onChanged?.(ids))
-            }
-            case "ready":
-              return listeners.forEach((listener) => listener.onReady?.(news[1], 0))
-            case "due":
-              return listeners.forEach((listener) => listener.onReady?.(news[1], news[2]))
-            case "ping": {
-              open = 0
-              heard = true
-              if (missed || !news[2]) gap()
-              missed = false
-            }
-          }
+    const receive = ({ message }: Redis.RedisMessage): void => {
+      const decoded = decode(parse(message))
+      // the name is nobody else's, but anybody can publish
+      if (Exit.isFailure(decoded)) return
+      const news = decoded.value
+      switch (news[0]) {
+        case "changed": {
+          const [, ...ids] = news
+          return listeners.forEach((listener) => listener.onChanged?.(ids))
         }
-      })
-    const hear = Effect.forever(Effect.flatMap(Queue.take(inbox), receive))
+        case "ready":
+          return listeners.forEach((listener) => listener.onReady?.(news[1], 0))
+        case "due":
+          return listeners.forEach((listener) => listener.onReady?.(news[1], news[2]))
+        case "ping": {
+          open = 0
+          heard = true
+          if (missed || !news[2]) gap()
+          missed = false
+        }
+      }
+    }
+    const hear = Effect.forever(Effect.map(Queue.take(inbox), receive))
 
     const look = Effect.suspend(() => {
       if (open >= PATIENCE) {

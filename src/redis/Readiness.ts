@@ -70,7 +70,7 @@ export const make = (channel: Channel, clock: Clock.Clock): Readiness => {
         left === undefined
           ? listener.latch.await
           : Effect.raceFirst(listener.latch.await, clock.sleep(Duration.millis(Math.ceil(left))))
-      return Effect.andThen(Effect.andThen(woken, Effect.yieldNow), awaitReason(listener))
+      return Effect.andThen(woken, awaitReason(listener))
     })
 
   return {
