@@ -5,6 +5,7 @@ import type { Backend } from "../Backend.ts"
 import type { Batch } from "../BackendDriver.ts"
 import type { Broker } from "../Broker.ts"
 import type { Known } from "../Worker.ts"
+import { ChurnMap } from "./churnMap.ts"
 import { type Ledger, messageOnly, recorded } from "./ledger.ts"
 import * as metrics from "./metrics.ts"
 import { type Run, type Runnable, runnable } from "./run.ts"
@@ -37,7 +38,7 @@ export class Engine {
   /** The tasks that this worker knows, by name. */
   readonly tasks: ReadonlyMap<string, Runnable>
   /** What runs here, by task id. */
-  readonly runs = new Map<string, Run>()
+  readonly runs = new ChurnMap<string, Run>()
   /** Deliveries that were claimed and not yet let go, and whatever else the drain waits for. */
   readonly underway = new Underway()
   /** Messages of runs that have ended and given up their slots, that are still to be let go. */

@@ -10,6 +10,7 @@ import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scop
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
 import { isTerminal } from "../TaskState.ts"
 import { backoff } from "./backoff.ts"
+import { ChurnMap } from "./churnMap.ts"
 
 /** What has to be hinted of a task: every `change`, or its `end` alone. */
 export type Until = "change" | "end"
@@ -98,7 +99,7 @@ export const make = Effect.fnUntraced(function* <E>(
   options: Options<E>
 ): Effect.fn.Return<Interest<E>, never, Scope.Scope> {
   /** Those first that were read longest ago. */
-  const entries = new Map<string, Entry<E>>()
+  const entries = new ChurnMap<string, Entry<E>>()
   const hearers = new Set<(ids: ReadonlyArray<string> | undefined) => void>()
   /** Ids to register, which reads them too; to read; to take back. */
   const fresh = new Set<string>()
