@@ -82,6 +82,8 @@ export interface Driver<out E = unknown> {
      * hold over the whole queue, and over the queues of one claim.
      */
     readonly ordered?: boolean | undefined
+    /** Whether a claim that is made `again` is answered again. Default `false`. */
+    readonly repeatableClaims?: boolean | undefined
     /** Who holds a claim: a lease in the `store` that is renewed, or the `connection`. */
     readonly lease: "store" | "connection"
     /** The longest delay that a message can have. */
@@ -102,8 +104,8 @@ export interface Driver<out E = unknown> {
    * At most `max` messages that are due, of any of the queues, highest priority first, then in the order in which
    * they became due. Never waits. A claim whose lease ran out makes the message due again.
    *
-   * A store that can answers a claim that is made `again` with what it took, if it did. Others take anew, and what
-   * was taken under that name waits for its lease to run out.
+   * With `repeatableClaims` a claim that is made `again` brings what it took and still holds, and then more, up to
+   * `max`. Otherwise it takes anew, and what it took waits for its lease to run out.
    */
   readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**

@@ -291,6 +291,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     name: "memory",
     capabilities: {
       priorities: 256,
+      repeatableClaims: true,
       lease: "store",
       maxDelayMillis: Number.MAX_SAFE_INTEGER,
       durable: false,

@@ -60,8 +60,7 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
   const claimFrom = (
     shard: number,
     script: Script<Answer>,
-    { again = false, leaseMillis, name = crypto.randomUUID(), queues: asked, worker }: Claim,
-    max: number,
+    { again, leaseMillis, max, name, queues: asked, worker }: Claim & { readonly name: string },
     terms: ReadonlyArray<string> | undefined
   ): Effect.Effect<ReadonlyArray<Claimed>, RedisError> => {
     const queues = [...new Set(asked)]
@@ -72,7 +71,7 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
       channel.process,
       readiness.isHeard(queues) ? "1" : "",
       name,
-      again ? "1" : ""
+      again === true ? "1" : ""
     ]
     if (terms !== undefined) args.push(`${queues.length}`)
     return Effect.flatMap(run(script, shard, [...args, ...queues, ...(terms ?? [])]), (answer) => {
@@ -100,21 +99,23 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
   }
 
   return {
-    claim: (script, claim, terms) =>
-      Effect.gen(function* () {
-        const first = turn++
-        let taken = yield* claimFrom(first % keyspace.shards, script, claim, claim.max, terms)
-        for (let i = 1; i < keyspace.shards && taken.length < claim.max; i++) {
+    claim: Effect.fnUntraced(function* (script, { name = crypto.randomUUID(), ...asked }, terms) {
+      const first = turn++
+      let taken: ReadonlyArray<Claimed> = []
+      const claimAll = Effect.fnUntraced(function* (again: boolean) {
+        for (let i = 0; i < keyspace.shards && taken.length < asked.max; i++) {
           const shard = (first + i) % keyspace.shards
-          const more = yield* Effect.exit(claimFrom(shard, script, claim, claim.max - taken.length, terms))
+          const max = asked.max - taken.length
+          const more = yield* Effect.exit(claimFrom(shard, script, { ...asked, max, name, again }, terms))
+          if (Exit.isSuccess(more)) taken = taken.length === 0 ? more.value : [...taken, ...more.value]
           // what was claimed before is not given up for a shard that fails
-          if (Exit.isFailure(more)) {
-            if (taken.length === 0) return yield* more
-            break
-          }
-          taken = [...taken, ...more.value]
+          else if (taken.length === 0) yield* more
+          else break
         }
-        return taken
       })
+      if (asked.again === true) yield* claimAll(true)
+      yield* claimAll(false)
+      return taken
+    })
   }
 }

@@ -103,6 +103,7 @@ export const make = (
     capabilities: {
       priorities: 256,
       ordered: keyspace.shards === 1,
+      repeatableClaims: true,
       lease: "store",
       maxDelayMillis: MAX_DELAY_MILLIS,
       durable,

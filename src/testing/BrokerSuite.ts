@@ -107,6 +107,29 @@ export const suite = (name: string, options: Options): void => {
         assert.isTrue(yield* on.ack(first))
       })
 
+      test("a claim that is made again under its name is answered again, by drivers that can", function* (on) {
+        const claim = (name: string, max: number, again: boolean) =>
+          on.driver.claim({ queues: ["default"], max, leaseMillis: on.time.long, worker: "w", name, again })
+        yield* on.driver.publish([envelope("a"), envelope("b"), envelope("c")])
+        const first = yield* claim("one", 2, false)
+        assert.strictEqual(first.length, 2)
+        const handles = (deliveries: ReadonlyArray<Delivery>) => deliveries.map(({ handle }) => handle)
+        const second = yield* claim("one", 2, true)
+        if (on.driver.capabilities.repeatableClaims !== true) {
+          assert.notIncludeMembers(handles(first), handles(second))
+          return
+        }
+        assert.deepStrictEqual(second, [
+          { ...first[0]!, ageMillis: second[0]!.ageMillis },
+          { ...first[1]!, ageMillis: second[1]!.ageMillis }
+        ])
+        assert.isTrue(yield* on.ack(first[0]!))
+        const third = yield* claim("one", 3, true)
+        assert.deepStrictEqual(handles(third).slice(0, 1), [first[1]!.handle], "what is acked is over")
+        assert.strictEqual(third.length, 2, "and there is room for another")
+        assert.deepStrictEqual(yield* claim("two", 3, true), [], "no other claim is answered")
+      })
+
       test("queues are apart, and one claim can take from several", function* (on) {
         yield* on.driver.publish([
           envelope("a", { queue: "x" }),

@@ -5,6 +5,8 @@ import { clock, send } from "./clock.ts"
 const IDLE_MILLIS = 2_500
 /** How many messages a claim makes ready at most, beyond those that it takes. */
 const PROMOTED = 1_000
+/** How many messages a claim takes at most: so many values fit into one call. */
+const MOST = 4_000
 /** How long messages stay that were rejected. */
 const PARKED_MILLIS = 14 * 86_400_000
 
@@ -235,19 +237,19 @@ local function beIdle(queues, process, isIdle)
 end
 
 local function readClaim()
-  return { max = number(), lease = number(), worker = text(), process = text(), heard = text() == '1', name = text(),
+  return { max = math.min(number(), ${MOST}), lease = number(), worker = text(), process = text(), heard = text() == '1', name = text(),
     again = text() == '1' }
 end
 
--- What the claim of that name took and still holds. It has to look through all claims, which is done only where a
--- connection broke.
+-- What the claim of that name took and still holds, and nothing new. It has to look through all claims, which is done
+-- only where a connection broke.
 local function takeAgain(ask, queues, each)
-  local suffix, ends, taken = ':' .. ask.name, integer(now + ask.lease), 0
+  local suffix, ends, left = ':' .. ask.name, integer(now + ask.lease), ask.max
   for number, queue in ipairs(queues) do
     local key, claimed = queueKey(queue, 'claimed'), {}
     for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-      if string.sub(member, -#suffix) == suffix and taken < ask.max then
-        taken = taken + 1
+      if left > 0 and string.sub(member, -#suffix) == suffix then
+        left = left - 1
         claimed[#claimed + 1] = ends
         claimed[#claimed + 1] = member
       end
@@ -257,13 +259,12 @@ local function takeAgain(ask, queues, each)
       each(number, claimed, textsOf(queue, claimed))
     end
   end
-  return taken
 end
 
 local function take(ask, queues, answer, each)
+  if ask.again then return takeAgain(ask, queues, each) end
   local taken, ends = 0, integer(now + ask.lease)
-  if ask.again then taken = takeAgain(ask, queues, each) end
-  for _, run in ipairs(taken < ask.max and takeDue(queues, ask.max - taken) or {}) do
+  for _, run in ipairs(takeDue(queues, ask.max)) do
     local number, members = run[1], run[2]
     local claimed = hold(queues[number], members, ends, ask.name)
     taken = taken + #members

@@ -83,6 +83,33 @@ export const hints = (test: Test): void => {
       yield* expectHint("a", on.run("a", "t1"))
     })
 
+    test("whoever watches for the end is told of it, and of all changes once he asks for them", function* (on, context) {
+      if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
+      const expectHint = yield* follow(on)
+      yield* on.create("a")
+      yield* on.create("b")
+      yield* on.driver.watch(["a", "b"], "end")
+      yield* on.run("a", "t1")
+      yield* expectHint("a", on.end("a", "t1", success()))
+      yield* on.driver.watch(["b"])
+      yield* expectHint("b", on.run("b", "t2"))
+      yield* on.driver.watch(["b"], "end")
+      yield* expectHint("b", on.renew("b", "t2", "progress"))
+      yield* expectHint("b", on.end("b", "t2", success()))
+    })
+
+    test("a task that is watched before it is there is hinted when it has come, and when it ends", function* (on, context) {
+      if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
+      const expectHint = yield* follow(on)
+      yield* on.driver.watch(["a"])
+      yield* expectHint("a", on.create("a"))
+      yield* on.driver.watch(["b", "c"], "end")
+      yield* on.driver.unwatch(["c"])
+      yield* on.create("b")
+      yield* on.run("b", "t1")
+      yield* expectHint("b", on.end("b", "t1", success()))
+    })
+
     test("a cancel request is hinted without a watch", function* (on, context) {
       if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
       const expectHint = yield* follow(on)
