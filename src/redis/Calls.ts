@@ -2,8 +2,9 @@
  * How the server is called: one script for a batch, on the shard where its keys lie, and never for longer than the
  * call may take.
  */
-import { Duration, Effect, Schedule } from "effect"
+import { Effect, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
+import type { CallLimit } from "./CallLimit.ts"
 import type { Keyspace } from "./Keyspace.ts"
 import { CallFailed } from "./Stored.ts"
 
@@ -27,7 +28,7 @@ interface Placed<A> {
 export interface Calls {
   readonly keyspace: Keyspace
   /** Fails when the time of a call is up. */
-  readonly bounded: <A>(call: Effect.Effect<A, Redis.RedisError>) => Effect.Effect<A, Redis.RedisError>
+  readonly bounded: CallLimit
   readonly run: <A>(
     script: Script<A>,
     shard: number,
@@ -45,20 +46,9 @@ export interface Calls {
 const isOffline = ({ cause }: Redis.RedisError): boolean =>
   cause instanceof Error && cause.message === "The client is offline"
 const reconnecting = Schedule.spaced("50 millis")
-/** Calls that fail after `timeout`: what became of them is unknown then. */
-export const make = (
-  redis: Redis.Redis["Service"],
-  keyspace: Keyspace,
-  timeout: Duration.Duration
-): Calls => {
-  const bounded: Calls["bounded"] = (call) =>
-    Effect.timeoutOrElse(call, {
-      duration: timeout,
-      orElse: () =>
-        Effect.fail(
-          new CallFailed({ cause: new Error(`the server did not answer within ${Duration.format(timeout)}`) })
-        )
-    })
+
+/** Calls that may take no longer than the limit says. */
+export const make = (redis: Redis.Redis["Service"], keyspace: Keyspace, bounded: CallLimit): Calls => {
   const call = <A>(script: Script<A>, shard: number, args: ReadonlyArray<string>) => {
     const called = Effect.mapError(redis.eval(script)(keyspace.base(shard), args), (error) =>
       CallFailed.of(error)

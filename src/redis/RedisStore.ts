@@ -27,6 +27,7 @@ import type { Driver as BackendDriver } from "../BackendDriver.ts"
 import * as Broker from "../Broker.ts"
 import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { positive } from "../internal/allowed.ts"
+import * as CallLimit from "./CallLimit.ts"
 import * as Calls from "./Calls.ts"
 import * as Channel from "./Channel.ts"
 import * as Claiming from "./Claiming.ts"
@@ -61,7 +62,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const redis = yield* Redis.Redis
   const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
-  const calls = Calls.make(redis, keyspace, timeout)
+  const calls = Calls.make(redis, keyspace, yield* CallLimit.make(timeout))
   const server = yield* Server.inspect(redis, calls)
   const channel = yield* Channel.make(redis, calls, server)
   const backend = RedisBackendDriver.make(calls, channel, server)
