@@ -2,6 +2,7 @@
  * How the server is called: one script for a batch, on the shard where its keys lie, and never for longer than the
  * call may take.
  */
+import { createHash } from "node:crypto"
 import { Effect, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
 import type { CallLimit } from "./CallLimit.ts"
@@ -9,14 +10,20 @@ import type { Keyspace } from "./Keyspace.ts"
 import { CallFailed } from "./Stored.ts"
 
 /** A script that gets the first part of a shard's keys, and texts. */
-export type Script<A> = Redis.Script<{ params: [base: string, args: ReadonlyArray<string>]; result: A }>
+export interface Script<A> {
+  readonly loading: Redis.Script<{ params: [base: string, args: ReadonlyArray<string>]; result: A }>
+  /** The name under which a server that knows the script runs it. */
+  readonly sha1: string
+}
 
 /** A script of its Lua text, with the type of its answer. */
-export const script = <A = null>(lua: string): Script<A> =>
-  Redis.script((base: string, args: ReadonlyArray<string>) => [base, ...args], {
+export const script = <A = null>(lua: string): Script<A> => ({
+  loading: Redis.script((base: string, args: ReadonlyArray<string>) => [base, ...args], {
     lua,
     numberOfKeys: 1
-  }).withReturnType<A>()
+  }).withReturnType<A>(),
+  sha1: createHash("sha1").update(lua).digest("hex")
+})
 
 /** An item of a batch, and its place in it. */
 interface Placed<A> {
@@ -45,14 +52,18 @@ export interface Calls {
 /** The client has no connection, and was told to queue nothing meanwhile: the call was not sent. */
 const isOffline = ({ cause }: Redis.RedisError): boolean =>
   cause instanceof Error && cause.message === "The client is offline"
+const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).includes("NOSCRIPT")
 const reconnecting = Schedule.spaced("50 millis")
 
 /** Calls that may take no longer than the limit says. */
 export const make = (redis: Redis.Redis["Service"], keyspace: Keyspace, bounded: CallLimit): Calls => {
-  const call = <A>(script: Script<A>, shard: number, args: ReadonlyArray<string>) => {
-    const called = Effect.mapError(redis.eval(script)(keyspace.base(shard), args), (error) =>
-      CallFailed.of(error)
+  const call = <A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) => {
+    const base = keyspace.base(shard)
+    // nearly always the server knows the script, and is spared the service's look whether it was loaded
+    const known = Effect.catchIf(redis.send<A>("EVALSHA", sha1, "1", base, ...args), isUnknownScript, () =>
+      redis.eval(loading)(base, args)
     )
+    const called = Effect.mapError(known, (error) => CallFailed.of(error))
     return Effect.catchIf(called, isOffline, () =>
       Effect.retry(called, { while: isOffline, schedule: reconnecting })
     )
