@@ -69,7 +69,8 @@ export interface Options<in out In, in out Out, in out E> {
   readonly concurrency: number
   /**
    * Whether a large batch goes out in two halves where nothing is on its way: so the callers of the one go on while
-   * the store is at the other. It pays where callers come back at once with more, as producers do.
+   * the store is at the other. It pays where callers come back at once with more, as producers do, and only with a
+   * store that has to be waited for.
    */
   readonly halves?: boolean | undefined
   /** A caller with a key of its own is not coalesced: its call runs in its own context, that is, its transaction. */
@@ -107,6 +108,8 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   let pending: Array<Entry<In, Out, E>> = []
   let closed = false
   let underway = 0
+  /** The last answer did not come in the turn of its call. */
+  let waited = false
   /** What is pending was asked for at once, or left over by the last batch: it is not divided any more. */
   let whole = false
   const idle: Array<(wake: Effect.Effect<void>) => void> = []
@@ -124,7 +127,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
 
   const take = (): Array<Entry<In, Out, E>> => {
     const large = pending.length >= LARGE && pending.length <= maxBatch
-    const halve = options.halves === true && large && !whole && underway === 0
+    const halve = options.halves === true && waited && large && !whole && underway === 0
     const count = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
     const taken = pending.length === count ? pending : pending.slice(0, count)
     pending = taken === pending ? [] : pending.slice(count)
@@ -166,7 +169,14 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
         Effect.suspend(() => {
           const taken = take()
           underway++
-          return Effect.map(send(taken), () => void underway--)
+          let isLater = false
+          queueMicrotask(() => {
+            isLater = true
+          })
+          return Effect.map(send(taken), () => {
+            underway--
+            waited = isLater
+          })
         })
       )
     ),

@@ -82,6 +82,39 @@ describe("coalescing", () => {
     })
   )
 
+  /** The sizes of the batches after the first, in which the store was found to be waited for or not. */
+  const sizes = (
+    options: Options,
+    ask: (on: Batcher.Batcher<number, string, string>) => Effect.Effect<unknown, string>
+  ) =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ halves: true, maxBatch: 100, ...options })
+      yield* begin(batcher.one(0))
+      yield* pass(100)
+      const waiting = yield* begin(ask(batcher))
+      yield* pass(100)
+      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      return batches.slice(1).map(({ length }) => length)
+    })
+
+  it.effect("with halves, a large batch goes to a store that is waited for in two", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 64)), [32, 32])
+      assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 31)), [31])
+      assert.deepStrictEqual(yield* sizes({ millis: 100, halves: false }, (on) => askAll(on, 64)), [64])
+    })
+  )
+
+  it.effect(
+    "with halves, what was asked for at once, or of a store that answers at once, goes out whole",
+    () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => on.many(many(64))), [64])
+        assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 140)), [100, 40])
+        assert.deepStrictEqual(yield* sizes({}, (on) => askAll(on, 64)), [64])
+      })
+  )
+
   it.effect("many items have their answers in order", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()

@@ -36,12 +36,42 @@ const make = Effect.fnUntraced(function* (options?: Worker.Options) {
 })
 
 describe("slots and acks", () => {
-  it.effect("a task whose outcome is stored gives its slot free, whenever its message is let go", () =>
+  it.effect("a task that has ended gives its slot free, whenever its message is let go", () =>
     Effect.gen(function* () {
       const { ran, send } = yield* make()
       yield* send(3)
       yield* Stage.pass("1 second")
       assert.deepStrictEqual(ran, [0, 1, 2])
+    })
+  )
+
+  it.effect("a handler that has ended gives its slot free while its outcome is still being stored", () =>
+    Effect.gen(function* () {
+      const stored = yield* Latch.make(false)
+      const ran: Array<number> = []
+      const stage = yield* Stage.make({
+        hints: false,
+        backend: (driver) => ({
+          settle: (settlements) => Effect.andThen(stored.await, driver.settle(settlements))
+        })
+      })
+      yield* Effect.addFinalizer(() => stored.open)
+      yield* Stage.startWorker(
+        stage,
+        Work,
+        Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n))),
+        { concurrency: 2 }
+      )
+      yield* Effect.provideContext(
+        Work.delayAll(Array.from({ length: 10 }, (_, n) => ({ n }))),
+        stage.context
+      )
+      yield* Stage.pass("5 seconds")
+      // two outcomes are on their way without a slot, two with one
+      assert.strictEqual(ran.length, 4)
+      yield* stored.open
+      yield* Stage.pass("5 seconds")
+      assert.strictEqual(ran.length, 10)
     })
   )
 
