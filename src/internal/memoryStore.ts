@@ -1,10 +1,11 @@
 /** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
 import { Effect } from "effect"
-import type { Claimed, Driver as BackendDriver, Start, Terms } from "../BackendDriver.ts"
+import type { Claimed, Driver as BackendDriver, Terms } from "../BackendDriver.ts"
 import type { Delivery, Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { makeMemoryBackend } from "./memoryBackend.ts"
 import { makeMemoryBroker } from "./memoryBroker.ts"
 import { putBackMillis } from "./putBack.ts"
+import { startOnTerms } from "./start.ts"
 
 /** The two drivers of one store. Each operation of a memory driver is a single step, and so are two in a row. */
 export const makeMemoryStore: Effect.Effect<{
@@ -17,20 +18,9 @@ export const makeMemoryStore: Effect.Effect<{
 
   /** What it was told of the message is all it knows; the token is the claim. */
   const start = (delivery: Delivery, worker: string, terms: ReadonlyArray<Terms>): Effect.Effect<Claimed> => {
-    const { body, generation = 0, handle: token, id, queue } = delivery
-    const known = terms.find(({ task }) => task === delivery.task)
-    if (id === undefined || known === undefined) return Effect.succeed({ delivery, run: undefined })
-    const ask: Start = {
-      ...known,
-      id,
-      generation,
-      token,
-      worker,
-      queue,
-      body,
-      delivery: "at-least-once",
-      expiresMillis: delivery.expiresMillis
-    }
+    const token = delivery.handle
+    const ask = startOnTerms(terms, delivery, { token, worker })
+    if (ask === undefined) return Effect.succeed({ delivery, run: undefined })
     return Effect.map(backend.start([ask]), ([started]) => ({ delivery, run: { token, started: started! } }))
   }
 

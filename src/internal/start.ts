@@ -46,3 +46,15 @@ export const termsOf = (
       retentionMillis: retentionOf(definition, backend),
       letterRetentionMillis
     }))
+
+/** The start of a delivery on those terms, as far as its envelope tells; `undefined` where it does not tell enough. */
+export const startOnTerms = (
+  terms: ReadonlyArray<Terms>,
+  { body, expiresMillis, generation = 0, id, queue, task }: Delivery,
+  run: Pick<Start, "token" | "worker">
+): Start | undefined => {
+  const known = terms.find((one) => one.task === task)
+  return known === undefined || id === undefined
+    ? undefined
+    : { ...known, ...run, id, generation, queue, body, delivery: "at-least-once", expiresMillis }
+}

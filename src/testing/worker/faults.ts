@@ -5,6 +5,7 @@
 import { Effect, Latch, Stream } from "effect"
 import type { Claimed, Driver as BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
 import type { Driver as BrokerDriver } from "../../BrokerDriver.ts"
+import { startOnTerms } from "../../internal/start.ts"
 
 /** Both ports of a pairing. */
 export interface Drivers {
@@ -120,21 +121,8 @@ export class Faults {
 
   private noteStarts({ terms, worker }: FusedClaim, claimed: ReadonlyArray<Claimed>): void {
     for (const { delivery, run } of claimed) {
-      const { body, generation = 0, id, queue, task } = delivery
-      const known = terms.find((one) => one.task === task)
-      if (run === undefined || id === undefined || known === undefined) continue
-      const { token } = run
-      this.starts.push({
-        ...known,
-        id,
-        generation,
-        token,
-        worker,
-        queue,
-        body,
-        delivery: "at-least-once",
-        expiresMillis: undefined
-      })
+      const start = run && startOnTerms(terms, delivery, { token: run.token, worker })
+      if (start !== undefined) this.starts.push(start)
     }
   }
 
