@@ -33,7 +33,7 @@ describe("the limit of a call", () => {
       assert.include(failed.value.message, "did not answer within 5s")
       stillWaits(other)
       yield* pass("2 seconds")
-      assert(Exit.isSuccess(ended(other)!))
+      assert(Exit.isSuccess(ended(other)))
     })
   )
 
@@ -51,7 +51,7 @@ describe("the limit of a call", () => {
       assert.strictEqual(interrupted, 1)
       yield* pass("5 seconds")
       assert.strictEqual(interrupted, 2)
-      assert(Exit.isSuccess(ended(late)!))
+      assert(Exit.isSuccess(ended(late)))
     })
   )
 
@@ -62,7 +62,7 @@ describe("the limit of a call", () => {
       const waiting = yield* begin(bounded(Deferred.await(answer)))
       yield* Deferred.die(answer, "a bug")
       yield* pass("1 millis")
-      assert.isTrue(Exit.hasDies(ended(waiting)!))
+      assert.isTrue(Exit.hasDies(ended(waiting)))
     })
   )
 })
