@@ -17,6 +17,7 @@ import {
   Stream
 } from "effect"
 import type { Claimed } from "../BackendDriver.ts"
+import type { Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import type { Worker } from "../Worker.ts"
 import { backoff } from "./backoff.ts"
@@ -215,15 +216,16 @@ const sort = (engine: Engine, { delivery, run }: Claimed): Candidate | Refusal =
   const decoded = TaskMessage.decode(delivery.body)
   if (Exit.isFailure(decoded)) return refuseMalformed(describe(Cause.squash(decoded.cause)))
   const message = decoded.value
-  // what was started is what the envelope names
-  if (
-    run !== undefined &&
-    !(message.id === delivery.id && message.generation === (delivery.generation ?? 0))
-  ) {
-    return refuseMalformed("its envelope names another task")
-  }
+  if (!isOf(delivery, message)) return refuseMalformed("its envelope names another task")
   const known = engine.tasks.get(message.task)
   return known === undefined
     ? refuseUnknown(message)
     : { delivery, message, start: startOf(engine, delivery, message, known.definition, run?.token) }
 }
+
+/** Whether a message is what its envelope says, by which the store may have started it. */
+const isOf = ({ generation, id, task }: Delivery, message: TaskMessage.TaskMessage): boolean =>
+  id === undefined ||
+  (id === message.id &&
+    task === message.task &&
+    (generation === undefined || generation === message.generation))

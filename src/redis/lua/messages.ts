@@ -62,7 +62,7 @@ local function announce(queue, due)
   local first = redis.call('ZRANGE', queueKey(queue, 'delayed'), 0, 0, 'WITHSCORES')
   if not first[2] or tonumber(first[2]) < due then return end
   local idle = redis.call('ZRANGEBYSCORE', queueKey(queue, 'idle'), now - ${IDLE_MILLIS}, '+inf')
-  for _, channel in ipairs(idle) do send(channel, cjson.encode({ 'due', queue, due - now })) end
+  for _, process in ipairs(idle) do send(process, cjson.encode({ 'due', queue, due - now })) end
 end
 
 -- so many pairs fit into one call
@@ -237,8 +237,8 @@ local function beIdle(queues, process, isIdle)
 end
 
 local function readClaim()
-  return { max = math.min(number(), ${MOST}), lease = number(), worker = text(), process = text(), heard = text() == '1', name = text(),
-    again = text() == '1' }
+  return { max = math.min(number(), ${MOST}), lease = number(), worker = text(), process = text(),
+    heard = text() == '1', name = text(), again = text() == '1' }
 end
 
 -- What the claim of that name took and still holds, and nothing new. It has to look through all claims, which is done

@@ -85,6 +85,43 @@ export const poison = (test: Test): void => {
       yield* on.drained()
     })
 
+    test("a message that is not the one of its envelope runs nothing, and ends the envelope's task", function* (on) {
+      let runs = 0
+      const Other = Task.make("other", { success: Schema.Int })
+      yield* on.work(
+        [Work, Other],
+        Layer.merge(
+          Work.toLayer(() => Effect.sync(() => ++runs)),
+          Other.toLayer(() => Effect.sync(() => ++runs))
+        )
+      )
+      const body = (id: string, task: string) =>
+        JSON.stringify({
+          v: 1,
+          id,
+          generation: 0,
+          task,
+          queue: "default",
+          payload: 1,
+          retries: 0,
+          priority: 1
+        })
+      for (const [id, inside] of [
+        ["a", body("b", "work")],
+        ["c", body("c", "other")],
+        ["d", body("d", "nobody's")]
+      ] as const) {
+        yield* on.send(id, "work", inside)
+        assert.strictEqual((yield* on.reason(Work.result(id), "PayloadInvalid"))._tag, "PayloadInvalid")
+      }
+      yield* on.drained()
+      assert.strictEqual(runs, 0)
+      assert.sameMembers(
+        (yield* DeadLetters.list()).map(({ taskId }) => Option.getOrNull(taskId)),
+        ["a", "c", "d"]
+      )
+    })
+
     test("many of them do not hold up the others", function* (on) {
       yield* on.work([Work], Work.toLayer(Effect.succeed), { concurrency: 2 })
       for (let i = 0; i < 50; i++) yield* on.send(`poison-${i}`, "work", `}{ ${i}`)
