@@ -12,7 +12,7 @@ import type { Readiness } from "./Readiness.ts"
 import * as Record from "./Record.ts"
 import { toStarted } from "./Starting.ts"
 
-/** What a script answers: see `claim` in `lua/messages.ts`, and in `lua/fusion.ts` with a fourth text a message. */
+/** What a script answers: see `claim` in `lua/claiming.ts`, and in `lua/fusion.ts` with a fourth text a message. */
 export type Answer = readonly [now: number, next: number, ...messages: Array<number | string>]
 
 /** Claims of one process. */

@@ -8,6 +8,7 @@ import { type Calls, grouped, millis, script, type Script } from "./Calls.ts"
 import { type Claim, claimOf } from "./Claim.ts"
 import type * as Claiming from "./Claiming.ts"
 import { isPermanent } from "./isPermanent.ts"
+import { claim as claimLua } from "./lua/claiming.ts"
 import * as messages from "./lua/messages.ts"
 import * as MessageText from "./MessageText.ts"
 import type * as Readiness from "./Readiness.ts"
@@ -44,7 +45,7 @@ export const make = (
   const { keyspace, run, sharded } = calls
   const shards = Arr.range(0, keyspace.shards - 1)
   const publish = script(messages.publish(clustered))
-  const claim = script<Claiming.Answer>(messages.claim(clustered))
+  const claim = script<Claiming.Answer>(claimLua(clustered))
   const renew = script<string>(messages.renew)
   const ack = script<string>(messages.ack)
   const release = script(messages.release(clustered))

@@ -1,5 +1,6 @@
+import { claimFunctions } from "./claiming.ts"
 import { createFunctions } from "./creating.ts"
-import { ackFunctions, claimFunctions, publishFunctions, releaseFunctions } from "./messages.ts"
+import { ackFunctions, publishFunctions, queueFunctions, releaseFunctions } from "./messages.ts"
 import { letters, overRecords } from "./records.ts"
 import { settleFunctions, starting } from "./running.ts"
 
@@ -39,7 +40,7 @@ export const claim = (clustered: boolean): string =>
     clustered,
     letters,
     starting,
-    publishFunctions,
+    queueFunctions,
     claimFunctions,
     `
 local ask, queues, terms = readClaim(), {}, {}
@@ -123,7 +124,7 @@ export const settle = (clustered: boolean): string =>
   overRecords(
     clustered,
     ...settleFunctions,
-    publishFunctions,
+    queueFunctions,
     ackFunctions,
     releaseFunctions,
     `
