@@ -7,6 +7,7 @@
  */
 import { Array as Arr, Cause, type Context, Effect, Exit, type Scope } from "effect"
 import type { Batch } from "../BackendDriver.ts"
+import { tellAtOnce } from "./turn.ts"
 
 /** Asks, and is told the answer once, possibly at once: for those who need not wait in a fiber of their own. */
 export type Ask<out A, out E> = (answer: (exit: Exit.Exit<A, E>) => void) => Asked
@@ -169,13 +170,9 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
         Effect.suspend(() => {
           const taken = take()
           underway++
-          let isLater = false
-          queueMicrotask(() => {
-            isLater = true
-          })
-          return Effect.map(send(taken), () => {
+          return tellAtOnce(send(taken), (atOnce) => {
             underway--
-            waited = isLater
+            waited = !atOnce
           })
         })
       )

@@ -30,6 +30,7 @@ import { type Refusal, refuseMalformed, refuseUnknown } from "./refusing.ts"
 import { begin, handle } from "./running.ts"
 import { persist, putBack } from "./settling.ts"
 import { startOf } from "./start.ts"
+import { tellAtOnce } from "./turn.ts"
 
 /** An idle worker looks this often, whatever it is told. */
 const lookInterval = Duration.seconds(1)
@@ -87,28 +88,14 @@ const claimForever = Effect.fnUntraced(function* (
   let failed: string | undefined
   const ask = (max: number) =>
     Effect.suspend(() => {
-      let atOnce = true
-      queueMicrotask(() => {
-        atOnce = false
-      })
       const again = failed !== undefined
       const name = failed ?? engine.nextClaim()
       failed = name
-      return Effect.map(
-        engine.ledger.claim({
-          queues,
-          max,
-          leaseMillis: engine.leaseMillis,
-          worker: engine.id,
-          name,
-          again
-        }),
-        (claimed) => {
-          failed = undefined
-          portion = atOnce ? all : half
-          return claimed
-        }
-      )
+      const { id: worker, leaseMillis } = engine
+      return tellAtOnce(engine.ledger.claim({ queues, max, leaseMillis, worker, name, again }), (atOnce) => {
+        failed = undefined
+        portion = atOnce ? all : half
+      })
     })
 
   yield* Stream.runForEach(broker.ready(queues), () => Effect.sync(() => reason.openUnsafe())).pipe(

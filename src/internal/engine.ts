@@ -41,7 +41,7 @@ export class Engine {
   readonly runs = new ChurnMap<string, Run>()
   /** Deliveries that were claimed and not yet let go, and whatever else the drain waits for. */
   readonly underway = new Underway()
-  /** Messages of runs that have ended and given up their slots, that are still to be let go. */
+  /** Runs that have ended and given up their slots, whose outcomes or messages are still on their way. */
   trailing = 0
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
   /** The drain is over: what cannot be stored now is left to its lease. */

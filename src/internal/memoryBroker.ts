@@ -12,7 +12,6 @@ import { Heap, type Member } from "./heap.ts"
 interface Message extends Member {
   readonly envelope: Envelope
   readonly queue: Queue
-  readonly priority: number
   /** Its number, in the order of publishing. */
   readonly order: number
   body: string
@@ -46,7 +45,8 @@ interface Listener {
 const inTime = (self: Message, that: Message): boolean => self.wakeAt < that.wakeAt
 
 const inRank = (self: Message, that: Message): boolean => {
-  if (self.priority !== that.priority) return self.priority > that.priority
+  const [mine, other] = [self.envelope.priority, that.envelope.priority]
+  if (mine !== other) return mine > other
   return self.dueAt < that.dueAt || (self.dueAt === that.dueAt && self.order < that.order)
 }
 
@@ -152,7 +152,6 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
       {
         envelope,
         queue,
-        priority: envelope.priority,
         order: ++lastOrder,
         body: envelope.body,
         dueAt: at,
@@ -187,11 +186,9 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     const last = lastClaims.get(worker)
     if (again !== true || last === undefined || last.name !== name) return []
     return last.handles
-      .flatMap((handle) => {
-        const message = claims.get(handle)
-        return message === undefined ? [] : [hold(message, handle, leaseMillis, now)]
-      })
+      .filter((handle) => claims.has(handle))
       .slice(0, max)
+      .map((handle) => hold(claims.get(handle)!, handle, leaseMillis, now))
   }
 
   const claim = (asked: Claim, now: number): ReadonlyArray<Delivery> => {

@@ -3,7 +3,7 @@
  *
  * The fields are those of the task that it is of: id, name, generation, and milliseconds until it expires, if it does.
  */
-import { Effect, Exit } from "effect"
+import { Effect, Exit, Option } from "effect"
 import type { Delivery, Envelope } from "../BrokerDriver.ts"
 import { millis } from "./Calls.ts"
 import * as Record from "./Record.ts"
@@ -17,18 +17,21 @@ export type Parsed = Pick<Delivery, "id" | "task" | "generation" | "body">
 
 const HEAD = /^(\S+) (\S+) (\d+) (-?\d*)$/
 
+/** `undefined`: it was not encoded by this store. */
+const decode = (field: string): string | undefined =>
+  field.includes("%")
+    ? Option.getOrUndefined(Exit.getSuccess(Effect.runSyncExit(Effect.try(() => Record.decode(field)))))
+    : field
+
 /** From the text; foreign bytes are all body. */
 export const parse = (text: string): Parsed => {
   const end = text.indexOf("\n")
-  const head = end < 0 ? null : HEAD.exec(text.slice(0, end))
-  if (head === null) return { id: undefined, task: undefined, generation: undefined, body: text }
-  const [, id = "", task = "", generation] = head
-  return {
-    id: Record.decode(id),
-    task: Record.decode(task),
-    generation: Number(generation),
-    body: text.slice(end + 1)
-  }
+  const [, first = "", second = "", generation] = HEAD.exec(text.slice(0, Math.max(0, end))) ?? []
+  const id = decode(first)
+  const task = decode(second)
+  return generation === undefined || id === undefined || task === undefined
+    ? { id: undefined, task: undefined, generation: undefined, body: text }
+    : { id, task, generation: Number(generation), body: text.slice(end + 1) }
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })

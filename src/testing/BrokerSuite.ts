@@ -11,6 +11,7 @@ import { assert, describe, type TestContext } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope, Stream } from "effect"
 import type { Batch } from "../BackendDriver.ts"
 import type { Driver as BrokerDriver, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import * as defaults from "../internal/defaults.ts"
 import * as Suite from "./Suite.ts"
 
 /** How the suite is run on a driver. */
@@ -172,6 +173,26 @@ export const suite = (name: string, options: Options): void => {
           ...(yield* on.claim(100, on.time.long, ["y", "x"]))
         ]
         assert.deepStrictEqual(idsOf(claimed), ["high", "high too", "low", "low too"])
+      })
+
+      test("a task's default priority has its place among the others, delayed or not", function* (on, context) {
+        if (!on.ordered) return yield* Suite.skip(context, NO_ORDER)
+        if (on.driver.capabilities.priorities < 256)
+          return yield* Suite.skip(context, "the driver tells fewer priorities apart")
+        const usual = { priority: defaults.priority }
+        yield* on.publish("delayed", { ...usual, delayMillis: on.time.units(1) })
+        yield* on.time.pass(2)
+        yield* on.publish("first", usual)
+        yield* on.publish("low", { priority: defaults.priority - 1 })
+        yield* on.publish("second", usual)
+        yield* on.publish("high", { priority: defaults.priority + 1 })
+        yield* on.publish("third", usual)
+        assert.strictEqual((yield* on.counts).ready, 6)
+        assert.deepStrictEqual(yield* on.claimIds(3), ["high", "delayed", "first"])
+        const second = yield* on.claimOne()
+        assert.strictEqual(second.id, "second")
+        yield* on.release(second, { keepDue: true })
+        assert.deepStrictEqual(yield* on.claimIds(), ["second", "third", "low"])
       })
 
       test("as many priorities are told apart as the driver says", function* (on, context) {
@@ -510,6 +531,14 @@ export const suite = (name: string, options: Options): void => {
         assert.deepStrictEqual(yield* on.driver.purge("nobody", 100), [])
         assert.deepStrictEqual(idsOf(yield* on.claim(1, on.time.long, ["other"])), ["other"])
         assert.isTrue(yield* on.ack(claimed))
+      })
+
+      test("a purge removes what waits with a task's default priority too", function* (on) {
+        for (const id of ["a", "b", "c"]) yield* on.publish(id, { priority: defaults.priority })
+        const [first, second] = [yield* on.driver.purge("default", 2), yield* on.driver.purge("default", 2)]
+        assert.deepStrictEqual([first.length, second.length], [2, 1])
+        assert.sameMembers([...first, ...second], ["a", "b", "c"])
+        assert.deepStrictEqual(yield* on.claim(), [])
       })
 
       test("a purge keeps to its limit", function* (on) {

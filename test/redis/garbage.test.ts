@@ -57,6 +57,31 @@ describeWithServers("garbage", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
+    test("a text whose head nobody encoded becomes a dead letter, and holds up no claim", (server, store) =>
+      Effect.gen(function* () {
+        const texts = [
+          "%zz count 0 \n{}",
+          "%ff count 0 \n{}",
+          "a %zz 0 \n{}",
+          "a count 0\n{}",
+          " count 0 \n{}",
+          "\n"
+        ]
+        yield* Count.delayAll(texts.map((_, n) => ({ n, millis: 0 })))
+        const fields = (yield* server.command("HKEYS", `${queue}:texts`)) as ReadonlyArray<string>
+        for (const [i, field] of fields.entries()) {
+          yield* server.command("HSET", `${queue}:texts`, field, texts[i]!)
+        }
+        yield* startWorker(store, Count, counting().layer)
+        assert.strictEqual(yield* roundTrip(1), 1)
+        yield* eventually(Effect.map(DeadLetters.count(), (count) => count === texts.length))
+        assert.sameMembers(
+          (yield* DeadLetters.list()).map(({ raw }) => raw),
+          texts
+        )
+        yield* drained
+      }).pipe(Effect.provideContext(store)))
+
     test("members that are no messages become dead letters, from every set", (server, store) =>
       Effect.gen(function* () {
         const members = ["", "hello", "1:2", "x:1:1:0", "-1:1:1:0", "7:1:1:0:0", "9\n:1:1:0", "🌶️"]

@@ -50,12 +50,6 @@ while at < #ARGV do
   terms[one.task] = one
 end
 
--- see 'encode' in Record.ts
-local function decoded(field)
-  if not string.find(field, '%', 1, true) then return field end
-  return (string.gsub(field, '%%(%x%x)', function(byte) return string.char(tonumber(byte, 16)) end))
-end
-
 -- The head of a message behind its id: neighbours nearly always have the same. Nil where its task may not be started
 -- here.
 local known = {}
@@ -83,10 +77,11 @@ take(ask, queues, answer, function(number, claimed, texts)
   for i = 1, #claimed / 2 do
     local value, last = texts[i] or '', #answer
     answer[last + 1], answer[last + 2], answer[last + 3], answer[last + 4] = number, claimed[2 * i], value, ''
-    local after = string.find(value, ' ', 1, true)
-    local its = after and after > 1 and useTerms(value, after)
+    -- an id that had to be encoded is started by itself
+    local after = string.find(value, '[ %%]')
+    local its = after and after > 1 and string.byte(value, after) == 32 and useTerms(value, after)
     if its then
-      local id, at = decoded(string.sub(value, 1, after - 1)), #ids + 1
+      local id, at = string.sub(value, 1, after - 1), #ids + 1
       ids[at], keys[at], places[at], groups[at] = id, base .. ':task:' .. id, last + 4, its
     end
   end
