@@ -1,15 +1,6 @@
-/**
- * Tells those who wait that a task changed.
- *
- * Within a process it is told directly. For other processes whoever writes adds one row to the table `changes`, with
- * the ids of the whole batch, in the same transaction; but only while another process waits for something, which
- * the table `watchers` says. So work that nobody waits for pays one look into an empty table. Rows are numbered
- * without a gap, and only the newest are kept: a reader that fell behind sees the gap, and reads everything again.
- */
-import { Effect, Latch, Schema, Semaphore, Stream } from "effect"
-import type { Database, StoreError } from "./Database.ts"
-import * as Row from "./Row.ts"
-import type { Wake } from "./Wake.ts"
+/** How those who wait learn that a task changed. Each kind of database has its own way to other processes. */
+import { Effect, Latch, Stream } from "effect"
+import type { StoreError } from "./Database.ts"
 
 /** What the operations need of it. */
 export interface Changes {
@@ -17,9 +8,11 @@ export interface Changes {
   readonly record: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
   /** The same, whether or not somebody waits. */
   readonly recordForAll: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
-  /** Tells this process, after the commit, of those ids that it watches. */
+  /** Tells, after the commit, those who watch the ids. */
   readonly tell: (ids: ReadonlyArray<string>) => void
-  /** The same for all of them. */
+  /** The same in this process alone: of records that came, nobody else waits to hear. */
+  readonly tellHere: (ids: ReadonlyArray<string>) => void
+  /** Tells everyone. */
   readonly tellAll: (ids: ReadonlyArray<string>) => void
   /** Registers interest. What is read after it misses nothing. */
   readonly watch: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
@@ -29,174 +22,71 @@ export interface Changes {
   readonly trim: Effect.Effect<void, StoreError>
 }
 
-/** How long a process counts as waiting after it last said so. */
-const WATCH_MILLIS = 30_000
-const WATCH_RENEW_MILLIS = 10_000
-/** Rows that are kept for readers. */
-const KEPT_ROWS = 2048
-/** How often, in rows, the writer looks for what is too old. */
-const TRIM_EVERY = 256
-const KEPT_MILLIS = 60_000
+/** Tells nobody: whoever waits has to read. */
+export const silent: Changes = {
+  record: () => Effect.void,
+  recordForAll: () => Effect.void,
+  tell: () => {},
+  tellHere: () => {},
+  tellAll: () => {},
+  watch: () => Effect.void,
+  unwatch: () => {},
+  hints: Stream.never,
+  trim: Effect.void
+}
 
-const Ids = Schema.fromJsonString(Schema.Array(Schema.String))
-const decodeIds = Schema.decodeUnknownEffect(Ids)
+/** What this process watches, and what it was told of it and has not taken yet. */
+export class Watched {
+  private readonly ids = new Set<string>()
+  private told = new Set<string>()
+  private resync = false
+  private readonly news = Latch.makeUnsafe(false)
+  /** Whether somebody takes it. */
+  listening = false
 
-/** Over one database. `source` tells this process from others. */
-export const make = (db: Database, wake: Wake, source: string): Changes => {
-  const { dialect, store } = db
-  const changes = db.table("changes")
-  const watchers = db.table("watchers")
+  get isEmpty(): boolean {
+    return this.ids.size === 0
+  }
 
-  const insert = `INSERT INTO ${changes} (source, ids, at) VALUES (?, ?, ${dialect.now}) RETURNING seq`
-  const insertIfWatched = `INSERT INTO ${changes} (source, ids, at) SELECT ?, ?, ${dialect.now}
-    WHERE EXISTS (SELECT 1 FROM ${watchers} WHERE until > ${dialect.now} AND id <> ?) RETURNING seq`
-  const removeUpTo = `DELETE FROM ${changes} WHERE seq <= ?`
-  // the newest row stays, so that numbers are never used again
-  const removeOld = `DELETE FROM ${changes} WHERE at < ${dialect.now} - ${KEPT_MILLIS}
-    AND seq < (SELECT MAX(seq) FROM ${changes})`
-  const removeWatchers = `DELETE FROM ${watchers} WHERE until <= ${dialect.now}`
-  const selectNewest = `SELECT COALESCE(MAX(seq), 0) AS seq FROM ${changes}`
-  const selectSince = `SELECT seq, source, ids FROM ${changes} WHERE seq > ? ORDER BY seq`
-  const upsertWatcher = `INSERT INTO ${watchers} (id, until) VALUES (?, ${dialect.now} + ${WATCH_MILLIS})
-    ON CONFLICT (id) DO UPDATE SET until = excluded.until`
-  const removeWatcher = `DELETE FROM ${watchers} WHERE id = ?`
-  const readSeq = db.reader<{ readonly seq: number }>("changes", { seq: Row.integer })
-  const readChange = db.reader<{ readonly seq: number; readonly source: string; readonly ids: string }>(
-    "changes",
-    {
-      seq: Row.integer,
-      source: Row.text,
-      ids: Row.text
-    }
+  add(ids: ReadonlyArray<string>): void {
+    for (const id of ids) this.ids.add(id)
+  }
+
+  remove(ids: ReadonlyArray<string>): void {
+    for (const id of ids) this.ids.delete(id)
+  }
+
+  /** Of those that are watched. */
+  tell(ids: ReadonlyArray<string>): void {
+    if (this.listening && this.ids.size > 0) this.tellAll(ids.filter((id) => this.ids.has(id)))
+  }
+
+  /** Of all of them. */
+  tellAll(ids: ReadonlyArray<string>): void {
+    if (!this.listening || ids.length === 0) return
+    for (const id of ids) this.told.add(id)
+    this.news.openUnsafe()
+  }
+
+  /** Anything may have changed. */
+  tellResync(): void {
+    this.resync = true
+    this.news.openUnsafe()
+  }
+
+  /** What was told, as it comes. */
+  readonly stream: Stream.Stream<ReadonlyArray<string> | "resync"> = Stream.fromEffectRepeat(
+    Effect.andThen(
+      Effect.suspend(() => this.news.await),
+      Effect.sync(() => this.take())
+    )
   )
 
-  const watched = new Set<string>()
-  let listening = false
-  /** By the monotonic clock of this process: until then other processes know that this one waits. */
-  let knownUntil = -Infinity
-  /** Told, and not taken yet. */
-  let told = new Set<string>()
-  let resync = false
-  const news = Latch.makeUnsafe(false)
-  const foreign = Latch.makeUnsafe(false)
-  const registering = Semaphore.makeUnsafe(1)
-
-  const tellAll: Changes["tellAll"] = (ids) => {
-    if (!listening || ids.length === 0) return
-    for (const id of ids) told.add(id)
-    news.openUnsafe()
-  }
-  const tell: Changes["tell"] = (ids) => {
-    if (listening && watched.size > 0) tellAll(ids.filter((id) => watched.has(id)))
-  }
-  const tellResync = (): void => {
-    resync = true
-    news.openUnsafe()
-  }
-
-  const trimAfter = (rows: ReadonlyArray<{ readonly seq: number }>) => {
-    const seq = rows[0]?.seq
-    return seq !== undefined && seq % TRIM_EVERY === 0
-      ? Effect.asVoid(db.run(removeUpTo, [seq - KEPT_ROWS]))
-      : Effect.void
-  }
-
-  const register = registering.withPermit(
-    Effect.suspend(() => {
-      const asked = performance.now()
-      if (asked < knownUntil - WATCH_MILLIS + WATCH_RENEW_MILLIS) return Effect.void
-      return Effect.map(db.run(upsertWatcher, [source]), () => {
-        // there was a time in which nobody wrote for this process
-        if (knownUntil !== -Infinity && performance.now() > knownUntil) tellResync()
-        knownUntil = asked + WATCH_MILLIS
-      })
-    })
-  )
-
-  // Reads what others left, as often as they wake this process.
-  const follow = Effect.gen(function* () {
-    let last = (yield* Effect.flatMap(db.run(selectNewest), readSeq))[0]!.seq
-    if (watched.size > 0) {
-      yield* register
-      tellResync()
-    }
-    while (true) {
-      yield* foreign.await
-      foreign.closeUnsafe()
-      const rows = yield* Effect.flatMap(db.run(selectSince, [last]), readChange)
-      if (rows.length === 0) continue
-      if (rows[0]!.seq !== last + 1) tellResync()
-      last = rows.at(-1)!.seq
-      for (const row of rows) {
-        if (row.source === source) continue
-        tellAll(
-          yield* Effect.mapError(
-            decodeIds(row.ids),
-            () => new Row.CorruptRow({ store, table: "changes", column: "ids", value: row.ids })
-          )
-        )
-      }
-    }
-  })
-
-  const renewing = Effect.gen(function* () {
-    while (true) {
-      yield* wake.sleep(WATCH_RENEW_MILLIS)
-      if (watched.size > 0) yield* register
-    }
-  })
-
-  const take = Effect.suspend((): Effect.Effect<ReadonlyArray<string> | "resync"> => {
-    news.closeUnsafe()
-    const ids = told
-    const all = resync
-    told = new Set()
-    resync = false
-    return Effect.succeed(all ? "resync" : [...ids])
-  })
-
-  return {
-    record: (ids) =>
-      ids.length === 0
-        ? Effect.void
-        : Effect.flatMap(
-            Effect.flatMap(db.run(insertIfWatched, [source, JSON.stringify(ids), source]), readSeq),
-            trimAfter
-          ),
-    recordForAll: (ids) =>
-      ids.length === 0
-        ? Effect.void
-        : Effect.flatMap(Effect.flatMap(db.run(insert, [source, JSON.stringify(ids)]), readSeq), trimAfter),
-    tell,
-    tellAll,
-    watch: (ids) =>
-      Effect.suspend(() => {
-        for (const id of ids) watched.add(id)
-        return listening ? register : Effect.void
-      }),
-    unwatch: (ids) => {
-      for (const id of ids) watched.delete(id)
-    },
-    hints: Stream.unwrap(
-      Effect.gen(function* () {
-        yield* wake.listen(() => foreign.openUnsafe())
-        yield* Effect.acquireRelease(
-          Effect.sync(() => {
-            listening = true
-          }),
-          () =>
-            Effect.suspend(() => {
-              listening = false
-              knownUntil = -Infinity
-              return Effect.ignore(db.run(removeWatcher, [source]))
-            })
-        )
-        return Stream.merge(
-          Stream.fromEffectRepeat(Effect.andThen(news.await, take)),
-          Stream.fromEffectDrain(Effect.all([follow, renewing], { concurrency: 2, discard: true }))
-        )
-      })
-    ),
-    trim: Effect.asVoid(Effect.andThen(db.run(removeOld), db.run(removeWatchers)))
+  private take(): ReadonlyArray<string> | "resync" {
+    this.news.closeUnsafe()
+    const { resync, told } = this
+    this.told = new Set()
+    this.resync = false
+    return resync ? "resync" : [...told]
   }
 }

@@ -1,9 +1,11 @@
 /**
  * The tables of one store, reached through a `SqlClient`: their names, and how statements over batches are run.
  */
-import { Effect } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
-import type { Dialect } from "./Dialect.ts"
+import { Context, Effect, Schedule } from "effect"
+import { SqlClient, SqlError } from "effect/sql"
+import type { Columns, ColumnType, Dialect, Values } from "./Dialect.ts"
+import { mysqlDialect } from "./mysqlDialect.ts"
+import { postgresDialect } from "./postgresDialect.ts"
 import * as Row from "./Row.ts"
 import { sqliteDialect } from "./sqliteDialect.ts"
 
@@ -11,7 +13,7 @@ import { sqliteDialect } from "./sqliteDialect.ts"
 export interface Options {
   /** Begins the name of every table: a letter or `_`, then letters, digits, `_`; at most 40. Default `chicory`. */
   readonly prefix?: string | undefined
-  /** Names the store in errors: the file, or the database. Default `sql`. */
+  /** Names the store in errors: the file, or the database. Default: the kind of the database. */
   readonly store?: string | undefined
 }
 
@@ -23,7 +25,7 @@ type Rows = ReadonlyArray<object>
 
 /** A statement over the rows of a batch; further parameters come after theirs. */
 export type BatchStatement = (
-  rows: ReadonlyArray<ReadonlyArray<unknown>>,
+  rows: Values,
   params?: ReadonlyArray<unknown>
 ) => Effect.Effect<Rows, SqlError.SqlError>
 
@@ -31,26 +33,44 @@ export type BatchStatement = (
 export interface Database {
   readonly store: string
   readonly dialect: Dialect
-  /** The quoted name of a table. */
+  readonly client: SqlClient.SqlClient
+  /** The name of a table, with the prefix. */
+  readonly tableName: (name: string) => string
+  /** The same, quoted. */
   readonly table: (name: string) => string
   readonly run: (text: string, params?: ReadonlyArray<unknown>) => Effect.Effect<Rows, SqlError.SqlError>
   /**
    * Prepares a statement over batches. `text` is given the table expression `batch`, with these columns; it has to
    * pass over rows that are all NULL.
    */
-  readonly batched: (columns: ReadonlyArray<string>, text: (batch: string) => string) => BatchStatement
-  /** The same, which sets columns of the rows `t` of a table, and answers columns of those that it found. */
+  readonly batched: (columns: Columns, text: (batch: string) => string) => BatchStatement
+  /**
+   * The same, which sets columns of the rows `t` of a table, and answers columns of those that it found. Belongs into
+   * a transaction.
+   */
   readonly updating: (options: {
     readonly table: string
-    readonly columns: ReadonlyArray<string>
-    readonly set: string
+    readonly columns: Columns
+    readonly set: Readonly<Record<string, string>>
     readonly where: string
-    readonly returning: string
+    readonly key: readonly [name: string, type: ColumnType]
+    readonly returning: ReadonlyArray<string>
   }) => BatchStatement
-  /** All or nothing, apart from every other writer. */
+  /**
+   * All or nothing. Where the database gives up on it for the sake of another transaction (a deadlock), it is run
+   * again, unless it is part of a caller's.
+   */
   readonly transaction: <A, E, R>(
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SqlError.SqlError, R>
+  /** The same, for what is one statement. */
+  readonly again: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Runs apart from a caller's transaction. */
+  readonly apart: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** After the commit of a caller's transaction; at once, where there is none. */
+  readonly afterCommit: (run: () => void) => Effect.Effect<void>
+  /** A caller's transaction, if it is in one of this database. */
+  readonly transactionOf: (context: Context.Context<never>) => object | undefined
   /** The clock of the store, epoch milliseconds. */
   readonly now: Effect.Effect<number, StoreError>
   readonly reader: <A extends object>(table: string, shape: Row.Shape<A>) => Row.Reader<A>
@@ -60,49 +80,73 @@ export interface Database {
 const LONGEST_MILLIS = 10_000 * 365 * 24 * 60 * 60 * 1000
 const PREFIX = /^[A-Za-z_][A-Za-z0-9_]{0,39}$/
 
-/** Over the `SqlClient` of the context. A prefix that is none is a defect. */
+/** Checks a prefix, and gives it or the default; one that is none throws. */
+export const prefixOf = (options?: Options): string => {
+  const prefix = options?.prefix ?? "chicory"
+  if (PREFIX.test(prefix)) return prefix
+  throw new RangeError(
+    `The prefix ${JSON.stringify(prefix)} is no name: a letter or _, then letters, digits, _; at most 40`
+  )
+}
+
+/** The transactions that a database gave up were not at fault, and are over. */
+const isGivenUp = (error: unknown): boolean =>
+  SqlError.isSqlError(error) &&
+  (error.reason._tag === "DeadlockError" || error.reason._tag === "SerializationError")
+
+const soon = Schedule.jittered(Schedule.exponential("4 millis"))
+
+const again = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.catchIf(effect, isGivenUp, () =>
+    Effect.retry(effect, { schedule: soon, times: 8, while: isGivenUp })
+  )
+
+/** Over the `SqlClient` of the context. A prefix that is none is a defect, and so is a database without a dialect. */
 export const make = Effect.fnUntraced(function* (
   options?: Options
 ): Effect.fn.Return<Database, never, SqlClient.SqlClient> {
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
-  const prefix = options?.prefix ?? "chicory"
-  if (!PREFIX.test(prefix)) {
-    return yield* Effect.die(
-      new RangeError(
-        `The prefix ${JSON.stringify(prefix)} is no name: a letter or _, then letters, digits, _; at most 40`
-      )
-    )
-  }
-  const store = options?.store ?? "sql"
+  const prefix = yield* Effect.sync(() => prefixOf(options))
   const dialect = sql.onDialectOrElse({
     sqlite: (): Dialect | undefined => sqliteDialect,
+    pg: () => postgresDialect,
+    mysql: () => mysqlDialect,
     orElse: () => undefined
   })
-  if (dialect === undefined)
-    return yield* Effect.die(new Error(`There is no dialect for the driver ${sql.driver}`))
+  if (dialect === undefined) {
+    return yield* Effect.die(new Error("There is no dialect for this SqlClient: PostgreSQL, SQLite, MariaDB"))
+  }
+  const store = options?.store ?? dialect.name
 
-  const table = (name: string): string => dialect.identifier(`${prefix}_${name}`)
-  const run: Database["run"] = (text, params) => sql.unsafe<object>(text, params)
+  const tableName = (name: string): string => `${prefix}_${name}`
+  const table = (name: string): string => dialect.identifier(tableName(name))
+  const statements = new Map<string, string>()
+  const run: Database["run"] = (text, params) => {
+    let statement = statements.get(text)
+    if (statement === undefined) statements.set(text, (statement = dialect.statement(text)))
+    return sql.unsafe<object>(statement, params?.map(dialect.parameter))
+  }
 
   const batched: Database["batched"] = (columns, text) => {
-    const bySize = new Map<number, { readonly text: string; readonly room: number }>()
+    const bySize = new Map<
+      number,
+      { readonly text: string; readonly bind: (rows: Values) => Array<unknown> }
+    >()
     const one: BatchStatement = (rows, params) =>
       Effect.suspend(() => {
         let statement = bySize.get(rows.length)
         if (statement === undefined) {
           const source = dialect.batch(columns, rows.length)
-          statement = { text: text(source.text), room: source.room }
+          statement = { text: text(source.text), bind: source.bind }
           bySize.set(rows.length, statement)
         }
-        const bound: Array<unknown> = []
-        for (const row of rows) for (const value of row) bound.push(value)
-        for (let i = statement.room * columns.length - bound.length; i > 0; i--) bound.push(null)
+        const bound = statement.bind(rows)
         if (params !== undefined) bound.push(...params)
         return run(statement.text, bound)
       })
     return (rows, params) => {
       if (rows.length <= dialect.maxRows) return rows.length === 0 ? Effect.succeed([]) : one(rows, params)
-      const chunks: Array<ReadonlyArray<ReadonlyArray<unknown>>> = []
+      const chunks: Array<Values> = []
       for (let i = 0; i < rows.length; i += dialect.maxRows) chunks.push(rows.slice(i, i + dialect.maxRows))
       return Effect.map(
         Effect.forEach(chunks, (chunk) => one(chunk, params)),
@@ -111,19 +155,60 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
+  const updating: Database["updating"] = ({ columns, key: [key, type], table: name, ...rest }) => {
+    const parts = { ...rest, table: table(name), key }
+    const { update } = dialect
+    if (update.answers) return batched(columns, (batch) => update.text({ ...parts, batch }))
+
+    const found = batched(
+      columns,
+      (batch) =>
+        `SELECT t.${key} AS k FROM ${parts.table} AS t JOIN ${batch} ON ${parts.where} ${dialect.forUpdate}`
+    )
+    const write = batched(columns, (batch) => update.text({ ...parts, batch }, type))
+    const read = `SELECT ${parts.returning.join(", ")} FROM ${parts.table} WHERE ${dialect.among(key, type)}`
+    return (rows, params) =>
+      Effect.flatMap(found(rows, params), (keys) => {
+        if (keys.length === 0) return Effect.succeed([])
+        const list = dialect.list(keys.map((row) => (row as { readonly k: string | number }).k))
+        return Effect.andThen(write(rows, [...(params ?? []), list]), run(read, [list]))
+      })
+  }
+
+  const { transactionService } = sql
   const readNow = Row.reader<{ readonly now: number }>(store, "(clock)", { now: Row.integer })
+  const transactionOf = (context: Context.Context<never>) =>
+    Context.getOrUndefined(context, transactionService)
+  const isInside = (context: Context.Context<never>) => transactionOf(context) !== undefined
+  const outermost: Database["again"] = (effect) =>
+    Effect.withFiber((fiber) => (isInside(fiber.context) ? effect : again(effect)))
 
   return {
     store,
     dialect,
+    client: sql,
+    tableName,
     table,
     run,
     batched,
-    updating: ({ columns, table: name, ...parts }) =>
-      batched(columns, (batch) => dialect.updateFrom({ ...parts, table: table(name), batch })),
-    transaction: sql.withTransaction,
+    updating,
+    transaction: (effect) => outermost(sql.withTransaction(effect)),
+    again: outermost,
+    apart: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      Effect.withFiber<A, E, R>(({ context }) =>
+        isInside(context)
+          ? Effect.provideContext(effect, Context.omit(transactionService)(context) as Context.Context<R>)
+          : effect
+      ),
+    afterCommit: (told) =>
+      Effect.withFiber((fiber) => {
+        if (isInside(fiber.context)) return sql.afterCommit(Effect.sync(told))
+        told()
+        return Effect.void
+      }),
+    transactionOf,
     now: Effect.map(Effect.flatMap(run(`SELECT ${dialect.now} AS now`), readNow), (rows) => rows[0]!.now),
-    reader: (name, shape) => Row.reader(store, `${prefix}_${name}`, shape)
+    reader: (name, shape) => Row.reader(store, tableName(name), shape)
   }
 })
 

@@ -3,10 +3,11 @@
  */
 import { Effect } from "effect"
 import type { Batch, DeadLetter, Page, Parked } from "../BackendDriver.ts"
+import type { Changed } from "./Changed.ts"
 import { type Database, millis, rounds, type StoreError } from "./Database.ts"
+import type { Dialect } from "./Dialect.ts"
 import * as Records from "./Records.ts"
 import * as Row from "./Row.ts"
-import type { Changed } from "./Running.ts"
 
 /** The operations. */
 export interface DeadLetters {
@@ -33,7 +34,7 @@ interface LetterRow {
   readonly at: number
   readonly task_retention: number | null
   readonly fence: number
-  readonly exit: string | null
+  readonly outcome: string | null
   readonly body: string | Uint8Array
 }
 
@@ -50,20 +51,20 @@ const shape: Row.Shape<LetterRow> = {
   at: Row.integer,
   task_retention: Row.orNull(Row.integer),
   fence: Row.integer,
-  exit: Row.orNull(Row.text),
+  outcome: Row.orNull(Row.text),
   body: Row.bytes
 }
 
-const toLetter = (row: LetterRow): DeadLetter => ({
+const toLetter = (row: LetterRow, { fromBody }: Dialect): DeadLetter => ({
   id: row.id,
   taskId: row.task_id,
   task: row.task,
   generation: row.generation,
   queue: row.queue,
   reason: row.reason,
-  exit: row.exit,
+  exit: row.outcome,
   worker: row.worker,
-  body: row.body,
+  body: fromBody(row.body),
   attempts: row.attempts,
   at: row.at
 })
@@ -80,29 +81,62 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
 
   const kept = `(remove_at IS NULL OR remove_at > ${dialect.now})`
   const columns = Object.keys(shape).join(", ")
-  const byIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.among("id")} AND ${kept}`
+  const byIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.among("id", "text")} AND ${kept}`
   const pkOf = `SELECT pk FROM ${letters} WHERE id = ?`
   const page = `SELECT ${columns} FROM ${letters} WHERE pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
   const pageOfTask = `SELECT ${columns} FROM ${letters} WHERE task = ? AND pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
   const countAll = `SELECT COUNT(*) AS count FROM ${letters} WHERE ${kept}`
   const countOfTask = `SELECT COUNT(*) AS count FROM ${letters} WHERE task = ? AND ${kept}`
-  const removeRows = `DELETE FROM ${letters} WHERE ${dialect.among("id")} RETURNING id`
-  const removeOld = `DELETE FROM ${letters} WHERE ${dialect.among("id")} AND remove_at <= ${dialect.now}`
+  const removeRows = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")} RETURNING id`
+  const removeOld = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")} AND remove_at <= ${dialect.now}`
   const insertParked = db.batched(
-    ["id", "queue", "reason", "exit", "body", "retention"],
+    { id: "text", queue: "text", reason: "text", outcome: "text", body: "text", retention: "integer" },
     (batch) =>
-      `INSERT INTO ${letters} (id, generation, queue, reason, attempts, fence, at, remove_at, exit, body)
-      SELECT batch.id, 0, batch.queue, batch.reason, 0, 0, ${dialect.now}, ${dialect.now} + batch.retention,
-        batch.exit, batch.body
-      FROM ${batch} WHERE batch.id IS NOT NULL
-      ON CONFLICT (id) DO NOTHING`
+      dialect.insertNew({
+        table: letters,
+        columns: [
+          "id",
+          "generation",
+          "queue",
+          "reason",
+          "attempts",
+          "fence",
+          "at",
+          "remove_at",
+          "outcome",
+          "body"
+        ],
+        select: `SELECT batch.id, 0, batch.queue, batch.reason, 0, 0, ${dialect.now},
+          ${dialect.now} + batch.retention, batch.outcome, batch.body
+          FROM ${batch} WHERE batch.id IS NOT NULL`
+      })
   )
   const insertTask = db.batched(
-    ["id", "task", "generation", "fence", "at", "retention"],
+    {
+      id: "text",
+      task: "text",
+      generation: "integer",
+      fence: "integer",
+      at: "integer",
+      retention: "integer"
+    },
     (batch) =>
-      `INSERT INTO ${tasks} (id, task, payload_hash, published, state, generation, fence, enqueued_at, retention)
-      SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.fence, batch.at, batch.retention
-      FROM ${batch} WHERE batch.id IS NOT NULL`
+      dialect.insertNew({
+        table: tasks,
+        columns: [
+          "id",
+          "task",
+          "payload_hash",
+          "published",
+          "state",
+          "generation",
+          "fence",
+          "enqueued_at",
+          "retention"
+        ],
+        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.fence, batch.at, batch.retention
+          FROM ${batch} WHERE batch.id IS NOT NULL`
+      })
   )
 
   const reopenRound = (
@@ -112,7 +146,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
   ) =>
     Effect.gen(function* () {
       const found = yield* Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read)
-      for (const row of found) answers.set(row.id, toLetter(row))
+      for (const row of found) answers.set(row.id, toLetter(row, dialect))
       const ofTasks = found.filter((row) => row.task_id !== null)
       // two letters of one task: the one of the later generation comes last
       const inOrder = [...ofTasks].sort((a, b) => a.generation - b.generation)
@@ -154,7 +188,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
             letter.queue,
             letter.reason,
             letter.exit,
-            letter.body,
+            dialect.toBody(letter.body),
             millis(letter.retentionMillis)
           ])
         )
@@ -170,7 +204,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
       }),
     getMany: (ids) =>
       Effect.map(Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read), (rows) => {
-        const found = new Map(rows.map((row) => [row.id, toLetter(row)]))
+        const found = new Map(rows.map((row) => [row.id, toLetter(row, dialect)]))
         return ids.map((id) => found.get(id))
       }),
     list: ({ after, limit, task }) =>
@@ -180,7 +214,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
             task === undefined ? db.run(page, [pk, limit]) : db.run(pageOfTask, [task, pk, limit]),
             read
           ),
-          (rows) => rows.map(toLetter)
+          (rows) => rows.map((row) => toLetter(row, dialect))
         )
       ),
     count: (task) =>

@@ -1,13 +1,23 @@
 /**
- * What databases say differently. The statements of the store are written once; a dialect fills in these parts.
+ * What databases say differently. The statements of the store are written once, with `?` for a parameter; a dialect
+ * fills in these parts.
  */
+
+/** What a column of a batch holds. */
+export type ColumnType = "text" | "integer"
+
+/** The columns of a batch, in order. */
+export type Columns = Readonly<Record<string, ColumnType>>
+
+/** Rows of a batch: their values in the order of the columns. */
+export type Values = ReadonlyArray<ReadonlyArray<unknown>>
 
 /** Rows of a batch, as a part of a statement. */
 export interface BatchSource {
   /** A table expression named `batch`, with the columns asked for. It may have rows that are all NULL. */
   readonly text: string
-  /** How many rows the text has room for. */
-  readonly room: number
+  /** The parameters of the text, for up to as many rows as it was made for. */
+  readonly bind: (rows: Values) => Array<unknown>
 }
 
 /** One step of the schema. */
@@ -18,29 +28,92 @@ export interface Migration {
   readonly statements: (table: (name: string) => string) => ReadonlyArray<string>
 }
 
+/** An update of rows `t` of a table from the rows of a batch. */
+export interface Update {
+  readonly table: string
+  readonly batch: string
+  readonly set: Readonly<Record<string, string>>
+  readonly where: string
+  /** The column by which rows are told apart. */
+  readonly key: string
+  readonly returning: ReadonlyArray<string>
+}
+
+/** A lock that is held until the transaction ends. */
+export interface Exclusion {
+  /** Waits for it. */
+  readonly acquire: string
+  /** Answers `got`, 0 or 1, and does not wait. */
+  readonly tryAcquire: string
+  /** Where it does not end with the transaction. */
+  readonly release?: string | undefined
+}
+
 /** The parts. */
 export interface Dialect {
-  /** The clock of the store: epoch milliseconds, as an integer expression. */
+  readonly name: DialectName
+  /** The clock of the store: epoch milliseconds, as an integer expression that does not stand still in a transaction. */
   readonly now: string
   /** A quoted identifier. */
   readonly identifier: (name: string) => string
+  /** A statement as the driver takes it. */
+  readonly statement: (text: string) => string
+  /** A parameter as the driver takes it. */
+  readonly parameter: (value: unknown) => unknown
+  /** A body in a column of its own kind: text, or bytes that are none. */
+  readonly toBody: (body: string | Uint8Array | null | undefined) => unknown
+  /** Its way back. */
+  readonly fromBody: (stored: string | Uint8Array) => string | Uint8Array
   /** The most rows that one batch has. */
   readonly maxRows: number
-  /** A table expression for at least that many rows, whose parameters are the rows' values, one after the other. */
-  readonly batch: (columns: ReadonlyArray<string>, rows: number) => BatchSource
+  /** A table expression for at least that many rows. */
+  readonly batch: (columns: Columns, rows: number) => BatchSource
   /** `column` is one of a list, which is one parameter. */
-  readonly among: (column: string) => string
+  readonly among: (column: string, type: ColumnType) => string
   /** That parameter. */
   readonly list: (values: ReadonlyArray<string | number>) => unknown
-  /** A table expression named `each`, with the elements of a list as `value`. */
-  readonly elements: string
-  /** Updates the rows `t` of a table from a batch, and answers columns of those that it updated. */
-  readonly updateFrom: (options: {
+  /** Texts and numbers, one after the other, as text. */
+  readonly concat: (...parts: ReadonlyArray<string>) => string
+  /** `INSERT`, but for rows that are there already; answers columns of those that were not. */
+  readonly insertNew: (insert: {
     readonly table: string
-    readonly batch: string
-    readonly set: string
-    readonly where: string
-    readonly returning: string
+    readonly columns: ReadonlyArray<string>
+    readonly select: string
+    readonly returning?: string | undefined
   }) => string
+  /** `INSERT` of one row of values, or its update by the primary key; `incoming` names a value that was to be inserted. */
+  readonly upsert: (upsert: {
+    readonly table: string
+    readonly values: Readonly<Record<string, string>>
+    readonly key: ReadonlyArray<string>
+    readonly set: (incoming: (column: string) => string) => Readonly<Record<string, string>>
+  }) => string
+  /**
+   * An update that answers what it updated, or one that answers nothing. Of the latter the rows are found and locked
+   * first, are given by their keys, as a last parameter, and are read after it.
+   */
+  readonly update:
+    | { readonly answers: true; readonly text: (update: Update) => string }
+    | { readonly answers: false; readonly text: (update: Update, keyType: ColumnType) => string }
+  /** Ends a `SELECT` whose rows are to be changed by this transaction. */
+  readonly forUpdate: string
+  /** The same, of rows that no other transaction is at. */
+  readonly skipLocked: string
+  /** Whether one statement can have several parts that write (`WITH … AS (INSERT …)`). */
+  readonly chains: boolean
+  /** A lock by the name of the table that it guards; `undefined`: a transaction excludes all others anyway. */
+  readonly exclusion: ((table: string) => Exclusion) | undefined
   readonly migrations: ReadonlyArray<Migration>
 }
+
+/** The databases there are dialects for. */
+export type DialectName = "sqlite" | "postgres" | "mysql"
+
+/** Assignments of a statement, in order. */
+export const assignments = (
+  set: Readonly<Record<string, string>>,
+  target: (column: string) => string = (column) => column
+): string =>
+  Object.entries(set)
+    .map(([column, value]) => `${target(column)} = ${value}`)
+    .join(", ")

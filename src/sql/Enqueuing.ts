@@ -1,88 +1,139 @@
 /**
  * Writes `PENDING`, and reserves keys.
  */
+import { createHash } from "node:crypto"
 import { Effect } from "effect"
 import type { Batch, Created, NewRecord } from "../BackendDriver.ts"
 import { type Database, millis, type Numbered, rounds, type StoreError } from "./Database.ts"
+import type { Dialect } from "./Dialect.ts"
 import type * as Records from "./Records.ts"
 import * as Row from "./Row.ts"
 
-/** The operations. */
+/** The operations. They may be part of a caller's transaction. */
 export interface Enqueuing {
   readonly create: (batch: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, StoreError>
+  /** The same, of ids and keys that were found to be taken. */
+  readonly createTaken: (
+    items: ReadonlyArray<Numbered<NewRecord>>
+  ) => Effect.Effect<ReadonlyMap<number, Created>, StoreError>
   readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, StoreError>
 }
+
+/** The columns of a batch of new records. */
+export const columns = {
+  id: "text",
+  task: "text",
+  idempotency_key: "text",
+  payload_hash: "text",
+  published: "integer",
+  expires: "integer",
+  retention: "integer"
+} as const
+
+/** A longer key would not fit an index; of such a one its hash is kept. */
+const LONGEST_KEY = 200
+
+const keyOf = ({ key }: NewRecord): string | null =>
+  key === undefined || key.length <= LONGEST_KEY
+    ? (key ?? null)
+    : `sha256:${createHash("sha256").update(key).digest("base64url")}`
+
+/** A row of that batch. */
+export const toRow = (record: NewRecord): ReadonlyArray<unknown> => [
+  record.id,
+  record.task,
+  keyOf(record),
+  record.payloadHash,
+  record.published ? 1 : 0,
+  millis(record.expiresMillis),
+  millis(record.retentionMillis)
+]
+
+/** Inserts the rows of a batch that are new, and answers their ids. */
+export const insertText = ({ insertNew, now }: Dialect, tasks: string, batch: string): string =>
+  insertNew({
+    table: tasks,
+    columns: [
+      "id",
+      "task",
+      "idempotency_key",
+      "payload_hash",
+      "published",
+      "state",
+      "enqueued_at",
+      "expires_at",
+      "retention",
+      "remove_at"
+    ],
+    select: `SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
+      ${now}, ${now} + batch.expires, batch.retention,
+      CASE WHEN batch.published = 0 THEN ${now} + batch.retention END
+      FROM ${batch} WHERE batch.id IS NOT NULL`,
+    returning: "id"
+  })
 
 /** Over one database. */
 export const make = (db: Database, records: Records.Records): Enqueuing => {
   const tasks = db.table("tasks")
   const { dialect } = db
 
-  const insert = db.batched(
-    ["id", "task", "key", "payload_hash", "published", "expires", "retention"],
-    (batch) =>
-      `INSERT INTO ${tasks} (id, task, key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at)
-      SELECT batch.id, batch.task, batch.key, batch.payload_hash, batch.published, 'PENDING',
-        ${dialect.now}, ${dialect.now} + batch.expires, batch.retention,
-        CASE WHEN batch.published = 0 THEN ${dialect.now} + batch.retention END
-      FROM ${batch} WHERE batch.id IS NOT NULL
-      ON CONFLICT DO NOTHING
-      RETURNING id`
-  )
+  const insert = db.batched(columns, (batch) => insertText(dialect, tasks, batch))
   const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
-  const toRow = (record: NewRecord): ReadonlyArray<unknown> => [
-    record.id,
-    record.task,
-    record.key,
-    record.payloadHash,
-    record.published,
-    millis(record.expiresMillis),
-    millis(record.retentionMillis)
-  ]
-
-  const idOfKey = `SELECT id FROM ${tasks} WHERE task = ? AND key = ?`
+  const idOfKey = `SELECT id FROM ${tasks} WHERE task = ? AND idempotency_key = ?`
   // a run came first, and made the record
-  const adopt = `UPDATE ${tasks} SET payload_hash = ?, key = COALESCE(key, ?),
-    enqueued_at = COALESCE(enqueued_at, ${dialect.now}) WHERE pk = ?`
-  const markRows = `UPDATE ${tasks} SET published = 1, remove_at = NULL WHERE ${dialect.among("id")} AND published = 0`
+  const adopt = `UPDATE ${tasks} SET payload_hash = ?, idempotency_key = COALESCE(idempotency_key, ?),
+    enqueued_at = COALESCE(enqueued_at, ${dialect.now}) WHERE id = ?`
+  const markRows = `UPDATE ${tasks} SET published = 1, remove_at = NULL
+    WHERE ${dialect.among("id", "text")} AND published = 0`
 
-  // An id or a key was taken. Reading removes a record whose retention ran out, and then there is room after all.
-  const createTaken = (record: NewRecord): Effect.Effect<Created, StoreError> =>
+  // Nobody is kept from a record that is only looked at: a caller's transaction may go on for long. Reading it for a
+  // change removes one whose retention ran out, and then there is room after all.
+  const createOne = (record: NewRecord): Effect.Effect<Created, StoreError> =>
     Effect.gen(function* () {
-      const byKey =
-        record.key === undefined ? [] : yield* readIds(yield* db.run(idOfKey, [record.task, record.key]))
-      const { records: found } = yield* records.lock([record.id, ...byKey.map(({ id }) => id)])
-      const existing = (byKey[0] === undefined ? undefined : found.get(byKey[0].id)) ?? found.get(record.id)
+      const key = keyOf(record)
+      const byKey = key === null ? [] : yield* readIds(yield* db.run(idOfKey, [record.task, key]))
+      const ids = [record.id, ...byKey.map(({ id }) => id)]
+      const holder = ({ records: found }: Records.Locked) =>
+        (byKey[0] === undefined ? undefined : found.get(byKey[0].id)) ?? found.get(record.id)
+      let existing = holder(yield* records.look(ids))
+      if (existing === undefined || existing.payload_hash === "") existing = holder(yield* records.lock(ids))
       if (existing === undefined) {
-        yield* insert([toRow(record)])
-        return { _tag: "Created" }
+        const inserted = yield* insert([toRow(record)])
+        // it was taken again in the meantime
+        return inserted.length === 0 ? yield* createOne(record) : { _tag: "Created" }
       }
       const unknown = existing.payload_hash === ""
       const same =
         existing.task === record.task &&
         (unknown || record.payloadHash === "" || existing.payload_hash === record.payloadHash)
       if (same && unknown && existing.ended !== "Forgotten") {
-        yield* db.run(adopt, [record.payloadHash, record.key, existing.pk])
+        yield* db.run(adopt, [record.payloadHash, key, existing.id])
       }
       return { _tag: "Existing", id: existing.id, same, published: existing.published === 1 }
     })
 
+  const createTaken: Enqueuing["createTaken"] = (items) =>
+    db.transaction(
+      Effect.map(
+        Effect.forEach(items, ({ index, item }) =>
+          Effect.map(createOne(item), (answer) => [index, answer] as const)
+        ),
+        (answers) => new Map(answers)
+      )
+    )
+
   const createRound = (items: ReadonlyArray<Numbered<NewRecord>>) =>
     Effect.gen(function* () {
       const inserted = yield* readIds(yield* insert(items.map(({ item }) => toRow(item))))
-      const answers = new Map<number, Created>()
-      if (inserted.length === items.length) {
-        for (const { index } of items) answers.set(index, { _tag: "Created" })
-        return answers
-      }
       const created = new Set(inserted.map(({ id }) => id))
-      const taken = items.filter(({ item }) => !created.has(item.id))
-      for (const { index, item } of items) if (created.has(item.id)) answers.set(index, { _tag: "Created" })
-      yield* db.transaction(
-        Effect.forEach(taken, ({ index, item }) =>
-          Effect.map(createTaken(item), (answer) => answers.set(index, answer))
-        )
-      )
+      const answers = new Map<number, Created>()
+      const taken = items.filter(({ index, item }) => {
+        if (!created.has(item.id)) return true
+        answers.set(index, { _tag: "Created" })
+        return false
+      })
+      if (taken.length === 0) return answers
+      for (const [index, answer] of yield* createTaken(taken)) answers.set(index, answer)
       return answers
     })
 
@@ -91,13 +142,14 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
       Effect.map(
         Effect.forEach(
           rounds(batch, (record) => record.id),
-          createRound
+          (items) => db.again(createRound(items))
         ),
         (parts) => {
           const answers = new Map(parts.flatMap((part) => [...part]))
           return batch.map((_, index) => answers.get(index)!)
         }
       ),
-    markPublished: (ids) => Effect.asVoid(db.run(markRows, [dialect.list(ids)]))
+    createTaken,
+    markPublished: (ids) => Effect.asVoid(db.again(db.run(markRows, [dialect.list(ids)])))
   }
 }

@@ -6,14 +6,15 @@
  */
 import { Effect } from "effect"
 import type { Batch } from "../BackendDriver.ts"
-import type { Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import type { Claim, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
 import { type Database, millis, type StoreError } from "./Database.ts"
+import type { Dialect } from "./Dialect.ts"
 import * as Row from "./Row.ts"
 
 /** The states of a message, as they are stored. */
-const READY = 0
+export const READY = 0
 const DELAYED = 1
-const CLAIMED = 2
+export const CLAIMED = 2
 const PARKED = 3
 
 /** How many messages a claim moves at most, for each that it claims. */
@@ -33,12 +34,12 @@ export interface Outlook {
 export interface Messages {
   readonly publish: (messages: Batch<Envelope>) => Effect.Effect<void, StoreError>
   readonly outlook: (queues: Batch<string>) => Effect.Effect<Outlook, StoreError>
-  /** Makes ready what became due, before a claim. Belongs into the claim's transaction. */
+  /** Makes ready what became due, before a claim. Belongs into a transaction. */
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
-  readonly claim: (
-    options: Parameters<BrokerDriver["claim"]>[0]
-  ) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  /** What a claim took and still holds, with its lease anew. Belongs into a transaction. */
+  readonly claimed: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /** Belongs into a transaction. */
   readonly renew: (
     handles: Batch<string>,
@@ -52,6 +53,7 @@ export interface Messages {
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, StoreError>
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, StoreError>
+  /** Belongs into a transaction. */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, StoreError>
 }
 
@@ -61,15 +63,97 @@ export interface Released {
   readonly firstMillis: number
 }
 
-interface Claimable {
+/** A message that can be claimed. */
+export interface Claimable {
   readonly seq: number
   readonly id: string
   readonly task: string
+  readonly generation: number
   readonly queue: string
+  readonly priority: number
   readonly due_at: number
   readonly now: number
   readonly body: string | Uint8Array
 }
+
+/** The checks of it. */
+export const claimable: Row.Shape<Claimable> = {
+  seq: Row.integer,
+  id: Row.text,
+  task: Row.text,
+  generation: Row.integer,
+  queue: Row.text,
+  priority: Row.integer,
+  due_at: Row.integer,
+  now: Row.integer,
+  body: Row.bytes
+}
+
+/** Its columns in the table. */
+export const claimableColumns = [
+  "seq",
+  "id",
+  "task",
+  "generation",
+  "queue",
+  "priority",
+  "due_at",
+  "body"
+] as const
+
+/** The order in which messages are claimed. */
+export const inOrder = "ORDER BY priority DESC, due_at, seq"
+
+const before = (a: Claimable, b: Claimable): number =>
+  b.priority - a.priority || a.due_at - b.due_at || a.seq - b.seq
+
+/** What the handles of a claim's messages have in common. */
+export const claimOf = ({ name }: Claim): string => `:${name ?? crypto.randomUUID()}`
+
+/** A message as it is given out. */
+export const toDelivery = (row: Claimable, claim: string): Delivery => ({
+  handle: `${row.seq}${claim}`,
+  id: row.id,
+  task: row.task,
+  generation: row.generation,
+  queue: row.queue,
+  ageMillis: Math.max(row.now - row.due_at, 0),
+  body: row.body
+})
+
+/** A message that is held by a claim, of that lease and with that in its handles. */
+export const isClaimed = ({ concat, now }: Dialect, lease: string, claim: string): string =>
+  `wake_at > ${now} AND wake_at <= ${now} + ${lease} AND state = ${CLAIMED} AND claim = ${concat("seq", claim)}`
+
+/** The columns of a batch of messages. */
+export const columns = {
+  id: "text",
+  task: "text",
+  generation: "integer",
+  queue: "text",
+  priority: "integer",
+  delay: "integer",
+  body: "text"
+} as const
+
+/** A row of that batch. */
+export const toRow = (message: Envelope): ReadonlyArray<unknown> => [
+  message.id,
+  message.task,
+  message.generation ?? 0,
+  message.queue,
+  Math.round(message.priority),
+  millis(message.delayMillis),
+  message.body
+]
+
+/** Inserts the rows of a batch. */
+export const insertText = ({ now }: Dialect, messages: string, batch: string): string =>
+  `INSERT INTO ${messages} (queue, priority, state, due_at, wake_at, id, task, generation, body)
+  SELECT batch.queue, batch.priority, CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END,
+    ${now} + batch.delay, CASE WHEN batch.delay > 0 THEN ${now} + batch.delay END,
+    batch.id, batch.task, batch.generation, batch.body
+  FROM ${batch} WHERE batch.id IS NOT NULL`
 
 interface Held {
   readonly seq: number
@@ -78,7 +162,7 @@ interface Held {
 }
 
 /** A handle is the claim of its message, `<seq>:<uuid>`; one that no claim of this store made has no seq. */
-const seqOf = (handle: string): number => {
+export const seqOf = (handle: string): number => {
   const seq = Number.parseInt(handle, 10)
   return Number.isSafeInteger(seq) ? seq : -1
 }
@@ -88,22 +172,13 @@ export const make = (db: Database): Messages => {
   const { dialect } = db
   const messages = db.table("messages")
 
-  const insert = db.batched(
-    ["id", "task", "queue", "priority", "delay", "body"],
-    (batch) =>
-      `INSERT INTO ${messages} (queue, priority, state, due_at, wake_at, id, task, body)
-      SELECT batch.queue, batch.priority, CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END,
-        ${dialect.now} + batch.delay, CASE WHEN batch.delay > 0 THEN ${dialect.now} + batch.delay END,
-        batch.id, batch.task, batch.body
-      FROM ${batch} WHERE batch.id IS NOT NULL`
-  )
+  const insert = db.batched(columns, (batch) => insertText(dialect, messages, batch))
 
   const selectOutlook = `SELECT
-      (SELECT ${dialect.now}) AS now,
-      EXISTS (SELECT 1 FROM ${messages} WHERE state = ${READY} AND ${dialect.among("queue")}) AS ready,
-      EXISTS (SELECT 1 FROM ${messages} WHERE wake_at <= ${dialect.now} AND ${dialect.among("queue")}) AS due,
-      (SELECT MIN((SELECT m.wake_at FROM ${messages} AS m WHERE m.wake_at > ${dialect.now} AND m.queue = each.value
-        ORDER BY m.wake_at LIMIT 1)) FROM ${dialect.elements}) AS next`
+      ${dialect.now} AS now,
+      CASE WHEN EXISTS (SELECT 1 FROM ${messages} WHERE state = ${READY} AND queue = ?) THEN 1 ELSE 0 END AS ready,
+      CASE WHEN EXISTS (SELECT 1 FROM ${messages} WHERE wake_at <= ${dialect.now} AND queue = ?) THEN 1 ELSE 0 END AS due,
+      (SELECT wake_at FROM ${messages} WHERE wake_at > ${dialect.now} AND queue = ? ORDER BY wake_at LIMIT 1) AS next`
   const readOutlook = db.reader<{
     readonly now: number
     readonly ready: 0 | 1
@@ -111,58 +186,44 @@ export const make = (db: Database): Messages => {
     readonly next: number | null
   }>("messages", { now: Row.integer, ready: Row.flag, due: Row.flag, next: Row.orNull(Row.integer) })
 
-  const promote = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL, worker = NULL
-    WHERE seq IN (SELECT seq FROM ${messages} WHERE ${dialect.among("queue")} AND wake_at <= ${dialect.now}
-      ORDER BY wake_at LIMIT ?)`
-  const readClaimable = db.reader<Claimable>("messages", {
-    seq: Row.integer,
-    id: Row.text,
-    task: Row.text,
-    queue: Row.text,
-    due_at: Row.integer,
-    now: Row.integer,
-    body: Row.bytes
-  })
-  const claimOf = (queues: number): string => {
-    const columns = "seq, id, task, queue, priority, due_at, body"
-    const inOrder = "ORDER BY priority DESC, due_at, seq LIMIT ?"
-    const ofQueue = `FROM ${messages} WHERE state = ${READY} AND queue = ? ${inOrder}`
-    const now = `(SELECT ${dialect.now}) AS now`
-    if (queues === 1) return `SELECT ${columns}, ${now} ${ofQueue}`
-    const each = Array.from({ length: queues }, () => `SELECT * FROM (SELECT ${columns} ${ofQueue})`)
-    return `SELECT ${columns}, ${now} FROM (${each.join(" UNION ALL ")}) ${inOrder}`
-  }
-  const claimTexts = new Map<number, string>()
-  const claimText = (queues: number): string => {
-    let text = claimTexts.get(queues)
-    if (text === undefined) claimTexts.set(queues, (text = claimOf(queues)))
-    return text
-  }
-  const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = seq || ?, worker = ?
-    WHERE ${dialect.among("seq")}`
+  const selectDue = `SELECT seq FROM ${messages} WHERE queue = ? AND wake_at <= ${dialect.now}
+    ORDER BY wake_at LIMIT ? ${dialect.skipLocked}`
+  const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL, worker = NULL
+    WHERE ${dialect.among("seq", "integer")}`
+  const selectClaimable = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
+    WHERE state = ${READY} AND queue = ? ${inOrder} LIMIT ? ${dialect.skipLocked}`
+  const readClaimable = db.reader<Claimable>("messages", claimable)
+  const selectClaimed = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
+    WHERE queue = ? AND ${isClaimed(dialect, "?", "?")} ${dialect.forUpdate}`
+  const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = ${dialect.concat("seq", "?")},
+    worker = ? WHERE ${dialect.among("seq", "integer")}`
 
-  const selectHeld = `SELECT seq, queue, claim FROM ${messages} WHERE ${dialect.among("seq")} AND state = ${CLAIMED}`
+  const selectHeld = `SELECT seq, queue, claim FROM ${messages} WHERE ${dialect.among("seq", "integer")}
+    AND state = ${CLAIMED} ORDER BY seq ${dialect.forUpdate}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
-  const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq")}`
-  const ackRows = `DELETE FROM ${messages} WHERE ${dialect.among("seq")} AND state = ${CLAIMED}
-    AND ${dialect.among("claim")} RETURNING seq`
+  const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq", "integer")}`
+  const ackRows = `DELETE FROM ${messages} WHERE ${dialect.among("seq", "integer")} AND state = ${CLAIMED}
+    AND ${dialect.among("claim", "text")} RETURNING seq`
   const readSeq = db.reader<{ readonly seq: number }>("messages", { seq: Row.integer })
+  const bySeq = { where: "t.seq = batch.seq", key: ["seq", "integer"], returning: ["seq"] } as const
   const releaseRows = db.updating({
     table: "messages",
-    columns: ["seq", "delay", "keep", "body"],
-    set: `state = CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END,
-      wake_at = CASE WHEN batch.delay > 0 THEN ${dialect.now} + batch.delay END,
-      due_at = CASE WHEN batch.keep = 1 THEN t.due_at ELSE ${dialect.now} + batch.delay END,
-      claim = NULL, worker = NULL, body = COALESCE(batch.body, t.body)`,
-    where: "t.seq = batch.seq",
-    returning: "seq"
+    columns: { seq: "integer", delay: "integer", keep: "integer", body: "text" },
+    set: {
+      state: `CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END`,
+      wake_at: `CASE WHEN batch.delay > 0 THEN ${dialect.now} + batch.delay END`,
+      due_at: `CASE WHEN batch.keep = 1 THEN t.due_at ELSE ${dialect.now} + batch.delay END`,
+      claim: "NULL",
+      worker: "NULL",
+      body: "COALESCE(batch.body, t.body)"
+    },
+    ...bySeq
   })
   const rejectRows = db.updating({
     table: "messages",
-    columns: ["seq", "reason"],
-    set: `state = ${PARKED}, wake_at = NULL, claim = NULL, worker = NULL, reason = batch.reason`,
-    where: "t.seq = batch.seq",
-    returning: "seq"
+    columns: { seq: "integer", reason: "text" },
+    set: { state: String(PARKED), wake_at: "NULL", claim: "NULL", worker: "NULL", reason: "batch.reason" },
+    ...bySeq
   })
   const selectCounts = `SELECT
       (SELECT COUNT(*) FROM ${messages} WHERE state = ${READY} AND queue = ?)
@@ -174,13 +235,16 @@ export const make = (db: Database): Messages => {
     delayed: Row.integer,
     claimed: Row.integer
   })
-  const purgeRows = `DELETE FROM ${messages} WHERE seq IN (
-      SELECT seq FROM (SELECT seq FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ?)
-      UNION ALL
-      SELECT seq FROM (SELECT seq FROM ${messages}
-        WHERE queue = ? AND wake_at IS NOT NULL AND (state = ${DELAYED} OR wake_at <= ${dialect.now}) LIMIT ?)
-      LIMIT ?) RETURNING id`
-  const readIds = db.reader<{ readonly id: string }>("messages", { id: Row.text })
+  const purgeable = [
+    `SELECT seq, id FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ? ${dialect.skipLocked}`,
+    `SELECT seq, id FROM ${messages} WHERE queue = ? AND wake_at IS NOT NULL
+      AND (state = ${DELAYED} OR wake_at <= ${dialect.now}) LIMIT ? ${dialect.skipLocked}`
+  ]
+  const deleteRows = `DELETE FROM ${messages} WHERE ${dialect.among("seq", "integer")}`
+  const readPurgeable = db.reader<{ readonly seq: number; readonly id: string }>("messages", {
+    seq: Row.integer,
+    id: Row.text
+  })
 
   const held = (handles: ReadonlyArray<string>) =>
     Effect.map(
@@ -189,52 +253,53 @@ export const make = (db: Database): Messages => {
     )
 
   return {
-    publish: (batch) =>
-      Effect.asVoid(
-        insert(
-          batch.map((message) => [
-            message.id,
-            message.task,
-            message.queue,
-            Math.round(message.priority),
-            millis(message.delayMillis),
-            message.body
-          ])
-        )
-      ),
+    publish: (batch) => Effect.asVoid(db.again(insert(batch.map(toRow)))),
     outlook: (queues) =>
       Effect.map(
-        Effect.flatMap(
-          db.run(
-            selectOutlook,
-            Array.from({ length: 3 }, () => dialect.list(queues))
-          ),
-          readOutlook
+        Effect.forEach(queues, (queue) =>
+          Effect.flatMap(db.run(selectOutlook, [queue, queue, queue]), readOutlook)
         ),
-        ([row]) => ({
-          ready: row!.ready === 1,
-          due: row!.due === 1,
-          nextMillis: row!.next === null ? undefined : row!.next - row!.now
-        })
+        (outlooks) => {
+          let ready = false
+          let due = false
+          let nextMillis: number | undefined
+          for (const [row] of outlooks) {
+            ready ||= row!.ready === 1
+            due ||= row!.due === 1
+            if (row!.next !== null) nextMillis = Math.min(row!.next - row!.now, nextMillis ?? Infinity)
+          }
+          return { ready, due, nextMillis }
+        }
       ),
-    promote: (queues, max) => Effect.asVoid(db.run(promote, [dialect.list(queues), PROMOTED + max])),
-    claim: ({ leaseMillis, max, queues: asked, worker }) =>
+    promote: (queues, max) =>
       Effect.gen(function* () {
-        const queues = [...new Set(asked)]
-        const params = queues.flatMap((queue): ReadonlyArray<unknown> => [queue, max])
-        if (queues.length > 1) params.push(max)
-        const rows = yield* Effect.flatMap(db.run(claimText(queues.length), params), readClaimable)
+        for (const queue of queues) {
+          const rows = yield* Effect.flatMap(db.run(selectDue, [queue, PROMOTED + max]), readSeq)
+          if (rows.length > 0) yield* db.run(makeReady, [dialect.list(rows.map(({ seq }) => seq))])
+        }
+      }),
+    claimed: (asked) =>
+      Effect.gen(function* () {
+        const claim = claimOf(asked)
+        const lease = millis(asked.leaseMillis)
+        const found = yield* Effect.forEach(new Set(asked.queues), (queue) =>
+          Effect.flatMap(db.run(selectClaimed, [queue, lease, claim]), readClaimable)
+        )
+        const rows = found.flat().sort(before)
+        if (rows.length > 0) yield* db.run(renewRows, [lease, dialect.list(rows.map(({ seq }) => seq))])
+        return rows.map((row) => toDelivery(row, claim))
+      }),
+    claim: (asked) =>
+      Effect.gen(function* () {
+        const { leaseMillis, max, queues, worker } = asked
+        const found = yield* Effect.forEach(new Set(queues), (queue) =>
+          Effect.flatMap(db.run(selectClaimable, [queue, max]), readClaimable)
+        )
+        const rows = found.length === 1 ? found[0]! : found.flat().sort(before).slice(0, max)
         if (rows.length === 0) return []
-        const claim = `:${crypto.randomUUID()}`
+        const claim = claimOf(asked)
         yield* db.run(take, [millis(leaseMillis), claim, worker, dialect.list(rows.map((row) => row.seq))])
-        return rows.map((row): Delivery => ({
-          handle: `${row.seq}${claim}`,
-          id: row.id,
-          task: row.task,
-          queue: row.queue,
-          ageMillis: Math.max(row.now - row.due_at, 0),
-          body: row.body
-        }))
+        return rows.map((row) => toDelivery(row, claim))
       }),
     renew: (handles, leaseMillis) =>
       Effect.flatMap(held(handles), (found) => {
@@ -263,7 +328,7 @@ export const make = (db: Database): Messages => {
           if (row === undefined || !found.delete(handle)) continue
           queues.add(row.queue)
           firstMillis = Math.min(firstMillis, afterMillis)
-          rows.push([row.seq, millis(afterMillis), keepDue === true, body])
+          rows.push([row.seq, millis(afterMillis), keepDue === true ? 1 : 0, body])
         }
         return Effect.as(releaseRows(rows), { queues, firstMillis })
       }),
@@ -284,8 +349,14 @@ export const make = (db: Database): Messages => {
         )
       ),
     purge: (queue, limit) =>
-      Effect.map(Effect.flatMap(db.run(purgeRows, [queue, limit, queue, limit, limit]), readIds), (rows) =>
-        rows.map(({ id }) => id)
-      )
+      Effect.gen(function* () {
+        const found: Array<{ readonly seq: number; readonly id: string }> = []
+        for (const select of purgeable) {
+          const left = limit - found.length
+          if (left > 0) found.push(...(yield* Effect.flatMap(db.run(select, [queue, left]), readPurgeable)))
+        }
+        if (found.length > 0) yield* db.run(deleteRows, [dialect.list(found.map(({ seq }) => seq))])
+        return found.map(({ id }) => id)
+      })
   }
 }

@@ -7,6 +7,7 @@
 import { Data, Effect } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import * as Database from "./Database.ts"
+import type { Dialect, Migration } from "./Dialect.ts"
 import * as Row from "./Row.ts"
 
 /** The tables were made by a newer version of this library. */
@@ -26,41 +27,113 @@ export class SchemaTooNew extends Data.TaggedError("SchemaTooNew")<{
   }
 }
 
+/** The tables are missing, or were made by an older version of this library, and this store does not migrate. */
+export class SchemaTooOld extends Data.TaggedError("SchemaTooOld")<{
+  readonly store: string
+  /** The version of its tables; 0: there are none. */
+  readonly found: number
+  /** The version that this code needs. */
+  readonly needed: number
+}> {
+  override get message(): string {
+    const found = this.found === 0 ? "it has no tables of chicory" : `its tables have version ${this.found}`
+    return (
+      `${this.store}: ${found}, and version ${this.needed} is needed; ` +
+      `apply what SqlStore.migrations prints, or start once with a layer that migrates`
+    )
+  }
+}
+
 /** What a migration can fail with. */
-export type MigrationError = SqlError.SqlError | Row.CorruptRow | SchemaTooNew
+export type MigrationError = SqlError.SqlError | Row.CorruptRow | SchemaTooNew | SchemaTooOld
+
+const latest = ({ migrations }: Dialect): number => migrations.at(-1)!.id
+
+const createVersions = (table: string): string =>
+  `CREATE TABLE IF NOT EXISTS ${table} (version INTEGER NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, applied_at BIGINT NOT NULL)`
+
+const insertVersion = ({ now }: Dialect, table: string, { id, name }: Migration): string =>
+  `INSERT INTO ${table} (version, name, applied_at) VALUES (${id}, '${name}', ${now})`
+
+/** The version of the tables; 0: there are none. */
+const readVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlError | Row.CorruptRow> => {
+  const read = db.reader<{ readonly version: number | null }>("schema", { version: Row.orNull(Row.integer) })
+  return Effect.map(
+    Effect.flatMap(db.run(`SELECT MAX(version) AS version FROM ${db.table("schema")}`), read),
+    (rows) => rows[0]?.version ?? 0
+  )
+}
+
+const orNone = (version: Effect.Effect<number, SqlError.SqlError | Row.CorruptRow>) =>
+  Effect.catchIf(
+    version,
+    // a table that is missing is a mistake of the statement for one database, and nothing special for another
+    (error) =>
+      error._tag === "SqlError" &&
+      (error.reason._tag === "SqlSyntaxError" || error.reason._tag === "UnknownError"),
+    () => Effect.succeed(0)
+  )
+
+const checkNew = (db: Database.Database, found: number): Effect.Effect<void, SchemaTooNew> => {
+  const known = latest(db.dialect)
+  return found > known ? Effect.fail(new SchemaTooNew({ store: db.store, found, known })) : Effect.void
+}
+
+/** Fails if the tables are not as this code needs them. */
+export const check = Effect.fnUntraced(function* (
+  options?: Database.Options
+): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
+  const db = yield* Database.make(options)
+  const found = yield* db.apart(orNone(readVersion(db)))
+  yield* checkNew(db, found)
+  const needed = latest(db.dialect)
+  if (found < needed) return yield* new SchemaTooOld({ store: db.store, found, needed })
+})
 
 /** Applies what is missing. */
 export const run = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
   const db = yield* Database.make(options)
-  const migrations = db.dialect.migrations
-  const known = migrations.at(-1)!.id
+  const { dialect } = db
   const table = db.table("schema")
-  const read = db.reader<{ readonly version: number | null }>("schema", { version: Row.orNull(Row.integer) })
-  const version = Effect.map(
-    Effect.flatMap(db.run(`SELECT MAX(version) AS version FROM ${table}`), read),
-    (rows) => rows[0]?.version ?? 0
-  )
+  const exclusion = dialect.exclusion?.(db.tableName("schema"))
 
   const migrate = Effect.gen(function* () {
-    yield* db.run(
-      `CREATE TABLE IF NOT EXISTS ${table} (version INTEGER NOT NULL PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)`
-    )
-    const found = yield* version
-    for (const migration of migrations) {
+    yield* db.run(createVersions(table))
+    const found = yield* readVersion(db)
+    for (const migration of dialect.migrations) {
       if (migration.id <= found) continue
       for (const statement of migration.statements(db.table)) yield* db.run(statement)
-      yield* db.run(`INSERT INTO ${table} (version, name, applied_at) VALUES (?, ?, ${db.dialect.now})`, [
-        migration.id,
-        migration.name
-      ])
+      yield* db.run(insertVersion(dialect, table, migration))
     }
-    return Math.max(found, known)
+    return Math.max(found, latest(dialect))
   })
+  const alone =
+    exclusion === undefined
+      ? migrate
+      : Effect.acquireUseRelease(
+          db.run(exclusion.acquire),
+          () => migrate,
+          () => (exclusion.release === undefined ? Effect.void : Effect.ignore(db.run(exclusion.release)))
+        )
 
-  // without a write lock, where there is nothing to do
-  const before = yield* Effect.orElseSucceed(version, () => 0)
-  const found = before >= known ? before : yield* db.transaction(migrate)
-  if (found > known) return yield* new SchemaTooNew({ store: db.store, found, known })
+  // without a lock, where there is nothing to do
+  const before = yield* db.apart(orNone(readVersion(db)))
+  const found = before >= latest(dialect) ? before : yield* db.apart(db.transaction(alone))
+  yield* checkNew(db, found)
 })
+
+/** All that `run` does to an empty database, as a script. */
+export const script = (dialect: Dialect, options?: Database.Options): string => {
+  const prefix = Database.prefixOf(options)
+  const table = (name: string): string => dialect.identifier(`${prefix}_${name}`)
+  const statements = [
+    createVersions(table("schema")),
+    ...dialect.migrations.flatMap((migration) => [
+      ...migration.statements(table),
+      insertVersion(dialect, table("schema"), migration)
+    ])
+  ]
+  return statements.map((statement) => `${statement};\n`).join("\n")
+}

@@ -65,7 +65,10 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
               clearTimeout(timer)
             })
         )
-        yield* wake.listen(() => look.openUnsafe())
+        yield* wake.listen(queues, (certain) => {
+          if (certain) came = true
+          look.openUnsafe()
+        })
 
         const isReady: Effect.Effect<boolean, StoreError> = Effect.suspend(() => {
           look.closeUnsafe()
@@ -91,6 +94,7 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
 
   return {
     came: (queues, firstMillis) => {
+      wake.came(queues)
       for (const listener of listeners) {
         for (const queue of queues) {
           if (!listener.queues.has(queue)) continue

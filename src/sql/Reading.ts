@@ -4,10 +4,10 @@
 import { Effect } from "effect"
 import type { Batch, TaskRecord } from "../BackendDriver.ts"
 import type { TaskState } from "../TaskState.ts"
+import type { Changed } from "./Changed.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as Records from "./Records.ts"
 import * as Row from "./Row.ts"
-import type { Changed } from "./Running.ts"
 
 /** The operations. */
 export interface Reading {
@@ -25,7 +25,7 @@ export interface Read {
 
 interface Full extends Records.Current {
   readonly now: number
-  readonly exit: string | null
+  readonly outcome: string | null
   readonly progress: string | null
   readonly worker: string | null
   readonly enqueued_at: number | null
@@ -41,7 +41,7 @@ const toRecord = (row: Full): TaskRecord => ({
   attempt: row.attempt,
   retries: row.retries,
   crashes: row.crashes,
-  exit: row.exit,
+  exit: row.outcome,
   progress: row.progress,
   worker: row.worker,
   cancelRequested: row.cancel_requested === 1,
@@ -60,15 +60,15 @@ export const make = (db: Database, records: Records.Records): Reading => {
   const readRows = db.reader<Full>("tasks", {
     ...Records.shape,
     now: Row.integer,
-    exit: textOrNull,
+    outcome: textOrNull,
     progress: textOrNull,
     worker: textOrNull,
     enqueued_at: integerOrNull,
     started_at: integerOrNull,
     finished_at: integerOrNull
   })
-  const select = `SELECT ${Records.columns}, (SELECT ${dialect.now}) AS now, exit, progress, worker, enqueued_at,
-    started_at, finished_at FROM ${db.table("tasks")} WHERE ${dialect.among("id")}`
+  const select = `SELECT ${Records.columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at,
+    started_at, finished_at FROM ${db.table("tasks")} WHERE ${dialect.among("id", "text")}`
 
   return {
     read: (ids) =>

@@ -1,8 +1,7 @@
 /**
  * The records of tasks: how they are read for a change, and the changes that more than one operation makes.
  *
- * A change reads the rows concerned under the write lock, decides in this process, and writes what it decided with
- * one statement.
+ * A change locks and reads the rows concerned, decides in this process, and writes what it decided with one statement.
  */
 import { Effect } from "effect"
 import type { Ended, Start } from "../BackendDriver.ts"
@@ -12,7 +11,6 @@ import * as Row from "./Row.ts"
 
 /** What decisions are made of. */
 export interface Current {
-  readonly pk: number
   readonly id: string
   readonly task: string
   readonly payload_hash: string
@@ -46,7 +44,6 @@ const integerOrNull = Row.orNull(Row.integer)
 
 /** The checks of those columns. */
 export const shape: Row.Shape<Current> = {
-  pk: Row.integer,
   id: Row.text,
   task: Row.text,
   payload_hash: Row.text,
@@ -100,15 +97,17 @@ export interface Opening {
   readonly generation: number
 }
 
-/** The records of one moment, within a transaction. */
+/** The records of one moment. */
 export interface Locked {
   readonly now: number
-  /** By id. A record whose retention ran out is not there: it was removed. */
+  /** By id. A record whose retention ran out is not there. */
   readonly records: ReadonlyMap<string, Current>
 }
 
 /** The shared changes. All of them belong into a transaction. */
 export interface Records {
+  /** Reads records by their ids, and keeps nobody from them. */
+  readonly look: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
   /** Reads records by their ids, for a change. */
   readonly lock: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
   /** Ends tasks by the store's own decision; a `WorkerLost` leaves its dead letter. Forgotten records go. */
@@ -127,6 +126,16 @@ export const columns: string = Object.keys(shape).join(", ")
 export const after = (from: number, duration: number | null | undefined): number | null =>
   duration === null || duration === undefined ? null : from + millis(duration)!
 
+/** How rows are found by the `id` of a batch, for a change that needs to know no more. */
+export const byId = {
+  where: "t.id = batch.id",
+  key: ["id", "text"],
+  returning: ["id"]
+} as const
+
+/** What a run leaves on its record only while it is open. */
+export const closed = { lease_until: "NULL", lapse_at: "NULL", queue: "NULL", body: "NULL" } as const
+
 /** The shared changes over one database. */
 export const make = (db: Database): Records => {
   const tasks = db.table("tasks")
@@ -134,44 +143,69 @@ export const make = (db: Database): Records => {
   const { dialect } = db
 
   const read = db.reader<Current & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
-  const select = `SELECT ${columns}, (SELECT ${dialect.now}) AS now FROM ${tasks} WHERE ${dialect.among("id")}`
-  const deleteLetters = `DELETE FROM ${letters} WHERE ${dialect.among("id")}`
-  const deleteRows = `DELETE FROM ${tasks} WHERE ${dialect.among("pk")}`
+  const select = `SELECT ${columns}, ${dialect.now} AS now FROM ${tasks} WHERE ${dialect.among("id", "text")}`
+  // in the order of their ids, so that two transactions do not wait for each other
+  const selectLocked = `${select} ORDER BY id ${dialect.forUpdate}`
+  const deleteLetters = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")}`
+  const deleteRows = `DELETE FROM ${tasks} WHERE ${dialect.among("id", "text")}`
 
   const insertLost = db.batched(
-    ["pk", "queue", "body", "at"],
+    { id: "text", queue: "text", body: "text", at: "integer" },
     (batch) =>
       `INSERT INTO ${letters}
         (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body)
-      SELECT t.id || ':' || t.generation, t.id, t.task, t.generation, COALESCE(batch.queue, t.queue), 'WorkerLost',
+      SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(batch.queue, t.queue), 'WorkerLost',
         t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
         COALESCE(batch.body, t.body)
-      FROM ${batch} JOIN ${tasks} AS t ON t.pk = batch.pk
+      FROM ${batch} JOIN ${tasks} AS t ON t.id = batch.id
       WHERE COALESCE(batch.body, t.body) IS NOT NULL`
   )
   const updateEnded = db.updating({
     table: "tasks",
-    columns: ["pk", "ended", "crashes", "at", "remove_at"],
-    set: `state = 'FAILURE', ended = batch.ended, crashes = batch.crashes, finished_at = batch.at,
-      remove_at = batch.remove_at, token = NULL, lease_until = NULL, due_at = NULL, queue = NULL, body = NULL`,
-    where: "t.pk = batch.pk",
-    returning: "pk"
+    columns: { id: "text", ended: "text", crashes: "integer", at: "integer", remove_at: "integer" },
+    set: {
+      state: "'FAILURE'",
+      ended: "batch.ended",
+      crashes: "batch.crashes",
+      finished_at: "batch.at",
+      remove_at: "batch.remove_at",
+      token: "NULL",
+      due_at: "NULL",
+      ...closed
+    },
+    ...byId
   })
   const updateOpened = db.updating({
     table: "tasks",
-    columns: ["pk", "generation", "at"],
-    set: `state = 'PENDING', generation = batch.generation, attempt = 0, retries = 0, crashes = 0, token = NULL,
-      worker = NULL, cancel_requested = 0, ended = NULL, published = 1, enqueued_at = batch.at, started_at = NULL,
-      finished_at = NULL, expires_at = NULL, due_at = NULL, lease_until = NULL, remove_at = NULL, queue = NULL,
-      progress = NULL, exit = NULL, body = NULL`,
-    where: "t.pk = batch.pk",
-    returning: "pk"
+    columns: { id: "text", generation: "integer", at: "integer" },
+    set: {
+      state: "'PENDING'",
+      generation: "batch.generation",
+      attempt: "0",
+      retries: "0",
+      crashes: "0",
+      token: "NULL",
+      worker: "NULL",
+      cancel_requested: "0",
+      ended: "NULL",
+      published: "1",
+      enqueued_at: "batch.at",
+      started_at: "NULL",
+      finished_at: "NULL",
+      expires_at: "NULL",
+      due_at: "NULL",
+      remove_at: "NULL",
+      progress: "NULL",
+      outcome: "NULL",
+      ...closed
+    },
+    ...byId
   })
 
   const remove: Records["remove"] = (records) =>
     records.length === 0
       ? Effect.void
-      : Effect.asVoid(db.run(deleteRows, [dialect.list(records.map((record) => record.pk))]))
+      : Effect.asVoid(db.run(deleteRows, [dialect.list(records.map((record) => record.id))]))
 
   const removeLetters: Records["removeLetters"] = (ids) =>
     ids.length === 0 ? Effect.void : Effect.asVoid(db.run(deleteLetters, [dialect.list(ids)]))
@@ -179,26 +213,30 @@ export const make = (db: Database): Records => {
   const isGone = (record: Current, now: number): boolean =>
     record.remove_at !== null && record.remove_at <= now
 
+  const find = (text: string, ids: ReadonlyArray<string>) =>
+    Effect.flatMap(Effect.flatMap(db.run(text, [dialect.list(ids)]), read), (found) =>
+      Effect.map(found.length === 0 ? db.now : Effect.succeed(found[0]!.now), (now) => {
+        const records = new Map<string, Current>()
+        const gone: Array<Current> = []
+        for (const record of found) {
+          if (isGone(record, now)) gone.push(record)
+          else records.set(record.id, record)
+        }
+        return { now, records, gone }
+      })
+    )
+
   return {
+    look: (ids) => find(select, ids),
     lock: (ids) =>
-      Effect.flatMap(db.run(select, [dialect.list(ids)]), (rows) =>
-        Effect.flatMap(read(rows), (found) => {
-          if (found.length === 0) return Effect.map(db.now, (now) => ({ now, records: new Map() }))
-          const now = found[0]!.now
-          const records = new Map<string, Current>()
-          const gone: Array<Current> = []
-          for (const record of found) {
-            if (isGone(record, now)) gone.push(record)
-            else records.set(record.id, record)
-          }
-          return Effect.as(remove(gone), { now, records })
-        })
-      ),
+      Effect.flatMap(find(selectLocked, ids), ({ gone, ...locked }) => Effect.as(remove(gone), locked)),
     end: (endings, now) =>
       Effect.gen(function* () {
         const lost = endings.filter((ending) => ending.ended === "WorkerLost")
         yield* removeLetters(lost.map(({ record }) => `${record.id}:${record.generation}`))
-        yield* insertLost(lost.map(({ message, record }) => [record.pk, message?.queue, message?.body, now]))
+        yield* insertLost(
+          lost.map(({ message, record }) => [record.id, message?.queue, dialect.toBody(message?.body), now])
+        )
         yield* remove(
           endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record)
         )
@@ -206,7 +244,7 @@ export const make = (db: Database): Records => {
           endings
             .filter(({ record }) => record.ended !== "Forgotten")
             .map(({ crashes, ended, record }) => [
-              record.pk,
+              record.id,
               ended,
               crashes,
               now,
@@ -217,6 +255,6 @@ export const make = (db: Database): Records => {
     remove,
     removeLetters,
     open: (openings, now) =>
-      Effect.asVoid(updateOpened(openings.map(({ generation, record }) => [record.pk, generation, now])))
+      Effect.asVoid(updateOpened(openings.map(({ generation, record }) => [record.id, generation, now])))
   }
 }

@@ -19,17 +19,30 @@ export const make = (db: Database): Retention => {
   const { dialect } = db
   const tasks = db.table("tasks")
   const selectLapsed = [
-    `SELECT id FROM ${tasks} WHERE expires_at <= ${dialect.now} AND state IN ('PENDING', 'RETRY') LIMIT ?`,
-    `SELECT id FROM ${tasks} WHERE lease_until <= ${dialect.now} AND at_most_once = 1 LIMIT ?`
-  ]
-  const outlived = (table: string, key: string, condition: string) =>
-    `DELETE FROM ${table} WHERE ${key} IN (SELECT ${key} FROM ${table} WHERE ${condition} LIMIT ?) RETURNING 1 AS one`
-  const removals = [
-    outlived(tasks, "pk", `remove_at <= ${dialect.now}`),
-    outlived(db.table("dead_letters"), "pk", `remove_at <= ${dialect.now}`),
-    outlived(db.table("workers"), "id", `until <= ${dialect.now}`)
+    `SELECT id FROM ${tasks} WHERE expires_at <= ${dialect.now} AND finished_at IS NULL
+      AND state IN ('PENDING', 'RETRY') LIMIT ?`,
+    `SELECT id FROM ${tasks} WHERE lapse_at <= ${dialect.now} LIMIT ?`
   ]
   const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
+  // of rows that nobody else is at
+  const outlived = (name: string, condition: string) => {
+    const table = db.table(name)
+    const select = `SELECT id FROM ${table} WHERE ${condition} <= ${dialect.now} LIMIT ? ${dialect.skipLocked}`
+    const remove = `DELETE FROM ${table} WHERE ${dialect.among("id", "text")}`
+    return (limit: number) =>
+      db.transaction(
+        Effect.flatMap(Effect.flatMap(db.run(select, [limit]), readIds), (rows) =>
+          rows.length === 0
+            ? Effect.succeed(0)
+            : Effect.as(db.run(remove, [dialect.list(rows.map(({ id }) => id))]), rows.length)
+        )
+      )
+  }
+  const removals = [
+    outlived("tasks", "remove_at"),
+    outlived("dead_letters", "remove_at"),
+    outlived("workers", "until")
+  ]
 
   return {
     lapsed: (limit) =>
@@ -39,8 +52,8 @@ export const make = (db: Database): Retention => {
       ),
     remove: (limit) =>
       Effect.map(
-        Effect.forEach(removals, (removal) => db.run(removal, [limit])),
-        (removed) => removed.reduce((sum, rows) => sum + rows.length, 0)
+        Effect.forEach(removals, (removal) => removal(limit)),
+        (removed) => removed.reduce((sum, count) => sum + count, 0)
       )
   }
 }

@@ -26,7 +26,7 @@ export type Shape<A> = { readonly [K in keyof A]: Check<A[K]> }
 /** Any text. */
 export const text = (value: unknown): value is string => typeof value === "string"
 
-/** A whole number. */
+/** A whole number. A `bigint`, as some drivers give, is read as a number. */
 export const integer = (value: unknown): value is number => Number.isSafeInteger(value)
 
 /** 0 or 1. */
@@ -58,7 +58,8 @@ export const reader = <A extends object>(store: string, table: string, shape: Sh
     Effect.suspend(() => {
       for (const row of rows as ReadonlyArray<Record<string, unknown>>) {
         for (const [column, check] of columns) {
-          const value = row[column]
+          let value = row[column]
+          if (typeof value === "bigint") value = row[column] = Number(value)
           if (!check(value)) return Effect.fail(new CorruptRow({ store, table, column, value }))
         }
       }

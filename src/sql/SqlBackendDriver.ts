@@ -2,26 +2,31 @@
  * The backend's port over SQL: the operations, each in its transaction, and the news of what they changed.
  */
 import { Effect } from "effect"
-import type { Driver as BackendDriver, Batch, NewRecord } from "../BackendDriver.ts"
+import type { Driver as BackendDriver, Batch, NewRecord, Settled, Settlement } from "../BackendDriver.ts"
+import type { Changed } from "./Changed.ts"
 import type { Changes } from "./Changes.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import type { Enqueuing } from "./Enqueuing.ts"
 import { isPermanent } from "./isPermanent.ts"
+import * as Leasing from "./Leasing.ts"
 import * as Reading from "./Reading.ts"
 import type { Records } from "./Records.ts"
 import * as Retention from "./Retention.ts"
-import type { Changed, Running } from "./Running.ts"
+import * as Starting from "./Starting.ts"
 import * as Stopping from "./Stopping.ts"
 import * as Workers from "./Workers.ts"
 
 /** What the driver shares with others of the same store. */
 export interface Parts {
   readonly db: Database
+  /** `undefined`: whoever waits has to read. */
+  readonly hints: boolean
   readonly changes: Changes
   readonly records: Records
   readonly enqueuing: Enqueuing
-  readonly running: Running
+  /** Belongs into a transaction. */
+  readonly settle: (batch: Batch<Settlement>) => Effect.Effect<Changed<Settled>, StoreError>
 }
 
 /** Runs an operation in a transaction, and tells what it changed once that is committed. */
@@ -29,26 +34,29 @@ const committed =
   ({ changes, db }: Parts) =>
   <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>) =>
   (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>
-    Effect.map(
-      db.transaction(Effect.tap(operation(batch), ({ changed }) => changes.record(changed))),
-      ({ answers, changed }) => {
-        changes.tell(changed)
-        return answers
-      }
+    db.apart(
+      Effect.map(
+        db.transaction(Effect.tap(operation(batch), ({ changed }) => changes.record(changed))),
+        ({ answers, changed }) => {
+          changes.tell(changed)
+          return answers
+        }
+      )
     )
 
-/** Tells this process of records that came. */
+/** Tells of records that came. */
 export const created =
   ({ changes }: Parts) =>
-  (records: ReadonlyArray<NewRecord>): Effect.Effect<void> =>
-    Effect.sync(() => changes.tell(records.map(({ id }) => id)))
+  (records: ReadonlyArray<NewRecord>): void =>
+    changes.tellHere(records.map(({ id }) => id))
 
 /** The driver, without what it may do together with a broker. */
 export const make = (
   parts: Parts,
   options: { readonly name: string; readonly durable: boolean }
 ): BackendDriver<StoreError> => {
-  const { changes, db, enqueuing, records, running } = parts
+  const { changes, db, enqueuing, records } = parts
+  const { apart } = db
   const inTransaction = committed(parts)
   const tellCreated = created(parts)
   const reading = Reading.make(db, records)
@@ -71,42 +79,47 @@ export const make = (
 
   return {
     name: options.name,
-    capabilities: { hints: true, durable: options.durable, transactional: false },
+    capabilities: { hints: parts.hints, durable: options.durable, transactional: true },
+    batchKey: db.transactionOf,
     isPermanent,
-    create: (batch) => Effect.tap(enqueuing.create(batch), () => tellCreated(batch)),
+    create: (batch) => Effect.tap(enqueuing.create(batch), () => db.afterCommit(() => tellCreated(batch))),
     markPublished: enqueuing.markPublished,
-    start: inTransaction(running.start),
-    renew: inTransaction(running.renew),
-    settle: inTransaction(running.settle),
-    park: (parked) => db.transaction(letters.park(parked)),
-    getMany,
-    watch: (ids) => Effect.andThen(changes.watch(ids), getMany(ids)),
+    start: inTransaction(Starting.make(db, records)),
+    renew: inTransaction(Leasing.make(db, records)),
+    settle: inTransaction(parts.settle),
+    park: (parked) => apart(db.transaction(letters.park(parked))),
+    getMany: (ids) => apart(getMany(ids)),
+    watch: (ids) => apart(Effect.andThen(changes.watch(ids), getMany(ids))),
     unwatch: (ids) => Effect.sync(() => changes.unwatch(ids)),
-    hints: changes.hints,
+    ...(parts.hints ? { hints: changes.hints } : {}),
     cancel: (ids) =>
-      Effect.map(
-        db.transaction(Effect.tap(stopping.cancel(ids), ({ changed }) => changes.recordForAll(changed))),
-        ({ answers, changed }) => {
-          changes.tellAll(changed)
-          return answers
-        }
+      apart(
+        Effect.map(
+          db.transaction(Effect.tap(stopping.cancel(ids), ({ changed }) => changes.recordForAll(changed))),
+          ({ answers, changed }) => {
+            changes.tellAll(changed)
+            return answers
+          }
+        )
       ),
     forget: (ids) => Effect.asVoid(forget(ids)),
     reopen: inTransaction(letters.reopen),
-    getDeadLetters: letters.getMany,
-    deadLetters: letters.list,
-    countDeadLetters: letters.count,
-    removeDeadLetters: letters.remove,
-    heartbeat: workers.heartbeat,
-    farewell: workers.farewell,
-    workers: workers.list,
+    getDeadLetters: (ids) => apart(letters.getMany(ids)),
+    deadLetters: (page) => apart(letters.list(page)),
+    countDeadLetters: (task) => apart(letters.count(task)),
+    removeDeadLetters: (ids) => apart(letters.remove(ids)),
+    heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),
+    farewell: (worker) => apart(workers.farewell(worker)),
+    workers: apart(workers.list),
     sweep: (limit) =>
-      Effect.gen(function* () {
-        const lapsed = yield* retention.lapsed(limit)
-        if (lapsed.length > 0) yield* endLapsed(lapsed)
-        const removed = yield* retention.remove(limit)
-        yield* changes.trim
-        return lapsed.length + removed
-      })
+      apart(
+        Effect.gen(function* () {
+          const lapsed = yield* retention.lapsed(limit)
+          if (lapsed.length > 0) yield* endLapsed(lapsed)
+          const removed = yield* retention.remove(limit)
+          yield* changes.trim
+          return lapsed.length + removed
+        })
+      )
   }
 }

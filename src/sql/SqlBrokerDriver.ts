@@ -2,7 +2,7 @@
  * The broker's port over SQL: the operations, each in its transaction, and who is told of new messages.
  */
 import { Effect } from "effect"
-import type { Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
+import type { Claim, Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
 import type { Database, StoreError } from "./Database.ts"
 import { isPermanent } from "./isPermanent.ts"
 import type { Messages } from "./Messages.ts"
@@ -19,19 +19,18 @@ const PRIORITIES = 256
 /** A hundred years. */
 const MAX_DELAY_MILLIS = 100 * 365 * 24 * 60 * 60 * 1000
 
-/** Tells this process of messages that came. */
+/** Tells of messages that came. */
 export const published =
   ({ readiness }: Parts) =>
-  (batch: ReadonlyArray<Envelope>): Effect.Effect<void> =>
-    Effect.sync(() => {
-      const queues = new Set<string>()
-      let firstMillis = Infinity
-      for (const { delayMillis, queue } of batch) {
-        queues.add(queue)
-        firstMillis = Math.min(firstMillis, delayMillis)
-      }
-      readiness.came(queues, firstMillis)
-    })
+  (batch: ReadonlyArray<Envelope>): void => {
+    const queues = new Set<string>()
+    let firstMillis = Infinity
+    for (const { delayMillis, queue } of batch) {
+      queues.add(queue)
+      firstMillis = Math.min(firstMillis, delayMillis)
+    }
+    readiness.came(queues, firstMillis)
+  }
 
 /** The driver. */
 export const make = (
@@ -39,39 +38,54 @@ export const make = (
   options: { readonly name: string; readonly durable: boolean; readonly store: object }
 ): BrokerDriver<StoreError> => {
   const { db, messages, readiness } = parts
+  const { apart } = db
   const tellPublished = published(parts)
+
+  // a look first: a claim that finds nothing keeps no writer waiting
+  const claim = (asked: Claim) =>
+    Effect.flatMap(messages.outlook(asked.queues), ({ due, ready }) => {
+      if (due) {
+        return db.transaction(
+          Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
+        )
+      }
+      return ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
+    })
+  const claimAgain = (asked: Claim) =>
+    Effect.flatMap(db.transaction(messages.claimed(asked)), (held) =>
+      held.length >= asked.max
+        ? Effect.succeed(held)
+        : Effect.map(claim({ ...asked, max: asked.max - held.length }), (more) => [...held, ...more])
+    )
 
   return {
     name: options.name,
     capabilities: {
       priorities: PRIORITIES,
+      repeatableClaims: true,
       lease: "store",
       maxDelayMillis: MAX_DELAY_MILLIS,
       durable: options.durable,
-      transactional: false
+      transactional: true
     },
     store: options.store,
+    batchKey: db.transactionOf,
     isPermanent,
-    publish: (batch) => Effect.andThen(messages.publish(batch), tellPublished(batch)),
-    // a look first: a claim that finds nothing keeps no writer waiting
-    claim: (asked) =>
-      Effect.flatMap(messages.outlook(asked.queues), ({ due, ready }) => {
-        if (due) {
-          return db.transaction(
-            Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
-          )
-        }
-        return ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
-      }),
+    publish: (batch) =>
+      Effect.andThen(
+        messages.publish(batch),
+        db.afterCommit(() => tellPublished(batch))
+      ),
+    claim: (asked) => apart(asked.again === true ? claimAgain(asked) : claim(asked)),
     ready: readiness.ready,
-    renew: (handles, leaseMillis) => db.transaction(messages.renew(handles, leaseMillis)),
-    ack: messages.ack,
+    renew: (handles, leaseMillis) => apart(db.transaction(messages.renew(handles, leaseMillis))),
+    ack: (handles) => apart(db.again(messages.ack(handles))),
     release: (releases) =>
-      Effect.map(db.transaction(messages.release(releases)), ({ firstMillis, queues }) =>
+      Effect.map(apart(db.transaction(messages.release(releases))), ({ firstMillis, queues }) =>
         readiness.came(queues, firstMillis)
       ),
-    reject: (rejections) => db.transaction(messages.reject(rejections)),
-    counts: messages.counts,
-    purge: messages.purge
+    reject: (rejections) => apart(db.transaction(messages.reject(rejections))),
+    counts: (queues) => apart(messages.counts(queues)),
+    purge: (queue, limit) => apart(db.transaction(messages.purge(queue, limit)))
   }
 }

@@ -1,28 +1,37 @@
 /**
  * Both ports over the tables of one store.
  */
-import { Effect } from "effect"
+import { Duration, Effect, type Scope } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { Driver as BackendDriver } from "../BackendDriver.ts"
 import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
-import * as Changes from "./Changes.ts"
+import { positive } from "../internal/allowed.ts"
+import { type Changes, silent } from "./Changes.ts"
+import { isListening, isWatching } from "./Clients.ts"
 import * as Database from "./Database.ts"
 import * as Enqueuing from "./Enqueuing.ts"
 import * as Messages from "./Messages.ts"
+import * as Notifications from "./Notifications.ts"
+import * as NotifiedChanges from "./NotifiedChanges.ts"
 import * as Readiness from "./Readiness.ts"
 import * as Records from "./Records.ts"
-import * as Running from "./Running.ts"
+import * as Settling from "./Settling.ts"
 import * as SqlBackendDriver from "./SqlBackendDriver.ts"
 import * as SqlBrokerDriver from "./SqlBrokerDriver.ts"
 import * as SqlFusion from "./SqlFusion.ts"
-import type { Wake } from "./Wake.ts"
+import * as TableChanges from "./TableChanges.ts"
+import * as Wake from "./Wake.ts"
 
-/** What the drivers need besides their tables. */
+/** How processes of the store learn of each other. */
 export interface Options extends Database.Options {
-  /** Names the store in errors and metrics. */
-  readonly name: string
-  readonly durable: boolean
-  readonly wake: Wake
+  /**
+   * Whether PostgreSQL notifies waiters and workers, over one connection of the pool that is held for it. Default
+   * `true`, where the client can listen, as the one of `@effect/sql-pg` does. With PgBouncer in transaction mode, which
+   * breaks LISTEN, it has to be `false`: who waits reads every 100 millis, or as `pollInterval` of `get` says.
+   */
+  readonly notify?: boolean | undefined
+  /** How often a worker looks for messages where nothing wakes it: without notifications, and on MariaDB. Default 250 millis. */
+  readonly pollInterval?: Duration.Input | undefined
 }
 
 /** The two drivers. Either may be used without the other. */
@@ -31,24 +40,58 @@ export interface Drivers {
   readonly broker: BrokerDriver<Database.StoreError>
 }
 
-/** Over tables that `Migrations.run` brought up to date. */
+/** The ways to other processes. */
+interface News {
+  readonly hints: boolean
+  readonly changes: Changes
+  readonly wake: Wake.Wake
+}
+
+const makeNews = (
+  db: Database.Database,
+  { notify, pollInterval }: Options
+): Effect.Effect<News, Database.StoreError, Scope.Scope> => {
+  const { client, dialect } = db
+  const source = crypto.randomUUID()
+  if (dialect.name === "sqlite" && isWatching(client)) {
+    return Effect.succeed({
+      hints: true,
+      changes: TableChanges.make(db, client, source),
+      wake: Wake.onWrite(client)
+    })
+  }
+  if (dialect.name === "postgres" && notify !== false && isListening(client)) {
+    return Effect.map(Notifications.make(db, client, source), (notifications) => ({
+      hints: true,
+      changes: NotifiedChanges.make(notifications),
+      wake: Wake.byNotification(notifications)
+    }))
+  }
+  const millis = Duration.toMillis(positive("pollInterval", pollInterval ?? "250 millis"))
+  return Effect.succeed({ hints: false, changes: silent, wake: Wake.every(millis) })
+}
+
+/** Over tables that `Migrations.run` brought up to date. They live as long as the scope. */
 export const make = Effect.fnUntraced(function* (
-  options: Options
-): Effect.fn.Return<Drivers, never, SqlClient.SqlClient> {
+  options: Options & { readonly durable?: boolean | undefined }
+): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
   const db = yield* Database.make(options)
+  const { changes, hints, wake } = yield* makeNews(db, options)
   const records = Records.make(db)
   const messages = Messages.make(db)
   const backend: SqlBackendDriver.Parts = {
     db,
+    hints,
+    changes,
     records,
-    changes: Changes.make(db, options.wake, crypto.randomUUID()),
     enqueuing: Enqueuing.make(db, records),
-    running: Running.make(db, records)
+    settle: Settling.make(db, records)
   }
-  const broker: SqlBrokerDriver.Parts = { db, messages, readiness: Readiness.make(messages, options.wake) }
+  const broker: SqlBrokerDriver.Parts = { db, messages, readiness: Readiness.make(messages, wake) }
   const store = {}
+  const named = { name: db.dialect.name, durable: options.durable ?? true, store }
   return {
-    backend: { ...SqlBackendDriver.make(backend, options), fusion: SqlFusion.make(backend, broker, store) },
-    broker: SqlBrokerDriver.make(broker, { ...options, store })
+    backend: { ...SqlBackendDriver.make(backend, named), fusion: SqlFusion.make(backend, broker, store) },
+    broker: SqlBrokerDriver.make(broker, named)
   }
 })

@@ -1,16 +1,24 @@
 /**
- * Record and message, outcome and acknowledgement, each pair in one transaction.
+ * Record and message, claim and start, outcome and acknowledgement: each pair in one transaction, or in one statement
+ * where the database can do that and the case is plain.
  */
 import { Array as Arr, Effect } from "effect"
-import type { Fusion, Settled, Settlement } from "../BackendDriver.ts"
-import type { Release } from "../BrokerDriver.ts"
+import type { Batch, Claimed, Created, Fusion, NewRecord, Settled, Settlement } from "../BackendDriver.ts"
+import type { Envelope, Release } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/putBack.ts"
-import type { StoreError } from "./Database.ts"
+import { rounds, type StoreError } from "./Database.ts"
 import type { Released } from "./Messages.ts"
+import * as OneStatement from "./OneStatement.ts"
+import * as Settling from "./Settling.ts"
 import * as SqlBackendDriver from "./SqlBackendDriver.ts"
 import * as SqlBrokerDriver from "./SqlBrokerDriver.ts"
 
-interface Fused {
+interface ToEnqueue {
+  readonly record: NewRecord
+  readonly message: Envelope
+}
+
+interface ToSettle {
   readonly settlement: Settlement
   readonly handle: string
 }
@@ -21,13 +29,90 @@ export const make = (
   broker: SqlBrokerDriver.Parts,
   store: object
 ): Fusion<StoreError> => {
-  const { changes, db, enqueuing, running } = backend
+  const { changes, db, enqueuing, settle: settleRuns } = backend
   const { messages, readiness } = broker
   const tellCreated = SqlBackendDriver.created(backend)
   const tellPublished = SqlBrokerDriver.published(broker)
+  const { chains, update } = db.dialect
+  const one = chains && update.answers ? OneStatement.make(db, update.text) : undefined
+
+  // #region Enqueue
+
+  const publishCreated = (items: ReadonlyArray<ToEnqueue>, answers: ReadonlyArray<Created>) => {
+    const made = items.filter((_, index) => answers[index]!._tag === "Created").map(({ message }) => message)
+    return Arr.isReadonlyArrayNonEmpty(made) ? messages.publish(made) : Effect.void
+  }
+  const enqueueAll = (items: Batch<ToEnqueue>): Effect.Effect<ReadonlyArray<Created>, StoreError> =>
+    db.transaction(
+      Effect.tap(enqueuing.create(Arr.map(items, ({ record }) => record)), (answers) =>
+        publishCreated(items, answers)
+      )
+    )
+  const enqueueInOne = (
+    { enqueue }: OneStatement.OneStatement,
+    items: Batch<ToEnqueue>
+  ): Effect.Effect<ReadonlyArray<Created>, StoreError> =>
+    Effect.suspend(() => {
+      const answers: Array<Created> = []
+      const round = Effect.fnUntraced(function* (
+        numbered: ReadonlyArray<{ readonly item: ToEnqueue; readonly index: number }>
+      ) {
+        const made = yield* db.again(enqueue(numbered.map(({ item }) => item)))
+        const taken = numbered.filter(({ index, item }) => {
+          if (!made.has(item.record.id)) return true
+          answers[index] = { _tag: "Created" }
+          return false
+        })
+        if (taken.length === 0) return
+        const records = taken.map(({ index, item }) => ({ index, item: item.record }))
+        const late = yield* db.transaction(
+          Effect.tap(enqueuing.createTaken(records), (created) =>
+            publishCreated(
+              taken.map(({ item }) => item),
+              taken.map(({ index }) => created.get(index)!)
+            )
+          )
+        )
+        for (const [index, answer] of late) answers[index] = answer
+      })
+      return Effect.as(
+        Effect.forEach(
+          rounds(items, ({ record }) => record.id),
+          round,
+          { discard: true }
+        ),
+        answers
+      )
+    })
+
+  // #endregion
+
+  // #region Claim
+
+  const claimInOne = Effect.fnUntraced(function* (
+    one: OneStatement.OneStatement,
+    asked: Parameters<OneStatement.OneStatement["claim"]>[0]
+  ): Effect.fn.Return<ReadonlyArray<Claimed>, StoreError> {
+    if (asked.again === true) {
+      const held = yield* db.again(one.claimed(asked))
+      const max = asked.max - held.length
+      return max <= 0 ? held : [...held, ...(yield* claimInOne(one, { ...asked, max, again: false }))]
+    }
+    let claimed = yield* db.again(one.claim(asked, true))
+    if (claimed === undefined) {
+      yield* db.transaction(messages.promote(asked.queues, asked.max))
+      claimed = (yield* db.again(one.claim(asked, false))) ?? []
+    }
+    changes.tell(claimed.flatMap(({ delivery, run }) => (run === undefined ? [] : (delivery.id ?? []))))
+    return claimed
+  })
+
+  // #endregion
+
+  // #region Settle
 
   const followUp = Effect.fnUntraced(function* (
-    items: ReadonlyArray<Fused>,
+    items: ReadonlyArray<ToSettle>,
     answers: ReadonlyArray<Settled>
   ) {
     const done: Array<string> = []
@@ -43,40 +128,56 @@ export const make = (
     if (Arr.isReadonlyArrayNonEmpty(releases)) return yield* messages.release(releases)
     return undefined
   })
+  const settleAll = (items: Batch<ToSettle>): Effect.Effect<ReadonlyArray<Settled>, StoreError> => {
+    const settle = Effect.gen(function* () {
+      const { answers, changed } = yield* settleRuns(Arr.map(items, ({ settlement }) => settlement))
+      yield* changes.record(changed)
+      const released: Released | undefined = yield* followUp(items, answers)
+      return { answers, changed, released }
+    })
+    return Effect.map(db.transaction(settle), ({ answers, changed, released }) => {
+      changes.tell(changed)
+      if (released !== undefined) readiness.came(released.queues, released.firstMillis)
+      return answers
+    })
+  }
+  const settleInOne = Effect.fnUntraced(function* (
+    { settle }: OneStatement.OneStatement,
+    items: Batch<ToSettle>
+  ): Effect.fn.Return<ReadonlyArray<Settled>, StoreError> {
+    const seen = new Set<string>()
+    const plain = items.filter(({ settlement }) => {
+      // the second of one task comes after the first
+      const isFirst = !seen.has(settlement.id)
+      seen.add(settlement.id)
+      return isFirst && Settling.isPlain(settlement)
+    })
+    const done = yield* db.again(settle(plain))
+    changes.tell([...done])
+    const wasPlain = new Set(plain)
+    const isDone = (item: ToSettle) => wasPlain.has(item) && done.has(item.settlement.id)
+    const rest = items.filter((item) => !isDone(item))
+    const answers = Arr.isReadonlyArrayNonEmpty(rest) ? yield* settleAll(rest) : []
+    let next = 0
+    return items.map((item) => (isDone(item) ? "Stored" : answers[next++]!))
+  })
+
+  // #endregion
 
   return {
     store,
-    enqueue: (items) => {
-      const publish = Effect.map(
-        enqueuing.create(Arr.map(items, ({ record }) => record)),
-        (answers) => [answers, items.filter((_, index) => answers[index]!._tag === "Created")] as const
-      ).pipe(
-        Effect.tap(([, made]) => {
-          const envelopes = made.map(({ message }) => message)
-          return Arr.isReadonlyArrayNonEmpty(envelopes) ? messages.publish(envelopes) : Effect.void
-        })
-      )
-      return Effect.flatMap(db.transaction(publish), ([answers, made]) =>
-        made.length === 0
-          ? Effect.succeed(answers)
-          : tellCreated(made.map(({ record }) => record)).pipe(
-              Effect.andThen(tellPublished(made.map(({ message }) => message))),
-              Effect.as(answers)
-            )
-      )
-    },
-    settle: (items) => {
-      const settle = Effect.gen(function* () {
-        const { answers, changed } = yield* running.settle(Arr.map(items, ({ settlement }) => settlement))
-        yield* changes.record(changed)
-        const released: Released | undefined = yield* followUp(items, answers)
-        return { answers, changed, released }
-      })
-      return Effect.map(db.transaction(settle), ({ answers, changed, released }) => {
-        changes.tell(changed)
-        if (released !== undefined) readiness.came(released.queues, released.firstMillis)
-        return answers
-      })
-    }
+    // in the caller's transaction, if there is one: whoever is to know of it is told after its commit
+    enqueue: (items) =>
+      Effect.tap(one === undefined ? enqueueAll(items) : enqueueInOne(one, items), (answers) => {
+        const made = items.filter((_, index) => answers[index]!._tag === "Created")
+        return made.length === 0
+          ? Effect.void
+          : db.afterCommit(() => {
+              tellCreated(made.map(({ record }) => record))
+              tellPublished(made.map(({ message }) => message))
+            })
+      }),
+    claim: one === undefined ? undefined : (asked) => db.apart(claimInOne(one, asked)),
+    settle: (items) => db.apart(one === undefined ? settleAll(items) : settleInOne(one, items))
   }
 }

@@ -3,9 +3,9 @@
  */
 import { Effect } from "effect"
 import type { Batch, CancelAnswer } from "../BackendDriver.ts"
+import type { Changed } from "./Changed.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as Records from "./Records.ts"
-import type { Changed } from "./Running.ts"
 
 /** The operations. Each belongs into a transaction. */
 export interface Stopping {
@@ -17,9 +17,10 @@ export interface Stopping {
 export const make = (db: Database, records: Records.Records): Stopping => {
   const { dialect } = db
   const tasks = db.table("tasks")
-  const requestRows = `UPDATE ${tasks} SET cancel_requested = 1 WHERE ${dialect.among("pk")}`
-  const forgetRows = `UPDATE ${tasks} SET ended = 'Forgotten', key = NULL WHERE ${dialect.among("pk")}`
-  const pks = (found: ReadonlyArray<Records.Current>) => [dialect.list(found.map((record) => record.pk))]
+  const requestRows = `UPDATE ${tasks} SET cancel_requested = 1 WHERE ${dialect.among("id", "text")}`
+  const forgetRows = `UPDATE ${tasks} SET ended = 'Forgotten', idempotency_key = NULL
+    WHERE ${dialect.among("id", "text")}`
+  const idsOf = (found: ReadonlyArray<Records.Current>) => [dialect.list(found.map((record) => record.id))]
 
   return {
     cancel: (ids) =>
@@ -43,7 +44,7 @@ export const make = (db: Database, records: Records.Records): Stopping => {
           return ended === "Cancelled" ? "Cancelled" : "AlreadyDone"
         })
         yield* records.end(endings, now)
-        if (requested.length > 0) yield* db.run(requestRows, pks(requested))
+        if (requested.length > 0) yield* db.run(requestRows, idsOf(requested))
         return {
           answers,
           changed: [...requested, ...endings.map((ending) => ending.record)].map(({ id }) => id)
@@ -54,7 +55,7 @@ export const make = (db: Database, records: Records.Records): Stopping => {
         const found = [...(yield* records.lock(ids)).records.values()]
         const open = found.filter((record) => !Records.isFinal(record))
         yield* records.remove(found.filter(Records.isFinal))
-        if (open.length > 0) yield* db.run(forgetRows, pks(open))
+        if (open.length > 0) yield* db.run(forgetRows, idsOf(open))
         return { answers: ids.map(() => undefined), changed: found.map((record) => record.id) }
       })
   }

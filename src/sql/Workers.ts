@@ -4,7 +4,7 @@
 import { Effect } from "effect"
 import type { Heartbeat, WorkerInfo } from "../BackendDriver.ts"
 import * as HeartbeatText from "../internal/heartbeat.ts"
-import type { Database, StoreError } from "./Database.ts"
+import { type Database, millis, type StoreError } from "./Database.ts"
 import * as Row from "./Row.ts"
 
 /** The operations. */
@@ -18,10 +18,25 @@ export interface Workers {
 export const make = (db: Database): Workers => {
   const { dialect, store } = db
   const table = db.table("workers")
-  const upsert = `INSERT INTO ${table} (id, info, started_at, seen_at, until)
-    VALUES (?, ?, ${dialect.now}, ${dialect.now}, ${dialect.now} + ?)
-    ON CONFLICT (id) DO UPDATE SET info = excluded.info, seen_at = excluded.seen_at, until = excluded.until,
-      started_at = CASE WHEN ${table}.until > excluded.seen_at THEN ${table}.started_at ELSE excluded.started_at END`
+  const upsert = dialect.upsert({
+    table,
+    values: {
+      id: "?",
+      info: "?",
+      started_at: dialect.now,
+      seen_at: dialect.now,
+      until: `${dialect.now} + ?`
+    },
+    key: ["id"],
+    set: (incoming) => ({
+      info: incoming("info"),
+      // a worker that was away begins anew; this is judged by what it said before
+      started_at: `CASE WHEN ${table}.until > ${incoming("seen_at")} THEN ${table}.started_at
+        ELSE ${incoming("started_at")} END`,
+      seen_at: incoming("seen_at"),
+      until: incoming("until")
+    })
+  })
   const remove = `DELETE FROM ${table} WHERE id = ?`
   const select = `SELECT info, started_at, seen_at FROM ${table} WHERE until > ${dialect.now} ORDER BY started_at, id`
   const read = db.reader<{ readonly info: string; readonly started_at: number; readonly seen_at: number }>(
@@ -36,7 +51,7 @@ export const make = (db: Database): Workers => {
   return {
     heartbeat: (worker, ttlMillis) =>
       Effect.flatMap(Effect.orDie(HeartbeatText.encode(worker)), (info) =>
-        Effect.asVoid(db.run(upsert, [worker.id, info, Math.ceil(ttlMillis)]))
+        Effect.asVoid(db.run(upsert, [worker.id, info, millis(ttlMillis)]))
       ),
     farewell: (id) => Effect.asVoid(db.run(remove, [id])),
     list: Effect.flatMap(Effect.flatMap(db.run(select), read), (rows) =>

@@ -4,29 +4,50 @@
  * The rows of a batch are bound one by one to a `VALUES` list, which costs half of what the same rows cost as one
  * JSON parameter. The lists come in sizes of powers of two, so that there are few statements to prepare; what is
  * left of a list is bound to NULL.
+ *
+ * A transaction has the file to itself from its beginning, so no row has to be locked.
  */
-import type { Dialect } from "./Dialect.ts"
+import { assignments, type Dialect } from "./Dialect.ts"
+import { bindRows, powerOfTwo } from "./rowwise.ts"
 import { sqliteMigrations } from "./sqliteMigrations.ts"
 
 /** SQLite 3.42 or newer. */
 export const sqliteDialect: Dialect = {
+  name: "sqlite",
   now: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
   identifier: (name) => `"${name.replaceAll('"', '""')}"`,
+  statement: (text) => text,
+  parameter: (value) => value,
+  toBody: (body) => body,
+  fromBody: (stored) => stored,
   maxRows: 256,
   batch: (columns, rows) => {
-    let room = 1
-    while (room < rows) room *= 2
-    const names = columns.map((column, i) => `column${i + 1} AS ${column}`).join(", ")
-    const row = `(${columns.map(() => "?").join(", ")})`
+    const names = Object.keys(columns)
+    const room = powerOfTwo(rows)
+    const named = names.map((column, i) => `column${i + 1} AS ${column}`).join(", ")
+    const row = `(${names.map(() => "?").join(", ")})`
     return {
-      text: `(SELECT ${names} FROM (VALUES ${Array.from({ length: room }, () => row).join(", ")})) AS batch`,
-      room
+      text: `(SELECT ${named} FROM (VALUES ${Array.from({ length: room }, () => row).join(", ")})) AS batch`,
+      bind: bindRows(names.length, room)
     }
   },
   among: (column) => `${column} IN (SELECT value FROM json_each(?))`,
   list: (values) => JSON.stringify(values),
-  elements: "json_each(?) AS each",
-  updateFrom: ({ batch, returning, set, table, where }) =>
-    `UPDATE ${table} AS t SET ${set} FROM ${batch} WHERE ${where} RETURNING ${returning}`,
+  concat: (...parts) => parts.join(" || "),
+  insertNew: ({ columns, returning, select, table }) =>
+    `INSERT INTO ${table} (${columns.join(", ")}) ${select} ON CONFLICT DO NOTHING` +
+    (returning === undefined ? "" : ` RETURNING ${returning}`),
+  upsert: ({ key, set, table, values }) =>
+    `INSERT INTO ${table} (${Object.keys(values).join(", ")}) VALUES (${Object.values(values).join(", ")})
+    ON CONFLICT (${key.join(", ")}) DO UPDATE SET ${assignments(set((column) => `excluded.${column}`))}`,
+  update: {
+    answers: true,
+    text: ({ batch, returning, set, table, where }) =>
+      `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where} RETURNING ${returning.join(", ")}`
+  },
+  forUpdate: "",
+  skipLocked: "",
+  chains: false,
+  exclusion: undefined,
   migrations: sqliteMigrations
 }

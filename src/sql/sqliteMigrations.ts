@@ -16,7 +16,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         pk INTEGER PRIMARY KEY,
         id TEXT NOT NULL,
         task TEXT NOT NULL,
-        key TEXT,
+        idempotency_key TEXT,
         payload_hash TEXT NOT NULL,
         published INTEGER NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('PENDING', 'STARTED', 'RETRY', 'SUCCESS', 'FAILURE')),
@@ -36,20 +36,22 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         expires_at INTEGER,
         due_at INTEGER,
         lease_until INTEGER,
+        lapse_at INTEGER,
         retention INTEGER,
         letter_retention INTEGER,
         remove_at INTEGER,
         queue TEXT,
         progress TEXT,
-        exit TEXT,
+        outcome TEXT,
         body ANY
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("tasks_id")} ON ${table("tasks")} (id)`,
-      `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, key) WHERE key IS NOT NULL`,
+      `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
+        WHERE idempotency_key IS NOT NULL`,
       `CREATE INDEX ${table("tasks_expire")} ON ${table("tasks")} (expires_at)
-        WHERE expires_at IS NOT NULL AND state IN ('PENDING', 'RETRY')`,
-      `CREATE INDEX ${table("tasks_lapse")} ON ${table("tasks")} (lease_until)
-        WHERE lease_until IS NOT NULL AND at_most_once = 1`,
+        WHERE expires_at IS NOT NULL AND finished_at IS NULL`,
+      `CREATE INDEX ${table("tasks_lapse")} ON ${table("tasks")} (lapse_at)
+        WHERE lapse_at IS NOT NULL`,
       `CREATE INDEX ${table("tasks_remove")} ON ${table("tasks")} (remove_at) WHERE remove_at IS NOT NULL`,
 
       `CREATE TABLE ${table("dead_letters")} (
@@ -66,7 +68,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         task_retention INTEGER,
         fence INTEGER NOT NULL,
         remove_at INTEGER,
-        exit TEXT,
+        outcome TEXT,
         body ANY NOT NULL
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("dead_letters_id")} ON ${table("dead_letters")} (id)`,
@@ -107,6 +109,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         reason TEXT,
         id TEXT NOT NULL,
         task TEXT NOT NULL,
+        generation INTEGER NOT NULL,
         body ANY NOT NULL
       ) STRICT`,
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,

@@ -9,6 +9,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlit
 import { Context, Duration, Effect, Layer, type Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, type SqlConnection, SqlError, Statement } from "effect/sql"
+import * as SqliteWake from "./SqliteWake.ts"
 
 /** How a file is opened. */
 export interface Options {
@@ -28,6 +29,8 @@ export interface SqliteClient extends SqlClient.SqlClient {
   readonly filename: string
   /** The connection beneath. Whoever writes through it goes past the client's transactions. */
   readonly database: DatabaseSync
+  /** Calls back when another connection may have written. It may do so for nothing, and late. Until the scope closes. */
+  readonly onWrite: (listener: () => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
 const PREPARED_STATEMENTS = 256
@@ -209,7 +212,7 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"]]
   }).pipe(Effect.provide(Reactivity.layer))
-  return Object.assign(client, { filename, database })
+  return Object.assign(client, { filename, database, onWrite: SqliteWake.make({ database, filename }) })
 })
 
 /** The client as Effect's `SqlClient` service. */

@@ -24,7 +24,6 @@ import { isPermanent } from "../sql/isPermanent.ts"
 import * as Migrations from "../sql/Migrations.ts"
 import * as SqlDrivers from "../sql/SqlDrivers.ts"
 import * as SqliteClient from "./SqliteClient.ts"
-import * as SqliteWake from "./SqliteWake.ts"
 
 /** Where the file is, and how it is opened. */
 export interface Options extends SqliteClient.Options {
@@ -37,12 +36,10 @@ export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<SqlDrivers.Drivers, Migrations.MigrationError, Scope.Scope> {
   const client = yield* SqliteClient.make(options)
-  const settings: SqlDrivers.Options = {
-    name: "sqlite",
+  const settings = {
     store: options.filename,
     prefix: options.prefix,
-    durable: options.filename !== ":memory:",
-    wake: SqliteWake.make(client)
+    durable: options.filename !== ":memory:"
   }
   return yield* Effect.andThen(Migrations.run(settings), SqlDrivers.make(settings)).pipe(
     Effect.provideService(SqlClient.SqlClient, client)

@@ -5,9 +5,8 @@
  * another connection's. A timer looks too, for what a watcher misses.
  */
 import { type FSWatcher, watch } from "node:fs"
-import { Effect } from "effect"
-import type { Wake } from "../sql/Wake.ts"
-import type { SqliteClient } from "./SqliteClient.ts"
+import type { DatabaseSync, StatementSync } from "node:sqlite"
+import { Effect, type Scope } from "effect"
 
 /**
  * After the file was written it is looked at more than once, for it is written first, and only then can the commit be
@@ -19,10 +18,15 @@ const PAUSES_MILLIS = [1, 2, 4, 8, 16]
 const WATCHED_MILLIS = 500
 const UNWATCHED_MILLIS = 20
 
-/** While somebody listens, the file is watched. */
-export const make = (client: SqliteClient): Wake => {
-  const { database, filename } = client
-  const version = database.prepare("PRAGMA data_version")
+/** While somebody listens, the file is watched. Whoever is called back stays so until the scope closes. */
+export const make = ({
+  database,
+  filename
+}: {
+  readonly database: DatabaseSync
+  readonly filename: string
+}): ((listener: () => void) => Effect.Effect<void, never, Scope.Scope>) => {
+  let version: StatementSync | undefined
   const location = database.location()
   const listeners = new Set<() => void>()
   let watcher: FSWatcher | undefined
@@ -35,6 +39,7 @@ export const make = (client: SqliteClient): Wake => {
 
   const readVersion = (): unknown => {
     try {
+      version ??= database.prepare("PRAGMA data_version")
       return version.get()?.["data_version"]
     } catch {
       // the file is locked, or broken, which whoever is called will be told
@@ -101,16 +106,9 @@ export const make = (client: SqliteClient): Wake => {
     stopWatching()
   }
 
-  return {
-    listen: (listener) =>
-      Effect.acquireRelease(
-        Effect.sync(() => add(listener)),
-        () => Effect.sync(() => remove(listener))
-      ),
-    sleep: (millis) =>
-      Effect.callback((resume) => {
-        const sleeping = setTimeout(() => resume(Effect.void), millis)
-        return Effect.sync(() => clearTimeout(sleeping))
-      })
-  }
+  return (listener) =>
+    Effect.acquireRelease(
+      Effect.sync(() => add(listener)),
+      () => Effect.sync(() => remove(listener))
+    )
 }

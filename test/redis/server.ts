@@ -5,8 +5,8 @@ import { connect as connectPlain, createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { connect as connectTls } from "node:tls"
-import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schedule, Schema, type Scope } from "effect"
+import { describeUnless } from "../support/describeUnless.ts"
 
 /** What went wrong with a server: an error it answered, or that it does not answer. */
 export class ServerError extends Schema.TaggedError<ServerError>()("ServerError", {
@@ -318,18 +318,6 @@ export const isUp: Effect.Effect<boolean> = run(sharedUrl, ["PING"]).pipe(
   Effect.timeout("2 seconds"),
   Effect.isSuccess
 )
-
-/** Skips a suite with a line that says what it lacks. In continuous integration it fails instead. */
-const describeUnless = (missing: string | undefined, name: string, body: () => void): void => {
-  if (missing === undefined) {
-    describe(name, body)
-  } else if (process.env["CI"] === "true") {
-    describe(name, () => it("has its server", () => assert.fail(missing)))
-  } else {
-    console.warn(`Skipped: ${name}. ${missing}`)
-    describe.skip(name, body)
-  }
-}
 
 /** A suite on the server that is there for all. To be awaited at the top of a module. */
 export const describeWithRedis = async (name: string, body: () => void): Promise<void> => {

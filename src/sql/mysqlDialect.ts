@@ -1,0 +1,2 @@
+import type { Dialect } from "./Dialect.ts"
+export const mysqlDialect: Dialect | undefined = undefined

@@ -1,0 +1,95 @@
+/**
+ * The dialect of PostgreSQL.
+ *
+ * A batch is one array a column, so a statement is one text for every size of a batch, which is planned once.
+ *
+ * Numbers are sent as texts, whose type the statement says: drivers give a number a type by its size, and every
+ * combination would be a statement of its own to prepare.
+ */
+import { assignments, type ColumnType, type Dialect } from "./Dialect.ts"
+import * as encodedBody from "./encodedBody.ts"
+import { postgresMigrations } from "./postgresMigrations.ts"
+
+const arrayTypes: Record<ColumnType, string> = { text: "text[]", integer: "bigint[]" }
+
+const scalar = (value: unknown): unknown => {
+  switch (typeof value) {
+    case "number":
+      return String(value)
+    case "boolean":
+      return value ? "1" : "0"
+    case "undefined":
+      return null
+    default:
+      return value
+  }
+}
+
+/** Whole numbers, or nothing but NULL, as the text of an array. */
+const literal = (values: ReadonlyArray<unknown>): string =>
+  `{${values.map((value) => (value === null || value === undefined ? "NULL" : String(scalar(value)))).join(",")}}`
+
+const texts = (values: ReadonlyArray<unknown>): unknown => {
+  let some = false
+  const array = values.map((value) => {
+    if (value === null || value === undefined) return null
+    some = true
+    return value
+  })
+  return some ? array : literal(values)
+}
+
+const numbered = (text: string): string => {
+  let count = 0
+  return text.replaceAll("?", () => `$${++count}`)
+}
+
+/** PostgreSQL 12 or newer. */
+export const postgresDialect: Dialect = {
+  name: "postgres",
+  // evaluated once a statement, and so of use for an index; `now()` would be the time at which the transaction began
+  now: "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)",
+  identifier: (name) => `"${name.replaceAll('"', '""')}"`,
+  statement: numbered,
+  parameter: scalar,
+  ...encodedBody,
+  maxRows: 1024,
+  batch: (columns) => {
+    const types = Object.values(columns)
+    return {
+      text: `unnest(${types.map((type) => `?::${arrayTypes[type]}`).join(", ")}) AS batch (${Object.keys(columns).join(", ")})`,
+      bind: (rows) =>
+        types.map((type, column) => {
+          const values = rows.map((row) => row[column])
+          return type === "text" ? texts(values) : literal(values)
+        })
+    }
+  },
+  among: (column, type) => `${column} = ANY (?::${arrayTypes[type]})`,
+  list: (values) => (typeof values[0] === "string" ? values : literal(values)),
+  concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
+  insertNew: ({ columns, returning, select, table }) =>
+    `INSERT INTO ${table} (${columns.join(", ")}) ${select} ON CONFLICT DO NOTHING` +
+    (returning === undefined ? "" : ` RETURNING ${returning}`),
+  upsert: ({ key, set, table, values }) =>
+    `INSERT INTO ${table} (${Object.keys(values).join(", ")}) VALUES (${Object.values(values).join(", ")})
+    ON CONFLICT (${key.join(", ")}) DO UPDATE SET ${assignments(set((column) => `excluded.${column}`))}`,
+  update: {
+    answers: true,
+    text: ({ batch, returning, set, table, where }) =>
+      `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where}
+    RETURNING ${returning.map((column) => `t.${column}`).join(", ")}`
+  },
+  forUpdate: "FOR UPDATE",
+  skipLocked: "FOR UPDATE SKIP LOCKED",
+  chains: true,
+  exclusion: (table) => {
+    // by the schema too, since such a lock is of the whole database
+    const key = `hashtextextended(current_schema() || '.' || '${table.replaceAll("'", "''")}', 0)`
+    return {
+      acquire: `SELECT pg_advisory_xact_lock(${key})`,
+      tryAcquire: `SELECT CASE WHEN pg_try_advisory_xact_lock(${key}) THEN 1 ELSE 0 END AS got`
+    }
+  },
+  migrations: postgresMigrations
+}

@@ -1,0 +1,18 @@
+import { describe } from "@effect/vitest"
+import { BackendSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { describeWithPostgres, temporaryDrivers } from "./server.ts"
+
+// they mostly wait, in real time
+await describeWithPostgres("conformance", () => {
+  describe.concurrent("of the backend", () => {
+    BackendSuite.suite("postgres", {
+      make: Effect.map(temporaryDrivers(), ({ backend }) => backend),
+      live: true
+    })
+    BackendSuite.suite("postgres, without notifications", {
+      make: Effect.map(temporaryDrivers({ notify: false }), ({ backend }) => backend),
+      live: true
+    })
+  })
+})

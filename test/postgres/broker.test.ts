@@ -1,0 +1,18 @@
+import { describe } from "@effect/vitest"
+import { BrokerSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { describeWithPostgres, temporaryDrivers } from "./server.ts"
+
+// they mostly wait, in real time
+await describeWithPostgres("conformance", () => {
+  describe.concurrent("of the broker", () => {
+    BrokerSuite.suite("postgres", {
+      make: Effect.map(temporaryDrivers(), ({ broker }) => broker),
+      live: true
+    })
+    BrokerSuite.suite("postgres, without notifications", {
+      make: Effect.map(temporaryDrivers({ notify: false }), ({ broker }) => broker),
+      live: true
+    })
+  })
+})

@@ -1,0 +1,19 @@
+import { describe } from "@effect/vitest"
+import { WorkerSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { describeWithPostgres, temporaryDrivers } from "./server.ts"
+
+// they mostly wait, in real time
+await describeWithPostgres("conformance", () => {
+  describe.concurrent("of workers", () => {
+    WorkerSuite.suite("postgres, fused", { make: temporaryDrivers(), live: true, unit: "500 millis" })
+    WorkerSuite.suite("postgres", {
+      make: Effect.map(temporaryDrivers(), ({ backend: { fusion: _, ...backend }, broker }) => ({
+        backend,
+        broker
+      })),
+      live: true,
+      unit: "500 millis"
+    })
+  })
+})
