@@ -10,6 +10,7 @@ import type {
   Batch,
   CancelAnswer,
   Claimed,
+  Completion,
   Created,
   DeadLetter,
   Heartbeat,
@@ -103,6 +104,8 @@ export interface Facade {
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   readonly renew: Batcher.Batcher<Renew, Renewed, ReadError>
   readonly settle: Batcher.Batcher<Settlement, Settled, ReadError>
+  /** `undefined`: the store is not part of its callers' transactions. */
+  readonly complete: ((completion: Completion) => Effect.Effect<Settled, ReadError>) | undefined
   readonly park: (letters: Batch<Parked>) => Effect.Effect<void, ReadError>
   readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
   /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
@@ -157,7 +160,7 @@ export const make = Effect.fnUntraced(function* <E>(
     isPermanent
   })
 
-  const { fusion } = driver
+  const { complete, fusion } = driver
   const claim = fusion?.claim
   const producing = { key: driver.batchKey, halves: true }
   const hints = driver.capabilities.hints ? driver.hints : undefined
@@ -198,6 +201,7 @@ export const make = Effect.fnUntraced(function* <E>(
     start: (starts) => call("start", () => driver.start(starts)),
     renew: yield* batched("renew", driver.renew),
     settle: yield* batched("settle", driver.settle),
+    complete: complete === undefined ? undefined : (one) => call("complete", () => complete(one)),
     park: (letters) => call("park", () => driver.park(letters)),
     read: yield* batched("read", driver.getMany),
     interest,
@@ -261,6 +265,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   start: () => notConfigured("start"),
   renew: noBatcher("renew"),
   settle: noBatcher("settle"),
+  complete: undefined,
   park: () => notConfigured("park"),
   read: noBatcher("AsyncResult"),
   interest: undefined,

@@ -199,6 +199,13 @@ export interface Settlement {
  */
 export type Settled = "Stored" | "Cancelled" | "Lost"
 
+/** The success of a run, to be stored in its caller's transaction. */
+export interface Completion {
+  readonly settlement: Settlement
+  /** The message of the run, acked in the same transaction, where the broker is of the same store. */
+  readonly handle: string | undefined
+}
+
 /** A message that no run can be made of. */
 export interface Parked {
   /** Makes a repeated call harmless. */
@@ -318,6 +325,10 @@ export interface Driver<out E = unknown> {
   readonly renew: (renewals: Batch<Renew>) => Effect.Effect<ReadonlyArray<Renewed>, E>
   /** Compare-and-set on *not final* and the token. A forgotten record is removed by its final settlement. */
   readonly settle: (settlements: Batch<Settlement>) => Effect.Effect<ReadonlyArray<Settled>, E>
+  /**
+   * `settle`, in the caller's transaction, for stores whose transactions callers can open. Outside of one it fails.
+   */
+  readonly complete?: ((completion: Completion) => Effect.Effect<Settled, E>) | undefined
   readonly park: (letters: Batch<Parked>) => Effect.Effect<void, E>
   /**
    * Reads. A task found expired, or at-most-once with its lease run out, is ended first, so that nobody waits for

@@ -1,5 +1,7 @@
 /** What the fiber of a handler knows of its own run, beside the `TaskContext` that users see. */
 import { Context, Data, type Duration, type Effect } from "effect"
+import type { ReadError } from "../Backend.ts"
+import type { Verdict } from "./verdict.ts"
 
 /** The run that a fiber belongs to. */
 export interface Run {
@@ -7,6 +9,16 @@ export interface Run {
   withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
   /** Writes progress, already encoded; a write that is lost is logged. */
   writeProgress(progress: string): Effect.Effect<void>
+  /**
+   * Ends the run with a success, in the transaction that the fiber is in. What it answers is to be called after the
+   * commit. A run that was superseded is interrupted; a value that does not encode ends the handler, and the task.
+   */
+  complete(value: unknown): Effect.Effect<() => void, ReadError>
+}
+
+/** How a handler whose outcome is known ends: as a defect that the worker knows. */
+export class Decided extends Data.Error<{ readonly verdict: Verdict }> {
+  override readonly name = "chicory/Decided"
 }
 
 /** Set for the fibers of handlers. */

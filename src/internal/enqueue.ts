@@ -102,17 +102,13 @@ const fused = (fusion: FusedFacade, stores: Stores, item: Item): Effect.Effect<s
 
 /** Message, then record. */
 const plain = (
-  { context }: Fiber.Fiber<unknown, unknown>,
   { backend: { configured, create }, broker: { publish } }: Stores,
   item: Item
 ): Effect.Effect<string, EnqueueError> => {
   const message = envelopeOf(item)
-  const inTransaction = publish.isAlone(context) || create.isAlone(context)
-  const both = !configured
-    ? publish.one(message)
-    : inTransaction
-      ? Effect.andThen(publish.one(message), create.one(recordOf(item)))
-      : Batcher.awaited(Batcher.andThen(publish.ask(message), create.ask(recordOf(item))))
+  const both = configured
+    ? Batcher.awaited(Batcher.andThen(publish.ask(message), create.ask(recordOf(item))))
+    : publish.one(message)
   return Effect.as(both, item.head.id)
 }
 
@@ -136,14 +132,10 @@ const sent = (
   count: number
 ): void => metrics.forQueue(broker.name, head.queue).sent.updateUnsafe(count, fiber.context)
 
-const way = (
-  fiber: Fiber.Fiber<unknown, unknown>,
-  stores: Stores,
-  item: Item
-): Effect.Effect<string, EnqueueError> => {
+const way = (stores: Stores, item: Item): Effect.Effect<string, EnqueueError> => {
   const fusion = fusionOf(stores)
   if (fusion !== undefined) return fused(fusion, stores, item)
-  return item.reservation === undefined ? plain(fiber, stores, item) : reserved(stores, item)
+  return item.reservation === undefined ? plain(stores, item) : reserved(stores, item)
 }
 
 /** Enqueues a task, and gives the id under which it goes. */
@@ -152,7 +144,7 @@ export const enqueue = (
   stores: Stores,
   item: Item
 ): Effect.Effect<string, EnqueueError> =>
-  Effect.map(way(fiber, stores, item), (id) => {
+  Effect.map(way(stores, item), (id) => {
     sent(fiber, stores, item, 1)
     return id
   })

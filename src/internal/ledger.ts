@@ -41,6 +41,10 @@ export interface Ledger {
   readonly start: (candidates: Batch<Candidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   /** The first half of an end: what makes it durable. */
   readonly store: (candidate: Candidate, verdict: Verdict) => Ask<Settled, ReadError>
+  /** The end of a success, in the transaction that the calling fiber is in; `undefined`: there can be none. */
+  readonly complete:
+    | ((candidate: Candidate, verdict: Verdict, claimed: boolean) => Effect.Effect<Settled, ReadError>)
+    | undefined
   /** The second half: what becomes of the message. */
   readonly close: (candidate: Candidate, verdict: Verdict, settled: Settled) => Ask<unknown, BrokerError>
   /** Renews what is held. A hold without an answer failed to be renewed. */
@@ -91,15 +95,23 @@ export const recorded = (
     ...(claim === undefined ? {} : { claim: (asked: Claim) => claim({ ...asked, terms }) }),
     store: ({ delivery: { handle }, start }, verdict) =>
       fusion.settle.ask({ settlement: settlementOf(start, verdict), handle }),
+    complete: completing(backend, true),
     close: () => done
   }
 }
+
+const completing = ({ complete }: BackendFacade, acks: boolean): Ledger["complete"] =>
+  complete === undefined
+    ? undefined
+    : ({ delivery: { handle }, start }, verdict, claimed) =>
+        complete({ settlement: settlementOf(start, verdict), handle: acks && claimed ? handle : undefined })
 
 const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   recorded: true,
   claim: claimOnly(broker),
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
   store: ({ start }, verdict) => backend.settle.ask(settlementOf(start, verdict)),
+  complete: completing(backend, false),
   close: ({ delivery: { handle } }, verdict, settled) => {
     if (settled === "Lost") return done
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
@@ -177,6 +189,7 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
       })
     ),
   store: () => stored,
+  complete: undefined,
   close: ({ delivery: { handle }, message }, verdict) => {
     switch (verdict._tag) {
       case "Success":

@@ -11,6 +11,8 @@ import { maxBatch } from "./calling.ts"
 import * as defaults from "./defaults.ts"
 import { type Definition, retentionOf } from "./definition.ts"
 import { type Answer, enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
+import { fusionOf } from "./fusion.ts"
+import { isInTransaction } from "./sqlTransaction.ts"
 import * as TaskId from "./taskId.ts"
 import { toTraceparent } from "./traceContext.ts"
 
@@ -72,9 +74,20 @@ const readCall = (
         : Duration.toMillis(positive(at("expires"), options.expires)),
     now,
     traceparent: span === undefined ? undefined : toTraceparent(span),
-    unsupported: unsupported(stores.broker.capabilities, asked, delayMillis)
+    unsupported:
+      unsupportedHere(fiber.context, stores) ?? unsupported(stores.broker.capabilities, asked, delayMillis)
   }
 }
+
+const isTransacting = (context: Context.Context<never>, { backend, broker }: Stores): boolean =>
+  isInTransaction(context) || broker.publish.isAlone(context) || backend.create.isAlone(context)
+
+/** A task that were there although the transaction rolls back, or before it commits, is worse than none. */
+const unsupportedHere = (context: Context.Context<never>, stores: Stores): string | undefined =>
+  isTransacting(context, stores) && fusionOf(stores)?.enqueue.isAlone(context) !== true
+    ? "enqueueing inside of a SQL transaction that it is no part of (enqueue after the transaction, for instance by " +
+      "sql.afterCommit, or keep tasks in that database, with SqlStore)"
+    : undefined
 
 const unsupported = (
   { maxDelayMillis, priorities }: Broker["Service"]["capabilities"],
@@ -155,9 +168,7 @@ export const sendAll = (
 ): Effect.Effect<Array<string>, PartlyEnqueued, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readCall(fiber, definition, options)
-    const { backend, broker } = call.stores
-    const inTransaction = broker.publish.isAlone(fiber.context) || backend.create.isAlone(fiber.context)
-    const ahead = inTransaction ? 0 : AHEAD
+    const ahead = isTransacting(fiber.context, call.stores) ? 0 : AHEAD
     const iterator = payloads[Symbol.iterator]()
     const accepted: Array<string> = []
     let refused: EnqueueError | undefined

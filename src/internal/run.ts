@@ -46,6 +46,8 @@ export class Run {
   claimed = true
   /** Its outcome is on its way. From then on the store may call a renewal lost because it has stored that outcome. */
   settling = false
+  /** Its success, stored by the handler itself, in a transaction of its own. */
+  completed: Verdict | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
   constructor(candidate: Candidate, known: Runnable, started: Run["started"], renewedAt: bigint) {
@@ -162,6 +164,10 @@ const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, un
       : Effect.timeoutOrElse(handling, { duration: definition.timeout, orElse: () => Effect.fail(timedOut) })
   )
 }
+
+/** The verdict on a value that the handler gives before it has ended. */
+export const verdictOn = (run: Run, value: unknown, worker: string): Effect.Effect<Verdict> =>
+  Effect.provideContext(judged(run, Exit.succeed(value), worker), run.known.context)
 
 const judged = ({ known, started, stop }: Run, exit: Exit.Exit<unknown, unknown>, worker: string) =>
   judge({ definition: known.definition, retries: started.retries, stop, worker }, exit)

@@ -1,11 +1,12 @@
 /** From the leave to run to the end of a run, and what is counted of it. */
 import { type Cause, Effect, Exit } from "effect"
+import type { ReadError } from "../Backend.ts"
 import type { Started } from "../BackendDriver.ts"
-import type { Run as RunOfHandler } from "./currentRun.ts"
+import { Decided, type Run as RunOfHandler } from "./currentRun.ts"
 import type { Engine } from "./engine.ts"
 import { applyRenewal } from "./leases.ts"
 import type { Candidate, Settled } from "./ledger.ts"
-import { contextOf, execute, Run } from "./run.ts"
+import { contextOf, execute, Run, verdictOn } from "./run.ts"
 import { ackOnly, close, insist, putBack, settle } from "./settling.ts"
 import { Place } from "./slots.ts"
 import type { Verdict } from "./verdict.ts"
@@ -45,7 +46,7 @@ const runToEnd = (engine: Engine, run: Run): void => {
     run.ranBy(fiber)
     return Effect.map(verdictOf(engine, run), (verdict) => {
       if (verdict === undefined) return gone(engine, run)
-      end(engine, run, verdict, Number(engine.now() - startedAt) / 1e9)
+      end(engine, run, run.completed ?? verdict, Number(engine.now() - startedAt) / 1e9)
     })
   })
   const context = contextOf(run, new HandlersRun(engine, run))
@@ -134,6 +135,31 @@ class HandlersRun implements RunOfHandler {
         (answer) => applyRenewal(engine, run, answer, sentAt)
       )
     }).pipe(Effect.catchCause((cause) => Effect.logWarning("Progress could not be written", cause)))
+  }
+
+  complete(value: unknown): Effect.Effect<() => void, ReadError> {
+    const { engine, run } = this
+    const { complete } = engine.ledger
+    if (complete === undefined) {
+      return Effect.die(
+        new Error(
+          "SqlStore.transact needs the results in the database of the transaction: provide SqlStore or SqlBackend"
+        )
+      )
+    }
+    return Effect.gen(function* () {
+      const verdict = yield* verdictOn(run, value, engine.id)
+      if (verdict._tag !== "Success") return yield* Effect.die(new Decided({ verdict }))
+      const settled = yield* complete(run.candidate, verdict, run.claimed)
+      if (settled !== "Stored") {
+        run.halt("Lost")
+        return yield* Effect.interrupt
+      }
+      return () => {
+        run.settling = true
+        run.completed = verdict
+      }
+    })
   }
 }
 

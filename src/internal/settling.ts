@@ -26,6 +26,7 @@ export const settle = (
   verdict: Verdict,
   onSettled: (settled: Settled) => void
 ): void => {
+  if (run.completed !== undefined) return onSettled("Stored")
   run.settling = true
   const ask = engine.ledger.store(run.candidate, verdict)
   ask((first) => {

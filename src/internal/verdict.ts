@@ -6,7 +6,7 @@
 import { Cause, Duration, Effect, Exit, Option } from "effect"
 import { decide, type Decision, decideUntyped } from "../RetryPolicy.ts"
 import * as TaskFailed from "../TaskFailed.ts"
-import { RetryRequest } from "./currentRun.ts"
+import { Decided, RetryRequest } from "./currentRun.ts"
 import * as defaults from "./defaults.ts"
 import type { Definition } from "./definition.ts"
 import { describe } from "./describe.ts"
@@ -84,6 +84,8 @@ const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Ver
     )
 
   const defects = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect)
+  const decided = defects.find((defect) => defect instanceof Decided)
+  if (decided !== undefined) return Effect.succeed(decided.verdict)
   const request = defects.find((defect) => defect instanceof RetryRequest)
   if (request !== undefined) {
     return retryOr(decideUntyped(retry, retries, request.countdown), () =>

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto"
 import { Effect, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
-import type { CallLimit } from "./CallLimit.ts"
+import type { CallLimit } from "../internal/callLimit.ts"
 import type { Keyspace } from "./Keyspace.ts"
 import { CallFailed } from "./Stored.ts"
 
@@ -35,7 +35,7 @@ interface Placed<A> {
 export interface Calls {
   readonly keyspace: Keyspace
   /** Fails when the time of a call is up. */
-  readonly bounded: CallLimit
+  readonly bounded: CallLimit<Redis.RedisError>
   readonly run: <A>(
     script: Script<A>,
     shard: number,
@@ -56,7 +56,11 @@ const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).
 const reconnecting = Schedule.spaced("50 millis")
 
 /** Calls that may take no longer than the limit says. */
-export const make = (redis: Redis.Redis["Service"], keyspace: Keyspace, bounded: CallLimit): Calls => {
+export const make = (
+  redis: Redis.Redis["Service"],
+  keyspace: Keyspace,
+  bounded: CallLimit<Redis.RedisError>
+): Calls => {
   const call = <A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) => {
     const base = keyspace.base(shard)
     // nearly always the server knows the script, and is spared the service's look whether it was loaded

@@ -27,7 +27,7 @@ import type { Driver as BackendDriver } from "../BackendDriver.ts"
 import * as Broker from "../Broker.ts"
 import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { positive } from "../internal/allowed.ts"
-import * as CallLimit from "./CallLimit.ts"
+import * as CallLimit from "../internal/callLimit.ts"
 import * as Calls from "./Calls.ts"
 import * as Channel from "./Channel.ts"
 import * as Claiming from "./Claiming.ts"
@@ -38,7 +38,7 @@ import * as RedisBackendDriver from "./RedisBackendDriver.ts"
 import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
 import * as RedisFusion from "./RedisFusion.ts"
 import * as Server from "./Server.ts"
-import type { StoreError } from "./Stored.ts"
+import { CallFailed, type StoreError } from "./Stored.ts"
 
 /** How the store is laid out, how long its calls may take, and what holds where tasks and workers say nothing. */
 export interface Options extends Keyspace.Options, Backend.Options, Broker.Options {
@@ -62,7 +62,11 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const redis = yield* Redis.Redis
   const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
-  const calls = Calls.make(redis, keyspace, yield* CallLimit.make(timeout))
+  const calls = Calls.make(
+    redis,
+    keyspace,
+    yield* CallLimit.make(timeout, (cause) => new CallFailed({ cause }))
+  )
   const server = yield* Server.inspect(redis, calls)
   const channel = yield* Channel.make(redis, calls, server)
   const backend = RedisBackendDriver.make(calls, channel, server)

@@ -1,13 +1,11 @@
 /**
  * The tables of one store, reached through a `SqlClient`: their names, and how statements over batches are run.
  */
-import { Context, Effect, Schedule } from "effect"
+import { Context, Data, Effect, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Columns, ColumnType, Dialect, Values } from "./Dialect.ts"
-import { mysqlDialect } from "./mysqlDialect.ts"
-import { postgresDialect } from "./postgresDialect.ts"
+import { dialects } from "./dialects.ts"
 import * as Row from "./Row.ts"
-import { sqliteDialect } from "./sqliteDialect.ts"
 
 /** Which tables. */
 export interface Options {
@@ -19,6 +17,13 @@ export interface Options {
 
 /** What a call to the store can fail with. */
 export type StoreError = SqlError.SqlError | Row.CorruptRow
+
+/** What belongs into a transaction of the store's database was done outside of one, or in one of another database. */
+export class NoTransaction extends Data.TaggedError("NoTransaction") {
+  override get message(): string {
+    return "the transaction is not one of the SqlClient that SqlStore was given: provide the same client to both"
+  }
+}
 
 /** A row as it comes, before it is checked. */
 type Rows = ReadonlyArray<object>
@@ -65,8 +70,8 @@ export interface Database {
   ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** The same, for what is one statement. */
   readonly again: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-  /** Runs apart from a caller's transaction. */
-  readonly apart: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Runs apart from a caller's transaction, and not for too long. */
+  readonly apart: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** After the commit of a caller's transaction; at once, where there is none. */
   readonly afterCommit: (run: () => void) => Effect.Effect<void>
   /** A caller's transaction, if it is in one of this database. */
@@ -101,6 +106,24 @@ const again = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> 
     Effect.retry(effect, { schedule: soon, times: 8, while: isGivenUp })
   )
 
+/** As many rows together as a statement holds. */
+const chunksOf = (rows: Values, { maxRows, maxText }: Dialect): ReadonlyArray<Values> => {
+  if (rows.length <= maxRows && maxText === Infinity) return rows.length === 0 ? [] : [rows]
+  const chunks: Array<Array<ReadonlyArray<unknown>>> = []
+  let last: Array<ReadonlyArray<unknown>> = []
+  let size = 0
+  for (const row of rows) {
+    const text = row.reduce<number>((sum, value) => sum + (typeof value === "string" ? value.length : 0), 0)
+    if (last.length === maxRows || size + text > maxText || chunks.length === 0) {
+      chunks.push((last = []))
+      size = 0
+    }
+    last.push(row)
+    size += text
+  }
+  return chunks
+}
+
 /** Over the `SqlClient` of the context. A prefix that is none is a defect, and so is a database without a dialect. */
 export const make = Effect.fnUntraced(function* (
   options?: Options
@@ -108,9 +131,9 @@ export const make = Effect.fnUntraced(function* (
   const sql = (yield* SqlClient.SqlClient).withoutTransforms()
   const prefix = yield* Effect.sync(() => prefixOf(options))
   const dialect = sql.onDialectOrElse({
-    sqlite: (): Dialect | undefined => sqliteDialect,
-    pg: () => postgresDialect,
-    mysql: () => mysqlDialect,
+    sqlite: (): Dialect | undefined => dialects.sqlite,
+    pg: () => dialects.postgres,
+    mysql: () => dialects.mysql,
     orElse: () => undefined
   })
   if (dialect === undefined) {
@@ -120,11 +143,9 @@ export const make = Effect.fnUntraced(function* (
 
   const tableName = (name: string): string => `${prefix}_${name}`
   const table = (name: string): string => dialect.identifier(tableName(name))
-  const statements = new Map<string, string>()
-  const run: Database["run"] = (text, params) => {
-    let statement = statements.get(text)
-    if (statement === undefined) statements.set(text, (statement = dialect.statement(text)))
-    return sql.unsafe<object>(statement, params?.map(dialect.parameter))
+  const run: Database["run"] = (text, params = []) => {
+    const prepared = dialect.prepare(text, params)
+    return sql.unsafe<object>(prepared.text, prepared.params)
   }
 
   const batched: Database["batched"] = (columns, text) => {
@@ -145,9 +166,10 @@ export const make = Effect.fnUntraced(function* (
         return run(statement.text, bound)
       })
     return (rows, params) => {
-      if (rows.length <= dialect.maxRows) return rows.length === 0 ? Effect.succeed([]) : one(rows, params)
-      const chunks: Array<Values> = []
-      for (let i = 0; i < rows.length; i += dialect.maxRows) chunks.push(rows.slice(i, i + dialect.maxRows))
+      const chunks = chunksOf(rows, dialect)
+      const [first] = chunks
+      if (first === undefined) return Effect.succeed([])
+      if (chunks.length === 1) return one(first, params)
       return Effect.map(
         Effect.forEach(chunks, (chunk) => one(chunk, params)),
         (parts) => parts.flat()
@@ -160,12 +182,8 @@ export const make = Effect.fnUntraced(function* (
     const { update } = dialect
     if (update.answers) return batched(columns, (batch) => update.text({ ...parts, batch }))
 
-    const found = batched(
-      columns,
-      (batch) =>
-        `SELECT t.${key} AS k FROM ${parts.table} AS t JOIN ${batch} ON ${parts.where} ${dialect.forUpdate}`
-    )
-    const write = batched(columns, (batch) => update.text({ ...parts, batch }, type))
+    const found = batched(columns, (batch) => update.find({ ...parts, batch }))
+    const write = batched(columns, (batch) => update.write({ ...parts, batch }, type))
     const read = `SELECT ${parts.returning.join(", ")} FROM ${parts.table} WHERE ${dialect.among(key, type)}`
     return (rows, params) =>
       Effect.flatMap(found(rows, params), (keys) => {

@@ -49,6 +49,12 @@ export interface Exclusion {
   readonly release?: string | undefined
 }
 
+/** What goes to the driver. */
+export interface Prepared {
+  readonly text: string
+  readonly params: ReadonlyArray<unknown>
+}
+
 /** The parts. */
 export interface Dialect {
   readonly name: DialectName
@@ -56,18 +62,20 @@ export interface Dialect {
   readonly now: string
   /** A quoted identifier. */
   readonly identifier: (name: string) => string
-  /** A statement as the driver takes it. */
-  readonly statement: (text: string) => string
-  /** A parameter as the driver takes it. */
-  readonly parameter: (value: unknown) => unknown
+  /** A statement and its parameters as the driver takes them. */
+  readonly prepare: (text: string, params: ReadonlyArray<unknown>) => Prepared
   /** A body in a column of its own kind: text, or bytes that are none. */
   readonly toBody: (body: string | Uint8Array | null | undefined) => unknown
   /** Its way back. */
   readonly fromBody: (stored: string | Uint8Array) => string | Uint8Array
   /** The most rows that one batch has. */
   readonly maxRows: number
+  /** The most characters that the texts of one batch have, unless it is a single row; `Infinity`: no limit. */
+  readonly maxText: number
   /** A table expression for at least that many rows. */
   readonly batch: (columns: Columns, rows: number) => BatchSource
+  /** A table whose rows are to be found by its primary key and in no other way, as a part of a `SELECT`. */
+  readonly byKey: (table: string) => string
   /** `column` is one of a list, which is one parameter. */
   readonly among: (column: string, type: ColumnType) => string
   /** That parameter. */
@@ -94,7 +102,12 @@ export interface Dialect {
    */
   readonly update:
     | { readonly answers: true; readonly text: (update: Update) => string }
-    | { readonly answers: false; readonly text: (update: Update, keyType: ColumnType) => string }
+    | {
+        readonly answers: false
+        /** Answers the keys as `k`, and locks the rows. */
+        readonly find: (update: Update) => string
+        readonly write: (update: Update, keyType: ColumnType) => string
+      }
   /** Ends a `SELECT` whose rows are to be changed by this transaction. */
   readonly forUpdate: string
   /** The same, of rows that no other transaction is at. */

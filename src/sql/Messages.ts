@@ -198,7 +198,7 @@ export const make = (db: Database): Messages => {
   const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = ${dialect.concat("seq", "?")},
     worker = ? WHERE ${dialect.among("seq", "integer")}`
 
-  const selectHeld = `SELECT seq, queue, claim FROM ${messages} WHERE ${dialect.among("seq", "integer")}
+  const selectHeld = `SELECT seq, queue, claim FROM ${dialect.byKey(messages)} WHERE ${dialect.among("seq", "integer")}
     AND state = ${CLAIMED} ORDER BY seq ${dialect.forUpdate}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
   const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq", "integer")}`
@@ -227,14 +227,14 @@ export const make = (db: Database): Messages => {
   })
   const selectCounts = `SELECT
       (SELECT COUNT(*) FROM ${messages} WHERE state = ${READY} AND queue = ?)
-        + (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at <= ${dialect.now}) AS ready,
-      (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at > ${dialect.now} AND state = ${DELAYED}) AS delayed,
-      (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at > ${dialect.now} AND state = ${CLAIMED}) AS claimed`
-  const readCounts = db.reader<Counts>("messages", {
-    ready: Row.integer,
-    delayed: Row.integer,
-    claimed: Row.integer
-  })
+        + (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at <= ${dialect.now}) AS n_ready,
+      (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at > ${dialect.now} AND state = ${DELAYED}) AS n_delayed,
+      (SELECT COUNT(*) FROM ${messages} WHERE queue = ? AND wake_at > ${dialect.now} AND state = ${CLAIMED}) AS n_claimed`
+  const readCounts = db.reader<{
+    readonly n_ready: number
+    readonly n_delayed: number
+    readonly n_claimed: number
+  }>("messages", { n_ready: Row.integer, n_delayed: Row.integer, n_claimed: Row.integer })
   const purgeable = [
     `SELECT seq, id FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ? ${dialect.skipLocked}`,
     `SELECT seq, id FROM ${messages} WHERE queue = ? AND wake_at IS NOT NULL
@@ -345,7 +345,7 @@ export const make = (db: Database): Messages => {
       Effect.forEach(queues, (queue) =>
         Effect.map(
           Effect.flatMap(db.run(selectCounts, [queue, queue, queue, queue]), readCounts),
-          ([counts]) => ({ ready: counts!.ready, delayed: counts!.delayed, claimed: counts!.claimed })
+          ([counts]) => ({ ready: counts!.n_ready, delayed: counts!.n_delayed, claimed: counts!.n_claimed })
         )
       ),
     purge: (queue, limit) =>

@@ -143,9 +143,11 @@ export const make = (db: Database): Records => {
   const { dialect } = db
 
   const read = db.reader<Current & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
-  const select = `SELECT ${columns}, ${dialect.now} AS now FROM ${tasks} WHERE ${dialect.among("id", "text")}`
+  const selectFrom = (table: string) =>
+    `SELECT ${columns}, ${dialect.now} AS now FROM ${table} WHERE ${dialect.among("id", "text")}`
+  const select = selectFrom(tasks)
   // in the order of their ids, so that two transactions do not wait for each other
-  const selectLocked = `${select} ORDER BY id ${dialect.forUpdate}`
+  const selectLocked = `${selectFrom(dialect.byKey(tasks))} ORDER BY id ${dialect.forUpdate}`
   const deleteLetters = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")}`
   const deleteRows = `DELETE FROM ${tasks} WHERE ${dialect.among("id", "text")}`
 

@@ -2,10 +2,11 @@
  * Both ports over the tables of one store.
  */
 import { Duration, Effect, type Scope } from "effect"
-import type { SqlClient } from "effect/sql"
+import { type SqlClient, SqlError } from "effect/sql"
 import type { Driver as BackendDriver } from "../BackendDriver.ts"
 import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
 import { positive } from "../internal/allowed.ts"
+import * as CallLimit from "../internal/callLimit.ts"
 import { type Changes, silent } from "./Changes.ts"
 import { isListening, isWatching } from "./Clients.ts"
 import * as Database from "./Database.ts"
@@ -32,11 +33,16 @@ export interface Options extends Database.Options {
   readonly notify?: boolean | undefined
   /** How often a worker looks for messages where nothing wakes it: without notifications, and on MariaDB. Default 250 millis. */
   readonly pollInterval?: Duration.Input | undefined
+  /**
+   * How long a call may take before it fails, and is tried again where that helps; what became of it is unknown then.
+   * It is not for what joins a transaction of yours, nor for SQLite. Default 10 seconds.
+   */
+  readonly callTimeout?: Duration.Input | undefined
 }
 
 /** The two drivers. Either may be used without the other. */
 export interface Drivers {
-  readonly backend: BackendDriver<Database.StoreError>
+  readonly backend: BackendDriver<Database.StoreError | Database.NoTransaction>
   readonly broker: BrokerDriver<Database.StoreError>
 }
 
@@ -71,11 +77,28 @@ const makeNews = (
   return Effect.succeed({ hints: false, changes: silent, wake: Wake.every(millis) })
 }
 
+const toError = (cause: Error): SqlError.SqlError =>
+  new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause, message: cause.message }) })
+
+/** A server may fall silent; a file does not. */
+const bounded = (
+  db: Database.Database,
+  { callTimeout }: Options
+): Effect.Effect<Database.Database, never, Scope.Scope> => {
+  const timeout = positive("callTimeout", callTimeout ?? "10 seconds")
+  return db.dialect.name === "sqlite"
+    ? Effect.succeed(db)
+    : Effect.map(CallLimit.make(timeout, toError), (limit) => ({
+        ...db,
+        apart: (effect) => limit(db.apart(effect))
+      }))
+}
+
 /** Over tables that `Migrations.run` brought up to date. They live as long as the scope. */
 export const make = Effect.fnUntraced(function* (
   options: Options & { readonly durable?: boolean | undefined }
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
-  const db = yield* Database.make(options)
+  const db = yield* bounded(yield* Database.make(options), options)
   const { changes, hints, wake } = yield* makeNews(db, options)
   const records = Records.make(db)
   const messages = Messages.make(db)
@@ -91,7 +114,11 @@ export const make = Effect.fnUntraced(function* (
   const store = {}
   const named = { name: db.dialect.name, durable: options.durable ?? true, store }
   return {
-    backend: { ...SqlBackendDriver.make(backend, named), fusion: SqlFusion.make(backend, broker, store) },
+    backend: {
+      ...SqlBackendDriver.make(backend, named),
+      complete: SqlFusion.completing(backend, broker),
+      fusion: SqlFusion.make(backend, broker, store)
+    },
     broker: SqlBrokerDriver.make(broker, named)
   }
 })

@@ -3,10 +3,19 @@
  * where the database can do that and the case is plain.
  */
 import { Array as Arr, Effect } from "effect"
-import type { Batch, Claimed, Created, Fusion, NewRecord, Settled, Settlement } from "../BackendDriver.ts"
+import type {
+  Batch,
+  Claimed,
+  Completion,
+  Created,
+  Fusion,
+  NewRecord,
+  Settled,
+  Settlement
+} from "../BackendDriver.ts"
 import type { Envelope, Release } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/putBack.ts"
-import { rounds, type StoreError } from "./Database.ts"
+import { NoTransaction, rounds, type StoreError } from "./Database.ts"
 import type { Released } from "./Messages.ts"
 import * as OneStatement from "./OneStatement.ts"
 import * as Settling from "./Settling.ts"
@@ -22,6 +31,24 @@ interface ToSettle {
   readonly settlement: Settlement
   readonly handle: string
 }
+
+/**
+ * The success of a run, and the acknowledgement of its message, in the caller's transaction; others are told after its
+ * commit.
+ */
+export const completing =
+  ({ changes, db, settle }: SqlBackendDriver.Parts, { messages }: SqlBrokerDriver.Parts) =>
+  ({ handle, settlement }: Completion): Effect.Effect<Settled, StoreError | NoTransaction> =>
+    Effect.withFiber<Settled, StoreError | NoTransaction>(({ context }) => {
+      if (db.transactionOf(context) === undefined) return Effect.fail(new NoTransaction())
+      return Effect.gen(function* () {
+        const { answers, changed } = yield* settle([settlement])
+        if (handle !== undefined && answers[0] === "Stored") yield* messages.ack([handle])
+        yield* changes.record(changed)
+        yield* db.afterCommit(() => changes.tell(changed))
+        return answers[0]!
+      })
+    })
 
 /** Over a backend and a broker in the same tables. */
 export const make = (

@@ -2,6 +2,7 @@
  * Which errors would come again however often the call is repeated.
  */
 import { SqlError } from "effect/sql"
+import { NoTransaction } from "./Database.ts"
 import { CorruptRow } from "./Row.ts"
 
 const SQLITE_ERROR = 1
@@ -25,7 +26,7 @@ const PERMANENT: ReadonlySet<string> = new Set([
 
 /** A wrong password, no permission, a corrupt file or row, a statement that the tables do not fit. */
 export const isPermanent = (error: unknown): boolean => {
-  if (error instanceof CorruptRow) return true
+  if (error instanceof CorruptRow || error instanceof NoTransaction) return true
   if (!SqlError.isSqlError(error)) return false
   const { cause, _tag } = error.reason
   if (_tag !== "UnknownError") return PERMANENT.has(_tag)

@@ -39,9 +39,17 @@ const texts = (values: ReadonlyArray<unknown>): unknown => {
   return some ? array : literal(values)
 }
 
+const numberedTexts = new Map<string, string>()
+
+/** The same text, with numbers for its parameters. */
 const numbered = (text: string): string => {
-  let count = 0
-  return text.replaceAll("?", () => `$${++count}`)
+  let made = numberedTexts.get(text)
+  if (made === undefined) {
+    let count = 0
+    made = text.replaceAll("?", () => `$${++count}`)
+    numberedTexts.set(text, made)
+  }
+  return made
 }
 
 /** PostgreSQL 12 or newer. */
@@ -50,10 +58,11 @@ export const postgresDialect: Dialect = {
   // evaluated once a statement, and so of use for an index; `now()` would be the time at which the transaction began
   now: "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)",
   identifier: (name) => `"${name.replaceAll('"', '""')}"`,
-  statement: numbered,
-  parameter: scalar,
+  prepare: (text, params) => ({ text: numbered(text), params: params.map(scalar) }),
   ...encodedBody,
   maxRows: 1024,
+  maxText: Infinity,
+  byKey: (table) => table,
   batch: (columns) => {
     const types = Object.values(columns)
     return {

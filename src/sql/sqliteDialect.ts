@@ -16,11 +16,12 @@ export const sqliteDialect: Dialect = {
   name: "sqlite",
   now: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
   identifier: (name) => `"${name.replaceAll('"', '""')}"`,
-  statement: (text) => text,
-  parameter: (value) => value,
+  prepare: (text, params) => ({ text, params }),
   toBody: (body) => body,
   fromBody: (stored) => stored,
   maxRows: 256,
+  maxText: Infinity,
+  byKey: (table) => table,
   batch: (columns, rows) => {
     const names = Object.keys(columns)
     const room = powerOfTwo(rows)

@@ -1,10 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit } from "effect"
-import type { RedisError } from "effect/persistence/Redis"
-import * as CallLimit from "../../src/redis/CallLimit.ts"
+import * as CallLimit from "../../src/internal/callLimit.ts"
 import { begin, ended, pass, stillWaits } from "../support/stage.ts"
 
-const limit = CallLimit.make(Duration.seconds(5))
+const limit = CallLimit.make(Duration.seconds(5), (cause) => cause)
 
 describe("the limit of a call", () => {
   it.effect("lets through what is answered in time", () =>
@@ -41,7 +40,7 @@ describe("the limit of a call", () => {
     Effect.gen(function* () {
       const bounded = yield* limit
       let interrupted = 0
-      const call: Effect.Effect<never, RedisError> = Effect.onInterrupt(Effect.never, () =>
+      const call: Effect.Effect<never> = Effect.onInterrupt(Effect.never, () =>
         Effect.sync(() => interrupted++)
       )
       const late = yield* begin(Effect.flip(bounded(call)))
@@ -58,7 +57,7 @@ describe("the limit of a call", () => {
   it.effect("fails as the call does", () =>
     Effect.gen(function* () {
       const bounded = yield* limit
-      const answer = yield* Deferred.make<string, RedisError>()
+      const answer = yield* Deferred.make<string>()
       const waiting = yield* begin(bounded(Deferred.await(answer)))
       yield* Deferred.die(answer, "a bug")
       yield* pass("1 millis")

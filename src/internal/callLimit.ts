@@ -1,15 +1,15 @@
 /**
- * How long a call may take.
+ * How long a call to a store may take.
  *
  * All calls may take the same time, so the one that was made first is due first, and one sleeping fiber serves all: a
  * timer for each would cost a single call a quarter of its time.
  */
-import { Clock, Duration, Effect, Latch, type Scope } from "effect"
-import type { RedisError } from "effect/persistence/Redis"
-import { CallFailed } from "./Stored.ts"
+import { Clock, type Context, Duration, Effect, Latch, type Scope } from "effect"
 
 /** Fails a call when its time is up. What became of it is unknown then. */
-export type CallLimit = <A>(call: Effect.Effect<A, RedisError>) => Effect.Effect<A, RedisError>
+export type CallLimit<out TooLate> = <A, E, R>(
+  call: Effect.Effect<A, E, R>
+) => Effect.Effect<A, E | TooLate, R>
 
 /** A call on its way. */
 interface Underway {
@@ -19,10 +19,11 @@ interface Underway {
   giveUp: (() => void) | undefined
 }
 
-/** A limit that holds until the scope closes. */
-export const make = Effect.fnUntraced(function* (
-  timeout: Duration.Duration
-): Effect.fn.Return<CallLimit, never, Scope.Scope> {
+/** A limit that holds until the scope closes. A call that took too long fails so. */
+export const make = Effect.fnUntraced(function* <TooLate>(
+  timeout: Duration.Duration,
+  toError: (cause: Error) => TooLate
+): Effect.fn.Return<CallLimit<TooLate>, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const allowed = BigInt(Math.ceil(Duration.toMillis(timeout))) * 1_000_000n
   /** In the order in which they were made. */
@@ -41,12 +42,12 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(Effect.forever(watch))
 
   const tooLate = Effect.fail(
-    new CallFailed({ cause: new Error(`the server did not answer within ${Duration.format(timeout)}`) })
+    toError(new Error(`the server did not answer within ${Duration.format(timeout)}`))
   )
-  return (call) =>
-    Effect.withFiber((fiber) =>
+  return <A, E, R>(call: Effect.Effect<A, E, R>) =>
+    Effect.withFiber<A, E | TooLate, R>((fiber) =>
       Effect.callback((resume) => {
-        const calling = Effect.runForkWith(fiber.context)(call)
+        const calling = Effect.runForkWith(fiber.context as Context.Context<R>)(call)
         const done = calling.pollUnsafe()
         if (done !== undefined) return resume(done)
         const underway: Underway = {

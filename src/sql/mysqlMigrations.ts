@@ -1,0 +1,102 @@
+/**
+ * The schema on MariaDB, step by step. A step that was published never changes.
+ *
+ * A statement that changes the schema commits by itself, so a step may end half-way: each can be repeated.
+ */
+import type { Migration } from "./Dialect.ts"
+
+const options = "ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
+
+/** In order. */
+export const mysqlMigrations: ReadonlyArray<Migration> = [
+  {
+    id: 1,
+    name: "tasks and messages",
+    statements: (table) => [
+      `CREATE TABLE IF NOT EXISTS ${table("tasks")} (
+        id VARCHAR(255) NOT NULL PRIMARY KEY,
+        task VARCHAR(255) NOT NULL,
+        idempotency_key VARCHAR(255),
+        payload_hash VARCHAR(64) NOT NULL,
+        published TINYINT NOT NULL,
+        state VARCHAR(8) NOT NULL CHECK (state IN ('PENDING', 'STARTED', 'RETRY', 'SUCCESS', 'FAILURE')),
+        generation BIGINT NOT NULL DEFAULT 0,
+        attempt BIGINT NOT NULL DEFAULT 0,
+        retries BIGINT NOT NULL DEFAULT 0,
+        crashes BIGINT NOT NULL DEFAULT 0,
+        fence BIGINT NOT NULL DEFAULT 0,
+        token VARCHAR(512),
+        worker VARCHAR(512),
+        at_most_once TINYINT NOT NULL DEFAULT 0,
+        cancel_requested TINYINT NOT NULL DEFAULT 0,
+        ended VARCHAR(10) CHECK (ended IN ('Expired', 'WorkerLost', 'Cancelled', 'Forgotten')),
+        enqueued_at BIGINT,
+        started_at BIGINT,
+        finished_at BIGINT,
+        expires_at BIGINT,
+        due_at BIGINT,
+        lease_until BIGINT,
+        lapse_at BIGINT,
+        retention BIGINT,
+        letter_retention BIGINT,
+        remove_at BIGINT,
+        queue VARCHAR(255),
+        progress LONGTEXT,
+        outcome LONGTEXT,
+        body LONGTEXT,
+        UNIQUE KEY tasks_key (task, idempotency_key),
+        KEY tasks_expire (expires_at),
+        KEY tasks_lapse (lapse_at),
+        KEY tasks_remove (remove_at)
+      ) ${options}`,
+
+      `CREATE TABLE IF NOT EXISTS ${table("dead_letters")} (
+        pk BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+        id VARCHAR(512) NOT NULL,
+        task_id VARCHAR(255),
+        task VARCHAR(255),
+        generation BIGINT NOT NULL,
+        queue VARCHAR(255) NOT NULL,
+        reason VARCHAR(255) NOT NULL,
+        worker VARCHAR(512),
+        attempts BIGINT NOT NULL,
+        at BIGINT NOT NULL,
+        task_retention BIGINT,
+        fence BIGINT NOT NULL,
+        remove_at BIGINT,
+        outcome LONGTEXT,
+        body LONGTEXT NOT NULL,
+        UNIQUE KEY dead_letters_id (id),
+        KEY dead_letters_task (task, pk),
+        KEY dead_letters_remove (remove_at)
+      ) ${options}`,
+
+      `CREATE TABLE IF NOT EXISTS ${table("workers")} (
+        id VARCHAR(512) NOT NULL PRIMARY KEY,
+        info LONGTEXT NOT NULL,
+        started_at BIGINT NOT NULL,
+        seen_at BIGINT NOT NULL,
+        until BIGINT NOT NULL
+      ) ${options}`,
+
+      // state: 0 ready, 1 delayed, 2 claimed, 3 parked
+      `CREATE TABLE IF NOT EXISTS ${table("messages")} (
+        seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+        queue VARCHAR(255) NOT NULL,
+        priority SMALLINT NOT NULL,
+        state TINYINT NOT NULL CHECK (state BETWEEN 0 AND 3),
+        due_at BIGINT NOT NULL,
+        wake_at BIGINT,
+        claim VARCHAR(512),
+        worker VARCHAR(512),
+        reason VARCHAR(255),
+        id VARCHAR(255) NOT NULL,
+        task VARCHAR(255) NOT NULL,
+        generation BIGINT NOT NULL,
+        body LONGTEXT NOT NULL,
+        KEY messages_ready (queue, state, priority DESC, due_at, seq),
+        KEY messages_wake (queue, wake_at)
+      ) ${options}`
+    ]
+  }
+]

@@ -1,0 +1,14 @@
+import { describe } from "@effect/vitest"
+import { BackendSuite } from "chicory/testing"
+import { Effect } from "effect"
+import { describeWithMariadb, temporaryDrivers } from "./server.ts"
+
+// they mostly wait, in real time
+await describeWithMariadb("conformance", () => {
+  describe.concurrent("of the backend", () => {
+    BackendSuite.suite("mariadb", {
+      make: Effect.map(temporaryDrivers(), ({ backend }) => backend),
+      live: true
+    })
+  })
+})
