@@ -1,0 +1,395 @@
+/** What transactions promise, on any database. */
+import { assert, it } from "@effect/vitest"
+import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { SqlBackend, SqlStore } from "chicory/sql"
+import {
+  Array as Arr,
+  Cause,
+  Context,
+  Deferred,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Schema,
+  type Scope
+} from "effect"
+import { SqlClient } from "effect/sql"
+import { reasonOf } from "../support/stage.ts"
+
+const Mail = Task.make("mail", { payload: Schema.Int, success: Schema.Int })
+const Keyed = Task.make("keyed", {
+  payload: Schema.Int,
+  success: Schema.Int,
+  idempotencyKey: (n) => `key ${n}`
+})
+const Book = Task.make("book", { payload: Schema.Int, success: Schema.Int.check(Schema.isLessThan(100)) })
+
+const Next = Task.make("next", { payload: Schema.Int, queue: "next" })
+
+/** Why a transaction is rolled back. */
+class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {}
+
+/** Where a test takes place: two clients of one database, as two processes have them, and a prefix for tables. */
+export interface Place {
+  readonly client: SqlClient.SqlClient
+  readonly other: SqlClient.SqlClient
+  readonly prefix: string
+}
+
+type Services = SqlClient.SqlClient | Backend.Backend | Broker.Broker
+
+const storeOn = (client: SqlClient.SqlClient, prefix: string) =>
+  Layer.build(Layer.provideMerge(SqlStore.layer({ prefix }), Layer.succeed(SqlClient.SqlClient, client)))
+
+const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts?.ready)
+const exists = (id: string) => Effect.map(AsyncResult.poll(Mail.result(id)), Option.isSome)
+
+/** A table of the program's own. */
+const makeTable = ({ client, prefix }: Place) =>
+  Effect.acquireRelease(
+    Effect.as(client.unsafe(`CREATE TABLE ${prefix}_book (n BIGINT NOT NULL PRIMARY KEY)`), `${prefix}_book`),
+    (name) => Effect.orDie(client.unsafe(`DROP TABLE ${name}`))
+  )
+
+const rowsOf = (name: string) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.map(sql.unsafe<{ readonly n: number | bigint }>(`SELECT n FROM ${name} ORDER BY n`), (found) =>
+      found.map(({ n }) => Number(n))
+    )
+  )
+
+const insert = (name: string, n: number) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    Effect.orDie(sql.unsafe(`INSERT INTO ${name} (n) VALUES (${n})`))
+  )
+
+/** A worker that stops with the test. */
+const work = <T extends Task.Any>(task: T, handler: Layer.Layer<Task.HandlerOf<T>, never, Services>) =>
+  Effect.flatMap(Effect.context<Services>(), (context) =>
+    Layer.build(
+      Worker.layer([task], { drainTimeout: 0 }).pipe(
+        Layer.provide(handler),
+        Layer.provide(Layer.succeedContext(context))
+      )
+    )
+  )
+
+/** Registers the tests. */
+export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void => {
+  const test = (
+    name: string,
+    body: (
+      place: Place,
+      /** As another process does it. */
+      elsewhere: <A, E, R>(
+        effect: Effect.Effect<A, E, R | Services>
+      ) => Effect.Effect<A, E, Exclude<R, Services>>
+    ) => Effect.Effect<void, unknown, Services | Scope.Scope>
+  ) =>
+    it.live(
+      name,
+      () =>
+        Effect.gen(function* () {
+          const place = yield* make
+          const here = yield* storeOn(place.client, place.prefix)
+          const there = yield* storeOn(place.other, place.prefix)
+          yield* Effect.provideContext(
+            body(place, (effect) => Effect.provideContext(effect, there) as never),
+            here
+          )
+        }),
+      60_000
+    )
+
+  test("a task is there when its transaction has committed, and not before", ({ client }, elsewhere) =>
+    Effect.gen(function* () {
+      const inside = yield* Deferred.make<string>()
+      const commit = yield* Deferred.make<void>()
+      const transaction = yield* Effect.forkChild(
+        client.withTransaction(
+          Effect.gen(function* () {
+            const { taskId } = yield* Mail.delay(1)
+            yield* Deferred.succeed(inside, taskId)
+            yield* Deferred.await(commit)
+          })
+        )
+      )
+      const id = yield* Deferred.await(inside)
+      assert.isFalse(yield* elsewhere(exists(id)))
+      assert.strictEqual(yield* elsewhere(ready), 0)
+      yield* Deferred.succeed(commit, undefined)
+      yield* Fiber.join(transaction)
+      assert.isTrue(yield* elsewhere(exists(id)))
+      assert.strictEqual(yield* elsewhere(ready), 1)
+    }))
+
+  test("a worker runs it after the commit, and the result comes back", ({ client }, elsewhere) =>
+    Effect.gen(function* () {
+      let committed = false
+      yield* elsewhere(
+        work(
+          Mail,
+          Mail.toLayer((n) => Effect.sync(() => (committed ? n : -1)))
+        )
+      )
+      const result = yield* client.withTransaction(
+        Effect.tap(Mail.delay(7), () =>
+          Effect.andThen(
+            // longer than a worker sleeps between two looks
+            Effect.sleep("1200 millis"),
+            Effect.sync(() => {
+              committed = true
+            })
+          )
+        )
+      )
+      assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 7)
+    }))
+
+  test("a task whose transaction rolls back was never there, nor was its key taken", ({ client }) =>
+    Effect.gen(function* () {
+      const ids: Array<string> = []
+      const refused = yield* Effect.exit(
+        client.withTransaction(
+          Effect.gen(function* () {
+            ids.push((yield* Mail.delay(1)).taskId, (yield* Keyed.delay(1)).taskId)
+            ids.push(...(yield* Mail.delayAll([2, 3, 4])).map(({ taskId }) => taskId))
+            return yield* new Refused()
+          })
+        )
+      )
+      assert.isTrue(Exit.isFailure(refused))
+      assert.strictEqual(ids.length, 5)
+      for (const id of ids) assert.isFalse(yield* exists(id))
+      assert.strictEqual(yield* ready, 0)
+      const again = yield* Keyed.delay(1)
+      assert.notInclude(ids, again.taskId)
+      assert.strictEqual(yield* ready, 1)
+    }))
+
+  test("a savepoint that rolls back takes its tasks with it, and leaves the others", ({ client }) =>
+    Effect.gen(function* () {
+      const [outer, inner] = yield* client.withTransaction(
+        Effect.gen(function* () {
+          const outer = yield* Mail.delay(1)
+          let inner: AsyncResult.AsyncResult<number> | undefined
+          yield* Effect.exit(
+            client.withTransaction(
+              Effect.gen(function* () {
+                inner = yield* Mail.delay(2)
+                return yield* new Refused()
+              })
+            )
+          )
+          return [outer, inner!] as const
+        })
+      )
+      assert.isTrue(yield* exists(outer.taskId))
+      assert.isFalse(yield* exists(inner.taskId))
+      assert.strictEqual(yield* ready, 1)
+    }))
+
+  test("a savepoint belongs to the transaction around it", ({ client }) =>
+    Effect.gen(function* () {
+      let id = ""
+      yield* Effect.exit(
+        client.withTransaction(
+          Effect.gen(function* () {
+            id = (yield* client.withTransaction(Mail.delay(1))).taskId
+            return yield* new Refused()
+          })
+        )
+      )
+      assert.notStrictEqual(id, "")
+      assert.isFalse(yield* exists(id))
+      assert.strictEqual(yield* ready, 0)
+    }))
+
+  test("of thousands of transactions at once, each decides over its own tasks alone", ({ client }) =>
+    Effect.gen(function* () {
+      const enqueue = (n: number) =>
+        n % 3 === 0
+          ? Effect.map(Mail.delayAll([n, n]), (results) => results.map(({ taskId }) => taskId))
+          : Effect.map(n % 3 === 1 ? Mail.delay(n) : Keyed.delay(n), ({ taskId }) => [taskId])
+      const outcomes = yield* Effect.forEach(
+        Arr.range(1, 2000),
+        (n) => {
+          let ids: ReadonlyArray<string> = []
+          const one = Effect.gen(function* () {
+            ids = yield* enqueue(n)
+            // others get their turn
+            yield* Effect.yieldNow
+            if (n % 2 === 0) return yield* new Refused()
+          })
+          // a third of them in no transaction, which makes batches
+          const whole = n % 5 === 0 ? Effect.ignore(one) : Effect.exit(client.withTransaction(one))
+          return Effect.map(whole, () => ({ ids, stays: n % 2 === 1 || n % 5 === 0 }))
+        },
+        { concurrency: 64 }
+      )
+      const all = outcomes.flatMap(({ ids, stays }) => ids.map((id) => ({ id, stays })))
+      assert.isAbove(all.length, 2000)
+      const found = yield* Effect.forEach(all, ({ id }) => exists(id), { concurrency: "unbounded" })
+      assert.deepStrictEqual(
+        found,
+        all.map(({ stays }) => stays)
+      )
+      assert.strictEqual(yield* ready, all.filter(({ stays }) => stays).length)
+    }))
+
+  test("a key that an open transaction has taken is waited for", ({ client }, elsewhere) =>
+    Effect.gen(function* () {
+      const decide = Effect.fnUntraced(function* (n: number, commits: boolean) {
+        const inside = yield* Deferred.make<string>()
+        const end = yield* Deferred.make<void>()
+        const first = yield* Effect.forkChild(
+          Effect.exit(
+            client.withTransaction(
+              Effect.gen(function* () {
+                yield* Deferred.succeed(inside, (yield* Keyed.delay(n)).taskId)
+                yield* Deferred.await(end)
+                if (!commits) return yield* new Refused()
+              })
+            )
+          )
+        )
+        const id = yield* Deferred.await(inside)
+        const second = yield* Effect.forkChild(elsewhere(Keyed.delay(n)))
+        yield* Effect.sleep("100 millis")
+        assert.isUndefined(second.pollUnsafe())
+        yield* Deferred.succeed(end, undefined)
+        yield* Fiber.join(first)
+        return (yield* Fiber.join(second)).taskId === id
+      })
+      assert.isTrue(yield* decide(1, true))
+      assert.isFalse(yield* decide(2, false))
+      assert.strictEqual(yield* ready, 2)
+    }))
+
+  test("with stores that are no part of it, enqueueing in a transaction is refused", (place) =>
+    Effect.gen(function* () {
+      const { client, prefix } = place
+      const refusal = (context: Context.Context<Backend.Backend | Broker.Broker>) =>
+        Effect.gen(function* () {
+          const refused = yield* Effect.flip(client.withTransaction(Mail.delay(1)))
+          assert(refused._tag === "Unsupported")
+          assert.include(refused.message, "SqlStore")
+          const partly = yield* Effect.flip(client.withTransaction(Mail.delayAll([1, 2])))
+          assert(partly._tag === "PartlyEnqueued" && partly.error._tag === "Unsupported")
+          assert.strictEqual(yield* ready, 0)
+          // and it is open again afterwards
+          yield* Mail.delay(1)
+          assert.strictEqual(yield* ready, 1)
+        }).pipe(Effect.provideContext(context))
+      yield* refusal(yield* Layer.build(Layer.merge(Backend.layerMemory, Broker.layerMemory)))
+      yield* refusal(
+        yield* Layer.build(
+          Layer.merge(
+            Layer.provide(SqlBackend.layer({ prefix }), Layer.succeed(SqlClient.SqlClient, client)),
+            Broker.layerMemory
+          )
+        )
+      )
+    }))
+
+  test("a handler completes its task in the transaction of its own writes", (place, elsewhere) =>
+    Effect.gen(function* () {
+      const table = yield* makeTable(place)
+      yield* work(
+        Book,
+        Book.toLayer((n) =>
+          SqlStore.transact(
+            Effect.gen(function* () {
+              yield* insert(table, n)
+              yield* Effect.orDie(Next.send(n))
+              return n + 1
+            })
+          ).pipe(Effect.orDie)
+        )
+      )
+      const result = yield* elsewhere(Book.delay(1))
+      assert.strictEqual(yield* elsewhere(AsyncResult.get(result, { timeout: "10 seconds" })), 2)
+      assert.deepStrictEqual(yield* elsewhere(rowsOf(table)), [1])
+      // its message went with the transaction, the one of the next task came
+      const none = { ready: 0, delayed: 0, claimed: 0 }
+      assert.deepStrictEqual(yield* Broker.counts(["default", "next"]), [none, { ...none, ready: 1 }])
+    }))
+
+  test("a handler that fails in it has written nothing, and may go on", (place) =>
+    Effect.gen(function* () {
+      const table = yield* makeTable(place)
+      yield* work(
+        Book,
+        Book.toLayer((n) =>
+          SqlStore.transact(Effect.andThen(insert(table, n), new Refused())).pipe(
+            Effect.catchTag("Refused", () => Effect.succeed(n + 10)),
+            Effect.orDie
+          )
+        )
+      )
+      const result = yield* Book.delay(1)
+      assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 11)
+      assert.deepStrictEqual(yield* rowsOf(table), [])
+    }))
+
+  test("a result that does not encode rolls it back, and ends the task", (place) =>
+    Effect.gen(function* () {
+      const table = yield* makeTable(place)
+      yield* work(
+        Book,
+        Book.toLayer((n) => SqlStore.transact(Effect.as(insert(table, n), 100)).pipe(Effect.orDie))
+      )
+      const failed = yield* Effect.flip(AsyncResult.get(yield* Book.delay(1), { timeout: "10 seconds" }))
+      assert.strictEqual(reasonOf(failed)._tag, "ResultInvalid")
+      assert.deepStrictEqual(yield* rowsOf(table), [])
+    }))
+
+  test("a transaction around it decides, and nothing after it changes the result", (place) =>
+    Effect.gen(function* () {
+      const { client } = place
+      const table = yield* makeTable(place)
+      yield* work(
+        Book,
+        Book.toLayer((n) =>
+          Effect.gen(function* () {
+            yield* Effect.exit(
+              client.withTransaction(
+                Effect.andThen(SqlStore.transact(Effect.as(insert(table, n), 1)), new Refused())
+              )
+            )
+            yield* SqlStore.transact(Effect.as(insert(table, n + 1), 2))
+            return yield* Effect.die(new Error("too late"))
+          }).pipe(Effect.orDie)
+        )
+      )
+      const result = yield* Book.delay(1)
+      assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 2)
+      assert.deepStrictEqual(yield* rowsOf(table), [2])
+    }))
+
+  test("completing outside of a handler, or with a backend elsewhere, is a defect that says so", () =>
+    Effect.gen(function* () {
+      const outside = yield* Effect.exit(
+        SqlStore.transact(Effect.succeed(1)) as Effect.Effect<number, unknown, Services>
+      )
+      assert(Exit.isFailure(outside))
+      assert.include(Cause.pretty(outside.cause), "belongs into the handler")
+      const memory = yield* Layer.build(Layer.merge(Backend.layerMemory, Broker.layerMemory))
+      const failed = yield* Effect.gen(function* () {
+        yield* work(
+          Book,
+          Book.toLayer((n) => SqlStore.transact(Effect.succeed(n)).pipe(Effect.orDie))
+        )
+        return yield* Effect.flip(AsyncResult.get(yield* Book.delay(1), { timeout: "10 seconds" }))
+      }).pipe(
+        Effect.updateContext((context: Context.Context<Services | Scope.Scope>) =>
+          Context.merge(context, memory)
+        )
+      )
+      const reason = reasonOf(failed)
+      assert(reason._tag === "Died")
+      assert.include(String(reason.defect), "needs the results in the database")
+    }))
+}

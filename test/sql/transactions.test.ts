@@ -1,0 +1,42 @@
+import { describe } from "@effect/vitest"
+import { Context, Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
+import * as MysqlClient from "../mariadb/MysqlClient.ts"
+import * as Mariadb from "../mariadb/server.ts"
+import * as Postgres from "../postgres/server.ts"
+import { temporaryFile } from "../sqlite/temporary.ts"
+import { suite } from "./transactionSuite.ts"
+
+describe("transactions on SQLite", () =>
+  suite(
+    Effect.gen(function* () {
+      const filename = yield* temporaryFile
+      const client = yield* SqliteClient.make({ filename })
+      const other = yield* SqliteClient.make({ filename })
+      return { client, other, prefix: "chicory" }
+    })
+  ))
+
+await Postgres.describeWithPostgres("transactions on PostgreSQL", () =>
+  suite(
+    Effect.gen(function* () {
+      const place = yield* Postgres.temporaryPlace()
+      const build = Effect.map(
+        Layer.build(Layer.fresh(Postgres.layerOf(place))),
+        Context.get(SqlClient.SqlClient)
+      )
+      return { client: yield* build, other: yield* build, prefix: "chicory" }
+    })
+  )
+)
+
+await Mariadb.describeWithMariadb("transactions on MariaDB", () =>
+  suite(
+    Effect.gen(function* () {
+      const { client, prefix } = yield* Mariadb.temporaryPlace
+      const other = yield* MysqlClient.make({ url: Mariadb.sharedUrl, maxConnections: 6 })
+      return { client, other, prefix }
+    })
+  )
+)
