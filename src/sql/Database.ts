@@ -70,6 +70,12 @@ export interface Database {
   ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** The same, for what is one statement. */
   readonly again: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Runs while no other process does the same, and is answered so where one does. Belongs into a transaction. */
+  readonly exclusively: <A, E, R>(
+    name: string,
+    effect: Effect.Effect<A, E, R>,
+    otherwise: A
+  ) => Effect.Effect<A, E | StoreError, R>
   /** Runs apart from a caller's transaction, and not for too long. */
   readonly apart: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** After the commit of a caller's transaction; at once, where there is none. */
@@ -194,6 +200,7 @@ export const make = Effect.fnUntraced(function* (
   }
 
   const { transactionService } = sql
+  const readGot = Row.reader<{ readonly got: 0 | 1 }>(store, "(lock)", { got: Row.flag })
   const readNow = Row.reader<{ readonly now: number }>(store, "(clock)", { now: Row.integer })
   const transactionOf = (context: Context.Context<never>) =>
     Context.getOrUndefined(context, transactionService)
@@ -212,6 +219,16 @@ export const make = Effect.fnUntraced(function* (
     updating,
     transaction: (effect) => outermost(sql.withTransaction(effect)),
     again: outermost,
+    exclusively: (name, effect, otherwise) => {
+      const exclusion = dialect.exclusion?.(tableName(name))
+      if (exclusion === undefined) return effect
+      const { release, tryAcquire } = exclusion
+      return Effect.acquireUseRelease(
+        Effect.flatMap(run(tryAcquire), readGot),
+        ([row]) => (row?.got === 1 ? effect : Effect.succeed(otherwise)),
+        ([row]) => (release === undefined || row?.got !== 1 ? Effect.void : Effect.ignore(run(release)))
+      )
+    },
     apart: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.withFiber<A, E, R>(({ context }) =>
         isInside(context)

@@ -20,14 +20,6 @@ export interface BatchSource {
   readonly bind: (rows: Values) => Array<unknown>
 }
 
-/** One step of the schema. */
-export interface Migration {
-  readonly id: number
-  readonly name: string
-  /** The statements, in order. `table` quotes and prefixes a name. */
-  readonly statements: (table: (name: string) => string) => ReadonlyArray<string>
-}
-
 /** An update of rows `t` of a table from the rows of a batch. */
 export interface Update {
   readonly table: string
@@ -79,7 +71,7 @@ export interface Dialect {
   /** `column` is one of a list, which is one parameter. */
   readonly among: (column: string, type: ColumnType) => string
   /** That parameter. */
-  readonly list: (values: ReadonlyArray<string | number>) => unknown
+  readonly list: (values: ReadonlyArray<string | number | null>) => unknown
   /** Texts and numbers, one after the other, as text. */
   readonly concat: (...parts: ReadonlyArray<string>) => string
   /** `INSERT`, but for rows that are there already; answers columns of those that were not. */
@@ -114,9 +106,10 @@ export interface Dialect {
   readonly skipLocked: string
   /** Whether one statement can have several parts that write (`WITH … AS (INSERT …)`). */
   readonly chains: boolean
+  /** Answers `level`: how far transactions of the client see each other; `undefined`: as far as they should. */
+  readonly isolation?: { readonly select: string; readonly needed: string } | undefined
   /** A lock by the name of the table that it guards; `undefined`: a transaction excludes all others anyway. */
   readonly exclusion: ((table: string) => Exclusion) | undefined
-  readonly migrations: ReadonlyArray<Migration>
 }
 
 /** The databases there are dialects for. */

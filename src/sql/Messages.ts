@@ -188,15 +188,15 @@ export const make = (db: Database): Messages => {
 
   const selectDue = `SELECT seq FROM ${messages} WHERE queue = ? AND wake_at <= ${dialect.now}
     ORDER BY wake_at LIMIT ? ${dialect.skipLocked}`
-  const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL, worker = NULL
+  const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL
     WHERE ${dialect.among("seq", "integer")}`
   const selectClaimable = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
     WHERE state = ${READY} AND queue = ? ${inOrder} LIMIT ? ${dialect.skipLocked}`
   const readClaimable = db.reader<Claimable>("messages", claimable)
   const selectClaimed = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
     WHERE queue = ? AND ${isClaimed(dialect, "?", "?")} ${dialect.forUpdate}`
-  const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = ${dialect.concat("seq", "?")},
-    worker = ? WHERE ${dialect.among("seq", "integer")}`
+  const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = ${dialect.concat("seq", "?")}
+    WHERE ${dialect.among("seq", "integer")}`
 
   const selectHeld = `SELECT seq, queue, claim FROM ${dialect.byKey(messages)} WHERE ${dialect.among("seq", "integer")}
     AND state = ${CLAIMED} ORDER BY seq ${dialect.forUpdate}`
@@ -214,7 +214,6 @@ export const make = (db: Database): Messages => {
       wake_at: `CASE WHEN batch.delay > 0 THEN ${dialect.now} + batch.delay END`,
       due_at: `CASE WHEN batch.keep = 1 THEN t.due_at ELSE ${dialect.now} + batch.delay END`,
       claim: "NULL",
-      worker: "NULL",
       body: "COALESCE(batch.body, t.body)"
     },
     ...bySeq
@@ -222,7 +221,7 @@ export const make = (db: Database): Messages => {
   const rejectRows = db.updating({
     table: "messages",
     columns: { seq: "integer", reason: "text" },
-    set: { state: String(PARKED), wake_at: "NULL", claim: "NULL", worker: "NULL", reason: "batch.reason" },
+    set: { state: String(PARKED), wake_at: "NULL", claim: "NULL", reason: "batch.reason" },
     ...bySeq
   })
   const selectCounts = `SELECT
@@ -291,14 +290,14 @@ export const make = (db: Database): Messages => {
       }),
     claim: (asked) =>
       Effect.gen(function* () {
-        const { leaseMillis, max, queues, worker } = asked
+        const { leaseMillis, max, queues } = asked
         const found = yield* Effect.forEach(new Set(queues), (queue) =>
           Effect.flatMap(db.run(selectClaimable, [queue, max]), readClaimable)
         )
         const rows = found.length === 1 ? found[0]! : found.flat().sort(before).slice(0, max)
         if (rows.length === 0) return []
         const claim = claimOf(asked)
-        yield* db.run(take, [millis(leaseMillis), claim, worker, dialect.list(rows.map((row) => row.seq))])
+        yield* db.run(take, [millis(leaseMillis), claim, dialect.list(rows.map((row) => row.seq))])
         return rows.map((row) => toDelivery(row, claim))
       }),
     renew: (handles, leaseMillis) =>

@@ -7,8 +7,10 @@
 import { Data, Effect } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import * as Database from "./Database.ts"
-import type { Dialect, Migration } from "./Dialect.ts"
+import type { Dialect } from "./Dialect.ts"
+import type { Migration } from "./Migration.ts"
 import * as Row from "./Row.ts"
+import { schema } from "./schema.ts"
 
 /** The tables were made by a newer version of this library. */
 export class SchemaTooNew extends Data.TaggedError("SchemaTooNew")<{
@@ -44,10 +46,38 @@ export class SchemaTooOld extends Data.TaggedError("SchemaTooOld")<{
   }
 }
 
-/** What a migration can fail with. */
-export type MigrationError = SqlError.SqlError | Row.CorruptRow | SchemaTooNew | SchemaTooOld
+/** The transactions of the client see too little of each other. */
+export class WrongIsolation extends Data.TaggedError("WrongIsolation")<{
+  readonly store: string
+  readonly found: string
+  readonly needed: string
+}> {
+  override get message(): string {
+    return (
+      `${this.store}: the transactions of the SqlClient are ${this.found}, and have to be ${this.needed}; ` +
+      `set it for every connection of the client, with SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED`
+    )
+  }
+}
 
-const latest = ({ migrations }: Dialect): number => migrations.at(-1)!.id
+/** What a migration can fail with. */
+export type MigrationError = SqlError.SqlError | Row.CorruptRow | SchemaTooNew | SchemaTooOld | WrongIsolation
+
+const checkIsolation = Effect.fnUntraced(function* ({
+  dialect: { isolation },
+  reader,
+  run,
+  store
+}: Database.Database) {
+  if (isolation === undefined) return
+  const read = reader<{ readonly level: string }>("(isolation)", { level: Row.text })
+  const [row] = yield* Effect.flatMap(run(isolation.select), read)
+  if (row?.level !== isolation.needed) {
+    return yield* new WrongIsolation({ store, found: row?.level ?? "unknown", needed: isolation.needed })
+  }
+})
+
+const latest = ({ name }: Dialect): number => schema[name].at(-1)!.id
 
 const createVersions = (table: string): string =>
   `CREATE TABLE IF NOT EXISTS ${table} (version INTEGER NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, applied_at BIGINT NOT NULL)`
@@ -84,6 +114,7 @@ export const check = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
   const db = yield* Database.make(options)
+  yield* db.apart(checkIsolation(db))
   const found = yield* db.apart(orNone(readVersion(db)))
   yield* checkNew(db, found)
   const needed = latest(db.dialect)
@@ -102,7 +133,7 @@ export const run = Effect.fnUntraced(function* (
   const migrate = Effect.gen(function* () {
     yield* db.run(createVersions(table))
     const found = yield* readVersion(db)
-    for (const migration of dialect.migrations) {
+    for (const migration of schema[dialect.name]) {
       if (migration.id <= found) continue
       for (const statement of migration.statements(db.table)) yield* db.run(statement)
       yield* db.run(insertVersion(dialect, table, migration))
@@ -118,6 +149,7 @@ export const run = Effect.fnUntraced(function* (
           () => (exclusion.release === undefined ? Effect.void : Effect.ignore(db.run(exclusion.release)))
         )
 
+  yield* db.apart(checkIsolation(db))
   // without a lock, where there is nothing to do
   const before = yield* db.apart(orNone(readVersion(db)))
   const found = before >= latest(dialect) ? before : yield* db.apart(db.transaction(alone))
@@ -130,7 +162,7 @@ export const script = (dialect: Dialect, options?: Database.Options): string => 
   const table = (name: string): string => dialect.identifier(`${prefix}_${name}`)
   const statements = [
     createVersions(table("schema")),
-    ...dialect.migrations.flatMap((migration) => [
+    ...schema[dialect.name].flatMap((migration) => [
       ...migration.statements(table),
       insertVersion(dialect, table("schema"), migration)
     ])

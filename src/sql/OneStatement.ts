@@ -7,8 +7,9 @@
 import { Effect } from "effect"
 import type { Claimed, NewRecord, Settlement, Terms } from "../BackendDriver.ts"
 import type { Claim, Envelope } from "../BrokerDriver.ts"
-import { type BatchStatement, type Database, millis, type StoreError } from "./Database.ts"
-import { assignments, type Update } from "./Dialect.ts"
+import { claimFunction } from "./claimFunction.ts"
+import { type Database, millis, type StoreError } from "./Database.ts"
+import type { Update } from "./Dialect.ts"
 import * as Enqueuing from "./Enqueuing.ts"
 import * as Messages from "./Messages.ts"
 import * as Row from "./Row.ts"
@@ -37,10 +38,10 @@ export interface OneStatement {
   ) => Effect.Effect<ReadonlySet<string>, StoreError>
 }
 
-/** What a claim answers: at least one row, in which all but `due` is NULL where nothing was taken. */
+/** What a claim answers. `due`: one row, in which all else is NULL. */
 interface ClaimedRow extends Starting.StartedRow, Messages.Claimable {
   readonly due: 0 | 1
-  readonly isStarted: 0 | 1
+  readonly is_started: 0 | 1
 }
 
 const orNull = <A extends object>(shape: Row.Shape<A>) =>
@@ -67,59 +68,14 @@ export const make = (db: Database, update: (update: Update) => string): OneState
       SELECT id FROM made`
   )
 
-  const termsColumns = {
-    terms_task: "text",
-    lease: "integer",
-    retention: "integer",
-    letters: "integer"
-  } as const
   const claimed = Messages.claimableColumns
-  const claimText = (queues: number, looks: boolean) => (batch: string) => {
-    const due = `EXISTS (SELECT 1 FROM ${messages} WHERE wake_at <= ${now} AND ${dialect.among("queue", "text")})`
-    const pick = `SELECT seq, priority, due_at FROM ${messages}
-      WHERE state = ${Messages.READY} AND queue = ? AND (SELECT due FROM looked) = 0
-      ${Messages.inOrder} LIMIT ? ${dialect.skipLocked}`
-    const picks = Array.from({ length: queues }, () => `SELECT * FROM (${pick}) AS of_one`)
-    return `WITH terms AS MATERIALIZED (SELECT * FROM ${batch}),
-      looked AS MATERIALIZED (SELECT CASE WHEN ${looks ? due : "false"} THEN 1 ELSE 0 END AS due),
-      picked AS MATERIALIZED (${
-        queues === 1
-          ? pick
-          : `SELECT * FROM (${picks.join(" UNION ALL ")}) AS of_all ${Messages.inOrder} LIMIT ?`
-      }),
-      taken AS (
-        UPDATE ${messages} AS m SET state = ${Messages.CLAIMED}, wake_at = ${now} + ?::bigint,
-          claim = ${dialect.concat("m.seq", "?")}, worker = ?
-        FROM picked WHERE m.seq = picked.seq
-        RETURNING ${claimed.map((column) => `m.${column}`).join(", ")}, m.claim AS token, m.worker),
-      run AS (
-        SELECT taken.seq, taken.id, taken.generation, token, worker, lease, retention, letters
-        FROM taken JOIN terms ON terms_task = taken.task),
-      started AS (
-        UPDATE ${tasks} AS t SET ${assignments(Starting.assignments(now, "run"))}
-        FROM run WHERE t.id = run.id AND ${Starting.isStartable(now, "run.generation")}
-        RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes)
-      SELECT looked.due, got.*, ${now} AS now FROM looked LEFT JOIN (
-        SELECT ${claimed.map((column) => `taken.${column}`).join(", ")}, fence, attempt, retries, crashes,
-          CASE WHEN fence IS NULL THEN 0 ELSE 1 END AS "isStarted"
-        FROM taken LEFT JOIN started ON started.seq = taken.seq
-      ) AS got ON true ${Messages.inOrder}`
-  }
+  const claim = `SELECT * FROM ${db.table(claimFunction)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?, ?, ?::text[],
+    ?::bigint[], ?::bigint[], ?::bigint[])`
   const readClaimed = db.reader<ClaimedRow>("messages", {
-    ...orNull({ ...Messages.claimable, ...Starting.shape, isStarted: Row.flag }),
+    ...orNull({ ...Messages.claimable, ...Starting.shape, is_started: Row.flag }),
     due: Row.flag,
     now: Row.integer
   } as Row.Shape<ClaimedRow>)
-  const claims = new Map<string, BatchStatement>()
-  const claimOf = (queues: number, looks: boolean): BatchStatement => {
-    const name = `${queues} ${looks}`
-    let statement = claims.get(name)
-    if (statement === undefined) {
-      claims.set(name, (statement = db.batched(termsColumns, claimText(queues, looks))))
-    }
-    return statement
-  }
-
   const claimedAgain = `WITH held AS (
       UPDATE ${messages} AS m SET wake_at = ${now} + ?::bigint
       WHERE ${dialect.among("queue", "text")} AND ${Messages.isClaimed(dialect, "?::bigint", "?")}
@@ -129,14 +85,14 @@ export const make = (db: Database, update: (update: Update) => string): OneState
       FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
       RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes)
     SELECT 0 AS due, held.*, fence, attempt, retries, crashes,
-      CASE WHEN fence IS NULL THEN 0 ELSE 1 END AS "isStarted", ${now} AS now
+      CASE WHEN fence IS NULL THEN 0 ELSE 1 END AS is_started, ${now} AS now
     FROM held LEFT JOIN started ON started.seq = held.seq ${Messages.inOrder}`
   const toClaimed = (rows: ReadonlyArray<ClaimedRow>, claim: string): ReadonlyArray<Claimed> =>
     rows.map((row) => {
       const delivery = Messages.toDelivery(row, claim)
       return {
         delivery,
-        run: row.isStarted === 1 ? { token: delivery.handle, started: Starting.toStarted(row) } : undefined
+        run: row.is_started === 1 ? { token: delivery.handle, started: Starting.toStarted(row) } : undefined
       }
     })
 
@@ -175,30 +131,22 @@ export const make = (db: Database, update: (update: Update) => string): OneState
     },
     claim: (asked, looks) =>
       Effect.suspend(() => {
-        const { leaseMillis, max, terms, worker } = asked
-        const queues = [...new Set(asked.queues)]
-        const claim = Messages.claimOf(asked)
-        const rows: ReadonlyArray<ReadonlyArray<unknown>> = terms.map((term) => [
-          term.task,
-          millis(term.leaseMillis),
-          millis(term.retentionMillis),
-          millis(term.letterRetentionMillis)
+        const { terms } = asked
+        const handles = Messages.claimOf(asked)
+        const answer = db.run(claim, [
+          looks,
+          dialect.list([...new Set(asked.queues)]),
+          asked.max,
+          millis(asked.leaseMillis),
+          handles,
+          asked.worker,
+          dialect.list(terms.map(({ task }) => task)),
+          dialect.list(terms.map(({ leaseMillis }) => millis(leaseMillis))),
+          dialect.list(terms.map(({ retentionMillis }) => millis(retentionMillis))),
+          dialect.list(terms.map(({ letterRetentionMillis }) => millis(letterRetentionMillis)))
         ])
-        const params: Array<unknown> = looks ? [dialect.list(queues)] : []
-        for (const queue of queues) params.push(queue, max)
-        if (queues.length > 1) params.push(max)
-        params.push(millis(leaseMillis), claim, worker)
-        const found = claimOf(queues.length, looks)(
-          rows.length === 0 ? [[null, null, null, null]] : rows,
-          params
-        )
-        return Effect.map(Effect.flatMap(found, readClaimed), (claimed) =>
-          claimed[0]!.due === 1
-            ? undefined
-            : toClaimed(
-                claimed.filter(({ seq }) => seq !== null),
-                claim
-              )
+        return Effect.map(Effect.flatMap(answer, readClaimed), (rows) =>
+          rows[0]?.due === 1 ? undefined : toClaimed(rows, handles)
         )
       }),
     settle: (items) =>

@@ -1,6 +1,5 @@
 /**
- * Ends what lapsed, and removes what nobody needs any more. Each part is a transaction of its own, so that no writer
- * waits for long.
+ * What lapsed, and what nobody needs any more, a few rows at a time, so that no writer waits for long.
  */
 import { Effect } from "effect"
 import type { Database, StoreError } from "./Database.ts"
@@ -10,7 +9,7 @@ import * as Row from "./Row.ts"
 export interface Retention {
   /** The ids that lapsed, at most so many of each kind. */
   readonly lapsed: (limit: number) => Effect.Effect<ReadonlyArray<string>, StoreError>
-  /** Removes at most so many of each kind, and answers how many in all. */
+  /** Removes at most so many of each kind, and answers how many in all: none, where another process is at it. */
   readonly remove: (limit: number) => Effect.Effect<number, StoreError>
 }
 
@@ -30,12 +29,10 @@ export const make = (db: Database): Retention => {
     const select = `SELECT id FROM ${table} WHERE ${condition} <= ${dialect.now} LIMIT ? ${dialect.skipLocked}`
     const remove = `DELETE FROM ${table} WHERE ${dialect.among("id", "text")}`
     return (limit: number) =>
-      db.transaction(
-        Effect.flatMap(Effect.flatMap(db.run(select, [limit]), readIds), (rows) =>
-          rows.length === 0
-            ? Effect.succeed(0)
-            : Effect.as(db.run(remove, [dialect.list(rows.map(({ id }) => id))]), rows.length)
-        )
+      Effect.flatMap(Effect.flatMap(db.run(select, [limit]), readIds), (rows) =>
+        rows.length === 0
+          ? Effect.succeed(0)
+          : Effect.as(db.run(remove, [dialect.list(rows.map(({ id }) => id))]), rows.length)
       )
   }
   const removals = [
@@ -43,6 +40,11 @@ export const make = (db: Database): Retention => {
     outlived("dead_letters", "remove_at"),
     outlived("workers", "until")
   ]
+  const removeAll = (limit: number) =>
+    Effect.map(
+      Effect.forEach(removals, (removal) => removal(limit)),
+      (removed) => removed.reduce((sum, count) => sum + count, 0)
+    )
 
   return {
     lapsed: (limit) =>
@@ -50,10 +52,6 @@ export const make = (db: Database): Retention => {
         Effect.forEach(selectLapsed, (select) => Effect.flatMap(db.run(select, [limit]), readIds)),
         (found) => found.flat().map(({ id }) => id)
       ),
-    remove: (limit) =>
-      Effect.map(
-        Effect.forEach(removals, (removal) => removal(limit)),
-        (removed) => removed.reduce((sum, count) => sum + count, 0)
-      )
+    remove: (limit) => db.transaction(db.exclusively("retention", removeAll(limit), 0))
   }
 }

@@ -10,7 +10,6 @@
  */
 import { assignments, type ColumnType, type Dialect, type Prepared } from "./Dialect.ts"
 import * as encodedBody from "./encodedBody.ts"
-import { mysqlMigrations } from "./mysqlMigrations.ts"
 import { bindRows, powerOfTwo } from "./rowwise.ts"
 
 /** Stands for the parameters of a list. */
@@ -18,9 +17,9 @@ const LIST = "(:list)"
 
 /** The elements of a list, each to be a parameter. */
 class List {
-  readonly values: ReadonlyArray<string | number>
+  readonly values: ReadonlyArray<string | number | null>
 
-  constructor(values: ReadonlyArray<string | number>) {
+  constructor(values: ReadonlyArray<string | number | null>) {
     this.values = values
   }
 }
@@ -89,6 +88,7 @@ export const mysqlDialect: Dialect = {
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",
   chains: false,
+  isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
   exclusion: (table) => {
     // of the whole server, and of the session, whatever becomes of the transaction
     const name = `SHA1(CONCAT(DATABASE(), '.${table}'))`
@@ -97,6 +97,5 @@ export const mysqlDialect: Dialect = {
       tryAcquire: `SELECT GET_LOCK(${name}, 0) AS got`,
       release: `SELECT RELEASE_LOCK(${name}) AS released`
     }
-  },
-  migrations: mysqlMigrations
+  }
 }

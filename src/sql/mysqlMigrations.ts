@@ -3,7 +3,7 @@
  *
  * A statement that changes the schema commits by itself, so a step may end half-way: each can be repeated.
  */
-import type { Migration } from "./Dialect.ts"
+import type { Migration } from "./Migration.ts"
 
 const options = "ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
 
@@ -88,7 +88,6 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         due_at BIGINT NOT NULL,
         wake_at BIGINT,
         claim VARCHAR(512),
-        worker VARCHAR(512),
         reason VARCHAR(255),
         id VARCHAR(255) NOT NULL,
         task VARCHAR(255) NOT NULL,

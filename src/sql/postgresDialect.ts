@@ -8,21 +8,13 @@
  */
 import { assignments, type ColumnType, type Dialect } from "./Dialect.ts"
 import * as encodedBody from "./encodedBody.ts"
-import { postgresMigrations } from "./postgresMigrations.ts"
 
 const arrayTypes: Record<ColumnType, string> = { text: "text[]", integer: "bigint[]" }
 
 const scalar = (value: unknown): unknown => {
-  switch (typeof value) {
-    case "number":
-      return String(value)
-    case "boolean":
-      return value ? "1" : "0"
-    case "undefined":
-      return null
-    default:
-      return value
-  }
+  if (typeof value === "number") return String(value)
+  if (typeof value === "boolean") return value ? "1" : "0"
+  return value === undefined ? null : value
 }
 
 /** Whole numbers, or nothing but NULL, as the text of an array. */
@@ -99,6 +91,5 @@ export const postgresDialect: Dialect = {
       acquire: `SELECT pg_advisory_xact_lock(${key})`,
       tryAcquire: `SELECT CASE WHEN pg_try_advisory_xact_lock(${key}) THEN 1 ELSE 0 END AS got`
     }
-  },
-  migrations: postgresMigrations
+  }
 }

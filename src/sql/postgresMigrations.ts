@@ -6,7 +6,8 @@
  * - The tables have some pages from the beginning, and keep them: a planner that takes a table for empty would read
  *   all of it, and go on so with a plan that it has prepared when the table is no longer empty.
  */
-import type { Migration } from "./Dialect.ts"
+import { createClaimFunction } from "./claimFunction.ts"
+import type { Migration } from "./Migration.ts"
 
 /** Fills pages, and empties them again. */
 const fill = (table: string, columns: string, values: string): ReadonlyArray<string> => [
@@ -108,7 +109,6 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         due_at BIGINT NOT NULL,
         wake_at BIGINT,
         claim TEXT COLLATE "C",
-        worker TEXT COLLATE "C",
         reason TEXT COLLATE "C",
         id TEXT COLLATE "C" NOT NULL,
         task TEXT COLLATE "C" NOT NULL,
@@ -122,6 +122,8 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at, seq)
         WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`,
+
+      createClaimFunction(table),
 
       ...fill(
         table("tasks"),

@@ -9,7 +9,6 @@
  */
 import { assignments, type Dialect } from "./Dialect.ts"
 import { bindRows, powerOfTwo } from "./rowwise.ts"
-import { sqliteMigrations } from "./sqliteMigrations.ts"
 
 /** SQLite 3.42 or newer. */
 export const sqliteDialect: Dialect = {
@@ -49,6 +48,5 @@ export const sqliteDialect: Dialect = {
   forUpdate: "",
   skipLocked: "",
   chains: false,
-  exclusion: undefined,
-  migrations: sqliteMigrations
+  exclusion: undefined
 }

@@ -4,7 +4,7 @@
  * Every index but those on ids is partial, so that it holds only what somebody waits for: the messages that are
  * ready, those that become due, the tasks that expire. Finished tasks are in none but that of their removal.
  */
-import type { Migration } from "./Dialect.ts"
+import type { Migration } from "./Migration.ts"
 
 /** In order. */
 export const sqliteMigrations: ReadonlyArray<Migration> = [
@@ -105,7 +105,6 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         due_at INTEGER NOT NULL,
         wake_at INTEGER,
         claim TEXT,
-        worker TEXT,
         reason TEXT,
         id TEXT NOT NULL,
         task TEXT NOT NULL,
