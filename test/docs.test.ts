@@ -29,7 +29,7 @@ const blocksOf = (file: string): ReadonlyArray<string> => {
 /** What a fragment may take for granted: the names of the README's first program. */
 const prelude = `
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, TaskContext, TaskFailed, Worker } from "chicory"
-import { Effect, Fiber, Layer, Schema, Stream } from "effect"
+import { Effect, Fiber, Layer, Redacted, Schema, Stream } from "effect"
 class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
 class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { retryAfter: Schema.DurationFromMillis }) {}
 class CardDeclined extends Schema.TaggedError<CardDeclined>()("CardDeclined", {}) {}
@@ -81,6 +81,10 @@ describe("the documentation", () => {
 
   it("has the first program that the examples run", () => {
     assert.strictEqual(blocksOf("README.md")[0], read("examples/first-program.ts"))
+  })
+
+  it("has the order and its mail that the examples run", () => {
+    assert.strictEqual(blocksOf("docs/transactions.md")[0], read("examples/order-and-mail.ts"))
   })
 
   it("has the test that is run here", () => {
