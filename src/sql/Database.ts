@@ -204,6 +204,8 @@ export const make = Effect.fnUntraced(function* (
   const readNow = Row.reader<{ readonly now: number }>(store, "(clock)", { now: Row.integer })
   const transactionOf = (context: Context.Context<never>) =>
     Context.getOrUndefined(context, transactionService)
+  const withoutTransaction = <R>(context: Context.Context<R>) =>
+    Context.omit(transactionService)(context) as Context.Context<R>
   const isInside = (context: Context.Context<never>) => transactionOf(context) !== undefined
   const outermost: Database["again"] = (effect) =>
     Effect.withFiber((fiber) => (isInside(fiber.context) ? effect : again(effect)))
@@ -231,9 +233,7 @@ export const make = Effect.fnUntraced(function* (
     },
     apart: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.withFiber<A, E, R>(({ context }) =>
-        isInside(context)
-          ? Effect.provideContext(effect, Context.omit(transactionService)(context) as Context.Context<R>)
-          : effect
+        isInside(context) ? Effect.updateContext(effect, withoutTransaction<R>) : effect
       ),
     afterCommit: (told) =>
       Effect.withFiber((fiber) => {

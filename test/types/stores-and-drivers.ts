@@ -1,5 +1,6 @@
 /** `Backend` and `Broker`: the layers that come with the library, and drivers of others. */
-import { AsyncResult, Backend, Broker, type TaskState } from "chicory"
+import { AsyncResult, Backend, Broker, type TaskContext, type TaskState } from "chicory"
+import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { SqliteBackend, SqliteBroker, SqliteClient, SqliteStore } from "chicory/sqlite"
 import { Array as Arr, Context, Data, Effect, Fiber, Layer, type Scope, Stream } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
@@ -32,6 +33,33 @@ expectType(SqliteClient.make({ filename: "app.db" })).is<
 SqliteStore.layer({})
 // @ts-expect-error a misspelt option
 SqliteStore.layer({ filename: "tasks.db", prefx: "app" })
+
+// in a SQL database: its client is the program's
+expectType(SqlStore.layer()).is<Layer.Layer<Store, Backend.BackendError, SqlClient.SqlClient>>(true)
+expectType(
+  SqlStore.layerStorage({ prefix: "app", notify: false, retention: "1 hour", lease: "1 minute" })
+).is<Layer.Layer<Store, Backend.BackendError, SqlClient.SqlClient>>(true)
+expectType(SqlBackend.layer({ callTimeout: "1 second" })).is<
+  Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient>
+>(true)
+expectType(SqlBroker.layerStorage({ pollInterval: "1 second" })).is<
+  Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient>
+>(true)
+expectType(SqlStore.migrations("postgres", { prefix: "app" })).is<string>(true)
+// @ts-expect-error a database without a dialect
+SqlStore.migrations("oracle")
+// @ts-expect-error a misspelt option
+SqlStore.layer({ notfy: false })
+
+// what completes a task keeps the value and the errors of the effect, and belongs into a handler
+declare const booking: Effect.Effect<number, KvError, KvConfig>
+expectType(SqlStore.transact(booking)).is<
+  Effect.Effect<
+    number,
+    KvError | SqlError.SqlError | Backend.BackendError | Backend.BackendNotConfigured,
+    KvConfig | SqlClient.SqlClient | TaskContext.TaskContext
+  >
+>(true)
 
 // queues
 expectType(Broker.counts(["default", "slow"])).is<

@@ -1,0 +1,74 @@
+import { assert, it } from "@effect/vitest"
+import { Array as Arr, Context, Deferred, Effect, Fiber, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import * as Migrations from "../../src/sql/Migrations.ts"
+import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { describeWithPostgres, layerOf, temporaryPlace } from "./server.ts"
+
+/** A store with records that outlived their retention, and its client. */
+const makeStale = Effect.fnUntraced(function* (count: number) {
+  const place = yield* temporaryPlace()
+  const client = Context.get(yield* Layer.build(layerOf(place)), SqlClient.SqlClient)
+  const { backend } = yield* Effect.andThen(Migrations.run(), SqlDrivers.make({})).pipe(
+    Effect.provideService(SqlClient.SqlClient, client)
+  )
+  yield* backend.create(
+    Arr.map(Arr.range(1, count), (n) => ({
+      id: `task ${n}`,
+      task: "t",
+      key: undefined,
+      payloadHash: "",
+      expiresMillis: undefined,
+      retentionMillis: 1,
+      published: false
+    }))
+  )
+  yield* Effect.sleep("20 millis")
+  const left = Effect.map(
+    client.unsafe<{ readonly count: bigint }>("SELECT count(*) AS count FROM chicory_tasks"),
+    ([row]) => Number(row?.count)
+  )
+  return { backend, client, left }
+})
+
+await describeWithPostgres("retention", () => {
+  it.live("is the work of one process at a time", () =>
+    Effect.gen(function* () {
+      const { backend, client, left } = yield* makeStale(10)
+      const held = yield* Deferred.make<void>()
+      const release = yield* Deferred.make<void>()
+      const other = yield* Effect.forkChild(
+        client.withTransaction(
+          Effect.gen(function* () {
+            yield* client.unsafe(
+              "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.chicory_retention', 0))"
+            )
+            yield* Deferred.succeed(held, undefined)
+            yield* Deferred.await(release)
+          })
+        )
+      )
+      yield* Deferred.await(held)
+      assert.strictEqual(yield* backend.sweep(100), 0)
+      assert.strictEqual(yield* left, 10)
+      yield* Deferred.succeed(release, undefined)
+      yield* Fiber.join(other)
+      assert.strictEqual(yield* backend.sweep(100), 10)
+      assert.strictEqual(yield* left, 0)
+    })
+  )
+
+  it.live("passes over a row that another transaction is at, and waits for nobody", () =>
+    Effect.gen(function* () {
+      const { backend, client, left } = yield* makeStale(10)
+      yield* client.withTransaction(
+        Effect.gen(function* () {
+          yield* client.unsafe("SELECT 1 FROM chicory_tasks WHERE id = 'task 3' FOR UPDATE")
+          assert.strictEqual(yield* backend.sweep(100), 9)
+        })
+      )
+      assert.strictEqual(yield* left, 1)
+      assert.strictEqual(yield* backend.sweep(100), 1)
+    })
+  )
+})

@@ -1,0 +1,144 @@
+/** Everything that a store is asked while tasks run, and now and then. */
+import { assert } from "@effect/vitest"
+import { Array as Arr, Effect } from "effect"
+import type { Start } from "../../src/BackendDriver.ts"
+import type * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+
+const ids = Arr.map(Arr.range(1, 20), (n) => `task-${n}`)
+const never = undefined
+
+const ask = (id: string): Start => ({
+  id,
+  task: "t",
+  generation: 0,
+  token: `token of ${id}`,
+  worker: "w",
+  queue: "q",
+  body: "{}",
+  leaseMillis: 60_000,
+  delivery: "at-most-once",
+  maxCrashes: 3,
+  expiresMillis: never,
+  retentionMillis: 60_000,
+  letterRetentionMillis: never
+})
+
+/** Asks all of it, once. */
+export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
+  Effect.gen(function* () {
+    yield* backend.create(
+      Arr.map(ids, (id) => ({
+        id,
+        task: "t",
+        key: id,
+        payloadHash: "h",
+        expiresMillis: 60_000,
+        retentionMillis: 60_000,
+        published: false
+      }))
+    )
+    yield* backend.create([
+      {
+        id: "x",
+        task: "t",
+        key: ids[0],
+        payloadHash: "h",
+        expiresMillis: never,
+        retentionMillis: never,
+        published: true
+      }
+    ])
+    yield* backend.markPublished(ids)
+    yield* broker.publish(
+      Arr.map(ids, (id, index) => ({
+        id,
+        task: "t",
+        queue: "q",
+        priority: index % 3,
+        delayMillis: index === 19 ? 1 : 0,
+        body: "{}"
+      }))
+    )
+    yield* Effect.sleep(5)
+    const claimed = yield* broker.claim({ queues: ["q"], max: 20, leaseMillis: 60_000, worker: "w" })
+    assert(Arr.isReadonlyArrayNonEmpty(claimed))
+    assert.strictEqual(claimed.length, 20)
+    const handles = Arr.map(claimed, ({ handle }) => handle)
+    yield* broker.claim({ queues: ["q", "other"], max: 20, leaseMillis: 60_000, worker: "w" })
+    yield* broker.renew(handles, 60_000)
+    yield* backend.start(Arr.map(ids, ask))
+    yield* backend.renew(
+      Arr.map(ids, (id) => ({ id, token: `token of ${id}`, leaseMillis: 60_000, progress: "1" }))
+    )
+    yield* backend.settle(
+      Arr.map(ids, (id, index) => ({
+        id,
+        token: `token of ${id}`,
+        outcome:
+          index === 0
+            ? {
+                _tag: "Failure",
+                exit: "1",
+                retentionMillis: 60_000,
+                deadLetter: { reason: "Failed", queue: "q", body: "{}", retentionMillis: never }
+              }
+            : index === 1
+              ? { _tag: "Retry", afterMillis: 0 }
+              : { _tag: "Success", exit: "1", retentionMillis: 60_000 }
+      }))
+    )
+    yield* broker.release([{ handle: handles[0], afterMillis: 0 }])
+    yield* broker.ack(handles)
+    yield* backend.watch(ids)
+    yield* backend.cancel(["task-2"])
+    yield* backend.deadLetters({ limit: 10 })
+    yield* backend.deadLetters({ limit: 10, task: "t", after: "task-1:0" })
+    yield* backend.reopen(["task-1:0"])
+    yield* backend.removeDeadLetters(["task-1:0"])
+    yield* backend.forget(["task-3"])
+    yield* backend.sweep(100)
+    yield* fused(backend)
+  })
+
+const fused = Effect.fnUntraced(function* ({ fusion }: SqlDrivers.Drivers["backend"]) {
+  assert.isDefined(fusion)
+  const ids = Arr.map(Arr.range(1, 20), (n) => `fused-${n}`)
+  yield* fusion.enqueue(
+    Arr.map(ids, (id) => ({
+      record: {
+        id,
+        task: "t",
+        key: undefined,
+        payloadHash: "",
+        expiresMillis: never,
+        retentionMillis: 60_000,
+        published: true
+      },
+      message: { id, task: "t", queue: "fused", priority: 0, delayMillis: 0, body: "{}" }
+    }))
+  )
+  const terms = [
+    {
+      task: "t",
+      leaseMillis: 60_000,
+      maxCrashes: 3,
+      retentionMillis: 60_000,
+      letterRetentionMillis: 60_000
+    }
+  ]
+  const asked = { queues: Arr.of("fused"), max: 20, leaseMillis: 60_000, worker: "w", name: "one", terms }
+  if (fusion.claim === undefined) return
+  const claimed = yield* fusion.claim(asked)
+  assert.strictEqual((yield* fusion.claim({ ...asked, again: true })).length, 20)
+  assert(Arr.isReadonlyArrayNonEmpty(claimed))
+  yield* fusion.settle(
+    Arr.map(claimed, ({ delivery, run }) => ({
+      handle: delivery.handle,
+      settlement: {
+        id: delivery.id!,
+        token: run!.token,
+        outcome: { _tag: "Success", exit: "1", retentionMillis: 60_000 }
+      }
+    }))
+  )
+})
