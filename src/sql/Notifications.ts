@@ -7,7 +7,7 @@
  * registered for. Such a statement writes nothing that has to reach the disk.
  */
 import { createHash } from "node:crypto"
-import { Effect, Latch, Queue, Schema, type Scope, Semaphore } from "effect"
+import { Effect, FiberSet, Latch, Queue, Schema, type Scope, Semaphore } from "effect"
 import type { Listening } from "./Clients.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as Row from "./Row.ts"
@@ -94,11 +94,9 @@ export const make = Effect.fnUntraced(function* (
   const place = `${schema?.name ?? ""}.${db.tableName("")}`
   const channel = `chicory_${createHash("sha256").update(place).digest("hex").slice(0, 32)}`
 
-  const anybody = `SELECT 1 AS one FROM ${table}
-    WHERE ${dialect.among("topic", "text")} AND until > ${dialect.now} AND id <> ? LIMIT 1`
-  const notify = `SELECT pg_notify(?, told.payload), set_config('synchronous_commit', 'off', true)
-    FROM unnest(?::text[], ?::text[]) AS told (topic, payload)
-    WHERE EXISTS (SELECT 1 FROM ${table} WHERE topic = told.topic AND until > ${dialect.now} AND id <> ?)`
+  const anybody = `SELECT 1 AS one FROM ${table} WHERE topic = ? AND until > ${dialect.now} AND id <> ? LIMIT 1`
+  const notify = `SELECT pg_notify(?, payload), set_config('synchronous_commit', 'off', true)
+    FROM unnest(?::text[]) AS told (payload) WHERE EXISTS (${anybody})`
   const echo = `SELECT pg_notify(?, ?), set_config('synchronous_commit', 'off', true)`
   const upsert = dialect.upsert({
     table,
@@ -111,50 +109,51 @@ export const make = Effect.fnUntraced(function* (
 
   // #region Telling
 
-  let pending = new Map<string, Set<string>>()
-  let nobody = true
-  const something = Latch.makeUnsafe(false)
+  /** What is still to be told, of each topic that a fiber is at. */
+  const telling = new Map<string, Set<string>>()
+  /** Topics that nobody was registered for, when it was last looked. */
+  const lonely = new Set<string>()
+  const fork = yield* FiberSet.makeRuntime()
 
-  const tell: Notifications["tell"] = (topic, ids) => {
-    let told = pending.get(topic)
-    if (told === undefined) pending.set(topic, (told = new Set()))
-    if (told.size < MANY) for (const id of ids) told.add(id)
-    something.openUnsafe()
+  const send = (topic: string, ids: ReadonlySet<string>) => {
+    const texts = payloads(source, topic, ids.size < MANY ? [...ids] : [])
+    return Effect.map(db.run(notify, [channel, texts, topic, source]), (told) => told.length > 0)
   }
+  const isHeard = (topic: string) => Effect.map(db.run(anybody, [topic, source]), (found) => found.length > 0)
 
-  const tellPending = Effect.suspend(() => {
-    something.closeUnsafe()
-    const taken = pending
-    pending = new Map()
-    const topics: Array<string> = []
-    const texts: Array<string> = []
-    for (const [topic, ids] of taken) {
-      for (const payload of payloads(source, topic, ids.size < MANY ? [...ids] : [])) {
-        topics.push(topic)
-        texts.push(payload)
+  const tellOnce = (topic: string, ids: ReadonlySet<string>) =>
+    Effect.map(
+      db.apart(
+        lonely.has(topic)
+          ? Effect.flatMap(isHeard(topic), (heard) => (heard ? send(topic, ids) : Effect.succeed(false)))
+          : send(topic, ids)
+      ),
+      (heard) => {
+        if (heard) lonely.delete(topic)
+        else lonely.add(topic)
       }
+    )
+
+  const tellTopic = Effect.fnUntraced(function* (topic: string) {
+    for (let ids = telling.get(topic)!; ids.size > 0; ids = telling.get(topic)!) {
+      telling.set(topic, new Set())
+      yield* tellOnce(topic, ids).pipe(
+        // a hint that was not told is one that was lost
+        Effect.catchCause((cause) => Effect.logDebug("Other processes could not be notified", cause))
+      )
+      if (lonely.has(topic)) yield* sleep(NOBODY_PAUSE_MILLIS)
     }
-    const send = Effect.map(db.run(notify, [channel, topics, texts, source]), (told) => told.length === 0)
-    const look = Effect.map(
-      db.run(anybody, [dialect.list([...taken.keys()]), source]),
-      (found) => found.length === 0
-    )
-    return Effect.map(
-      nobody ? Effect.flatMap(look, (none) => (none ? Effect.succeed(true) : send)) : send,
-      (none) => {
-        nobody = none
-      }
-    )
+    telling.delete(topic)
+    if (lonely.size > MANY) lonely.clear()
   })
 
-  yield* something.await.pipe(
-    Effect.andThen(tellPending),
-    // a hint that was not told is one that was lost
-    Effect.catchCause((cause) => Effect.logDebug("Other processes could not be notified", cause)),
-    Effect.andThen(Effect.suspend(() => (nobody ? sleep(NOBODY_PAUSE_MILLIS) : Effect.void))),
-    Effect.forever,
-    Effect.forkScoped
-  )
+  const tell: Notifications["tell"] = (topic, ids) => {
+    const told = telling.get(topic)
+    if (told === undefined) {
+      telling.set(topic, new Set(ids))
+      fork(tellTopic(topic))
+    } else if (told.size < MANY) for (const id of ids) told.add(id)
+  }
 
   // #endregion
 
@@ -223,7 +222,7 @@ export const make = Effect.fnUntraced(function* (
   // #region Registering
 
   interface Registration {
-    readonly isWanted: () => boolean
+    isWanted: () => boolean
     /** By the monotonic clock of this process. */
     until: number
   }
@@ -235,7 +234,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.suspend(() => {
         const asked = performance.now()
         if (asked < registration.until - REGISTERED_MILLIS + RENEW_MILLIS) return Effect.void
-        return Effect.map(db.run(upsert, [source, topic]), () => {
+        return Effect.map(db.apart(db.run(upsert, [source, topic])), () => {
           // there was a time in which nobody told this process
           if (registration.until !== -Infinity && performance.now() > registration.until) {
             for (const listener of listeners) listener.again()
@@ -252,7 +251,7 @@ export const make = Effect.fnUntraced(function* (
       for (const [topic, registration] of registrations) {
         if (registration.isWanted()) yield* renew(topic, registration)
       }
-      yield* db.run(echo, [channel, JSON.stringify({ source, topic: ECHO, ids: [] })])
+      yield* db.apart(db.run(echo, [channel, JSON.stringify({ source, topic: ECHO, ids: [] })]))
     }
   }).pipe(
     Effect.catchCause((cause) => Effect.logDebug("A registration could not be renewed", cause)),
@@ -260,7 +259,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.forkScoped
   )
   yield* Effect.addFinalizer(() =>
-    registrations.size === 0 ? Effect.void : Effect.ignore(db.run(removeOwn, [source]))
+    registrations.size === 0 ? Effect.void : Effect.ignore(db.apart(db.run(removeOwn, [source])))
   )
 
   // #endregion
@@ -289,6 +288,11 @@ export const make = Effect.fnUntraced(function* (
         let registration = registrations.get(topic)
         if (registration === undefined) {
           registrations.set(topic, (registration = { isWanted, until: -Infinity }))
+        } else {
+          const wasWanted = registration.isWanted
+          if (wasWanted !== isWanted) {
+            registration.isWanted = wasWanted() ? () => wasWanted() || isWanted() : isWanted
+          }
         }
         return renew(topic, registration)
       }),

@@ -16,6 +16,12 @@ const SQLITE_PERMANENT: ReadonlySet<number> = new Set([
   SQLITE_NOTADB
 ])
 
+/**
+ * Classes of SQLSTATE: a value that a type does not hold (a NUL in a text of PostgreSQL), and more than an index or a
+ * statement holds.
+ */
+const SQLSTATE_PERMANENT: ReadonlySet<string> = new Set(["22", "54"])
+
 const PERMANENT: ReadonlySet<string> = new Set([
   "AuthenticationError",
   "AuthorizationError",
@@ -30,6 +36,8 @@ export const isPermanent = (error: unknown): boolean => {
   if (!SqlError.isSqlError(error)) return false
   const { cause, _tag } = error.reason
   if (_tag !== "UnknownError") return PERMANENT.has(_tag)
-  const code = (cause as { readonly errcode?: unknown } | undefined)?.errcode
-  return typeof code === "number" && SQLITE_PERMANENT.has(code & 0xff)
+  const { code, errcode, sqlState } = (cause ?? {}) as Readonly<Record<string, unknown>>
+  if (typeof errcode === "number") return SQLITE_PERMANENT.has(errcode & 0xff)
+  const state = sqlState ?? code
+  return typeof state === "string" && SQLSTATE_PERMANENT.has(state.slice(0, 2))
 }
