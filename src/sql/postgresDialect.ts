@@ -8,6 +8,7 @@
  */
 import { assignments, type ColumnType, type Dialect } from "./Dialect.ts"
 import * as encodedBody from "./encodedBody.ts"
+import { onConflict } from "./onConflict.ts"
 
 const arrayTypes: Record<ColumnType, string> = { text: "text[]", integer: "bigint[]" }
 
@@ -69,12 +70,7 @@ export const postgresDialect: Dialect = {
   among: (column, type) => `${column} = ANY (?::${arrayTypes[type]})`,
   list: (values) => (typeof values[0] === "string" ? values : literal(values)),
   concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
-  insertNew: ({ columns, returning, select, table }) =>
-    `INSERT INTO ${table} (${columns.join(", ")}) ${select} ON CONFLICT DO NOTHING` +
-    (returning === undefined ? "" : ` RETURNING ${returning}`),
-  upsert: ({ key, set, table, values }) =>
-    `INSERT INTO ${table} (${Object.keys(values).join(", ")}) VALUES (${Object.values(values).join(", ")})
-    ON CONFLICT (${key.join(", ")}) DO UPDATE SET ${assignments(set((column) => `excluded.${column}`))}`,
+  ...onConflict,
   update: {
     answers: true,
     text: ({ batch, returning, set, table, where }) =>

@@ -8,6 +8,7 @@
  * A transaction has the file to itself from its beginning, so no row has to be locked.
  */
 import { assignments, type Dialect } from "./Dialect.ts"
+import { onConflict } from "./onConflict.ts"
 import { bindRows, powerOfTwo } from "./rowwise.ts"
 
 /** SQLite 3.42 or newer. */
@@ -34,12 +35,7 @@ export const sqliteDialect: Dialect = {
   among: (column) => `${column} IN (SELECT value FROM json_each(?))`,
   list: (values) => JSON.stringify(values),
   concat: (...parts) => parts.join(" || "),
-  insertNew: ({ columns, returning, select, table }) =>
-    `INSERT INTO ${table} (${columns.join(", ")}) ${select} ON CONFLICT DO NOTHING` +
-    (returning === undefined ? "" : ` RETURNING ${returning}`),
-  upsert: ({ key, set, table, values }) =>
-    `INSERT INTO ${table} (${Object.keys(values).join(", ")}) VALUES (${Object.values(values).join(", ")})
-    ON CONFLICT (${key.join(", ")}) DO UPDATE SET ${assignments(set((column) => `excluded.${column}`))}`,
+  ...onConflict,
   update: {
     answers: true,
     text: ({ batch, returning, set, table, where }) =>

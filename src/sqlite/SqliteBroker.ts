@@ -3,7 +3,7 @@
  */
 import { Effect, type Layer } from "effect"
 import * as Broker from "../Broker.ts"
-import { isPermanent } from "../sql/isPermanent.ts"
+import * as SqlStore from "../sql/SqlStore.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
 /** As `SqliteStore.layer`, the broker alone. */
@@ -14,8 +14,8 @@ export const layer = (options: SqliteStore.Options): Layer.Layer<Broker.Broker, 
       Effect.mapError(
         (cause) =>
           new Broker.BrokerError({
-            operation: "opening the SQLite store",
-            retryable: cause._tag === "SqlError" && !isPermanent(cause),
+            operation: SqliteStore.operation,
+            retryable: SqlStore.isRetryable(cause),
             cause
           })
       )

@@ -16,13 +16,13 @@
  *
  * `":memory:"` is a store for one process that ends with its layer.
  */
-import { Context, Effect, Layer, type Scope } from "effect"
+import { Effect, Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Backend from "../Backend.ts"
-import * as Broker from "../Broker.ts"
-import { isPermanent } from "../sql/isPermanent.ts"
+import type * as Broker from "../Broker.ts"
 import * as Migrations from "../sql/Migrations.ts"
 import * as SqlDrivers from "../sql/SqlDrivers.ts"
+import * as SqlStore from "../sql/SqlStore.ts"
 import * as SqliteClient from "./SqliteClient.ts"
 
 /** Where the file is, and how it is opened. */
@@ -46,21 +46,15 @@ export const makeDrivers = Effect.fnUntraced(function* (
   )
 })
 
+/** @internal */
+export const operation = "opening the SQLite store"
+
 /** @internal What opening comes to for whoever provides a layer: an error that names the file. */
 export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
-  new Backend.BackendError({
-    operation: "opening the SQLite store",
-    retryable: cause._tag === "SqlError" && !isPermanent(cause),
-    cause
-  })
+  new Backend.BackendError({ operation, retryable: SqlStore.isRetryable(cause), cause })
 
 /** Both services over one file. It fails where the file cannot be opened, or is no database. */
 export const layer = (options: Options): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError> =>
   Layer.effectContext(
-    Effect.gen(function* () {
-      const { backend, broker } = yield* Effect.mapError(makeDrivers(options), toBackendError)
-      return Context.make(Backend.Backend, yield* Backend.make(backend)).pipe(
-        Context.add(Broker.Broker, yield* Broker.make(broker))
-      )
-    })
+    Effect.flatMap(Effect.mapError(makeDrivers(options), toBackendError), SqlStore.services)
   )
