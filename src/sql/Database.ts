@@ -78,6 +78,8 @@ export interface Database {
   ) => Effect.Effect<A, E | StoreError, R>
   /** Runs apart from a caller's transaction, and not for too long. */
   readonly apart: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
+  /** Runs as part of a caller's transaction; where there is none, not for too long. */
+  readonly joining: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** After the commit of a caller's transaction; at once, where there is none. */
   readonly afterCommit: (run: () => void) => Effect.Effect<void>
   /** A caller's transaction, if it is in one of this database. */
@@ -235,6 +237,7 @@ export const make = Effect.fnUntraced(function* (
       Effect.withFiber<A, E, R>(({ context }) =>
         isInside(context) ? Effect.updateContext(effect, withoutTransaction<R>) : effect
       ),
+    joining: (effect) => effect,
     afterCommit: (told) =>
       Effect.withFiber((fiber) => {
         if (isInside(fiber.context)) return sql.afterCommit(Effect.sync(told))

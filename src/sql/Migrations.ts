@@ -94,13 +94,21 @@ const readVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlE
   )
 }
 
+const SQLITE_ERROR = 1
+const MYSQL_NO_SUCH_TABLE = 1146
+const POSTGRES_UNDEFINED_TABLE = "42P01"
+
+/** Each driver has its own way to say it. */
+const isTableMissing = (error: SqlError.SqlError): boolean => {
+  const { cause } = error.reason
+  const { code, errcode, errno } = (cause ?? {}) as Readonly<Record<string, unknown>>
+  return code === POSTGRES_UNDEFINED_TABLE || errno === MYSQL_NO_SUCH_TABLE || errcode === SQLITE_ERROR
+}
+
 const orNone = (version: Effect.Effect<number, SqlError.SqlError | Row.CorruptRow>) =>
   Effect.catchIf(
     version,
-    // a table that is missing is a mistake of the statement for one database, and nothing special for another
-    (error) =>
-      error._tag === "SqlError" &&
-      (error.reason._tag === "SqlSyntaxError" || error.reason._tag === "UnknownError"),
+    (error) => error._tag === "SqlError" && isTableMissing(error),
     () => Effect.succeed(0)
   )
 

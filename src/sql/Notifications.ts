@@ -7,7 +7,7 @@
  * registered for. Such a statement writes nothing that has to reach the disk.
  */
 import { createHash } from "node:crypto"
-import { Effect, FiberSet, Latch, Queue, Schema, type Scope, Semaphore } from "effect"
+import { Effect, Fiber, FiberSet, Latch, Queue, Schema, Scope, Semaphore } from "effect"
 import type { Listening } from "./Clients.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as Row from "./Row.ts"
@@ -47,6 +47,8 @@ const NOBODY_PAUSE_MILLIS = 50
 /** How long to wait before listening anew, at first and at most. */
 const RELISTEN_MILLIS = 50
 const RELISTEN_MOST_MILLIS = 5000
+/** How long it may take until a connection no longer listens. */
+const UNLISTEN_MILLIS = 1000
 /** What one notification holds; the database allows 8,000 bytes. */
 const PAYLOAD_BYTES = 7500
 /** With more than this to tell, everyone is asked to read again. */
@@ -78,6 +80,20 @@ const payloads = (source: string, topic: string, ids: ReadonlyArray<string>): Ar
   close()
   return made
 }
+
+/**
+ * With a scope whose end is waited for only a while: it unlistens, which a connection that fell silent never answers,
+ * and whoever listens anew must not wait for that.
+ */
+const scopedLoosely = <A, E, R>(effect: Effect.Effect<A, E, R | Scope.Scope>) =>
+  Effect.acquireUseRelease(
+    Scope.make(),
+    (scope) => Scope.provide(effect, scope),
+    (scope, exit) =>
+      Effect.flatMap(Effect.forkDetach(Scope.close(scope, exit)), (closing) =>
+        Effect.raceFirst(Effect.asVoid(Fiber.await(closing)), sleep(UNLISTEN_MILLIS))
+      )
+  )
 
 /** Over one database; ends with the scope. `source` tells this process from others. */
 export const make = Effect.fnUntraced(function* (
@@ -179,7 +195,7 @@ export const make = Effect.fnUntraced(function* (
     }
   }
 
-  const listening = Effect.scoped(
+  const listening = scopedLoosely(
     Effect.gen(function* () {
       const queue = yield* client.listen(channel)
       heardAt = performance.now()

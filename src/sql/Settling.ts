@@ -144,7 +144,13 @@ export const make = (
   const round: Round<Settlement, Settled> = (items, answers, changed) =>
     Effect.gen(function* () {
       const stored = yield* Effect.flatMap(
-        finishStarted(items.filter(({ item }) => isPlain(item)).map(({ item }) => toFinal(item))),
+        finishStarted(
+          items
+            .filter(({ item }) => isPlain(item))
+            .map(({ item }) => item)
+            .sort((one, other) => (one.id < other.id ? -1 : 1))
+            .map(toFinal)
+        ),
         readIds
       )
       const done = new Set(stored.map(({ id }) => id))

@@ -82,8 +82,9 @@ export const make = (
     capabilities: { hints: parts.hints, durable: options.durable, transactional: true },
     batchKey: db.transactionOf,
     isPermanent,
-    create: (batch) => Effect.tap(enqueuing.create(batch), () => db.afterCommit(() => tellCreated(batch))),
-    markPublished: enqueuing.markPublished,
+    create: (batch) =>
+      Effect.tap(db.joining(enqueuing.create(batch)), () => db.afterCommit(() => tellCreated(batch))),
+    markPublished: (ids) => db.joining(enqueuing.markPublished(ids)),
     start: inTransaction(Starting.make(db, records)),
     renew: inTransaction(Leasing.make(db, records)),
     settle: inTransaction(parts.settle),

@@ -73,7 +73,7 @@ export const make = (
     isPermanent,
     publish: (batch) =>
       Effect.andThen(
-        messages.publish(batch),
+        db.joining(messages.publish(batch)),
         db.afterCommit(() => tellPublished(batch))
       ),
     claim: (asked) => apart(asked.again === true ? claimAgain(asked) : claim(asked)),

@@ -90,7 +90,11 @@ const bounded = (
     ? Effect.succeed(db)
     : Effect.map(CallLimit.make(timeout, toError), (limit) => ({
         ...db,
-        apart: (effect) => limit(db.apart(effect))
+        apart: (effect) => limit(db.apart(effect)),
+        joining: (effect) =>
+          Effect.withFiber(({ context }) =>
+            db.transactionOf(context) === undefined ? limit(effect) : effect
+          )
       }))
 }
 

@@ -179,6 +179,8 @@ export const make = (
       seen.add(settlement.id)
       return isFirst && Settling.isPlain(settlement)
     })
+    // in the order of their ids, as whoever changes several locks them
+    plain.sort((one, other) => (one.settlement.id < other.settlement.id ? -1 : 1))
     const done = yield* db.again(settle(plain))
     changes.tell([...done])
     const wasPlain = new Set(plain)
@@ -195,7 +197,7 @@ export const make = (
     store,
     // in the caller's transaction, if there is one: whoever is to know of it is told after its commit
     enqueue: (items) =>
-      Effect.tap(one === undefined ? enqueueAll(items) : enqueueInOne(one, items), (answers) => {
+      Effect.tap(db.joining(one === undefined ? enqueueAll(items) : enqueueInOne(one, items)), (answers) => {
         const made = items.filter((_, index) => answers[index]!._tag === "Created")
         return made.length === 0
           ? Effect.void

@@ -15,6 +15,10 @@ const fill = (table: string, columns: string, values: string): ReadonlyArray<str
   `DELETE FROM ${table}`
 ]
 
+/** Whole numbers that a program can hold: what is beyond them is refused, since no claim could read it. */
+const readable = (...columns: ReadonlyArray<string>): string =>
+  `CHECK (GREATEST(${columns.join(", ")}) < ${Number.MAX_SAFE_INTEGER} AND LEAST(${columns.join(", ")}) >= 0)`
+
 const FILLING = "repeat(md5(n::text), 30)"
 
 /** In order. */
@@ -53,7 +57,8 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         queue TEXT COLLATE "C",
         progress TEXT COLLATE "C",
         outcome TEXT COLLATE "C",
-        body TEXT COLLATE "C"
+        body TEXT COLLATE "C",
+        ${readable("generation", "attempt", "retries", "crashes", "fence")}
       ) WITH (fillfactor = 70, vacuum_truncate = false)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
@@ -113,7 +118,8 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         id TEXT COLLATE "C" NOT NULL,
         task TEXT COLLATE "C" NOT NULL,
         generation BIGINT NOT NULL,
-        body TEXT COLLATE "C" NOT NULL
+        body TEXT COLLATE "C" NOT NULL,
+        ${readable("due_at", "wake_at", "generation")}
       ) WITH (
         vacuum_truncate = false,
         autovacuum_vacuum_scale_factor = 0.02,

@@ -1,0 +1,217 @@
+/** What a store says of a database that it cannot use, or not yet. */
+import { inspect } from "node:util"
+import { assert, describe } from "@effect/vitest"
+import type { Backend } from "chicory"
+import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
+import { Effect, Layer, type Scope } from "effect"
+import { SqlClient, SqlError } from "effect/sql"
+import { SchemaTooNew, SchemaTooOld } from "../../src/sql/Migrations.ts"
+import { Count, counting, roundTrip, startWorker } from "../redis/stack.ts"
+import {
+  clientOf,
+  describeWithOwnPostgres,
+  type OwnServer,
+  openStore,
+  testWithServer as test
+} from "./ownServer.ts"
+
+/** What opening comes to. */
+const failureOf = <A>(
+  layer: Layer.Layer<A, Backend.BackendError | SqlError.SqlError, SqlClient.SqlClient>,
+  url: string
+) =>
+  Effect.map(Effect.flip(Effect.scoped(Layer.build(Layer.provide(layer, clientOf(url))))), (error) => {
+    assert(error._tag === "BackendError", String(error))
+    return error
+  })
+
+/** What opening a store comes to, whether or not it migrates. */
+const failuresOf = (url: string) =>
+  Effect.forEach([SqlStore.layer(), SqlStore.layerStorage()], (layer) => failureOf(layer, url))
+
+const asSqlError = ({ cause }: Backend.BackendError): SqlError.SqlError => {
+  assert(SqlError.isSqlError(cause), inspect(cause))
+  return cause
+}
+
+/** A role that may connect, and use what it is granted. */
+const createRole = (server: OwnServer, name: string, password = "") =>
+  server.query(`CREATE ROLE ${name} LOGIN ${password === "" ? "" : `PASSWORD '${password}'`}`)
+
+/** What the documentation asks for, of a role that may not change the schema. */
+const grantUse = (server: OwnServer, name: string) =>
+  server.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ${name}`)
+
+/** Makes the tables, as a program with the rights does. */
+const migrate = (server: OwnServer) => Effect.scoped(openStore(server))
+
+const worksAs = (server: OwnServer, url: string): Effect.Effect<void, unknown, Scope.Scope> =>
+  Effect.gen(function* () {
+    const open = Layer.build(Layer.provide(SqlStore.layerStorage(), clientOf(url)))
+    const store = yield* open
+    yield* startWorker(yield* open, Count, counting().layer)
+    assert.strictEqual(yield* Effect.provideContext(roundTrip(7), store), 7)
+    const [row] = yield* server.query("SELECT state FROM chicory_tasks")
+    assert.deepStrictEqual(row, { state: "SUCCESS" })
+  })
+
+describeWithOwnPostgres("opening a store", () => {
+  describe.concurrent("on a server that", () => {
+    test("wants a password tells a wrong one, and keeps it secret", { lockedUser: "app" }, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app", "the right one")
+        for (const password of ["wrong-and-secret", undefined]) {
+          for (const error of yield* failuresOf(server.urlOf({ user: "app", password }))) {
+            assert.strictEqual(asSqlError(error).reason._tag, "AuthenticationError")
+            assert.isFalse(error.retryable)
+            assert.include(error.message, "password")
+            assert.notInclude(inspect(error, { depth: Infinity, showHidden: true }), "wrong-and-secret")
+            assert.notInclude(JSON.stringify(error), "wrong-and-secret")
+          }
+        }
+        yield* Effect.scoped(
+          Effect.andThen(
+            server.query("GRANT ALL ON SCHEMA public TO app"),
+            openStore({ url: server.urlOf({ user: "app", password: "the right one" }) })
+          )
+        )
+      })
+    )
+
+    test("has no such database tells which", {}, (server) =>
+      Effect.gen(function* () {
+        for (const error of yield* failuresOf(server.urlOf({ database: "nowhere" }))) {
+          asSqlError(error)
+          assert.include(error.message, `database "nowhere" does not exist`)
+        }
+      })
+    )
+
+    test("is not there tells that it was refused", {}, (server) =>
+      Effect.gen(function* () {
+        yield* server.stop
+        for (const error of yield* failuresOf(server.url)) {
+          assert.strictEqual(asSqlError(error).reason._tag, "ConnectionError")
+          assert.isTrue(error.retryable)
+          assert.include(error.message, "ECONNREFUSED")
+        }
+      })
+    )
+
+    test("only reads tells so, and may be asked again", {}, (server) =>
+      Effect.gen(function* () {
+        yield* server.setReadOnly(true)
+        const error = yield* failureOf(SqlStore.layer(), server.url)
+        assert.isTrue(error.retryable)
+        assert.include(error.message, "read-only")
+        yield* server.setReadOnly(false)
+        yield* migrate(server)
+      })
+    )
+  })
+
+  describe.concurrent("as a role without the right to change the schema", () => {
+    test("is refused, clearly, where there are no tables", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app")
+        const error = yield* failureOf(SqlStore.layer(), server.urlOf({ user: "app" }))
+        assert.strictEqual(asSqlError(error).reason._tag, "AuthorizationError")
+        assert.isFalse(error.retryable)
+        assert.include(error.message, "permission denied for schema public")
+      })
+    )
+
+    test("works where they are", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app")
+        yield* migrate(server)
+        yield* grantUse(server, "app")
+        yield* worksAs(server, server.urlOf({ user: "app" }))
+        // there is nothing to change
+        yield* Effect.scoped(openStore({ url: server.urlOf({ user: "app" }) }))
+      })
+    )
+
+    test("works where the script that is printed was applied", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app")
+        yield* server.script(SqlStore.migrations("postgres"))
+        yield* grantUse(server, "app")
+        yield* worksAs(server, server.urlOf({ user: "app" }))
+      })
+    )
+
+    test("is refused, clearly, where it may not read", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app")
+        yield* migrate(server)
+        for (const error of yield* failuresOf(server.urlOf({ user: "app" }))) {
+          assert.strictEqual(asSqlError(error).reason._tag, "AuthorizationError")
+          assert.isFalse(error.retryable)
+          assert.include(error.message, "permission denied for table chicory_")
+        }
+      })
+    )
+  })
+
+  describe.concurrent("with tables", () => {
+    test("that are missing tells what to apply", {}, (server) =>
+      Effect.gen(function* () {
+        for (const layer of [
+          SqlStore.layerStorage(),
+          SqlBackend.layerStorage(),
+          SqlStore.layerStorage({ prefix: "other" })
+        ]) {
+          const error = yield* failureOf(layer, server.url)
+          assert.isFalse(error.retryable)
+          assert(error.cause instanceof SchemaTooOld)
+          assert.strictEqual(error.cause.found, 0)
+          assert.include(error.message, "SqlStore.migrations")
+        }
+        const broker = Layer.provide(SqlBroker.layerStorage(), clientOf(server.url))
+        const error = yield* Effect.flip(Effect.scoped(Layer.build(broker)))
+        assert(error._tag === "BrokerError")
+        assert(error.cause instanceof SchemaTooOld)
+      })
+    )
+
+    test("of a newer version tells to update", {}, (server) =>
+      Effect.gen(function* () {
+        yield* migrate(server)
+        yield* server.query("INSERT INTO chicory_schema VALUES (999, 'from the future', 0)")
+        for (const error of yield* failuresOf(server.url)) {
+          assert.isFalse(error.retryable)
+          assert(error.cause instanceof SchemaTooNew)
+          assert.strictEqual(error.cause.found, 999)
+          assert.include(error.message, "update chicory")
+        }
+      })
+    )
+  })
+
+  describe.concurrent("behind a pooler of transactions", () => {
+    test("works without prepared statements and without LISTEN, over one connection", {}, (server) =>
+      Effect.gen(function* () {
+        const client = clientOf(server.url, { prepare: false, maxConnections: 1 })
+        const opened = SqlStore.layer({ notify: false, pollInterval: "50 millis" }).pipe(
+          Layer.provideMerge(client),
+          Layer.build
+        )
+        const store = yield* opened
+        const other = yield* opened
+        yield* startWorker(other, Count, counting().layer)
+        assert.strictEqual(yield* Effect.provideContext(roundTrip(7), store), 7)
+        const session = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+          sql.unsafe(
+            `SELECT (SELECT count(*)::int FROM pg_prepared_statements) AS prepared,
+              (SELECT count(*)::int FROM pg_listening_channels()) AS channels`
+          )
+        )
+        for (const context of [store, other]) {
+          const [row] = yield* Effect.provideContext(session, context)
+          assert.deepStrictEqual(row, { prepared: 0, channels: 0 })
+        }
+      })
+    )
+  })
+})
