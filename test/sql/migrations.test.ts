@@ -1,0 +1,325 @@
+/** How the tables come to be, on every database. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, Backend, Broker, Worker } from "chicory"
+import { SqlStore } from "chicory/sql"
+import { Cause, Effect, Exit, Latch, Layer, Option, type Scope, Stream } from "effect"
+import type { ChildProcessSpawner } from "effect/process"
+import { SqlClient } from "effect/sql"
+import * as Migrations from "../../src/sql/Migrations.ts"
+import { schema } from "../../src/sql/schema.ts"
+import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { describeWithMariadb } from "../mariadb/server.ts"
+import { describeWithPostgres } from "../postgres/server.ts"
+import * as Places from "../support/places.ts"
+import { program } from "../support/processes.ts"
+import { Count } from "../support/processTasks.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+
+type Place = Places.Place
+
+type Open = typeof SqlStore.layer
+
+const { layer, layerStorage } = SqlStore
+
+const versionsKnown = ({ dialect }: Place) => schema[dialect].map(({ id }) => id)
+
+/** The script, in the parts that a client takes. */
+const statementsOf = ({ dialect, prefix }: Place) =>
+  SqlStore.migrations(dialect, { prefix })
+    .split(/;\n(?:\n|$)/)
+    .filter((statement) => statement !== "")
+
+/** A store at the place, over the client of the test. */
+const open = (place: Place, by: Open) => Layer.build(by({ prefix: place.prefix }))
+
+/** How a store cannot be opened. */
+const refusal = (place: Place, by: Open) => Effect.flip(Effect.scoped(open(place, by)))
+
+/** A task is enqueued, run and awaited. */
+const roundTrip = Effect.gen(function* () {
+  yield* Layer.build(
+    Layer.provide(
+      Worker.layer([Count]),
+      Count.toLayer(({ n }) => Effect.succeed({ n, pid: 0 }))
+    )
+  )
+  const handle = yield* Count.delay({ n: 1, millis: 0 })
+  assert.deepStrictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), { n: 1, pid: 0 })
+})
+
+/** Checks that a store can be opened, and that its tables do. */
+const expectWorking = (place: Place, by: Open) =>
+  Effect.scoped(Effect.flatMap(open(place, by), (store) => Effect.provideContext(roundTrip, store)))
+
+const versions = Effect.fnUntraced(function* ({ prefix }: Place) {
+  const sql = yield* SqlClient.SqlClient
+  const rows = yield* sql<{ readonly version: number }>`
+    SELECT version FROM ${sql(`${prefix}_schema`)} ORDER BY version`
+  return rows.map(({ version }) => Number(version))
+})
+
+/** Columns and indexes of the tables of a place, in words without its names. */
+const structure = Effect.fnUntraced(function* (place: Place) {
+  const sql = yield* SqlClient.SqlClient
+  const rows = yield* sql.onDialectOrElse({
+    sqlite: () =>
+      sql<{
+        readonly what: string
+      }>`SELECT type || ' ' || name || ' ' || coalesce(sql, '') AS what FROM sqlite_master`,
+    pg: () => sql<{ readonly what: string }>`
+      SELECT concat_ws(' ', table_name, column_name, data_type, collation_name, is_nullable, column_default) AS what
+      FROM information_schema.columns WHERE table_schema = current_schema()
+      UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema()
+      UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+      UNION ALL SELECT concat_ws(' ', relname, array_to_string(reloptions, ' ')) FROM pg_class
+      WHERE relnamespace = current_schema()::regnamespace`,
+    orElse: () => sql<{ readonly what: string }>`
+      SELECT CONCAT_WS(' ', table_name, column_name, column_type, collation_name, is_nullable, extra) AS what
+      FROM information_schema.columns WHERE table_schema = DATABASE()
+      UNION ALL SELECT CONCAT_WS(' ', table_name, index_name, seq_in_index, column_name, non_unique)
+      FROM information_schema.statistics WHERE table_schema = DATABASE()`
+  })
+  return rows
+    .map(({ what }) => what.replaceAll(place.dialect === "postgres" ? place.schema : "-", ""))
+    .filter((what) => what.includes(place.prefix))
+    .map((what) => what.replaceAll(place.prefix, ""))
+    .toSorted()
+})
+
+/** A program that opens a store. What is made of it starts it, and tells whether it ended by itself. */
+const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
+  const gate = Latch.makeUnsafe()
+  const child = yield* program(
+    "../sql/opener.ts",
+    [Places.encode(place), ...(statements === undefined ? [] : [String(statements)])],
+    { stdin: Stream.fromEffectDrain(gate.await) }
+  )
+  yield* Stream.runHead(child.stdout)
+  return Effect.andThen(
+    gate.open,
+    Effect.map(
+      Effect.exit(child.exitCode),
+      Exit.match({
+        onFailure: () => "killed" as const,
+        onSuccess: Number
+      })
+    )
+  )
+})
+
+/** Another place in the same database. */
+const neighbour = (place: Place) =>
+  place.dialect === "mysql" ? TemporaryPlaces.mariadb : Effect.succeed({ ...place, prefix: "other" })
+
+/** A process of its own, as far as the store can tell. */
+const drivers = (place: Place) =>
+  Effect.flatMap(Layer.build(Places.clientLayer(place)), (client) =>
+    Effect.provideContext(Effect.andThen(Migrations.run(place), SqlDrivers.make(place)), client)
+  )
+
+/** What one is told by others, as it comes. */
+const listener = Effect.fnUntraced(function* (place: Place) {
+  const told = new Set<string>()
+  const { backend } = yield* drivers(place)
+  yield* Stream.runForEach(backend.hints ?? Stream.empty, (hint) =>
+    Effect.sync(() => {
+      if (hint !== "resync") for (const id of hint) told.add(id)
+    })
+  ).pipe(Effect.forkScoped)
+  return told
+})
+
+/** Cancels tasks, which is told to everyone, until one was heard of: nobody listens from the first moment on. */
+const tellUntilHeard = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<string>) =>
+  Effect.suspend(() => {
+    const id = crypto.randomUUID()
+    const record = {
+      id,
+      task: "t",
+      key: undefined,
+      payloadHash: "",
+      expiresMillis: undefined,
+      retentionMillis: undefined,
+      published: true
+    }
+    return Effect.as(Effect.andThen(backend.create([record]), backend.cancel([id])), id)
+  }).pipe(
+    Effect.tap(() => Effect.sleep("50 millis")),
+    Effect.repeat({ until: (id) => told.has(id) }),
+    Effect.timeout("10 seconds")
+  )
+
+const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void => {
+  /** A test in an empty place. */
+  const test = (
+    name: string,
+    body: (
+      place: Place
+    ) => Effect.Effect<
+      void,
+      unknown,
+      Scope.Scope | SqlClient.SqlClient | ChildProcessSpawner.ChildProcessSpawner
+    >
+  ) =>
+    it.live(name, () =>
+      Effect.gen(function* () {
+        const place = yield* temporaryPlace
+        yield* Effect.provide(
+          Effect.scoped(body(place)),
+          Layer.merge(NodeServices.layer, Places.clientLayer(place))
+        )
+      })
+    )
+
+  test("ten processes that start at once on an empty database all go to work", (place) =>
+    Effect.gen(function* () {
+      const processes = yield* Effect.replicateEffect(opener(place), 10, { concurrency: 5 })
+      const codes = yield* Effect.all(processes, { concurrency: "unbounded" })
+      assert.deepStrictEqual(
+        codes,
+        Array.from({ length: 10 }, () => 0)
+      )
+      assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
+      const store = yield* open(place, layerStorage)
+      const [counts] = yield* Effect.provideContext(Broker.counts(["default"]), store)
+      assert.strictEqual(counts?.ready, 10)
+    }))
+
+  test("the script makes by hand what the layer makes", (place) =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      for (const statement of statementsOf(place)) yield* sql.unsafe(statement)
+      assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
+      yield* expectWorking(place, layerStorage)
+      // there is nothing left to do
+      yield* expectWorking(place, layer)
+      const byHand = yield* structure(place)
+
+      const other = yield* temporaryPlace
+      const byLayer = Effect.scoped(Effect.andThen(open(other, layer), structure(other)))
+      assert.deepStrictEqual(byHand, yield* Effect.provide(byLayer, Places.clientLayer(other)))
+      assert.isAtLeast(byHand.length, 15)
+    }))
+
+  test("without tables the layer that does not migrate says what to do, and makes none", (place) =>
+    Effect.gen(function* () {
+      const error = yield* refusal(place, layerStorage)
+      assert.instanceOf(error, Backend.BackendError)
+      assert.instanceOf(error.cause, Migrations.SchemaTooOld)
+      assert.isFalse(error.retryable)
+      assert.include(error.message, "it has no tables of chicory")
+      assert.include(error.message, "SqlStore.migrations")
+      assert.deepStrictEqual(yield* structure(place), [])
+    }))
+
+  for (const [name, by] of Object.entries({ layer, layerStorage })) {
+    test(`tables of a version to come are refused by ${name}, which says what to do`, (place) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* Effect.scoped(open(place, layer))
+        const schema = sql(`${place.prefix}_schema`)
+        yield* sql`INSERT INTO ${schema} (version, name, applied_at) VALUES (99, 'of tomorrow', 0)`
+        const error = yield* refusal(place, by)
+        assert.instanceOf(error, Backend.BackendError)
+        assert.instanceOf(error.cause, Migrations.SchemaTooNew)
+        assert.isFalse(error.retryable)
+        assert.include(error.message, "version 99")
+        assert.include(error.message, "update chicory, or give another prefix")
+        assert.deepStrictEqual(yield* versions(place), [...versionsKnown(place), 99])
+      }))
+  }
+
+  test("a prefix that is no name is a defect", (place) =>
+    Effect.gen(function* () {
+      const prefixes = [
+        "",
+        "1st",
+        "with space",
+        "with-dash",
+        'a"; DROP TABLE x; --',
+        "é",
+        "a\n",
+        "p".repeat(41)
+      ]
+      for (const prefix of prefixes) {
+        for (const by of [layer, layerStorage]) {
+          const exit = yield* Effect.exit(Effect.scoped(open({ ...place, prefix }, by)))
+          assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause), `a defect: ${prefix}`)
+          assert.include(Cause.pretty(exit.cause), "is no name")
+        }
+        assert.throws(() => SqlStore.migrations(place.dialect, { prefix }), "is no name")
+      }
+      assert.deepStrictEqual(yield* structure(place), [])
+    }))
+
+  test("a process that is killed while it migrates leaves what the next one completes", (place) =>
+    Effect.gen(function* () {
+      const count = statementsOf(place).length
+      for (const statements of [6, Math.floor(count / 2) + 4, count]) {
+        const start = yield* opener(place, statements)
+        assert.strictEqual(yield* start, "killed", `after ${statements} statements`)
+        const error = yield* refusal(place, layerStorage)
+        assert.instanceOf(error.cause, Migrations.SchemaTooOld)
+        const left = yield* structure(place)
+        // only here a change of the schema cannot be rolled back
+        if (place.dialect === "mysql") assert.isNotEmpty(left)
+        else assert.isEmpty(left)
+      }
+      yield* expectWorking(place, layer)
+      assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
+      const found = yield* structure(place)
+
+      const other = yield* temporaryPlace
+      const atOnce = Effect.scoped(Effect.andThen(open(other, layer), structure(other)))
+      assert.deepStrictEqual(found, yield* Effect.provide(atOnce, Places.clientLayer(other)))
+    }))
+
+  test("two prefixes in one database know nothing of each other", (place) =>
+    Effect.gen(function* () {
+      const other = yield* neighbour(place)
+      const [here, there] = [yield* open(place, layer), yield* open(other, layer)]
+      const id = "of the same id"
+      const one = yield* Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id }), here)
+      const [counts] = yield* Effect.provideContext(Broker.counts(["default"]), there)
+      assert.deepStrictEqual([counts?.ready, counts?.delayed, counts?.claimed], [0, 0, 0])
+      assert.isTrue(Option.isNone(yield* Effect.provideContext(AsyncResult.poll(Count.result(id)), there)))
+      yield* Effect.provideContext(roundTrip, there)
+      assert.strictEqual(yield* Effect.provideContext(AsyncResult.state(one), here), "PENDING")
+
+      const two = yield* Effect.provideContext(Count.delay({ n: 2, millis: 0 }, { id }), there)
+      yield* Effect.provideContext(roundTrip, here)
+      for (const [store, handle, n] of [
+        [here, one, 1],
+        [there, two, 2]
+      ] as const) {
+        const value = yield* Effect.provideContext(AsyncResult.get(handle, { timeout: "10 seconds" }), store)
+        assert.strictEqual(value.n, n)
+      }
+      yield* Effect.provideContext(AsyncResult.forget(one), here)
+      assert.strictEqual(yield* Effect.provideContext(AsyncResult.state(two), there), "SUCCESS")
+    }))
+}
+
+describe("the tables on SQLite", () => suite(TemporaryPlaces.sqlite))
+
+await describeWithMariadb("the tables on MariaDB", () => suite(TemporaryPlaces.mariadb))
+
+await describeWithPostgres("the tables on PostgreSQL", () => {
+  suite(TemporaryPlaces.postgres)
+
+  it.live("processes are notified of their own prefix alone", () =>
+    Effect.gen(function* () {
+      const here = yield* TemporaryPlaces.postgres
+      const there = { ...here, prefix: "other" }
+      const [told, teller] = [yield* listener(here), yield* drivers(here)]
+      const [toldThere, tellerThere] = [yield* listener(there), yield* drivers(there)]
+      yield* tellUntilHeard(teller, told)
+      yield* tellUntilHeard(tellerThere, toldThere)
+      // a channel keeps the order: what was told before has come before
+      assert.isAbove(told.size, 0)
+      for (const id of told) assert.isFalse(toldThere.has(id))
+      for (const id of toldThere) assert.isFalse(told.has(id))
+    })
+  )
+})

@@ -1,0 +1,47 @@
+/**
+ * A process that opens a store when its input ends, and enqueues a task there: `opener.ts <place> [<statements>]`. With
+ * a number it is killed instead, when it has sent so many statements.
+ */
+import { SqlStore } from "chicory/sql"
+import { Context, Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import * as Places from "../support/places.ts"
+import { Count } from "../support/processTasks.ts"
+
+const place = Places.decode(process.argv[2])
+const statements = Number(process.argv[3] ?? Infinity)
+
+/** Kills the process at one statement more. */
+const killing = (client: SqlClient.SqlClient): SqlClient.SqlClient => {
+  let sent = 0
+  const unsafe: SqlClient.SqlClient["unsafe"] = (...args) => {
+    if (sent++ >= statements) process.kill(process.pid, "SIGKILL")
+    return client.unsafe(...args)
+  }
+  const killed: SqlClient.SqlClient = Object.assign(Object.create(client) as SqlClient.SqlClient, {
+    unsafe,
+    withoutTransforms: () => killed
+  })
+  return killed
+}
+
+const inputEnds = Effect.callback<void>((resume) => {
+  process.stdin.resume().once("end", () => resume(Effect.void))
+})
+
+Effect.gen(function* () {
+  const context = yield* Layer.build(Places.clientLayer(place))
+  process.stdout.write("ready\n")
+  yield* inputEnds
+  const client = killing(Context.get(context, SqlClient.SqlClient))
+  const store = Layer.provide(
+    SqlStore.layer({ prefix: place.prefix }),
+    Layer.succeed(SqlClient.SqlClient, client)
+  )
+  yield* Effect.provide(Count.send({ n: process.pid, millis: 0 }), store)
+})
+  .pipe(Effect.scoped, Effect.runPromise)
+  .catch((error: unknown) => {
+    process.stderr.write(`${String(error)}\n`)
+    process.exitCode = 1
+  })

@@ -1,0 +1,78 @@
+/** A worker process: `processWorker.ts <place> <options of Worker.layer as JSON>`. It works until a signal. */
+import { NodeRuntime } from "@effect/platform-node"
+import { TaskContext, Worker } from "chicory"
+import { SqlStore } from "chicory/sql"
+import { Effect, identity, Layer, Logger, References } from "effect"
+import { SqlClient } from "effect/sql"
+import * as Places from "./places.ts"
+import { Count, Keyed, Order, OutOfStock, type StopAt, tell, Write } from "./processTasks.ts"
+
+const place = Places.decode(process.argv[2])
+const options = JSON.parse(process.argv[3] ?? "{}") as Worker.Options
+
+const tellInterrupt = (n: number) =>
+  Effect.onInterrupt(() => Effect.sync(() => tell({ _tag: "Interrupted", n })))
+
+const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.payloadSchema.Type) {
+  const { attempt } = yield* TaskContext.TaskContext
+  const sql = yield* SqlClient.SqlClient
+  const stop = (at: StopAt) =>
+    at === stopAt && attempt === 1
+      ? Effect.andThen(
+          Effect.sync(() => tell({ _tag: "Stopped", n, at })),
+          Effect.sleep(millis)
+        )
+      : Effect.void
+  tell({ _tag: "Began", n })
+  const insert = sql`INSERT INTO ${sql(`${place.prefix}_written`)} (n, pid) VALUES (${n}, ${process.pid})`
+  const transact = SqlStore.transact(
+    insert.pipe(Effect.andThen(stop("Written")), Effect.as({ n, pid: process.pid }))
+  )
+  // only a transaction around it leaves room between the outcome and the commit
+  const value = yield* stopAt === "Completed"
+    ? sql.withTransaction(Effect.tap(transact, stop("Completed")))
+    : transact
+  yield* stop("Committed")
+  return value
+})
+
+const handlers = Layer.mergeAll(
+  Count.toLayer(({ millis, n }) =>
+    Effect.sync(() => tell({ _tag: "Began", n })).pipe(
+      Effect.andThen(Effect.sleep(millis)),
+      Effect.as({ n, pid: process.pid }),
+      tellInterrupt(n)
+    )
+  ),
+  Order.toLayer((item) => Effect.fail(new OutOfStock({ item, since: new Date(0) }))),
+  Keyed.toLayer((n) => {
+    tell({ _tag: "Began", n })
+    return Effect.succeed(n)
+  }),
+  Write.toLayer((payload) =>
+    Effect.orDie(write(payload)).pipe(
+      payload.stubborn ? Effect.uninterruptible : identity,
+      tellInterrupt(payload.n)
+    )
+  )
+)
+
+Layer.effectDiscard(
+  Effect.acquireRelease(
+    Effect.sync(() => tell({ _tag: "Ready" })),
+    () => Effect.sync(() => tell({ _tag: "Stopping" }))
+  )
+).pipe(
+  Layer.provideMerge(Worker.layer([Count, Order, Keyed, Write], options)),
+  Layer.provide(handlers),
+  Layer.provide(Places.storeLayer(place)),
+  Layer.provide(
+    // stdout is for what is told; to lose a lease is no surprise here
+    Layer.merge(
+      Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
+      Layer.succeed(References.MinimumLogLevel, "Error")
+    )
+  ),
+  Layer.launch,
+  NodeRuntime.runMain
+)

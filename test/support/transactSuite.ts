@@ -1,0 +1,250 @@
+/** `SqlStore.transact` in processes that are killed or frozen: what a handler writes is there exactly once. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, type Backend, type Broker, type Worker } from "chicory"
+import { Effect, Layer, Random, type Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import * as Places from "./places.ts"
+import { drained, poll, startWorker, type WorkerProcess } from "./processes.ts"
+import { Count, type StopAt, Write } from "./processTasks.ts"
+
+type Temporary = Effect.Effect<Places.Place, unknown, Scope.Scope>
+
+type Services =
+  | Scope.Scope
+  | NodeServices.NodeServices
+  | Backend.Backend
+  | Broker.Broker
+  | SqlClient.SqlClient
+
+type Handle = Effect.Success<ReturnType<typeof Write.delay>>
+
+/** The table that handlers write to. */
+interface Written {
+  /** Who wrote, by the number of the task. */
+  readonly writers: (n: number) => Effect.Effect<ReadonlyArray<number>, unknown>
+  /** How many rows of the store's tables no transaction holds. */
+  readonly free: Effect.Effect<number, unknown>
+}
+
+const temporaryTable = Effect.fnUntraced(function* ({
+  prefix
+}: Places.Place): Effect.fn.Return<Written, unknown, SqlClient.SqlClient | Scope.Scope> {
+  const sql = yield* SqlClient.SqlClient
+  const table = sql(`${prefix}_written`)
+  yield* Effect.acquireRelease(
+    // a row for every write: nothing but the transactions keeps a task from having two
+    sql`CREATE TABLE ${table} (n INTEGER NOT NULL, pid INTEGER NOT NULL)`,
+    () => Effect.orDie(sql`DROP TABLE ${table}`)
+  )
+  return {
+    writers: (n) =>
+      Effect.map(sql<{ readonly pid: number }>`SELECT pid FROM ${table} WHERE n = ${n}`, (rows) =>
+        rows.map(({ pid }) => pid)
+      ),
+    free: Effect.map(
+      Effect.forEach(["tasks", "messages"], (name) =>
+        sql.withTransaction(sql`SELECT 1 FROM ${sql(`${prefix}_${name}`)} FOR UPDATE SKIP LOCKED`)
+      ),
+      (found) => found.flat().length
+    )
+  }
+})
+
+const makeTest =
+  (temporaryPlace: Temporary) =>
+  (
+    name: string,
+    body: (place: Places.Place, written: Written) => Effect.Effect<void, unknown, Services>
+  ): void =>
+    it.live(name, () =>
+      Effect.gen(function* () {
+        const place = yield* temporaryPlace
+        yield* Effect.provide(
+          Effect.scoped(Effect.flatMap(temporaryTable(place), (written) => body(place, written))),
+          Layer.mergeAll(NodeServices.layer, Places.storeLayer(place))
+        )
+      })
+    )
+
+const stopped = (worker: WorkerProcess, count: number): Effect.Effect<void> =>
+  worker.until((told) => told.filter(({ _tag }) => _tag === "Stopped").length >= count)
+
+/** Checks that a task succeeded, and that its one row is that of the run that gave its result. */
+const expectOnce = Effect.fnUntraced(function* (written: Written, n: number, handle: Handle) {
+  const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })
+  assert.deepStrictEqual(yield* written.writers(n), [value.pid], `the writers of task ${n}`)
+  assert.strictEqual(value.n, n)
+  const seen = yield* poll(handle)
+  assert.strictEqual(seen.state, "SUCCESS")
+  return { writer: value.pid, attempts: seen.attempts }
+})
+
+const lease = "1 second"
+
+/** Registers tests with workers that are killed. */
+export const killed = (temporaryPlace: Temporary): void => {
+  const test = makeTest(temporaryPlace)
+
+  /** Kills a worker whose handlers have all come to a point, and has another one go on. */
+  const killedAt = Effect.fnUntraced(function* (place: Places.Place, stopAt: StopAt, count: number) {
+    const options: Worker.Options = { lease, concurrency: count }
+    const first = yield* startWorker(place, options)
+    const payloads = Array.from({ length: count }, (_, n) => ({
+      n,
+      stopAt,
+      millis: 600_000,
+      stubborn: false
+    }))
+    const handles = yield* Write.delayAll(payloads)
+    yield* stopped(first, count)
+    yield* first.kill
+    const second = yield* startWorker(place, options)
+    return { first, second, handles }
+  })
+
+  describe("a worker that is killed around its transaction", () => {
+    // a transaction on SQLite has the file to itself
+    const countIn = ({ dialect }: Places.Place) => (dialect === "sqlite" ? 1 : 4)
+
+    for (const [stopAt, where] of [
+      ["Written", "between its write and the outcome"],
+      ["Completed", "between the outcome and the commit"]
+    ] as const) {
+      test(`${where} leaves nothing, and the task is run once more`, (place, written) =>
+        Effect.gen(function* () {
+          const { handles, second } = yield* killedAt(place, stopAt, countIn(place))
+          for (const [n, handle] of handles.entries()) {
+            const once = yield* expectOnce(written, n, handle)
+            assert.deepStrictEqual(once, { writer: second.pid, attempts: 2 })
+          }
+          yield* drained
+        }))
+    }
+
+    test("right after the commit leaves a task that is done", (place, written) =>
+      Effect.gen(function* () {
+        const { first, handles, second } = yield* killedAt(place, "Committed", 4)
+        for (const [n, handle] of handles.entries()) {
+          const once = yield* expectOnce(written, n, handle)
+          assert.deepStrictEqual(once, { writer: first.pid, attempts: 1 })
+        }
+        // no message comes back
+        yield* drained
+        assert.isFalse(second.told.some(({ _tag }) => _tag === "Began"))
+      }))
+
+    test("at any moment, again and again, leaves one row for each task", (place, written) =>
+      Effect.gen(function* () {
+        const options: Worker.Options = { lease, concurrency: 4 }
+        const handles: Array<Handle> = []
+        let worker = yield* startWorker(place, options)
+        for (let round = 0; round < 5; round++) {
+          const next = yield* startWorker(place, options)
+          const payloads = yield* Effect.forEach(Array.from({ length: 40 }), (_, index) =>
+            Effect.map(Random.nextIntBetween(0, 80), (millis) => ({
+              n: handles.length + index,
+              // in its first run a handler takes some time in its transaction, or after it
+              stopAt: index % 2 === 0 ? ("Written" as const) : ("Committed" as const),
+              millis,
+              stubborn: false
+            }))
+          )
+          handles.push(...(yield* Write.delayAll(payloads)))
+          yield* worker.began(2)
+          yield* Effect.flatMap(Random.nextIntBetween(0, 50), Effect.sleep)
+          yield* worker.kill
+          worker = next
+        }
+        const runs = yield* Effect.forEach(handles.entries(), ([n, handle]) => expectOnce(written, n, handle))
+        assert.isTrue(
+          runs.some(({ attempts }) => attempts > 1),
+          "somebody was killed in the middle of a task"
+        )
+        yield* drained
+      }))
+  })
+}
+
+/**
+ * Freezes a worker between two steps of its own: in the middle of a renewal it would hold the rows of its tasks for as
+ * long as it is frozen.
+ */
+const freeze = (worker: WorkerProcess, written: Written, rows: number) =>
+  Effect.repeat(
+    worker
+      .signal("SIGCONT")
+      .pipe(
+        Effect.andThen(Effect.sleep("20 millis")),
+        Effect.andThen(worker.signal("SIGSTOP")),
+        Effect.andThen(written.free)
+      ),
+    { until: (free) => free === rows }
+  )
+
+/** Registers tests with workers that are stopped for a while, on databases where writers do not exclude each other. */
+export const frozen = (temporaryPlace: Temporary): void => {
+  const test = makeTest(temporaryPlace)
+
+  describe("a worker that is frozen in its transaction", () => {
+    for (const [stubborn, how] of [
+      [false, "is interrupted"],
+      [true, "comes to its end"]
+    ] as const) {
+      test(`until another has done its task ${how} when it wakes, and nothing of it is committed`, (place, written) =>
+        Effect.gen(function* () {
+          const first = yield* startWorker(place, { lease })
+          const millis = stubborn ? 2500 : 600_000
+          const handle = yield* Write.delay({ n: 1, stopAt: "Written", millis, stubborn })
+          yield* stopped(first, 1)
+          // of the record and the message
+          yield* freeze(first, written, 2)
+          const second = yield* startWorker(place, { lease })
+          const once = { writer: second.pid, attempts: 2 }
+          assert.deepStrictEqual(yield* expectOnce(written, 1, handle), once)
+          yield* first.signal("SIGCONT")
+          yield* first.until((told) => told.some(({ _tag }) => _tag === "Interrupted"))
+          assert.deepStrictEqual(yield* expectOnce(written, 1, handle), once)
+          // it goes on with other tasks
+          yield* second.signal("SIGTERM")
+          assert.isTrue(yield* second.ended)
+          const other = yield* Count.delay({ n: 2, millis: 0 })
+          assert.deepStrictEqual(yield* AsyncResult.get(other, { timeout: "10 seconds" }), {
+            n: 2,
+            pid: first.pid
+          })
+          yield* first.signal("SIGTERM")
+          assert.isTrue(yield* first.ended)
+          assert.deepStrictEqual(yield* expectOnce(written, 1, handle), once)
+          yield* drained
+        }))
+    }
+  })
+}
+
+/** The same, of workers that have locked what is the store's. */
+export const lockedOut = (temporaryPlace: Temporary): void => {
+  const test = makeTest(temporaryPlace)
+
+  describe("a worker that is frozen between the outcome and the commit", () => {
+    test("holds up nobody else, and is replaced when it is killed", (place, written) =>
+      Effect.gen(function* () {
+        const first = yield* startWorker(place, { lease })
+        const handle = yield* Write.delay({ n: 1, stopAt: "Completed", millis: 600_000, stubborn: false })
+        yield* stopped(first, 1)
+        yield* first.signal("SIGSTOP")
+        const second = yield* startWorker(place, { lease })
+        const others = yield* Count.delayAll(
+          // until the lease of the one that is frozen has run out, and after that
+          Array.from({ length: 60 }, (_, n) => ({ n, millis: n < 10 ? 2000 : 100 }))
+        )
+        yield* AsyncResult.all(others, { timeout: "10 seconds" })
+        const seen = yield* Effect.timeout(poll(handle), "2 seconds")
+        assert.deepStrictEqual([seen.state, seen.attempts], ["STARTED", 1])
+        assert.deepStrictEqual(yield* written.writers(1), [])
+        yield* first.kill
+        assert.deepStrictEqual(yield* expectOnce(written, 1, handle), { writer: second.pid, attempts: 2 })
+        yield* drained
+      }))
+  })
+}
