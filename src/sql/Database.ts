@@ -34,6 +34,16 @@ export type BatchStatement = (
   params?: ReadonlyArray<unknown>
 ) => Effect.Effect<Rows, SqlError.SqlError>
 
+/** Which rows are removed. */
+export interface Removing<Key extends string | number> {
+  readonly table: string
+  readonly key: readonly [name: string, type: Key extends string ? "text" : "integer"]
+  /** The index of the key. Default: that of the primary key. */
+  readonly index?: string | undefined
+  /** What has to hold of them besides. */
+  readonly and?: string | undefined
+}
+
 /** The store's tables. */
 export interface Database {
   readonly store: string
@@ -61,6 +71,16 @@ export interface Database {
     readonly key: readonly [name: string, type: ColumnType]
     readonly returning: ReadonlyArray<string>
   }) => BatchStatement
+  /**
+   * Removes the rows whose keys are in a list, if `and` holds of them too, and answers those that it removed. Belongs
+   * into a transaction.
+   */
+  readonly removing: <Key extends string | number>(
+    options: Removing<Key>
+  ) => (
+    keys: ReadonlyArray<Key>,
+    params?: ReadonlyArray<unknown>
+  ) => Effect.Effect<ReadonlyArray<Key>, StoreError>
   /**
    * All or nothing. Where the database gives up on it for the sake of another transaction (a deadlock), it is run
    * again, unless it is part of a caller's.
@@ -201,6 +221,40 @@ export const make = Effect.fnUntraced(function* (
       })
   }
 
+  const removing = <Key extends string | number>({
+    and,
+    index = "PRIMARY",
+    key: [key, type],
+    table: name
+  }: Removing<Key>): ((
+    keys: ReadonlyArray<Key>,
+    params?: ReadonlyArray<unknown>
+  ) => Effect.Effect<ReadonlyArray<Key>, StoreError>) => {
+    const from = table(name)
+    const where = `${dialect.among(key, type)}${and === undefined ? "" : ` AND ${and}`}`
+    const read = Row.reader<{ readonly k: string | number }>(store, tableName(name), {
+      k: type === "text" ? Row.text : Row.integer
+    })
+    const keysOf = (rows: ReadonlyArray<object>) =>
+      Effect.map(read(rows), (found) => found.map(({ k }) => k as Key))
+    const { removeAmong } = dialect
+    const removal = removeAmong?.({ table: from, key, where })
+    if (removal !== undefined) {
+      return (keys, params = []) =>
+        keys.length === 0
+          ? Effect.succeed([])
+          : Effect.flatMap(run(removal, [dialect.list(keys), ...params]), keysOf)
+    }
+    const find = `SELECT ${key} AS k FROM ${dialect.byKey(from, index)} WHERE ${where} ORDER BY ${key} ${dialect.forUpdate}`
+    const remove = batched({ k: type }, (batch) => dialect.removeFrom({ table: from, key, index, batch }))
+    return (keys, params = []) =>
+      keys.length === 0
+        ? Effect.succeed([])
+        : Effect.flatMap(run(find, [dialect.list(keys), ...params]), keysOf).pipe(
+            Effect.tap((found) => remove(found.map((k) => [k])))
+          )
+  }
+
   const { transactionService } = sql
   const readGot = Row.reader<{ readonly got: 0 | 1 }>(store, "(lock)", { got: Row.flag })
   const readNow = Row.reader<{ readonly now: number }>(store, "(clock)", { now: Row.integer })
@@ -209,6 +263,12 @@ export const make = Effect.fnUntraced(function* (
   const withoutTransaction = <R>(context: Context.Context<R>) =>
     Context.omit(transactionService)(context) as Context.Context<R>
   const isInside = (context: Context.Context<never>) => transactionOf(context) !== undefined
+  /** A transaction that is this store's alone. */
+  const own = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
+    const { begin, bound } = dialect
+    const whole = sql.withTransaction(bound === undefined ? effect : Effect.andThen(run(bound), effect))
+    return begin === undefined ? whole : Effect.provideService(whole, SqlClient.BeginTransaction, begin)
+  }
   const outermost: Database["again"] = (effect) =>
     Effect.withFiber((fiber) => (isInside(fiber.context) ? effect : again(effect)))
 
@@ -221,7 +281,11 @@ export const make = Effect.fnUntraced(function* (
     run,
     batched,
     updating,
-    transaction: (effect) => outermost(sql.withTransaction(effect)),
+    removing,
+    transaction: (effect) =>
+      Effect.withFiber(({ context }) =>
+        isInside(context) ? sql.withTransaction(effect) : again(own(effect))
+      ),
     again: outermost,
     exclusively: (name, effect, otherwise) => {
       const exclusion = dialect.exclusion?.(tableName(name))

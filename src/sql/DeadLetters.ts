@@ -18,6 +18,7 @@ export interface DeadLetters {
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
   readonly list: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
+  /** Belongs into a transaction. */
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
 }
 
@@ -76,7 +77,6 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
   const tasks = db.table("tasks")
   const read = db.reader<LetterRow>("dead_letters", shape)
   const readPk = db.reader<{ readonly pk: number }>("dead_letters", { pk: Row.integer })
-  const readId = db.reader<{ readonly id: string }>("dead_letters", { id: Row.text })
   const readCount = db.reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
   const kept = `(remove_at IS NULL OR remove_at > ${dialect.now})`
@@ -87,8 +87,9 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
   const pageOfTask = `SELECT ${columns} FROM ${letters} WHERE task = ? AND pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
   const countAll = `SELECT COUNT(*) AS count FROM ${letters} WHERE ${kept}`
   const countOfTask = `SELECT COUNT(*) AS count FROM ${letters} WHERE task = ? AND ${kept}`
-  const removeRows = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")} RETURNING id`
-  const removeOld = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")} AND remove_at <= ${dialect.now}`
+  const byId = { table: "dead_letters", key: ["id", "text"], index: "dead_letters_id" } as const
+  const removeRows = db.removing<string>(byId)
+  const removeOld = db.removing<string>({ ...byId, and: `remove_at <= ${dialect.now}` })
   const insertParked = db.batched(
     { id: "text", queue: "text", reason: "text", outcome: "text", body: "text", retention: "integer" },
     (batch) =>
@@ -132,9 +133,11 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
           "generation",
           "fence",
           "enqueued_at",
-          "retention"
+          "retention",
+          "check_at"
         ],
-        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.fence, batch.at, batch.retention
+        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.fence, batch.at, batch.retention,
+          batch.at + batch.retention
           FROM ${batch} WHERE batch.id IS NOT NULL`
       })
   )
@@ -181,7 +184,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
   return {
     park: (parked) =>
       Effect.gen(function* () {
-        yield* db.run(removeOld, [dialect.list(parked.map(({ letterId }) => letterId))])
+        yield* removeOld(parked.map(({ letterId }) => letterId))
         yield* insertParked(
           parked.map((letter) => [
             letter.letterId,
@@ -223,8 +226,8 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
         (rows) => rows[0]?.count ?? 0
       ),
     remove: (ids) =>
-      Effect.map(Effect.flatMap(db.run(removeRows, [dialect.list(ids)]), readId), (rows) => {
-        const removed = new Set(rows.map(({ id }) => id))
+      Effect.map(removeRows(ids), (found) => {
+        const removed = new Set(found)
         return ids.map((id) => removed.delete(id))
       })
   }

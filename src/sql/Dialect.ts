@@ -66,8 +66,8 @@ export interface Dialect {
   readonly maxText: number
   /** A table expression for at least that many rows. */
   readonly batch: (columns: Columns, rows: number) => BatchSource
-  /** A table whose rows are to be found by its primary key and in no other way, as a part of a `SELECT`. */
-  readonly byKey: (table: string) => string
+  /** A table whose rows are to be found by that index and in no other way, as a part of a `SELECT`. */
+  readonly byKey: (table: string, index?: string) => string
   /** `column` is one of a list, which is one parameter. */
   readonly among: (column: string, type: ColumnType) => string
   /** That parameter. */
@@ -100,6 +100,24 @@ export interface Dialect {
         readonly find: (update: Update) => string
         readonly write: (update: Update, keyType: ColumnType) => string
       }
+  /**
+   * A removal of the rows whose keys are in a list, which answers their keys as `k`. `undefined`: then they are found and
+   * locked first, by the index, and removed by `removeFrom`.
+   */
+  readonly removeAmong:
+    | ((removal: { readonly table: string; readonly key: string; readonly where: string }) => string)
+    | undefined
+  /** A removal of the rows whose keys are the `k` of a batch. */
+  readonly removeFrom: (removal: {
+    readonly table: string
+    readonly key: string
+    readonly index: string
+    readonly batch: string
+  }) => string
+  /** What the transactions of the store begin with, in place of the client's own. */
+  readonly begin?: string | undefined
+  /** A statement at the beginning of those: if the process stands still between two statements, they end all the same. */
+  readonly bound?: string | undefined
   /** Ends a `SELECT` whose rows are to be changed by this transaction. */
   readonly forUpdate: string
   /** The same, of rows that no other transaction is at. */

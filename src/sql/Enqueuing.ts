@@ -6,7 +6,7 @@ import { Effect } from "effect"
 import type { Batch, Created, NewRecord } from "../BackendDriver.ts"
 import { type Database, millis, type Numbered, rounds, type StoreError } from "./Database.ts"
 import type { Dialect } from "./Dialect.ts"
-import type * as Records from "./Records.ts"
+import * as Records from "./Records.ts"
 import * as Row from "./Row.ts"
 
 /** The operations. They may be part of a caller's transaction. */
@@ -27,7 +27,8 @@ export const columns = {
   payload_hash: "text",
   published: "integer",
   expires: "integer",
-  retention: "integer"
+  retention: "integer",
+  check_in: "integer"
 } as const
 
 /** A longer key would not fit an index; of such a one its hash is kept. */
@@ -46,7 +47,8 @@ export const toRow = (record: NewRecord): ReadonlyArray<unknown> => [
   record.payloadHash,
   record.published ? 1 : 0,
   millis(record.expiresMillis),
-  millis(record.retentionMillis)
+  millis(record.retentionMillis),
+  Records.soonest(millis(record.expiresMillis), millis(record.retentionMillis))
 ]
 
 /** Inserts the rows of a batch that are new, and answers their ids. */
@@ -63,11 +65,12 @@ export const insertText = ({ insertNew, now }: Dialect, tasks: string, batch: st
       "enqueued_at",
       "expires_at",
       "retention",
-      "remove_at"
+      "remove_at",
+      "check_at"
     ],
     select: `SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
       ${now}, ${now} + batch.expires, batch.retention,
-      CASE WHEN batch.published = 0 THEN ${now} + batch.retention END
+      CASE WHEN batch.published = 0 THEN ${now} + batch.retention END, ${now} + batch.check_in
       FROM ${batch} WHERE batch.id IS NOT NULL`,
     returning: "id"
   })

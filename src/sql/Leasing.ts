@@ -12,7 +12,7 @@ export const makeUpdate = ({ updating }: Database): BatchStatement =>
     columns: { id: "text", until: "integer", progress: "text" },
     set: {
       lease_until: "batch.until",
-      lapse_at: "CASE WHEN t.at_most_once = 1 THEN batch.until END",
+      check_at: "CASE WHEN t.at_most_once = 1 THEN batch.until ELSE t.check_at END",
       progress: "COALESCE(batch.progress, t.progress)"
     },
     ...Records.byId

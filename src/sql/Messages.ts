@@ -45,6 +45,7 @@ export interface Messages {
     handles: Batch<string>,
     leaseMillis: number
   ) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  /** Belongs into a transaction. */
   readonly ack: (handles: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
   /** Belongs into a transaction. Answers the queues, and when the first of the messages is due. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<Released, StoreError>
@@ -202,8 +203,11 @@ export const make = (db: Database): Messages => {
     AND state = ${CLAIMED} ORDER BY seq ${dialect.forUpdate}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
   const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq", "integer")}`
-  const ackRows = `DELETE FROM ${messages} WHERE ${dialect.among("seq", "integer")} AND state = ${CLAIMED}
-    AND ${dialect.among("claim", "text")} RETURNING seq`
+  const ackRows = db.removing<number>({
+    table: "messages",
+    key: ["seq", "integer"],
+    and: `state = ${CLAIMED} AND ${dialect.among("claim", "text")}`
+  })
   const readSeq = db.reader<{ readonly seq: number }>("messages", { seq: Row.integer })
   const bySeq = { where: "t.seq = batch.seq", key: ["seq", "integer"], returning: ["seq"] } as const
   const releaseRows = db.updating({
@@ -239,7 +243,7 @@ export const make = (db: Database): Messages => {
     `SELECT seq, id FROM ${messages} WHERE queue = ? AND wake_at IS NOT NULL
       AND (state = ${DELAYED} OR wake_at <= ${dialect.now}) LIMIT ? ${dialect.skipLocked}`
   ]
-  const deleteRows = `DELETE FROM ${messages} WHERE ${dialect.among("seq", "integer")}`
+  const deleteRows = db.removing<number>({ table: "messages", key: ["seq", "integer"] })
   const readPurgeable = db.reader<{ readonly seq: number; readonly id: string }>("messages", {
     seq: Row.integer,
     id: Row.text
@@ -309,13 +313,10 @@ export const make = (db: Database): Messages => {
           : Effect.as(db.run(renewRows, [millis(leaseMillis), dialect.list(seqs)]), answers)
       }),
     ack: (handles) =>
-      Effect.map(
-        Effect.flatMap(db.run(ackRows, [dialect.list(handles.map(seqOf)), dialect.list(handles)]), readSeq),
-        (rows) => {
-          const removed = new Set(rows.map((row) => row.seq))
-          return handles.map((handle) => removed.delete(seqOf(handle)))
-        }
-      ),
+      Effect.map(ackRows(handles.map(seqOf), [dialect.list(handles)]), (seqs) => {
+        const removed = new Set(seqs)
+        return handles.map((handle) => removed.delete(seqOf(handle)))
+      }),
     release: (releases) =>
       Effect.flatMap(held(releases.map(({ handle }) => handle)), (found) => {
         const queues = new Set<string>()
@@ -354,7 +355,7 @@ export const make = (db: Database): Messages => {
           const left = limit - found.length
           if (left > 0) found.push(...(yield* Effect.flatMap(db.run(select, [queue, left]), readPurgeable)))
         }
-        if (found.length > 0) yield* db.run(deleteRows, [dialect.list(found.map(({ seq }) => seq))])
+        yield* deleteRows(found.map(({ seq }) => seq))
         return found.map(({ id }) => id)
       })
   }

@@ -5,7 +5,7 @@
  * migrates. Here whoever comes second waits for the lock, and finds the work done.
  */
 import { Data, Effect } from "effect"
-import type { SqlClient, SqlError } from "effect/sql"
+import { type SqlClient, SqlError } from "effect/sql"
 import * as Database from "./Database.ts"
 import type { Dialect } from "./Dialect.ts"
 import type { Migration } from "./Migration.ts"
@@ -129,6 +129,17 @@ export const check = Effect.fnUntraced(function* (
   if (found < needed) return yield* new SchemaTooOld({ store: db.store, found, needed })
 })
 
+/** A lock that was not got in ten minutes is no reason to go on without it. */
+const refuseLocked = ([row]: ReadonlyArray<object>): Effect.Effect<void, SqlError.SqlError> => {
+  if (row === undefined || !("got" in row) || row.got === 1) return Effect.void
+  const message = "another process has been changing the schema for ten minutes"
+  return Effect.fail(
+    new SqlError.SqlError({
+      reason: new SqlError.LockTimeoutError({ cause: new Error(message), message, operation: "migrate" })
+    })
+  )
+}
+
 /** Applies what is missing. */
 export const run = Effect.fnUntraced(function* (
   options?: Database.Options
@@ -152,7 +163,7 @@ export const run = Effect.fnUntraced(function* (
     exclusion === undefined
       ? migrate
       : Effect.acquireUseRelease(
-          db.run(exclusion.acquire),
+          Effect.flatMap(db.run(exclusion.acquire), refuseLocked),
           () => migrate,
           () => (exclusion.release === undefined ? Effect.void : Effect.ignore(db.run(exclusion.release)))
         )

@@ -110,6 +110,10 @@ export interface Records {
   readonly look: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
   /** Reads records by their ids, for a change. */
   readonly lock: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
+  /** Looks again, at that time, whether a record lapsed or outlived its retention. */
+  readonly checkAgain: (
+    checks: ReadonlyArray<{ readonly record: Current; readonly at: number }>
+  ) => Effect.Effect<void, StoreError>
   /** Ends tasks by the store's own decision; a `WorkerLost` leaves its dead letter. Forgotten records go. */
   readonly end: (endings: ReadonlyArray<Ending>, now: number) => Effect.Effect<void, StoreError>
   readonly remove: (records: ReadonlyArray<Current>) => Effect.Effect<void, StoreError>
@@ -121,6 +125,10 @@ export interface Records {
 
 /** The columns of `Current`, for a statement of one's own. */
 export const columns: string = Object.keys(shape).join(", ")
+
+/** The sooner of two times or durations, of which either may never come. */
+export const soonest = (one: number | null, other: number | null): number | null =>
+  one === null || other === null ? (one ?? other) : Math.min(one, other)
 
 /** A retention's end, counted from a time; `null`: never. */
 export const after = (from: number, duration: number | null | undefined): number | null =>
@@ -134,7 +142,7 @@ export const byId = {
 } as const
 
 /** What a run leaves on its record only while it is open. */
-export const closed = { lease_until: "NULL", lapse_at: "NULL", queue: "NULL", body: "NULL" } as const
+export const closed = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
 
 /** The shared changes over one database. */
 export const make = (db: Database): Records => {
@@ -148,8 +156,12 @@ export const make = (db: Database): Records => {
   const select = selectFrom(tasks)
   // in the order of their ids, so that two transactions do not wait for each other
   const selectLocked = `${selectFrom(dialect.byKey(tasks))} ORDER BY id ${dialect.forUpdate}`
-  const deleteLetters = `DELETE FROM ${letters} WHERE ${dialect.among("id", "text")}`
-  const deleteRows = `DELETE FROM ${tasks} WHERE ${dialect.among("id", "text")}`
+  const deleteLetters = db.removing<string>({
+    table: "dead_letters",
+    key: ["id", "text"],
+    index: "dead_letters_id"
+  })
+  const deleteRows = db.removing<string>({ table: "tasks", key: ["id", "text"] })
 
   const insertLost = db.batched(
     { id: "text", queue: "text", body: "text", at: "integer" },
@@ -171,6 +183,7 @@ export const make = (db: Database): Records => {
       crashes: "batch.crashes",
       finished_at: "batch.at",
       remove_at: "batch.remove_at",
+      check_at: "COALESCE(t.check_at, batch.remove_at)",
       token: "NULL",
       due_at: "NULL",
       ...closed
@@ -199,18 +212,21 @@ export const make = (db: Database): Records => {
       remove_at: "NULL",
       progress: "NULL",
       outcome: "NULL",
+      check_at: "COALESCE(t.check_at, batch.at + t.retention)",
       ...closed
     },
     ...byId
   })
 
-  const remove: Records["remove"] = (records) =>
-    records.length === 0
-      ? Effect.void
-      : Effect.asVoid(db.run(deleteRows, [dialect.list(records.map((record) => record.id))]))
+  const updateCheck = db.updating({
+    table: "tasks",
+    columns: { id: "text", at: "integer" },
+    set: { check_at: "batch.at" },
+    ...byId
+  })
 
-  const removeLetters: Records["removeLetters"] = (ids) =>
-    ids.length === 0 ? Effect.void : Effect.asVoid(db.run(deleteLetters, [dialect.list(ids)]))
+  const remove: Records["remove"] = (records) => Effect.asVoid(deleteRows(records.map((record) => record.id)))
+  const removeLetters: Records["removeLetters"] = (ids) => Effect.asVoid(deleteLetters(ids))
 
   const isGone = (record: Current, now: number): boolean =>
     record.remove_at !== null && record.remove_at <= now
@@ -254,6 +270,7 @@ export const make = (db: Database): Records => {
             ])
         )
       }),
+    checkAgain: (checks) => Effect.asVoid(updateCheck(checks.map(({ at, record }) => [record.id, at]))),
     remove,
     removeLetters,
     open: (openings, now) =>

@@ -44,6 +44,7 @@ export const assignments = (now: string): Readonly<Record<string, string>> => ({
   finished_at: now,
   retention: "batch.retention",
   remove_at: `${now} + batch.retention`,
+  check_at: `COALESCE(t.check_at, ${now} + batch.retention)`,
   ...Records.closed
 })
 
@@ -113,6 +114,7 @@ export const make = (
       ended: "'Cancelled'",
       finished_at: "batch.at",
       remove_at: "batch.remove_at",
+      check_at: "COALESCE(t.check_at, batch.remove_at)",
       ...Records.closed
     },
     ...Records.byId

@@ -63,7 +63,7 @@ export const make = (
   const stopping = Stopping.make(db, records)
   const letters = DeadLetters.make(db, records)
   const workers = Workers.make(db)
-  const retention = Retention.make(db)
+  const sweep = inTransaction(Retention.make(db, records))
 
   const endLapsed = inTransaction(reading.endLapsed)
   const forget = inTransaction(stopping.forget)
@@ -108,19 +108,16 @@ export const make = (
     getDeadLetters: (ids) => apart(letters.getMany(ids)),
     deadLetters: (page) => apart(letters.list(page)),
     countDeadLetters: (task) => apart(letters.count(task)),
-    removeDeadLetters: (ids) => apart(letters.remove(ids)),
+    removeDeadLetters: (ids) => apart(db.transaction(letters.remove(ids))),
     heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),
     farewell: (worker) => apart(workers.farewell(worker)),
     workers: apart(workers.list),
     sweep: (limit) =>
-      apart(
-        Effect.gen(function* () {
-          const lapsed = yield* retention.lapsed(limit)
-          if (lapsed.length > 0) yield* endLapsed(lapsed)
-          const removed = yield* retention.remove(limit)
-          yield* changes.trim
-          return lapsed.length + removed
-        })
+      Effect.flatMap(sweep(limit), (counts) =>
+        Effect.as(
+          apart(changes.trim),
+          counts.reduce((sum, count) => sum + count, 0)
+        )
       )
   }
 }

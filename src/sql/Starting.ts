@@ -75,6 +75,7 @@ export const assignments = (now: string, run: string): Readonly<Record<string, s
   remove_at: "NULL",
   lease_until: `${now} + ${run}.lease`,
   retention: `${run}.retention`,
+  check_at: `COALESCE(t.check_at, ${now} + ${run}.retention)`,
   letter_retention: `${run}.letters`
 })
 
@@ -93,12 +94,12 @@ export const make = (
 
   // another worker may have been first
   const insertMissing = db.batched(
-    { id: "text", task: "text", generation: "integer", expires_at: "integer" },
+    { id: "text", task: "text", generation: "integer", expires_at: "integer", check_at: "integer" },
     (batch) =>
       dialect.insertNew({
         table: tasks,
-        columns: ["id", "task", "payload_hash", "published", "state", "generation", "expires_at"],
-        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.expires_at
+        columns: ["id", "task", "payload_hash", "published", "state", "generation", "expires_at", "check_at"],
+        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.expires_at, batch.check_at
           FROM ${batch} WHERE batch.id IS NOT NULL`
       })
   )
@@ -124,7 +125,8 @@ export const make = (
         queue: "batch.queue",
         body: "batch.body",
         at_most_once: "batch.at_most_once",
-        lapse_at: `CASE WHEN batch.at_most_once = 1 THEN ${dialect.now} + batch.lease END`
+        check_at: `CASE WHEN batch.at_most_once = 1 THEN ${dialect.now} + batch.lease
+          ELSE COALESCE(t.check_at, ${dialect.now} + batch.retention) END`
       },
       where,
       key: ["id", "text"],
@@ -174,12 +176,11 @@ export const make = (
       const missing = rest.filter(({ item }) => !found.has(item.id))
       if (missing.length > 0) {
         yield* insertMissing(
-          missing.map(({ item }) => [
-            item.id,
-            item.task,
-            item.generation,
-            Records.after(now, item.expiresMillis)
-          ])
+          missing.map(({ item }) => {
+            const expiresAt = Records.after(now, item.expiresMillis)
+            const check = Records.soonest(expiresAt, Records.after(now, item.retentionMillis))
+            return [item.id, item.task, item.generation, expiresAt, check]
+          })
         )
         found = (yield* records.lock(ids)).records
       }

@@ -67,7 +67,10 @@ export const mysqlDialect: Dialect = {
     const selects = Array.from({ length: room }, (_, i) => `SELECT ${i === 0 ? first : other}`)
     return { text: `(${selects.join(" UNION ALL ")}) AS batch`, bind: bindRows(types.length, room) }
   },
-  byKey: (table) => `${table} FORCE INDEX (PRIMARY)`,
+  byKey: (table, index = "PRIMARY") => `${table} FORCE INDEX (${index})`,
+  removeAmong: undefined,
+  removeFrom: ({ batch, index, key, table }) =>
+    `DELETE t FROM ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (${index}) ON t.${key} = batch.k`,
   among: (column) => `${column} IN ${LIST}`,
   list: (values) => new List(values),
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,

@@ -36,7 +36,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         expires_at BIGINT,
         due_at BIGINT,
         lease_until BIGINT,
-        lapse_at BIGINT,
+        check_at BIGINT,
         retention BIGINT,
         letter_retention BIGINT,
         remove_at BIGINT,
@@ -45,9 +45,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         outcome LONGTEXT,
         body LONGTEXT,
         UNIQUE KEY tasks_key (task, idempotency_key),
-        KEY tasks_expire (expires_at),
-        KEY tasks_lapse (lapse_at),
-        KEY tasks_remove (remove_at)
+        KEY tasks_check (check_at)
       ) ${options}`,
 
       `CREATE TABLE IF NOT EXISTS ${table("dead_letters")} (

@@ -56,6 +56,8 @@ export const postgresDialect: Dialect = {
   maxRows: 1024,
   maxText: Infinity,
   byKey: (table) => table,
+  removeAmong: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`,
+  removeFrom: ({ batch, key, table }) => `DELETE FROM ${table} WHERE ${key} IN (SELECT k FROM ${batch})`,
   batch: (columns) => {
     const types = Object.values(columns)
     return {
@@ -77,6 +79,9 @@ export const postgresDialect: Dialect = {
       `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where}
     RETURNING ${returning.map((column) => `t.${column}`).join(", ")}`
   },
+  // whatever the connection would begin
+  begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
+  bound: "SELECT set_config('idle_in_transaction_session_timeout', '5000', true)",
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",
   chains: true,

@@ -50,7 +50,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         expires_at BIGINT,
         due_at BIGINT,
         lease_until BIGINT,
-        lapse_at BIGINT,
+        check_at BIGINT,
         retention BIGINT,
         letter_retention BIGINT,
         remove_at BIGINT,
@@ -62,10 +62,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
       ) WITH (fillfactor = 70, vacuum_truncate = false)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
-      `CREATE INDEX ${table("tasks_expire")} ON ${table("tasks")} (expires_at)
-        WHERE expires_at IS NOT NULL AND finished_at IS NULL`,
-      `CREATE INDEX ${table("tasks_lapse")} ON ${table("tasks")} (lapse_at) WHERE lapse_at IS NOT NULL`,
-      `CREATE INDEX ${table("tasks_remove")} ON ${table("tasks")} (remove_at) WHERE remove_at IS NOT NULL`,
+      `CREATE INDEX ${table("tasks_check")} ON ${table("tasks")} (check_at) WHERE check_at IS NOT NULL`,
 
       `CREATE TABLE ${table("dead_letters")} (
         pk BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

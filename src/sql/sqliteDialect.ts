@@ -22,6 +22,8 @@ export const sqliteDialect: Dialect = {
   maxRows: 256,
   maxText: Infinity,
   byKey: (table) => table,
+  removeAmong: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`,
+  removeFrom: ({ batch, key, table }) => `DELETE FROM ${table} WHERE ${key} IN (SELECT k FROM ${batch})`,
   batch: (columns, rows) => {
     const names = Object.keys(columns)
     const room = powerOfTwo(rows)

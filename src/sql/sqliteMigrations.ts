@@ -36,7 +36,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         expires_at INTEGER,
         due_at INTEGER,
         lease_until INTEGER,
-        lapse_at INTEGER,
+        check_at INTEGER,
         retention INTEGER,
         letter_retention INTEGER,
         remove_at INTEGER,
@@ -48,11 +48,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
       `CREATE UNIQUE INDEX ${table("tasks_id")} ON ${table("tasks")} (id)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
-      `CREATE INDEX ${table("tasks_expire")} ON ${table("tasks")} (expires_at)
-        WHERE expires_at IS NOT NULL AND finished_at IS NULL`,
-      `CREATE INDEX ${table("tasks_lapse")} ON ${table("tasks")} (lapse_at)
-        WHERE lapse_at IS NOT NULL`,
-      `CREATE INDEX ${table("tasks_remove")} ON ${table("tasks")} (remove_at) WHERE remove_at IS NOT NULL`,
+      `CREATE INDEX ${table("tasks_check")} ON ${table("tasks")} (check_at) WHERE check_at IS NOT NULL`,
 
       `CREATE TABLE ${table("dead_letters")} (
         pk INTEGER PRIMARY KEY,

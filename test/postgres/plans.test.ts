@@ -34,7 +34,7 @@ await describeWithPostgres("plans", () => {
         spy.asked.clear()
         yield* everything(drivers)
         const statements = [...spy.asked.values()].filter(({ text }) => explainable.test(text))
-        assert.isAbove(statements.length, 40)
+        assert.isAbove(statements.length, 30)
 
         const check = (when: string) =>
           Effect.forEach(statements, ({ params, text }) =>
