@@ -162,7 +162,7 @@ export const make = Effect.fnUntraced(function* <E>(
 
   const { complete, fusion } = driver
   const claim = fusion?.claim
-  const producing = { key: driver.batchKey, halves: true }
+  const producing = { key: driver.batchKey, halves: driver.capabilities.dearCalls !== true }
   const hints = driver.capabilities.hints ? driver.hints : undefined
   const live = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()

@@ -305,6 +305,11 @@ export interface Driver<out E = unknown> {
     readonly durable: boolean
     /** Whether records created in a caller's transaction belong to it. */
     readonly transactional: boolean
+    /**
+     * Whether a call costs so much by itself, however little it carries, that a large one is better than two small ones
+     * at a time. Default `false`.
+     */
+    readonly dearCalls?: boolean | undefined
     /** Whether the store itself removes records whose retention ran out; otherwise the sweep does. Default `false`. */
     readonly selfExpiring?: boolean | undefined
   }

@@ -104,7 +104,10 @@ export const make = Effect.fnUntraced(function* <E>(
     capabilities: driver.capabilities,
     store: driver.store,
     lease: positive("lease", options?.lease ?? defaults.lease),
-    publish: yield* batchedVoid("publish", driver.publish, { key: driver.batchKey, halves: true }),
+    publish: yield* batchedVoid("publish", driver.publish, {
+      key: driver.batchKey,
+      halves: driver.capabilities.dearCalls !== true
+    }),
     claim: (claim) => call("claim", () => driver.claim(claim)),
     ready: (queues) => Stream.mapError(driver.ready(queues), toError("ready")),
     renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),

@@ -89,6 +89,11 @@ export interface Driver<out E = unknown> {
     /** The longest delay that a message can have. */
     readonly maxDelayMillis: number
     readonly durable: boolean
+    /**
+     * Whether a call costs so much by itself, however little it carries, that a large one is better than two small ones
+     * at a time. Default `false`.
+     */
+    readonly dearCalls?: boolean | undefined
     /** Whether messages published in a caller's transaction belong to it. */
     readonly transactional: boolean
   }

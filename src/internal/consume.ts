@@ -82,7 +82,7 @@ const claimForever = Effect.fnUntraced(function* (
   const all = Math.min(MAX_CLAIM, engine.slots.total)
   const half = Math.min(MAX_CLAIM, Math.ceil(engine.slots.total / 2))
   // While a store is waited for, the other half of the slots has work. One that answers at once leaves nothing to
-  // overlap, and does best with few large claims.
+  // overlap, and does best with few large claims; so does one whose calls are dear.
   let portion = all
   /** The claim that failed last: what it took is asked for again. */
   let failed: string | undefined
@@ -94,7 +94,7 @@ const claimForever = Effect.fnUntraced(function* (
       const { id: worker, leaseMillis } = engine
       return tellAtOnce(engine.ledger.claim({ queues, max, leaseMillis, worker, name, again }), (atOnce) => {
         failed = undefined
-        portion = atOnce ? all : half
+        portion = atOnce || broker.capabilities.dearCalls === true ? all : half
       })
     })
 

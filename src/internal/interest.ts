@@ -188,7 +188,7 @@ export const make = Effect.fnUntraced(function* <E>(
   /** What a call may be for. */
   const duties: ReadonlyArray<() => Effect.Effect<void, E> | undefined> = [
     () => {
-      const [forEnds, forChanges] = Arr.partition(takeFrom(fresh), (id) =>
+      const [forChanges, forEnds] = Arr.partition(takeFrom(fresh), (id) =>
         entries.get(id)?.until === "change" ? Result.succeed(id) : Result.fail(id)
       )
       const ends = registerFor("end", forEnds)

@@ -7,6 +7,8 @@ import { type Numbered, rounds, type StoreError } from "./Database.ts"
 export interface Changed<A> {
   readonly answers: ReadonlyArray<A>
   readonly changed: ReadonlyArray<string>
+  /** Those that ended, of an operation that otherwise ends nothing. */
+  readonly ended?: ReadonlyArray<string> | undefined
 }
 
 /** One round of a batch, in which every id is there once: it fills in the answers, and adds what it changed. */

@@ -105,7 +105,8 @@ export const claimableColumns = [
 /** The order in which messages are claimed. */
 export const inOrder = "ORDER BY priority DESC, due_at, seq"
 
-const before = (a: Claimable, b: Claimable): number =>
+/** The same, of rows. */
+export const before = (a: Claimable, b: Claimable): number =>
   b.priority - a.priority || a.due_at - b.due_at || a.seq - b.seq
 
 /** What the handles of a claim's messages have in common. */

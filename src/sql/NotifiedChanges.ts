@@ -5,35 +5,41 @@ import { Effect, Stream } from "effect"
 import { type Changes, Watched } from "./Changes.ts"
 import type { Notifications } from "./Notifications.ts"
 
-/** Changes of tasks that somebody may wait for. */
-const CHANGES = "changes"
+/** What may be the end of tasks that somebody waits for. */
+const ENDS = "ends"
+/** Everything on the way there. */
+const STEPS = "steps"
 /** Changes that concern whoever runs the task. */
 const REQUESTS = "requests"
 
 /** Over the notifications of one store. */
 export const make = ({ listen, register, tell, trim }: Notifications): Changes => {
   const watched = new Watched()
-  const registerChanges = register(CHANGES, () => watched.listening && !watched.isEmpty)
+  const registerEnds = register(ENDS, () => watched.listening && watched.some)
+  const registerSteps = register(STEPS, () => watched.listening && watched.someSteps)
+  const registerAll = Effect.suspend(() =>
+    watched.someSteps ? Effect.andThen(registerEnds, registerSteps) : registerEnds
+  )
 
   return {
     record: () => Effect.void,
     recordForAll: () => Effect.void,
-    tell: (ids) => {
+    tell: (ids, kind) => {
       if (ids.length === 0) return
-      watched.tell(ids)
-      tell(CHANGES, ids)
+      watched.tell(ids, kind)
+      tell(kind === "end" ? ENDS : STEPS, ids)
     },
-    tellHere: (ids) => watched.tell(ids),
+    tellHere: (ids) => watched.tell(ids, "end"),
     tellAll: (ids) => {
       if (ids.length === 0) return
       watched.tellAll(ids)
-      tell(CHANGES, ids)
+      tell(ENDS, ids)
       tell(REQUESTS, ids)
     },
-    watch: (ids) =>
+    watch: (ids, until) =>
       Effect.suspend(() => {
-        watched.add(ids)
-        return watched.listening ? registerChanges : Effect.void
+        watched.add(ids, until)
+        return watched.listening ? registerAll : Effect.void
       }),
     unwatch: (ids) => watched.remove(ids),
     hints: Stream.unwrap(
@@ -49,15 +55,16 @@ export const make = ({ listen, register, tell, trim }: Notifications): Changes =
         )
         yield* listen({
           told: ({ ids, topic }) => {
-            if (topic === CHANGES) watched.tell(ids)
+            if (topic === ENDS) watched.tell(ids, "end")
+            else if (topic === STEPS) watched.tell(ids, "step")
             else if (topic === REQUESTS) watched.tellAll(ids)
           },
           again: () => watched.tellResync()
         })
         // who began to wait before reads again
-        if (!watched.isEmpty)
+        if (watched.some)
           yield* Effect.andThen(
-            registerChanges,
+            registerAll,
             Effect.sync(() => watched.tellResync())
           )
         yield* register(REQUESTS, () => watched.listening)

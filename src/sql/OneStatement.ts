@@ -38,11 +38,18 @@ export interface OneStatement {
   ) => Effect.Effect<ReadonlySet<string>, StoreError>
 }
 
-/** What a claim answers. `due`: one row, in which all else is NULL. */
-interface ClaimedRow extends Starting.StartedRow, Messages.Claimable {
+/**
+ * What a claim answers: a row for each message, another for each of them that was started, which says how, by its
+ * `seq`. `due`: one row, in which all else is NULL.
+ */
+interface ClaimedRow {
   readonly due: 0 | 1
-  readonly is_started: 0 | 1
 }
+
+type MessageRow = ClaimedRow & Messages.Claimable
+type StartedRow = ClaimedRow & Starting.StartedRow & { readonly seq: number }
+
+const isStarted = (row: ClaimedRow): row is StartedRow => "fence" in row && row.fence !== null
 
 const orNull = <A extends object>(shape: Row.Shape<A>) =>
   Object.fromEntries(
@@ -72,29 +79,41 @@ export const make = (db: Database, update: (update: Update) => string): OneState
   const claim = `SELECT * FROM ${db.table(claimFunction)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?, ?, ?::text[],
     ?::bigint[], ?::bigint[], ?::bigint[])`
   const readClaimed = db.reader<ClaimedRow>("messages", {
-    ...orNull({ ...Messages.claimable, ...Starting.shape, is_started: Row.flag }),
-    due: Row.flag,
-    now: Row.integer
+    ...orNull({ ...Messages.claimable, ...Starting.shape }),
+    due: Row.flag
   } as Row.Shape<ClaimedRow>)
+  const of = (table: string) => claimed.map((column) => `${table}.${column}`).join(", ")
   const claimedAgain = `WITH held AS (
       UPDATE ${messages} AS m SET wake_at = ${now} + ?::bigint
       WHERE ${dialect.among("queue", "text")} AND ${Messages.isClaimed(dialect, "?::bigint", "?")}
-      RETURNING ${claimed.map((column) => `m.${column}`).join(", ")}, m.claim AS token),
+      RETURNING ${of("m")}, m.claim AS token),
     started AS (
       UPDATE ${tasks} AS t SET lease_until = ${now} + ?::bigint
       FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
       RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes)
-    SELECT 0 AS due, held.*, fence, attempt, retries, crashes,
-      CASE WHEN fence IS NULL THEN 0 ELSE 1 END AS is_started, ${now} AS now
-    FROM held LEFT JOIN started ON started.seq = held.seq ${Messages.inOrder}`
-  const toClaimed = (rows: ReadonlyArray<ClaimedRow>, claim: string): ReadonlyArray<Claimed> =>
-    rows.map((row) => {
+    SELECT 0 AS due, ${of("held")}, NULL::bigint AS fence, NULL::bigint AS attempt, NULL::bigint AS retries,
+      NULL::bigint AS crashes, ${now} AS now FROM held
+    UNION ALL
+    SELECT 0, started.seq, ${claimed
+      .slice(1)
+      .map(() => "NULL")
+      .join(", ")}, fence, attempt, retries, crashes, 0 FROM started`
+  const toClaimed = (rows: ReadonlyArray<ClaimedRow>, claim: string): ReadonlyArray<Claimed> => {
+    const runs = new Map<number, Starting.StartedRow>()
+    const taken: Array<MessageRow> = []
+    for (const row of rows) {
+      if (isStarted(row)) runs.set(row.seq, row)
+      else taken.push(row as MessageRow)
+    }
+    return taken.sort(Messages.before).map((row) => {
       const delivery = Messages.toDelivery(row, claim)
+      const run = runs.get(row.seq)
       return {
         delivery,
-        run: row.is_started === 1 ? { token: delivery.handle, started: Starting.toStarted(row) } : undefined
+        run: run === undefined ? undefined : { token: delivery.handle, started: Starting.toStarted(run) }
       }
     })
+  }
 
   const settle = db.batched(
     { ...Settling.columns, seq: "integer", claim: "text" },

@@ -54,10 +54,11 @@ export const make = (db: Database, records: Records.Records): Sweep => {
   const lettersOutlived = outlived("dead_letters", "remove_at", "dead_letters_id")
   const workersOutlived = outlived("workers", "until", "PRIMARY")
 
-  const checkTasks = (limit: number) =>
+  const nothing: Changed<number> = { answers: [], changed: [] }
+  const checkTasks = (limit: number): Effect.Effect<Changed<number>, StoreError> =>
     Effect.gen(function* () {
       const ids = yield* tasksToCheck(limit)
-      if (ids.length === 0) return { answers: [0], changed: [] }
+      if (ids.length === 0) return nothing
       // whatever outlived its retention is removed by being looked at
       const { now, records: found } = yield* records.lock(ids)
       const endings: Array<Records.Ending> = []
@@ -75,11 +76,10 @@ export const make = (db: Database, records: Records.Records): Sweep => {
       }
     })
 
-  const nothing: Changed<number> = { answers: [], changed: [] }
   return (limit) =>
     db.exclusively(
       "retention",
-      Effect.gen(function* () {
+      Effect.gen(function* (): Effect.fn.Return<Changed<number>, StoreError> {
         const { answers, changed } = yield* checkTasks(limit)
         const letters = yield* lettersOutlived(limit)
         const workers = yield* workersOutlived(limit)

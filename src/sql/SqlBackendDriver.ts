@@ -4,7 +4,7 @@
 import { Effect } from "effect"
 import type { Driver as BackendDriver, Batch, NewRecord, Settled, Settlement } from "../BackendDriver.ts"
 import type { Changed } from "./Changed.ts"
-import type { Changes } from "./Changes.ts"
+import type { Changes, Kind } from "./Changes.ts"
 import type { Database, StoreError } from "./Database.ts"
 import * as DeadLetters from "./DeadLetters.ts"
 import type { Enqueuing } from "./Enqueuing.ts"
@@ -32,13 +32,16 @@ export interface Parts {
 /** Runs an operation in a transaction, and tells what it changed once that is committed. */
 const committed =
   ({ changes, db }: Parts) =>
-  <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>) =>
+  <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>, kind: Kind = "end") =>
   (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>
     db.apart(
       Effect.map(
-        db.transaction(Effect.tap(operation(batch), ({ changed }) => changes.record(changed))),
-        ({ answers, changed }) => {
-          changes.tell(changed)
+        db.transaction(
+          Effect.tap(operation(batch), ({ changed, ended = [] }) => changes.record([...changed, ...ended]))
+        ),
+        ({ answers, changed, ended = [] }) => {
+          changes.tell(changed, kind)
+          changes.tell(ended, "end")
           return answers
         }
       )
@@ -79,18 +82,23 @@ export const make = (
 
   return {
     name: options.name,
-    capabilities: { hints: parts.hints, durable: options.durable, transactional: true },
+    capabilities: {
+      hints: parts.hints,
+      durable: options.durable,
+      transactional: true,
+      dearCalls: db.dialect.name !== "sqlite"
+    },
     batchKey: db.transactionOf,
     isPermanent,
     create: (batch) =>
       Effect.tap(db.joining(enqueuing.create(batch)), () => db.afterCommit(() => tellCreated(batch))),
     markPublished: (ids) => db.joining(enqueuing.markPublished(ids)),
-    start: inTransaction(Starting.make(db, records)),
-    renew: inTransaction(Leasing.make(db, records)),
+    start: inTransaction(Starting.make(db, records), "step"),
+    renew: inTransaction(Leasing.make(db, records), "step"),
     settle: inTransaction(parts.settle),
     park: (parked) => apart(db.transaction(letters.park(parked))),
     getMany: (ids) => apart(getMany(ids)),
-    watch: (ids) => apart(Effect.andThen(changes.watch(ids), getMany(ids))),
+    watch: (ids, until = "change") => apart(Effect.andThen(changes.watch(ids, until), getMany(ids))),
     unwatch: (ids) => Effect.sync(() => changes.unwatch(ids)),
     ...(parts.hints ? { hints: changes.hints } : {}),
     cancel: (ids) =>

@@ -63,6 +63,7 @@ export const make = (
     capabilities: {
       priorities: PRIORITIES,
       repeatableClaims: true,
+      dearCalls: db.dialect.name !== "sqlite",
       lease: "store",
       maxDelayMillis: MAX_DELAY_MILLIS,
       durable: options.durable,

@@ -45,7 +45,7 @@ export const completing =
         const { answers, changed } = yield* settle([settlement])
         if (handle !== undefined && answers[0] === "Stored") yield* messages.ack([handle])
         yield* changes.record(changed)
-        yield* db.afterCommit(() => changes.tell(changed))
+        yield* db.afterCommit(() => changes.tell(changed, "end"))
         return answers[0]!
       })
     })
@@ -130,7 +130,10 @@ export const make = (
       yield* db.transaction(messages.promote(asked.queues, asked.max))
       claimed = (yield* db.again(one.claim(asked, false))) ?? []
     }
-    changes.tell(claimed.flatMap(({ delivery, run }) => (run === undefined ? [] : (delivery.id ?? []))))
+    changes.tell(
+      claimed.flatMap(({ delivery, run }) => (run === undefined ? [] : (delivery.id ?? []))),
+      "step"
+    )
     return claimed
   })
 
@@ -163,7 +166,7 @@ export const make = (
       return { answers, changed, released }
     })
     return Effect.map(db.transaction(settle), ({ answers, changed, released }) => {
-      changes.tell(changed)
+      changes.tell(changed, "end")
       if (released !== undefined) readiness.came(released.queues, released.firstMillis)
       return answers
     })
@@ -182,7 +185,7 @@ export const make = (
     // in the order of their ids, as whoever changes several locks them
     plain.sort((one, other) => (one.settlement.id < other.settlement.id ? -1 : 1))
     const done = yield* db.again(settle(plain))
-    changes.tell([...done])
+    changes.tell([...done], "end")
     const wasPlain = new Set(plain)
     const isDone = (item: ToSettle) => wasPlain.has(item) && done.has(item.settlement.id)
     const rest = items.filter((item) => !isDone(item))

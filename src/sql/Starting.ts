@@ -154,71 +154,77 @@ export const make = (
   const readStarted = db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...shape })
   const updateLease = Leasing.makeUpdate(db)
 
-  const round: Round<Start, Started> = (items, answers, changed) =>
-    Effect.gen(function* () {
-      const run = Effect.fnUntraced(function* (rows: ReadonlyArray<object>) {
-        const byId = new Map((yield* readStarted(rows)).map((row) => [row.id, row]))
-        return items.filter(({ index, item }) => {
-          const row = byId.get(item.id)
-          if (row === undefined) return answers[index] === undefined
-          answers[index] = toStarted(row)
-          changed.push(item.id)
-          return false
-        })
-      })
-      const rest = yield* run(yield* startWaiting(items.map(({ item }) => toStart(item, 0))))
-      if (rest.length === 0) return
-
-      const ids = rest.map(({ item }) => item.id)
-      const locked = yield* records.lock(ids)
-      const { now } = locked
-      let found = locked.records
-      const missing = rest.filter(({ item }) => !found.has(item.id))
-      if (missing.length > 0) {
-        yield* insertMissing(
-          missing.map(({ item }) => {
-            const expiresAt = Records.after(now, item.expiresMillis)
-            const check = Records.soonest(expiresAt, Records.after(now, item.retentionMillis))
-            return [item.id, item.task, item.generation, expiresAt, check]
-          })
-        )
-        found = (yield* records.lock(ids)).records
-      }
-      const endings: Array<Records.Ending> = []
-      const openings: Array<Records.Opening> = []
-      const runs: Array<ReadonlyArray<unknown>> = []
-      const again: Array<ReadonlyArray<unknown>> = []
-      for (const { index, item } of rest) {
-        const record = found.get(item.id)!
-        const decision = decideStart(record, item, now)
-        switch (decision._tag) {
-          case "Drop":
-          case "Busy":
-            answers[index] = decision
-            break
-          case "Again":
-            again.push([record.id, Records.after(now, item.leaseMillis), null])
-            answers[index] = toStarted(record)
-            break
-          case "End":
-            endings.push({ record, ended: decision.ended, crashes: decision.crashes, message: item })
-            answers[index] = { _tag: "Drop" }
+  const round =
+    (ended: Array<string>): Round<Start, Started> =>
+    (items, answers, changed) =>
+      Effect.gen(function* () {
+        const run = Effect.fnUntraced(function* (rows: ReadonlyArray<object>) {
+          const byId = new Map((yield* readStarted(rows)).map((row) => [row.id, row]))
+          return items.filter(({ index, item }) => {
+            const row = byId.get(item.id)
+            if (row === undefined) return answers[index] === undefined
+            answers[index] = toStarted(row)
             changed.push(item.id)
-            break
-          case "Run":
-            if (item.generation > record.generation) {
-              openings.push({ record, generation: item.generation })
-              runs.push(toStart(item, 0))
-            } else {
-              runs.push(toStart(item, decision.crashed ? 1 : 0))
-            }
-        }
-      }
-      yield* records.end(endings, now)
-      yield* records.open(openings, now)
-      yield* updateLease(again)
-      yield* run(yield* startDecided(runs))
-    })
+            return false
+          })
+        })
+        const rest = yield* run(yield* startWaiting(items.map(({ item }) => toStart(item, 0))))
+        if (rest.length === 0) return
 
-  return inRounds(round)
+        const ids = rest.map(({ item }) => item.id)
+        const locked = yield* records.lock(ids)
+        const { now } = locked
+        let found = locked.records
+        const missing = rest.filter(({ item }) => !found.has(item.id))
+        if (missing.length > 0) {
+          yield* insertMissing(
+            missing.map(({ item }) => {
+              const expiresAt = Records.after(now, item.expiresMillis)
+              const check = Records.soonest(expiresAt, Records.after(now, item.retentionMillis))
+              return [item.id, item.task, item.generation, expiresAt, check]
+            })
+          )
+          found = (yield* records.lock(ids)).records
+        }
+        const endings: Array<Records.Ending> = []
+        const openings: Array<Records.Opening> = []
+        const runs: Array<ReadonlyArray<unknown>> = []
+        const again: Array<ReadonlyArray<unknown>> = []
+        for (const { index, item } of rest) {
+          const record = found.get(item.id)!
+          const decision = decideStart(record, item, now)
+          switch (decision._tag) {
+            case "Drop":
+            case "Busy":
+              answers[index] = decision
+              break
+            case "Again":
+              again.push([record.id, Records.after(now, item.leaseMillis), null])
+              answers[index] = toStarted(record)
+              break
+            case "End":
+              endings.push({ record, ended: decision.ended, crashes: decision.crashes, message: item })
+              answers[index] = { _tag: "Drop" }
+              ended.push(item.id)
+              break
+            case "Run":
+              if (item.generation > record.generation) {
+                openings.push({ record, generation: item.generation })
+                runs.push(toStart(item, 0))
+              } else {
+                runs.push(toStart(item, decision.crashed ? 1 : 0))
+              }
+          }
+        }
+        yield* records.end(endings, now)
+        yield* records.open(openings, now)
+        yield* updateLease(again)
+        yield* run(yield* startDecided(runs))
+      })
+
+  return (batch) =>
+    Effect.suspend(() => {
+      const ended: Array<string> = []
+      return Effect.map(inRounds(round(ended))(batch), (changed) => ({ ...changed, ended }))
+    })
 }

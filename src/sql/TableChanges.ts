@@ -86,7 +86,7 @@ export const make = (db: Database, client: Watching, source: string): Changes =>
   // Reads what others left, as often as they wake this process.
   const follow = Effect.gen(function* () {
     let last = (yield* Effect.flatMap(db.run(selectNewest), readSeq))[0]!.seq
-    if (!watched.isEmpty) {
+    if (watched.some) {
       yield* register
       watched.tellResync()
     }
@@ -112,7 +112,7 @@ export const make = (db: Database, client: Watching, source: string): Changes =>
   const renewing = Effect.gen(function* () {
     while (true) {
       yield* sleep(WATCH_RENEW_MILLIS)
-      if (!watched.isEmpty) yield* register
+      if (watched.some) yield* register
     }
   })
 
@@ -128,12 +128,12 @@ export const make = (db: Database, client: Watching, source: string): Changes =>
       ids.length === 0
         ? Effect.void
         : Effect.flatMap(Effect.flatMap(db.run(insert, [source, JSON.stringify(ids)]), readSeq), trimAfter),
-    tell: (ids) => watched.tell(ids),
-    tellHere: (ids) => watched.tell(ids),
+    tell: (ids, kind) => watched.tell(ids, kind),
+    tellHere: (ids) => watched.tell(ids, "end"),
     tellAll: (ids) => watched.tellAll(ids),
-    watch: (ids) =>
+    watch: (ids, until) =>
       Effect.suspend(() => {
-        watched.add(ids)
+        watched.add(ids, until)
         return watched.listening ? register : Effect.void
       }),
     unwatch: (ids) => watched.remove(ids),

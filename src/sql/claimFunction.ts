@@ -26,7 +26,7 @@ export const createClaimFunction = (table: (name: string) => string): string => 
   p_tasks TEXT[], p_leases BIGINT[], p_retentions BIGINT[], p_letters BIGINT[]
 ) RETURNS TABLE (
   due INTEGER, seq BIGINT, id TEXT, task TEXT, generation BIGINT, queue TEXT, priority SMALLINT, due_at BIGINT,
-  body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, is_started INTEGER, now BIGINT
+  body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -45,36 +45,36 @@ BEGIN
         SELECT 1 FROM ${messages} WHERE wake_at <= ${now} AND queue = ANY (p_queues)
       ) THEN 1 ELSE 0 END AS due
     ),
-    picked AS MATERIALIZED (
-      SELECT first.seq FROM unnest(p_queues) AS asked (name) CROSS JOIN LATERAL (
-        SELECT seq, priority, due_at FROM ${messages}
-        WHERE state = ${Messages.READY} AND queue = asked.name AND (SELECT looked.due FROM looked) = 0
-        ${Messages.inOrder} LIMIT p_max ${skipLocked}
-      ) AS first ${Messages.inOrder} LIMIT p_max
-    ),
     taken AS (
       UPDATE ${messages} AS m SET state = ${Messages.CLAIMED}, wake_at = ${now} + p_lease,
         claim = m.seq::text || p_claim
-      FROM picked WHERE m.seq = picked.seq
+      WHERE m.seq = ANY (ARRAY (
+        SELECT first.seq FROM unnest(p_queues) AS asked (name) CROSS JOIN LATERAL (
+          SELECT seq, priority, due_at FROM ${messages}
+          WHERE state = ${Messages.READY} AND queue = asked.name AND (SELECT looked.due FROM looked) = 0
+          ${Messages.inOrder} LIMIT p_max ${skipLocked}
+        ) AS first ${Messages.inOrder} LIMIT p_max
+      ))
       RETURNING ${columns.map((column) => `m.${column}`).join(", ")}, m.claim AS token, p_worker AS worker
     ),
     run AS (
-      SELECT taken.*, lease, retention, letters FROM taken JOIN terms ON terms_task = taken.task
+      SELECT taken.seq, taken.id, taken.generation, token, worker, lease, retention, letters
+      FROM taken JOIN terms ON terms_task = taken.task
     ),
     started AS (
       UPDATE ${table("tasks")} AS t SET ${assignments(Starting.assignments(now, "run"))}
       FROM run WHERE t.id = run.id AND ${Starting.isStartable(now, "run.generation")}
-      RETURNING ${columns.map((column) => `run.${column}`).join(", ")}, t.fence, t.attempt, t.retries, t.crashes
-    ),
-    answer AS (
-      SELECT 0 AS due, started.*, 1 AS is_started FROM started
-      UNION ALL
-      SELECT 0, ${columns.map((column) => `taken.${column}`).join(", ")}, NULL, NULL, NULL, NULL, 0
-      FROM taken WHERE taken.seq NOT IN (SELECT started.seq FROM started)
-      UNION ALL
-      SELECT 1, ${columns.map(() => "NULL").join(", ")}, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1
+      RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-  SELECT answer.*, ${now} FROM answer ${Messages.inOrder};
+  SELECT 0, ${columns.map((column) => `taken.${column}`).join(", ")}, NULL::bigint, NULL::bigint, NULL::bigint,
+    NULL::bigint, ${now} FROM taken
+  UNION ALL
+  SELECT 0, started.seq, ${columns
+    .slice(1)
+    .map(() => "NULL")
+    .join(", ")}, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
+  UNION ALL
+  SELECT 1, ${columns.map(() => "NULL").join(", ")}, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
 END
 $claim$`
 }

@@ -12,6 +12,12 @@ import { onConflict } from "./onConflict.ts"
 
 const arrayTypes: Record<ColumnType, string> = { text: "text[]", integer: "bigint[]" }
 
+/**
+ * An array that the planner does not look into. Otherwise a plan for one row would look better than the one for any
+ * number, and a statement would be planned anew every time.
+ */
+const unseen = (type: ColumnType): string => `(SELECT ?::${arrayTypes[type]})`
+
 const scalar = (value: unknown): unknown => {
   if (typeof value === "number") return String(value)
   if (typeof value === "boolean") return value ? "1" : "0"
@@ -61,7 +67,7 @@ export const postgresDialect: Dialect = {
   batch: (columns) => {
     const types = Object.values(columns)
     return {
-      text: `unnest(${types.map((type) => `?::${arrayTypes[type]}`).join(", ")}) AS batch (${Object.keys(columns).join(", ")})`,
+      text: `unnest(${types.map((type) => unseen(type)).join(", ")}) AS batch (${Object.keys(columns).join(", ")})`,
       bind: (rows) =>
         types.map((type, column) => {
           const values = rows.map((row) => row[column])
@@ -69,7 +75,7 @@ export const postgresDialect: Dialect = {
         })
     }
   },
-  among: (column, type) => `${column} = ANY (?::${arrayTypes[type]})`,
+  among: (column, type) => `${column} = ANY (${unseen(type)}::${arrayTypes[type]})`,
   list: (values) => (typeof values[0] === "string" ? values : literal(values)),
   concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
   ...onConflict,

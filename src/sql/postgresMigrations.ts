@@ -59,7 +59,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         outcome TEXT COLLATE "C",
         body TEXT COLLATE "C",
         ${readable("generation", "attempt", "retries", "crashes", "fence")}
-      ) WITH (fillfactor = 70, vacuum_truncate = false)`,
+      ) WITH (fillfactor = 30, vacuum_truncate = false)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
       `CREATE INDEX ${table("tasks_check")} ON ${table("tasks")} (check_at) WHERE check_at IS NOT NULL`,

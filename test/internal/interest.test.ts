@@ -42,8 +42,12 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
         ? Effect.succeed(records)
         : Effect.as(Effect.sleep(options.callMillis), records)
     })
+  const registered: Array<readonly [id: string, until: Interest.Until]> = []
   const interest = yield* Interest.make<string>({
-    watch: call("watch"),
+    watch: (ids, until) => {
+      for (const id of ids) registered.push([id, until])
+      return call("watch")(ids)
+    },
     read: call("read"),
     unwatch: call("unwatch"),
     hints: Stream.mapEffect(Stream.fromQueue(hints), (hint) =>
@@ -57,6 +61,7 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
   const seen: Array<string> = []
   return {
     interest,
+    registered,
     states,
     failing,
     seen,
@@ -82,6 +87,21 @@ const named = (count: number) => Array.from({ length: count }, (_, i) => `task $
 
 describe("the sweep", () => {
   for (const count of [1, maxBatch, 25 * maxBatch]) {
+    it.effect("is registered for every change only where one is waited for", () =>
+      Effect.gen(function* () {
+        const { interest, registered } = yield* make()
+        const listener = { onRecord: () => undefined, onError: () => undefined }
+        interest.listen(["a", "b"], { ...listener, waitsFor: "end" })
+        interest.listen(["c"], { ...listener, waitsFor: "change" })
+        yield* turns
+        assert.sameDeepMembers(registered, [
+          ["a", "end"],
+          ["b", "end"],
+          ["c", "change"]
+        ])
+      })
+    )
+
     it.effect(`is one call at each interval while ${count} are awaited`, () =>
       Effect.gen(function* () {
         const on = yield* make()
