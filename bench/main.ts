@@ -14,7 +14,7 @@ import { type Workload, workloads } from "./workloads.ts"
 
 const usage = `npm run bench -- <${Object.keys(stores).join("|")}> [options]
   --rounds N         rounds of each workload, medians are shown (3)
-  --only W1b,W2      these workloads
+  --only W1b,W2      these workloads; W2-long is run only if it is named
   --systems a,b      these systems
   --scale 0.1        a tenth of the tasks, for a quick look
   --json FILE        write the medians as rows { system, workload, value, unit }`
@@ -82,7 +82,12 @@ const rounds = Math.ceil(positive("rounds", options.rounds))
 const scale = positive("scale", options.scale)
 const size = (count: number) => Math.ceil(count * scale)
 const wanted = choose(options.systems, "system", Object.keys(store.systems), (name) => name)
-const chosen = choose(options.only, "workload", workloads, (workload) => workload.metrics[0]?.name ?? "")
+const chosen = choose(
+  options.only,
+  "workload",
+  workloads,
+  (workload) => workload.metrics[0]?.name ?? ""
+).filter(({ chosenOnly }) => options.only !== undefined || chosenOnly !== true)
 const { systems, missing } = await loadSystems(store, wanted)
 const names = [...systems.keys()]
 const failures: Array<string> = []

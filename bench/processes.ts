@@ -99,6 +99,10 @@ const start = async (args: ReadonlyArray<string>): Promise<Process> => {
 export interface Processes {
   readonly producer: Process
   readonly worker: Process
+  /** What a store does by itself some time after a lot was written, so that no measurement is cut in two by it. */
+  readonly analyze: () => Promise<void>
+  /** Adds tasks that are over, and says whether it could. */
+  readonly addFinished: (count: number) => Promise<boolean>
 }
 
 export interface Subject {
@@ -124,7 +128,12 @@ export const withProcesses = async <A>(
     started.push(producer)
     const worker = store.processes === 1 ? producer : await start(args)
     started.push(worker)
-    const result = await measure({ producer, worker })
+    const result = await measure({
+      producer,
+      worker,
+      analyze: async () => place.analyze?.(),
+      addFinished: async (count) => (await place.addFinished?.(system, count)) ?? false
+    })
     for (const process of started) await process.close()
     return result
   } finally {

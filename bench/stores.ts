@@ -1,12 +1,18 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { makePrefix as makeMariadbPrefix } from "./mariadb.ts"
+import { countRequests, makeSchema } from "./postgres.ts"
 import { countCommands, makePrefix } from "./redis.ts"
 import { countStatements } from "./statements.ts"
 import type { System } from "./system.ts"
 
 export interface Place {
   readonly location: string
+  /** Gathers at once the statistics that the store gathers by itself within a minute, and plans by. */
+  readonly analyze?: () => Promise<void>
+  /** Adds tasks of a system that are over; answers `false` for one whose tables it does not know. */
+  readonly addFinished?: (system: string, count: number) => Promise<boolean>
   readonly remove: () => void | Promise<void>
 }
 
@@ -53,10 +59,29 @@ export const stores: Readonly<Record<string, Store>> = {
       chicory: async () => (await import("./systems/chicory.ts")).redis,
       floor: async () => (await import("./systems/redis-floor.ts")).floor,
       bullmq: async () => (await import("./systems/bullmq.ts")).bullmq,
-      "persisted-queue": async () => (await import("./systems/persisted-queue.ts")).persistedQueue
+      "persisted-queue": async () => (await import("./systems/persisted-queue.ts")).redis
     },
     processes: 2,
     makePlace: makePrefix,
     countRequests: countCommands
+  },
+  postgres: {
+    systems: {
+      chicory: async () => (await import("./systems/chicory.ts")).postgres,
+      floor: async () => (await import("./systems/postgres-floor.ts")).floor,
+      "pg-boss": async () => (await import("./systems/pg-boss.ts")).pgBoss,
+      "graphile-worker": async () => (await import("./systems/graphile-worker.ts")).graphileWorker,
+      "persisted-queue": async () => (await import("./systems/persisted-queue.ts")).postgres
+    },
+    processes: 2,
+    makePlace: makeSchema,
+    countRequests
+  },
+  mariadb: {
+    systems: {
+      chicory: async () => (await import("./systems/chicory.ts")).mariadb
+    },
+    processes: 2,
+    makePlace: makeMariadbPrefix
   }
 }

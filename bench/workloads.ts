@@ -12,6 +12,8 @@ export type Values = ReadonlyArray<number | undefined>
 export interface Workload {
   readonly metrics: ReadonlyArray<Metric>
   readonly counted?: boolean
+  /** Takes long, and is run where it is asked for by name. */
+  readonly chosenOnly?: boolean
   readonly measure: (processes: Processes, size: (count: number) => number) => Promise<Values>
 }
 
@@ -45,15 +47,39 @@ const expectAll = async (worker: Process, ids: ReadonlyArray<string | number>) =
 
 const drain: Workload = {
   metrics: [{ name: "W2", what: "drain, concurrency 100", unit: "tasks/s" }],
-  measure: async ({ producer, worker }, size) => {
+  measure: async ({ producer, worker, analyze }, size) => {
     const options = { concurrency: 100, sleepMillis: 0 }
     const first = await producer.call("fill", warmUp(size(20_000)))
+    await analyze()
     await worker.call("drain", first.length, options)
     const ids = await producer.call("fill", size(20_000))
+    await analyze()
     if (producer !== worker) await producer.close()
     const millis = await worker.call("drain", ids.length, options)
     await expectAll(worker, ids)
     return [perSecond(ids.length, millis)]
+  }
+}
+
+const FINISHED = 1_000_000
+const WAITING = 100_000
+
+/** How fast 100,000 tasks are drained from tables that hold a million finished ones, and from tables without. */
+const crowd: Workload = {
+  metrics: [
+    { name: "W2-long", what: "drain of 100,000 tasks", unit: "tasks/s" },
+    { name: "W2-full", what: "the same, beside 1,000,000 finished ones", unit: "tasks/s" }
+  ],
+  chosenOnly: true,
+  measure: async ({ producer, worker, addFinished }, size) => {
+    const options = { concurrency: 100, sleepMillis: 0 }
+    const rate = async () => {
+      const ids = await producer.call("fill", size(WAITING))
+      return perSecond(ids.length, await worker.call("drain", ids.length, options))
+    }
+    await rate()
+    const before = await rate()
+    return (await addFinished(size(FINISHED))) ? [before, await rate()] : [before, undefined]
   }
 }
 
@@ -145,6 +171,7 @@ export const workloads: ReadonlyArray<Workload> = [
     producer.call("bulk", count, 1000)
   ),
   drain,
+  crowd,
   oneCaller,
   manyCallers,
   waiters

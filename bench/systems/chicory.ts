@@ -1,9 +1,14 @@
 import "effect/schema/SchemaJITCompiler/enable"
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
-import { Context, Effect, Exit, Layer, ManagedRuntime, Schema, Scope } from "effect"
+import { PgClient } from "@effect/sql-pg"
+import { Context, Effect, Exit, Layer, ManagedRuntime, Redacted, Schema, Scope } from "effect"
 import { AsyncResult, Backend, Broker, Task, Worker } from "../../src/index.ts"
 import { RedisStore } from "../../src/redis/index.ts"
+import { SqlStore } from "../../src/sql/index.ts"
 import { SqliteStore } from "../../src/sqlite/index.ts"
+import * as MysqlClient from "../../test/mariadb/MysqlClient.ts"
+import { parseLocation as parseMariadb } from "../mariadb.ts"
+import { parseLocation as parsePostgres } from "../postgres.ts"
 import { parseLocation } from "../redis.ts"
 import type { Payload, RoundTrips, RunningWorker, Session, System, WorkOptions } from "../system.ts"
 
@@ -109,5 +114,27 @@ export const redis: System = {
   open: (location) => {
     const { url, prefix } = parseLocation(location)
     return makeSession(Layer.provide(RedisStore.layer({ prefix }), NodeRedis.layer({ url })))
+  }
+}
+
+export const postgres: System = {
+  note:
+    "SqlStore.layer() with its defaults over PgClient.layer({ url }), schemas compiled by" +
+    " effect/schema/SchemaJITCompiler/enable",
+  open: (location) => {
+    const { schema, url } = parsePostgres(location)
+    const client = PgClient.layer({
+      url: Redacted.make(url),
+      startupParameters: { search_path: schema }
+    })
+    return makeSession(Layer.provide(SqlStore.layer(), client))
+  }
+}
+
+export const mariadb: System = {
+  note: "SqlStore.layer({ prefix }) with its defaults over the SqlClient on mysql2 of the tests, schemas compiled as above",
+  open: (location) => {
+    const { prefix, url } = parseMariadb(location)
+    return makeSession(Layer.provide(SqlStore.layer({ prefix }), MysqlClient.layer({ url })))
   }
 }

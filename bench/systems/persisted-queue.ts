@@ -1,9 +1,11 @@
 import "effect/schema/SchemaJITCompiler/enable"
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
-import { Effect, Fiber, Layer, ManagedRuntime, Schema } from "effect"
+import * as PgClient from "@effect/sql-pg/PgClient"
+import { Effect, Fiber, Layer, ManagedRuntime, Redacted, Schema } from "effect"
 import { PersistedQueue } from "effect/persistence"
 import { makeCounter } from "../calls.ts"
-import { parseLocation } from "../redis.ts"
+import * as Postgres from "../postgres.ts"
+import * as Redis from "../redis.ts"
 import type { Payload, RunningWorker, Session, System, WorkOptions } from "../system.ts"
 
 const schema = Schema.Struct({
@@ -13,14 +15,12 @@ const schema = Schema.Struct({
   tags: Schema.Array(Schema.String)
 })
 
-const open = async (location: string): Promise<Session> => {
-  const { url, prefix } = parseLocation(location)
-  const runtime = ManagedRuntime.make(
-    PersistedQueue.layer.pipe(
-      Layer.provide(PersistedQueue.layerStoreRedis({ prefix: `${prefix}:`, pollInterval: "10 millis" })),
-      Layer.provide(NodeRedis.layer({ url }))
-    )
-  )
+const pollInterval = "10 millis"
+
+const makeSession = async <E>(
+  store: Layer.Layer<PersistedQueue.PersistedQueueStore, E>
+): Promise<Session> => {
+  const runtime = ManagedRuntime.make(Layer.provide(PersistedQueue.layer, store))
   const queue = await runtime.runPromise(PersistedQueue.make({ name: "work", schema }))
   const processed = new Set<string>()
 
@@ -62,10 +62,25 @@ const open = async (location: string): Promise<Session> => {
   }
 }
 
-export const persistedQueue: System = {
-  note:
-    "PersistedQueue of effect 4.1.0, layerStoreRedis over NodeRedis.layer({ url }), schemas compiled by" +
-    " effect/schema/SchemaJITCompiler/enable; 100 fibers take, pollInterval 10 ms (by default it is 1 s, which W2 would have to wait for). It has no call for many, and stores no results: W2" +
-    " takes messages and removes them.",
-  open
+const sameForBoth =
+  "PersistedQueue of effect 4.1.0, schemas compiled by effect/schema/SchemaJITCompiler/enable; 100 fibers take," +
+  " pollInterval 10 ms (by default it is 1 s, which W2 would have to wait for). It has no call for many, and stores no" +
+  " results: W2 takes messages and"
+
+export const redis: System = {
+  note: `${sameForBoth} removes them. layerStoreRedis over NodeRedis.layer({ url }).`,
+  open: (location) => {
+    const { url, prefix } = Redis.parseLocation(location)
+    const store = PersistedQueue.layerStoreRedis({ prefix: `${prefix}:`, pollInterval })
+    return makeSession(Layer.provide(store, NodeRedis.layer({ url })))
+  }
+}
+
+export const postgres: System = {
+  note: `${sameForBoth} marks them as completed. layerStoreSql over PgClient.layer({ url }), a pool of 10 as by default.`,
+  open: (location) => {
+    const { url, schema } = Postgres.parseLocation(location)
+    const client = PgClient.layer({ url: Redacted.make(url), startupParameters: { search_path: schema } })
+    return makeSession(Layer.provide(PersistedQueue.layerStoreSql({ pollInterval }), client))
+  }
 }

@@ -1,0 +1,115 @@
+/** Where the systems on Postgres are measured: one server, and a schema of its own for each measurement. */
+import { randomBytes } from "node:crypto"
+import { Socket } from "node:net"
+
+export interface PostgresLocation {
+  readonly url: string
+  /** Letters, digits and `_`: the name of a schema that is there and has nothing in it. */
+  readonly schema: string
+}
+
+const server = process.env["CHICORY_TEST_POSTGRES_URL"] ?? "postgres://postgres@127.0.0.1:5432/test"
+
+/** A location is the server's URL, with the schema as its fragment. */
+export const parseLocation = (location: string): PostgresLocation => {
+  const [url = "", schema = ""] = location.split("#")
+  return { url, schema }
+}
+
+const run = async (statement: string) => {
+  const { Effect, Redacted } = await import("effect")
+  const { make } = await import("@effect/sql-pg/PgConnection")
+  const connection = make({ url: Redacted.make(server) })
+  await Effect.runPromise(Effect.scoped(Effect.flatMap(connection, ({ query }) => query(statement))))
+}
+
+const analyzeTables = (schema: string) => `DO $$
+DECLARE name regclass;
+BEGIN
+  FOR name IN SELECT oid FROM pg_class WHERE relnamespace = '${schema}'::regnamespace AND relkind = 'r' LOOP
+    EXECUTE 'ANALYZE ' || name;
+  END LOOP;
+END $$`
+
+const finishedTasks = (schema: string, count: number) => `INSERT INTO ${schema}.chicory_tasks
+  (id, task, payload_hash, published, state, attempt, fence, token, worker, enqueued_at, started_at, finished_at,
+    retention, remove_at, outcome)
+  SELECT gen_random_uuid(), 'bench.work', '', 1, 'SUCCESS', 1, 1, md5(n::text), 'a worker', 1, 1, 1, 1e9, 1e15,
+    '{"_tag":"Success","value":{"value":' || n || '}}'
+  FROM generate_series(1, ${Math.floor(count)}) AS n`
+
+export const makeSchema = async () => {
+  const schema = `chicory_bench_${randomBytes(8).toString("hex")}`
+  await run(`CREATE SCHEMA ${schema}`)
+  return {
+    location: `${server}#${schema}`,
+    analyze: () => run(analyzeTables(schema)),
+    addFinished: async (system: string, count: number) => {
+      if (system !== "chicory") return false
+      await run(finishedTasks(schema, count))
+      return true
+    },
+    remove: () => run(`DROP SCHEMA IF EXISTS ${schema} CASCADE`)
+  }
+}
+
+const encryptionRequests = new Set([80877103, 80877104])
+const requests = new Set(Buffer.from("QE")) // Query and Execute
+
+/** Reads what a client sends on one connection, however it is cut into pieces. */
+const makeReader = (onMessage: (type: number) => void) => {
+  const header = Buffer.alloc(8)
+  let filled = 0
+  let body = 0
+  let started = false
+  /** A message before the session has started has no type, but a code behind its length. */
+  const read = () => {
+    if (started) {
+      onMessage(header.readUInt8(0))
+      return header.readUInt32BE(1) - 4
+    }
+    started = !encryptionRequests.has(header.readUInt32BE(4))
+    return header.readUInt32BE(0) - 8
+  }
+  return (bytes: Uint8Array) => {
+    let at = 0
+    while (at < bytes.length) {
+      const size = started ? 5 : 8
+      const wanted = body > 0 ? body : size - filled
+      const piece = bytes.subarray(at, at + wanted)
+      at += piece.length
+      if (body > 0) {
+        body -= piece.length
+        continue
+      }
+      header.set(piece, filled)
+      filled += piece.length
+      if (filled < size) return
+      filled = 0
+      body = read()
+    }
+  }
+}
+
+interface Writes {
+  write: (this: Socket, chunk: Uint8Array | string, ...rest: ReadonlyArray<unknown>) => boolean
+}
+
+/** Counts the statements that this process sends from now on, whatever driver sends them. */
+export const countRequests = (): (() => number) => {
+  let count = 0
+  const port = Number(new URL(server).port || 5432)
+  const readers = new WeakMap<Socket, (bytes: Uint8Array) => void>()
+  const readerOf = (socket: Socket) => {
+    const reader = readers.get(socket) ?? makeReader((type) => void (requests.has(type) && count++))
+    readers.set(socket, reader)
+    return reader
+  }
+  const sockets = Socket.prototype as Writes
+  const write = sockets.write
+  sockets.write = function (chunk, ...rest) {
+    if (this.remotePort === port) readerOf(this)(typeof chunk === "string" ? Buffer.from(chunk) : chunk)
+    return write.call(this, chunk, ...rest)
+  }
+  return () => count
+}
