@@ -88,6 +88,8 @@ export interface Database {
   readonly transaction: <A, E, R>(
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SqlError.SqlError, R>
+  /** The same, for what is one statement where updates answer, and several elsewhere. */
+  readonly atOnce: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** The same, for what is one statement. */
   readonly again: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Runs while no other process does the same, and is answered so where one does. Belongs into a transaction. */
@@ -269,6 +271,8 @@ export const make = Effect.fnUntraced(function* (
     const whole = sql.withTransaction(bound === undefined ? effect : Effect.andThen(run(bound), effect))
     return begin === undefined ? whole : Effect.provideService(whole, SqlClient.BeginTransaction, begin)
   }
+  const transaction: Database["transaction"] = (effect) =>
+    Effect.withFiber(({ context }) => (isInside(context) ? sql.withTransaction(effect) : again(own(effect))))
   const outermost: Database["again"] = (effect) =>
     Effect.withFiber((fiber) => (isInside(fiber.context) ? effect : again(effect)))
 
@@ -282,10 +286,8 @@ export const make = Effect.fnUntraced(function* (
     batched,
     updating,
     removing,
-    transaction: (effect) =>
-      Effect.withFiber(({ context }) =>
-        isInside(context) ? sql.withTransaction(effect) : again(own(effect))
-      ),
+    transaction,
+    atOnce: dialect.update.answers ? outermost : transaction,
     again: outermost,
     exclusively: (name, effect, otherwise) => {
       const exclusion = dialect.exclusion?.(tableName(name))

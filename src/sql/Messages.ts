@@ -40,7 +40,6 @@ export interface Messages {
   readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /** What a claim took and still holds, with its lease anew. Belongs into a transaction. */
   readonly claimed: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
-  /** Belongs into a transaction. */
   readonly renew: (
     handles: Batch<string>,
     leaseMillis: number
@@ -204,6 +203,15 @@ export const make = (db: Database): Messages => {
     AND state = ${CLAIMED} ORDER BY seq ${dialect.forUpdate}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
   const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq", "integer")}`
+  const renewHeld = db.updating({
+    table: "messages",
+    columns: { seq: "integer", claim: "text", lease: "integer" },
+    set: { wake_at: `${dialect.now} + batch.lease` },
+    where: `t.seq = batch.seq AND t.claim = batch.claim AND t.state = ${CLAIMED}`,
+    key: ["seq", "integer"],
+    returning: ["claim"]
+  })
+  const readClaim = db.reader<{ readonly claim: string }>("messages", { claim: Row.text })
   const ackRows = db.removing<number>({
     table: "messages",
     key: ["seq", "integer"],
@@ -306,13 +314,16 @@ export const make = (db: Database): Messages => {
         return rows.map((row) => toDelivery(row, claim))
       }),
     renew: (handles, leaseMillis) =>
-      Effect.flatMap(held(handles), (found) => {
-        const seqs = handles.flatMap((handle) => found.get(handle)?.seq ?? [])
-        const answers = handles.map((handle) => found.has(handle))
-        return seqs.length === 0
-          ? Effect.succeed(answers)
-          : Effect.as(db.run(renewRows, [millis(leaseMillis), dialect.list(seqs)]), answers)
-      }),
+      Effect.map(
+        Effect.flatMap(
+          renewHeld([...new Set(handles)].map((handle) => [seqOf(handle), handle, millis(leaseMillis)])),
+          readClaim
+        ),
+        (rows) => {
+          const held = new Set(rows.map(({ claim }) => claim))
+          return handles.map((handle) => held.has(handle))
+        }
+      ),
     ack: (handles) =>
       Effect.map(ackRows(handles.map(seqOf), [dialect.list(handles)]), (seqs) => {
         const removed = new Set(seqs)

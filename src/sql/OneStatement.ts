@@ -81,7 +81,7 @@ export const make = (db: Database, update: (update: Update) => string): OneState
   const readClaimed = db.reader<ClaimedRow>("messages", {
     ...orNull({ ...Messages.claimable, ...Starting.shape }),
     due: Row.flag
-  } as Row.Shape<ClaimedRow>)
+  })
   const of = (table: string) => claimed.map((column) => `${table}.${column}`).join(", ")
   const claimedAgain = `WITH held AS (
       UPDATE ${messages} AS m SET wake_at = ${now} + ?::bigint

@@ -29,14 +29,14 @@ export interface Parts {
   readonly settle: (batch: Batch<Settlement>) => Effect.Effect<Changed<Settled>, StoreError>
 }
 
-/** Runs an operation in a transaction, and tells what it changed once that is committed. */
+/** Runs an operation in a transaction, or what comes to one, and tells what it changed once that is committed. */
 const committed =
-  ({ changes, db }: Parts) =>
+  ({ changes, db }: Parts, transaction: Database["transaction"]) =>
   <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>, kind: Kind = "end") =>
   (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>
     db.apart(
       Effect.map(
-        db.transaction(
+        transaction(
           Effect.tap(operation(batch), ({ changed, ended = [] }) => changes.record([...changed, ...ended]))
         ),
         ({ answers, changed, ended = [] }) => {
@@ -60,7 +60,8 @@ export const make = (
 ): BackendDriver<StoreError> => {
   const { changes, db, enqueuing, records } = parts
   const { apart } = db
-  const inTransaction = committed(parts)
+  const inTransaction = committed(parts, db.transaction)
+  const inOne = committed(parts, db.atOnce)
   const tellCreated = created(parts)
   const reading = Reading.make(db, records)
   const stopping = Stopping.make(db, records)
@@ -94,7 +95,7 @@ export const make = (
       Effect.tap(db.joining(enqueuing.create(batch)), () => db.afterCommit(() => tellCreated(batch))),
     markPublished: (ids) => db.joining(enqueuing.markPublished(ids)),
     start: inTransaction(Starting.make(db, records), "step"),
-    renew: inTransaction(Leasing.make(db, records), "step"),
+    renew: inOne(Leasing.make(db), "step"),
     settle: inTransaction(parts.settle),
     park: (parked) => apart(db.transaction(letters.park(parked))),
     getMany: (ids) => apart(getMany(ids)),

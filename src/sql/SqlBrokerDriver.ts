@@ -79,8 +79,8 @@ export const make = (
       ),
     claim: (asked) => apart(asked.again === true ? claimAgain(asked) : claim(asked)),
     ready: readiness.ready,
-    renew: (handles, leaseMillis) => apart(db.transaction(messages.renew(handles, leaseMillis))),
-    ack: (handles) => apart(db.transaction(messages.ack(handles))),
+    renew: (handles, leaseMillis) => apart(db.atOnce(messages.renew(handles, leaseMillis))),
+    ack: (handles) => apart(db.atOnce(messages.ack(handles))),
     release: (releases) =>
       Effect.map(apart(db.transaction(messages.release(releases))), ({ firstMillis, queues }) =>
         readiness.came(queues, firstMillis)

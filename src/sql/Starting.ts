@@ -199,7 +199,7 @@ export const make = (
               answers[index] = decision
               break
             case "Again":
-              again.push([record.id, Records.after(now, item.leaseMillis), null])
+              again.push([record.id, item.token, millis(item.leaseMillis), null])
               answers[index] = toStarted(record)
               break
             case "End":

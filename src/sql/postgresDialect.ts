@@ -64,13 +64,19 @@ export const postgresDialect: Dialect = {
   byKey: (table) => table,
   removeAmong: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`,
   removeFrom: ({ batch, key, table }) => `DELETE FROM ${table} WHERE ${key} IN (SELECT k FROM ${batch})`,
-  batch: (columns) => {
+  batch: (columns, rows) => {
+    const names = Object.keys(columns)
     const types = Object.values(columns)
+    // one row alone has no need of arrays, which cost more than it
+    if (rows === 1) {
+      const values = names.map((name, i) => `?::${arrayTypes[types[i]!].slice(0, -2)} AS ${name}`)
+      return { text: `(SELECT ${values.join(", ")}) AS batch`, bind: ([row]) => [...(row ?? [])] }
+    }
     return {
-      text: `unnest(${types.map((type) => unseen(type)).join(", ")}) AS batch (${Object.keys(columns).join(", ")})`,
-      bind: (rows) =>
+      text: `unnest(${types.map(unseen).join(", ")}) AS batch (${names.join(", ")})`,
+      bind: (all) =>
         types.map((type, column) => {
-          const values = rows.map((row) => row[column])
+          const values = all.map((row) => row[column])
           return type === "text" ? texts(values) : literal(values)
         })
     }

@@ -5,4 +5,5 @@ import { describeWithMariadb } from "./server.ts"
 await describeWithMariadb("processes on MariaDB", () => {
   TransactSuite.killed(TemporaryPlaces.mariadb)
   TransactSuite.frozen(TemporaryPlaces.mariadb)
+  TransactSuite.lockedOut(TemporaryPlaces.mariadb)
 })
