@@ -213,7 +213,7 @@ export const make = Effect.fnUntraced(function* (
     if (update.answers) return batched(columns, (batch) => update.text({ ...parts, batch }))
 
     const found = batched(columns, (batch) => update.find({ ...parts, batch }))
-    const write = batched(columns, (batch) => update.write({ ...parts, batch }, type))
+    const write = batched(columns, (batch) => update.write({ ...parts, batch }))
     const read = `SELECT ${parts.returning.join(", ")} FROM ${parts.table} WHERE ${dialect.among(key, type)}`
     return (rows, params) =>
       Effect.flatMap(found(rows, params), (keys) => {
@@ -239,21 +239,21 @@ export const make = Effect.fnUntraced(function* (
     })
     const keysOf = (rows: ReadonlyArray<object>) =>
       Effect.map(read(rows), (found) => found.map(({ k }) => k as Key))
-    const { removeAmong } = dialect
-    const removal = removeAmong?.({ table: from, key, where })
-    if (removal !== undefined) {
+    const { remove } = dialect
+    if (remove.answers) {
+      const removal = remove.text({ table: from, key, where })
       return (keys, params = []) =>
         keys.length === 0
           ? Effect.succeed([])
           : Effect.flatMap(run(removal, [dialect.list(keys), ...params]), keysOf)
     }
     const find = `SELECT ${key} AS k FROM ${dialect.byKey(from, index)} WHERE ${where} ORDER BY ${key} ${dialect.forUpdate}`
-    const remove = batched({ k: type }, (batch) => dialect.removeFrom({ table: from, key, index, batch }))
+    const write = batched({ k: type }, (batch) => remove.text({ table: from, key, index, batch }))
     return (keys, params = []) =>
       keys.length === 0
         ? Effect.succeed([])
         : Effect.flatMap(run(find, [dialect.list(keys), ...params]), keysOf).pipe(
-            Effect.tap((found) => remove(found.map((k) => [k])))
+            Effect.tap((found) => write(found.map((k) => [k])))
           )
   }
 

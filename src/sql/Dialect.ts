@@ -98,22 +98,30 @@ export interface Dialect {
         readonly answers: false
         /** Answers the keys as `k`, and locks the rows. */
         readonly find: (update: Update) => string
-        readonly write: (update: Update, keyType: ColumnType) => string
+        readonly write: (update: Update) => string
       }
   /**
-   * A removal of the rows whose keys are in a list, which answers their keys as `k`. `undefined`: then they are found and
-   * locked first, by the index, and removed by `removeFrom`.
+   * A removal of rows that answers their keys as `k`, or one that answers nothing. Of the latter the rows are found and
+   * locked first, by the index, and are given by the `k` of a batch.
    */
-  readonly removeAmong:
-    | ((removal: { readonly table: string; readonly key: string; readonly where: string }) => string)
-    | undefined
-  /** A removal of the rows whose keys are the `k` of a batch. */
-  readonly removeFrom: (removal: {
-    readonly table: string
-    readonly key: string
-    readonly index: string
-    readonly batch: string
-  }) => string
+  readonly remove:
+    | {
+        readonly answers: true
+        readonly text: (removal: {
+          readonly table: string
+          readonly key: string
+          readonly where: string
+        }) => string
+      }
+    | {
+        readonly answers: false
+        readonly text: (removal: {
+          readonly table: string
+          readonly key: string
+          readonly index: string
+          readonly batch: string
+        }) => string
+      }
   /** What the transactions of the store begin with, in place of the client's own. */
   readonly begin?: string | undefined
   /** A statement at the beginning of those: if the process stands still between two statements, they end all the same. */

@@ -20,7 +20,7 @@ import * as Workers from "./Workers.ts"
 /** What the driver shares with others of the same store. */
 export interface Parts {
   readonly db: Database
-  /** `undefined`: whoever waits has to read. */
+  /** Whether `changes` tells anybody; otherwise whoever waits has to read. */
   readonly hints: boolean
   readonly changes: Changes
   readonly records: Records

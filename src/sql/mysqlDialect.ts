@@ -68,9 +68,11 @@ export const mysqlDialect: Dialect = {
     return { text: `(${selects.join(" UNION ALL ")}) AS batch`, bind: bindRows(types.length, room) }
   },
   byKey: (table, index = "PRIMARY") => `${table} FORCE INDEX (${index})`,
-  removeAmong: undefined,
-  removeFrom: ({ batch, index, key, table }) =>
-    `DELETE t FROM ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (${index}) ON t.${key} = batch.k`,
+  remove: {
+    answers: false,
+    text: ({ batch, index, key, table }) =>
+      `DELETE t FROM ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (${index}) ON t.${key} = batch.k`
+  },
   among: (column) => `${column} IN ${LIST}`,
   list: (values) => new List(values),
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,

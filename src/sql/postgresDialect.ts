@@ -62,8 +62,10 @@ export const postgresDialect: Dialect = {
   maxRows: 1024,
   maxText: Infinity,
   byKey: (table) => table,
-  removeAmong: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`,
-  removeFrom: ({ batch, key, table }) => `DELETE FROM ${table} WHERE ${key} IN (SELECT k FROM ${batch})`,
+  remove: {
+    answers: true,
+    text: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`
+  },
   batch: (columns, rows) => {
     const names = Object.keys(columns)
     const types = Object.values(columns)

@@ -22,8 +22,10 @@ export const sqliteDialect: Dialect = {
   maxRows: 256,
   maxText: Infinity,
   byKey: (table) => table,
-  removeAmong: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`,
-  removeFrom: ({ batch, key, table }) => `DELETE FROM ${table} WHERE ${key} IN (SELECT k FROM ${batch})`,
+  remove: {
+    answers: true,
+    text: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`
+  },
   batch: (columns, rows) => {
     const names = Object.keys(columns)
     const room = powerOfTwo(rows)
