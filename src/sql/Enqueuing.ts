@@ -51,29 +51,38 @@ export const toRow = (record: NewRecord): ReadonlyArray<unknown> => [
   Records.soonest(millis(record.expiresMillis), millis(record.retentionMillis))
 ]
 
+const inserted = [
+  "id",
+  "task",
+  "idempotency_key",
+  "payload_hash",
+  "published",
+  "state",
+  "enqueued_at",
+  "expires_at",
+  "retention",
+  "remove_at",
+  "check_at"
+] as const
+
+const selectText = ({ now }: Dialect, batch: string): string =>
+  `SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
+    ${now}, ${now} + batch.expires, batch.retention,
+    CASE WHEN batch.published = 0 THEN ${now} + batch.retention END, ${now} + batch.check_in
+    FROM ${batch} WHERE batch.id IS NOT NULL`
+
 /** Inserts the rows of a batch that are new, and answers their ids. */
-export const insertText = ({ insertNew, now }: Dialect, tasks: string, batch: string): string =>
-  insertNew({
+export const insertText = (dialect: Dialect, tasks: string, batch: string): string =>
+  dialect.insertNew({
     table: tasks,
-    columns: [
-      "id",
-      "task",
-      "idempotency_key",
-      "payload_hash",
-      "published",
-      "state",
-      "enqueued_at",
-      "expires_at",
-      "retention",
-      "remove_at",
-      "check_at"
-    ],
-    select: `SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
-      ${now}, ${now} + batch.expires, batch.retention,
-      CASE WHEN batch.published = 0 THEN ${now} + batch.retention END, ${now} + batch.check_in
-      FROM ${batch} WHERE batch.id IS NOT NULL`,
+    columns: inserted,
+    select: selectText(dialect, batch),
     returning: "id"
   })
+
+/** Inserts the rows of a batch, all of which have to be new. */
+export const insertAllText = (dialect: Dialect, tasks: string, batch: string): string =>
+  `INSERT INTO ${tasks} (${inserted.join(", ")}) ${selectText(dialect, batch)}`
 
 /** Over one database. */
 export const make = (db: Database, records: Records.Records): Enqueuing => {

@@ -16,12 +16,18 @@ import * as Row from "./Row.ts"
 import * as Settling from "./Settling.ts"
 import * as Starting from "./Starting.ts"
 
+/** A task: its record, and its message. */
+export interface ToEnqueue {
+  readonly record: NewRecord
+  readonly message: Envelope
+}
+
 /** The statements. */
 export interface OneStatement {
   /** Creates and publishes what is new; answers the ids. Every id is there once. */
-  readonly enqueue: (
-    items: ReadonlyArray<{ readonly record: NewRecord; readonly message: Envelope }>
-  ) => Effect.Effect<ReadonlySet<string>, StoreError>
+  readonly enqueue: (items: ReadonlyArray<ToEnqueue>) => Effect.Effect<ReadonlySet<string>, StoreError>
+  /** The same, of tasks that should all be new; where one is not, it fails as a `UniqueViolation`, and nothing is done. */
+  readonly enqueueNew: OneStatement["enqueue"]
   /**
    * Claims, and starts what waits. `undefined`: nothing was done, since something became due that is to be made ready
    * before; it is not looked at where `looks` is `false`.
@@ -67,8 +73,19 @@ export const make = (db: Database, update: (update: Update) => string): OneState
     Effect.map(readIds(rows), (found): ReadonlySet<string> => new Set(found.map(({ id }) => id)))
 
   const { id: _, task: __, ...messageColumns } = Messages.columns
+  const enqueuedColumns = { ...Enqueuing.columns, ...messageColumns }
+  const toEnqueued = ({ message, record }: ToEnqueue): ReadonlyArray<unknown> => {
+    const [, , ...rest] = Messages.toRow(message)
+    return [...Enqueuing.toRow(record), ...rest]
+  }
+  const enqueueNew = db.batched(
+    enqueuedColumns,
+    (batch) => `WITH given AS MATERIALIZED (SELECT * FROM ${batch}),
+      made AS (${Enqueuing.insertAllText(dialect, tasks, "given AS batch")})
+      ${Messages.insertText(dialect, messages, "given AS batch")}`
+  )
   const enqueue = db.batched(
-    { ...Enqueuing.columns, ...messageColumns },
+    enqueuedColumns,
     (batch) => `WITH given AS MATERIALIZED (SELECT * FROM ${batch}),
       made AS (${Enqueuing.insertText(dialect, tasks, "given AS batch")}),
       sent AS (${Messages.insertText(dialect, messages, "given AS batch JOIN made USING (id)")})
@@ -132,16 +149,9 @@ export const make = (db: Database, update: (update: Update) => string): OneState
   )
 
   return {
-    enqueue: (items) =>
-      Effect.flatMap(
-        enqueue(
-          items.map(({ message, record }) => {
-            const [, , ...rest] = Messages.toRow(message)
-            return [...Enqueuing.toRow(record), ...rest]
-          })
-        ),
-        toSet
-      ),
+    enqueue: (items) => Effect.flatMap(enqueue(items.map(toEnqueued)), toSet),
+    enqueueNew: (items) =>
+      Effect.map(enqueueNew(items.map(toEnqueued)), () => new Set(items.map(({ record }) => record.id))),
     claimed: (asked) => {
       const claim = Messages.claimOf(asked)
       const lease = millis(asked.leaseMillis)

@@ -3,29 +3,16 @@
  * where the database can do that and the case is plain.
  */
 import { Array as Arr, Effect } from "effect"
-import type {
-  Batch,
-  Claimed,
-  Completion,
-  Created,
-  Fusion,
-  NewRecord,
-  Settled,
-  Settlement
-} from "../BackendDriver.ts"
-import type { Envelope, Release } from "../BrokerDriver.ts"
+import type { Batch, Claimed, Completion, Created, Fusion, Settled, Settlement } from "../BackendDriver.ts"
+import type { Release } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/putBack.ts"
 import { NoTransaction, rounds, type StoreError } from "./Database.ts"
 import type { Released } from "./Messages.ts"
 import * as OneStatement from "./OneStatement.ts"
+import type { ToEnqueue } from "./OneStatement.ts"
 import * as Settling from "./Settling.ts"
 import * as SqlBackendDriver from "./SqlBackendDriver.ts"
 import * as SqlBrokerDriver from "./SqlBrokerDriver.ts"
-
-interface ToEnqueue {
-  readonly record: NewRecord
-  readonly message: Envelope
-}
 
 interface ToSettle {
   readonly settlement: Settlement
@@ -49,6 +36,12 @@ export const completing =
         return answers[0]!
       })
     })
+
+/** Neither an id nor a key was given, so that nobody else can have taken it. */
+const isFresh = ({ record }: ToEnqueue): boolean => record.payloadHash === "" && record.key === undefined
+
+const isTaken = (error: StoreError): boolean =>
+  error._tag === "SqlError" && error.reason._tag === "UniqueViolation"
 
 /** Over a backend and a broker in the same tables. */
 export const make = (
@@ -75,8 +68,18 @@ export const make = (
         publishCreated(items, answers)
       )
     )
+  const createInOne = (
+    { enqueue, enqueueNew }: OneStatement.OneStatement,
+    items: ReadonlyArray<ToEnqueue>
+  ): Effect.Effect<ReadonlySet<string>, StoreError> =>
+    Effect.withFiber(({ context }) =>
+      // a statement that fails would be the end of a caller's transaction
+      items.every(isFresh) && db.transactionOf(context) === undefined
+        ? Effect.catchIf(enqueueNew(items), isTaken, () => enqueue(items))
+        : enqueue(items)
+    )
   const enqueueInOne = (
-    { enqueue }: OneStatement.OneStatement,
+    one: OneStatement.OneStatement,
     items: Batch<ToEnqueue>
   ): Effect.Effect<ReadonlyArray<Created>, StoreError> =>
     Effect.suspend(() => {
@@ -84,7 +87,12 @@ export const make = (
       const round = Effect.fnUntraced(function* (
         numbered: ReadonlyArray<{ readonly item: ToEnqueue; readonly index: number }>
       ) {
-        const made = yield* db.again(enqueue(numbered.map(({ item }) => item)))
+        const made = yield* db.again(
+          createInOne(
+            one,
+            numbered.map(({ item }) => item)
+          )
+        )
         const taken = numbered.filter(({ index, item }) => {
           if (!made.has(item.record.id)) return true
           answers[index] = { _tag: "Created" }
