@@ -1,8 +1,8 @@
 /**
  * The schema on PostgreSQL, step by step. A step that was published never changes.
  *
- * - Every index but those on ids is partial, so that it holds only what somebody waits for. Of what a start writes,
- *   nothing is indexed, and rows have room beside them, so that a start rewrites no index.
+ * - Every index but those on ids is partial. Nothing of what a start and an end write to a task is indexed, and there is
+ *   room in a page for both, so neither touches an index.
  * - The tables have some pages from the beginning, and keep them: a planner that takes a table for empty would read
  *   all of it, and go on so with a plan that it has prepared when the table is no longer empty.
  */
