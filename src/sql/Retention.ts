@@ -16,8 +16,16 @@ const SOONEST_MILLIS = 1000
 /** When to look again at a task that has no other time. */
 const OTHERWISE_MILLIS = 24 * 60 * 60 * 1000
 
-/** Answers how many of each kind were ended or removed. Belongs into a transaction. */
-export type Sweep = (limit: number) => Effect.Effect<Changed<number>, StoreError>
+/** What a sweep came to. */
+export interface Swept {
+  /** What it ended or removed. */
+  readonly count: number
+  /** The tasks that it looked at, most of them perhaps too soon: as many as it may, and there are more. */
+  readonly looked: number
+}
+
+/** One sweep, of at most so many of each kind. Belongs into a transaction. */
+export type Sweep = (limit: number) => Effect.Effect<Changed<Swept>, StoreError>
 
 /** When something may have become of a record, and not sooner. */
 const nextCheck = (record: Records.Current, now: number): number => {
@@ -54,11 +62,11 @@ export const make = (db: Database, records: Records.Records): Sweep => {
   const lettersOutlived = outlived("dead_letters", "remove_at", "dead_letters_id")
   const workersOutlived = outlived("workers", "until", "PRIMARY")
 
-  const nothing: Changed<number> = { answers: [], changed: [] }
-  const checkTasks = (limit: number): Effect.Effect<Changed<number>, StoreError> =>
+  const nothing: Changed<Swept> = { answers: [{ count: 0, looked: 0 }], changed: [] }
+  const checkTasks = (limit: number) =>
     Effect.gen(function* () {
       const ids = yield* tasksToCheck(limit)
-      if (ids.length === 0) return nothing
+      if (ids.length === 0) return { count: 0, looked: 0, changed: [] }
       // whatever outlived its retention is removed by being looked at
       const { now, records: found } = yield* records.lock(ids)
       const endings: Array<Records.Ending> = []
@@ -71,7 +79,8 @@ export const make = (db: Database, records: Records.Records): Sweep => {
       yield* records.end(endings, now)
       yield* records.checkAgain(checks)
       return {
-        answers: [ids.length - checks.length],
+        count: ids.length - checks.length,
+        looked: ids.length,
         changed: endings.map(({ record }) => record.id)
       }
     })
@@ -79,11 +88,11 @@ export const make = (db: Database, records: Records.Records): Sweep => {
   return (limit) =>
     db.exclusively(
       "retention",
-      Effect.gen(function* (): Effect.fn.Return<Changed<number>, StoreError> {
-        const { answers, changed } = yield* checkTasks(limit)
+      Effect.gen(function* (): Effect.fn.Return<Changed<Swept>, StoreError> {
+        const { changed, count, looked } = yield* checkTasks(limit)
         const letters = yield* lettersOutlived(limit)
         const workers = yield* workersOutlived(limit)
-        return { answers: [...answers, letters, workers], changed }
+        return { answers: [{ count: count + letters + workers, looked }], changed }
       }),
       nothing
     )

@@ -68,6 +68,15 @@ export const make = (
   const letters = DeadLetters.make(db, records)
   const workers = Workers.make(db)
   const sweep = inTransaction(Retention.make(db, records))
+  // tasks that were looked at too soon must not keep it from what lies behind them
+  const sweepUpTo = (limit: number): Effect.Effect<number, StoreError> =>
+    Effect.flatMap(sweep(limit), ([swept]) => {
+      const { count, looked } = swept!
+      const left = limit - count
+      return looked < limit || left <= 0
+        ? Effect.succeed(count)
+        : Effect.map(sweepUpTo(left), (more) => count + more)
+    })
 
   const endLapsed = inTransaction(reading.endLapsed)
   const forget = inTransaction(stopping.forget)
@@ -121,12 +130,6 @@ export const make = (
     heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),
     farewell: (worker) => apart(workers.farewell(worker)),
     workers: apart(workers.list),
-    sweep: (limit) =>
-      Effect.flatMap(sweep(limit), (counts) =>
-        Effect.as(
-          apart(changes.trim),
-          counts.reduce((sum, count) => sum + count, 0)
-        )
-      )
+    sweep: (limit) => Effect.tap(sweepUpTo(limit), () => apart(changes.trim))
   }
 }
