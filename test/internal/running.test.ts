@@ -114,32 +114,41 @@ describe("slots and acks", () => {
     })
   )
 
+  /** How many messages a worker of eight slots asks for, of a store that is waited for. */
+  const claimsOf = Effect.fnUntraced(function* (dearCalls: boolean) {
+    const claims: Array<number> = []
+    const stage = yield* Stage.make({
+      hints: false,
+      broker: (driver) => ({
+        capabilities: { ...driver.capabilities, dearCalls },
+        claim: (asked) => {
+          claims.push(asked.max)
+          return Effect.delay(driver.claim(asked), "1 millis")
+        }
+      })
+    })
+    yield* Stage.startWorker(
+      stage,
+      Work,
+      Work.toLayer(() => Effect.sleep("1 hour")),
+      { concurrency: 8 }
+    )
+    yield* Effect.repeat(Stage.pass("10 millis"), { times: 3 })
+    claims.length = 0
+    yield* Effect.provideContext(Work.delayAll(Array.from({ length: 20 }, (_, n) => ({ n }))), stage.context)
+    yield* Effect.repeat(Stage.pass("10 millis"), { times: 5 })
+    return claims
+  })
+
   it.effect("of a store that is waited for, half of the slots are claimed at once", () =>
     Effect.gen(function* () {
-      const claims: Array<number> = []
-      const stage = yield* Stage.make({
-        hints: false,
-        broker: (driver) => ({
-          claim: (asked) => {
-            claims.push(asked.max)
-            return Effect.delay(driver.claim(asked), "1 millis")
-          }
-        })
-      })
-      yield* Stage.startWorker(
-        stage,
-        Work,
-        Work.toLayer(() => Effect.sleep("1 hour")),
-        { concurrency: 8 }
-      )
-      yield* Effect.repeat(Stage.pass("10 millis"), { times: 3 })
-      claims.length = 0
-      yield* Effect.provideContext(
-        Work.delayAll(Array.from({ length: 20 }, (_, n) => ({ n }))),
-        stage.context
-      )
-      yield* Effect.repeat(Stage.pass("10 millis"), { times: 5 })
-      assert.deepStrictEqual(claims.slice(0, 2), [4, 4])
+      assert.deepStrictEqual((yield* claimsOf(false)).slice(0, 2), [4, 4])
+    })
+  )
+
+  it.effect("of a store whose calls are dear, all of the slots are claimed at once", () =>
+    Effect.gen(function* () {
+      assert.strictEqual((yield* claimsOf(true))[0], 8)
     })
   )
 })
