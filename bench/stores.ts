@@ -3,6 +3,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { makePrefix as makeMariadbPrefix } from "./mariadb.ts"
 import { countRequests, makeSchema } from "./postgres.ts"
+import { makePrefix as makeRabbitmqPrefix } from "./rabbitmq.ts"
 import { countCommands, makePrefix } from "./redis.ts"
 import { countStatements } from "./statements.ts"
 import type { System } from "./system.ts"
@@ -83,5 +84,13 @@ export const stores: Readonly<Record<string, Store>> = {
     },
     processes: 2,
     makePlace: makeMariadbPrefix
+  },
+  rabbitmq: {
+    systems: {
+      chicory: async () => (await import("./systems/chicory.ts")).rabbitmq,
+      floor: async () => (await import("./systems/rabbitmq-floor.ts")).floor
+    },
+    processes: 2,
+    makePlace: makeRabbitmqPrefix
   }
 }

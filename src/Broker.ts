@@ -42,13 +42,14 @@ export interface Facade {
   readonly lease: Duration.Duration
   readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
   readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  readonly ready: (queues: Batch<string>) => Stream.Stream<void, BrokerError>
+  readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, BrokerError>
   readonly renew: (
     handles: Batch<string>,
     leaseMillis: number
   ) => Effect.Effect<ReadonlyArray<boolean>, BrokerError>
   readonly lost: Stream.Stream<ReadonlyArray<string>, BrokerError>
   readonly ack: Batcher.Batcher<string, boolean, BrokerError>
+  readonly abandon: Batcher.Batcher<string, void, BrokerError>
   readonly release: Batcher.Batcher<Release, void, BrokerError>
   readonly reject: Batcher.Batcher<{ readonly handle: string; readonly reason: string }, void, BrokerError>
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, BrokerError>
@@ -109,10 +110,11 @@ export const make = Effect.fnUntraced(function* <E>(
       halves: driver.capabilities.dearCalls !== true
     }),
     claim: (claim) => call("claim", () => driver.claim(claim)),
-    ready: (queues) => Stream.mapError(driver.ready(queues), toError("ready")),
+    ready: (queues, slots) => Stream.mapError(driver.ready(queues, slots), toError("ready")),
     renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),
     lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),
     ack: yield* batched("ack", driver.ack),
+    abandon: yield* batchedVoid("abandon", driver.abandon ?? (() => Effect.void)),
     release: yield* batchedVoid("release", driver.release),
     reject: yield* batchedVoid("reject", driver.reject),
     counts: (queues) => call("counts", () => driver.counts(queues)),

@@ -36,7 +36,10 @@ export interface Delivery {
   readonly generation?: number | undefined
   readonly expiresMillis?: number | undefined
   readonly queue: string
-  /** How long ago the message became due, by the broker's clock; a lapse makes it no younger. See `Release.keepDue`. */
+  /**
+   * How long ago the message became due, by the broker's clock, or by the senders' where it shows none; a lapse makes
+   * it no younger. See `Release.keepDue`.
+   */
   readonly ageMillis: number
   readonly body: string | Uint8Array
 }
@@ -86,6 +89,8 @@ export interface Driver<out E = unknown> {
     readonly repeatableClaims?: boolean | undefined
     /** Who holds a claim: a lease in the `store` that is renewed, or the `connection`. */
     readonly lease: "store" | "connection"
+    /** How long a claim is held at most, whatever is renewed. Default: for ever. */
+    readonly maxClaimMillis?: number | undefined
     /** The longest delay that a message can have. */
     readonly maxDelayMillis: number
     readonly durable: boolean
@@ -115,22 +120,29 @@ export interface Driver<out E = unknown> {
   readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**
    * Emits when something may be there to claim: a message came, a delay or a lease ran out. May emit for nothing;
-   * a reason may be lost (a worker also looks every second).
+   * a reason may be lost (a worker also looks every second). Whoever listens has so many `slots`: a store that pushes
+   * messages need not push more than it has room for. What was pushed and not claimed is given back when the stream
+   * ends.
    */
-  readonly ready: (queues: Batch<string>) => Stream.Stream<void, E>
+  readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, E>
   /** `false`: the claim is no longer held. */
   readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, E>
   /** Handles that were lost without asking: a closed channel. */
   readonly lost?: Stream.Stream<ReadonlyArray<string>, E> | undefined
   /** Removes messages. A claim that lapsed may still be acked until it is taken over. `false`: the claim was no longer held, and nothing was removed. */
   readonly ack: (handles: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
+  /**
+   * Gives up claims with which nothing could be done, so that their messages are due again, where a lease does not do
+   * so by running out: where the `connection` holds claims. Those that are no longer held are passed over.
+   */
+  readonly abandon?: ((handles: Batch<string>) => Effect.Effect<void, E>) | undefined
   /** Puts messages back; claims that are no longer held are passed over. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<void, E>
   /** Parks messages natively, out of the way of every claim: only used without a backend. */
   readonly reject: (
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, E>
-  /** A claim whose lease ran out counts as ready. */
+  /** A claim whose lease ran out counts as ready. Where the `connection` holds claims, only this process's are known. */
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, E>
   /** Removes up to `limit` messages that nobody has claimed; answers the ids of their tasks. */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, E>

@@ -20,7 +20,7 @@ const envelope = (id: string, delayMillis = 0): Envelope => ({
 const follow = Effect.fnUntraced(function* (driver: BrokerDriver<never>) {
   const reasons = { count: 0 }
   yield* Effect.forkScoped(
-    Stream.runForEach(driver.ready(["default"]), () => Effect.sync(() => void reasons.count++))
+    Stream.runForEach(driver.ready(["default"], 100), () => Effect.sync(() => void reasons.count++))
   )
   yield* TestClock.adjust(0)
   return reasons

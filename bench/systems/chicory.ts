@@ -3,12 +3,14 @@ import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Exit, Layer, ManagedRuntime, Redacted, Schema, Scope } from "effect"
 import { AsyncResult, Backend, Broker, Task, Worker } from "../../src/index.ts"
-import { RedisStore } from "../../src/redis/index.ts"
+import { RabbitBroker } from "../../src/rabbitmq/index.ts"
+import { RedisBackend, RedisStore } from "../../src/redis/index.ts"
 import { SqlStore } from "../../src/sql/index.ts"
 import { SqliteStore } from "../../src/sqlite/index.ts"
 import * as MysqlClient from "../../test/mariadb/MysqlClient.ts"
 import { parseLocation as parseMariadb } from "../mariadb.ts"
 import { parseLocation as parsePostgres } from "../postgres.ts"
+import { parseLocation as parseRabbitmq } from "../rabbitmq.ts"
 import { parseLocation } from "../redis.ts"
 import type { Payload, RoundTrips, RunningWorker, Session, System, WorkOptions } from "../system.ts"
 
@@ -136,5 +138,16 @@ export const mariadb: System = {
   open: (location) => {
     const { prefix, url } = parseMariadb(location)
     return makeSession(Layer.provide(SqlStore.layer({ prefix }), MysqlClient.layer({ url })))
+  }
+}
+
+export const rabbitmq: System = {
+  note:
+    "RabbitBroker.layer({ url, prefix }) and RedisBackend.layer({ prefix }) with their defaults, the latter over" +
+    " NodeRedis.layer({ url }), schemas compiled by effect/schema/SchemaJITCompiler/enable",
+  open: (location) => {
+    const { prefix, redisUrl, url } = parseRabbitmq(location)
+    const backend = Layer.provide(RedisBackend.layer({ prefix }), NodeRedis.layer({ url: redisUrl }))
+    return makeSession(Layer.merge(RabbitBroker.layer({ url, prefix }), backend))
   }
 }

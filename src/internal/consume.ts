@@ -98,7 +98,9 @@ const claimForever = Effect.fnUntraced(function* (
       })
     })
 
-  yield* Stream.runForEach(broker.ready(queues), () => Effect.sync(() => reason.openUnsafe())).pipe(
+  yield* Stream.runForEach(broker.ready(queues, engine.slots.total), () =>
+    Effect.sync(() => reason.openUnsafe())
+  ).pipe(
     Effect.catchCause((cause) =>
       Effect.logWarning("The broker no longer says what is ready; asking again", cause)
     ),
@@ -171,7 +173,7 @@ const receive = (engine: Engine, claimed: ReadonlyArray<Claimed>, sentAt: bigint
     consumed.updateUnsafe(1, engine.context)
     queued.updateUnsafe(delivery.ageMillis / 1000, engine.context)
     const sorted = sort(engine, one)
-    if (typeof sorted === "function") handle(engine, sorted(engine, one))
+    if (typeof sorted === "function") handle(engine, delivery, sorted(engine, one))
     else if (run === undefined) candidates.push(sorted)
     else begin(engine, sorted, run.started, sentAt)
   }
@@ -189,7 +191,7 @@ const start = (engine: Engine, candidates: Arr.NonEmptyArray<Candidate>): Effect
         return Effect.void
       },
       onFailure: (cause) => {
-        for (const { delivery } of candidates) handle(engine, putBack(engine, delivery, 1000))
+        for (const { delivery } of candidates) handle(engine, delivery, putBack(engine, delivery, 1000))
         return Effect.logError("Deliveries could not be started; they are put back", cause)
       }
     })

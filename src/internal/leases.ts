@@ -5,10 +5,11 @@
  * renewal was sent a lease ago. Its handler is interrupted. A renewal also tells of a cancel request; a hint of one
  * leads to a renewal at once.
  */
-import { Array as Arr, Duration, Effect, Queue, type Scope } from "effect"
+import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "effect"
 import type { Renewed } from "../BackendDriver.ts"
 import type { Engine } from "./engine.ts"
 import type { Run } from "./run.ts"
+import { abandon } from "./settling.ts"
 
 /** Takes in the answer to a renewal that was sent at `sentAt`. */
 export const applyRenewal = (
@@ -35,7 +36,11 @@ const lose = (engine: Engine, run: Run, cause: string) =>
     run.halt("Lost")
     return Effect.logWarning(
       `A lease was lost, the handler is interrupted: ${cause} (token ${run.candidate.start.token}, last renewed ${idle.toFixed(3)} s ago, lease ${engine.leaseMillis / 1000} s)`
-    ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.known.definition.name }))
+    ).pipe(
+      Effect.annotateLogs({ taskId: run.id, taskName: run.known.definition.name }),
+      // the handler may take its time to end, and whoever runs the task next shall not wait for that
+      Effect.andThen(Effect.sync(() => engine.fork(abandon(engine, run.candidate.delivery))))
+    )
   })
 
 const renew = (engine: Engine, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
@@ -58,6 +63,31 @@ const loseOverdue = (engine: Engine): Effect.Effect<void> =>
     })
   })
 
+/**
+ * Puts back the messages of runs that go on for longer than a broker lets a claim be held. They come back in a while,
+ * and find their task running, or its end; if this worker has vanished by then, they start it again.
+ */
+const releaseOld = (engine: Engine, millis: number): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const before = engine.now() - BigInt(Math.ceil(millis)) * 1_000_000n
+    const old = [...engine.runs.values()].filter((run) => run.claimed && run.startedAt < before)
+    return Effect.forEach(
+      old,
+      (run) =>
+        engine.settings.broker.release
+          .one({ handle: run.candidate.delivery.handle, afterMillis: engine.leaseMillis, keepDue: true })
+          .pipe(
+            Effect.map(() => {
+              run.claimed = false
+            }),
+            Effect.catchCause((cause) =>
+              Effect.logWarning("The message of a long run could not be put back; trying again", cause)
+            )
+          ),
+      { concurrency: "unbounded", discard: true }
+    )
+  })
+
 /** Renews until the scope closes. */
 export const keepLeases = Effect.fnUntraced(function* (
   engine: Engine
@@ -71,6 +101,14 @@ export const keepLeases = Effect.fnUntraced(function* (
     Effect.forever,
     Effect.forkScoped
   )
+
+  const { maxClaimMillis } = engine.settings.broker.capabilities
+  if (maxClaimMillis !== undefined && engine.ledger.recorded) {
+    yield* Effect.suspend(() => releaseOld(engine, maxClaimMillis / 2)).pipe(
+      Effect.repeat(Schedule.spaced(Duration.millis(maxClaimMillis / 8))),
+      Effect.forkScoped
+    )
+  }
 
   const { interest } = engine.settings.backend
   if (interest === undefined) return

@@ -113,7 +113,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   store: ({ start }, verdict) => backend.settle.ask(settlementOf(start, verdict)),
   complete: completing(backend, false),
   close: ({ delivery: { handle } }, verdict, settled) => {
-    if (settled === "Lost") return done
+    if (settled === "Lost") return broker.abandon.ask(handle)
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
       return broker.ack.ask(handle)
     return broker.release.ask({

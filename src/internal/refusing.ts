@@ -11,7 +11,7 @@ import { awaited } from "./batcher.ts"
 import * as defaults from "./defaults.ts"
 import type { Engine } from "./engine.ts"
 import type { Candidate } from "./ledger.ts"
-import { ackOnly, close, insist, putBack } from "./settling.ts"
+import { abandon, ackOnly, close, insist, putBack } from "./settling.ts"
 import { startOf } from "./start.ts"
 import * as TaskId from "./taskId.ts"
 import { failure, type Verdict } from "./verdict.ts"
@@ -75,7 +75,12 @@ const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effe
           exit: verdict.exit
         }) as Effect.Effect<void, { readonly retryable: boolean }>
       ).pipe(
-        Effect.catchCause((cause) => Effect.logError("A message that is none could not be parked", cause))
+        Effect.catchCause((cause) =>
+          Effect.andThen(
+            Effect.logError("A message that is none could not be parked; it will come back", cause),
+            abandon(engine, delivery)
+          )
+        )
       )
 
 /** Starts a run, unless it is started, only to end it. */
@@ -101,8 +106,11 @@ const endWithoutHandler = (
     engine.stats.failed++
   }).pipe(
     Effect.catchCause((cause) =>
-      Cause.hasInterruptsOnly(cause)
-        ? Effect.void
-        : Effect.logError("A message without a handler could not be ended; it will come back", cause)
+      Effect.andThen(
+        Cause.hasInterruptsOnly(cause)
+          ? Effect.void
+          : Effect.logError("A message without a handler could not be ended; it will come back", cause),
+        abandon(engine, candidate.delivery)
+      )
     )
   )

@@ -38,11 +38,13 @@ export class Run {
   readonly candidate: Candidate
   readonly known: Runnable
   readonly started: Extract<Started, { readonly _tag: "Run" }>
-  /** When the last successful renewal was sent, by this process's monotonic clock. */
+  /** When it was asked for, by this process's monotonic clock. */
+  readonly startedAt: bigint
+  /** When the last successful renewal was sent, by the same. */
   renewedAt: bigint
   /** Why the handler was stopped, if it was. */
   stop: Stop | undefined
-  /** The message is still claimed: at-most-once tasks ack theirs before they run. */
+  /** The message is still claimed: at-most-once tasks ack theirs before they run, and long ones let go of theirs. */
   claimed = true
   /** Its outcome is on its way. From then on the store may call a renewal lost because it has stored that outcome. */
   settling = false
@@ -50,11 +52,12 @@ export class Run {
   completed: Verdict | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
-  constructor(candidate: Candidate, known: Runnable, started: Run["started"], renewedAt: bigint) {
+  constructor(candidate: Candidate, known: Runnable, started: Run["started"], startedAt: bigint) {
     this.candidate = candidate
     this.known = known
     this.started = started
-    this.renewedAt = renewedAt
+    this.startedAt = startedAt
+    this.renewedAt = startedAt
   }
 
   get id(): string {

@@ -2,12 +2,13 @@
 import { type Cause, Effect, Exit } from "effect"
 import type { ReadError } from "../Backend.ts"
 import type { Started } from "../BackendDriver.ts"
+import type { Delivery } from "../BrokerDriver.ts"
 import { Decided, type Run as RunOfHandler } from "./currentRun.ts"
 import type { Engine } from "./engine.ts"
 import { applyRenewal } from "./leases.ts"
 import type { Candidate, Settled } from "./ledger.ts"
 import { contextOf, execute, Run, verdictOn } from "./run.ts"
-import { ackOnly, close, insist, putBack, settle } from "./settling.ts"
+import { abandon, ackOnly, close, insist, putBack, settle } from "./settling.ts"
 import { Place } from "./slots.ts"
 import type { Verdict } from "./verdict.ts"
 
@@ -17,26 +18,29 @@ export const begin = (engine: Engine, candidate: Candidate, started: Started, se
   switch (started._tag) {
     case "Drop":
       engine.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, engine.context)
-      return handle(engine, ackOnly(engine, delivery))
+      return handle(engine, delivery, ackOnly(engine, delivery))
     case "Busy":
       engine.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, engine.context)
-      return handle(engine, putBack(engine, delivery, started.millis))
+      return handle(engine, delivery, putBack(engine, delivery, started.millis))
     case "Run":
       return runToEnd(engine, new Run(candidate, engine.tasks.get(message.task)!, started, sentAt))
   }
 }
 
 /** Does with a delivery what is to be done without running it, then gives its slot free, whatever became of it. */
-export const handle = (engine: Engine, effect: Effect.Effect<void>): void =>
+export const handle = (engine: Engine, delivery: Delivery, effect: Effect.Effect<void>): void =>
   engine.fork(
     Effect.ensuring(
-      Effect.catchCause(effect, sayUnhandled),
+      Effect.catchCause(effect, (cause) => leaveUnhandled(engine, delivery, cause)),
       Effect.sync(() => engine.slots.give(1))
     )
   )
 
-const sayUnhandled = (cause: Cause.Cause<unknown>) =>
-  Effect.logError("A delivery could not be handled; it will come back", cause)
+const leaveUnhandled = (engine: Engine, delivery: Delivery, cause: Cause.Cause<unknown>) =>
+  Effect.andThen(
+    Effect.logError("A delivery could not be handled; it will come back", cause),
+    abandon(engine, delivery)
+  )
 
 const runToEnd = (engine: Engine, run: Run): void => {
   engine.underway.begin()
@@ -45,14 +49,17 @@ const runToEnd = (engine: Engine, run: Run): void => {
     engine.opened(run)
     run.ranBy(fiber)
     return Effect.map(verdictOf(engine, run), (verdict) => {
-      if (verdict === undefined) return gone(engine, run)
+      if (verdict === undefined) {
+        engine.fork(abandon(engine, run.candidate.delivery))
+        return gone(engine, run)
+      }
       end(engine, run, run.completed ?? verdict, Number(engine.now() - startedAt) / 1e9)
     })
   })
   const context = contextOf(run, new HandlersRun(engine, run))
   Effect.runForkWith(context)(running, { uninterruptible: true }).addObserver((exit) => {
     if (Exit.isSuccess(exit)) return
-    engine.fork(sayUnhandled(exit.cause))
+    engine.fork(leaveUnhandled(engine, run.candidate.delivery, exit.cause))
     gone(engine, run)
   })
 }

@@ -88,30 +88,56 @@ export const close = (
   const ask = engine.ledger.close(candidate, verdict, settled)
   ask((first) => {
     if (Exit.isSuccess(first)) onClosed()
-    else engine.fork(Effect.map(closeAgain(engine, awaited(ask), first), onClosed))
+    else engine.fork(Effect.map(closeAgain(engine, candidate.delivery, awaited(ask), first), onClosed))
   })
 }
 
 const closeAgain = (
   engine: Engine,
+  delivery: Delivery,
   closing: Effect.Effect<unknown, BrokerError>,
   first: Exit.Exit<unknown, BrokerError>
 ): Effect.Effect<void> =>
   Effect.catchCause(Effect.asVoid(insist(engine, closing, first)), (cause) =>
-    Effect.logWarning("A settled message could not be let go; it will come back", cause)
+    Effect.andThen(
+      Effect.logWarning("A settled message could not be let go; it will come back", cause),
+      abandon(engine, delivery)
+    )
   )
 
+/** A message that a connection holds, and with which nothing could be done, comes back no sooner. */
+const ABANDON = "1 second"
+
+/** Leaves a message to come back: when its lease runs out, or soon where the broker's connection holds it. */
+export const abandon = (engine: Engine, { handle }: Delivery): Effect.Effect<void> => {
+  const { abandon, capabilities } = engine.settings.broker
+  return capabilities.lease === "store"
+    ? Effect.void
+    : Effect.raceFirst(Effect.sleep(ABANDON), engine.gaveUp.await).pipe(
+        Effect.andThen(abandon.one(handle)),
+        Effect.ignore
+      )
+}
+
 /** Takes a message off the queue whose task needs it no more. */
-export const ackOnly = (engine: Engine, { handle }: Delivery): Effect.Effect<void> =>
-  insist(engine, engine.settings.broker.ack.one(handle)).pipe(
-    Effect.catchCause((cause) => Effect.logWarning("A message could not be acked; it will come back", cause))
+export const ackOnly = (engine: Engine, delivery: Delivery): Effect.Effect<void> =>
+  insist(engine, engine.settings.broker.ack.one(delivery.handle)).pipe(
+    Effect.catchCause((cause) =>
+      Effect.andThen(
+        Effect.logWarning("A message could not be acked; it will come back", cause),
+        abandon(engine, delivery)
+      )
+    )
   )
 
 /** Puts a message back, nothing counted. */
-export const putBack = (engine: Engine, { handle }: Delivery, afterMillis: number, keepDue = false) =>
-  insist(engine, engine.settings.broker.release.one({ handle, afterMillis, keepDue })).pipe(
+export const putBack = (engine: Engine, delivery: Delivery, afterMillis: number, keepDue = false) =>
+  insist(engine, engine.settings.broker.release.one({ handle: delivery.handle, afterMillis, keepDue })).pipe(
     Effect.catchCause((cause) =>
-      Effect.logWarning("A message could not be put back; its lease will run out", cause)
+      Effect.andThen(
+        Effect.logWarning("A message could not be put back; its lease will run out", cause),
+        abandon(engine, delivery)
+      )
     )
   )
 

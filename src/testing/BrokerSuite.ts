@@ -559,7 +559,7 @@ export const suite = (name: string, options: Options): void => {
       /** Claims whenever there is a reason to, and keeps what it got. */
       const consume = Effect.fnUntraced(function* (on: Subject, queues: Batch<string> = ["default"]) {
         const got: Array<Delivery> = []
-        yield* Stream.runForEach(on.driver.ready(queues), () =>
+        yield* Stream.runForEach(on.driver.ready(queues, 100), () =>
           Effect.map(on.claim(100, on.time.long, queues), (claimed) => void got.push(...claimed))
         ).pipe(Effect.forkScoped)
         const expectMessage = (id: string) =>

@@ -2,7 +2,7 @@
  * Drivers that fail when a test asks for it: calls that never reach the store, answers that are lost, streams that
  * break off.
  */
-import { Effect, Latch, Stream } from "effect"
+import { Array as Arr, Effect, Latch, Stream } from "effect"
 import type { Claimed, Driver as BackendDriver, Fusion, Start } from "../../BackendDriver.ts"
 import type { Driver as BrokerDriver } from "../../BrokerDriver.ts"
 import { startOnTerms } from "../../internal/start.ts"
@@ -43,6 +43,8 @@ export class Faults {
   readonly starts: Array<Start> = []
   private readonly hung = Latch.makeUnsafe(false)
   private broken = Latch.makeUnsafe(false)
+  /** Gives up what was claimed, where the connection that is cut held it. */
+  private letGo: () => void = () => {}
 
   /** These operations meet that fate, the first so many times. */
   set(fate: Fate, operations: ReadonlyArray<Operation>, times = Infinity): void {
@@ -54,6 +56,7 @@ export class Faults {
   cut(): void {
     this.of = () => "fails"
     this.breakStreams()
+    this.letGo()
   }
 
   /** All calls pass, and those that hung are made. */
@@ -152,8 +155,27 @@ export class Faults {
     }
   }
 
+  /** Notes the claims that a connection holds: a server puts them back when it is cut. */
+  private holding(broker: BrokerDriver): BrokerDriver {
+    const { abandon } = broker
+    if (abandon === undefined) return broker
+    const handles = new Set<string>()
+    this.letGo = () => {
+      const held = [...handles]
+      handles.clear()
+      if (Arr.isArrayNonEmpty(held)) Effect.runFork(Effect.ignore(abandon(held)))
+    }
+    return {
+      ...broker,
+      claim: (claim) =>
+        Effect.tap(broker.claim(claim), (claimed) =>
+          Effect.sync(() => claimed.forEach(({ handle }) => handles.add(handle)))
+        )
+    }
+  }
+
   /** Both drivers, under these faults. */
   over({ backend, broker }: Drivers): Drivers {
-    return { backend: this.wrap("backend", backend), broker: this.wrap("broker", broker) }
+    return { backend: this.wrap("backend", backend), broker: this.wrap("broker", this.holding(broker)) }
   }
 }

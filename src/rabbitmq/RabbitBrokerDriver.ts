@@ -1,0 +1,220 @@
+/**
+ * Messages in RabbitMQ.
+ *
+ * The server pushes; a claim takes of what it has pushed, and asks for messages one by one only where no worker
+ * listens. A claim lives as long as the connection over which it came: when that ends, the server delivers the
+ * message again.
+ */
+import { Array as Arr, Clock, Effect, Number as Num, PubSub, type Scope, Stream } from "effect"
+import type { Batch } from "../BackendDriver.ts"
+import type { Delivery, Driver as BrokerDriver, Release } from "../BrokerDriver.ts"
+import type { CallLimit } from "../internal/callLimit.ts"
+import { Claims, type Held } from "./Claims.ts"
+import * as Delay from "./Delay.ts"
+import * as Inbox from "./Inbox.ts"
+import { attempt, type Lines, onChannel, seen } from "./Line.ts"
+import { bodyOf, copyOf, headOf, ofEnvelope, type Parcel } from "./Parcel.ts"
+import * as Publisher from "./Publisher.ts"
+import { isPermanent, type RabbitError } from "./RabbitError.ts"
+import type { Topology } from "./Topology.ts"
+
+/** Both lines, and what is declared over them. */
+export interface Server {
+  readonly publishing: Lines
+  readonly consuming: Lines
+  readonly topology: Topology
+  readonly limited: CallLimit<RabbitError>
+  /** How long the server lets a message be unacked. */
+  readonly maxClaimMillis: number
+}
+
+/** Over one server. Ends with the scope. */
+export const make = Effect.fnUntraced(function* ({
+  consuming,
+  limited,
+  maxClaimMillis,
+  publishing,
+  topology
+}: Server): Effect.fn.Return<BrokerDriver<RabbitError>, never, Scope.Scope> {
+  const clock = yield* Clock.Clock
+  const claims = new Claims(yield* PubSub.unbounded<ReadonlyArray<string>>())
+  const inbox = yield* Inbox.make(consuming, topology, claims)
+  const publisher = Publisher.make(publishing, topology)
+  const { names } = topology
+
+  const toDelivery = (held: Held): Delivery => {
+    const { due, expires, generation, id, task } = headOf(held.message)
+    return {
+      handle: claims.claim(held),
+      id,
+      task,
+      generation,
+      expiresMillis: expires,
+      queue: held.queue,
+      ageMillis: due === undefined ? 0 : Math.max(0, clock.currentTimeMillisUnsafe() - due),
+      body: bodyOf(held.message)
+    }
+  }
+
+  /** Something may be gone that was there. */
+  const orForget = <A>(effect: Effect.Effect<A, RabbitError>): Effect.Effect<A, RabbitError> =>
+    Effect.tapError(effect, () => Effect.sync(topology.forget))
+
+  /** Asks for what no worker listens to. Not interrupted: what was delivered must be known here. */
+  const pull = (queue: string, max: number) =>
+    Effect.gen(function* () {
+      yield* topology.queue(queue)
+      const line = yield* consuming.open
+      const pulled: Array<Held> = []
+      while (pulled.length < max) {
+        const message = yield* attempt(() => line.channel.get(names.queue(queue)))
+        if (message === false) break
+        const held = { line, queue, message }
+        claims.note(held)
+        pulled.push(held)
+      }
+      return pulled
+    }).pipe(orForget, Effect.uninterruptible)
+
+  const claim = Effect.fnUntraced(function* (queues: ReadonlySet<string>, max: number) {
+    const taken = [...inbox.take(queues, max)]
+    for (const queue of queues) {
+      if (taken.length < max && !inbox.isConsumed(queue)) {
+        taken.push(...(yield* pull(queue, max - taken.length)))
+      }
+    }
+    return taken.map(toDelivery)
+  })
+
+  /** The message of a claim, due anew or as it was. */
+  const copyFor = ({ message, queue }: Held, { afterMillis, body, keepDue }: Release): Parcel => {
+    const now = clock.currentTimeMillisUnsafe()
+    const due = keepDue === true ? (headOf(message).due ?? now) : now + afterMillis
+    return copyOf(message, { queue, delayMillis: afterMillis, headers: { due }, body })
+  }
+
+  /** What goes back as it is needs no copy. */
+  const isUnchanged = ({ afterMillis, body, keepDue }: Release): boolean =>
+    afterMillis <= 0 && keepDue === true && body === undefined
+
+  /** Publishes in place of claims, then acks them: a crash between leaves both, never none. */
+  const replace = <Item extends { readonly handle: string }>(
+    items: ReadonlyArray<Item>,
+    publish: (parcels: Batch<Parcel>) => Effect.Effect<void, RabbitError>,
+    toParcel: (held: Held, item: Item) => Parcel
+  ): Effect.Effect<void, RabbitError> =>
+    Effect.suspend(() => {
+      const byHandle = new Map(items.map((item) => [item.handle, item]))
+      const handles: Array<string> = []
+      const parcels: Array<Parcel> = []
+      for (const [handle, item] of byHandle) {
+        const held = claims.get(handle)
+        if (held === undefined) continue
+        handles.push(handle)
+        parcels.push(toParcel(held, item))
+      }
+      return Arr.isArrayNonEmpty(parcels)
+        ? Effect.andThen(publish(parcels), Effect.asVoid(claims.ack(handles)))
+        : Effect.void
+    })
+
+  const putBack = (handles: ReadonlyArray<string>): void =>
+    claims.putBack(handles.map((handle) => claims.take(handle)).filter((held) => held !== undefined))
+
+  /** The places where messages of a queue are, in the order in which they go through them. */
+  const placesOf = Effect.fnUntraced(function* (queue: string) {
+    yield* topology.queue(queue)
+    const exponents = yield* topology.delays(queue)
+    return [...exponents.map((exponent) => names.delayed(queue, exponent)), names.queue(queue)]
+  })
+
+  /** A message that moves meanwhile is rather counted twice than not at all. */
+  const countOne = Effect.fnUntraced(function* (queue: string) {
+    const places = yield* placesOf(queue)
+    const line = yield* consuming.open
+    const claimed = claims.count(queue)
+    const counts = yield* onChannel(line, async (channel) => {
+      const counts: Array<number> = []
+      for (const place of places) counts.push((await channel.checkQueue(place)).messageCount)
+      return counts
+    })
+    // what the server has pushed by now has arrived
+    yield* seen(line)
+    return {
+      ready: (counts.pop() ?? 0) + inbox.count(queue),
+      delayed: Num.sumAll(counts),
+      claimed: Math.max(claimed, claims.count(queue))
+    }
+  })
+
+  /** Answers the ids of what it removed. */
+  const removeFrom = (places: ReadonlyArray<string>, limit: number) =>
+    Effect.flatMap(consuming.open, (line) =>
+      onChannel(line, async (channel) => {
+        const ids: Array<string> = []
+        for (const place of places) {
+          while (ids.length < limit) {
+            const message = await channel.get(place)
+            if (message === false) break
+            channel.ack(message)
+            ids.push(headOf(message).id ?? "")
+          }
+        }
+        // answered when the acks are seen
+        await channel.prefetch(0)
+        return ids
+      })
+    )
+
+  return {
+    name: "rabbitmq",
+    capabilities: {
+      priorities: 1,
+      lease: "connection",
+      maxClaimMillis,
+      maxDelayMillis: Delay.MAX_MILLIS,
+      durable: true,
+      transactional: false
+    },
+    isPermanent,
+    publish: (envelopes) =>
+      Effect.suspend(() => {
+        const now = clock.currentTimeMillisUnsafe()
+        return limited(publisher.publish(Arr.map(envelopes, (envelope) => ofEnvelope(envelope, now))))
+      }),
+    claim: ({ max, queues }) => claim(new Set(queues), max),
+    ready: inbox.listen,
+    renew: (handles) => Effect.sync(() => handles.map((handle) => claims.get(handle) !== undefined)),
+    lost: Stream.fromPubSub(claims.lost),
+    ack: (handles) => limited(claims.ack(handles)),
+    abandon: (handles) => Effect.sync(() => putBack(handles)),
+    release: (releases) =>
+      Effect.suspend(() => {
+        putBack(releases.filter(isUnchanged).map(({ handle }) => handle))
+        return limited(
+          replace(
+            releases.filter((release) => !isUnchanged(release)),
+            publisher.publish,
+            copyFor
+          )
+        )
+      }),
+    reject: (rejections) =>
+      limited(
+        replace(rejections, publisher.reject, ({ message, queue }, { reason }) =>
+          copyOf(message, { queue, delayMillis: 0, headers: { reason } })
+        )
+      ),
+    counts: (queues) => limited(Effect.forEach(queues, countOne)).pipe(orForget),
+    purge: (queue, limit) =>
+      limited(
+        Effect.gen(function* () {
+          const places = yield* placesOf(queue)
+          const pushed = inbox.take(new Set([queue]), limit)
+          yield* claims.ack(pushed.map((held) => claims.claim(held)))
+          const ids = pushed.map(({ message }) => headOf(message).id ?? "")
+          return [...ids, ...(yield* removeFrom(places, limit - ids.length))]
+        })
+      ).pipe(orForget)
+  }
+})

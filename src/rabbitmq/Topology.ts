@@ -1,0 +1,250 @@
+/**
+ * What there is on the server: for each queue a quorum queue of that name, the queues in which its delayed messages
+ * wait, and one for what was rejected. Each is made when it is first needed, since every quorum queue has its price on
+ * the server, and none is ever removed.
+ *
+ * Delayed messages are dead-lettered from queue to queue "at least once": the server lets go of one only when the
+ * next queue has it.
+ *
+ * Whether a queue is there can be asked without a trace in the server's log: its making is marked by a binding, and a
+ * message that the binding does not route comes back.
+ */
+import type { Channel } from "amqplib"
+import { Deferred, Effect, Exit } from "effect"
+import * as Delay from "./Delay.ts"
+import { attempt, type Lines, onChannel } from "./Line.ts"
+import { RabbitError } from "./RabbitError.ts"
+/** A routing key has 255 bytes, and 54 of them say how a message is delayed. */
+const LONGEST_NAME = 190
+
+/**
+ * From version 4 on the server drops what was delivered more than 20 times, unless it is told otherwise. How often a
+ * message was put back says nothing here.
+ */
+const quorum = { "x-queue-type": "quorum", "x-delivery-limit": 2 ** 31 - 1 }
+
+/** A name as one word of a routing key. */
+const wordOf = (name: string): string =>
+  encodeURIComponent(name).replaceAll(
+    /[.!'()*]/g,
+    (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`
+  )
+
+/** Names under one prefix. */
+export class Names {
+  readonly prefix: string
+
+  constructor(prefix: string) {
+    this.prefix = wordOf(prefix)
+  }
+
+  /** Where messages wait that are due. */
+  queue(queue: string): string {
+    return `${this.prefix}.${wordOf(queue)}`
+  }
+
+  /** Where rejected messages lie. */
+  rejected(queue: string): string {
+    return `${this.queue(queue)}.rejected`
+  }
+
+  /** Where delayed messages wait for that power of two. */
+  delayed(queue: string, exponent: number): string {
+    return `${this.queue(queue)}.delay.${exponent}`
+  }
+
+  /** Leads to the queue of that power of two, or past it. */
+  delay(exponent: number): string {
+    return exponent < Delay.lowest ? `${this.prefix}.due` : `${this.prefix}.delay.${exponent}`
+  }
+
+  /** Has a binding for each queue for delayed messages. */
+  get marks(): string {
+    return `${this.prefix}.marks`
+  }
+
+  /** Where what is sent to ask for a mark is dropped. */
+  get nowhere(): string {
+    return `${this.prefix}.nowhere`
+  }
+}
+
+const mark = (queue: string, exponent: number): string => `${exponent}.${wordOf(queue)}`
+
+/** Makes what is needed. */
+export interface Topology {
+  readonly names: Names
+  readonly queue: (queue: string) => Effect.Effect<void, RabbitError>
+  /** What messages need that are delayed so long. */
+  readonly delay: (queue: string, rounded: number) => Effect.Effect<void, RabbitError>
+  /** The exponents of the queues for delayed messages that there are, whoever made them. */
+  readonly delays: (queue: string) => Effect.Effect<ReadonlyArray<number>, RabbitError>
+  readonly rejected: (queue: string) => Effect.Effect<void, RabbitError>
+  /** Something is gone that was there: somebody has removed it. */
+  readonly forget: () => void
+}
+
+/** Over one prefix. */
+export const make = (
+  { consuming, publishing }: { readonly consuming: Lines; readonly publishing: Lines },
+  prefix: string
+): Topology => {
+  const names = new Names(prefix)
+  const made = new Set<string>()
+  const making = new Map<string, Deferred.Deferred<void, RabbitError>>()
+
+  const onOwn = <A>(use: (channel: Channel) => Promise<A>) =>
+    Effect.flatMap(consuming.open, (line) => onChannel(line, use))
+  /**
+   * Makes what is not made, and not by two at once: the server tells the second that a queue is there before it works.
+   */
+  const once = (name: string, make: Effect.Effect<unknown, RabbitError>): Effect.Effect<void, RabbitError> =>
+    Effect.suspend(() => {
+      if (made.has(name)) return Effect.void
+      const underway = making.get(name)
+      if (underway !== undefined) return Deferred.await(underway)
+      const done = Deferred.makeUnsafe<void, RabbitError>()
+      making.set(name, done)
+      return Effect.asVoid(make).pipe(
+        Effect.onExit((exit) => {
+          making.delete(name)
+          if (Exit.isSuccess(exit)) made.add(name)
+          return Deferred.done(done, exit)
+        }),
+        Effect.uninterruptible
+      )
+    })
+  const plain = (name: string) =>
+    once(
+      name,
+      onOwn((channel) => channel.assertQueue(name, { durable: true, arguments: quorum }))
+    )
+
+  const queue = (queue: string) =>
+    Effect.suspend(() =>
+      Buffer.byteLength(names.queue(queue)) <= LONGEST_NAME
+        ? plain(names.queue(queue))
+        : Effect.fail(
+            new RabbitError({
+              message: `the name of the queue is too long for RabbitMQ: ${names.queue(queue)} has more than ${LONGEST_NAME} bytes`,
+              code: 402
+            })
+          )
+    )
+
+  // #region Delays
+
+  const marks = once(
+    names.marks,
+    onOwn(async (channel) => {
+      await channel.assertExchange(names.marks, "direct")
+      await channel.assertQueue(names.nowhere, {
+        durable: true,
+        arguments: { "x-queue-type": "classic", "x-max-length": 0 }
+      })
+    })
+  )
+
+  /** Each leads to the next lower one what has nothing to wait for in it. */
+  const exchanges = once(
+    names.delay(Delay.lowest - 1),
+    onOwn(async (channel) => {
+      await channel.assertExchange(names.delay(Delay.lowest - 1), "topic")
+      for (const exponent of Delay.exponents.toReversed()) {
+        await channel.assertExchange(names.delay(exponent), "topic")
+        const past = Delay.pattern(exponent, false, "*")
+        await channel.bindExchange(names.delay(exponent - 1), names.delay(exponent), past)
+      }
+    })
+  )
+
+  const arrival = (of: string) =>
+    once(
+      `${names.queue(of)}.due`,
+      Effect.andThen(
+        queue(of),
+        onOwn((channel) =>
+          channel.bindQueue(
+            names.queue(of),
+            names.delay(Delay.lowest - 1),
+            Delay.pattern(undefined, false, wordOf(of))
+          )
+        )
+      )
+    )
+
+  const wait = (queue: string, exponent: number) => {
+    const name = names.delayed(queue, exponent)
+    return once(
+      name,
+      onOwn(async (channel) => {
+        await channel.assertQueue(name, {
+          durable: true,
+          arguments: {
+            ...quorum,
+            "x-message-ttl": 2 ** exponent,
+            "x-dead-letter-exchange": names.delay(exponent - 1),
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish"
+          }
+        })
+        await channel.bindQueue(name, names.delay(exponent), Delay.pattern(exponent, true, wordOf(queue)))
+        await channel.bindQueue(names.nowhere, names.marks, mark(queue, exponent))
+      })
+    )
+  }
+
+  const delay = (queue: string, rounded: number) =>
+    Effect.all([
+      marks,
+      exchanges,
+      arrival(queue),
+      Effect.forEach(Delay.sum(rounded), (exponent) => wait(queue, exponent), { concurrency: "unbounded" })
+    ])
+
+  /** Asks for marks, of which the server gives back what it does not know. */
+  const askFor = (queue: string, exponents: ReadonlyArray<number>) =>
+    Effect.flatMap(publishing.open, ({ model }) =>
+      Effect.acquireUseRelease(
+        attempt(() => model.createConfirmChannel()),
+        (channel) => {
+          channel.on("error", () => {}) // what was asked for fails with it
+          const unknown = new Set<string>()
+          channel.on("return", ({ fields }) => unknown.add(fields.routingKey))
+          for (const exponent of exponents) {
+            channel.publish(names.marks, mark(queue, exponent), Buffer.alloc(0), { mandatory: true })
+          }
+          return Effect.map(
+            attempt(() => channel.waitForConfirms()),
+            () => exponents.filter((exponent) => !unknown.has(mark(queue, exponent)))
+          )
+        },
+        (channel) => Effect.ignore(attempt(() => channel.close()))
+      )
+    )
+
+  const delays = (queue: string) =>
+    Effect.gen(function* () {
+      const isMade = (exponent: number) => made.has(names.delayed(queue, exponent))
+      const unknown = Delay.exponents.filter((exponent) => !isMade(exponent))
+      if (unknown.length > 0) {
+        yield* marks
+        for (const exponent of yield* askFor(queue, unknown)) made.add(names.delayed(queue, exponent))
+      }
+      return Delay.exponents.filter(isMade)
+    })
+
+  // #endregion
+
+  return {
+    names,
+    queue,
+    delay: (queue, rounded) => Effect.asVoid(delay(queue, rounded)),
+    delays,
+    rejected: (queue) => plain(names.rejected(queue)),
+    forget: () => made.clear()
+  }
+}
+
+/** The routing key by which a delayed message finds its way. */
+export const delayedKey = (rounded: number, queue: string): string => Delay.routingKey(rounded, wordOf(queue))

@@ -1,0 +1,175 @@
+import { spawnSync } from "node:child_process"
+import { existsSync } from "node:fs"
+import { assert, describe, it } from "@effect/vitest"
+import type { ChannelModel, ConfirmChannel, Message } from "amqplib"
+import { Deferred, Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { describeWithOwnRabbit, type OwnServer, startServer, testWithServer as test } from "./ownServer.ts"
+import { channelOf, openChannel, openConnection, type ServerError, withChannel } from "./server.ts"
+
+const QUEUE = "quorum"
+const QUORUM = { durable: true, arguments: { "x-queue-type": "quorum" } }
+
+/** Puts messages that stay into the queue, and waits until they are confirmed. */
+const put = (channel: ConfirmChannel, ...contents: ReadonlyArray<string>) =>
+  Effect.promise(() => {
+    for (const content of contents)
+      channel.sendToQueue(QUEUE, Buffer.from(content), { persistent: true, mandatory: true })
+    return channel.waitForConfirms()
+  })
+
+const declared = (channel: ConfirmChannel) => Effect.promise(() => channel.assertQueue(QUEUE, QUORUM))
+
+/** What the queue gives, as the text that it is. */
+const take = (url: string) =>
+  withChannel(url, async (channel) => {
+    const message = await channel.get(QUEUE, { noAck: true })
+    return message === false ? undefined : message.content.toString()
+  })
+
+/** The first thing that an event tells. */
+const first = (emitter: ChannelModel | ConfirmChannel, event: string): Effect.Effect<unknown> =>
+  Effect.callback((resume) => {
+    emitter.once(event, (told: unknown) => resume(Effect.succeed(told)))
+  })
+
+/** Listens at once: what happens before somebody waits is not missed. */
+const heard = (emitter: ChannelModel | ConfirmChannel, event: string) =>
+  Effect.forkChild(first(emitter, event), { startImmediately: true })
+
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+
+/** What an expression is in the server. */
+const evaluated = (server: OwnServer, expression: string) =>
+  Effect.map(server.ctl("eval", `${expression}.`), (output) => output.trim().replace(/^"(.*)"$/, "$1"))
+
+const exists = (pid: number) =>
+  Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))
+
+describeWithOwnRabbit("RabbitMQ servers of tests", () => {
+  describe.concurrent("keep what is confirmed", () => {
+    const keeps = (how: string, end: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
+      test(`when one ${how} and is started again`, {}, (server) =>
+        Effect.gen(function* () {
+          const connection = yield* openConnection(server.url)
+          const channel = yield* channelOf(connection)
+          yield* declared(channel)
+          yield* put(channel, "välue", "another")
+          const closed = yield* heard(connection, "close")
+          yield* end(server)
+          yield* Fiber.join(closed)
+          assert.match((yield* Effect.flip(take(server.url))).message, /ECONNREFUSED/)
+          yield* server.start
+          assert.strictEqual(yield* take(server.url), "välue")
+          yield* server.start
+          assert.strictEqual(yield* take(server.url), "another")
+          assert.isUndefined(yield* take(server.url))
+        })
+      )
+    keeps("is killed", (server) => Effect.andThen(server.settle, server.kill))
+    keeps("is stopped", (server) => server.stop)
+    keeps("is frozen and stopped", (server) => Effect.andThen(server.freeze, server.stop))
+  })
+
+  test("an alarm blocks those who publish until it is calmed", {}, (server) =>
+    Effect.gen(function* () {
+      const connection = yield* openConnection(server.url)
+      const channel = yield* channelOf(connection)
+      yield* declared(channel)
+      yield* server.alarm
+      const blocked = yield* heard(connection, "blocked")
+      const unblocked = yield* heard(connection, "unblocked")
+      const confirmed = yield* Effect.forkChild(put(channel, "one"), { startImmediately: true })
+      assert.strictEqual(yield* Fiber.join(blocked), "low on memory")
+      assert.isUndefined(confirmed.pollUnsafe())
+      yield* server.calm
+      yield* Fiber.join(unblocked)
+      yield* Fiber.join(confirmed)
+      assert.strictEqual(yield* take(server.url), "one")
+    })
+  )
+
+  test(
+    "a channel whose consumer holds a message for too long is closed",
+    { consumerTimeoutMillis: 1_500 },
+    (server) =>
+      Effect.gen(function* () {
+        const channel = yield* openChannel(server.url)
+        yield* declared(channel)
+        yield* put(channel, "one")
+        const delivered = yield* Deferred.make<Message | null>()
+        const error = yield* heard(channel, "error")
+        const closed = yield* heard(channel, "close")
+        yield* Effect.promise(() =>
+          channel.consume(QUEUE, (message) => Deferred.doneUnsafe(delivered, Effect.succeed(message)))
+        )
+        assert.strictEqual((yield* Deferred.await(delivered))?.content.toString(), "one")
+        const [elapsed] = yield* Effect.timed(Fiber.join(closed))
+        assert.isBelow(Duration.toMillis(elapsed), 10_000)
+        assert.match(messageOf(yield* Fiber.join(error)), /PRECONDITION_FAILED.*timed out/)
+        // it is the next one's
+        assert.strictEqual(yield* take(server.url), "one")
+      })
+  )
+
+  test("one that is frozen answers when it is thawed", {}, (server) =>
+    Effect.gen(function* () {
+      const channel = yield* openChannel(server.url)
+      yield* declared(channel)
+      yield* server.freeze
+      const confirmed = yield* Effect.forkChild(put(channel, "one"), { startImmediately: true })
+      const other = yield* Effect.forkChild(take(server.url), { startImmediately: true })
+      yield* Effect.sleep("200 millis")
+      assert.isUndefined(confirmed.pollUnsafe())
+      assert.isUndefined(other.pollUnsafe())
+      yield* server.thaw
+      yield* Fiber.join(confirmed)
+      yield* Fiber.join(other)
+    })
+  )
+
+  test(
+    "connections are closed for a reason, and lines of the configuration count",
+    {
+      config: ["heartbeat = 7", "channel_max = 3"]
+    },
+    (server) =>
+      Effect.gen(function* () {
+        const connection = yield* openConnection(server.url)
+        for (let n = 0; n < 3; n++) yield* channelOf(connection)
+        assert.match((yield* Effect.flip(channelOf(connection))).message, /No channels left/)
+        assert.strictEqual(yield* evaluated(server, "application:get_env(rabbit, heartbeat)"), "{ok,7}")
+        const closed = yield* heard(connection, "close")
+        yield* server.closeConnections("the moon is full")
+        assert.match(messageOf(yield* Fiber.join(closed)), /CONNECTION_FORCED.*the moon is full/)
+        yield* server.restart
+        yield* openChannel(server.url)
+      })
+  )
+
+  it.live("a configuration that the server refuses fails its start with what it said", () =>
+    Effect.gen(function* () {
+      const error = yield* Effect.flip(startServer({ config: ["no_such_option = 1"] }))
+      assert.include(error.message, "no_such_option")
+    })
+  )
+
+  it.live("the end of the scope leaves neither processes nor a directory, even of a frozen server", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const server = yield* Scope.provide(startServer(), scope)
+      const pid = Number(yield* evaluated(server, "os:getpid()"))
+      const directory = yield* evaluated(server, 'os:getenv("HOME")')
+      const name = yield* evaluated(server, "lists:takewhile(fun(C) -> C =/= $@ end, atom_to_list(node()))")
+      assert.isTrue(yield* exists(pid))
+      assert.isTrue(existsSync(directory))
+      yield* server.freeze
+      yield* Scope.close(scope, Exit.void)
+      assert.isFalse(yield* exists(pid))
+      assert.isFalse(existsSync(directory))
+      const left = (program: string, ...args: ReadonlyArray<string>) =>
+        spawnSync(program, args, { encoding: "utf8" }).stdout.includes(name)
+      assert.isFalse(left("ps", "-A", "-o", "args="))
+      assert.isFalse(left("epmd", "-names"))
+    })
+  )
+})
