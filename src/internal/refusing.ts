@@ -105,6 +105,11 @@ const endWithoutHandler = (
     )
     engine.stats.failed++
   }).pipe(
+    // what the store will not have in a record it may have in a letter
+    Effect.catchIf(
+      (error) => error._tag === "BackendError" && !error.retryable,
+      () => park(engine, candidate.delivery, verdict)
+    ),
     Effect.catchCause((cause) =>
       Effect.andThen(
         Cause.hasInterruptsOnly(cause)

@@ -124,8 +124,10 @@ export class Claims {
       )
       for (const [line, some] of lines) {
         const { others, upTo } = this.divide(line, some)
-        if (upTo !== undefined) line.channel.ack(tagged(upTo), true)
-        for (const tag of others) line.channel.ack(tagged(tag))
+        line.together(() => {
+          if (upTo !== undefined) line.channel.ack(tagged(upTo), true)
+          for (const tag of others) line.channel.ack(tagged(tag))
+        })
       }
       return Effect.as(
         Effect.forEach(lines.keys(), seen, { discard: true }),

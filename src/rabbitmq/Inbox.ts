@@ -6,6 +6,9 @@
  * slots are taken, goes back to the server, so that other processes can run it; nothing more is consumed then until a
  * claim asks for it. Where slots are free and nothing comes, since handlers that wait for other tasks hold all the
  * messages that may be unacked, the queue is consumed anew, and the server counts from zero.
+ *
+ * A worker whose tasks are short would be idle while its acks are on their way. So it lets more be pushed, for as long
+ * as it is fast enough to take all of it in a moment.
  */
 import type { ConsumeMessage } from "amqplib"
 import { Clock, Deferred, Duration, Effect, Latch, Queue, Schedule, type Scope, Stream } from "effect"
@@ -25,6 +28,9 @@ const HUNGER = "20 millis"
 const CANCEL = "2 seconds"
 /** As many messages of a queue are unacked at most, for a worker with more slots at first. */
 const MOST_UNACKED = 1000
+/** A fast worker lets so many be pushed for each slot. It is fast if that many come and go within the time. */
+const AHEAD = 4
+const FAST_NANOS = 500_000_000n
 
 /** What was pushed, and not claimed yet. */
 interface Pushed extends Held {
@@ -38,20 +44,34 @@ class Consumption implements Pusher {
   readonly tag: string
   unacked = 0
   received = 0
-  /** Slots are free, but too many messages are unacked: it has to be begun anew. */
+  /** How many had come at that time: monotonic nanoseconds. */
+  private mark = 0
+  private markedAt: bigint
+  /** It has to be begun anew: with another limit, or since too many messages are unacked while slots are free. */
   isSpent = false
 
-  constructor(line: Line, tag: string) {
+  constructor(line: Line, tag: string, now: bigint) {
     this.line = line
     this.tag = tag
+    this.markedAt = now
+  }
+
+  /** Takes note of one that came; answers whether as many as `many` came in a short time. */
+  receive(now: bigint, many: number): boolean {
+    this.received++
+    if (this.received - this.mark < many) return false
+    const isFast = now - this.markedAt < FAST_NANOS
+    this.mark = this.received
+    this.markedAt = now
+    return isFast
   }
 }
 
 /** A worker's wish to consume a queue. */
 class Consumer {
   readonly queue: string
-  /** Messages that may be unacked. */
-  readonly most: number
+  private readonly slots: number
+  private isFast = false
   pushed: Array<Pushed> = []
   /** Whether slots may be free. */
   wanted = true
@@ -63,7 +83,26 @@ class Consumer {
 
   constructor(queue: string, slots: number) {
     this.queue = queue
-    this.most = Math.min(slots, MOST_UNACKED)
+    this.slots = slots
+  }
+
+  /** Messages that may be unacked. */
+  get most(): number {
+    return Math.min(this.isFast ? AHEAD * this.slots : this.slots, MOST_UNACKED)
+  }
+
+  /** Takes in what was pushed. */
+  receive(pushed: Pushed, by: Consumption): void {
+    this.pushed.push(pushed)
+    if (!by.receive(pushed.at, AHEAD * this.slots) || this.isFast) return
+    this.isFast = true
+    by.isSpent = true
+  }
+
+  /** Slots are taken for longer than a moment. */
+  pause(): void {
+    this.wanted = false
+    this.isFast = false
   }
 
   get consumes(): boolean {
@@ -129,7 +168,8 @@ export const make = Effect.fnUntraced(function* (
     yield* topology.queue(consumer.queue)
     const line = yield* lines.open
     const before = consumer.on
-    const on = new Consumption(line, `chicory.${process.pid}.${++tags}`)
+    const now = clock.monotonicTimeNanosUnsafe()
+    const on = new Consumption(line, `chicory.${process.pid}.${++tags}`, now)
     // noted before it is answered, so that it is ended whatever becomes of this fiber
     consumer.on = on
     if (before !== undefined) yield* cancel(before)
@@ -142,10 +182,10 @@ export const make = Effect.fnUntraced(function* (
       }
       const { queue } = consumer
       const pushed = { line, queue, message, by: on, at: clock.monotonicTimeNanosUnsafe() }
-      on.received++
       claims.note(pushed)
       if (consumer.closed) return claims.putBack([pushed])
-      consumer.pushed.push(pushed)
+      consumer.receive(pushed, on)
+      if (on.isSpent) listener.changed.openUnsafe()
       wake()
     }
     yield* attempt(() => {
@@ -196,7 +236,7 @@ export const make = Effect.fnUntraced(function* (
   const stopStale = (listener: Listener): void => {
     for (const consumer of listener.consumers) {
       if (!isStale(consumer)) continue
-      consumer.wanted = false
+      consumer.pause()
       listener.changed.openUnsafe()
     }
   }

@@ -6,7 +6,7 @@
  * that publish, and acks have to get through all the same.
  */
 import type { Socket } from "node:net"
-import { type Channel, type ChannelModel, type ConfirmChannel, connect, type SocketOptions } from "amqplib"
+import { type ChannelModel, type ConfirmChannel, connect, type SocketOptions } from "amqplib"
 import { Deferred, Effect, Exit, Latch, type Scope } from "effect"
 import { backoff } from "../internal/backoff.ts"
 import { fromUnknown, type RabbitError } from "./RabbitError.ts"
@@ -16,6 +16,10 @@ export interface Address {
   readonly url: string
   readonly socket: SocketOptions
 }
+
+/** The client library keeps it to itself. */
+const socketOf = (model: ChannelModel): Socket =>
+  (model.connection as unknown as { readonly stream: Socket }).stream
 
 /** A connection with its channel, for as long as it lives. */
 export class Line {
@@ -47,6 +51,15 @@ export class Line {
   get hasEnded(): boolean {
     return Deferred.isDoneUnsafe(this.ended)
   }
+
+  /** What is sent meanwhile goes out in one write: the client library makes one for each frame. */
+  together(send: () => void): void {
+    const socket = socketOf(this.model)
+    socket.cork()
+    send()
+    // it writes in an immediate that it asks for in the next tick
+    process.nextTick(() => setImmediate(() => socket.uncork()))
+  }
 }
 
 /** What the client library answers. */
@@ -56,17 +69,18 @@ export const attempt = <A>(ask: () => Promise<A>): Effect.Effect<A, RabbitError>
 /** Uses a channel of its own, for what may fail: an error closes the channel on which it happened. */
 export const onChannel = <A>(
   { model }: Line,
-  use: (channel: Channel) => Promise<A>
+  use: (channel: ConfirmChannel) => Promise<A>
 ): Effect.Effect<A, RabbitError> =>
-  Effect.acquireUseRelease(
-    attempt(async () => {
-      const channel = await model.createChannel()
-      channel.on("error", () => {}) // what was asked for fails with it
-      return channel
-    }),
-    (channel) => attempt(() => use(channel)),
-    (channel) => Effect.ignore(attempt(() => channel.close()))
-  )
+  attempt(async () => {
+    const channel = await model.createConfirmChannel()
+    channel.on("error", () => {}) // what was asked for fails with it
+    try {
+      return await use(channel)
+    } finally {
+      // nobody waits for that: a server that is silent would not answer
+      void channel.close().catch(() => {})
+    }
+  })
 
 /** Waits until the server has seen what was sent on a line's channel, and until what it sent before is here. */
 export const seen = ({ channel }: Line): Effect.Effect<void, RabbitError> =>
@@ -94,12 +108,12 @@ const openLine = async ({ socket, url }: Address, purpose: string, onEnd: () => 
 }
 
 /** A server that does not answer must not keep the process alive. */
-const destroy = ({ model }: Line): void =>
-  void (model.connection as unknown as { readonly stream: Socket }).stream.destroy()
-
 const closeLine = (line: Line): Effect.Effect<void> =>
   attempt(() => line.model.close()).pipe(
-    Effect.timeoutOrElse({ duration: CLOSE, orElse: () => Effect.sync(() => destroy(line)) }),
+    Effect.timeoutOrElse({
+      duration: CLOSE,
+      orElse: () => Effect.sync(() => socketOf(line.model).destroy())
+    }),
     Effect.ignore
   )
 

@@ -23,8 +23,8 @@ export interface Head {
 }
 
 const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
-const number = (value: unknown): number | undefined =>
-  typeof value === "number" && Number.isFinite(value) ? value : undefined
+const whole = (value: unknown): number | undefined =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : undefined
 
 /** Reads the headers of a message, whoever sent it. */
 export const headOf = ({ properties }: Message): Head => {
@@ -32,9 +32,9 @@ export const headOf = ({ properties }: Message): Head => {
   return {
     id: text(headers["id"]),
     task: text(headers["task"]),
-    generation: number(headers["generation"]),
-    expires: number(headers["expires"]),
-    due: number(headers["due"])
+    generation: whole(headers["generation"]),
+    expires: whole(headers["expires"]),
+    due: whole(headers["due"])
   }
 }
 

@@ -81,9 +81,11 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
         if (!confirmed) return resume(unconfirmed(line))
         resume(Effect.succeed(unrouted.size === 0 ? [] : parcels.filter((one) => unrouted.has(placeOf(one)))))
       }
-      for (const { exchange, key, parcel } of parcels) {
-        line.channel.publish(exchange, key, parcel.content, parcel.properties, answered)
-      }
+      line.together(() => {
+        for (const { exchange, key, parcel } of parcels) {
+          line.channel.publish(exchange, key, parcel.content, parcel.properties, answered)
+        }
+      })
     })
 
   const sendAll = Effect.fnUntraced(function* (
@@ -127,7 +129,7 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
       if (needed.has(key)) continue
       needed.set(key, rounded === 0 ? topology.queue(queue) : topology.delay(queue, rounded))
     }
-    return Effect.forEach(needed.values(), (make) => make, { discard: true })
+    return Effect.forEach([...needed.values()], (make) => make, { discard: true })
   }
   const prepareRejected = (parcels: Batch<Parcel>) =>
     Effect.forEach(new Set(parcels.map(({ queue }) => queue)), topology.rejected, { discard: true })

@@ -79,7 +79,7 @@ export const makeDriver = Effect.fnUntraced(function* (
   return yield* RabbitBrokerDriver.make({
     publishing,
     consuming,
-    topology: Topology.make({ consuming, publishing }, prefix),
+    topology: yield* Topology.make({ consuming, publishing }, prefix),
     limited: yield* CallLimit.make(timeout, fromUnknown),
     maxClaimMillis: Duration.toMillis(maxClaim)
   })

@@ -10,12 +10,16 @@
  * message that the binding does not route comes back.
  */
 import type { Channel } from "amqplib"
-import { Deferred, Effect, Exit } from "effect"
+import { Deferred, Effect, Exit, type Scope } from "effect"
 import * as Delay from "./Delay.ts"
-import { attempt, type Lines, onChannel } from "./Line.ts"
+import { type Lines, onChannel } from "./Line.ts"
 import { RabbitError } from "./RabbitError.ts"
 /** A routing key has 255 bytes, and 54 of them say how a message is delayed. */
 const LONGEST_NAME = 190
+/** The protocol's code for a name that cannot be. */
+const TOO_LONG = 402
+/** While a server is short of memory it does not answer what is published. */
+const ASK = "1 second"
 
 /**
  * From version 4 on the server drops what was delivered more than 20 times, unless it is told otherwise. How often a
@@ -84,143 +88,123 @@ export interface Topology {
   readonly forget: () => void
 }
 
-/** Over one prefix. */
-export const make = (
+/** Over one prefix. What is being made is given up with the scope. */
+export const make = Effect.fnUntraced(function* (
   { consuming, publishing }: { readonly consuming: Lines; readonly publishing: Lines },
   prefix: string
-): Topology => {
+): Effect.fn.Return<Topology, never, Scope.Scope> {
+  const scope = yield* Effect.scope
   const names = new Names(prefix)
   const made = new Set<string>()
   const making = new Map<string, Deferred.Deferred<void, RabbitError>>()
 
-  const onOwn = <A>(use: (channel: Channel) => Promise<A>) =>
-    Effect.flatMap(consuming.open, (line) => onChannel(line, use))
   /**
    * Makes what is not made, and not by two at once: the server tells the second that a queue is there before it works.
    */
-  const once = (name: string, make: Effect.Effect<unknown, RabbitError>): Effect.Effect<void, RabbitError> =>
+  const once = (
+    name: string,
+    make: (channel: Channel) => Promise<unknown>
+  ): Effect.Effect<void, RabbitError> =>
     Effect.suspend(() => {
       if (made.has(name)) return Effect.void
       const underway = making.get(name)
       if (underway !== undefined) return Deferred.await(underway)
       const done = Deferred.makeUnsafe<void, RabbitError>()
       making.set(name, done)
-      return Effect.asVoid(make).pipe(
+      // whoever asked first may leave
+      return consuming.open.pipe(
+        Effect.flatMap((line) => onChannel(line, make)),
+        Effect.asVoid,
         Effect.onExit((exit) => {
           making.delete(name)
           if (Exit.isSuccess(exit)) made.add(name)
           return Deferred.done(done, exit)
         }),
-        Effect.uninterruptible
+        Effect.forkIn(scope),
+        Effect.andThen(Deferred.await(done))
       )
     })
-  const plain = (name: string) =>
-    once(
-      name,
-      onOwn((channel) => channel.assertQueue(name, { durable: true, arguments: quorum }))
-    )
 
+  const due = names.delay(Delay.lowest - 1)
+  /** With its way in for what was delayed: whoever removes a queue removes that too. */
   const queue = (queue: string) =>
-    Effect.suspend(() =>
-      Buffer.byteLength(names.queue(queue)) <= LONGEST_NAME
-        ? plain(names.queue(queue))
-        : Effect.fail(
+    Effect.suspend(() => {
+      const name = names.queue(queue)
+      return Buffer.byteLength(name) > LONGEST_NAME
+        ? Effect.fail(
             new RabbitError({
-              message: `the name of the queue is too long for RabbitMQ: ${names.queue(queue)} has more than ${LONGEST_NAME} bytes`,
-              code: 402
+              message: `the name of the queue is too long for RabbitMQ: ${name} has more than ${LONGEST_NAME} bytes`,
+              code: TOO_LONG
             })
           )
-    )
+        : once(name, async (channel) => {
+            await channel.assertQueue(name, { durable: true, arguments: quorum })
+            await channel.assertExchange(due, "topic")
+            await channel.bindQueue(name, due, Delay.pattern(undefined, false, wordOf(queue)))
+          })
+    })
 
   // #region Delays
 
-  const marks = once(
-    names.marks,
-    onOwn(async (channel) => {
-      await channel.assertExchange(names.marks, "direct")
-      await channel.assertQueue(names.nowhere, {
-        durable: true,
-        arguments: { "x-queue-type": "classic", "x-max-length": 0 }
-      })
+  const marks = once(names.marks, async (channel) => {
+    await channel.assertExchange(names.marks, "direct")
+    await channel.assertQueue(names.nowhere, {
+      durable: true,
+      arguments: { "x-queue-type": "classic", "x-max-length": 0 }
     })
-  )
+  })
 
   /** Each leads to the next lower one what has nothing to wait for in it. */
-  const exchanges = once(
-    names.delay(Delay.lowest - 1),
-    onOwn(async (channel) => {
-      await channel.assertExchange(names.delay(Delay.lowest - 1), "topic")
-      for (const exponent of Delay.exponents.toReversed()) {
-        await channel.assertExchange(names.delay(exponent), "topic")
-        const past = Delay.pattern(exponent, false, "*")
-        await channel.bindExchange(names.delay(exponent - 1), names.delay(exponent), past)
-      }
-    })
-  )
-
-  const arrival = (of: string) =>
-    once(
-      `${names.queue(of)}.due`,
-      Effect.andThen(
-        queue(of),
-        onOwn((channel) =>
-          channel.bindQueue(
-            names.queue(of),
-            names.delay(Delay.lowest - 1),
-            Delay.pattern(undefined, false, wordOf(of))
-          )
-        )
-      )
-    )
+  const exchanges = once(names.delay(Delay.exponents[0]!), async (channel) => {
+    await channel.assertExchange(due, "topic")
+    for (const exponent of Delay.exponents.toReversed()) {
+      await channel.assertExchange(names.delay(exponent), "topic")
+      const past = Delay.pattern(exponent, false, "*")
+      await channel.bindExchange(names.delay(exponent - 1), names.delay(exponent), past)
+    }
+  })
 
   const wait = (queue: string, exponent: number) => {
     const name = names.delayed(queue, exponent)
-    return once(
-      name,
-      onOwn(async (channel) => {
-        await channel.assertQueue(name, {
-          durable: true,
-          arguments: {
-            ...quorum,
-            "x-message-ttl": 2 ** exponent,
-            "x-dead-letter-exchange": names.delay(exponent - 1),
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish"
-          }
-        })
-        await channel.bindQueue(name, names.delay(exponent), Delay.pattern(exponent, true, wordOf(queue)))
-        await channel.bindQueue(names.nowhere, names.marks, mark(queue, exponent))
+    return once(name, async (channel) => {
+      await channel.assertQueue(name, {
+        durable: true,
+        arguments: {
+          ...quorum,
+          "x-message-ttl": 2 ** exponent,
+          "x-dead-letter-exchange": names.delay(exponent - 1),
+          "x-dead-letter-strategy": "at-least-once",
+          "x-overflow": "reject-publish"
+        }
       })
-    )
+      await channel.bindQueue(name, names.delay(exponent), Delay.pattern(exponent, true, wordOf(queue)))
+      await channel.bindQueue(names.nowhere, names.marks, mark(queue, exponent))
+    })
   }
 
-  const delay = (queue: string, rounded: number) =>
+  const delay = (of: string, rounded: number) =>
     Effect.all([
       marks,
       exchanges,
-      arrival(queue),
-      Effect.forEach(Delay.sum(rounded), (exponent) => wait(queue, exponent), { concurrency: "unbounded" })
+      queue(of),
+      Effect.forEach(Delay.sum(rounded), (exponent) => wait(of, exponent), { concurrency: "unbounded" })
     ])
 
   /** Asks for marks, of which the server gives back what it does not know. */
   const askFor = (queue: string, exponents: ReadonlyArray<number>) =>
-    Effect.flatMap(publishing.open, ({ model }) =>
-      Effect.acquireUseRelease(
-        attempt(() => model.createConfirmChannel()),
-        (channel) => {
-          channel.on("error", () => {}) // what was asked for fails with it
-          const unknown = new Set<string>()
-          channel.on("return", ({ fields }) => unknown.add(fields.routingKey))
-          for (const exponent of exponents) {
-            channel.publish(names.marks, mark(queue, exponent), Buffer.alloc(0), { mandatory: true })
-          }
-          return Effect.map(
-            attempt(() => channel.waitForConfirms()),
-            () => exponents.filter((exponent) => !unknown.has(mark(queue, exponent)))
-          )
-        },
-        (channel) => Effect.ignore(attempt(() => channel.close()))
-      )
+    Effect.flatMap(publishing.open, (line) =>
+      onChannel(line, async (channel) => {
+        const unknown = new Set<string>()
+        channel.on("return", ({ fields }) => unknown.add(fields.routingKey))
+        for (const exponent of exponents) {
+          channel.publish(names.marks, mark(queue, exponent), Buffer.alloc(0), { mandatory: true })
+        }
+        await channel.waitForConfirms()
+        return exponents.filter((exponent) => !unknown.has(mark(queue, exponent)))
+      })
+    ).pipe(
+      // while nothing can be published, what this process knows has to do
+      Effect.timeoutOrElse({ duration: ASK, orElse: () => Effect.succeed([]) })
     )
 
   const delays = (queue: string) =>
@@ -241,10 +225,13 @@ export const make = (
     queue,
     delay: (queue, rounded) => Effect.asVoid(delay(queue, rounded)),
     delays,
-    rejected: (queue) => plain(names.rejected(queue)),
+    rejected: (queue) => {
+      const name = names.rejected(queue)
+      return once(name, (channel) => channel.assertQueue(name, { durable: true, arguments: quorum }))
+    },
     forget: () => made.clear()
   }
-}
+})
 
 /** The routing key by which a delayed message finds its way. */
 export const delayedKey = (rounded: number, queue: string): string => Delay.routingKey(rounded, wordOf(queue))
