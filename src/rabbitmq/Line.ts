@@ -56,9 +56,12 @@ export class Line {
   together(send: () => void): void {
     const socket = socketOf(this.model)
     socket.cork()
-    send()
-    // it writes in an immediate that it asks for in the next tick
-    process.nextTick(() => setImmediate(() => socket.uncork()))
+    try {
+      send()
+    } finally {
+      // it writes in an immediate that it asks for in the next tick
+      process.nextTick(() => setImmediate(() => socket.uncork()))
+    }
   }
 }
 

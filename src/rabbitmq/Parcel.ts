@@ -1,6 +1,6 @@
 /** A message on its way: what stands in its headers, and how it is told apart from what others have sent. */
 import { isUtf8 } from "node:buffer"
-import type { Message, MessageProperties, Options } from "amqplib"
+import type { Message, Options } from "amqplib"
 import type { Envelope } from "../BrokerDriver.ts"
 
 /** A message to be published. */
@@ -22,9 +22,15 @@ export interface Head {
   readonly due: number | undefined
 }
 
-const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
-const whole = (value: unknown): number | undefined =>
-  typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : undefined
+/** Longer ones are not ours. */
+const LONGEST_TEXT = 1000
+
+const text = (value: unknown): string | undefined =>
+  typeof value === "string" && value.length <= LONGEST_TEXT ? value : undefined
+const count = (value: unknown): number | undefined =>
+  Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : undefined
+const millis = (value: unknown): number | undefined =>
+  typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : undefined
 
 /** Reads the headers of a message, whoever sent it. */
 export const headOf = ({ properties }: Message): Head => {
@@ -32,9 +38,9 @@ export const headOf = ({ properties }: Message): Head => {
   return {
     id: text(headers["id"]),
     task: text(headers["task"]),
-    generation: whole(headers["generation"]),
-    expires: whole(headers["expires"]),
-    due: whole(headers["due"])
+    generation: count(headers["generation"]),
+    expires: millis(headers["expires"]),
+    due: millis(headers["due"])
   }
 }
 
@@ -43,6 +49,9 @@ export const bodyOf = ({ content }: Message): string | Uint8Array =>
   isUtf8(content) ? content.toString("utf8") : Uint8Array.from(content)
 
 const sending = { persistent: true, mandatory: true, contentType: "application/json" }
+
+const headersOf = (head: Head): Record<string, unknown> =>
+  Object.fromEntries(Object.entries(head).filter(([, value]) => value !== undefined))
 
 /** A task's message. */
 export const ofEnvelope = (
@@ -64,27 +73,29 @@ export const ofEnvelope = (
   }
 })
 
-/** What the server writes into the headers, or reads from them. */
-const OF_SERVER = /^(?:x-|B?CC$)/
-
-const ownHeaders = ({ headers }: MessageProperties): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(headers ?? {}).filter(([name]) => !OF_SERVER.test(name)))
-
-/** A message that was delivered, to be sent once more; whatever its sender wrote is kept. */
+/** A message that was delivered, to be sent once more: its bytes, and what of its headers is this library's. */
 export const copyOf = (
-  { content, properties }: Message,
+  message: Message,
   to: {
     readonly queue: string
     readonly delayMillis: number
-    readonly headers: Readonly<Record<string, unknown>>
+    readonly due?: number | undefined
+    /** Why it was rejected. */
+    readonly reason?: string | undefined
     readonly body?: string | undefined
   }
 ): Parcel => {
-  const { clusterId: _, expiration: __, userId: ___, ...kept } = properties
+  const head = headOf(message)
   return {
     queue: to.queue,
     delayMillis: to.delayMillis,
-    content: to.body === undefined ? content : Buffer.from(to.body),
-    properties: { ...kept, ...sending, headers: { ...ownHeaders(properties), ...to.headers } }
+    content: to.body === undefined ? message.content : Buffer.from(to.body),
+    properties: {
+      ...sending,
+      headers: {
+        ...headersOf({ ...head, due: to.due ?? head.due }),
+        ...(to.reason === undefined ? {} : { reason: to.reason })
+      }
+    }
   }
 }

@@ -10,7 +10,7 @@ import type { Batch } from "../BackendDriver.ts"
 import * as Delay from "./Delay.ts"
 import type { Line, Lines } from "./Line.ts"
 import type { Parcel } from "./Parcel.ts"
-import { RabbitError } from "./RabbitError.ts"
+import { fromUnknown, RabbitError } from "./RabbitError.ts"
 import { delayedKey, type Topology } from "./Topology.ts"
 
 /** Sends messages. */
@@ -81,11 +81,17 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
         if (!confirmed) return resume(unconfirmed(line))
         resume(Effect.succeed(unrouted.size === 0 ? [] : parcels.filter((one) => unrouted.has(placeOf(one)))))
       }
-      line.together(() => {
-        for (const { exchange, key, parcel } of parcels) {
-          line.channel.publish(exchange, key, parcel.content, parcel.properties, answered)
-        }
-      })
+      try {
+        line.together(() => {
+          for (const { exchange, key, parcel } of parcels) {
+            line.channel.publish(exchange, key, parcel.content, parcel.properties, answered)
+          }
+        })
+      } catch (cause) {
+        // the channel has closed this moment
+        underway.delete(unrouted)
+        resume(Effect.fail(fromUnknown(cause)))
+      }
     })
 
   const sendAll = Effect.fnUntraced(function* (

@@ -60,21 +60,27 @@ export const make = Effect.fnUntraced(function* ({
   const orForget = <A>(effect: Effect.Effect<A, RabbitError>): Effect.Effect<A, RabbitError> =>
     Effect.tapError(effect, () => Effect.sync(topology.forget))
 
-  /** Asks for what no worker listens to. Not interrupted: what was delivered must be known here. */
-  const pull = (queue: string, max: number) =>
-    Effect.gen(function* () {
-      yield* topology.queue(queue)
-      const line = yield* consuming.open
-      const pulled: Array<Held> = []
-      while (pulled.length < max) {
-        const message = yield* attempt(() => line.channel.get(names.queue(queue)))
-        if (message === false) break
+  /** Asks for what no worker listens to. */
+  const pull = Effect.fnUntraced(function* (queue: string, max: number) {
+    yield* topology.queue(queue)
+    const line = yield* consuming.open
+    const pulled: Array<Held> = []
+    const next = Effect.map(
+      attempt(() => line.channel.get(names.queue(queue))),
+      (message) => {
+        if (message === false) return false
         const held = { line, queue, message }
         claims.note(held)
         pulled.push(held)
+        return pulled.length < max
       }
-      return pulled
-    }).pipe(orForget, Effect.uninterruptible)
+    )
+    // what the server has given must be known here
+    yield* Effect.uninterruptible(Effect.repeat(next, { while: (more) => more })).pipe(
+      Effect.onInterrupt(() => Effect.sync(() => claims.putBack(pulled)))
+    )
+    return pulled
+  }, orForget)
 
   const claim = Effect.fnUntraced(function* (queues: ReadonlySet<string>, max: number) {
     const taken = [...inbox.take(queues, max)]
@@ -89,8 +95,9 @@ export const make = Effect.fnUntraced(function* ({
   /** The message of a claim, due anew or as it was. */
   const copyFor = ({ message, queue }: Held, { afterMillis, body, keepDue }: Release): Parcel => {
     const now = clock.currentTimeMillisUnsafe()
-    const due = keepDue === true ? (headOf(message).due ?? now) : now + afterMillis
-    return copyOf(message, { queue, delayMillis: afterMillis, headers: { due }, body })
+    // what was delivered is due, whatever it says
+    const due = keepDue === true ? Math.min(headOf(message).due ?? now, now) : now + afterMillis
+    return copyOf(message, { queue, delayMillis: afterMillis, due, body })
   }
 
   /** What goes back as it is needs no copy. */
@@ -202,7 +209,7 @@ export const make = Effect.fnUntraced(function* ({
     reject: (rejections) =>
       limited(
         replace(rejections, publisher.reject, ({ message, queue }, { reason }) =>
-          copyOf(message, { queue, delayMillis: 0, headers: { reason } })
+          copyOf(message, { queue, delayMillis: 0, reason })
         )
       ),
     counts: (queues) => limited(Effect.forEach(queues, countOne)).pipe(orForget),
