@@ -1,4 +1,5 @@
 /** Where the systems on RabbitMQ are measured: two servers, messages in the one and results in Redis. */
+import { remove } from "../test/rabbitmq/remove.ts"
 import { makePrefix as makeRedisPrefix, parseLocation as parseRedis } from "./redis.ts"
 
 export interface RabbitmqLocation {
@@ -27,22 +28,12 @@ export const connect = async (url: string) => {
 
 export const floorQueue = (prefix: string) => `${prefix}.floor`
 
-/**
- * TO BE COMPLETED: what chicory declares is for `deleteAll` of src/rabbitmq to delete. Until there is one, the names
- * are these. What is not there is no error. Nothing may be left: a server has file descriptors for 300 quorum queues.
- */
+/** A server that ran out of file handles by queues that were left would accept no connection any more. */
 const removeQueues = async (url: string, prefix: string) => {
-  const { Names } = await import("../src/rabbitmq/Topology.ts")
-  const { exponents, lowest } = await import("../src/rabbitmq/Delay.ts")
-  const names = new Names(prefix)
-  const queue = "default"
-  const delayed = exponents.map((exponent) => names.delayed(queue, exponent))
-  const queues = [floorQueue(prefix), names.queue(queue), names.rejected(queue), names.nowhere, ...delayed]
-  const exchanges = [lowest - 1, ...exponents].map((exponent) => names.delay(exponent))
   const connection = await connect(url)
   const channel = await connection.createChannel()
-  for (const name of queues) await channel.deleteQueue(name)
-  for (const name of [names.marks, ...exchanges]) await channel.deleteExchange(name)
+  await channel.deleteQueue(floorQueue(prefix))
+  await remove(channel, prefix)
   await connection.close()
 }
 

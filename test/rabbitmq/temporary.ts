@@ -1,34 +1,12 @@
 /** Drivers under a prefix of their own. */
-import type { Channel } from "amqplib"
 import { Effect, type Scope } from "effect"
 import type { Driver as BrokerDriver } from "../../src/BrokerDriver.ts"
-import * as Delay from "../../src/rabbitmq/Delay.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
-import { Names } from "../../src/rabbitmq/Topology.ts"
+import { remove } from "./remove.ts"
 import { sharedUrl, withChannel } from "./server.ts"
 
 /** A prefix that nobody else has. */
 export const makePrefix = (): string => `chicory-test-${crypto.randomUUID()}`
-
-/** Removes what a prefix has for these queues, and its exchanges. */
-export const remove = async (
-  channel: Channel,
-  prefix: string,
-  queues: Iterable<string> = ["default"]
-): Promise<void> => {
-  const names = new Names(prefix)
-  const queuesOf = (queue: string) => [
-    names.queue(queue),
-    names.rejected(queue),
-    ...Delay.exponents.map((exponent) => names.delayed(queue, exponent))
-  ]
-  for (const name of [...queues].flatMap(queuesOf)) await channel.deleteQueue(name)
-  await channel.deleteQueue(names.nowhere)
-  await channel.deleteExchange(names.marks)
-  for (const exponent of [...Delay.exponents, Delay.lowest - 1]) {
-    await channel.deleteExchange(names.delay(exponent))
-  }
-}
 
 /** The driver of one prefix on the shared server; what it has made there is removed when the scope closes. */
 export const temporaryDriver = Effect.fnUntraced(function* (

@@ -1,0 +1,23 @@
+import type { Channel } from "amqplib"
+import * as Delay from "../../src/rabbitmq/Delay.ts"
+import { Names } from "../../src/rabbitmq/Topology.ts"
+
+/** Removes what a prefix has for these queues, and its exchanges. What is not there is no error. */
+export const remove = async (
+  channel: Channel,
+  prefix: string,
+  queues: Iterable<string> = ["default"]
+): Promise<void> => {
+  const names = new Names(prefix)
+  const queuesOf = (queue: string) => [
+    names.queue(queue),
+    names.rejected(queue),
+    ...Delay.exponents.map((exponent) => names.delayed(queue, exponent))
+  ]
+  for (const name of [...queues].flatMap(queuesOf)) await channel.deleteQueue(name)
+  await channel.deleteQueue(names.nowhere)
+  await channel.deleteExchange(names.marks)
+  for (const exponent of [...Delay.exponents, Delay.lowest - 1]) {
+    await channel.deleteExchange(names.delay(exponent))
+  }
+}
