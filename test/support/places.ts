@@ -1,7 +1,8 @@
 /** Where a store is, in a form that can be given to another process, and how it is reached. */
 import { PgClient } from "@effect/sql-pg"
 import type { Backend, Broker } from "chicory"
-import { SqlStore } from "chicory/sql"
+import { RabbitBroker } from "chicory/rabbitmq"
+import { SqlBackend, SqlStore } from "chicory/sql"
 import { SqliteClient } from "chicory/sqlite"
 import { Layer, Redacted } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -29,8 +30,13 @@ export interface MariadbPlace extends Tables {
   readonly url: string
 }
 
+/** Results in a file, and messages elsewhere. */
+export interface RabbitmqPlace extends SqlitePlace {
+  readonly rabbitmq: { readonly url: string; readonly prefix: string }
+}
+
 /** Tables of a database. */
-export type Place = SqlitePlace | PostgresPlace | MariadbPlace
+export type Place = SqlitePlace | PostgresPlace | MariadbPlace | RabbitmqPlace
 
 /** As an argument of a program. */
 export const encode = (place: Place): string => JSON.stringify(place)
@@ -54,8 +60,15 @@ export const clientLayer = (place: Place): Layer.Layer<SqlClient.SqlClient, unkn
   }
 }
 
+const servicesLayer = (
+  place: Place
+): Layer.Layer<Backend.Backend | Broker.Broker, unknown, SqlClient.SqlClient> =>
+  "rabbitmq" in place
+    ? Layer.merge(SqlBackend.layer({ prefix: place.prefix }), RabbitBroker.layer(place.rabbitmq))
+    : SqlStore.layer({ prefix: place.prefix })
+
 /** The store, and the client beneath it. */
 export const storeLayer = (
   place: Place
 ): Layer.Layer<Backend.Backend | Broker.Broker | SqlClient.SqlClient, unknown> =>
-  SqlStore.layer({ prefix: place.prefix }).pipe(Layer.provideMerge(clientLayer(place)))
+  servicesLayer(place).pipe(Layer.provideMerge(clientLayer(place)))

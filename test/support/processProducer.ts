@@ -1,6 +1,7 @@
 /** A producer that is killed between the steps of an enqueue: `processProducer.ts <place> <the step it dies at>`. */
 import { Backend, Broker } from "chicory"
 import { Context, Effect } from "effect"
+import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import * as Migrations from "../../src/sql/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as Places from "./places.ts"
@@ -19,6 +20,8 @@ Effect.gen(function* () {
   const drivers = yield* SqlDrivers.make({ prefix: place.prefix })
   // overridden operations are not fused
   const { fusion: _, ...backend } = drivers.backend
+  const broker: Broker.Driver =
+    "rabbitmq" in place ? yield* RabbitBroker.makeDriver(place.rabbitmq) : drivers.broker
   const context = Context.make(
     Backend.Backend,
     yield* Backend.make({
@@ -30,8 +33,8 @@ Effect.gen(function* () {
     Context.add(
       Broker.Broker,
       yield* Broker.make({
-        ...drivers.broker,
-        publish: step === "publish" ? () => die : drivers.broker.publish
+        ...broker,
+        publish: step === "publish" ? () => die : broker.publish
       })
     )
   )

@@ -2,8 +2,10 @@
 import { Effect, type Scope } from "effect"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
+import * as Rabbitmq from "../rabbitmq/server.ts"
+import { temporaryPrefix } from "../rabbitmq/shared.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
-import type { MariadbPlace, PostgresPlace, SqlitePlace } from "./places.ts"
+import type { MariadbPlace, PostgresPlace, RabbitmqPlace, SqlitePlace } from "./places.ts"
 
 type Temporary<Place> = Effect.Effect<Place, unknown, Scope.Scope>
 
@@ -24,3 +26,8 @@ export const mariadb: Temporary<MariadbPlace> = Effect.map(Mariadb.temporaryPlac
   url: Mariadb.sharedUrl,
   prefix
 }))
+
+export const rabbitmq: Temporary<RabbitmqPlace> = Effect.gen(function* () {
+  const prefix = yield* temporaryPrefix()
+  return { ...(yield* sqlite), rabbitmq: { url: Rabbitmq.sharedUrl, prefix } }
+})

@@ -1,0 +1,366 @@
+/** How long messages are delayed, by which queues, and what is left of them then. */
+import { assert, describe, it } from "@effect/vitest"
+import { Task } from "chicory"
+import { Array as Arr, Effect, Queue, Schema, type Scope, Stream } from "effect"
+import type { Delivery, Driver as BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
+import * as Delay from "../../src/rabbitmq/Delay.ts"
+import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
+import { Names } from "../../src/rabbitmq/Topology.ts"
+import { channelOf, describeWithRabbit, openConnection, sharedUrl } from "./server.ts"
+import { openStore, sharedBackend, temporaryPrefix } from "./shared.ts"
+
+/** A delay is so much longer than asked for at most, or a 128th of it. */
+const SLACK = 64
+/** The way to the server and back, and from queue to queue: a few milliseconds, and more on a busy machine. */
+const BUSY = 50
+
+// #region What the server does
+
+/** Whether the server's topic exchanges take a routing key for a pattern: `*` is any one word. */
+const matches = (pattern: string, key: string): boolean => {
+  const words = key.split(".")
+  const wanted = pattern.split(".")
+  return words.length === wanted.length && wanted.every((word, i) => word === "*" || word === words[i])
+}
+
+/** The waits of a message on its way to a queue, where these queues have all that they may need. */
+const route = (
+  rounded: number,
+  word: string,
+  words: ReadonlyArray<string>
+): { readonly waits: ReadonlyArray<number>; readonly ends: ReadonlyArray<string> } => {
+  const key = Delay.routingKey(rounded, word)
+  const waits: Array<number> = []
+  const [first] = Delay.sum(rounded)
+  for (const exponent of Delay.exponents.filter((exponent) => exponent <= first!)) {
+    const waiting = words.filter((one) => matches(Delay.pattern(exponent, true, one), key))
+    const goesOn = matches(Delay.pattern(exponent, false, "*"), key)
+    assert.strictEqual(waiting.length + Number(goesOn), 1, `one way on from ${exponent}`)
+    for (const one of waiting) {
+      assert.strictEqual(one, word)
+      waits.push(2 ** exponent)
+    }
+  }
+  return { waits, ends: words.filter((one) => matches(Delay.pattern(undefined, false, one), key)) }
+}
+
+// #endregion
+
+/** Delays from the shortest to the longest, more of them where they are short. */
+const delays: ReadonlyArray<number> = [
+  ...Array.from({ length: 300 }, (_, i) => i + 1),
+  ...Delay.exponents.flatMap((exponent) => [-1, -0.5, 0, 0.5, 1].map((more) => 2 ** exponent + more)),
+  ...Array.from({ length: 300 }, (_, i) => Math.round(1.0735 ** i)),
+  0.001,
+  1000.7,
+  Delay.MAX_MILLIS - 33,
+  Delay.MAX_MILLIS - 32,
+  Delay.MAX_MILLIS - 1,
+  Delay.MAX_MILLIS
+].filter((millis) => millis <= Delay.MAX_MILLIS)
+
+describe("delays as sums of powers of two", () => {
+  it("none is shorter than asked for, nor much longer", () => {
+    for (const millis of delays) {
+      const rounded = Delay.round(millis)
+      assert.isAtLeast(rounded, millis)
+      assert.isAtMost(rounded - millis, Math.max(SLACK, millis / 128), `${millis} became ${rounded}`)
+      assert.isAtMost(rounded, Delay.MAX_MILLIS)
+    }
+  })
+
+  it("what is longer than the longest waits as long as that", () => {
+    assert.strictEqual(Delay.round(Delay.MAX_MILLIS + 1), Delay.MAX_MILLIS)
+    assert.strictEqual(Delay.round(Number.MAX_SAFE_INTEGER), Delay.MAX_MILLIS)
+  })
+
+  it("the powers add up to the delay, the highest first", () => {
+    for (const millis of delays) {
+      const rounded = Delay.round(millis)
+      const exponents = Delay.sum(rounded)
+      assert.strictEqual(
+        exponents.reduce((total, exponent) => total + 2 ** exponent, 0),
+        rounded
+      )
+      assert.deepStrictEqual(
+        exponents,
+        exponents.toSorted((a, b) => b - a)
+      )
+      assert.isAtLeast(exponents.at(-1)!, Delay.lowest)
+    }
+  })
+
+  it("no delay below a week needs more than eight queues", () => {
+    for (const millis of delays.filter((millis) => millis < 604_800_000)) {
+      assert.isAtMost(Delay.sum(Delay.round(millis)).length, 8, `for ${millis}`)
+    }
+  })
+
+  it("a message goes through the queues of its powers and no others, and to its own queue alone", () => {
+    const words = ["default", "0", "1", "emails%2Eurgent"]
+    for (const millis of delays) {
+      for (const word of words) {
+        const rounded = Delay.round(millis)
+        const { ends, waits } = route(rounded, word, words)
+        assert.deepStrictEqual(
+          waits,
+          Delay.sum(rounded).map((exponent) => 2 ** exponent)
+        )
+        assert.deepStrictEqual(ends, [word])
+      }
+    }
+  })
+})
+
+// #region On a server
+
+const envelope = (id: string, more?: Partial<Envelope>): Envelope => ({
+  id,
+  task: "mail",
+  queue: "default",
+  priority: 0,
+  delayMillis: 0,
+  body: `{"message":"${id}"}`,
+  ...more
+})
+
+/** One under a prefix, with connections of its own. */
+const open = (prefix: string) => RabbitBroker.makeDriver({ url: sharedUrl, prefix })
+
+interface Arrival {
+  readonly delivery: Delivery
+  /** Of `performance`. */
+  readonly at: number
+}
+
+/** Claims what comes, as a worker does. */
+const listen = Effect.fnUntraced(function* (
+  driver: BrokerDriver
+): Effect.fn.Return<Effect.Effect<Arrival>, never, Scope.Scope> {
+  const arrivals = yield* Queue.unbounded<Arrival>()
+  yield* driver.ready(["default"], 100).pipe(
+    Stream.mapEffect(() => driver.claim({ queues: ["default"], max: 100, leaseMillis: 60_000, worker: "w" })),
+    Stream.runForEach((deliveries) =>
+      Effect.sync(() => {
+        const at = performance.now()
+        for (const delivery of deliveries) Queue.offerUnsafe(arrivals, { delivery, at })
+      })
+    ),
+    Effect.forkScoped
+  )
+  return Queue.take(arrivals)
+})
+
+/** The exponents of the queues for delayed messages that the server has. */
+const queuesOf = Effect.fnUntraced(function* (prefix: string, queue: string) {
+  const names = new Names(prefix)
+  const connection = yield* openConnection(sharedUrl)
+  return yield* Effect.filter(Delay.exponents, (exponent) =>
+    Effect.flatMap(channelOf(connection), (channel) =>
+      Effect.isSuccess(Effect.tryPromise(() => channel.checkQueue(names.delayed(queue, exponent))))
+    )
+  )
+}, Effect.scoped)
+
+/** A test in real time, with a driver under a prefix of its own. */
+const test = (
+  name: string,
+  body: (driver: BrokerDriver, prefix: string) => Effect.Effect<void, unknown, Scope.Scope>
+) =>
+  it.live(name, () =>
+    Effect.gen(function* () {
+      const prefix = yield* temporaryPrefix(["default", "other"])
+      yield* body(yield* open(prefix), prefix)
+    })
+  )
+
+await describeWithRabbit("delays on RabbitMQ", () => {
+  describe.concurrent("of messages", () => {
+    test("messages that are published together arrive when they are due, not early and hardly late", (driver) =>
+      Effect.gen(function* () {
+        const delays: Arr.NonEmptyArray<number> = [10, 100, 256, 1000, 2016, 3000]
+        const rounds = ["first", "second", "third"]
+        const arrival = yield* listen(driver)
+        const publish = Effect.fnUntraced(function* (round: string) {
+          const before = performance.now()
+          yield* driver.publish(
+            Arr.map(delays, (delayMillis) => envelope(`${round} ${delayMillis}`, { delayMillis }))
+          )
+          return { before, after: performance.now() }
+        })
+        // to make the queues takes a while, too
+        yield* publish("none")
+        yield* Effect.forEach(delays, () => arrival)
+        const sent = new Map<string, { readonly before: number; readonly after: number }>()
+        for (const round of rounds) {
+          sent.set(round, yield* publish(round))
+          yield* Effect.sleep("400 millis")
+        }
+        const late = new Map<number, number>()
+        for (let n = 0; n < rounds.length * delays.length; n++) {
+          const { at, delivery } = yield* arrival
+          const [round, millis] = delivery.id!.split(" ")
+          const { after, before } = sent.get(round!)!
+          assert.isAtLeast(at - before, Number(millis))
+          // by a clock that counts whole milliseconds
+          assert.isAtMost(delivery.ageMillis, at - before - Number(millis) + 1)
+          const seen = late.get(Number(millis)) ?? Infinity
+          late.set(Number(millis), Math.min(seen, at - after - Number(millis)))
+        }
+        for (const millis of delays) {
+          assert.isAtMost(late.get(millis)!, 100 + BUSY, `at best, of ${millis}`)
+        }
+      }))
+
+    test("one with a short delay does not wait behind one with a long delay", (driver) =>
+      Effect.gen(function* () {
+        const arrival = yield* listen(driver)
+        yield* driver.publish([envelope("long", { delayMillis: 60_000 })])
+        yield* driver.publish([envelope("middle", { delayMillis: 1500 })])
+        yield* driver.publish([envelope("short", { delayMillis: 300 })])
+        const published = performance.now()
+        assert.strictEqual((yield* arrival).delivery.id, "short")
+        assert.strictEqual((yield* arrival).delivery.id, "middle")
+        assert.isBelow(performance.now() - published, 10_000)
+        assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 1, claimed: 2 }])
+      }))
+
+    test("those with the same delay arrive in the order in which they were published", (driver) =>
+      Effect.gen(function* () {
+        const arrival = yield* listen(driver)
+        const ids = Array.from({ length: 50 }, (_, n) => `${n}`)
+        for (const id of ids) yield* driver.publish([envelope(id, { delayMillis: 700 })])
+        const arrived = yield* Effect.forEach(ids, () => arrival)
+        assert.deepStrictEqual(
+          arrived.map(({ delivery }) => delivery.id),
+          ids
+        )
+      }))
+
+    test("one arrives as it was published", (driver) =>
+      Effect.gen(function* () {
+        const arrival = yield* listen(driver)
+        const published = envelope("ünïcode \u0000 🌶️", {
+          task: "mail.send ✉",
+          generation: 7,
+          expiresMillis: 123_456.5,
+          delayMillis: 200,
+          body: `{"text":"grüße 🌶️ \u0001"}`
+        })
+        yield* driver.publish([published])
+        const { delivery } = yield* arrival
+        const { ageMillis: _, handle: __, ...rest } = delivery
+        const { delayMillis: ___, priority: ____, ...expected } = published
+        assert.deepStrictEqual(rest, expected)
+      }))
+
+    test("one that is put back with a delay again and again stays as it was published", (driver) =>
+      Effect.gen(function* () {
+        const arrival = yield* listen(driver)
+        const published = envelope("a", { generation: 2, expiresMillis: 60_000, delayMillis: 40 })
+        yield* driver.publish([published])
+        for (let round = 0; round < 5; round++) {
+          const { delivery } = yield* arrival
+          const { ageMillis: _, handle, ...rest } = delivery
+          const { delayMillis: __, priority: ___, ...expected } = published
+          assert.deepStrictEqual(rest, expected)
+          yield* driver.release([{ handle, afterMillis: 40 }])
+        }
+        yield* arrival
+        assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 1 }])
+      }))
+
+    test("one that keeps its due time is as old as it says, also with delays of fractions", (driver) =>
+      Effect.gen(function* () {
+        const arrival = yield* listen(driver)
+        yield* driver.publish([envelope("a", { delayMillis: 40.5 })])
+        const { delivery } = yield* arrival
+        assert.isAtLeast(delivery.ageMillis, Math.floor(Delay.round(40.5) - 40.5))
+        yield* driver.release([{ handle: delivery.handle, afterMillis: 300.25, keepDue: true }])
+        const again = yield* arrival
+        assert.isAtLeast(again.delivery.ageMillis, delivery.ageMillis + 300)
+      }))
+
+    it.live("a delay of weeks is taken, and one that is longer than the longest is refused", () =>
+      Effect.gen(function* () {
+        const prefix = yield* temporaryPrefix()
+        const Mail = Task.make("mail", { payload: Schema.String })
+        yield* Effect.gen(function* () {
+          yield* Mail.delay("later", { delay: 2 ** 31 })
+          const error = yield* Effect.flip(Mail.delay("never", { delay: Delay.MAX_MILLIS + 1 }))
+          assert.strictEqual(error._tag, "Unsupported")
+        }).pipe(Effect.provideContext(yield* openStore(prefix, yield* sharedBackend)))
+        assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [31])
+        const driver = yield* open(prefix)
+        assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 1, claimed: 0 }])
+      })
+    )
+  })
+
+  describe.concurrent("and their queues", () => {
+    test("there is a queue for each power that a delay is the sum of, and no other", (driver, prefix) =>
+      Effect.gen(function* () {
+        yield* driver.publish([envelope("a", { delayMillis: 60_000 })])
+        assert.deepStrictEqual(yield* queuesOf(prefix, "default"), Delay.sum(Delay.round(60_000)))
+        assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [])
+      }))
+
+    test("counting and purging make none", (driver, prefix) =>
+      Effect.gen(function* () {
+        yield* driver.publish([envelope("a"), envelope("b", { queue: "other", delayMillis: 65_536 })])
+        assert.deepStrictEqual(yield* driver.counts(["default", "other"]), [
+          { ready: 1, delayed: 0, claimed: 0 },
+          { ready: 0, delayed: 1, claimed: 0 }
+        ])
+        assert.deepStrictEqual(yield* driver.purge("default", 10), ["a"])
+        assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [])
+        assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [16])
+      }))
+
+    test("what another process has delayed is counted and purged", (driver, prefix) =>
+      Effect.gen(function* () {
+        // it has looked before there was anything
+        assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 0 }])
+        const another = yield* open(prefix)
+        yield* another.publish([
+          envelope("a", { delayMillis: 60_000 }),
+          envelope("b", { delayMillis: 2 ** 20 }),
+          envelope("c")
+        ])
+        assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 1, delayed: 2, claimed: 0 }])
+        assert.deepStrictEqual([...(yield* driver.purge("default", 10))].toSorted(), ["a", "b", "c"])
+        assert.deepStrictEqual(yield* another.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 0 }])
+      }))
+
+    test("what a process has delayed that is gone arrives", (driver, prefix) =>
+      Effect.gen(function* () {
+        yield* Effect.scoped(
+          Effect.flatMap(open(prefix), (another) =>
+            another.publish([envelope("a", { delayMillis: 500 }), envelope("b", { delayMillis: 64 })])
+          )
+        )
+        const arrival = yield* listen(driver)
+        assert.strictEqual((yield* arrival).delivery.id, "b")
+        assert.strictEqual((yield* arrival).delivery.id, "a")
+      }))
+
+    test("queues that were removed are made again", (driver, prefix) =>
+      Effect.gen(function* () {
+        const names = new Names(prefix)
+        const arrival = yield* listen(driver)
+        yield* driver.publish([envelope("a", { delayMillis: 64 })])
+        assert.strictEqual((yield* arrival).delivery.id, "a")
+        yield* Effect.scoped(
+          Effect.flatMap(openConnection(sharedUrl), (connection) =>
+            Effect.flatMap(channelOf(connection), (channel) =>
+              Effect.promise(() => channel.deleteQueue(names.delayed("default", 6)))
+            )
+          )
+        )
+        yield* driver.publish([envelope("b", { delayMillis: 64 })])
+        assert.strictEqual((yield* arrival).delivery.id, "b")
+      }))
+  })
+})
+
+// #endregion

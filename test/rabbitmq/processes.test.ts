@@ -1,0 +1,55 @@
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, DeadLetters } from "chicory"
+import { Effect, Layer, Option } from "effect"
+import * as Places from "../support/places.ts"
+import { began, poll, startWorker } from "../support/processes.ts"
+import * as ProcessSuite from "../support/processSuite.ts"
+import { Count } from "../support/processTasks.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import { describeWithRabbit } from "./server.ts"
+
+/** The server gives up a connection that says nothing for some two seconds. */
+const impatient = Effect.map(TemporaryPlaces.rabbitmq, (place) => {
+  const url = new URL(place.rabbitmq.url)
+  url.searchParams.set("heartbeat", "1")
+  return { ...place, rabbitmq: { ...place.rabbitmq, url: url.href } }
+})
+
+await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => {
+  ProcessSuite.suite(TemporaryPlaces.rabbitmq)
+
+  describe("processes that are frozen", () => {
+    it.live(
+      "3: what one had claimed is run elsewhere, and when it is thawed it can write nothing, and works on",
+      () =>
+        Effect.gen(function* () {
+          const place = yield* impatient
+          yield* Effect.gen(function* () {
+            const options = { lease: "1 second", concurrency: 2 } as const
+            const first = yield* startWorker(place, options)
+            const handle = yield* Count.delay({ n: 1, millis: 600_000 })
+            yield* first.began()
+            yield* first.signal("SIGSTOP")
+            const second = yield* startWorker(place, options)
+            yield* second.began()
+            assert.strictEqual((yield* poll(handle)).attempts, 2)
+            yield* first.signal("SIGCONT")
+            yield* first.until((told) => told.some(({ _tag }) => _tag === "Interrupted"))
+            const seen = yield* poll(handle)
+            assert.isTrue(Option.isSome(seen.worker) && seen.worker.value.includes(`-${second.pid}-`))
+            assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
+            const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
+            assert(failed._tag === "TaskFailed")
+            assert.strictEqual(failed.reason._tag, "Cancelled")
+            assert.strictEqual(began(first.told) + began(second.told), 2)
+            yield* second.kill
+            const later = yield* Count.delay({ n: 2, millis: 0 })
+            assert.strictEqual((yield* AsyncResult.get(later, { timeout: "20 seconds" })).pid, first.pid)
+            assert.strictEqual(yield* DeadLetters.count(), 0)
+          }).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, Places.storeLayer(place))))
+        }),
+      { timeout: 60_000 }
+    )
+  })
+})
