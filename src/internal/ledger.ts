@@ -8,7 +8,7 @@ import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
 import type { Facade as BackendFacade, ReadError } from "../Backend.ts"
 import type { Batch, Claimed, Outcome, Renewed, Settlement, Start, Started, Terms } from "../BackendDriver.ts"
 import type { BrokerError, Facade as BrokerFacade } from "../Broker.ts"
-import type { Claim, Delivery } from "../BrokerDriver.ts"
+import type { Claim, Delivery, Envelope } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import { type Ask, known } from "./batcher.ts"
 import * as defaults from "./defaults.ts"
@@ -46,7 +46,7 @@ export interface Ledger {
     | ((candidate: Candidate, verdict: Verdict, claimed: boolean) => Effect.Effect<Settled, ReadError>)
     | undefined
   /** The second half: what becomes of the message. */
-  readonly close: (candidate: Candidate, verdict: Verdict, settled: Settled) => Ask<unknown, BrokerError>
+  readonly close: (hold: Hold, verdict: Verdict, settled: Settled) => Ask<unknown, BrokerError>
   /** Renews what is held. A hold without an answer failed to be renewed. */
   readonly renew: (
     holds: Batch<Hold>,
@@ -100,6 +100,21 @@ export const recorded = (
   }
 }
 
+/** For a message that was let go of while its task ran: the one that is on its way may come too late. */
+const envelopeAgain = (
+  { delivery, message: { expires, generation, id, priority, task } }: Candidate,
+  delayMillis: number
+): Envelope => ({
+  id,
+  task,
+  generation,
+  priority,
+  expiresMillis: expires,
+  queue: delivery.queue,
+  delayMillis,
+  body: typeof delivery.body === "string" ? delivery.body : new TextDecoder().decode(delivery.body)
+})
+
 const completing = ({ complete }: BackendFacade, acks: boolean): Ledger["complete"] =>
   complete === undefined
     ? undefined
@@ -112,14 +127,15 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
   store: ({ start }, verdict) => backend.settle.ask(settlementOf(start, verdict)),
   complete: completing(backend, false),
-  close: ({ delivery: { handle } }, verdict, settled) => {
+  close: ({ candidate, claimed }, verdict, settled) => {
+    const { handle } = candidate.delivery
     if (settled === "Lost") return broker.abandon.ask(handle)
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
       return broker.ack.ask(handle)
-    return broker.release.ask({
-      handle,
-      afterMillis: verdict._tag === "Retry" ? verdict.afterMillis : 0
-    })
+    const afterMillis = verdict._tag === "Retry" ? verdict.afterMillis : 0
+    return claimed || candidate.start.delivery === "at-most-once"
+      ? broker.release.ask({ handle, afterMillis })
+      : broker.publish.ask(envelopeAgain(candidate, afterMillis))
   },
   // the record decides; the claim only keeps the message from being delivered for nothing
   renew: (holds, leaseMillis) =>
@@ -190,7 +206,15 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
     ),
   store: () => stored,
   complete: undefined,
-  close: ({ delivery: { handle }, message }, verdict) => {
+  close: (
+    {
+      candidate: {
+        delivery: { handle },
+        message
+      }
+    },
+    verdict
+  ) => {
     switch (verdict._tag) {
       case "Success":
         return broker.ack.ask(handle)

@@ -101,7 +101,7 @@ const endWithoutHandler = (
     }
     const settled = yield* awaited(engine.ledger.store(candidate, verdict))
     yield* Effect.callback<void>((resume) =>
-      close(engine, candidate, verdict, settled, () => resume(Effect.void))
+      close(engine, { candidate, claimed: true }, verdict, settled, () => resume(Effect.void))
     )
     engine.stats.failed++
   }).pipe(

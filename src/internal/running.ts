@@ -84,7 +84,7 @@ const end = (engine: Engine, run: Run, verdict: Verdict, seconds: number): void 
   settle(engine, run, verdict, (settled) => {
     count(engine, run, verdict, settled, seconds)
     if (engine.ledger.recorded) engine.closed(run)
-    close(engine, run.candidate, verdict, settled, () => {
+    close(engine, run, verdict, settled, () => {
       if (!trails) return gone(engine, run)
       engine.trailing--
       engine.underway.end()

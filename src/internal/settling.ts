@@ -12,7 +12,7 @@ import { ResultInvalid } from "../TaskFailed.ts"
 import { backoff } from "./backoff.ts"
 import { awaited } from "./batcher.ts"
 import type { Engine } from "./engine.ts"
-import type { Candidate, Settled } from "./ledger.ts"
+import type { Hold, Settled } from "./ledger.ts"
 import type { Run } from "./run.ts"
 import { failure, type Verdict } from "./verdict.ts"
 
@@ -80,15 +80,15 @@ const sayLost = (engine: Engine, run: Run) =>
 /** Lets go of a message. If that fails for good it comes back, and is found to be settled. */
 export const close = (
   engine: Engine,
-  candidate: Candidate,
+  hold: Hold,
   verdict: Verdict,
   settled: Settled,
   onClosed: () => void
 ): void => {
-  const ask = engine.ledger.close(candidate, verdict, settled)
+  const ask = engine.ledger.close(hold, verdict, settled)
   ask((first) => {
     if (Exit.isSuccess(first)) onClosed()
-    else engine.fork(Effect.map(closeAgain(engine, candidate.delivery, awaited(ask), first), onClosed))
+    else engine.fork(Effect.map(closeAgain(engine, hold.candidate.delivery, awaited(ask), first), onClosed))
   })
 }
 
@@ -135,7 +135,7 @@ export const putBack = (engine: Engine, delivery: Delivery, afterMillis: number,
   insist(engine, engine.settings.broker.release.one({ handle: delivery.handle, afterMillis, keepDue })).pipe(
     Effect.catchCause((cause) =>
       Effect.andThen(
-        Effect.logWarning("A message could not be put back; its lease will run out", cause),
+        Effect.logWarning("A message could not be put back; it will come back", cause),
         abandon(engine, delivery)
       )
     )

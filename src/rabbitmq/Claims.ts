@@ -25,16 +25,21 @@ export interface Pusher {
 
 /** What a line has delivered. */
 class Unacked {
-  /** In the order of their tags. */
-  readonly tags = new Set<number>()
+  /** In the order of the tags. */
+  private tags = new Set<number>()
   /** How many were ever noted, and the highest tag: they differ while one is on its way to be noted. */
   private noted = 0
   private highest = 0
 
   note(tag: number): void {
-    this.tags.add(tag)
     this.noted++
-    if (tag > this.highest) this.highest = tag
+    if (tag > this.highest) {
+      this.highest = tag
+      this.tags.add(tag)
+    } else {
+      // what was asked for is noted after what was pushed behind it
+      this.tags = new Set([...this.tags, tag].sort((a, b) => a - b))
+    }
   }
 
   /** Divides tags into those up to which nothing else is unacked, and the others. */
@@ -80,7 +85,7 @@ export class Claims {
     return made
   }
 
-  /** Takes note of a delivery, in the order in which they come. */
+  /** Takes note of a delivery. */
   note({ by, line, message }: Held): void {
     this.of(line).note(message.fields.deliveryTag)
     if (by !== undefined) by.unacked++

@@ -2,7 +2,7 @@
 import type { Held, Pusher } from "./Claims.ts"
 import type { Line } from "./Line.ts"
 
-/** As many messages of a queue are unacked at most, for a worker with more slots at first. */
+/** The server pushes no more than this ahead of acks, however many slots a worker has; more only when it is hungry. */
 const MOST_UNACKED = 1000
 /** A fast worker lets so many be pushed for each slot. It is fast if that many come and go within the time. */
 const AHEAD = 4
@@ -83,6 +83,11 @@ export class Consumer {
 
   get consumes(): boolean {
     return this.on !== undefined && !this.on.isSpent && !this.on.line.hasEnded
+  }
+
+  /** Whether it consumes, if that is wanted, and otherwise holds nothing. */
+  get isRight(): boolean {
+    return this.wanted ? this.consumes : this.on === undefined && this.pushed.length === 0
   }
 
   get isFull(): boolean {

@@ -11,7 +11,7 @@
  * as it is fast enough to take all of it in a moment.
  */
 import type { ConsumeMessage } from "amqplib"
-import { Clock, Deferred, Duration, Effect, Latch, Queue, Schedule, type Scope, Stream } from "effect"
+import { Clock, Deferred, Duration, Effect, Exit, Latch, Queue, Schedule, type Scope, Stream } from "effect"
 import type { Batch } from "../BackendDriver.ts"
 import { backoff } from "../internal/backoff.ts"
 import type { Claims, Held } from "./Claims.ts"
@@ -31,6 +31,8 @@ const CANCEL = "2 seconds"
 /** A worker that listens. */
 interface Listener {
   readonly consumers: ReadonlyArray<Consumer>
+  /** Tells its worker that something came. */
+  readonly wake: () => void
   /** Open where a consumer has to be begun or ended. */
   readonly changed: Latch.Latch
   /** Open where one is hungry. */
@@ -43,6 +45,8 @@ export interface Inbox {
   readonly isConsumed: (queue: string) => boolean
   /** Takes what was pushed, the oldest first. */
   readonly take: (queues: ReadonlySet<string>, max: number) => ReadonlyArray<Held>
+  /** The same of one queue, for nobody who has slots free. */
+  readonly takeUnclaimed: (queue: string, max: number) => ReadonlyArray<Held>
   /** What was pushed of a queue and is not taken. */
   readonly count: (queue: string) => number
   /** Consumes the queues for a worker with so many slots; emits when something came. */
@@ -76,8 +80,7 @@ export const make = Effect.fnUntraced(function* (
 
   const begin = Effect.fnUntraced(function* (
     listener: Listener,
-    consumer: Consumer,
-    wake: () => void
+    consumer: Consumer
   ): Effect.fn.Return<void, RabbitError> {
     yield* topology.queue(consumer.queue)
     const line = yield* lines.open
@@ -87,6 +90,7 @@ export const make = Effect.fnUntraced(function* (
     // noted before it is answered, so that it is ended whatever becomes of this fiber
     consumer.on = on
     if (before !== undefined) yield* cancel(before)
+    if (consumer.closed) return
     const receive = (message: ConsumeMessage | null) => {
       if (message === null) {
         // the server has ended it: its queue was removed, or moves to another node
@@ -100,7 +104,10 @@ export const make = Effect.fnUntraced(function* (
       if (consumer.closed) return claims.putBack([pushed])
       consumer.receive(pushed, on)
       if (on.isSpent) listener.changed.openUnsafe()
-      wake()
+      // whoever has a free slot may take it
+      for (const { consumers, wake } of listeners) {
+        if (consumers.some((one) => one.queue === queue)) wake()
+      }
     }
     yield* attempt(() => {
       // what is asked for in one turn goes out in order: this prefetch is that of this consumer
@@ -132,16 +139,21 @@ export const make = Effect.fnUntraced(function* (
       )
     )
 
-  /** Begins what is wanted, and ends what is not. */
-  const adjust = (listener: Listener, wake: () => void) =>
+  const sayFailure = ({ queue }: Consumer, beginning: Effect.Effect<void, RabbitError>) =>
+    Effect.tapError(beginning, (error) =>
+      Effect.logWarning(`The queue ${queue} of RabbitMQ cannot be consumed; trying again`, error)
+    )
+
+  /** Begins what is wanted, and ends what is not; one that cannot be had does not keep the others from it. */
+  const adjust = (listener: Listener): Effect.Effect<void, RabbitError> =>
     Effect.forEach(
       listener.consumers,
       (consumer) => {
-        if (consumer.wanted === consumer.consumes) return Effect.void
-        return consumer.wanted ? begin(listener, consumer, wake) : end(consumer)
+        if (consumer.isRight) return Effect.succeed(Exit.void)
+        return Effect.exit(consumer.wanted ? sayFailure(consumer, begin(listener, consumer)) : end(consumer))
       },
-      { discard: true }
-    )
+      { concurrency: "unbounded" }
+    ).pipe(Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.void))
 
   const isStale = ({ pushed: [oldest] }: Consumer): boolean =>
     oldest !== undefined &&
@@ -170,10 +182,10 @@ export const make = Effect.fnUntraced(function* (
       Effect.fnUntraced(function* (reasons) {
         const listener: Listener = {
           consumers: [...new Set(queues)].map((queue) => new Consumer(queue, slots)),
+          wake: () => void Queue.offerUnsafe(reasons, undefined),
           changed: Latch.makeUnsafe(true),
           hungry: Latch.makeUnsafe(false)
         }
-        const wake = () => void Queue.offerUnsafe(reasons, undefined)
         yield* Effect.acquireRelease(
           Effect.sync(() => listeners.add(listener)),
           () => {
@@ -203,15 +215,8 @@ export const make = Effect.fnUntraced(function* (
         )
         yield* Effect.suspend(() => {
           listener.changed.closeUnsafe()
-          return adjust(listener, wake)
-        }).pipe(
-          Effect.tapError((error) =>
-            Effect.logWarning("A queue of RabbitMQ cannot be consumed; trying again", error)
-          ),
-          Effect.retry(backoff),
-          Effect.andThen(listener.changed.await),
-          Effect.forever
-        )
+          return adjust(listener)
+        }).pipe(Effect.retry(backoff), Effect.andThen(listener.changed.await), Effect.forever)
       }),
       { bufferSize: 1, strategy: "sliding" }
     )
@@ -241,37 +246,49 @@ export const make = Effect.fnUntraced(function* (
 
   const dueOf = ({ message }: Held): number => headOf(message).due ?? 0
 
+  const takeFrom = (consumers: ReadonlyArray<Consumer>, max: number): ReadonlyArray<Held> => {
+    const full = consumers.filter(({ pushed }) => pushed.length > 0)
+    if (full.length === 1) return full[0]!.pushed.splice(0, max)
+    const taken: Array<Held> = []
+    while (taken.length < max) {
+      let oldest: Consumer | undefined
+      for (const consumer of full) {
+        const [head] = consumer.pushed
+        if (head === undefined) continue
+        if (oldest === undefined || dueOf(head) < dueOf(oldest.pushed[0]!)) oldest = consumer
+      }
+      if (oldest === undefined) break
+      taken.push(oldest.pushed.shift()!)
+    }
+    return taken
+  }
+
+  /** A worker has slots free for which nothing was here. */
+  const want = ([listener, consumer]: readonly [Listener, Consumer]): void => {
+    if (!consumer.wanted) {
+      consumer.wanted = true
+      listener.changed.openUnsafe()
+    } else if (consumer.isFull) {
+      consumer.hungry ??= consumer.on?.received
+      listener.hungry.openUnsafe()
+    }
+  }
+
   return {
     isConsumed: (queue) => consumersOf(new Set([queue])).length > 0,
     count: (queue) => consumersOf(new Set([queue])).reduce((sum, [, { pushed }]) => sum + pushed.length, 0),
+    takeUnclaimed: (queue, max) =>
+      takeFrom(
+        consumersOf(new Set([queue])).map(([, consumer]) => consumer),
+        max
+      ),
     take: (queues, max) => {
       const found = consumersOf(queues)
-      const full = found.filter(([, { pushed }]) => pushed.length > 0)
-      const taken: Array<Held> = []
-      if (full.length === 1) taken.push(...full[0]![1].pushed.splice(0, max))
-      else {
-        while (taken.length < max) {
-          let oldest: Consumer | undefined
-          for (const [, consumer] of full) {
-            const [head] = consumer.pushed
-            if (head === undefined) continue
-            if (oldest === undefined || dueOf(head) < dueOf(oldest.pushed[0]!)) oldest = consumer
-          }
-          if (oldest === undefined) break
-          taken.push(oldest.pushed.shift()!)
-        }
-      }
-      if (taken.length < max) {
-        for (const [listener, consumer] of found) {
-          if (!consumer.wanted) {
-            consumer.wanted = true
-            listener.changed.openUnsafe()
-          } else if (consumer.isFull) {
-            consumer.hungry ??= consumer.on?.received
-            listener.hungry.openUnsafe()
-          }
-        }
-      }
+      const taken = takeFrom(
+        found.map(([, consumer]) => consumer),
+        max
+      )
+      if (taken.length < max) found.forEach(want)
       return taken
     },
     listen

@@ -9,7 +9,7 @@ import type { Socket } from "node:net"
 import { type ChannelModel, type ConfirmChannel, connect, type SocketOptions } from "amqplib"
 import { Deferred, Effect, Exit, Latch, type Scope } from "effect"
 import { backoff } from "../internal/backoff.ts"
-import { fromUnknown, type RabbitError } from "./RabbitError.ts"
+import { fromUnknown, RabbitError } from "./RabbitError.ts"
 
 /** How a server is reached. */
 export interface Address {
@@ -25,20 +25,26 @@ const socketOf = (model: ChannelModel): Socket =>
 export class Line {
   readonly model: ChannelModel
   readonly channel: ConfirmChannel
+  /** Nothing more can be sent or comes. */
+  hasEnded = false
   /** Completed with the reason when the line has ended. */
-  readonly ended: Deferred.Deferred<RabbitError>
+  readonly ended = Deferred.makeUnsafe<RabbitError>()
   /** Closed while the server reads nothing that is published. */
   readonly unblocked = Latch.makeUnsafe(true)
 
   constructor(model: ChannelModel, channel: ConfirmChannel, onEnd: () => void) {
     this.model = model
     this.channel = channel
-    this.ended = Deferred.makeUnsafe()
+    const tell = (cause: unknown) => Deferred.doneUnsafe(this.ended, Exit.succeed(fromUnknown(cause)))
     const end = (cause: unknown) => {
-      const why = fromUnknown(cause ?? "the connection was closed")
-      if (!Deferred.doneUnsafe(this.ended, Exit.succeed(why))) return
-      this.unblocked.openUnsafe()
-      onEnd()
+      if (!this.hasEnded) {
+        this.hasEnded = true
+        this.unblocked.openUnsafe()
+        onEnd()
+        // a channel is closed before its connection, which knows why
+        setImmediate(() => tell("the connection was closed"))
+      }
+      if (cause !== undefined) tell(cause)
     }
     for (const emitter of [channel, model]) {
       emitter.on("error", end)
@@ -46,10 +52,6 @@ export class Line {
     }
     model.on("blocked", () => this.unblocked.closeUnsafe())
     model.on("unblocked", () => this.unblocked.openUnsafe())
-  }
-
-  get hasEnded(): boolean {
-    return Deferred.isDoneUnsafe(this.ended)
   }
 
   /** What is sent meanwhile goes out in one write: the client library makes one for each frame. */
@@ -85,7 +87,10 @@ export const onChannel = <A>(
     }
   })
 
-/** Waits until the server has seen what was sent on a line's channel, and until what it sent before is here. */
+/**
+ * Waits until the server has seen what was sent on a line's channel, and until what it sent before is here. The prefetch
+ * that is named is that of consumers to come, and each of them says its own.
+ */
 export const seen = ({ channel }: Line): Effect.Effect<void, RabbitError> =>
   Effect.asVoid(attempt(() => channel.prefetch(0)))
 
@@ -94,16 +99,53 @@ const CONNECT_MILLIS = 10_000
 /** The server is told that a connection ends, and has so long to answer. */
 const CLOSE = "1 second"
 
-const openLine = async ({ socket, url }: Address, purpose: string, onEnd: () => void): Promise<Line> => {
-  const model = await connect(url, {
-    noDelay: true,
-    timeout: CONNECT_MILLIS,
-    clientProperties: { connection_name: `chicory ${process.pid}: ${purpose}` },
-    ...socket
-  })
-  model.on("error", () => {}) // it closes then, and that is heard
+/** Opening a connection to a virtual host is refused without a word in the client library's error. */
+const REFUSED = /^Expected ConnectionOpenOk/
+
+const openModel = async (
+  { socket, url }: Address,
+  purpose: string,
+  signal: AbortSignal
+): Promise<ChannelModel> => {
+  // destroys the socket of one that is given up; the types do not know it
+  const giveUp = { signal }
   try {
-    return new Line(model, await model.createConfirmChannel(), onEnd)
+    return await connect(url, {
+      noDelay: true,
+      timeout: CONNECT_MILLIS,
+      clientProperties: { connection_name: `chicory ${process.pid}: ${purpose}` },
+      ...giveUp,
+      ...socket
+    })
+  } catch (cause) {
+    if (!(cause instanceof Error && REFUSED.test(cause.message))) throw cause
+    const name = decodeURIComponent(new URL(url).pathname.slice(1))
+    throw new RabbitError({
+      message: `the server does not let this user into the virtual host "${name === "" ? "/" : name}", or has none of that name`,
+      code: 530,
+      cause
+    })
+  }
+}
+
+/** Heard from the first moment on: it may be closed in the very moment it is ready. */
+const openLine = async (
+  address: Address,
+  purpose: string,
+  onEnd: () => void,
+  signal: AbortSignal
+): Promise<Line> => {
+  const model = await openModel(address, purpose, signal)
+  let closed: { readonly cause: unknown } | undefined
+  model.on("error", () => {}) // it closes then, and that is heard
+  model.on("close", (cause: unknown) => {
+    closed ??= { cause }
+  })
+  try {
+    const channel = await model.createConfirmChannel()
+    if (closed !== undefined)
+      throw (closed.cause as Error | undefined) ?? new Error("the connection was closed")
+    return new Line(model, channel, onEnd)
   } catch (cause) {
     void model.close().catch(() => {})
     throw cause
@@ -115,7 +157,8 @@ const closeLine = (line: Line): Effect.Effect<void> =>
   attempt(() => line.model.close()).pipe(
     Effect.timeoutOrElse({
       duration: CLOSE,
-      orElse: () => Effect.sync(() => socketOf(line.model).destroy())
+      // with an error, or the client library would go on sending heartbeats
+      orElse: () => Effect.sync(() => socketOf(line.model).destroy(new Error("the server does not answer")))
     }),
     Effect.ignore
   )
@@ -138,22 +181,33 @@ export const keep = Effect.fnUntraced(function* (
     isUp.closeUnsafe()
   }
   const open = Effect.acquireRelease(
-    attempt(() => openLine(address, purpose, onEnd)),
-    closeLine
+    Effect.tryPromise({ try: (signal) => openLine(address, purpose, onEnd, signal), catch: fromUnknown }),
+    closeLine,
+    { interruptible: true }
   )
   const serve = (open: Effect.Effect<Line, RabbitError, Scope.Scope>) =>
     Effect.scoped(
       Effect.gen(function* () {
         const line = yield* open
-        current = line
-        isUp.openUnsafe()
+        if (!line.hasEnded) {
+          current = line
+          said = ""
+          isUp.openUnsafe()
+        }
         const why = yield* Deferred.await(line.ended)
         yield* Effect.logWarning(`The connection to RabbitMQ for ${purpose} ended; connecting again`, why)
       })
     )
+  let said = ""
+  const sayAway = (error: RabbitError) =>
+    Effect.suspend(() => {
+      if (error.message === said) return Effect.void
+      said = error.message
+      return Effect.logWarning(`RabbitMQ cannot be reached for ${purpose}; trying again`, error)
+    })
   const first = yield* Deferred.make<void, RabbitError>()
   yield* serve(Effect.onExit(open, (exit) => Deferred.done(first, Exit.asVoid(exit)))).pipe(
-    Effect.andThen(Effect.forever(serve(Effect.retry(open, backoff)))),
+    Effect.andThen(Effect.forever(serve(Effect.retry(Effect.tapError(open, sayAway), backoff)))),
     Effect.ignore,
     Effect.forkScoped
   )

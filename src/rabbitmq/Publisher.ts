@@ -31,22 +31,30 @@ interface Addressed {
 /** The exchange that leads to the queue whose name is the routing key. */
 const DIRECT = ""
 
-/** A queue that is made or moves this moment takes nothing. */
-const NOT_TAKEN = 311
+/** Somebody has removed an exchange. It closes the channel, and so fails all that was on its way. */
+const NOT_FOUND = 404
+/** Who consumed a queue that was removed is told within so long. */
+const REMOVED = "200 millis"
 const retrying = Schedule.exponential("20 millis")
 
-/** Why a line has ended is told in the same turn as what it has not confirmed. */
-const unconfirmed = (line: Line): Effect.Effect<never, RabbitError> =>
-  Effect.andThen(
-    Effect.yieldNow,
-    Effect.suspend(() =>
-      line.hasEnded
-        ? Effect.flatMap(Deferred.await(line.ended), (why) => Effect.fail(why))
-        : Effect.fail(
-            new RabbitError({ message: "the server could not take what was published", code: NOT_TAKEN })
-          )
-    )
-  )
+/** What is on its way together. */
+interface Underway {
+  /** Where nothing was taken. */
+  readonly unrouted: Set<string>
+  /** Nothing else was on its way meanwhile. */
+  alone: boolean
+}
+
+/**
+ * A queue that is made or moves this moment takes nothing. If the line has ended instead, that may be the fault of what
+ * was alone on it; otherwise of anything.
+ */
+const unconfirmed = (line: Line, { alone }: Underway): Effect.Effect<never, RabbitError> =>
+  line.hasEnded && alone
+    ? Effect.flatMap(Deferred.await(line.ended), (why) => Effect.fail(why))
+    : Effect.fail(
+        new RabbitError({ message: "the server did not take what was published", kind: "not taken" })
+      )
 
 const placeOf = ({ exchange, key }: { readonly exchange: string; readonly key: string }): string =>
   `${exchange} ${key}`
@@ -54,15 +62,14 @@ const placeOf = ({ exchange, key }: { readonly exchange: string; readonly key: s
 /** Sends over the line that is open. */
 export const make = (lines: Lines, topology: Topology): Publisher => {
   const { names } = topology
-  /** Where nothing was taken, for each batch that is on its way. */
-  const underway = new Set<Set<string>>()
+  const underway = new Set<Underway>()
   const watched = new WeakSet<Line>()
 
   const watch = (line: Line): void => {
     if (watched.has(line)) return
     watched.add(line)
     line.channel.on("return", ({ fields: { exchange, routingKey } }) => {
-      for (const unrouted of underway) unrouted.add(placeOf({ exchange, key: routingKey }))
+      for (const { unrouted } of underway) unrouted.add(placeOf({ exchange, key: routingKey }))
     })
   }
 
@@ -70,15 +77,17 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
   const send = (line: Line, parcels: Batch<Addressed>) =>
     Effect.callback<ReadonlyArray<Addressed>, RabbitError>((resume) => {
       watch(line)
-      const unrouted = new Set<string>()
-      underway.add(unrouted)
+      const batch: Underway = { unrouted: new Set(), alone: underway.size === 0 }
+      for (const other of underway) other.alone = false
+      underway.add(batch)
       let missing = parcels.length
       let confirmed = true
       const answered = (error: unknown) => {
         if (error !== null && error !== undefined) confirmed = false
         if (--missing > 0) return
-        underway.delete(unrouted)
-        if (!confirmed) return resume(unconfirmed(line))
+        underway.delete(batch)
+        const { unrouted } = batch
+        if (!confirmed) return resume(unconfirmed(line, batch))
         resume(Effect.succeed(unrouted.size === 0 ? [] : parcels.filter((one) => unrouted.has(placeOf(one)))))
       }
       try {
@@ -89,7 +98,7 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
         })
       } catch (cause) {
         // the channel has closed this moment
-        underway.delete(unrouted)
+        underway.delete(batch)
         resume(Effect.fail(fromUnknown(cause)))
       }
     })
@@ -103,15 +112,25 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
         yield* prepare
         yield* Effect.flatMap(lines.open, (line) => line.unblocked.await)
         return yield* Effect.flatMap(lines.open, (line) => send(line, some))
-      }).pipe(Effect.retry({ schedule: retrying, times: 5, while: ({ code }) => code === NOT_TAKEN }))
+      }).pipe(
+        Effect.tapError(() => Effect.sync(topology.forget)),
+        Effect.retry({
+          schedule: retrying,
+          times: 5,
+          while: ({ code, kind }) => kind === "not taken" || code === NOT_FOUND
+        })
+      )
     const unrouted = yield* sendNow(parcels)
     if (!Arr.isReadonlyArrayNonEmpty(unrouted)) return
     topology.forget()
+    // consumers of a queue that was removed hear of it before there is another one of that name: the server would move
+    // them over silently, and lose what it delivers
+    yield* Effect.sleep(REMOVED)
     const [still] = yield* sendNow(unrouted)
     if (still !== undefined) {
       return yield* new RabbitError({
         message: `no queue takes what is sent to ${placeOf(still)}`,
-        code: 312
+        kind: "unroutable"
       })
     }
   })

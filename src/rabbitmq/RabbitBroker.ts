@@ -21,7 +21,7 @@ import type { SocketOptions } from "amqplib"
 import { Duration, Effect, type Layer, Redacted, type Scope } from "effect"
 import * as Broker from "../Broker.ts"
 import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
-import { positive, text } from "../internal/allowed.ts"
+import { positive } from "../internal/allowed.ts"
 import * as CallLimit from "../internal/callLimit.ts"
 import * as Line from "./Line.ts"
 import * as RabbitBrokerDriver from "./RabbitBrokerDriver.ts"
@@ -37,7 +37,7 @@ export interface Options extends Broker.Options {
   readonly url?: string | Redacted.Redacted | undefined
   /** For TLS: certificates and keys, as `tls.connect` of Node takes them; and other settings of the socket. */
   readonly socket?: SocketOptions | undefined
-  /** What the names of all queues and exchanges begin with. Default `chicory`. */
+  /** What the names of all queues and exchanges begin with: letters, digits and `._-`. Default `chicory`. */
   readonly prefix?: string | undefined
   /**
    * How long a call may take before it fails, and is tried again where that helps. What became of it is unknown
@@ -66,6 +66,12 @@ const urlOf = (given: Options["url"] = "amqp://guest:guest@localhost:5672"): str
   return url.href
 }
 
+/** Names are short on the server. */
+const prefixOf = (given = "chicory"): string => {
+  if (/^[\w.-]{1,60}$/.test(given)) return given
+  throw new RangeError(`prefix must be of 1 to 60 letters, digits and ._-, but is ${JSON.stringify(given)}`)
+}
+
 /** @internal Connects, and makes the driver. It lives as long as the scope. */
 export const makeDriver = Effect.fnUntraced(function* (
   options: Options = {}
@@ -73,7 +79,7 @@ export const makeDriver = Effect.fnUntraced(function* (
   const address = { url: urlOf(options.url), socket: options.socket ?? {} }
   const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
   const maxClaim = positive("consumerTimeout", options.consumerTimeout ?? "30 minutes")
-  const prefix = text("prefix", options.prefix ?? "chicory", 60)
+  const prefix = prefixOf(options.prefix)
   const consuming = yield* Line.keep(address, "consuming")
   const publishing = yield* Line.keep(address, "publishing")
   return yield* RabbitBrokerDriver.make({
@@ -81,7 +87,8 @@ export const makeDriver = Effect.fnUntraced(function* (
     consuming,
     topology: yield* Topology.make({ consuming, publishing }, prefix),
     limited: yield* CallLimit.make(timeout, fromUnknown),
-    maxClaimMillis: Duration.toMillis(maxClaim)
+    maxClaimMillis: Duration.toMillis(maxClaim),
+    purgeMillis: Duration.toMillis(timeout) / 2
   })
 })
 

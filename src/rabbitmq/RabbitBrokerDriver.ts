@@ -5,6 +5,7 @@
  * listens. A claim lives as long as the connection over which it came: when that ends, the server delivers the
  * message again.
  */
+import type { Message } from "amqplib"
 import { Array as Arr, Clock, Effect, Number as Num, PubSub, type Scope, Stream } from "effect"
 import type { Batch } from "../BackendDriver.ts"
 import type { Delivery, Driver as BrokerDriver, Release } from "../BrokerDriver.ts"
@@ -26,6 +27,8 @@ export interface Server {
   readonly limited: CallLimit<RabbitError>
   /** How long the server lets a message be unacked. */
   readonly maxClaimMillis: number
+  /** How long a purge goes on before it answers what it has removed. */
+  readonly purgeMillis: number
 }
 
 /** Over one server. Ends with the scope. */
@@ -34,6 +37,7 @@ export const make = Effect.fnUntraced(function* ({
   limited,
   maxClaimMillis,
   publishing,
+  purgeMillis,
   topology
 }: Server): Effect.fn.Return<BrokerDriver<RabbitError>, never, Scope.Scope> {
   const clock = yield* Clock.Clock
@@ -62,8 +66,7 @@ export const make = Effect.fnUntraced(function* ({
 
   /** Asks for what no worker listens to. */
   const pull = Effect.fnUntraced(function* (queue: string, max: number) {
-    yield* topology.queue(queue)
-    const line = yield* consuming.open
+    const line = yield* limited(Effect.andThen(topology.queue(queue), consuming.open))
     const pulled: Array<Held> = []
     const next = Effect.map(
       attempt(() => line.channel.get(names.queue(queue))),
@@ -82,15 +85,22 @@ export const make = Effect.fnUntraced(function* ({
     return pulled
   }, orForget)
 
-  const claim = Effect.fnUntraced(function* (queues: ReadonlySet<string>, max: number) {
-    const taken = [...inbox.take(queues, max)]
-    for (const queue of queues) {
-      if (taken.length < max && !inbox.isConsumed(queue)) {
-        taken.push(...(yield* pull(queue, max - taken.length)))
-      }
-    }
-    return taken.map(toDelivery)
-  })
+  const claim = (queues: ReadonlySet<string>, max: number) =>
+    Effect.suspend(() => {
+      const taken = [...inbox.take(queues, max)]
+      const rest = [...queues].filter((queue) => !inbox.isConsumed(queue))
+      return Effect.forEach(
+        rest,
+        (queue) =>
+          taken.length < max
+            ? Effect.map(pull(queue, max - taken.length), (pulled) => taken.push(...pulled))
+            : Effect.void,
+        { discard: true }
+      ).pipe(
+        Effect.map(() => taken.map(toDelivery)),
+        Effect.onError(() => Effect.sync(() => claims.putBack(taken)))
+      )
+    })
 
   /** The message of a claim, due anew or as it was. */
   const copyFor = ({ message, queue }: Held, { afterMillis, body, keepDue }: Release): Parcel => {
@@ -154,20 +164,23 @@ export const make = Effect.fnUntraced(function* ({
     }
   })
 
-  /** Answers the ids of what it removed. */
+  /** Removes messages, and answers their ids: fewer than there are, rather than too late. */
   const removeFrom = (places: ReadonlyArray<string>, limit: number) =>
     Effect.flatMap(consuming.open, (line) =>
       onChannel(line, async (channel) => {
+        const until = clock.monotonicTimeNanosUnsafe() + BigInt(Math.round(purgeMillis * 1e6))
         const ids: Array<string> = []
+        let last: Message | undefined
         for (const place of places) {
-          while (ids.length < limit) {
+          while (ids.length < limit && clock.monotonicTimeNanosUnsafe() < until) {
             const message = await channel.get(place)
             if (message === false) break
-            channel.ack(message)
+            last = message
             ids.push(headOf(message).id ?? "")
           }
         }
-        // answered when the acks are seen
+        // until here a channel that closes gives all of it back
+        if (last !== undefined) channel.ack(last, true)
         await channel.prefetch(0)
         return ids
       })
@@ -216,11 +229,11 @@ export const make = Effect.fnUntraced(function* ({
     purge: (queue, limit) =>
       limited(
         Effect.gen(function* () {
-          const places = yield* placesOf(queue)
-          const pushed = inbox.take(new Set([queue]), limit)
-          yield* claims.ack(pushed.map((held) => claims.claim(held)))
+          const removed = yield* removeFrom(yield* placesOf(queue), limit)
+          const pushed = inbox.takeUnclaimed(queue, limit - removed.length)
           const ids = pushed.map(({ message }) => headOf(message).id ?? "")
-          return [...ids, ...(yield* removeFrom(places, limit - ids.length))]
+          yield* claims.ack(pushed.map((held) => claims.claim(held)))
+          return [...removed, ...ids]
         })
       ).pipe(orForget)
   }

@@ -9,6 +9,8 @@ export class RabbitError extends Data.TaggedError("RabbitError")<{
   readonly message: string
   /** The protocol's reply code, where the server gave one. */
   readonly code?: number | undefined
+  /** What this library found by itself: a queue that took nothing, or was not there, or a name that cannot be. */
+  readonly kind?: "not taken" | "unroutable" | "bad name" | undefined
   readonly cause?: unknown
 }> {}
 
@@ -29,7 +31,10 @@ const codeOf = (cause: unknown, message: string): number | undefined => {
 
 /** INVALID-PATH, ACCESS-REFUSED, PRECONDITION-FAILED, NOT-ALLOWED. */
 const PERMANENT: ReadonlySet<number | undefined> = new Set([402, 403, 406, 530])
+/** A limit of connections or channels is not allowed to be passed, but is not always reached. */
+const PASSING = /limit/
 
 /** A wrong password, a virtual host that is not there, a queue of that name with other properties, a message too large. */
 export const isPermanent = (error: unknown): boolean =>
-  error instanceof RabbitError && PERMANENT.has(error.code)
+  error instanceof RabbitError &&
+  (error.kind === "bad name" || (PERMANENT.has(error.code) && !PASSING.test(error.message)))

@@ -16,8 +16,6 @@ import { type Lines, onChannel } from "./Line.ts"
 import { RabbitError } from "./RabbitError.ts"
 /** A routing key has 255 bytes, and 54 of them say how a message is delayed. */
 const LONGEST_NAME = 190
-/** The protocol's code for a name that cannot be. */
-const TOO_LONG = 402
 /** While a server is short of memory it does not answer what is published. */
 const ASK = "1 second"
 
@@ -29,7 +27,7 @@ const quorum = { "x-queue-type": "quorum", "x-delivery-limit": 2 ** 31 - 1 }
 
 /** A name as one word of a routing key. */
 const wordOf = (name: string): string =>
-  encodeURIComponent(name).replaceAll(
+  encodeURIComponent(name.toWellFormed()).replaceAll(
     /[.!'()*]/g,
     (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`
   )
@@ -64,12 +62,12 @@ export class Names {
 
   /** Has a binding for each queue for delayed messages. */
   get marks(): string {
-    return `${this.prefix}.marks`
+    return `${this.prefix}.delay.marks`
   }
 
   /** Where what is sent to ask for a mark is dropped. */
   get nowhere(): string {
-    return `${this.prefix}.nowhere`
+    return `${this.prefix}.delay.nowhere`
   }
 }
 
@@ -134,7 +132,7 @@ export const make = Effect.fnUntraced(function* (
         ? Effect.fail(
             new RabbitError({
               message: `the name of the queue is too long for RabbitMQ: ${name} has more than ${LONGEST_NAME} bytes`,
-              code: TOO_LONG
+              kind: "bad name"
             })
           )
         : once(name, async (channel) => {
