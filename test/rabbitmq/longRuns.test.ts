@@ -1,0 +1,125 @@
+/** Tasks that run for longer than the server lets a message be unacked. */
+import { NodeServices } from "@effect/platform-node"
+import { assert } from "@effect/vitest"
+import { AsyncResult, Task, TaskContext } from "chicory"
+import { Effect, Option, Schema } from "effect"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../redis/stack.ts"
+import * as Processes from "../support/processes.ts"
+import * as ProcessTasks from "../support/processTasks.ts"
+import { describeWithOwnRabbit } from "./ownServer.ts"
+import { countsOf, drained, messagesOn, onOneServer, warnings } from "./stack.ts"
+
+/** The server's, which is looked at each second. */
+const consumerTimeoutMillis = 3_000
+
+/** The same, known to the broker. */
+const known = { consumerTimeout: consumerTimeoutMillis }
+
+/** Tells how often it was started. */
+const Long = Task.make("long", { payload: Schema.Number, success: Schema.Number })
+const LongLive = Long.toLayer((millis) =>
+  Effect.flatMap(TaskContext.TaskContext, ({ attempt }) => Effect.as(Effect.sleep(millis), attempt))
+)
+
+describeWithOwnRabbit("a task that runs for longer than its message may be unacked", () => {
+  onOneServer("on a server of little patience", { consumerTimeoutMillis }, (test) => {
+    test("runs once, and no channel is closed for it", (server, place) =>
+      Effect.gen(function* () {
+        const said = yield* warnings(
+          Effect.gen(function* () {
+            const producer = yield* place.open(known)
+            const workers = yield* place.open(known)
+            yield* startWorker(workers, Long, LongLive, { lease: "600 millis" })
+            yield* Effect.gen(function* () {
+              const handles = yield* Long.delayAll([9_000, 9_300, 4_000, 0])
+              assert.deepStrictEqual(yield* AsyncResult.all(handles), [1, 1, 1, 1])
+              const found = yield* Effect.forEach(handles, (handle) => AsyncResult.poll(handle))
+              assert.deepStrictEqual(
+                found.map((one) => Option.getOrThrow(one).attempts),
+                [1, 1, 1, 1]
+              )
+              yield* drained(producer, workers)
+              assert.strictEqual(yield* place.crashes, 0)
+              assert.strictEqual(yield* messagesOn(server, place), 0)
+            }).pipe(Effect.provideContext(producer))
+          })
+        )
+        assert.deepStrictEqual(said, [])
+      }))
+
+    test("runs once with two workers, either of which finds its message", (_, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open(known)
+        const stores = [yield* place.open(known), yield* place.open(known)]
+        const runs = counting()
+        for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "600 millis" })
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll([
+            { n: 1, millis: 7_000 },
+            { n: 2, millis: 7_000 },
+            { n: 3, millis: 7_000 }
+          ])
+          assert.deepStrictEqual(yield* AsyncResult.all(handles), [1, 2, 3])
+          assert.sameMembers(runs.begun, [1, 2, 3])
+          assert.strictEqual(yield* place.crashes, 0)
+          yield* drained(...stores)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("is started again by another worker if its own is killed after the message was put back", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open(known)
+        yield* Effect.gen(function* () {
+          const rabbitmq = { url: server.url, prefix: place.prefix, ...known }
+          const elsewhere = {
+            dialect: "sqlite",
+            filename: place.filename,
+            prefix: "chicory",
+            rabbitmq
+          } as const
+          const options = { lease: "1 second" } as const
+          const first = yield* Processes.startWorker(elsewhere, options)
+          const handle = yield* ProcessTasks.Count.delay({ n: 1, millis: 600_000 })
+          yield* first.began()
+          const second = yield* Processes.startWorker(elsewhere, options)
+          yield* eventually(Effect.map(countsOf(producer), ({ delayed }) => delayed === 1))
+          yield* first.kill
+          yield* second.began()
+          assert.strictEqual((yield* Processes.poll(handle)).attempts, 2)
+          assert.strictEqual(yield* place.crashes, 1)
+          assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
+          yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
+          assert.strictEqual(Processes.began(first.told) + Processes.began(second.told), 2)
+          yield* eventually(Effect.map(messagesOn(server, place), (messages) => messages === 0))
+        }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))
+      }))
+
+    test("runs once even where the broker knows nothing of it, and its channel is closed", (server, place) =>
+      Effect.gen(function* () {
+        const said = yield* warnings(
+          Effect.gen(function* () {
+            const producer = yield* place.open()
+            const workers = yield* place.open()
+            const runs = counting()
+            yield* startWorker(workers, Count, runs.layer, { lease: "900 millis" })
+            yield* Effect.gen(function* () {
+              const handle = yield* Count.delay({ n: 1, millis: 8_000 })
+              yield* runs.untilBegun(1)
+              assert.strictEqual(yield* roundTrip(2), 2)
+              assert.strictEqual(yield* AsyncResult.get(handle), 1)
+              const [millis] = yield* timed(roundTrip(3))
+              assert.isBelow(millis, 1_000)
+              assert.deepStrictEqual(runs.begun, [1, 2, 3])
+              assert.strictEqual(yield* place.crashes, 0)
+              yield* drained(producer, workers)
+              assert.strictEqual(yield* messagesOn(server, place), 0)
+            }).pipe(Effect.provideContext(producer))
+          })
+        )
+        assert.isTrue(
+          said.some((line) => line.includes("PRECONDITION_FAILED")),
+          said.join("\n")
+        )
+      }))
+  })
+})

@@ -1,0 +1,520 @@
+/** What a server may do to those who depend on it: die, cut them off, block, freeze, forget; and what others do to it. */
+import { assert } from "@effect/vitest"
+import { AsyncResult, Broker } from "chicory"
+import { Context, Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Count, counting, eventually, roundTrip, type Store, startWorker, timed } from "../redis/stack.ts"
+import { makeCutter } from "./cutter.ts"
+import { describeWithOwnRabbit, type OwnServer } from "./ownServer.ts"
+import { type ServerError, withChannel } from "./server.ts"
+import {
+  drained,
+  insisting,
+  loseAll,
+  messagesOn,
+  onOneServer,
+  removeQueue,
+  retryableOf,
+  warnings
+} from "./stack.ts"
+
+const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
+
+const payloads = (count: number, millis: number) => numbers(count).map((n) => ({ n, millis }))
+
+const report = (name: string, millis: number) =>
+  Effect.sync(() => process.env["CHICORY_FIGURES"] && console.log(`${name}: ${Math.round(millis)} ms`))
+
+/** A task that is due a while after it was enqueued. */
+const roundTripLater = (n: number) =>
+  Effect.flatMap(Count.delay({ n, millis: 0 }, { delay: "100 millis" }), (handle) =>
+    AsyncResult.get(handle, { timeout: "15 seconds" })
+  )
+
+/** What is delivered again while its task runs is put back for as long. */
+const renewed = { lease: "2 seconds" } as const
+
+const quick = { callTimeout: "700 millis" } as const
+
+/** Starts a worker that ends when the effect is run that this gives; it gives how long that takes. */
+const startEndable = Effect.fnUntraced(function* (...args: Parameters<typeof startWorker<typeof Count>>) {
+  const scope = yield* Scope.make()
+  yield* Scope.provide(startWorker(...args), scope)
+  return Effect.map(timed(Scope.close(scope, Exit.void)), ([millis]) => millis)
+})
+
+describeWithOwnRabbit("a server that", () => {
+  onOneServer("dies", {}, (test) => {
+    const dies = (how: string, stop: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
+      test(`${how}, and comes back: nothing confirmed is lost, and nothing runs twice`, (server, place) =>
+        Effect.gen(function* () {
+          const producer = yield* place.open()
+          const workers = yield* place.open()
+          const runs = counting()
+          yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
+          yield* Effect.gen(function* () {
+            // a crash loses queues that were declared shortly before
+            assert.strictEqual(yield* roundTrip(1_000), 1_000)
+            const far = yield* Count.delay({ n: 1_001, millis: 0 }, { delay: "2 seconds" })
+            yield* server.settle
+
+            const running = yield* Count.delay({ n: 120, millis: 1_500 })
+            const handles = yield* Count.delayAll(payloads(120, 30))
+            const later = yield* Count.delay({ n: 121, millis: 0 }, { delay: "2 seconds" })
+            const waiting = yield* Effect.forkChild(AsyncResult.all([...handles, running, later, far]))
+            yield* runs.untilEnded(30)
+            yield* stop(server)
+            const meanwhile = Count.delay({ n: 122, millis: 0 }, { id: `meanwhile, ${how}` })
+            const called = yield* Effect.forkChild(Effect.exit(meanwhile))
+            yield* server.start
+            yield* Fiber.join(called)
+            const after = yield* insisting(meanwhile)
+            const [millis, values] = yield* timed(Fiber.join(waiting))
+            yield* report(`${how}, 90 tasks left`, millis)
+            assert.deepStrictEqual(values, [...numbers(122), 1_001])
+            assert.isBelow(millis, 15_000)
+            assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 122)
+            yield* drained(producer, workers)
+            assert.sameMembers(runs.begun, [1_000, 1_001, ...numbers(123)])
+            assert.strictEqual(yield* place.crashes, 0)
+            assert.strictEqual(yield* messagesOn(server, place), 0)
+            const [again] = yield* timed(roundTrip(1_002))
+            assert.isBelow(again, 1_000)
+          }).pipe(Effect.provideContext(producer))
+        }))
+    dies("in order", (server) => server.stop)
+    dies("at once", (server) => server.kill)
+
+    test("and stays away: whoever enqueues is told in time, and a worker stops in time", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open(quick)
+        const runs = counting()
+        const store = yield* place.open(quick)
+        const end = yield* startEndable(store, Count, runs.layer, { drainTimeout: "500 millis" })
+        yield* Effect.gen(function* () {
+          const handle = yield* Count.delay({ n: 1, millis: 600_000 })
+          yield* runs.untilBegun(1)
+          yield* server.stop
+          const [millis, error] = yield* timed(retryableOf(Count.delay({ n: 2, millis: 0 })))
+          yield* report("delay without a server", millis)
+          assert.isBelow(millis, 2_500)
+          assert.notInclude(error.message, "guest")
+          const ended = yield* end
+          yield* report("a worker stopped without a server", ended)
+          assert.isBelow(ended, 500 + 4_000)
+          yield* runs.untilInterrupted
+          assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("and stays away: a worker that was started meanwhile stops in time", (server, place) =>
+      Effect.gen(function* () {
+        const store = yield* place.open(quick)
+        yield* server.stop
+        yield* retryableOf(Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store))
+        const end = yield* startEndable(store, Count, counting().layer)
+        const stopping = yield* Effect.forkChild(end)
+        const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
+        yield* server.start
+        assert.strictEqual(ended._tag, "Some", "it has stopped before the server is back")
+      }))
+
+    test("and has nothing left: what is enqueued then runs, at once or later", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        const runs = counting()
+        yield* startWorker(yield* place.open(), Count, runs.layer, { concurrency: 4 })
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* roundTrip(1), 1)
+          assert.strictEqual(yield* roundTripLater(2), 2)
+          yield* loseAll(server)
+          const enqueue = (n: number, delay: number) =>
+            Effect.flatMap(insisting(Count.delay({ n, millis: 0 }, { delay })), (handle) =>
+              AsyncResult.get(handle, { timeout: "10 seconds" })
+            )
+          assert.strictEqual(yield* enqueue(3, 0), 3)
+          assert.strictEqual(yield* enqueue(4, 100), 4)
+        }).pipe(Effect.provideContext(producer))
+      }))
+  })
+
+  onOneServer("goes on:", {}, (test) => {
+    test("it closes all connections in the midst of work, and nothing is lost or run twice", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        const workers = yield* place.open()
+        const runs = counting()
+        yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll(payloads(160, 200))
+          const later = yield* Count.delay({ n: 160, millis: 0 }, { delay: "2 seconds" })
+          const waiting = yield* Effect.forkChild(AsyncResult.all([...handles, later]))
+          for (const done of [8, 60]) {
+            yield* runs.untilEnded(done)
+            yield* server.closeConnections("a test")
+          }
+          assert.isBelow(runs.ended.length, 160)
+          const after = yield* insisting(Count.delay({ n: 161, millis: 0 }, { id: "cut" }))
+          const [millis, values] = yield* timed(Fiber.join(waiting))
+          yield* report("cut twice, the rest", millis)
+          assert.deepStrictEqual(values, numbers(161))
+          assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 161)
+          yield* drained(producer, workers)
+          assert.sameMembers(runs.begun, numbers(162))
+          assert.strictEqual(yield* place.crashes, 0)
+          assert.strictEqual(yield* messagesOn(server, place), 0)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("why it closes connections is told", (server, place) =>
+      Effect.gen(function* () {
+        const said = yield* warnings(
+          Effect.gen(function* () {
+            const store = yield* place.open()
+            yield* server.closeConnections("the moon is full")
+            yield* insisting(Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id: "moon" }), store))
+          })
+        )
+        assert.strictEqual(said.filter((line) => line.includes("connecting again")).length, 2)
+        for (const line of said) assert.include(line, "the moon is full")
+      }))
+
+    test("a task whose connection was closed is not run by another worker while it runs", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        const stores = [yield* place.open(), yield* place.open()]
+        const runs = counting()
+        for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "900 millis" })
+        yield* Effect.gen(function* () {
+          const handle = yield* Count.delay({ n: 1, millis: 4_000 })
+          yield* runs.untilBegun(1)
+          yield* server.closeConnections("a test")
+          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
+          yield* drained(...stores)
+          assert.deepStrictEqual(runs.begun, [1])
+          assert.strictEqual(yield* place.crashes, 0)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("connections that are closed in the very moment they are ready are opened again", (server, place) =>
+      Effect.gen(function* () {
+        const cutter = yield* makeCutter(server.url)
+        const producer = yield* place.open({ url: cutter.url })
+        yield* startWorker(yield* place.open({ url: cutter.url }), Count, counting().layer)
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* roundTrip(1), 1)
+          yield* cutter.cut(4)
+          const handle = yield* insisting(Count.delay({ n: 2, millis: 0 }, { id: "cut at once" }))
+          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
+        }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
+      }))
+
+    test("without results, a task whose connection was closed is interrupted, and run again", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.openBroker()
+        const workers = yield* place.openBroker()
+        const running = { now: 0, most: 0 }
+        const interrupted = yield* Deferred.make<void>()
+        const again = yield* Deferred.make<void>()
+        const handler = Count.toLayer(({ n }) =>
+          Effect.gen(function* () {
+            running.now++
+            running.most = Math.max(running.most, running.now)
+            if (yield* Deferred.isDone(interrupted)) return n
+            return yield* Effect.never
+          }).pipe(
+            Effect.onExit((exit) => {
+              running.now--
+              return Deferred.done(Exit.isSuccess(exit) ? again : interrupted, Exit.void)
+            })
+          )
+        )
+        yield* startWorker(workers, Count, handler)
+        yield* Effect.provideContext(Count.send({ n: 1, millis: 0 }), producer)
+        yield* eventually(Effect.sync(() => running.now === 1))
+        yield* server.closeConnections("a test")
+        yield* Deferred.await(interrupted)
+        yield* Effect.timeout(Deferred.await(again), "10 seconds")
+        assert.strictEqual(running.most, 1)
+        yield* drained(producer, workers)
+      }))
+
+    test("somebody removes a queue that is consumed: it is made again, and what comes then runs", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        const workers = yield* place.open()
+        const runs = counting()
+        yield* startWorker(workers, Count, runs.layer)
+        yield* Effect.gen(function* () {
+          const running = yield* Count.delay({ n: 1, millis: 1_000 })
+          yield* runs.untilBegun(1)
+          yield* removeQueue(server, place.names.queue("default"))
+          assert.strictEqual(yield* roundTrip(2), 2)
+          assert.strictEqual(yield* AsyncResult.get(running, { timeout: "5 seconds" }), 1)
+          const [millis] = yield* timed(roundTrip(3))
+          assert.isBelow(millis, 1_000)
+          assert.deepStrictEqual(runs.begun, [1, 2, 3])
+          yield* drained(producer, workers)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("somebody removes a queue that is consumed: what is due later finds it again", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        const workers = yield* place.open()
+        yield* startWorker(workers, Count, counting().layer)
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* roundTripLater(1), 1)
+          yield* removeQueue(server, place.names.queue("default"))
+          // the worker has made it again
+          yield* eventually(
+            Effect.map(
+              Effect.exit(
+                withChannel(server.url, (channel) => channel.checkQueue(place.names.queue("default")))
+              ),
+              (exit) => Exit.isSuccess(exit) && exit.value.consumerCount > 0
+            )
+          )
+          assert.strictEqual(yield* roundTripLater(2), 2)
+          yield* drained(producer, workers)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("somebody removes the ways to what is due later: they are made again", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        yield* startWorker(yield* place.open(), Count, counting().layer)
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* roundTripLater(1), 1)
+          yield* withChannel(server.url, async (channel) => {
+            for (const exponent of numbers(32)) await channel.deleteExchange(place.names.delay(exponent))
+          })
+          const handle = yield* insisting(
+            Count.delay({ n: 2, millis: 0 }, { delay: "100 millis", id: "no way" })
+          )
+          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
+        }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
+      }))
+
+    test("somebody removes the queues of what is due later: what is enqueued then runs", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        yield* startWorker(yield* place.open(), Count, counting().layer)
+        yield* Effect.gen(function* () {
+          assert.strictEqual(yield* roundTripLater(1), 1)
+          yield* withChannel(server.url, async (channel) => {
+            for (const exponent of numbers(32))
+              await channel.deleteQueue(place.names.delayed("default", exponent))
+          })
+          assert.strictEqual(yield* roundTripLater(2), 2)
+        }).pipe(Effect.provideContext(producer))
+      }))
+  })
+
+  onOneServer("is low on memory", {}, (test) => {
+    /** Ends by itself with the test. */
+    const alarmed = (server: OwnServer) =>
+      Effect.acquireRelease(server.alarm, () => Effect.ignore(server.calm))
+
+    test("lets what is queued be run, and nobody enqueue until it has recovered", (server, place) =>
+      Effect.gen(function* () {
+        const hasty = yield* place.open({ callTimeout: "500 millis" })
+        const patient = yield* place.open({ callTimeout: "40 seconds" })
+        const workers = yield* place.open()
+        const runs = counting()
+        yield* startWorker(workers, Count, runs.layer, { concurrency: 1 })
+        const enqueue = (store: Store, n: number) =>
+          Effect.provideContext(Count.delay({ n, millis: 0 }), store)
+        // before the alarm has set in, some are run
+        const handles = yield* Effect.provideContext(Count.delayAll(payloads(60, 100)), patient)
+        yield* alarmed(server)
+        // the server takes what comes first over a connection, and reads no more of it then
+        const first = yield* Effect.forkChild(enqueue(patient, 100))
+        const waiting = yield* Effect.forkChild(enqueue(patient, 101))
+        yield* Effect.ignore(enqueue(hasty, 102))
+        const [millis, error] = yield* timed(retryableOf(enqueue(hasty, 103)))
+        yield* report("delay while memory is low", millis)
+        assert.isBelow(millis, 1_500)
+        assert.include(error.message, "within 500ms")
+        assert.isBelow(runs.ended.length, 60, "the alarm was early enough")
+        yield* Effect.provideContext(AsyncResult.all(handles, { timeout: "20 seconds" }), patient)
+        assert.isUndefined(waiting.pollUnsafe())
+        yield* eventually(
+          Effect.map(
+            messagesOn(server, place),
+            (messages) => messages <= runs.begun.length - runs.ended.length
+          )
+        )
+        yield* server.calm
+        const late = [yield* Fiber.join(first), yield* Fiber.join(waiting), yield* enqueue(hasty, 104)]
+        const values = yield* Effect.provideContext(AsyncResult.all(late, { timeout: "10 seconds" }), patient)
+        assert.deepStrictEqual(values, [100, 101, 104])
+        yield* drained(hasty, patient, workers)
+        for (const n of numbers(60)) assert.strictEqual(runs.begun.filter((begun) => begun === n).length, 1)
+      }))
+
+    test("tells how many messages there are all the same", (server, place) =>
+      Effect.gen(function* () {
+        const store = yield* place.open({ callTimeout: "2 seconds" })
+        yield* Effect.gen(function* () {
+          yield* Count.delayAll(payloads(3, 0))
+          yield* alarmed(server)
+          for (const _ of numbers(3)) {
+            const [counts] = yield* Broker.counts(["default"])
+            assert.strictEqual(counts?.ready, 3)
+          }
+        }).pipe(Effect.provideContext(store))
+      }))
+
+    test("lets a worker be started and stopped, and what it ran is run again", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open(quick)
+        const runs = counting()
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll([
+            { n: 1, millis: 0 },
+            { n: 2, millis: 600_000 }
+          ])
+          yield* alarmed(server)
+          yield* Effect.ignore(Count.delay({ n: 3, millis: 0 }))
+          const store = yield* place.open(quick)
+          const end = yield* startEndable(store, Count, runs.layer)
+          yield* runs.untilBegun(2)
+          assert.strictEqual(yield* AsyncResult.get(handles[0], { timeout: "5 seconds" }), 1)
+          const ended = yield* end
+          yield* report("a worker stopped while memory is low", ended)
+          assert.isBelow(ended, 4_000)
+          assert.strictEqual(yield* AsyncResult.state(handles[1]!), "PENDING")
+          yield* server.calm
+          yield* startWorker(
+            yield* place.open(),
+            Count,
+            Count.toLayer(({ n }) => Effect.succeed(n))
+          )
+          assert.strictEqual(yield* AsyncResult.get(handles[1], { timeout: "10 seconds" }), 2)
+        }).pipe(Effect.provideContext(producer))
+      }))
+  })
+
+  onOneServer("is frozen", {}, (test) => {
+    test("fails who enqueues in time; when it is thawed all goes on", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open(quick)
+        const workers = yield* place.open(quick)
+        const runs = counting()
+        yield* startWorker(workers, Count, runs.layer, { concurrency: 4, ...renewed })
+        yield* Effect.gen(function* () {
+          const running = yield* Count.delay({ n: 40, millis: 2_000 })
+          const handles = yield* Count.delayAll(payloads(40, 100))
+          const waiting = yield* Effect.forkChild(AsyncResult.all([...handles, running]))
+          yield* runs.untilEnded(8)
+          yield* server.freeze
+          const [millis, error] = yield* timed(retryableOf(Count.delay({ n: 50, millis: 0 })))
+          yield* report("delay while frozen", millis)
+          assert.isBelow(millis, 2_500)
+          assert.include(error.message, "within 700ms")
+          // what has ended cannot be let go of meanwhile
+          yield* Effect.sleep("2 seconds")
+          yield* server.thaw
+          const [left, values] = yield* timed(Fiber.join(waiting))
+          yield* report("after the thaw", left)
+          assert.deepStrictEqual(values, numbers(41))
+          assert.isBelow(left, 8_000)
+          const [again] = yield* timed(roundTrip(51))
+          assert.isBelow(again, 2_000)
+          yield* drained(producer, workers)
+          // whether this one was sent is not known
+          assert.sameMembers(
+            runs.begun.filter((n) => n !== 50),
+            [...numbers(41), 51]
+          )
+          assert.strictEqual(yield* place.crashes, 0)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("for longer than heartbeats may be missing: all goes on over other connections", (server, place) =>
+      Effect.gen(function* () {
+        const url = `${server.url}?heartbeat=1`
+        const producer = yield* place.open({ url, ...quick })
+        const workers = yield* place.open({ url, ...quick })
+        const runs = counting()
+        yield* startWorker(workers, Count, runs.layer, { concurrency: 4, ...renewed })
+        yield* Effect.gen(function* () {
+          const handles = yield* Count.delayAll(payloads(20, 100))
+          const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
+          yield* runs.untilEnded(4)
+          yield* server.freeze
+          yield* Effect.sleep("5 seconds")
+          yield* server.thaw
+          const [left, values] = yield* timed(Fiber.join(waiting))
+          yield* report("after a long freeze", left)
+          assert.deepStrictEqual(values, numbers(20))
+          yield* drained(producer, workers)
+          assert.sameMembers(runs.begun, numbers(20))
+          assert.strictEqual(yield* place.crashes, 0)
+          const [again] = yield* timed(roundTrip(51))
+          assert.isBelow(again, 1_000)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("lets a worker stop in time, and what it ran is run again", (server, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open()
+        const runs = counting()
+        const store = yield* place.open(quick)
+        const end = yield* startEndable(store, Count, runs.layer, { drainTimeout: "500 millis" })
+        yield* Effect.gen(function* () {
+          const handle = yield* Count.delay({ n: 1, millis: 600_000 })
+          yield* runs.untilBegun(1)
+          yield* server.freeze
+          const ended = yield* end
+          yield* report("a worker stopped while frozen", ended)
+          assert.isBelow(ended, 500 + 4_000)
+          yield* runs.untilInterrupted
+          yield* server.thaw
+          yield* startWorker(
+            yield* place.open(),
+            Count,
+            Count.toLayer(({ n }) => Effect.succeed(n))
+          )
+          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("lets a worker stop in time that was started meanwhile", (server, place) =>
+      Effect.gen(function* () {
+        const store = yield* place.open(quick)
+        yield* server.freeze
+        const end = yield* startEndable(store, Count, counting().layer)
+        yield* Effect.sleep("200 millis")
+        const stopping = yield* Effect.forkChild(end)
+        const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
+        yield* server.thaw
+        assert.strictEqual(ended._tag, "Some", "it has stopped before the server is back")
+      }))
+
+    test("lets whoever listens stop in time", (server, place) =>
+      Effect.gen(function* () {
+        const broker = Context.get(yield* place.open(quick), Broker.Broker)
+        yield* server.freeze
+        const listening = yield* Effect.forkChild(Stream.runDrain(broker.ready(["default"], 1)))
+        yield* Effect.sleep("200 millis")
+        const stopped = yield* Effect.timeoutOption(Fiber.interrupt(listening), "5 seconds")
+        yield* server.thaw
+        assert.strictEqual(stopped._tag, "Some", "it has stopped before the server is back")
+      }))
+
+    test("lets a whole process end in time, connections and all", (server, place) =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const store = yield* Scope.provide(place.open(quick), scope)
+        const runs = counting()
+        yield* Scope.provide(startWorker(store, Count, runs.layer), scope)
+        yield* Effect.provideContext(Count.delay({ n: 1, millis: 600_000 }), store)
+        yield* runs.untilBegun(1)
+        yield* server.freeze
+        const [millis] = yield* timed(Scope.close(scope, Exit.void))
+        yield* report("a process ended while frozen", millis)
+        assert.isBelow(millis, 7_000)
+      }))
+  })
+})
