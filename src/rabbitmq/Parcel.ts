@@ -1,4 +1,10 @@
-/** A message on its way: what stands in its headers, and how it is told apart from what others have sent. */
+/**
+ * A message on its way: what its properties say.
+ *
+ * The id of its task is the `messageId`, the task's name the `type`, and the `timestamp` says, in milliseconds, when it
+ * becomes due. That holds for messages whose `appId` says so: what others send, means by its properties whatever they
+ * mean.
+ */
 import { isUtf8 } from "node:buffer"
 import type { Message, Options } from "amqplib"
 import type { Envelope } from "../BrokerDriver.ts"
@@ -12,35 +18,41 @@ export interface Parcel {
   readonly properties: Options.Publish
 }
 
-/** What this library writes into a message's headers. */
+/** What is known of a message without its bytes. */
 export interface Head {
-  readonly id: string | undefined
-  readonly task: string | undefined
-  readonly generation: number | undefined
-  readonly expires: number | undefined
+  readonly id?: string | undefined
+  readonly task?: string | undefined
+  readonly generation?: number | undefined
+  readonly expires?: number | undefined
   /** When the message became or becomes due: milliseconds, by the clock of whoever sent it. */
-  readonly due: number | undefined
+  readonly due?: number | undefined
 }
 
-/** Longer ones are not ours. */
-const LONGEST_TEXT = 1000
+/** Marks messages of this library. */
+const APP = "chicory"
+/** What is longer than a property may be stands in the headers, where this library's own texts fit. */
+const PROPERTY_BYTES = 255
+const HEADER_CHARS = 1000
 
 const text = (value: unknown): string | undefined =>
-  typeof value === "string" && value.length <= LONGEST_TEXT ? value : undefined
+  typeof value === "string" && value.length <= HEADER_CHARS ? value : undefined
 const count = (value: unknown): number | undefined =>
   Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : undefined
 const millis = (value: unknown): number | undefined =>
   typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : undefined
 
-/** Reads the headers of a message, whoever sent it. */
+const unknown: Head = {}
+
+/** Reads the properties of a message, whoever sent it. */
 export const headOf = ({ properties }: Message): Head => {
+  if (properties.appId !== APP) return unknown
   const headers: Readonly<Record<string, unknown>> = properties.headers ?? {}
   return {
-    id: text(headers["id"]),
-    task: text(headers["task"]),
-    generation: count(headers["generation"]),
+    id: text(properties.messageId ?? headers["id"]),
+    task: text(properties.type ?? headers["task"]),
+    generation: count(headers["generation"]) ?? 0,
     expires: millis(headers["expires"]),
-    due: millis(headers["due"])
+    due: count(properties.timestamp)
   }
 }
 
@@ -48,10 +60,28 @@ export const headOf = ({ properties }: Message): Head => {
 export const bodyOf = ({ content }: Message): string | Uint8Array =>
   isUtf8(content) ? content.toString("utf8") : Uint8Array.from(content)
 
-const sending = { persistent: true, mandatory: true, contentType: "application/json" }
+const fits = (value: string): boolean =>
+  value.length <= PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= PROPERTY_BYTES
 
-const headersOf = (head: Head): Record<string, unknown> =>
-  Object.fromEntries(Object.entries(head).filter(([, value]) => value !== undefined))
+const propertiesOf = ({ due, expires, generation = 0, id, task }: Head, reason?: string): Options.Publish => {
+  const headers: Record<string, unknown> = {}
+  const properties: Options.Publish = {
+    persistent: true,
+    mandatory: true,
+    contentType: "application/json",
+    appId: APP,
+    headers
+  }
+  if (id !== undefined && fits(id)) properties.messageId = id
+  else if (id !== undefined) headers["id"] = id
+  if (task !== undefined && fits(task)) properties.type = task
+  else if (task !== undefined) headers["task"] = task
+  if (due !== undefined) properties.timestamp = Math.ceil(due)
+  if (generation !== 0) headers["generation"] = generation
+  if (expires !== undefined) headers["expires"] = expires
+  if (reason !== undefined) headers["reason"] = reason
+  return properties
+}
 
 /** A task's message. */
 export const ofEnvelope = (
@@ -61,19 +91,10 @@ export const ofEnvelope = (
   queue,
   delayMillis,
   content: Buffer.from(body),
-  properties: {
-    ...sending,
-    headers: {
-      id,
-      task,
-      due: now + delayMillis,
-      ...(generation === undefined ? {} : { generation }),
-      ...(expiresMillis === undefined ? {} : { expires: expiresMillis })
-    }
-  }
+  properties: propertiesOf({ id, task, generation, expires: expiresMillis, due: now + delayMillis })
 })
 
-/** A message that was delivered, to be sent once more: its bytes, and what of its headers is this library's. */
+/** A message that was delivered, to be sent once more: its bytes, and what of its properties is this library's. */
 export const copyOf = (
   message: Message,
   to: {
@@ -90,12 +111,6 @@ export const copyOf = (
     queue: to.queue,
     delayMillis: to.delayMillis,
     content: to.body === undefined ? message.content : Buffer.from(to.body),
-    properties: {
-      ...sending,
-      headers: {
-        ...headersOf({ ...head, due: to.due ?? head.due }),
-        ...(to.reason === undefined ? {} : { reason: to.reason })
-      }
-    }
+    properties: propertiesOf({ ...head, due: to.due ?? head.due }, to.reason)
   }
 }

@@ -36,7 +36,10 @@ const contents: ReadonlyArray<Uint8Array | string> = [
   "🌶️ grüße \u2028"
 ]
 
-/** Headers and properties of others. */
+/** Marks a message as this library's. */
+const ours: Options.Publish = { appId: "chicory" }
+
+/** Headers and properties of others, and some that pretend to be ours. */
 const odd: ReadonlyArray<Options.Publish> = [
   ...[
     { task: "count" },
@@ -56,7 +59,9 @@ const odd: ReadonlyArray<Options.Publish> = [
   { replyTo: "nowhere" },
   { correlationId: "x".repeat(255), messageId: "", type: "count", appId: "another" },
   { contentType: "text/plain", contentEncoding: "gzip" },
-  { priority: 255, persistent: false, timestamp: 2 ** 53 }
+  { priority: 255, persistent: false, timestamp: 2 ** 53 },
+  { ...ours, headers: { id: ["a"], task: null, generation: "one", expires: "soon" } },
+  { ...ours, timestamp: 2 ** 53, headers: { expires: -1, generation: -1 } }
 ]
 
 /** Headers that name a task, beside bytes that are no message. */
@@ -215,12 +220,12 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           yield* drained
         }))
 
-      test("where its headers name a task, that ends with it", ({ drained, send }, store) =>
+      test("where its properties name a task, that ends with it", ({ drained, send }, store) =>
         Effect.gen(function* () {
           yield* work(store)
           const sent = addressed.map((headers, n) => ({
             content: `no message ${n}`,
-            options: { headers: { id: `task ${n}`, task: "count", ...headers } }
+            options: { ...ours, messageId: `task ${n}`, type: "count", headers }
           }))
           yield* send(...sent)
           const found = yield* letters(sent.length)
@@ -277,7 +282,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
         ...stubborn
       ])
 
-      puttingBack("it does so though it says that it is due in years", [{ headers: { due: 8.64e15 } }])
+      puttingBack("it does so though it says that it is due in years", [{ ...ours, timestamp: 8.64e15 }])
     })
   }
 
@@ -319,15 +324,16 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
     )
 
     withStore(
-      "the id and the task that its headers name are parked with it",
+      "the id and the task that its properties name are parked with it",
       Effect.succeed(Backend.layerNotConfigured),
       ({ send, takeRejected }, store) =>
         Effect.gen(function* () {
           yield* startWorker(store, Count, counting().layer)
-          const head = { id: "a", task: "count", generation: 7 }
-          yield* send({ content: "no message", options: { headers: head } })
+          const head = { ...ours, messageId: "a", type: "count" }
+          yield* send({ content: "no message", options: { ...head, headers: { generation: 7 } } })
           const [parked] = yield* takeRejected(1)
-          assert.deepInclude(parked?.properties.headers, { ...head, reason: "PayloadInvalid" })
+          assert.deepInclude(parked?.properties, head)
+          assert.deepInclude(parked?.properties.headers, { generation: 7, reason: "PayloadInvalid" })
         })
     )
 
