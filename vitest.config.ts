@@ -7,6 +7,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
+    // they mostly wait, for servers and for time
+    maxWorkers: 3,
     reporters: ["default"],
     testTimeout: 30_000,
     hookTimeout: 30_000

@@ -5,7 +5,7 @@
  * server answers no ack; what it has seen of them is known when it answers what was asked after them.
  */
 import type { Message } from "amqplib"
-import { Effect, PubSub } from "effect"
+import { type Clock, Duration, Effect, PubSub } from "effect"
 import { type Line, seen } from "./Line.ts"
 import type { RabbitError } from "./RabbitError.ts"
 
@@ -63,6 +63,9 @@ class Unacked {
 /** Acks and puts back by the tag alone. */
 const tagged = (deliveryTag: number): Message => ({ fields: { deliveryTag } }) as unknown as Message
 
+/** The server has stored by then what was put back, and counts it. */
+const PUT_BACK_NANOS = 50_000_000n
+
 /** The claims of a process. */
 export class Claims {
   private readonly unacked = new WeakMap<Line, Unacked>()
@@ -71,9 +74,13 @@ export class Claims {
   private epoch = 0
   /** Handles whose line ended. */
   readonly lost: PubSub.PubSub<ReadonlyArray<string>>
+  private readonly clock: Clock.Clock
+  /** When something was put back last: monotonic nanoseconds. */
+  private putBackAt = -PUT_BACK_NANOS
 
-  constructor(lost: PubSub.PubSub<ReadonlyArray<string>>) {
+  constructor(lost: PubSub.PubSub<ReadonlyArray<string>>, clock: Clock.Clock) {
     this.lost = lost
+    this.clock = clock
   }
 
   private of(line: Line): Unacked {
@@ -143,6 +150,8 @@ export class Claims {
 
   /** Gives deliveries back to the server, claims or not: they are due at once. */
   putBack(some: ReadonlyArray<Held>): void {
+    if (some.length === 0) return
+    this.putBackAt = this.clock.monotonicTimeNanosUnsafe()
     for (const [line, ofLine] of Map.groupBy(some, ({ line }) => line)) {
       if (line.hasEnded) continue
       const { others, upTo } = this.divide(line, ofLine)
@@ -150,6 +159,12 @@ export class Claims {
       for (const tag of others) line.channel.nack(tagged(tag), false, true)
     }
   }
+
+  /** Waits until the server has again what was put back: it answers nothing. */
+  readonly whenPutBack: Effect.Effect<void> = Effect.suspend(() => {
+    const left = this.putBackAt + PUT_BACK_NANOS - this.clock.monotonicTimeNanosUnsafe()
+    return left <= 0n ? Effect.void : this.clock.sleep(Duration.nanos(left))
+  })
 
   /** Ends a claim here, before the server is told. */
   take(handle: string): Held | undefined {

@@ -41,7 +41,7 @@ export const make = Effect.fnUntraced(function* ({
   topology
 }: Server): Effect.fn.Return<BrokerDriver<RabbitError>, never, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const claims = new Claims(yield* PubSub.unbounded<ReadonlyArray<string>>())
+  const claims = new Claims(yield* PubSub.unbounded<ReadonlyArray<string>>(), clock)
   const inbox = yield* Inbox.make(consuming, topology, claims)
   const publisher = Publisher.make(publishing, topology)
   const { names } = topology
@@ -148,6 +148,7 @@ export const make = Effect.fnUntraced(function* ({
   /** A message that moves meanwhile is rather counted twice than not at all. */
   const countOne = Effect.fnUntraced(function* (queue: string) {
     const places = yield* placesOf(queue)
+    yield* claims.whenPutBack
     const line = yield* consuming.open
     const claimed = claims.count(queue)
     const counts = yield* onChannel(line, async (channel) => {
