@@ -6,7 +6,7 @@ import { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/sql/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { record, success } from "../../src/testing/backend/subject.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../redis/stack.ts"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
 import {
   clientOf,
   describeWithOwnPostgres,

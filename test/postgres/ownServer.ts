@@ -11,6 +11,7 @@ import { SqlStore } from "chicory/sql"
 import { type Context, Effect, Layer, Logger, Redacted, Schema, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { describeUnless } from "../support/describeUnless.ts"
+import { serverUser } from "../support/serverUser.ts"
 
 /** What went wrong with a server of one's own. */
 export class OwnServerError extends Schema.TaggedError<OwnServerError>()("OwnServerError", {
@@ -72,23 +73,8 @@ const programs = existsSync(ROOT)
       .find((directory) => existsSync(join(directory, "initdb")))
   : undefined
 
-interface Owner {
-  readonly uid?: number
-  readonly gid?: number
-}
-
-const idOf = (kind: "-u" | "-g"): number | undefined => {
-  const { status, stdout } = spawnSync("id", [kind, "postgres"], { encoding: "utf8" })
-  return status === 0 ? Number(stdout) : undefined
-}
-
-/** Whom a server runs as: it refuses to run as root. `undefined`: there is nobody. */
-const owner: Owner | undefined = (() => {
-  if (process.getuid?.() !== 0) return {}
-  const uid = idOf("-u")
-  const gid = idOf("-g")
-  return uid === undefined || gid === undefined ? undefined : { uid, gid }
-})()
+/** `undefined`: there is nobody whom it can run as. */
+const owner = serverUser("postgres")
 
 const told = ({ error, status, stderr }: SpawnSyncReturns<string>): void => {
   if (error !== undefined) throw error

@@ -6,7 +6,7 @@ import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { SchemaTooNew, SchemaTooOld } from "../../src/sql/Migrations.ts"
-import { Count, counting, roundTrip, startWorker } from "../redis/stack.ts"
+import { Count, counting, roundTrip, startWorker } from "../support/stack.ts"
 import {
   clientOf,
   describeWithOwnPostgres,

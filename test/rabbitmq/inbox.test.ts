@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, Task, Worker } from "chicory"
 import { Array as Arr, Deferred, Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
-import { eventually, type Store, startWorker, timed } from "../redis/stack.ts"
+import { eventually, type Store, startWorker, timed } from "../support/stack.ts"
 import { describeWithRabbit, sharedUrl } from "./server.ts"
 import { openStore, readyOn, sharedBackend, temporaryPrefix } from "./shared.ts"
 

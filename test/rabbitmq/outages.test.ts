@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import { AsyncResult, Broker } from "chicory"
 import { Context, Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
-import { Count, counting, eventually, roundTrip, type Store, startWorker, timed } from "../redis/stack.ts"
+import { Count, counting, eventually, roundTrip, type Store, startWorker, timed } from "../support/stack.ts"
 import { makeCutter } from "./cutter.ts"
 import { describeWithOwnRabbit, type OwnServer } from "./ownServer.ts"
 import { type ServerError, withChannel } from "./server.ts"

@@ -1,5 +1,5 @@
 /** RabbitMQ servers that a test starts, stops, freezes and alarms itself. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import {
   chownSync,
   existsSync,
@@ -16,6 +16,7 @@ import { join } from "node:path"
 import { it } from "@effect/vitest"
 import { Effect, Logger, Schedule, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
+import { serverUser } from "../support/serverUser.ts"
 import { openConnection, ServerError } from "./server.ts"
 
 /** How a server is started. */
@@ -85,23 +86,8 @@ const applications =
         .map((name) => join(home, "plugins", name))
         .filter((directory) => existsSync(join(directory, "ebin")))
 
-interface Owner {
-  readonly uid?: number
-  readonly gid?: number
-}
-
-const idOf = (kind: "-u" | "-g"): number | undefined => {
-  const { status, stdout } = spawnSync("id", [kind, "rabbitmq"], { encoding: "utf8" })
-  return status === 0 ? Number(stdout) : undefined
-}
-
-/** Whom a server runs as: not as root. `undefined`: there is nobody. */
-const owner: Owner | undefined = (() => {
-  if (process.getuid?.() !== 0) return {}
-  const uid = idOf("-u")
-  const gid = idOf("-g")
-  return uid === undefined || gid === undefined ? undefined : { uid, gid }
-})()
+/** `undefined`: there is nobody whom it can run as. */
+const owner = serverUser("rabbitmq")
 
 // #endregion
 

@@ -2,19 +2,9 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters } from "chicory"
 import { Effect, Exit, Fiber, type Scope } from "effect"
+import { Count, counting, eventually, roundTrip, startWorker, type Store, timed } from "../support/stack.ts"
 import { describeWithServers, type Server } from "./server.ts"
-import {
-  Count,
-  counting,
-  eventually,
-  openStore,
-  roundTrip,
-  startWorker,
-  type Store,
-  testWithServer,
-  timed,
-  untilSubscribed
-} from "./stack.ts"
+import { openStore, testWithServer, untilSubscribed } from "./stack.ts"
 
 const base = "{chicory:0}"
 const queue = `${base}:queue:default`

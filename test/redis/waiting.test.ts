@@ -2,18 +2,9 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Fiber, Stream } from "effect"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
 import { describeWithServers, type Server } from "./server.ts"
-import {
-  Count,
-  counting,
-  eventually,
-  openStore,
-  roundTrip,
-  startWorker,
-  testWithServer as test,
-  timed,
-  untilSubscribed
-} from "./stack.ts"
+import { openStore, testWithServer as test, untilSubscribed } from "./stack.ts"
 
 /** No sweep comes to help. */
 const unswept = { sweepInterval: "60 seconds" } as const

@@ -1,0 +1,90 @@
+/** Workers and tasks over any store, as a program has them, and what tests ask of them. */
+import { AsyncResult, type Backend, type Broker, Task, Worker } from "chicory"
+import { type Context, Deferred, Effect, Layer, Schedule, Schema, type Scope } from "effect"
+
+/** Both services. */
+export type Store = Context.Context<Backend.Backend | Broker.Broker>
+
+/** Does what it is told: waits, and gives its number. */
+export const Count = Task.make("count", {
+  payload: { n: Schema.Number, millis: Schema.Number },
+  success: Schema.Number
+})
+
+/** A worker for one task, until the scope closes. It puts back at once what it has not finished then. */
+export const startWorker = <T extends Task.Any>(
+  store: Store,
+  task: T,
+  handler: Layer.Layer<Task.HandlerOf<T>>,
+  options?: Worker.Options
+): Effect.Effect<void, never, Scope.Scope> => {
+  const worker: Layer.Layer<Worker.Worker, never, Backend.Backend | Broker.Broker> = Layer.provide(
+    Worker.layer([task], { drainTimeout: 0, ...options }),
+    handler
+  )
+  return Effect.asVoid(Layer.build(Layer.provide(worker, Layer.succeedContext(store))))
+}
+
+/** A handler of `Count` that tells of its runs. */
+export const counting = () => {
+  const begun: Array<number> = []
+  const ended: Array<number> = []
+  let interrupted = 0
+  const waiting = new Set<{ readonly check: () => boolean; readonly done: Deferred.Deferred<void> }>()
+  const look = () => {
+    for (const { check, done } of waiting) if (check()) Deferred.doneUnsafe(done, Effect.void)
+  }
+  const until = (check: () => boolean) =>
+    Effect.suspend(() => {
+      if (check()) return Effect.void
+      const waiter = { check, done: Deferred.makeUnsafe<void>() }
+      waiting.add(waiter)
+      return Effect.ensuring(
+        Deferred.await(waiter.done),
+        Effect.sync(() => waiting.delete(waiter))
+      )
+    })
+  return {
+    begun,
+    ended,
+    layer: Count.toLayer(({ millis, n }) =>
+      Effect.gen(function* () {
+        begun.push(n)
+        look()
+        yield* Effect.sleep(millis)
+        ended.push(n)
+        look()
+        return n
+      }).pipe(
+        Effect.onInterrupt(() =>
+          Effect.sync(() => {
+            interrupted++
+            look()
+          })
+        )
+      )
+    ),
+    /** Waits until so many runs have begun. */
+    untilBegun: (count: number) => until(() => begun.length >= count),
+    /** Waits until so many runs have come to their end. */
+    untilEnded: (count: number) => until(() => ended.length >= count),
+    untilInterrupted: until(() => interrupted > 0)
+  }
+}
+
+/** How long an effect takes, in milliseconds, and what it gives. */
+export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [number, A], E, R> =>
+  Effect.suspend(() => {
+    const begin = performance.now()
+    return Effect.map(effect, (value) => [performance.now() - begin, value] as const)
+  })
+
+/** Waits until it holds: where nothing tells. */
+export const eventually = <E, R>(check: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
+  Effect.asVoid(Effect.repeat(check, { schedule: Schedule.spaced("20 millis"), until: (holds) => holds }))
+
+/** A task runs, and its result is pushed to the one that waits for it. */
+export const roundTrip = (n: number) =>
+  Effect.flatMap(Count.delay({ n, millis: 0 }), (handle) =>
+    AsyncResult.get(handle, { timeout: "15 seconds" })
+  )
