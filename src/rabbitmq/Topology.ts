@@ -14,6 +14,7 @@ import { Deferred, Effect, Exit, type Scope } from "effect"
 import * as Delay from "./Delay.ts"
 import { type Lines, onChannel } from "./Line.ts"
 import { RabbitError } from "./RabbitError.ts"
+
 /** A routing key has 255 bytes, and 54 of them say how a message is delayed. */
 const LONGEST_NAME = 190
 /** While a server is short of memory it does not answer what is published. */
