@@ -1,7 +1,7 @@
 /** Tasks that run for longer than the server lets a message be unacked. */
 import { NodeServices } from "@effect/platform-node"
 import { assert } from "@effect/vitest"
-import { AsyncResult, Task, TaskContext } from "chicory"
+import { AsyncResult, RetryPolicy, Task, TaskContext } from "chicory"
 import { Effect, Option, Schema } from "effect"
 import * as Processes from "../support/processes.ts"
 import * as ProcessTasks from "../support/processTasks.ts"
@@ -20,6 +20,12 @@ const Long = Task.make("long", { payload: Schema.Number, success: Schema.Number 
 const LongLive = Long.toLayer((millis) =>
   Effect.flatMap(TaskContext.TaskContext, ({ attempt }) => Effect.as(Effect.sleep(millis), attempt))
 )
+
+const Tiring = Task.make("tiring", {
+  success: Schema.Number,
+  error: Schema.String,
+  retry: RetryPolicy.fixed({ maxRetries: 1, delay: "100 millis" })
+})
 
 describeWithOwnRabbit("a task that runs for longer than its message may be unacked", () => {
   onOneServer("on a server of little patience", { consumerTimeoutMillis }, (test) => {
@@ -63,6 +69,29 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
           assert.sameMembers(runs.begun, [1, 2, 3])
           assert.strictEqual(yield* place.crashes, 0)
           yield* drained(...stores)
+        }).pipe(Effect.provideContext(producer))
+      }))
+
+    test("is tried again after its own delay, and not when the message that was put back is due", (_, place) =>
+      Effect.gen(function* () {
+        const producer = yield* place.open(known)
+        const worker = yield* place.open(known)
+        const at: Array<number> = []
+        const TiringLive = Tiring.toLayer(() =>
+          Effect.flatMap(TaskContext.TaskContext, ({ attempt }) => {
+            const note = Effect.sync(() => void at.push(performance.now()))
+            return attempt > 1
+              ? Effect.as(note, attempt)
+              : Effect.sleep(2_600).pipe(Effect.andThen(note), Effect.andThen(Effect.fail("tired")))
+          })
+        )
+        // a message that was put back is due after a lease
+        yield* startWorker(worker, Tiring, TiringLive, { lease: "8 seconds" })
+        yield* Effect.gen(function* () {
+          const handle = yield* Tiring.delay()
+          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "20 seconds" }), 2)
+          const [failed = 0, again = 0] = at
+          assert.isBelow(again - failed, 3_000)
         }).pipe(Effect.provideContext(producer))
       }))
 

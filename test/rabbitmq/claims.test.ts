@@ -1,0 +1,72 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Message } from "amqplib"
+import { Clock, Effect, PubSub } from "effect"
+import { Claims } from "../../src/rabbitmq/Claims.ts"
+import type { Line } from "../../src/rabbitmq/Line.ts"
+
+/** Claims over a line that notes which frames are sent. */
+const make = Effect.gen(function* () {
+  const frames: Array<string> = []
+  const frame =
+    (what: string) =>
+    ({ fields: { deliveryTag } }: Message, allUpTo = false) =>
+      frames.push(`${what} ${allUpTo ? "up to " : ""}${deliveryTag}`)
+  const channel = { ack: frame("ack"), nack: frame("nack"), prefetch: () => Promise.resolve({}) }
+  const line = { hasEnded: false, channel, together: (send: () => void) => send() } as unknown as Line
+  const claims = new Claims(yield* PubSub.unbounded<ReadonlyArray<string>>(), yield* Clock.Clock)
+  const held = (deliveryTag: number) => ({
+    line,
+    queue: "default",
+    message: { fields: { deliveryTag } } as unknown as Message
+  })
+  const note = (...tags: ReadonlyArray<number>) => {
+    for (const tag of tags) claims.note(held(tag))
+  }
+  const ack = (...tags: ReadonlyArray<number>) => claims.ack(tags.map((tag) => claims.claim(held(tag))))
+  const putBack = (...tags: ReadonlyArray<number>) => claims.putBack(tags.map(held))
+  return { frames, note, ack, putBack }
+})
+
+describe("what is unacked on a line", () => {
+  it.effect("is acked with one frame, where nothing before it is held", () =>
+    Effect.gen(function* () {
+      const { ack, frames, note } = yield* make
+      note(1, 2, 3, 4, 5)
+      yield* ack(3, 1, 2)
+      yield* ack(5)
+      yield* ack(4)
+      assert.deepStrictEqual(frames, ["ack up to 3", "ack 5", "ack up to 4"])
+    })
+  )
+
+  it.effect("is not taken by the ack of others, in whatever order it came to be noted", () =>
+    Effect.gen(function* () {
+      const { ack, frames, note } = yield* make
+      // 4 was asked for, and is noted after what was pushed behind it
+      note(1, 2, 3, 5, 4)
+      yield* ack(1, 2, 3, 5)
+      assert.deepStrictEqual(frames, ["ack up to 3", "ack 5"])
+    })
+  )
+
+  it.effect("is not taken by the ack of others while it is still to be noted", () =>
+    Effect.gen(function* () {
+      const { ack, frames, note } = yield* make
+      note(1, 2, 4)
+      yield* ack(1, 2, 4)
+      assert.deepStrictEqual(frames, ["ack 1", "ack 2", "ack 4"])
+      note(3)
+      yield* ack(3)
+      assert.deepStrictEqual(frames.slice(3), ["ack up to 3"])
+    })
+  )
+
+  it.effect("is put back by the same rule", () =>
+    Effect.gen(function* () {
+      const { frames, note, putBack } = yield* make
+      note(1, 2, 3, 5, 4)
+      putBack(1, 2, 3, 5)
+      assert.deepStrictEqual(frames, ["nack up to 3", "nack 5"])
+    })
+  )
+})
