@@ -25,8 +25,8 @@ export const startWorker = <T extends Task.Any>(
   return Effect.asVoid(Layer.build(Layer.provide(worker, Layer.succeedContext(store))))
 }
 
-/** A handler of `Count` that tells of its runs. */
-export const counting = () => {
+/** A handler of `Count` that tells of its runs, and that ends none for as long as `hold` waits. */
+export const counting = (hold: (n: number) => Effect.Effect<void> = () => Effect.void) => {
   const begun: Array<number> = []
   const ended: Array<number> = []
   let interrupted = 0
@@ -52,6 +52,7 @@ export const counting = () => {
         begun.push(n)
         look()
         yield* Effect.sleep(millis)
+        yield* hold(n)
         ended.push(n)
         look()
         return n
