@@ -10,14 +10,14 @@ import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
 import { describeWithRabbit } from "./server.ts"
 
 /** The server gives up a connection that says nothing for some two seconds. */
-const impatient = Effect.map(TemporaryPlaces.rabbitmq, (place) => {
+const impatient = Effect.map(TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite), (place) => {
   const url = new URL(place.rabbitmq.url)
   url.searchParams.set("heartbeat", "1")
   return { ...place, rabbitmq: { ...place.rabbitmq, url: url.href } }
 })
 
 await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => {
-  ProcessSuite.suite(TemporaryPlaces.rabbitmq)
+  ProcessSuite.suite(TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite))
 
   describe("processes that are frozen", () => {
     it.live(
@@ -47,7 +47,7 @@ await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => 
             const later = yield* Count.delay({ n: 2, millis: 0 })
             assert.strictEqual((yield* AsyncResult.get(later, { timeout: "20 seconds" })).pid, first.pid)
             assert.strictEqual(yield* DeadLetters.count(), 0)
-          }).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, Places.storeLayer(place))))
+          }).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, Places.layer(place))))
         }),
       { timeout: 60_000 }
     )

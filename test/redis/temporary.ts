@@ -28,12 +28,24 @@ export const removeKeys = Effect.fnUntraced(function* (
   } while (cursor !== "0")
 })
 
-/** The drivers of one store on the shared server; its keys are removed when the scope closes. */
-export const temporaryDrivers = Effect.fnUntraced(function* (
-  options: RedisStore.Options = {}
-): Effect.fn.Return<RedisStore.Drivers, unknown, Scope.Scope> {
+/** A prefix that nobody else has, and a client; its keys on the shared server are removed when the scope closes. */
+const temporary = Effect.gen(function* () {
   const prefix = makePrefix()
   const redis = yield* Layer.build(NodeRedis.layer({ url: sharedUrl }))
   yield* Effect.addFinalizer(() => Effect.orDie(Effect.provideContext(removeKeys(prefix), redis)))
+  return { prefix, redis }
+})
+
+/** The prefix alone. */
+export const temporaryPrefix: Effect.Effect<string, unknown, Scope.Scope> = Effect.map(
+  temporary,
+  ({ prefix }) => prefix
+)
+
+/** The drivers of one store on the shared server. */
+export const temporaryDrivers = Effect.fnUntraced(function* (
+  options: RedisStore.Options = {}
+): Effect.fn.Return<RedisStore.Drivers, unknown, Scope.Scope> {
+  const { prefix, redis } = yield* temporary
   return yield* Effect.provideContext(RedisStore.makeDrivers({ ...options, prefix }), redis)
 })

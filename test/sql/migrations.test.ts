@@ -16,7 +16,7 @@ import { program } from "../support/processes.ts"
 import { Count } from "../support/processTasks.ts"
 import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
 
-type Place = Places.Place
+type Place = Places.SqlPlace
 
 type Open = typeof SqlStore.layer
 

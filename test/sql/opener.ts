@@ -8,7 +8,7 @@ import { SqlClient } from "effect/sql"
 import * as Places from "../support/places.ts"
 import { Count } from "../support/processTasks.ts"
 
-const place = Places.decode(process.argv[2])
+const place = Places.decode(process.argv[2]) as Places.SqlPlace
 const statements = Number(process.argv[3] ?? Infinity)
 
 /** Kills the process at one statement more. */

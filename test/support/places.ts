@@ -1,42 +1,58 @@
 /** Where a store is, in a form that can be given to another process, and how it is reached. */
+import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { PgClient } from "@effect/sql-pg"
-import type { Backend, Broker } from "chicory"
-import { RabbitBroker } from "chicory/rabbitmq"
-import { SqlBackend, SqlStore } from "chicory/sql"
+import { Backend, Broker } from "chicory"
+import { SqlStore } from "chicory/sql"
 import { SqliteClient } from "chicory/sqlite"
-import { Layer, Redacted } from "effect"
+import { Context, Effect, Layer, Redacted, type Scope } from "effect"
 import type { SqlClient } from "effect/sql"
+import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
+import * as RedisStore from "../../src/redis/RedisStore.ts"
+import * as Migrations from "../../src/sql/Migrations.ts"
+import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as MysqlClient from "../mariadb/MysqlClient.ts"
 
-interface Tables {
-  /** Begins their names. */
+interface Named {
+  /** Begins the names of its tables or keys. */
   readonly prefix: string
 }
 
-export interface SqlitePlace extends Tables {
+export interface SqlitePlace extends Named {
   readonly dialect: "sqlite"
   readonly filename: string
 }
 
-export interface PostgresPlace extends Tables {
+export interface PostgresPlace extends Named {
   readonly dialect: "postgres"
   readonly url: string
   /** The schema that all names are looked up in. */
   readonly schema: string
 }
 
-export interface MariadbPlace extends Tables {
+export interface MariadbPlace extends Named {
   readonly dialect: "mysql"
   readonly url: string
 }
 
-/** Results in a file, and messages elsewhere. */
-export interface RabbitmqPlace extends SqlitePlace {
+/** Tables of a database. */
+export type SqlPlace = SqlitePlace | PostgresPlace | MariadbPlace
+
+export interface RedisPlace extends Named {
+  readonly dialect: "redis"
+  readonly url: string
+}
+
+/** Messages in RabbitMQ, and results elsewhere. */
+export interface InRabbitmq {
   readonly rabbitmq: { readonly url: string; readonly prefix: string }
 }
 
-/** Tables of a database. */
-export type Place = SqlitePlace | PostgresPlace | MariadbPlace | RabbitmqPlace
+/** Everything in one store, or the messages in RabbitMQ. */
+export type Place = (SqlPlace | RedisPlace) & Partial<InRabbitmq>
+
+/** Whether all of it is in a database. */
+export const isSql = (place: Place): place is SqlPlace =>
+  place.dialect !== "redis" && place.rabbitmq === undefined
 
 /** As an argument of a program. */
 export const encode = (place: Place): string => JSON.stringify(place)
@@ -45,7 +61,7 @@ export const encode = (place: Place): string => JSON.stringify(place)
 export const decode = (argument = ""): Place => JSON.parse(argument) as Place
 
 /** Connections of one's own. */
-export const clientLayer = (place: Place): Layer.Layer<SqlClient.SqlClient, unknown> => {
+export const clientLayer = (place: SqlPlace): Layer.Layer<SqlClient.SqlClient, unknown> => {
   switch (place.dialect) {
     case "sqlite":
       return SqliteClient.layer(place)
@@ -60,15 +76,49 @@ export const clientLayer = (place: Place): Layer.Layer<SqlClient.SqlClient, unkn
   }
 }
 
-const servicesLayer = (
+/** The drivers of a place. */
+export interface Drivers {
+  readonly backend: Backend.Driver
+  readonly broker: Broker.Driver
+}
+
+const driversOfStore = (place: SqlPlace | RedisPlace): Effect.Effect<Drivers, unknown, Scope.Scope> =>
+  place.dialect === "redis"
+    ? Effect.flatMap(Layer.build(NodeRedis.layer(place)), (redis) =>
+        Effect.provideContext(RedisStore.makeDrivers({ prefix: place.prefix }), redis)
+      )
+    : Effect.flatMap(Layer.build(clientLayer(place)), (client) =>
+        Effect.andThen(Migrations.run(place), SqlDrivers.make({ prefix: place.prefix })).pipe(
+          Effect.provideContext(client)
+        )
+      )
+
+/** Opens connections of one's own, and makes the drivers over them. They live as long as the scope. */
+export const drivers = Effect.fnUntraced(function* (
   place: Place
-): Layer.Layer<Backend.Backend | Broker.Broker, unknown, SqlClient.SqlClient> =>
-  "rabbitmq" in place
-    ? Layer.merge(SqlBackend.layer({ prefix: place.prefix }), RabbitBroker.layer(place.rabbitmq))
-    : SqlStore.layer({ prefix: place.prefix })
+): Effect.fn.Return<Drivers, unknown, Scope.Scope> {
+  const drivers = yield* driversOfStore(place)
+  return place.rabbitmq === undefined
+    ? drivers
+    : { ...drivers, broker: yield* RabbitBroker.makeDriver(place.rabbitmq) }
+})
+
+/** Both services over drivers. */
+export const services = Effect.fnUntraced(function* ({
+  backend,
+  broker
+}: Drivers): Effect.fn.Return<Context.Context<Backend.Backend | Broker.Broker>, never, Scope.Scope> {
+  return Context.make(Backend.Backend, yield* Backend.make(backend)).pipe(
+    Context.add(Broker.Broker, yield* Broker.make(broker))
+  )
+})
+
+/** Both services, as a process of its own has them. */
+export const layer = (place: Place): Layer.Layer<Backend.Backend | Broker.Broker, unknown> =>
+  Layer.effectContext(Effect.flatMap(drivers(place), services))
 
 /** The store, and the client beneath it. */
-export const storeLayer = (
-  place: Place
+export const sqlLayer = (
+  place: SqlPlace
 ): Layer.Layer<Backend.Backend | Broker.Broker | SqlClient.SqlClient, unknown> =>
-  servicesLayer(place).pipe(Layer.provideMerge(clientLayer(place)))
+  SqlStore.layer({ prefix: place.prefix }).pipe(Layer.provideMerge(clientLayer(place)))

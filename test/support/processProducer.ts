@@ -1,9 +1,5 @@
 /** A producer that is killed between the steps of an enqueue: `processProducer.ts <place> <the step it dies at>`. */
-import { Backend, Broker } from "chicory"
-import { Context, Effect } from "effect"
-import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
-import * as Migrations from "../../src/sql/Migrations.ts"
-import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { Effect } from "effect"
 import * as Places from "./places.ts"
 import { Count, Keyed } from "./processTasks.ts"
 
@@ -16,32 +12,24 @@ const die = Effect.andThen(
 )
 
 Effect.gen(function* () {
-  yield* Migrations.run(place)
-  const drivers = yield* SqlDrivers.make({ prefix: place.prefix })
+  const drivers = yield* Places.drivers(place)
   // overridden operations are not fused
   const { fusion: _, ...backend } = drivers.backend
-  const broker: Broker.Driver =
-    "rabbitmq" in place ? yield* RabbitBroker.makeDriver(place.rabbitmq) : drivers.broker
-  const context = Context.make(
-    Backend.Backend,
-    yield* Backend.make({
+  const context = yield* Places.services({
+    backend: {
       ...backend,
       create: step === "create" ? () => die : backend.create,
       markPublished: step === "markPublished" ? () => die : backend.markPublished
-    })
-  ).pipe(
-    Context.add(
-      Broker.Broker,
-      yield* Broker.make({
-        ...broker,
-        publish: step === "publish" ? () => die : broker.publish
-      })
-    )
-  )
+    },
+    broker: {
+      ...drivers.broker,
+      publish: step === "publish" ? () => die : drivers.broker.publish
+    }
+  })
   const sent = step === "create" ? Count.send({ n: 7, millis: 0 }) : Keyed.send(7)
   yield* Effect.provideContext(sent, context)
 })
-  .pipe(Effect.scoped, Effect.provide(Places.clientLayer(place)), Effect.runPromise)
+  .pipe(Effect.scoped, Effect.runPromise)
   .catch((error: unknown) => {
     process.stderr.write(`${String(error)}\n`)
     process.exitCode = 1

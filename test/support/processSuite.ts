@@ -10,7 +10,7 @@ import { Count, Keyed, Order, OutOfStock } from "./processTasks.ts"
 /** Registers the tests: each in a place of its own, with this process as the producer. */
 export const suite = <P extends Places.Place>(
   temporaryPlace: Effect.Effect<P, unknown, Scope.Scope>,
-  layerOf: (place: P) => Layer.Layer<Backend.Backend | Broker.Broker, unknown> = Places.storeLayer
+  layerOf: (place: P) => Layer.Layer<Backend.Backend | Broker.Broker, unknown> = Places.layer
 ): void => {
   const test = (
     name: string,

@@ -1,14 +1,19 @@
 /** A worker process: `processWorker.ts <place> <options of Worker.layer as JSON>`. It works until a signal. */
 import { NodeRuntime } from "@effect/platform-node"
-import { TaskContext, Worker } from "chicory"
+import { type Backend, type Broker, TaskContext, Worker } from "chicory"
 import { SqlStore } from "chicory/sql"
-import { Effect, identity, Layer, Logger, References } from "effect"
+import { Effect, identity, Layer, Logger, Option, References } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Places from "./places.ts"
 import { Count, Keyed, Order, OutOfStock, type StopAt, tell, Write } from "./processTasks.ts"
 
 const place = Places.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "{}") as Worker.Options
+
+/** With the client of a database, for those who write to it. */
+const store: Layer.Layer<Backend.Backend | Broker.Broker, unknown> = Places.isSql(place)
+  ? Places.sqlLayer(place)
+  : Places.layer(place)
 
 const tellInterrupt = (n: number) =>
   Effect.onInterrupt(() => Effect.sync(() => tell({ _tag: "Interrupted", n })))
@@ -36,6 +41,12 @@ const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.p
   return value
 })
 
+/** Gives the client of the database. */
+const withClient = <A, E>(effect: Effect.Effect<A, E, SqlClient.SqlClient | TaskContext.TaskContext>) =>
+  Effect.flatMap(Effect.serviceOption(SqlClient.SqlClient), (sql) =>
+    Effect.provideService(effect, SqlClient.SqlClient, Option.getOrThrow(sql))
+  )
+
 const handlers = Layer.mergeAll(
   Count.toLayer(({ millis, n }) =>
     Effect.sync(() => tell({ _tag: "Began", n })).pipe(
@@ -50,7 +61,7 @@ const handlers = Layer.mergeAll(
     return Effect.succeed(n)
   }),
   Write.toLayer((payload) =>
-    Effect.orDie(write(payload)).pipe(
+    Effect.orDie(withClient(write(payload))).pipe(
       payload.stubborn ? Effect.uninterruptible : identity,
       tellInterrupt(payload.n)
     )
@@ -65,7 +76,7 @@ Layer.effectDiscard(
 ).pipe(
   Layer.provideMerge(Worker.layer([Count, Order, Keyed, Write], options)),
   Layer.provide(handlers),
-  Layer.provide(Places.storeLayer(place)),
+  Layer.provide(store),
   Layer.provide(
     // stdout is for what is told; to lose a lease is no surprise here
     Layer.merge(

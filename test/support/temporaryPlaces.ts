@@ -4,10 +4,12 @@ import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import * as Rabbitmq from "../rabbitmq/server.ts"
 import { temporaryPrefix } from "../rabbitmq/shared.ts"
+import { sharedUrl as sharedRedis } from "../redis/server.ts"
+import * as Redis from "../redis/temporary.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
-import type { MariadbPlace, PostgresPlace, RabbitmqPlace, SqlitePlace } from "./places.ts"
+import type { InRabbitmq, MariadbPlace, Place, PostgresPlace, RedisPlace, SqlitePlace } from "./places.ts"
 
-type Temporary<Place> = Effect.Effect<Place, unknown, Scope.Scope>
+export type Temporary<P extends Place = Place> = Effect.Effect<P, unknown, Scope.Scope>
 
 export const sqlite: Temporary<SqlitePlace> = Effect.map(temporaryFile, (filename) => ({
   dialect: "sqlite",
@@ -27,7 +29,15 @@ export const mariadb: Temporary<MariadbPlace> = Effect.map(Mariadb.temporaryPlac
   prefix
 }))
 
-export const rabbitmq: Temporary<RabbitmqPlace> = Effect.gen(function* () {
-  const prefix = yield* temporaryPrefix()
-  return { ...(yield* sqlite), rabbitmq: { url: Rabbitmq.sharedUrl, prefix } }
-})
+export const redis: Temporary<RedisPlace> = Effect.map(Redis.temporaryPrefix, (prefix) => ({
+  dialect: "redis",
+  url: sharedRedis,
+  prefix
+}))
+
+/** Messages in RabbitMQ, and results where it is said. */
+export const rabbitmq = <P extends Place>(results: Temporary<P>): Temporary<P & InRabbitmq> =>
+  Effect.gen(function* () {
+    const prefix = yield* temporaryPrefix()
+    return { ...(yield* results), rabbitmq: { url: Rabbitmq.sharedUrl, prefix } }
+  })

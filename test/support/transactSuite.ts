@@ -8,7 +8,7 @@ import * as Places from "./places.ts"
 import { drained, poll, startWorker, type WorkerProcess } from "./processes.ts"
 import { Count, type StopAt, Write } from "./processTasks.ts"
 
-type Temporary = Effect.Effect<Places.Place, unknown, Scope.Scope>
+type Temporary = Effect.Effect<Places.SqlPlace, unknown, Scope.Scope>
 
 type Services =
   | Scope.Scope
@@ -29,7 +29,7 @@ interface Written {
 
 const temporaryTable = Effect.fnUntraced(function* ({
   prefix
-}: Places.Place): Effect.fn.Return<Written, unknown, SqlClient.SqlClient | Scope.Scope> {
+}: Places.SqlPlace): Effect.fn.Return<Written, unknown, SqlClient.SqlClient | Scope.Scope> {
   const sql = yield* SqlClient.SqlClient
   const table = sql(`${prefix}_written`)
   yield* Effect.acquireRelease(
@@ -55,14 +55,14 @@ const makeTest =
   (temporaryPlace: Temporary) =>
   (
     name: string,
-    body: (place: Places.Place, written: Written) => Effect.Effect<void, unknown, Services>
+    body: (place: Places.SqlPlace, written: Written) => Effect.Effect<void, unknown, Services>
   ): void =>
     it.live(name, () =>
       Effect.gen(function* () {
         const place = yield* temporaryPlace
         yield* Effect.provide(
           Effect.scoped(Effect.flatMap(temporaryTable(place), (written) => body(place, written))),
-          Layer.mergeAll(NodeServices.layer, Places.storeLayer(place))
+          Layer.mergeAll(NodeServices.layer, Places.sqlLayer(place))
         )
       })
     )
@@ -87,7 +87,7 @@ export const killed = (temporaryPlace: Temporary): void => {
   const test = makeTest(temporaryPlace)
 
   /** Kills a worker whose handlers have all come to a point, and has another one go on. */
-  const killedAt = Effect.fnUntraced(function* (place: Places.Place, stopAt: StopAt, count: number) {
+  const killedAt = Effect.fnUntraced(function* (place: Places.SqlPlace, stopAt: StopAt, count: number) {
     const options: Worker.Options = { lease, concurrency: count }
     const first = yield* startWorker(place, options)
     const payloads = Array.from({ length: count }, (_, n) => ({
@@ -105,7 +105,7 @@ export const killed = (temporaryPlace: Temporary): void => {
 
   describe("a worker that is killed around its transaction", () => {
     // a transaction on SQLite has the file to itself
-    const countIn = ({ dialect }: Places.Place) => (dialect === "sqlite" ? 1 : 4)
+    const countIn = ({ dialect }: Places.SqlPlace) => (dialect === "sqlite" ? 1 : 4)
 
     for (const [stopAt, where] of [
       ["Written", "between its write and the outcome"],

@@ -1,0 +1,5 @@
+import * as ProcessSuite from "../support/processSuite.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import { describeWithRedis } from "./server.ts"
+
+await describeWithRedis("processes on Redis", () => ProcessSuite.suite(TemporaryPlaces.redis))
