@@ -9,29 +9,24 @@ import { Count } from "../support/processTasks.ts"
 import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
 import { describeWithRabbit } from "./server.ts"
 
-/** The server gives up a connection that says nothing for some two seconds. */
-const impatient = Effect.map(TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite), (place) => {
-  const url = new URL(place.rabbitmq.url)
-  url.searchParams.set("heartbeat", "1")
-  return { ...place, rabbitmq: { ...place.rabbitmq, url: url.href } }
-})
+const place = TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite)
 
 await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => {
-  ProcessSuite.suite(TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite))
+  ProcessSuite.suite(place)
 
   describe("processes that are frozen", () => {
     it.live(
       "3: what one had claimed is run elsewhere, and when it is thawed it can write nothing, and works on",
       () =>
         Effect.gen(function* () {
-          const place = yield* impatient
+          const here = yield* TemporaryPlaces.impatient(place)
           yield* Effect.gen(function* () {
             const options = { lease: "1 second", concurrency: 2 } as const
-            const first = yield* startWorker(place, options)
+            const first = yield* startWorker(here, options)
             const handle = yield* Count.delay({ n: 1, millis: 600_000 })
             yield* first.began()
             yield* first.signal("SIGSTOP")
-            const second = yield* startWorker(place, options)
+            const second = yield* startWorker(here, options)
             yield* second.began()
             assert.strictEqual((yield* poll(handle)).attempts, 2)
             yield* first.signal("SIGCONT")
@@ -47,7 +42,7 @@ await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => 
             const later = yield* Count.delay({ n: 2, millis: 0 })
             assert.strictEqual((yield* AsyncResult.get(later, { timeout: "20 seconds" })).pid, first.pid)
             assert.strictEqual(yield* DeadLetters.count(), 0)
-          }).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, Places.layer(place))))
+          }).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, Places.layer(here))))
         }),
       { timeout: 60_000 }
     )

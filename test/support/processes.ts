@@ -1,13 +1,14 @@
 /** Worker processes for tests: started, told, stopped and killed. */
 import type { NodeServices } from "@effect/platform-node"
 import { AsyncResult, Broker, type Worker } from "chicory"
-import { Deferred, Effect, Exit, Fiber, Option, Schedule, type Scope, Stream } from "effect"
+import { Effect, Exit, Fiber, Option, Schedule, type Schema, type Scope, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
 import * as Places from "./places.ts"
 import { Told } from "./processTasks.ts"
+import * as Tape from "./tape.ts"
 
-/** Node on a program beside this module. */
+/** Node on a program: its path from this module. */
 export const program = (
   name: string,
   args: ReadonlyArray<string>,
@@ -19,15 +20,15 @@ export const program = (
     { stderr: "inherit", forceKillAfter: "5 seconds", ...options }
   )
 
-/** A process of a test. */
-export interface WorkerProcess {
+/** A process of a test, which tells what it does. */
+export interface Telling<T> {
   readonly pid: number
   /** What it has told so far. */
-  readonly told: ReadonlyArray<Told>
+  readonly told: ReadonlyArray<T>
   /** Waits until what it has told passes the check. */
-  readonly until: (check: (told: ReadonlyArray<Told>) => boolean) => Effect.Effect<void>
-  /** Waits until so many handlers have begun. */
-  readonly began: (count?: number) => Effect.Effect<void>
+  readonly until: (check: (told: ReadonlyArray<T>) => boolean) => Effect.Effect<void>
+  /** Forgets what it has told so far. */
+  readonly clear: () => void
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** No goodbye. */
   readonly kill: Effect.Effect<void, unknown>
@@ -35,48 +36,48 @@ export interface WorkerProcess {
   readonly ended: Effect.Effect<boolean, unknown>
 }
 
-/** A worker process that is ready. It is ended with the scope. */
-export const startWorker = Effect.fnUntraced(function* (
-  place: Places.Place,
-  options?: Worker.Options
-): Effect.fn.Return<WorkerProcess, unknown, Scope.Scope | NodeServices.NodeServices> {
-  const child = yield* program("processWorker.ts", [Places.encode(place), JSON.stringify(options ?? {})])
-  const told: Array<Told> = []
-  const waiting = new Set<{ readonly check: () => boolean; readonly done: Deferred.Deferred<void> }>()
+/** Starts a process that tells a line of JSON at a time. It is ended with the scope. */
+export const start = Effect.fnUntraced(function* <T>(
+  command: ChildProcess.Command,
+  schema: Schema.Codec<T, unknown>
+): Effect.fn.Return<Telling<T>, unknown, Scope.Scope | NodeServices.NodeServices> {
+  const child = yield* command
+  const tape = Tape.make<T>()
   const reading = yield* child.stdout.pipe(
-    Stream.pipeThroughChannel(Ndjson.decodeSchema(Told)()),
-    Stream.runForEach((one) =>
-      Effect.sync(() => {
-        told.push(one)
-        for (const waiter of waiting) if (waiter.check()) Deferred.doneUnsafe(waiter.done, Effect.void)
-      })
-    ),
+    Stream.pipeThroughChannel(Ndjson.decodeSchema(schema)()),
+    Stream.runForEach((one) => Effect.sync(() => tape.tell(one))),
     Effect.forkScoped
   )
   const silence = Effect.andThen(
     Effect.orDie(Fiber.join(reading)),
     Effect.die(new Error("The process has ended, and never told what was waited for"))
   )
-  const until: WorkerProcess["until"] = (check) =>
-    Effect.suspend(() => {
-      if (check(told)) return Effect.void
-      const waiter = { check: () => check(told), done: Deferred.makeUnsafe<void>() }
-      waiting.add(waiter)
-      return Effect.ensuring(
-        Effect.raceFirst(Deferred.await(waiter.done), silence),
-        Effect.sync(() => waiting.delete(waiter))
-      )
-    })
-  yield* until((all) => all.some(({ _tag }) => _tag === "Ready"))
   return {
     pid: child.pid,
-    told,
-    until,
-    began: (count = 1) => until((all) => began(all) >= count),
+    told: tape.told,
+    clear: tape.clear,
+    until: (check) => Effect.raceFirst(tape.until(check), silence),
     signal: (signal) => Effect.sync(() => process.kill(child.pid, signal)),
     kill: child.kill({ killSignal: "SIGKILL" }),
     ended: Effect.tap(Effect.map(Effect.exit(child.exitCode), Exit.isSuccess), () => Fiber.join(reading))
   }
+})
+
+/** A worker process. */
+export interface WorkerProcess extends Telling<Told> {
+  /** Waits until so many handlers have begun. */
+  readonly began: (count?: number) => Effect.Effect<void>
+}
+
+/** A worker process that is ready. */
+export const startWorker = Effect.fnUntraced(function* (
+  place: Places.Place,
+  options?: Worker.Options
+): Effect.fn.Return<WorkerProcess, unknown, Scope.Scope | NodeServices.NodeServices> {
+  const args = [Places.encode(place), JSON.stringify(options ?? {})]
+  const worker = yield* start(program("processWorker.ts", args), Told)
+  yield* worker.until((all) => all.some(({ _tag }) => _tag === "Ready"))
+  return { ...worker, began: (count = 1) => worker.until((all) => began(all) >= count) }
 })
 
 /** How many handlers have begun. */

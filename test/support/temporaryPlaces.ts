@@ -41,3 +41,11 @@ export const rabbitmq = <P extends Place>(results: Temporary<P>): Temporary<P & 
     const prefix = yield* temporaryPrefix()
     return { ...(yield* results), rabbitmq: { url: Rabbitmq.sharedUrl, prefix } }
   })
+
+/** With a server that gives up a connection which says nothing for some two seconds. */
+export const impatient = <P extends Place & InRabbitmq>(place: Temporary<P>): Temporary<P> =>
+  Effect.map(place, (place) => {
+    const url = new URL(place.rabbitmq.url)
+    url.searchParams.set("heartbeat", "1")
+    return { ...place, rabbitmq: { ...place.rabbitmq, url: url.href } }
+  })

@@ -1,0 +1,137 @@
+/** Machines whose clocks are ten minutes off, to either side: the store's clock alone decides. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { AsyncResult, Task } from "chicory"
+import { DateTime, Duration, Effect, Exit, Option, type Scope } from "effect"
+import { full } from "../support/extent.ts"
+import { eventually, timed } from "../support/stack.ts"
+import * as Accounts from "./accounts.ts"
+import { Brief, Job, payload } from "./job.ts"
+import type { Site, WorkerProcess } from "./sites.ts"
+import * as SkewedClock from "./skewedClock.ts"
+import * as System from "./system.ts"
+
+const OFF = Duration.toMillis("10 minutes")
+const PATIENCE = 20_000
+
+/** Known to producers only, as in a deploy that rolls. */
+const Stranger = Task.make("stranger")
+
+/** Registers the tests: the producer's clock is ahead, those of workers are ahead or behind. */
+export const suite = (
+  makeSite: Effect.Effect<Site<WorkerProcess>, unknown, Scope.Scope>,
+  leaseMillis: number
+): void => {
+  const ahead = { worker: { lease: leaseMillis }, clockAheadMillis: OFF }
+  const behind = { worker: { lease: leaseMillis }, clockAheadMillis: -OFF }
+
+  const test = (
+    name: string,
+    isShort: boolean,
+    body: (
+      system: System.System<WorkerProcess>
+    ) => Effect.Effect<void, unknown, Scope.Scope | NodeServices.NodeServices>
+  ): void =>
+    it.live.skipIf(!full && !isShort)(
+      name,
+      () =>
+        Effect.gen(function* () {
+          const system = yield* System.make(yield* makeSite)
+          yield* body(system)
+        }).pipe(SkewedClock.provide(OFF), Effect.provide(NodeServices.layer)),
+      120_000
+    )
+
+  test("a delay, and a moment by the producer's own clock, are kept", true, (system) =>
+    Effect.gen(function* () {
+      yield* system.startWorker(behind)
+      const inTime = (enqueue: typeof delayed) =>
+        Effect.gen(function* () {
+          const [millis] = yield* Effect.flatMap(enqueue, (handle) =>
+            AsyncResult.get(handle, { timeout: PATIENCE })
+          ).pipe(Effect.provideContext(system.services), timed)
+          assert.isAtLeast(millis, 1_400)
+        })
+      const delayed = Job.delay(payload(1), { delay: "1500 millis" })
+      const timedByClock = Effect.flatMap(DateTime.now, (now) =>
+        Job.delay(payload(1), { at: DateTime.add(now, { milliseconds: 1_500 }) })
+      )
+      yield* inTime(delayed)
+      yield* inTime(timedByClock)
+    })
+  )
+
+  test("a lease is held while it is renewed, and taken over when its worker is killed", true, (system) =>
+    Effect.gen(function* () {
+      const workers = [yield* system.startWorker(ahead), yield* system.startWorker(behind)]
+      yield* system.enqueue([payload(1, { millis: 3 * leaseMillis })])
+      const kept = yield* system.accounts
+      Accounts.verify(kept)
+      assert.strictEqual(kept.ranAgain, 0)
+
+      const [handle] = yield* system.enqueue([payload(2, { millis: 0.8 * leaseMillis })])
+      const begun = (worker: WorkerProcess) =>
+        worker.told.some((entry) => entry._tag === "Began" && entry.id === handle!.taskId)
+      yield* eventually(Effect.sync(() => workers.some(begun)))
+      const victim = workers.find(begun)!
+      yield* victim.kill
+      system.halted(victim)
+      const [millis] = yield* timed(
+        eventually(Effect.sync(() => workers.every((worker) => worker === victim || begun(worker))))
+      )
+      assert.isAtLeast(millis, leaseMillis / 2, "not before the lease is over")
+      assert.isBelow(millis, PATIENCE)
+      Accounts.verify(yield* system.accounts)
+    })
+  )
+
+  test("what waits expires when its time is over, and not before", false, (system) =>
+    Effect.gen(function* () {
+      const enqueue = (expires: Duration.Input) => Job.delay(payload(1), { expires })
+      const [millis, exit] = yield* Effect.flatMap(enqueue("1500 millis"), (handle) =>
+        AsyncResult.exit(handle, { timeout: PATIENCE })
+      ).pipe(timed, Effect.provideContext(system.services))
+      const failed = Option.getOrUndefined(Exit.findErrorOption(exit))
+      assert.strictEqual(failed?.reason._tag, "Expired")
+      assert.isAtLeast(millis, 1_400)
+      for (const off of [ahead, behind]) {
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const handle = yield* enqueue("5 minutes")
+            yield* system.startWorker(off)
+            yield* AsyncResult.get(handle, { timeout: PATIENCE })
+          })
+        ).pipe(Effect.provideContext(system.services))
+      }
+    })
+  )
+
+  test("a result stays for its retention, and goes then", false, (system) =>
+    Effect.gen(function* () {
+      yield* system.startWorker(ahead)
+      yield* system.startWorker(behind)
+      const kept = yield* Job.delay(payload(1))
+      yield* AsyncResult.get(kept, { timeout: PATIENCE })
+      const brief = yield* Brief.delay()
+      yield* AsyncResult.get(brief, { timeout: PATIENCE })
+      assert.isTrue(Option.isSome(yield* AsyncResult.poll(brief)))
+      yield* eventually(Effect.map(AsyncResult.poll(brief), Option.isNone))
+      assert.isTrue(Option.isSome(yield* AsyncResult.poll(kept)))
+    }).pipe(Effect.provideContext(system.services))
+  )
+
+  test("a task that no worker knows yet is not given up before its grace is over", false, (system) =>
+    Effect.gen(function* () {
+      const stranger = yield* Effect.provideContext(Stranger.delay(), system.services)
+      for (const off of [ahead, behind]) yield* system.startWorker(off)
+      // whatever has been claimed before this one has been put back
+      for (const n of [1, 2, 3]) {
+        yield* system.enqueue([payload(n, { millis: 500 })])
+        Accounts.verify(yield* system.accounts)
+      }
+      const state = AsyncResult.state(stranger)
+      assert.strictEqual(yield* Effect.provideContext(state, system.services), "PENDING")
+      yield* Effect.provideContext(AsyncResult.cancel(stranger), system.services)
+    })
+  )
+}

@@ -1,0 +1,56 @@
+/** What a process holds while it lives: whether it grows. */
+
+/** What a process holds at a moment. */
+export interface Sample {
+  /** Bytes of what is reachable. */
+  readonly heap: number
+  /** Bytes that the process has of the machine. */
+  readonly rss: number
+  /** Sockets, timers and files that are open. */
+  readonly handles: number
+}
+
+/** How much more of it there may be in the end: a part of what there was, and so much beside. */
+const ALLOWED = {
+  heap: { part: 0.15, beside: 8 * 2 ** 20 },
+  rss: { part: 0.25, beside: 40 * 2 ** 20 },
+  handles: { part: 0, beside: 8 }
+} as const satisfies Record<keyof Sample, unknown>
+
+const keys = ["heap", "rss", "handles"] as const
+
+const median = (numbers: ReadonlyArray<number>): number =>
+  [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? 0
+
+/** When it was warm, and in the end: the medians of the second quarter of the samples, and of the last. */
+const compare = (samples: ReadonlyArray<Sample>) => {
+  const quarter = Math.max(1, Math.floor(samples.length / 4))
+  const medians = (some: ReadonlyArray<Sample>): Sample => ({
+    heap: median(some.map(({ heap }) => heap)),
+    rss: median(some.map(({ rss }) => rss)),
+    handles: median(some.map(({ handles }) => handles))
+  })
+  return { warm: medians(samples.slice(quarter, 2 * quarter)), end: medians(samples.slice(-quarter)) }
+}
+
+/** What has grown. At least four samples of each process are needed to tell. */
+export const faultsOf = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): ReadonlyArray<string> =>
+  [...samples].flatMap(([name, own]) => {
+    if (own.length < 4) return [`${own.length} samples of the ${name} are too few to tell whether it grows`]
+    const { end, warm } = compare(own)
+    return keys
+      .filter((key) => end[key] > warm[key] * (1 + ALLOWED[key].part) + ALLOWED[key].beside)
+      .map((key) => `the ${key} of the ${name} grew from ${warm[key]} to ${end[key]}`)
+  })
+
+const show = ({ handles, heap, rss }: Sample): string =>
+  `heap ${(heap / 2 ** 20).toFixed(1)} MiB, rss ${(rss / 2 ** 20).toFixed(1)} MiB, ${handles} handles`
+
+/** A line for each process. */
+export const page = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): string =>
+  [...samples]
+    .map(([name, own]) => {
+      const { end, warm } = compare(own)
+      return `${name}: warm ${show(warm)}; in the end ${show(end)}`
+    })
+    .join("\n")

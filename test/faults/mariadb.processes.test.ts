@@ -1,0 +1,7 @@
+import { describeWithMariadb } from "../mariadb/server.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as ProcessSuites from "./processSuites.ts"
+
+await describeWithMariadb("processes on MariaDB", () =>
+  ProcessSuites.suite("mariadb", TemporaryPlaces.mariadb)
+)

@@ -1,0 +1,7 @@
+import { describeWithPostgres } from "../postgres/server.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as ProcessSuites from "./processSuites.ts"
+
+await describeWithPostgres("processes on PostgreSQL", () =>
+  ProcessSuites.suite("postgres", TemporaryPlaces.postgres)
+)

@@ -1,0 +1,14 @@
+/** A producer of the fault suites in a process of its own: `producerProcess.ts <place> <options as JSON>`. */
+import { NodeRuntime } from "@effect/platform-node"
+import { Effect } from "effect"
+import * as Places from "../support/places.ts"
+import * as DyingProducer from "./dyingProducer.ts"
+import { tell } from "./journal.ts"
+import { halting } from "./killPoints.ts"
+
+const place = Places.decode(process.argv[2])
+const options = JSON.parse(process.argv[3] ?? "") as DyingProducer.Options
+
+Effect.flatMap(Places.drivers(place), (drivers) =>
+  DyingProducer.run(drivers, options, tell, halting(tell))
+).pipe(Effect.scoped, NodeRuntime.runMain)

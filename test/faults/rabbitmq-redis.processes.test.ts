@@ -1,0 +1,14 @@
+import { Effect } from "effect"
+import { describeWithRabbit } from "../rabbitmq/server.ts"
+import { describeWithRedis, isUp } from "../redis/server.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as ProcessSuites from "./processSuites.ts"
+
+/** Both servers are needed; of the two, the one that is missing is named. */
+const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
+
+const place = TemporaryPlaces.rabbitmq(TemporaryPlaces.redis)
+
+await describeWithBoth("processes on RabbitMQ, with results in Redis", () =>
+  ProcessSuites.suite("rabbitmq, redis", place, TemporaryPlaces.impatient(place))
+)

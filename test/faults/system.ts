@@ -1,0 +1,85 @@
+/** A running system: a producer, its waiters, and workers, with accounts of all that was accepted. */
+import { AsyncResult, Broker } from "chicory"
+import { Array as Arr, type Duration, Effect, Fiber, Option } from "effect"
+import * as Places from "../support/places.ts"
+import { eventually } from "../support/stack.ts"
+import * as Accounts from "./accounts.ts"
+import { Job, type Outcome, type Payload } from "./job.ts"
+import { unfused } from "./killPoints.ts"
+import type { FaultyWorker, Site } from "./sites.ts"
+import type { Options } from "./workerProcess.ts"
+
+/** How long anybody waits for what has to come. */
+const PATIENCE: Duration.Input = "60 seconds"
+
+interface Task {
+  readonly id: string
+  readonly payload: Payload
+  readonly waiters: ReadonlyArray<Fiber.Fiber<Option.Option<Outcome>, unknown>>
+}
+
+/** What all workers and the producer of a system do alike. */
+export type Shape = Pick<Options, "unfused">
+
+/** Starts a system without workers. */
+export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(site: Site<W>, shape: Shape = {}) {
+  const drivers = shape.unfused === true ? unfused(site.drivers) : site.drivers
+  const services = yield* Places.services(drivers)
+  const tasks: Array<Task> = []
+  const workers: Array<{ readonly worker: W; halted: boolean }> = []
+
+  /** Each task has two waiters: one with the handle of its producer, one with a handle from elsewhere. */
+  const accept = Effect.fnUntraced(function* (id: string, payload: Payload) {
+    const waiters = yield* Effect.forEach([Job.result(id), Job.result(id)], (handle) =>
+      Effect.forkScoped(Effect.timeoutOption(AsyncResult.exit(handle), PATIENCE))
+    )
+    tasks.push({ id, payload, waiters })
+  }, Effect.provideContext(services))
+
+  /** Waits for all that was accepted, and draws up the accounts. */
+  const accounts: Effect.Effect<Accounts.Accounts, unknown> = Effect.gen(function* () {
+    const got = yield* Effect.forEach(tasks, ({ waiters }) =>
+      Effect.map(Fiber.joinAll(waiters), Arr.map(Option.getOrUndefined))
+    )
+    const records = yield* Effect.forEach(Arr.chunksOf(tasks, 500), (some) =>
+      drivers.backend.getMany(Arr.map(some, ({ id }) => id))
+    )
+    const all = records.flat()
+    return Accounts.of(
+      tasks.map(({ id, payload }, i) => ({ id, payload, got: got[i]!, record: all[i] })),
+      workers.map(({ halted, worker: { told } }) => ({ entries: told, halted }))
+    )
+  })
+
+  return {
+    services,
+    /** Enqueues, and waits for the ends. */
+    enqueue: (payloads: ReadonlyArray<Payload>) =>
+      Job.delayAll(payloads).pipe(
+        Effect.provideContext(services),
+        Effect.tap((handles) =>
+          Effect.forEach(handles, ({ taskId }, i) => accept(taskId, payloads[i]!), { discard: true })
+        )
+      ),
+    /** Counts a task that somebody else has enqueued, and waits for its end. */
+    accept,
+    startWorker: (options: Options) =>
+      Effect.tap(site.startWorker({ ...shape, ...options }), (worker) =>
+        Effect.sync(() => workers.push({ worker, halted: options.fatal !== undefined }))
+      ),
+    /** Says that a worker was stopped in the midst of what it did. */
+    halted: (worker: W): void => {
+      for (const one of workers) if (one.worker === worker) one.halted = true
+    },
+    accounts,
+    /** Waits until no message is left. */
+    drained: eventually(
+      Effect.map(
+        Effect.provideContext(Broker.counts(["default"]), services),
+        ([counts]) => counts !== undefined && counts.ready + counts.delayed + counts.claimed === 0
+      )
+    ).pipe(Effect.timeout(PATIENCE))
+  }
+})
+
+export type System<W extends FaultyWorker> = Effect.Success<ReturnType<typeof make<W>>>

@@ -1,0 +1,53 @@
+/** A worker of the fault suites in a process of its own: `workerProcess.ts <place> <options as JSON>`. It works until a signal. */
+import { NodeRuntime } from "@effect/platform-node"
+import { Effect, Layer } from "effect"
+import * as Places from "../support/places.ts"
+import { tell } from "./journal.ts"
+import { halting, unfused } from "./killPoints.ts"
+import { sample } from "./sampling.ts"
+import * as SkewedClock from "./skewedClock.ts"
+import * as Worker from "./worker.ts"
+
+/** How it works, and when it dies. */
+export interface Options extends Worker.Options {
+  /** Whether each step is done by itself. */
+  readonly unfused?: boolean
+  /** By how much its clock is ahead of the machine's. */
+  readonly clockAheadMillis?: number
+  /** How often it tells what it holds. Default: never. */
+  readonly sampleMillis?: number
+}
+
+const place = Places.decode(process.argv[2])
+const options = JSON.parse(process.argv[3] ?? "{}") as Options
+
+/** Tells what it holds, again and again. */
+const sampling = (millis: number) =>
+  Effect.map(sample, (sample) => tell({ _tag: "Sampled", ...sample })).pipe(
+    Effect.delay(millis),
+    Effect.forever,
+    Effect.forkScoped
+  )
+
+Layer.effectDiscard(
+  Effect.andThen(
+    Effect.sync(() => tell({ _tag: "Ready" })),
+    options.sampleMillis === undefined ? Effect.void : sampling(options.sampleMillis)
+  )
+).pipe(
+  Layer.provideMerge(
+    Layer.unwrap(
+      Effect.map(Places.drivers(place), (drivers) =>
+        Worker.layer(
+          options.unfused === true ? unfused(drivers) : drivers,
+          options,
+          tell,
+          halting(tell, options.fatal?.stop)
+        )
+      )
+    )
+  ),
+  Layer.launch,
+  SkewedClock.provide(options.clockAheadMillis ?? 0),
+  NodeRuntime.runMain
+)
