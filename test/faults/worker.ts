@@ -29,7 +29,7 @@ const handler = (tell: Tell, reached: (point: KillPoints.WorkerPoint) => Effect.
   )
 
 /** What is logged as a warning or worse is told. */
-const warnings = (tell: Tell) =>
+export const warnings = (tell: Tell): Layer.Layer<never> =>
   Logger.layer([
     Logger.make<unknown, void>(({ logLevel, message }) => {
       if (LogLevel.isGreaterThanOrEqualTo(logLevel, "Warn"))

@@ -47,6 +47,8 @@ Layer.effectDiscard(
       )
     )
   ),
+  // its output is for what is told alone
+  Layer.provide(Worker.warnings(tell)),
   Layer.launch,
   SkewedClock.provide(options.clockAheadMillis ?? 0),
   NodeRuntime.runMain

@@ -6,14 +6,14 @@ import { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/sql/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { record, success } from "../../src/testing/backend/subject.ts"
+import { makeNetwork } from "../support/network.ts"
 import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
 import {
   clientOf,
   describeWithOwnPostgres,
   type OwnServer,
   openStore,
-  testWithServer as test,
-  wayTo
+  testWithServer as test
 } from "./ownServer.ts"
 
 const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
@@ -117,8 +117,8 @@ describeWithOwnPostgres("a server that", () => {
           }).pipe(Effect.provideContext(producer))
         })
       )
-    dies("at once", (server) => server.stop)
-    dies("in order", (server) => server.stopGracefully)
+    dies("at once", (server) => server.kill)
+    dies("in order", (server) => server.stop)
 
     test("before a worker starts, which waits for it", {}, (server) =>
       Effect.gen(function* () {
@@ -126,7 +126,7 @@ describeWithOwnPostgres("a server that", () => {
         const store = yield* openStore(server)
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 1, millis: 0 })
-          yield* server.stop
+          yield* server.kill
           yield* startWorker(store, Count, counting().layer)
           yield* server.start
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
@@ -234,7 +234,7 @@ describeWithOwnPostgres("a server that", () => {
             yield* runs.untilBegun(1)
             const handles = yield* Count.delayAll(payloads(5, 0), { delay: "500 millis" })
             const waiting = yield* Effect.forkChild(AsyncResult.all([running, ...handles]))
-            yield* server.pause
+            yield* server.freeze
             const calls: ReadonlyArray<
               Effect.Effect<unknown, { readonly _tag: string }, Backend.Backend | Broker.Broker>
             > = [
@@ -250,7 +250,7 @@ describeWithOwnPostgres("a server that", () => {
               assert.isBelow(millis, 2_500)
               assert.match(message, /did not answer within 1s|timed out/)
             }
-            yield* server.resume
+            yield* server.thaw
             const [millis, values] = yield* timed(Fiber.join(waiting))
             yield* report(`frozen for 5 s, ${how}`, millis)
             assert.deepStrictEqual(values, [1, 0, 1, 2, 3, 4])
@@ -260,20 +260,20 @@ describeWithOwnPostgres("a server that", () => {
           }).pipe(Effect.provideContext(producer))
         })
       )
-    const viaWay = { callTimeout: "1 second", client: { maxConnections: 4 } } as const
+    const viaNetwork = { callTimeout: "1 second", client: { maxConnections: 4 } } as const
 
     test(
       "a worker's connections fall silent: it takes others, and tells waiters of what it does",
       {},
       (server) =>
         Effect.gen(function* () {
-          const way = yield* wayTo(server)
+          const network = yield* makeNetwork(server.url)
           const producer = yield* openStore(server, unswept)
           const runs = counting()
-          yield* startWorker(yield* openStore(way, viaWay), Count, runs.layer, { concurrency: 8 })
+          yield* startWorker(yield* openStore(network, viaNetwork), Count, runs.layer, { concurrency: 8 })
           yield* Effect.gen(function* () {
             yield* AsyncResult.all(yield* Count.delayAll(payloads(100, 20)))
-            yield* way.silence
+            yield* network.silence
             const handles = yield* Count.delayAll(payloads(20, 20))
             const [millis, values] = yield* timed(AsyncResult.all(handles, { timeout: "14 seconds" }))
             yield* report("a worker's connections fell silent", millis)
@@ -282,14 +282,14 @@ describeWithOwnPostgres("a server that", () => {
             yield* report("then", again)
             assert.isBelow(again, 3_000)
             assert.strictEqual(yield* crashesOf(server), 0)
-          }).pipe(Effect.ensuring(way.cut), Effect.provideContext(producer))
+          }).pipe(Effect.ensuring(network.cut()), Effect.provideContext(producer))
         })
     )
 
     test("a waiter's connections fall silent: it reads by others", {}, (server) =>
       Effect.gen(function* () {
-        const way = yield* wayTo(server)
-        const store = yield* openStore(way, viaWay)
+        const network = yield* makeNetwork(server.url)
+        const store = yield* openStore(network, viaNetwork)
         const runs = counting()
         yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
         yield* Effect.gen(function* () {
@@ -297,13 +297,13 @@ describeWithOwnPostgres("a server that", () => {
           const handle = yield* Count.delay({ n: 7, millis: 500 })
           const waiting = yield* Effect.forkChild(AsyncResult.get(handle))
           yield* runs.untilBegun(101)
-          yield* way.silence
+          yield* network.silence
           const [millis, value] = yield* timed(Fiber.join(waiting))
           yield* report("a waiter's connections fell silent", millis)
           assert.strictEqual(value, 7)
           assert.isBelow(millis, 15_000)
           assert.strictEqual(yield* insisting(roundTrip(8)), 8)
-        }).pipe(Effect.ensuring(way.cut), Effect.provideContext(store))
+        }).pipe(Effect.ensuring(network.cut()), Effect.provideContext(store))
       })
     )
 

@@ -89,7 +89,7 @@ describeWithOwnPostgres("opening a store", () => {
 
     test("is not there tells that it was refused", {}, (server) =>
       Effect.gen(function* () {
-        yield* server.stop
+        yield* server.kill
         for (const error of yield* failuresOf(server.url)) {
           assert.strictEqual(asSqlError(error).reason._tag, "ConnectionError")
           assert.isTrue(error.retryable)

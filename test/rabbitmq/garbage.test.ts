@@ -3,10 +3,16 @@ import { assert, describe, it } from "@effect/vitest"
 import type { GetMessage, Options } from "amqplib"
 import { AsyncResult, Backend, Broker, DeadLetters, type Worker } from "chicory"
 import { SqliteBackend } from "chicory/sqlite"
-import { Effect, Layer, Option, type Scope } from "effect"
+import { Effect, Exit, Layer, Logger, Option, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Topology.ts"
+import { messageOf, messageWith, nested } from "../garbage/bodies.ts"
+import { half } from "../garbage/junk.ts"
+import { describeWithMariadb } from "../mariadb/server.ts"
+import { describeWithPostgres } from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
+import { layer, type Place } from "../support/places.ts"
 import { Count, counting, eventually, roundTrip, type Store, startWorker } from "../support/stack.ts"
+import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
 import { describeWithRabbit, sharedUrl, withChannel } from "./server.ts"
 import { openStore, readyOn, sharedBackend, temporaryPrefix } from "./shared.ts"
 
@@ -33,7 +39,18 @@ const contents: ReadonlyArray<Uint8Array | string> = [
   "[1, 2, 3]",
   `{"v":1,"task":"count"}`,
   `{"v":2,"id":"a","generation":0,"task":"count","queue":"default","payload":1,"retries":0,"priority":1}`,
-  "🌶️ grüße \u2028"
+  "🌶️ grüße \u2028",
+  nested,
+  messageOf("a").slice(0, -1),
+  messageOf(half),
+  messageOf("x".repeat(256)),
+  messageOf("x".repeat(10_000)),
+  messageOf("a", { queue: half }),
+  messageWith("a", "generation", "-1"),
+  messageWith("a", "retries", "-9007199254740991"),
+  messageWith("a", "priority", "1e15"),
+  messageWith("a", "expires", "1e999"),
+  messageWith("a", "expires", "-1e308")
 ]
 
 /** Marks a message as this library's. */
@@ -98,7 +115,7 @@ const message = (id: string, task: string, payload: unknown) =>
 // #endregion
 
 /** The queue of a test. */
-const placeOf = (prefix: string) => {
+const queueOf = (prefix: string) => {
   const names = new Names(prefix)
   return {
     /** Sends straight to the queue, and waits until it holds all. */
@@ -140,13 +157,13 @@ const placeOf = (prefix: string) => {
   }
 }
 
-type Place = ReturnType<typeof placeOf>
+type Queue = ReturnType<typeof queueOf>
 
 const withStore = (
   name: string,
   backend: Effect.Effect<Layer.Layer<Backend.Backend>, unknown, Scope.Scope>,
   body: (
-    place: Place,
+    queue: Queue,
     store: Store
   ) => Effect.Effect<void, unknown, Scope.Scope | Backend.Backend | Broker.Broker>
 ) =>
@@ -156,7 +173,7 @@ const withStore = (
       const store = yield* openStore(prefix, yield* backend)
       // its queue is made
       yield* Effect.provideContext(Broker.counts(["default"]), store)
-      yield* Effect.provideContext(body(placeOf(prefix), store), store)
+      yield* Effect.provideContext(body(queueOf(prefix), store), store)
     })
   )
 
@@ -218,6 +235,30 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           )
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* drained
+        }))
+
+      test("what a record can hardly be made of runs, or is kept, and holds up none that came with it", ({
+        drained,
+        send
+      }, store) =>
+        Effect.gen(function* () {
+          const good = ["good 0", "good 1", "good 2"]
+          const odd = ["\0", "a\0b", "x".repeat(255), "é".repeat(255), "\n", "{a}", "%zz"]
+          const bodies = [...good.slice(0, 2), ...odd, ...good.slice(2)].map((id) => messageOf(id))
+          bodies.push(messageWith("last", "generation", `${Number.MAX_SAFE_INTEGER}`))
+          yield* send(...bodies.map((content) => ({ content })))
+          // all of them are claimed at once
+          yield* work(store)
+          for (const id of [...good, ...odd]) {
+            const exit = yield* Effect.exit(AsyncResult.get(Count.result(id), { timeout: "10 seconds" }))
+            assert.deepStrictEqual(exit, Exit.succeed(1), JSON.stringify(id))
+          }
+          assert.strictEqual(yield* roundTrip(1), 1)
+          yield* drained
+          // the last one has run, or is kept
+          const kept = (yield* DeadLetters.list()).map(({ raw }) => raw)
+          const last = yield* AsyncResult.state(Count.result("last"))
+          assert.deepStrictEqual(kept, last === "SUCCESS" ? [] : bodies.slice(-1))
         }))
 
       test("where its properties name a task, that ends with it", ({ drained, send }, store) =>
@@ -352,3 +393,40 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
     )
   })
 })
+
+/** Results in a database, which does not hold every id. */
+const inDatabase = <P extends Place>(place: TemporaryPlaces.Temporary<P>, bad: ReadonlyArray<string>): void =>
+  it.live("an id that the database cannot hold is a dead letter, and holds up none that came with it", () =>
+    Effect.gen(function* () {
+      const where = yield* TemporaryPlaces.rabbitmq(place)
+      const store = yield* Layer.build(layer(where))
+      yield* Effect.gen(function* () {
+        yield* Broker.counts(["default"])
+        const { drained, send } = queueOf(where.rabbitmq.prefix)
+        const good = ["good 0", "good 1", "good 2"]
+        const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
+        yield* send(...ids.map((id) => ({ content: messageOf(id) })))
+        yield* startWorker(store, Count, counting().layer)
+        const values = yield* AsyncResult.all(
+          good.map((id) => Count.result(id)),
+          { timeout: "10 seconds" }
+        )
+        assert.deepStrictEqual(values, [1, 1, 1])
+        const found = yield* Effect.timeout(letters(bad.length), "10 seconds")
+        assert.sameMembers(
+          found.map(({ raw }) => raw),
+          bad.map((id) => messageOf(id))
+        )
+        assert.strictEqual(yield* roundTrip(1), 1)
+        yield* drained
+      }).pipe(Effect.provideContext(store))
+      // what cannot be started is warned of
+    }).pipe(Effect.provide(Logger.layer([])))
+  )
+
+await describeWithPostgres("garbage on RabbitMQ, with results in PostgreSQL", () =>
+  inDatabase(TemporaryPlaces.postgres, ["\0", "a\0b", half, "x".repeat(300)])
+)
+await describeWithMariadb("garbage on RabbitMQ, with results in MariaDB", () =>
+  inDatabase(TemporaryPlaces.mariadb, [half, "x".repeat(300)])
+)

@@ -2,10 +2,12 @@
 import { assert } from "@effect/vitest"
 import { AsyncResult, Broker } from "chicory"
 import { Context, Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { makeNetwork } from "../support/network.ts"
+import type { ServerError } from "../support/ownServers.ts"
 import { Count, counting, eventually, roundTrip, type Store, startWorker, timed } from "../support/stack.ts"
-import { makeCutter } from "./cutter.ts"
+import { closing } from "./closing.ts"
 import { describeWithOwnRabbit, type OwnServer } from "./ownServer.ts"
-import { type ServerError, withChannel } from "./server.ts"
+import { withChannel } from "./server.ts"
 import {
   drained,
   insisting,
@@ -198,12 +200,12 @@ describeWithOwnRabbit("a server that", () => {
 
     test("connections that are closed in the very moment they are ready are opened again", (server, place) =>
       Effect.gen(function* () {
-        const cutter = yield* makeCutter(server.url)
-        const producer = yield* place.open({ url: cutter.url })
-        yield* startWorker(yield* place.open({ url: cutter.url }), Count, counting().layer)
+        const network = yield* makeNetwork(server.url, { lastWords: closing })
+        const producer = yield* place.open({ url: network.url })
+        yield* startWorker(yield* place.open({ url: network.url }), Count, counting().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
-          yield* cutter.cut(4)
+          yield* network.cut(4)
           const handle = yield* insisting(Count.delay({ n: 2, millis: 0 }, { id: "cut at once" }))
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))

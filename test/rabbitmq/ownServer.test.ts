@@ -3,8 +3,9 @@ import { existsSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import type { ChannelModel, ConfirmChannel, Message } from "amqplib"
 import { Deferred, Duration, Effect, Exit, Fiber, Scope } from "effect"
+import type { ServerError } from "../support/ownServers.ts"
 import { describeWithOwnRabbit, type OwnServer, startServer, testWithServer as test } from "./ownServer.ts"
-import { channelOf, openChannel, openConnection, type ServerError, withChannel } from "./server.ts"
+import { channelOf, openChannel, openConnection, withChannel } from "./server.ts"
 
 const QUEUE = "quorum"
 const QUORUM = { durable: true, arguments: { "x-queue-type": "quorum" } }

@@ -1,23 +1,21 @@
 /** RabbitMQ servers that a test starts, stops, freezes and alarms itself. */
-import { type ChildProcess, spawn } from "node:child_process"
-import {
-  chownSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync
-} from "node:fs"
-import { createServer } from "node:net"
-import { tmpdir } from "node:os"
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { it } from "@effect/vitest"
-import { Effect, Logger, Schedule, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
+import {
+  failed,
+  launch,
+  type OwnServer as AnyServer,
+  PORTS,
+  run,
+  type ServerError,
+  startProgram,
+  temporaryDirectory
+} from "../support/ownServers.ts"
 import { serverUser } from "../support/serverUser.ts"
-import { openConnection, ServerError } from "./server.ts"
+import { testOn } from "../support/testOn.ts"
+import { openConnection } from "./server.ts"
 
 /** How a server is started. */
 export interface OwnServerOptions {
@@ -30,27 +28,15 @@ export interface OwnServerOptions {
   readonly config?: ReadonlyArray<string> | undefined
 }
 
-/** A server of one's own. */
-export interface OwnServer {
-  readonly port: number
-  /** Of the administrator `guest`. */
-  readonly url: string
-  /** Ends in order, whoever is connected, and waits until it has ended. */
-  readonly stop: Effect.Effect<void>
-  /** Ends at once, as by a crash, and waits until it has ended. */
-  readonly kill: Effect.Effect<void>
+/** A server of one's own. Its URL is that of the administrator `guest`. */
+export interface OwnServer extends AnyServer {
   /**
    * Has it write down which quorum queues there are and who leads them, as it does of itself seconds later: a crash
    * before that loses a queue that was declared shortly before, with messages that are confirmed.
    */
   readonly settle: Effect.Effect<void, ServerError>
-  /** Starts it again, with the port and the data it had, and waits until it accepts connections. */
-  readonly start: Effect.Effect<void, ServerError>
   /** Stops it and starts it again. */
   readonly restart: Effect.Effect<void, ServerError>
-  /** Freezes the process: its connections stay, and nothing is answered. */
-  readonly freeze: Effect.Effect<void>
-  readonly thaw: Effect.Effect<void>
   /** Closes all connections that there are, with a reason that the clients are told. */
   readonly closeConnections: (reason: string) => Effect.Effect<void, ServerError>
   /** Lets it believe that its memory is used up, until `calm` or its end: who publishes is blocked. */
@@ -59,8 +45,6 @@ export interface OwnServer {
   /** What `rabbitmqctl` prints for this server. */
   readonly ctl: (...args: ReadonlyArray<string>) => Effect.Effect<string, ServerError>
 }
-
-const failed = (message: string): ServerError => new ServerError({ message })
 
 // #region Programs
 
@@ -93,118 +77,14 @@ const owner = serverUser("rabbitmq")
 
 // #region Directories
 
-const directories = new Set<string>()
-
-const makeDirectory = ({ config = [] }: OwnServerOptions): string => {
-  const directory = mkdtempSync(join(tmpdir(), "chicory-rabbitmq-"))
-  directories.add(directory)
-  if (owner?.uid !== undefined && owner.gid !== undefined) chownSync(directory, owner.uid, owner.gid)
+/** What a server finds in its directory. */
+const fill = (directory: string, { config = [] }: OwnServerOptions): void => {
   // the server's own one, which says what a configuration may hold, and no plugin
   mkdirSync(join(directory, "plugins"))
   const own = applications.find((application) => application.includes("/rabbit-"))
   if (own !== undefined) symlinkSync(own, join(directory, "plugins", "rabbit"))
   if (config.length > 0) writeFileSync(join(directory, "rabbitmq.conf"), `${config.join("\n")}\n`)
-  return directory
 }
-
-/** A server that was killed just now may still write. */
-const removeDirectory = (directory: string): void => {
-  rmSync(directory, { recursive: true, force: true, maxRetries: 5 })
-  directories.delete(directory)
-}
-
-// #endregion
-
-// #region Processes
-
-// below the ports that connections are given, and apart from those of the other servers of tests
-const PORTS = { first: 7_000, count: 1_400 }
-const DISTRIBUTION_OFFSET = 1_400
-
-const isFree = (port: number) =>
-  Effect.callback<boolean>((resume) => {
-    const probe = createServer()
-    probe.once("error", () => resume(Effect.succeed(false)))
-    probe.listen(port, "127.0.0.1", () => probe.close(() => resume(Effect.succeed(true))))
-  })
-
-const freePort = Effect.gen(function* () {
-  while (true) {
-    const port = PORTS.first + Math.floor(Math.random() * PORTS.count)
-    if ((yield* isFree(port)) && (yield* isFree(port + DISTRIBUTION_OFFSET))) return port
-  }
-})
-
-const running = new Set<ChildProcess>()
-// A test run that is cut short runs no finalizers. Vitest ends its processes by this signal.
-process.once("SIGTERM", () => process.exit())
-process.once("exit", () => {
-  for (const child of running) child.kill("SIGKILL")
-  directories.forEach(removeDirectory)
-})
-
-/** Starts a program as the owner, with no environment but the given one. */
-const launch = (file: string, args: ReadonlyArray<string>, env: Readonly<Record<string, string>>) => {
-  const child = spawn(file, args, {
-    ...owner,
-    cwd: tmpdir(),
-    env: { PATH: process.env["PATH"], LANG: "C.UTF-8", ...env },
-    stdio: ["pipe", "pipe", "pipe"]
-  })
-  if (child.pid !== undefined) running.add(child)
-  // not "exit": its helpers, which end after it, have its output open as well
-  child.once("close", () => running.delete(child))
-  return child
-}
-
-/** Waits until a program and the helpers it has started have ended. */
-const ended = (child: ChildProcess) =>
-  Effect.callback<void>((resume) => {
-    if (!running.has(child)) return resume(Effect.void)
-    child.once("close", () => resume(Effect.void))
-  })
-
-const end = (child: ChildProcess, name: NodeJS.Signals) =>
-  Effect.andThen(
-    Effect.sync(() => {
-      child.kill(name)
-      // one that is frozen does not see any other signal
-      child.kill("SIGCONT")
-    }),
-    ended(child)
-  )
-
-/** Waits until the server is there, or has ended. */
-const booted = (child: ChildProcess) =>
-  Effect.callback<void, ServerError>((resume) => {
-    let output = ""
-    const onOutput = (chunk: Buffer): void => {
-      output = (output + chunk.toString()).slice(-8000)
-      if (/ completed with \d+ plugins/.test(output)) resume(Effect.void)
-    }
-    child.stdout?.on("data", onOutput)
-    child.stderr?.on("data", onOutput)
-    child.once("error", ({ message }) => resume(Effect.fail(failed(message))))
-    child.once("close", () => resume(Effect.fail(failed(`rabbitmq has ended: ${output}`))))
-  })
-
-/** Runs a program to its end, and gives what it has printed. */
-const run = (...[file, args, env]: Parameters<typeof launch>): Effect.Effect<string, ServerError> =>
-  Effect.acquireUseRelease(
-    Effect.sync(() => launch(file, args, env)),
-    (child) =>
-      Effect.callback<string, ServerError>((resume) => {
-        let output = ""
-        let errors = ""
-        child.stdout?.on("data", (chunk: Buffer) => (output += chunk.toString()))
-        child.stderr?.on("data", (chunk: Buffer) => (errors += chunk.toString()))
-        child.once("error", ({ message }) => resume(Effect.fail(failed(message))))
-        child.once("close", (code) =>
-          resume(code === 0 ? Effect.succeed(output) : Effect.fail(failed(errors + output)))
-        )
-      }),
-    (child) => (running.has(child) ? end(child, "SIGKILL") : Effect.void)
-  )
 
 // #endregion
 
@@ -216,8 +96,13 @@ const run = (...[file, args, env]: Parameters<typeof launch>): Effect.Effect<str
  */
 const NO_EPMD = { ERL_EPMD_PORT: "1", ERL_FLAGS: "-start_epmd false" }
 
-/** Ends the server when the test's process has ended, however that was: its input is closed then. */
-const GUARD = "spawn(fun() -> io:get_line([]), halt(137, [{flush, false}]) end)."
+/** Nothing else of this process's environment counts. */
+const ENVIRONMENT = {
+  PATH: process.env["PATH"],
+  LANG: "C.UTF-8",
+  RABBITMQ_CONF_ENV_FILE: "/dev/null",
+  ...NO_EPMD
+}
 
 /** A node: the place and the names of a server. */
 interface Node {
@@ -247,7 +132,6 @@ const launchServer = (
     ["-erl_epmd_port", String(distributionPort)],
     ["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "prevent_overlapping_partitions", "false"],
     ["-noshell"],
-    ["-eval", GUARD],
     ["-s", "rabbit", "boot"],
     // an interrupt of the whole test run is not meant for it; and it does not wait for work by spinning
     ["+B", "i", "+W", "w", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"],
@@ -255,13 +139,12 @@ const launchServer = (
     ["-rabbit", "tcp_listeners", `[{"127.0.0.1",${port}}]`],
     timeout
   ]
-  return launch("erl", args.flat(), {
-    ...NO_EPMD,
+  const env = {
+    ...ENVIRONMENT,
     HOME: directory,
     ERL_CRASH_DUMP_SECONDS: "0",
     RABBITMQ_NODENAME: name,
     RABBITMQ_DIST_PORT: String(distributionPort),
-    RABBITMQ_CONF_ENV_FILE: "/dev/null",
     RABBITMQ_CONFIG_FILE: join(directory, "rabbitmq.conf"),
     RABBITMQ_ADVANCED_CONFIG_FILE: join(directory, "advanced.config"),
     RABBITMQ_GENERATED_CONFIG_DIR: join(directory, "config"),
@@ -272,50 +155,44 @@ const launchServer = (
     RABBITMQ_LOG_BASE: join(directory, "log"),
     RABBITMQ_LOGS: "-",
     RABBITMQ_LOG: "error"
-  })
+  }
+  return launch("erl", args.flat(), { owner, env })
 }
 
 const ctl = ({ directory, distributionPort, name }: Node, args: ReadonlyArray<string>) =>
   run(join(home ?? ROOT, "sbin", "rabbitmqctl"), ["-n", name, ...args], {
-    ...NO_EPMD,
-    ERL_FLAGS: `${NO_EPMD.ERL_FLAGS} -erl_epmd_port ${distributionPort} -dist_listen false`,
-    HOME: directory,
-    RABBITMQ_CONF_ENV_FILE: "/dev/null"
+    owner,
+    env: {
+      ...ENVIRONMENT,
+      ERL_FLAGS: `${ENVIRONMENT.ERL_FLAGS} -erl_epmd_port ${distributionPort} -dist_listen false`,
+      HOME: directory
+    }
   })
 
 /** Starts a server with a directory of its own. Its processes are ended and the directory removed with the scope. */
 export const startServer = Effect.fnUntraced(function* (
   options: OwnServerOptions = {}
 ): Effect.fn.Return<OwnServer, ServerError, Scope.Scope> {
-  const directory = yield* Effect.acquireRelease(
-    Effect.sync(() => makeDirectory(options)),
-    (directory) => Effect.sync(() => removeDirectory(directory))
-  )
-  let child: ChildProcess | undefined
-  const withChild = (use: (child: ChildProcess) => Effect.Effect<void>) =>
-    Effect.suspend(() => (child === undefined ? Effect.void : use(child)))
-  const kill = withChild((child) => end(child, "SIGKILL"))
-  yield* Effect.addFinalizer(() => kill)
-
+  const directory = yield* temporaryDirectory("rabbitmq", owner)
+  yield* Effect.sync(() => fill(directory, options))
   const name = `chicory-test-${crypto.randomUUID().slice(0, 8)}@localhost`
-  const startAt = (port: number) =>
-    Effect.suspend(() => {
-      if (child !== undefined && running.has(child)) return Effect.void
-      child = launchServer({ directory, name, port, distributionPort: port + DISTRIBUTION_OFFSET }, options)
-      return booted(child)
-    })
-  const port = yield* Effect.flatMap(freePort, (port) => Effect.as(startAt(port), port)).pipe(
-    // another one was faster
-    Effect.retry({ times: 9, while: ({ message }) => message.includes("eaddrinuse") })
-  )
-
-  const url = `amqp://guest:guest@127.0.0.1:${port}`
-  const answers = Effect.asVoid(Effect.scoped(openConnection(url)))
-  yield* answers
-  const node = { directory, name, port, distributionPort: port + DISTRIBUTION_OFFSET }
+  const nodeAt = (port: number): Node => ({
+    directory,
+    name,
+    port,
+    distributionPort: port + PORTS.rabbitmq.second
+  })
+  const urlAt = (port: number) => `amqp://guest:guest@127.0.0.1:${port}`
+  const server = yield* startProgram({
+    name: "rabbitmq",
+    ports: PORTS.rabbitmq,
+    launch: (port) => launchServer(nodeAt(port), options),
+    ready: / completed with \d+ plugins/,
+    taken: "eaddrinuse",
+    answers: (port) => Effect.asVoid(Effect.scoped(openConnection(urlAt(port))))
+  })
+  const node = nodeAt(server.port)
   const call = (...args: ReadonlyArray<string>) => ctl(node, args)
-  const stop = withChild((child) => end(child, "SIGTERM"))
-  const start = Effect.andThen(startAt(port), answers)
 
   /** Sets how much memory it may use, and waits until that has its effect. */
   const setMemory = (limit: string, alarmed: boolean) =>
@@ -334,15 +211,10 @@ export const startServer = Effect.fnUntraced(function* (
       Effect.asVoid
     )
   return {
-    port,
-    url,
-    stop,
-    kill,
+    ...server,
+    url: urlAt(server.port),
     settle: Effect.asVoid(call("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")),
-    start,
-    restart: Effect.andThen(stop, start),
-    freeze: withChild((child) => Effect.sync(() => child.kill("SIGSTOP"))),
-    thaw: withChild((child) => Effect.sync(() => child.kill("SIGCONT"))),
+    restart: Effect.andThen(server.stop, server.start),
     closeConnections: (reason) => Effect.asVoid(call("close_all_connections", reason)),
     alarm: setMemory("{absolute, 1}", true),
     calm: setMemory("0.4", false),
@@ -365,22 +237,7 @@ export const describeWithOwnRabbit = (name: string, body: () => void): void => {
   describeUnless(missing, name, body)
 }
 
-/** A test in real time, on a server of its own. However it ends, the server is there when its clients are closed. */
-export const testWithServer = <E>(
-  name: string,
-  options: OwnServerOptions,
-  body: (server: OwnServer) => Effect.Effect<void, E, Scope.Scope>
-): void =>
-  it.live(
-    name,
-    () =>
-      Effect.gen(function* () {
-        const server = yield* startServer(options)
-        const restored = Effect.ignore(Effect.andThen(server.thaw, server.start))
-        // the warnings of lost connections are expected
-        yield* Effect.scoped(Effect.ensuring(body(server), restored)).pipe(Effect.provide(Logger.layer([])))
-      }),
-    60_000
-  )
+/** A test in real time, on a server of its own. */
+export const testWithServer = testOn(startServer, 60_000)
 
 // #endregion

@@ -1,16 +1,9 @@
 /** The RabbitMQ server that is there for all tests, and connections to this and to other ones. */
 import { Duplex } from "node:stream"
 import { type ChannelModel, type ConfirmChannel, connect } from "amqplib"
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
-
-/** What went wrong with a server: an error it answered, or that it does not answer. */
-export class ServerError extends Schema.TaggedError<ServerError>()("ServerError", {
-  message: Schema.String
-}) {}
-
-const failed = (cause: unknown): ServerError =>
-  new ServerError({ message: cause instanceof Error ? cause.message : String(cause) })
+import { failed, type ServerError } from "../support/ownServers.ts"
 
 // #region Connections
 

@@ -3,9 +3,10 @@ import { Backend } from "chicory"
 import { RabbitBroker } from "chicory/rabbitmq"
 import { Effect, Layer, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Topology.ts"
+import type { ServerError } from "../support/ownServers.ts"
 import type { Store } from "../support/stack.ts"
 import { remove } from "./remove.ts"
-import { type ServerError, sharedUrl, withChannel } from "./server.ts"
+import { sharedUrl, withChannel } from "./server.ts"
 import { makePrefix } from "./temporary.ts"
 
 /** A prefix that nobody else has. What it has for these queues is removed when the scope closes. */

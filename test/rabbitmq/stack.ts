@@ -7,9 +7,11 @@ import { SqliteBackend } from "chicory/sqlite"
 import { Context, Effect, Layer, Logger, Schedule, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Topology.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
+import type { ServerError } from "../support/ownServers.ts"
 import { eventually, type Store } from "../support/stack.ts"
+import { withServer } from "../support/testOn.ts"
 import { type OwnServer, type OwnServerOptions, startServer } from "./ownServer.ts"
-import { type ServerError, withChannel } from "./server.ts"
+import { withChannel } from "./server.ts"
 import { makePrefix } from "./temporary.ts"
 
 /** Where the messages and results of one test are. */
@@ -133,13 +135,9 @@ export const onOneServer = (name: string, options: OwnServerOptions, tests: (tes
       it.effect(
         name,
         () =>
-          Effect.gen(function* () {
-            const server = yield* SharedServer
-            const place = yield* makePlace(server)
-            const restored = Effect.ignore(Effect.andThen(server.thaw, server.start))
-            yield* Effect.scoped(Effect.ensuring(body(server, place), restored))
-            // the warnings of lost connections are expected
-          }).pipe(Effect.provide(Logger.layer([]))),
+          Effect.flatMap(SharedServer, (shared) =>
+            withServer(shared, (server) => Effect.flatMap(makePlace(server), (place) => body(server, place)))
+          ),
         60_000
       )
     )

@@ -259,7 +259,7 @@ describeWithServers("RedisCluster", () => {
           const { nodes, ready } = yield* TestCluster
           const three = yield* keys
           yield* Effect.forEach(three, (key) => redis.eval(increment)(key, 1))
-          yield* nodes[1]!.stop
+          yield* nodes[1]!.kill
           yield* nodes[1]!.start
           yield* ready
           const counts = yield* Effect.forEach(three, (key) => redis.eval(increment)(key, 1))
@@ -272,7 +272,7 @@ describeWithServers("RedisCluster", () => {
           const redis = yield* Redis.Redis
           const { nodes, ready, rootNodes } = yield* TestCluster
           const [key] = yield* keys
-          yield* nodes[2]!.stop
+          yield* nodes[2]!.kill
           const fresh = Redis.script((key: string) => [key], {
             lua: `return redis.call("INCR", KEYS[1]) -- ${key}`,
             numberOfKeys: 1
@@ -294,7 +294,7 @@ describeWithServers("RedisCluster", () => {
           const queue = yield* redis.subscribe("mover")
           const counts = yield* Effect.forEach(nodes, (node) => subscribers(node, "mover"))
           const listened = nodes[counts.indexOf(1)]!
-          yield* listened.stop
+          yield* listened.kill
           const other = nodes.find((node) => node !== listened)!
           assert.strictEqual((yield* publishUntilHeard(other, "mover", queue)).message, "again")
           yield* listened.start

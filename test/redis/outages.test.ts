@@ -41,7 +41,7 @@ describeWithServers("a server that", () => {
           const later = yield* Count.delay({ n: 200, millis: 0 }, { delay: "1 second" })
           const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
           yield* runs.untilEnded(40)
-          yield* server.stop
+          yield* server.kill
           const meanwhile = yield* Effect.forkChild(Count.delay({ n: 201, millis: 0 }))
           yield* Effect.sleep("500 millis")
           yield* server.start
@@ -75,7 +75,7 @@ describeWithServers("a server that", () => {
           const awaited = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))
           yield* runs.untilBegun(1)
           yield* untilSubscribed(server, 2)
-          yield* server.stop
+          yield* server.kill
           yield* server.start
           const [recovered] = yield* timed(roundTrip(2))
           yield* report("killed without its data, first task", recovered)
@@ -223,12 +223,12 @@ describeWithServers("a server that", () => {
           yield* runs.untilBegun(1)
           const handles = yield* Count.delayAll(payloads(5, 0), { delay: "500 millis" })
           const waiting = yield* Effect.forkChild(AsyncResult.all([running, ...handles]))
-          yield* server.pause
+          yield* server.freeze
           yield* Effect.sleep("3 seconds")
           const failed = yield* Effect.flip(Count.delay({ n: 9, millis: 0 }))
           assert(failed._tag === "BackendError" || failed._tag === "BrokerError")
           assert.isTrue(failed.retryable)
-          yield* server.resume
+          yield* server.thaw
           const [millis, values] = yield* timed(Fiber.join(waiting))
           yield* report("frozen for 3.5 s", millis)
           assert.deepStrictEqual(values, [1, 0, 1, 2, 3, 4])
@@ -252,7 +252,7 @@ describeWithServers("a server that", () => {
             timed(Effect.flip(AsyncResult.get(handle, { timeout: "3 seconds" })))
           )
           yield* untilSubscribed(server)
-          yield* server.stop
+          yield* server.kill
           const [enqueued, failed] = yield* timed(Effect.flip(Count.delay({ n: 2, millis: 0 })))
           yield* report("delay fails after", enqueued)
           assert(failed._tag === "BackendError" || failed._tag === "BrokerError")
@@ -295,12 +295,12 @@ describeWithServers("a server that", () => {
             yield* report(`stopped, ${name}`, millis)
             assert.isBelow(millis, 1_000 + 6_000)
             yield* runs.untilInterrupted
-            yield* Effect.andThen(server.resume, server.start)
+            yield* Effect.andThen(server.thaw, server.start)
             yield* AsyncResult.state(handle)
           }).pipe(Effect.timeout(Duration.seconds(25)), Effect.provideContext(producer))
         })
       )
-    away("the server killed", (server) => server.stop)
-    away("the server frozen", (server) => server.pause)
+    away("the server killed", (server) => server.kill)
+    away("the server frozen", (server) => server.freeze)
   })
 })

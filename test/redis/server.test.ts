@@ -13,7 +13,7 @@ describeWithServers("servers of tests", () => {
     Effect.gen(function* () {
       const server = yield* startServer({ persistent: true, password: "a/b c" })
       yield* server.command("SET", "key", "välue\r\n")
-      yield* server.stop
+      yield* server.kill
       assert.match((yield* Effect.flip(server.command("PING"))).message, /ECONNREFUSED/)
       yield* server.start
       assert.strictEqual(yield* server.command("GET", "key"), "välue\r\n")
@@ -23,11 +23,11 @@ describeWithServers("servers of tests", () => {
   it.live("a server that is frozen answers when it is resumed", () =>
     Effect.gen(function* () {
       const server = yield* startServer()
-      yield* server.pause
+      yield* server.freeze
       const answer = yield* Effect.forkChild(server.command("PING"))
       yield* Effect.sleep("50 millis")
       assert.isUndefined(answer.pollUnsafe())
-      yield* server.resume
+      yield* server.thaw
       assert.strictEqual(yield* Fiber.join(answer), "PONG")
     })
   )
@@ -39,7 +39,7 @@ describeWithServers("servers of tests", () => {
           const server = yield* startServer()
           const pid = pidOf(yield* server.command("INFO", "server"))
           const [, directory] = (yield* server.command("CONFIG", "GET", "dir")) as ReadonlyArray<string>
-          yield* server.pause
+          yield* server.freeze
           return [pid, directory!] as const
         })
       )

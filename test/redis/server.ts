@@ -1,23 +1,21 @@
 /** Redis servers for tests: the one that is there for all, and ones that a test starts, stops and freezes itself. */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
-import { mkdtempSync, rmSync } from "node:fs"
-import { connect as connectPlain, createServer } from "node:net"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { spawnSync } from "node:child_process"
+import { connect as connectPlain } from "node:net"
 import { connect as connectTls } from "node:tls"
-import { Effect, Schedule, Schema, type Scope } from "effect"
+import { Effect, Schedule, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
-
-/** What went wrong with a server: an error it answered, or that it does not answer. */
-export class ServerError extends Schema.TaggedError<ServerError>()("ServerError", {
-  message: Schema.String
-}) {}
+import {
+  failed,
+  launch,
+  type OwnServer,
+  PORTS,
+  ServerError,
+  startProgram,
+  temporaryDirectory
+} from "../support/ownServers.ts"
 
 /** What a server answers. */
 export type Reply = string | number | null | ReadonlyArray<Reply>
-
-const failed = (cause: unknown): ServerError =>
-  new ServerError({ message: cause instanceof Error ? cause.message : String(cause) })
 
 // #region Commands
 
@@ -91,7 +89,7 @@ const run = (target: string, ...commands: ReadonlyArray<ReadonlyArray<string>>) 
 
 // #endregion
 
-// #region Processes
+// #region Servers
 
 /** How a server is started. */
 export interface ServerOptions {
@@ -102,83 +100,17 @@ export interface ServerOptions {
   readonly password?: string | undefined
 }
 
-/** A server of one's own. */
-export interface Server {
-  readonly port: number
-  /** With the password, if it has one. */
-  readonly url: string
-  /** Kills the process and waits until it has ended. */
-  readonly stop: Effect.Effect<void>
-  /** Lets the process end by itself and waits until it has ended. */
-  readonly stopGracefully: Effect.Effect<void>
-  /** Starts it again, with the port and the directory it had, and waits until it answers. */
-  readonly start: Effect.Effect<void, ServerError>
-  /** Freezes the process: its connections stay, and nothing is answered. */
-  readonly pause: Effect.Effect<void>
-  readonly resume: Effect.Effect<void>
+/** A server of one's own. Its URL has the password, if there is one. */
+export interface Server extends OwnServer {
   /** Runs a command on a connection of its own. */
   readonly command: (...command: ReadonlyArray<string>) => Effect.Effect<Reply, ServerError>
 }
-
-const BUS_OFFSET = 10_000
-// Below the ports that connections are given: one that is made again and again to a port of those may in the end be
-// connected to itself.
-const PORTS = { first: 10_000, count: 10_000 }
-
-const isFree = (port: number) =>
-  Effect.callback<boolean>((resume) => {
-    const probe = createServer()
-    probe.once("error", () => resume(Effect.succeed(false)))
-    probe.listen(port, "127.0.0.1", () => probe.close(() => resume(Effect.succeed(true))))
-  })
-
-const freePort = Effect.gen(function* () {
-  while (true) {
-    const port = PORTS.first + Math.floor(Math.random() * PORTS.count)
-    if ((yield* isFree(port)) && (yield* isFree(port + BUS_OFFSET))) return port
-  }
-})
-
-const temporaryDirectory = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "chicory-redis-"))),
-  (directory) => Effect.sync(() => rmSync(directory, { recursive: true, force: true }))
-)
-
-const running = new Set<ChildProcess>()
-// a test run that is cut short runs no finalizers
-process.once("exit", () => running.forEach((child) => child.kill("SIGKILL")))
-
-const ended = (child: ChildProcess) =>
-  Effect.callback<void>((resume) => {
-    if (!running.has(child)) return resume(Effect.void)
-    child.once("exit", () => resume(Effect.void))
-  })
-
-const signal = (child: ChildProcess, name: NodeJS.Signals) =>
-  Effect.andThen(
-    Effect.sync(() => child.kill(name)),
-    ended(child)
-  )
-
-/** Waits until the server accepts connections, or has ended. */
-const accepts = (child: ChildProcess) =>
-  Effect.callback<void, ServerError>((resume) => {
-    let output = ""
-    const onOutput = (chunk: Buffer): void => {
-      output = (output + chunk.toString()).slice(-4000)
-      if (output.includes("Ready to accept connections")) resume(Effect.void)
-    }
-    child.stdout?.on("data", onOutput)
-    child.stderr?.on("data", onOutput)
-    child.once("error", (cause) => resume(Effect.fail(failed(cause))))
-    child.once("exit", () => resume(Effect.fail(failed(`redis-server has ended: ${output}`))))
-  })
 
 /** Starts a server with a directory of its own. The process is killed and the directory removed with the scope. */
 export const startServer = Effect.fnUntraced(function* (
   options: ServerOptions = {}
 ): Effect.fn.Return<Server, ServerError, Scope.Scope> {
-  const directory = yield* temporaryDirectory
+  const directory = yield* temporaryDirectory("redis")
   const args = [
     "--bind",
     "127.0.0.1",
@@ -190,42 +122,19 @@ export const startServer = Effect.fnUntraced(function* (
     ...(options.password === undefined ? [] : ["--requirepass", options.password]),
     ...(options.args ?? [])
   ]
-  let child: ChildProcess | undefined
-  const withChild = <A>(use: (child: ChildProcess) => Effect.Effect<A>) =>
-    Effect.suspend(() => (child === undefined ? Effect.void : Effect.asVoid(use(child))))
-  const stop = withChild((child) => signal(child, "SIGKILL"))
-  yield* Effect.addFinalizer(() => stop)
-
-  const startAt = (port: number) =>
-    Effect.suspend(() => {
-      if (child !== undefined && running.has(child)) return Effect.void
-      const started = spawn("redis-server", ["--port", String(port), ...args], {
-        stdio: ["ignore", "pipe", "pipe"]
-      })
-      child = started
-      if (started.pid !== undefined) running.add(started)
-      started.once("exit", () => running.delete(started))
-      return accepts(started)
-    })
-  const port = yield* Effect.flatMap(freePort, (port) => Effect.as(startAt(port), port)).pipe(
-    // another one was faster
-    Effect.retry({ times: 9, while: ({ message }) => message.includes("Failed listening") })
-  )
-
   const { password } = options
-  const url = `redis://${password === undefined ? "" : `:${encodeURIComponent(password)}@`}127.0.0.1:${port}`
-  const answers = Effect.asVoid(run(url, ["PING"]))
-  yield* answers
-  return {
-    port,
-    url,
-    stop,
-    stopGracefully: withChild((child) => signal(child, "SIGTERM")),
-    start: Effect.andThen(startAt(port), answers),
-    pause: withChild((child) => Effect.sync(() => child.kill("SIGSTOP"))),
-    resume: withChild((child) => Effect.sync(() => child.kill("SIGCONT"))),
-    command: (...command) => run(url, command)
-  }
+  const urlAt = (port: number) =>
+    `redis://${password === undefined ? "" : `:${encodeURIComponent(password)}@`}127.0.0.1:${port}`
+  const server = yield* startProgram({
+    name: "redis-server",
+    ports: PORTS.redis,
+    launch: (port) => launch("redis-server", ["--port", String(port), ...args]),
+    ready: /Ready to accept connections/,
+    taken: "Failed listening",
+    answers: (port) => Effect.asVoid(run(urlAt(port), ["PING"]))
+  })
+  const url = urlAt(server.port)
+  return { ...server, url, command: (...command) => run(url, command) }
 })
 
 // #endregion

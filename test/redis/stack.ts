@@ -1,28 +1,33 @@
 /** Stores over one server, as a program has them. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
-import { it } from "@effect/vitest"
 import { RedisStore } from "chicory/redis"
-import { Context, Effect, Layer, Logger, type Scope } from "effect"
+import { Context, Effect, Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
+import type { ServerError } from "../support/ownServers.ts"
 import { eventually, type Store } from "../support/stack.ts"
-import { type Server, type ServerError, type ServerOptions, startServer } from "./server.ts"
+import { testOn } from "../support/testOn.ts"
+import { type Server, startServer } from "./server.ts"
 
-/**
- * Opens a store as a process of its own would: with connections and a channel of its own. A client of NodeRedis that
- * has lost its connection is never closed, so at the end it is waited for.
- */
-export const openStore = Effect.fnUntraced(function* (
+/** A client. One of NodeRedis that has lost its connection is never closed, so at the end it is waited for. */
+export const clientOf = (
+  url: string
+): Effect.Effect<Context.Context<Redis.Redis>, Redis.RedisError, Scope.Scope> =>
+  Effect.tap(Layer.build(NodeRedis.layer({ url })), (client) =>
+    Effect.addFinalizer(() =>
+      Context.get(client, Redis.Redis)
+        .send("PING")
+        .pipe(Effect.timeout("1 second"), Effect.retry({ times: 9 }), Effect.ignore)
+    )
+  )
+
+/** Opens a store as a process of its own would: with connections and a channel of its own. */
+export const openStore = (
   { url }: Pick<Server, "url">,
   options?: RedisStore.Options
-): Effect.fn.Return<Store, unknown, Scope.Scope> {
-  const client = yield* Layer.build(NodeRedis.layer({ url }))
-  yield* Effect.addFinalizer(() =>
-    Context.get(client, Redis.Redis)
-      .send("PING")
-      .pipe(Effect.timeout("1 second"), Effect.retry({ times: 9 }), Effect.ignore)
+): Effect.Effect<Store, unknown, Scope.Scope> =>
+  Effect.flatMap(clientOf(url), (client) =>
+    Layer.build(Layer.provide(RedisStore.layer(options), Layer.succeedContext(client)))
   )
-  return yield* Layer.build(Layer.provide(RedisStore.layer(options), Layer.succeedContext(client)))
-})
 
 /** Waits until a server counts so many subscribers of processes' channels. */
 export const untilSubscribed = (server: Server, count = 1): Effect.Effect<void, ServerError> =>
@@ -33,23 +38,5 @@ export const untilSubscribed = (server: Server, count = 1): Effect.Effect<void, 
     )
   )
 
-/**
- * A test in real time, on a server of its own. However it ends, the server is there when its clients are closed:
- * they wait for the answers that are due to them.
- */
-export const testWithServer = <E>(
-  name: string,
-  options: ServerOptions,
-  body: (server: Server) => Effect.Effect<void, E, Scope.Scope>
-): void =>
-  it.live(
-    name,
-    () =>
-      Effect.gen(function* () {
-        const server = yield* startServer(options)
-        const restored = Effect.ignore(Effect.andThen(server.resume, server.start))
-        // the warnings of lost connections are expected
-        yield* Effect.scoped(Effect.ensuring(body(server), restored)).pipe(Effect.provide(Logger.layer([])))
-      }),
-    30_000
-  )
+/** A test in real time, on a server of its own. */
+export const testWithServer = testOn(startServer, 30_000)

@@ -58,7 +58,7 @@ describeWithServers("opening a store", () => {
 
     test("is not there tells that it was refused", {}, (server) =>
       Effect.gen(function* () {
-        yield* server.stop
+        yield* server.kill
         const store = RedisStore.layer().pipe(Layer.provide(clientOf(server.url)))
         const error = yield* Effect.flip(Effect.scoped(Layer.build(store)))
         assert.include(messageOf(error), "ECONNREFUSED")

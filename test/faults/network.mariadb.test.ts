@@ -1,0 +1,4 @@
+import { suite } from "./networkSuite.ts"
+import { mariadb } from "./ownStores.ts"
+
+suite(mariadb())

@@ -1,0 +1,4 @@
+import { suite } from "./networkSuite.ts"
+import { postgres } from "./ownStores.ts"
+
+suite(postgres())

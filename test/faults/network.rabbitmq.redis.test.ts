@@ -1,0 +1,4 @@
+import { suite } from "./networkSuite.ts"
+import { rabbitmqWithRedis } from "./ownStores.ts"
+
+suite(rabbitmqWithRedis())

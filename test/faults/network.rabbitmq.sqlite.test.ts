@@ -1,0 +1,4 @@
+import { suite } from "./networkSuite.ts"
+import { rabbitmqWithSqlite } from "./ownStores.ts"
+
+suite(rabbitmqWithSqlite)

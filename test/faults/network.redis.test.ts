@@ -1,0 +1,4 @@
+import { suite } from "./networkSuite.ts"
+import { redis } from "./ownStores.ts"
+
+suite(redis())

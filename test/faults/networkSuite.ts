@@ -1,0 +1,232 @@
+/** What networks do to those who use a store: each fault on the way of workers, of producers and of both. */
+import { afterAll, assert, describe, layer } from "@effect/vitest"
+import { Context, Effect, Layer, Logger } from "effect"
+import { full } from "../support/extent.ts"
+import { makeNetwork, type Network } from "../support/network.ts"
+import * as Accounts from "./accounts.ts"
+import * as Figures from "./figures.ts"
+import type { OwnStore, Running } from "./ownStores.ts"
+import { begin, type Note } from "./scene.ts"
+
+/** What happens to a way, and for how long. */
+interface Fault {
+  readonly name: string
+  readonly begin: (network: Network) => Effect.Effect<void>
+  readonly end: (network: Network) => Effect.Effect<void, unknown>
+  readonly millis: number
+  /** Whether those who were connected have to connect again. */
+  readonly cuts: boolean
+  /** Whether leases run out meanwhile. */
+  readonly lapses?: boolean
+  /** On whose way it is tried. Default: on that of each. */
+  readonly whose?: ReadonlyArray<Whose>
+}
+
+const whose = ["of one worker", "of the workers", "of the producer", "of all"] as const
+type Whose = (typeof whose)[number]
+
+const heal = (network: Network) => network.heal
+
+const faults = {
+  cut: {
+    name: "is cut once",
+    begin: ({ cut }) => cut(),
+    end: heal,
+    millis: 0,
+    cuts: true
+  },
+  unready: {
+    name: "is cut, and the next connections the moment they are ready",
+    begin: ({ cut }) => cut(4),
+    end: heal,
+    millis: 500,
+    cuts: true
+  },
+  refused: {
+    name: "refuses connections",
+    begin: ({ refuse }) => refuse,
+    end: heal,
+    millis: 2_500,
+    cuts: true
+  },
+  halfOpen: {
+    name: "is half open",
+    begin: ({ halfOpen }) => halfOpen,
+    end: heal,
+    millis: 3_000,
+    cuts: false
+  },
+  halfOpenLong: {
+    name: "is half open for longer than a lease and a call",
+    begin: ({ halfOpen }) => halfOpen,
+    end: heal,
+    millis: 12_000,
+    cuts: false,
+    lapses: true,
+    whose: ["of one worker", "of all"]
+  },
+  silent: {
+    name: "carries nothing any more over what there is, until that is cut",
+    begin: ({ silence }) => silence,
+    end: ({ cut }) => cut(),
+    millis: 4_000,
+    cuts: true
+  },
+  slow: {
+    name: "is slow",
+    begin: ({ latency }) => latency(250),
+    end: heal,
+    millis: 4_000,
+    cuts: false,
+    whose: ["of one worker", "of all"]
+  },
+  dripping: {
+    name: "lets but few bytes pass",
+    begin: ({ drip }) => drip(64),
+    end: heal,
+    millis: 4_000,
+    cuts: false,
+    whose: ["of one worker", "of all"]
+  },
+  stormy: {
+    name: "is cut again and again",
+    begin: ({ storm }) => storm,
+    end: heal,
+    millis: 4_000,
+    cuts: true
+  }
+} as const satisfies Record<string, Fault>
+
+/** Those that stand for all in the short form. */
+const short: ReadonlyArray<readonly [Fault, Whose]> = [
+  [faults.stormy, "of all"],
+  [faults.halfOpen, "of the workers"]
+]
+
+/** Shorter than the faults in the short form; in the full one that of the store. */
+const CALL_TIMEOUT = full ? undefined : "2 seconds"
+
+/** Ways to all servers of a store. */
+const makeWay = Effect.fnUntraced(function* ({ networks, servers }: Running) {
+  const ways = yield* Effect.forEach(servers, ({ url }, i) => makeNetwork(url, networks[i]))
+  return { urls: ways.map(({ url }) => url), ways }
+})
+
+/** Lets a fault happen in the midst of work, and while there is nothing to do, and holds all to account. */
+const disturb = Effect.fnUntraced(function* (running: Running, fault: Fault, who: Whose, note: Note) {
+  const [first, second, third] = yield* Effect.all([makeWay(running), makeWay(running), makeWay(running)])
+  const disturbed = {
+    "of one worker": first.ways,
+    "of the workers": [...first.ways, ...second.ways],
+    "of the producer": third.ways,
+    "of all": [...first.ways, ...second.ways, ...third.ways]
+  }[who]
+  const {
+    account,
+    alive,
+    heldTwice,
+    make,
+    onlooker,
+    producer,
+    settled,
+    untilAtWork,
+    untilTold,
+    whileEnqueuing
+  } = yield* begin({
+    place: yield* running.place,
+    workers: [first.urls, second.urls],
+    producer: third.urls,
+    onlooker: running.servers.map(({ url }) => url),
+    callTimeout: CALL_TIMEOUT,
+    lapses: fault.lapses
+  })
+  const all = (change: (network: Network) => Effect.Effect<void, unknown>) =>
+    Effect.forEach(disturbed, change, { concurrency: "unbounded", discard: true })
+  const accepted = disturbed.map((network) => network.accepted())
+
+  yield* Effect.gen(function* () {
+    yield* whileEnqueuing(
+      Effect.gen(function* () {
+        yield* untilAtWork(5)
+        yield* all(fault.begin)
+        yield* Effect.sleep(fault.millis)
+        yield* all(fault.end)
+        yield* alive(performance.now(), (what, millis) => note(`in the midst of work, ${what}`, millis))
+      })
+    )
+    yield* settled
+
+    const [expected, delayed] = make(2, 0)
+    const waiting = [
+      yield* producer.expect("expected", expected!),
+      yield* producer.enqueue(delayed!, { delay: "1 second" })
+    ]
+    yield* Effect.sleep("500 millis")
+    yield* all(fault.begin)
+    yield* Effect.sleep(Math.min(500, fault.millis))
+    yield* onlooker.enqueue(expected!, { id: "expected" })
+    yield* Effect.sleep(fault.millis)
+    yield* all(fault.end)
+    const healed = performance.now()
+    yield* untilTold(() => waiting)
+    // it may have been told before
+    note("idle, a waiter is told", Math.max(0, ...waiting.map(({ told }) => told! - healed)))
+    yield* alive(healed, (what, millis) => note(`idle, ${what}`, millis))
+    yield* settled
+  }).pipe(Effect.ensuring(Effect.ignore(all(heal))))
+
+  assert.deepStrictEqual(
+    [...producer.tasks, ...onlooker.tasks].flatMap(({ error }) => error ?? []),
+    []
+  )
+  if (fault.cuts) {
+    for (const [i, network] of disturbed.entries()) {
+      assert.isAbove(network.accepted(), accepted[i]!, "it was connected again")
+    }
+  }
+  assert.deepStrictEqual(heldTwice(), [], "no task was run while another run held it")
+  return yield* account
+})
+
+/** Servers that all tests of a suite have. */
+class Shared extends Context.Service<Shared, Running>()("chicory/test/faults/networkSuite/Shared") {}
+
+/** Registers the tests. */
+export const suite = (store: OwnStore): void => {
+  const figures = Figures.make()
+  const accounts: Array<readonly [string, Accounts.Accounts]> = []
+  const cases: ReadonlyArray<readonly [Fault, Whose]> = full
+    ? Object.values<Fault>(faults).flatMap((fault) =>
+        (fault.whose ?? whose).map((who) => [fault, who] as const)
+      )
+    : short
+  store.describe(`a network to ${store.name}`, () => {
+    afterAll(() => {
+      console.log(Accounts.page(store.name, accounts))
+      Figures.print(`${store.name}, since the end of the fault`, figures)
+    })
+    layer(Layer.effect(Shared, store.start), { excludeTestServices: true, timeout: "60 seconds" })(
+      "fails:",
+      (it) => {
+        describe.concurrent("nothing is lost, and everybody goes on, when it", () => {
+          for (const [fault, who] of cases) {
+            it.effect(
+              `${fault.name}, on the way ${who}`,
+              () =>
+                Effect.gen(function* () {
+                  const drawn = yield* disturb(yield* Shared, fault, who, (what, millis) =>
+                    figures.note(fault.name, what, millis)
+                  )
+                  accounts.push([`${fault.name}, ${who}`, drawn])
+                  // whose lease ran out, that is run again, and that it did is looked at already
+                  Accounts.verify(fault.lapses === true ? { ...drawn, ranAgain: 0 } : drawn)
+                  // the warnings of lost connections are expected
+                }).pipe(Effect.provide(Logger.layer([]))),
+              full ? 600_000 : 240_000
+            )
+          }
+        })
+      }
+    )
+  })
+}

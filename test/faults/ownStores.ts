@@ -1,0 +1,250 @@
+/** Stores over servers of a test's own, described alike: how they are started, what they keep, how they are reached. */
+import { describe } from "@effect/vitest"
+import { type Duration, Effect, Layer, type Scope } from "effect"
+import type { SqlClient } from "effect/sql"
+import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
+import * as RedisStore from "../../src/redis/RedisStore.ts"
+import * as Migrations from "../../src/sql/Migrations.ts"
+import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
+import * as MysqlClient from "../mariadb/MysqlClient.ts"
+import * as Mariadb from "../mariadb/ownServer.ts"
+import * as Postgres from "../postgres/ownServer.ts"
+import { closing } from "../rabbitmq/closing.ts"
+import * as Rabbitmq from "../rabbitmq/ownServer.ts"
+import * as Redis from "../redis/server.ts"
+import { clientOf as redisClientOf } from "../redis/stack.ts"
+import { temporaryFile } from "../sqlite/temporary.ts"
+import type { Options as NetworkOptions } from "../support/network.ts"
+import type { OwnServer, ServerError } from "../support/ownServers.ts"
+import type * as Places from "../support/places.ts"
+
+/** How a process of its own reaches a place. */
+export interface OpenOptions {
+  /** Of each server, in the order of `servers`: where it is, or a way to it. */
+  readonly urls: ReadonlyArray<string>
+  /** Default: that of the store. */
+  readonly callTimeout?: Duration.Input | undefined
+}
+
+/** Names that nobody else has. */
+export interface Place {
+  /** What another process has to know, to reach it by these URLs of the servers, in order. */
+  readonly at: (urls: ReadonlyArray<string>) => Places.Place
+  /** Opens connections of one's own, and makes the drivers over them. */
+  readonly open: (options: OpenOptions) => Effect.Effect<Places.Drivers, unknown, Scope.Scope>
+}
+
+/** The servers of a store, running. */
+export interface Running {
+  readonly servers: ReadonlyArray<OwnServer>
+  /** How a network fails whose other end is that server. */
+  readonly networks: ReadonlyArray<NetworkOptions>
+  readonly place: Effect.Effect<Place, unknown, Scope.Scope>
+  /**
+   * Waits until a server that is killed keeps what it has taken for its own use so far: of tasks it keeps what it
+   * confirms anyway, if it keeps anything.
+   */
+  readonly settle: Effect.Effect<void, ServerError>
+}
+
+/** A store, and the servers that it needs. */
+export interface OwnStore {
+  readonly name: string
+  /** What its servers are, in order. */
+  readonly parts: ReadonlyArray<string>
+  /** What was confirmed is there after a server was killed and started again; or some of it may not be. */
+  readonly persistence: "kept" | "none"
+  /** A suite that needs them to be installed. */
+  readonly describe: (name: string, body: () => void) => void
+  /** Starts the servers. */
+  readonly start: Effect.Effect<Running, unknown, Scope.Scope>
+}
+
+const unsettled: Effect.Effect<void> = Effect.void
+
+const makePrefix = (): string => `t${crypto.randomUUID().replaceAll("-", "").slice(0, 12)}`
+
+type Open = (prefix: string, options: OpenOptions) => Effect.Effect<Places.Drivers, unknown, Scope.Scope>
+
+/** A store on one server that has a prefix for each place. */
+const onOneServer = (
+  part: string,
+  name: string,
+  persistence: OwnStore["persistence"],
+  describe: OwnStore["describe"],
+  startServer: Effect.Effect<OwnServer, unknown, Scope.Scope>,
+  at: (url: string, prefix: string) => Places.Place,
+  open: Open
+): OwnStore => ({
+  name,
+  parts: [part],
+  persistence,
+  describe,
+  start: Effect.map(startServer, (server) => ({
+    servers: [server],
+    networks: [{}],
+    place: Effect.sync(() => {
+      const prefix = makePrefix()
+      return { at: ([url = ""]) => at(url, prefix), open: (options) => open(prefix, options) }
+    }),
+    settle: unsettled
+  }))
+})
+
+// #region Redis
+
+const openRedis: Open = (prefix, { callTimeout, urls: [url] }) =>
+  Effect.flatMap(redisClientOf(url!), (redis) =>
+    Effect.provideContext(RedisStore.makeDrivers({ prefix, callTimeout }), redis)
+  )
+
+const redisServers = {
+  always: { persistent: true },
+  everysec: { args: ["--appendonly", "yes", "--appendfsync", "everysec"] },
+  never: {}
+} as const satisfies Record<string, Redis.ServerOptions>
+
+/** Redis, and when it writes to the disk. */
+export const redis = (writes: keyof typeof redisServers = "always"): OwnStore =>
+  onOneServer(
+    "Redis",
+    `Redis that writes ${writes}`,
+    writes === "never" ? "none" : "kept",
+    Redis.describeWithServers,
+    Redis.startServer(redisServers[writes]),
+    (url, prefix) => ({ dialect: "redis", url, prefix }),
+    openRedis
+  )
+
+// #endregion
+
+// #region SQL
+
+const openSql =
+  (clientOf: (url: string) => Layer.Layer<SqlClient.SqlClient, unknown>): Open =>
+  (prefix, { callTimeout, urls: [url] }) =>
+    Effect.flatMap(Layer.build(clientOf(url!)), (client) =>
+      Effect.andThen(Migrations.run({ prefix }), SqlDrivers.make({ prefix, callTimeout })).pipe(
+        Effect.provideContext(client)
+      )
+    )
+
+/** PostgreSQL, and whether it writes before it confirms. */
+export const postgres = (synchronous: "on" | "off" = "on"): OwnStore =>
+  onOneServer(
+    "PostgreSQL",
+    `PostgreSQL, synchronous_commit ${synchronous}`,
+    synchronous === "on" ? "kept" : "none",
+    Postgres.describeWithOwnPostgres,
+    Postgres.startServer({
+      settings: {
+        max_connections: "200",
+        fsync: synchronous,
+        full_page_writes: "on",
+        synchronous_commit: synchronous
+      }
+    }),
+    (url, prefix) => ({ dialect: "postgres", url, prefix, schema: "public" }),
+    openSql((url) => Postgres.clientOf(url, { maxConnections: 5 }))
+  )
+
+/** MariaDB, and what it does at a commit: 1 writes to the disk, 2 hands it to the system, 0 does so within a second. */
+export const mariadb = (flushes: "0" | "1" | "2" = "1"): OwnStore =>
+  onOneServer(
+    "MariaDB",
+    `MariaDB, innodb_flush_log_at_trx_commit ${flushes}`,
+    flushes === "0" ? "none" : "kept",
+    Mariadb.describeWithOwnMariadb,
+    Mariadb.startServer({
+      settings: { "innodb-flush-log-at-trx-commit": flushes, "max-connections": "200" }
+    }),
+    (url, prefix) => ({ dialect: "mysql", url, prefix }),
+    openSql((url) => MysqlClient.layer({ url, maxConnections: 5 }))
+  )
+
+// #endregion
+
+// #region SQLite
+
+/** A file, for which there is no server. */
+export const sqlite: OwnStore = {
+  name: "SQLite",
+  parts: [],
+  persistence: "kept",
+  describe,
+  start: Effect.succeed({
+    servers: [],
+    networks: [],
+    place: Effect.map(temporaryFile, (filename) => ({
+      at: () => ({ dialect: "sqlite", filename, prefix: "chicory" }),
+      open: () => SqliteStore.makeDrivers({ filename })
+    })),
+    settle: unsettled
+  })
+}
+
+// #endregion
+
+// #region RabbitMQ
+
+/** Messages in RabbitMQ, and results in a file. */
+export const rabbitmqWithSqlite: OwnStore = {
+  name: "RabbitMQ with SQLite",
+  parts: ["RabbitMQ"],
+  persistence: "kept",
+  describe: Rabbitmq.describeWithOwnRabbit,
+  start: Effect.map(Rabbitmq.startServer(), (server) => ({
+    servers: [server],
+    networks: [{ lastWords: closing }],
+    place: Effect.map(temporaryFile, (filename) => {
+      const prefix = makePrefix()
+      return {
+        at: ([url = ""]) => ({ dialect: "sqlite", filename, prefix: "chicory", rabbitmq: { url, prefix } }),
+        open: ({ callTimeout, urls: [url] }) =>
+          Effect.all({
+            backend: Effect.map(SqliteStore.makeDrivers({ filename }), ({ backend }) => backend),
+            broker: RabbitBroker.makeDriver({ url, prefix, callTimeout })
+          })
+      }
+    }),
+    settle: server.settle
+  }))
+}
+
+/** Messages in RabbitMQ, and results in Redis. */
+export const rabbitmqWithRedis = (writes: keyof typeof redisServers = "always"): OwnStore => ({
+  name: `RabbitMQ with Redis that writes ${writes}`,
+  parts: ["RabbitMQ", "Redis"],
+  persistence: writes === "never" ? "none" : "kept",
+  describe: (name, body) => Rabbitmq.describeWithOwnRabbit(name, () => Redis.describeWithServers(name, body)),
+  start: Effect.map(
+    Effect.all([Rabbitmq.startServer(), Redis.startServer(redisServers[writes])], { concurrency: 2 }),
+    ([rabbit, redis]) => ({
+      servers: [rabbit, redis],
+      networks: [{ lastWords: closing }, {}],
+      place: Effect.sync(() => {
+        const prefix = makePrefix()
+        return {
+          at: ([rabbitUrl = "", url = ""]) => ({
+            dialect: "redis",
+            url,
+            prefix,
+            rabbitmq: { url: rabbitUrl, prefix }
+          }),
+          open: ({ callTimeout, urls: [rabbitUrl, redisUrl] }) =>
+            Effect.all({
+              backend: Effect.map(
+                openRedis(prefix, { callTimeout, urls: [redisUrl!] }),
+                ({ backend }) => backend
+              ),
+              broker: RabbitBroker.makeDriver({ url: rabbitUrl, prefix, callTimeout })
+            })
+        }
+      }),
+      settle: rabbit.settle
+    })
+  )
+})
+
+// #endregion

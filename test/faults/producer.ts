@@ -1,0 +1,106 @@
+/** A producer in this process: it enqueues until it is told that a task was accepted, and waits for each of them. */
+import { AsyncResult, type Backend, type Broker, type Task } from "chicory"
+import { type Context, type Duration, Effect, Exit, Schedule, type Scope } from "effect"
+import { eventually } from "../support/stack.ts"
+import { Job, type Outcome, type Payload } from "./job.ts"
+
+/** A task that was accepted, and what became of the one who waits for it. */
+export interface Enqueued {
+  readonly id: string
+  readonly payload: Payload
+  /** When it was accepted, in milliseconds. */
+  readonly accepted: number
+  /** When its waiter was told, of an outcome or an error. */
+  told: number | undefined
+  outcome: Outcome | undefined
+  error: string | undefined
+}
+
+/** What it did so far. */
+export interface Producer {
+  readonly tasks: ReadonlyArray<Enqueued>
+  /** How many calls failed with an error that leaves open what became of them. */
+  readonly unknown: () => number
+  /** Enqueues a task, again under the same id until it is accepted, and begins to wait for it. */
+  readonly enqueue: (payload: Payload, options?: Task.DelayOptions) => Effect.Effect<Enqueued>
+  /** The same, several at a time. */
+  readonly enqueueAll: (payloads: ReadonlyArray<Payload>) => Effect.Effect<ReadonlyArray<Enqueued>>
+  /** Waits for a task that somebody else enqueues. */
+  readonly expect: (id: string, payload: Payload) => Effect.Effect<Enqueued>
+}
+
+/** Who enqueues and waits by these services, until the scope closes. */
+export const makeProducer = (
+  services: Context.Context<Backend.Backend | Broker.Broker>,
+  waiting: AsyncResult.GetOptions = {}
+): Effect.Effect<Producer, never, Scope.Scope> =>
+  Effect.map(Effect.scope, (scope) => {
+    const tasks: Array<Enqueued> = []
+    let unknown = 0
+    const begin = (id: string, payload: Payload): Effect.Effect<Enqueued> =>
+      Effect.suspend(() => {
+        const task: Enqueued = {
+          id,
+          payload,
+          accepted: performance.now(),
+          told: undefined,
+          outcome: undefined,
+          error: undefined
+        }
+        tasks.push(task)
+        return AsyncResult.exit(Job.result(id), waiting).pipe(
+          Effect.exit,
+          Effect.map((exit) => {
+            task.told = performance.now()
+            if (Exit.isSuccess(exit)) task.outcome = exit.value
+            else task.error = String(exit.cause)
+          }),
+          Effect.provideContext(services),
+          Effect.forkIn(scope),
+          Effect.as(task)
+        )
+      })
+    const enqueue = (payload: Payload, options?: Task.DelayOptions): Effect.Effect<Enqueued> => {
+      const id = options?.id ?? `job ${payload.n}`
+      return Job.delay(payload, { ...options, id }).pipe(
+        Effect.tapError((error) =>
+          Effect.sync(() => {
+            if ("retryable" in error && error.retryable) unknown++
+          })
+        ),
+        Effect.retry({
+          schedule: Schedule.spaced("50 millis"),
+          while: (error) => "retryable" in error && error.retryable
+        }),
+        Effect.orDie,
+        Effect.andThen(begin(id, payload)),
+        Effect.provideContext(services)
+      )
+    }
+    return {
+      tasks,
+      unknown: () => unknown,
+      enqueue,
+      enqueueAll: (payloads) => Effect.forEach(payloads, (payload) => enqueue(payload), { concurrency: 8 }),
+      expect: begin
+    }
+  })
+
+/**
+ * Waits until the waiters of these tasks were told, for as long as one of them is told within that time; answers the ids of
+ * those that were not.
+ */
+export const untold = (
+  tasks: () => ReadonlyArray<Enqueued>,
+  within: Duration.Input
+): Effect.Effect<ReadonlyArray<string>> => {
+  const left = () => tasks().filter(({ told }) => told === undefined)
+  const nextIsTold = Effect.suspend(() => {
+    const before = left().length
+    if (before === 0) return Effect.succeed(false)
+    return Effect.isSuccess(Effect.timeout(eventually(Effect.sync(() => left().length < before)), within))
+  })
+  return Effect.map(Effect.repeat(nextIsTold, { while: (goesOn) => goesOn }), () =>
+    left().map(({ id }) => id)
+  )
+}

@@ -1,0 +1,4 @@
+import { rabbitmqWithSqlite } from "./ownStores.ts"
+import { suite } from "./serverSuite.ts"
+
+suite(rabbitmqWithSqlite)

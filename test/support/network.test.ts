@@ -1,0 +1,185 @@
+import { connect, createServer, type Socket } from "node:net"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { makeNetwork, type Network } from "./network.ts"
+import { eventually, timed } from "./stack.ts"
+
+/** A server that says everything again. */
+const makeEcho = Effect.map(
+  Effect.acquireRelease(
+    Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
+      const sockets = new Set<Socket>()
+      const server = createServer((socket) => {
+        sockets.add(socket)
+        socket.on("error", () => {})
+        socket.pipe(socket)
+      })
+      server.listen(0, "127.0.0.1", () => {
+        const address = server.address()
+        const port = typeof address === "object" && address !== null ? address.port : 0
+        const close = () => {
+          server.close()
+          for (const socket of sockets) socket.destroy()
+        }
+        resume(Effect.succeed({ port, close }))
+      })
+    }),
+    ({ close }) => Effect.sync(close)
+  ),
+  ({ port }) => `tcp://127.0.0.1:${port}`
+)
+
+/** A client, and what it hears. */
+const makeClient = (url: string) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => connect(Number(new URL(url).port), "127.0.0.1")),
+      (socket) => Effect.sync(() => socket.destroy())
+    ),
+    (socket) => {
+      let heard = ""
+      let closed = false
+      socket.on("data", (chunk) => (heard += chunk.toString()))
+      socket.on("error", () => {})
+      socket.on("close", () => (closed = true))
+      return {
+        say: (text: string) => Effect.sync(() => socket.write(text)),
+        heard: () => heard,
+        isClosed: () => closed,
+        hears: (text: string) => eventually(Effect.sync(() => heard === text)),
+        closes: eventually(Effect.sync(() => closed))
+      }
+    }
+  )
+
+type Client = Effect.Success<ReturnType<typeof makeClient>>
+
+const test = (
+  name: string,
+  body: (
+    network: Network,
+    client: Client,
+    another: Effect.Effect<Client, never, Scope.Scope>
+  ) => Effect.Effect<void, unknown, Scope.Scope>
+) =>
+  it.live(name, () =>
+    Effect.gen(function* () {
+      const network = yield* makeNetwork(yield* makeEcho)
+      const another = makeClient(network.url)
+      const client = yield* another
+      yield* client.say("hello")
+      yield* client.hears("hello")
+      yield* Effect.timeout(body(network, client, another), "10 seconds")
+    })
+  )
+
+/** Long enough for everything to arrive that is not held back. */
+const aWhile = Effect.sleep("150 millis")
+
+describe("a network", () => {
+  test("that is cut closes what there is, and takes what comes", (network, client, another) =>
+    Effect.gen(function* () {
+      yield* network.cut()
+      yield* client.closes
+      const next = yield* another
+      yield* next.say("again")
+      yield* next.hears("again")
+      assert.strictEqual(network.accepted(), 2)
+    }))
+
+  test("closes so many connections the moment they are ready", (network, _, another) =>
+    Effect.gen(function* () {
+      yield* network.cut(1)
+      const next = yield* another
+      yield* next.say("again")
+      yield* next.closes
+      assert.strictEqual(next.heard(), "")
+      const last = yield* another
+      yield* last.say("at last")
+      yield* last.hears("at last")
+    }))
+
+  test("refuses until it is healed, on the same port", (network, client, another) =>
+    Effect.gen(function* () {
+      yield* network.refuse
+      yield* client.closes
+      yield* (yield* another).closes
+      yield* network.heal
+      const next = yield* another
+      yield* next.say("again")
+      yield* next.hears("again")
+      assert.strictEqual(network.accepted(), 2)
+    }))
+
+  test("that is half open holds back everything, and lets it arrive when it is healed", (network, client, another) =>
+    Effect.gen(function* () {
+      yield* network.halfOpen
+      const next = yield* another
+      yield* client.say(", you")
+      yield* next.say("me")
+      yield* aWhile
+      assert.strictEqual(client.heard() + next.heard(), "hello")
+      assert.isFalse(client.isClosed() || next.isClosed())
+      yield* network.heal
+      yield* client.hears("hello, you")
+      yield* next.hears("me")
+    }))
+
+  test("that falls silent stays so for those who are connected, until it is cut", (network, client, another) =>
+    Effect.gen(function* () {
+      yield* network.silence
+      yield* client.say(", you")
+      const next = yield* another
+      yield* next.say("me")
+      yield* next.hears("me")
+      yield* network.heal
+      yield* aWhile
+      assert.strictEqual(client.heard(), "hello")
+      assert.isFalse(client.isClosed())
+      yield* network.cut()
+      yield* client.closes
+    }))
+
+  test("is slow both ways", (network, client) =>
+    Effect.gen(function* () {
+      yield* network.latency(100)
+      yield* client.say(", you")
+      const [millis] = yield* timed(client.hears("hello, you"))
+      assert.isAtLeast(millis, 190)
+    }))
+
+  test("lets but few bytes pass", (network, client) =>
+    Effect.gen(function* () {
+      yield* network.drip(10)
+      const long = "x".repeat(300)
+      yield* client.say(long)
+      const [millis] = yield* timed(client.hears(`hello${long}`))
+      assert.isAtLeast(millis, 250)
+    }))
+
+  test("is stormy until it is healed", (network, client, another) =>
+    Effect.gen(function* () {
+      yield* network.storm
+      yield* client.closes
+      for (let n = 0; n < 5; n++) yield* (yield* another).closes
+      yield* network.heal
+      const next = yield* another
+      yield* next.say("again")
+      yield* next.hears("again")
+      yield* Effect.sleep("600 millis")
+      assert.isFalse(next.isClosed())
+    }))
+
+  test("closes for the one what the other has closed", (network, _, another) =>
+    Effect.gen(function* () {
+      const before = network.accepted()
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const next = yield* another
+          yield* next.say("bye")
+          yield* next.hears("bye")
+        })
+      )
+      assert.strictEqual(network.accepted(), before + 1)
+    }))
+})

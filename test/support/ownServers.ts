@@ -1,0 +1,284 @@
+/** What the servers have in common that tests start, stop, kill and freeze themselves. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { chownSync, mkdtempSync, rmSync } from "node:fs"
+import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect, Schema, type Scope } from "effect"
+import type { ServerUser } from "./serverUser.ts"
+
+/** What went wrong with a server: an error it answered, or that it does not answer. */
+export class ServerError extends Schema.TaggedError<ServerError>()("ServerError", {
+  message: Schema.String
+}) {}
+
+export const failed = (cause: unknown): ServerError =>
+  new ServerError({ message: cause instanceof Error ? cause.message : String(cause) })
+
+/** A server's processes. */
+export interface OwnProcess {
+  readonly port: number
+  /** Kills all its processes, as a crash would, and waits until they have ended. */
+  readonly kill: Effect.Effect<void>
+  /** Lets it end in order, whoever is connected, and waits until it has ended. */
+  readonly stop: Effect.Effect<void>
+  /** Starts it again, with the port and the data it had, and waits until it answers. */
+  readonly start: Effect.Effect<void, ServerError>
+  /** Freezes all its processes: connections stay, and nothing is answered. */
+  readonly freeze: Effect.Effect<void>
+  readonly thaw: Effect.Effect<void>
+}
+
+/** A server of one's own. */
+export interface OwnServer extends OwnProcess {
+  /** Of somebody who may do everything. */
+  readonly url: string
+}
+
+// #region Ports
+
+/** Ports of servers of one kind. */
+export interface Ports {
+  readonly first: number
+  readonly count: number
+  /** A second port that each has, so far from the first. */
+  readonly second?: number
+}
+
+/**
+ * They are apart from each other, and below the ports that connections are given: one that is made again and again to a
+ * port of those may in the end be connected to itself.
+ */
+export const PORTS = {
+  networks: { first: 2_000, count: 1_200 },
+  rabbitmq: { first: 7_000, count: 1_400, second: 1_400 },
+  redis: { first: 10_000, count: 10_000, second: 10_000 },
+  postgres: { first: 30_000, count: 2_000 },
+  mariadb: { first: 32_000, count: 700 }
+} as const satisfies Record<string, Ports>
+
+const isFree = (port: number) =>
+  Effect.callback<boolean>((resume) => {
+    const probe = createServer()
+    probe.once("error", () => resume(Effect.succeed(false)))
+    probe.listen(port, "127.0.0.1", () => probe.close(() => resume(Effect.succeed(true))))
+  })
+
+/** A port that nobody has at this moment. */
+export const freePort = Effect.fnUntraced(function* ({ count, first, second = 0 }: Ports) {
+  while (true) {
+    const port = first + Math.floor(Math.random() * count)
+    if ((yield* isFree(port)) && (yield* isFree(port + second))) return port
+  }
+})
+
+// #endregion
+
+// #region Directories
+
+const directories = new Set<string>()
+
+/** Makes a directory, which is removed when this process ends at the latest. */
+export const makeDirectory = (kind: string, owner: ServerUser = {}): string => {
+  const directory = mkdtempSync(join(tmpdir(), `chicory-${kind}-`))
+  directories.add(directory)
+  if (owner.uid !== undefined && owner.gid !== undefined) chownSync(directory, owner.uid, owner.gid)
+  return directory
+}
+
+/** A server that was killed just now may still write. */
+export const removeDirectory = (directory: string): void => {
+  rmSync(directory, { recursive: true, force: true, maxRetries: 5 })
+  directories.delete(directory)
+}
+
+/** A directory, until the scope closes. */
+export const temporaryDirectory = (
+  kind: string,
+  owner?: ServerUser
+): Effect.Effect<string, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => makeDirectory(kind, owner)),
+    (directory) => Effect.sync(() => removeDirectory(directory))
+  )
+
+// #endregion
+
+// #region Processes
+
+/** The signal at which a program ends at once, and leaves nothing behind. */
+type QuitSignal = "SIGKILL" | "SIGQUIT"
+
+const running = new Map<ChildProcess, QuitSignal>()
+// A test run that is cut short runs no finalizers. Vitest ends its processes by this signal.
+process.once("SIGTERM", () => process.exit())
+process.once("exit", () => {
+  for (const [child, quit] of running) {
+    signalAll(child, "SIGCONT")
+    child.kill(quit)
+  }
+  directories.forEach(removeDirectory)
+})
+
+/**
+ * A program in the place of this shell, which is killed when its starter has ended, however that was: nobody holds the
+ * other end of the shell's input then.
+ */
+const GUARDED = `(exec 3<&0; (read -r _ <&3; kill -9 $$) >/dev/null 2>&1 &); exec "$@" </dev/null`
+
+/** How a program is started. */
+export interface LaunchOptions {
+  readonly owner?: ServerUser | undefined
+  /** Default: the environment of this process. */
+  readonly env?: Readonly<Record<string, string | undefined>> | undefined
+  readonly quit?: QuitSignal | undefined
+}
+
+/** Starts a program, which ends with this process at the latest. */
+export const launch = (
+  file: string,
+  args: ReadonlyArray<string>,
+  { env, owner, quit = "SIGKILL" }: LaunchOptions = {}
+): ChildProcess => {
+  const child = spawn("sh", ["-c", GUARDED, "sh", file, ...args], {
+    ...owner,
+    cwd: tmpdir(),
+    env: env ?? process.env,
+    stdio: ["pipe", "pipe", "pipe"]
+  })
+  child.stdin?.on("error", () => {})
+  if (child.pid !== undefined) running.set(child, quit)
+  // not "exit": processes that it has started, which end after it, have its output open as well
+  child.once("close", () => running.delete(child))
+  return child
+}
+
+/** Waits until a program and what it has started have ended. */
+const ended = (child: ChildProcess) =>
+  Effect.callback<void>((resume) => {
+    if (!running.has(child)) return resume(Effect.void)
+    child.once("close", () => resume(Effect.void))
+  })
+
+const signal = (pid: number, name: NodeJS.Signals): void => {
+  try {
+    process.kill(pid, name)
+  } catch {
+    // it has ended
+  }
+}
+
+/** A server's processes: one of PostgreSQL has one for each connection, and each of them is a group of its own. */
+const processesOf = (pid: number): ReadonlyArray<number> => {
+  const { stdout } = spawnSync("ps", ["-A", "-o", "pid=,ppid="], { encoding: "utf8" })
+  const children = stdout.split("\n").flatMap((line) => {
+    const [child, parent] = line.trim().split(/\s+/).map(Number)
+    return child !== undefined && parent === pid ? [child] : []
+  })
+  return [pid, ...children]
+}
+
+/** The first one makes the others: it is stopped before they are looked for. */
+const signalAll = ({ pid }: ChildProcess, name: NodeJS.Signals): void => {
+  if (pid === undefined) return
+  if (name !== "SIGCONT") signal(pid, "SIGSTOP")
+  for (const each of processesOf(pid)) signal(each, name)
+}
+
+/** Ends a program by a signal, also one that is frozen, which would not see it; and waits until it has ended. */
+export const end = (child: ChildProcess, name: NodeJS.Signals): Effect.Effect<void> =>
+  Effect.andThen(
+    Effect.sync(() => {
+      if (!running.has(child)) return
+      child.kill(name)
+      signalAll(child, "SIGCONT")
+    }),
+    ended(child)
+  )
+
+const kill = (child: ChildProcess): Effect.Effect<void> =>
+  Effect.andThen(
+    Effect.sync(() => running.has(child) && signalAll(child, "SIGKILL")),
+    ended(child)
+  )
+
+/** Waits until a program has said something that means that it is there, or has ended. */
+const saying = (child: ChildProcess, { name, ready }: Program) =>
+  Effect.callback<void, ServerError>((resume) => {
+    let output = ""
+    const onOutput = (chunk: Buffer): void => {
+      output = (output + chunk.toString()).slice(-8000)
+      if (ready.test(output)) resume(Effect.void)
+    }
+    child.stdout?.on("data", onOutput)
+    child.stderr?.on("data", onOutput)
+    child.once("error", (cause) => resume(Effect.fail(failed(cause))))
+    child.once("close", () => resume(Effect.fail(failed(`${name} has ended: ${output}`))))
+  })
+
+/** Runs a program to its end, and gives what it has printed. */
+export const run = (...args: Parameters<typeof launch>): Effect.Effect<string, ServerError> =>
+  Effect.acquireUseRelease(
+    Effect.sync(() => launch(...args)),
+    (child) =>
+      Effect.callback<string, ServerError>((resume) => {
+        let output = ""
+        let errors = ""
+        child.stdout?.on("data", (chunk: Buffer) => (output += chunk.toString()))
+        child.stderr?.on("data", (chunk: Buffer) => (errors += chunk.toString()))
+        child.once("error", (cause) => resume(Effect.fail(failed(cause))))
+        child.once("close", (code) =>
+          resume(code === 0 ? Effect.succeed(output) : Effect.fail(failed(errors + output)))
+        )
+      }),
+    (child) => (running.has(child) ? end(child, "SIGKILL") : Effect.void)
+  )
+
+/** What a server is, as a program. */
+export interface Program {
+  /** In errors. */
+  readonly name: string
+  readonly ports: Ports
+  readonly launch: (port: number) => ChildProcess
+  /** What it says when it accepts connections. */
+  readonly ready: RegExp
+  /** What it says when another one has its port. */
+  readonly taken: string
+  /** Waits until it answers. Default: it answers when it is ready. */
+  readonly answers?: ((port: number) => Effect.Effect<void, ServerError>) | undefined
+  /** Ends it in order, whoever is connected. Default `SIGTERM`. */
+  readonly stop?: NodeJS.Signals | undefined
+}
+
+/** Starts a server. Its processes are ended with the scope. */
+export const startProgram = Effect.fnUntraced(function* (
+  program: Program
+): Effect.fn.Return<OwnProcess, ServerError, Scope.Scope> {
+  const { answers = () => Effect.void, ports, stop = "SIGTERM", taken } = program
+  let child: ChildProcess | undefined
+  const withChild = (use: (child: ChildProcess) => Effect.Effect<void>) =>
+    Effect.suspend(() => (child === undefined ? Effect.void : use(child)))
+  yield* Effect.addFinalizer(() => withChild((child) => end(child, running.get(child) ?? "SIGKILL")))
+
+  const startAt = (port: number) =>
+    Effect.suspend(() => {
+      if (child !== undefined && running.has(child)) return Effect.void
+      child = program.launch(port)
+      return saying(child, program)
+    })
+  const port = yield* Effect.flatMap(freePort(ports), (port) => Effect.as(startAt(port), port)).pipe(
+    // another one was faster
+    Effect.retry({ times: 9, while: ({ message }) => message.includes(taken) })
+  )
+  yield* answers(port)
+  return {
+    port,
+    kill: withChild(kill),
+    stop: withChild((child) => end(child, stop)),
+    start: Effect.andThen(startAt(port), answers(port)),
+    freeze: withChild((child) => Effect.sync(() => signalAll(child, "SIGSTOP"))),
+    thaw: withChild((child) => Effect.sync(() => signalAll(child, "SIGCONT")))
+  }
+})
+
+// #endregion
