@@ -1,0 +1,99 @@
+/** Checks a store with random sequences. */
+import { Arbitrary, Cause, Effect, Exit, Random, Scope } from "effect"
+import { type Sequence, sequences } from "./commands.ts"
+import { play } from "./play.ts"
+import { shrink } from "./shrink.ts"
+import { Disagreement, Late, type Setting, type Store } from "./stage.ts"
+
+/** How much is played. */
+export interface Extent extends Setting {
+  /** Makes an empty store. One that was left empty is played in again. */
+  readonly make: Effect.Effect<Store, unknown, Scope.Scope>
+  readonly sequences: number
+  /** None is begun later than that. */
+  readonly millis?: number | undefined
+  /** Of so many commands at most. */
+  readonly commands: number
+  /** So many at a time, each in a store of its own. */
+  readonly concurrency?: number | undefined
+  readonly seed?: string | number | undefined
+}
+
+interface Place {
+  readonly store: Store
+  readonly scope: Scope.Closeable
+}
+
+/** What is under way when the time is over may take so much longer. */
+const GRACE_MILLIS = 5_000
+
+/** Fails with the shortest sequence that was found on which store and model disagree. */
+export const check = Effect.fnUntraced(function* (
+  extent: Extent
+): Effect.fn.Return<void, Disagreement, Scope.Scope> {
+  const free: Array<Place> = []
+  const open = Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    const store = yield* Effect.orDie(Scope.provide(extent.make, scope))
+    return { store, scope }
+  })
+  const close = ({ scope }: Place) => Scope.close(scope, Exit.void)
+  yield* Effect.addFinalizer(() => Effect.forEach(free, close, { discard: true }))
+
+  const attempt = (sequence: Sequence, unit: number) =>
+    Effect.acquireUseRelease(
+      Effect.suspend(() => {
+        const place = free.pop()
+        return place === undefined ? open : Effect.succeed(place)
+      }),
+      ({ store }) => play(store, { ...extent, unit }, sequence),
+      (place, exit) =>
+        Exit.isSuccess(exit) && exit.value && extent.live
+          ? Effect.sync(() => void free.push(place))
+          : close(place)
+    )
+  const until = performance.now() + (extent.millis ?? Infinity)
+  let { unit } = extent
+  let decided = 0
+  /** How a sequence fails, if it does. Where the time is over, and something was decided, nobody waits for it. */
+  const fails = Effect.fnUntraced(function* (sequence: Sequence, hurried = false) {
+    for (;;) {
+      const current = unit
+      const left = Math.max(0, until + GRACE_MILLIS - performance.now())
+      const played = attempt(sequence, current)
+      const exit = yield* Effect.exit(
+        hurried && decided > 0 && extent.live
+          ? Effect.timeoutOrElse(played, { duration: left, orElse: () => Effect.fail(new Late()) })
+          : played
+      )
+      if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
+      const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+      if (error instanceof Late) {
+        unit = Math.max(unit, current * 2)
+        if (performance.now() > until && decided > 0) return undefined
+        continue
+      }
+      decided++
+      if (Exit.isSuccess(exit)) return undefined
+      return error instanceof Disagreement ? error.message : Cause.pretty(exit.cause)
+    }
+  })
+  const { commands, concurrency = 1, sequences: count } = extent
+  const seed = extent.seed ?? (yield* Random.nextInt)
+  const checkOne = Effect.fnUntraced(function* (n: number) {
+    const samples = yield* Effect.orDie(
+      Arbitrary.sampleEffect(sequences(commands), { count: 1, size: commands, seed: `${seed}/${n}` })
+    )
+    for (const sequence of samples) {
+      const failure = yield* fails(sequence, true)
+      if (failure === undefined) continue
+      const { failure: last } = yield* shrink(sequence, failure, fails)
+      return yield* new Disagreement({ message: `sequence ${n} of seed ${seed}:\n${last}` })
+    }
+  })
+  yield* Effect.forEach(
+    Array.from({ length: count }, (_, n) => n),
+    (n) => (performance.now() < until || decided === 0 ? checkOne(n) : Effect.void),
+    { concurrency, discard: true }
+  )
+})

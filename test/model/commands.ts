@@ -1,0 +1,172 @@
+/** What a sequence is made of. A command is plain data; what it comes to depends on what was done before it. */
+import { Arbitrary, Schema } from "effect"
+
+/** How a producer writes: in one step, record first, or message first. */
+export type Way = "fused" | "reserved" | "plain"
+
+/** How a run ends. */
+export type Ending = "success" | "failure" | "quiet failure" | "retry" | "later retry" | "release"
+
+/** Which one is meant: 0 is the newest there is, and where there are fewer it is counted around. */
+type Nth = number
+
+/** Times are in units. */
+export type Command =
+  | {
+      readonly _tag: "Enqueue"
+      readonly id: string
+      /** Asks for another task than the id is of. */
+      readonly otherTask: boolean
+      readonly key: string | undefined
+      readonly payload: string
+      readonly delay: number
+      readonly expires: number | undefined
+      readonly priority: number
+      readonly queue: Nth
+      readonly way: Way
+      /** After so many steps its producer is gone. */
+      readonly steps: number
+    }
+  | { readonly _tag: "Double"; readonly message: Nth }
+  | {
+      readonly _tag: "Claim"
+      readonly worker: string
+      readonly max: number
+      readonly fused: boolean
+      /** The worker does not hear the answer. */
+      readonly lost: boolean
+    }
+  | { readonly _tag: "ClaimAgain"; readonly worker: string; readonly max: number }
+  /** Does what a worker does next with what it claimed. */
+  | {
+      readonly _tag: "GoOn"
+      readonly claim: Nth
+      readonly ending: Ending
+      readonly fused: boolean
+    }
+  | { readonly _tag: "StartAgain"; readonly claim: Nth }
+  | {
+      readonly _tag: "Settle"
+      readonly claim: Nth
+      readonly ending: Ending
+      readonly fused: boolean
+    }
+  | {
+      readonly _tag: "RenewRun"
+      readonly claim: Nth
+      readonly progress: string | undefined
+    }
+  | { readonly _tag: "RenewClaim"; readonly claim: Nth }
+  | { readonly _tag: "Ack"; readonly claim: Nth }
+  | {
+      readonly _tag: "PutBack"
+      readonly claim: Nth
+      readonly after: number
+      readonly keepDue: boolean
+    }
+  /** Where a connection holds claims, it ends. Otherwise a worker vanishes by doing nothing more. */
+  | { readonly _tag: "Vanish"; readonly worker: string }
+  | { readonly _tag: "Cancel"; readonly id: string }
+  | { readonly _tag: "Forget"; readonly id: string }
+  | { readonly _tag: "Pass"; readonly units: number }
+  | { readonly _tag: "Sweep" }
+  | { readonly _tag: "Look"; readonly watch: boolean }
+  | { readonly _tag: "Park"; readonly letter: string; readonly retention: number | undefined }
+  | { readonly _tag: "Replay"; readonly letter: Nth; readonly steps: number }
+  | { readonly _tag: "RemoveLetter"; readonly letter: Nth }
+  /** Repeats the last operation that is safe to repeat. */
+  | { readonly _tag: "Again" }
+
+/** A sequence, and whether all is looked at after every command, or only where it says so: a look ends what is overdue. */
+export interface Sequence {
+  readonly looking: boolean
+  readonly commands: ReadonlyArray<Command>
+}
+
+/** Tasks of these ids: an enqueue without a key of its own takes the last two, as ids are made then. */
+export const ids = ["a", "b", "c", "d", "p", "q"] as const
+
+const upTo = (most: number): Arbitrary.Arbitrary<number> =>
+  Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: most })))
+
+/** One of several values; a counterexample has the first, where that will do. */
+const one = <const A>(...values: ReadonlyArray<A>): Arbitrary.Arbitrary<A> =>
+  Arbitrary.map(upTo(values.length - 1), (n) => values[n]!)
+
+const worker = one("v", "w")
+/** Mostly the newest of all workers. */
+const claim = one(0, 0, 0, 1, 1, 2, 3)
+const fused = one(false, true)
+const ending = one<Ending>(
+  "success",
+  "failure",
+  "retry",
+  "release",
+  "failure",
+  "retry",
+  "later retry",
+  "quiet failure"
+)
+
+const tag = <const Tag extends string>(_tag: Tag) => Arbitrary.Constant(_tag)
+
+const enqueue = {
+  _tag: tag("Enqueue"),
+  id: one(...ids),
+  otherTask: one(false, false, false, false, false, false, false, true),
+  key: one(undefined, undefined, undefined, "k1", "k2"),
+  payload: one("1", "1", "1", "2"),
+  delay: one(0, 0, 0, 1.5, 3.5),
+  expires: one(undefined, undefined, 1.5, 4.5),
+  priority: one(100, 100, 0, 255),
+  queue: one(0, 0, 1),
+  steps: one(3, 3, 3, 3, 1, 2)
+}
+
+/** With how many chances of all each command comes. */
+const commands: ReadonlyArray<readonly [chances: number, command: Arbitrary.Arbitrary<Command>]> = [
+  [9, Arbitrary.all({ ...enqueue, way: one<Way>("reserved", "fused", "plain") })],
+  [
+    10,
+    Arbitrary.all({
+      _tag: tag("Claim"),
+      worker,
+      max: one(1, 2, 4),
+      fused,
+      lost: one(false, false, false, false, true)
+    })
+  ],
+  [28, Arbitrary.all({ _tag: tag("GoOn"), claim: one(0, 0, 0, 1), ending, fused })],
+  [12, Arbitrary.all({ _tag: tag("Pass"), units: one(1, 2, 3) })],
+  [8, Arbitrary.all({ _tag: tag("Look"), watch: one(false, true) })],
+  [4, Arbitrary.all({ _tag: tag("Settle"), claim, ending, fused })],
+  [5, Arbitrary.all({ _tag: tag("Cancel"), id: one(...ids) })],
+  [2, Arbitrary.all({ _tag: tag("Forget"), id: one(...ids) })],
+  [3, Arbitrary.all({ _tag: tag("Sweep") })],
+  [5, Arbitrary.all({ _tag: tag("Again") })],
+  [3, Arbitrary.all({ _tag: tag("RenewRun"), claim, progress: one(undefined, "1", "2") })],
+  [2, Arbitrary.all({ _tag: tag("RenewClaim"), claim })],
+  [2, Arbitrary.all({ _tag: tag("StartAgain"), claim })],
+  [2, Arbitrary.all({ _tag: tag("Ack"), claim })],
+  [2, Arbitrary.all({ _tag: tag("PutBack"), claim, after: one(0, 1.5), keepDue: fused })],
+  [4, Arbitrary.all({ _tag: tag("ClaimAgain"), worker, max: one(1, 2, 4) })],
+  [3, Arbitrary.all({ _tag: tag("Vanish"), worker })],
+  [5, Arbitrary.all({ _tag: tag("Replay"), letter: one(0, 0, 1, 2), steps: one(3, 3, 3, 1, 2) })],
+  [2, Arbitrary.all({ _tag: tag("RemoveLetter"), letter: one(0, 0, 1) })],
+  [1, Arbitrary.all({ _tag: tag("Park"), letter: one("p1", "p2"), retention: one(undefined, 2.5) })],
+  [3, Arbitrary.all({ _tag: tag("Double"), message: one(0, 0, 1, 2) })]
+]
+
+const command: Arbitrary.Arbitrary<Command> = Arbitrary.flatMap(
+  one(...commands.flatMap(([chances, command]) => Array.from({ length: chances }, () => command))),
+  (command) => command
+)
+
+/** Sequences of so many commands at most. Of one array many would be empty; of two hardly any is. */
+export const sequences = (maxLength: number): Arbitrary.Arbitrary<Sequence> => {
+  const some = Arbitrary.array(command, { maxLength: Math.ceil(maxLength / 2) })
+  return Arbitrary.all({
+    looking: one(true, false),
+    commands: Arbitrary.map(Arbitrary.all([some, some]), (halves) => halves.flat())
+  })
+}

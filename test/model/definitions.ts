@@ -1,0 +1,36 @@
+/** The tasks that are played with. */
+
+/** Durations are in units. */
+export interface Definition {
+  readonly name: string
+  readonly delivery: "at-least-once" | "at-most-once"
+  readonly maxCrashes: number
+  readonly retention: number | undefined
+  readonly letterRetention: number | undefined
+}
+
+const mail: Definition = {
+  name: "mail",
+  delivery: "at-least-once",
+  maxCrashes: 2,
+  retention: undefined,
+  letterRetention: undefined
+}
+/** What is known of it ends soon. */
+const note: Definition = { ...mail, name: "note", maxCrashes: 1, retention: 4.5, letterRetention: 6.5 }
+const once: Definition = { ...mail, name: "once", delivery: "at-most-once", letterRetention: 6.5 }
+/** Asks for ids that are taken. */
+const other: Definition = { ...mail, name: "other" }
+
+export const definitions: ReadonlyArray<Definition> = [mail, note, once, other]
+
+export const definitionOf = (task: string): Definition =>
+  definitions.find(({ name }) => name === task) ?? mail
+
+const byId: Readonly<Record<string, Definition>> = { c: note, q: note, d: once }
+
+/** An id is of one task for ever. */
+export const taskOf = (id: string): string => (byId[id] ?? mail).name
+
+/** Ids of tasks that are enqueued without a key: their message goes first. */
+export const isPlain = (id: string): boolean => id === "p" || id === "q"

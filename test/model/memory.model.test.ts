@@ -1,0 +1,21 @@
+import { describe, it } from "@effect/vitest"
+import { makeMemoryStore } from "../../src/internal/memoryStore.ts"
+import { full } from "../support/extent.ts"
+import { check } from "./check.ts"
+
+describe("the memory store", () => {
+  it.effect(
+    "does what the model says",
+    () =>
+      check({
+        make: makeMemoryStore,
+        live: false,
+        unit: 1000,
+        queues: ["x", "y"],
+        sequences: full ? 5000 : 500,
+        millis: full ? undefined : 8_000,
+        commands: 80
+      }),
+    600_000
+  )
+})

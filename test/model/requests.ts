@@ -1,0 +1,127 @@
+/** What a backend does when it is asked from without: tasks that are enqueued, stopped, forgotten and replayed. */
+import type { CancelAnswer, Created, NewRecord, Parked } from "../../src/BackendDriver.ts"
+import {
+  blank,
+  endBy,
+  find,
+  findLetter,
+  hasExpired,
+  isFinal,
+  later,
+  type Letter,
+  outdated,
+  put,
+  putLetter,
+  remove,
+  type Step,
+  type Task,
+  type Tasks
+} from "./tasks.ts"
+
+/** Reserves an id and a key, and leads to who has them. */
+export const create = (all: Tasks, record: NewRecord, now: number): Step<Created> => {
+  const ofKey = [...all.tasks.values()].find(
+    ({ id, key, task }) =>
+      key !== undefined && key === record.key && task === record.task && find(all, id, now) !== undefined
+  )
+  const existing = ofKey ?? find(all, record.id, now)
+  if (existing === undefined) {
+    const { expiresMillis, id, key, payloadHash, published, retentionMillis, task } = record
+    const expiresAt = expiresMillis === undefined ? null : now + expiresMillis
+    const made = { ...blank, id, task, key, published, expiresAt, retention: retentionMillis }
+    const created: Task = {
+      ...made,
+      generation: 0,
+      hash: payloadHash,
+      enqueuedAt: now,
+      fence: 0,
+      settled: undefined
+    }
+    return [{ _tag: "Created" }, put(all, created)]
+  }
+  const { hash, id, published, task } = existing
+  const known = hash !== "" && record.payloadHash !== ""
+  const same = task === record.task && (!known || hash === record.payloadHash)
+  const answer: Created = { _tag: "Existing", id, same, published }
+  // what a run created knows nothing of the enqueue
+  if (!same || hash !== "" || existing.ended === "Forgotten") return [answer, all]
+  const adopted = {
+    hash: record.payloadHash,
+    key: existing.key ?? record.key,
+    enqueuedAt: existing.enqueuedAt ?? now
+  }
+  return [answer, put(all, { ...existing, ...adopted })]
+}
+
+/** The message of a reservation was sent. */
+export const markPublished = (all: Tasks, id: string, now: number): Tasks => {
+  const task = find(all, id, now)
+  return task === undefined ? all : put(all, { ...task, published: true })
+}
+
+/** Ends what waits, and asks what runs to stop. */
+export const cancel = (all: Tasks, id: string, now: number): Step<CancelAnswer> => {
+  const found = find(all, id, now)
+  if (found === undefined) return ["Unknown", all]
+  const after = hasExpired(found, now) ? endBy(all, found, now, "Expired") : all
+  const task = find(after, id, now)
+  if (task === undefined || isFinal(task)) return ["AlreadyDone", after]
+  return task.run === undefined
+    ? ["Cancelled", endBy(after, task, now, "Cancelled")]
+    : ["Requested", put(after, { ...task, cancelRequested: true })]
+}
+
+/** Removes what has ended, and marks what has not. The key is free. */
+export const forget = (all: Tasks, id: string, now: number): Tasks => {
+  const task = find(all, id, now)
+  if (task === undefined) return all
+  return isFinal(task) ? remove(all, id) : put(all, { ...task, ended: "Forgotten", key: undefined })
+}
+
+/** Writes a letter without a run, once. */
+export const park = (all: Tasks, parked: Parked, now: number): Tasks => {
+  const { body, exit, letterId: id, queue, reason, retentionMillis } = parked
+  if (findLetter(all, id, now) !== undefined) return all
+  const nobody = {
+    taskId: null,
+    task: null,
+    generation: 0,
+    worker: null,
+    attempts: 0,
+    fence: 0,
+    taskRetention: undefined
+  }
+  return putLetter(all, {
+    ...nobody,
+    id,
+    queue,
+    reason,
+    exit,
+    body,
+    at: now,
+    until: later(now, retentionMillis)
+  })
+}
+
+/** Opens the task of a letter for its next generation. */
+export const reopen = (all: Tasks, letterId: string, now: number): Step<Letter | undefined> => {
+  const letter = findLetter(all, letterId, now)
+  if (letter === undefined || letter.taskId === null) return [letter, all]
+  const { fence, generation, task, taskId: id } = letter
+  const found = find(all, id, now)
+  const next = { ...blank, generation: generation + 1, published: true, enqueuedAt: now }
+  if (found === undefined) {
+    const missing = { key: undefined, hash: "", retention: letter.taskRetention, fence, settled: undefined }
+    return [letter, put(all, { ...next, ...missing, id, task: task ?? "" })]
+  }
+  return isFinal(found) && found.generation <= generation
+    ? [letter, put(all, { ...found, ...next, settled: outdated(found) })]
+    : [letter, all]
+}
+
+/** Whether there was such a letter. */
+export const removeLetter = (all: Tasks, id: string, now: number): Step<boolean> => {
+  const letters = new Map(all.letters)
+  letters.delete(id)
+  return [findLetter(all, id, now) !== undefined, { ...all, letters }]
+}

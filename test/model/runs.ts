@@ -1,0 +1,138 @@
+/** What a backend does with runs: how they start, hold their lease and end. */
+import type { Outcome, Renew, Renewed, Settled, Settlement, Start, Started } from "../../src/BackendDriver.ts"
+import {
+  blank,
+  bury,
+  end,
+  endBy,
+  endOverdue,
+  find,
+  hasExpired,
+  isFinal,
+  lose,
+  put,
+  type Step,
+  type Task,
+  type Tasks
+} from "./tasks.ts"
+
+const DROP: Started = { _tag: "Drop" }
+
+/** A task that a message begins of which nothing is known, or of whose generation nothing is. */
+const begun = (ask: Start, now: number, fence: number): Task => ({
+  ...blank,
+  id: ask.id,
+  task: ask.task,
+  generation: ask.generation,
+  enqueuedAt: null,
+  expiresAt: ask.expiresMillis === undefined ? null : now + ask.expiresMillis,
+  key: undefined,
+  hash: "",
+  published: true,
+  retention: ask.retentionMillis,
+  settled: undefined,
+  fence
+})
+
+const running = (task: Task, ask: Start, now: number): Task => ({
+  ...task,
+  state: "STARTED",
+  attempt: task.attempt + 1,
+  fence: task.fence + 1,
+  worker: ask.worker,
+  startedAt: task.startedAt ?? now,
+  published: true,
+  retention: ask.retentionMillis,
+  settled: undefined,
+  run: { token: ask.token, ask, leaseUntil: now + ask.leaseMillis }
+})
+
+const run = (all: Tasks, task: Task): Step<Started> => {
+  const { attempt, crashes, fence, retries } = task
+  return [{ _tag: "Run", fence, attempt, retries, crashes }, put(all, task)]
+}
+
+/** A message asks to run. */
+export const start = (all: Tasks, ask: Start, now: number): Step<Started> => {
+  const task = find(all, ask.id, now)
+  if (task === undefined) return run(all, running(begun(ask, now, 0), ask, now))
+  if (task.run !== undefined && task.run.token === ask.token) {
+    return run(all, { ...task, run: { ...task.run, leaseUntil: now + ask.leaseMillis } })
+  }
+  if (isFinal(task) || ask.generation < task.generation) return [DROP, all]
+  if (hasExpired(task, now)) return [DROP, endBy(all, task, now, "Expired")]
+  const until = task.run?.leaseUntil ?? task.dueAt
+  if (until > now) return [{ _tag: "Busy", millis: until - now }, all]
+  if (task.run === undefined) return run(all, running(ofGeneration(task, ask.generation, now), ask, now))
+  if (task.run.ask.delivery === "at-most-once") return [DROP, endOverdue(all, task, now)]
+  const crashed = { ...task, crashes: task.crashes + 1 }
+  if (task.cancelRequested) return [DROP, endBy(all, crashed, now, "Cancelled")]
+  return crashed.crashes >= ask.maxCrashes
+    ? [DROP, lose(all, crashed, task.run, now, ask)]
+    : run(all, running(ofGeneration(crashed, ask.generation, now), ask, now))
+}
+
+/** The task at the beginning of a later generation. */
+const ofGeneration = (task: Task, generation: number, now: number): Task =>
+  generation === task.generation ? task : { ...task, ...blank, generation, enqueuedAt: now }
+
+/** Holds the lease of a run. */
+export const renew = (
+  all: Tasks,
+  { id, leaseMillis, progress, token }: Renew,
+  now: number
+): Step<Renewed> => {
+  const task = find(all, id, now)
+  if (task?.run === undefined || task.run.token !== token) return ["Lost", all]
+  const held = {
+    ...task,
+    progress: progress ?? task.progress,
+    run: { ...task.run, leaseUntil: now + leaseMillis }
+  }
+  return [task.cancelRequested ? "CancelRequested" : "Held", put(all, held)]
+}
+
+/** An outcome is told by what it is and by the exit: no run asks for two delays. */
+const isSame = (one: Outcome, other: Outcome): boolean =>
+  one._tag === other._tag && ("exit" in one ? one.exit : "") === ("exit" in other ? other.exit : "")
+
+/** The end of a run, or its return to those that wait: what may be answered. */
+export const settle = (all: Tasks, settlement: Settlement, now: number): Step<ReadonlyArray<Settled>> => {
+  const { id, outcome, token } = settlement
+  const task = find(all, id, now)
+  if (task === undefined) return [["Lost"], all]
+  if (task.run === undefined || task.run.token !== token) {
+    const { settled } = task
+    const repeated = settled?.settlement.token === token && isSame(settled.settlement.outcome, outcome)
+    if (!repeated) return [["Lost"], all]
+    return [settled.outdated ? [settled.answer, "Lost"] : [settled.answer], all]
+  }
+  const stopped = task.cancelRequested && (outcome._tag === "Retry" || outcome._tag === "Release")
+  const answer: Settled = stopped ? "Cancelled" : "Stored"
+  const closed = { run: undefined, settled: { settlement, answer, outdated: false } }
+  if (stopped) return [[answer], end(all, task, now, { state: "FAILURE", ended: "Cancelled", ...closed })]
+  switch (outcome._tag) {
+    case "Success": {
+      const how = { state: "SUCCESS", exit: outcome.exit, retention: outcome.retentionMillis } as const
+      return [[answer], end(all, task, now, { ...how, ...closed })]
+    }
+    case "Failure": {
+      const { deadLetter, exit } = outcome
+      const ended = { ...task, retention: outcome.retentionMillis }
+      const buried =
+        deadLetter === undefined
+          ? all
+          : bury(all, ended, now, { ...deadLetter, exit }, deadLetter.retentionMillis)
+      const how = { state: "FAILURE", exit, retention: outcome.retentionMillis } as const
+      return [[answer], end(buried, task, now, { ...how, ...closed })]
+    }
+    case "Retry": {
+      const dueAt = now + outcome.afterMillis
+      return [[answer], put(all, { ...task, state: "RETRY", retries: task.retries + 1, dueAt, ...closed })]
+    }
+    case "Release": {
+      const state = task.retries > 0 ? "RETRY" : "PENDING"
+      return [[answer], put(all, { ...task, state, attempt: task.attempt - 1, dueAt: now, ...closed })]
+    }
+  }
+}

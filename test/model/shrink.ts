@@ -1,0 +1,93 @@
+/** Makes a sequence that fails shorter and simpler, for as long as it fails. */
+import { Effect } from "effect"
+import type { Command, Sequence } from "./commands.ts"
+
+/** What a counterexample has, where that will do. */
+const plainest: { readonly [Tag in Command["_tag"]]?: Partial<Extract<Command, { readonly _tag: Tag }>> } = {
+  Enqueue: {
+    key: undefined,
+    delay: 0,
+    expires: undefined,
+    priority: 100,
+    payload: "1",
+    queue: 0,
+    otherTask: false,
+    way: "reserved",
+    steps: 3,
+    id: "a"
+  },
+  Claim: { lost: false, fused: false, worker: "v", max: 1 },
+  ClaimAgain: { worker: "v" },
+  GoOn: { ending: "success", fused: false, claim: 0 },
+  Settle: { ending: "success", fused: false, claim: 0 },
+  RenewRun: { progress: undefined, claim: 0 },
+  RenewClaim: { claim: 0 },
+  StartAgain: { claim: 0 },
+  Ack: { claim: 0 },
+  PutBack: { after: 0, keepDue: false, claim: 0 },
+  Pass: { units: 1 },
+  Look: { watch: false },
+  Park: { letter: "p1", retention: undefined },
+  Replay: { letter: 0, steps: 3 },
+  RemoveLetter: { letter: 0 },
+  Double: { message: 0 },
+  Cancel: { id: "a" },
+  Forget: { id: "a" }
+}
+
+/** Without so many commands, from anywhere: first many, then few. */
+function* shorter({ commands, looking }: Sequence): Generator<Sequence> {
+  for (
+    let count = Math.ceil(commands.length / 2);
+    count >= 1;
+    count = count === 1 ? 0 : Math.ceil(count / 2)
+  ) {
+    for (let from = commands.length - count; from > -count; from -= count) {
+      const start = Math.max(0, from)
+      yield { looking, commands: commands.toSpliced(start, count) }
+    }
+  }
+}
+
+/** With one thing less to say. */
+function* simpler({ commands, looking }: Sequence): Generator<Sequence> {
+  if (!looking) yield { looking: true, commands }
+  for (const [n, command] of commands.entries()) {
+    for (const [name, value] of Object.entries(plainest[command._tag] ?? {})) {
+      const changed = { ...command, [name]: value }
+      if (Object.entries(command).some(([key, before]) => key === name && before !== value)) {
+        yield { looking, commands: commands.with(n, changed) }
+      }
+    }
+  }
+}
+
+/** Others are tried for so long: in real time every try takes a while. */
+const PATIENCE_MILLIS = 60_000
+
+/** The simplest sequence found that fails, and its failure. `fails` says how one fails, if it does. */
+export const shrink = Effect.fnUntraced(function* <F>(
+  sequence: Sequence,
+  failure: F,
+  fails: (sequence: Sequence) => Effect.Effect<F | undefined>
+) {
+  let best = { sequence, failure }
+  const until = performance.now() + PATIENCE_MILLIS
+  const improve = Effect.fnUntraced(function* (candidates: (sequence: Sequence) => Iterable<Sequence>) {
+    let improved = false
+    for (let again = true; again;) {
+      again = false
+      for (const candidate of candidates(best.sequence)) {
+        if (performance.now() > until) return false
+        const failure = yield* fails(candidate)
+        if (failure === undefined) continue
+        best = { sequence: candidate, failure }
+        improved = again = true
+        break
+      }
+    }
+    return improved
+  })
+  while ((yield* improve(shorter)) || (yield* improve(simpler)));
+  return best
+})

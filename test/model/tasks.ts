@@ -1,0 +1,268 @@
+/**
+ * What a backend has to do, as pure functions over plain data: tasks, their runs and their dead letters.
+ *
+ * It is the port in other words, not a store: nothing is fast here, and nothing is forgotten for want of room. Every
+ * function takes the tasks and a time, and gives the answer and the tasks after it. Times are milliseconds from
+ * the beginning of a sequence.
+ */
+import type { Ended, Settled, Settlement, Start } from "../../src/BackendDriver.ts"
+import type { TaskState } from "../../src/TaskState.ts"
+
+/** An open run. */
+export interface Run {
+  readonly token: string
+  readonly ask: Start
+  readonly leaseUntil: number
+}
+
+/** A task, as far as a store has to know it. */
+export interface Task {
+  readonly id: string
+  readonly task: string
+  readonly state: TaskState
+  readonly generation: number
+  readonly attempt: number
+  readonly retries: number
+  readonly crashes: number
+  readonly exit: string | null
+  readonly progress: string | null
+  readonly worker: string | null
+  readonly cancelRequested: boolean
+  readonly ended: Ended | null
+  readonly enqueuedAt: number | null
+  readonly startedAt: number | null
+  readonly finishedAt: number | null
+  readonly expiresAt: number | null
+  readonly key: string | undefined
+  /** Empty where none is known. */
+  readonly hash: string
+  readonly published: boolean
+  readonly retention: number | undefined
+  /** Before that time a retry is not started. */
+  readonly dueAt: number
+  readonly run: Run | undefined
+  /** The last settlement, while it may be repeated. */
+  readonly settled:
+    | {
+        readonly settlement: Settlement
+        readonly answer: Settled
+        /** Something else was written since, though no run was started: a store need not know it any more. */
+        readonly outdated: boolean
+      }
+    | undefined
+  /** The fence of the last run. */
+  readonly fence: number
+}
+
+/** A dead letter. */
+export interface Letter {
+  readonly id: string
+  readonly taskId: string | null
+  readonly task: string | null
+  readonly generation: number
+  readonly queue: string
+  readonly reason: string
+  readonly exit: string | null
+  readonly worker: string | null
+  readonly body: string | Uint8Array
+  readonly attempts: number
+  readonly at: number
+  readonly until: number
+  /** For a task that is gone when it is replayed. */
+  readonly taskRetention: number | undefined
+  readonly fence: number
+}
+
+/** All that a backend holds. */
+export interface Tasks {
+  readonly tasks: ReadonlyMap<string, Task>
+  readonly letters: ReadonlyMap<string, Letter>
+}
+
+/** An answer, and what is held after it. */
+export type Step<A> = readonly [answer: A, after: Tasks]
+
+export const empty: Tasks = { tasks: new Map(), letters: new Map() }
+
+export const later = (now: number, millis: number | undefined): number =>
+  millis === undefined ? Infinity : now + millis
+
+export const isFinal = ({ state }: Task): boolean => state === "SUCCESS" || state === "FAILURE"
+
+/** The end of its retention, of a task that has ended. */
+const goneAt = ({ finishedAt, retention }: Task): number =>
+  finishedAt === null ? Infinity : later(finishedAt, retention)
+
+export const put = (all: Tasks, task: Task): Tasks => ({
+  ...all,
+  tasks: new Map(all.tasks).set(task.id, task)
+})
+
+/** Without that task. */
+export const remove = (all: Tasks, id: string): Tasks => {
+  const tasks = new Map(all.tasks)
+  tasks.delete(id)
+  return { ...all, tasks }
+}
+
+/** Newest last; one that is written anew is new. */
+export const putLetter = (all: Tasks, letter: Letter): Tasks => {
+  const letters = new Map(all.letters)
+  letters.delete(letter.id)
+  return { ...all, letters: letters.set(letter.id, letter) }
+}
+
+/** The task of that id, unless its retention ran out. */
+export const find = (all: Tasks, id: string, now: number): Task | undefined => {
+  const task = all.tasks.get(id)
+  return task === undefined || goneAt(task) <= now ? undefined : task
+}
+
+/** The letter of that id, unless its retention ran out. */
+export const findLetter = (all: Tasks, id: string, now: number): Letter | undefined => {
+  const letter = all.letters.get(id)
+  return letter === undefined || letter.until <= now ? undefined : letter
+}
+
+/** Newest first. */
+export const lettersOf = (all: Tasks, task: string | undefined, now: number): ReadonlyArray<Letter> =>
+  [...all.letters.values()]
+    .filter((letter) => letter.until > now && (task === undefined || letter.task === task))
+    .toReversed()
+
+/** A task of which nothing has happened yet. */
+export const blank = {
+  state: "PENDING",
+  attempt: 0,
+  retries: 0,
+  crashes: 0,
+  exit: null,
+  progress: null,
+  worker: null,
+  cancelRequested: false,
+  ended: null,
+  startedAt: null,
+  finishedAt: null,
+  expiresAt: null,
+  dueAt: 0,
+  run: undefined
+} as const
+
+// #region Ends
+
+export const outdated = ({ settled }: Task): Task["settled"] => settled && { ...settled, outdated: true }
+
+type End = Partial<Task> & { readonly state: "SUCCESS" | "FAILURE" }
+
+/** Ends a task. A forgotten one is gone with it. */
+export const end = (all: Tasks, task: Task, now: number, how: End): Tasks =>
+  task.ended === "Forgotten"
+    ? remove(all, task.id)
+    : put(all, { ...task, finishedAt: now, run: undefined, settled: outdated(task), ...how })
+
+export const endBy = (all: Tasks, task: Task, now: number, ended: Ended): Tasks =>
+  end(all, task, now, { state: "FAILURE", ended })
+
+/** The letter of a run that ends. */
+export const bury = (
+  all: Tasks,
+  task: Task,
+  now: number,
+  letter: Pick<Letter, "queue" | "body" | "reason" | "exit">,
+  retention: number | undefined
+): Tasks =>
+  putLetter(all, {
+    ...letter,
+    id: `${task.id}:${task.generation}`,
+    taskId: task.id,
+    task: task.task,
+    generation: task.generation,
+    worker: task.worker,
+    attempts: task.attempt,
+    at: now,
+    until: later(now, retention),
+    taskRetention: task.retention,
+    fence: task.fence
+  })
+
+/** A run whose worker is gone for good. */
+export const lose = (
+  all: Tasks,
+  task: Task,
+  run: Run,
+  now: number,
+  message: Pick<Start, "queue" | "body">
+): Tasks =>
+  endBy(
+    bury(
+      all,
+      task,
+      now,
+      { queue: message.queue, body: message.body, reason: "WorkerLost", exit: null },
+      run.ask.letterRetentionMillis
+    ),
+    task,
+    now,
+    "WorkerLost"
+  )
+
+export const hasExpired = ({ expiresAt, run, state }: Task, now: number): boolean =>
+  run === undefined && (state === "PENDING" || state === "RETRY") && expiresAt !== null && expiresAt <= now
+
+const hasLapsed = ({ run }: Task, now: number): boolean => run !== undefined && run.leaseUntil <= now
+
+/** A run that nobody may repeat. */
+const isLost = (task: Task, now: number): boolean =>
+  hasLapsed(task, now) && task.run?.ask.delivery === "at-most-once"
+
+/** What a read and the sweep end: they end nothing else. */
+export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
+  if (hasExpired(task, now)) return endBy(all, task, now, "Expired")
+  if (task.run === undefined || !isLost(task, now)) return all
+  return task.cancelRequested
+    ? endBy(all, task, now, "Cancelled")
+    : lose(all, task, task.run, now, task.run.ask)
+}
+
+/** Reads a task, as `getMany` and `watch` do. */
+export const read = (all: Tasks, id: string, now: number): Step<Task | undefined> => {
+  const task = find(all, id, now)
+  const after = task === undefined ? all : endOverdue(all, task, now)
+  return [find(after, id, now), after]
+}
+
+/** How many a sweep deals with: at least, and at most, as a store may have dealt with some before. */
+export interface Swept {
+  readonly least: number
+  readonly most: number
+}
+
+/** Ends and removes all that there is to end and to remove. */
+export const sweep = (all: Tasks, now: number): Step<Swept> => {
+  let after = all
+  let [ended, gone] = [0, 0]
+  for (const task of all.tasks.values()) {
+    if (hasExpired(task, now) || isLost(task, now)) {
+      ended++
+      after = endOverdue(after, task, now)
+    } else if (goneAt(task) <= now) {
+      gone++
+      after = remove(after, task.id)
+    } else if (isStranded(task, now)) {
+      gone++
+      after = remove(after, task.id)
+    }
+  }
+  const letters = new Map([...after.letters].filter(([, { until }]) => until > now))
+  gone += after.letters.size - letters.size
+  return [
+    { least: ended, most: ended + gone },
+    { ...after, letters }
+  ]
+}
+
+/** A reservation that was never published for as long as its retention: a store may remove it. */
+export const isStranded = (task: Task, now: number): boolean =>
+  !task.published && !isFinal(task) && later(task.enqueuedAt ?? Infinity, task.retention) <= now
+
+// #endregion
