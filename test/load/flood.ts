@@ -1,0 +1,54 @@
+/**
+ * A producer that sends as fast as it may to a store that is slow: `flood.ts <place> <options as JSON>`.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Array as Arr, Effect } from "effect"
+import * as Places from "../support/places.ts"
+import { alive, memory, report } from "./figures.ts"
+import { Mark } from "./loadTasks.ts"
+import { spyOn } from "./spy.ts"
+
+/** What is sent. */
+export interface Options {
+  readonly count: number
+  /** Calls that are open at once. */
+  readonly concurrency: number
+  /** Milliseconds by which the store is slower than it is. */
+  readonly latency: number
+}
+
+const place = Places.decode(process.argv[2])
+const { concurrency, count, latency } = JSON.parse(process.argv[3]!) as Options
+
+let asked = 0
+let returned = 0
+/** Calls that were open at once, at the most. */
+let mostOpen = 0
+/** Calls that returned before the store had what they sent. */
+let early = 0
+/** What is alive, after a third of the tasks and at the most from then on. */
+let warm = 0
+let later = 0
+
+Effect.gen(function* () {
+  const { sent, ...drivers } = spyOn(yield* Places.drivers(place), Effect.sleep(latency))
+  const store = yield* Places.services(drivers)
+  const send = (n: number) =>
+    Effect.suspend(() => {
+      asked++
+      mostOpen = Math.max(mostOpen, asked - returned)
+      return Effect.map(Mark.delay(n), () => {
+        returned++
+        if (returned > sent.confirmed) early++
+        if (returned === Math.ceil(count / 3)) warm = alive()
+        else if (returned > count / 3 && returned % Math.ceil(count / 10) === 0) {
+          later = Math.max(later, alive())
+        }
+      })
+    })
+  yield* Effect.forEach(Arr.range(0, count - 1), send, { concurrency, discard: true }).pipe(
+    Effect.provideContext(store)
+  )
+  const { calls, confirmed, mostUnderway } = sent
+  report("done", { returned, confirmed, calls, mostUnderway, mostOpen, early, warm, later, ...memory() })
+}).pipe(Effect.scoped, NodeRuntime.runMain)

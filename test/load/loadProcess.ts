@@ -1,0 +1,83 @@
+/** Processes of load tests: each has little memory for its objects, and dies where it needs more. */
+import type { NodeServices } from "@effect/platform-node"
+import { Deferred, Effect, Exit, Fiber, type Scope, Stream } from "effect"
+import { Ndjson } from "effect/encoding"
+import { ChildProcess } from "effect/process"
+import * as Places from "../support/places.ts"
+import { type Figures, Report } from "./figures.ts"
+
+/** A process of a test. */
+export interface LoadProcess {
+  readonly pid: number
+  /** Waits until a stage is reached, and gives what was told of it. A process that ends before is a defect. */
+  readonly reached: (stage: string) => Effect.Effect<Report>
+  readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
+  /** Waits until the process has ended, and tells whether it ended by itself. */
+  readonly ended: Effect.Effect<boolean, unknown>
+}
+
+/** Starts a program beside this module. It is ended with the scope. */
+export const start = Effect.fnUntraced(function* (
+  program: string,
+  place: Places.Place,
+  /** Of the heap, in MiB. */
+  size: number,
+  options: object
+): Effect.fn.Return<LoadProcess, unknown, Scope.Scope | NodeServices.NodeServices> {
+  const child = yield* ChildProcess.make(
+    process.execPath,
+    [
+      `--max-old-space-size=${size}`,
+      "--expose-gc",
+      "--conditions=chicory-src",
+      `${import.meta.dirname}/${program}`,
+      Places.encode(place),
+      JSON.stringify(options)
+    ],
+    { stderr: "inherit", forceKillAfter: "5 seconds" }
+  )
+  const stages = new Map<string, Deferred.Deferred<Report>>()
+  const stageOf = (name: string) => {
+    let stage = stages.get(name)
+    if (stage === undefined) stages.set(name, (stage = Deferred.makeUnsafe<Report>()))
+    return stage
+  }
+  const reading = yield* child.stdout.pipe(
+    Stream.pipeThroughChannel(Ndjson.decodeSchema(Report)()),
+    Stream.runForEach((one) =>
+      Effect.sync(() => Deferred.doneUnsafe(stageOf(one.stage), Effect.succeed(one)))
+    ),
+    Effect.forkScoped
+  )
+  return {
+    pid: child.pid,
+    reached: (stage) =>
+      Effect.raceFirst(
+        Deferred.await(stageOf(stage)),
+        Effect.andThen(
+          Effect.orDie(Fiber.join(reading)),
+          Effect.suspend(() => {
+            const reached = stageOf(stage)
+            // what it told last may have come with its end
+            return Deferred.isDoneUnsafe(reached)
+              ? Deferred.await(reached)
+              : Effect.die(new Error(`The process ${program} has ended, and never reached "${stage}"`))
+          })
+        )
+      ),
+    signal: (signal) => Effect.sync(() => process.kill(child.pid, signal)),
+    ended: Effect.tap(Effect.map(Effect.exit(child.exitCode), Exit.isSuccess), () => Fiber.join(reading))
+  }
+})
+
+/** Prints a line of figures. */
+export const print = (name: string, ...all: ReadonlyArray<Report | Figures>): Effect.Effect<void> =>
+  Effect.sync(() => {
+    const parts = all.map((one) => {
+      const figures = "figures" in one && typeof one.figures === "object" ? one.figures : (one as Figures)
+      return Object.entries(figures)
+        .map(([key, value]) => `${key} ${value}`)
+        .join(", ")
+    })
+    console.log(`${name}: ${parts.join(" | ")}`)
+  })

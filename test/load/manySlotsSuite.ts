@@ -1,0 +1,75 @@
+/** A worker with very many slots: all are used, held, and given back. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { AsyncResult, Broker } from "chicory"
+import { Effect, Layer, Option } from "effect"
+import { full } from "../support/extent.ts"
+import * as Places from "../support/places.ts"
+import { eventually, timed } from "../support/stack.ts"
+import { print, start } from "./loadProcess.ts"
+import { Wait } from "./loadTasks.ts"
+import type { Store } from "./stores.ts"
+
+/** Seconds. */
+const LEASE = 4
+
+/** Registers the test. */
+export const manySlots = ({ name, place }: Store): void =>
+  it.live(
+    "a worker with very many slots uses all of them, holds their leases, and puts everything back when it stops",
+    () =>
+      Effect.flatMap(place, (where) =>
+        Effect.gen(function* () {
+          const count = full ? 5_000 : 2_000
+          const options = {
+            count,
+            worker: { concurrency: count, lease: `${LEASE} seconds`, drainTimeout: "0 millis" }
+          }
+          const handles = yield* Wait.delayAll(Array.from({ length: count }, (_, n) => n))
+          const all = (state: string, attempts: number) =>
+            Effect.map(
+              Effect.forEach(handles, (handle) => AsyncResult.poll(handle), { concurrency: "unbounded" }),
+              (found) =>
+                assert.isTrue(
+                  found.every(
+                    (one) =>
+                      Option.isSome(one) && one.value.state === state && one.value.attempts === attempts
+                  )
+                )
+            )
+          const first = yield* start("worker.ts", where, 256, options)
+          yield* first.reached("all wait")
+          yield* Effect.sleep(`${LEASE * (full ? 4 : 1.5)} seconds`)
+          // a run whose lease was lost would be interrupted, and started again
+          yield* all("STARTED", 1)
+          yield* first.signal("SIGTERM")
+          const [millis, stopped] = yield* timed(first.reached("stopped"))
+          assert.isTrue(yield* first.ended)
+          yield* print(`${count} slots on ${name}`, { drainMillis: Math.round(millis) }, stopped)
+          assert.strictEqual(stopped.figures["runs"], 0)
+          assert.strictEqual(stopped.figures["mostWaiting"], count)
+          assert.strictEqual(stopped.figures["interrupted"], count)
+          assert.isAtMost(millis, 20_000)
+
+          // nothing was counted, and nothing waits for a lease
+          yield* all("PENDING", 0)
+          const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts!.ready)
+          yield* eventually(Effect.map(ready, (ready) => ready === count))
+          const second = yield* start("worker.ts", where, 256, options)
+          yield* second.reached("all wait")
+          yield* second.signal("SIGUSR2")
+          yield* second.reached("all ran")
+          const values = yield* AsyncResult.all(handles, { timeout: "60 seconds" })
+          assert.isTrue(values.every((value, n) => value === n + 1))
+          yield* all("SUCCESS", 1)
+          yield* second.signal("SIGTERM")
+          const { distinct, interrupted, runs } = (yield* second.reached("stopped")).figures
+          assert.deepStrictEqual(
+            { distinct, interrupted, runs },
+            { distinct: count, interrupted: 0, runs: count }
+          )
+          assert.isTrue(yield* second.ended)
+        }).pipe(Effect.provide(Layer.merge(NodeServices.layer, Places.layer(where))))
+      ),
+    full ? 240_000 : 120_000
+  )

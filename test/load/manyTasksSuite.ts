@@ -1,0 +1,126 @@
+/** Very many tasks, or tasks with very large payloads, with little memory for those who send and run them. */
+import { isDeepStrictEqual } from "node:util"
+import { NodeServices } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { AsyncResult, Broker } from "chicory"
+import { Effect, Layer } from "effect"
+import { full } from "../support/extent.ts"
+import * as Places from "../support/places.ts"
+import { poll } from "../support/processes.ts"
+import { eventually } from "../support/stack.ts"
+import { print, start } from "./loadProcess.ts"
+import { Copy, Mark, stepOf, textOf } from "./loadTasks.ts"
+import type * as Producer from "./producer.ts"
+import { spyOn } from "./spy.ts"
+import type { Store } from "./stores.ts"
+import type * as Worker from "./worker.ts"
+
+const MEBIBYTE = 1024 * 1024
+/** MiB by which what is alive may differ from one time to another. */
+const NOISE = 24
+
+/** What is sent, and what there is for it. */
+interface Load {
+  readonly producer: Producer.Options
+  readonly worker: Worker.Options["worker"]
+  /** Of the heaps of both, MiB. */
+  readonly heap: number
+}
+
+/** Enqueues everything, then runs it, and looks at what became of some of it. */
+const run = Effect.fnUntraced(function* (name: string, place: Places.Place, load: Load) {
+  const { count, size } = load.producer
+  const producer = yield* start("producer.ts", place, load.heap, load.producer)
+  const sent = yield* producer.reached("in bulk")
+  const done = yield* producer.reached("done")
+  assert.isTrue(yield* producer.ended)
+  assert.isAtMost(done.figures["alive"]!, sent.figures["alive"]! + NOISE)
+  const counts = Effect.map(Broker.counts(["default"]), ([counts]) => counts!)
+  assert.deepStrictEqual(yield* counts, { ready: count, delayed: 0, claimed: 0 })
+
+  const worker = yield* start("worker.ts", place, load.heap, { count, worker: load.worker })
+  yield* worker.reached("all ran")
+  yield* eventually(Effect.map(counts, ({ claimed, delayed, ready }) => ready + delayed + claimed === 0))
+  yield* worker.signal("SIGTERM")
+  const stopped = yield* worker.reached("stopped")
+  assert.isTrue(yield* worker.ended)
+  yield* print(name, done, stopped)
+  const { distinct, later, runs, warm, wrong } = stopped.figures
+  assert.deepStrictEqual({ distinct, runs, wrong }, { distinct: count, runs: count, wrong: 0 })
+
+  const ids = done.ids ?? []
+  const every = stepOf(count)
+  assert.strictEqual(ids.length, Math.ceil(count / every))
+  const looked = ids
+    .map((id, i) => ({ id, n: i * every }))
+    .filter((_, i) => size === undefined || i % 8 === 0)
+  yield* Effect.forEach(looked, ({ id, n }) =>
+    Effect.gen(function* () {
+      const handle: AsyncResult.AsyncResult<unknown> = size === undefined ? Mark.result(id) : Copy.result(id)
+      const { attempts, state } = yield* poll(handle)
+      assert.deepStrictEqual({ attempts, state }, { attempts: 1, state: "SUCCESS" })
+      const right = size === undefined ? n + 1 : { n, text: textOf(n, size) }
+      assert.isTrue(isDeepStrictEqual(yield* AsyncResult.get(handle), right))
+    })
+  )
+  return { later: later!, warm: warm! }
+})
+
+const here = (place: Places.Place) => Layer.merge(NodeServices.layer, Places.layer(place))
+
+/** Registers the test with very many small tasks. */
+export const manyTasks = ({ name, place }: Store): void =>
+  it.live(
+    "more tasks than there is memory for are enqueued, and run, each of them once",
+    () =>
+      Effect.gen(function* () {
+        const where = yield* place
+        const { later, warm } = yield* Effect.provide(
+          run(`many tasks on ${name}`, where, {
+            producer: { count: full ? 1_000_000 : 20_000, concurrency: 1_000, chunk: 2_000 },
+            worker: { concurrency: 128 },
+            heap: 128
+          }),
+          here(where)
+        )
+        assert.isAtMost(later, warm + NOISE)
+      }),
+    full ? 1_800_000 : 120_000
+  )
+
+/** Registers the tests with large payloads. */
+export const largePayloads = ({ name, place }: Store): void => {
+  describe("payloads and results of 1 MiB", () => {
+    it.live(
+      "many are enqueued, and run, with little memory",
+      () =>
+        Effect.gen(function* () {
+          const where = yield* place
+          yield* Effect.provide(
+            run(`large payloads on ${name}`, where, {
+              producer: { count: full ? 1_000 : 80, concurrency: 12, chunk: 1_000, size: MEBIBYTE },
+              worker: { concurrency: 4 },
+              heap: 144
+            }),
+            here(where)
+          )
+        }),
+      full ? 600_000 : 120_000
+    )
+
+    it.live(
+      "calls of many at once are divided, so that the store can take them",
+      () =>
+        Effect.gen(function* () {
+          const drivers = spyOn(yield* Effect.flatMap(place, Places.drivers))
+          const store = yield* Places.services(drivers)
+          const text = textOf(1, MEBIBYTE)
+          yield* Effect.forEach(Array.from({ length: full ? 256 : 64 }), (_, n) => Copy.delay({ n, text }), {
+            concurrency: "unbounded"
+          }).pipe(Effect.provideContext(store))
+          assert.isAtMost(drivers.sent.largest, 8 * MEBIBYTE)
+        }),
+      60_000
+    )
+  })
+}

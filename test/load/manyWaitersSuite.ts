@@ -1,0 +1,59 @@
+/** Very many who wait in one process: what they cost it and the store, and that nothing is left of them. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { full } from "../support/extent.ts"
+import { print, start } from "./loadProcess.ts"
+import type { Store } from "./stores.ts"
+
+/** MiB by which what is alive may differ from one time to another. */
+const NOISE = 24
+/** Ids that a call carries at most. */
+const BATCH = 256
+
+/** Registers the test, with or without the store's hints. */
+export const manyWaiters = ({ name, place }: Store, hints: boolean): void => {
+  const count = full ? 20_000 : 5_000
+  const heap = hints ? 256 : full ? 512 : 256
+  it.live(
+    `those who wait ${hints ? "for hints" : "by polling"} all have their results, and leave nothing behind`,
+    () =>
+      Effect.gen(function* () {
+        const where = yield* place
+        const waiters = yield* start("waiters.ts", where, heap, { count, hints })
+        const waiting = yield* waiters.reached("waiting")
+        const worker = yield* start("worker.ts", where, 256, { count, worker: { concurrency: 64 } })
+        const completed = yield* waiters.reached("completed")
+        yield* worker.signal("SIGTERM")
+        assert.isTrue(yield* worker.ended)
+        const delayed = yield* waiters.reached("delayed")
+        const timedOut = yield* waiters.reached("timed out")
+        yield* waiters.reached("waiting again")
+        const interrupted = yield* waiters.reached("interrupted")
+        const quiet = yield* waiters.reached("quiet")
+        assert.isTrue(yield* waiters.ended)
+        const all = [waiting, completed, delayed, timedOut, interrupted]
+        yield* print(`${count} waiters on ${name}, ${hints ? "hints" : "polling"}`, ...all)
+
+        assert.strictEqual(completed.figures["right"], count)
+        assert.strictEqual(timedOut.figures["right"], count)
+        // those who wait at once are read together
+        assert.isAtMost(waiting.figures["calls"]!, 2 * Math.ceil(count / BATCH) + 20)
+        if (hints) {
+          assert.isAtMost(completed.figures["calls"]!, count / 5)
+          assert.isAtMost(timedOut.figures["calls"]!, 3 * Math.ceil(count / BATCH) + 50)
+          assert.isAtMost(timedOut.figures["items"]!, 4 * count)
+        } else {
+          const { calls, items } = completed.figures
+          assert.isAtLeast(items! / calls!, BATCH / 8)
+        }
+        // their time was up at once, and so they end together
+        assert.isAtMost(timedOut.figures["last"]!, 20)
+        assert.strictEqual(interrupted.figures["watched"], 0)
+        assert.strictEqual(quiet.figures["calls"], 0)
+        assert.isAtMost(delayed.figures["alive"]!, waiting.figures["alive"]!)
+        assert.isAtMost(quiet.figures["alive"]!, delayed.figures["alive"]! + NOISE)
+      }).pipe(Effect.provide(NodeServices.layer)),
+    full ? 300_000 : 120_000
+  )
+}

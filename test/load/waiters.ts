@@ -1,0 +1,94 @@
+/**
+ * A process in which very many wait: `waiters.ts <place> <options as JSON>`. First for tasks that a worker runs, then,
+ * for tasks that nobody runs, until their time is up, and at last until they are interrupted.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { AsyncResult } from "chicory"
+import { Effect, Fiber } from "effect"
+import * as Places from "../support/places.ts"
+import { eventually } from "../support/stack.ts"
+import { highest, memory, report } from "./figures.ts"
+import { Mark } from "./loadTasks.ts"
+import { spyOn, withoutHints } from "./spy.ts"
+
+/** Who waits. */
+export interface Options {
+  readonly count: number
+  readonly hints: boolean
+}
+
+const place = Places.decode(process.argv[2])
+const { count, hints } = JSON.parse(process.argv[3]!) as Options
+const numbers = Array.from({ length: count }, (_, n) => n)
+
+Effect.gen(function* () {
+  const drivers = yield* Places.drivers(place)
+  const spied = spyOn(hints ? drivers : withoutHints(drivers))
+  const { read, watched } = spied
+  const store = yield* Places.services(spied)
+  /** What was asked for since it was told last. */
+  const told = () => {
+    const figures = { calls: read.calls, items: read.items, watched: watched.size, ...memory() }
+    read.reset()
+    return figures
+  }
+  const seconds = () => Math.round(performance.now()) / 1000
+
+  yield* Effect.gen(function* () {
+    const handles = yield* Mark.delayAll(numbers)
+    report("enqueued", told())
+    let right = 0
+    const getting = yield* Effect.forkChild(
+      highest(
+        Effect.forEach(
+          handles,
+          (handle, n) =>
+            Effect.map(AsyncResult.get(handle), (value) => {
+              if (value === n + 1) right++
+            }),
+          { concurrency: "unbounded", discard: true }
+        )
+      )
+    )
+    yield* eventually(Effect.sync(() => read.items >= count))
+    report("waiting", told())
+    const [most] = yield* Fiber.join(getting)
+    report("completed", { right, most, ...told() })
+  }).pipe(Effect.provideContext(store))
+
+  yield* Effect.gen(function* () {
+    const handles = yield* Mark.delayAll(numbers, { delay: "1 hour" })
+    report("delayed", told())
+    const begin = seconds()
+    let firstEnd = 0
+    let right = 0
+    const [most] = yield* highest(
+      Effect.forEach(
+        handles,
+        (handle) =>
+          Effect.map(Effect.flip(AsyncResult.get(handle, { timeout: "3 seconds" })), (error) => {
+            if (firstEnd === 0) firstEnd = seconds()
+            if (error._tag === "TimeoutError" && error.cause === undefined) right++
+          }),
+        { concurrency: "unbounded", discard: true }
+      )
+    )
+    const end = seconds()
+    report("timed out", { right, most, first: firstEnd - begin, last: end - begin, ...told() })
+
+    const waiting = yield* Effect.forkChild(
+      Effect.forEach(handles, (handle) => AsyncResult.get(handle), {
+        concurrency: "unbounded",
+        discard: true
+      })
+    )
+    yield* eventually(Effect.sync(() => read.items >= count))
+    report("waiting again", told())
+    yield* Fiber.interrupt(waiting)
+    yield* eventually(Effect.sync(() => watched.size === 0))
+    report("interrupted", told())
+    // nobody waits any more, and so nothing is asked for
+    yield* Effect.sleep("1 second")
+    report("quiet", told())
+  }).pipe(Effect.provideContext(store))
+}).pipe(Effect.scoped, NodeRuntime.runMain)
