@@ -7,6 +7,7 @@
  */
 import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "effect"
 import type { Renewed } from "../BackendDriver.ts"
+import { maxBatch } from "./calling.ts"
 import type { Engine } from "./engine.ts"
 import type { Run } from "./run.ts"
 import { abandon } from "./settling.ts"
@@ -43,15 +44,22 @@ const lose = (engine: Engine, run: Run, cause: string) =>
     )
   })
 
+/** Batches of renewals that are on their way at most. */
+const RENEWALS = 4
+
+/** A batch at a time: what was answered counts, however long the rest takes. */
 const renew = (engine: Engine, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
-  Arr.isReadonlyArrayNonEmpty(runs)
-    ? Effect.suspend(() => {
+  Effect.forEach(
+    Arr.chunksOf(runs, maxBatch),
+    (some) =>
+      Effect.suspend(() => {
         const sentAt = engine.now()
-        return Effect.flatMap(engine.ledger.renew(runs, engine.leaseMillis), (answers) =>
-          Effect.forEach(runs, (run, i) => applyRenewal(engine, run, answers[i], sentAt), { discard: true })
+        return Effect.flatMap(engine.ledger.renew(some, engine.leaseMillis), (answers) =>
+          Effect.forEach(some, (run, i) => applyRenewal(engine, run, answers[i], sentAt), { discard: true })
         )
-      })
-    : Effect.void
+      }),
+    { concurrency: RENEWALS, discard: true }
+  )
 
 /** Gives up what has gone without a successful renewal for a whole lease. */
 const loseOverdue = (engine: Engine): Effect.Effect<void> =>
@@ -93,12 +101,15 @@ export const keepLeases = Effect.fnUntraced(function* (
   engine: Engine
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const interval = Duration.millis(Math.max(1, engine.leaseMillis / 3))
-  // a store that does not answer must not hold up the watch over the leases
-  yield* Effect.sleep(interval).pipe(
-    Effect.andThen(Effect.suspend(() => renew(engine, [...engine.runs.values()]))),
+  const round = Effect.suspend(() => renew(engine, [...engine.runs.values()])).pipe(
+    // a store that does not answer must not hold up the watch over the leases
     Effect.timeoutOption(Duration.times(interval, 2)),
-    Effect.andThen(Effect.suspend(() => loseOverdue(engine))),
+    Effect.andThen(Effect.suspend(() => loseOverdue(engine)))
+  )
+  // the pause is counted from the beginning of a round, which may take a while
+  yield* Effect.all([round, Effect.sleep(interval)], { concurrency: "unbounded", discard: true }).pipe(
     Effect.forever,
+    Effect.delay(interval),
     Effect.forkScoped
   )
 
