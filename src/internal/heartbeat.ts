@@ -1,5 +1,6 @@
 /** What a worker tells of itself, as stores keep it. */
-import { Schema } from "effect"
+import { Effect, Schema } from "effect"
+import type { WorkerInfo } from "../BackendDriver.ts"
 
 const Heartbeat = Schema.fromJsonString(
   Schema.Struct({
@@ -16,5 +17,23 @@ const Heartbeat = Schema.fromJsonString(
 /** To text. */
 export const encode = Schema.encodeEffect(Heartbeat)
 
-/** From text. */
-export const decode = Schema.decodeUnknownEffect(Heartbeat)
+const decode = Schema.decodeUnknownOption(Heartbeat)
+
+/** What a store has of a worker. */
+export interface Kept extends Pick<WorkerInfo, "startedAt" | "seenAt"> {
+  readonly info: string
+}
+
+/** From text. What nobody can read is passed over: it must not hide the others. */
+export const decodeAll = (kept: ReadonlyArray<Kept>): Effect.Effect<ReadonlyArray<WorkerInfo>> => {
+  const workers = kept.flatMap(({ info, seenAt, startedAt }): ReadonlyArray<WorkerInfo> => {
+    const worker = decode(info)
+    return worker._tag === "Some" && Number.isSafeInteger(startedAt) && Number.isSafeInteger(seenAt)
+      ? [{ ...worker.value, startedAt, seenAt }]
+      : []
+  })
+  const unread = kept.length - workers.length
+  return unread === 0
+    ? Effect.succeed(workers)
+    : Effect.as(Effect.logWarning(`${unread} entries in the list of workers cannot be read`), workers)
+}

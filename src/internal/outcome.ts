@@ -1,13 +1,14 @@
 /** From a stored record to what a user is given: the outcome, and the snapshot of one read. */
-import { DateTime, Effect, Exit, Option } from "effect"
+import { Effect, Exit, Option } from "effect"
 import type { TaskRecord } from "../BackendDriver.ts"
 import * as TaskFailed from "../TaskFailed.ts"
 import type { TaskResult } from "../TaskResult.ts"
 import { isTerminal } from "../TaskState.ts"
 import type { Ended } from "./awaitEnds.ts"
+import { dateOf } from "./dateOf.ts"
 import type * as TaskCodec from "./taskCodec.ts"
 
-const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), DateTime.makeUnsafe)
+const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), dateOf)
 
 const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
   new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
@@ -16,9 +17,7 @@ const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFa
 const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
   switch (record.ended) {
     case "Expired":
-      return new TaskFailed.Expired({
-        expiredAt: DateTime.makeUnsafe(record.expiresAt ?? record.finishedAt ?? 0)
-      })
+      return new TaskFailed.Expired({ expiredAt: dateOf(record.expiresAt ?? record.finishedAt ?? 0) })
     case "WorkerLost":
       return new TaskFailed.WorkerLost({ worker: record.worker ?? "unknown" })
     case "Cancelled":

@@ -3,6 +3,7 @@
  */
 import { Context, Data, Effect, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
+import { wholeMillis } from "../internal/wholeMillis.ts"
 import type { Columns, ColumnType, Dialect, Values } from "./Dialect.ts"
 import { dialects } from "./dialects.ts"
 import * as Row from "./Row.ts"
@@ -111,8 +112,6 @@ export interface Database {
   readonly reader: <A extends object>(table: string, shape: Row.Shape<A>) => Row.Reader<A>
 }
 
-/** Ten thousand years: what is longer would not fit a column. */
-const LONGEST_MILLIS = 10_000 * 365 * 24 * 60 * 60 * 1000
 const PREFIX = /^[A-Za-z_][A-Za-z0-9_]{0,39}$/
 
 /** Checks a prefix, and gives it or the default; one that is none throws. */
@@ -318,7 +317,7 @@ export const make = Effect.fnUntraced(function* (
 
 /** Whole milliseconds, for a column; NULL for what is not given. */
 export const millis = (duration: number | undefined): number | null =>
-  duration === undefined ? null : Math.min(Math.ceil(duration), LONGEST_MILLIS)
+  duration === undefined ? null : wholeMillis(duration)
 
 /** An item of a batch, and its place there. */
 export interface Numbered<out A> {

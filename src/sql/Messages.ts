@@ -297,7 +297,7 @@ export const make = (db: Database): Messages => {
         const found = yield* Effect.forEach(new Set(asked.queues), (queue) =>
           Effect.flatMap(db.run(selectClaimed, [queue, lease, claim]), readClaimable)
         )
-        const rows = found.flat().sort(before)
+        const rows = found.flat().sort(before).slice(0, asked.max)
         if (rows.length > 0) yield* db.run(renewRows, [lease, dialect.list(rows.map(({ seq }) => seq))])
         return rows.map((row) => toDelivery(row, claim))
       }),

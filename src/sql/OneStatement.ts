@@ -156,7 +156,9 @@ export const make = (db: Database, update: (update: Update) => string): OneState
       const claim = Messages.claimOf(asked)
       const lease = millis(asked.leaseMillis)
       const held = db.run(claimedAgain, [lease, dialect.list(asked.queues), lease, claim, lease])
-      return Effect.map(Effect.flatMap(held, readClaimed), (rows) => toClaimed(rows, claim))
+      return Effect.map(Effect.flatMap(held, readClaimed), (rows) =>
+        toClaimed(rows, claim).slice(0, asked.max)
+      )
     },
     claim: (asked, looks) =>
       Effect.suspend(() => {

@@ -10,10 +10,13 @@ export class CorruptRow extends Data.TaggedError("CorruptRow")<{
   readonly table: string
   readonly column: string
   readonly value: unknown
+  /** The row's id, where it was read. */
+  readonly id?: string | undefined
 }> {
   override get message(): string {
     const shown = String(JSON.stringify(this.value) ?? this.value).slice(0, 80)
-    return `${this.store}: a row of the table ${this.table} is corrupt: column ${this.column} holds ${shown}`
+    const which = this.id === undefined ? "a row" : `the row ${this.id}`
+    return `${this.store}: ${which} of the table ${this.table} is corrupt: column ${this.column} holds ${shown}`
   }
 }
 
@@ -60,7 +63,10 @@ export const reader = <A extends object>(store: string, table: string, shape: Sh
         for (const [column, check] of columns) {
           let value = row[column]
           if (typeof value === "bigint") value = row[column] = Number(value)
-          if (!check(value)) return Effect.fail(new CorruptRow({ store, table, column, value }))
+          if (!check(value)) {
+            const { id } = row
+            return Effect.fail(new CorruptRow({ store, table, column, value, id: text(id) ? id : undefined }))
+          }
         }
       }
       return Effect.succeed(rows as ReadonlyArray<A>)

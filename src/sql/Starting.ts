@@ -153,6 +153,7 @@ export const make = (
   }
   const readStarted = db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...shape })
   const updateLease = Leasing.makeUpdate(db)
+  const unkept = { store: db.store, table: db.tableName("tasks"), column: "id" }
 
   const round =
     (ended: Array<string>): Round<Start, Started> =>
@@ -191,7 +192,9 @@ export const make = (
         const runs: Array<ReadonlyArray<unknown>> = []
         const again: Array<ReadonlyArray<unknown>> = []
         for (const { index, item } of rest) {
-          const record = found.get(item.id)!
+          const record = found.get(item.id)
+          // the database has made another id of it
+          if (record === undefined) return yield* new Row.CorruptRow({ ...unkept, value: item.id })
           const decision = decideStart(record, item, now)
           switch (decision._tag) {
             case "Drop":

@@ -16,7 +16,7 @@ export interface Workers {
 
 /** Over one database. */
 export const make = (db: Database): Workers => {
-  const { dialect, store } = db
+  const { dialect } = db
   const table = db.table("workers")
   const upsert = dialect.upsert({
     table,
@@ -55,13 +55,8 @@ export const make = (db: Database): Workers => {
       ),
     farewell: (id) => Effect.asVoid(db.run(remove, [id])),
     list: Effect.flatMap(Effect.flatMap(db.run(select), read), (rows) =>
-      Effect.forEach(rows, (row) =>
-        HeartbeatText.decode(row.info).pipe(
-          Effect.mapError(
-            () => new Row.CorruptRow({ store, table: "workers", column: "info", value: row.info })
-          ),
-          Effect.map((info): WorkerInfo => ({ ...info, startedAt: row.started_at, seenAt: row.seen_at }))
-        )
+      HeartbeatText.decodeAll(
+        rows.map((row) => ({ info: row.info, startedAt: row.started_at, seenAt: row.seen_at }))
       )
     )
   }

@@ -37,6 +37,8 @@ export const isPermanent = (error: unknown): boolean => {
   const { cause, _tag } = error.reason
   if (_tag !== "UnknownError") return PERMANENT.has(_tag)
   const { code, errcode, sqlState } = (cause ?? {}) as Readonly<Record<string, unknown>>
+  // a number in a table that a program cannot hold
+  if (code === "ERR_OUT_OF_RANGE") return true
   if (typeof errcode === "number") return SQLITE_PERMANENT.has(errcode & 0xff)
   const state = sqlState ?? code
   return typeof state === "string" && SQLSTATE_PERMANENT.has(state.slice(0, 2))

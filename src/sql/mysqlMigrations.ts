@@ -1,9 +1,11 @@
 /**
  * The schema on MariaDB, step by step. A step that was published never changes.
  *
- * A statement that changes the schema commits by itself, so a step may end half-way: each can be repeated.
+ * A statement that changes the schema commits by itself, so a step may end half-way: each can be repeated. A column that
+ * counts by itself cannot be checked.
  */
 import type { Migration } from "./Migration.ts"
+import { flags, readable } from "./readable.ts"
 
 const options = "ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
 
@@ -45,7 +47,11 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         outcome LONGTEXT,
         body LONGTEXT,
         UNIQUE KEY tasks_key (task, idempotency_key),
-        KEY tasks_check (check_at)
+        KEY tasks_check (check_at),
+        ${readable("generation", "attempt", "retries", "crashes", "fence")},
+        ${readable("enqueued_at", "started_at", "finished_at", "expires_at", "due_at", "lease_until", "check_at")},
+        ${readable("retention", "letter_retention", "remove_at")},
+        ${flags("published", "at_most_once", "cancel_requested")}
       ) ${options}`,
 
       `CREATE TABLE IF NOT EXISTS ${table("dead_letters")} (
@@ -66,7 +72,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         body LONGTEXT NOT NULL,
         UNIQUE KEY dead_letters_id (id),
         KEY dead_letters_task (task, pk),
-        KEY dead_letters_remove (remove_at)
+        KEY dead_letters_remove (remove_at),
+        ${readable("generation", "attempts", "at", "task_retention", "fence", "remove_at")}
       ) ${options}`,
 
       `CREATE TABLE IF NOT EXISTS ${table("workers")} (
@@ -74,7 +81,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         info LONGTEXT NOT NULL,
         started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL,
-        until BIGINT NOT NULL
+        until BIGINT NOT NULL,
+        ${readable("started_at", "seen_at", "until")}
       ) ${options}`,
 
       // state: 0 ready, 1 delayed, 2 claimed, 3 parked
@@ -92,7 +100,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         generation BIGINT NOT NULL,
         body LONGTEXT NOT NULL,
         KEY messages_ready (queue, state, priority DESC, due_at, seq),
-        KEY messages_wake (queue, wake_at)
+        KEY messages_wake (queue, wake_at),
+        ${readable("due_at", "wake_at", "generation")}
       ) ${options}`
     ]
   }

@@ -8,16 +8,13 @@
  */
 import { createClaimFunction } from "./claimFunction.ts"
 import type { Migration } from "./Migration.ts"
+import { flags, readable } from "./readable.ts"
 
 /** Fills pages, and empties them again. */
 const fill = (table: string, columns: string, values: string): ReadonlyArray<string> => [
   `INSERT INTO ${table} (${columns}) SELECT ${values} FROM generate_series(1, 1000) AS n`,
   `DELETE FROM ${table}`
 ]
-
-/** Whole numbers that a program can hold: what is beyond them is refused, since no claim could read it. */
-const readable = (...columns: ReadonlyArray<string>): string =>
-  `CHECK (GREATEST(${columns.join(", ")}) < ${Number.MAX_SAFE_INTEGER} AND LEAST(${columns.join(", ")}) >= 0)`
 
 const FILLING = "repeat(md5(n::text), 30)"
 
@@ -58,7 +55,10 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         progress TEXT COLLATE "C",
         outcome TEXT COLLATE "C",
         body TEXT COLLATE "C",
-        ${readable("generation", "attempt", "retries", "crashes", "fence")}
+        ${readable("generation", "attempt", "retries", "crashes", "fence")},
+        ${readable("enqueued_at", "started_at", "finished_at", "expires_at", "due_at", "lease_until", "check_at")},
+        ${readable("retention", "letter_retention", "remove_at")},
+        ${flags("published", "at_most_once", "cancel_requested")}
       ) WITH (fillfactor = 30, vacuum_truncate = false)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
@@ -79,7 +79,8 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         fence BIGINT NOT NULL,
         remove_at BIGINT,
         outcome TEXT COLLATE "C",
-        body TEXT COLLATE "C" NOT NULL
+        body TEXT COLLATE "C" NOT NULL,
+        ${readable("pk", "generation", "attempts", "at", "task_retention", "fence", "remove_at")}
       )`,
       `CREATE UNIQUE INDEX ${table("dead_letters_id")} ON ${table("dead_letters")} (id)`,
       `CREATE INDEX ${table("dead_letters_task")} ON ${table("dead_letters")} (task, pk)`,
@@ -91,7 +92,8 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         info TEXT NOT NULL,
         started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL,
-        until BIGINT NOT NULL
+        until BIGINT NOT NULL,
+        ${readable("started_at", "seen_at", "until")}
       )`,
 
       // processes that are to be notified
@@ -116,7 +118,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         task TEXT COLLATE "C" NOT NULL,
         generation BIGINT NOT NULL,
         body TEXT COLLATE "C" NOT NULL,
-        ${readable("due_at", "wake_at", "generation")}
+        ${readable("seq", "due_at", "wake_at", "generation")}
       ) WITH (
         vacuum_truncate = false,
         autovacuum_vacuum_scale_factor = 0.02,

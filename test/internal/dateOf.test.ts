@@ -1,0 +1,16 @@
+import { assert, describe, it } from "@effect/vitest"
+import { DateTime } from "effect"
+import { dateOf, latestMillis } from "../../src/internal/dateOf.ts"
+
+describe("the date of a time", () => {
+  for (const [millis, expected] of [
+    [0, 0],
+    [1_700_000_000_000, 1_700_000_000_000],
+    [latestMillis, latestMillis],
+    [latestMillis + 1, latestMillis],
+    [Number.MAX_SAFE_INTEGER, latestMillis],
+    [-Number.MAX_SAFE_INTEGER, -latestMillis]
+  ] as const) {
+    it(`${millis} is one`, () => assert.strictEqual(DateTime.toEpochMillis(dateOf(millis)), expected))
+  }
+})
