@@ -144,6 +144,14 @@ export interface Options {
   readonly retention?: Duration.Input | undefined
 }
 
+/** The characters of an outcome. */
+const sizeOfSettlement = ({ outcome }: Settlement): number =>
+  outcome._tag === "Success"
+    ? outcome.exit.length
+    : outcome._tag === "Failure"
+      ? outcome.exit.length + (outcome.deadLetter?.body.length ?? 0)
+      : 0
+
 /** Coalesces, wraps errors, and listens for hints until the scope closes. */
 export const make = Effect.fnUntraced(function* <E>(
   driver: BackendDriver<E>,
@@ -192,15 +200,20 @@ export const make = Effect.fnUntraced(function* <E>(
         ? undefined
         : {
             store: fusion.store,
-            enqueue: yield* batched("enqueue", fusion.enqueue, producing),
+            enqueue: yield* batched("enqueue", fusion.enqueue, {
+              ...producing,
+              sizeOf: ({ message }) => message.body.length
+            }),
             claim: claim === undefined ? undefined : (asked) => call("claim", () => claim(asked)),
-            settle: yield* batched("settle", fusion.settle)
+            settle: yield* batched("settle", fusion.settle, {
+              sizeOf: ({ settlement }) => sizeOfSettlement(settlement)
+            })
           },
     create: yield* batched("create", driver.create, producing),
     markPublished: yield* batchedVoid("markPublished", driver.markPublished, producing),
     start: (starts) => call("start", () => driver.start(starts)),
-    renew: yield* batched("renew", driver.renew),
-    settle: yield* batched("settle", driver.settle),
+    renew: yield* batched("renew", driver.renew, { sizeOf: ({ progress }) => progress?.length ?? 0 }),
+    settle: yield* batched("settle", driver.settle, { sizeOf: sizeOfSettlement }),
     complete: complete === undefined ? undefined : (one) => call("complete", () => complete(one)),
     park: (letters) => call("park", () => driver.park(letters)),
     read: yield* batched("read", driver.getMany),

@@ -107,7 +107,8 @@ export const make = Effect.fnUntraced(function* <E>(
     lease: positive("lease", options?.lease ?? defaults.lease),
     publish: yield* batchedVoid("publish", driver.publish, {
       key: driver.batchKey,
-      halves: driver.capabilities.dearCalls !== true
+      halves: driver.capabilities.dearCalls !== true,
+      sizeOf: ({ body }) => body.length
     }),
     claim: (claim) => call("claim", () => driver.claim(claim)),
     ready: (queues, slots) => Stream.mapError(driver.ready(queues, slots), toError("ready")),
@@ -115,7 +116,7 @@ export const make = Effect.fnUntraced(function* <E>(
     lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),
     ack: yield* batched("ack", driver.ack),
     abandon: yield* batchedVoid("abandon", driver.abandon ?? (() => Effect.void)),
-    release: yield* batchedVoid("release", driver.release),
+    release: yield* batchedVoid("release", driver.release, { sizeOf: ({ body }) => body?.length ?? 0 }),
     reject: yield* batchedVoid("reject", driver.reject),
     counts: (queues) => call("counts", () => driver.counts(queues)),
     purge: (queue, limit) => call("purge", () => driver.purge(queue, limit))

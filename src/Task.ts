@@ -130,7 +130,10 @@ export interface Task<
     Success["DecodingServices"] | Error["DecodingServices"] | Progress["DecodingServices"],
     Progress["Type"]
   >
-  /** In this task's handler: writes progress. A write that is lost is logged; a value that does not encode is a defect. */
+  /**
+   * In this task's handler: writes progress. A write that is lost is logged; a value that does not encode, or that is
+   * larger than a result may be, is a defect.
+   */
   readonly progress: (
     value: Progress["~type.make.in"]
   ) => Effect.Effect<void, never, TaskContext | Progress["EncodingServices"]>
@@ -295,7 +298,14 @@ const writeProgress = (definition: Definition, value: unknown): Effect.Effect<vo
     }
     const run = yield* CurrentRun
     if (run === undefined) return
-    yield* Effect.flatMap(Effect.orDie(definition.result.encodeProgress(value)), (progress) =>
-      run.writeProgress(progress)
-    )
+    const progress = yield* Effect.orDie(definition.result.encodeProgress(value))
+    const bytes = defaults.bytesOf(progress)
+    if (bytes > defaults.maxBytes) {
+      return yield* Effect.die(
+        new RangeError(
+          `the progress of ${taskName} has ${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
+        )
+      )
+    }
+    yield* run.writeProgress(progress)
   })

@@ -5,22 +5,29 @@ import { parse } from "./internal/jsonText.ts"
 /** The version of the format. A message of another version is parked, never dropped. */
 export const version = 1
 
+/** What every store keeps as it is: neither empty nor too long, and without lone surrogates. */
+const Name = Schema.NonEmptyString.check(
+  Schema.isMaxLength(255),
+  Schema.makeFilter((text: string) => text.isWellFormed(), { expected: "a text without lone surrogates" })
+)
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
 /** A message, with its payload still encoded. */
 export const TaskMessage = Schema.Struct({
   v: Schema.Literal(version),
-  id: Schema.NonEmptyString,
+  id: Name,
   /** Grows with every replay of a dead letter. */
-  generation: Schema.Int,
-  task: Schema.NonEmptyString,
-  queue: Schema.NonEmptyString,
+  generation: Count,
+  task: Name,
+  queue: Name,
   /** JSON, by the codec of the task's payload. */
   payload: Schema.Unknown,
   /** Counted here only without a backend; the record counts otherwise. */
-  retries: Schema.Int,
+  retries: Count,
   /** 0 to 255, higher first. */
-  priority: Schema.Int,
+  priority: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 })),
   /** Milliseconds from the enqueue after which a task that still waits expires. */
-  expires: Schema.optionalKey(Schema.Number),
+  expires: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
   /** The producer's span, as W3C trace context. */
   traceparent: Schema.optionalKey(Schema.String)
 })

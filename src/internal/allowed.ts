@@ -31,11 +31,11 @@ export const wholeNumber = (
 export const positiveNumber = (what: string, value: number): number =>
   Number.isFinite(value) && value > 0 ? value : refuse(what, "a number above zero", value)
 
-/** A text that is not empty, of at most `max` characters. */
+/** A text that is not empty, of at most `max` characters, without lone surrogates: no store would keep those. */
 export const text = (what: string, value: string, max = 255): string =>
-  typeof value === "string" && value.length > 0 && value.length <= max
+  typeof value === "string" && value.length > 0 && value.length <= max && value.isWellFormed()
     ? value
-    : refuse(what, `a text of 1 to ${max} characters`, value)
+    : refuse(what, `a text of 1 to ${max} characters, without lone surrogates`, value)
 
 const duration = (what: string, input: Duration.Input, allowed: string): Duration.Duration => {
   const decoded = Duration.fromInput(input)

@@ -1,11 +1,12 @@
 /**
  * Coalesces what concurrent fibers ask of a store into few calls.
  *
- * What is asked for in one turn of the scheduler goes out together, at most `maxBatch` items a call and
- * `concurrency` calls at a time; what is asked for meanwhile makes the next batch. Every caller waits for its own
- * answer, so a producer that is faster than its store is held back.
+ * What is asked for in one turn of the scheduler goes out together, at most `maxBatch` items and `maxSize` characters a
+ * call, and `concurrency` calls at a time; what is asked for meanwhile makes the next batch. Every caller waits for its
+ * own answer, so a producer that is faster than its store is held back; while the store is away, all of them fail with the
+ * first call that does.
  */
-import { Array as Arr, Cause, type Context, Effect, Exit, type Scope } from "effect"
+import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
 import type { Batch } from "../BackendDriver.ts"
 import { tellAtOnce } from "./turn.ts"
 
@@ -66,6 +67,10 @@ export interface Options<in out In, in out Out, in out E> {
   readonly isPermanent: (error: E) => boolean
   /** Items that one call carries at most. */
   readonly maxBatch: number
+  /** Characters that one call carries at most; an item that is larger goes alone. */
+  readonly maxSize: number
+  /** The characters of an item. Default: too few to be counted. */
+  readonly sizeOf?: ((item: In) => number) | undefined
   /** Calls on their way at most. */
   readonly concurrency: number
   /**
@@ -101,12 +106,37 @@ class Entry<out In, in Out, in E> implements Asked {
 /** A batch of so many items is large. */
 const LARGE = 32
 
+/** A call that fails after so long has waited for a store that is away. */
+const SLOW_NANOS = 1_000_000_000n
+
+/** What need not be measured. */
+const small = () => 0
+
+/** How many of the first items go together: at most so many, and at least one. */
+const fitting = <A>(
+  items: ReadonlyArray<A>,
+  most: number,
+  maxSize: number,
+  sizeOf: (item: A) => number
+): number => {
+  let size = 0
+  for (let count = 0; count < most; count++) {
+    size += sizeOf(items[count]!)
+    if (size > maxSize && count > 0) return count
+  }
+  return most
+}
+
 /** Makes a batcher whose calls run in fibers of the scope, apart from any caller's context. */
 export const make = Effect.fnUntraced(function* <In, Out, E>(
   options: Options<In, Out, E>
 ): Effect.fn.Return<Batcher<In, Out, E>, never, Scope.Scope> {
-  const { isPermanent, key, maxBatch, run } = options
+  const { isPermanent, key, maxBatch, maxSize, run, sizeOf = small } = options
+  const sizeOfEntry = ({ item }: Entry<In, Out, E>) => sizeOf(item)
+  const clock = yield* Clock.Clock
   let pending: Array<Entry<In, Out, E>> = []
+  /** Items so far, of which the last ones are pending. */
+  let asked = 0
   let closed = false
   let underway = 0
   /** The last answer did not come in the turn of its call. */
@@ -121,6 +151,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
       entry.tell(Exit.interrupt())
       return entry
     }
+    asked++
     pending.push(entry)
     if (idle.length > 0 && (pending.length === 1 || pending.length > maxBatch)) idle.pop()!(Effect.void)
     return entry
@@ -129,7 +160,8 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   const take = (): Array<Entry<In, Out, E>> => {
     const large = pending.length >= LARGE && pending.length <= maxBatch
     const halve = options.halves === true && waited && large && !whole && underway === 0
-    const count = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
+    const most = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
+    const count = sizeOf === small ? most : fitting(pending, most, maxSize, sizeOfEntry)
     const taken = pending.length === count ? pending : pending.slice(0, count)
     pending = taken === pending ? [] : pending.slice(count)
     whole = pending.length > 0
@@ -137,8 +169,19 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
     return taken.filter((entry) => !entry.withdrawn)
   }
 
+  /** Those among the first items that still wait fail, too. */
+  const failFirst = (items: number, exit: Exit.Exit<never, E>): void => {
+    const count = Math.max(0, items - (asked - pending.length))
+    const waiting = pending.slice(0, count)
+    pending = pending.slice(count)
+    for (const entry of waiting) entry.tell(exit)
+  }
+
   // A batch that failed through the fault of an item is tried again in halves, so that only that item fails.
-  const send = (entries: ReadonlyArray<Entry<In, Out, E>>): Effect.Effect<void> =>
+  const send = (
+    entries: ReadonlyArray<Entry<In, Out, E>>,
+    onFailed: (exit: Exit.Exit<never, E>) => void
+  ): Effect.Effect<void> =>
     Arr.isReadonlyArrayNonEmpty(entries)
       ? Effect.flatMap(
           Effect.exit(Effect.suspend(() => run(Arr.map(entries, (entry) => entry.item)))),
@@ -148,11 +191,17 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
               return Effect.void
             }
             const failure = Cause.findError(exit.cause)
-            if (entries.length > 1 && failure._tag === "Success" && isPermanent(failure.success)) {
+            const isTheirs = failure._tag === "Success" && isPermanent(failure.success)
+            if (entries.length > 1 && isTheirs) {
               const half = entries.length >> 1
-              return Effect.andThen(send(entries.slice(0, half)), send(entries.slice(half)))
+              return Effect.andThen(
+                send(entries.slice(0, half), onFailed),
+                send(entries.slice(half), onFailed)
+              )
             }
-            for (const entry of entries) entry.tell(exit as Exit.Exit<never, E>)
+            const failed = Exit.failCause(exit.cause)
+            for (const entry of entries) entry.tell(failed)
+            if (!isTheirs) onFailed(failed)
             return Effect.void
           }
         )
@@ -169,8 +218,14 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
       Effect.uninterruptible(
         Effect.suspend(() => {
           const taken = take()
+          const before = asked
+          const sentAt = clock.monotonicTimeNanosUnsafe()
+          // who has waited for as long as a call to a store that is away need not wait for another
+          const onFailed = (exit: Exit.Exit<never, E>) => {
+            if (clock.monotonicTimeNanosUnsafe() - sentAt >= SLOW_NANOS) failFirst(before, exit)
+          }
           underway++
-          return tellAtOnce(send(taken), (atOnce) => {
+          return tellAtOnce(send(taken, onFailed), (atOnce) => {
             underway--
             waited = !atOnce
           })
@@ -218,6 +273,19 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   if (key === undefined) return coalesced
 
   const isAlone = (context: Context.Context<never>) => key(context) !== undefined
+  const partsOf = (items: ReadonlyArray<In>): ReadonlyArray<Batch<In>> => {
+    const parts: Array<Batch<In>> = []
+    let rest = items
+    while (Arr.isReadonlyArrayNonEmpty(rest)) {
+      const [part, more] = Arr.splitAtNonEmpty(
+        rest,
+        fitting(rest, Math.min(maxBatch, rest.length), maxSize, sizeOf)
+      )
+      parts.push(part)
+      rest = more
+    }
+    return parts
+  }
   return {
     ask,
     isAlone,
@@ -229,7 +297,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
       Effect.withFiber((fiber) => {
         if (!isAlone(fiber.context)) return coalesced.many(items)
         return Effect.map(
-          Effect.forEach(Arr.chunksOf(items, maxBatch), (batch) =>
+          Effect.forEach(partsOf(items), (batch) =>
             Effect.map(Effect.exit(run(batch)), (exit) =>
               Arr.makeBy(batch.length, (i) => Exit.map(exit, (answers) => answers[i]!))
             )

@@ -6,6 +6,8 @@ import { describe } from "./describe.ts"
 
 /** Items that one call of a driver carries at most. */
 export const maxBatch = 256
+/** Characters of payloads, results and progress that it carries at most; what has more by itself goes alone. */
+export const maxSize = 2 * 1024 * 1024
 /** Calls of one operation that are on their way at most. */
 const calls = 4
 
@@ -24,7 +26,7 @@ export const messageOf = ({ cause, operation, retryable, taskId }: Failed): stri
 }
 
 /** What sets one operation's batches apart. */
-export type BatchOptions = Pick<Batcher.Options<never, never, never>, "key" | "halves">
+export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "halves" | "sizeOf">
 
 /** Calls of one driver. */
 export interface Calling<Error> {
@@ -34,13 +36,13 @@ export interface Calling<Error> {
   readonly batched: <In, Out>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, unknown>,
-    options?: BatchOptions
+    options?: BatchOptions<In>
   ) => Effect.Effect<Batcher.Batcher<In, Out, Error>, never, Scope.Scope>
   /** The same, of an operation without answers. */
   readonly batchedVoid: <In>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<void, unknown>,
-    options?: BatchOptions
+    options?: BatchOptions<In>
   ) => Effect.Effect<Batcher.Batcher<In, void, Error>, never, Scope.Scope>
 }
 
@@ -63,6 +65,7 @@ export const make = <Error>(options: {
       run: (batch) => call(operation, () => run(batch)),
       isPermanent: options.isPermanent,
       maxBatch,
+      maxSize,
       concurrency: calls,
       ...batchOptions
     })
@@ -73,7 +76,7 @@ export const make = <Error>(options: {
     batchedVoid: <In>(
       operation: string,
       run: (batch: Batch<In>) => Effect.Effect<void, unknown>,
-      batchOptions?: BatchOptions
+      batchOptions?: BatchOptions<In>
     ) =>
       batched(
         operation,

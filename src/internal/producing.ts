@@ -7,14 +7,16 @@ import { EncodeError, type EnqueueError, PartlyEnqueued, TooLarge, Unsupported }
 import type { DelayOptions } from "../Task.ts"
 import * as TaskMessage from "../TaskMessage.ts"
 import { moment, nonNegative, positive, text, wholeNumber } from "./allowed.ts"
-import { maxBatch } from "./calling.ts"
+import { maxBatch, maxSize } from "./calling.ts"
 import * as defaults from "./defaults.ts"
 import { type Definition, retentionOf } from "./definition.ts"
 import { type Answer, enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
 import { fusionOf } from "./fusion.ts"
+import { stringify } from "./jsonText.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
 import * as TaskId from "./taskId.ts"
 import { toTraceparent } from "./traceContext.ts"
+import { wholeMillis } from "./wholeMillis.ts"
 
 /** Batches of a call for many that are on their way while the next one is encoded. */
 const AHEAD = 3
@@ -53,9 +55,9 @@ const readCall = (
   }
   const delayMillis =
     options.at !== undefined
-      ? Math.ceil(Math.max(0, DateTime.toEpochMillis(moment(at("at"), options.at)) - now))
+      ? wholeMillis(Math.max(0, DateTime.toEpochMillis(moment(at("at"), options.at)) - now))
       : options.delay !== undefined
-        ? Math.ceil(Duration.toMillis(nonNegative(at("delay"), options.delay)))
+        ? wholeMillis(Duration.toMillis(nonNegative(at("delay"), options.delay)))
         : 0
   const asked =
     options.priority === undefined
@@ -110,11 +112,12 @@ const prepare = (
     return Effect.fail(new Unsupported({ taskId, feature: call.unsupported, store: call.stores.broker.name }))
   }
   const encoding = Effect.mapErrorEager(
-    definition.payload.encode(payload),
+    Effect.flatMapEager(definition.payload.encode(payload), ({ json, value }) =>
+      Effect.mapEager(stringify(json), (encoded) => ({ encoded, value }))
+    ),
     (error) => new EncodeError({ taskId, taskName, issue: error.message })
   )
-  return Effect.flatMapEager(encoding, ({ json, value }) => {
-    const encoded = JSON.stringify(json) ?? "null"
+  return Effect.flatMapEager(encoding, ({ encoded, value }) => {
     const bytes = defaults.bytesOf(encoded)
     if (bytes > defaults.maxBytes) {
       return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
@@ -176,13 +179,16 @@ export const sendAll = (
 
     const prepareBatch = Effect.gen(function* () {
       const items: Array<Item> = []
-      while (items.length < maxBatch && refused === undefined && !isOver) {
+      let size = 0
+      while (items.length < maxBatch && size < maxSize && refused === undefined && !isOver) {
         const next = iterator.next()
         isOver = next.done === true
         if (isOver) break
         const item = yield* Effect.result(prepare(call, next.value))
-        if (item._tag === "Success") items.push(item.success)
-        else refused = item.failure
+        if (item._tag === "Success") {
+          items.push(item.success)
+          size += item.success.payload.length
+        } else refused = item.failure
       }
       return items
     })

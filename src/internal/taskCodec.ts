@@ -6,7 +6,7 @@
  */
 import { Effect, Schema, type SchemaIssue, SchemaParser } from "effect"
 import { type Reason, reasonSchema } from "../TaskFailed.ts"
-import { parse } from "./jsonText.ts"
+import { parse, stringify } from "./jsonText.ts"
 
 /** How a run ended, as it is stored. */
 export type TaskExit<A, E> =
@@ -91,8 +91,11 @@ export const result = <
     encodeExit: (outcome) =>
       isSuccess(outcome)
         ? Effect.mapEager(
-            Effect.flatMapEager(constructed(construct(outcome.value)), (value) => encodeSuccess(value)),
-            (value) => `{"_tag":"Success","value":${JSON.stringify(value ?? null)}}`
+            Effect.flatMapEager(
+              Effect.flatMapEager(constructed(construct(outcome.value)), (value) => encodeSuccess(value)),
+              stringify
+            ),
+            (value) => `{"_tag":"Success","value":${value}}`
           )
         : encodeExit(outcome),
     decodeProgress: Schema.decodeUnknownEffect(progress),

@@ -12,6 +12,7 @@ import type { Definition } from "./definition.ts"
 import { describe } from "./describe.ts"
 import type { TaskExit } from "./taskCodec.ts"
 import * as TaskCodec from "./taskCodec.ts"
+import { wholeMillis } from "./wholeMillis.ts"
 
 /** What becomes of a run. */
 export type Verdict =
@@ -43,7 +44,9 @@ const withLetter = new Set<string>([
 export const leavesLetter = (reason: string): boolean => withLetter.has(reason)
 
 /** The verdict of a failure for which no handler is needed. */
-export const failure = (reason: TaskFailed.Reason<never>): Effect.Effect<Verdict> =>
+export const failure = (
+  reason: TaskFailed.Reason<never>
+): Effect.Effect<Extract<Verdict, { readonly _tag: "Failure" }>> =>
   Effect.map(Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason })), (exit) => ({
     _tag: "Failure",
     exit,
@@ -64,8 +67,8 @@ export const judge = (
   exit: Exit.Exit<unknown, unknown>
 ): Effect.Effect<Verdict, never, unknown> => {
   if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
-  return judgeCause(run, exit.cause).pipe(
-    // a policy whose functions throw is a bug of the task
+  return Effect.suspend(() => judgeCause(run, exit.cause)).pipe(
+    // a policy whose functions throw is a bug of the task, and so is an error that cannot be looked at
     Effect.catchDefect((defect) => fail(run.definition, new TaskFailed.Died({ defect })))
   )
 }
@@ -79,7 +82,10 @@ const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Ver
   ) =>
     Effect.flatMap(decision, (decided) =>
       decided._tag === "Retry"
-        ? Effect.succeed<Verdict>({ _tag: "Retry", afterMillis: Math.ceil(Duration.toMillis(decided.after)) })
+        ? Effect.succeed<Verdict>({
+            _tag: "Retry",
+            afterMillis: wholeMillis(Duration.toMillis(decided.after))
+          })
         : fail(definition, reason(decided.exhausted))
     )
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { Context, type Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import * as Batcher from "../../src/internal/batcher.ts"
 import { begin, ended, pass, stillWaits, turns } from "../support/stage.ts"
 
@@ -19,8 +19,23 @@ const make = Effect.fnUntraced(function* (options: Options = {}) {
       }),
     isPermanent: (error) => error === "permanent",
     maxBatch: 10,
+    maxSize: 100,
     concurrency: 2,
     ...options
+  })
+  return { batches, batcher }
+})
+
+/** A batcher of a store that is away, whose calls fail after that time. */
+const away = Effect.fnUntraced(function* (time: Duration.Input) {
+  const batches: Array<ReadonlyArray<number>> = []
+  const { batcher } = yield* make({
+    maxBatch: 2,
+    run: (batch) =>
+      Effect.suspend(() => {
+        batches.push(batch)
+        return Effect.delay(Effect.fail("away"), time)
+      })
   })
   return { batches, batcher }
 })
@@ -50,6 +65,60 @@ describe("coalescing", () => {
         batches.map(({ length }) => length),
         [10, 10, 5]
       )
+    })
+  )
+
+  it.effect("one call carries maxSize characters at most; what is larger goes alone", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ sizeOf: (n) => (n === 3 ? 1000 : 30) })
+      const answers = yield* askAll(batcher, 8)
+      assert.deepStrictEqual(
+        answers,
+        many(8).map((n) => `answer ${n}`)
+      )
+      assert.deepStrictEqual(batches, [[0, 1, 2], [3], [4, 5, 6], [7]])
+    })
+  )
+
+  it.effect("a single item is sent, however large it is", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ sizeOf: () => Infinity })
+      yield* askAll(batcher, 2)
+      assert.deepStrictEqual(batches, [[0], [1]])
+    })
+  )
+
+  it.effect(
+    "who waited while a call to a store that is away failed fails with it; who came later is sent",
+    () =>
+      Effect.gen(function* () {
+        const { batcher, batches } = yield* away("5 seconds")
+        const first = yield* begin(batcher.many(many(9)))
+        yield* pass("4 seconds")
+        const late = yield* begin(batcher.one(100))
+        yield* pass("1 second")
+        const failed = yield* ended(first)
+        assert.deepStrictEqual(
+          failed,
+          many(9).map(() => Exit.fail("away"))
+        )
+        assert.deepStrictEqual(batches, [[0, 1], [2, 3], [100]])
+        stillWaits(late)
+        yield* pass("5 seconds")
+        assert.deepStrictEqual(ended(late), Exit.fail("away"))
+      })
+  )
+
+  it.effect("a call that fails at once takes nobody with it", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* away("10 millis")
+      yield* begin(batcher.many(many(6)))
+      yield* pass("1 second")
+      assert.deepStrictEqual(batches, [
+        [0, 1],
+        [2, 3],
+        [4, 5]
+      ])
     })
   )
 
