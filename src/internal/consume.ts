@@ -16,6 +16,7 @@ import {
   type Scope,
   Stream
 } from "effect"
+import type { ReadError } from "../Backend.ts"
 import type { Claimed } from "../BackendDriver.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import * as TaskMessage from "../TaskMessage.ts"
@@ -26,7 +27,7 @@ import { type Engine, make, type Settings } from "./engine.ts"
 import { keepLeases, loseClaims } from "./leases.ts"
 import type { Candidate } from "./ledger.ts"
 import { bePresent } from "./presence.ts"
-import { type Refusal, refuseMalformed, refuseUnknown } from "./refusing.ts"
+import { parkUnstartable, type Refusal, refuseMalformed, refuseUnknown } from "./refusing.ts"
 import { begin, handle } from "./running.ts"
 import { persist, putBack } from "./settling.ts"
 import { startOf } from "./start.ts"
@@ -177,10 +178,12 @@ const receive = (engine: Engine, claimed: ReadonlyArray<Claimed>, sentAt: bigint
     else if (run === undefined) candidates.push(sorted)
     else begin(engine, sorted, run.started, sentAt)
   }
-  if (Arr.isArrayNonEmpty(candidates)) engine.fork(start(engine, candidates))
+  if (candidates.length > 0) engine.fork(start(engine, candidates))
 }
 
-const start = (engine: Engine, candidates: Arr.NonEmptyArray<Candidate>): Effect.Effect<void> => {
+/** What cannot be started through the fault of one is tried again in halves, so that only that one is given up. */
+const start = (engine: Engine, candidates: ReadonlyArray<Candidate>): Effect.Effect<void> => {
+  if (!Arr.isReadonlyArrayNonEmpty(candidates)) return Effect.void
   const sentAt = engine.now()
   return persist(engine, engine.ledger.start(candidates), {
     while: (error) => error._tag === "BackendError" && error.retryable && stillHeld(engine, sentAt)
@@ -191,12 +194,27 @@ const start = (engine: Engine, candidates: Arr.NonEmptyArray<Candidate>): Effect
         return Effect.void
       },
       onFailure: (cause) => {
+        const failure = Cause.findError(cause)
+        if (failure._tag === "Success" && isPermanent(failure.success)) {
+          const half = candidates.length >> 1
+          if (half > 0) {
+            return Effect.andThen(
+              start(engine, candidates.slice(0, half)),
+              start(engine, candidates.slice(half))
+            )
+          }
+          const { delivery } = candidates[0]
+          handle(engine, delivery, parkUnstartable(engine, delivery, failure.success))
+          return Effect.logError("A task cannot be started; its message becomes a dead letter", cause)
+        }
         for (const { delivery } of candidates) handle(engine, delivery, putBack(engine, delivery, 1000))
         return Effect.logError("Deliveries could not be started; they are put back", cause)
       }
     })
   )
 }
+
+const isPermanent = (error: ReadError): boolean => error._tag === "BackendError" && !error.retryable
 
 const stillHeld = (engine: Engine, since: bigint): boolean =>
   !engine.givingUp && engine.now() - since < BigInt(engine.leaseMillis) * 1_000_000n

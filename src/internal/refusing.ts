@@ -3,6 +3,7 @@
  * dead letters with their bytes, and whoever waits is told; they never end the loop that claimed them.
  */
 import { Cause, Duration, Effect } from "effect"
+import type { ReadError } from "../Backend.ts"
 import type { Claimed, Started } from "../BackendDriver.ts"
 import type { Delivery } from "../BrokerDriver.ts"
 import { PayloadInvalid, UnknownTask } from "../TaskFailed.ts"
@@ -27,9 +28,10 @@ export const refuseUnknown =
   (message: TaskMessage.TaskMessage): Refusal =>
   (engine, { delivery, run }) =>
     Effect.suspend(() => {
-      const left = Duration.toMillis(engine.settings.unknownTaskGrace) - delivery.ageMillis
+      const waited = delivery.waitedMillis ?? delivery.ageMillis
+      const left = Duration.toMillis(engine.settings.unknownTaskGrace) - waited
       if (left > 0) {
-        const wait = Math.min(Math.max(delivery.ageMillis, unknownBackoff.min), unknownBackoff.max)
+        const wait = Math.min(Math.max(waited, unknownBackoff.min), unknownBackoff.max)
         return putBack(engine, delivery, Math.ceil(Math.min(wait, left)), true)
       }
       return Effect.flatMap(failure(new UnknownTask()), (verdict) =>
@@ -56,6 +58,13 @@ export const refuseMalformed =
       }
       return endWithoutHandler(engine, candidateOf(engine, delivery, message, run), verdict, run?.started)
     })
+
+/** A message whose task the store refuses to start, however often it is asked: it cannot hold the id, or read the record. */
+export const parkUnstartable = (engine: Engine, delivery: Delivery, error: ReadError): Effect.Effect<void> =>
+  Effect.flatMap(
+    failure(new PayloadInvalid({ issue: `the task cannot be started: ${error.message}` })),
+    (verdict) => park(engine, delivery, verdict)
+  )
 
 const candidateOf = (
   engine: Engine,
