@@ -2,12 +2,14 @@
  * Messages that will not be run again, unless they are replayed: what failed for good, what crashed its workers,
  * what nobody knew, what did not decode. They live in the backend, whatever the broker.
  */
-import { Array as Arr, DateTime, Effect, Option, type Result, Schema } from "effect"
+import { Array as Arr, type DateTime, Effect, Option, type Result, Schema } from "effect"
 import { Backend, type BackendError, type BackendNotConfigured, type ReadError } from "./Backend.ts"
 import type { DeadLetter } from "./BackendDriver.ts"
 import { Broker, type BrokerError } from "./Broker.ts"
 import { wholeNumber } from "./internal/allowed.ts"
+import { dateOf } from "./internal/dateOf.ts"
 import { type Definition, definitionOf } from "./internal/definition.ts"
+import { stringify } from "./internal/jsonText.ts"
 import * as TaskCodec from "./internal/taskCodec.ts"
 import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
@@ -36,7 +38,7 @@ export interface Page {
   readonly after?: string | undefined
 }
 
-/** The bytes of the letter are no message: there is nothing to send again. The letter stays. */
+/** The bytes of the letter are no message, or not one of its task: there is nothing to send again. The letter stays. */
 export class NotReplayable extends Schema.TaggedError<NotReplayable>("chicory/NotReplayable")(
   "NotReplayable",
   {
@@ -82,7 +84,7 @@ const toEntry =
         payload,
         reason,
         attempts: letter.attempts,
-        at: DateTime.makeUnsafe(letter.at),
+        at: dateOf(letter.at),
         raw: letter.body
       })
     )
@@ -148,22 +150,30 @@ export const replay: (
   const broker = yield* Broker
   const [letter] = yield* backend.getDeadLetters([id])
   if (letter === undefined) return false
-  const message = yield* Effect.mapError(
-    TaskMessage.decode(letter.body),
-    (error) => new NotReplayable({ id, issue: error.message })
+  const refuse = (error: Schema.SchemaError) => new NotReplayable({ id, issue: error.message })
+  const { payload, ...head } = yield* Effect.mapError(TaskMessage.decode(letter.body), refuse)
+  const isForeign = letter.taskId !== null && (head.id !== letter.taskId || head.task !== letter.task)
+  if (isForeign) {
+    return yield* new NotReplayable({ id, issue: `its bytes are of another task, ${head.task} (${head.id})` })
+  }
+  const generation = letter.taskId === null ? head.generation : letter.generation + 1
+  const body = yield* Effect.map(stringify(payload), (text) =>
+    TaskMessage.encode({ ...head, queue: letter.queue, generation, retries: 0 }, text)
+  ).pipe(
+    // a task whose message nobody can read would never end
+    Effect.tap(TaskMessage.decode),
+    Effect.mapError(refuse)
   )
-  const { payload, ...head } = message
   yield* backend.reopen([id])
-  const generation = letter.taskId === null ? message.generation : letter.generation + 1
   yield* broker.publish.one({
-    id: message.id,
-    task: message.task,
-    queue: message.queue,
-    priority: message.priority,
+    id: head.id,
+    task: head.task,
+    queue: letter.queue,
+    priority: head.priority,
     delayMillis: 0,
     generation,
-    expiresMillis: message.expires,
-    body: TaskMessage.encode({ ...head, generation, retries: 0 }, JSON.stringify(payload))
+    expiresMillis: head.expires,
+    body
   })
   yield* backend.removeDeadLetters([id])
   return true

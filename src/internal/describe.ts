@@ -15,13 +15,23 @@ const messagesOf = (error: Error): ReadonlyArray<string> => {
   return said
 }
 
-/** One line that tells a person what an unknown value is, for the messages of errors. */
+/** How a value is told, from the best way to the last: of some values one or the other throws. */
+const ways: ReadonlyArray<(u: unknown) => string> = [
+  (u) => {
+    if (u instanceof Error) return [u.name, ...messagesOf(u)].join(": ")
+    return typeof u === "string" ? u : (JSON.stringify(u) ?? String(u))
+  },
+  String
+]
+
+/** One line that tells a person what an unknown value is, for the messages of errors. Never throws. */
 export const describe = (u: unknown): string => {
-  if (u instanceof Error) return [u.name, ...messagesOf(u)].join(": ")
-  if (typeof u === "string") return u
-  try {
-    return JSON.stringify(u) ?? String(u)
-  } catch {
-    return String(u)
+  for (const way of ways) {
+    try {
+      return way(u)
+    } catch {
+      // the next one may do
+    }
   }
+  return typeof u
 }

@@ -13,6 +13,7 @@ import * as TaskMessage from "../TaskMessage.ts"
 import { type Ask, known } from "./batcher.ts"
 import * as defaults from "./defaults.ts"
 import { fusionOf } from "./fusion.ts"
+import { stringify } from "./jsonText.ts"
 import { leavesLetter, type Verdict } from "./verdict.ts"
 
 /** A delivery that asks to run. */
@@ -224,10 +225,13 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
           : broker.ack.ask(handle)
       case "Retry": {
         const { payload, ...head } = message
+        const text = stringify(payload)
+        // it cannot be sent again
+        if (Exit.isFailure(text)) return broker.reject.ask({ handle, reason: "PayloadInvalid" })
         return broker.release.ask({
           handle,
           afterMillis: verdict.afterMillis,
-          body: TaskMessage.encode({ ...head, retries: head.retries + 1 }, JSON.stringify(payload))
+          body: TaskMessage.encode({ ...head, retries: head.retries + 1 }, text.value)
         })
       }
       case "Release":

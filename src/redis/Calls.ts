@@ -6,6 +6,7 @@ import { createHash } from "node:crypto"
 import { Effect, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
 import type { CallLimit } from "../internal/callLimit.ts"
+import { wholeMillis } from "../internal/wholeMillis.ts"
 import type { Keyspace } from "./Keyspace.ts"
 import { CallFailed } from "./Stored.ts"
 
@@ -144,4 +145,4 @@ export const grouped = <In>(
 
 /** A number of milliseconds as scripts take it; `undefined`: none. */
 export const millis = (value: number | undefined): string =>
-  value === undefined || value === Infinity ? "" : `${Math.ceil(value)}`
+  value === undefined || value === Infinity ? "" : `${wholeMillis(value)}`

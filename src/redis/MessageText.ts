@@ -3,7 +3,7 @@
  *
  * The fields are those of the task that it is of: id, name, generation, and milliseconds until it expires, if it does.
  */
-import { Effect, Exit, Option } from "effect"
+import { Effect, Exit } from "effect"
 import type { Delivery, Envelope } from "../BrokerDriver.ts"
 import { millis } from "./Calls.ts"
 import * as Record from "./Record.ts"
@@ -15,20 +15,15 @@ export const of = ({ body, expiresMillis, generation = 0, id, task }: Envelope):
 /** What a text says of its message. */
 export type Parsed = Pick<Delivery, "id" | "task" | "generation" | "body">
 
-const HEAD = /^(\S+) (\S+) (\d+) (-?\d*)$/
-
-/** `undefined`: it was not encoded by this store. */
-const decode = (field: string): string | undefined =>
-  field.includes("%")
-    ? Option.getOrUndefined(Exit.getSuccess(Effect.runSyncExit(Effect.try(() => Record.decode(field)))))
-    : field
+/** No number is longer than a program can hold. */
+const HEAD = /^(\S+) (\S+) (\d{1,15}) (-?\d{0,15})$/
 
 /** From the text; foreign bytes are all body. */
 export const parse = (text: string): Parsed => {
   const end = text.indexOf("\n")
   const [, first = "", second = "", generation] = HEAD.exec(text.slice(0, Math.max(0, end))) ?? []
-  const id = decode(first)
-  const task = decode(second)
+  const id = Record.decode(first)
+  const task = Record.decode(second)
   return generation === undefined || id === undefined || task === undefined
     ? { id: undefined, task: undefined, generation: undefined, body: text }
     : { id, task, generation: Number(generation), body: text.slice(end + 1) }

@@ -83,9 +83,16 @@ export const encode = (text: string): string => {
   return text.replace(/[%\s]/g, encodeURIComponent)
 }
 
-/** The text of a field. */
-export const decode = (field: string): string =>
-  field === "%" ? "" : field.includes("%") ? decodeURIComponent(field) : field
+/** The text of a field; `undefined`: it was not encoded by this store. */
+export const decode = (field: string): string | undefined => {
+  if (field === "%") return ""
+  if (!field.includes("%")) return field
+  try {
+    return decodeURIComponent(field)
+  } catch {
+    return undefined
+  }
+}
 
 const STATES: ReadonlySet<string> = new Set<TaskState>(["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"])
 const ENDS: ReadonlySet<string> = new Set<NonNullable<TaskRecord["ended"]>>([
@@ -122,7 +129,7 @@ export const parse = (
   const count = (field: Field): number => number(field) ?? fail(field)
   const text = (field: Field): string | null => {
     const found = optional(field)
-    return found === null ? null : decode(found)
+    return found === null ? null : (decode(found) ?? fail(field))
   }
 
   const state = optional("state") ?? ""

@@ -13,6 +13,8 @@ import type {
   Started
 } from "../BackendDriver.ts"
 import * as HeartbeatText from "../internal/heartbeat.ts"
+import { failure } from "../internal/verdict.ts"
+import { PayloadInvalid } from "../TaskFailed.ts"
 import { isTerminal } from "../TaskState.ts"
 import * as Body from "./Body.ts"
 import { type Calls, grouped, millis, script, type Script } from "./Calls.ts"
@@ -31,19 +33,22 @@ import { CorruptKey, Fields, type StoreError } from "./Stored.ts"
 
 type Values = ReadonlyArray<string | null>
 
-const decodeOrNull = (field: string | null): string | null => (field === null ? null : Record.decode(field))
+const decodedOrNull = (fields: Fields, at: number): string | null => {
+  const field = fields.textOrNull(at)
+  return field === null ? null : (Record.decode(field) ?? fields.fail(at))
+}
 
 const toLetter = (values: Values): DeadLetter => {
   const fields = new Fields(`of the dead letter ${values[0]}`, burying.FIELDS, values)
   return {
     id: fields.text(0),
     taskId: fields.textOrNull(1),
-    task: decodeOrNull(fields.textOrNull(2)),
+    task: decodedOrNull(fields, 2),
     generation: fields.integer(3),
     queue: fields.text(4),
     reason: fields.text(5),
     exit: fields.textOrNull(6),
-    worker: decodeOrNull(fields.textOrNull(7)),
+    worker: decodedOrNull(fields, 7),
     body: Body.decode(fields.text(8)),
     attempts: fields.integer(9),
     at: fields.integer(10)
@@ -102,14 +107,34 @@ interface Place {
 
 const TOP: Place = { at: "+inf", member: "" }
 
-interface Named {
+interface Placed extends Place {
   readonly letter: DeadLetter
-  readonly name: string
 }
 
 /** As the server orders within a shard. */
-const newestFirst = (self: Named, that: Named): number =>
-  that.letter.at - self.letter.at || Buffer.compare(Buffer.from(that.name), Buffer.from(self.name))
+const newestFirst = (self: Placed, that: Placed): number =>
+  Number(that.at) - Number(self.at) || Buffer.compare(Buffer.from(that.member), Buffer.from(self.member))
+
+/** A letter of a page. One that was edited by hand into something else is shown with what is wrong with it. */
+const toPlaced = (values: Values, at: string, member: string): Effect.Effect<Placed> =>
+  reads(() => toLetter(values)).pipe(
+    Effect.catch((error) =>
+      Effect.map(failure(new PayloadInvalid({ issue: error.message })), ({ exit }): DeadLetter => ({
+        id: member.slice(16),
+        taskId: values[1] ?? null,
+        task: null,
+        generation: 0,
+        queue: values[4] ?? "",
+        reason: "PayloadInvalid",
+        exit,
+        worker: null,
+        body: Body.decode(values[8] ?? ""),
+        attempts: 0,
+        at: Number(at)
+      }))
+    ),
+    Effect.map((letter) => ({ letter, at, member }))
+  )
 
 /** Workers are few, and known by all: they lie in the first shard. */
 const REGISTRY = 0
@@ -295,18 +320,16 @@ export const make = (
         )
       ).pipe(
         Effect.flatMap((pages) =>
-          reads(() =>
-            pages
-              .flatMap((found) =>
-                Arr.chunksOf(found, 2).map(([values, name]) => ({
-                  letter: toLetter(values as Values),
-                  name: name as string
-                }))
-              )
-              .sort(newestFirst)
-              .slice(0, limit)
-              .map(({ letter }) => letter)
+          Effect.forEach(
+            pages.flatMap((found) => Arr.chunksOf(found, 3)),
+            ([values, at, member]) => toPlaced(values as Values, at as string, member as string)
           )
+        ),
+        Effect.map((found) =>
+          found
+            .sort(newestFirst)
+            .slice(0, limit)
+            .map(({ letter }) => letter)
         )
       ),
     countDeadLetters: (task) =>
@@ -329,18 +352,13 @@ export const make = (
         Effect.asVoid(run(heartbeat, REGISTRY, [worker.id, millis(ttlMillis), description]))
       ),
     farewell: (worker) => Effect.asVoid(run(farewell, REGISTRY, [worker])),
-    workers: Effect.flatMap(
-      run(workers, REGISTRY, []),
-      Effect.forEach((text) => {
-        const [startedAt, seenAt, , ...rest] = text.split(" ")
-        return HeartbeatText.decode(rest.join(" ")).pipe(
-          Effect.map((info) => ({ ...info, startedAt: Number(startedAt), seenAt: Number(seenAt) })),
-          Effect.mapError(
-            () =>
-              new CorruptKey({ key: `${keyspace.base(REGISTRY)}:workers`, field: "a worker", value: text })
-          )
-        )
-      })
+    workers: Effect.flatMap(run(workers, REGISTRY, []), (texts) =>
+      HeartbeatText.decodeAll(
+        texts.map((text) => {
+          const [startedAt, seenAt, , ...rest] = text.split(" ")
+          return { info: rest.join(" "), startedAt: Number(startedAt), seenAt: Number(seenAt) }
+        })
+      )
     ),
     sweep: Effect.fnUntraced(function* (limit) {
       let total = 0

@@ -1,5 +1,6 @@
 /** Starts as scripts take them, and what they answer. */
 import type { Start, Started, Terms } from "../BackendDriver.ts"
+import { longestMillis } from "../internal/wholeMillis.ts"
 import * as Body from "./Body.ts"
 import { grouped, millis } from "./Calls.ts"
 import * as Record from "./Record.ts"
@@ -11,8 +12,9 @@ export const toStarted = (answer: string): Started => {
   const [tag, ...numbers] = answer.split(" ")
   if (tag === "D") return { _tag: "Drop" }
   const [first = 0, attempt = 0, retries = 0, crashes = 0] = numbers.map(Number)
+  // a time that was edited by hand may be no number any more
   return tag === "B"
-    ? { _tag: "Busy", millis: first }
+    ? { _tag: "Busy", millis: Number.isSafeInteger(first) ? first : longestMillis }
     : { _tag: "Run", fence: first, attempt, retries, crashes }
 }
 

@@ -47,7 +47,7 @@ export class Fields {
     this.values = values
   }
 
-  private fail(at: number): never {
+  fail(at: number): never {
     throw new CorruptKey({ key: this.key, field: this.names[at] ?? `${at}`, value: this.values[at] })
   }
 

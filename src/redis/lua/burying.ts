@@ -35,7 +35,7 @@ export const FIELDS = [
 const reading = /* lua */ `
 local function readLetter(id)
   if not hasLetter(id) then return false end
-  return redis.call('HMGET', letterKey(id), ${FIELDS.map((field) => `'${field}'`).join(", ")})
+  return fieldsOf(id, ${FIELDS.map((field) => `'${field}'`).join(", ")})
 end
 
 -- removes letters whose retention is over from the indexes
@@ -71,7 +71,7 @@ export const reopen = (clustered: boolean): string =>
     reading,
     `
 local function open(id)
-  local v = redis.call('HMGET', letterKey(id), 'taskId', 'task', 'generation', 'fence', 'retention')
+  local v = fieldsOf(id, 'taskId', 'task', 'generation', 'fence', 'retention')
   if not v[1] then return end
   local record = find(v[1])
   if record and (not FINAL[record[STATE]] or tonumber(record[GENERATION]) > tonumber(v[3])) then return end
@@ -110,10 +110,11 @@ return answers
 
 /** The place of a letter in the order of all: when, and its name in the index. */
 export const placeOf = /* lua */ `
-return redis.call('HMGET', KEYS[1] .. ':letter:' .. ARGV[1], 'at', 'member')
+local member = redis.call('HGET', KEYS[1] .. ':letter:' .. ARGV[1], 'member')
+return { member and redis.call('ZSCORE', KEYS[1] .. ':letters', member), member }
 `
 
-/** A page, newest first; after a place, if one is given. Each letter is followed by its name in the index. */
+/** A page, newest first; after a place, if one is given. Each letter is followed by its place. */
 export const page = (clustered: boolean): string =>
   overRecords(
     clustered,
@@ -129,16 +130,17 @@ repeat
   local members = redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'WITHSCORES', 'LIMIT', offset, 100)
   for i = 1, #members, 2 do
     local passed = member ~= '' and tonumber(members[i + 1]) == tonumber(before) and members[i] >= member
-    if not passed and #found < 2 * limit then
+    if not passed and #found < 3 * limit then
       local letter = readLetter(string.sub(members[i], 17))
       if letter then
         found[#found + 1] = letter
+        found[#found + 1] = members[i + 1]
         found[#found + 1] = members[i]
       end
     end
   end
   offset = offset + 100
-until #members < 200 or #found >= 2 * limit
+until #members < 200 or #found >= 3 * limit
 return found
 `
   )

@@ -62,7 +62,8 @@ local function useTerms(value, after)
   local head = string.sub(value, after, ends)
   local task, generation, expires = string.match(head, '^ (%S+) (%d+) (%d*)\\n$')
   local one = task and terms[task]
-  if not one then return nil end
+  -- numbers that no program can hold are looked at by the worker
+  if not one or #generation > 15 or #expires > 15 then return nil end
   group = { worker = ask.worker, process = ask.process, task = task, once = '-', generation = generation,
     expires = expires == '' and '-' or integer(now + expires), lease = one.lease, maxCrashes = one.maxCrashes,
     retention = one.retention, letters = one.letters }

@@ -192,9 +192,11 @@ end
 local answer = { swept }
 for _, member in ipairs(due(':foreign')) do
   redis.call('ZREM', base .. ':foreign', member)
-  local pair = cjson.decode(member)
-  answer[#answer + 1] = pair[1]
-  answer[#answer + 1] = pair[2]
+  local ok, pair = pcall(cjson.decode, member)
+  if ok and type(pair) == 'table' and type(pair[1]) == 'string' and type(pair[2]) == 'string' then
+    answer[#answer + 1] = pair[1]
+    answer[#answer + 1] = pair[2]
+  end
 end
 tell()
 return answer

@@ -261,8 +261,14 @@ local function letterKey(id)
   return base .. ':letter:' .. id
 end
 
+-- something of another kind is no letter
+local function fieldsOf(id, ...)
+  local values = redis.pcall('HMGET', letterKey(id), ...)
+  return values.err and {} or values
+end
+
 local function dropLetter(id)
-  local v = redis.call('HMGET', letterKey(id), 'member', 'task')
+  local v = fieldsOf(id, 'member', 'task')
   if not v[1] then return false end
   redis.call('DEL', letterKey(id))
   redis.call('ZREM', base .. ':letters', v[1])
@@ -287,8 +293,8 @@ local function addLetter(id, keep, task, fields)
 end
 
 local function hasLetter(id)
-  local v = redis.call('HMGET', letterKey(id), 'member', 'until')
-  return v[1] and (not v[2] or tonumber(v[2]) > now)
+  local v = fieldsOf(id, 'member', 'until')
+  return v[1] and (tonumber(v[2] or nil) or now + 1) > now
 end
 
 local function bury(record, queue, body, reason, exit, keep)

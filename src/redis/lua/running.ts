@@ -57,6 +57,7 @@ local function startSlowly(id, token, body)
   if newer > 0 then
     record[GENERATION], record[ATTEMPT], record[RETRIES], record[CRASHES] = generation, '0', '0', '0'
     record[CANCEL], record[STARTED], record[PROGRESS] = '-', '-', '-'
+    record[ENDED], record[EXPIRES], record[ENQUEUED] = '-', '-', today
   end
   record[STATE], record[TOKEN], record[TIME], record[DUE] = 'STARTED', token, group.lease, '-'
   record[ATTEMPT] = integer(record[ATTEMPT] + 1)

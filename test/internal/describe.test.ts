@@ -1,0 +1,27 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Describe from "../../src/internal/describe.ts"
+
+const circular: Record<string, unknown> = Object.create(null) as Record<string, unknown>
+circular["self"] = circular
+
+const fail = (): never => {
+  throw new Error("no")
+}
+
+const values: ReadonlyArray<readonly [what: string, value: unknown, told: string]> = [
+  ["an error with what it wraps", new Error("outer", { cause: new Error("inner") }), "Error: outer: inner"],
+  ["a text", "text", "text"],
+  ["an object", { a: 1 }, `{"a":1}`],
+  ["nothing", undefined, "undefined"],
+  ["a bigint", 1n, "1"],
+  ["a circle without a prototype", circular, "object"],
+  ["one that cannot be written", { toJSON: fail, toString: fail }, "object"],
+  ["an error whose message throws", Object.defineProperty(new Error(), "message", { get: fail }), "object"],
+  ["one that cannot be looked at", new Proxy({}, { getPrototypeOf: fail, get: fail }), "object"]
+]
+
+describe("the description of", () => {
+  for (const [what, value, told] of values) {
+    it(`${what} is a text`, () => assert.strictEqual(Describe.describe(value), told))
+  }
+})
