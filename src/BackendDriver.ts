@@ -118,10 +118,11 @@ export interface Start {
  * 1. a final record, or a message of an older generation: `Drop`
  * 2. waiting and expired: the record ends so, `Drop`
  * 3. started under a live lease, or a retry that is not due: `Busy` for the remainder
- * 4. started and the lease ran out: under a cancel request it ends as cancelled; an at-most-once task ends as
- *    `WorkerLost`, with its dead letter; otherwise `crashes` grows by one, and the task ends as `WorkerLost`, with its
- *    dead letter, when it reaches `maxCrashes`. Ended: `Drop`
- * 5. otherwise `Run`. A missing record is created; a newer generation is taken over; a reservation is published.
+ * 4. started and the lease ran out: an at-most-once task ends as `WorkerLost`, with its dead letter; otherwise `crashes`
+ *    grows by one, and the task ends as `WorkerLost`, with its dead letter, when it reaches `maxCrashes`. Under a cancel
+ *    request it ends as cancelled instead. Ended: `Drop`
+ * 5. otherwise `Run`. A missing record is created; a newer generation is taken over, as `reopen` opens one; a reservation
+ *    is published.
  */
 export type Started =
   | {
@@ -360,10 +361,10 @@ export interface Driver<out E = unknown> {
   /** Removes a final record; marks an unfinished one. Its key is free at once. */
   readonly forget: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Opens the tasks of dead letters for their next generation (the letter's + 1): a final record of the letter's
-   * generation, or a missing one, becomes `PENDING` with nothing counted and no expiry; a record that is already
-   * of a later generation, or unfinished, is left alone. A missing record goes on with the letter's fence. Answers the letter, which stays; `undefined`: no such letter. A parked
-   * letter is answered and nothing is opened.
+   * Opens the tasks of dead letters for their next generation (the letter's + 1): a final record that is not of a later
+   * generation, or a missing one, becomes `PENDING`, enqueued now, with nothing counted and no expiry; a record that is
+   * of a later generation, or unfinished, is left alone. A missing record goes on with the letter's fence. Answers the
+   * letter, which stays; `undefined`: no such letter. A parked letter is answered and nothing is opened.
    */
   readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   /** Reads letters; nothing is opened. */

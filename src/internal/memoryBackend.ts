@@ -131,6 +131,11 @@ const fresh = (generation: number) => ({
   closed: undefined
 })
 
+/** A task that is to wait again, as a new generation, without an expiry. */
+const open = (row: Row, generation: number, now: number): void => {
+  Object.assign(row, fresh(generation), { ended: null, enqueuedAt: now, expiresAt: null })
+}
+
 const newRow = (id: string, task: string, generation: number): Row => ({
   ...fresh(generation),
   id,
@@ -211,6 +216,8 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     retention: number | undefined,
     record: Pick<Row, "fence" | "retention">
   ): void => {
+    const older = letters.get(letter.id)
+    if (older !== undefined) dropLetter(older)
     const entry: Letter = {
       letter,
       fence: record.fence,
@@ -237,8 +244,6 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     retention: number | undefined
   ): void => {
     const id = `${row.id}:${row.generation}`
-    const older = letters.get(id)
-    if (older !== undefined) dropLetter(older)
     const { body, queue } = message
     const { attempt: attempts, generation, task, worker } = row
     addLetter(
@@ -354,7 +359,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
         return DROP
       }
     }
-    if (ask.generation > row.generation) Object.assign(row, fresh(ask.generation))
+    if (ask.generation > row.generation) open(row, ask.generation, now)
     row.state = "STARTED"
     row.attempt += 1
     row.fence += 1
@@ -505,10 +510,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     } else if (!isTerminal(row.state) || row.generation > generation) {
       return entry.letter
     }
-    Object.assign(row, fresh(generation + 1))
-    row.ended = null
-    row.enqueuedAt = now
-    row.expiresAt = null
+    open(row, generation + 1, now)
     schedule(row)
     changed(row)
     return entry.letter

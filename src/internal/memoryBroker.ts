@@ -182,19 +182,17 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
   }
 
   /** What a worker's last claim took, if it had that name, and still holds. */
-  const takeAgain = ({ again, leaseMillis, max, name, worker }: Claim, now: number): Array<Delivery> => {
+  const heldBy = ({ again, name, worker }: Claim): ReadonlyArray<string> => {
     const last = lastClaims.get(worker)
     if (again !== true || last === undefined || last.name !== name) return []
-    return last.handles
-      .filter((handle) => claims.has(handle))
-      .slice(0, max)
-      .map((handle) => hold(claims.get(handle)!, handle, leaseMillis, now))
+    return last.handles.filter((handle) => claims.has(handle))
   }
 
   const claim = (asked: Claim, now: number): ReadonlyArray<Delivery> => {
     const { leaseMillis, max, name, queues: names, worker } = asked
     const candidates = known(names, now)
-    const taken = takeAgain(asked, now)
+    const held = heldBy(asked)
+    const taken = held.slice(0, max).map((handle) => hold(claims.get(handle)!, handle, leaseMillis, now))
     while (taken.length < max) {
       let best: Message | undefined
       for (const { ready } of candidates) {
@@ -204,7 +202,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
       if (best === undefined) break
       taken.push(take(best, leaseMillis, now))
     }
-    lastClaims.set(worker, { name, handles: taken.map(({ handle }) => handle) })
+    lastClaims.set(worker, { name, handles: [...taken.map(({ handle }) => handle), ...held.slice(max)] })
     return taken
   }
 
