@@ -41,6 +41,11 @@ export interface Delivery {
    * it no younger. See `Release.keepDue`.
    */
   readonly ageMillis: number
+  /**
+   * For how long it was put back with `Release.keepDue`, in all. Given where ages are known by clocks that may differ;
+   * elsewhere the age is as good.
+   */
+  readonly waitedMillis?: number | undefined
   readonly body: string | Uint8Array
 }
 

@@ -25,7 +25,7 @@ export type { WorkerInfo } from "./BackendDriver.ts"
 export interface Options {
   /** Default: the queues of its tasks. */
   readonly queues?: ReadonlyArray<string> | undefined
-  /** Tasks that run at once. Default 16. */
+  /** Tasks that run at once. Default 16. As many messages, at most 256, are claimed together, with their payloads. */
   readonly concurrency?: number | undefined
   /**
    * How long a run is held without a sign of life, apart from a task's timeout; renewed at a third of it. A worker
@@ -38,7 +38,7 @@ export interface Options {
   readonly heartbeat?: Duration.Input | undefined
   /**
    * How long a message is put back whose task this worker does not know (a rolling deploy), counted from its due
-   * time; then the task ends as `UnknownTask`. Default 5 minutes.
+   * time, or with RabbitMQ from when it was first put back so; then the task ends as `UnknownTask`. Default 5 minutes.
    */
   readonly unknownTaskGrace?: Duration.Input | undefined
 }

@@ -26,6 +26,8 @@ export interface Head {
   readonly expires?: number | undefined
   /** When the message became or becomes due: milliseconds, by the clock of whoever sent it. */
   readonly due?: number | undefined
+  /** For how long it was put back, and kept that time, in all: milliseconds. */
+  readonly waited?: number | undefined
 }
 
 /** Marks messages of this library. */
@@ -52,7 +54,8 @@ export const headOf = ({ properties }: Message): Head => {
     task: text(properties.type ?? headers["task"]),
     generation: count(headers["generation"]) ?? 0,
     expires: millis(headers["expires"]),
-    due: count(properties.timestamp)
+    due: count(properties.timestamp),
+    waited: millis(headers["waited"])
   }
 }
 
@@ -63,7 +66,10 @@ export const bodyOf = ({ content }: Message): string | Uint8Array =>
 const fits = (value: string): boolean =>
   value.length <= PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= PROPERTY_BYTES
 
-const propertiesOf = ({ due, expires, generation = 0, id, task }: Head, reason?: string): Options.Publish => {
+const propertiesOf = (
+  { due, expires, generation = 0, id, task, waited }: Head,
+  reason?: string
+): Options.Publish => {
   const headers: Record<string, unknown> = {}
   const properties: Options.Publish = {
     persistent: true,
@@ -76,9 +82,11 @@ const propertiesOf = ({ due, expires, generation = 0, id, task }: Head, reason?:
   else if (id !== undefined) headers["id"] = id
   if (task !== undefined && fits(task)) properties.type = task
   else if (task !== undefined) headers["task"] = task
-  if (due !== undefined) properties.timestamp = Math.ceil(due)
+  // what is longer is read by nobody
+  if (due !== undefined) properties.timestamp = Math.min(Math.ceil(due), Number.MAX_SAFE_INTEGER)
   if (generation !== 0) headers["generation"] = generation
   if (expires !== undefined) headers["expires"] = expires
+  if (waited !== undefined) headers["waited"] = waited
   if (reason !== undefined) headers["reason"] = reason
   return properties
 }
@@ -101,6 +109,7 @@ export const copyOf = (
     readonly queue: string
     readonly delayMillis: number
     readonly due?: number | undefined
+    readonly waited?: number | undefined
     /** Why it was rejected. */
     readonly reason?: string | undefined
     readonly body?: string | undefined
@@ -111,6 +120,6 @@ export const copyOf = (
     queue: to.queue,
     delayMillis: to.delayMillis,
     content: to.body === undefined ? message.content : Buffer.from(to.body),
-    properties: propertiesOf({ ...head, due: to.due ?? head.due }, to.reason)
+    properties: propertiesOf({ ...head, due: to.due ?? head.due, waited: to.waited }, to.reason)
   }
 }

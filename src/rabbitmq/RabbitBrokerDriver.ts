@@ -47,7 +47,7 @@ export const make = Effect.fnUntraced(function* ({
   const { names } = topology
 
   const toDelivery = (held: Held): Delivery => {
-    const { due, expires, generation, id, task } = headOf(held.message)
+    const { due, expires, generation, id, task, waited = 0 } = headOf(held.message)
     return {
       handle: claims.claim(held),
       id,
@@ -56,6 +56,7 @@ export const make = Effect.fnUntraced(function* ({
       expiresMillis: expires,
       queue: held.queue,
       ageMillis: due === undefined ? 0 : Math.max(0, clock.currentTimeMillisUnsafe() - due),
+      waitedMillis: waited,
       body: bodyOf(held.message)
     }
   }
@@ -105,9 +106,18 @@ export const make = Effect.fnUntraced(function* ({
   /** The message of a claim, due anew or as it was. */
   const copyFor = ({ message, queue }: Held, { afterMillis, body, keepDue }: Release): Parcel => {
     const now = clock.currentTimeMillisUnsafe()
-    // what was delivered is due, whatever it says
-    const due = keepDue === true ? Math.min(headOf(message).due ?? now, now) : now + afterMillis
-    return copyOf(message, { queue, delayMillis: afterMillis, due, body })
+    if (keepDue !== true) {
+      return copyOf(message, { queue, delayMillis: afterMillis, due: now + afterMillis, body })
+    }
+    const { due = now, waited = 0 } = headOf(message)
+    return copyOf(message, {
+      queue,
+      delayMillis: afterMillis,
+      // what was delivered is due, whatever it says
+      due: Math.min(due, now),
+      waited: waited + Math.max(0, afterMillis),
+      body
+    })
   }
 
   /** What goes back as it is needs no copy. */

@@ -80,10 +80,18 @@ export const suite = (name: string, options: Options): void => {
     describe("publish and claim", () => {
       test("a message comes as it was sent", function* (on) {
         yield* on.publish("a", { task: "mail.send", body: "the body" })
-        const { ageMillis, expiresMillis: _, generation = 0, handle, ...rest } = yield* on.claimOne()
+        const {
+          ageMillis,
+          expiresMillis: _,
+          generation = 0,
+          handle,
+          waitedMillis = ageMillis,
+          ...rest
+        } = yield* on.claimOne()
         assert.isNotEmpty(handle)
         assert.strictEqual(generation, 0)
         assert.isAtLeast(ageMillis, 0)
+        assert.isAtLeast(waitedMillis, 0)
         assert.deepStrictEqual(rest, { id: "a", task: "mail.send", queue: "default", body: "the body" })
       })
 
@@ -426,6 +434,20 @@ export const suite = (name: string, options: Options): void => {
         assert.isAtLeast(again.ageMillis, on.time.units(8))
         yield* on.release(again, { keepDue: true })
         assert.isAtLeast((yield* on.claimOne()).ageMillis, on.time.units(8))
+      })
+
+      test("a message that keeps its due time tells for how long it was put back", function* (on) {
+        const claimed = Effect.map(on.claimOne(), (delivery) => ({
+          delivery,
+          waited: delivery.waitedMillis ?? delivery.ageMillis
+        }))
+        yield* on.publish("a")
+        for (const times of [0, 1, 2]) {
+          const { delivery, waited } = yield* claimed
+          assert.isAtLeast(waited, times * on.time.units(2))
+          yield* on.release(delivery, { afterMillis: on.time.units(2), keepDue: true })
+          yield* on.time.pass(3)
+        }
       })
 
       test("a message can be put back with another body", function* (on) {
