@@ -114,6 +114,7 @@ export const suite = (
       (site, system) => producerKilled(site, system, { point, accepted: 3 }, true)
     )
   }
+  if (!full) return
   test(
     "a producer that is killed after an enqueue in one step, and begins anew, has each task run once",
     "producer: after all of it",

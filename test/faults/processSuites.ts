@@ -16,7 +16,7 @@ export const suite = (name: string, temporaryPlace: Temporary, impatientPlace = 
   const makeSite = Effect.flatMap(temporaryPlace, Sites.ofPlace)
   KillSuite.suite(name, makeSite, {
     leaseMillis: LEASE,
-    points: ["in the handler", "after the result is stored", "between the halves of a retry"]
+    points: ["in the handler", "after the result is stored"]
   })
   FrozenSuite.suite(name, Effect.flatMap(impatientPlace, Sites.ofPlace), LEASE)
   ClockSuite.suite(makeSite, LEASE)

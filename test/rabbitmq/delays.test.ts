@@ -249,7 +249,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         })
         yield* driver.publish([published])
         const { delivery } = yield* arrival
-        const { ageMillis: _, handle: __, ...rest } = delivery
+        const { ageMillis: _, handle: __, waitedMillis: _____, ...rest } = delivery
         const { delayMillis: ___, priority: ____, ...expected } = published
         assert.deepStrictEqual(rest, expected)
       }))
@@ -261,7 +261,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         yield* driver.publish([published])
         for (let round = 0; round < 5; round++) {
           const { delivery } = yield* arrival
-          const { ageMillis: _, handle, ...rest } = delivery
+          const { ageMillis: _, handle, waitedMillis: ____, ...rest } = delivery
           const { delayMillis: __, priority: ___, ...expected } = published
           assert.deepStrictEqual(rest, expected)
           yield* driver.release([{ handle, afterMillis: 40 }])

@@ -4,6 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, type Worker } from "chicory"
 import { Effect, Layer, Random, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
+import { full } from "./extent.ts"
 import * as Places from "./places.ts"
 import { drained, poll, startWorker, type WorkerProcess } from "./processes.ts"
 import { Count, type StopAt, Write } from "./processTasks.ts"
@@ -139,7 +140,7 @@ export const killed = (temporaryPlace: Temporary): void => {
         const options: Worker.Options = { lease, concurrency: 4 }
         const handles: Array<Handle> = []
         let worker = yield* startWorker(place, options)
-        for (let round = 0; round < 5; round++) {
+        for (let round = 0; round < (full ? 5 : 2); round++) {
           const next = yield* startWorker(place, options)
           const payloads = yield* Effect.forEach(Array.from({ length: 40 }), (_, index) =>
             Effect.map(Random.nextIntBetween(0, 80), (millis) => ({
