@@ -104,17 +104,19 @@ const gone = (engine: Engine, run: Run): void => {
  * message that comes back finds the run; without one only the ack keeps it from running twice.
  */
 const ackFirst = (engine: Engine, run: Run): Effect.Effect<boolean> =>
-  insist(engine, engine.settings.broker.ack.one(run.candidate.delivery.handle)).pipe(
-    Effect.map((acked) => {
-      run.claimed = false
-      return acked || engine.ledger.recorded
-    }),
-    Effect.catchCause((cause) =>
-      Effect.as(
+  Effect.suspend(() => {
+    // a renewal that crosses the ack finds no claim any more, and must not take that for a loss
+    run.claimed = false
+    return insist(engine, engine.settings.broker.ack.one(run.candidate.delivery.handle))
+  }).pipe(
+    Effect.map((acked) => acked || engine.ledger.recorded),
+    Effect.catchCause((cause) => {
+      run.claimed = true
+      return Effect.as(
         Effect.logWarning("An at-most-once message could not be acked", cause),
         engine.ledger.recorded
       )
-    )
+    })
   )
 
 /** What a handler can do with its run. */

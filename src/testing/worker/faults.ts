@@ -20,8 +20,8 @@ export type Operation =
   | `backend.${Exclude<keyof BackendDriver, "name" | "capabilities" | "batchKey" | "isPermanent" | "fusion">}`
   | `broker.${Exclude<keyof BrokerDriver, "name" | "capabilities" | "batchKey" | "isPermanent" | "store">}`
 
-/** What becomes of a call: it `passes`, never reaches the store, is answered to nobody, or is not answered. */
-export type Fate = "passes" | "fails" | "refused" | "answer lost" | "hangs"
+/** What becomes of a call: it `passes`, never reaches the store, is answered to nobody, late, or is not answered. */
+export type Fate = "passes" | "fails" | "refused" | "answer lost" | "answer late" | "hangs"
 
 /** The store is not there; it would be, if it were asked again later. */
 class Away extends Error {
@@ -59,7 +59,7 @@ export class Faults {
     this.letGo()
   }
 
-  /** All calls pass, and those that hung are made. */
+  /** All calls pass, those that hung are made, and late answers are given. */
   heal(): void {
     this.of = () => "passes"
     this.hung.openUnsafe()
@@ -91,6 +91,8 @@ export class Faults {
             effect,
             Effect.fail(new Away(`the answer of ${operation} was lost on purpose`))
           )
+        case "answer late":
+          return Effect.tap(effect, () => this.hung.await)
         case "hangs":
           return Effect.andThen(this.hung.await, effect)
       }

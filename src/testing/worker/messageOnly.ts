@@ -165,6 +165,24 @@ export const messageOnly = (test: Test): void => {
       yield* on.drained()
     })
 
+    test("one whose ack is answered late is run", function* (on) {
+      const { provide, work } = yield* without(on)
+      let runs = 0
+      on.faults.set("answer late", ["broker.ack"])
+      yield* work(
+        [Once],
+        Once.toLayer(() => Effect.sync(() => void runs++)),
+        { lease: on.duration(2) }
+      )
+      yield* provide(Once.send())
+      // renewals meanwhile find no claim
+      yield* on.time.pass(3)
+      assert.strictEqual(runs, 0)
+      on.faults.heal()
+      yield* on.until("it ran", () => runs === 1)
+      yield* on.drained()
+    })
+
     test("what expired is dropped", function* (on) {
       const { provide, work } = yield* without(on)
       let runs = 0
