@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config"
 import config from "./vitest.config.ts"
 
-/** What breaks, all of it: about an hour. */
+/** What breaks, all of it. */
 export default defineConfig({
   ...config,
   test: {
