@@ -53,7 +53,7 @@ const isFinal = (entry: Entry): entry is Settled =>
   (entry.outcome === "Success" || entry.outcome === "Failure")
 
 /** The runs that a worker had begun, and whose end it did not know to be stored. */
-export const inHandOf = (entries: ReadonlyArray<Entry>): number => {
+const inHandOf = (entries: ReadonlyArray<Entry>): number => {
   const open = new Set<string>()
   for (const entry of entries) {
     if (entry._tag === "Began") open.add(entry.id)
