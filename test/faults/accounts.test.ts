@@ -100,6 +100,10 @@ describe("accounts", () => {
     assert.strictEqual(of([well], { got: [right, undefined] }).hanging, 1)
   })
 
+  it("find that a worker did not tell all it did", () => {
+    assert.include(Accounts.faultsOf(of([[]])).join(), "0 runs")
+  })
+
   it("find a run that was repeated though nobody was stopped in the midst of it", () => {
     const twice = [[began(1)], [began(2), settled("two", "the first")]]
     assert.include(Accounts.faultsOf(of(twice)).join(), "ran again")

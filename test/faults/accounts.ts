@@ -171,12 +171,14 @@ export const sum = (all: ReadonlyArray<Accounts>): Accounts =>
 
 /** What should not be: an outcome that is doubled, wrong or lost, a waiter that is left, a run that was repeated without need. */
 export const faultsOf = (accounts: Accounts): ReadonlyArray<string> => {
-  const { enqueued, inHand, ranAgain, terminal } = accounts
+  const { enqueued, inHand, ranAgain, runs, terminal } = accounts
   return [
     ...(["doubled", "wrong", "lost", "hanging"] as const).flatMap((column) =>
       accounts[column] === 0 ? [] : [`${accounts[column]} ${column}`]
     ),
     ...(terminal === enqueued ? [] : [`${terminal} of ${enqueued} ended`]),
+    // what is told is complete: nothing ends that has not begun
+    ...(runs >= terminal ? [] : [`${runs} runs were told of, though ${terminal} ended`]),
     ...(ranAgain <= inHand ? [] : [`${ranAgain} ran again, though ${inHand} were in hand`])
   ]
 }

@@ -1,5 +1,5 @@
-import type { Worker as WorkerService } from "chicory"
 /** Workers in this process that have connections of their own, and what they tell, and when. */
+import type { Worker as WorkerService } from "chicory"
 import { Effect, Layer, type Scope } from "effect"
 import type { Drivers } from "../support/places.ts"
 import { eventually } from "../support/stack.ts"

@@ -68,7 +68,8 @@ export const withChannel = <A>(
 export const sharedUrl: string =
   process.env["CHICORY_TEST_RABBITMQ_URL"] ?? "amqp://guest:guest@127.0.0.1:5672"
 
-const isUp = Effect.isSuccess(Effect.scoped(openConnection(sharedUrl)))
+/** Whether the server that is there for all answers. */
+export const isUp = Effect.isSuccess(Effect.scoped(openConnection(sharedUrl)))
 
 /** A suite on the server that is there for all. To be awaited at the top of a module. */
 export const describeWithRabbit = async (name: string, body: () => void): Promise<void> => {

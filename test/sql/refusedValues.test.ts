@@ -29,7 +29,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>, re
       const keys = ["a", "b\0c", "d", "é🌶️", " ", "'; --", "?"]
       const exits = yield* Effect.forEach(
         keys,
-        (key) => Effect.exit(Keyed.delay({ key, text: `\0 ${key} \ud800` })),
+        (key) => Effect.exit(Keyed.delay({ key, text: `\0 ${key} ${String.fromCharCode(0xd800)}` })),
         { concurrency: "unbounded" }
       )
       for (const [index, exit] of exits.entries()) {
