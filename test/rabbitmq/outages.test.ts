@@ -54,15 +54,14 @@ describeWithOwnRabbit("a server that", () => {
           const runs = counting()
           yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
           yield* Effect.gen(function* () {
-            // a crash loses queues that were declared shortly before
+            // a crash loses queues that were declared shortly before, and each delay may need another one
             assert.strictEqual(yield* roundTrip(1_000), 1_000)
-            const far = yield* Count.delay({ n: 1_001, millis: 0 }, { delay: "2 seconds" })
+            const later = yield* Count.delay({ n: 121, millis: 0 }, { delay: "4 seconds" })
             yield* server.settle
 
             const running = yield* Count.delay({ n: 120, millis: 1_500 })
             const handles = yield* Count.delayAll(payloads(120, 30))
-            const later = yield* Count.delay({ n: 121, millis: 0 }, { delay: "2 seconds" })
-            const waiting = yield* Effect.forkChild(AsyncResult.all([...handles, running, later, far]))
+            const waiting = yield* Effect.forkChild(AsyncResult.all([...handles, running, later]))
             yield* runs.untilEnded(30)
             yield* stop(server)
             const meanwhile = Count.delay({ n: 122, millis: 0 }, { id: `meanwhile, ${how}` })
@@ -72,11 +71,11 @@ describeWithOwnRabbit("a server that", () => {
             const after = yield* insisting(meanwhile)
             const [millis, values] = yield* timed(Fiber.join(waiting))
             yield* report(`${how}, 90 tasks left`, millis)
-            assert.deepStrictEqual(values, [...numbers(122), 1_001])
+            assert.deepStrictEqual(values, numbers(122))
             assert.isBelow(millis, 15_000)
             assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 122)
             yield* drained(producer, workers)
-            assert.sameMembers(runs.begun, [1_000, 1_001, ...numbers(123)])
+            assert.sameMembers(runs.begun, [1_000, ...numbers(123)])
             assert.strictEqual(yield* place.crashes, 0)
             assert.strictEqual(yield* messagesOn(server, place), 0)
             const [again] = yield* timed(roundTrip(1_002))
