@@ -19,7 +19,7 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
   }
 }
 
-/** The payload does not encode with the task's schema. Nothing was enqueued. */
+/** The payload does not encode with the task's schema, or is nested deeper than 1,000 levels. Nothing was enqueued. */
 export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/EncodeError")("EncodeError", {
   taskId: Schema.String,
   taskName: Schema.String,

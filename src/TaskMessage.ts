@@ -1,5 +1,5 @@
 /** What travels from producer to worker: JSON, versioned, decoded by Schema on arrival. */
-import { type Exit, Schema } from "effect"
+import { Exit, Schema } from "effect"
 import { parse } from "./internal/jsonText.ts"
 
 /** The version of the format. A message of another version is parked, never dropped. */
@@ -35,13 +35,12 @@ export const TaskMessage = Schema.Struct({
 /** A message, with its payload still encoded. */
 export interface TaskMessage extends Schema.Schema.Type<typeof TaskMessage> {}
 
-const decodeText = Schema.decodeUnknownExit(Schema.fromJsonString(TaskMessage))
 const decodeJson = Schema.decodeUnknownExit(TaskMessage)
 
 /** Decodes the text of a message. */
 export const decode = (text: unknown): Exit.Exit<TaskMessage, Schema.SchemaError> => {
   const json = parse(text)
-  return json === undefined ? decodeText(text) : decodeJson(json)
+  return Exit.isSuccess(json) ? decodeJson(json.value) : Exit.failCause(json.cause)
 }
 
 /** A message without its payload. */

@@ -50,6 +50,17 @@ export const payload = <S extends Schema.Constraint>(
 const constructed = <T, R>(effect: Effect.Effect<T, SchemaIssue.Issue, R>) =>
   Effect.mapErrorEager(effect, (issue) => new Schema.SchemaError(issue))
 
+/** What is made of a schema's values as JSON, as text. */
+const textOf = <S extends Schema.Constraint>(schema: S) => {
+  const json = Schema.toCodecJson(schema)
+  const decode = Schema.decodeUnknownEffect(json)
+  const encode = Schema.encodeUnknownEffect(json)
+  return {
+    decode: (text: unknown) => Effect.flatMapEager(parse(text), (value) => decode(value)),
+    encode: (value: unknown) => Effect.flatMapEager(encode(value), stringify)
+  }
+}
+
 /** Codec of an outcome. */
 export const result = <
   A extends Schema.Constraint,
@@ -66,27 +77,22 @@ export const result = <
   A["DecodingServices"] | E["DecodingServices"] | P["DecodingServices"],
   A["EncodingServices"] | E["EncodingServices"] | P["EncodingServices"]
 > => {
-  const exit = Schema.toCodecJson(
+  const exit = textOf(
     Schema.Union([
       Schema.TaggedStruct("Success", { value: schemas.success }),
       Schema.TaggedStruct("Failure", { reason: reasonSchema(schemas.error) })
     ])
   )
-  const exitText = Schema.fromJsonString(exit)
-  const decodeExit = Schema.decodeUnknownEffect(exit)
-  const decodeExitText = Schema.decodeUnknownEffect(exitText)
   const construct = SchemaParser.makeEffect(schemas.success)
   const encodeSuccess = Schema.encodeUnknownEffect(Schema.toCodecJson(schemas.success))
   const constructProgress = SchemaParser.makeEffect(schemas.progress)
-  const progress = Schema.fromJsonString(Schema.toCodecJson(schemas.progress))
-  const encodeExit = Schema.encodeUnknownEffect(exitText)
-  const encodeProgress = Schema.encodeUnknownEffect(progress)
+  const progress = textOf(schemas.progress)
   return {
     // the struct is seen through an opaque type while its schemas are parameters
-    decodeExit: ((text) => {
-      const json = parse(text)
-      return json === undefined ? decodeExitText(text) : decodeExit(json)
-    }) as Coding<TaskExit<A["Type"], E["Type"]>, A["DecodingServices"] | E["DecodingServices"]>,
+    decodeExit: exit.decode as Coding<
+      TaskExit<A["Type"], E["Type"]>,
+      A["DecodingServices"] | E["DecodingServices"]
+    >,
     // what nearly every run ends with is spared the union
     encodeExit: (outcome) =>
       isSuccess(outcome)
@@ -97,10 +103,9 @@ export const result = <
             ),
             (value) => `{"_tag":"Success","value":${value}}`
           )
-        : encodeExit(outcome),
-    decodeProgress: Schema.decodeUnknownEffect(progress),
-    encodeProgress: (value) =>
-      Effect.flatMap(constructed(constructProgress(value)), (made) => encodeProgress(made))
+        : exit.encode(outcome),
+    decodeProgress: progress.decode,
+    encodeProgress: (value) => Effect.flatMap(constructed(constructProgress(value)), progress.encode)
   }
 }
 

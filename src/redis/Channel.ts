@@ -90,8 +90,10 @@ export const make = Effect.fnUntraced(function* (
     let missed = true
 
     const receive = ({ message }: Redis.RedisMessage): void => {
-      const decoded = decode(parse(message))
+      const json = parse(message)
       // the name is nobody else's, but anybody can publish
+      if (Exit.isFailure(json)) return
+      const decoded = decode(json.value)
       if (Exit.isFailure(decoded)) return
       const news = decoded.value
       switch (news[0]) {

@@ -1,4 +1,4 @@
-/** Values that are nested so deep that JSON can be read, and not written. */
+/** Values that are nested so deep that to read and to write them would hold up all else. */
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task } from "chicory"
 import { Effect, Layer, Schema, type Scope } from "effect"
@@ -90,14 +90,15 @@ describe.concurrent("a value that is nested deep", () => {
   )
 
   test(
-    "in a message of somebody else is taken, and its letter cannot be replayed",
+    "in a message of somebody else is not run, and its letter cannot be replayed",
     Backend.layerMemory,
     (begun) =>
       Effect.gen(function* () {
         yield* post("deep")
         const failed = yield* Effect.flip(AsyncResult.get(Any.result("deep"), { timeout: "25 seconds" }))
-        assert(failed._tag === "TaskFailed" && failed.reason._tag === "Failed", String(failed))
-        assert.deepStrictEqual(begun, ["fail", "fail", "fail"])
+        assert(failed._tag === "TaskFailed" && failed.reason._tag === "PayloadInvalid", String(failed))
+        assert.include(failed.message, "nested deeper than 1000 levels")
+        assert.deepStrictEqual(begun, [])
         const [letter] = yield* DeadLetters.list(Any)
         assert.strictEqual(letter!.raw, body("deep"))
         const refused = yield* Effect.flip(DeadLetters.replay(letter!.id))
@@ -109,12 +110,11 @@ describe.concurrent("a value that is nested deep", () => {
       })
   )
 
-  test("in a message without results is not run for ever", Backend.layerNotConfigured, (begun) =>
+  test("in a message without results is not run", Backend.layerNotConfigured, (begun) =>
     Effect.gen(function* () {
       yield* post("deep")
       yield* drained
-      assert.isAtLeast(begun.length, 1)
-      assert.isAtMost(begun.length, 3)
+      assert.deepStrictEqual(begun, [])
       yield* Any.send({ kind: "plain" })
       yield* eventually(Effect.sync(() => begun.includes("plain")))
       yield* drained

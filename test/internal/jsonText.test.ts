@@ -1,24 +1,51 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
-import * as JsonText from "../../src/internal/jsonText.ts"
+import { MAX_DEPTH, parse, stringify } from "../../src/internal/jsonText.ts"
 
 describe("JSON texts", () => {
   for (const json of [null, 0, "", "\ud800", [], { a: [1, { b: null }] }]) {
-    it(`${JSON.stringify(json)} comes back as it was`, () => {
-      const text = JsonText.stringify(json)
-      assert(Exit.isSuccess(text))
-      assert.deepStrictEqual(JsonText.parse(text.value), json)
-    })
+    it(`${JSON.stringify(json)} comes back as it was`, () =>
+      assert.deepStrictEqual(Effect.runSync(Effect.flatMap(stringify(json), parse)), json))
   }
 
-  it("nothing is written as null", () =>
-    assert.deepStrictEqual(JsonText.stringify(undefined), Exit.succeed("null")))
+  it("nothing is written as null", () => assert.deepStrictEqual(stringify(undefined), Exit.succeed("null")))
 
-  it.effect("what is nested too deep to be written is told so", () =>
+  const nested = (levels: number, inner = "") => `${"[".repeat(levels)}${inner}${"]".repeat(levels)}`
+  /** Brackets in a string are not counted, whatever else is in it. */
+  const quoted = JSON.stringify(`"\\"${"[{".repeat(2 * MAX_DEPTH)}\\`)
+
+  it.effect("what is nested as deep as it may be is read and written", () =>
     Effect.gen(function* () {
-      const deep = JsonText.parse(`${"[".repeat(100_000)}${"]".repeat(100_000)}`)
-      assert.isDefined(deep)
-      assert.include((yield* Effect.flip(JsonText.stringify(deep))).message, "it makes no JSON")
+      for (const text of [
+        nested(MAX_DEPTH),
+        nested(MAX_DEPTH, quoted),
+        `[${quoted},${nested(MAX_DEPTH - 1)}]`
+      ]) {
+        assert.strictEqual(yield* Effect.flatMap(parse(text), stringify), text)
+      }
     })
   )
+
+  it.effect("an envelope around what is nested so deep is read", () =>
+    Effect.asVoid(parse(`{"payload":${nested(MAX_DEPTH)}}`))
+  )
+
+  it.effect("what is nested deeper is neither written nor read", () =>
+    Effect.gen(function* () {
+      const deep = nested(MAX_DEPTH + 1, quoted)
+      assert.include(
+        (yield* Effect.flip(stringify(JSON.parse(deep)))).message,
+        "nested deeper than 1000 levels"
+      )
+      for (const text of [nested(100_000), "[".repeat(100_000), `{"a":`.repeat(100_000)]) {
+        assert.include((yield* Effect.flip(parse(text))).message, "nested deeper than 1000 levels")
+      }
+    })
+  )
+
+  for (const none of ["", "{", "[1,]", undefined, null, 7, Uint8Array.of(91, 93)]) {
+    it.effect(`${String(none)} is no JSON text`, () =>
+      Effect.map(Effect.flip(parse(none)), ({ message }) => assert.match(message, /^it is no (JSON|text)/))
+    )
+  }
 })
