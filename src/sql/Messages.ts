@@ -189,7 +189,8 @@ export const make = (db: Database): Messages => {
 
   const selectDue = `SELECT seq FROM ${messages} WHERE queue = ? AND wake_at <= ${dialect.now}
     ORDER BY wake_at LIMIT ? ${dialect.skipLocked}`
-  const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL
+  // a claim that ran out keeps its handle until somebody else claims
+  const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL
     WHERE ${dialect.among("seq", "integer")}`
   const selectClaimable = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
     WHERE state = ${READY} AND queue = ? ${inOrder} LIMIT ? ${dialect.skipLocked}`
@@ -200,14 +201,14 @@ export const make = (db: Database): Messages => {
     WHERE ${dialect.among("seq", "integer")}`
 
   const selectHeld = `SELECT seq, queue, claim FROM ${dialect.byKey(messages)} WHERE ${dialect.among("seq", "integer")}
-    AND state = ${CLAIMED} ORDER BY seq ${dialect.forUpdate}`
+    AND claim IS NOT NULL ORDER BY seq ${dialect.forUpdate}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
   const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq", "integer")}`
   const renewHeld = db.updating({
     table: "messages",
     columns: { seq: "integer", claim: "text", lease: "integer" },
-    set: { wake_at: `${dialect.now} + batch.lease` },
-    where: `t.seq = batch.seq AND t.claim = batch.claim AND t.state = ${CLAIMED}`,
+    set: { state: String(CLAIMED), wake_at: `${dialect.now} + batch.lease` },
+    where: "t.seq = batch.seq AND t.claim = batch.claim",
     key: ["seq", "integer"],
     returning: ["claim"]
   })
@@ -215,7 +216,7 @@ export const make = (db: Database): Messages => {
   const ackRows = db.removing<number>({
     table: "messages",
     key: ["seq", "integer"],
-    and: `state = ${CLAIMED} AND ${dialect.among("claim", "text")}`
+    and: dialect.among("claim", "text")
   })
   const readSeq = db.reader<{ readonly seq: number }>("messages", { seq: Row.integer })
   const bySeq = { where: "t.seq = batch.seq", key: ["seq", "integer"], returning: ["seq"] } as const

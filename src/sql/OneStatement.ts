@@ -144,7 +144,7 @@ export const make = (db: Database, update: (update: Update) => string): OneState
         returning: ["id"]
       })}),
       gone AS (DELETE FROM ${messages} AS m USING given JOIN done ON done.id = given.id
-        WHERE m.seq = given.seq AND m.claim = given.claim AND m.state = ${Messages.CLAIMED})
+        WHERE m.seq = given.seq AND m.claim = given.claim)
       SELECT id FROM done`
   )
 

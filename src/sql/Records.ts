@@ -168,11 +168,11 @@ export const make = (db: Database): Records => {
     (batch) =>
       `INSERT INTO ${letters}
         (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body)
-      SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(batch.queue, t.queue), 'WorkerLost',
+      SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(t.queue, batch.queue), 'WorkerLost',
         t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
-        COALESCE(batch.body, t.body)
+        COALESCE(t.body, batch.body)
       FROM ${batch} JOIN ${tasks} AS t ON t.id = batch.id
-      WHERE COALESCE(batch.body, t.body) IS NOT NULL`
+      WHERE COALESCE(t.body, batch.body) IS NOT NULL`
   )
   const updateEnded = db.updating({
     table: "tasks",
