@@ -10,7 +10,7 @@
  * message that the binding does not route comes back.
  */
 import type { Channel } from "amqplib"
-import { Deferred, Effect, Exit, type Scope } from "effect"
+import { Deferred, Effect, Exit, Option, Schedule, type Scope } from "effect"
 import * as Delay from "./Delay.ts"
 import { type Lines, onChannel } from "./Line.ts"
 import { RabbitError } from "./RabbitError.ts"
@@ -19,6 +19,10 @@ import { RabbitError } from "./RabbitError.ts"
 const LONGEST_NAME = 190
 /** While a server is short of memory it does not answer what is published. */
 const ASK = "1 second"
+/** Another process makes a queue: how often it is asked for, and for how long it is waited. */
+const MAKING = { every: "50 millis", atMost: "1 second" } as const
+/** Another connection has what only one can have. */
+const RESOURCE_LOCKED = 405
 
 /**
  * From version 4 on the server drops what was delivered more than 20 times, unless it is told otherwise. How often a
@@ -100,10 +104,7 @@ export const make = Effect.fnUntraced(function* (
   /**
    * Makes what is not made, and not by two at once: the server tells the second that a queue is there before it works.
    */
-  const once = (
-    name: string,
-    make: (channel: Channel) => Promise<unknown>
-  ): Effect.Effect<void, RabbitError> =>
+  const once = (name: string, make: Effect.Effect<unknown, RabbitError>): Effect.Effect<void, RabbitError> =>
     Effect.suspend(() => {
       if (made.has(name)) return Effect.void
       const underway = making.get(name)
@@ -111,8 +112,7 @@ export const make = Effect.fnUntraced(function* (
       const done = Deferred.makeUnsafe<void, RabbitError>()
       making.set(name, done)
       // whoever asked first may leave
-      return consuming.open.pipe(
-        Effect.flatMap((line) => onChannel(line, make)),
+      return make.pipe(
         Effect.asVoid,
         Effect.onExit((exit) => {
           making.delete(name)
@@ -123,6 +123,9 @@ export const make = Effect.fnUntraced(function* (
         Effect.andThen(Deferred.await(done))
       )
     })
+
+  const declaring = (declare: (channel: Channel) => Promise<unknown>): Effect.Effect<unknown, RabbitError> =>
+    Effect.flatMap(consuming.open, (line) => onChannel(line, declare))
 
   const due = names.delay(Delay.lowest - 1)
   /** With its way in for what was delayed: whoever removes a queue removes that too. */
@@ -136,58 +139,41 @@ export const make = Effect.fnUntraced(function* (
               kind: "bad name"
             })
           )
-        : once(name, async (channel) => {
-            await channel.assertQueue(name, { durable: true, arguments: quorum })
-            await channel.assertExchange(due, "topic")
-            await channel.bindQueue(name, due, Delay.pattern(undefined, false, wordOf(queue)))
-          })
+        : once(
+            name,
+            declaring(async (channel) => {
+              await channel.assertQueue(name, { durable: true, arguments: quorum })
+              await channel.assertExchange(due, "topic")
+              await channel.bindQueue(name, due, Delay.pattern(undefined, false, wordOf(queue)))
+            })
+          )
     })
 
   // #region Delays
 
-  const marks = once(names.marks, async (channel) => {
-    await channel.assertExchange(names.marks, "direct")
-    await channel.assertQueue(names.nowhere, {
-      durable: true,
-      arguments: { "x-queue-type": "classic", "x-max-length": 0 }
+  const marks = once(
+    names.marks,
+    declaring(async (channel) => {
+      await channel.assertExchange(names.marks, "direct")
+      await channel.assertQueue(names.nowhere, {
+        durable: true,
+        arguments: { "x-queue-type": "classic", "x-max-length": 0 }
+      })
     })
-  })
+  )
 
   /** Each leads to the next lower one what has nothing to wait for in it. */
-  const exchanges = once(names.delay(Delay.exponents[0]!), async (channel) => {
-    await channel.assertExchange(due, "topic")
-    for (const exponent of Delay.exponents.toReversed()) {
-      await channel.assertExchange(names.delay(exponent), "topic")
-      const past = Delay.pattern(exponent, false, "*")
-      await channel.bindExchange(names.delay(exponent - 1), names.delay(exponent), past)
-    }
-  })
-
-  const wait = (queue: string, exponent: number) => {
-    const name = names.delayed(queue, exponent)
-    return once(name, async (channel) => {
-      await channel.assertQueue(name, {
-        durable: true,
-        arguments: {
-          ...quorum,
-          "x-message-ttl": 2 ** exponent,
-          "x-dead-letter-exchange": names.delay(exponent - 1),
-          "x-dead-letter-strategy": "at-least-once",
-          "x-overflow": "reject-publish"
-        }
-      })
-      await channel.bindQueue(name, names.delay(exponent), Delay.pattern(exponent, true, wordOf(queue)))
-      await channel.bindQueue(names.nowhere, names.marks, mark(queue, exponent))
+  const exchanges = once(
+    names.delay(Delay.exponents[0]!),
+    declaring(async (channel) => {
+      await channel.assertExchange(due, "topic")
+      for (const exponent of Delay.exponents.toReversed()) {
+        await channel.assertExchange(names.delay(exponent), "topic")
+        const past = Delay.pattern(exponent, false, "*")
+        await channel.bindExchange(names.delay(exponent - 1), names.delay(exponent), past)
+      }
     })
-  }
-
-  const delay = (of: string, rounded: number) =>
-    Effect.all([
-      marks,
-      exchanges,
-      queue(of),
-      Effect.forEach(Delay.sum(rounded), (exponent) => wait(of, exponent), { concurrency: "unbounded" })
-    ])
+  )
 
   /** Asks for marks, of which the server gives back what it does not know. */
   const askFor = (queue: string, exponents: ReadonlyArray<number>) =>
@@ -205,6 +191,55 @@ export const make = Effect.fnUntraced(function* (
       // while nothing can be published, what this process knows has to do
       Effect.timeoutOrElse({ duration: ASK, orElse: () => Effect.succeed([]) })
     )
+
+  /**
+   * A queue is there for others before it knows for how long messages wait in it, and a message that comes so early
+   * waits for ever, with all behind it. So one process at a time makes it, the one that has a queue which only one
+   * connection can have, and nothing leads to it before it is made.
+   */
+  const wait = (queue: string, exponent: number) => {
+    const name = names.delayed(queue, exponent)
+    const making = `${name}.making`
+    const make = declaring(async (channel) => {
+      await channel.assertQueue(making, { exclusive: true, durable: false, expires: 10_000 })
+      await channel.assertQueue(name, {
+        durable: true,
+        arguments: {
+          ...quorum,
+          "x-message-ttl": 2 ** exponent,
+          "x-dead-letter-exchange": names.delay(exponent - 1),
+          "x-dead-letter-strategy": "at-least-once",
+          "x-overflow": "reject-publish"
+        }
+      })
+      await channel.bindQueue(name, names.delay(exponent), Delay.pattern(exponent, true, wordOf(queue)))
+      await channel.bindQueue(names.nowhere, names.marks, mark(queue, exponent))
+      await channel.deleteQueue(making)
+    })
+    const isMade = Effect.map(askFor(queue, [exponent]), ({ length }) => length > 0)
+    const untilMade = Effect.repeat(isMade, {
+      schedule: Schedule.spaced(MAKING.every),
+      until: (made) => made
+    })
+    const makeOrWait: Effect.Effect<unknown, RabbitError> = Effect.catchIf(
+      make,
+      ({ code }) => code === RESOURCE_LOCKED,
+      // who makes it may vanish, and the server go on with it for a moment
+      () =>
+        Effect.flatMap(Effect.timeoutOption(untilMade, MAKING.atMost), (made) =>
+          Option.isSome(made) ? Effect.void : makeOrWait
+        )
+    )
+    return once(name, makeOrWait)
+  }
+
+  const delay = (of: string, rounded: number) =>
+    Effect.all([
+      marks,
+      exchanges,
+      queue(of),
+      Effect.forEach(Delay.sum(rounded), (exponent) => wait(of, exponent), { concurrency: "unbounded" })
+    ])
 
   const delays = (queue: string) =>
     Effect.gen(function* () {
@@ -226,7 +261,10 @@ export const make = Effect.fnUntraced(function* (
     delays,
     rejected: (queue) => {
       const name = names.rejected(queue)
-      return once(name, (channel) => channel.assertQueue(name, { durable: true, arguments: quorum }))
+      return once(
+        name,
+        declaring((channel) => channel.assertQueue(name, { durable: true, arguments: quorum }))
+      )
     },
     forget: () => made.clear()
   }

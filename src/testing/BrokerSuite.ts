@@ -344,6 +344,17 @@ export const suite = (name: string, options: Options): void => {
         assert.isTrue(yield* on.ack(current))
       })
 
+      test("a claim that ran out holds until another one takes its message, whoever has looked", function* (on, context) {
+        if (!on.leases) return yield* Suite.skip(context, NO_LEASE)
+        yield* on.publish("a")
+        const lapsed = yield* on.lapse
+        yield* on.publish("b", { priority: 255 })
+        assert.strictEqual((yield* on.claimOne()).id, "b")
+        assert.isTrue(yield* on.renew(lapsed))
+        assert.deepStrictEqual(yield* on.claim(), [])
+        assert.isTrue(yield* on.ack(lapsed))
+      })
+
       test("of many that claim a lapsed message at once, one has it", function* (on, context) {
         if (!on.leases) return yield* Suite.skip(context, NO_LEASE)
         yield* on.publish("a")

@@ -25,10 +25,19 @@ const isRefused = Schema.is(Refused)
 const payload = TaskCodec.payload(Rich)
 const result = TaskCodec.result({ success: Rich, error: Refused, progress: Rich })
 
+/**
+ * Whether no key is written with an escape. The `JSON.parse` of V8 13.6 (Node 24) may take such a key for one with a
+ * backslash that it has read before in the same place: `"\b"` for `"\\"`.
+ */
+const hasPlainKeys = (value: unknown): boolean =>
+  typeof value !== "object" ||
+  value === null ||
+  Object.entries(value).every(([key, inner]) => JSON.stringify(key) === `"${key}"` && hasPlainKeys(inner))
+
 /** Odd texts and values are in the fields that take any. */
 const rich = Arbitrary.flatMap(Arbitrary.all([Arbitrary.schema(Rich), text, json]), ([made, odd, any]) =>
   oneOf(Arbitrary.Constant(made), Arbitrary.Constant({ ...made, text: odd, json: any, record: { [odd]: 1 } }))
-)
+).pipe(Arbitrary.filter(({ json, record }) => hasPlainKeys(json) && hasPlainKeys(record)))
 
 const encoded = {
   text: "a",

@@ -1,11 +1,12 @@
 /** How long messages are delayed, by which queues, and what is left of them then. */
 import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
-import { Array as Arr, Effect, Queue, Schema, type Scope, Stream } from "effect"
+import { Array as Arr, Effect, Fiber, Queue, Schema, type Scope, Stream } from "effect"
 import type { Delivery, Driver as BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
 import * as Delay from "../../src/rabbitmq/Delay.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { Names } from "../../src/rabbitmq/Topology.ts"
+import { eventually } from "../support/stack.ts"
 import { channelOf, describeWithRabbit, openConnection, sharedUrl } from "./server.ts"
 import { openStore, sharedBackend, temporaryPrefix } from "./shared.ts"
 
@@ -304,6 +305,44 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(yield* queuesOf(prefix, "default"), Delay.sum(Delay.round(60_000)))
         assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [])
       }))
+
+    test("one is made by one process at a time, which the others wait for", (driver, prefix) =>
+      Effect.gen(function* () {
+        const making = `${new Names(prefix).delayed("default", 7)}.making`
+        const other = yield* Effect.flatMap(openConnection(sharedUrl), channelOf)
+        yield* Effect.promise(() => other.assertQueue(making, { exclusive: true, durable: false }))
+        const publishing = yield* Effect.forkChild(driver.publish([envelope("a", { delayMillis: 100 })]))
+        yield* Effect.sleep("1500 millis")
+        assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [])
+        assert.isUndefined(publishing.pollUnsafe())
+        // it has vanished
+        yield* Effect.promise(() => other.deleteQueue(making))
+        yield* Fiber.join(publishing)
+        assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [7])
+      }))
+
+    it.live(
+      "what processes delay that need one first at the same moment arrives",
+      () =>
+        Effect.gen(function* () {
+          const queues = Array.from({ length: 15 }, (_, n) => `queue ${n}`)
+          const prefix = yield* temporaryPrefix(queues)
+          const drivers = yield* Effect.forEach([1, 2, 3], () => open(prefix), { concurrency: 3 })
+          yield* Effect.forEach(queues, (queue) =>
+            Effect.gen(function* () {
+              yield* Effect.forEach(
+                drivers,
+                (driver, n) => driver.publish([envelope(`${n}`, { queue, delayMillis: 100 })]),
+                { concurrency: 3 }
+              )
+              yield* eventually(
+                Effect.map(drivers[0]!.counts([queue]), ([counts]) => counts!.ready === drivers.length)
+              ).pipe(Effect.timeout("5 seconds"))
+            })
+          )
+        }),
+      30_000
+    )
 
     test("counting and purging make none", (driver, prefix) =>
       Effect.gen(function* () {
