@@ -169,7 +169,11 @@ export class Workers {
   startHand(hand: Hand): Did {
     return Effect.gen({ self: this }, function* () {
       this.on.say(`${hand.worker} starts ${String(hand.delivery.body)} as ${hand.ask.token}`)
-      hand.started = yield* this.on.safely(this.on.start(hand.ask))
+      yield* this.on.safely(
+        Effect.map(this.on.start(hand.ask), (started) => {
+          hand.started = started
+        })
+      )
     })
   }
 
