@@ -95,7 +95,8 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
   // a run came first, and made the record
   const adopt = `UPDATE ${tasks} SET payload_hash = ?, idempotency_key = COALESCE(idempotency_key, ?),
     enqueued_at = COALESCE(enqueued_at, ${dialect.now}) WHERE id = ?`
-  const markRows = `UPDATE ${tasks} SET published = 1, remove_at = NULL
+  // what ended meanwhile is kept for as long as its retention says
+  const markRows = `UPDATE ${tasks} SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
     WHERE ${dialect.among("id", "text")} AND published = 0`
 
   // Nobody is kept from a record that is only looked at: a caller's transaction may go on for long. Reading it for a

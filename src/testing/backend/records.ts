@@ -220,5 +220,14 @@ export const records = (test: Test): void => {
       assert.strictEqual((yield* on.read("b")).state, "PENDING")
       assert.strictEqual((yield* on.read("c")).state, "PENDING")
     })
+
+    test("a reservation that ended before it was marked as published is kept no longer for that", function* (on) {
+      yield* on.create("a", { published: false, retentionMillis: on.time.units(1) })
+      assert.strictEqual(yield* on.cancel("a"), "Cancelled")
+      yield* on.driver.markPublished(["a"])
+      yield* on.time.pass(2)
+      yield* on.sweepAll
+      assert.isUndefined(yield* on.find("a"))
+    })
   })
 }
