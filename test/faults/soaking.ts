@@ -1,5 +1,5 @@
 /** Rounds of work while anything breaks, with accounts of each, and samples of those who live through them. */
-import { type Duration, Effect, Fiber } from "effect"
+import { type Duration, Effect, Fiber, Schedule } from "effect"
 import { makeNetwork } from "../support/network.ts"
 import * as Places from "../support/places.ts"
 import { program, start } from "../support/processes.ts"
@@ -85,13 +85,14 @@ export const run = Effect.fnUntraced(function* (
 
     const hanging = new Set(yield* untold(() => producer.tasks, BOUND))
     const records = yield* Effect.forEach(producer.tasks, ({ id }) =>
-      Effect.map(untouched.backend.getMany([id]), ([record]) => record)
+      Effect.map(untouched.backend.getMany([id]), ([record]) => record).pipe(
+        Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 50 })
+      )
     )
     const left = Effect.map(untouched.broker.counts(["default"]), ([counts]) => counts!)
-    yield* Effect.timeout(
-      eventually(Effect.map(left, ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)),
-      BOUND
-    )
+    // it may have to connect again to a server that was killed a moment ago
+    const done = Effect.map(left, ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
+    yield* Effect.timeout(eventually(Effect.retry(done, Schedule.spaced("200 millis"))), BOUND)
     const reports = positions.flatMap(({ report }) => report())
     const held = steady.told.findLast(isSample)
     const accounts = Accounts.of(
