@@ -28,13 +28,13 @@ import type {
   WorkerInfo
 } from "./BackendDriver.ts"
 import type { Claim, Envelope } from "./BrokerDriver.ts"
-import { positive, positiveOrForever } from "./internal/allowed.ts"
-import * as Batcher from "./internal/batcher.ts"
-import * as Calling from "./internal/calling.ts"
+import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
-import * as Interest from "./internal/interest.ts"
-import { makeMemoryBackend } from "./internal/memoryBackend.ts"
+import * as Calling from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
+import { positive, positiveOrForever } from "./internal/options.ts"
+import * as Interest from "./internal/results/Subscriptions.ts"
+import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
 
 export type * from "./BackendDriver.ts"
 

@@ -8,12 +8,12 @@ import { Clock, Context, type Duration, Effect, Layer, Option, Schema, type Scop
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
 import type { Claim, Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
-import { positive } from "./internal/allowed.ts"
-import type * as Batcher from "./internal/batcher.ts"
-import * as Calling from "./internal/calling.ts"
+import type * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
-import { makeMemoryBroker } from "./internal/memoryBroker.ts"
+import * as Calling from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
+import { positive } from "./internal/options.ts"
+import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
 
 export type * from "./BrokerDriver.ts"
 

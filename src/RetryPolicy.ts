@@ -17,7 +17,7 @@
  * says `retryDefects`; a timeout of an attempt is.
  */
 import { Duration, Effect, Option, Predicate, Pull, Random, Schedule } from "effect"
-import { nonNegative, positiveNumber, wholeNumber } from "./internal/allowed.ts"
+import { nonNegative, positiveNumber, wholeNumber } from "./internal/options.ts"
 
 /** What becomes of one tag of error: no retry, a delay, or a function of the error that gives either. */
 export type Rule<E> = "never" | Duration.Input | ((error: E) => Duration.Input | "never")

@@ -15,12 +15,17 @@ import * as AsyncResult from "./AsyncResult.ts"
 import type { Backend } from "./Backend.ts"
 import type { Broker } from "./Broker.ts"
 import type { EnqueueError, PartlyEnqueued } from "./EnqueueError.ts"
-import { positive, positiveOrForever, text, wholeNumber } from "./internal/allowed.ts"
-import { CurrentRun } from "./internal/currentRun.ts"
 import * as defaults from "./internal/defaults.ts"
-import { define, type Definition, type Handler as HandlerService, handlerKey } from "./internal/definition.ts"
-import { send, sendAll } from "./internal/producing.ts"
-import * as TaskCodec from "./internal/taskCodec.ts"
+import { positive, positiveOrForever, text, wholeNumber } from "./internal/options.ts"
+import { send, sendAll } from "./internal/producer/prepare.ts"
+import { CurrentRun } from "./internal/task/CurrentRun.ts"
+import * as TaskCodec from "./internal/task/TaskCodec.ts"
+import {
+  define,
+  type Definition,
+  type Handler as HandlerService,
+  handlerKey
+} from "./internal/task/TaskDefinition.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
 import { TaskContext } from "./TaskContext.ts"
 

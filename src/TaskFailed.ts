@@ -10,7 +10,7 @@
  * ```
  */
 import { Data, Schema, SchemaTransformation } from "effect"
-import { describe } from "./internal/describe.ts"
+import { describe } from "./internal/formatError.ts"
 
 /** The handler failed with its typed error, and was not (or no longer) retried. */
 export class Failed<out E> extends Data.TaggedError("Failed")<{

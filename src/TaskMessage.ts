@@ -1,6 +1,6 @@
 /** What travels from producer to worker: JSON, versioned, decoded by Schema on arrival. */
 import { Exit, Schema } from "effect"
-import { parse } from "./internal/jsonText.ts"
+import { parse } from "./internal/json.ts"
 
 /** The version of the format. A message of another version is parked, never dropped. */
 export const version = 1

@@ -7,9 +7,9 @@
  */
 import { Array as Arr, Deferred, Effect, Schedule } from "effect"
 import type { Batch } from "../BackendDriver.ts"
-import * as Delay from "./Delay.ts"
-import type { Line, Lines } from "./Line.ts"
-import type { Parcel } from "./Parcel.ts"
+import type { Line, Lines } from "./Connection.ts"
+import * as Delay from "./delayQueues.ts"
+import type { Parcel } from "./OutgoingMessage.ts"
 import { fromUnknown, RabbitError } from "./RabbitError.ts"
 import { delayedKey, type Topology } from "./Topology.ts"
 

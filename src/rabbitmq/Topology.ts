@@ -11,8 +11,8 @@
  */
 import type { Channel } from "amqplib"
 import { Deferred, Effect, Exit, Option, Schedule, type Scope } from "effect"
-import * as Delay from "./Delay.ts"
-import { type Lines, onChannel } from "./Line.ts"
+import { type Lines, onChannel } from "./Connection.ts"
+import * as Delay from "./delayQueues.ts"
 import { RabbitError } from "./RabbitError.ts"
 
 /** A routing key has 255 bytes, and 54 of them say how a message is delayed. */

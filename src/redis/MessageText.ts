@@ -5,8 +5,8 @@
  */
 import { Effect, Exit } from "effect"
 import type { Delivery, Envelope } from "../BrokerDriver.ts"
-import { millis } from "./Calls.ts"
-import * as Record from "./Record.ts"
+import * as Record from "./RecordText.ts"
+import { millis } from "./ScriptRunner.ts"
 
 /** To the text. */
 export const of = ({ body, expiresMillis, generation = 0, id, task }: Envelope): string =>

@@ -4,15 +4,15 @@
 import { Array as Arr, Effect, Number as Num } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { Driver as BrokerDriver, Counts, Envelope } from "../BrokerDriver.ts"
-import { type Calls, grouped, millis, script, type Script } from "./Calls.ts"
-import { type Claim, claimOf } from "./Claim.ts"
-import type * as Claiming from "./Claiming.ts"
+import { type Claim, claimOf } from "./ClaimHandle.ts"
+import type * as Claiming from "./claimMessages.ts"
 import { isPermanent } from "./isPermanent.ts"
-import { claim as claimLua } from "./lua/claiming.ts"
-import * as messages from "./lua/messages.ts"
 import * as MessageText from "./MessageText.ts"
-import type * as Readiness from "./Readiness.ts"
-import type { Server } from "./Server.ts"
+import type * as Readiness from "./ReadySignal.ts"
+import { type Calls, grouped, millis, script, type Script } from "./ScriptRunner.ts"
+import { claim as claimLua } from "./scripts/claim.ts"
+import * as messages from "./scripts/messages.ts"
+import type { Server } from "./ServerInfo.ts"
 
 /** Writes claims as scripts take them: groups of one queue. */
 const writeClaims = (claims: ReadonlyArray<Claim>): ReadonlyArray<string> =>

@@ -12,18 +12,18 @@ import type {
   Settlement
 } from "../BackendDriver.ts"
 import type { Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
-import { putBackMillis } from "../internal/putBack.ts"
-import { type Calls, grouped, neighbours, script } from "./Calls.ts"
-import { type Claim, claimOf } from "./Claim.ts"
-import type * as Claiming from "./Claiming.ts"
-import * as Creating from "./Creating.ts"
-import * as fusion from "./lua/fusion.ts"
+import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
+import { type Claim, claimOf } from "./ClaimHandle.ts"
+import type * as Claiming from "./claimMessages.ts"
+import * as Creating from "./createRecords.ts"
+import type { StoreError } from "./fieldDecoding.ts"
 import * as MessageText from "./MessageText.ts"
 import { headOf, toSettled, writeSettlement } from "./RedisBackendDriver.ts"
 import * as Messages from "./RedisBrokerDriver.ts"
-import type { Server } from "./Server.ts"
-import { writeTerms } from "./Starting.ts"
-import type { StoreError } from "./Stored.ts"
+import { type Calls, grouped, neighbours, script } from "./ScriptRunner.ts"
+import * as fusion from "./scripts/fusion.ts"
+import type { Server } from "./ServerInfo.ts"
+import { writeTerms } from "./startCodec.ts"
 
 interface Enqueued {
   readonly record: NewRecord

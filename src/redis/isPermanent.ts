@@ -1,7 +1,7 @@
 /**
  * Which errors would come again however often the call is repeated.
  */
-import { CorruptKey } from "./Stored.ts"
+import { CorruptKey } from "./fieldDecoding.ts"
 
 /**
  * What stands in front of a code, where a script failed: as the server has it since 7, and as it had it before. The

@@ -3,9 +3,9 @@
  */
 import { Context, Data, Effect, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
-import { wholeMillis } from "../internal/wholeMillis.ts"
-import type { Columns, ColumnType, Dialect, Values } from "./Dialect.ts"
-import { dialects } from "./dialects.ts"
+import { wholeMillis } from "../internal/millis.ts"
+import type { Columns, ColumnType, Dialect, Values } from "./dialect/Dialect.ts"
+import { dialects } from "./dialect/dialects.ts"
 import * as Row from "./Row.ts"
 
 /** Which tables. */

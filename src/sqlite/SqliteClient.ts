@@ -9,7 +9,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlit
 import { Context, Duration, Effect, Layer, type Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, type SqlConnection, SqlError, Statement } from "effect/sql"
-import * as SqliteWake from "./SqliteWake.ts"
+import * as SqliteWake from "./FileWatcher.ts"
 
 /** How a file is opened. */
 export interface Options {

@@ -49,7 +49,7 @@ export const run = Effect.fnUntraced(function* (
   const worker = { lease: LEASE, concurrency: 8, drainTimeout: "2 seconds" } as const
   const startWorker = Effect.fnUntraced(function* (urls: ReadonlyArray<string>, options: Options) {
     const args = [Places.encode(place.at(urls)), JSON.stringify({ worker, ...options })]
-    return yield* start(program("../faults/workerProcess.ts", args), Entry)
+    return yield* start(program("./workerProcess.ts", args), Entry)
   })
 
   const ways = yield* Effect.forEach(Array.from({ length: POSITIONS + 2 }), () => makeWay(running))

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Message } from "amqplib"
 import { Arbitrary, Effect, Schema } from "effect"
-import * as Delay from "../../src/rabbitmq/Delay.ts"
-import * as Parcel from "../../src/rabbitmq/Parcel.ts"
+import * as Delay from "../../src/rabbitmq/delayQueues.ts"
+import * as Parcel from "../../src/rabbitmq/OutgoingMessage.ts"
 import { amongst, anything, bytes, oneOf, often, text, wellFormed } from "./junk.ts"
 
 const messageOf = (properties: object, content: Uint8Array = Buffer.of()): Message => ({

@@ -2,9 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { TaskFailed } from "chicory"
 import { Arbitrary, Cause, Effect, Exit, Schema } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
-import { exitOf, toResult } from "../../src/internal/outcome.ts"
-import * as TaskCodec from "../../src/internal/taskCodec.ts"
-import { fromTraceparent } from "../../src/internal/traceContext.ts"
+import { exitOf, toResult } from "../../src/internal/results/decodeRecord.ts"
+import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
+import { fromTraceparent } from "../../src/internal/task/traceContext.ts"
 import { amongst, anything, assertAnswers, json, oneOf, often, text, textLike } from "./junk.ts"
 
 class Refused extends Schema.TaggedError<Refused>()("Refused", { why: Schema.String, code: Schema.Number }) {}

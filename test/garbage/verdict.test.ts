@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RetryPolicy, Task, TaskFailed } from "chicory"
 import { Duration, Effect, Exit, Schedule, Schema } from "effect"
-import { definitionOf } from "../../src/internal/definition.ts"
-import { describe as tell } from "../../src/internal/describe.ts"
-import * as TaskCodec from "../../src/internal/taskCodec.ts"
-import { judge, type Verdict } from "../../src/internal/verdict.ts"
+import { describe as tell } from "../../src/internal/formatError.ts"
+import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
+import { definitionOf } from "../../src/internal/task/TaskDefinition.ts"
+import { judge, type Verdict } from "../../src/internal/worker/runOutcome.ts"
 import { amongst, anything, oneOf } from "./junk.ts"
 
 /** What does not like to be looked at. */

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, type Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
-import * as Batcher from "../../src/internal/batcher.ts"
+import * as Batcher from "../../src/internal/concurrency/Batcher.ts"
 import { begin, ended, pass, stillWaits, turns } from "../support/stage.ts"
 
 interface Options extends Partial<Batcher.Options<number, string, string>> {

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit } from "effect"
-import * as CallLimit from "../../src/internal/callLimit.ts"
+import * as CallLimit from "../../src/internal/driver/callTimeout.ts"
 import { begin, ended, pass, stillWaits } from "../support/stage.ts"
 
 const limit = CallLimit.make(Duration.seconds(5), (cause) => cause)

@@ -1,5 +1,5 @@
 import { assert, it } from "@effect/vitest"
-import { ChurnMap } from "../../src/internal/churnMap.ts"
+import { ChurnMap } from "../../src/internal/concurrency/ChurnMap.ts"
 
 it("a map that is made anew again and again is a map all the same, in the order of its entries", () => {
   const map = new ChurnMap<number, string>()

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime } from "effect"
-import { dateOf, latestMillis } from "../../src/internal/dateOf.ts"
+import { dateOf, latestMillis } from "../../src/internal/dates.ts"
 
 describe("the date of a time", () => {
   for (const [millis, expected] of [

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Scheduler } from "effect"
-import { Deadline, Deadlines } from "../../src/internal/deadlines.ts"
+import { Deadline, Deadlines } from "../../src/internal/concurrency/Deadlines.ts"
 import { pass, turns } from "../support/stage.ts"
 
 class Bell extends Deadline {

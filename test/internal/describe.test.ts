@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Describe from "../../src/internal/describe.ts"
+import * as Describe from "../../src/internal/formatError.ts"
 
 const circular: Record<string, unknown> = Object.create(null) as Record<string, unknown>
 circular["self"] = circular

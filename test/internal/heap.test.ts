@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { Heap, type Member } from "../../src/internal/heap.ts"
+import { Heap, type Member } from "../../src/internal/concurrency/Heap.ts"
 
 interface Item extends Member {
   readonly value: number

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Logger } from "effect"
-import * as HeartbeatText from "../../src/internal/heartbeat.ts"
+import * as HeartbeatText from "../../src/internal/driver/heartbeatCodec.ts"
 
 const worker = { id: "w", hostname: "h", pid: 1, queues: ["q"], tasks: [], concurrency: 1, running: 0 }
 

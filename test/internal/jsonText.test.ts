@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
-import { MAX_DEPTH, parse, stringify } from "../../src/internal/jsonText.ts"
+import { MAX_DEPTH, parse, stringify } from "../../src/internal/json.ts"
 
 describe("JSON texts", () => {
   for (const json of [null, 0, "", "\ud800", [], { a: [1, { b: null }] }]) {

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { Place, Slots } from "../../src/internal/slots.ts"
+import { Place, Slots } from "../../src/internal/worker/slots.ts"
 import { begin, ended, pass, stillWaits, turns } from "../support/stage.ts"
 
 describe("slots", () => {

@@ -1,7 +1,7 @@
 /** The MariaDB server for tests: `CHICORY_TEST_MARIADB_URL`, or the local one. */
 import { Effect, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import * as Migrations from "../../src/sql/Migrations.ts"
+import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeUnless } from "../support/describeUnless.ts"
 import * as MysqlClient from "./MysqlClient.ts"

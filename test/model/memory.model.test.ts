@@ -1,5 +1,5 @@
 import { describe, it } from "@effect/vitest"
-import { makeMemoryStore } from "../../src/internal/memoryStore.ts"
+import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
 import { full } from "../support/extent.ts"
 import { check } from "./check.ts"
 

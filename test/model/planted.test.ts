@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { Driver as BackendDriver } from "../../src/BackendDriver.ts"
 import type { Driver as BrokerDriver } from "../../src/BrokerDriver.ts"
-import { makeMemoryStore } from "../../src/internal/memoryStore.ts"
+import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
 import { check } from "./check.ts"
 import type { Store } from "./stage.ts"
 

@@ -12,7 +12,7 @@ import type {
   Started
 } from "../../src/BackendDriver.ts"
 import type { Claim, Delivery, Envelope, Release } from "../../src/BrokerDriver.ts"
-import * as Suite from "../../src/testing/Suite.ts"
+import * as Suite from "../../src/testing/suites/Suite.ts"
 import { Journal } from "./journal.ts"
 import { inModelTime, letterOf } from "./look.ts"
 import * as Messages from "./messages.ts"

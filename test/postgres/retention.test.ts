@@ -1,7 +1,7 @@
 import { assert, it } from "@effect/vitest"
 import { Array as Arr, Context, Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import * as Migrations from "../../src/sql/Migrations.ts"
+import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeWithPostgres, layerOf, temporaryPlace } from "./server.ts"
 

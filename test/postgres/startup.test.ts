@@ -5,7 +5,7 @@ import type { Backend } from "chicory"
 import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
-import { SchemaTooNew, SchemaTooOld } from "../../src/sql/Migrations.ts"
+import { SchemaTooNew, SchemaTooOld } from "../../src/sql/schema/Migrations.ts"
 import { Count, counting, roundTrip, startWorker } from "../support/stack.ts"
 import {
   clientOf,

@@ -1,5 +1,5 @@
 import { describe } from "@effect/vitest"
-import { WorkerSuite } from "chicory/testing"
+import { WorkerSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { describeWithPostgres, temporaryDrivers } from "./server.ts"
 

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Message } from "amqplib"
 import { Clock, Effect, PubSub } from "effect"
-import { Claims } from "../../src/rabbitmq/Claims.ts"
-import type { Line } from "../../src/rabbitmq/Line.ts"
+import type { Line } from "../../src/rabbitmq/Connection.ts"
+import { Claims } from "../../src/rabbitmq/UnackedMessages.ts"
 
 /** Claims over a line that notes which frames are sent. */
 const make = Effect.gen(function* () {

@@ -1,5 +1,5 @@
 import type { Channel } from "amqplib"
-import * as Delay from "../../src/rabbitmq/Delay.ts"
+import * as Delay from "../../src/rabbitmq/delayQueues.ts"
 import { Names } from "../../src/rabbitmq/Topology.ts"
 
 /** Removes what a prefix has for these queues, and its exchanges. What is not there is no error. */

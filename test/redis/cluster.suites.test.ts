@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe } from "@effect/vitest"
-import { BackendSuite, BrokerSuite, WorkerSuite } from "chicory/testing"
+import { BackendSuite, BrokerSuite, WorkerSuite } from "chicory/testing/suites"
 import { Effect, Exit, Layer, Logger, Scope } from "effect"
 import * as RedisCluster from "../../src/redis/RedisCluster.ts"
 import * as RedisStore from "../../src/redis/RedisStore.ts"

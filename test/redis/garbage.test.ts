@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters, Task, Worker } from "chicory"
 import { Cause, Effect, Exit, Fiber, Option, Schema, type Scope } from "effect"
-import { FIELDS } from "../../src/redis/Record.ts"
+import { FIELDS } from "../../src/redis/RecordText.ts"
 import { messageOf, messageWith, noMessages } from "../garbage/bodies.ts"
 import { full } from "../support/extent.ts"
 import { Count, counting, eventually, roundTrip, startWorker, type Store, timed } from "../support/stack.ts"

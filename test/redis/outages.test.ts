@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Exit, Fiber, Scope } from "effect"
-import { FIELDS } from "../../src/redis/Record.ts"
+import { FIELDS } from "../../src/redis/RecordText.ts"
 import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
 import { describeWithServers, type Server } from "./server.ts"
 import { openStore, testWithServer as test, untilSubscribed } from "./stack.ts"

@@ -6,8 +6,8 @@ import { SqlStore } from "chicory/sql"
 import { Cause, Effect, Exit, Latch, Layer, Option, type Scope, Stream } from "effect"
 import type { ChildProcessSpawner } from "effect/process"
 import { SqlClient } from "effect/sql"
-import * as Migrations from "../../src/sql/Migrations.ts"
-import { schema } from "../../src/sql/schema.ts"
+import * as Migrations from "../../src/sql/schema/Migrations.ts"
+import { schema } from "../../src/sql/schema/schema.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
@@ -91,7 +91,7 @@ const structure = Effect.fnUntraced(function* (place: Place) {
 const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
   const gate = Latch.makeUnsafe()
   const child = yield* program(
-    "../sql/opener.ts",
+    "./opener.ts",
     [Places.encode(place), ...(statements === undefined ? [] : [String(statements)])],
     { stdin: Stream.fromEffectDrain(gate.await) }
   )

@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
-import { schema } from "../../src/sql/schema.ts"
+import { schema } from "../../src/sql/schema/schema.ts"
 
 const table = (name: string) => `"chicory_${name}"`
 

@@ -8,7 +8,7 @@ import { Context, Effect, Layer, Redacted, type Scope } from "effect"
 import type { SqlClient } from "effect/sql"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import * as RedisStore from "../../src/redis/RedisStore.ts"
-import * as Migrations from "../../src/sql/Migrations.ts"
+import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as MysqlClient from "../mariadb/MysqlClient.ts"
 

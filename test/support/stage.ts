@@ -6,7 +6,7 @@ import { assert } from "@effect/vitest"
 import { Backend, Broker, type Task, TaskFailed, Worker } from "chicory"
 import { Context, Effect, type Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { makeMemoryStore } from "../../src/internal/memoryStore.ts"
+import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
 
 type Operations<D> = { readonly [K in keyof D]?: D[K] }
 

@@ -1,0 +1,73 @@
+/** From a stored record to what a user is given: the outcome, and the snapshot of one read. */
+import { Effect, Exit, Option } from "effect"
+import type { TaskRecord } from "../../BackendDriver.ts"
+import * as TaskFailed from "../../TaskFailed.ts"
+import type { TaskResult } from "../../TaskResult.ts"
+import { isTerminal } from "../../TaskState.ts"
+import { dateOf } from "../dates.ts"
+import type * as TaskCodec from "../task/TaskCodec.ts"
+import type { Ended } from "./awaitTerminal.ts"
+
+const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), dateOf)
+
+const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
+  new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
+
+/** The reason of an end that the store decided. */
+const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
+  switch (record.ended) {
+    case "Expired":
+      return new TaskFailed.Expired({ expiredAt: dateOf(record.expiresAt ?? record.finishedAt ?? 0) })
+    case "WorkerLost":
+      return new TaskFailed.WorkerLost({ worker: record.worker ?? "unknown" })
+    case "Cancelled":
+      return new TaskFailed.Cancelled()
+    case "Forgotten":
+      return new TaskFailed.Forgotten()
+    case null:
+      return new TaskFailed.ResultInvalid({
+        side: "reader",
+        issue: "the record has ended, and holds no exit"
+      })
+  }
+}
+
+/** The outcome of a task that ended. */
+export const exitOf = <A, E, R, P>(
+  codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
+  { forgotten, record }: Ended
+): Effect.Effect<Exit.Exit<A, TaskFailed.TaskFailed<E>>, never, R> => {
+  if (forgotten) return Effect.succeed(Exit.fail(taskFailed(record, new TaskFailed.Forgotten())))
+  if (record.exit === null) return Effect.succeed(Exit.fail(taskFailed(record, endedReason(record))))
+  return Effect.match(codec.decodeExit(record.exit), {
+    onFailure: (error) =>
+      Exit.fail(taskFailed(record, new TaskFailed.ResultInvalid({ side: "reader", issue: error.message }))),
+    onSuccess: (exit) =>
+      exit._tag === "Success" ? Exit.succeed(exit.value) : Exit.fail(taskFailed(record, exit.reason))
+  })
+}
+
+/** A record as a user sees it. */
+export const toResult = <A, E, R, P>(
+  codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
+  record: TaskRecord
+): Effect.Effect<TaskResult<A, E, P>, never, R> =>
+  Effect.gen(function* () {
+    const exit = isTerminal(record.state)
+      ? Option.some(yield* exitOf(codec, { record, forgotten: false }))
+      : Option.none()
+    const progress =
+      record.progress === null ? Option.none() : yield* Effect.option(codec.decodeProgress(record.progress))
+    return {
+      taskId: record.id,
+      taskName: record.task,
+      state: record.state,
+      attempts: record.attempt,
+      exit,
+      progress,
+      worker: Option.fromNullOr(record.worker),
+      enqueuedAt: utc(record.enqueuedAt),
+      startedAt: utc(record.startedAt),
+      finishedAt: utc(record.finishedAt)
+    }
+  })

@@ -1,0 +1,176 @@
+/** One run of a task: the handler with all it is given, from its payload to the verdict on its exit. */
+import { Cause, Context, Effect, Exit, type Fiber, Tracer } from "effect"
+import type { Started } from "../../BackendDriver.ts"
+import { TaskContext } from "../../TaskContext.ts"
+import { PayloadInvalid } from "../../TaskFailed.ts"
+import type { Known } from "../../Worker.ts"
+import { describe } from "../formatError.ts"
+import * as metrics from "../metrics.ts"
+import { nonNegative } from "../options.ts"
+import { CurrentRun, RetryRequest, type Run as RunOfHandler } from "../task/CurrentRun.ts"
+import { fromTraceparent } from "../task/traceContext.ts"
+import { failure, judge, type Stop, timedOut, type Verdict } from "./runOutcome.ts"
+import type { Candidate } from "./RunStore.ts"
+
+/** A task as a worker runs it: what all its runs have in common. */
+export interface Runnable extends Known {
+  /** The worker's context, and over it what the handler was given. */
+  readonly context: Context.Context<unknown>
+  /** Whether there is a tracer that could see a span. */
+  readonly traced: boolean
+  readonly metrics: ReturnType<typeof metrics.forTask>
+}
+
+/** Finds out what the runs of a task have in common. */
+export const runnable = ({ definition, handler }: Known, ofWorker: Context.Context<never>): Runnable => {
+  const context = Context.merge(ofWorker, handler.context)
+  return {
+    definition,
+    handler,
+    context,
+    traced: Context.get(context, Tracer.Tracer) !== Tracer.nativeTracer,
+    metrics: metrics.forTask(definition.name)
+  }
+}
+
+/** A task that runs here. */
+export class Run {
+  readonly candidate: Candidate
+  readonly known: Runnable
+  readonly started: Extract<Started, { readonly _tag: "Run" }>
+  /** When it was asked for, by this process's monotonic clock. */
+  readonly startedAt: bigint
+  /** When the last successful renewal was sent, by the same. */
+  renewedAt: bigint
+  /** Why the handler was stopped, if it was. */
+  stop: Stop | undefined
+  /** The message is still claimed: at-most-once tasks ack theirs before they run, and long ones let go of theirs. */
+  claimed = true
+  /** Its outcome is on its way. From then on the store may call a renewal lost because it has stored that outcome. */
+  settling = false
+  /** Its success, stored by the handler itself, in a transaction of its own. */
+  completed: Verdict | undefined
+  private fiber: Fiber.Fiber<unknown, unknown> | undefined
+
+  constructor(candidate: Candidate, known: Runnable, started: Run["started"], startedAt: bigint) {
+    this.candidate = candidate
+    this.known = known
+    this.started = started
+    this.startedAt = startedAt
+    this.renewedAt = startedAt
+  }
+
+  get id(): string {
+    return this.candidate.start.id
+  }
+
+  /** The fiber to stop. */
+  ranBy(fiber: Fiber.Fiber<unknown, unknown>): void {
+    this.fiber = fiber
+    if (this.stop !== undefined) fiber.interruptUnsafe()
+  }
+
+  /** Interrupts the handler, its finalizers run. Only the first reason counts, but a lost run stays lost. */
+  halt(stop: Stop): void {
+    if (this.stop === undefined || stop === "Lost") this.stop = stop
+    this.fiber?.interruptUnsafe()
+  }
+}
+
+const taskContext = ({ candidate, known, started }: Run): TaskContext["Service"] => {
+  const { maxRetries } = known.definition.retry
+  const { attempt, fence, retries } = started
+  return {
+    taskId: candidate.start.id,
+    taskName: known.definition.name,
+    attempt,
+    retries,
+    maxRetries,
+    isLastRetry: retries === maxRetries,
+    remainingRetries: Math.max(0, maxRetries - retries),
+    fence,
+    retry
+  }
+}
+
+const retry: TaskContext["Service"]["retry"] = (options) =>
+  Effect.suspend(() =>
+    Effect.die(
+      new RetryRequest({
+        countdown:
+          options?.countdown === undefined
+            ? undefined
+            : nonNegative("TaskContext.retry: countdown", options.countdown),
+        hasError: options !== undefined && "error" in options,
+        error: options?.error
+      })
+    )
+  )
+
+/** What the handler's fiber finds in its context. */
+export const contextOf = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> =>
+  Context.add(Context.add(run.known.context, TaskContext, taskContext(run)), CurrentRun, ofHandler)
+
+/** The worker's span is the child of the producer's. Without a tracer that could see it, none is made. */
+const inSpan = (
+  { candidate, known, started }: Run,
+  handling: Effect.Effect<unknown, unknown, unknown>
+): Effect.Effect<unknown, unknown, unknown> => {
+  const { message } = candidate
+  const parent = fromTraceparent(message.traceparent)
+  if (!known.traced) return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
+  return handling.pipe(
+    Effect.withSpan(
+      known.definition.name,
+      {
+        kind: "consumer",
+        ...(parent === undefined ? { root: true } : { parent }),
+        attributes: {
+          "messaging.operation.name": "process",
+          "messaging.destination.name": message.queue,
+          "messaging.message.id": message.id,
+          "chicory.task.attempt": started.attempt
+        }
+      },
+      { captureStackTrace: false }
+    )
+  )
+}
+
+/**
+ * Runs the handler, in a fiber that is uninterruptible elsewhere and has the run's context: the verdict on its exit
+ * is always reached.
+ */
+export const execute = (run: Run, worker: string): Effect.Effect<Verdict, never, unknown> =>
+  Effect.flatMapEager(
+    interruptibly(run.known.definition.payload.decode(run.candidate.message.payload)),
+    (payload) => {
+      if (Exit.isSuccess(payload)) {
+        return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) => judged(run, exit, worker))
+      }
+      return Cause.hasInterruptsOnly(payload.cause)
+        ? judged(run, payload, worker)
+        : failure(new PayloadInvalid({ issue: describe(Cause.squash(payload.cause)) }))
+    }
+  )
+
+const interruptibly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
+  Effect.exit(Exit.isExit(effect) ? effect : Effect.interruptible(effect))
+
+const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, unknown> => {
+  const { definition, handler } = run.known
+  const handling = Effect.scoped(Effect.suspend(() => handler.run(payload)))
+  return inSpan(
+    run,
+    definition.timeout === undefined
+      ? handling
+      : Effect.timeoutOrElse(handling, { duration: definition.timeout, orElse: () => Effect.fail(timedOut) })
+  )
+}
+
+/** The verdict on a value that the handler gives before it has ended. */
+export const verdictOn = (run: Run, value: unknown, worker: string): Effect.Effect<Verdict> =>
+  Effect.provideContext(judged(run, Exit.succeed(value), worker), run.known.context)
+
+const judged = ({ known, started, stop }: Run, exit: Exit.Exit<unknown, unknown>, worker: string) =>
+  judge({ definition: known.definition, retries: started.retries, stop, worker }, exit)

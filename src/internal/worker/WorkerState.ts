@@ -1,0 +1,120 @@
+/** What the parts of a worker share: its settings, its runs, and what it has counted. */
+import { hostname } from "node:os"
+import { Clock, type Context, Duration, Effect, Latch } from "effect"
+import type { Backend } from "../../Backend.ts"
+import type { Batch } from "../../BackendDriver.ts"
+import type { Broker } from "../../Broker.ts"
+import type { Known } from "../../Worker.ts"
+import { ChurnMap } from "../concurrency/ChurnMap.ts"
+import { Underway } from "../concurrency/WaitGroup.ts"
+import { termsOf } from "../driver/startRequest.ts"
+import * as metrics from "../metrics.ts"
+import * as TaskId from "../task/TaskId.ts"
+import { type Run, type Runnable, runnable } from "./Run.ts"
+import { type Ledger, messageOnly, recorded } from "./RunStore.ts"
+import { Slots } from "./slots.ts"
+
+/** A worker's settings, checked. */
+export interface Settings {
+  readonly backend: Backend["Service"]
+  readonly broker: Broker["Service"]
+  readonly tasks: ReadonlyMap<string, Known>
+  readonly queues: Batch<string>
+  readonly concurrency: number
+  readonly lease: Duration.Duration
+  readonly drainTimeout: Duration.Duration
+  readonly heartbeat: Duration.Duration
+  readonly unknownTaskGrace: Duration.Duration
+}
+
+/** A worker that runs. */
+export class Engine {
+  readonly settings: Settings
+  readonly hostname = hostname()
+  readonly id: string
+  readonly leaseMillis: number
+  readonly ledger: Ledger
+  readonly slots: Slots
+  /** The tasks that this worker knows, by name. */
+  readonly tasks: ReadonlyMap<string, Runnable>
+  /** What runs here, by task id. */
+  readonly runs = new ChurnMap<string, Run>()
+  /** Deliveries that were claimed and not yet let go, and whatever else the drain waits for. */
+  readonly underway = new Underway()
+  /** Runs that have ended and given up their slots, whose outcomes or messages are still on their way. */
+  trailing = 0
+  readonly stats = { succeeded: 0, failed: 0, retried: 0 }
+  /** The drain is over: what cannot be stored now is left to its lease. */
+  givingUp = false
+  /** Open when `givingUp`. */
+  readonly gaveUp = Latch.makeUnsafe(false)
+  readonly clock: Clock.Clock
+  readonly context: Context.Context<never>
+  private tokens = 0
+  private claims = 0
+
+  constructor(settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
+    const { backend, broker, concurrency, lease, tasks } = settings
+    this.settings = settings
+    this.clock = clock
+    this.context = context
+    this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
+    this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
+    this.ledger = backend.configured
+      ? recorded(backend, broker, termsOf(settings, this.leaseMillis))
+      : messageOnly(broker)
+    this.slots = new Slots(concurrency)
+    this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, runnable(known, context)]))
+  }
+
+  /** Runs an effect for which the drain waits. */
+  fork(effect: Effect.Effect<void>): void {
+    this.underway.begin()
+    Effect.runForkWith(this.context)(effect).addObserver(this.ended)
+  }
+
+  private readonly ended = () => this.underway.end()
+
+  /** A token that no other run has. */
+  nextToken(): string {
+    return `${this.id}/${++this.tokens}`
+  }
+
+  /** A name that no other claim has. */
+  nextClaim(): string {
+    return `${this.id.slice(-12)}.${++this.claims}`
+  }
+
+  /** Takes in a run. One of the same task that is still here was superseded by it. */
+  opened(run: Run): void {
+    this.runs.get(run.id)?.halt("Lost")
+    this.runs.set(run.id, run)
+    if (this.givingUp) run.halt("Drained")
+  }
+
+  /** Forgets a run that has ended. */
+  closed(run: Run): void {
+    if (this.runs.get(run.id) === run) this.runs.delete(run.id)
+  }
+
+  /** Ends the drain. */
+  giveUp(): void {
+    this.givingUp = true
+    this.gaveUp.openUnsafe()
+  }
+
+  /** Monotonic nanoseconds of this process. */
+  now(): bigint {
+    return this.clock.monotonicTimeNanosUnsafe()
+  }
+
+  queueMetrics(queue: string): ReturnType<typeof metrics.forQueue> {
+    return metrics.forQueue(this.settings.broker.name, queue)
+  }
+}
+
+/** Makes the engine of a worker. */
+export const make = (settings: Settings): Effect.Effect<Engine> =>
+  Effect.withFiber((fiber) =>
+    Effect.sync(() => new Engine(settings, fiber.getRef(Clock.Clock), fiber.context))
+  )

@@ -1,0 +1,161 @@
+/**
+ * What a run's exit means for its task: its one outcome, ready to be stored, or another attempt.
+ *
+ * An outcome that does not encode is itself an outcome (`ResultInvalid`): the work is done, and is not done again.
+ */
+import { Cause, Duration, Effect, Exit, Option } from "effect"
+import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
+import * as TaskFailed from "../../TaskFailed.ts"
+import * as defaults from "../defaults.ts"
+import { describe } from "../formatError.ts"
+import { wholeMillis } from "../millis.ts"
+import { Decided, RetryRequest } from "../task/CurrentRun.ts"
+import type { TaskExit } from "../task/TaskCodec.ts"
+import * as TaskCodec from "../task/TaskCodec.ts"
+import type { Definition } from "../task/TaskDefinition.ts"
+
+/** What becomes of a run. */
+export type Verdict =
+  | { readonly _tag: "Success"; readonly exit: string }
+  | { readonly _tag: "Failure"; readonly exit: string; readonly reason: TaskFailed.Reason<unknown>["_tag"] }
+  | { readonly _tag: "Retry"; readonly afterMillis: number }
+  /** Put back, nothing counted; under a cancel request the store ends the task. */
+  | { readonly _tag: "Release" }
+
+/** Why a worker stopped a handler. */
+export type Stop = "Lost" | "Cancelled" | "Drained"
+
+/** What the failure of an attempt that took too long is known by. */
+export const timedOut: unique symbol = Symbol.for("chicory/timedOut")
+
+/** The reasons that leave a dead letter. */
+const withLetter = new Set<string>([
+  "Failed",
+  "RetriesExhausted",
+  "Died",
+  "TimedOut",
+  "WorkerLost",
+  "UnknownTask",
+  "PayloadInvalid",
+  "ResultInvalid"
+])
+
+/** Whether a task that failed so leaves a dead letter. */
+export const leavesLetter = (reason: string): boolean => withLetter.has(reason)
+
+/** The verdict of a failure for which no handler is needed. */
+export const failure = (
+  reason: TaskFailed.Reason<never>
+): Effect.Effect<Extract<Verdict, { readonly _tag: "Failure" }>> =>
+  Effect.map(Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason })), (exit) => ({
+    _tag: "Failure",
+    exit,
+    reason: reason._tag
+  }))
+
+/** The run whose exit is judged. */
+export interface Judged {
+  readonly definition: Definition
+  readonly retries: number
+  readonly stop: Stop | undefined
+  readonly worker: string
+}
+
+/** Judges the exit of a handler; needs what encoding the task's result needs. */
+export const judge = (
+  run: Judged,
+  exit: Exit.Exit<unknown, unknown>
+): Effect.Effect<Verdict, never, unknown> => {
+  if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
+  return Effect.suspend(() => judgeCause(run, exit.cause)).pipe(
+    // a policy whose functions throw is a bug of the task, and so is an error that cannot be looked at
+    Effect.catchDefect((defect) => fail(run.definition, new TaskFailed.Died({ defect })))
+  )
+}
+
+const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Verdict, never, unknown> => {
+  const { definition, retries } = run
+  const { retry } = definition
+  const retryOr = (
+    decision: Effect.Effect<Decision>,
+    reason: (exhausted: boolean) => TaskFailed.Reason<unknown>
+  ) =>
+    Effect.flatMap(decision, (decided) =>
+      decided._tag === "Retry"
+        ? Effect.succeed<Verdict>({
+            _tag: "Retry",
+            afterMillis: wholeMillis(Duration.toMillis(decided.after))
+          })
+        : fail(definition, reason(decided.exhausted))
+    )
+
+  const defects = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect)
+  const decided = defects.find((defect) => defect instanceof Decided)
+  if (decided !== undefined) return Effect.succeed(decided.verdict)
+  const request = defects.find((defect) => defect instanceof RetryRequest)
+  if (request !== undefined) {
+    return retryOr(decideUntyped(retry, retries, request.countdown), () =>
+      request.hasError
+        ? new TaskFailed.Failed({ error: request.error, retriesExhausted: true })
+        : new TaskFailed.RetriesExhausted()
+    )
+  }
+  if (defects.length > 0) {
+    const [defect] = defects
+    const died = new TaskFailed.Died({ defect })
+    return definition.retryDefects
+      ? retryOr(decideUntyped(retry, retries), () => died)
+      : fail(definition, died)
+  }
+  const error = Cause.findErrorOption(cause)
+  if (Option.isSome(error)) {
+    if (error.value === timedOut) {
+      return retryOr(
+        decideUntyped(retry, retries),
+        () => new TaskFailed.TimedOut({ timeout: definition.timeout ?? Duration.zero })
+      )
+    }
+    return retryOr(
+      decide(retry, error.value, retries),
+      (retriesExhausted) => new TaskFailed.Failed({ error: error.value, retriesExhausted })
+    )
+  }
+  if (run.stop === "Drained" && definition.delivery === "at-most-once") {
+    return fail(definition, new TaskFailed.WorkerLost({ worker: run.worker }))
+  }
+  if (run.stop !== undefined) return Effect.succeed({ _tag: "Release" })
+  return fail(definition, new TaskFailed.Died({ defect: new Error("the handler interrupted itself") }))
+}
+
+const fail = (definition: Definition, reason: TaskFailed.Reason<unknown>) =>
+  encode(definition, { _tag: "Failure", reason })
+
+const encode = (
+  definition: Definition,
+  outcome: TaskExit<unknown, unknown>
+): Effect.Effect<Verdict, never, unknown> =>
+  Effect.matchCauseEffectEager(definition.result.encodeExit(outcome), {
+    onFailure: (cause) => instead(outcome, describe(Cause.squash(cause))),
+    onSuccess: (exit) => {
+      const bytes = defaults.bytesOf(exit)
+      if (bytes > defaults.maxBytes) {
+        return instead(
+          outcome,
+          `${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
+        )
+      }
+      return Effect.succeed<Verdict>(
+        outcome._tag === "Success"
+          ? { _tag: "Success", exit }
+          : { _tag: "Failure", exit, reason: outcome.reason._tag }
+      )
+    }
+  })
+
+/** An outcome that can be stored in place of one that cannot. */
+const instead = (outcome: TaskExit<unknown, unknown>, issue: string): Effect.Effect<Verdict> =>
+  failure(
+    outcome._tag === "Failure" && outcome.reason._tag === "Died"
+      ? new TaskFailed.Died({ defect: new Error(describe(outcome.reason.defect).slice(0, 10_000)) })
+      : new TaskFailed.ResultInvalid({ side: "worker", issue: issue.slice(0, 10_000) })
+  )

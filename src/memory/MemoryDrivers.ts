@@ -1,0 +1,59 @@
+/** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
+import { Effect } from "effect"
+import type { Claimed, Driver as BackendDriver, Terms } from "../BackendDriver.ts"
+import type { Delivery, Driver as BrokerDriver } from "../BrokerDriver.ts"
+import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
+import { startOnTerms } from "../internal/driver/startRequest.ts"
+import { makeMemoryBackend } from "./MemoryBackendDriver.ts"
+import { makeMemoryBroker } from "./MemoryBrokerDriver.ts"
+
+/** The two drivers of one store. Each operation of a memory driver is a single step, and so are two in a row. */
+export const makeMemoryStore: Effect.Effect<{
+  readonly backend: BackendDriver<never>
+  readonly broker: BrokerDriver<never>
+}> = Effect.gen(function* () {
+  const backend = yield* makeMemoryBackend
+  const broker = yield* makeMemoryBroker
+  const store = {}
+
+  /** What it was told of the message is all it knows; the token is the claim. */
+  const start = (delivery: Delivery, worker: string, terms: ReadonlyArray<Terms>): Effect.Effect<Claimed> => {
+    const token = delivery.handle
+    const ask = startOnTerms(terms, delivery, { token, worker })
+    if (ask === undefined) return Effect.succeed({ delivery, run: undefined })
+    return Effect.map(backend.start([ask]), ([started]) => ({ delivery, run: { token, started: started! } }))
+  }
+
+  return {
+    broker: { ...broker, store },
+    backend: {
+      ...backend,
+      fusion: {
+        store,
+        enqueue: Effect.forEach(({ message, record }) =>
+          Effect.tap(
+            Effect.map(backend.create([record]), ([created]) => created!),
+            (created) => (created._tag === "Created" ? broker.publish([message]) : Effect.void)
+          )
+        ),
+        claim: ({ terms, ...claim }) =>
+          Effect.flatMap(
+            broker.claim(claim),
+            Effect.forEach((delivery) => start(delivery, claim.worker, terms))
+          ),
+        settle: Effect.forEach(({ handle, settlement }) =>
+          Effect.tap(
+            Effect.map(backend.settle([settlement]), ([settled]) => settled!),
+            (settled) => {
+              if (settled === "Lost") return Effect.void
+              const afterMillis = putBackMillis(settlement, settled)
+              return afterMillis === undefined
+                ? broker.ack([handle])
+                : broker.release([{ handle, afterMillis }])
+            }
+          )
+        )
+      }
+    }
+  }
+})

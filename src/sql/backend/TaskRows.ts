@@ -1,0 +1,279 @@
+/**
+ * The records of tasks: how they are read for a change, and the changes that more than one operation makes.
+ *
+ * A change locks and reads the rows concerned, decides in this process, and writes what it decided with one statement.
+ */
+import { Effect } from "effect"
+import type { Ended, Start } from "../../BackendDriver.ts"
+import { isTerminal, type TaskState } from "../../TaskState.ts"
+import { type Database, millis, type StoreError } from "../Database.ts"
+import * as Row from "../Row.ts"
+
+/** What decisions are made of. */
+export interface Current {
+  readonly id: string
+  readonly task: string
+  readonly payload_hash: string
+  readonly published: 0 | 1
+  readonly state: TaskState
+  readonly generation: number
+  readonly attempt: number
+  readonly retries: number
+  readonly crashes: number
+  readonly fence: number
+  readonly token: string | null
+  readonly at_most_once: 0 | 1
+  readonly cancel_requested: 0 | 1
+  readonly ended: Ended | null
+  readonly expires_at: number | null
+  readonly due_at: number | null
+  readonly lease_until: number | null
+  readonly retention: number | null
+  readonly remove_at: number | null
+}
+
+/** The states of a record. */
+const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
+
+/** The ends that the store decides. */
+const ended: Row.Check<Ended | null> = Row.orNull(
+  Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten")
+)
+
+const integerOrNull = Row.orNull(Row.integer)
+
+/** The checks of those columns. */
+export const shape: Row.Shape<Current> = {
+  id: Row.text,
+  task: Row.text,
+  payload_hash: Row.text,
+  published: Row.flag,
+  state,
+  generation: Row.integer,
+  attempt: Row.integer,
+  retries: Row.integer,
+  crashes: Row.integer,
+  fence: Row.integer,
+  token: Row.orNull(Row.text),
+  at_most_once: Row.flag,
+  cancel_requested: Row.flag,
+  ended,
+  expires_at: integerOrNull,
+  due_at: integerOrNull,
+  lease_until: integerOrNull,
+  retention: integerOrNull,
+  remove_at: integerOrNull
+}
+
+/** Whether the record is final. */
+export const isFinal = (record: Current): boolean => isTerminal(record.state)
+
+/** Whether the record waits for a run. */
+export const isWaiting = (record: Current): boolean => record.state === "PENDING" || record.state === "RETRY"
+
+/** Whether a lease is held at that time. */
+const isLeased = (record: Current, now: number): boolean =>
+  record.lease_until !== null && record.lease_until > now
+
+/** How a record ends by the mere passing of time. */
+export const lapsed = (record: Current, now: number): Exclude<Ended, "Forgotten"> | undefined => {
+  if (isWaiting(record)) return record.expires_at !== null && record.expires_at <= now ? "Expired" : undefined
+  if (record.state !== "STARTED" || record.at_most_once === 0 || isLeased(record, now)) return undefined
+  return record.cancel_requested === 1 ? "Cancelled" : "WorkerLost"
+}
+
+/** An end that the store decides. */
+export interface Ending {
+  readonly record: Current
+  readonly ended: Exclude<Ended, "Forgotten">
+  readonly crashes: number
+  /** For the dead letter of a `WorkerLost`, where the record has not kept it. */
+  readonly message?: Pick<Start, "queue" | "body">
+}
+
+/** A task that is to wait again, as a new generation. */
+export interface Opening {
+  readonly record: Current
+  readonly generation: number
+}
+
+/** The records of one moment. */
+export interface Locked {
+  readonly now: number
+  /** By id. A record whose retention ran out is not there. */
+  readonly records: ReadonlyMap<string, Current>
+}
+
+/** The shared changes. All of them belong into a transaction. */
+export interface Records {
+  /** Reads records by their ids, and keeps nobody from them. */
+  readonly look: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
+  /** Reads records by their ids, for a change. */
+  readonly lock: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
+  /** Looks again, at that time, whether a record lapsed or outlived its retention. */
+  readonly checkAgain: (
+    checks: ReadonlyArray<{ readonly record: Current; readonly at: number }>
+  ) => Effect.Effect<void, StoreError>
+  /** Ends tasks by the store's own decision; a `WorkerLost` leaves its dead letter. Forgotten records go. */
+  readonly end: (endings: ReadonlyArray<Ending>, now: number) => Effect.Effect<void, StoreError>
+  readonly remove: (records: ReadonlyArray<Current>) => Effect.Effect<void, StoreError>
+  /** Removes dead letters, so that there is room for others with their ids. */
+  readonly removeLetters: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  /** Back to `PENDING`, nothing counted, without an expiry. */
+  readonly open: (openings: ReadonlyArray<Opening>, now: number) => Effect.Effect<void, StoreError>
+}
+
+/** The columns of `Current`, for a statement of one's own. */
+export const columns: string = Object.keys(shape).join(", ")
+
+/** The sooner of two times or durations, of which either may never come. */
+export const soonest = (one: number | null, other: number | null): number | null =>
+  one === null || other === null ? (one ?? other) : Math.min(one, other)
+
+/** A retention's end, counted from a time; `null`: never. */
+export const after = (from: number, duration: number | null | undefined): number | null =>
+  duration === null || duration === undefined ? null : from + millis(duration)!
+
+/** How rows are found by the `id` of a batch, for a change that needs to know no more. */
+export const byId = {
+  where: "t.id = batch.id",
+  key: ["id", "text"],
+  returning: ["id"]
+} as const
+
+/** What a run leaves on its record only while it is open. */
+export const closed = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
+
+/** The shared changes over one database. */
+export const make = (db: Database): Records => {
+  const tasks = db.table("tasks")
+  const letters = db.table("dead_letters")
+  const { dialect } = db
+
+  const read = db.reader<Current & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
+  const selectFrom = (table: string) =>
+    `SELECT ${columns}, ${dialect.now} AS now FROM ${table} WHERE ${dialect.among("id", "text")}`
+  const select = selectFrom(tasks)
+  // in the order of their ids, so that two transactions do not wait for each other
+  const selectLocked = `${selectFrom(dialect.byKey(tasks))} ORDER BY id ${dialect.forUpdate}`
+  const deleteLetters = db.removing<string>({
+    table: "dead_letters",
+    key: ["id", "text"],
+    index: "dead_letters_id"
+  })
+  const deleteRows = db.removing<string>({ table: "tasks", key: ["id", "text"] })
+
+  const insertLost = db.batched(
+    { id: "text", queue: "text", body: "text", at: "integer" },
+    (batch) =>
+      `INSERT INTO ${letters}
+        (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body)
+      SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(t.queue, batch.queue), 'WorkerLost',
+        t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
+        COALESCE(t.body, batch.body)
+      FROM ${batch} JOIN ${tasks} AS t ON t.id = batch.id
+      WHERE COALESCE(t.body, batch.body) IS NOT NULL`
+  )
+  const updateEnded = db.updating({
+    table: "tasks",
+    columns: { id: "text", ended: "text", crashes: "integer", at: "integer", remove_at: "integer" },
+    set: {
+      state: "'FAILURE'",
+      ended: "batch.ended",
+      crashes: "batch.crashes",
+      finished_at: "batch.at",
+      remove_at: "batch.remove_at",
+      check_at: "COALESCE(t.check_at, batch.remove_at)",
+      token: "NULL",
+      due_at: "NULL",
+      ...closed
+    },
+    ...byId
+  })
+  const updateOpened = db.updating({
+    table: "tasks",
+    columns: { id: "text", generation: "integer", at: "integer" },
+    set: {
+      state: "'PENDING'",
+      generation: "batch.generation",
+      attempt: "0",
+      retries: "0",
+      crashes: "0",
+      token: "NULL",
+      worker: "NULL",
+      cancel_requested: "0",
+      ended: "NULL",
+      published: "1",
+      enqueued_at: "batch.at",
+      started_at: "NULL",
+      finished_at: "NULL",
+      expires_at: "NULL",
+      due_at: "NULL",
+      remove_at: "NULL",
+      progress: "NULL",
+      outcome: "NULL",
+      check_at: "COALESCE(t.check_at, batch.at + t.retention)",
+      ...closed
+    },
+    ...byId
+  })
+
+  const updateCheck = db.updating({
+    table: "tasks",
+    columns: { id: "text", at: "integer" },
+    set: { check_at: "batch.at" },
+    ...byId
+  })
+
+  const remove: Records["remove"] = (records) => Effect.asVoid(deleteRows(records.map((record) => record.id)))
+  const removeLetters: Records["removeLetters"] = (ids) => Effect.asVoid(deleteLetters(ids))
+
+  const isGone = (record: Current, now: number): boolean =>
+    record.remove_at !== null && record.remove_at <= now
+
+  const find = (text: string, ids: ReadonlyArray<string>) =>
+    Effect.flatMap(Effect.flatMap(db.run(text, [dialect.list(ids)]), read), (found) =>
+      Effect.map(found.length === 0 ? db.now : Effect.succeed(found[0]!.now), (now) => {
+        const records = new Map<string, Current>()
+        const gone: Array<Current> = []
+        for (const record of found) {
+          if (isGone(record, now)) gone.push(record)
+          else records.set(record.id, record)
+        }
+        return { now, records, gone }
+      })
+    )
+
+  return {
+    look: (ids) => find(select, ids),
+    lock: (ids) =>
+      Effect.flatMap(find(selectLocked, ids), ({ gone, ...locked }) => Effect.as(remove(gone), locked)),
+    end: (endings, now) =>
+      Effect.gen(function* () {
+        const lost = endings.filter((ending) => ending.ended === "WorkerLost")
+        yield* removeLetters(lost.map(({ record }) => `${record.id}:${record.generation}`))
+        yield* insertLost(
+          lost.map(({ message, record }) => [record.id, message?.queue, dialect.toBody(message?.body), now])
+        )
+        yield* remove(
+          endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record)
+        )
+        yield* updateEnded(
+          endings
+            .filter(({ record }) => record.ended !== "Forgotten")
+            .map(({ crashes, ended, record }) => [
+              record.id,
+              ended,
+              crashes,
+              now,
+              after(now, record.retention)
+            ])
+        )
+      }),
+    checkAgain: (checks) => Effect.asVoid(updateCheck(checks.map(({ at, record }) => [record.id, at]))),
+    remove,
+    removeLetters,
+    open: (openings, now) =>
+      Effect.asVoid(updateOpened(openings.map(({ generation, record }) => [record.id, generation, now])))
+  }
+}

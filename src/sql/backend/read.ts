@@ -1,0 +1,98 @@
+/**
+ * Reads of records. What cannot finish any more is ended first, so that nobody waits for it.
+ */
+import { Effect } from "effect"
+import type { Batch, TaskRecord } from "../../BackendDriver.ts"
+import type { TaskState } from "../../TaskState.ts"
+import type { Database, StoreError } from "../Database.ts"
+import * as Row from "../Row.ts"
+import type { Changed } from "./BatchResult.ts"
+import * as Records from "./TaskRows.ts"
+
+/** The operations. */
+export interface Reading {
+  /** Records by their ids, in order, and those among them that have to be ended first. */
+  readonly read: (ids: Batch<string>) => Effect.Effect<Read, StoreError>
+  /** Ends those of the ids that lapsed. Belongs into a transaction. */
+  readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<Changed<never>, StoreError>
+}
+
+/** What was read. */
+export interface Read {
+  readonly records: ReadonlyArray<TaskRecord | undefined>
+  readonly lapsed: ReadonlyArray<string>
+}
+
+interface Full extends Records.Current {
+  readonly now: number
+  readonly outcome: string | null
+  readonly progress: string | null
+  readonly worker: string | null
+  readonly enqueued_at: number | null
+  readonly started_at: number | null
+  readonly finished_at: number | null
+}
+
+const toRecord = (row: Full): TaskRecord => ({
+  id: row.id,
+  task: row.task,
+  state: row.state satisfies TaskState,
+  generation: row.generation,
+  attempt: row.attempt,
+  retries: row.retries,
+  crashes: row.crashes,
+  exit: row.outcome,
+  progress: row.progress,
+  worker: row.worker,
+  cancelRequested: row.cancel_requested === 1,
+  ended: row.ended,
+  enqueuedAt: row.enqueued_at,
+  startedAt: row.started_at,
+  finishedAt: row.finished_at,
+  expiresAt: row.expires_at
+})
+
+/** Over one database. */
+export const make = (db: Database, records: Records.Records): Reading => {
+  const { dialect } = db
+  const textOrNull = Row.orNull(Row.text)
+  const integerOrNull = Row.orNull(Row.integer)
+  const readRows = db.reader<Full>("tasks", {
+    ...Records.shape,
+    now: Row.integer,
+    outcome: textOrNull,
+    progress: textOrNull,
+    worker: textOrNull,
+    enqueued_at: integerOrNull,
+    started_at: integerOrNull,
+    finished_at: integerOrNull
+  })
+  const select = `SELECT ${Records.columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at,
+    started_at, finished_at FROM ${db.table("tasks")} WHERE ${dialect.among("id", "text")}`
+
+  return {
+    read: (ids) =>
+      Effect.map(Effect.flatMap(db.run(select, [dialect.list(ids)]), readRows), (rows) => {
+        const found = new Map<string, TaskRecord>()
+        const lapsed: Array<string> = []
+        for (const row of rows) {
+          if (row.remove_at !== null && row.remove_at <= row.now) continue
+          if (Records.lapsed(row, row.now) !== undefined) lapsed.push(row.id)
+          found.set(row.id, toRecord(row))
+        }
+        return { records: ids.map((id) => found.get(id)), lapsed }
+      }),
+    endLapsed: (ids) =>
+      Effect.flatMap(records.lock(ids), ({ now, records: found }) => {
+        const endings: Array<Records.Ending> = []
+        for (const record of found.values()) {
+          const ended = Records.lapsed(record, now)
+          if (ended !== undefined) endings.push({ record, ended, crashes: record.crashes })
+        }
+        return Effect.as(records.end(endings, now), {
+          answers: [],
+          changed: endings.map(({ record }) => record.id)
+        })
+      })
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * The broker's port over SQL: the operations, each in its transaction, and who is told of new messages.
+ */
+import { Effect } from "effect"
+import type { Claim, Driver as BrokerDriver, Envelope } from "../../BrokerDriver.ts"
+import type { Database, StoreError } from "../Database.ts"
+import { isPermanent } from "../isPermanent.ts"
+import type { Readiness } from "../notify/ReadySignal.ts"
+import type { Messages } from "./Messages.ts"
+
+/** What the driver shares with others of the same store. */
+export interface Parts {
+  readonly db: Database
+  readonly messages: Messages
+  readonly readiness: Readiness
+}
+
+const PRIORITIES = 256
+/** A hundred years. */
+const MAX_DELAY_MILLIS = 100 * 365 * 24 * 60 * 60 * 1000
+
+/** Tells of messages that came. */
+export const published =
+  ({ readiness }: Parts) =>
+  (batch: ReadonlyArray<Envelope>): void => {
+    const queues = new Set<string>()
+    let firstMillis = Infinity
+    for (const { delayMillis, queue } of batch) {
+      queues.add(queue)
+      firstMillis = Math.min(firstMillis, delayMillis)
+    }
+    readiness.came(queues, firstMillis)
+  }
+
+/** The driver. */
+export const make = (
+  parts: Parts,
+  options: { readonly name: string; readonly durable: boolean; readonly store: object }
+): BrokerDriver<StoreError> => {
+  const { db, messages, readiness } = parts
+  const { apart } = db
+  const tellPublished = published(parts)
+
+  // a look first: a claim that finds nothing keeps no writer waiting
+  const claim = (asked: Claim) =>
+    Effect.flatMap(messages.outlook(asked.queues), ({ due, ready }) => {
+      if (due) {
+        return db.transaction(
+          Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
+        )
+      }
+      return ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
+    })
+  const claimAgain = (asked: Claim) =>
+    Effect.flatMap(db.transaction(messages.claimed(asked)), (held) =>
+      held.length >= asked.max
+        ? Effect.succeed(held)
+        : Effect.map(claim({ ...asked, max: asked.max - held.length }), (more) => [...held, ...more])
+    )
+
+  return {
+    name: options.name,
+    capabilities: {
+      priorities: PRIORITIES,
+      repeatableClaims: true,
+      dearCalls: db.dialect.name !== "sqlite",
+      lease: "store",
+      maxDelayMillis: MAX_DELAY_MILLIS,
+      durable: options.durable,
+      transactional: true
+    },
+    store: options.store,
+    batchKey: db.transactionOf,
+    isPermanent,
+    publish: (batch) =>
+      Effect.andThen(
+        db.joining(messages.publish(batch)),
+        db.afterCommit(() => tellPublished(batch))
+      ),
+    claim: (asked) => apart(asked.again === true ? claimAgain(asked) : claim(asked)),
+    ready: readiness.ready,
+    renew: (handles, leaseMillis) => apart(db.atOnce(messages.renew(handles, leaseMillis))),
+    ack: (handles) => apart(db.atOnce(messages.ack(handles))),
+    release: (releases) =>
+      Effect.map(apart(db.transaction(messages.release(releases))), ({ firstMillis, queues }) =>
+        readiness.came(queues, firstMillis)
+      ),
+    reject: (rejections) => apart(db.transaction(messages.reject(rejections))),
+    counts: (queues) => apart(messages.counts(queues)),
+    purge: (queue, limit) => apart(db.transaction(messages.purge(queue, limit)))
+  }
+}

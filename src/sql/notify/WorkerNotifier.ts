@@ -1,0 +1,69 @@
+/**
+ * Tells workers that messages came from another process.
+ */
+import { Effect, type Scope } from "effect"
+import type { Watching } from "./clientCapabilities.ts"
+import type { Notifications } from "./PostgresNotifications.ts"
+
+/** Each kind of database has its own way. */
+export interface Wake {
+  /**
+   * Calls back when messages may have come to one of the queues, until the scope closes. `certain`: they did come, and
+   * a claim is worth while.
+   */
+  readonly listen: (
+    queues: ReadonlyArray<string>,
+    listener: (certain: boolean) => void
+  ) => Effect.Effect<void, never, Scope.Scope>
+  /** Tells other processes, after the commit, that messages came to the queues. */
+  readonly came: (queues: ReadonlySet<string>) => void
+}
+
+/** Whenever something was written. */
+export const onWrite = (client: Watching): Wake => ({
+  listen: (_queues, listener) => client.onWrite(() => listener(false)),
+  came: () => {}
+})
+
+/** So often, in milliseconds, whether or not something was written. */
+export const every = (millis: number): Wake => ({
+  listen: (_queues, listener) =>
+    Effect.asVoid(
+      Effect.acquireRelease(
+        Effect.sync(() => setInterval(() => listener(false), millis)),
+        (timer) => Effect.sync(() => clearInterval(timer))
+      )
+    ),
+  came: () => {}
+})
+
+/** By notifications, and every second besides as all workers do. */
+export const byNotification = ({ listen, register, tell }: Notifications): Wake => ({
+  listen: (queues, listener) =>
+    Effect.gen(function* () {
+      const topics = new Set(queues.map(topicOf))
+      let listening = true
+      yield* Effect.addFinalizer(() =>
+        Effect.sync(() => {
+          listening = false
+        })
+      )
+      yield* listen({
+        told: ({ topic }) => {
+          if (topics.has(topic)) listener(true)
+        },
+        again: () => listener(false)
+      })
+      for (const topic of topics) {
+        yield* Effect.ignore(
+          register(topic, () => listening),
+          { log: "Debug" }
+        )
+      }
+    }),
+  came: (queues) => {
+    for (const queue of queues) tell(topicOf(queue), [queue])
+  }
+})
+
+const topicOf = (queue: string): string => `queue:${queue}`

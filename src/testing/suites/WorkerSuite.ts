@@ -1,0 +1,67 @@
+/**
+ * The conformance suite of a backend and a broker together, with workers over both: what the library guarantees,
+ * one behaviour a test.
+ *
+ * ```ts
+ * import { WorkerSuite } from "chicory/testing/suites"
+ *
+ * WorkerSuite.suite("my stores", { make: Effect.all({ backend: makeMyBackend, broker: makeMyBroker }), live: true })
+ * ```
+ */
+import { describe } from "@effect/vitest"
+import { Effect, References } from "effect"
+import * as Suite from "./Suite.ts"
+import { cancelling } from "./worker/cancelling.ts"
+import { ends } from "./worker/ends.ts"
+import { execution } from "./worker/execution.ts"
+import type { Drivers } from "./worker/faults.ts"
+import { fencing } from "./worker/fencing.ts"
+import { generations } from "./worker/generations.ts"
+import { leases } from "./worker/leases.ts"
+import { limits } from "./worker/limits.ts"
+import { messageOnly } from "./worker/messageOnly.ts"
+import { outages } from "./worker/outages.ts"
+import { poison } from "./worker/poison.ts"
+import { retention } from "./worker/retention.ts"
+import { retries } from "./worker/retries.ts"
+import { settling } from "./worker/settling.ts"
+import { slots } from "./worker/slots.ts"
+import { inSteps, subject, type Test } from "./worker/subject.ts"
+import { tasks } from "./worker/tasks.ts"
+
+export type { Drivers } from "./worker/faults.ts"
+
+/** How the suite is run on a pairing. */
+export type Options = Suite.Options<Drivers>
+
+/** Registers the tests of a pairing, in a `describe` of that name. */
+export const suite = (name: string, options: Options): void => {
+  const register = Suite.make(options)
+  const test: Test = (title, body) =>
+    register(title, (drivers, time, context) =>
+      Effect.flatMap(subject(drivers, options.live === true ? time : inSteps(time)), (on) =>
+        Effect.provideContext(
+          Effect.gen(() => body(on, context)),
+          on.context
+        )
+      ).pipe(Effect.provideService(References.MinimumLogLevel, "None"))
+    )
+
+  describe(`${name}: worker`, () => {
+    execution(test)
+    generations(test)
+    fencing(test)
+    settling(test)
+    ends(test)
+    cancelling(test)
+    leases(test)
+    slots(test)
+    poison(test)
+    outages(test)
+    limits(test)
+    retention(test)
+    retries(test)
+    tasks(test)
+    messageOnly(test)
+  })
+}

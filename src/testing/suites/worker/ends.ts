@@ -1,0 +1,361 @@
+/** Guarantee 5: every way in which a task can end completes its waiters. */
+import { assert, describe } from "@effect/vitest"
+import { Clock, Duration, Effect, Exit, Option, Schema } from "effect"
+import * as AsyncResult from "../../../AsyncResult.ts"
+import * as Broker from "../../../Broker.ts"
+import * as DeadLetters from "../../../DeadLetters.ts"
+import * as RetryPolicy from "../../../RetryPolicy.ts"
+import * as Task from "../../../Task.ts"
+import { TaskContext } from "../../../TaskContext.ts"
+import * as Suite from "../Suite.ts"
+import { Gate, type Test } from "./subject.ts"
+
+class Declined extends Schema.TaggedError<Declined>("chicory/testing/Declined")("Declined", {
+  code: Schema.Int,
+  at: Schema.Date
+}) {}
+
+const Work = Task.make("work", { payload: Schema.String, success: Schema.String, error: Declined })
+const Nothing = Task.make("nothing")
+const Retried = Task.make("retried", {
+  payload: Schema.Struct({ n: Schema.Int }),
+  success: Schema.Int,
+  error: Schema.String,
+  retry: RetryPolicy.fixed({ maxRetries: 2, delay: "10 millis" })
+})
+const Small = Task.make("small", { success: Schema.Int.check(Schema.isLessThan(10)) })
+const Large = Task.make("large", { success: Schema.String, error: Schema.String })
+const Fragile = Task.make("fragile", { maxCrashes: 2 })
+
+/** A payload of another version of the task. */
+const older = (id: string, payload: unknown) =>
+  JSON.stringify({
+    v: 1,
+    id,
+    generation: 0,
+    task: "retried",
+    queue: "default",
+    payload,
+    retries: 0,
+    priority: 1
+  })
+
+/** Registers the tests. */
+export const ends = (test: Test): void => {
+  describe("5: every way in which a task ends completes its waiters", () => {
+    test("a success, with what it gave", function* (on) {
+      yield* on.work([Work], Work.toLayer(Effect.succeed))
+      assert.strictEqual(yield* on.value(yield* Work.delay("hello")), "hello")
+    })
+
+    test("a success that gave nothing", function* (on) {
+      yield* on.work(
+        [Nothing],
+        Nothing.toLayer(() => Effect.void)
+      )
+      const handle = yield* Nothing.delay()
+      assert.isUndefined(yield* on.value(handle))
+      assert.isTrue(yield* AsyncResult.successful(handle))
+    })
+
+    test("a typed failure, with the same class and its fields", function* (on) {
+      const at = new Date(0)
+      yield* on.work(
+        [Work],
+        Work.toLayer(() => Effect.fail(new Declined({ code: 7, at })))
+      )
+      const handle = yield* Work.delay("hello")
+      const failed = yield* on.failure(handle)
+      assert.strictEqual(failed.taskId, handle.taskId)
+      assert.strictEqual(failed.taskName, "work")
+      assert.strictEqual(failed.attempts, 1)
+      assert(failed.reason._tag === "Failed")
+      assert.instanceOf(failed.reason.error, Declined)
+      assert.strictEqual(failed.reason.error.code, 7)
+      assert.strictEqual(failed.reason.error.at.getTime(), 0)
+      assert.isFalse(failed.reason.retriesExhausted)
+    })
+
+    test("a defect, with its message", function* (on) {
+      yield* on.work(
+        [Work],
+        Work.toLayer(() => Effect.die(new RangeError("a bug")))
+      )
+      const { defect } = yield* on.reason(yield* Work.delay("hello"), "Died")
+      assert(defect instanceof Error)
+      assert.include(defect.message, "a bug")
+    })
+
+    test("a handler that throws before it gives an effect", function* (on) {
+      yield* on.work(
+        [Work],
+        Work.toLayer(() => {
+          throw new RangeError("a bug")
+        })
+      )
+      yield* on.reason(yield* Work.delay("hello"), "Died")
+    })
+
+    test("a defect that cannot be told", function* (on) {
+      const circular: Record<string, unknown> = {}
+      circular["self"] = circular
+      yield* on.work(
+        [Work],
+        Work.toLayer(() => Effect.die(circular))
+      )
+      yield* on.reason(yield* Work.delay("hello"), "Died")
+    })
+
+    test("a handler that interrupts itself", function* (on) {
+      yield* on.work(
+        [Work],
+        Work.toLayer(() => Effect.interrupt)
+      )
+      yield* on.reason(yield* Work.delay("hello"), "Died")
+    })
+
+    test("a timeout, with the handler's finalizers run", function* (on) {
+      const Timed = Task.make("timed", { timeout: on.duration(1) })
+      let finalized = 0
+      yield* on.work(
+        [Timed],
+        Timed.toLayer(() =>
+          Effect.andThen(
+            Effect.addFinalizer(() => Effect.sync(() => finalized++)),
+            Effect.never
+          )
+        )
+      )
+      const { timeout } = yield* on.reason(yield* Timed.delay(), "TimedOut")
+      assert.strictEqual(Duration.toMillis(timeout), on.time.units(1))
+      assert.strictEqual(finalized, 1)
+    })
+
+    test("the expiry of what waits, with a worker and without", function* (on) {
+      const expires = on.duration(1)
+      const alone = yield* Work.delay("hello", { expires })
+      yield* on.time.pass(2)
+      const { expiredAt } = yield* on.reason(alone, "Expired")
+      assert.isNumber(expiredAt.epochMilliseconds)
+      let runs = 0
+      yield* on.work(
+        [Work],
+        Work.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
+      )
+      const delayed = yield* Work.delay("hello", { expires, delay: on.duration(2) })
+      yield* on.reason(delayed, "Expired")
+      yield* on.drained()
+      assert.strictEqual(runs, 0)
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+    })
+
+    test("crashes, when there were as many as it may have", function* (on) {
+      const handle = yield* Fragile.delay()
+      yield* on.abandon({ maxCrashes: 2 })
+      yield* on.time.pass(2)
+      yield* on.abandon({ maxCrashes: 2 })
+      let runs = 0
+      yield* on.work(
+        [Fragile],
+        Fragile.toLayer(() => Effect.sync(() => void runs++))
+      )
+      const { worker } = yield* on.reason(handle, "WorkerLost")
+      assert.strictEqual(worker, on.worker)
+      assert.strictEqual(runs, 0)
+      yield* on.time.pass(1)
+      const [letter] = yield* DeadLetters.list(Fragile)
+      assert(letter !== undefined)
+      assert.strictEqual(letter.reason._tag, "WorkerLost")
+      assert.isTrue(yield* DeadLetters.replay(letter.id))
+      assert.isUndefined(yield* on.value(handle), "what is replayed has its crashes before it again")
+    })
+
+    test("a task that no worker knows, after the grace", function* (on) {
+      yield* on.work(
+        [Nothing],
+        Nothing.toLayer(() => Effect.void),
+        { unknownTaskGrace: on.duration(5) }
+      )
+      const handle = yield* Work.delay("hello")
+      yield* on.time.pass(3)
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      yield* on.reason(handle, "UnknownTask")
+      const [letter] = yield* DeadLetters.list(Work)
+      assert(letter !== undefined)
+      assert.strictEqual(letter.reason._tag, "UnknownTask")
+      assert.isTrue(letter.payload._tag === "Success" && letter.payload.success === "hello")
+      yield* on.drained()
+    })
+
+    test("bytes that are no message, if they came under the task's name", function* (on) {
+      const handle = yield* Retried.delay({ n: 1 }, { delay: on.duration(1) })
+      yield* on.send(handle.taskId, "retried", "}no message{")
+      yield* on.work(
+        [Retried],
+        Retried.toLayer(({ n }) => Effect.succeed(n))
+      )
+      yield* on.reason(handle, "PayloadInvalid")
+      yield* on.drained()
+    })
+
+    test("a payload that does not decode, with no retries burned and its bytes kept", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [Retried],
+        Retried.toLayer(({ n }) => Effect.sync(() => n + ++runs))
+      )
+      const body = older("a", { n: "one" })
+      yield* on.send("a", "retried", body)
+      const handle = Retried.result("a")
+      const failed = yield* on.failure(handle)
+      assert(failed.reason._tag === "PayloadInvalid")
+      assert.isNotEmpty(failed.reason.issue)
+      assert.strictEqual(runs, 0)
+      const { attempt, retries } = yield* on.read("a")
+      assert.deepStrictEqual({ attempt, retries }, { attempt: 1, retries: 0 })
+      const [letter] = yield* DeadLetters.list(Retried)
+      assert(letter !== undefined)
+      assert.strictEqual(letter.raw, body)
+      assert.strictEqual(letter.payload._tag, "Failure")
+      yield* on.drained()
+    })
+
+    test("a result that does not encode, and the work is not done again", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [Small],
+        Small.toLayer(() => Effect.sync(() => 10 + runs++))
+      )
+      const { issue, side } = yield* on.reason(yield* Small.delay(), "ResultInvalid")
+      assert.strictEqual(side, "worker")
+      assert.isNotEmpty(issue)
+      yield* on.drained()
+      assert.strictEqual(runs, 1)
+    })
+
+    test("a result that is too large, and the work is not done again", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [Large],
+        Large.toLayer(() => Effect.sync(() => `${++runs}`.repeat(4 * 1024 * 1024 + 1)))
+      )
+      const { issue } = yield* on.reason(yield* Large.delay(), "ResultInvalid")
+      assert.include(issue, "bytes")
+      assert.strictEqual(runs, 1)
+    })
+
+    test("an error that is too large", function* (on) {
+      yield* on.work(
+        [Large],
+        Large.toLayer(() => Effect.fail("no".repeat(4 * 1024 * 1024)))
+      )
+      yield* on.reason(yield* Large.delay(), "ResultInvalid")
+    })
+
+    test("an error when no retry is left", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [Retried],
+        Retried.toLayer(() => Effect.suspend(() => Effect.fail(`no ${++runs}`)))
+      )
+      const failed = yield* on.failure(yield* Retried.delay({ n: 1 }))
+      assert(failed.reason._tag === "Failed")
+      assert.strictEqual(failed.reason.error, "no 3")
+      assert.isTrue(failed.reason.retriesExhausted)
+      assert.strictEqual(failed.attempts, 3)
+    })
+
+    test("a retry that the handler asks for when none is left", function* (on) {
+      yield* on.work(
+        [Retried],
+        Retried.toLayer(() => TaskContext.use(({ retry }) => retry()))
+      )
+      const failed = yield* on.failure(yield* Retried.delay({ n: 1 }))
+      assert.strictEqual(failed.reason._tag, "RetriesExhausted")
+      assert.strictEqual(failed.attempts, 3)
+    })
+
+    test("a record that is forgotten while it waits", function* (on) {
+      const handle = yield* Work.delay("hello")
+      const waiter = yield* on.follow(AsyncResult.stream([handle]))
+      yield* on.time.pass(1)
+      yield* AsyncResult.forget(handle)
+      yield* waiter.done
+      const exit = waiter.seen[0]?.[1]
+      assert(exit !== undefined && Exit.isFailure(exit))
+      const failed = Option.getOrThrow(Exit.findErrorOption(exit))
+      assert.strictEqual(failed.reason._tag, "Forgotten")
+    })
+
+    test("a record that is forgotten while it runs; it runs on, and leaves nothing", function* (on) {
+      const gate = new Gate()
+      let done = 0
+      yield* on.work(
+        [Work],
+        Work.toLayer((text) =>
+          Effect.as(
+            Effect.andThen(
+              gate.pass,
+              Effect.sync(() => done++)
+            ),
+            text
+          )
+        )
+      )
+      const handle = yield* Work.delay("hello")
+      yield* on.until("it runs", () => gate.entered === 1)
+      const waiter = yield* on.follow(AsyncResult.stream([handle]))
+      yield* on.time.pass(1)
+      yield* AsyncResult.forget(handle)
+      yield* waiter.done
+      gate.open()
+      yield* on.drained()
+      assert.strictEqual(done, 1)
+      yield* on.eventually(
+        "the record is gone",
+        Effect.map(AsyncResult.poll(handle), (seen) => Option.isNone(seen))
+      )
+    })
+
+    test("a purge of its queue", function* (on) {
+      const handles = yield* Work.delayAll(["a", "b"])
+      assert.strictEqual(yield* Broker.purge("default"), 2)
+      for (const handle of handles) yield* on.reason(handle, "Cancelled")
+    })
+
+    test("within a moment, where the store can push", function* (on, context) {
+      if (!on.drivers.backend.capabilities.hints)
+        return yield* Suite.skip(context, "the store gives no hints")
+      const gate = new Gate()
+      yield* on.workApart(
+        [Work],
+        Work.toLayer((text) => Effect.as(gate.pass, text))
+      )
+      const handle = yield* Work.delay("hello")
+      yield* on.until("it runs", () => gate.entered === 1)
+      const waiter = yield* on.follow(AsyncResult.stream([handle]))
+      yield* on.time.pass(1)
+      gate.open()
+      const before = yield* Clock.currentTimeMillis
+      yield* waiter.done
+      assert.isBelow((yield* Clock.currentTimeMillis) - before, 2000)
+    })
+
+    test("all who wait for it, and those who come later", function* (on) {
+      const gate = new Gate()
+      yield* on.work(
+        [Work],
+        Work.toLayer((text) => Effect.as(gate.pass, text))
+      )
+      const handle = yield* Work.delay("hello")
+      const waiters = yield* Effect.forEach([1, 2, 3], () => on.follow(AsyncResult.stream([handle])))
+      yield* on.until("it runs", () => gate.entered === 1)
+      gate.open()
+      for (const waiter of waiters) {
+        yield* waiter.done
+        assert.isTrue(waiter.seen.length === 1 && Exit.isSuccess(waiter.seen[0]![1]))
+      }
+      assert.strictEqual(yield* on.value(Work.result(handle.taskId)), "hello")
+    })
+  })
+}

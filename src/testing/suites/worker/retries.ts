@@ -1,0 +1,228 @@
+/** Retries: what a policy grants is durable, and waits in the broker. */
+import { assert, describe } from "@effect/vitest"
+import { Duration, Effect, Option, Schedule, Schema } from "effect"
+import * as AsyncResult from "../../../AsyncResult.ts"
+import * as DeadLetters from "../../../DeadLetters.ts"
+import * as RetryPolicy from "../../../RetryPolicy.ts"
+import * as Task from "../../../Task.ts"
+import { TaskContext } from "../../../TaskContext.ts"
+import type { Test } from "./subject.ts"
+
+class RateLimited extends Schema.TaggedError<RateLimited>("chicory/testing/RateLimited")("RateLimited", {
+  afterMillis: Schema.Int
+}) {}
+class Declined extends Schema.TaggedError<Declined>("chicory/testing/CardDeclined")("Declined", {}) {}
+
+const soon = RetryPolicy.fixed({ maxRetries: 3, delay: "10 millis" })
+const Flaky = Task.make("flaky", { success: Schema.Int, error: Schema.String, retry: soon })
+const Buggy = Task.make("buggy", { success: Schema.Int, retry: soon })
+const BuggyRetried = Task.make("buggy.retried", { success: Schema.Int, retry: soon, retryDefects: true })
+const Payment = Task.make("payment", {
+  success: Schema.Int,
+  error: Schema.Union([RateLimited, Declined]),
+  retry: {
+    ...RetryPolicy.fixed({ maxRetries: 3, delay: "1 hour" }),
+    byTag: { RateLimited: ({ afterMillis }) => Duration.millis(afterMillis), Declined: "never" }
+  }
+})
+
+/** Registers the tests. */
+export const retries = (test: Test): void => {
+  describe("retries", () => {
+    test("a failure is tried again, and the attempts are told apart", function* (on) {
+      const seen: Array<object> = []
+      yield* on.work(
+        [Flaky],
+        Flaky.toLayer(() =>
+          TaskContext.use(({ attempt, fence, isLastRetry, maxRetries, remainingRetries, retries }) => {
+            seen.push({ attempt, fence, isLastRetry, maxRetries, remainingRetries, retries })
+            return attempt === 4 ? Effect.succeed(attempt) : Effect.fail(`no ${attempt}`)
+          })
+        )
+      )
+      const handle = yield* Flaky.delay()
+      assert.strictEqual(yield* on.value(handle), 4)
+      assert.deepStrictEqual(
+        seen,
+        [1, 2, 3, 4].map((attempt) => ({
+          attempt,
+          fence: attempt,
+          isLastRetry: attempt === 4,
+          maxRetries: 3,
+          remainingRetries: 4 - attempt,
+          retries: attempt - 1
+        }))
+      )
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+      yield* on.drained()
+    })
+
+    test("the delay is kept, and a new worker finds it", function* (on) {
+      const Later = Task.make("later", {
+        success: Schema.Int,
+        error: Schema.String,
+        retry: RetryPolicy.fixed({ maxRetries: 1, delay: on.duration(4) })
+      })
+      let runs = 0
+      const handler = Later.toLayer(() =>
+        Effect.suspend(() => (++runs === 1 ? Effect.fail("no") : Effect.succeed(runs)))
+      )
+      const worker = yield* on.work([Later], handler)
+      const handle = yield* Later.delay()
+      yield* on.eventually(
+        "it waits for its retry",
+        Effect.map(AsyncResult.state(handle), (state) => state === "RETRY")
+      )
+      yield* on.eventually(
+        "its message has the delay",
+        Effect.map(on.counts(), ({ delayed }) => delayed === 1)
+      )
+      yield* worker.stop
+      yield* on.work([Later], handler)
+      yield* on.time.pass(2)
+      assert.strictEqual(runs, 1)
+      assert.strictEqual(yield* on.value(handle), 2)
+    })
+
+    test("a schedule is replayed from its first step", function* (on) {
+      const Scheduled = Task.make("scheduled", {
+        success: Schema.Int,
+        error: Schema.String,
+        retry: RetryPolicy.fromSchedule(Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(2)]))
+      })
+      let runs = 0
+      yield* on.work(
+        [Scheduled],
+        Scheduled.toLayer(() => Effect.suspend(() => Effect.fail(`no ${++runs}`)))
+      )
+      const failed = yield* on.reason(yield* Scheduled.delay(), "Failed")
+      assert.deepStrictEqual([failed.error, failed.retriesExhausted], ["no 3", true])
+    })
+
+    test("a tag may say never, or how long", function* (on) {
+      const seen: Array<number> = []
+      yield* on.work(
+        [Payment],
+        Payment.toLayer(() =>
+          TaskContext.use(({ attempt }) => {
+            seen.push(attempt)
+            return Effect.fail(attempt === 1 ? new RateLimited({ afterMillis: 10 }) : new Declined())
+          })
+        )
+      )
+      const failed = yield* on.reason(yield* Payment.delay(), "Failed")
+      assert.instanceOf(failed.error, Declined)
+      assert.isFalse(failed.retriesExhausted)
+      assert.deepStrictEqual(seen, [1, 2])
+    })
+
+    test("a defect is a bug, and is not tried again", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [Buggy],
+        Buggy.toLayer(() => Effect.suspend(() => Effect.die(`a bug ${++runs}`)))
+      )
+      yield* on.reason(yield* Buggy.delay(), "Died")
+      assert.strictEqual(runs, 1)
+    })
+
+    test("unless the task asks for it", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [BuggyRetried],
+        BuggyRetried.toLayer(() =>
+          Effect.suspend(() => (++runs < 3 ? Effect.die(`a bug ${runs}`) : Effect.succeed(runs)))
+        )
+      )
+      assert.strictEqual(yield* on.value(yield* BuggyRetried.delay()), 3)
+    })
+
+    test("an attempt that took too long is tried again", function* (on) {
+      const Timed = Task.make("timed", { success: Schema.Int, timeout: on.duration(0.5), retry: soon })
+      let runs = 0
+      yield* on.work(
+        [Timed],
+        Timed.toLayer(() => Effect.suspend(() => (++runs < 3 ? Effect.never : Effect.succeed(runs))))
+      )
+      const handle = yield* Timed.delay()
+      assert.strictEqual(yield* on.value(handle), 3)
+      assert.strictEqual((yield* on.read(handle.taskId)).retries, 2)
+    })
+
+    test("a policy that throws ends the task", function* (on) {
+      const Broken = Task.make("broken", {
+        error: Schema.String,
+        retry: {
+          ...soon,
+          while: () => {
+            throw new TypeError("a policy with a bug")
+          }
+        }
+      })
+      yield* on.work(
+        [Broken],
+        Broken.toLayer(() => Effect.fail("no"))
+      )
+      yield* on.reason(yield* Broken.delay(), "Died")
+    })
+
+    test("a handler may ask for one, when and with which error", function* (on) {
+      const seen: Array<number> = []
+      yield* on.work(
+        [Flaky],
+        Flaky.toLayer(() =>
+          TaskContext.use(({ attempt, retry }) => {
+            seen.push(attempt)
+            return retry({ countdown: "10 millis", error: `gave up ${attempt}` })
+          })
+        )
+      )
+      const handle = yield* Flaky.delay()
+      const failed = yield* on.reason(handle, "Failed")
+      assert.deepStrictEqual([failed.error, failed.retriesExhausted], ["gave up 4", true])
+      assert.deepStrictEqual(seen, [1, 2, 3, 4])
+    })
+
+    test("the countdown that a handler asks for is kept", function* (on) {
+      let runs = 0
+      yield* on.work(
+        [Flaky],
+        Flaky.toLayer(() =>
+          TaskContext.use(({ retry }) =>
+            ++runs === 1 ? retry({ countdown: on.duration(4) }) : Effect.succeed(runs)
+          )
+        )
+      )
+      const handle = yield* Flaky.delay()
+      yield* on.until("it ran once", () => runs === 1)
+      yield* on.time.pass(2)
+      assert.strictEqual(runs, 1)
+      assert.strictEqual(yield* AsyncResult.state(handle), "RETRY")
+      assert.strictEqual(yield* on.value(handle), 2)
+    })
+
+    test("a task without a policy cannot be tried again", function* (on) {
+      const Single = Task.make("single", { success: Schema.Int })
+      yield* on.work(
+        [Single],
+        Single.toLayer(() => TaskContext.use(({ retry }) => retry({ countdown: 0 })))
+      )
+      yield* on.reason(yield* Single.delay(), "RetriesExhausted")
+    })
+
+    test("the expiry reaches what waits for a retry", function* (on) {
+      const Expiring = Task.make("expiring", {
+        error: Schema.String,
+        expires: on.duration(2),
+        retry: RetryPolicy.fixed({ maxRetries: 1, delay: on.duration(20) })
+      })
+      yield* on.work(
+        [Expiring],
+        Expiring.toLayer(() => Effect.fail("no"))
+      )
+      const handle = yield* Expiring.delay()
+      yield* on.reason(handle, "Expired")
+      assert.strictEqual(Option.getOrThrow(yield* AsyncResult.poll(handle)).attempts, 1)
+    })
+  })
+}
