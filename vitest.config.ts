@@ -4,7 +4,7 @@ import { defineConfig } from "vitest/config"
 /** Minutes each, or tests of what tests are made with: `npm run test:faults` runs them, and `npm test` some of their kind. */
 const long = [
   "test/load/{mariadb,postgres,rabbitmq,sqlite}.*",
-  "test/load/away.test.ts",
+  "test/load/storeDown.test.ts",
   "test/{mariadb,postgres,rabbitmq,support}/ownServer*.test.ts",
   "test/support/network.test.ts"
 ]

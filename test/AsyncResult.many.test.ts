@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend } from "chicory"
 import { Clock, Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as Stage from "./support/stage.ts"
-import { begin, ended, pass, reasonOf, stillWaits } from "./support/stage.ts"
+import * as Stage from "./support/memoryFixture.ts"
+import { begin, ended, pass, reasonOf, stillWaits } from "./support/memoryFixture.ts"
 
 const schemas = { success: Schema.Number, error: Schema.String }
 const handle = (id: string) => AsyncResult.make(id, schemas)

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, TaskFailed } from "chicory"
 import { Cause, Effect, Exit, Fiber, Option, Schedule, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as Stage from "./support/stage.ts"
-import { begin, ended, pass, reasonOf, stillWaits } from "./support/stage.ts"
+import * as Stage from "./support/memoryFixture.ts"
+import { begin, ended, pass, reasonOf, stillWaits } from "./support/memoryFixture.ts"
 
 const schemas = { success: Schema.Number, error: Schema.String, progress: Schema.Number }
 const handle = (id = "a") => AsyncResult.make(id, schemas)

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, Task } from "chicory"
 import { DateTime, Duration, Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
-import * as Stage from "./support/stage.ts"
-import { begin, pass, reasonOf, startWorker as work, stillWaits } from "./support/stage.ts"
+import * as Stage from "./support/memoryFixture.ts"
+import { begin, pass, reasonOf, startWorker as work, stillWaits } from "./support/memoryFixture.ts"
 
 class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", {
   article: Schema.String,

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
 import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import * as Stage from "./support/stage.ts"
-import { begin, pass, reasonOf, stillWaits, turns } from "./support/stage.ts"
+import * as Stage from "./support/memoryFixture.ts"
+import { begin, pass, reasonOf, stillWaits, turns } from "./support/memoryFixture.ts"
 
 class Refused extends Schema.TaggedError<Refused>()("Refused", { on: Schema.Date }) {}
 const on2026 = new Date("2026-01-02T00:00:00.000Z")

@@ -3,8 +3,8 @@ import { AsyncResult, Backend, Broker, RetryPolicy, Task, Worker } from "chicory
 import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { TaskMessage } from "../src/TaskMessage.ts"
-import * as Stage from "./support/stage.ts"
-import { begin, ended, pass, reasonOf, startWorker as work, stillWaits } from "./support/stage.ts"
+import * as Stage from "./support/memoryFixture.ts"
+import { begin, ended, pass, reasonOf, startWorker as work, stillWaits } from "./support/memoryFixture.ts"
 
 const Add = Task.make("add", { payload: { a: Schema.Number, b: Schema.Number }, success: Schema.Number })
 const Keyed = Task.make("keyed", {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, RetryPolicy, Task, Worker } from "chicory"
 import { Effect, Layer, Metric, Schema } from "effect"
-import { begin, pass, turns } from "./support/stage.ts"
+import { begin, pass, turns } from "./support/memoryFixture.ts"
 
 const Work = Task.make("work", {
   payload: { fails: Schema.Number },

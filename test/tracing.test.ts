@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema, Tracer } from "effect"
 import { fromTraceparent, toTraceparent } from "../src/internal/task/traceContext.ts"
-import { begin, pass, turns } from "./support/stage.ts"
+import { begin, pass, turns } from "./support/memoryFixture.ts"
 
 /** A tracer that keeps its spans. */
 const recording = () => {

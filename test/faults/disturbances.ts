@@ -3,7 +3,7 @@ import { Effect, Random } from "effect"
 import type { Network } from "../support/network.ts"
 import type { OwnServer } from "../support/ownServers.ts"
 import { workerPoints } from "./killPoints.ts"
-import type { Position } from "./position.ts"
+import type { Position } from "./supervisedWorker.ts"
 
 /** What there is to disturb. */
 export interface World {

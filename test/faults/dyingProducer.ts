@@ -1,9 +1,9 @@
 /** A producer of the fault suites: it enqueues one task after the other under ids of its own, and dies where it is told to. */
 import { Effect, type Scope } from "effect"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import { Job, type Payload } from "./job.ts"
-import type { Tell } from "./journal.ts"
 import { type Die, type FatalEnqueue, forProducer, unfused } from "./killPoints.ts"
+import type { Tell } from "./workerEvents.ts"
 
 /** What it enqueues, and when it dies. */
 export interface Options extends FatalEnqueue {

@@ -2,11 +2,11 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
-import * as Accounts from "./accounts.ts"
+import * as Accounts from "./audit.ts"
+import type { Site, WorkerProcess } from "./deployments.ts"
 import { payload } from "./job.ts"
-import type { Entry } from "./journal.ts"
-import type { Site, WorkerProcess } from "./sites.ts"
 import * as System from "./system.ts"
+import type { Entry } from "./workerEvents.ts"
 
 const began = (told: ReadonlyArray<Entry>, id: string): boolean =>
   told.some((entry) => entry._tag === "Began" && entry.id === id)

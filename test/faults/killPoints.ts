@@ -4,8 +4,8 @@
  */
 import { Array as Arr, Effect } from "effect"
 import type { Batch, Settled, Settlement } from "../../src/BackendDriver.ts"
-import type { Drivers } from "../support/places.ts"
-import type { Tell } from "./journal.ts"
+import type { Drivers } from "../support/storeLocations.ts"
+import type { Tell } from "./workerEvents.ts"
 
 /** Where a worker dies. */
 export const workerPoints = [

@@ -2,12 +2,12 @@
 import { NodeServices } from "@effect/platform-node"
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
-import { full } from "../support/extent.ts"
-import * as Accounts from "./accounts.ts"
+import { full } from "../support/fullRun.ts"
+import * as Accounts from "./audit.ts"
+import type { FaultyWorker, Site } from "./deployments.ts"
 import { idOf } from "./dyingProducer.ts"
 import { Job, payloads } from "./job.ts"
 import { type FatalEnqueue, producerPoints, type WorkerPoint, workerPoints } from "./killPoints.ts"
-import type { FaultyWorker, Site } from "./sites.ts"
 import * as System from "./system.ts"
 
 /** What a store is asked for. */

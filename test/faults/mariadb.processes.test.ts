@@ -1,5 +1,5 @@
 import { describeWithMariadb } from "../mariadb/server.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
 await describeWithMariadb("processes on MariaDB", () =>

@@ -1,12 +1,12 @@
 /** What networks do to those who use a store: each fault on the way of workers, of producers and of both. */
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Logger } from "effect"
-import { full } from "../support/extent.ts"
+import { full } from "../support/fullRun.ts"
 import { makeNetwork, type Network } from "../support/network.ts"
-import * as Accounts from "./accounts.ts"
+import * as Accounts from "./audit.ts"
+import { begin, type Note } from "./faultScenario.ts"
 import * as Figures from "./figures.ts"
 import type { OwnStore, Running } from "./ownStores.ts"
-import { begin, type Note } from "./scene.ts"
 
 /** What happens to a way, and for how long. */
 interface Fault {

@@ -13,11 +13,11 @@ import * as Postgres from "../postgres/ownServer.ts"
 import { closing } from "../rabbitmq/closing.ts"
 import * as Rabbitmq from "../rabbitmq/ownServer.ts"
 import * as Redis from "../redis/server.ts"
-import { clientOf as redisClientOf } from "../redis/stack.ts"
+import { clientOf as redisClientOf } from "../redis/storeFixture.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
 import type { Options as NetworkOptions } from "../support/network.ts"
 import type { OwnServer, ServerError } from "../support/ownServers.ts"
-import type * as Places from "../support/places.ts"
+import type * as Places from "../support/storeLocations.ts"
 
 /** How a process of its own reaches a place. */
 export interface OpenOptions {

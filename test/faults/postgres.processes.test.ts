@@ -1,5 +1,5 @@
 import { describeWithPostgres } from "../postgres/server.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
 await describeWithPostgres("processes on PostgreSQL", () =>

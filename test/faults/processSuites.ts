@@ -1,10 +1,10 @@
 /** What is asked of processes on every store. */
 import { Effect, type Scope } from "effect"
-import type { Place } from "../support/places.ts"
+import type { Place } from "../support/storeLocations.ts"
 import * as ClockSuite from "./clockSuite.ts"
+import * as Sites from "./deployments.ts"
 import * as FrozenSuite from "./frozenSuite.ts"
 import * as KillSuite from "./killSuite.ts"
-import * as Sites from "./sites.ts"
 
 /** Long enough for a slow machine to renew it in time. */
 const LEASE = 2_000

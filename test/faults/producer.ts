@@ -1,7 +1,7 @@
 /** A producer in this process: it enqueues until it is told that a task was accepted, and waits for each of them. */
 import { AsyncResult, type Backend, type Broker, type Task } from "chicory"
 import { type Context, type Duration, Effect, Exit, Schedule, type Scope } from "effect"
-import { eventually } from "../support/stack.ts"
+import { eventually } from "../support/storeFixture.ts"
 import { Job, type Outcome, type Payload } from "./job.ts"
 
 /** A task that was accepted, and what became of the one who waits for it. */

@@ -1,10 +1,10 @@
 /** A producer of the fault suites in a process of its own: `producerProcess.ts <place> <options as JSON>`. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import * as DyingProducer from "./dyingProducer.ts"
-import { tell } from "./journal.ts"
 import { halting } from "./killPoints.ts"
+import { tell } from "./workerEvents.ts"
 
 const place = Places.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "") as DyingProducer.Options

@@ -1,7 +1,7 @@
 import { Effect } from "effect"
 import { describeWithRabbit } from "../rabbitmq/server.ts"
 import { describeWithRedis, isUp } from "../redis/server.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
 /** Both servers are needed; of the two, the one that is missing is named. */

@@ -1,5 +1,5 @@
 import { describeWithRabbit } from "../rabbitmq/server.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
 const place = TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite)

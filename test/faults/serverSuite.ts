@@ -1,13 +1,13 @@
 /** What servers do to those who use a store: they are killed, stopped and frozen in the midst of enqueuing and of work. */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Logger, type Scope } from "effect"
-import { full } from "../support/extent.ts"
+import { full } from "../support/fullRun.ts"
 import type { OwnServer } from "../support/ownServers.ts"
-import { eventually } from "../support/stack.ts"
-import * as Accounts from "./accounts.ts"
+import { eventually } from "../support/storeFixture.ts"
+import * as Accounts from "./audit.ts"
+import { begin, BOUND_MILLIS, isForgotten, type Note, type Scene } from "./faultScenario.ts"
 import * as Figures from "./figures.ts"
 import type { OwnStore } from "./ownStores.ts"
-import { begin, BOUND_MILLIS, isForgotten, type Note, type Scene } from "./scene.ts"
 
 /** How a server goes, and for how long it stays away. */
 interface Absence {

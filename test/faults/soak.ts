@@ -8,7 +8,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Effect, Logger, Option, Random } from "effect"
 import { Command, Flag } from "effect/cli"
-import * as Accounts from "./accounts.ts"
+import * as Accounts from "./audit.ts"
 import * as Growth from "./growth.ts"
 import * as OwnStores from "./ownStores.ts"
 import * as Soaking from "./soaking.ts"

@@ -1,18 +1,18 @@
 /** Rounds of work while anything breaks, with accounts of each, and samples of those who live through them. */
 import { type Duration, Effect, Fiber, Schedule } from "effect"
 import { makeNetwork } from "../support/network.ts"
-import * as Places from "../support/places.ts"
 import { program, start } from "../support/processes.ts"
-import { eventually } from "../support/stack.ts"
-import * as Accounts from "./accounts.ts"
+import { eventually } from "../support/storeFixture.ts"
+import * as Places from "../support/storeLocations.ts"
+import * as Accounts from "./audit.ts"
 import * as Disturbances from "./disturbances.ts"
 import type { Sample } from "./growth.ts"
 import { payloads } from "./job.ts"
-import { Entry } from "./journal.ts"
 import type { OwnStore, Running } from "./ownStores.ts"
-import * as Position from "./position.ts"
 import { makeProducer, untold } from "./producer.ts"
 import { sample } from "./sampling.ts"
+import * as Position from "./supervisedWorker.ts"
+import { Entry } from "./workerEvents.ts"
 import type { Options } from "./workerProcess.ts"
 
 const LEASE = 3_000

@@ -1,12 +1,12 @@
 /** A running system: a producer, its waiters, and workers, with accounts of all that was accepted. */
 import { AsyncResult, Broker } from "chicory"
 import { Array as Arr, type Duration, Effect, Fiber, Option } from "effect"
-import * as Places from "../support/places.ts"
-import { eventually } from "../support/stack.ts"
-import * as Accounts from "./accounts.ts"
+import { eventually } from "../support/storeFixture.ts"
+import * as Places from "../support/storeLocations.ts"
+import * as Accounts from "./audit.ts"
+import type { FaultyWorker, Site } from "./deployments.ts"
 import { Job, type Outcome, type Payload } from "./job.ts"
 import { unfused } from "./killPoints.ts"
-import type { FaultyWorker, Site } from "./sites.ts"
 import type { Options } from "./workerProcess.ts"
 
 /** How long anybody waits for what has to come. */

@@ -1,10 +1,10 @@
 /** A worker of the fault suites: it tells what it does, and dies where it is told to. */
 import { TaskContext, Worker } from "chicory"
 import { Effect, Layer, Logger, LogLevel } from "effect"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import { Again, Brief, Job, Refused } from "./job.ts"
-import type { Tell } from "./journal.ts"
 import * as KillPoints from "./killPoints.ts"
+import type { Tell } from "./workerEvents.ts"
 
 /** How it works, and when it dies. */
 export interface Options {

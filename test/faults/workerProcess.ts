@@ -1,12 +1,12 @@
 /** A worker of the fault suites in a process of its own: `workerProcess.ts <place> <options as JSON>`. It works until a signal. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
-import * as Places from "../support/places.ts"
-import { tell } from "./journal.ts"
+import * as Places from "../support/storeLocations.ts"
 import { halting, unfused } from "./killPoints.ts"
 import { sample } from "./sampling.ts"
 import * as SkewedClock from "./skewedClock.ts"
 import * as Worker from "./worker.ts"
+import { tell } from "./workerEvents.ts"
 
 /** How it works, and when it dies. */
 export interface Options extends Worker.Options {

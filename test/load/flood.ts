@@ -3,10 +3,10 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Array as Arr, Effect } from "effect"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import { alive, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
-import { spyOn } from "./spy.ts"
+import { spyOn } from "./operationSpy.ts"
 
 /** What is sent. */
 export interface Options {

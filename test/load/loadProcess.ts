@@ -3,7 +3,7 @@ import type { NodeServices } from "@effect/platform-node"
 import { Deferred, Effect, Exit, Fiber, type Scope, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import { type Figures, Report } from "./figures.ts"
 
 /** A process of a test. */

@@ -2,7 +2,7 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { full } from "../support/extent.ts"
+import { full } from "../support/fullRun.ts"
 import { print, start } from "./loadProcess.ts"
 import type { Store } from "./stores.ts"
 

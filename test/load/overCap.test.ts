@@ -2,8 +2,8 @@
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, DeadLetters, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema } from "effect"
-import * as Places from "../support/places.ts"
-import { eventually } from "../support/stack.ts"
+import { eventually } from "../support/storeFixture.ts"
+import * as Places from "../support/storeLocations.ts"
 import { textOf } from "./loadTasks.ts"
 import { describeEach, stores } from "./stores.ts"
 

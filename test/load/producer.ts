@@ -5,7 +5,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import type { AsyncResult } from "chicory"
 import { Effect } from "effect"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import { memory, report } from "./figures.ts"
 import { Copy, Mark, stepOf, textOf } from "./loadTasks.ts"
 

@@ -4,7 +4,7 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { describeWithRabbit } from "../rabbitmq/server.ts"
 import { describeWithRedis } from "../redis/server.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
 /** A store, and whether it tells of changes by itself. */
 export interface Store {

@@ -5,11 +5,11 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { AsyncResult } from "chicory"
 import { Effect, Fiber } from "effect"
-import * as Places from "../support/places.ts"
-import { eventually } from "../support/stack.ts"
+import { eventually } from "../support/storeFixture.ts"
+import * as Places from "../support/storeLocations.ts"
 import { highest, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
-import { spyOn, withoutHints } from "./spy.ts"
+import { spyOn, withoutHints } from "./operationSpy.ts"
 
 /** Who waits. */
 export interface Options {

@@ -4,7 +4,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Worker } from "chicory"
 import { Effect, Latch, Layer, Logger, References } from "effect"
-import * as Places from "../support/places.ts"
+import * as Places from "../support/storeLocations.ts"
 import { alive, memory, report } from "./figures.ts"
 import { Copy, Mark, textOf, Wait } from "./loadTasks.ts"
 

@@ -15,7 +15,7 @@ import {
   temporaryDirectory
 } from "../support/ownServers.ts"
 import { serverUser } from "../support/serverUser.ts"
-import type { Store } from "../support/stack.ts"
+import type { Store } from "../support/storeFixture.ts"
 import { testOn } from "../support/testOn.ts"
 import * as MysqlClient from "./MysqlClient.ts"
 

@@ -1,4 +1,4 @@
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import * as TransactSuite from "../support/transactSuite.ts"
 import { describeWithMariadb } from "./server.ts"
 

@@ -1,9 +1,9 @@
 /** Checks a store with random sequences. */
 import { Arbitrary, Cause, Effect, Exit, Random, Scope } from "effect"
 import { type Sequence, sequences } from "./commands.ts"
-import { play } from "./play.ts"
+import { Disagreement, Late, type Setting, type Store } from "./modelFixture.ts"
+import { play } from "./runCommands.ts"
 import { shrink } from "./shrink.ts"
-import { Disagreement, Late, type Setting, type Store } from "./stage.ts"
 
 /** How much is played. */
 export interface Extent extends Setting {

@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
-import { full } from "../support/extent.ts"
+import { full } from "../support/fullRun.ts"
 import { check } from "./check.ts"
 
 describe("the memory store", () => {

@@ -4,7 +4,7 @@ import type { NewRecord } from "../../src/BackendDriver.ts"
 import type { Envelope } from "../../src/BrokerDriver.ts"
 import type { Command } from "./commands.ts"
 import { definitionOf, isPlain, taskOf } from "./definitions.ts"
-import type { Did, Player } from "./player.ts"
+import type { Did, Player } from "./modelRunner.ts"
 import * as Tasks from "./tasks.ts"
 
 /** Producers over one store. */

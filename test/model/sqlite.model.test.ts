@@ -1,5 +1,5 @@
 import { describe } from "@effect/vitest"
 import { temporaryDrivers } from "../sqlite/temporary.ts"
-import { testLive } from "./live.ts"
+import { testLive } from "./liveModel.ts"
 
 describe("the store in SQLite", () => testLive({ make: temporaryDrivers }))

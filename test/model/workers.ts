@@ -5,7 +5,7 @@ import type { Claim, Delivery } from "../../src/BrokerDriver.ts"
 import type { Ending } from "./commands.ts"
 import { type Definition, definitionOf, definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
-import { type Did, type Player, waitOf } from "./player.ts"
+import { type Did, type Player, waitOf } from "./modelRunner.ts"
 import * as Tasks from "./tasks.ts"
 
 /** A message that a worker has claimed, and what it knows of it. It is never forgotten: it may come back to it. */

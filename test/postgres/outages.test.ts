@@ -7,7 +7,7 @@ import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { record, success } from "../../src/testing/suites/backend/subject.ts"
 import { makeNetwork } from "../support/network.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import {
   clientOf,
   describeWithOwnPostgres,

@@ -3,8 +3,8 @@ import { Context, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
-import { everything } from "../sql/everything.ts"
-import { spyOn } from "../sql/spy.ts"
+import { everything } from "../sql/allOperations.ts"
+import { spyOn } from "../sql/statementSpy.ts"
 import { describeWithPostgres, layerOf, temporaryPlace } from "./server.ts"
 
 const FINISHED = 100_000

@@ -1,5 +1,5 @@
 import * as ProcessSuite from "../support/processSuite.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import * as TransactSuite from "../support/transactSuite.ts"
 import { describeWithPostgres } from "./server.ts"
 

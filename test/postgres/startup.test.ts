@@ -6,7 +6,7 @@ import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { SchemaTooNew, SchemaTooOld } from "../../src/sql/schema/Migrations.ts"
-import { Count, counting, roundTrip, startWorker } from "../support/stack.ts"
+import { Count, counting, roundTrip, startWorker } from "../support/storeFixture.ts"
 import {
   clientOf,
   describeWithOwnPostgres,

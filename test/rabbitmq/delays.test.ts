@@ -6,7 +6,7 @@ import type { Delivery, Driver as BrokerDriver, Envelope } from "../../src/Broke
 import * as Delay from "../../src/rabbitmq/delayQueues.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { Names } from "../../src/rabbitmq/Topology.ts"
-import { eventually } from "../support/stack.ts"
+import { eventually } from "../support/storeFixture.ts"
 import { channelOf, describeWithRabbit, openConnection, sharedUrl } from "./server.ts"
 import { openStore, sharedBackend, temporaryPrefix } from "./shared.ts"
 

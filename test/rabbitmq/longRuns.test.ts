@@ -5,9 +5,9 @@ import { AsyncResult, RetryPolicy, Task, TaskContext } from "chicory"
 import { Effect, Option, Schema } from "effect"
 import * as Processes from "../support/processes.ts"
 import * as ProcessTasks from "../support/processTasks.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithOwnRabbit } from "./ownServer.ts"
-import { countsOf, drained, messagesOn, onOneServer, warnings } from "./stack.ts"
+import { countsOf, drained, messagesOn, onOneServer, warnings } from "./storeFixture.ts"
 
 /** The server's, which is looked at each second. */
 const consumerTimeoutMillis = 3_000

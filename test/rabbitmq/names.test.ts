@@ -3,7 +3,7 @@ import { Effect, Logger, Stream } from "effect"
 import type { Delivery, Envelope } from "../../src/BrokerDriver.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { Names } from "../../src/rabbitmq/Topology.ts"
-import { eventually } from "../support/stack.ts"
+import { eventually } from "../support/storeFixture.ts"
 import { describeWithRabbit, sharedUrl, withChannel } from "./server.ts"
 import { temporaryPrefix } from "./shared.ts"
 

@@ -4,7 +4,15 @@ import { AsyncResult, Broker } from "chicory"
 import { Context, Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { makeNetwork } from "../support/network.ts"
 import type { ServerError } from "../support/ownServers.ts"
-import { Count, counting, eventually, roundTrip, type Store, startWorker, timed } from "../support/stack.ts"
+import {
+  Count,
+  counting,
+  eventually,
+  roundTrip,
+  type Store,
+  startWorker,
+  timed
+} from "../support/storeFixture.ts"
 import { closing } from "./closing.ts"
 import { describeWithOwnRabbit, type OwnServer } from "./ownServer.ts"
 import { withChannel } from "./server.ts"
@@ -17,7 +25,7 @@ import {
   removeQueue,
   retryableOf,
   warnings
-} from "./stack.ts"
+} from "./storeFixture.ts"
 
 const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
 

@@ -2,11 +2,11 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, DeadLetters } from "chicory"
 import { Effect, Layer, Option } from "effect"
-import * as Places from "../support/places.ts"
 import { began, poll, startWorker } from "../support/processes.ts"
 import * as ProcessSuite from "../support/processSuite.ts"
 import { Count } from "../support/processTasks.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as Places from "../support/storeLocations.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import { describeWithRabbit } from "./server.ts"
 
 const place = TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite)

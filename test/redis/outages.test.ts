@@ -3,9 +3,9 @@ import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { FIELDS } from "../../src/redis/RecordText.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
-import { openStore, testWithServer as test, untilSubscribed } from "./stack.ts"
+import { openStore, testWithServer as test, untilSubscribed } from "./storeFixture.ts"
 
 const payloads = (count: number, millis: number) => Array.from({ length: count }, (_, n) => ({ n, millis }))
 

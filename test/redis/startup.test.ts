@@ -4,9 +4,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { RedisBroker, RedisStore } from "chicory/redis"
 import { Cause, Effect, Exit, Layer, Logger, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
-import { Count } from "../support/stack.ts"
+import { Count } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
-import { openStore, testWithServer as test } from "./stack.ts"
+import { openStore, testWithServer as test } from "./storeFixture.ts"
 
 const clientOf = (url: string) => NodeRedis.layer({ url })
 

@@ -2,9 +2,9 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Fiber, Stream } from "effect"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/stack.ts"
+import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
-import { openStore, testWithServer as test, untilSubscribed } from "./stack.ts"
+import { openStore, testWithServer as test, untilSubscribed } from "./storeFixture.ts"
 
 /** No sweep comes to help. */
 const unswept = { sweepInterval: "60 seconds" } as const

@@ -11,10 +11,10 @@ import { schema } from "../../src/sql/schema/schema.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
-import * as Places from "../support/places.ts"
 import { program } from "../support/processes.ts"
 import { Count } from "../support/processTasks.ts"
-import * as TemporaryPlaces from "../support/temporaryPlaces.ts"
+import * as Places from "../support/storeLocations.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
 type Place = Places.SqlPlace
 

@@ -5,8 +5,8 @@
 import { SqlStore } from "chicory/sql"
 import { Context, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import * as Places from "../support/places.ts"
 import { Count } from "../support/processTasks.ts"
+import * as Places from "../support/storeLocations.ts"
 
 const place = Places.decode(process.argv[2]) as Places.SqlPlace
 const statements = Number(process.argv[3] ?? Infinity)

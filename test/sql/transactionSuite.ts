@@ -16,7 +16,7 @@ import {
   type Scope
 } from "effect"
 import { SqlClient } from "effect/sql"
-import { reasonOf } from "../support/stage.ts"
+import { reasonOf } from "../support/memoryFixture.ts"
 
 const Mail = Task.make("mail", { payload: Schema.Int, success: Schema.Int })
 const Keyed = Task.make("keyed", {

@@ -2,7 +2,7 @@ import { DatabaseSync } from "node:sqlite"
 import { afterAll, assert, describe, it, vi } from "@effect/vitest"
 import { Effect } from "effect"
 import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
-import { everything } from "../sql/everything.ts"
+import { everything } from "../sql/allOperations.ts"
 import { temporaryFile } from "./temporary.ts"
 
 const texts = new Set<string>()

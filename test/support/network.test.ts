@@ -2,7 +2,7 @@ import { connect, createServer, type Socket } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import { makeNetwork, type Network } from "./network.ts"
-import { eventually, timed } from "./stack.ts"
+import { eventually, timed } from "./storeFixture.ts"
 
 /** A server that says everything again. */
 const makeEcho = Effect.map(

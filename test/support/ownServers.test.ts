@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { freePort, launch, run } from "./ownServers.ts"
-import { eventually } from "./stack.ts"
+import { eventually } from "./storeFixture.ts"
 
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))

@@ -1,7 +1,7 @@
 /** A producer that is killed between the steps of an enqueue: `processProducer.ts <place> <the step it dies at>`. */
 import { Effect } from "effect"
-import * as Places from "./places.ts"
 import { Count, Keyed } from "./processTasks.ts"
+import * as Places from "./storeLocations.ts"
 
 const place = Places.decode(process.argv[2])
 const step = process.argv[3]

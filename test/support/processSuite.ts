@@ -3,9 +3,9 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, DeadLetters } from "chicory"
 import { Effect, Exit, Fiber, Layer, Option, type Scope } from "effect"
-import * as Places from "./places.ts"
 import { began, drained, poll, program, startWorker } from "./processes.ts"
 import { Count, Keyed, Order, OutOfStock } from "./processTasks.ts"
+import * as Places from "./storeLocations.ts"
 
 /** Registers the tests: each in a place of its own, with this process as the producer. */
 export const suite = <P extends Places.Place>(

@@ -4,8 +4,8 @@ import { type Backend, type Broker, TaskContext, Worker } from "chicory"
 import { SqlStore } from "chicory/sql"
 import { Effect, identity, Layer, Logger, Option, References } from "effect"
 import { SqlClient } from "effect/sql"
-import * as Places from "./places.ts"
 import { Count, Keyed, Order, OutOfStock, type StopAt, tell, Write } from "./processTasks.ts"
+import * as Places from "./storeLocations.ts"
 
 const place = Places.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "{}") as Worker.Options

@@ -4,9 +4,9 @@ import { AsyncResult, Broker, type Worker } from "chicory"
 import { Effect, Exit, Fiber, Option, Schedule, type Schema, type Scope, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
-import * as Places from "./places.ts"
+import * as Tape from "./eventLog.ts"
 import { Told } from "./processTasks.ts"
-import * as Tape from "./tape.ts"
+import * as Places from "./storeLocations.ts"
 
 /** Node on a program: its path from this module. */
 export const program = (

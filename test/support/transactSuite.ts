@@ -4,10 +4,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, type Worker } from "chicory"
 import { Effect, Layer, Random, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import { full } from "./extent.ts"
-import * as Places from "./places.ts"
+import { full } from "./fullRun.ts"
 import { drained, poll, startWorker, type WorkerProcess } from "./processes.ts"
 import { Count, type StopAt, Write } from "./processTasks.ts"
+import * as Places from "./storeLocations.ts"
 
 type Temporary = Effect.Effect<Places.SqlPlace, unknown, Scope.Scope>
 

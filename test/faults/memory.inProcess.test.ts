@@ -1,0 +1,4 @@
+import * as Sites from "./deployments.ts"
+import * as KillSuite from "./killSuite.ts"
+
+KillSuite.suite("memory", Sites.inMemory, { leaseMillis: 500 })

@@ -1,0 +1,162 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Message } from "amqplib"
+import { Arbitrary, Effect, Schema } from "effect"
+import * as Delay from "../../src/rabbitmq/delayQueues.ts"
+import * as Parcel from "../../src/rabbitmq/OutgoingMessage.ts"
+import { amongst, anything, bytes, oneOf, often, text, wellFormed } from "./randomValues.ts"
+
+const messageOf = (properties: object, content: Uint8Array = Buffer.of()): Message => ({
+  content: Buffer.from(content),
+  fields: { deliveryTag: 1, redelivered: false, exchange: "", routingKey: "" },
+  properties: properties as Message["properties"]
+})
+
+const odd: Arbitrary.Arbitrary<unknown> = oneOf(
+  anything,
+  amongst<unknown>([
+    { "!": "timestamp", value: 1_700_000_000 },
+    { "!": "double", value: -1e300 },
+    { "!": "int64", value: "9223372036854775807" },
+    2 ** 53,
+    2 ** 64,
+    -1,
+    1.5
+  ])
+)
+const names = [
+  "appId",
+  "messageId",
+  "type",
+  "timestamp",
+  "headers",
+  "id",
+  "task",
+  "generation",
+  "expires",
+  "waited",
+  "due"
+]
+
+const millis = oneOf(Arbitrary.schema(Schema.Int), amongst([0, 0.5, 1, 2 ** 31, 2 ** 53, 1e300, Infinity]))
+
+/** What the client library can write as a timestamp, and this library reads again. */
+const isTime = (time: unknown): boolean =>
+  time === undefined || (Number.isSafeInteger(time) && (time as number) >= 0)
+
+describe("the properties of messages on RabbitMQ", () => {
+  it.effect.prop(
+    "whatever they are, what is read of them is what it should be",
+    {
+      app: amongst<unknown>(["chicory", "another", undefined, 7]),
+      name: amongst(names),
+      value: odd,
+      headers: odd,
+      content: bytes
+    },
+    ({ app, content, headers, name, value }) =>
+      Effect.sync(() => {
+        for (const properties of [
+          { appId: app, headers: {}, [name]: value },
+          { appId: app, headers: { [name]: value } },
+          { appId: app, headers, messageId: value, type: value },
+          {
+            appId: app,
+            messageId: "a",
+            type: "count",
+            timestamp: value,
+            headers: Object.create({ id: value }) as object
+          }
+        ]) {
+          const message = messageOf(properties, content)
+          const { due, expires, generation, id, task, waited } = Parcel.headOf(message)
+          for (const name of [id, task]) assert.isTrue(name === undefined || typeof name === "string")
+          for (const count of [generation, due]) assert.isTrue(isTime(count))
+          for (const millis of [expires, waited]) {
+            assert.isTrue(millis === undefined || (Number.isFinite(millis) && millis >= 0))
+          }
+          // it can be sent once more, with its bytes
+          const copy = Parcel.copyOf(message, { queue: "q", delayMillis: 0, reason: "odd" })
+          assert.deepStrictEqual(copy.content, message.content)
+          assert.isTrue(isTime(copy.properties.timestamp))
+          assert.isTrue([...Buffer.from(Parcel.bodyOf(message))].every((byte, at) => byte === content[at]))
+        }
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "what a task says of itself comes back as it was",
+    {
+      id: Arbitrary.filter(wellFormed, ({ length }) => length > 0 && length <= 255),
+      task: wellFormed,
+      generation: amongst([0, 1, 2 ** 40]),
+      expires: amongst([undefined, 0, 1.5, 1e15])
+    },
+    ({ expires, generation, id, task }) =>
+      Effect.sync(() => {
+        const name = task.slice(0, 255)
+        const { properties } = Parcel.ofEnvelope(
+          {
+            id,
+            task: name,
+            queue: "q",
+            priority: 0,
+            delayMillis: 5,
+            generation,
+            expiresMillis: expires,
+            body: "{}"
+          },
+          1_800_000_000_000
+        )
+        for (const property of [properties.messageId, properties.type]) {
+          assert.isTrue(property === undefined || Buffer.byteLength(property) <= 255)
+        }
+        assert.deepInclude(Parcel.headOf(messageOf(properties)), {
+          id,
+          task: name,
+          generation,
+          expires,
+          due: 1_800_000_000_005
+        })
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "any delay gives properties that the client encodes, and queues to wait in",
+    { millis: Arbitrary.filter(millis, (time) => time >= 0) },
+    ({ millis }) =>
+      Effect.sync(() => {
+        const { properties } = Parcel.ofEnvelope(
+          { id: "a", task: "t", queue: "q", priority: 0, delayMillis: millis, body: "{}" },
+          1_800_000_000_000
+        )
+        assert.isTrue(isTime(properties.timestamp), String(properties.timestamp))
+        assert.isTrue(
+          isTime(
+            Parcel.copyOf(messageOf({}), { queue: "q", delayMillis: 0, due: millis }).properties.timestamp
+          )
+        )
+        const rounded = Delay.round(millis)
+        assert.isAtMost(rounded, Delay.MAX_MILLIS)
+        assert.isAtLeast(rounded, Math.min(millis, Delay.MAX_MILLIS))
+        assert.strictEqual(
+          Delay.sum(rounded).reduce((all, exponent) => all + 2 ** exponent, 0),
+          rounded
+        )
+        assert.isBelow(Delay.routingKey(rounded, "q").length, 255)
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "bytes that are a text are one, and others stay what they are",
+    { text, bytes },
+    ({ bytes, text }) =>
+      Effect.sync(() => {
+        assert.strictEqual(Parcel.bodyOf(messageOf({}, Buffer.from(text))), text.toWellFormed())
+        assert.deepStrictEqual(Buffer.from(Parcel.bodyOf(messageOf({}, bytes))), Buffer.from(bytes))
+      }),
+    often
+  )
+})

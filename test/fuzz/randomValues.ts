@@ -1,0 +1,143 @@
+/** What nobody would write, as arbitraries, and what a decoder has to make of it. */
+import { assert } from "@effect/vitest"
+import { Arbitrary, Cause, Exit, Schema } from "effect"
+import { full } from "../support/fullRun.ts"
+
+/** How often a property is looked at. */
+export const often = { arbitrary: { runs: full ? 2000 : 300 } }
+
+/** One of them. */
+export const oneOf = <A>(...all: ReadonlyArray<Arbitrary.Arbitrary<A>>): Arbitrary.Arbitrary<A> =>
+  Arbitrary.flatMap(below(all.length), (n) => all[n]!)
+
+const below = (count: number) =>
+  Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: count - 1 })))
+
+/** One of the values. */
+export const amongst = <A>(values: ReadonlyArray<A>): Arbitrary.Arbitrary<A> =>
+  Arbitrary.map(below(values.length), (n) => values[n]!)
+
+/** Half of a character. Written out in a source it would not survive the way to the program. */
+export const half = String.fromCharCode(0xd800)
+
+const texts: ReadonlyArray<string> = [
+  "",
+  "-",
+  "%",
+  "%zz",
+  "%00",
+  "\0",
+  "\n",
+  " \t\r\n\u2028",
+  half,
+  `a${half}${half}`,
+  "🌶️",
+  "a\u0308",
+  "{0}:1",
+  "__proto__",
+  "constructor",
+  "NaN",
+  "Infinity",
+  "-1",
+  "1e999",
+  "9".repeat(400),
+  "9007199254740993",
+  "base64:",
+  "base64-text:",
+  "x".repeat(10_000)
+]
+
+/** Any text, odd ones often. */
+export const text: Arbitrary.Arbitrary<string> = oneOf(Arbitrary.schema(Schema.String), amongst(texts))
+
+/** Any text without halves of characters: what a store keeps as it is. */
+export const wellFormed: Arbitrary.Arbitrary<string> = Arbitrary.filter(text, (value) => value.isWellFormed())
+
+const values: ReadonlyArray<Schema.Json> = [
+  null,
+  true,
+  0,
+  -0,
+  -1,
+  1.5,
+  Number.MAX_SAFE_INTEGER,
+  2 ** 53,
+  -(2 ** 60),
+  1e308,
+  -1e308,
+  5e-324,
+  [],
+  {},
+  [[[[[[[[]]]]]]]],
+  { _tag: "Success" },
+  { length: 3, 0: 1 },
+  JSON.parse(`{"__proto__":{"polluted":true},"constructor":{"prototype":{"polluted":true}}}`) as Schema.Json,
+  ...texts
+]
+
+/** Any JSON, odd values often. */
+export const json: Arbitrary.Arbitrary<Schema.Json> = oneOf(Arbitrary.schema(Schema.Json), amongst(values))
+
+/** Any bytes. */
+export const bytes: Arbitrary.Arbitrary<Uint8Array> = Arbitrary.map(
+  Arbitrary.array(below(256), { maxLength: 64 }),
+  (all) => Uint8Array.from(all)
+)
+
+/** Anything that a program may hold, and no JSON can say. */
+export const anything: Arbitrary.Arbitrary<unknown> = oneOf<unknown>(
+  json,
+  bytes,
+  amongst<unknown>([
+    undefined,
+    NaN,
+    Infinity,
+    -Infinity,
+    2n ** 60n,
+    Symbol("s"),
+    () => 1,
+    new Date(NaN),
+    new Map()
+  ])
+)
+
+/** A text of JSON that is not quite what it was: a field without its value, with another, twice; a text cut off, or torn. */
+export const damaged = (whole: Readonly<Record<string, unknown>>): Arbitrary.Arbitrary<string> => {
+  const keys = Object.keys(whole)
+  const is = JSON.stringify(whole)
+  return Arbitrary.flatMap(
+    Arbitrary.all([amongst(keys), json, text, below(is.length), below(5)]),
+    ([key, value, odd, at, how]) =>
+      Arbitrary.Constant(
+        [
+          () => JSON.stringify(Object.fromEntries(Object.entries(whole).filter(([name]) => name !== key))),
+          () => JSON.stringify({ ...whole, [key]: value }),
+          () => `${is.slice(0, -1)},${JSON.stringify(key)}:${JSON.stringify(value)}}`,
+          () => is.slice(0, at),
+          () => `${is.slice(0, at)}${odd}${is.slice(at)}`
+        ][how]!()
+      )
+  )
+}
+
+/** A text that is no JSON, or that is, or that is nearly what was asked for. */
+export const textLike = (whole: Readonly<Record<string, unknown>>): Arbitrary.Arbitrary<string> =>
+  oneOf(
+    text,
+    Arbitrary.map(json, (value) => JSON.stringify(value)),
+    damaged(whole),
+    damaged(whole)
+  )
+
+/** A decoder answers: a typed failure that a person can read, or what it was asked for. */
+export const assertAnswers = <A>(
+  exit: Exit.Exit<A, { readonly message: string }>,
+  is: (value: A) => boolean
+): void => {
+  if (Exit.isSuccess(exit)) return assert.isTrue(is(exit.value), `not what it should be: ${String(exit)}`)
+  assert.isFalse(Cause.hasDies(exit.cause), String(exit))
+  for (const reason of exit.cause.reasons) {
+    if (Cause.isFailReason(reason)) assert.isAbove(reason.error.message.length, 0)
+  }
+  assert.notProperty({}, "polluted")
+}

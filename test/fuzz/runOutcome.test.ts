@@ -1,0 +1,112 @@
+import { assert, describe, it } from "@effect/vitest"
+import { RetryPolicy, Task, TaskFailed } from "chicory"
+import { Duration, Effect, Exit, Schedule, Schema } from "effect"
+import { describe as tell } from "../../src/internal/formatError.ts"
+import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
+import { definitionOf } from "../../src/internal/task/TaskDefinition.ts"
+import { judge, type Verdict } from "../../src/internal/worker/runOutcome.ts"
+import { amongst, anything, oneOf } from "./randomValues.ts"
+
+/** What does not like to be looked at. */
+const shy = (): ReadonlyArray<unknown> => {
+  const circular: Record<string, unknown> = Object.create(null) as Record<string, unknown>
+  circular["self"] = circular
+  const refuse = (): never => {
+    throw new Error("not this way")
+  }
+  return [
+    circular,
+    { toJSON: refuse, toString: refuse },
+    Object.defineProperty(new Error("one"), "message", { get: refuse }),
+    Object.assign(new Error("one"), {
+      cause: {
+        get message(): string {
+          return refuse()
+        }
+      }
+    }),
+    Object.assign(new Error("round"), { cause: circular }),
+    new Proxy({}, { get: refuse, ownKeys: refuse, getPrototypeOf: refuse }),
+    JSON.parse(`${"[".repeat(100_000)}${"]".repeat(100_000)}`),
+    { [Symbol.toPrimitive]: refuse },
+    Object.create(null),
+    Symbol("s"),
+    new Error("x".repeat(10_000_000))
+  ]
+}
+
+class Busy extends Schema.TaggedError<Busy>()("Busy", { after: Schema.Number }) {}
+
+const declared = Task.make("declared", { payload: {}, success: Schema.Unknown, error: Busy })
+const narrow = Task.make("narrow", { payload: {}, success: Schema.Number })
+
+const judged = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
+  judge(
+    { definition: definitionOf(task), retries, stop: undefined, worker: "w" },
+    exit
+  ) as Effect.Effect<Verdict>
+
+describe("the verdict on a run", () => {
+  it.effect.prop(
+    "is one, whatever the handler gave, failed with or died of",
+    { value: oneOf(anything, amongst(shy())) },
+    ({ value }) =>
+      Effect.gen(function* () {
+        for (const task of [declared, narrow]) {
+          for (const exit of [Exit.succeed(value), Exit.fail(value), Exit.die(value)]) {
+            const verdict = yield* judged(task, exit)
+            assert.include(["Success", "Failure"], verdict._tag)
+            if (verdict._tag !== "Success" && verdict._tag !== "Failure") continue
+            // it can be read again
+            const outcome = yield* (
+              verdict._tag === "Success" ? definitionOf(task).result : TaskCodec.json
+            ).decodeExit(verdict.exit) as Effect.Effect<
+              TaskCodec.TaskExit<unknown, unknown>,
+              Schema.SchemaError
+            >
+            assert.strictEqual(outcome._tag, verdict._tag)
+            if (outcome._tag === "Failure") assert.isAbove(outcome.reason.message.length, 0)
+          }
+        }
+      }),
+    { arbitrary: { runs: 100 } }
+  )
+
+  for (const [n, value] of shy().entries()) {
+    it.effect(`is one on what does not like to be looked at (${n}), and so are the texts of its errors`, () =>
+      Effect.gen(function* () {
+        assert.isAbove(tell(value).length, 0)
+        assert.isAbove(new TaskFailed.Died({ defect: value }).message.length, 0)
+        for (const exit of [Exit.succeed(value), Exit.die(value)]) {
+          const verdict = yield* judged(declared, exit)
+          assert.include(["Success", "Failure"], verdict._tag)
+        }
+      })
+    )
+  }
+
+  const infinite = RetryPolicy.fromSchedule(
+    Schedule.modifyDelay(Schedule.forever, () => Effect.succeed(Duration.infinity))
+  )
+  const policies = {
+    "an infinite schedule": infinite,
+    "an infinite growth": RetryPolicy.exponential({ maxRetries: 10_000, delay: "1 second" }),
+    "an infinite number of an error": {
+      ...RetryPolicy.fixed({ maxRetries: 10_000, delay: "1 second" }),
+      byTag: { Busy: ({ after }: Busy) => Duration.seconds(after) }
+    }
+  } satisfies Record<string, RetryPolicy.RetryPolicy<Busy>>
+  for (const [what, retry] of Object.entries<RetryPolicy.RetryPolicy<Busy>>(policies)) {
+    it.effect(`asks for no longer a delay than a store counts, by ${what}`, () =>
+      Effect.gen(function* () {
+        const task = Task.make("busy", { payload: {}, error: Busy, retry })
+        for (const after of [1e300, Infinity, NaN, -1]) {
+          const verdict = yield* judged(task, Exit.fail(new Busy({ after })), 2000)
+          if (verdict._tag !== "Retry") continue
+          assert.isTrue(Number.isSafeInteger(verdict.afterMillis), `${verdict.afterMillis}`)
+          assert.isAtLeast(verdict.afterMillis, 0)
+        }
+      })
+    )
+  }
+})

@@ -1,0 +1,360 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Effect, Exit, Logger, Schema } from "effect"
+import * as Heartbeat from "../../src/internal/driver/heartbeatCodec.ts"
+import * as Body from "../../src/redis/Body.ts"
+import * as Claim from "../../src/redis/ClaimHandle.ts"
+import { CorruptKey, Fields } from "../../src/redis/fieldDecoding.ts"
+import * as MessageText from "../../src/redis/MessageText.ts"
+import * as Record from "../../src/redis/RecordText.ts"
+import { toSettled } from "../../src/redis/RedisBackendDriver.ts"
+import { toStarted } from "../../src/redis/startCodec.ts"
+import * as Records from "../../src/sql/backend/TaskRows.ts"
+import { seqOf } from "../../src/sql/broker/Messages.ts"
+import { fromBody, toBody } from "../../src/sql/dialect/encodedBody.ts"
+import * as Row from "../../src/sql/Row.ts"
+import { isTerminal } from "../../src/TaskState.ts"
+import {
+  amongst,
+  anything,
+  assertAnswers,
+  bytes,
+  half,
+  json,
+  oneOf,
+  often,
+  text,
+  textLike,
+  wellFormed
+} from "./randomValues.ts"
+
+const small = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))
+
+/** What is thrown has to be the error that is foreseen, and has to say where. */
+const assertCorrupt = (exit: Exit.Exit<unknown, unknown>, key: string): void => {
+  if (Exit.isSuccess(exit)) return
+  const error = Exit.findErrorOption(exit)
+  assert(error._tag === "Some" && error.value instanceof CorruptKey, String(exit))
+  assert.strictEqual(error.value.key, key)
+  assert.include(error.value.message, key)
+  assert.notStrictEqual(error.value.field, "")
+}
+
+const attempt = <A>(run: () => A): Exit.Exit<A, unknown> =>
+  Effect.runSyncExit(Effect.try({ try: run, catch: (error) => error }))
+
+describe("the texts of Redis", () => {
+  it.effect.prop(
+    "a field comes back as it was, is one word, and is never empty or nothing",
+    { text },
+    ({ text }) =>
+      Effect.sync(() => {
+        const field = Record.encode(text)
+        assert.strictEqual(Record.decode(field), text)
+        assert.match(field, /^\S+$/)
+        assert.notStrictEqual(field, "-")
+      }),
+    often
+  )
+
+  const plain = [
+    "PENDING",
+    "-",
+    "-",
+    "-",
+    "1",
+    "-",
+    "0",
+    "0",
+    "0",
+    "0",
+    "0",
+    "-",
+    "-",
+    "-",
+    "-",
+    "-",
+    "count",
+    "1",
+    "-"
+  ]
+  const record = [...plain, ...Array.from({ length: Record.FIELDS.length - plain.length }, () => "-")]
+  const recordText = Arbitrary.map(
+    Arbitrary.all([
+      amongst(Record.FIELDS.map((_, at) => at)),
+      oneOf(text, amongst(["-", "", "%zz", "1 2"])),
+      text,
+      amongst([0, 1, 2, 3])
+    ]),
+    ([at, odd, exit, how]) =>
+      how === 0
+        ? odd
+        : how === 1
+          ? `${record.slice(0, at).join(" ")}\n${exit}`
+          : `${record.map((field, place) => (place === at ? odd : field)).join(" ")}\n${exit}`
+  )
+
+  it.effect.prop(
+    "a record is a record, or is corrupt and says where",
+    { value: recordText },
+    ({ value }) =>
+      Effect.sync(() => {
+        const exit = attempt(() => Record.parse("the key", "id", value, () => undefined))
+        assertCorrupt(exit, "the key")
+        if (Exit.isFailure(exit)) return
+        for (const count of [
+          exit.value.generation,
+          exit.value.attempt,
+          exit.value.retries,
+          exit.value.crashes
+        ]) {
+          assert.isTrue(Number.isSafeInteger(count))
+        }
+        for (const time of [
+          exit.value.enqueuedAt,
+          exit.value.startedAt,
+          exit.value.finishedAt,
+          exit.value.expiresAt
+        ]) {
+          assert.isTrue(time === null || Number.isSafeInteger(time))
+        }
+        assert.isBoolean(isTerminal(exit.value.state))
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "a message comes back as it was sent",
+    {
+      id: Arbitrary.filter(text, (id) => id !== ""),
+      task: text,
+      body: text,
+      generation: Arbitrary.schema(small),
+      expiresMillis: Arbitrary.schema(small)
+    },
+    (message) =>
+      Effect.sync(() => {
+        const sent = MessageText.of({ ...message, queue: "q", priority: 0, delayMillis: 0 })
+        const { body, generation, id, task } = message
+        assert.deepStrictEqual(MessageText.parse(sent), { id, task, generation, body })
+      }),
+    often
+  )
+
+  const heads = oneOf(
+    text,
+    Arbitrary.map(
+      Arbitrary.all([text, text, text]),
+      ([first, second, body]) => `a count ${first} ${second}\n${body}`
+    ),
+    Arbitrary.map(Arbitrary.all([text, text]), ([id, body]) => `${id} count 0 \n${body}`)
+  )
+
+  it.effect.prop(
+    "a text that is no message is all body, and its numbers can be held",
+    { heads, bytes },
+    ({ bytes, heads }) =>
+      Effect.sync(() => {
+        for (const parsed of [
+          MessageText.parse(heads),
+          MessageText.parseBytes(Buffer.from(heads).toString("hex")),
+          MessageText.parseBytes(Buffer.concat([Buffer.from("a count 0 \n"), bytes]).toString("hex"))
+        ]) {
+          assert.isTrue(parsed.generation === undefined || Number.isSafeInteger(parsed.generation), heads)
+          assert.strictEqual(parsed.id === undefined, parsed.task === undefined)
+        }
+        const bare = MessageText.parseBytes(Buffer.from(bytes).toString("hex"))
+        if (bare.id === undefined) assert.deepStrictEqual(Buffer.from(bare.body), Buffer.from(bytes))
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "a body comes back as it was, text or bytes",
+    { text, bytes },
+    ({ bytes, text }) =>
+      Effect.sync(() => {
+        assert.strictEqual(Body.decode(Body.encode(text)), text)
+        assert.deepStrictEqual(Body.decode(Body.encode(bytes)), bytes)
+        Body.decode(text)
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "a handle comes back as it was, and what is none has no shard",
+    { shard: amongst([0, 1, 2, 3]), queue: text, other: text },
+    ({ other, queue, shard }) =>
+      Effect.sync(() => {
+        const handle = Claim.handleOf(shard, "000000000000001:1:100:a", queue)
+        assert.deepStrictEqual(Claim.claimOf(handle, 4), {
+          handle,
+          shard,
+          member: "000000000000001:1:100:a",
+          queue
+        })
+        assert.isUndefined(Claim.claimOf(`9/${other}`, 4))
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "an answer to a start or an end is one that there is, with numbers that can be held",
+    {
+      tag: amongst(["R", "D", "B", "L", "", "X"]),
+      rest: oneOf(text, amongst(["inf", "-inf", "nan", "1e999"]))
+    },
+    ({ rest, tag }) =>
+      Effect.sync(() => {
+        const started = toStarted(`${tag} ${rest}`)
+        if (started._tag === "Busy") assert.isTrue(Number.isFinite(started.millis), `${tag} ${rest}`)
+        assert.include(["Stored", "Cancelled", "Lost"], toSettled(rest))
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "the fields of a letter are what they should be, or corrupt",
+    { values: Arbitrary.array(oneOf<string | null>(text, Arbitrary.Constant(null)), { maxLength: 3 }) },
+    ({ values }) =>
+      Effect.sync(() => {
+        const fields = new Fields("the key", ["one", "two", "three"], values)
+        for (const at of [0, 1, 2]) {
+          assertCorrupt(
+            attempt(() => fields.text(at)),
+            "the key"
+          )
+          const integer = attempt(() => fields.integer(at))
+          assertCorrupt(integer, "the key")
+          if (Exit.isSuccess(integer)) assert.isTrue(Number.isSafeInteger(integer.value))
+        }
+      }),
+    often
+  )
+})
+
+const worker = { id: "w", hostname: "h", pid: 1, queues: ["q"], tasks: ["t"], concurrency: 1, running: 0 }
+
+describe("the list of workers", () => {
+  const times = amongst([0, -1, NaN, Infinity, 1.5, 2 ** 60, 1_800_000_000_000])
+
+  it.effect.prop(
+    "a text is a worker, or is passed over, and hides no other",
+    { info: textLike(worker), startedAt: times, seenAt: times },
+    (odd) =>
+      Effect.gen(function* () {
+        const good = { info: JSON.stringify(worker), startedAt: 1, seenAt: 2 }
+        const listed = yield* Heartbeat.decodeAll([good, odd, good])
+        assert.deepStrictEqual(listed[0], { ...worker, startedAt: 1, seenAt: 2 })
+        assert.deepStrictEqual(listed.at(-1), listed[0])
+        assert.oneOf(listed.length, [2, 3])
+        for (const { concurrency, id, pid, queues, running, seenAt, startedAt, tasks } of listed) {
+          assert.isString(id)
+          for (const count of [concurrency, pid, running]) assert.isNumber(count)
+          for (const name of [...queues, ...tasks]) assert.isString(name)
+          for (const time of [startedAt, seenAt]) assert.isTrue(Number.isSafeInteger(time))
+        }
+      }).pipe(Effect.provide(Logger.layer([]))),
+    often
+  )
+
+  it.effect.prop(
+    "a worker comes back as it was",
+    { hostname: text, queue: text },
+    ({ hostname, queue }) =>
+      Effect.gen(function* () {
+        const said = { ...worker, hostname, queues: [queue, half] }
+        const info = yield* Heartbeat.encode(said)
+        assert.deepStrictEqual(yield* Heartbeat.decodeAll([{ info, startedAt: 1, seenAt: 2 }]), [
+          { ...said, startedAt: 1, seenAt: 2 }
+        ])
+      }),
+    often
+  )
+})
+
+describe("the rows of a database", () => {
+  const row: Readonly<Records.Current> = {
+    id: "a",
+    task: "count",
+    payload_hash: "",
+    published: 1,
+    state: "PENDING",
+    generation: 0,
+    attempt: 0,
+    retries: 0,
+    crashes: 0,
+    fence: 0,
+    token: null,
+    at_most_once: 0,
+    cancel_requested: 0,
+    ended: null,
+    expires_at: null,
+    due_at: null,
+    lease_until: null,
+    retention: null,
+    remove_at: null
+  }
+  const read = Row.reader<Records.Current>("store", "tasks", Records.shape)
+
+  it.effect.prop(
+    "a row is one, or is corrupt and says which column; the rest of a batch is read without it",
+    { column: amongst(Object.keys(row)), value: anything },
+    ({ column, value }) =>
+      Effect.gen(function* () {
+        const edited = { ...row, [column]: value }
+        const exit = yield* Effect.exit(read([{ ...row }, edited]))
+        assertAnswers(exit, (rows) => rows.length === 2)
+        if (Exit.isSuccess(exit)) {
+          const { [column as "id"]: found } = exit.value[1]!
+          assert.isTrue((Records.shape as Record<string, Row.Check<unknown>>)[column]!(found))
+        } else {
+          const error = yield* Effect.flip(exit)
+          assert.strictEqual(error.column, column)
+          for (const word of ["store", "tasks", column]) assert.include(error.message, word)
+          assert.isBelow(error.message.length, 300)
+        }
+        assert.lengthOf(yield* read([{ ...row }]), 1)
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "a body comes back as it was, text or bytes, and is a text that any column holds",
+    { wellFormed, bytes },
+    ({ bytes, wellFormed }) =>
+      Effect.sync(() => {
+        for (const body of [wellFormed, bytes]) {
+          const stored = toBody(body)!
+          assert.deepStrictEqual(fromBody(stored), body)
+          assert.notInclude(stored, "\0")
+          assert.isTrue(stored.isWellFormed())
+        }
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "whatever is stored as a body is read as one",
+    {
+      odd: oneOf(
+        text,
+        Arbitrary.map(text, (rest) => `base64:${rest}`),
+        Arbitrary.map(text, (rest) => `base64-text:${rest}`)
+      )
+    },
+    ({ odd }) => Effect.sync(() => assert.isTrue(Row.bytes(fromBody(odd)))),
+    often
+  )
+
+  it.effect.prop(
+    "whatever is given as a handle has a number that can be asked for",
+    {
+      odd: oneOf(
+        text,
+        Arbitrary.map(json, (value) => JSON.stringify(value))
+      )
+    },
+    ({ odd }) => Effect.sync(() => assert.isTrue(Number.isSafeInteger(seqOf(odd)))),
+    often
+  )
+})

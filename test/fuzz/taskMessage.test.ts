@@ -1,0 +1,126 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Arbitrary, Cause, Effect, Exit, Schema } from "effect"
+import * as TaskMessage from "../../src/TaskMessage.ts"
+import { assertAnswers, bytes, half, json, often, textLike, wellFormed } from "./randomValues.ts"
+
+const message = {
+  v: 1,
+  id: "a",
+  generation: 0,
+  task: "count",
+  queue: "default",
+  payload: { n: 1 },
+  retries: 0,
+  priority: 100,
+  expires: 1000,
+  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+}
+const isMessage = Schema.is(TaskMessage.TaskMessage)
+const textWith = (field: string, value: string): string =>
+  JSON.stringify({ ...message, [field]: "here" }).replace(`"${field}":"here"`, `"${field}":${value}`)
+
+const counts = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER }))
+const name = Arbitrary.filter(wellFormed, (text) => text.length > 0 && text.length <= 255)
+const head = Arbitrary.all({
+  v: Arbitrary.Constant(TaskMessage.version),
+  id: name,
+  generation: Arbitrary.schema(counts),
+  task: name,
+  queue: name,
+  retries: Arbitrary.schema(counts),
+  priority: Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))),
+  traceparent: wellFormed
+})
+
+describe("the decoder of messages", () => {
+  it.effect.prop(
+    "answers a failure or a message, whatever the text",
+    { text: textLike(message) },
+    ({ text }) => Effect.sync(() => assertAnswers(TaskMessage.decode(text), isMessage)),
+    often
+  )
+
+  it.effect.prop(
+    "refuses whatever is no text",
+    { other: Arbitrary.all([json, bytes]) },
+    ({ other: [value, some] }) =>
+      Effect.sync(() => {
+        assertAnswers(TaskMessage.decode(some), isMessage)
+        assertAnswers(TaskMessage.decode(value), isMessage)
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "gives back what was encoded, with any payload",
+    { head, payload: json },
+    ({ head, payload }) =>
+      Effect.gen(function* () {
+        const text = TaskMessage.encode(head, JSON.stringify(payload))
+        const decoded = yield* TaskMessage.decode(text)
+        // JSON has one zero
+        assert.deepStrictEqual(JSON.parse(JSON.stringify(decoded)), JSON.parse(text))
+        assert.strictEqual(decoded.id, head.id)
+        const { payload: again, ...rest } = decoded
+        assert.deepStrictEqual(JSON.parse(TaskMessage.encode(rest, JSON.stringify(again))), JSON.parse(text))
+      }),
+    often
+  )
+
+  it.effect.prop(
+    "refuses any other version as such",
+    { v: Arbitrary.filter(json, (v) => v !== 1) },
+    ({ v }) =>
+      Effect.sync(() => {
+        const decoded = TaskMessage.decode(JSON.stringify({ ...message, v }))
+        assert(Exit.isFailure(decoded))
+        assert.include(String(Cause.squash(decoded.cause)), `["v"]`)
+      }),
+    often
+  )
+
+  it("takes halves of characters and odd keys in a payload for what they are", () => {
+    const payload = `{"__proto__":{"polluted":true},"\\ud800":"\\udc00\\u0000","constructor":1}`
+    const decoded = Exit.getSuccess(TaskMessage.decode(textWith("payload", payload)))
+    assert(decoded._tag === "Some")
+    const found = decoded.value.payload as object
+    assert.deepStrictEqual(Object.keys(found), ["__proto__", half, "constructor"])
+    assert.strictEqual(Object.getPrototypeOf(found), Object.prototype)
+    assert.strictEqual(JSON.stringify(found), payload)
+    assert.notProperty({}, "polluted")
+  })
+
+  it("finds no fields in a prototype", () => {
+    assert.isTrue(Exit.isFailure(TaskMessage.decode(`{"__proto__":${JSON.stringify(message)}}`)))
+  })
+
+  for (const field of ["generation", "retries", "priority", "expires"]) {
+    it(`refuses numbers that no message has as ${field}`, () => {
+      const numbers = ["-1", "1e999", "-1e999", "-1e308", "-9007199254740991"]
+      if (field === "priority") numbers.push("256", "1e15")
+      if (field !== "expires") numbers.push("1.5", "9007199254740993")
+      const taken = numbers.filter((number) => Exit.isSuccess(TaskMessage.decode(textWith(field, number))))
+      assert.deepStrictEqual(taken, [])
+    })
+  }
+
+  it("refuses ids that a store would change", () => {
+    const ids = [half, `a${half}b`, "x".repeat(10_000)]
+    const taken = ids.filter((id) => Exit.isSuccess(TaskMessage.decode(JSON.stringify({ ...message, id }))))
+    assert.deepStrictEqual(taken, [])
+  })
+
+  it("says what is wrong without saying what is in it", () => {
+    const secret = "hunter2"
+    for (const text of [
+      JSON.stringify({ ...message, v: 2, payload: { secret } }),
+      JSON.stringify({ ...message, priority: secret }),
+      `{"secret":"${secret}"`,
+      secret
+    ]) {
+      const decoded = TaskMessage.decode(text)
+      assert(Exit.isFailure(decoded))
+      assert.notInclude(String(Cause.squash(decoded.cause)), secret)
+    }
+  })
+})

@@ -1,0 +1,451 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, type Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import * as Batcher from "../../../src/internal/concurrency/Batcher.ts"
+import { begin, ended, pass, stillWaits, turns } from "../../support/memoryFixture.ts"
+
+interface Options extends Partial<Batcher.Options<number, string, string>> {
+  readonly millis?: number
+}
+
+/** A batcher that answers in words, and the batches it sent. */
+const make = Effect.fnUntraced(function* (options: Options = {}) {
+  const batches: Array<ReadonlyArray<number>> = []
+  const batcher = yield* Batcher.make<number, string, string>({
+    run: (batch) =>
+      Effect.suspend(() => {
+        batches.push(batch)
+        const answers = Effect.succeed(batch.map((n) => `answer ${n}`))
+        return options.millis === undefined ? answers : Effect.delay(answers, options.millis)
+      }),
+    isPermanent: (error) => error === "permanent",
+    maxBatch: 10,
+    maxSize: 100,
+    concurrency: 2,
+    ...options
+  })
+  return { batches, batcher }
+})
+
+/** A batcher of a store that is away, whose calls fail after that time. */
+const away = Effect.fnUntraced(function* (time: Duration.Input) {
+  const batches: Array<ReadonlyArray<number>> = []
+  const { batcher } = yield* make({
+    maxBatch: 2,
+    run: (batch) =>
+      Effect.suspend(() => {
+        batches.push(batch)
+        return Effect.delay(Effect.fail("away"), time)
+      })
+  })
+  return { batches, batcher }
+})
+
+const many = (count: number) => Array.from({ length: count }, (_, n) => n)
+const askAll = (batcher: Batcher.Batcher<number, string, string>, count: number) =>
+  Effect.forEach(many(count), (n) => batcher.one(n), { concurrency: "unbounded" })
+
+describe("coalescing", () => {
+  it.effect("what is asked for in one turn goes out together", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const answers = yield* askAll(batcher, 8)
+      assert.deepStrictEqual(
+        answers,
+        many(8).map((n) => `answer ${n}`)
+      )
+      assert.deepStrictEqual(batches, [many(8)])
+    })
+  )
+
+  it.effect("one call carries maxBatch items at most", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      yield* askAll(batcher, 25)
+      assert.deepStrictEqual(
+        batches.map(({ length }) => length),
+        [10, 10, 5]
+      )
+    })
+  )
+
+  it.effect("one call carries maxSize characters at most; what is larger goes alone", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ sizeOf: (n) => (n === 3 ? 1000 : 30) })
+      const answers = yield* askAll(batcher, 8)
+      assert.deepStrictEqual(
+        answers,
+        many(8).map((n) => `answer ${n}`)
+      )
+      assert.deepStrictEqual(batches, [[0, 1, 2], [3], [4, 5, 6], [7]])
+    })
+  )
+
+  it.effect("a single item is sent, however large it is", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ sizeOf: () => Infinity })
+      yield* askAll(batcher, 2)
+      assert.deepStrictEqual(batches, [[0], [1]])
+    })
+  )
+
+  it.effect(
+    "who waited while a call to a store that is away failed fails with it; who came later is sent",
+    () =>
+      Effect.gen(function* () {
+        const { batcher, batches } = yield* away("5 seconds")
+        const first = yield* begin(batcher.many(many(9)))
+        yield* pass("4 seconds")
+        const late = yield* begin(batcher.one(100))
+        yield* pass("1 second")
+        const failed = yield* ended(first)
+        assert.deepStrictEqual(
+          failed,
+          many(9).map(() => Exit.fail("away"))
+        )
+        assert.deepStrictEqual(batches, [[0, 1], [2, 3], [100]])
+        stillWaits(late)
+        yield* pass("5 seconds")
+        assert.deepStrictEqual(ended(late), Exit.fail("away"))
+      })
+  )
+
+  it.effect("a call that fails at once takes nobody with it", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* away("10 millis")
+      yield* begin(batcher.many(many(6)))
+      yield* pass("1 second")
+      assert.deepStrictEqual(batches, [
+        [0, 1],
+        [2, 3],
+        [4, 5]
+      ])
+    })
+  )
+
+  it.effect("what is asked for while calls are on their way makes the next batch", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ millis: 100 })
+      yield* begin(batcher.one(1))
+      yield* begin(batcher.one(2))
+      const waiting = yield* begin(askAll(batcher, 8))
+      assert.deepStrictEqual(batches, [[1], [2]])
+      stillWaits(waiting)
+      yield* pass(100)
+      assert.deepStrictEqual(batches, [[1], [2], many(8)])
+      yield* pass(100)
+      assert.isTrue(Exit.isSuccess(ended(waiting)))
+    })
+  )
+
+  it.effect("no more calls are on their way than concurrency says", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ millis: 100 })
+      const waiting = yield* begin(askAll(batcher, 45))
+      assert.lengthOf(batches, 2)
+      yield* pass(100)
+      assert.lengthOf(batches, 4)
+      yield* pass(100)
+      assert.lengthOf(batches, 5)
+      yield* pass(100)
+      assert.lengthOf(yield* Fiber.join(waiting), 45)
+    })
+  )
+
+  /** The sizes of the batches after the first, in which the store was found to be waited for or not. */
+  const sizes = (
+    options: Options,
+    ask: (on: Batcher.Batcher<number, string, string>) => Effect.Effect<unknown, string>
+  ) =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ halves: true, maxBatch: 100, ...options })
+      yield* begin(batcher.one(0))
+      yield* pass(100)
+      const waiting = yield* begin(ask(batcher))
+      yield* pass(100)
+      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      return batches.slice(1).map(({ length }) => length)
+    })
+
+  it.effect("with halves, a large batch goes to a store that is waited for in two", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 64)), [32, 32])
+      assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 31)), [31])
+      assert.deepStrictEqual(yield* sizes({ millis: 100, halves: false }, (on) => askAll(on, 64)), [64])
+    })
+  )
+
+  it.effect(
+    "with halves, what was asked for at once, or of a store that answers at once, goes out whole",
+    () =>
+      Effect.gen(function* () {
+        assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => on.many(many(64))), [64])
+        assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 140)), [100, 40])
+        assert.deepStrictEqual(yield* sizes({}, (on) => askAll(on, 64)), [64])
+      })
+  )
+
+  it.effect("many items have their answers in order", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const answers = yield* batcher.many(many(25))
+      assert.deepStrictEqual(
+        answers,
+        many(25).map((n) => Exit.succeed(`answer ${n}`))
+      )
+      assert.lengthOf(batches, 3)
+    })
+  )
+
+  it.effect("nothing is asked for nothing", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      assert.deepStrictEqual(yield* batcher.many([]), [])
+      assert.deepStrictEqual(batches, [])
+    })
+  )
+
+  it.effect("one after the other is answered each time", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      for (const n of many(100)) assert.strictEqual(yield* batcher.one(n), `answer ${n}`)
+      assert.lengthOf(batches, 100)
+    })
+  )
+})
+
+describe("interruption", () => {
+  it.effect("withdraws what is not on its way", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make({ millis: 100, concurrency: 1 })
+      yield* begin(batcher.one(1))
+      const second = yield* begin(batcher.one(2))
+      const third = yield* begin(batcher.one(3))
+      yield* Fiber.interrupt(second)
+      yield* pass(200)
+      assert.deepStrictEqual(batches, [[1], [3]])
+      assert.deepStrictEqual(ended(third), Exit.succeed("answer 3"))
+    })
+  )
+
+  it.effect("of one caller leaves the others of its batch alone", () =>
+    Effect.gen(function* () {
+      const { batcher } = yield* make({ millis: 100 })
+      const first = yield* Effect.forkChild(batcher.one(1))
+      const second = yield* begin(batcher.one(2))
+      yield* Fiber.interrupt(first)
+      yield* pass(100)
+      assert.deepStrictEqual(ended(second), Exit.succeed("answer 2"))
+    })
+  )
+
+  it.effect("when the scope closes, whoever waits is interrupted, however many they are", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const { batcher } = yield* Scope.provide(make({ millis: 100, concurrency: 1 }), scope)
+      const onItsWay = yield* begin(batcher.one(1))
+      const waiting = yield* begin(Effect.exit(batcher.many(many(35))))
+      const closing = yield* begin(Scope.close(scope, Exit.void))
+      yield* pass(100)
+      assert.isTrue(Exit.isSuccess(ended(closing)))
+      assert.deepStrictEqual(ended(onItsWay), Exit.succeed("answer 1"))
+      const exits = Option.getOrThrow(Exit.getSuccess(Option.getOrThrow(Exit.getSuccess(ended(waiting)))))
+      assert.isTrue(exits.every((exit) => Exit.hasInterrupts(exit)))
+      assert.isTrue(Exit.hasInterrupts(yield* Effect.exit(batcher.one(9))))
+    })
+  )
+})
+
+describe("failures", () => {
+  it.effect("an error that may heal is told to the whole batch, which is not sent again", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const { batcher } = yield* make({
+        run: () => Effect.suspend(() => (calls++, Effect.fail("cut off")))
+      })
+      const answers = yield* batcher.many(many(5))
+      assert.deepStrictEqual(
+        answers,
+        many(5).map(() => Exit.fail("cut off"))
+      )
+      assert.strictEqual(calls, 1)
+    })
+  )
+
+  it.effect("an error that is an item's fault fails that item alone", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const { batcher } = yield* make({
+        run: (batch) =>
+          Effect.suspend(() => {
+            calls++
+            return batch.includes(6)
+              ? Effect.fail("permanent")
+              : Effect.succeed(batch.map((n) => `answer ${n}`))
+          })
+      })
+      const answers = yield* batcher.many(many(10))
+      assert.deepStrictEqual(
+        answers,
+        many(10).map((n) => (n === 6 ? Exit.fail("permanent") : Exit.succeed(`answer ${n}`)))
+      )
+      assert.isAtMost(calls, 9)
+    })
+  )
+
+  it.effect("a call that dies answers its batch, and the batcher goes on", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const { batcher } = yield* make({
+        concurrency: 1,
+        run: (batch) =>
+          calls++ === 0 ? Effect.die("a bug") : Effect.succeed(batch.map((n) => `answer ${n}`))
+      })
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(batcher.one(1))))
+      assert.strictEqual(yield* batcher.one(2), "answer 2")
+    })
+  )
+
+  it.effect("a driver that throws answers its batch, and the batcher goes on", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const { batcher } = yield* make({
+        concurrency: 1,
+        run: (batch) => {
+          if (calls++ === 0) throw new Error("a bug")
+          return Effect.succeed(batch.map((n) => `answer ${n}`))
+        }
+      })
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(batcher.one(1))))
+      assert.strictEqual(yield* batcher.one(2), "answer 2")
+    })
+  )
+})
+
+describe("a key of the caller's own", () => {
+  class Transaction extends Context.Service<Transaction, string>()("test/Transaction") {}
+  const keyed = Effect.gen(function* () {
+    const seen: Array<readonly [transaction: string | undefined, batch: ReadonlyArray<number>]> = []
+    const { batcher } = yield* make({
+      key: (context) => Option.getOrUndefined(Context.getOption(context, Transaction)),
+      run: (batch) =>
+        Effect.contextWith((context: Context.Context<never>) => {
+          seen.push([Option.getOrUndefined(Context.getOption(context, Transaction)), batch])
+          return Effect.succeed(batch.map((n) => `answer ${n}`))
+        })
+    })
+    return { batcher, seen }
+  })
+
+  it.effect("keeps requests apart: each runs in its caller's context", () =>
+    Effect.gen(function* () {
+      const { batcher, seen } = yield* keyed
+      yield* Effect.all(
+        [
+          batcher.one(1),
+          Effect.provideService(batcher.one(2), Transaction, "t1"),
+          batcher.one(3),
+          Effect.provideService(batcher.many([4, 5]), Transaction, "t2")
+        ],
+        { concurrency: "unbounded" }
+      )
+      assert.sameDeepMembers(seen, [
+        ["t1", [2]],
+        ["t2", [4, 5]],
+        [undefined, [1, 3]]
+      ])
+    })
+  )
+
+  it.effect("many items in a transaction go out in batches of maxBatch", () =>
+    Effect.gen(function* () {
+      const { batcher, seen } = yield* keyed
+      const answers = yield* Effect.provideService(batcher.many(many(25)), Transaction, "t1")
+      assert.lengthOf(answers, 25)
+      assert.deepStrictEqual(
+        seen.map(([transaction, { length }]) => [transaction, length]),
+        [
+          ["t1", 10],
+          ["t1", 10],
+          ["t1", 5]
+        ]
+      )
+      yield* turns
+    })
+  )
+
+  it.effect("nothing is asked for nothing in a transaction", () =>
+    Effect.gen(function* () {
+      const { batcher, seen } = yield* keyed
+      assert.deepStrictEqual(yield* Effect.provideService(batcher.many([]), Transaction, "t1"), [])
+      assert.deepStrictEqual(seen, [])
+    })
+  )
+})
+
+describe("asking without waiting", () => {
+  it.effect("what is asked goes out with what is waited for, and the answer is told", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const answers: Array<Exit.Exit<string, string>> = []
+      batcher.ask(1)((answer) => answers.push(answer))
+      assert.strictEqual(yield* batcher.one(2), "answer 2")
+      assert.deepStrictEqual(answers, [Exit.succeed("answer 1")])
+      assert.deepStrictEqual(batches, [[1, 2]])
+    })
+  )
+
+  it.effect("a failure is told as well", () =>
+    Effect.gen(function* () {
+      const { batcher } = yield* make({ run: () => Effect.fail("away") })
+      assert.deepStrictEqual(yield* Effect.exit(Batcher.awaited(batcher.ask(1))), Exit.fail("away"))
+    })
+  )
+
+  it.effect("what is withdrawn before it is on its way is not sent, and nothing is told", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const answers: Array<unknown> = []
+      batcher
+        .ask(1)((answer) => answers.push(answer))
+        .withdraw()
+      assert.strictEqual(yield* batcher.one(2), "answer 2")
+      assert.deepStrictEqual(batches, [[2]])
+      assert.deepStrictEqual(answers, [])
+    })
+  )
+
+  it.effect("one thing is asked for after the other", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const both = Batcher.andThen(batcher.ask(1), batcher.ask(2))
+      assert.strictEqual(yield* Batcher.awaited(both), "answer 2")
+      assert.deepStrictEqual(batches, [[1], [2]])
+    })
+  )
+
+  it.effect("the second is not asked for after a failure, nor when the answer is no longer wanted", () =>
+    Effect.gen(function* () {
+      const failing = yield* make({ run: () => Effect.fail("away") })
+      const { batcher, batches } = yield* make({ millis: 100 })
+      assert.deepStrictEqual(
+        yield* Effect.exit(Batcher.awaited(Batcher.andThen(failing.batcher.ask(1), batcher.ask(1)))),
+        Exit.fail("away")
+      )
+      const waiting = yield* begin(Batcher.awaited(Batcher.andThen(batcher.ask(2), batcher.ask(3))))
+      yield* Fiber.interrupt(waiting)
+      yield* pass("1 second")
+      assert.deepStrictEqual(batches, [[2]])
+    })
+  )
+
+  it.effect("a batcher whose scope has closed answers at once", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const { batcher } = yield* Scope.provide(make(), scope)
+      yield* Scope.close(scope, Exit.void)
+      const answers: Array<Exit.Exit<string, string>> = []
+      batcher.ask(1)((answer) => answers.push(answer))
+      assert.isTrue(answers.length === 1 && Exit.isFailure(answers[0]!))
+    })
+  )
+})

@@ -1,0 +1,141 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Scheduler } from "effect"
+import { Deadline, Deadlines } from "../../../src/internal/concurrency/Deadlines.ts"
+import { pass, turns } from "../../support/memoryFixture.ts"
+
+class Bell extends Deadline {
+  readonly onDeadline: () => void
+  constructor(onDeadline: () => void) {
+    super()
+    this.onDeadline = onDeadline
+  }
+}
+
+/** Deadlines of the test's clock, what they told and when, and how many sleeps are open. */
+const make = Effect.gen(function* () {
+  const clock = yield* Clock.Clock
+  const sleeps = { open: 0, begun: 0 }
+  const watched: Clock.Clock = {
+    currentTimeMillisUnsafe: () => clock.currentTimeMillisUnsafe(),
+    currentTimeMillis: clock.currentTimeMillis,
+    currentTimeNanosUnsafe: () => clock.currentTimeNanosUnsafe(),
+    currentTimeNanos: clock.currentTimeNanos,
+    monotonicTimeNanosUnsafe: () => clock.monotonicTimeNanosUnsafe(),
+    monotonicTimeNanos: clock.monotonicTimeNanos,
+    sleep: (duration) =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => {
+          sleeps.open++
+          sleeps.begun++
+        }),
+        () => clock.sleep(duration),
+        () => Effect.sync(() => void sleeps.open--)
+      )
+  }
+  const deadlines = new Deadlines(watched, yield* Scheduler.Scheduler)
+  const told: Array<readonly [name: number, at: number]> = []
+  const set = (name: number, millis: number): Bell => {
+    const bell = new Bell(() => told.push([name, clock.currentTimeMillisUnsafe()]))
+    deadlines.set(bell, millis)
+    return bell
+  }
+  return { deadlines, set, sleeps, told }
+})
+
+describe("deadlines", () => {
+  it.effect("are told in order, each at its time, also when the clock leaps over all of them", () =>
+    Effect.gen(function* () {
+      const { set, sleeps, told } = yield* make
+      const times = Array.from({ length: 5000 }, (_, i) => 1 + ((i * 7919) % 1000))
+      times.forEach((millis, name) => set(name, millis))
+      assert.strictEqual(sleeps.open, 1)
+      yield* pass("1 hour")
+      const expected = times.map((at, name) => [name, at] as const).toSorted(([, a], [, b]) => a - b)
+      assert.deepStrictEqual(told, expected)
+      assert.strictEqual(sleeps.open, 0)
+    })
+  )
+
+  it.effect("an earlier one is not held up by one that was set before", () =>
+    Effect.gen(function* () {
+      const { set, told } = yield* make
+      set(1, 1000)
+      yield* pass(100)
+      set(2, 50)
+      yield* pass(50)
+      assert.deepStrictEqual(told, [[2, 150]])
+      yield* pass(849)
+      assert.strictEqual(told.length, 1)
+      yield* pass(1)
+      assert.deepStrictEqual(told.at(-1), [1, 1000])
+    })
+  )
+
+  it.effect("what is taken back is not told, and nobody sleeps for nothing", () =>
+    Effect.gen(function* () {
+      const { deadlines, set, sleeps, told } = yield* make
+      const bells = [10, 20, 30].map((millis, name) => set(name, millis))
+      deadlines.clear(bells[0]!)
+      deadlines.clear(bells[2]!)
+      deadlines.clear(bells[2]!)
+      yield* pass(15)
+      assert.deepStrictEqual(told, [])
+      assert.strictEqual(sleeps.open, 1)
+      deadlines.clear(bells[1]!)
+      yield* turns
+      assert.strictEqual(sleeps.open, 0)
+      set(7, 10)
+      yield* pass(10)
+      assert.deepStrictEqual(told, [[7, 25]])
+    })
+  )
+
+  it.effect("one that is told may set and take back others", () =>
+    Effect.gen(function* () {
+      const { deadlines, set, sleeps, told } = yield* make
+      deadlines.set(
+        new Bell(() => {
+          deadlines.clear(later)
+          set(1, 0)
+          set(2, 5)
+        }),
+        10
+      )
+      const later = set(3, 10)
+      yield* pass(20)
+      assert.deepStrictEqual(told, [
+        [1, 10],
+        [2, 15]
+      ])
+      assert.strictEqual(sleeps.open, 0)
+    })
+  )
+
+  it.effect("that are set one after the other for the same span cost few sleeps", () =>
+    Effect.gen(function* () {
+      const { deadlines, set, sleeps, told } = yield* make
+      const last = set(0, 100_000)
+      for (let i = 1; i < 1000; i++) {
+        yield* pass(1)
+        deadlines.clear(set(i, 100_000))
+      }
+      assert.strictEqual(sleeps.begun, 1)
+      deadlines.clear(last)
+      assert.deepStrictEqual(told, [])
+    })
+  )
+
+  it.live("are told by the clock of the process", () =>
+    Effect.gen(function* () {
+      const { set, told } = yield* make
+      set(2, 40)
+      set(1, 20)
+      set(0, 0)
+      yield* Effect.sleep(100)
+      assert.deepStrictEqual(
+        told.map(([name]) => name),
+        [0, 1, 2]
+      )
+    })
+  )
+})

@@ -1,0 +1,300 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Queue, Stream } from "effect"
+import type { TaskRecord } from "../../../src/BackendDriver.ts"
+import * as Interest from "../../../src/internal/results/Subscriptions.ts"
+import { pass, turns } from "../../support/memoryFixture.ts"
+
+const maxBatch = 10
+
+const record = (id: string, state: TaskRecord["state"]): TaskRecord => ({
+  id,
+  task: "sum",
+  state,
+  generation: 0,
+  attempt: 0,
+  retries: 0,
+  crashes: 0,
+  exit: null,
+  progress: null,
+  worker: null,
+  cancelRequested: false,
+  ended: null,
+  enqueuedAt: null,
+  startedAt: null,
+  finishedAt: null,
+  expiresAt: null
+})
+
+type Operation = "watch" | "read" | "unwatch"
+
+/** A registry over a store that the test plays, with the ids of each call. */
+const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: number | undefined }) {
+  const calls: Array<readonly [operation: Operation, ids: ReadonlyArray<string>]> = []
+  const states = new Map<string, TaskRecord["state"]>()
+  const failing = new Set<Operation>()
+  const hints = yield* Queue.unbounded<ReadonlyArray<string> | "resync" | "gone">()
+  const call = (operation: Operation) => (ids: ReadonlyArray<string>) =>
+    Effect.suspend(() => {
+      calls.push([operation, ids])
+      if (failing.has(operation)) return Effect.fail("cut off")
+      const records = ids.map((id) => record(id, states.get(id) ?? "PENDING"))
+      return options?.callMillis === undefined
+        ? Effect.succeed(records)
+        : Effect.as(Effect.sleep(options.callMillis), records)
+    })
+  const registered: Array<readonly [id: string, until: Interest.Until]> = []
+  const interest = yield* Interest.make<string>({
+    watch: (ids, until) => {
+      for (const id of ids) registered.push([id, until])
+      return call("watch")(ids)
+    },
+    read: call("read"),
+    unwatch: call("unwatch"),
+    hints: Stream.mapEffect(Stream.fromQueue(hints), (hint) =>
+      hint === "gone" ? Effect.fail("gone") : Effect.succeed(hint)
+    ),
+    isPermanent: () => false,
+    sweepInterval: Duration.seconds(5),
+    maxBatch,
+    onListeners: () => undefined
+  })
+  const seen: Array<string> = []
+  return {
+    interest,
+    registered,
+    states,
+    failing,
+    seen,
+    hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
+      Effect.andThen(Queue.offer(hints, hint), turns),
+    listen: (...ids: ReadonlyArray<string>) =>
+      interest.listen(ids, {
+        waitsFor: "end",
+        onRecord: (id) => void seen.push(id),
+        onError: () => undefined
+      }),
+    /** The ids of the calls of an operation since the last time. */
+    taken: (operation: Operation): ReadonlyArray<ReadonlyArray<string>> => {
+      const taken = calls.filter(([name]) => name === operation).map(([, ids]) => ids)
+      calls.splice(0, calls.length, ...calls.filter(([name]) => name !== operation))
+      return taken
+    },
+    forgetCalls: () => void calls.splice(0)
+  }
+})
+
+const named = (count: number) => Array.from({ length: count }, (_, i) => `task ${i}`)
+
+describe("the sweep", () => {
+  for (const count of [1, maxBatch, 25 * maxBatch]) {
+    it.effect("is registered for every change only where one is waited for", () =>
+      Effect.gen(function* () {
+        const { interest, registered } = yield* make()
+        const listener = { onRecord: () => undefined, onError: () => undefined }
+        interest.listen(["a", "b"], { ...listener, waitsFor: "end" })
+        interest.listen(["c"], { ...listener, waitsFor: "change" })
+        yield* turns
+        assert.sameDeepMembers(registered, [
+          ["a", "end"],
+          ["b", "end"],
+          ["c", "change"]
+        ])
+      })
+    )
+
+    it.effect(`is one call at each interval while ${count} are awaited`, () =>
+      Effect.gen(function* () {
+        const on = yield* make()
+        for (const id of named(count)) on.listen(id)
+        yield* turns
+        on.forgetCalls()
+        yield* pass("1 minute")
+        const reads = on.taken("read")
+        assert.lengthOf(reads, 12)
+        for (const ids of reads) assert.lengthOf(ids, Math.min(count, maxBatch))
+        assert.lengthOf([...on.taken("watch"), ...on.taken("unwatch")], 0)
+      })
+    )
+  }
+
+  it.effect("reads each that is awaited within as many intervals as there are batches", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const ids = named(5 * maxBatch)
+      for (const id of ids) on.listen(id)
+      yield* turns
+      for (let round = 0; round < 3; round++) {
+        on.forgetCalls()
+        yield* pass("25 seconds")
+        assert.sameMembers(on.taken("read").flat(), ids)
+      }
+    })
+  )
+
+  it.effect("reads those first that were read longest ago, and new ones hold up none", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const ids = named(2 * maxBatch)
+      for (const id of ids) on.listen(id)
+      yield* turns
+      on.forgetCalls()
+      const hinted = ids.slice(0, maxBatch)
+      yield* on.hint(hinted)
+      assert.deepStrictEqual(on.taken("read"), [hinted])
+      for (let i = 0; i < 2; i++) {
+        for (const id of named(maxBatch)) on.listen(`${i} ${id}`)
+        yield* pass("5 seconds")
+      }
+      assert.deepStrictEqual(on.taken("read"), [ids.slice(maxBatch), hinted])
+    })
+  )
+
+  it.effect("leaves out what has ended, though somebody waits for it and for others", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const ids = named(3 * maxBatch)
+      on.listen(...ids)
+      yield* turns
+      for (const id of ids.slice(1)) on.states.set(id, "SUCCESS")
+      yield* on.hint(ids.slice(1))
+      on.forgetCalls()
+      yield* pass("10 seconds")
+      assert.deepStrictEqual(on.taken("read"), [["task 0"], ["task 0"]])
+      // who comes later is told all the same, also if the task was opened again
+      on.states.set("task 5", "STARTED")
+      on.listen("task 5")
+      yield* pass("5 seconds")
+      assert.deepStrictEqual(on.taken("read"), [["task 5"], ["task 0", "task 5"]])
+    })
+  )
+})
+
+describe("after a gap in the hints", () => {
+  for (const gap of ["resync", "gone"] as const) {
+    it.effect(`all that is awaited is registered again: ${gap}`, () =>
+      Effect.gen(function* () {
+        const on = yield* make()
+        const ids = named(3 * maxBatch)
+        const leaves = ids.map((id) => on.listen(id))
+        yield* turns
+        on.forgetCalls()
+        on.seen.length = 0
+        yield* on.hint(gap)
+        const registered = on.taken("watch")
+        assert.lengthOf(registered, 3)
+        assert.deepStrictEqual(registered.flat(), ids)
+        assert.deepStrictEqual(on.seen, ids)
+        assert.lengthOf(on.taken("read"), 0)
+        for (const leave of leaves) leave()
+        yield* turns
+        assert.sameMembers(on.taken("unwatch").flat(), ids)
+      })
+    )
+  }
+
+  it.effect("what is left before it was registered again is taken back all the same", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const leave = on.listen("a")
+      yield* turns
+      on.failing.add("watch")
+      yield* on.hint("resync")
+      leave()
+      on.failing.clear()
+      yield* pass("1 second")
+      assert.deepStrictEqual(on.taken("unwatch"), [["a"]])
+    })
+  )
+
+  it.effect("a registration that was about to be taken back is not relied on", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const leave = on.listen("a")
+      yield* turns
+      on.failing.add("unwatch")
+      leave()
+      yield* turns
+      yield* on.hint("resync")
+      on.forgetCalls()
+      on.listen("a")
+      on.failing.clear()
+      yield* pass("1 second")
+      assert.deepStrictEqual(on.taken("watch"), [["a"]])
+      assert.lengthOf(on.taken("unwatch"), 0)
+    })
+  )
+
+  it.effect("a hint of what is registered again leads to one call", () =>
+    Effect.gen(function* () {
+      const on = yield* make({ callMillis: 10 })
+      on.listen("a")
+      yield* pass(10)
+      on.listen("b")
+      yield* turns
+      // the call for b is on its way
+      yield* on.hint("resync")
+      yield* on.hint(["a"])
+      on.forgetCalls()
+      yield* pass(50)
+      assert.deepStrictEqual(on.taken("watch"), [["a", "b"]])
+      assert.lengthOf(on.taken("read"), 0)
+    })
+  )
+})
+
+describe("calls", () => {
+  it.effect("new registrations, however many, do not hold up the reads, nor reads the registrations", () =>
+    Effect.gen(function* () {
+      const on = yield* make({ callMillis: 10 })
+      on.listen("a")
+      yield* pass(10)
+      on.seen.length = 0
+      yield* on.hint(["a"])
+      for (let i = 0; i < 20; i++) {
+        on.listen(`task ${i}`)
+        yield* pass(5)
+      }
+      assert.include(on.seen.slice(0, 5), "a")
+      on.forgetCalls()
+      for (let i = 0; i < 20; i++) {
+        yield* on.hint(["a"])
+        if (i === 0) on.listen("b")
+        yield* pass(5)
+      }
+      assert.include(on.taken("watch").flat(), "b")
+    })
+  )
+
+  it.effect("what is to be taken back does not pile up, however much there is to do", () =>
+    Effect.gen(function* () {
+      const on = yield* make({ callMillis: 10 })
+      on.listen("a")
+      for (let i = 0; i < 100; i++) {
+        const leave = on.listen(`task ${i}`)
+        yield* on.hint(["a"])
+        yield* pass(10)
+        yield* pass(10)
+        leave()
+      }
+      assert.isAtLeast(on.taken("unwatch").flat().length, 100 - 3 * maxBatch)
+    })
+  )
+
+  it.effect("each that listens to the same id is told, until it leaves", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const leaves = [on.listen("a"), on.listen("a"), on.listen("a", "a")]
+      yield* turns
+      assert.deepStrictEqual(on.seen, ["a", "a", "a"])
+      for (const left of [2, 1, 0]) {
+        const leave = leaves.shift()!
+        leave()
+        leave()
+        on.seen.length = 0
+        yield* on.hint(["a"])
+        assert.lengthOf(on.seen, left)
+      }
+      assert.deepStrictEqual(on.taken("unwatch"), [["a"]])
+    })
+  )
+})

@@ -1,0 +1,154 @@
+import { assert, describe, it } from "@effect/vitest"
+import { type Broker, Task, Worker } from "chicory"
+import { Effect, Exit, Latch, Layer, Schema, Scope } from "effect"
+import * as Stage from "../../support/memoryFixture.ts"
+
+const Work = Task.make("work", { payload: { n: Schema.Number } })
+
+/** A worker of two slots over a broker that lets go of nothing until the gate opens. */
+const make = Effect.fnUntraced(function* (options?: Worker.Options) {
+  const gate = yield* Latch.make(false)
+  const claims: Array<number> = []
+  const stage = yield* Stage.make({
+    hints: false,
+    broker: (driver: Broker.Driver<never>) => ({
+      claim: (asked) => {
+        claims.push(asked.max)
+        return driver.claim(asked)
+      },
+      ack: (handles) => Effect.andThen(gate.await, driver.ack(handles))
+    })
+  })
+  const ran: Array<number> = []
+  const handler = Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n)))
+  const scope = yield* Scope.make()
+  yield* Effect.addFinalizer((exit) => Effect.andThen(gate.open, Scope.close(scope, exit)))
+  yield* Layer.buildWithScope(
+    Worker.layer([Work], { concurrency: 2, ...options }).pipe(
+      Layer.provide(handler),
+      Layer.provide(stage.layer)
+    ),
+    scope
+  )
+  const send = (count: number) =>
+    Effect.provideContext(Work.delayAll(Array.from({ length: count }, (_, n) => ({ n }))), stage.context)
+  return { claims, gate, ran, scope, send, stage }
+})
+
+describe("slots and acks", () => {
+  it.effect("a task that has ended gives its slot free, whenever its message is let go", () =>
+    Effect.gen(function* () {
+      const { ran, send } = yield* make()
+      yield* send(3)
+      yield* Stage.pass("1 second")
+      assert.deepStrictEqual(ran, [0, 1, 2])
+    })
+  )
+
+  it.effect("a handler that has ended gives its slot free while its outcome is still being stored", () =>
+    Effect.gen(function* () {
+      const stored = yield* Latch.make(false)
+      const ran: Array<number> = []
+      const stage = yield* Stage.make({
+        hints: false,
+        backend: (driver) => ({
+          settle: (settlements) => Effect.andThen(stored.await, driver.settle(settlements))
+        })
+      })
+      yield* Effect.addFinalizer(() => stored.open)
+      yield* Stage.startWorker(
+        stage,
+        Work,
+        Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n))),
+        { concurrency: 2 }
+      )
+      yield* Effect.provideContext(
+        Work.delayAll(Array.from({ length: 10 }, (_, n) => ({ n }))),
+        stage.context
+      )
+      yield* Stage.pass("5 seconds")
+      // two outcomes are on their way without a slot, two with one
+      assert.strictEqual(ran.length, 4)
+      yield* stored.open
+      yield* Stage.pass("5 seconds")
+      assert.strictEqual(ran.length, 10)
+    })
+  )
+
+  it.effect("messages that are not let go do not pile up: as many may wait as there are slots", () =>
+    Effect.gen(function* () {
+      const { gate, ran, send, stage } = yield* make()
+      yield* send(10)
+      yield* Stage.pass("5 seconds")
+      // two of them wait for their acks without a slot, two with one
+      assert.strictEqual(ran.length, 4)
+      yield* gate.open
+      yield* Stage.pass("5 seconds")
+      assert.strictEqual(ran.length, 10)
+      assert.strictEqual(new Set(stage.items("ack")).size, 10)
+    })
+  )
+
+  it.effect("a claim asks for no more than the slots that are free", () =>
+    Effect.gen(function* () {
+      const { claims, gate, send } = yield* make({ concurrency: 3 })
+      yield* gate.open
+      yield* send(20)
+      yield* Stage.pass("5 seconds")
+      assert.strictEqual(Math.max(...claims), 3)
+    })
+  )
+
+  it.effect("a worker that stops waits until the messages of what has ended are let go", () =>
+    Effect.gen(function* () {
+      const { gate, ran, scope, send } = yield* make({ drainTimeout: "1 minute" })
+      yield* send(1)
+      yield* Stage.pass("1 second")
+      assert.strictEqual(ran.length, 1)
+      const stopping = yield* Stage.begin(Scope.close(scope, Exit.void))
+      yield* Stage.pass("10 seconds")
+      Stage.stillWaits(stopping)
+      yield* gate.open
+      yield* Stage.pass("1 second")
+      assert.deepStrictEqual(Stage.ended(stopping), Exit.void)
+    })
+  )
+
+  /** How many messages a worker of eight slots asks for, of a store that is waited for. */
+  const claimsOf = Effect.fnUntraced(function* (dearCalls: boolean) {
+    const claims: Array<number> = []
+    const stage = yield* Stage.make({
+      hints: false,
+      broker: (driver) => ({
+        capabilities: { ...driver.capabilities, dearCalls },
+        claim: (asked) => {
+          claims.push(asked.max)
+          return Effect.delay(driver.claim(asked), "1 millis")
+        }
+      })
+    })
+    yield* Stage.startWorker(
+      stage,
+      Work,
+      Work.toLayer(() => Effect.sleep("1 hour")),
+      { concurrency: 8 }
+    )
+    yield* Effect.repeat(Stage.pass("10 millis"), { times: 3 })
+    claims.length = 0
+    yield* Effect.provideContext(Work.delayAll(Array.from({ length: 20 }, (_, n) => ({ n }))), stage.context)
+    yield* Effect.repeat(Stage.pass("10 millis"), { times: 5 })
+    return claims
+  })
+
+  it.effect("of a store that is waited for, half of the slots are claimed at once", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual((yield* claimsOf(false)).slice(0, 2), [4, 4])
+    })
+  )
+
+  it.effect("of a store whose calls are dear, all of the slots are claimed at once", () =>
+    Effect.gen(function* () {
+      assert.strictEqual((yield* claimsOf(true))[0], 8)
+    })
+  )
+})

@@ -1,0 +1,125 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber } from "effect"
+import { Place, Slots } from "../../../src/internal/worker/slots.ts"
+import { begin, ended, pass, stillWaits, turns } from "../../support/memoryFixture.ts"
+
+describe("slots", () => {
+  it.effect("takes what is free, at most what was asked for", () =>
+    Effect.gen(function* () {
+      const slots = new Slots(5)
+      assert.strictEqual(yield* slots.take(3), 3)
+      assert.strictEqual(slots.taken, 3)
+      assert.strictEqual(yield* slots.take(3), 2)
+      assert.strictEqual(slots.taken, 5)
+    })
+  )
+
+  it.effect("waits until one is free", () =>
+    Effect.gen(function* () {
+      const slots = new Slots(1)
+      yield* slots.take(1)
+      const waiting = yield* begin(slots.take(1))
+      stillWaits(waiting)
+      slots.give(1)
+      yield* turns
+      assert.deepStrictEqual(ended(waiting), Exit.succeed(1))
+    })
+  )
+
+  it.effect("what one who waited leaves over goes to the next", () =>
+    Effect.gen(function* () {
+      const slots = new Slots(2)
+      yield* slots.take(2)
+      const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(slots.take(1)))
+      yield* turns
+      slots.give(2)
+      yield* turns
+      assert.strictEqual(waiting.filter((fiber) => fiber.pollUnsafe() !== undefined).length, 2)
+      assert.strictEqual(slots.taken, 2)
+    })
+  )
+
+  it.effect("whoever is interrupted while it waits takes none", () =>
+    Effect.gen(function* () {
+      const slots = new Slots(1)
+      yield* slots.take(1)
+      const waiting = yield* begin(slots.take(1))
+      yield* Fiber.interrupt(waiting)
+      slots.give(1)
+      yield* turns
+      assert.strictEqual(slots.taken, 0)
+    })
+  )
+})
+
+describe("a place that a handler holds", () => {
+  const held = Effect.gen(function* () {
+    const slots = new Slots(1)
+    yield* slots.take(1)
+    return { slots, place: new Place(slots) }
+  })
+
+  it.effect("is free while its holder waits", () =>
+    Effect.gen(function* () {
+      const { place, slots } = yield* held
+      const waiting = yield* begin(place.without(Effect.sleep("1 second")))
+      assert.strictEqual(slots.taken, 0)
+      yield* pass("1 second")
+      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      assert.strictEqual(slots.taken, 1)
+    })
+  )
+
+  it.effect("is taken again before its holder goes on", () =>
+    Effect.gen(function* () {
+      const { place, slots } = yield* held
+      const waiting = yield* begin(place.without(Effect.sleep("1 second")))
+      yield* slots.take(1)
+      yield* pass("1 second")
+      stillWaits(waiting)
+      slots.give(1)
+      yield* turns
+      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      assert.strictEqual(slots.taken, 1)
+    })
+  )
+
+  it.effect("is one place, however many fibers of its holder wait", () =>
+    Effect.gen(function* () {
+      const { place, slots } = yield* held
+      for (const seconds of [1, 2, 3]) yield* begin(place.without(Effect.sleep(seconds * 1000)))
+      assert.strictEqual(slots.taken, 0)
+      yield* pass("2 seconds")
+      assert.strictEqual(slots.taken, 0)
+      yield* pass("1 second")
+      assert.strictEqual(slots.taken, 1)
+    })
+  )
+
+  it.effect("stays free for those who began to wait while another was to go on", () =>
+    Effect.gen(function* () {
+      const { place, slots } = yield* held
+      const first = yield* begin(place.without(Effect.sleep("1 second")))
+      yield* slots.take(1)
+      yield* pass("1 second")
+      stillWaits(first)
+      const second = yield* begin(place.without(Effect.sleep("1 second")))
+      slots.give(1)
+      yield* turns
+      assert.isTrue(Exit.isSuccess(ended(first)))
+      assert.strictEqual(slots.taken, 0)
+      yield* pass("1 second")
+      assert.isTrue(Exit.isSuccess(ended(second)))
+      assert.strictEqual(slots.taken, 1)
+    })
+  )
+
+  it.effect("is taken again when its holder is interrupted", () =>
+    Effect.gen(function* () {
+      const { place, slots } = yield* held
+      const waiting = yield* begin(place.without(Effect.never))
+      yield* Fiber.interrupt(waiting)
+      assert.strictEqual(slots.taken, 1)
+    })
+  )
+})

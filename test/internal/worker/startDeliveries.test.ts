@@ -1,0 +1,65 @@
+import { assert, describe, it } from "@effect/vitest"
+import { DeadLetters, Task } from "chicory"
+import { Effect, Schema } from "effect"
+import * as Stage from "../../support/memoryFixture.ts"
+
+const Work = Task.make("work", { payload: { n: Schema.Number } })
+
+/** A worker over a store that starts no task whose id is bad, and what it ran. */
+const make = Effect.fnUntraced(function* (options: { readonly parks: boolean }) {
+  const stage = yield* Stage.make({
+    hints: false,
+    backend: (driver) => ({
+      isPermanent: () => true,
+      start: (starts) =>
+        starts.some(({ id }) => id === "bad") ? Effect.fail("it holds no such id") : driver.start(starts),
+      park: (letters) => (options.parks ? driver.park(letters) : Effect.fail("it is full"))
+    })
+  })
+  const ran: Array<number> = []
+  const work = Stage.startWorker(
+    stage,
+    Work,
+    Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n))),
+    { lease: "10 seconds" }
+  )
+  const send = (n: number, id: string) => Work.delay({ n }, { id })
+  yield* Effect.forEach(
+    ["a", "b", "c", "bad", "d"],
+    (id, n) => Effect.provideContext(send(n, id), stage.context),
+    { discard: true }
+  )
+  return { ran, stage, work }
+})
+
+describe("starting what was claimed", () => {
+  it.effect("a task that cannot be started keeps no other from it; its message becomes a dead letter", () =>
+    Effect.gen(function* () {
+      const { ran, stage, work } = yield* make({ parks: true })
+      yield* work
+      yield* Stage.pass("1 second")
+      assert.sameMembers(ran, [0, 1, 2, 4])
+      const [letter] = yield* Effect.provideContext(DeadLetters.list(), stage.context)
+      assert.strictEqual(letter!.queue, "default")
+      assert.strictEqual(letter!.reason._tag, "PayloadInvalid")
+      assert.include(letter!.reason.message, "it holds no such id")
+      assert.include(String(letter!.raw), `"id":"bad"`)
+      const [counts] = yield* stage.broker.counts(["default"])
+      assert.deepStrictEqual(counts, { ready: 0, delayed: 0, claimed: 0 })
+    })
+  )
+
+  it.effect("one whose letter cannot be written either comes back later", () =>
+    Effect.gen(function* () {
+      const { ran, stage, work } = yield* make({ parks: false })
+      yield* work
+      yield* Stage.pass("1 second")
+      assert.sameMembers(ran, [0, 1, 2, 4])
+      const [counts] = yield* stage.broker.counts(["default"])
+      assert.deepStrictEqual(counts, { ready: 0, delayed: 0, claimed: 1 })
+      const tried = stage.count("park")
+      yield* Stage.pass("11 seconds")
+      assert.isAbove(stage.count("park"), tried)
+    })
+  )
+})

@@ -1,0 +1,105 @@
+/** Drivers that count what is asked of them. */
+import type { Backend } from "chicory"
+import { Effect, Exit } from "effect"
+import type { Drivers } from "../support/storeLocations.ts"
+
+/** The calls of one operation. */
+export class Counted {
+  calls = 0
+  items = 0
+  /** Of one call. */
+  largest = 0
+  /** Items that are on their way at once, at the most. */
+  mostUnderway = 0
+  /** Items of calls that succeeded. */
+  confirmed = 0
+  private underway = 0
+
+  /** Counts a call. */
+  around<A, E, R>(items: number, size: number, call: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return Effect.suspend(() => {
+      this.calls++
+      this.items += items
+      this.largest = Math.max(this.largest, size)
+      this.underway += items
+      this.mostUnderway = Math.max(this.mostUnderway, this.underway)
+      return Effect.onExit(call, (exit) =>
+        Effect.sync(() => {
+          this.underway -= items
+          if (Exit.isSuccess(exit)) this.confirmed += items
+        })
+      )
+    })
+  }
+
+  /** Counts from zero. */
+  reset(): void {
+    this.calls = this.items = this.largest = this.mostUnderway = 0
+  }
+}
+
+/** What is counted. */
+export interface Spied extends Drivers {
+  /** Enqueuing, by its messages. */
+  readonly sent: Counted
+  /** Reads of records, those that register included. */
+  readonly read: Counted
+  /** Ids that are registered with the store. */
+  readonly watched: ReadonlySet<string>
+}
+
+/** Counts the calls of drivers; each of those that enqueue comes after an effect. */
+export const spyOn = (
+  { backend, broker }: Drivers,
+  before: Effect.Effect<void, Error> = Effect.void
+): Spied => {
+  const sent = new Counted()
+  const read = new Counted()
+  const watched = new Set<string>()
+  const sizeOf = (messages: ReadonlyArray<{ readonly body: string }>) =>
+    messages.reduce((sum, { body }) => sum + body.length, 0)
+  const fusion: Backend.Fusion | undefined = backend.fusion && {
+    ...backend.fusion,
+    enqueue: (items) =>
+      sent.around(
+        items.length,
+        sizeOf(items.map(({ message }) => message)),
+        Effect.andThen(before, backend.fusion!.enqueue(items))
+      )
+  }
+  return {
+    sent,
+    read,
+    watched,
+    backend: {
+      ...backend,
+      fusion,
+      getMany: (ids) => read.around(ids.length, 0, backend.getMany(ids)),
+      watch: (ids, until) => {
+        for (const id of ids) watched.add(id)
+        return read.around(ids.length, 0, backend.watch(ids, until))
+      },
+      unwatch: (ids) =>
+        Effect.tap(backend.unwatch(ids), () =>
+          Effect.sync(() => {
+            for (const id of ids) watched.delete(id)
+          })
+        )
+    },
+    broker: {
+      ...broker,
+      publish: (messages) =>
+        sent.around(messages.length, sizeOf(messages), Effect.andThen(before, broker.publish(messages)))
+    }
+  }
+}
+
+/** The same drivers, which tell of no changes. */
+export const withoutHints = (drivers: Drivers): Drivers => ({
+  ...drivers,
+  backend: {
+    ...drivers.backend,
+    capabilities: { ...drivers.backend.capabilities, hints: false },
+    hints: undefined
+  }
+})

@@ -1,0 +1,82 @@
+/** A producer whose store is away is told so in time, and holds nothing. */
+import { NodeServices } from "@effect/platform-node"
+import { assert, it } from "@effect/vitest"
+import { Effect, type Scope } from "effect"
+import { describeWithOwnPostgres, startServer as startPostgres } from "../postgres/ownServer.ts"
+import { describeWithOwnRabbit, startServer as startRabbit } from "../rabbitmq/ownServer.ts"
+import { describeWithServers as describeWithOwnRedis, startServer as startRedis } from "../redis/server.ts"
+import { temporaryFile } from "../sqlite/temporary.ts"
+import { full } from "../support/fullRun.ts"
+import type { OwnServer } from "../support/ownServers.ts"
+import type * as Places from "../support/storeLocations.ts"
+import { print, start } from "./loadProcess.ts"
+
+/** MiB by which what is alive may differ from one time to another. */
+const NOISE = 24
+
+/** A server that can be frozen, and the store on it. */
+type Owned = Effect.Effect<{ readonly server: OwnServer; readonly place: Places.Place }, unknown, Scope.Scope>
+
+const onRedis: Owned = Effect.map(startRedis(), (server) => ({
+  server,
+  place: { dialect: "redis", url: server.url, prefix: "chicory" }
+}))
+const onPostgres: Owned = Effect.map(startPostgres(), (server) => ({
+  server,
+  place: { dialect: "postgres", url: server.url, schema: "public", prefix: "chicory" }
+}))
+const onRabbit: Owned = Effect.gen(function* () {
+  const server = yield* startRabbit()
+  const filename = yield* temporaryFile
+  return {
+    server,
+    place: {
+      dialect: "sqlite",
+      filename,
+      prefix: "chicory",
+      rabbitmq: { url: server.url, prefix: "chicory" }
+    }
+  }
+})
+
+/** Of a call, as the stores have it by default, milliseconds. */
+const away = (owned: Owned, callTimeout: number): void =>
+  it.live(
+    "callers of one that is away fail within the time of a call, nothing is held, and it works again",
+    () =>
+      Effect.gen(function* () {
+        const concurrency = full ? 10_000 : 4_000
+        const rounds = full ? 6 : 1
+        const { place, server } = yield* owned
+        yield* Effect.gen(function* () {
+          const producer = yield* start("away.ts", place, 192, { concurrency, rounds })
+          const there = yield* producer.reached("there")
+          assert.strictEqual(there.figures["sent"], concurrency)
+          yield* server.freeze
+          yield* producer.signal("SIGUSR2")
+          for (let round = 1; round <= rounds; round++) {
+            const failed = yield* producer.reached(`away ${round}`)
+            yield* print(`${server.url} away, round ${round}`, failed)
+            const { alive, descriptors, longest, most, sent, typed } = failed.figures
+            assert.deepStrictEqual({ sent, typed }, { sent: 0, typed: concurrency })
+            // one call that was on its way, one that was sent after it, and a busy machine
+            assert.isAtMost(longest!, 2 * callTimeout + 5_000)
+            assert.isAtMost(most!, there.figures["alive"]! + 4 * NOISE)
+            assert.isAtMost(alive!, there.figures["alive"]! + NOISE)
+            assert.isAtMost(descriptors!, there.figures["descriptors"]! + 16)
+          }
+          yield* server.thaw
+          yield* producer.signal("SIGUSR2")
+          const back = yield* producer.reached("back")
+          yield* print(`${server.url} back`, back)
+          assert.strictEqual(back.figures["sent"], concurrency)
+          assert.isAtMost(back.figures["alive"]!, there.figures["alive"]! + NOISE)
+          assert.isTrue(yield* producer.ended)
+        }).pipe(Effect.ensuring(Effect.ignore(server.thaw)))
+      }).pipe(Effect.provide(NodeServices.layer)),
+    full ? 300_000 : 120_000
+  )
+
+describeWithOwnRedis("Redis", () => away(onRedis, 5_000))
+describeWithOwnPostgres("PostgreSQL", () => away(onPostgres, 10_000))
+describeWithOwnRabbit("RabbitMQ with SQLite", () => away(onRabbit, 5_000))

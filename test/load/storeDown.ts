@@ -1,0 +1,67 @@
+/**
+ * A producer whose store goes away and comes back: `away.ts <place> <options as JSON>`. It is told so by SIGUSR2.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { Backend, Broker } from "chicory"
+import { Effect, Exit, Logger, Option, Queue } from "effect"
+import { eventually } from "../support/storeFixture.ts"
+import * as Places from "../support/storeLocations.ts"
+import { highest, memory, report } from "./figures.ts"
+import { Mark } from "./loadTasks.ts"
+
+/** What is sent. */
+export interface Options {
+  /** Calls that are open at once. */
+  readonly concurrency: number
+  /** How often as many as that are sent while the store is away. */
+  readonly rounds: number
+}
+
+const place = Places.decode(process.argv[2])
+const { concurrency, rounds } = JSON.parse(process.argv[3]!) as Options
+const numbers = Array.from({ length: concurrency }, (_, n) => n)
+
+Effect.gen(function* () {
+  const signals = yield* Queue.unbounded<void>()
+  process.on("SIGUSR2", () => Queue.offerUnsafe(signals, undefined))
+  let sent = 0
+  /** Those that failed as they should. */
+  let typed = 0
+  /** Of a call, milliseconds. */
+  let longest = 0
+  const send = (n: number) =>
+    Effect.suspend(() => {
+      const begin = performance.now()
+      return Effect.map(Effect.exit(Mark.delay(n)), (exit) => {
+        longest = Math.max(longest, Math.round(performance.now() - begin))
+        if (Exit.isSuccess(exit)) return sent++
+        const error = Option.getOrUndefined(Exit.findErrorOption(exit))
+        const isTyped = error instanceof Backend.BackendError || error instanceof Broker.BrokerError
+        return isTyped && error.retryable ? typed++ : undefined
+      })
+    })
+  const sendAll = Effect.forEach(numbers, send, { concurrency: "unbounded", discard: true })
+  const told = () => {
+    const figures = { sent, typed, longest, ...memory() }
+    sent = typed = longest = 0
+    return figures
+  }
+
+  yield* sendAll
+  report("there", told())
+  yield* Queue.take(signals)
+  for (let round = 1; round <= rounds; round++) {
+    const [most] = yield* highest(sendAll)
+    report(`away ${round}`, { most, ...told() })
+  }
+  yield* Queue.take(signals)
+  yield* eventually(Effect.isSuccess(Mark.delay(0)))
+  yield* sendAll
+  report("back", told())
+}).pipe(
+  Effect.provide(Places.layer(place)),
+  // that its connections are lost is no surprise
+  Effect.provide(Logger.layer([])),
+  Effect.scoped,
+  NodeRuntime.runMain
+)

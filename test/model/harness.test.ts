@@ -1,0 +1,49 @@
+/** The harness itself: it finds what is wrong with a store, and says it shortly. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import type { Driver as BackendDriver } from "../../src/BackendDriver.ts"
+import type { Driver as BrokerDriver } from "../../src/BrokerDriver.ts"
+import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
+import { check } from "./check.ts"
+import type { Store } from "./modelFixture.ts"
+
+/** A store whose operations are changed drops what it had fused of them. */
+const changed = (
+  changeBackend: (backend: BackendDriver<never>) => Partial<BackendDriver<never>>,
+  changeBroker: (broker: BrokerDriver<never>) => Partial<BrokerDriver<never>> = () => ({})
+): Effect.Effect<Store> =>
+  Effect.map(makeMemoryStore, ({ backend: { fusion: _, ...backend }, broker }) => ({
+    backend: { ...backend, ...changeBackend(backend) },
+    broker: { ...broker, ...changeBroker(broker) }
+  }))
+
+/** What is said of a store, without the seed. */
+const complaintOf = (make: Effect.Effect<Store>) =>
+  Effect.map(
+    Effect.flip(
+      check({ make, live: false, unit: 1000, queues: ["x", "y"], sequences: 1000, commands: 80, seed: 1 })
+    ),
+    ({ message }) => message.split("\n").slice(1)
+  )
+
+describe("a planted defect is found, and told in few lines", () => {
+  it.effect("a settlement that nobody asks for its token", () =>
+    Effect.gen(function* () {
+      const tokens = new Map<string, string>()
+      const make = changed(({ settle, start }) => ({
+        start: (starts) =>
+          Effect.tap(start(starts), (started) =>
+            Effect.sync(() => {
+              for (const [n, { id, token }] of starts.entries()) {
+                if (started[n]?._tag === "Run") tokens.set(id, token)
+              }
+            })
+          ),
+        settle: ([first]) => settle([{ ...first, token: tokens.get(first.id) ?? first.token }])
+      }))
+      const complaint = yield* complaintOf(make)
+      assert.isAtMost(complaint.length, 8, complaint.join("\n"))
+      assert.match(complaint.at(-1) ?? "", /settle: the store says Stored, the model Lost/)
+    })
+  )
+})

@@ -1,0 +1,25 @@
+/** The test of a store with a clock of its own, in real time. */
+import { it } from "@effect/vitest"
+import { full } from "../support/fullRun.ts"
+import { check, type Extent } from "./check.ts"
+
+/** Many sequences wait at the same time. */
+type Options = Pick<Extent, "make"> & Partial<Pick<Extent, "unit" | "queues" | "concurrency">>
+
+/** Registers the test. It plays for some seconds in the short form, and for some minutes in the full one. */
+export const testLive = (options: Options): void =>
+  it.live(
+    "does what the model says",
+    () =>
+      check({
+        live: true,
+        unit: 400,
+        queues: ["x", "y"],
+        commands: 40,
+        concurrency: 4,
+        ...options,
+        sequences: 1000,
+        millis: full ? 120_000 : 10_000
+      }),
+    { timeout: 600_000 }
+  )

@@ -1,0 +1,22 @@
+import { Effect } from "effect"
+import { describeWithRabbit } from "../rabbitmq/server.ts"
+import { temporaryDriver } from "../rabbitmq/temporary.ts"
+import { describeWithRedis, isUp } from "../redis/server.ts"
+import { temporaryDrivers } from "../redis/temporary.ts"
+import { testLive } from "./liveModel.ts"
+
+/** Both servers are needed; of the two, the one that is missing is named. */
+const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
+
+// every queue there costs file handles: there are few stores, of one queue each
+await describeWithBoth("RabbitMQ, with results in Redis", () =>
+  testLive({
+    make: Effect.all({
+      broker: temporaryDriver(),
+      backend: Effect.map(temporaryDrivers(), ({ backend: { fusion: _, ...backend } }) => backend)
+    }),
+    unit: 500,
+    queues: ["x"],
+    concurrency: 3
+  })
+)

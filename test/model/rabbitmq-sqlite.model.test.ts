@@ -1,0 +1,18 @@
+import { Effect } from "effect"
+import { describeWithRabbit } from "../rabbitmq/server.ts"
+import { temporaryDriver } from "../rabbitmq/temporary.ts"
+import { temporaryDrivers } from "../sqlite/temporary.ts"
+import { testLive } from "./liveModel.ts"
+
+// every queue there costs file handles: there are few stores, of one queue each
+await describeWithRabbit("RabbitMQ, with results in SQLite", () =>
+  testLive({
+    make: Effect.all({
+      broker: temporaryDriver(),
+      backend: Effect.map(temporaryDrivers, ({ backend: { fusion: _, ...backend } }) => backend)
+    }),
+    unit: 500,
+    queues: ["x"],
+    concurrency: 3
+  })
+)

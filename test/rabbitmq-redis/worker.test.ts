@@ -1,0 +1,24 @@
+import { describe } from "@effect/vitest"
+import { WorkerSuite } from "chicory/testing/suites"
+import { Effect } from "effect"
+import { describeWithRabbit } from "../rabbitmq/server.ts"
+import { temporaryDriver } from "../rabbitmq/temporary.ts"
+import { describeWithRedis, isUp } from "../redis/server.ts"
+import { temporaryDrivers } from "../redis/temporary.ts"
+
+/** Both servers are needed; of the two, the one that is missing is named. */
+const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
+
+// they mostly wait, in real time
+await describeWithBoth("conformance", () => {
+  describe.concurrent("of workers", () => {
+    WorkerSuite.suite("rabbitmq, with results in redis", {
+      make: Effect.all({
+        backend: Effect.map(temporaryDrivers(), ({ backend: { fusion: _, ...backend } }) => backend),
+        broker: temporaryDriver()
+      }),
+      live: true,
+      unit: "500 millis"
+    })
+  })
+})

@@ -1,0 +1,20 @@
+import { describe } from "@effect/vitest"
+import { WorkerSuite } from "chicory/testing/suites"
+import { Effect } from "effect"
+import { describeWithRabbit } from "../rabbitmq/server.ts"
+import { temporaryDriver } from "../rabbitmq/temporary.ts"
+import { temporaryDrivers } from "../sqlite/temporary.ts"
+
+// they mostly wait, in real time
+await describeWithRabbit("conformance", () => {
+  describe.concurrent("of workers", () => {
+    WorkerSuite.suite("rabbitmq, with results in sqlite", {
+      make: Effect.all({
+        backend: Effect.map(temporaryDrivers, ({ backend: { fusion: _, ...backend } }) => backend),
+        broker: temporaryDriver()
+      }),
+      live: true,
+      unit: "500 millis"
+    })
+  })
+})

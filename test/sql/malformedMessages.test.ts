@@ -1,0 +1,240 @@
+/** What others write among the messages: nothing of it may stop those who had no part in it, and none of it is lost. */
+import { assert, describe } from "@effect/vitest"
+import { AsyncResult, DeadLetters } from "chicory"
+import { Effect, Exit, Option } from "effect"
+import { messageOf, messageWith, noMessages } from "../fuzz/bodies.ts"
+import {
+  BOUND,
+  type Beside,
+  drained,
+  exitOf,
+  goesOn,
+  letters,
+  type Posted,
+  reasonOf,
+  settled,
+  type Test,
+  testsIn
+} from "../fuzz/sqlStore.ts"
+import { describeWithMariadb } from "../mariadb/server.ts"
+import { describeWithPostgres } from "../postgres/server.ts"
+import { full } from "../support/fullRun.ts"
+import { Count } from "../support/storeFixture.ts"
+import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+
+/** Values of another type than most fields have. */
+const types: ReadonlyArray<unknown> = [null, true, {}, [], [1], { length: 1 }]
+const fields = ["id", "generation", "task", "queue", "retries", "priority", "expires", "traceparent"]
+
+/** Numbers that no message has. */
+const numbers = ["-1", "1.5", "1e999", "-1e999", "-1e308", "9007199254740993", "-9007199254740991"]
+
+/** Columns of a row with values that are not there by this library; the first ones are the short form. */
+const rows: ReadonlyArray<readonly [column: string, value: bigint | number]> = [
+  ["generation", 2n ** 60n],
+  ["due_at", 2n ** 60n],
+  ["seq", 2n ** 60n],
+  ["body", 7],
+  ["priority", 32767],
+  ["generation", -1],
+  ["due_at", -1],
+  ["priority", -32768],
+  ["seq", 0],
+  ["body", 7.5]
+]
+
+const good = (count: number): ReadonlyArray<Posted> =>
+  Array.from({ length: count }, (_, n) => ({ id: `good ${n}`, body: messageOf(`good ${n}`) }))
+
+/** Waits until all of those have run. */
+const allRun = (count: number) =>
+  AsyncResult.all(
+    good(count).map(({ id }) => Count.result(id)),
+    { timeout: BOUND }
+  )
+
+const suite = (test: Test): void => {
+  test("what is no message becomes a dead letter with exactly its bytes, and its task ends", (beside) =>
+    Effect.gen(function* () {
+      yield* beside.work()
+      const bodies = noMessages.map((body, n) => body(`bad ${n}`))
+      yield* beside.post(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
+      const found = yield* letters(bodies.length)
+      assert.sameMembers(
+        found.map(({ raw }) => raw),
+        bodies
+      )
+      for (const { queue, reason, taskId } of found) {
+        assert.strictEqual(queue, "default")
+        assert.strictEqual(reason._tag, "PayloadInvalid")
+        const body = found.find((letter) => letter.taskId === taskId)!.raw
+        assert.strictEqual(bodies[Number(Option.getOrThrow(taskId).slice(4))], body)
+        assert.strictEqual(yield* reasonOf(Option.getOrThrow(taskId)), "PayloadInvalid")
+      }
+      yield* allRun(2)
+      yield* goesOn
+      yield* drained
+    }))
+
+  test("a field of another type ends its task, and no other", (beside) =>
+    Effect.gen(function* () {
+      yield* beside.work()
+      const bodies = fields.flatMap((field) =>
+        types.map((value) => (id: string) => messageOf(id, { [field]: value }))
+      )
+      yield* beside.post(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) })))
+      yield* letters(bodies.length)
+      yield* allRun(2)
+      yield* goesOn
+      yield* drained
+      assert.strictEqual(yield* DeadLetters.count(), bodies.length)
+    }))
+
+  test("a number that no message has: every task ends, and no other waits for it", (beside) =>
+    Effect.gen(function* () {
+      const bodies = ["generation", "retries", "priority", "expires"].flatMap((field) =>
+        numbers.map((number) => (id: string) => messageWith(id, field, number))
+      )
+      const bad = bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) }))
+      yield* beside.post(...good(4), ...bad)
+      // many of them are claimed at once
+      yield* beside.work()
+      yield* allRun(4)
+      for (const { body, id } of bad) {
+        const exit = yield* exitOf(id)
+        const ended = Option.match(Exit.findErrorOption(exit), {
+          onNone: () => Exit.isSuccess(exit),
+          onSome: (error) => error._tag === "TaskFailed"
+        })
+        assert.isTrue(ended, body)
+      }
+      yield* goesOn
+      yield* drained
+    }))
+
+  for (const [column, value] of full ? rows : rows.slice(0, 4)) {
+    test(`a row whose ${column} is ${value} is refused by the database, or holds up nobody`, (beside) =>
+      Effect.gen(function* () {
+        yield* beside.post(...good(2))
+        // MariaDB counts on from there, whatever becomes of the row: it is not for tables in use
+        if (column === "seq" && beside.dialect === "mysql") return
+        const overriding = beside.dialect === "postgres" ? "OVERRIDING SYSTEM VALUE" : ""
+        const columns = {
+          seq: 1_000_000,
+          queue: "default",
+          priority: 100,
+          state: 0,
+          due_at: 0,
+          id: "bad",
+          task: "count",
+          generation: 0,
+          body: messageOf("bad"),
+          [column]: value
+        }
+        const taken = yield* beside.takes(
+          `INSERT INTO {messages} (${Object.keys(columns).join(", ")}) ${overriding}
+            VALUES (${Object.keys(columns)
+              .map(() => "?")
+              .join(", ")})`,
+          ...Object.values(columns)
+        )
+        yield* beside.work()
+        yield* allRun(2)
+        yield* goesOn
+        yield* settled
+        if (taken)
+          assert.strictEqual(
+            (yield* exitOf("bad"))._tag,
+            column === "body" || column === "generation" ? "Failure" : "Success"
+          )
+      }))
+  }
+
+  test("one that is larger than a payload may be runs, or ends", (beside) =>
+    Effect.gen(function* () {
+      yield* beside.work()
+      const payload = { n: 1, millis: 0, more: "x".repeat(5 * 1024 * 1024) }
+      yield* beside.post({ id: "huge", body: messageOf("huge", { payload }) }, ...good(2))
+      yield* allRun(2)
+      assert.deepStrictEqual(yield* exitOf("huge"), Exit.succeed(1))
+      yield* drained
+    }))
+
+  test("one of another version is kept until it can be read, and says so when it is replayed", (beside) =>
+    Effect.gen(function* () {
+      yield* beside.work()
+      yield* beside.post({ id: "new", body: messageOf("new", { v: 2 }) })
+      const [letter] = yield* letters(1)
+      const refused = yield* Effect.flip(DeadLetters.replay(letter!.id))
+      assert(refused._tag === "NotReplayable")
+      assert.include(refused.message, letter!.id)
+      assert.include(refused.message, `["v"]`)
+      assert.strictEqual(yield* DeadLetters.count(), 1)
+      assert.strictEqual(yield* reasonOf("new"), "PayloadInvalid")
+    }))
+
+  test("a message that is deleted does not keep its task from ending", (beside) =>
+    Effect.gen(function* () {
+      const runs = yield* beside.work({ concurrency: 1, lease: "900 millis" })
+      const handle = yield* Count.delay({ n: 7, millis: 1_500 })
+      yield* runs.untilBegun(1)
+      yield* beside.sql("DELETE FROM {messages}")
+      assert.strictEqual(yield* AsyncResult.get(handle, { timeout: BOUND }), 7)
+      yield* goesOn
+      assert.deepStrictEqual(runs.begun, [7, 1])
+      yield* drained
+    }))
+
+  test("a record that is deleted stops its handler; its message brings it again", (beside) =>
+    Effect.gen(function* () {
+      const runs = yield* beside.work({ concurrency: 1, lease: "900 millis" })
+      const handle = yield* Count.delay({ n: 1, millis: 600_000 })
+      yield* runs.untilBegun(1)
+      yield* beside.sql("DELETE FROM {tasks}")
+      yield* runs.untilInterrupted
+      yield* runs.untilBegun(2)
+      assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
+      yield* goesOn
+    }))
+
+  test("everything is deleted while tasks run: the worker goes on", (beside) =>
+    Effect.gen(function* () {
+      const runs = yield* beside.work({ concurrency: 4, lease: "900 millis" })
+      yield* Count.delayAll(Array.from({ length: 20 }, (_, n) => ({ n, millis: 200 })))
+      yield* runs.untilEnded(4)
+      for (const table of ["messages", "tasks", "dead_letters", "workers"])
+        yield* beside.sql(`DELETE FROM {${table}}`)
+      yield* goesOn
+      yield* drained
+    }))
+}
+
+const bytesOnSqlite = (test: Test): void => {
+  test("bytes that are no text become a dead letter with exactly these", (beside: Beside) =>
+    Effect.gen(function* () {
+      yield* beside.work()
+      const bodies = [[255, 254, 0, 10, 195, 40], [0x80], [], [0], [0xed, 0xa0, 0x80]].map((bytes) =>
+        Uint8Array.from(bytes)
+      )
+      yield* beside.post(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
+      const found = yield* letters(bodies.length)
+      assert.sameMembers(
+        found.map(({ raw }) => Buffer.from(raw as Uint8Array).toString("hex")),
+        bodies.map((body) => Buffer.from(body).toString("hex"))
+      )
+      yield* allRun(2)
+      yield* drained
+    }))
+}
+
+describe.concurrent("garbage among messages on SQLite", () => {
+  const test = testsIn(TemporaryPlaces.sqlite)
+  suite(test)
+  bytesOnSqlite(test)
+})
+await describeWithPostgres("on PostgreSQL", () =>
+  describe.concurrent("garbage among messages", () => suite(testsIn(TemporaryPlaces.postgres)))
+)
+await describeWithMariadb("on MariaDB", () =>
+  describe.concurrent("garbage among messages", () => suite(testsIn(TemporaryPlaces.mariadb)))
+)
