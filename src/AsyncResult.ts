@@ -20,7 +20,13 @@ import {
   Schema,
   Stream
 } from "effect"
-import { Backend, BackendError, BackendNotConfigured, type Facade, type ReadError } from "./Backend.ts"
+import {
+  Backend,
+  BackendError,
+  BackendNotConfigured,
+  type BackendService,
+  type ReadError
+} from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { backoff } from "./internal/backoff.ts"
 import { describe } from "./internal/formatError.ts"
@@ -341,7 +347,7 @@ const fingerprint = (record: TaskRecord): string =>
   `${record.generation} ${record.state} ${record.attempt} ${record.ended ?? ""} ${record.progress ?? ""}`
 
 /** Every read that shows something new, until the terminal one. */
-const snapshots = (backend: Facade, taskId: string): Stream.Stream<TaskRecord, ReadError> => {
+const snapshots = (backend: BackendService, taskId: string): Stream.Stream<TaskRecord, ReadError> => {
   const reads: Stream.Stream<TaskRecord | undefined, ReadError> =
     backend.interest === undefined
       ? Stream.fromEffectSchedule(

@@ -6,17 +6,17 @@
  */
 import { Context, Duration, Effect, Exit, Layer, Schema, type Scope, Stream } from "effect"
 import type {
-  Driver as BackendDriver,
+  BackendDriver as BackendDriver,
   Batch,
   CancelAnswer,
-  Claimed,
+  ClaimedMessage,
   Completion,
   Created,
   DeadLetter,
   Heartbeat,
   NewRecord,
-  Page,
-  Parked,
+  DeadLetterPage,
+  ParkedMessage,
   Renew,
   Renewed,
   Settled,
@@ -24,10 +24,10 @@ import type {
   Start,
   Started,
   TaskRecord,
-  Terms,
+  StartDefaults,
   WorkerInfo
 } from "./BackendDriver.ts"
-import type { Claim, Envelope } from "./BrokerDriver.ts"
+import type { ClaimRequest, Envelope } from "./BrokerDriver.ts"
 import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import * as Calling from "./internal/driver/driverCalls.ts"
@@ -69,7 +69,7 @@ export class BackendNotConfigured extends Schema.TaggedError<BackendNotConfigure
 export type ReadError = BackendError | BackendNotConfigured
 
 /** The fused operations of a store, coalesced. */
-export interface FusedFacade {
+export interface FusedService {
   readonly store: object
   readonly enqueue: Batcher.Batcher<
     { readonly record: NewRecord; readonly message: Envelope },
@@ -78,8 +78,8 @@ export interface FusedFacade {
   >
   readonly claim:
     | ((
-        claim: Claim & { readonly terms: ReadonlyArray<Terms> }
-      ) => Effect.Effect<ReadonlyArray<Claimed>, ReadError>)
+        claim: ClaimRequest & { readonly terms: ReadonlyArray<StartDefaults> }
+      ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
     | undefined
   readonly settle: Batcher.Batcher<
     { readonly settlement: Settlement; readonly handle: string },
@@ -89,7 +89,7 @@ export interface FusedFacade {
 }
 
 /** The driver's operations, coalesced, with this library's errors. */
-export interface Facade {
+export interface BackendService {
   /** The store's name. */
   readonly name: string
   /** `false` for `layerNotConfigured`. */
@@ -98,7 +98,7 @@ export interface Facade {
   readonly retentionMillis: number
   readonly capabilities: BackendDriver["capabilities"]
   /** For a broker of the same store. */
-  readonly fusion: FusedFacade | undefined
+  readonly fusion: FusedService | undefined
   readonly create: Batcher.Batcher<NewRecord, Created, ReadError>
   readonly markPublished: Batcher.Batcher<string, void, ReadError>
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
@@ -106,7 +106,7 @@ export interface Facade {
   readonly settle: Batcher.Batcher<Settlement, Settled, ReadError>
   /** `undefined`: the store is not part of its callers' transactions. */
   readonly complete: ((completion: Completion) => Effect.Effect<Settled, ReadError>) | undefined
-  readonly park: (letters: Batch<Parked>) => Effect.Effect<void, ReadError>
+  readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, ReadError>
   readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
   /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
   readonly interest: Interest.Interest<ReadError> | undefined
@@ -118,17 +118,17 @@ export interface Facade {
   readonly getDeadLetters: (
     ids: Batch<string>
   ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
-  readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
+  readonly deadLetters: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
-  readonly farewell: (worker: string) => Effect.Effect<void, ReadError>
+  readonly unregisterWorker: (worker: string) => Effect.Effect<void, ReadError>
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, ReadError>
   readonly sweep: (limit: number) => Effect.Effect<number, ReadError>
 }
 
 /** Where results live. */
-export class Backend extends Context.Service<Backend, Facade>()("chicory/Backend") {}
+export class Backend extends Context.Service<Backend, BackendService>()("chicory/Backend") {}
 
 /** How a facade treats its driver. */
 export interface Options {
@@ -170,7 +170,7 @@ export const make = Effect.fnUntraced(function* <E>(
 
   const { complete, fusion } = driver
   const claim = fusion?.claim
-  const producing = { key: driver.batchKey, halves: driver.capabilities.dearCalls !== true }
+  const producing = { key: driver.batchKey, halves: driver.capabilities.prefersLargeBatches !== true }
   const hints = driver.capabilities.hints ? driver.hints : undefined
   const live = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
@@ -215,7 +215,7 @@ export const make = Effect.fnUntraced(function* <E>(
     renew: yield* batched("renew", driver.renew, { sizeOf: ({ progress }) => progress?.length ?? 0 }),
     settle: yield* batched("settle", driver.settle, { sizeOf: sizeOfSettlement }),
     complete: complete === undefined ? undefined : (one) => call("complete", () => complete(one)),
-    park: (letters) => call("park", () => driver.park(letters)),
+    parkMessage: (letters) => call("park", () => driver.parkMessage(letters)),
     read: yield* batched("read", driver.getMany),
     interest,
     cancel: yield* batched("cancel", driver.cancel),
@@ -226,7 +226,7 @@ export const make = Effect.fnUntraced(function* <E>(
     countDeadLetters: (task) => call("countDeadLetters", () => driver.countDeadLetters(task)),
     removeDeadLetters: (ids) => call("removeDeadLetters", () => driver.removeDeadLetters(ids)),
     heartbeat: (worker, ttlMillis) => call("heartbeat", () => driver.heartbeat(worker, ttlMillis)),
-    farewell: (worker) => call("farewell", () => driver.farewell(worker)),
+    unregisterWorker: (worker) => call("farewell", () => driver.unregisterWorker(worker)),
     workers: call("workers", () => driver.workers),
     sweep: (limit) => call("sweep", () => driver.sweep(limit))
   })
@@ -271,7 +271,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   name: "none",
   configured: false,
   retentionMillis: Infinity,
-  capabilities: { hints: false, durable: false, transactional: false },
+  capabilities: { hints: false },
   fusion: undefined,
   create: noBatcher("create"),
   markPublished: noBatcher("markPublished"),
@@ -279,7 +279,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   renew: noBatcher("renew"),
   settle: noBatcher("settle"),
   complete: undefined,
-  park: () => notConfigured("park"),
+  parkMessage: () => notConfigured("park"),
   read: noBatcher("AsyncResult"),
   interest: undefined,
   cancel: noBatcher("AsyncResult.cancel"),
@@ -290,7 +290,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   countDeadLetters: () => notConfigured("DeadLetters.count"),
   removeDeadLetters: () => notConfigured("DeadLetters.remove"),
   heartbeat: () => notConfigured("heartbeat"),
-  farewell: () => notConfigured("farewell"),
+  unregisterWorker: () => notConfigured("farewell"),
   workers: notConfigured("Worker.active"),
   sweep: () => notConfigured("sweep")
 })

@@ -14,14 +14,14 @@
  *   milliseconds of the store's clock.
  */
 import type { Array as Arr, Context, Effect, Stream } from "effect"
-import type { Claim, Delivery, Envelope } from "./BrokerDriver.ts"
+import type { ClaimRequest, Delivery, Envelope } from "./BrokerDriver.ts"
 import type { TaskState } from "./TaskState.ts"
 
 /** A batch: at least one item. */
 export type Batch<A> = Arr.NonEmptyReadonlyArray<A>
 
 /** An end that the store itself decided, without a run's exit: the facade makes the `TaskFailed` of it. */
-export type Ended = "Expired" | "WorkerLost" | "Cancelled" | "Forgotten"
+export type StoreDecidedEnd = "Expired" | "WorkerLost" | "Cancelled" | "Forgotten"
 
 /** A task as it is stored. */
 export interface TaskRecord {
@@ -49,7 +49,7 @@ export interface TaskRecord {
    * Set with `FAILURE` where the store decided the end. `Forgotten` alone is set before the end: the task runs
    * on, the record goes when it ends, and whoever waits is told at once.
    */
-  readonly ended: Ended | null
+  readonly ended: StoreDecidedEnd | null
   readonly enqueuedAt: number | null
   /** The first start of this generation. */
   readonly startedAt: number | null
@@ -145,7 +145,7 @@ export interface Renew {
 }
 
 /** What the starts of one task have in common, so that a store can start what it gives out. */
-export interface Terms {
+export interface StartDefaults {
   readonly task: string
   readonly leaseMillis: number
   /** As in `Start`. */
@@ -155,7 +155,7 @@ export interface Terms {
 }
 
 /** A message that was claimed, and perhaps started as it was. */
-export interface Claimed {
+export interface ClaimedMessage {
   readonly delivery: Delivery
   /** `undefined`: it is still to be started. The token is the store's. */
   readonly run: { readonly token: string; readonly started: Started } | undefined
@@ -208,7 +208,7 @@ export interface Completion {
 }
 
 /** A message that no run can be made of. */
-export interface Parked {
+export interface ParkedMessage {
   /** Makes a repeated call harmless. */
   readonly letterId: string
   readonly queue: string
@@ -239,7 +239,7 @@ export interface DeadLetter {
 }
 
 /** A page of dead letters, newest first. */
-export interface Page {
+export interface DeadLetterPage {
   readonly task?: string | undefined
   readonly limit: number
   /** The id of the last letter of the page before. If it is gone, some may be seen again, none is missed. */
@@ -284,7 +284,9 @@ export interface Fusion<out E = unknown> {
    * store knows of a message. What is left out comes without a run, and is started by itself.
    */
   readonly claim?:
-    | ((claim: Claim & { readonly terms: ReadonlyArray<Terms> }) => Effect.Effect<ReadonlyArray<Claimed>, E>)
+    | ((
+        claim: ClaimRequest & { readonly terms: ReadonlyArray<StartDefaults> }
+      ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, E>)
     | undefined
   /**
    * `settle`, and what follows for the message: `ack` after a final outcome or `Cancelled`, `release` after a retry
@@ -296,23 +298,19 @@ export interface Fusion<out E = unknown> {
 }
 
 /** The port. `E` is the store's own error: the facade wraps it. */
-export interface Driver<out E = unknown> {
+export interface BackendDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {
     /** Whether `hints` tells of changes. */
     readonly hints: boolean
-    /** Whether records survive the process. */
-    readonly durable: boolean
-    /** Whether records created in a caller's transaction belong to it. */
-    readonly transactional: boolean
     /**
      * Whether a call costs so much by itself, however little it carries, that a large one is better than two small ones
      * at a time. Default `false`.
      */
-    readonly dearCalls?: boolean | undefined
+    readonly prefersLargeBatches?: boolean | undefined
     /** Whether the store itself removes records whose retention ran out; otherwise the sweep does. Default `false`. */
-    readonly selfExpiring?: boolean | undefined
+    readonly expiresRecords?: boolean | undefined
   }
   /**
    * Requests with a key of their own are never put into a batch, and run in their caller's context (that is, in
@@ -335,7 +333,7 @@ export interface Driver<out E = unknown> {
    * `settle`, in the caller's transaction, for stores whose transactions callers can open. Outside of one it fails.
    */
   readonly complete?: ((completion: Completion) => Effect.Effect<Settled, E>) | undefined
-  readonly park: (letters: Batch<Parked>) => Effect.Effect<void, E>
+  readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, E>
   /**
    * Reads. A task found expired, or at-most-once with its lease run out, is ended first, so that nobody waits for
    * what cannot finish. A record whose retention ran out is not there.
@@ -369,12 +367,12 @@ export interface Driver<out E = unknown> {
   readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   /** Reads letters; nothing is opened. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
-  readonly deadLetters: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
+  readonly deadLetters: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, E>
   /** Takes a worker that stopped off the list. */
-  readonly farewell: (worker: string) => Effect.Effect<void, E>
+  readonly unregisterWorker: (worker: string) => Effect.Effect<void, E>
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
   /**
    * Ends what expired while waiting, ends at-most-once runs whose lease ran out, and removes what outlived its

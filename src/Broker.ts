@@ -7,7 +7,14 @@
 import { Clock, Context, type Duration, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch } from "./BackendDriver.ts"
-import type { Claim, Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "./BrokerDriver.ts"
+import type {
+  ClaimRequest,
+  BrokerDriver as BrokerDriver,
+  QueueCounts,
+  Delivery,
+  Envelope,
+  Release
+} from "./BrokerDriver.ts"
 import type * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import * as Calling from "./internal/driver/driverCalls.ts"
@@ -32,7 +39,7 @@ export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/Broker
 }
 
 /** The driver's operations, coalesced, with this library's errors. */
-export interface Facade {
+export interface BrokerService {
   /** The store's name. */
   readonly name: string
   readonly capabilities: BrokerDriver["capabilities"]
@@ -41,7 +48,7 @@ export interface Facade {
   /** For workers that do not say how long they hold a claim. */
   readonly lease: Duration.Duration
   readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
-  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
   readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, BrokerError>
   readonly renew: (
     handles: Batch<string>,
@@ -49,15 +56,15 @@ export interface Facade {
   ) => Effect.Effect<ReadonlyArray<boolean>, BrokerError>
   readonly lost: Stream.Stream<ReadonlyArray<string>, BrokerError>
   readonly ack: Batcher.Batcher<string, boolean, BrokerError>
-  readonly abandon: Batcher.Batcher<string, void, BrokerError>
+  readonly returnUnhandled: Batcher.Batcher<string, void, BrokerError>
   readonly release: Batcher.Batcher<Release, void, BrokerError>
   readonly reject: Batcher.Batcher<{ readonly handle: string; readonly reason: string }, void, BrokerError>
-  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, BrokerError>
+  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError>
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, BrokerError>
 }
 
 /** How messages travel. */
-export class Broker extends Context.Service<Broker, Facade>()("chicory/Broker") {}
+export class Broker extends Context.Service<Broker, BrokerService>()("chicory/Broker") {}
 
 /** How a facade treats its driver. */
 export interface Options {
@@ -107,7 +114,7 @@ export const make = Effect.fnUntraced(function* <E>(
     lease: positive("lease", options?.lease ?? defaults.lease),
     publish: yield* batchedVoid("publish", driver.publish, {
       key: driver.batchKey,
-      halves: driver.capabilities.dearCalls !== true,
+      halves: driver.capabilities.prefersLargeBatches !== true,
       sizeOf: ({ body }) => body.length
     }),
     claim: (claim) => call("claim", () => driver.claim(claim)),
@@ -115,7 +122,7 @@ export const make = Effect.fnUntraced(function* <E>(
     renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),
     lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),
     ack: yield* batched("ack", driver.ack),
-    abandon: yield* batchedVoid("abandon", driver.abandon ?? (() => Effect.void)),
+    returnUnhandled: yield* batchedVoid("abandon", driver.returnUnhandled ?? (() => Effect.void)),
     release: yield* batchedVoid("release", driver.release, { sizeOf: ({ body }) => body?.length ?? 0 }),
     reject: yield* batchedVoid("reject", driver.reject),
     counts: (queues) => call("counts", () => driver.counts(queues)),
@@ -140,7 +147,9 @@ export const makeDriverMemory: Effect.Effect<BrokerDriver<never>> = makeMemoryBr
 export const layerMemory: Layer.Layer<Broker> = layer(makeDriverMemory)
 
 /** How many messages each of the queues holds, in order. */
-export const counts = (queues: Batch<string>): Effect.Effect<ReadonlyArray<Counts>, BrokerError, Broker> =>
+export const counts = (
+  queues: Batch<string>
+): Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError, Broker> =>
   Broker.use((broker) => broker.counts(queues))
 
 /**

@@ -50,15 +50,15 @@ export interface Delivery {
 }
 
 /** What a worker asks for. */
-export interface Claim {
+export interface ClaimRequest {
   readonly queues: Batch<string>
   readonly max: number
   readonly leaseMillis: number
   readonly worker: string
   /** Letters, digits and `-._`. No other claim has it, but one that is made again. */
-  readonly name?: string | undefined
+  readonly claimId?: string | undefined
   /** The claim of that name failed, and what became of it is unknown. */
-  readonly again?: boolean | undefined
+  readonly isRetry?: boolean | undefined
 }
 
 /** A message put back, nothing counted. */
@@ -66,20 +66,20 @@ export interface Release {
   readonly handle: string
   readonly afterMillis: number
   /** The message keeps the time from which its age is counted. Otherwise it is due anew, after `afterMillis`. */
-  readonly keepDue?: boolean | undefined
+  readonly preserveDueTime?: boolean | undefined
   /** Replaces the body: only without a backend, where the message itself counts its retries. */
   readonly body?: string | undefined
 }
 
 /** Messages of a queue. */
-export interface Counts {
+export interface QueueCounts {
   readonly ready: number
   readonly delayed: number
   readonly claimed: number
 }
 
 /** The port. `E` is the store's own error: the facade wraps it. */
-export interface Driver<out E = unknown> {
+export interface BrokerDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {
@@ -98,14 +98,11 @@ export interface Driver<out E = unknown> {
     readonly maxClaimMillis?: number | undefined
     /** The longest delay that a message can have. */
     readonly maxDelayMillis: number
-    readonly durable: boolean
     /**
      * Whether a call costs so much by itself, however little it carries, that a large one is better than two small ones
      * at a time. Default `false`.
      */
-    readonly dearCalls?: boolean | undefined
-    /** Whether messages published in a caller's transaction belong to it. */
-    readonly transactional: boolean
+    readonly prefersLargeBatches?: boolean | undefined
   }
   /** The store that this broker shares with a backend; see `Fusion`. */
   readonly store?: object | undefined
@@ -122,7 +119,7 @@ export interface Driver<out E = unknown> {
    * With `repeatableClaims` a claim that is made `again` brings what it took and still holds, and then more, up to
    * `max`. Otherwise it takes anew, and what it took waits for its lease to run out.
    */
-  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, E>
+  readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**
    * Emits when something may be there to claim: a message came, a delay or a lease ran out. May emit for nothing;
    * a reason may be lost (a worker also looks every second). Whoever listens has so many `slots`: a store that pushes
@@ -140,7 +137,7 @@ export interface Driver<out E = unknown> {
    * Gives up claims with which nothing could be done, so that their messages are due again, where a lease does not do
    * so by running out: where the `connection` holds claims. Those that are no longer held are passed over.
    */
-  readonly abandon?: ((handles: Batch<string>) => Effect.Effect<void, E>) | undefined
+  readonly returnUnhandled?: ((handles: Batch<string>) => Effect.Effect<void, E>) | undefined
   /** Puts messages back; claims that are no longer held are passed over. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<void, E>
   /** Parks messages natively, out of the way of every claim: only used without a backend. */
@@ -148,7 +145,7 @@ export interface Driver<out E = unknown> {
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, E>
   /** A claim whose lease ran out counts as ready. Where the `connection` holds claims, only this process's are known. */
-  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, E>
+  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, E>
   /** Removes up to `limit` messages that nobody has claimed; answers the ids of their tasks. */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, E>
 }

@@ -31,7 +31,7 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/Encode
 }
 
 /** The encoded payload is too large. Nothing was enqueued. */
-export class TooLarge extends Schema.TaggedError<TooLarge>("chicory/TooLarge")("TooLarge", {
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("chicory/TooLarge")("TooLarge", {
   taskId: Schema.String,
   taskName: Schema.String,
   bytes: Schema.Number,
@@ -56,7 +56,7 @@ export class Unsupported extends Schema.TaggedError<Unsupported>("chicory/Unsupp
 /** What `delay` and `send` can fail with. */
 export type EnqueueError =
   | EncodeError
-  | TooLarge
+  | PayloadTooLarge
   | IdempotencyConflict
   | Unsupported
   | BrokerError
@@ -64,7 +64,7 @@ export type EnqueueError =
   | BackendNotConfigured
 
 /** `delayAll` stopped on the way: these ids were accepted, in the order of their payloads. */
-export class PartlyEnqueued extends Data.TaggedError("PartlyEnqueued")<{
+export class PartialEnqueue extends Data.TaggedError("PartlyEnqueued")<{
   readonly accepted: ReadonlyArray<string>
   readonly error: EnqueueError
 }> {

@@ -14,7 +14,7 @@ import { type Context, type DateTime, Duration, Effect, Layer, Schema, type Scop
 import * as AsyncResult from "./AsyncResult.ts"
 import type { Backend } from "./Backend.ts"
 import type { Broker } from "./Broker.ts"
-import type { EnqueueError, PartlyEnqueued } from "./EnqueueError.ts"
+import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
 import * as defaults from "./internal/defaults.ts"
 import { positive, positiveOrForever, text, wholeNumber } from "./internal/options.ts"
 import { send, sendAll } from "./internal/producer/prepare.ts"
@@ -35,7 +35,13 @@ export const TypeId = "~chicory/Task"
 /** Identifies tasks at run time. */
 export type TypeId = typeof TypeId
 
-export { EncodeError, IdempotencyConflict, PartlyEnqueued, TooLarge, Unsupported } from "./EnqueueError.ts"
+export {
+  EncodeError,
+  IdempotencyConflict,
+  PartialEnqueue,
+  PayloadTooLarge,
+  Unsupported
+} from "./EnqueueError.ts"
 export type { EnqueueError } from "./EnqueueError.ts"
 
 /** For arrays of tasks: nothing in it depends on their schemas. */
@@ -59,7 +65,7 @@ export type HandlerOf<T extends Any> = T extends Any
   : never
 
 /** Options of one call. */
-export interface DelayOptions {
+export interface EnqueueOptions {
   /** An id of one's own: the same id gives the same task. */
   readonly id?: string | undefined
   readonly queue?: string | undefined
@@ -94,7 +100,7 @@ export interface Task<
    */
   readonly delay: (
     payload: Payload["~type.make.in"],
-    options?: DelayOptions
+    options?: EnqueueOptions
   ) => Effect.Effect<
     AsyncResult.AsyncResult<
       Success["Type"],
@@ -108,7 +114,7 @@ export interface Task<
   /** Enqueues many at once, in bulk; fails with the ids that were accepted. */
   readonly delayAll: (
     payloads: Iterable<Payload["~type.make.in"]>,
-    options?: Omit<DelayOptions, "id">
+    options?: Omit<EnqueueOptions, "id">
   ) => Effect.Effect<
     Array<
       AsyncResult.AsyncResult<
@@ -118,13 +124,13 @@ export interface Task<
         Progress["Type"]
       >
     >,
-    PartlyEnqueued,
+    PartialEnqueue,
     Broker | Backend | Payload["EncodingServices"]
   >
   /** `delay` for programs that want no handle: gives the id. */
   readonly send: (
     payload: Payload["~type.make.in"],
-    options?: DelayOptions
+    options?: EnqueueOptions
   ) => Effect.Effect<string, EnqueueError, Broker | Backend | Payload["EncodingServices"]>
   /** A handle on a task of this name that exists, from any process. */
   readonly result: (
@@ -276,10 +282,10 @@ export const make = <
     successSchema: schemas.success,
     errorSchema: schemas.error,
     progressSchema: schemas.progress,
-    delay: (payload: unknown, options?: DelayOptions) =>
+    delay: (payload: unknown, options?: EnqueueOptions) =>
       Effect.map(send(definition, payload, options), result),
-    send: (payload: unknown, options?: DelayOptions) => send(definition, payload, options),
-    delayAll: (payloads: Iterable<unknown>, options?: DelayOptions) =>
+    send: (payload: unknown, options?: EnqueueOptions) => send(definition, payload, options),
+    delayAll: (payloads: Iterable<unknown>, options?: EnqueueOptions) =>
       Effect.map(sendAll(definition, payloads, options), (ids) => ids.map(result)),
     result,
     progress: (value: unknown) => writeProgress(definition, value),

@@ -26,7 +26,7 @@ class Outage extends Schema.TaggedError<Outage>()("Outage", { number: Schema.Num
 const unreliable = (down: () => boolean, hints: boolean, permanent = false): Stage.Options => {
   let outages = 0
   const failing =
-    (operation: Backend.Driver["getMany"]): Backend.Driver["getMany"] =>
+    (operation: Backend.BackendDriver["getMany"]): Backend.BackendDriver["getMany"] =>
     (ids) =>
       down() ? Effect.fail(new Outage({ number: ++outages })) : operation(ids)
   return {

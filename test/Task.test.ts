@@ -163,7 +163,7 @@ describe.each([
     const Text = Task.make("text", { payload: { text: Schema.String } })
     const limit = 4 * 1024 * 1024
     const error = yield* Effect.flip(Text.delay({ text: "é".repeat(limit / 2) }))
-    assert(error instanceof Task.TooLarge)
+    assert(error instanceof Task.PayloadTooLarge)
     assert.strictEqual(error.limit, limit)
     assert.strictEqual(error.bytes, limit + `{"text":""}`.length)
     assert.include(error.message, "store it elsewhere and send its address")
@@ -400,7 +400,7 @@ describe.each([
         { a: 4, b: 4 }
       ]
       const error = yield* Effect.flip(Add.delayAll(payloads))
-      assert(error instanceof Task.PartlyEnqueued)
+      assert(error instanceof Task.PartialEnqueue)
       assert.instanceOf(error.error, Task.EncodeError)
       assert.match(error.message, /^2 tasks were enqueued, then: the payload of add does not encode/)
       const messages = yield* claimed(on)
@@ -435,7 +435,7 @@ describe.each([
           { order: "o2", amount: 1 }
         ])
       )
-      assert(error instanceof Task.PartlyEnqueued)
+      assert(error instanceof Task.PartialEnqueue)
       assert.instanceOf(error.error, Task.IdempotencyConflict)
       assert.lengthOf(error.accepted, 2)
     })
@@ -537,7 +537,7 @@ describe("a store that is slow or fails", () => {
     "delayAll tells which were accepted when the broker refuses one",
     function* () {
       const error = yield* Effect.flip(Add.delayAll([1, 2, 42, 3].map((a) => ({ a, b: 0 }))))
-      assert(error instanceof Task.PartlyEnqueued)
+      assert(error instanceof Task.PartialEnqueue)
       assert.instanceOf(error.error, Broker.BrokerError)
       assert.lengthOf(error.accepted, 3)
     },
@@ -872,7 +872,7 @@ describe("options out of range", () => {
     }
   )
 
-  const calls: ReadonlyArray<readonly [what: string, options: Task.DelayOptions, message: string]> = [
+  const calls: ReadonlyArray<readonly [what: string, options: Task.EnqueueOptions, message: string]> = [
     ["a negative delay", { delay: -1 }, "add: delay must be a finite duration from zero on"],
     ["an infinite delay", { delay: "Infinity" }, "add: delay must be a finite duration from zero on"],
     ["a delay that is none", { delay: "soon" as never }, "add: delay must be a finite duration from zero on"],

@@ -7,16 +7,16 @@
  */
 import { Clock, Effect, Latch, Stream, type Types } from "effect"
 import type {
-  Driver as BackendDriver,
+  BackendDriver as BackendDriver,
   CancelAnswer,
   Created,
   DeadLetter,
-  Ended,
+  StoreDecidedEnd,
   Heartbeat,
   NewRecord,
   Outcome,
-  Page,
-  Parked,
+  DeadLetterPage,
+  ParkedMessage,
   Renew,
   Renewed,
   Settled,
@@ -267,7 +267,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     now: number,
     state: "SUCCESS" | "FAILURE",
     exit: string | null,
-    ended: Ended | null
+    ended: StoreDecidedEnd | null
   ): void => {
     row.run = undefined
     if (row.ended === "Forgotten") return dropRow(row)
@@ -445,7 +445,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     return repeated ? closed.answer : "Lost"
   }
 
-  const park = (parked: Parked, now: number): void => {
+  const parkMessage = (parked: ParkedMessage, now: number): void => {
     if (findLetter(parked.letterId, now) !== undefined) return
     const { body, exit, letterId: id, queue, reason } = parked
     addLetter(
@@ -516,7 +516,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     return entry.letter
   }
 
-  const page = ({ after: last, limit, task }: Page, now: number): ReadonlyArray<DeadLetter> => {
+  const page = ({ after: last, limit, task }: DeadLetterPage, now: number): ReadonlyArray<DeadLetter> => {
     const found: Array<DeadLetter> = []
     // where the last letter was removed meanwhile, some are seen again, and none is missed
     let seen = last === undefined || !letters.has(last)
@@ -599,7 +599,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
 
   return {
     name: "memory",
-    capabilities: { hints: true, durable: false, transactional: false },
+    capabilities: { hints: true },
     create: each(create),
     markPublished: eachSilent((id, now) => {
       const row = find(id, now)
@@ -610,7 +610,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     start: each(start),
     renew: each(renew),
     settle: each(settle),
-    park: eachSilent(park),
+    parkMessage: eachSilent(parkMessage),
     getMany: each(read),
     watch: each((id, now) => {
       watched.add(id)
@@ -627,7 +627,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     countDeadLetters: (task) => at((now) => count(task, now)),
     removeDeadLetters: each(removeLetter),
     heartbeat: (worker, ttlMillis) => at((now) => heartbeat(worker, ttlMillis, now)),
-    farewell: (worker) => Effect.sync(() => void workers.delete(worker)),
+    unregisterWorker: (worker) => Effect.sync(() => void workers.delete(worker)),
     workers: at(alive),
     sweep: (limit) => at((now) => sweep(limit, now))
   }

@@ -6,7 +6,14 @@
  * which it becomes due, so that nothing ever looks at all messages.
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
-import type { Claim, Driver as BrokerDriver, Counts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
+import type {
+  ClaimRequest,
+  BrokerDriver as BrokerDriver,
+  QueueCounts,
+  Delivery,
+  Envelope,
+  Release
+} from "../BrokerDriver.ts"
 import { Heap, type Member } from "../internal/concurrency/Heap.ts"
 
 interface Message extends Member {
@@ -50,7 +57,7 @@ const inRank = (self: Message, that: Message): boolean => {
   return self.dueAt < that.dueAt || (self.dueAt === that.dueAt && self.order < that.order)
 }
 
-const NOTHING: Counts = { ready: 0, delayed: 0, claimed: 0 }
+const NOTHING: QueueCounts = { ready: 0, delayed: 0, claimed: 0 }
 
 /** Makes the driver, with no messages. */
 export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(() => {
@@ -60,7 +67,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
   /** By worker. */
   const lastClaims = new Map<
     string,
-    { readonly name: string | undefined; readonly handles: ReadonlyArray<string> }
+    { readonly claimId: string | undefined; readonly handles: ReadonlyArray<string> }
   >()
   let lastOrder = 0
   let lastClaim = 0
@@ -182,14 +189,14 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
   }
 
   /** What a worker's last claim took, if it had that name, and still holds. */
-  const heldBy = ({ again, name, worker }: Claim): ReadonlyArray<string> => {
+  const heldBy = ({ isRetry, claimId, worker }: ClaimRequest): ReadonlyArray<string> => {
     const last = lastClaims.get(worker)
-    if (again !== true || last === undefined || last.name !== name) return []
+    if (isRetry !== true || last === undefined || last.claimId !== claimId) return []
     return last.handles.filter((handle) => claims.has(handle))
   }
 
-  const claim = (asked: Claim, now: number): ReadonlyArray<Delivery> => {
-    const { leaseMillis, max, name, queues: names, worker } = asked
+  const claim = (asked: ClaimRequest, now: number): ReadonlyArray<Delivery> => {
+    const { leaseMillis, max, claimId, queues: names, worker } = asked
     const candidates = known(names, now)
     const held = heldBy(asked)
     const taken = held.slice(0, max).map((handle) => hold(claims.get(handle)!, handle, leaseMillis, now))
@@ -202,7 +209,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
       if (best === undefined) break
       taken.push(take(best, leaseMillis, now))
     }
-    lastClaims.set(worker, { name, handles: [...taken.map(({ handle }) => handle), ...held.slice(max)] })
+    lastClaims.set(worker, { claimId, handles: [...taken.map(({ handle }) => handle), ...held.slice(max)] })
     return taken
   }
 
@@ -222,17 +229,17 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     return true
   }
 
-  const release = ({ afterMillis, body, handle, keepDue }: Release, now: number): void => {
+  const release = ({ afterMillis, body, handle, preserveDueTime }: Release, now: number): void => {
     const message = claims.get(handle)
     if (message === undefined) return
     disclaim(message)
     if (body !== undefined) message.body = body
     message.wakeAt = now + afterMillis
-    if (keepDue !== true) message.dueAt = message.wakeAt
+    if (preserveDueTime !== true) message.dueAt = message.wakeAt
     put(message, now)
   }
 
-  const countsOf = (name: string, now: number): Counts => {
+  const countsOf = (name: string, now: number): QueueCounts => {
     const queue = queues.get(name)
     if (queue === undefined) return NOTHING
     promote(queue, now)
@@ -288,9 +295,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
       priorities: 256,
       repeatableClaims: true,
       lease: "store",
-      maxDelayMillis: Number.MAX_SAFE_INTEGER,
-      durable: false,
-      transactional: false
+      maxDelayMillis: Number.MAX_SAFE_INTEGER
     },
     publish: (messages) =>
       at((now) => {

@@ -1,7 +1,7 @@
 /** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
 import { Effect } from "effect"
-import type { Claimed, Driver as BackendDriver, Terms } from "../BackendDriver.ts"
-import type { Delivery, Driver as BrokerDriver } from "../BrokerDriver.ts"
+import type { ClaimedMessage, BackendDriver as BackendDriver, StartDefaults } from "../BackendDriver.ts"
+import type { Delivery, BrokerDriver as BrokerDriver } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
 import { startOnTerms } from "../internal/driver/startRequest.ts"
 import { makeMemoryBackend } from "./MemoryBackendDriver.ts"
@@ -17,7 +17,11 @@ export const makeMemoryStore: Effect.Effect<{
   const store = {}
 
   /** What it was told of the message is all it knows; the token is the claim. */
-  const start = (delivery: Delivery, worker: string, terms: ReadonlyArray<Terms>): Effect.Effect<Claimed> => {
+  const start = (
+    delivery: Delivery,
+    worker: string,
+    terms: ReadonlyArray<StartDefaults>
+  ): Effect.Effect<ClaimedMessage> => {
     const token = delivery.handle
     const ask = startOnTerms(terms, delivery, { token, worker })
     if (ask === undefined) return Effect.succeed({ delivery, run: undefined })

@@ -8,7 +8,7 @@
 import type { Message } from "amqplib"
 import { Array as Arr, Clock, Effect, Number as Num, PubSub, type Scope, Stream } from "effect"
 import type { Batch } from "../BackendDriver.ts"
-import type { Delivery, Driver as BrokerDriver, Release } from "../BrokerDriver.ts"
+import type { Delivery, BrokerDriver as BrokerDriver, Release } from "../BrokerDriver.ts"
 import type { CallLimit } from "../internal/driver/callTimeout.ts"
 import { attempt, type Lines, onChannel, seen } from "./Connection.ts"
 import * as Delay from "./delayQueues.ts"
@@ -104,9 +104,9 @@ export const make = Effect.fnUntraced(function* ({
     })
 
   /** The message of a claim, due anew or as it was. */
-  const copyFor = ({ message, queue }: Held, { afterMillis, body, keepDue }: Release): Parcel => {
+  const copyFor = ({ message, queue }: Held, { afterMillis, body, preserveDueTime }: Release): Parcel => {
     const now = clock.currentTimeMillisUnsafe()
-    if (keepDue !== true) {
+    if (preserveDueTime !== true) {
       return copyOf(message, { queue, delayMillis: afterMillis, due: now + afterMillis, body })
     }
     const { due = now, waited = 0 } = headOf(message)
@@ -121,8 +121,8 @@ export const make = Effect.fnUntraced(function* ({
   }
 
   /** What goes back as it is needs no copy. */
-  const isUnchanged = ({ afterMillis, body, keepDue }: Release): boolean =>
-    afterMillis <= 0 && keepDue === true && body === undefined
+  const isUnchanged = ({ afterMillis, body, preserveDueTime }: Release): boolean =>
+    afterMillis <= 0 && preserveDueTime === true && body === undefined
 
   /** Publishes in place of claims, then acks them: a crash between leaves both, never none. */
   const replace = <Item extends { readonly handle: string }>(
@@ -203,9 +203,7 @@ export const make = Effect.fnUntraced(function* ({
       priorities: 1,
       lease: "connection",
       maxClaimMillis,
-      maxDelayMillis: Delay.MAX_MILLIS,
-      durable: true,
-      transactional: false
+      maxDelayMillis: Delay.MAX_MILLIS
     },
     isPermanent,
     publish: (envelopes) =>
@@ -218,7 +216,7 @@ export const make = Effect.fnUntraced(function* ({
     renew: (handles) => Effect.sync(() => handles.map((handle) => claims.get(handle) !== undefined)),
     lost: Stream.fromPubSub(claims.lost),
     ack: (handles) => limited(claims.ack(handles)),
-    abandon: (handles) => Effect.sync(() => putBack(handles)),
+    returnUnhandled: (handles) => Effect.sync(() => putBack(handles)),
     release: (releases) =>
       Effect.suspend(() => {
         putBack(releases.filter(isUnchanged).map(({ handle }) => handle))

@@ -3,7 +3,7 @@
  */
 import { Array as Arr, Effect, identity, Number as Num, Queue, Stream } from "effect"
 import type {
-  Driver as BackendDriver,
+  BackendDriver as BackendDriver,
   CancelAnswer,
   DeadLetter,
   Renewed,
@@ -140,11 +140,7 @@ const toPlaced = (values: Values, at: string, member: string): Effect.Effect<Pla
 const REGISTRY = 0
 
 /** Over one keyspace; hints come over the process's channel. */
-export const make = (
-  calls: Calls,
-  channel: Channel,
-  { clustered, durable }: Server
-): BackendDriver<StoreError> => {
+export const make = (calls: Calls, channel: Channel, { clustered }: Server): BackendDriver<StoreError> => {
   const { keyspace, run, sharded } = calls
   const made = Creating.make(calls, clustered)
   const markPublished = script(creating.markPublished(clustered))
@@ -221,7 +217,7 @@ export const make = (
 
   return {
     name: "redis",
-    capabilities: { hints: true, durable, transactional: false, selfExpiring: true },
+    capabilities: { hints: true, expiresRecords: true },
     isPermanent,
     create: made.create,
     markPublished: (ids) =>
@@ -251,7 +247,7 @@ export const make = (
           Array.from(answers, toSettled)
         )
       ),
-    park: (parked) =>
+    parkMessage: (parked) =>
       Effect.asVoid(
         sharded(
           parked,
@@ -351,7 +347,7 @@ export const make = (
       Effect.flatMap(Effect.orDie(HeartbeatText.encode(worker)), (description) =>
         Effect.asVoid(run(heartbeat, REGISTRY, [worker.id, millis(ttlMillis), description]))
       ),
-    farewell: (worker) => Effect.asVoid(run(farewell, REGISTRY, [worker])),
+    unregisterWorker: (worker) => Effect.asVoid(run(farewell, REGISTRY, [worker])),
     workers: Effect.flatMap(run(workers, REGISTRY, []), (texts) =>
       HeartbeatText.decodeAll(
         texts.map((text) => {

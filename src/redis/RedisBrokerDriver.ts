@@ -3,7 +3,7 @@
  */
 import { Array as Arr, Effect, Number as Num } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type { Driver as BrokerDriver, Counts, Envelope } from "../BrokerDriver.ts"
+import type { BrokerDriver as BrokerDriver, QueueCounts, Envelope } from "../BrokerDriver.ts"
 import { type Claim, claimOf } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"
 import { isPermanent } from "./isPermanent.ts"
@@ -40,7 +40,7 @@ export const make = (
   calls: Calls,
   claiming: Claiming.Claiming,
   readiness: Readiness.Readiness,
-  { clustered, durable }: Server
+  { clustered }: Server
 ): BrokerDriver<RedisError> => {
   const { keyspace, run, sharded } = calls
   const shards = Arr.range(0, keyspace.shards - 1)
@@ -106,9 +106,7 @@ export const make = (
       ordered: keyspace.shards === 1,
       repeatableClaims: true,
       lease: "store",
-      maxDelayMillis: MAX_DELAY_MILLIS,
-      durable,
-      transactional: false
+      maxDelayMillis: MAX_DELAY_MILLIS
     },
     isPermanent,
     publish: (envelopes) =>
@@ -128,11 +126,11 @@ export const make = (
     renew: (handles, leaseMillis) => ofHandles(handles, renew, [millis(leaseMillis)]),
     ack: (handles) => ofHandles(handles, ack),
     release: (releases) =>
-      ofItems(releases, release, ({ afterMillis, body, keepDue }, { member, queue }) => [
+      ofItems(releases, release, ({ afterMillis, body, preserveDueTime }, { member, queue }) => [
         queue,
         member,
         millis(afterMillis),
-        keepDue === true ? "1" : "0",
+        preserveDueTime === true ? "1" : "0",
         body === undefined ? "0" : "1",
         body ?? ""
       ]),
@@ -142,7 +140,7 @@ export const make = (
       Effect.map(
         Effect.forEach(shards, (shard) => run(counts, shard, queues), { concurrency: "unbounded" }),
         (found) =>
-          queues.map((_, i): Counts => {
+          queues.map((_, i): QueueCounts => {
             const sum = (at: number) => Num.sumAll(found.map((one) => one[3 * i + at]!))
             return { ready: sum(0), delayed: sum(1), claimed: sum(2) }
           })

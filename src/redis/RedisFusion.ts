@@ -4,14 +4,14 @@
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type {
-  Driver as BackendDriver,
+  BackendDriver as BackendDriver,
   Batch,
   Created,
   Fusion,
   NewRecord,
   Settlement
 } from "../BackendDriver.ts"
-import type { Driver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
+import type { BrokerDriver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
 import { type Claim, claimOf } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"

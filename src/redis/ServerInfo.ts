@@ -10,8 +10,6 @@ import type { Calls } from "./ScriptRunner.ts"
 export interface Server {
   /** It is one node of a cluster. */
   readonly clustered: boolean
-  /** It writes to its disk. */
-  readonly durable: boolean
 }
 
 /** A server that no store can use. */
@@ -58,7 +56,6 @@ export const inspect = (
       )
     }
     return {
-      clustered: fieldOf(info, "redis_mode") === "cluster",
-      durable: fieldOf(info, "aof_enabled") === "1"
+      clustered: fieldOf(info, "redis_mode") === "cluster"
     }
   })

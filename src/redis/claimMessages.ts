@@ -1,8 +1,8 @@
 /** Claiming from the shards, one after the other, alone or together with starts. */
 import { Effect, Exit } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type { Claimed } from "../BackendDriver.ts"
-import type { Claim, Delivery } from "../BrokerDriver.ts"
+import type { ClaimedMessage } from "../BackendDriver.ts"
+import type { ClaimRequest, Delivery } from "../BrokerDriver.ts"
 import { claimOf, handleOf } from "./ClaimHandle.ts"
 import * as MessageText from "./MessageText.ts"
 import type { Channel } from "./ProcessChannel.ts"
@@ -20,9 +20,9 @@ export interface Claiming {
   /** With that script; terms of starts may follow its other arguments. */
   readonly claim: (
     script: Script<Answer>,
-    claim: Claim,
+    claim: ClaimRequest,
     terms?: ReadonlyArray<string>
-  ) => Effect.Effect<ReadonlyArray<Claimed>, RedisError>
+  ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
 }
 
 /** When a message became due, from its member. */
@@ -39,7 +39,7 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
   let turn = 0
 
   /** What was mangled on the way is fetched again, as bytes. */
-  const withBytes = (shard: number, claimed: Array<Claimed>) =>
+  const withBytes = (shard: number, claimed: Array<ClaimedMessage>) =>
     Effect.gen(function* () {
       const mangled = claimed.filter(({ delivery }) => delivery.body.includes("\ufffd" as never))
       if (mangled.length === 0) return claimed
@@ -60,9 +60,16 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
   const claimFrom = (
     shard: number,
     script: Script<Answer>,
-    { again, leaseMillis, max, name, queues: asked, worker }: Claim & { readonly name: string },
+    {
+      isRetry,
+      leaseMillis,
+      max,
+      claimId,
+      queues: asked,
+      worker
+    }: ClaimRequest & { readonly claimId: string },
     terms: ReadonlyArray<string> | undefined
-  ): Effect.Effect<ReadonlyArray<Claimed>, RedisError> => {
+  ): Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError> => {
     const queues = [...new Set(asked)]
     const args = [
       `${max}`,
@@ -70,14 +77,14 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
       Record.encode(worker),
       channel.process,
       readiness.isHeard(queues) ? "1" : "",
-      name,
-      again === true ? "1" : ""
+      claimId,
+      isRetry === true ? "1" : ""
     ]
     if (terms !== undefined) args.push(`${queues.length}`)
     return Effect.flatMap(run(script, shard, [...args, ...queues, ...(terms ?? [])]), (answer) => {
       const [now, next] = answer
       if (next >= 0) readiness.expect(queues, next)
-      const claimed: Array<Claimed> = []
+      const claimed: Array<ClaimedMessage> = []
       const width = terms === undefined ? 3 : 4
       for (let i = 2; i < answer.length; i += width) {
         const queue = queues[Number(answer[i]) - 1]!
@@ -99,21 +106,23 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
   }
 
   return {
-    claim: Effect.fnUntraced(function* (script, { name = crypto.randomUUID(), ...asked }, terms) {
+    claim: Effect.fnUntraced(function* (script, { claimId = crypto.randomUUID(), ...asked }, terms) {
       const first = turn++
-      let taken: ReadonlyArray<Claimed> = []
-      const claimAll = Effect.fnUntraced(function* (again: boolean) {
+      let taken: ReadonlyArray<ClaimedMessage> = []
+      const claimAll = Effect.fnUntraced(function* (isRetry: boolean) {
         for (let i = 0; i < keyspace.shards && taken.length < asked.max; i++) {
           const shard = (first + i) % keyspace.shards
           const max = asked.max - taken.length
-          const more = yield* Effect.exit(claimFrom(shard, script, { ...asked, max, name, again }, terms))
+          const more = yield* Effect.exit(
+            claimFrom(shard, script, { ...asked, max, claimId, isRetry }, terms)
+          )
           if (Exit.isSuccess(more)) taken = taken.length === 0 ? more.value : [...taken, ...more.value]
           // what was claimed before is not given up for a shard that fails
           else if (taken.length === 0) yield* more
           else break
         }
       })
-      if (asked.again === true) yield* claimAll(true)
+      if (asked.isRetry === true) yield* claimAll(true)
       yield* claimAll(false)
       return taken
     })

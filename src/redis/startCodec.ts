@@ -1,5 +1,5 @@
 /** Starts as scripts take them, and what they answer. */
-import type { Start, Started, Terms } from "../BackendDriver.ts"
+import type { Start, Started, StartDefaults } from "../BackendDriver.ts"
 import { longestMillis } from "../internal/millis.ts"
 import * as Body from "./Body.ts"
 import * as Record from "./RecordText.ts"
@@ -19,7 +19,7 @@ export const toStarted = (answer: string): Started => {
 }
 
 /** What the starts of a task have in common. */
-export const writeTerms = (terms: Terms): ReadonlyArray<string> => [
+export const writeTerms = (terms: StartDefaults): ReadonlyArray<string> => [
   Record.encode(terms.task),
   millis(terms.leaseMillis),
   `${terms.maxCrashes}`,

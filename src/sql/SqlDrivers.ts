@@ -3,8 +3,8 @@
  */
 import { Duration, Effect, type Scope } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
-import type { Driver as BackendDriver } from "../BackendDriver.ts"
-import type { Driver as BrokerDriver } from "../BrokerDriver.ts"
+import type { BackendDriver as BackendDriver } from "../BackendDriver.ts"
+import type { BrokerDriver as BrokerDriver } from "../BrokerDriver.ts"
 import * as CallLimit from "../internal/driver/callTimeout.ts"
 import { positive } from "../internal/options.ts"
 import * as Enqueuing from "./backend/create.ts"
@@ -100,7 +100,7 @@ const bounded = (
 
 /** Over tables that `Migrations.run` brought up to date. They live as long as the scope. */
 export const make = Effect.fnUntraced(function* (
-  options: Options & { readonly durable?: boolean | undefined }
+  options: Options
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
   const db = yield* bounded(yield* Database.make(options), options)
   const { changes, hints, wake } = yield* makeNews(db, options)
@@ -116,7 +116,7 @@ export const make = Effect.fnUntraced(function* (
   }
   const broker: SqlBrokerDriver.Parts = { db, messages, readiness: Readiness.make(messages, wake) }
   const store = {}
-  const named = { name: db.dialect.name, durable: options.durable ?? true, store }
+  const named = { name: db.dialect.name, store }
   return {
     backend: {
       ...SqlBackendDriver.make(backend, named),

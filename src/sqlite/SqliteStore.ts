@@ -38,8 +38,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const client = yield* SqliteClient.make(options)
   const settings = {
     store: options.filename,
-    prefix: options.prefix,
-    durable: options.filename !== ":memory:"
+    prefix: options.prefix
   }
   return yield* Effect.andThen(Migrations.run(settings), SqlDrivers.make(settings)).pipe(
     Effect.provideService(SqlClient.SqlClient, client)

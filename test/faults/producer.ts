@@ -22,7 +22,7 @@ export interface Producer {
   /** How many calls failed with an error that leaves open what became of them. */
   readonly unknown: () => number
   /** Enqueues a task, again under the same id until it is accepted, and begins to wait for it. */
-  readonly enqueue: (payload: Payload, options?: Task.DelayOptions) => Effect.Effect<Enqueued>
+  readonly enqueue: (payload: Payload, options?: Task.EnqueueOptions) => Effect.Effect<Enqueued>
   /** The same, several at a time. */
   readonly enqueueAll: (payloads: ReadonlyArray<Payload>) => Effect.Effect<ReadonlyArray<Enqueued>>
   /** Waits for a task that somebody else enqueues. */
@@ -60,7 +60,7 @@ export const makeProducer = (
           Effect.as(task)
         )
       })
-    const enqueue = (payload: Payload, options?: Task.DelayOptions): Effect.Effect<Enqueued> => {
+    const enqueue = (payload: Payload, options?: Task.EnqueueOptions): Effect.Effect<Enqueued> => {
       const id = options?.id ?? `job ${payload.n}`
       return Job.delay(payload, { ...options, id }).pipe(
         Effect.tapError((error) =>

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BackendSuite } from "chicory/testing/suites"
 import { Array as Arr, Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { Driver as BackendDriver, NewRecord } from "../../src/BackendDriver.ts"
+import type { BackendDriver as BackendDriver, NewRecord } from "../../src/BackendDriver.ts"
 import { makeMemoryBackend } from "../../src/memory/MemoryBackendDriver.ts"
 
 BackendSuite.suite("memory", { make: makeMemoryBackend })
@@ -119,7 +119,7 @@ describe("the clock of the memory backend", () => {
       ])
       yield* driver.cancel(["kept"])
       yield* start(driver, ["runs"], "t1", 1000)
-      yield* driver.park([
+      yield* driver.parkMessage([
         { letterId: "p", queue: "default", reason: "Unknown", exit: "{}", body: "", retentionMillis: 1000 }
       ])
       const look = Effect.gen(function* () {

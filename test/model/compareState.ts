@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Schedule } from "effect"
 import type { DeadLetter, TaskRecord } from "../../src/BackendDriver.ts"
-import type { Counts } from "../../src/BrokerDriver.ts"
+import type { QueueCounts } from "../../src/BrokerDriver.ts"
 import { ids } from "./commands.ts"
 import { definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
@@ -95,7 +95,7 @@ const lookAtLetters = Effect.fnUntraced(function* (on: Player) {
 })
 
 /** What waits, and what is claimed: all that can be said where messages are on their way for a while. */
-const roughly = (counts: ReadonlyArray<Counts>) =>
+const roughly = (counts: ReadonlyArray<QueueCounts>) =>
   counts.map(({ claimed, delayed, ready }) => ({ claimed, waiting: delayed + ready }))
 
 const lookAtMessages = Effect.fnUntraced(function* (on: Player) {

@@ -1,7 +1,7 @@
 /**
  * What a broker has to do, as pure functions over plain data. Times are those of the tasks.
  */
-import type { Counts, Envelope, Release } from "../../src/BrokerDriver.ts"
+import type { QueueCounts, Envelope, Release } from "../../src/BrokerDriver.ts"
 
 /** A message, told from all others by its body. */
 export interface Message {
@@ -70,14 +70,18 @@ export const ack = (all: Messages, handle: string): readonly [boolean, Messages]
 }
 
 /** Puts a message back. */
-export const release = (all: Messages, { afterMillis, handle, keepDue }: Release, now: number): Messages => {
+export const release = (
+  all: Messages,
+  { afterMillis, handle, preserveDueTime }: Release,
+  now: number
+): Messages => {
   const message = heldBy(all, handle)
   if (message === undefined) return all
   const wakeAt = now + afterMillis
   return put(all, {
     ...message,
     wakeAt,
-    dueAt: keepDue === true ? message.dueAt : wakeAt,
+    dueAt: preserveDueTime === true ? message.dueAt : wakeAt,
     claim: undefined
   })
 }
@@ -89,7 +93,7 @@ export const abandon = (all: Messages, handle: string): Messages => {
 }
 
 /** The messages of a queue by what they wait for. */
-export const counts = (all: Messages, queue: string, now: number): Counts => {
+export const counts = (all: Messages, queue: string, now: number): QueueCounts => {
   const here = [...all.values()].filter(({ envelope }) => envelope.queue === queue)
   const claimed = here.filter((message) => isHeld(message, now))
   const due = ready(

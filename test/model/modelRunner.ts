@@ -1,17 +1,17 @@
 /** The operations of the ports: each is asked of the store and of the model, and the answers have to agree. */
 import { Effect } from "effect"
 import type {
-  Claimed,
+  ClaimedMessage,
   DeadLetter,
   Fusion,
   NewRecord,
   Outcome,
-  Parked,
+  ParkedMessage,
   Settlement,
   Start,
   Started
 } from "../../src/BackendDriver.ts"
-import type { Claim, Delivery, Envelope, Release } from "../../src/BrokerDriver.ts"
+import type { ClaimRequest, Delivery, Envelope, Release } from "../../src/BrokerDriver.ts"
 import * as Suite from "../../src/testing/suites/Suite.ts"
 import { inModelTime, letterOf } from "./compareState.ts"
 import * as Messages from "./messages.ts"
@@ -190,9 +190,9 @@ export class Player extends Stage {
 
   /** Claims as it is told to. */
   claim(
-    call: Effect.Effect<ReadonlyArray<Claimed>, unknown>,
-    { leaseMillis, max }: Claim
-  ): Did<ReadonlyArray<Claimed>> {
+    call: Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown>,
+    { leaseMillis, max }: ClaimRequest
+  ): Did<ReadonlyArray<ClaimedMessage>> {
     return Effect.gen({ self: this }, function* () {
       yield* this.follow
       const taken = yield* this.ask(call)
@@ -207,10 +207,10 @@ export class Player extends Stage {
 
   /** The same again. `before`: what it took, as long as it still holds it. */
   claimAgain(
-    call: Effect.Effect<ReadonlyArray<Claimed>, unknown>,
-    { leaseMillis, max }: Claim,
+    call: Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown>,
+    { leaseMillis, max }: ClaimRequest,
     before: ReadonlyArray<Delivery>
-  ): Did<ReadonlyArray<Claimed>> {
+  ): Did<ReadonlyArray<ClaimedMessage>> {
     return Effect.gen({ self: this }, function* () {
       yield* this.follow
       const taken = yield* this.ask(call)
@@ -266,9 +266,9 @@ export class Player extends Stage {
   }
 
   abandon(handle: string): Did {
-    const { abandon } = this.broker
-    if (abandon === undefined) return Effect.void
-    return Effect.map(this.ask(abandon([handle])), () => {
+    const { returnUnhandled } = this.broker
+    if (returnUnhandled === undefined) return Effect.void
+    return Effect.map(this.ask(returnUnhandled([handle])), () => {
       this.messages = Messages.abandon(this.messages, handle)
     })
   }
@@ -369,8 +369,8 @@ export class Player extends Stage {
     })
   }
 
-  park(parked: Parked): Did {
-    return Effect.map(this.ask(this.backend.park([parked])), () => {
+  park(parked: ParkedMessage): Did {
+    return Effect.map(this.ask(this.backend.parkMessage([parked])), () => {
       this.tasks = Requests.park(this.tasks, parked, this.now)
     })
   }

@@ -1,5 +1,5 @@
 /** What a backend does when it is asked from without: tasks that are enqueued, stopped, forgotten and replayed. */
-import type { CancelAnswer, Created, NewRecord, Parked } from "../../src/BackendDriver.ts"
+import type { CancelAnswer, Created, NewRecord, ParkedMessage } from "../../src/BackendDriver.ts"
 import {
   blank,
   endBy,
@@ -79,7 +79,7 @@ export const forget = (all: Tasks, id: string, now: number): Tasks => {
 }
 
 /** Writes a letter without a run, once. */
-export const park = (all: Tasks, parked: Parked, now: number): Tasks => {
+export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   const { body, exit, letterId: id, queue, reason, retentionMillis } = parked
   if (findLetter(all, id, now) !== undefined) return all
   const nobody = {

@@ -5,7 +5,7 @@
  * function takes the tasks and a time, and gives the answer and the tasks after it. Times are milliseconds from
  * the beginning of a sequence.
  */
-import type { Ended, Settled, Settlement, Start } from "../../src/BackendDriver.ts"
+import type { StoreDecidedEnd, Settled, Settlement, Start } from "../../src/BackendDriver.ts"
 import type { TaskState } from "../../src/TaskState.ts"
 
 /** An open run. */
@@ -28,7 +28,7 @@ export interface Task {
   readonly progress: string | null
   readonly worker: string | null
   readonly cancelRequested: boolean
-  readonly ended: Ended | null
+  readonly ended: StoreDecidedEnd | null
   readonly enqueuedAt: number | null
   readonly startedAt: number | null
   readonly finishedAt: number | null
@@ -160,7 +160,7 @@ export const end = (all: Tasks, task: Task, now: number, how: End): Tasks =>
     ? remove(all, task.id)
     : put(all, { ...task, finishedAt: now, run: undefined, settled: outdated(task), ...how })
 
-export const endBy = (all: Tasks, task: Task, now: number, ended: Ended): Tasks =>
+export const endBy = (all: Tasks, task: Task, now: number, ended: StoreDecidedEnd): Tasks =>
   end(all, task, now, { state: "FAILURE", ended })
 
 /** The letter of a run that ends. */

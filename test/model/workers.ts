@@ -1,7 +1,7 @@
 /** Who claims messages, and runs what it may. */
 import { Effect } from "effect"
-import type { Claimed, Outcome, Settled, Start, Started } from "../../src/BackendDriver.ts"
-import type { Claim, Delivery } from "../../src/BrokerDriver.ts"
+import type { ClaimedMessage, Outcome, Settled, Start, Started } from "../../src/BackendDriver.ts"
+import type { ClaimRequest, Delivery } from "../../src/BrokerDriver.ts"
 import type { Ending } from "./commands.ts"
 import { type Definition, definitionOf, definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
@@ -22,7 +22,7 @@ export interface Hand {
 }
 
 interface LastClaim {
-  readonly claim: Claim
+  readonly claim: ClaimRequest
   readonly fused: boolean
   /** The worker does not know what it took. */
   readonly lost: boolean
@@ -87,18 +87,22 @@ export class Workers {
   private readonly nextToken = () => `t${this.name}-${++this.tokens}`
 
   /** A claim of messages, fused with their starts where that is asked for and can be done. */
-  private callOf(claim: Claim, fused: boolean): Effect.Effect<ReadonlyArray<Claimed>, unknown> {
+  private callOf(claim: ClaimRequest, fused: boolean): Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown> {
     const fusedClaim = fused ? this.on.backend.fusion?.claim : undefined
     if (fusedClaim !== undefined) {
       const terms = definitions.filter(({ delivery }) => delivery === "at-least-once")
       return fusedClaim({ ...claim, terms: terms.map((definition) => this.termsOf(definition)) })
     }
-    const unstarted = (delivery: Delivery): Claimed => ({ delivery, run: undefined })
+    const unstarted = (delivery: Delivery): ClaimedMessage => ({ delivery, run: undefined })
     return Effect.map(this.on.broker.claim(claim), (deliveries) => deliveries.map(unstarted))
   }
 
   /** A worker receives what it claimed, some of it started. */
-  private receive(worker: string, claimed: ReadonlyArray<Claimed>, lost = false): Did<ReadonlyArray<Hand>> {
+  private receive(
+    worker: string,
+    claimed: ReadonlyArray<ClaimedMessage>,
+    lost = false
+  ): Did<ReadonlyArray<Hand>> {
     return Effect.gen({ self: this }, function* () {
       const hands: Array<Hand> = []
       for (const { delivery, run } of claimed) {
@@ -117,13 +121,13 @@ export class Workers {
     return Effect.gen({ self: this }, function* () {
       // a connection that is there loses no answer
       const lost = unheard && this.on.broker.capabilities.lease === "store"
-      const name = `c${this.name}-${++this.claims}`
-      const claim: Claim = {
+      const claimId = `c${this.name}-${++this.claims}`
+      const claim: ClaimRequest = {
         queues: this.on.setting.queues,
         max,
         leaseMillis: this.leaseMillis,
         worker,
-        name
+        claimId
       }
       const starting = fused && this.on.backend.fusion?.claim !== undefined
       this.on.say(`${worker} claims ${starting ? "and starts " : ""}up to ${max}`)
@@ -143,7 +147,7 @@ export class Workers {
     return Effect.gen({ self: this }, function* () {
       const last = this.lastClaims.get(worker)
       if (last === undefined) return
-      const claim: Claim = { ...last.claim, max, again: true }
+      const claim: ClaimRequest = { ...last.claim, max, isRetry: true }
       this.on.say(`${worker} makes its last claim again, for up to ${max}`)
       const claimed = yield* this.on.claimAgain(this.callOf(claim, last.fused), claim, last.deliveries)
       const known = new Set(last.lost ? [] : last.deliveries.map(({ handle }) => handle))
@@ -248,12 +252,12 @@ export class Workers {
     })
   }
 
-  putBackHand({ delivery, worker }: Hand, afterMillis: number, keepDue: boolean): Did {
+  putBackHand({ delivery, worker }: Hand, afterMillis: number, preserveDueTime: boolean): Did {
     return Effect.suspend(() => {
       const { body, handle } = delivery
-      const keeping = keepDue ? ", as old as it was" : ""
+      const keeping = preserveDueTime ? ", as old as it was" : ""
       this.on.say(`${worker} puts ${String(body)} back for ${afterMillis / this.on.setting.unit}${keeping}`)
-      return this.on.safely(this.on.release({ handle, afterMillis, keepDue }))
+      return this.on.safely(this.on.release({ handle, afterMillis, preserveDueTime }))
     })
   }
 
@@ -320,7 +324,7 @@ export class Workers {
   /** Ends the connection of a worker, or of all, where it holds claims. */
   vanish(worker?: string): Did {
     return Effect.suspend(() => {
-      if (this.on.broker.abandon === undefined) return Effect.void
+      if (this.on.broker.returnUnhandled === undefined) return Effect.void
       this.on.say(`${worker ?? "everybody"} vanishes`)
       const theirs = this.hands.filter((hand) => worker === undefined || hand.worker === worker)
       return Effect.forEach(theirs, ({ delivery }) => this.on.abandon(delivery.handle), { discard: true })

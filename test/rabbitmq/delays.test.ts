@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
 import { Array as Arr, Effect, Fiber, Queue, Schema, type Scope, Stream } from "effect"
-import type { Delivery, Driver as BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
+import type { Delivery, BrokerDriver as BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
 import * as Delay from "../../src/rabbitmq/delayQueues.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { Names } from "../../src/rabbitmq/Topology.ts"
@@ -277,7 +277,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         yield* driver.publish([envelope("a", { delayMillis: 40.5 })])
         const { delivery } = yield* arrival
         assert.isAtLeast(delivery.ageMillis, Math.floor(Delay.round(40.5) - 40.5))
-        yield* driver.release([{ handle: delivery.handle, afterMillis: 300.25, keepDue: true }])
+        yield* driver.release([{ handle: delivery.handle, afterMillis: 300.25, preserveDueTime: true }])
         const again = yield* arrival
         assert.isAtLeast(again.delivery.ageMillis, delivery.ageMillis + 300)
       }))

@@ -52,7 +52,7 @@ export const makePlace = Effect.fnUntraced(function* ({
 })
 
 /** Messages of the queue of `Count`, as a process knows them. */
-export const countsOf = (store: Store): Effect.Effect<Broker.Counts, Broker.BrokerError> =>
+export const countsOf = (store: Store): Effect.Effect<Broker.QueueCounts, Broker.BrokerError> =>
   Effect.map(Effect.provideContext(Broker.counts(["default"]), store), ([counts]) => counts!)
 
 /** Waits until no message is left, claimed by one of these or by nobody. */

@@ -129,7 +129,7 @@ const fused = Effect.fnUntraced(function* ({ fusion }: SqlDrivers.Drivers["backe
   const asked = { queues: Arr.of("fused"), max: 20, leaseMillis: 60_000, worker: "w", name: "one", terms }
   if (fusion.claim === undefined) return
   const claimed = yield* fusion.claim(asked)
-  assert.strictEqual((yield* fusion.claim({ ...asked, again: true })).length, 20)
+  assert.strictEqual((yield* fusion.claim({ ...asked, isRetry: true })).length, 20)
   assert(Arr.isReadonlyArrayNonEmpty(claimed))
   yield* fusion.settle(
     Arr.map(claimed, ({ delivery, run }) => ({

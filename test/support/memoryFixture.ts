@@ -17,9 +17,9 @@ export interface Options {
   /** Whether the backend tells of changes. Default: as memory does. */
   readonly hints?: boolean | undefined
   /** Replaces operations of the backend's driver; these are counted as well. */
-  readonly backend?: ((driver: Backend.Driver<never>) => Operations<Backend.Driver>) | undefined
+  readonly backend?: ((driver: Backend.BackendDriver<never>) => Operations<Backend.BackendDriver>) | undefined
   /** Replaces operations of the broker's driver; these are counted as well. */
-  readonly broker?: ((driver: Broker.Driver<never>) => Operations<Broker.Driver>) | undefined
+  readonly broker?: ((driver: Broker.BrokerDriver<never>) => Operations<Broker.BrokerDriver>) | undefined
 }
 
 /** Calls by operation, with the items of each. */

@@ -78,8 +78,8 @@ export const clientLayer = (place: SqlPlace): Layer.Layer<SqlClient.SqlClient, u
 
 /** The drivers of a place. */
 export interface Drivers {
-  readonly backend: Backend.Driver
-  readonly broker: Broker.Driver
+  readonly backend: Backend.BackendDriver
+  readonly broker: Broker.BrokerDriver
 }
 
 const driversOfStore = (place: SqlPlace | RedisPlace): Effect.Effect<Drivers, unknown, Scope.Scope> =>

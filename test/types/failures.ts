@@ -135,7 +135,7 @@ new Broker.BrokerError({ operation: "claim", retryable: false, cause: "password"
 new Backend.BackendError({ operation: "read", cause: "refused" })
 typeOf<Task.EnqueueError>().is<
   | Task.EncodeError
-  | Task.TooLarge
+  | Task.PayloadTooLarge
   | Task.IdempotencyConflict
   | Task.Unsupported
   | Broker.BrokerError
@@ -145,9 +145,9 @@ typeOf<Task.EnqueueError>().is<
 // each tells which task it is about, as far as one is known
 typeOf<Task.EnqueueError["taskId"]>().is<string | undefined>(true)
 typeOf<
-  (Task.EncodeError | Task.TooLarge | Task.IdempotencyConflict | Task.Unsupported)["taskId"]
+  (Task.EncodeError | Task.PayloadTooLarge | Task.IdempotencyConflict | Task.Unsupported)["taskId"]
 >().is<string>(true)
-declare const partly: Task.PartlyEnqueued
+declare const partly: Task.PartialEnqueue
 expectType(partly.accepted).is<ReadonlyArray<string>>(true)
 expectType(partly.error).is<Task.EnqueueError>(true)
 declare const notReplayable: DeadLetters.NotReplayable

@@ -202,7 +202,7 @@ expectType(AsyncResult.all(new Set([ratio]))).is<
   Effect.Effect<Array<number>, GetError<DivideByZero>, Backend.Backend>
 >(true)
 expectType(AsyncResult.all([])).is<Effect.Effect<[], GetError<never>, Backend.Backend>>(true)
-type AllGot = Effect.Effect<Array<number>, GetError<DivideByZero> | Task.PartlyEnqueued, Store>
+type AllGot = Effect.Effect<Array<number>, GetError<DivideByZero> | Task.PartialEnqueue, Store>
 const bulk = Divide.delayAll([{ dividend: 1, divisor: 2 }])
 expectType(bulk.pipe(Effect.flatMap(AsyncResult.all))).is<AllGot>(true)
 expectType(

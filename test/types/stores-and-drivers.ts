@@ -12,8 +12,8 @@ import { expectType, fits, type Services, type Store, type Success, typeOf } fro
 expectType(Backend.layerMemory).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Backend.layerNotConfigured).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Broker.layerMemory).is<Layer.Layer<Broker.Broker>>(true)
-expectType(Backend.makeDriverMemory).is<Effect.Effect<Backend.Driver<never>>>(true)
-expectType(Broker.makeDriverMemory).is<Effect.Effect<Broker.Driver<never>>>(true)
+expectType(Backend.makeDriverMemory).is<Effect.Effect<Backend.BackendDriver<never>>>(true)
+expectType(Broker.makeDriverMemory).is<Effect.Effect<Broker.BrokerDriver<never>>>(true)
 
 // in a SQLite file: a file that cannot be opened is a typed error
 expectType(SqliteStore.layer({ filename: "tasks.db" })).is<Layer.Layer<Store, Backend.BackendError>>(true)
@@ -63,10 +63,10 @@ expectType(SqlStore.transact(booking)).is<
 
 // queues
 expectType(Broker.counts(["default", "slow"])).is<
-  Effect.Effect<ReadonlyArray<Broker.Counts>, Broker.BrokerError, Broker.Broker>
+  Effect.Effect<ReadonlyArray<Broker.QueueCounts>, Broker.BrokerError, Broker.Broker>
 >(true)
 expectType(Broker.purge("default")).is<Effect.Effect<number, Broker.BrokerError, Broker.Broker>>(true)
-typeOf<keyof Broker.Counts>().is<"ready" | "delayed" | "claimed">(true)
+typeOf<keyof Broker.QueueCounts>().is<"ready" | "delayed" | "claimed">(true)
 // @ts-expect-error of no queue there is nothing to count
 Broker.counts([])
 
@@ -86,9 +86,9 @@ const read = (kv: Kv, ids: ReadonlyArray<string>) =>
     Arr.map((text) => (text === null ? undefined : parse(text)))
   )
 
-const makeBackendDriver = Effect.map(connect, (kv): Backend.Driver<KvError> => ({
+const makeBackendDriver = Effect.map(connect, (kv): Backend.BackendDriver<KvError> => ({
   name: "kv",
-  capabilities: { hints: true, durable: true, transactional: false },
+  capabilities: { hints: true },
   isPermanent: (error) => error instanceof KvError && error.code === 401,
   create: (records) =>
     Effect.map(
@@ -125,7 +125,7 @@ const makeBackendDriver = Effect.map(connect, (kv): Backend.Driver<KvError> => (
       ),
       Arr.map((stored): Backend.Settled => (stored === 1 ? "Stored" : "Lost"))
     ),
-  park: () => Effect.void,
+  parkMessage: () => Effect.void,
   getMany: (ids) => read(kv, ids),
   watch: (ids) => read(kv, ids),
   unwatch: () => Effect.void,
@@ -138,7 +138,7 @@ const makeBackendDriver = Effect.map(connect, (kv): Backend.Driver<KvError> => (
   countDeadLetters: () => Effect.succeed(0),
   removeDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => false)),
   heartbeat: ({ id }, ttlMillis) => Effect.asVoid(kv.run("heartbeat", [id, String(ttlMillis)])),
-  farewell: () => Effect.void,
+  unregisterWorker: () => Effect.void,
   workers: Effect.succeed([]),
   sweep: () => Effect.succeed(0)
 }))
@@ -147,22 +147,20 @@ expectType(KvBackend).is<Layer.Layer<Backend.Backend, KvError, KvConfig>>(true)
 expectType(Layer.effect(Backend.Backend, Effect.flatMap(makeBackendDriver, Backend.make))).is<
   typeof KvBackend
 >(true)
-declare const backendDriver: Backend.Driver<KvError>
+declare const backendDriver: Backend.BackendDriver<KvError>
 expectType(Backend.make(backendDriver)).is<Effect.Effect<Backend.Backend["Service"], never, Scope.Scope>>(
   true
 )
-fits<Backend.Driver>(backendDriver)
+fits<Backend.BackendDriver>(backendDriver)
 // @ts-expect-error half a driver
-Backend.make({ name: "kv", capabilities: { hints: false, durable: true, transactional: false } })
+Backend.make({ name: "kv", capabilities: { hints: false } })
 
-const makeBrokerDriver = Effect.map(connect, (kv): Broker.Driver<KvError> => ({
+const makeBrokerDriver = Effect.map(connect, (kv): Broker.BrokerDriver<KvError> => ({
   name: "kv",
   capabilities: {
     priorities: 1,
     lease: "store",
-    maxDelayMillis: 60_000,
-    durable: true,
-    transactional: false
+    maxDelayMillis: 60_000
   },
   publish: (messages) =>
     Effect.asVoid(
@@ -202,7 +200,7 @@ expectType(KvBroker).is<Layer.Layer<Broker.Broker, KvError, KvConfig>>(true)
 expectType(Layer.effect(Broker.Broker, Effect.flatMap(makeBrokerDriver, Broker.make))).is<typeof KvBroker>(
   true
 )
-declare const brokerDriver: Broker.Driver<KvError>
+declare const brokerDriver: Broker.BrokerDriver<KvError>
 expectType(Broker.make(brokerDriver)).is<Effect.Effect<Broker.Broker["Service"], never, Scope.Scope>>(true)
 // @ts-expect-error it does not claim
 Broker.make({ ...brokerDriver, claim: undefined })
@@ -218,7 +216,7 @@ const scripted = (reads: ReadonlyArray<Backend.TaskRecord | undefined>) =>
       return {
         ...memory,
         getMany: (ids) => Effect.sync(() => Arr.map(ids, () => reads[Math.min(turn++, reads.length - 1)]))
-      } satisfies Backend.Driver
+      } satisfies Backend.BackendDriver
     })
   )
 declare const pending: Backend.TaskRecord

@@ -147,10 +147,10 @@ const DaySync = Task.make("user.sync", {
 })
 const users = Arr.map(["ada", "bob"], (user) => ({ user, day: new Date() }))
 expectType(DaySync.delayAll(users, { queue: "bulk", delay: "1 minute" })).is<
-  Effect.Effect<Array<AsyncResult.AsyncResult<void, never, never, never>>, Task.PartlyEnqueued, Store>
+  Effect.Effect<Array<AsyncResult.AsyncResult<void, never, never, never>>, Task.PartialEnqueue, Store>
 >(true)
 expectType(Divide.delayAll(new Set([{ dividend: 1, divisor: 2 }]))).is<
-  Effect.Effect<Array<DivideHandle>, Task.PartlyEnqueued, Store>
+  Effect.Effect<Array<DivideHandle>, Task.PartialEnqueue, Store>
 >(true)
 // @ts-expect-error one id for all of them
 DaySync.delayAll(users, { id: "sync" })

@@ -1,6 +1,6 @@
 /** How a delivery asks to run. */
 import { Duration } from "effect"
-import type { Start, Terms } from "../../BackendDriver.ts"
+import type { Start, StartDefaults } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import type * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
@@ -36,7 +36,7 @@ export const startOf = (
 export const termsOf = (
   { backend, tasks }: Pick<Settings, "backend" | "tasks">,
   leaseMillis: number
-): ReadonlyArray<Terms> =>
+): ReadonlyArray<StartDefaults> =>
   Array.from(tasks.values(), ({ definition }) => definition)
     .filter(({ delivery }) => delivery === "at-least-once")
     .map((definition) => ({
@@ -49,7 +49,7 @@ export const termsOf = (
 
 /** The start of a delivery on those terms, as far as its envelope tells; `undefined` where it does not tell enough. */
 export const startOnTerms = (
-  terms: ReadonlyArray<Terms>,
+  terms: ReadonlyArray<StartDefaults>,
   { body, expiresMillis, generation = 0, id, queue, task }: Delivery,
   run: Pick<Start, "token" | "worker">
 ): Start | undefined => {

@@ -7,7 +7,7 @@
  *   other order would leave a record that waits for ever.
  */
 import { Effect, Exit, type Fiber } from "effect"
-import { type Backend, BackendNotConfigured, type FusedFacade } from "../../Backend.ts"
+import { type Backend, BackendNotConfigured, type FusedService } from "../../Backend.ts"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Envelope } from "../../BrokerDriver.ts"
@@ -97,7 +97,7 @@ const fusedItem = (item: Item) => ({
 })
 const afterFused = (stores: Stores, item: Item, created: Created): Effect.Effect<string, EnqueueError> =>
   created._tag === "Created" ? Effect.succeed(item.head.id) : sendReserved(stores, item, created)
-const fused = (fusion: FusedFacade, stores: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
+const fused = (fusion: FusedService, stores: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
   Effect.flatMap(fusion.enqueue.one(fusedItem(item)), (created) => afterFused(stores, item, created))
 
 /** Message, then record. */
@@ -170,7 +170,7 @@ export const enqueueAll = (
     })
   })
 
-const fusedAll = (fusion: FusedFacade, stores: Stores, items: ReadonlyArray<Item>) =>
+const fusedAll = (fusion: FusedService, stores: Stores, items: ReadonlyArray<Item>) =>
   Effect.flatMap(fusion.enqueue.many(items.map(fusedItem)), (created) =>
     Effect.forEach(items, (item, i): Effect.Effect<Answer> => {
       const exit = created[i]!

@@ -3,8 +3,14 @@ import { createHash } from "node:crypto"
 import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Backend } from "../../Backend.ts"
 import { Broker } from "../../Broker.ts"
-import { EncodeError, type EnqueueError, PartlyEnqueued, TooLarge, Unsupported } from "../../EnqueueError.ts"
-import type { DelayOptions } from "../../Task.ts"
+import {
+  EncodeError,
+  type EnqueueError,
+  PartialEnqueue,
+  PayloadTooLarge,
+  Unsupported
+} from "../../EnqueueError.ts"
+import type { EnqueueOptions } from "../../Task.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
@@ -41,7 +47,7 @@ interface Call {
 const readCall = (
   fiber: Fiber.Fiber<unknown, unknown>,
   definition: Definition,
-  options: DelayOptions
+  options: EnqueueOptions
 ): Call => {
   const at = (option: string) => `${definition.name}: ${option}`
   const stores: Stores = {
@@ -104,7 +110,7 @@ const unsupported = (
 const prepare = (
   call: Call,
   payload: unknown
-): Effect.Effect<Item, EncodeError | TooLarge | Unsupported, unknown> => {
+): Effect.Effect<Item, EncodeError | PayloadTooLarge | Unsupported, unknown> => {
   const { definition, expiresMillis, traceparent } = call
   const taskName = definition.name
   const taskId = call.id ?? TaskId.make(call.now)
@@ -120,7 +126,7 @@ const prepare = (
   return Effect.flatMapEager(encoding, ({ encoded, value }) => {
     const bytes = defaults.bytesOf(encoded)
     if (bytes > defaults.maxBytes) {
-      return Effect.fail(new TooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
+      return Effect.fail(new PayloadTooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
     }
     const key =
       definition.idempotencyKey === undefined
@@ -153,7 +159,7 @@ const prepare = (
 export const send = (
   definition: Definition,
   payload: unknown,
-  options: DelayOptions = {}
+  options: EnqueueOptions = {}
 ): Effect.Effect<string, EnqueueError, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readCall(fiber, definition, options)
@@ -167,8 +173,8 @@ export const send = (
 export const sendAll = (
   definition: Definition,
   payloads: Iterable<unknown>,
-  options: DelayOptions = {}
-): Effect.Effect<Array<string>, PartlyEnqueued, unknown> =>
+  options: EnqueueOptions = {}
+): Effect.Effect<Array<string>, PartialEnqueue, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readCall(fiber, definition, options)
     const ahead = isTransacting(fiber.context, call.stores) ? 0 : AHEAD
@@ -225,7 +231,7 @@ export const sendAll = (
       Effect.flatMap(() =>
         refused === undefined
           ? Effect.succeed(accepted)
-          : Effect.fail(new PartlyEnqueued({ accepted, error: refused }))
+          : Effect.fail(new PartialEnqueue({ accepted, error: refused }))
       )
     )
   })

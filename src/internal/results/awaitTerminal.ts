@@ -5,7 +5,7 @@
  * `Schedule.spaced`. Either way they are read at least once, and once more at the deadline.
  */
 import { Cause, Context, Duration, Effect, Exit, Option, Schedule } from "effect"
-import { Backend, type BackendError, type Facade, type ReadError } from "../../Backend.ts"
+import { Backend, type BackendError, type BackendService, type ReadError } from "../../Backend.ts"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
@@ -93,7 +93,7 @@ class Awaited<E> {
 }
 
 /** Reads everything that is still awaited, each id with its own answer. */
-const readOpen = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, ReadError> =>
+const readOpen = <E>(backend: BackendService, awaited: Awaited<E>): Effect.Effect<void, ReadError> =>
   Effect.suspend(() => {
     const { ids } = awaited
     return Effect.flatMap(backend.read.many(ids), (answers) => {
@@ -114,7 +114,7 @@ export const isRetryable = (error: ReadError): boolean => error._tag === "Backen
 
 /** Polls at a fixed spacing. */
 const poll = <E>(
-  backend: Facade,
+  backend: BackendService,
   awaited: Awaited<E>,
   interval: Duration.Duration,
   retry: Schedule.Schedule<unknown, ReadError>
@@ -131,7 +131,7 @@ const overdueUnlessEnough = <E>(awaited: Awaited<E>): Effect.Effect<void, E> =>
 class Listening<E> extends Deadline implements Listener<ReadError> {
   readonly waitsFor = "end"
   private readonly awaited: Awaited<E>
-  private readonly backend: Facade
+  private readonly backend: BackendService
   /** Whether an error that may heal is borne. */
   private readonly patient: boolean
   private readonly resume: (answer: Effect.Effect<void, E | ReadError>) => void
@@ -142,7 +142,7 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
 
   constructor(
     awaited: Awaited<E>,
-    backend: Facade,
+    backend: BackendService,
     interest: Interest<ReadError>,
     patient: boolean,
     resume: (answer: Effect.Effect<void, E | ReadError>) => void
@@ -206,7 +206,7 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
 /** Listens until it is enough, or an error is not borne; with a timeout, until the last read at the deadline. */
 const listen = <E>(
   awaited: Awaited<E>,
-  backend: Facade,
+  backend: BackendService,
   interest: Interest<ReadError>,
   patient: boolean,
   deadlines?: Deadlines
@@ -221,7 +221,7 @@ const listen = <E>(
 /** Reads and listens as the options say, without a bound. */
 const unbounded = <E>(
   awaited: Awaited<E>,
-  backend: Facade,
+  backend: BackendService,
   retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, E | ReadError> => {
   const { interest } = backend
@@ -241,7 +241,7 @@ const unbounded = <E>(
 }
 
 /** A result that is there at the deadline is returned. */
-const lastChance = <E>(backend: Facade, awaited: Awaited<E>): Effect.Effect<void, E> =>
+const lastChance = <E>(backend: BackendService, awaited: Awaited<E>): Effect.Effect<void, E> =>
   readOpen(backend, awaited).pipe(
     Effect.timeoutOption(lastRead),
     Effect.catchCause((cause) =>

@@ -5,19 +5,19 @@
  * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
  */
 import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
-import type { Facade as BackendFacade, ReadError } from "../../Backend.ts"
+import type { BackendService as BackendFacade, ReadError } from "../../Backend.ts"
 import type {
   Batch,
-  Claimed,
+  ClaimedMessage,
   Outcome,
   Renewed,
   Settlement,
   Start,
   Started,
-  Terms
+  StartDefaults
 } from "../../BackendDriver.ts"
-import type { BrokerError, Facade as BrokerFacade } from "../../Broker.ts"
-import type { Claim, Delivery, Envelope } from "../../BrokerDriver.ts"
+import type { BrokerError, BrokerService as BrokerFacade } from "../../Broker.ts"
+import type { ClaimRequest, Delivery, Envelope } from "../../BrokerDriver.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { type Ask, known } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
@@ -47,7 +47,9 @@ export interface Ledger {
   /** Whether records exist: tokens, cancel requests, progress. */
   readonly recorded: boolean
   /** Claims, and starts at once what the store can start in the same step. */
-  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Claimed>, ReadError | BrokerError>
+  readonly claim: (
+    claim: ClaimRequest
+  ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError | BrokerError>
   readonly start: (candidates: Batch<Candidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   /** The first half of an end: what makes it durable. */
   readonly store: (candidate: Candidate, verdict: Verdict) => Ask<Settled, ReadError>
@@ -73,7 +75,7 @@ const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
 
 const claimOnly =
   (broker: BrokerFacade) =>
-  (claim: Claim): Effect.Effect<ReadonlyArray<Claimed>, BrokerError> =>
+  (claim: ClaimRequest): Effect.Effect<ReadonlyArray<ClaimedMessage>, BrokerError> =>
     Effect.map(
       broker.claim(claim),
       Arr.map((delivery) => ({ delivery, run: undefined }))
@@ -94,7 +96,7 @@ const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMill
 export const recorded = (
   backend: BackendFacade,
   broker: BrokerFacade,
-  terms: ReadonlyArray<Terms>
+  terms: ReadonlyArray<StartDefaults>
 ): Ledger => {
   const fusion = fusionOf({ backend, broker })
   const ledger = twoSteps(backend, broker)
@@ -102,7 +104,7 @@ export const recorded = (
   const { claim } = fusion
   return {
     ...ledger,
-    ...(claim === undefined ? {} : { claim: (asked: Claim) => claim({ ...asked, terms }) }),
+    ...(claim === undefined ? {} : { claim: (asked: ClaimRequest) => claim({ ...asked, terms }) }),
     store: ({ delivery: { handle }, start }, verdict) =>
       fusion.settle.ask({ settlement: settlementOf(start, verdict), handle }),
     complete: completing(backend, true),
@@ -139,7 +141,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
   complete: completing(backend, false),
   close: ({ candidate, claimed }, verdict, settled) => {
     const { handle } = candidate.delivery
-    if (settled === "Lost") return broker.abandon.ask(handle)
+    if (settled === "Lost") return broker.returnUnhandled.ask(handle)
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
       return broker.ack.ask(handle)
     const afterMillis = verdict._tag === "Retry" ? verdict.afterMillis : 0
@@ -163,7 +165,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
     ),
   park: (delivery, { exit, letterId, reason }) =>
     Effect.andThen(
-      backend.park([
+      backend.parkMessage([
         {
           letterId,
           queue: delivery.queue,

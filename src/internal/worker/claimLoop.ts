@@ -17,7 +17,7 @@ import {
   Stream
 } from "effect"
 import type { ReadError } from "../../Backend.ts"
-import type { Claimed } from "../../BackendDriver.ts"
+import type { ClaimedMessage } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import type { Worker } from "../../Worker.ts"
@@ -89,14 +89,17 @@ const claimForever = Effect.fnUntraced(function* (
   let failed: string | undefined
   const ask = (max: number) =>
     Effect.suspend(() => {
-      const again = failed !== undefined
-      const name = failed ?? engine.nextClaim()
-      failed = name
+      const isRetry = failed !== undefined
+      const claimId = failed ?? engine.nextClaim()
+      failed = claimId
       const { id: worker, leaseMillis } = engine
-      return tellAtOnce(engine.ledger.claim({ queues, max, leaseMillis, worker, name, again }), (atOnce) => {
-        failed = undefined
-        portion = atOnce || broker.capabilities.dearCalls === true ? all : half
-      })
+      return tellAtOnce(
+        engine.ledger.claim({ queues, max, leaseMillis, worker, claimId, isRetry }),
+        (atOnce) => {
+          failed = undefined
+          portion = atOnce || broker.capabilities.prefersLargeBatches === true ? all : half
+        }
+      )
     })
 
   yield* Stream.runForEach(broker.ready(queues, engine.slots.total), () =>
@@ -166,7 +169,7 @@ const claimForever = Effect.fnUntraced(function* (
 })
 
 /** Sorts what was claimed, asks for leave to run what can and was not started yet, and runs it. */
-const receive = (engine: Engine, claimed: ReadonlyArray<Claimed>, sentAt: bigint): void => {
+const receive = (engine: Engine, claimed: ReadonlyArray<ClaimedMessage>, sentAt: bigint): void => {
   const candidates: Array<Candidate> = []
   for (const one of claimed) {
     const { delivery, run } = one
@@ -219,7 +222,7 @@ const isPermanent = (error: ReadError): boolean => error._tag === "BackendError"
 const stillHeld = (engine: Engine, since: bigint): boolean =>
   !engine.givingUp && engine.now() - since < BigInt(engine.leaseMillis) * 1_000_000n
 
-const sort = (engine: Engine, { delivery, run }: Claimed): Candidate | Refusal => {
+const sort = (engine: Engine, { delivery, run }: ClaimedMessage): Candidate | Refusal => {
   const decoded = TaskMessage.decode(delivery.body)
   if (Exit.isFailure(decoded)) return refuseMalformed(describe(Cause.squash(decoded.cause)))
   const message = decoded.value

@@ -83,7 +83,11 @@ const releaseOld = (engine: Engine, millis: number): Effect.Effect<void> =>
       old,
       (run) =>
         engine.settings.broker.release
-          .one({ handle: run.candidate.delivery.handle, afterMillis: engine.leaseMillis, keepDue: true })
+          .one({
+            handle: run.candidate.delivery.handle,
+            afterMillis: engine.leaseMillis,
+            preserveDueTime: true
+          })
           .pipe(
             Effect.map(() => {
               run.claimed = false

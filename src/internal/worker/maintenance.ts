@@ -32,7 +32,7 @@ export const bePresent = Effect.fnUntraced(function* (
   if (!backend.configured) return
 
   yield* Effect.addFinalizer(() =>
-    backend.farewell(engine.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell"))
+    backend.unregisterWorker(engine.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell"))
   )
   const beat = Effect.suspend(() =>
     backend.heartbeat(

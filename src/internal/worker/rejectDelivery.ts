@@ -4,7 +4,7 @@
  */
 import { Cause, Duration, Effect } from "effect"
 import type { ReadError } from "../../Backend.ts"
-import type { Claimed, Started } from "../../BackendDriver.ts"
+import type { ClaimedMessage, Started } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import { PayloadInvalid, UnknownTask } from "../../TaskFailed.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
@@ -21,7 +21,7 @@ import type { Engine } from "./WorkerState.ts"
 const unknownBackoff = { min: 1000, max: 5000 }
 
 /** What is done instead of running a delivery, which may have been started already. */
-export type Refusal = (engine: Engine, claimed: Claimed) => Effect.Effect<void>
+export type Refusal = (engine: Engine, claimed: ClaimedMessage) => Effect.Effect<void>
 
 /** A message of a task that this worker does not know: another may, in a rolling deploy. */
 export const refuseUnknown =
@@ -70,7 +70,7 @@ const candidateOf = (
   engine: Engine,
   delivery: Delivery,
   message: TaskMessage.TaskMessage,
-  run: Claimed["run"]
+  run: ClaimedMessage["run"]
 ): Candidate => ({ delivery, message, start: startOf(engine, delivery, message, undefined, run?.token) })
 
 const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effect<void> =>

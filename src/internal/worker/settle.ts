@@ -110,11 +110,11 @@ const ABANDON = "1 second"
 
 /** Leaves a message to come back: when its lease runs out, or soon where the broker's connection holds it. */
 export const abandon = (engine: Engine, { handle }: Delivery): Effect.Effect<void> => {
-  const { abandon, capabilities } = engine.settings.broker
+  const { returnUnhandled, capabilities } = engine.settings.broker
   return capabilities.lease === "store"
     ? Effect.void
     : Effect.raceFirst(Effect.sleep(ABANDON), engine.gaveUp.await).pipe(
-        Effect.andThen(abandon.one(handle)),
+        Effect.andThen(returnUnhandled.one(handle)),
         Effect.ignore
       )
 }
@@ -131,8 +131,11 @@ export const ackOnly = (engine: Engine, delivery: Delivery): Effect.Effect<void>
   )
 
 /** Puts a message back, nothing counted. */
-export const putBack = (engine: Engine, delivery: Delivery, afterMillis: number, keepDue = false) =>
-  insist(engine, engine.settings.broker.release.one({ handle: delivery.handle, afterMillis, keepDue })).pipe(
+export const putBack = (engine: Engine, delivery: Delivery, afterMillis: number, preserveDueTime = false) =>
+  insist(
+    engine,
+    engine.settings.broker.release.one({ handle: delivery.handle, afterMillis, preserveDueTime })
+  ).pipe(
     Effect.catchCause((cause) =>
       Effect.andThen(
         Effect.logWarning("A message could not be put back; it will come back", cause),

@@ -2,7 +2,13 @@
  * The backend's port over SQL: the operations, each in its transaction, and the news of what they changed.
  */
 import { Effect } from "effect"
-import type { Driver as BackendDriver, Batch, NewRecord, Settled, Settlement } from "../../BackendDriver.ts"
+import type {
+  BackendDriver as BackendDriver,
+  Batch,
+  NewRecord,
+  Settled,
+  Settlement
+} from "../../BackendDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { Changes, Kind } from "../notify/TaskNotifier.ts"
@@ -54,10 +60,7 @@ export const created =
     changes.tellHere(records.map(({ id }) => id))
 
 /** The driver, without what it may do together with a broker. */
-export const make = (
-  parts: Parts,
-  options: { readonly name: string; readonly durable: boolean }
-): BackendDriver<StoreError> => {
+export const make = (parts: Parts, options: { readonly name: string }): BackendDriver<StoreError> => {
   const { changes, db, enqueuing, records } = parts
   const { apart } = db
   const inTransaction = committed(parts, db.transaction)
@@ -94,9 +97,7 @@ export const make = (
     name: options.name,
     capabilities: {
       hints: parts.hints,
-      durable: options.durable,
-      transactional: true,
-      dearCalls: db.dialect.name !== "sqlite"
+      prefersLargeBatches: db.dialect.name !== "sqlite"
     },
     batchKey: db.transactionOf,
     isPermanent,
@@ -106,7 +107,7 @@ export const make = (
     start: inTransaction(Starting.make(db, records), "step"),
     renew: inOne(Leasing.make(db), "step"),
     settle: inTransaction(parts.settle),
-    park: (parked) => apart(db.transaction(letters.park(parked))),
+    parkMessage: (parked) => apart(db.transaction(letters.park(parked))),
     getMany: (ids) => apart(getMany(ids)),
     watch: (ids, until = "change") => apart(Effect.andThen(changes.watch(ids, until), getMany(ids))),
     unwatch: (ids) => Effect.sync(() => changes.unwatch(ids)),
@@ -128,7 +129,7 @@ export const make = (
     countDeadLetters: (task) => apart(letters.count(task)),
     removeDeadLetters: (ids) => apart(db.transaction(letters.remove(ids))),
     heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),
-    farewell: (worker) => apart(workers.farewell(worker)),
+    unregisterWorker: (worker) => apart(workers.farewell(worker)),
     workers: apart(workers.list),
     sweep: (limit) => Effect.tap(sweepUpTo(limit), () => apart(changes.trim))
   }

@@ -4,7 +4,7 @@
  * A change locks and reads the rows concerned, decides in this process, and writes what it decided with one statement.
  */
 import { Effect } from "effect"
-import type { Ended, Start } from "../../BackendDriver.ts"
+import type { StoreDecidedEnd, Start } from "../../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import { type Database, millis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
@@ -24,7 +24,7 @@ export interface Current {
   readonly token: string | null
   readonly at_most_once: 0 | 1
   readonly cancel_requested: 0 | 1
-  readonly ended: Ended | null
+  readonly ended: StoreDecidedEnd | null
   readonly expires_at: number | null
   readonly due_at: number | null
   readonly lease_until: number | null
@@ -36,7 +36,7 @@ export interface Current {
 const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
 
 /** The ends that the store decides. */
-const ended: Row.Check<Ended | null> = Row.orNull(
+const ended: Row.Check<StoreDecidedEnd | null> = Row.orNull(
   Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten")
 )
 
@@ -76,7 +76,7 @@ const isLeased = (record: Current, now: number): boolean =>
   record.lease_until !== null && record.lease_until > now
 
 /** How a record ends by the mere passing of time. */
-export const lapsed = (record: Current, now: number): Exclude<Ended, "Forgotten"> | undefined => {
+export const lapsed = (record: Current, now: number): Exclude<StoreDecidedEnd, "Forgotten"> | undefined => {
   if (isWaiting(record)) return record.expires_at !== null && record.expires_at <= now ? "Expired" : undefined
   if (record.state !== "STARTED" || record.at_most_once === 0 || isLeased(record, now)) return undefined
   return record.cancel_requested === 1 ? "Cancelled" : "WorkerLost"
@@ -85,7 +85,7 @@ export const lapsed = (record: Current, now: number): Exclude<Ended, "Forgotten"
 /** An end that the store decides. */
 export interface Ending {
   readonly record: Current
-  readonly ended: Exclude<Ended, "Forgotten">
+  readonly ended: Exclude<StoreDecidedEnd, "Forgotten">
   readonly crashes: number
   /** For the dead letter of a `WorkerLost`, where the record has not kept it. */
   readonly message?: Pick<Start, "queue" | "body">

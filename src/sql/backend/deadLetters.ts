@@ -2,7 +2,7 @@
  * Messages that will not be run again, unless they are replayed. Those of a run are written where it is settled.
  */
 import { Effect } from "effect"
-import type { Batch, DeadLetter, Page, Parked } from "../../BackendDriver.ts"
+import type { Batch, DeadLetter, DeadLetterPage, ParkedMessage } from "../../BackendDriver.ts"
 import { type Database, millis, rounds, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
@@ -12,11 +12,11 @@ import * as Records from "./TaskRows.ts"
 /** The operations. */
 export interface DeadLetters {
   /** Belongs into a transaction. */
-  readonly park: (letters: Batch<Parked>) => Effect.Effect<void, StoreError>
+  readonly park: (letters: Batch<ParkedMessage>) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
   readonly reopen: (ids: Batch<string>) => Effect.Effect<Changed<DeadLetter | undefined>, StoreError>
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
-  readonly list: (page: Page) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
+  readonly list: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
   /** Belongs into a transaction. */
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>

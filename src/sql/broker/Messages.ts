@@ -6,7 +6,7 @@
  */
 import { Effect } from "effect"
 import type { Batch } from "../../BackendDriver.ts"
-import type { Claim, Counts, Delivery, Envelope, Release } from "../../BrokerDriver.ts"
+import type { ClaimRequest, QueueCounts, Delivery, Envelope, Release } from "../../BrokerDriver.ts"
 import { type Database, millis, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
@@ -37,9 +37,9 @@ export interface Messages {
   /** Makes ready what became due, before a claim. Belongs into a transaction. */
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
-  readonly claim: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /** What a claim took and still holds, with its lease anew. Belongs into a transaction. */
-  readonly claimed: (claim: Claim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  readonly claimed: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   readonly renew: (
     handles: Batch<string>,
     leaseMillis: number
@@ -52,7 +52,7 @@ export interface Messages {
   readonly reject: (
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, StoreError>
-  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<Counts>, StoreError>
+  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, StoreError>
   /** Belongs into a transaction. */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, StoreError>
 }
@@ -109,7 +109,7 @@ export const before = (a: Claimable, b: Claimable): number =>
   b.priority - a.priority || a.due_at - b.due_at || a.seq - b.seq
 
 /** What the handles of a claim's messages have in common. */
-export const claimOf = ({ name }: Claim): string => `:${name ?? crypto.randomUUID()}`
+export const claimOf = ({ claimId }: ClaimRequest): string => `:${claimId ?? crypto.randomUUID()}`
 
 /** A message as it is given out. */
 export const toDelivery = (row: Claimable, claim: string): Delivery => ({
@@ -335,13 +335,13 @@ export const make = (db: Database): Messages => {
         const queues = new Set<string>()
         let firstMillis = Infinity
         const rows: Array<ReadonlyArray<unknown>> = []
-        for (const { afterMillis, body, handle, keepDue } of releases) {
+        for (const { afterMillis, body, handle, preserveDueTime } of releases) {
           const row = found.get(handle)
           // the first of two releases counts
           if (row === undefined || !found.delete(handle)) continue
           queues.add(row.queue)
           firstMillis = Math.min(firstMillis, afterMillis)
-          rows.push([row.seq, millis(afterMillis), keepDue === true ? 1 : 0, body])
+          rows.push([row.seq, millis(afterMillis), preserveDueTime === true ? 1 : 0, body])
         }
         return Effect.as(releaseRows(rows), { queues, firstMillis })
       }),

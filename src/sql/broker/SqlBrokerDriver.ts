@@ -2,7 +2,7 @@
  * The broker's port over SQL: the operations, each in its transaction, and who is told of new messages.
  */
 import { Effect } from "effect"
-import type { Claim, Driver as BrokerDriver, Envelope } from "../../BrokerDriver.ts"
+import type { ClaimRequest, BrokerDriver as BrokerDriver, Envelope } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { Readiness } from "../notify/ReadySignal.ts"
@@ -35,14 +35,14 @@ export const published =
 /** The driver. */
 export const make = (
   parts: Parts,
-  options: { readonly name: string; readonly durable: boolean; readonly store: object }
+  options: { readonly name: string; readonly store: object }
 ): BrokerDriver<StoreError> => {
   const { db, messages, readiness } = parts
   const { apart } = db
   const tellPublished = published(parts)
 
   // a look first: a claim that finds nothing keeps no writer waiting
-  const claim = (asked: Claim) =>
+  const claim = (asked: ClaimRequest) =>
     Effect.flatMap(messages.outlook(asked.queues), ({ due, ready }) => {
       if (due) {
         return db.transaction(
@@ -51,7 +51,7 @@ export const make = (
       }
       return ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
     })
-  const claimAgain = (asked: Claim) =>
+  const claimAgain = (asked: ClaimRequest) =>
     Effect.flatMap(db.transaction(messages.claimed(asked)), (held) =>
       held.length >= asked.max
         ? Effect.succeed(held)
@@ -63,11 +63,9 @@ export const make = (
     capabilities: {
       priorities: PRIORITIES,
       repeatableClaims: true,
-      dearCalls: db.dialect.name !== "sqlite",
+      prefersLargeBatches: db.dialect.name !== "sqlite",
       lease: "store",
-      maxDelayMillis: MAX_DELAY_MILLIS,
-      durable: options.durable,
-      transactional: true
+      maxDelayMillis: MAX_DELAY_MILLIS
     },
     store: options.store,
     batchKey: db.transactionOf,
@@ -77,7 +75,7 @@ export const make = (
         db.joining(messages.publish(batch)),
         db.afterCommit(() => tellPublished(batch))
       ),
-    claim: (asked) => apart(asked.again === true ? claimAgain(asked) : claim(asked)),
+    claim: (asked) => apart(asked.isRetry === true ? claimAgain(asked) : claim(asked)),
     ready: readiness.ready,
     renew: (handles, leaseMillis) => apart(db.atOnce(messages.renew(handles, leaseMillis))),
     ack: (handles) => apart(db.atOnce(messages.ack(handles))),

@@ -3,7 +3,15 @@
  * where the database can do that and the case is plain.
  */
 import { Array as Arr, Effect } from "effect"
-import type { Batch, Claimed, Completion, Created, Fusion, Settled, Settlement } from "../../BackendDriver.ts"
+import type {
+  Batch,
+  ClaimedMessage,
+  Completion,
+  Created,
+  Fusion,
+  Settled,
+  Settlement
+} from "../../BackendDriver.ts"
 import type { Release } from "../../BrokerDriver.ts"
 import { putBackMillis } from "../../internal/driver/redeliveryDelay.ts"
 import * as Settling from "../backend/settle.ts"
@@ -127,11 +135,11 @@ export const make = (
   const claimInOne = Effect.fnUntraced(function* (
     one: OneStatement.OneStatement,
     asked: Parameters<OneStatement.OneStatement["claim"]>[0]
-  ): Effect.fn.Return<ReadonlyArray<Claimed>, StoreError> {
-    if (asked.again === true) {
+  ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
+    if (asked.isRetry === true) {
       const held = yield* db.again(one.claimed(asked))
       const max = asked.max - held.length
-      return max <= 0 ? held : [...held, ...(yield* claimInOne(one, { ...asked, max, again: false }))]
+      return max <= 0 ? held : [...held, ...(yield* claimInOne(one, { ...asked, max, isRetry: false }))]
     }
     let claimed = yield* db.again(one.claim(asked, true))
     if (claimed === undefined) {

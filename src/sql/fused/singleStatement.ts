@@ -5,8 +5,8 @@
  * Such a statement does what is plain, and answers what it did. The rest goes the way of several statements.
  */
 import { Effect } from "effect"
-import type { Claimed, NewRecord, Settlement, Terms } from "../../BackendDriver.ts"
-import type { Claim, Envelope } from "../../BrokerDriver.ts"
+import type { ClaimedMessage, NewRecord, Settlement, StartDefaults } from "../../BackendDriver.ts"
+import type { ClaimRequest, Envelope } from "../../BrokerDriver.ts"
 import * as Enqueuing from "../backend/create.ts"
 import * as Settling from "../backend/settle.ts"
 import * as Starting from "../backend/start.ts"
@@ -33,11 +33,11 @@ export interface OneStatement {
    * before; it is not looked at where `looks` is `false`.
    */
   readonly claim: (
-    claim: Claim & { readonly terms: ReadonlyArray<Terms> },
+    claim: ClaimRequest & { readonly terms: ReadonlyArray<StartDefaults> },
     looks: boolean
-  ) => Effect.Effect<ReadonlyArray<Claimed> | undefined, StoreError>
+  ) => Effect.Effect<ReadonlyArray<ClaimedMessage> | undefined, StoreError>
   /** What a claim took and still holds, and which of it was started, with leases anew. */
-  readonly claimed: (claim: Claim) => Effect.Effect<ReadonlyArray<Claimed>, StoreError>
+  readonly claimed: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>
   /** Finishes runs, and removes their messages; answers the ids. Every id is there once. */
   readonly settle: (
     items: ReadonlyArray<{ readonly settlement: Settlement; readonly handle: string }>
@@ -115,7 +115,7 @@ export const make = (db: Database, update: (update: Update) => string): OneState
       .slice(1)
       .map(() => "NULL")
       .join(", ")}, fence, attempt, retries, crashes, 0 FROM started`
-  const toClaimed = (rows: ReadonlyArray<ClaimedRow>, claim: string): ReadonlyArray<Claimed> => {
+  const toClaimed = (rows: ReadonlyArray<ClaimedRow>, claim: string): ReadonlyArray<ClaimedMessage> => {
     const runs = new Map<number, Starting.StartedRow>()
     const taken: Array<MessageRow> = []
     for (const row of rows) {

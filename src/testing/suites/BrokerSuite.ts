@@ -10,7 +10,7 @@
 import { assert, describe, type TestContext } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope, Stream } from "effect"
 import type { Batch } from "../../BackendDriver.ts"
-import type { Driver as BrokerDriver, Delivery, Envelope, Release } from "../../BrokerDriver.ts"
+import type { BrokerDriver as BrokerDriver, Delivery, Envelope, Release } from "../../BrokerDriver.ts"
 import * as defaults from "../../internal/defaults.ts"
 import * as Suite from "./Suite.ts"
 
@@ -117,8 +117,15 @@ export const suite = (name: string, options: Options): void => {
       })
 
       test("a claim that is made again under its name is answered again, by drivers that can", function* (on) {
-        const claim = (name: string, max: number, again: boolean) =>
-          on.driver.claim({ queues: ["default"], max, leaseMillis: on.time.long, worker: "w", name, again })
+        const claim = (claimId: string, max: number, isRetry: boolean) =>
+          on.driver.claim({
+            queues: ["default"],
+            max,
+            leaseMillis: on.time.long,
+            worker: "w",
+            claimId,
+            isRetry
+          })
         yield* on.driver.publish([envelope("a"), envelope("b"), envelope("c")])
         const first = yield* claim("one", 2, false)
         assert.strictEqual(first.length, 2)
@@ -199,7 +206,7 @@ export const suite = (name: string, options: Options): void => {
         assert.deepStrictEqual(yield* on.claimIds(3), ["high", "delayed", "first"])
         const second = yield* on.claimOne()
         assert.strictEqual(second.id, "second")
-        yield* on.release(second, { keepDue: true })
+        yield* on.release(second, { preserveDueTime: true })
         assert.deepStrictEqual(yield* on.claimIds(), ["second", "third", "low"])
       })
 
@@ -438,12 +445,12 @@ export const suite = (name: string, options: Options): void => {
       test("a message that keeps its due time keeps its age, and waits all the same", function* (on) {
         yield* on.publish("a")
         yield* on.time.pass(3)
-        yield* on.release(yield* on.claimOne(), { afterMillis: on.time.units(5), keepDue: true })
+        yield* on.release(yield* on.claimOne(), { afterMillis: on.time.units(5), preserveDueTime: true })
         assert.deepStrictEqual(yield* on.claim(), [])
         yield* on.time.pass(6)
         const again = yield* on.claimOne()
         assert.isAtLeast(again.ageMillis, on.time.units(8))
-        yield* on.release(again, { keepDue: true })
+        yield* on.release(again, { preserveDueTime: true })
         assert.isAtLeast((yield* on.claimOne()).ageMillis, on.time.units(8))
       })
 
@@ -456,7 +463,7 @@ export const suite = (name: string, options: Options): void => {
         for (const times of [0, 1, 2]) {
           const { delivery, waited } = yield* claimed
           assert.isAtLeast(waited, times * on.time.units(2))
-          yield* on.release(delivery, { afterMillis: on.time.units(2), keepDue: true })
+          yield* on.release(delivery, { afterMillis: on.time.units(2), preserveDueTime: true })
           yield* on.time.pass(3)
         }
       })

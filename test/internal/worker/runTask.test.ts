@@ -11,7 +11,7 @@ const make = Effect.fnUntraced(function* (options?: Worker.Options) {
   const claims: Array<number> = []
   const stage = yield* Stage.make({
     hints: false,
-    broker: (driver: Broker.Driver<never>) => ({
+    broker: (driver: Broker.BrokerDriver<never>) => ({
       claim: (asked) => {
         claims.push(asked.max)
         return driver.claim(asked)
@@ -115,12 +115,12 @@ describe("slots and acks", () => {
   )
 
   /** How many messages a worker of eight slots asks for, of a store that is waited for. */
-  const claimsOf = Effect.fnUntraced(function* (dearCalls: boolean) {
+  const claimsOf = Effect.fnUntraced(function* (prefersLargeBatches: boolean) {
     const claims: Array<number> = []
     const stage = yield* Stage.make({
       hints: false,
       broker: (driver) => ({
-        capabilities: { ...driver.capabilities, dearCalls },
+        capabilities: { ...driver.capabilities, prefersLargeBatches },
         claim: (asked) => {
           claims.push(asked.max)
           return Effect.delay(driver.claim(asked), "1 millis")

@@ -13,7 +13,7 @@ const make = Effect.fnUntraced(function* (options: { readonly parks: boolean }) 
       isPermanent: () => true,
       start: (starts) =>
         starts.some(({ id }) => id === "bad") ? Effect.fail("it holds no such id") : driver.start(starts),
-      park: (letters) => (options.parks ? driver.park(letters) : Effect.fail("it is full"))
+      parkMessage: (letters) => (options.parks ? driver.parkMessage(letters) : Effect.fail("it is full"))
     })
   })
   const ran: Array<number> = []
@@ -57,9 +57,9 @@ describe("starting what was claimed", () => {
       assert.sameMembers(ran, [0, 1, 2, 4])
       const [counts] = yield* stage.broker.counts(["default"])
       assert.deepStrictEqual(counts, { ready: 0, delayed: 0, claimed: 1 })
-      const tried = stage.count("park")
+      const tried = stage.count("parkMessage")
       yield* Stage.pass("11 seconds")
-      assert.isAbove(stage.count("park"), tried)
+      assert.isAbove(stage.count("parkMessage"), tried)
     })
   )
 })

@@ -245,7 +245,7 @@ export const ends = (test: Test): void => {
       yield* on.play("b", "t1", success("1", on.time.units(1)))
       yield* on.play("c", "t1", success("1", on.time.long))
       yield* on.time.pass(2)
-      assert.strictEqual(yield* on.driver.sweep(100), on.driver.capabilities.selfExpiring ? 0 : 2)
+      assert.strictEqual(yield* on.driver.sweep(100), on.driver.capabilities.expiresRecords ? 0 : 2)
       assert.strictEqual(yield* on.driver.sweep(100), 0)
       assert.deepStrictEqual(
         (yield* on.driver.getMany(["a", "b", "c"])).map((found) => found?.state),
@@ -259,8 +259,8 @@ export const ends = (test: Test): void => {
       yield* Effect.forEach(ids, (id) => on.play(id, "t1", success("1", on.time.units(1))))
       yield* on.time.pass(2)
       const swept = yield* Effect.replicateEffect(on.driver.sweep(2), 4)
-      assert.deepStrictEqual(swept, on.driver.capabilities.selfExpiring ? [0, 0, 0, 0] : [2, 2, 1, 0])
-      yield* on.driver.park(Arr.map(ids, (id) => parked(id, { retentionMillis: on.time.units(1) })))
+      assert.deepStrictEqual(swept, on.driver.capabilities.expiresRecords ? [0, 0, 0, 0] : [2, 2, 1, 0])
+      yield* on.driver.parkMessage(Arr.map(ids, (id) => parked(id, { retentionMillis: on.time.units(1) })))
       yield* on.time.pass(2)
       const sweptLetters = yield* Effect.replicateEffect(on.driver.sweep(2), 4)
       assert.deepStrictEqual(sweptLetters, [2, 2, 1, 0])

@@ -168,7 +168,7 @@ export const letters = (test: Test): void => {
     })
 
     test("answers a parked letter, and opens nothing", function* (on) {
-      yield* on.driver.park([parked("p")])
+      yield* on.driver.parkMessage([parked("p")])
       const letter = yield* on.reopen("p")
       assert(letter !== undefined)
       assert.deepStrictEqual([letter.id, letter.taskId, letter.task], ["p", null, null])
@@ -201,7 +201,7 @@ export const letters = (test: Test): void => {
 
     test("are listed and counted by task", function* (on) {
       yield* fill(on)
-      yield* on.driver.park([parked("p")])
+      yield* on.driver.parkMessage([parked("p")])
       const ids = (letters: ReadonlyArray<DeadLetter>) => letters.map(({ id }) => id)
       assert.deepStrictEqual(ids(yield* on.letters("other")), ["e:0", "d:0", "c:0"])
       assert.deepStrictEqual(ids(yield* on.page(1, "e:0", "other")), ["d:0"])
@@ -215,7 +215,7 @@ export const letters = (test: Test): void => {
     test("are read by their ids, and nothing is opened", function* (on) {
       yield* on.create("a")
       yield* on.play("a", "t1", burial())
-      yield* on.driver.park([parked("p"), parked("gone", { retentionMillis: on.time.units(1) })])
+      yield* on.driver.parkMessage([parked("p"), parked("gone", { retentionMillis: on.time.units(1) })])
       yield* on.time.pass(2)
       const found = yield* on.driver.getDeadLetters(["p", "nobody", "a:0", "gone", "a:0"])
       const [newer, older] = yield* on.letters()
@@ -233,7 +233,7 @@ export const letters = (test: Test): void => {
 
     test("those of the same moment are paged through, each once", function* (on) {
       const ids = Arr.map(Arr.range(1, 7), (n) => `p${n}`)
-      yield* on.driver.park(Arr.map(ids, (id) => parked(id)))
+      yield* on.driver.parkMessage(Arr.map(ids, (id) => parked(id)))
       const seen: Array<string> = []
       for (let last: string | undefined; ;) {
         const letters = yield* on.page(3, last)
@@ -259,7 +259,7 @@ export const letters = (test: Test): void => {
       yield* on.play("a", "t1", burial("Failed", on.time.units(1)))
       yield* on.play("b", "t1", burial("Failed", on.time.long))
       yield* on.play("c", "t1", burial())
-      yield* on.driver.park([parked("p", { retentionMillis: on.time.units(1) })])
+      yield* on.driver.parkMessage([parked("p", { retentionMillis: on.time.units(1) })])
       yield* on.time.pass(2)
       assert.deepStrictEqual((yield* on.letters()).map(({ id }) => id).toSorted(), ["b:0", "c:0"])
       assert.strictEqual(yield* on.driver.countDeadLetters(undefined), 2)
@@ -270,7 +270,7 @@ export const letters = (test: Test): void => {
     })
 
     test("are removed by the sweep", function* (on) {
-      yield* on.driver.park([parked("p", { retentionMillis: on.time.units(1) }), parked("q")])
+      yield* on.driver.parkMessage([parked("p", { retentionMillis: on.time.units(1) }), parked("q")])
       yield* on.time.pass(2)
       assert.strictEqual(yield* on.sweepAll, 1)
       assert.strictEqual((yield* on.letter).id, "q")
@@ -295,8 +295,8 @@ export const letters = (test: Test): void => {
     })
 
     test("are parked without a run, once", function* (on) {
-      yield* on.driver.park([parked("p", { body: Suite.bytes, queue: "slow" }), parked("p")])
-      yield* on.driver.park([parked("p")])
+      yield* on.driver.parkMessage([parked("p", { body: Suite.bytes, queue: "slow" }), parked("p")])
+      yield* on.driver.parkMessage([parked("p")])
       const { at, body, ...letter } = yield* on.letter
       assert.isNumber(at)
       assert.deepStrictEqual(bytesOf(body), Array.from(Suite.bytes))

@@ -4,11 +4,11 @@
 import { assert, type TestContext } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import type {
-  Driver as BackendDriver,
+  BackendDriver as BackendDriver,
   DeadLetter,
   NewRecord,
   Outcome,
-  Parked,
+  ParkedMessage,
   Start,
   TaskRecord
 } from "../../../BackendDriver.ts"
@@ -70,7 +70,7 @@ export const retry = (afterMillis = 0): Outcome => ({ _tag: "Retry", afterMillis
 export const RELEASE: Outcome = { _tag: "Release" }
 
 /** A message that no run can be made of. */
-export const parked = (letterId: string, more?: Partial<Parked>): Parked => ({
+export const parked = (letterId: string, more?: Partial<ParkedMessage>): ParkedMessage => ({
   letterId,
   queue: "default",
   reason: "PayloadInvalid",

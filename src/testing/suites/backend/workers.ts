@@ -56,9 +56,9 @@ export const workers = (test: Test): void => {
     test("a worker that says farewell is off the list, and may say it twice", function* (on) {
       yield* on.driver.heartbeat(worker("v"), on.time.long)
       yield* on.driver.heartbeat(worker("w"), on.time.long)
-      yield* on.driver.farewell("v")
-      yield* on.driver.farewell("v")
-      yield* on.driver.farewell("nobody")
+      yield* on.driver.unregisterWorker("v")
+      yield* on.driver.unregisterWorker("v")
+      yield* on.driver.unregisterWorker("nobody")
       assert.strictEqual((yield* Suite.only(on.driver.workers)).id, "w")
     })
 

@@ -3,8 +3,8 @@
  * break off.
  */
 import { Array as Arr, Effect, Latch, Stream } from "effect"
-import type { Claimed, Driver as BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
-import type { Driver as BrokerDriver } from "../../../BrokerDriver.ts"
+import type { ClaimedMessage, BackendDriver as BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
+import type { BrokerDriver as BrokerDriver } from "../../../BrokerDriver.ts"
 import { startOnTerms } from "../../../internal/driver/startRequest.ts"
 
 /** Both ports of a pairing. */
@@ -124,7 +124,7 @@ export class Faults {
     }
   }
 
-  private noteStarts({ terms, worker }: FusedClaim, claimed: ReadonlyArray<Claimed>): void {
+  private noteStarts({ terms, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
     for (const { delivery, run } of claimed) {
       const start = run && startOnTerms(terms, delivery, { token: run.token, worker })
       if (start !== undefined) this.starts.push(start)
@@ -159,13 +159,13 @@ export class Faults {
 
   /** Notes the claims that a connection holds: a server puts them back when it is cut. */
   private holding(broker: BrokerDriver): BrokerDriver {
-    const { abandon } = broker
-    if (abandon === undefined) return broker
+    const { returnUnhandled } = broker
+    if (returnUnhandled === undefined) return broker
     const handles = new Set<string>()
     this.letGo = () => {
       const held = [...handles]
       handles.clear()
-      if (Arr.isArrayNonEmpty(held)) Effect.runFork(Effect.ignore(abandon(held)))
+      if (Arr.isArrayNonEmpty(held)) Effect.runFork(Effect.ignore(returnUnhandled(held)))
     }
     return {
       ...broker,

@@ -65,7 +65,7 @@ export const poison = (test: Test): void => {
     })
 
     test("one whose parking fails comes back, and is parked once", function* (on) {
-      on.faults.set("fails", ["backend.park", "backend.start"], 12)
+      on.faults.set("fails", ["backend.parkMessage", "backend.start"], 12)
       yield* on.work([Work], Work.toLayer(Effect.succeed), { lease: on.duration(2) })
       yield* on.send("poison", "work", "}{")
       yield* on.drained()
