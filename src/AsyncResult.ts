@@ -20,13 +20,7 @@ import {
   Schema,
   Stream
 } from "effect"
-import {
-  Backend,
-  BackendError,
-  BackendNotConfigured,
-  type BackendService,
-  type ReadError
-} from "./Backend.ts"
+import { Backend, type BackendService } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { backoff } from "./internal/backoff.ts"
 import { describe } from "./internal/formatError.ts"
@@ -34,6 +28,7 @@ import { nonNegative, positive, text } from "./internal/options.ts"
 import { awaitEnds, type Ended, isRetryable, type Overdue } from "./internal/results/awaitTerminal.ts"
 import { exitOf, toResult } from "./internal/results/decodeRecord.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
+import { BackendError, BackendNotConfigured, type ReadError } from "./StoreError.ts"
 import type * as TaskFailed from "./TaskFailed.ts"
 import type { TaskResult } from "./TaskResult.ts"
 import { isTerminal, TaskState } from "./TaskState.ts"

@@ -4,10 +4,9 @@
  * A program needs no more of it than its layer. Its operations serve this library's own modules; users call
  * `AsyncResult`, `Worker` and `DeadLetters`.
  */
-import { Context, Duration, Effect, Exit, Layer, Schema, type Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, type Scope, Stream } from "effect"
 import type {
-  BackendDriver as BackendDriver,
-  Batch,
+  BackendDriver,
   CancelAnswer,
   ClaimedMessage,
   Completion,
@@ -27,7 +26,7 @@ import type {
   StartDefaults,
   WorkerInfo
 } from "./BackendDriver.ts"
-import type { ClaimRequest, Envelope } from "./BrokerDriver.ts"
+import type { ClaimRequest, Envelope, Batch } from "./BrokerDriver.ts"
 import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import * as Calling from "./internal/driver/driverCalls.ts"
@@ -35,38 +34,10 @@ import * as metrics from "./internal/metrics.ts"
 import { positive, positiveOrForever } from "./internal/options.ts"
 import * as Interest from "./internal/results/Subscriptions.ts"
 import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
+import { BackendError, BackendNotConfigured, type ReadError } from "./StoreError.ts"
 
-export type * from "./BackendDriver.ts"
-
-/** A call to the backend failed, or its outcome is unknown. */
-export class BackendError extends Schema.TaggedError<BackendError>("chicory/BackendError")("BackendError", {
-  taskId: Schema.optionalKey(Schema.String),
-  /** The store and what was asked of it. */
-  operation: Schema.String,
-  /** `false`: it would fail the same way again, however often it is tried (a wrong password, a corrupt file). */
-  retryable: Schema.Boolean,
-  cause: Schema.Defect()
-}) {
-  override get message(): string {
-    return Calling.messageOf(this)
-  }
-}
-
-/** The program needs a record, and was given `Backend.layerNotConfigured`. */
-export class BackendNotConfigured extends Schema.TaggedError<BackendNotConfigured>(
-  "chicory/BackendNotConfigured"
-)("BackendNotConfigured", {
-  taskId: Schema.optionalKey(Schema.String),
-  operation: Schema.String
-}) {
-  override get message(): string {
-    const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
-    return `${this.operation} needs a backend${whose}: provide one, such as Backend.layerMemory or SqliteStore.layer`
-  }
-}
-
-/** What any use of the backend can fail with. */
-export type ReadError = BackendError | BackendNotConfigured
+export { BackendError, BackendNotConfigured } from "./StoreError.ts"
+export type { ReadError } from "./StoreError.ts"
 
 /** The fused operations of a store, coalesced. */
 export interface FusedService {

@@ -13,12 +13,9 @@
  * - All times are judged by the store's clock. A driver is given durations in milliseconds and answers epoch
  *   milliseconds of the store's clock.
  */
-import type { Array as Arr, Context, Effect, Stream } from "effect"
-import type { ClaimRequest, Delivery, Envelope } from "./BrokerDriver.ts"
+import type { Context, Effect, Stream } from "effect"
+import type { Batch, ClaimRequest, Delivery, Envelope } from "./BrokerDriver.ts"
 import type { TaskState } from "./TaskState.ts"
-
-/** A batch: at least one item. */
-export type Batch<A> = Arr.NonEmptyReadonlyArray<A>
 
 /** An end that the store itself decided, without a run's exit: the facade makes the `TaskFailed` of it. */
 export type StoreDecidedEnd = "Expired" | "WorkerLost" | "Cancelled" | "Forgotten"

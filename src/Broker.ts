@@ -4,16 +4,16 @@
  * A program needs no more of it than its layer, `counts` and `purge`; its operations serve this library's own
  * modules.
  */
-import { Clock, Context, type Duration, Effect, Layer, Option, Schema, type Scope, Stream } from "effect"
+import { Clock, Context, type Duration, Effect, Layer, Option, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
-import type { Batch } from "./BackendDriver.ts"
 import type {
   ClaimRequest,
-  BrokerDriver as BrokerDriver,
+  BrokerDriver,
   QueueCounts,
   Delivery,
   Envelope,
-  Release
+  Release,
+  Batch
 } from "./BrokerDriver.ts"
 import type * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
@@ -21,22 +21,10 @@ import * as Calling from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positive } from "./internal/options.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
+import { BrokerError } from "./StoreError.ts"
 
-export type * from "./BrokerDriver.ts"
-
-/** A call to the broker failed, or its outcome is unknown. */
-export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/BrokerError")("BrokerError", {
-  taskId: Schema.optionalKey(Schema.String),
-  /** The store and what was asked of it. */
-  operation: Schema.String,
-  /** `false`: it would fail the same way again, however often it is tried (a wrong password, a corrupt file). */
-  retryable: Schema.Boolean,
-  cause: Schema.Defect()
-}) {
-  override get message(): string {
-    return Calling.messageOf(this)
-  }
-}
+export { BrokerError } from "./StoreError.ts"
+export type { QueueCounts } from "./BrokerDriver.ts"
 
 /** The driver's operations, coalesced, with this library's errors. */
 export interface BrokerService {

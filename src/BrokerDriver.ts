@@ -6,8 +6,10 @@
  * driver proves it with `BrokerSuite` of `chicory/testing`. The rules for batches, failures and times are those
  * of `BackendDriver`; every operation but `claim` is safe to repeat.
  */
-import type { Context, Effect, Stream } from "effect"
-import type { Batch } from "./BackendDriver.ts"
+import type { Array as Arr, Context, Effect, Stream } from "effect"
+
+/** A batch: at least one item. */
+export type Batch<A> = Arr.NonEmptyReadonlyArray<A>
 
 /** What a driver routes by, and `body`, the encoded `TaskMessage`, which it never parses. */
 export interface Envelope {

@@ -3,14 +3,15 @@
  * what nobody knew, what did not decode. They live in the backend, whatever the broker.
  */
 import { Array as Arr, type DateTime, Effect, Option, type Result, Schema } from "effect"
-import { Backend, type BackendError, type BackendNotConfigured, type ReadError } from "./Backend.ts"
+import { Backend } from "./Backend.ts"
 import type { DeadLetter } from "./BackendDriver.ts"
-import { Broker, type BrokerError } from "./Broker.ts"
+import { Broker } from "./Broker.ts"
 import { dateOf } from "./internal/dates.ts"
 import { stringify } from "./internal/json.ts"
 import { wholeNumber } from "./internal/options.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import { type Definition, definitionOf } from "./internal/task/TaskDefinition.ts"
+import type { BackendError, BackendNotConfigured, ReadError, BrokerError } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import * as TaskMessage from "./TaskMessage.ts"

@@ -1,7 +1,6 @@
 /** Why a task could not be enqueued. */
 import { Data, Schema } from "effect"
-import type { BackendError, BackendNotConfigured } from "./Backend.ts"
-import type { BrokerError } from "./Broker.ts"
+import type { BackendError, BackendNotConfigured, BrokerError } from "./StoreError.ts"
 
 /** The key (or id) is taken: by the same task with another payload, or by another task. Nothing was enqueued. */
 export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>(

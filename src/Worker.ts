@@ -10,13 +10,14 @@
  */
 import type { Duration } from "effect"
 import { Array as Arr, Context, Effect, Layer } from "effect"
-import { Backend, type BackendError, type BackendNotConfigured } from "./Backend.ts"
+import { Backend } from "./Backend.ts"
 import type { WorkerInfo } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
 import * as defaults from "./internal/defaults.ts"
 import { nonNegative, positive, text, wholeNumber } from "./internal/options.ts"
 import { type Definition, definitionOf, type Handler, handlerKey } from "./internal/task/TaskDefinition.ts"
 import { consume } from "./internal/worker/claimLoop.ts"
+import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
 export type { WorkerInfo } from "./BackendDriver.ts"

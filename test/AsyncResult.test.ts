@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, TaskFailed } from "chicory"
+import type { BackendDriver } from "chicory/driver"
 import { Cause, Effect, Exit, Fiber, Option, Schedule, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Stage from "./support/memoryFixture.ts"
@@ -26,7 +27,7 @@ class Outage extends Schema.TaggedError<Outage>()("Outage", { number: Schema.Num
 const unreliable = (down: () => boolean, hints: boolean, permanent = false): Stage.Options => {
   let outages = 0
   const failing =
-    (operation: Backend.BackendDriver["getMany"]): Backend.BackendDriver["getMany"] =>
+    (operation: BackendDriver["getMany"]): BackendDriver["getMany"] =>
     (ids) =>
       down() ? Effect.fail(new Outage({ number: ++outages })) : operation(ids)
   return {

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, RetryPolicy, Task, Worker } from "chicory"
+import type { NewRecord } from "chicory/driver"
 import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { TaskMessage } from "../src/TaskMessage.ts"
@@ -614,7 +615,7 @@ describe("a store that is slow or fails", () => {
       const error = yield* Effect.flip(Keyed.delay({ order: "o1", amount: 1 }))
       assert.instanceOf(error, Broker.BrokerError)
       assert.deepStrictEqual(yield* claimed(on), [])
-      const [reserved] = on.items("create") as ReadonlyArray<Backend.NewRecord>
+      const [reserved] = on.items("create") as ReadonlyArray<NewRecord>
       const second = yield* Keyed.delay({ order: "o1", amount: 1 })
       assert.strictEqual(second.taskId, reserved?.id)
       const [message, ...more] = yield* claimed(on)

@@ -7,7 +7,7 @@
  */
 import { Clock, Effect, Latch, Stream, type Types } from "effect"
 import type {
-  BackendDriver as BackendDriver,
+  BackendDriver,
   CancelAnswer,
   Created,
   DeadLetter,

@@ -6,14 +6,7 @@
  * which it becomes due, so that nothing ever looks at all messages.
  */
 import { Clock, Duration, Effect, Latch, Stream } from "effect"
-import type {
-  ClaimRequest,
-  BrokerDriver as BrokerDriver,
-  QueueCounts,
-  Delivery,
-  Envelope,
-  Release
-} from "../BrokerDriver.ts"
+import type { ClaimRequest, BrokerDriver, QueueCounts, Delivery, Envelope, Release } from "../BrokerDriver.ts"
 import { Heap, type Member } from "../internal/concurrency/Heap.ts"
 
 interface Message extends Member {

@@ -1,7 +1,7 @@
 /** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
 import { Effect } from "effect"
-import type { ClaimedMessage, BackendDriver as BackendDriver, StartDefaults } from "../BackendDriver.ts"
-import type { Delivery, BrokerDriver as BrokerDriver } from "../BrokerDriver.ts"
+import type { ClaimedMessage, BackendDriver, StartDefaults } from "../BackendDriver.ts"
+import type { Delivery, BrokerDriver } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
 import { startOnTerms } from "../internal/driver/startRequest.ts"
 import { makeMemoryBackend } from "./MemoryBackendDriver.ts"

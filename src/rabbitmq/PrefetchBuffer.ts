@@ -12,7 +12,7 @@
  */
 import type { ConsumeMessage } from "amqplib"
 import { Clock, Deferred, Duration, Effect, Exit, Latch, Queue, Schedule, type Scope, Stream } from "effect"
-import type { Batch } from "../BackendDriver.ts"
+import type { Batch } from "../BrokerDriver.ts"
 import { backoff } from "../internal/backoff.ts"
 import { Consumer, Consumption } from "./ActiveConsumer.ts"
 import { attempt, type Line, type Lines } from "./Connection.ts"

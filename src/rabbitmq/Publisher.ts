@@ -6,7 +6,7 @@
  * nothing, nothing is sent.
  */
 import { Array as Arr, Deferred, Effect, Schedule } from "effect"
-import type { Batch } from "../BackendDriver.ts"
+import type { Batch } from "../BrokerDriver.ts"
 import type { Line, Lines } from "./Connection.ts"
 import * as Delay from "./delayQueues.ts"
 import type { Parcel } from "./OutgoingMessage.ts"

@@ -20,7 +20,7 @@
 import type { SocketOptions } from "amqplib"
 import { Duration, Effect, type Layer, Redacted, type Scope } from "effect"
 import * as Broker from "../Broker.ts"
-import type { BrokerDriver as BrokerDriver } from "../BrokerDriver.ts"
+import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallLimit from "../internal/driver/callTimeout.ts"
 import { positive } from "../internal/options.ts"
 import * as Line from "./Connection.ts"

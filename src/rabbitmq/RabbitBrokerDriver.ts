@@ -7,8 +7,7 @@
  */
 import type { Message } from "amqplib"
 import { Array as Arr, Clock, Effect, Number as Num, PubSub, type Scope, Stream } from "effect"
-import type { Batch } from "../BackendDriver.ts"
-import type { Delivery, BrokerDriver as BrokerDriver, Release } from "../BrokerDriver.ts"
+import type { Delivery, BrokerDriver, Release, Batch } from "../BrokerDriver.ts"
 import type { CallLimit } from "../internal/driver/callTimeout.ts"
 import { attempt, type Lines, onChannel, seen } from "./Connection.ts"
 import * as Delay from "./delayQueues.ts"

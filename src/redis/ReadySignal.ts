@@ -6,7 +6,7 @@
  * published that becomes due sooner.
  */
 import { type Clock, Duration, Effect, Latch, Stream } from "effect"
-import type { Batch } from "../BackendDriver.ts"
+import type { Batch } from "../BrokerDriver.ts"
 import type { Channel } from "./ProcessChannel.ts"
 
 /** What a driver needs of it. */

@@ -3,7 +3,7 @@
  */
 import { Array as Arr, Effect, identity, Number as Num, Queue, Stream } from "effect"
 import type {
-  BackendDriver as BackendDriver,
+  BackendDriver,
   CancelAnswer,
   DeadLetter,
   Renewed,

@@ -3,7 +3,7 @@
  */
 import { Array as Arr, Effect, Number as Num } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type { BrokerDriver as BrokerDriver, QueueCounts, Envelope } from "../BrokerDriver.ts"
+import type { BrokerDriver, QueueCounts, Envelope } from "../BrokerDriver.ts"
 import { type Claim, claimOf } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"
 import { isPermanent } from "./isPermanent.ts"

@@ -3,15 +3,8 @@
  */
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type {
-  BackendDriver as BackendDriver,
-  Batch,
-  Created,
-  Fusion,
-  NewRecord,
-  Settlement
-} from "../BackendDriver.ts"
-import type { BrokerDriver as BrokerDriver, Envelope } from "../BrokerDriver.ts"
+import type { BackendDriver, Created, Fusion, NewRecord, Settlement } from "../BackendDriver.ts"
+import type { BrokerDriver, Envelope, Batch } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
 import { type Claim, claimOf } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"

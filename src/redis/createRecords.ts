@@ -4,7 +4,8 @@
  */
 import { Array as Arr, Effect } from "effect"
 import { RedisError } from "effect/persistence/Redis"
-import type { Batch, Created, NewRecord } from "../BackendDriver.ts"
+import type { Created, NewRecord } from "../BackendDriver.ts"
+import type { Batch } from "../BrokerDriver.ts"
 import * as Record from "./RecordText.ts"
 import { type Calls, grouped, millis, script } from "./ScriptRunner.ts"
 import * as creating from "./scripts/create.ts"

@@ -3,8 +3,8 @@
  */
 import { Duration, Effect, type Scope } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
-import type { BackendDriver as BackendDriver } from "../BackendDriver.ts"
-import type { BrokerDriver as BrokerDriver } from "../BrokerDriver.ts"
+import type { BackendDriver } from "../BackendDriver.ts"
+import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallLimit from "../internal/driver/callTimeout.ts"
 import { positive } from "../internal/options.ts"
 import * as Enqueuing from "./backend/create.ts"

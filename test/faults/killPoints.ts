@@ -3,7 +3,8 @@
  * and do not come back from one call.
  */
 import { Array as Arr, Effect } from "effect"
-import type { Batch, Settled, Settlement } from "../../src/BackendDriver.ts"
+import type { Settled, Settlement } from "../../src/BackendDriver.ts"
+import type { Batch } from "../../src/BrokerDriver.ts"
 import type { Drivers } from "../support/storeLocations.ts"
 import type { Tell } from "./workerEvents.ts"
 

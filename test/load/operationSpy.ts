@@ -1,5 +1,5 @@
 /** Drivers that count what is asked of them. */
-import type { Backend } from "chicory"
+import type { Fusion } from "chicory/driver"
 import { Effect, Exit } from "effect"
 import type { Drivers } from "../support/storeLocations.ts"
 
@@ -58,7 +58,7 @@ export const spyOn = (
   const watched = new Set<string>()
   const sizeOf = (messages: ReadonlyArray<{ readonly body: string }>) =>
     messages.reduce((sum, { body }) => sum + body.length, 0)
-  const fusion: Backend.Fusion | undefined = backend.fusion && {
+  const fusion: Fusion | undefined = backend.fusion && {
     ...backend.fusion,
     enqueue: (items) =>
       sent.around(

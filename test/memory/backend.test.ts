@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BackendSuite } from "chicory/testing/suites"
 import { Array as Arr, Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { BackendDriver as BackendDriver, NewRecord } from "../../src/BackendDriver.ts"
+import type { BackendDriver, NewRecord } from "../../src/BackendDriver.ts"
 import { makeMemoryBackend } from "../../src/memory/MemoryBackendDriver.ts"
 
 BackendSuite.suite("memory", { make: makeMemoryBackend })

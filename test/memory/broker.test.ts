@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BrokerSuite } from "chicory/testing/suites"
 import { Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { BrokerDriver as BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
+import type { BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
 import { makeMemoryBroker } from "../../src/memory/MemoryBrokerDriver.ts"
 
 BrokerSuite.suite("memory", { make: makeMemoryBroker })

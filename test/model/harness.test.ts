@@ -1,8 +1,8 @@
 /** The harness itself: it finds what is wrong with a store, and says it shortly. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import type { BackendDriver as BackendDriver } from "../../src/BackendDriver.ts"
-import type { BrokerDriver as BrokerDriver } from "../../src/BrokerDriver.ts"
+import type { BackendDriver } from "../../src/BackendDriver.ts"
+import type { BrokerDriver } from "../../src/BrokerDriver.ts"
 import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
 import { check } from "./check.ts"
 import type { Store } from "./modelFixture.ts"

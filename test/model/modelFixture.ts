@@ -2,8 +2,8 @@
 import { isDeepStrictEqual } from "node:util"
 import { Cause, Data, Effect } from "effect"
 import { TestClock } from "effect/testing"
-import type { BackendDriver as BackendDriver } from "../../src/BackendDriver.ts"
-import type { BrokerDriver as BrokerDriver } from "../../src/BrokerDriver.ts"
+import type { BackendDriver } from "../../src/BackendDriver.ts"
+import type { BrokerDriver } from "../../src/BrokerDriver.ts"
 
 /** The two drivers of a store, or of two. Nobody else has them while a sequence is played. */
 export interface Store {

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
 import { Array as Arr, Effect, Fiber, Queue, Schema, type Scope, Stream } from "effect"
-import type { Delivery, BrokerDriver as BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
+import type { Delivery, BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
 import * as Delay from "../../src/rabbitmq/delayQueues.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { Names } from "../../src/rabbitmq/Topology.ts"

@@ -1,6 +1,6 @@
 /** Drivers under a prefix of their own. */
 import { Effect, type Scope } from "effect"
-import type { BrokerDriver as BrokerDriver } from "../../src/BrokerDriver.ts"
+import type { BrokerDriver } from "../../src/BrokerDriver.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { remove } from "./remove.ts"
 import { sharedUrl, withChannel } from "./server.ts"

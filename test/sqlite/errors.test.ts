@@ -3,10 +3,10 @@ import { dirname, join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Layer } from "effect"
-import { BackendError } from "../../src/Backend.ts"
 import { isPermanent } from "../../src/sql/isPermanent.ts"
 import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
 import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
+import { BackendError } from "../../src/StoreError.ts"
 import { temporaryFile } from "./temporary.ts"
 
 /** The first page of a file says that it is a database. */

@@ -4,6 +4,7 @@
  */
 import { assert } from "@effect/vitest"
 import { Backend, Broker, type Task, TaskFailed, Worker } from "chicory"
+import type { BackendDriver, NewRecord, Outcome, Start, BrokerDriver } from "chicory/driver"
 import { Context, Effect, type Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
@@ -17,9 +18,9 @@ export interface Options {
   /** Whether the backend tells of changes. Default: as memory does. */
   readonly hints?: boolean | undefined
   /** Replaces operations of the backend's driver; these are counted as well. */
-  readonly backend?: ((driver: Backend.BackendDriver<never>) => Operations<Backend.BackendDriver>) | undefined
+  readonly backend?: ((driver: BackendDriver<never>) => Operations<BackendDriver>) | undefined
   /** Replaces operations of the broker's driver; these are counted as well. */
-  readonly broker?: ((driver: Broker.BrokerDriver<never>) => Operations<Broker.BrokerDriver>) | undefined
+  readonly broker?: ((driver: BrokerDriver<never>) => Operations<BrokerDriver>) | undefined
 }
 
 /** Calls by operation, with the items of each. */
@@ -62,7 +63,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     Context.make(Broker.Broker, broker)
   )
 
-  const create = (id: string, more?: Partial<Backend.NewRecord>) =>
+  const create = (id: string, more?: Partial<NewRecord>) =>
     Effect.asVoid(
       driver.create([
         {
@@ -77,7 +78,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         }
       ])
     )
-  const start = (id: string, more?: Partial<Backend.Start>) =>
+  const start = (id: string, more?: Partial<Start>) =>
     Effect.map(
       driver.start([
         {
@@ -99,11 +100,11 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       ]),
       ([started]) => assert.strictEqual(started?._tag, "Run")
     )
-  const settle = (id: string, outcome: Backend.Outcome) =>
+  const settle = (id: string, outcome: Outcome) =>
     Effect.map(driver.settle([{ id, token: `run of ${id}`, outcome }]), ([settled]) =>
       assert.strictEqual(settled, "Stored")
     )
-  const end = (id: string, outcome: Backend.Outcome) => Effect.andThen(start(id), settle(id, outcome))
+  const end = (id: string, outcome: Outcome) => Effect.andThen(start(id), settle(id, outcome))
   return {
     driver,
     brokerDriver,

@@ -2,6 +2,7 @@
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { PgClient } from "@effect/sql-pg"
 import { Backend, Broker } from "chicory"
+import type { BrokerDriver, BackendDriver } from "chicory/driver"
 import { SqlStore } from "chicory/sql"
 import { SqliteClient } from "chicory/sqlite"
 import { Context, Effect, Layer, Redacted, type Scope } from "effect"
@@ -78,8 +79,8 @@ export const clientLayer = (place: SqlPlace): Layer.Layer<SqlClient.SqlClient, u
 
 /** The drivers of a place. */
 export interface Drivers {
-  readonly backend: Backend.BackendDriver
-  readonly broker: Broker.BrokerDriver
+  readonly backend: BackendDriver
+  readonly broker: BrokerDriver
 }
 
 const driversOfStore = (place: SqlPlace | RedisPlace): Effect.Effect<Drivers, unknown, Scope.Scope> =>

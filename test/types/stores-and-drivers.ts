@@ -1,5 +1,17 @@
 /** `Backend` and `Broker`: the layers that come with the library, and drivers of others. */
 import { AsyncResult, Backend, Broker, type TaskContext, type TaskState } from "chicory"
+import type {
+  BackendDriver,
+  CancelAnswer,
+  Created,
+  DeadLetter,
+  Renewed,
+  Settled,
+  Started,
+  TaskRecord,
+  BrokerDriver,
+  Delivery
+} from "chicory/driver"
 import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { SqliteBackend, SqliteBroker, SqliteClient, SqliteStore } from "chicory/sqlite"
 import { Array as Arr, Context, Data, Effect, Fiber, Layer, type Scope, Stream } from "effect"
@@ -12,8 +24,8 @@ import { expectType, fits, type Services, type Store, type Success, typeOf } fro
 expectType(Backend.layerMemory).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Backend.layerNotConfigured).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Broker.layerMemory).is<Layer.Layer<Broker.Broker>>(true)
-expectType(Backend.makeDriverMemory).is<Effect.Effect<Backend.BackendDriver<never>>>(true)
-expectType(Broker.makeDriverMemory).is<Effect.Effect<Broker.BrokerDriver<never>>>(true)
+expectType(Backend.makeDriverMemory).is<Effect.Effect<BackendDriver<never>>>(true)
+expectType(Broker.makeDriverMemory).is<Effect.Effect<BrokerDriver<never>>>(true)
 
 // in a SQLite file: a file that cannot be opened is a typed error
 expectType(SqliteStore.layer({ filename: "tasks.db" })).is<Layer.Layer<Store, Backend.BackendError>>(true)
@@ -78,7 +90,7 @@ interface Kv {
   readonly run: (script: string, keys: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<number>, KvError>
 }
 declare const connect: Effect.Effect<Kv, KvError, Scope.Scope | KvConfig>
-declare const parse: (text: string) => Backend.TaskRecord
+declare const parse: (text: string) => TaskRecord
 
 const read = (kv: Kv, ids: ReadonlyArray<string>) =>
   Effect.map(
@@ -86,7 +98,7 @@ const read = (kv: Kv, ids: ReadonlyArray<string>) =>
     Arr.map((text) => (text === null ? undefined : parse(text)))
   )
 
-const makeBackendDriver = Effect.map(connect, (kv): Backend.BackendDriver<KvError> => ({
+const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
   name: "kv",
   capabilities: { hints: true },
   isPermanent: (error) => error instanceof KvError && error.code === 401,
@@ -96,7 +108,7 @@ const makeBackendDriver = Effect.map(connect, (kv): Backend.BackendDriver<KvErro
         "create",
         Arr.map(records, ({ id }) => id)
       ),
-      Arr.map((known, i): Backend.Created =>
+      Arr.map((known, i): Created =>
         known === 0
           ? { _tag: "Created" }
           : { _tag: "Existing", id: records[i]?.key ?? "", same: true, published: known === 2 }
@@ -109,32 +121,32 @@ const makeBackendDriver = Effect.map(connect, (kv): Backend.BackendDriver<KvErro
         "start",
         Arr.map(starts, ({ id, token }) => `${id} ${token}`)
       ),
-      Arr.map((fence): Backend.Started => {
+      Arr.map((fence): Started => {
         if (fence === 0) return { _tag: "Drop" }
         return fence < 0
           ? { _tag: "Busy", millis: -fence }
           : { _tag: "Run", fence, attempt: 1, retries: 0, crashes: 0 }
       })
     ),
-  renew: (renewals) => Effect.succeed(Arr.map(renewals, (): Backend.Renewed => "Held")),
+  renew: (renewals) => Effect.succeed(Arr.map(renewals, (): Renewed => "Held")),
   settle: (settlements) =>
     Effect.map(
       kv.run(
         "settle",
         Arr.map(settlements, ({ id, outcome }) => (outcome._tag === "Success" ? outcome.exit : id))
       ),
-      Arr.map((stored): Backend.Settled => (stored === 1 ? "Stored" : "Lost"))
+      Arr.map((stored): Settled => (stored === 1 ? "Stored" : "Lost"))
     ),
   parkMessage: () => Effect.void,
   getMany: (ids) => read(kv, ids),
   watch: (ids) => read(kv, ids),
   unwatch: () => Effect.void,
   hints: Stream.make(["0190"], "resync" as const),
-  cancel: (ids) => Effect.succeed(Arr.map(ids, (): Backend.CancelAnswer => "Requested")),
+  cancel: (ids) => Effect.succeed(Arr.map(ids, (): CancelAnswer => "Requested")),
   forget: () => Effect.void,
   reopen: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
   getDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
-  deadLetters: ({ limit }) => Effect.succeed(Arr.empty<Backend.DeadLetter>().slice(0, limit)),
+  deadLetters: ({ limit }) => Effect.succeed(Arr.empty<DeadLetter>().slice(0, limit)),
   countDeadLetters: () => Effect.succeed(0),
   removeDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => false)),
   heartbeat: ({ id }, ttlMillis) => Effect.asVoid(kv.run("heartbeat", [id, String(ttlMillis)])),
@@ -147,15 +159,15 @@ expectType(KvBackend).is<Layer.Layer<Backend.Backend, KvError, KvConfig>>(true)
 expectType(Layer.effect(Backend.Backend, Effect.flatMap(makeBackendDriver, Backend.make))).is<
   typeof KvBackend
 >(true)
-declare const backendDriver: Backend.BackendDriver<KvError>
+declare const backendDriver: BackendDriver<KvError>
 expectType(Backend.make(backendDriver)).is<Effect.Effect<Backend.Backend["Service"], never, Scope.Scope>>(
   true
 )
-fits<Backend.BackendDriver>(backendDriver)
+fits<BackendDriver>(backendDriver)
 // @ts-expect-error half a driver
 Backend.make({ name: "kv", capabilities: { hints: false } })
 
-const makeBrokerDriver = Effect.map(connect, (kv): Broker.BrokerDriver<KvError> => ({
+const makeBrokerDriver = Effect.map(connect, (kv): BrokerDriver<KvError> => ({
   name: "kv",
   capabilities: {
     priorities: 1,
@@ -170,7 +182,7 @@ const makeBrokerDriver = Effect.map(connect, (kv): Broker.BrokerDriver<KvError> 
       )
     ),
   claim: ({ max, queues }) =>
-    Effect.map(kv.mget(queues), (bodies): ReadonlyArray<Broker.Delivery> =>
+    Effect.map(kv.mget(queues), (bodies): ReadonlyArray<Delivery> =>
       Arr.take(bodies, max).map((body, i) => ({
         handle: String(i),
         id: undefined,
@@ -200,7 +212,7 @@ expectType(KvBroker).is<Layer.Layer<Broker.Broker, KvError, KvConfig>>(true)
 expectType(Layer.effect(Broker.Broker, Effect.flatMap(makeBrokerDriver, Broker.make))).is<typeof KvBroker>(
   true
 )
-declare const brokerDriver: Broker.BrokerDriver<KvError>
+declare const brokerDriver: BrokerDriver<KvError>
 expectType(Broker.make(brokerDriver)).is<Effect.Effect<Broker.Broker["Service"], never, Scope.Scope>>(true)
 // @ts-expect-error it does not claim
 Broker.make({ ...brokerDriver, claim: undefined })
@@ -209,17 +221,17 @@ Broker.make({ ...brokerDriver, claim: undefined })
 expectType(Layer.merge(KvBackend, Broker.layerMemory)).is<Layer.Layer<Store, KvError, KvConfig>>(true)
 
 // a driver that plays a script, under TestClock
-const scripted = (reads: ReadonlyArray<Backend.TaskRecord | undefined>) =>
+const scripted = (reads: ReadonlyArray<TaskRecord | undefined>) =>
   Backend.layer(
     Effect.map(Backend.makeDriverMemory, (memory) => {
       let turn = 0
       return {
         ...memory,
         getMany: (ids) => Effect.sync(() => Arr.map(ids, () => reads[Math.min(turn++, reads.length - 1)]))
-      } satisfies Backend.BackendDriver
+      } satisfies BackendDriver
     })
   )
-declare const pending: Backend.TaskRecord
+declare const pending: TaskRecord
 const test = Effect.gen(function* () {
   const waiting = AsyncResult.get(Divide.result("0190"), { timeout: "1 second" })
   const fiber = yield* Effect.forkChild(Effect.flip(waiting))

@@ -1,5 +1,6 @@
 /** `Worker`: asks for a handler of each task, and for both services. */
 import { AsyncResult, Backend, Broker, type Task, Worker } from "chicory"
+import type { WorkerInfo } from "chicory/driver"
 import { SqliteStore } from "chicory/sqlite"
 import { Effect, Layer } from "effect"
 import { Charge, Divide, Import, type Mailer, Reveal, SendMail, Tick } from "./subjects.ts"
@@ -87,7 +88,7 @@ expectType(main).is<Effect.Effect<never, Backend.BackendError>>(true)
 expectType(Worker.active).is<Effect.Effect<ReadonlyArray<Worker.WorkerInfo>, ReadError, Backend.Backend>>(
   true
 )
-typeOf<Worker.WorkerInfo>().is<Backend.WorkerInfo>(true)
+typeOf<Worker.WorkerInfo>().is<WorkerInfo>(true)
 typeOf<keyof Worker.Stats>().is<"running" | "succeeded" | "failed" | "retried">(true)
 typeOf<Worker.Worker["Service"]>().is<{ readonly id: string; readonly stats: Effect.Effect<Worker.Stats> }>(
   true

@@ -7,7 +7,6 @@
  * first call that does.
  */
 import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
-import type { Batch } from "../../BackendDriver.ts"
 import { tellAtOnce } from "./completedSync.ts"
 
 /** Asks, and is told the answer once, possibly at once: for those who need not wait in a fiber of their own. */
@@ -62,7 +61,7 @@ export interface Batcher<in In, out Out, out E> {
 
 /** How a batcher calls its store. */
 export interface Options<in out In, in out Out, in out E> {
-  readonly run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, E>
+  readonly run: (batch: Arr.NonEmptyReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
   /** Whether an error is the fault of an item, so that a batch without it may do better. */
   readonly isPermanent: (error: E) => boolean
   /** Items that one call carries at most. */
@@ -273,8 +272,8 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   if (key === undefined) return coalesced
 
   const isAlone = (context: Context.Context<never>) => key(context) !== undefined
-  const partsOf = (items: ReadonlyArray<In>): ReadonlyArray<Batch<In>> => {
-    const parts: Array<Batch<In>> = []
+  const partsOf = (items: ReadonlyArray<In>): ReadonlyArray<Arr.NonEmptyReadonlyArray<In>> => {
+    const parts: Array<Arr.NonEmptyReadonlyArray<In>> = []
     let rest = items
     while (Arr.isReadonlyArrayNonEmpty(rest)) {
       const [part, more] = Arr.splitAtNonEmpty(

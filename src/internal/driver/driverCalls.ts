@@ -1,8 +1,7 @@
 /** How a facade calls its driver: what goes wrong becomes the facade's error, and concurrent calls are coalesced. */
 import { Array as Arr, Effect, type Scope } from "effect"
-import type { Batch } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import * as Batcher from "../concurrency/Batcher.ts"
-import { describe } from "../formatError.ts"
 
 /** Items that one call of a driver carries at most. */
 export const maxBatch = 256
@@ -10,20 +9,6 @@ export const maxBatch = 256
 export const maxSize = 2 * 1024 * 1024
 /** Calls of one operation that are on their way at most. */
 const calls = 4
-
-/** What an error of a call tells. */
-export interface Failed {
-  readonly taskId?: string
-  readonly operation: string
-  readonly retryable: boolean
-  readonly cause: unknown
-}
-
-/** The message of such an error. */
-export const messageOf = ({ cause, operation, retryable, taskId }: Failed): string => {
-  const whose = taskId === undefined ? "" : ` for task ${taskId}`
-  return `${operation} failed${whose}: ${describe(cause)}${retryable ? "" : "; trying again will not help"}`
-}
 
 /** What sets one operation's batches apart. */
 export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "halves" | "sizeOf">

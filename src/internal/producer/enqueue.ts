@@ -7,11 +7,12 @@
  *   other order would leave a record that waits for ever.
  */
 import { Effect, Exit, type Fiber } from "effect"
-import { type Backend, BackendNotConfigured, type FusedService } from "../../Backend.ts"
+import type { Backend, FusedService } from "../../Backend.ts"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Envelope } from "../../BrokerDriver.ts"
 import { type EnqueueError, IdempotencyConflict } from "../../EnqueueError.ts"
+import { BackendNotConfigured } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import * as Batcher from "../concurrency/Batcher.ts"
 import { fusionOf } from "../driver/fusion.ts"

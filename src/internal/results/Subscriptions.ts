@@ -7,7 +7,8 @@
  * as many for all waiters as for one, and a lost hint costs `interval * ceil(ids / maxBatch)` at most.
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scope, Stream } from "effect"
-import type { Batch, TaskRecord } from "../../BackendDriver.ts"
+import type { TaskRecord } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"

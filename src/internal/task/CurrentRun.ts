@@ -1,6 +1,6 @@
 /** What the fiber of a handler knows of its own run, beside the `TaskContext` that users see. */
 import { Context, Data, type Duration, type Effect } from "effect"
-import type { ReadError } from "../../Backend.ts"
+import type { ReadError } from "../../StoreError.ts"
 import type { Verdict } from "../worker/runOutcome.ts"
 
 /** The run that a fiber belongs to. */

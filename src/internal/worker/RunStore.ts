@@ -5,9 +5,8 @@
  * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
  */
 import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
-import type { BackendService as BackendFacade, ReadError } from "../../Backend.ts"
+import type { BackendService as BackendFacade } from "../../Backend.ts"
 import type {
-  Batch,
   ClaimedMessage,
   Outcome,
   Renewed,
@@ -16,8 +15,9 @@ import type {
   Started,
   StartDefaults
 } from "../../BackendDriver.ts"
-import type { BrokerError, BrokerService as BrokerFacade } from "../../Broker.ts"
-import type { ClaimRequest, Delivery, Envelope } from "../../BrokerDriver.ts"
+import type { BrokerService as BrokerFacade } from "../../Broker.ts"
+import type { ClaimRequest, Delivery, Envelope, Batch } from "../../BrokerDriver.ts"
+import type { ReadError, BrokerError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { type Ask, known } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"

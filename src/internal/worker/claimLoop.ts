@@ -16,9 +16,9 @@ import {
   type Scope,
   Stream
 } from "effect"
-import type { ReadError } from "../../Backend.ts"
 import type { ClaimedMessage } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
+import type { ReadError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import type { Worker } from "../../Worker.ts"
 import { backoff } from "../backoff.ts"

@@ -3,9 +3,9 @@
  * dead letters with their bytes, and whoever waits is told; they never end the loop that claimed them.
  */
 import { Cause, Duration, Effect } from "effect"
-import type { ReadError } from "../../Backend.ts"
 import type { ClaimedMessage, Started } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
+import type { ReadError } from "../../StoreError.ts"
 import { PayloadInvalid, UnknownTask } from "../../TaskFailed.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { awaited } from "../concurrency/Batcher.ts"

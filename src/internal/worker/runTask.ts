@@ -1,8 +1,8 @@
 /** From the leave to run to the end of a run, and what is counted of it. */
 import { type Cause, Effect, Exit } from "effect"
-import type { ReadError } from "../../Backend.ts"
 import type { Started } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
+import type { ReadError } from "../../StoreError.ts"
 import { Decided, type Run as RunOfHandler } from "../task/CurrentRun.ts"
 import { applyRenewal } from "./leaseRenewal.ts"
 import { contextOf, execute, Run, verdictOn } from "./Run.ts"

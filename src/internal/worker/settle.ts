@@ -5,9 +5,8 @@
  * work is not run again. A crash between the two halves leaves a message that finds the outcome and is acked.
  */
 import { Effect, Exit } from "effect"
-import type { BackendError, ReadError } from "../../Backend.ts"
-import type { BrokerError } from "../../Broker.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
+import type { BackendError, ReadError, BrokerError } from "../../StoreError.ts"
 import { ResultInvalid } from "../../TaskFailed.ts"
 import { backoff } from "../backoff.ts"
 import { awaited } from "../concurrency/Batcher.ts"

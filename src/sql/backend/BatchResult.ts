@@ -1,6 +1,6 @@
 /** Operations that change records: what they answer, and which records they changed. */
 import { Effect } from "effect"
-import type { Batch } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { type Numbered, rounds, type StoreError } from "../Database.ts"
 
 /** Answers, and the ids whose state or progress changed. */

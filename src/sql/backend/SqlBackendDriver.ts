@@ -2,13 +2,8 @@
  * The backend's port over SQL: the operations, each in its transaction, and the news of what they changed.
  */
 import { Effect } from "effect"
-import type {
-  BackendDriver as BackendDriver,
-  Batch,
-  NewRecord,
-  Settled,
-  Settlement
-} from "../../BackendDriver.ts"
+import type { BackendDriver, NewRecord, Settled, Settlement } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { Changes, Kind } from "../notify/TaskNotifier.ts"

@@ -2,7 +2,8 @@
  * What others do to a task: cancel it, forget it.
  */
 import { Effect } from "effect"
-import type { Batch, CancelAnswer } from "../../BackendDriver.ts"
+import type { CancelAnswer } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { Changed } from "./BatchResult.ts"
 import * as Records from "./TaskRows.ts"

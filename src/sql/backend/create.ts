@@ -3,7 +3,8 @@
  */
 import { createHash } from "node:crypto"
 import { Effect } from "effect"
-import type { Batch, Created, NewRecord } from "../../BackendDriver.ts"
+import type { Created, NewRecord } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { type Database, millis, type Numbered, rounds, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"

@@ -2,7 +2,8 @@
  * Messages that will not be run again, unless they are replayed. Those of a run are written where it is settled.
  */
 import { Effect } from "effect"
-import type { Batch, DeadLetter, DeadLetterPage, ParkedMessage } from "../../BackendDriver.ts"
+import type { DeadLetter, DeadLetterPage, ParkedMessage } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { type Database, millis, rounds, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"

@@ -2,7 +2,8 @@
  * Reads of records. What cannot finish any more is ended first, so that nobody waits for it.
  */
 import { Effect } from "effect"
-import type { Batch, TaskRecord } from "../../BackendDriver.ts"
+import type { TaskRecord } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import type { TaskState } from "../../TaskState.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"

@@ -1,6 +1,7 @@
 /** Holds the leases of runs, of all of a batch in one statement. */
 import { Effect } from "effect"
-import type { Batch, Renew, Renewed } from "../../BackendDriver.ts"
+import type { Renew, Renewed } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { type BatchStatement, type Database, millis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { type Changed, inRounds, type Round } from "./BatchResult.ts"

@@ -2,7 +2,8 @@
  * Settles runs: the outcome, and with a final failure its dead letter, in one step, if the run still holds its task.
  */
 import { Effect } from "effect"
-import type { Batch, Settled, Settlement } from "../../BackendDriver.ts"
+import type { Settled, Settlement } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { type Database, millis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { type Changed, inRounds, type Round } from "./BatchResult.ts"

@@ -2,7 +2,8 @@
  * Starts runs: decides, in one atomic step, whether a message that was delivered may run.
  */
 import { Effect } from "effect"
-import type { Batch, Start, Started } from "../../BackendDriver.ts"
+import type { Start, Started } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import { type Database, millis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { type Changed, inRounds, type Round } from "./BatchResult.ts"

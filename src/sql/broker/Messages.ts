@@ -5,8 +5,7 @@
  * lies in another, by the time at which it becomes due (again). Every claim first moves what became due.
  */
 import { Effect } from "effect"
-import type { Batch } from "../../BackendDriver.ts"
-import type { ClaimRequest, QueueCounts, Delivery, Envelope, Release } from "../../BrokerDriver.ts"
+import type { ClaimRequest, QueueCounts, Delivery, Envelope, Release, Batch } from "../../BrokerDriver.ts"
 import { type Database, millis, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"

@@ -2,7 +2,7 @@
  * The broker's port over SQL: the operations, each in its transaction, and who is told of new messages.
  */
 import { Effect } from "effect"
-import type { ClaimRequest, BrokerDriver as BrokerDriver, Envelope } from "../../BrokerDriver.ts"
+import type { ClaimRequest, BrokerDriver, Envelope } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { Readiness } from "../notify/ReadySignal.ts"

@@ -3,16 +3,8 @@
  * where the database can do that and the case is plain.
  */
 import { Array as Arr, Effect } from "effect"
-import type {
-  Batch,
-  ClaimedMessage,
-  Completion,
-  Created,
-  Fusion,
-  Settled,
-  Settlement
-} from "../../BackendDriver.ts"
-import type { Release } from "../../BrokerDriver.ts"
+import type { ClaimedMessage, Completion, Created, Fusion, Settled, Settlement } from "../../BackendDriver.ts"
+import type { Release, Batch } from "../../BrokerDriver.ts"
 import { putBackMillis } from "../../internal/driver/redeliveryDelay.ts"
 import * as Settling from "../backend/settle.ts"
 import * as SqlBackendDriver from "../backend/SqlBackendDriver.ts"

@@ -3,7 +3,7 @@
  * a delay or a lease runs out.
  */
 import { Effect, Latch, Stream } from "effect"
-import type { Batch } from "../../BackendDriver.ts"
+import type { Batch } from "../../BrokerDriver.ts"
 import type { Messages } from "../broker/Messages.ts"
 import type { StoreError } from "../Database.ts"
 import type { Wake } from "./WorkerNotifier.ts"

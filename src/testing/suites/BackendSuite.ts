@@ -9,7 +9,7 @@
  */
 import { describe } from "@effect/vitest"
 import { Effect } from "effect"
-import type { BackendDriver as BackendDriver } from "../../BackendDriver.ts"
+import type { BackendDriver } from "../../BackendDriver.ts"
 import { crashes } from "./backend/crashes.ts"
 import { ends } from "./backend/ends.ts"
 import { hints } from "./backend/hints.ts"

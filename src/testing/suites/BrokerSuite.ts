@@ -9,8 +9,7 @@
  */
 import { assert, describe, type TestContext } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope, Stream } from "effect"
-import type { Batch } from "../../BackendDriver.ts"
-import type { BrokerDriver as BrokerDriver, Delivery, Envelope, Release } from "../../BrokerDriver.ts"
+import type { BrokerDriver, Delivery, Envelope, Release, Batch } from "../../BrokerDriver.ts"
 import * as defaults from "../../internal/defaults.ts"
 import * as Suite from "./Suite.ts"
 

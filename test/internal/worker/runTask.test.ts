@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { type Broker, Task, Worker } from "chicory"
+import { Task, Worker } from "chicory"
+import type { BrokerDriver } from "chicory/driver"
 import { Effect, Exit, Latch, Layer, Schema, Scope } from "effect"
 import * as Stage from "../../support/memoryFixture.ts"
 
@@ -11,7 +12,7 @@ const make = Effect.fnUntraced(function* (options?: Worker.Options) {
   const claims: Array<number> = []
   const stage = yield* Stage.make({
     hints: false,
-    broker: (driver: Broker.BrokerDriver<never>) => ({
+    broker: (driver: BrokerDriver<never>) => ({
       claim: (asked) => {
         claims.push(asked.max)
         return driver.claim(asked)

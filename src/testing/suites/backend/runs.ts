@@ -1,7 +1,8 @@
 /** How runs start, hold their lease and end. */
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
-import type { Batch, Settled, Settlement } from "../../../BackendDriver.ts"
+import type { Settled, Settlement } from "../../../BackendDriver.ts"
+import type { Batch } from "../../../BrokerDriver.ts"
 import { record, success, failure, burial, retry, RELEASE, type Test } from "./subject.ts"
 
 /** Registers these tests. */

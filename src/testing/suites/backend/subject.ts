@@ -4,7 +4,7 @@
 import { assert, type TestContext } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
 import type {
-  BackendDriver as BackendDriver,
+  BackendDriver,
   DeadLetter,
   NewRecord,
   Outcome,

@@ -3,8 +3,8 @@
  * break off.
  */
 import { Array as Arr, Effect, Latch, Stream } from "effect"
-import type { ClaimedMessage, BackendDriver as BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
-import type { BrokerDriver as BrokerDriver } from "../../../BrokerDriver.ts"
+import type { ClaimedMessage, BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
+import type { BrokerDriver } from "../../../BrokerDriver.ts"
 import { startOnTerms } from "../../../internal/driver/startRequest.ts"
 
 /** Both ports of a pairing. */
