@@ -10,14 +10,14 @@
  * })
  * ```
  */
-import { type Context, type DateTime, Duration, Effect, Layer, Schema, type Scope } from "effect"
+import { type Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import * as AsyncResult from "./AsyncResult.ts"
 import type { Backend } from "./Backend.ts"
 import type { Broker } from "./Broker.ts"
 import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
 import * as defaults from "./internal/defaults.ts"
 import { positive, positiveOrForever, text, wholeNumber } from "./internal/options.ts"
-import { send, sendAll } from "./internal/producer/prepare.ts"
+import { type EnqueueOptions, send, sendAll } from "./internal/producer/prepare.ts"
 import { CurrentRun } from "./internal/task/CurrentRun.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
@@ -43,6 +43,7 @@ export {
   Unsupported
 } from "./EnqueueError.ts"
 export type { EnqueueError } from "./EnqueueError.ts"
+export type { EnqueueOptions } from "./internal/producer/prepare.ts"
 
 /** For arrays of tasks: nothing in it depends on their schemas. */
 export interface Any {
@@ -63,21 +64,6 @@ export type HandlerOf<T extends Any> = T extends Any
     ? never
     : Handler<T["name"]>
   : never
-
-/** Options of one call. */
-export interface EnqueueOptions {
-  /** An id of one's own: the same id gives the same task. */
-  readonly id?: string | undefined
-  readonly queue?: string | undefined
-  /** 0 to 255, higher first. */
-  readonly priority?: number | undefined
-  /** How long the task waits before it may run. */
-  readonly delay?: Duration.Input | undefined
-  /** When the task may run, by this process's clock; instead of `delay`. */
-  readonly at?: DateTime.DateTime.Input | undefined
-  /** The task ends as `Expired` when it has waited this long, counted from now. */
-  readonly expires?: Duration.Input | undefined
-}
 
 /** A task: its name, its schemas, and what is done with it. */
 export interface Task<

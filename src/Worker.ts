@@ -15,12 +15,13 @@ import type { WorkerInfo } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
 import * as defaults from "./internal/defaults.ts"
 import { nonNegative, positive, text, wholeNumber } from "./internal/options.ts"
-import { type Definition, definitionOf, type Handler, handlerKey } from "./internal/task/TaskDefinition.ts"
-import { consume } from "./internal/worker/claimLoop.ts"
+import { definitionOf, type HandledTask, handlerKey } from "./internal/task/TaskDefinition.ts"
+import { consume, type WorkerService } from "./internal/worker/claimLoop.ts"
 import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
 export type { WorkerInfo } from "./BackendDriver.ts"
+export type { Stats, WorkerService } from "./internal/worker/claimLoop.ts"
 
 /** Options of a worker. */
 export interface Options {
@@ -44,34 +45,14 @@ export interface Options {
   readonly unknownTaskGrace?: Duration.Input | undefined
 }
 
-/** What a worker has done since it started. */
-export interface Stats {
-  readonly running: number
-  readonly succeeded: number
-  readonly failed: number
-  readonly retried: number
-}
-
 /** A worker that runs. */
-export class Worker extends Context.Service<
-  Worker,
-  {
-    readonly id: string
-    readonly stats: Effect.Effect<Stats>
-  }
->()("chicory/Worker") {}
-
-/** @internal A task that a worker knows, and who runs it. */
-export interface Known {
-  readonly definition: Definition
-  readonly handler: Handler
-}
+export class Worker extends Context.Service<Worker, WorkerService>()("chicory/Worker") {}
 
 const known = (
   tasks: ReadonlyArray<Task.Any>,
   context: Context.Context<never>
-): ReadonlyMap<string, Known> => {
-  const map = new Map<string, Known>()
+): ReadonlyMap<string, HandledTask> => {
+  const map = new Map<string, HandledTask>()
   for (const task of tasks) {
     const definition = definitionOf(task)
     if (map.has(task.name)) throw new RangeError(`Worker.layer: two tasks are named "${task.name}"`)

@@ -1,8 +1,8 @@
+/** What the documentation shows compiles and runs. */
 import { execFileSync, spawnSync } from "node:child_process"
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { basename, join } from "node:path"
-/** What the documentation shows compiles and runs. */
 import { assert, describe, it } from "@effect/vitest"
 
 const root = join(import.meta.dirname, "..")

@@ -9,8 +9,8 @@ export const priority = 100
 export const queue = "default"
 /** How long a result stays after the task's end. */
 export const retention = Duration.days(1)
-/** How long a dead letter stays. */
-export const letterRetention = Duration.days(14)
+/** How long a dead letter stays, in milliseconds. */
+export const deadLetterRetentionMillis = Duration.toMillis(Duration.days(14))
 /** Runs that vanished with their worker before the task ends as `WorkerLost`. */
 export const maxCrashes = 3
 /** How long a claim and a run are held without a sign of life. */

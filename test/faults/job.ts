@@ -1,5 +1,5 @@
-import { RetryPolicy, Task, type TaskFailed } from "chicory"
 /** The task of the fault suites: its payload says how it comes to its end, so that anybody can tell what is right. */
+import { RetryPolicy, Task, type TaskFailed } from "chicory"
 import { Option, Cause, Exit, Schema } from "effect"
 
 /** Asks for another try. */

@@ -1,12 +1,14 @@
-/** When a backend and a broker are the same store, two steps of the engine can be one of the store. */
-import type { Backend, FusedService } from "../../Backend.ts"
-import type { Broker } from "../../Broker.ts"
+/** Fusion: where a backend and a broker are the same store, two operations are one step of it. */
 
-/** The fused operations of a pairing, if it has them. */
-export const fusionOf = (pairing: {
-  readonly backend: Backend["Service"]
-  readonly broker: Broker["Service"]
-}): FusedService | undefined => {
-  const { fusion } = pairing.backend
-  return fusion !== undefined && fusion.store === pairing.broker.store ? fusion : undefined
+/** A backend and a broker, as far as fusion goes. */
+interface Pairing<F extends { readonly store: object }> {
+  readonly backend: { readonly fusion: F | undefined }
+  readonly broker: { readonly store: object | undefined }
 }
+
+/** Returns the fused operations of a pairing; `undefined` where the two are different stores. */
+export const fusionOf = <F extends { readonly store: object }>({
+  backend,
+  broker
+}: Pairing<F>): F | undefined =>
+  backend.fusion !== undefined && backend.fusion.store === broker.store ? backend.fusion : undefined

@@ -1,40 +1,13 @@
-/** How a delivery asks to run. */
-import { Duration } from "effect"
+/** The parts of start requests that are known before a message is. */
 import type { Start, StartDefaults } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
-import type * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
-import { type Definition, retentionOf } from "../task/TaskDefinition.ts"
-import type { Engine, Settings } from "../worker/WorkerState.ts"
-
-const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
-
-/** The request of a delivery; without a definition its task is not known here. */
-export const startOf = (
-  engine: Engine,
-  { body, queue }: Delivery,
-  { expires, generation, id, task }: Pick<TaskMessage.TaskMessage, "id" | "task" | "generation" | "expires">,
-  definition: Definition | undefined,
-  token = engine.nextToken()
-): Start => ({
-  id,
-  task,
-  generation,
-  token,
-  worker: engine.id,
-  queue,
-  body,
-  leaseMillis: engine.leaseMillis,
-  delivery: definition?.delivery ?? "at-least-once",
-  maxCrashes: definition?.maxCrashes ?? defaults.maxCrashes,
-  expiresMillis: expires,
-  retentionMillis: retentionOf(definition, engine.settings.backend),
-  letterRetentionMillis
-})
+import { type HandledTask, retentionOf } from "../task/TaskDefinition.ts"
 
 /** What starts of those tasks have in common that a store may start as it gives them out. */
 export const termsOf = (
-  { backend, tasks }: Pick<Settings, "backend" | "tasks">,
+  tasks: ReadonlyMap<string, HandledTask>,
+  backend: { readonly retentionMillis: number },
   leaseMillis: number
 ): ReadonlyArray<StartDefaults> =>
   Array.from(tasks.values(), ({ definition }) => definition)
@@ -44,7 +17,7 @@ export const termsOf = (
       leaseMillis,
       maxCrashes: definition.maxCrashes ?? defaults.maxCrashes,
       retentionMillis: retentionOf(definition, backend),
-      letterRetentionMillis
+      letterRetentionMillis: defaults.deadLetterRetentionMillis
     }))
 
 /** The start of a delivery on those terms, as far as its envelope tells; `undefined` where it does not tell enough. */

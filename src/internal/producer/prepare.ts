@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto"
 /** From a call of `delay`, `send` or `delayAll` to what is enqueued: options read, payload encoded, sizes checked. */
+import { createHash } from "node:crypto"
 import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Backend } from "../../Backend.ts"
 import { Broker } from "../../Broker.ts"
@@ -10,7 +10,6 @@ import {
   PayloadTooLarge,
   Unsupported
 } from "../../EnqueueError.ts"
-import type { EnqueueOptions } from "../../Task.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
@@ -23,6 +22,21 @@ import * as TaskId from "../task/TaskId.ts"
 import { toTraceparent } from "../task/traceContext.ts"
 import { type Answer, enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
+
+/** Options of one call. */
+export interface EnqueueOptions {
+  /** An id of one's own: the same id gives the same task. */
+  readonly id?: string | undefined
+  readonly queue?: string | undefined
+  /** 0 to 255, higher first. */
+  readonly priority?: number | undefined
+  /** How long the task waits before it may run. */
+  readonly delay?: Duration.Input | undefined
+  /** When the task may run, by this process's clock; instead of `delay`. */
+  readonly at?: DateTime.DateTime.Input | undefined
+  /** The task ends as `Expired` when it has waited this long, counted from now. */
+  readonly expires?: Duration.Input | undefined
+}
 
 /** Batches of a call for many that are on their way while the next one is encoded. */
 const AHEAD = 3

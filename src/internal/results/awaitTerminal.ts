@@ -11,8 +11,8 @@ import type { BackendError, ReadError } from "../../StoreError.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { Deadline, type Deadlines, deadlinesOf } from "../concurrency/Deadlines.ts"
+import type { Interest, Listener } from "../driver/Subscriptions.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
-import type { Interest, Listener } from "./Subscriptions.ts"
 
 /** How a read that failed is tried again. */
 export const ReadRetry: Context.Reference<Schedule.Schedule<unknown, BackendError>> = Context.Reference<

@@ -1,7 +1,6 @@
 /** What the fiber of a handler knows of its own run, beside the `TaskContext` that users see. */
 import { Context, Data, type Duration, type Effect } from "effect"
 import type { ReadError } from "../../StoreError.ts"
-import type { Verdict } from "../worker/runOutcome.ts"
 
 /** The run that a fiber belongs to. */
 export interface Run {
@@ -14,11 +13,6 @@ export interface Run {
    * commit. A run that was superseded is interrupted; a value that does not encode ends the handler, and the task.
    */
   complete(value: unknown): Effect.Effect<() => void, ReadError>
-}
-
-/** How a handler whose outcome is known ends: as a defect that the worker knows. */
-export class Decided extends Data.Error<{ readonly verdict: Verdict }> {
-  override readonly name = "chicory/Decided"
 }
 
 /** Set for the fibers of handlers. */

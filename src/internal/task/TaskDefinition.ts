@@ -27,6 +27,12 @@ export interface Definition {
   readonly idempotencyKey: ((payload: unknown) => string) | undefined
 }
 
+/** A task with the handler that runs it. */
+export interface HandledTask {
+  readonly definition: Definition
+  readonly handler: Handler
+}
+
 /** How long the records of a task stay in that backend; `undefined`: for ever. */
 export const retentionOf = (
   definition: Pick<Definition, "retentionMillis"> | undefined,

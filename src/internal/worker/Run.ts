@@ -3,17 +3,17 @@ import { Cause, Context, Effect, Exit, type Fiber, Tracer } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
-import type { Known } from "../../Worker.ts"
 import { describe } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
 import { nonNegative } from "../options.ts"
 import { CurrentRun, RetryRequest, type Run as RunOfHandler } from "../task/CurrentRun.ts"
+import type { HandledTask } from "../task/TaskDefinition.ts"
 import { fromTraceparent } from "../task/traceContext.ts"
 import { failure, judge, type Stop, timedOut, type Verdict } from "./runOutcome.ts"
 import type { Candidate } from "./RunStore.ts"
 
 /** A task as a worker runs it: what all its runs have in common. */
-export interface Runnable extends Known {
+export interface Runnable extends HandledTask {
   /** The worker's context, and over it what the handler was given. */
   readonly context: Context.Context<unknown>
   /** Whether there is a tracer that could see a span. */
@@ -22,7 +22,10 @@ export interface Runnable extends Known {
 }
 
 /** Finds out what the runs of a task have in common. */
-export const runnable = ({ definition, handler }: Known, ofWorker: Context.Context<never>): Runnable => {
+export const runnable = (
+  { definition, handler }: HandledTask,
+  ofWorker: Context.Context<never>
+): Runnable => {
   const context = Context.merge(ofWorker, handler.context)
   return {
     definition,

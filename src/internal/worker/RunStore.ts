@@ -4,7 +4,7 @@
  *
  * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
  */
-import { Array as Arr, Duration, Effect, Exit, Option } from "effect"
+import { Array as Arr, Effect, Exit, Option } from "effect"
 import type { BackendService as BackendFacade } from "../../Backend.ts"
 import type {
   ClaimedMessage,
@@ -70,8 +70,6 @@ export interface Ledger {
     letter: { readonly letterId: string; readonly reason: string; readonly exit: string }
   ) => Effect.Effect<void, ReadError | BrokerError>
 }
-
-const letterRetentionMillis = Duration.toMillis(defaults.letterRetention)
 
 const claimOnly =
   (broker: BrokerFacade) =>
@@ -172,7 +170,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
           reason,
           exit,
           body: delivery.body,
-          retentionMillis: letterRetentionMillis
+          retentionMillis: defaults.deadLetterRetentionMillis
         }
       ]),
       Effect.asVoid(broker.ack.one(delivery.handle))
@@ -195,7 +193,7 @@ const outcomeOf = ({ body, queue, retentionMillis }: Start, verdict: Verdict): O
         exit: verdict.exit,
         retentionMillis,
         deadLetter: leavesLetter(verdict.reason)
-          ? { reason: verdict.reason, queue, body, retentionMillis: letterRetentionMillis }
+          ? { reason: verdict.reason, queue, body, retentionMillis: defaults.deadLetterRetentionMillis }
           : undefined
       }
     case "Retry":

@@ -4,11 +4,11 @@ import { Clock, type Context, Duration, Effect, Latch } from "effect"
 import type { Backend } from "../../Backend.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import type { Known } from "../../Worker.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
 import { Underway } from "../concurrency/WaitGroup.ts"
 import { termsOf } from "../driver/startRequest.ts"
 import * as metrics from "../metrics.ts"
+import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { type Run, type Runnable, runnable } from "./Run.ts"
 import { type Ledger, messageOnly, recorded } from "./RunStore.ts"
@@ -18,7 +18,7 @@ import { Slots } from "./slots.ts"
 export interface Settings {
   readonly backend: Backend["Service"]
   readonly broker: Broker["Service"]
-  readonly tasks: ReadonlyMap<string, Known>
+  readonly tasks: ReadonlyMap<string, HandledTask>
   readonly queues: Batch<string>
   readonly concurrency: number
   readonly lease: Duration.Duration
@@ -61,7 +61,7 @@ export class Engine {
     this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.ledger = backend.configured
-      ? recorded(backend, broker, termsOf(settings, this.leaseMillis))
+      ? recorded(backend, broker, termsOf(tasks, backend, this.leaseMillis))
       : messageOnly(broker)
     this.slots = new Slots(concurrency)
     this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, runnable(known, context)]))

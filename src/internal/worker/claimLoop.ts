@@ -20,10 +20,8 @@ import type { ClaimedMessage } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import type { ReadError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
-import type { Worker } from "../../Worker.ts"
 import { backoff } from "../backoff.ts"
 import { tellAtOnce } from "../concurrency/completedSync.ts"
-import { startOf } from "../driver/startRequest.ts"
 import { describe } from "../formatError.ts"
 import { keepLeases, loseClaims } from "./leaseRenewal.ts"
 import { bePresent } from "./maintenance.ts"
@@ -31,6 +29,7 @@ import { parkUnstartable, type Refusal, refuseMalformed, refuseUnknown } from ".
 import type { Candidate } from "./RunStore.ts"
 import { begin, handle } from "./runTask.ts"
 import { persist, putBack } from "./settle.ts"
+import { startOf } from "./startRequest.ts"
 import { type Engine, make, type Settings } from "./WorkerState.ts"
 
 /** An idle worker looks this often, whatever it is told. */
@@ -46,10 +45,24 @@ const relisten = Duration.seconds(1)
  */
 const sending = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
+/** What a worker has done since it started. */
+export interface Stats {
+  readonly running: number
+  readonly succeeded: number
+  readonly failed: number
+  readonly retried: number
+}
+
+/** A worker that runs. */
+export interface WorkerService {
+  readonly id: string
+  readonly stats: Effect.Effect<Stats>
+}
+
 /** Starts a worker, which ends with the scope. */
 export const consume = Effect.fnUntraced(function* (
   settings: Settings
-): Effect.fn.Return<Worker["Service"], never, Scope.Scope> {
+): Effect.fn.Return<WorkerService, never, Scope.Scope> {
   const engine = yield* make(settings)
   yield* bePresent(engine)
   yield* keepLeases(engine)

@@ -10,11 +10,11 @@ import { PayloadInvalid, UnknownTask } from "../../TaskFailed.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { awaited } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
-import { startOf } from "../driver/startRequest.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { failure, type Verdict } from "./runOutcome.ts"
 import type { Candidate } from "./RunStore.ts"
 import { abandon, ackOnly, close, insist, putBack } from "./settle.ts"
+import { startOf } from "./startRequest.ts"
 import type { Engine } from "./WorkerState.ts"
 
 /** How soon a message of an unknown task is looked at again, and how late at most. */

@@ -3,13 +3,13 @@
  *
  * An outcome that does not encode is itself an outcome (`ResultInvalid`): the work is done, and is not done again.
  */
-import { Cause, Duration, Effect, Exit, Option } from "effect"
+import { Cause, Data, Duration, Effect, Exit, Option } from "effect"
 import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
 import * as defaults from "../defaults.ts"
 import { describe } from "../formatError.ts"
 import { wholeMillis } from "../millis.ts"
-import { Decided, RetryRequest } from "../task/CurrentRun.ts"
+import { RetryRequest } from "../task/CurrentRun.ts"
 import type { TaskExit } from "../task/TaskCodec.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
 import type { Definition } from "../task/TaskDefinition.ts"
@@ -21,6 +21,11 @@ export type Verdict =
   | { readonly _tag: "Retry"; readonly afterMillis: number }
   /** Put back, nothing counted; under a cancel request the store ends the task. */
   | { readonly _tag: "Release" }
+
+/** How a handler whose outcome is known ends: as a defect that the worker knows. */
+export class Decided extends Data.Error<{ readonly verdict: Verdict }> {
+  override readonly name = "chicory/Decided"
+}
 
 /** Why a worker stopped a handler. */
 export type Stop = "Lost" | "Cancelled" | "Drained"

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Queue, Stream } from "effect"
 import type { TaskRecord } from "../../../src/BackendDriver.ts"
-import * as Interest from "../../../src/internal/results/Subscriptions.ts"
+import * as Interest from "../../../src/internal/driver/Subscriptions.ts"
 import { pass, turns } from "../../support/memoryFixture.ts"
 
 const maxBatch = 10
