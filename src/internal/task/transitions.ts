@@ -1,0 +1,240 @@
+/**
+ * The state machine of a task: who may start, what a settlement does, what the passing of time does, how a task is
+ * cancelled, forgotten and reopened.
+ *
+ * Every function is pure: it takes the facts of a record at one moment and returns a decision, and the store carries it
+ * out in the same atomic step. The memory and SQL stores call these functions; where SQL text or Lua decides by
+ * itself, a comment names the rule. `docs/state-machine.md` shows the rules as a diagram and a table. The model in the
+ * tests is an oracle of its own and shares no code with this module.
+ */
+import { isTerminal, type TaskState } from "../../TaskState.ts"
+
+/** The facts of a record that decisions depend on. Times are epoch milliseconds of the store's clock. */
+export interface TaskFacts {
+  readonly state: TaskState
+  readonly generation: number
+  readonly crashes: number
+  /** The token of the last run; it stays after the run's settlement, and `null` after an end that the store decided. */
+  readonly token: string | null
+  /** When the lease of the open run ends; `null` where no run is open. */
+  readonly leaseUntil: number | null
+  /** The open run is of an at-most-once task. */
+  readonly atMostOnce: boolean
+  readonly cancelRequested: boolean
+  /** When a waiting task expires; `null`: never. */
+  readonly expiresAt: number | null
+  /** When a retry is due; `null` for a task that has not been retried since it last waited. */
+  readonly dueAt: number | null
+  /** Why the store ended the task; `Forgotten` is set before the end. */
+  readonly ended: "Expired" | "WorkerLost" | "Cancelled" | "Forgotten" | null
+}
+
+/** An end that time or a request brings, without the exit of a run. */
+export type ForcedEnd = "Expired" | "WorkerLost" | "Cancelled"
+
+/** Whether a task waits for a run. */
+export const isWaiting = ({ state }: Pick<TaskFacts, "state">): boolean =>
+  state === "PENDING" || state === "RETRY"
+
+const isLeased = ({ leaseUntil }: TaskFacts, now: number): boolean => leaseUntil !== null && leaseUntil > now
+
+/**
+ * Returns how a task ends by the passing of time alone; `undefined` if it does not.
+ *
+ * - **L1** A waiting task whose expiry is reached ends as `Expired`.
+ * - **L2** An at-most-once run whose lease is over ends as `Cancelled` if a cancel was requested.
+ * - **L3** An at-most-once run whose lease is over ends as `WorkerLost` otherwise.
+ */
+export const lapse = (task: TaskFacts, now: number): ForcedEnd | undefined => {
+  if (isWaiting(task)) return task.expiresAt !== null && task.expiresAt <= now ? "Expired" : undefined
+  if (task.state !== "STARTED" || !task.atMostOnce || isLeased(task, now)) return undefined
+  return task.cancelRequested ? "Cancelled" : "WorkerLost"
+}
+
+/** What a start request says, as far as the decision depends on it. */
+export interface StartRequest {
+  readonly token: string
+  readonly generation: number
+  readonly maxCrashes: number
+}
+
+/** What a start request comes to. */
+export type StartDecision =
+  | { readonly _tag: "Drop" }
+  | { readonly _tag: "Busy"; readonly millis: number }
+  /** The request repeats that of the open run: hold its lease anew and return the same run. */
+  | { readonly _tag: "Repeat" }
+  /** End the task, then drop the message. */
+  | { readonly _tag: "End"; readonly ended: ForcedEnd; readonly crashes: number }
+  /** Open the given generation first, where there is one, then run. */
+  | { readonly _tag: "Run"; readonly opens: number | undefined; readonly crashes: number }
+
+/**
+ * Decides whether a delivered message may run. A missing record is created first, and waits.
+ *
+ * - **S1** The open run has the token of the request: the request is repeated.
+ * - **S2** The task has ended: drop.
+ * - **S3** The message is of an older generation than the record: drop.
+ * - **S4** The task waits and has expired (L1): end it, drop.
+ * - **S5** The task waits for a retry that is not due: busy for the remainder.
+ * - **S6** The task runs under a live lease: busy for the remainder.
+ * - **S7** The lease of an at-most-once run is over (L2, L3): end the task, drop.
+ * - **S8** The lease is over and a cancel was requested: count a crash, end the task as `Cancelled`, drop.
+ * - **S9** The lease is over and the crashes reach the limit: end the task as `WorkerLost`, drop.
+ * - **S10** Otherwise run. A run over a lapsed lease counts a crash; a message of a newer generation opens that
+ *   generation first, with nothing counted.
+ */
+export const decideStart = (task: TaskFacts, request: StartRequest, now: number): StartDecision => {
+  if (task.state === "STARTED" && task.token === request.token) return { _tag: "Repeat" }
+  if (isTerminal(task.state) || request.generation < task.generation) return { _tag: "Drop" }
+  const opens = request.generation > task.generation ? request.generation : undefined
+  const ended = lapse(task, now)
+  if (ended !== undefined) return { _tag: "End", ended, crashes: task.crashes }
+  const busyUntil = isWaiting(task) ? task.dueAt : task.leaseUntil
+  if (busyUntil !== null && busyUntil > now) return { _tag: "Busy", millis: busyUntil - now }
+  const crashes = isWaiting(task) ? task.crashes : task.crashes + 1
+  if (!isWaiting(task)) {
+    if (task.cancelRequested) return { _tag: "End", ended: "Cancelled", crashes }
+    if (crashes >= request.maxCrashes) return { _tag: "End", ended: "WorkerLost", crashes }
+  }
+  return { _tag: "Run", opens, crashes: opens === undefined ? crashes : 0 }
+}
+
+/** How a run ended, as far as the decision depends on it. */
+export type OutcomeTag = "Success" | "Failure" | "Retry" | "Release"
+
+/** What a settlement comes to. */
+export type SettleDecision =
+  /** The run is open: write the outcome. */
+  | "Write"
+  /** The run is open and a cancel was requested: end the task as cancelled. */
+  | "Cancel"
+  /** The settlement repeats a final one if the stored exit is the same: then `Stored`, otherwise `Lost`. */
+  | "CompareExit"
+  /** The settlement repeats one that is stored. */
+  | "Stored"
+  /** The settlement repeats one that ended as cancelled. */
+  | "Cancelled"
+  /** The run was superseded: write nothing. */
+  | "Lost"
+
+/**
+ * Decides what the settlement of a run does. `undefined`: there is no record.
+ *
+ * - **T1** There is no record, or its last run has another token: `Lost`.
+ * - **T2** A retry or a release of the open run under a cancel request: the task ends as cancelled.
+ * - **T3** Any other outcome of the open run is written. A retry waits in `RETRY` until it is due and counts; a
+ *   release returns to `PENDING` or `RETRY`, due at once, its attempt uncounted; a success or a failure is final.
+ * - **T4** A final outcome, where the task ended with the same state: a repetition if the exit is the same.
+ * - **T5** A retry or a release, where the task ended as cancelled: a repetition of T2.
+ * - **T6** A retry where the task waits for one, or a release where it waits for none: a repetition of T3.
+ * - **T7** Anything else: `Lost`.
+ *
+ * A forgotten task is removed by its final settlement instead of being kept (F3).
+ */
+export const decideSettle = (
+  task: TaskFacts | undefined,
+  token: string,
+  outcome: OutcomeTag
+): SettleDecision => {
+  if (task === undefined || task.token !== token) return "Lost"
+  const goesBack = outcome === "Retry" || outcome === "Release"
+  switch (task.state) {
+    case "STARTED":
+      return goesBack && task.cancelRequested ? "Cancel" : "Write"
+    case "SUCCESS":
+      return outcome === "Success" ? "CompareExit" : "Lost"
+    case "FAILURE":
+      if (task.ended === "Cancelled") return goesBack ? "Cancelled" : "Lost"
+      return outcome === "Failure" ? "CompareExit" : "Lost"
+    case "PENDING":
+    case "RETRY":
+      return outcome === (task.dueAt === null ? "Release" : "Retry") ? "Stored" : "Lost"
+  }
+}
+
+/** Returns the state to which a retried or released run goes back, by the retries that are counted then. */
+export const stateAfterRetries = (retries: number): "PENDING" | "RETRY" => (retries > 0 ? "RETRY" : "PENDING")
+
+/** What a cancel comes to. */
+export type CancelDecision = "AlreadyDone" | "Request" | ForcedEnd
+
+/**
+ * Decides what a cancel does to a known task.
+ *
+ * - **C1** The task has ended: `AlreadyDone`.
+ * - **C2** The task runs, even over a lapsed lease: the request is stored.
+ * - **C3** The task waits and has expired (L1): end it as `Expired`; the caller is told `AlreadyDone`.
+ * - **C4** The task waits: end it as `Cancelled`.
+ */
+export const decideCancel = (task: TaskFacts, now: number): CancelDecision => {
+  if (isTerminal(task.state)) return "AlreadyDone"
+  if (task.state === "STARTED") return "Request"
+  return lapse(task, now) ?? "Cancelled"
+}
+
+/**
+ * Decides what forgetting does to a known task.
+ *
+ * - **F1** The task has ended: remove the record.
+ * - **F2** Otherwise free its key and mark it as `Forgotten`; it runs on.
+ * - **F3** The end of a forgotten task removes its record.
+ */
+export const decideForget = ({ state }: Pick<TaskFacts, "state">): "Remove" | "Mark" =>
+  isTerminal(state) ? "Remove" : "Mark"
+
+/**
+ * Decides what the replay of a dead letter does to its task. `undefined`: there is no record.
+ *
+ * - **R1** There is no record: create one, waiting, in the letter's generation + 1, with the letter's fence.
+ * - **R2** The task has ended and is not of a later generation: open the letter's generation + 1, with nothing counted
+ *   and no expiry.
+ * - **R3** Otherwise leave the record alone: the replay was done before.
+ */
+export const decideReopen = (
+  task: Pick<TaskFacts, "state" | "generation"> | undefined,
+  letterGeneration: number
+): "Create" | "Open" | "Leave" => {
+  if (task === undefined) return "Create"
+  return isTerminal(task.state) && task.generation <= letterGeneration ? "Open" : "Leave"
+}
+
+/** What `create` compares where the id or the key is taken. */
+export interface CreateFacts {
+  readonly task: string
+  /** Empty where it is not known. */
+  readonly payloadHash: string
+}
+
+/**
+ * Decides whether a new record is the one that holds its id or its key already.
+ *
+ * - **E1** Another task's name, or another known payload: not the same.
+ * - **E2** The same task and payload, or a payload that either side does not know: the same.
+ * - **E3** A record that a run created knows neither payload nor key, and adopts those of the first request that is
+ *   the same, unless it is forgotten.
+ */
+export const decideCreate = (
+  existing: CreateFacts & Pick<TaskFacts, "ended">,
+  asked: CreateFacts
+): { readonly same: boolean; readonly adopts: boolean } => {
+  const unknown = existing.payloadHash === ""
+  const same =
+    existing.task === asked.task &&
+    (unknown || asked.payloadHash === "" || existing.payloadHash === asked.payloadHash)
+  return { same, adopts: same && unknown && existing.ended !== "Forgotten" }
+}
+
+/**
+ * Decides the answer to a renewal. `undefined`: there is no record.
+ *
+ * - **N1** No record, no open run, or another token: `Lost`.
+ * - **N2** The run is open, even over a lapsed lease: hold the lease anew; the answer tells of a cancel request.
+ */
+export const decideRenew = (
+  task: Pick<TaskFacts, "state" | "token" | "cancelRequested"> | undefined,
+  token: string
+): "Held" | "CancelRequested" | "Lost" => {
+  if (task?.state !== "STARTED" || task.token !== token) return "Lost"
+  return task.cancelRequested ? "CancelRequested" : "Held"
+}
