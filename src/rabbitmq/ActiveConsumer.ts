@@ -1,6 +1,6 @@
-import type { Line } from "./Connection.ts"
+import type { Connection } from "./Connection.ts"
 /** A worker's wish to consume a queue, and how many messages the server may push for it. */
-import type { Held, Pusher } from "./UnackedMessages.ts"
+import type { UnackedMessage, UnackedCounter } from "./UnackedMessages.ts"
 
 /** The server pushes no more than this ahead of acks, however many slots a worker has; more only when it is hungry. */
 const MOST_UNACKED = 1000
@@ -9,14 +9,14 @@ const AHEAD = 4
 const FAST_NANOS = 500_000_000n
 
 /** What was pushed, and not claimed yet. */
-export interface Pushed extends Held {
+export interface PrefetchedMessage extends UnackedMessage {
   /** Monotonic nanoseconds. */
-  readonly at: bigint
+  readonly receivedAt: bigint
 }
 
 /** A consumer as the server knows it. */
-export class Consumption implements Pusher {
-  readonly line: Line
+export class ActiveConsumer implements UnackedCounter {
+  readonly line: Connection
   readonly tag: string
   unacked = 0
   received = 0
@@ -24,9 +24,9 @@ export class Consumption implements Pusher {
   private mark = 0
   private markedAt: bigint
   /** It has to be begun anew: with another limit, or since too many messages are unacked while slots are free. */
-  isSpent = false
+  mustRestart = false
 
-  constructor(line: Line, tag: string, now: bigint) {
+  constructor(line: Connection, tag: string, now: bigint) {
     this.line = line
     this.tag = tag
     this.markedAt = now
@@ -44,16 +44,16 @@ export class Consumption implements Pusher {
 }
 
 /** A worker's wish to consume a queue. */
-export class Consumer {
+export class QueueConsumer {
   readonly queue: string
   private readonly slots: number
   private isFast = false
-  pushed: Array<Pushed> = []
+  prefetched: Array<PrefetchedMessage> = []
   /** Whether slots may be free. */
   wanted = true
-  on: Consumption | undefined
+  active: ActiveConsumer | undefined
   /** A claim came away with too little when so many messages had come. */
-  hungry: number | undefined
+  starved: number | undefined
   /** Its worker has ended. */
   closed = false
 
@@ -63,16 +63,16 @@ export class Consumer {
   }
 
   /** Messages that may be unacked. */
-  get most(): number {
+  get prefetchLimit(): number {
     return Math.min(this.isFast ? AHEAD * this.slots : this.slots, MOST_UNACKED)
   }
 
   /** Takes in what was pushed. */
-  receive(pushed: Pushed, by: Consumption): void {
-    this.pushed.push(pushed)
-    if (!by.receive(pushed.at, AHEAD * this.slots) || this.isFast) return
+  receive(pushed: PrefetchedMessage, by: ActiveConsumer): void {
+    this.prefetched.push(pushed)
+    if (!by.receive(pushed.receivedAt, AHEAD * this.slots) || this.isFast) return
     this.isFast = true
-    by.isSpent = true
+    by.mustRestart = true
   }
 
   /** Slots are taken for longer than a moment. */
@@ -81,16 +81,18 @@ export class Consumer {
     this.isFast = false
   }
 
-  get consumes(): boolean {
-    return this.on !== undefined && !this.on.isSpent && !this.on.line.hasEnded
+  get isConsuming(): boolean {
+    return this.active !== undefined && !this.active.mustRestart && !this.active.line.isClosed
   }
 
   /** Whether it consumes, if that is wanted, and otherwise holds nothing. */
-  get isRight(): boolean {
-    return this.wanted ? this.consumes : this.on === undefined && this.pushed.length === 0
+  get isAsWanted(): boolean {
+    return this.wanted ? this.isConsuming : this.active === undefined && this.prefetched.length === 0
   }
 
-  get isFull(): boolean {
-    return this.pushed.length === 0 && this.on !== undefined && this.on.unacked >= this.most
+  get isAtPrefetchLimit(): boolean {
+    return (
+      this.prefetched.length === 0 && this.active !== undefined && this.active.unacked >= this.prefetchLimit
+    )
   }
 }

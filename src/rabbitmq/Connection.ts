@@ -22,23 +22,23 @@ const socketOf = (model: ChannelModel): Socket =>
   (model.connection as unknown as { readonly stream: Socket }).stream
 
 /** A connection with its channel, for as long as it lives. */
-export class Line {
+export class Connection {
   readonly model: ChannelModel
   readonly channel: ConfirmChannel
   /** Nothing more can be sent or comes. */
-  hasEnded = false
+  isClosed = false
   /** Completed with the reason when the line has ended. */
-  readonly ended = Deferred.makeUnsafe<RabbitError>()
+  readonly closed = Deferred.makeUnsafe<RabbitError>()
   /** Closed while the server reads nothing that is published. */
   readonly unblocked = Latch.makeUnsafe(true)
 
   constructor(model: ChannelModel, channel: ConfirmChannel, onEnd: () => void) {
     this.model = model
     this.channel = channel
-    const tell = (cause: unknown) => Deferred.doneUnsafe(this.ended, Exit.succeed(fromUnknown(cause)))
+    const tell = (cause: unknown) => Deferred.doneUnsafe(this.closed, Exit.succeed(fromUnknown(cause)))
     const end = (cause: unknown) => {
-      if (!this.hasEnded) {
-        this.hasEnded = true
+      if (!this.isClosed) {
+        this.isClosed = true
         this.unblocked.openUnsafe()
         onEnd()
         // a channel is closed before its connection, which knows why
@@ -55,7 +55,7 @@ export class Line {
   }
 
   /** What is sent meanwhile goes out in one write: the client library makes one for each frame. */
-  together(send: () => void): void {
+  writeTogether(send: () => void): void {
     const socket = socketOf(this.model)
     socket.cork()
     try {
@@ -68,15 +68,15 @@ export class Line {
 }
 
 /** What the client library answers. */
-export const attempt = <A>(ask: () => Promise<A>): Effect.Effect<A, RabbitError> =>
+export const tryCall = <A>(ask: () => Promise<A>): Effect.Effect<A, RabbitError> =>
   Effect.tryPromise({ try: ask, catch: fromUnknown })
 
 /** Uses a channel of its own, for what may fail: an error closes the channel on which it happened. */
-export const onChannel = <A>(
-  { model }: Line,
+export const withChannel = <A>(
+  { model }: Connection,
   use: (channel: ConfirmChannel) => Promise<A>
 ): Effect.Effect<A, RabbitError> =>
-  attempt(async () => {
+  tryCall(async () => {
     const channel = await model.createConfirmChannel()
     channel.on("error", () => {}) // what was asked for fails with it
     try {
@@ -91,8 +91,8 @@ export const onChannel = <A>(
  * Waits until the server has seen what was sent on a line's channel, and until what it sent before is here. The prefetch
  * that is named is that of consumers to come, and each of them says its own.
  */
-export const seen = ({ channel }: Line): Effect.Effect<void, RabbitError> =>
-  Effect.asVoid(attempt(() => channel.prefetch(0)))
+export const syncChannel = ({ channel }: Connection): Effect.Effect<void, RabbitError> =>
+  Effect.asVoid(tryCall(() => channel.prefetch(0)))
 
 /** Opening a connection may take so long. */
 const CONNECT_MILLIS = 10_000
@@ -134,7 +134,7 @@ const openLine = async (
   purpose: string,
   onEnd: () => void,
   signal: AbortSignal
-): Promise<Line> => {
+): Promise<Connection> => {
   const model = await openModel(address, purpose, signal)
   let closed: { readonly cause: unknown } | undefined
   model.on("error", () => {}) // it closes then, and that is heard
@@ -145,7 +145,7 @@ const openLine = async (
     const channel = await model.createConfirmChannel()
     if (closed !== undefined)
       throw (closed.cause as Error | undefined) ?? new Error("the connection was closed")
-    return new Line(model, channel, onEnd)
+    return new Connection(model, channel, onEnd)
   } catch (cause) {
     void model.close().catch(() => {})
     throw cause
@@ -153,8 +153,8 @@ const openLine = async (
 }
 
 /** A server that does not answer must not keep the process alive. */
-const closeLine = (line: Line): Effect.Effect<void> =>
-  attempt(() => line.model.close()).pipe(
+const closeLine = (line: Connection): Effect.Effect<void> =>
+  tryCall(() => line.model.close()).pipe(
     Effect.timeoutOrElse({
       duration: CLOSE,
       // with an error, or the client library would go on sending heartbeats
@@ -164,17 +164,17 @@ const closeLine = (line: Line): Effect.Effect<void> =>
   )
 
 /** Gives the line that is open. */
-export interface Lines {
+export interface ReconnectingConnection {
   /** Waits while there is none. */
-  readonly open: Effect.Effect<Line>
+  readonly current: Effect.Effect<Connection>
 }
 
 /** Keeps a line open until the scope closes. Fails where the first cannot be opened. */
 export const keep = Effect.fnUntraced(function* (
   address: Address,
   purpose: string
-): Effect.fn.Return<Lines, RabbitError, Scope.Scope> {
-  let current: Line | undefined
+): Effect.fn.Return<ReconnectingConnection, RabbitError, Scope.Scope> {
+  let current: Connection | undefined
   const isUp = Latch.makeUnsafe(false)
   const onEnd = () => {
     current = undefined
@@ -185,16 +185,16 @@ export const keep = Effect.fnUntraced(function* (
     closeLine,
     { interruptible: true }
   )
-  const serve = (open: Effect.Effect<Line, RabbitError, Scope.Scope>) =>
+  const serve = (open: Effect.Effect<Connection, RabbitError, Scope.Scope>) =>
     Effect.scoped(
       Effect.gen(function* () {
         const line = yield* open
-        if (!line.hasEnded) {
+        if (!line.isClosed) {
           current = line
           said = ""
           isUp.openUnsafe()
         }
-        const why = yield* Deferred.await(line.ended)
+        const why = yield* Deferred.await(line.closed)
         yield* Effect.logWarning(`The connection to RabbitMQ for ${purpose} ended; connecting again`, why)
       })
     )
@@ -212,8 +212,8 @@ export const keep = Effect.fnUntraced(function* (
     Effect.forkScoped
   )
   yield* Deferred.await(first)
-  const whenUp: Effect.Effect<Line> = Effect.suspend(() =>
+  const whenUp: Effect.Effect<Connection> = Effect.suspend(() =>
     current === undefined ? Effect.andThen(isUp.await, whenUp) : Effect.succeed(current)
   )
-  return { open: whenUp }
+  return { current: whenUp }
 })

@@ -10,7 +10,7 @@ import type { Message, Options } from "amqplib"
 import type { Envelope } from "../BrokerDriver.ts"
 
 /** A message to be published. */
-export interface Parcel {
+export interface OutgoingMessage {
   /** The queue for which it is, in the end. */
   readonly queue: string
   readonly delayMillis: number
@@ -19,13 +19,13 @@ export interface Parcel {
 }
 
 /** What is known of a message without its bytes. */
-export interface Head {
+export interface TaskProperties {
   readonly id?: string | undefined
   readonly task?: string | undefined
   readonly generation?: number | undefined
   readonly expires?: number | undefined
   /** When the message became or becomes due: milliseconds, by the clock of whoever sent it. */
-  readonly due?: number | undefined
+  readonly dueAt?: number | undefined
   /** For how long it was put back, and kept that time, in all: milliseconds. */
   readonly waited?: number | undefined
 }
@@ -43,10 +43,10 @@ const count = (value: unknown): number | undefined =>
 const millis = (value: unknown): number | undefined =>
   typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : undefined
 
-const unknown: Head = {}
+const unknown: TaskProperties = {}
 
 /** Reads the properties of a message, whoever sent it. */
-export const headOf = ({ properties }: Message): Head => {
+export const readProperties = ({ properties }: Message): TaskProperties => {
   if (properties.appId !== APP) return unknown
   const headers: Readonly<Record<string, unknown>> = properties.headers ?? {}
   return {
@@ -54,20 +54,20 @@ export const headOf = ({ properties }: Message): Head => {
     task: text(properties.type ?? headers["task"]),
     generation: count(headers["generation"]) ?? 0,
     expires: millis(headers["expires"]),
-    due: count(properties.timestamp),
+    dueAt: count(properties.timestamp),
     waited: millis(headers["waited"])
   }
 }
 
 /** Bytes that are no text stay what they are. */
-export const bodyOf = ({ content }: Message): string | Uint8Array =>
+export const readBody = ({ content }: Message): string | Uint8Array =>
   isUtf8(content) ? content.toString("utf8") : Uint8Array.from(content)
 
 const fits = (value: string): boolean =>
   value.length <= PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= PROPERTY_BYTES
 
 const propertiesOf = (
-  { due, expires, generation = 0, id, task, waited }: Head,
+  { dueAt: due, expires, generation = 0, id, task, waited }: TaskProperties,
   reason?: string
 ): Options.Publish => {
   const headers: Record<string, unknown> = {}
@@ -92,18 +92,18 @@ const propertiesOf = (
 }
 
 /** A task's message. */
-export const ofEnvelope = (
+export const fromEnvelope = (
   { body, delayMillis, expiresMillis, generation, id, queue, task }: Envelope,
   now: number
-): Parcel => ({
+): OutgoingMessage => ({
   queue,
   delayMillis,
   content: Buffer.from(body),
-  properties: propertiesOf({ id, task, generation, expires: expiresMillis, due: now + delayMillis })
+  properties: propertiesOf({ id, task, generation, expires: expiresMillis, dueAt: now + delayMillis })
 })
 
 /** A message that was delivered, to be sent once more: its bytes, and what of its properties is this library's. */
-export const copyOf = (
+export const fromDelivered = (
   message: Message,
   to: {
     readonly queue: string
@@ -114,12 +114,12 @@ export const copyOf = (
     readonly reason?: string | undefined
     readonly body?: string | undefined
   }
-): Parcel => {
-  const head = headOf(message)
+): OutgoingMessage => {
+  const head = readProperties(message)
   return {
     queue: to.queue,
     delayMillis: to.delayMillis,
     content: to.body === undefined ? message.content : Buffer.from(to.body),
-    properties: propertiesOf({ ...head, due: to.due ?? head.due, waited: to.waited }, to.reason)
+    properties: propertiesOf({ ...head, dueAt: to.due ?? head.dueAt, waited: to.waited }, to.reason)
   }
 }

@@ -14,12 +14,12 @@ import type { ConsumeMessage } from "amqplib"
 import { Clock, Deferred, Duration, Effect, Exit, Latch, Queue, Schedule, type Scope, Stream } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
 import { backoff } from "../internal/backoff.ts"
-import { Consumer, Consumption } from "./ActiveConsumer.ts"
-import { attempt, type Line, type Lines } from "./Connection.ts"
-import { headOf } from "./OutgoingMessage.ts"
+import { QueueConsumer, ActiveConsumer } from "./ActiveConsumer.ts"
+import { tryCall, type Connection, type ReconnectingConnection } from "./Connection.ts"
+import { readProperties } from "./OutgoingMessage.ts"
 import type { RabbitError } from "./RabbitError.ts"
 import type { Topology } from "./Topology.ts"
-import type { Claims, Held } from "./UnackedMessages.ts"
+import type { UnackedMessages, UnackedMessage } from "./UnackedMessages.ts"
 
 /** A message is kept unclaimed so long at most, or twice as long. */
 const PATIENCE = Duration.millis(500)
@@ -30,7 +30,7 @@ const CANCEL = "2 seconds"
 
 /** A worker that listens. */
 interface Listener {
-  readonly consumers: ReadonlyArray<Consumer>
+  readonly consumers: ReadonlyArray<QueueConsumer>
   /** Tells its worker that something came. */
   readonly wake: () => void
   /** Open where a consumer has to be begun or ended. */
@@ -40,31 +40,31 @@ interface Listener {
 }
 
 /** What is pushed here. */
-export interface Inbox {
+export interface PrefetchBuffer {
   /** Whether somebody listens to a queue. */
   readonly isConsumed: (queue: string) => boolean
   /** Takes what was pushed, the oldest first. */
-  readonly take: (queues: ReadonlySet<string>, max: number) => ReadonlyArray<Held>
+  readonly take: (queues: ReadonlySet<string>, max: number) => ReadonlyArray<UnackedMessage>
   /** The same of one queue, for nobody who has slots free. */
-  readonly takeUnclaimed: (queue: string, max: number) => ReadonlyArray<Held>
+  readonly takeForPurge: (queue: string, max: number) => ReadonlyArray<UnackedMessage>
   /** What was pushed of a queue and is not taken. */
   readonly count: (queue: string) => number
   /** Consumes the queues for a worker with so many slots; emits when something came. */
-  readonly listen: (queues: Batch<string>, slots: number) => Stream.Stream<void, RabbitError>
+  readonly subscribe: (queues: Batch<string>, slots: number) => Stream.Stream<void, RabbitError>
 }
 
 /** Over one line. Ends with the scope. */
 export const make = Effect.fnUntraced(function* (
-  lines: Lines,
+  lines: ReconnectingConnection,
   topology: Topology,
-  claims: Claims
-): Effect.fn.Return<Inbox, never, Scope.Scope> {
+  claims: UnackedMessages
+): Effect.fn.Return<PrefetchBuffer, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const listeners = new Set<Listener>()
   let tags = 0
 
-  const consumersOf = (queues: ReadonlySet<string>): Array<readonly [Listener, Consumer]> => {
-    const found: Array<readonly [Listener, Consumer]> = []
+  const consumersOf = (queues: ReadonlySet<string>): Array<readonly [Listener, QueueConsumer]> => {
+    const found: Array<readonly [Listener, QueueConsumer]> = []
     for (const listener of listeners) {
       for (const consumer of listener.consumers) {
         if (queues.has(consumer.queue)) found.push([listener, consumer])
@@ -75,71 +75,77 @@ export const make = Effect.fnUntraced(function* (
 
   // #region Consuming
 
-  const cancel = ({ line, tag }: Consumption): Effect.Effect<void, RabbitError> =>
-    line.hasEnded ? Effect.void : Effect.asVoid(attempt(() => line.channel.cancel(tag)))
+  const cancel = ({ line, tag }: ActiveConsumer): Effect.Effect<void, RabbitError> =>
+    line.isClosed ? Effect.void : Effect.asVoid(tryCall(() => line.channel.cancel(tag)))
 
   const begin = Effect.fnUntraced(function* (
     listener: Listener,
-    consumer: Consumer
+    consumer: QueueConsumer
   ): Effect.fn.Return<void, RabbitError> {
-    yield* topology.queue(consumer.queue)
-    const line = yield* lines.open
-    const before = consumer.on
+    yield* topology.declareQueue(consumer.queue)
+    const line = yield* lines.current
+    const before = consumer.active
     const now = clock.monotonicTimeNanosUnsafe()
-    const on = new Consumption(line, `chicory.${process.pid}.${++tags}`, now)
+    const on = new ActiveConsumer(line, `chicory.${process.pid}.${++tags}`, now)
     // noted before it is answered, so that it is ended whatever becomes of this fiber
-    consumer.on = on
+    consumer.active = on
     if (before !== undefined) yield* cancel(before)
     if (consumer.closed) return
     const receive = (message: ConsumeMessage | null) => {
       if (message === null) {
         // the server has ended it: its queue was removed, or moves to another node
-        on.isSpent = true
-        topology.forget()
+        on.mustRestart = true
+        topology.invalidate()
         return listener.changed.openUnsafe()
       }
       const { queue } = consumer
-      const pushed = { line, queue, message, by: on, at: clock.monotonicTimeNanosUnsafe() }
-      claims.note(pushed)
-      if (consumer.closed) return claims.putBack([pushed])
+      const pushed = {
+        connection: line,
+        queue,
+        message,
+        consumer: on,
+        receivedAt: clock.monotonicTimeNanosUnsafe()
+      }
+      claims.add(pushed)
+      if (consumer.closed) return claims.requeue([pushed])
       consumer.receive(pushed, on)
-      if (on.isSpent) listener.changed.openUnsafe()
+      if (on.mustRestart) listener.changed.openUnsafe()
       // whoever has a free slot may take it
       for (const { consumers, wake } of listeners) {
         if (consumers.some((one) => one.queue === queue)) wake()
       }
     }
-    yield* attempt(() => {
+    yield* tryCall(() => {
       // what is asked for in one turn goes out in order: this prefetch is that of this consumer
-      void line.channel.prefetch(consumer.most).catch(() => {})
+      void line.channel.prefetch(consumer.prefetchLimit).catch(() => {})
       return line.channel.consume(topology.names.queue(consumer.queue), receive, { consumerTag: on.tag })
     }).pipe(
       Effect.tapError(() =>
         Effect.sync(() => {
-          on.isSpent = true
-          topology.forget()
+          on.mustRestart = true
+          topology.invalidate()
         })
       )
     )
   })
 
   /** Nothing more is pushed, and what was goes back. */
-  const end = (consumer: Consumer): Effect.Effect<void, RabbitError> =>
+  const end = (consumer: QueueConsumer): Effect.Effect<void, RabbitError> =>
     Effect.suspend(() => {
-      const { on } = consumer
-      consumer.on = undefined
+      const { active: on } = consumer
+      consumer.active = undefined
       return on === undefined ? Effect.void : cancel(on)
     }).pipe(
       Effect.ensuring(
         Effect.sync(() => {
-          const { pushed } = consumer
-          consumer.pushed = []
-          claims.putBack(pushed)
+          const { prefetched: pushed } = consumer
+          consumer.prefetched = []
+          claims.requeue(pushed)
         })
       )
     )
 
-  const sayFailure = ({ queue }: Consumer, beginning: Effect.Effect<void, RabbitError>) =>
+  const sayFailure = ({ queue }: QueueConsumer, beginning: Effect.Effect<void, RabbitError>) =>
     Effect.tapError(beginning, (error) =>
       Effect.logWarning(`The queue ${queue} of RabbitMQ cannot be consumed; trying again`, error)
     )
@@ -149,15 +155,15 @@ export const make = Effect.fnUntraced(function* (
     Effect.forEach(
       listener.consumers,
       (consumer) => {
-        if (consumer.isRight) return Effect.succeed(Exit.void)
+        if (consumer.isAsWanted) return Effect.succeed(Exit.void)
         return Effect.exit(consumer.wanted ? sayFailure(consumer, begin(listener, consumer)) : end(consumer))
       },
       { concurrency: "unbounded" }
     ).pipe(Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.void))
 
-  const isStale = ({ pushed: [oldest] }: Consumer): boolean =>
+  const isStale = ({ prefetched: [oldest] }: QueueConsumer): boolean =>
     oldest !== undefined &&
-    clock.monotonicTimeNanosUnsafe() - oldest.at > BigInt(Duration.toMillis(PATIENCE)) * 1_000_000n
+    clock.monotonicTimeNanosUnsafe() - oldest.receivedAt > BigInt(Duration.toMillis(PATIENCE)) * 1_000_000n
 
   const stopStale = (listener: Listener): void => {
     for (const consumer of listener.consumers) {
@@ -169,10 +175,10 @@ export const make = Effect.fnUntraced(function* (
 
   const feedHungry = (listener: Listener): void => {
     for (const consumer of listener.consumers) {
-      const { hungry, on } = consumer
-      consumer.hungry = undefined
-      if (on === undefined || on.received !== hungry || !consumer.isFull) continue
-      on.isSpent = true
+      const { starved: hungry, active: on } = consumer
+      consumer.starved = undefined
+      if (on === undefined || on.received !== hungry || !consumer.isAtPrefetchLimit) continue
+      on.mustRestart = true
       listener.changed.openUnsafe()
     }
   }
@@ -181,7 +187,7 @@ export const make = Effect.fnUntraced(function* (
     Stream.callback<void, RabbitError>(
       Effect.fnUntraced(function* (reasons) {
         const listener: Listener = {
-          consumers: [...new Set(queues)].map((queue) => new Consumer(queue, slots)),
+          consumers: [...new Set(queues)].map((queue) => new QueueConsumer(queue, slots)),
           wake: () => void Queue.offerUnsafe(reasons, undefined),
           changed: Latch.makeUnsafe(true),
           hungry: Latch.makeUnsafe(false)
@@ -224,19 +230,19 @@ export const make = Effect.fnUntraced(function* (
   // #endregion
 
   /** A line that ended has taken all with it. */
-  const lose = (line: Line): void => {
+  const lose = (line: Connection): void => {
     for (const { changed, consumers } of listeners) {
       for (const consumer of consumers) {
-        consumer.pushed = consumer.pushed.filter((pushed) => pushed.line !== line)
+        consumer.prefetched = consumer.prefetched.filter((pushed) => pushed.connection !== line)
       }
       changed.openUnsafe()
     }
-    claims.lose(line)
+    claims.dropConnection(line)
   }
-  yield* lines.open.pipe(
+  yield* lines.current.pipe(
     Effect.flatMap((line) =>
       Effect.andThen(
-        Deferred.await(line.ended),
+        Deferred.await(line.closed),
         Effect.sync(() => lose(line))
       )
     ),
@@ -244,40 +250,41 @@ export const make = Effect.fnUntraced(function* (
     Effect.forkScoped
   )
 
-  const dueOf = ({ message }: Held): number => headOf(message).due ?? 0
+  const dueOf = ({ message }: UnackedMessage): number => readProperties(message).dueAt ?? 0
 
-  const takeFrom = (consumers: ReadonlyArray<Consumer>, max: number): ReadonlyArray<Held> => {
-    const full = consumers.filter(({ pushed }) => pushed.length > 0)
-    if (full.length === 1) return full[0]!.pushed.splice(0, max)
-    const taken: Array<Held> = []
+  const takeFrom = (consumers: ReadonlyArray<QueueConsumer>, max: number): ReadonlyArray<UnackedMessage> => {
+    const full = consumers.filter(({ prefetched: pushed }) => pushed.length > 0)
+    if (full.length === 1) return full[0]!.prefetched.splice(0, max)
+    const taken: Array<UnackedMessage> = []
     while (taken.length < max) {
-      let oldest: Consumer | undefined
+      let oldest: QueueConsumer | undefined
       for (const consumer of full) {
-        const [head] = consumer.pushed
+        const [head] = consumer.prefetched
         if (head === undefined) continue
-        if (oldest === undefined || dueOf(head) < dueOf(oldest.pushed[0]!)) oldest = consumer
+        if (oldest === undefined || dueOf(head) < dueOf(oldest.prefetched[0]!)) oldest = consumer
       }
       if (oldest === undefined) break
-      taken.push(oldest.pushed.shift()!)
+      taken.push(oldest.prefetched.shift()!)
     }
     return taken
   }
 
   /** A worker has slots free for which nothing was here. */
-  const want = ([listener, consumer]: readonly [Listener, Consumer]): void => {
+  const want = ([listener, consumer]: readonly [Listener, QueueConsumer]): void => {
     if (!consumer.wanted) {
       consumer.wanted = true
       listener.changed.openUnsafe()
-    } else if (consumer.isFull) {
-      consumer.hungry ??= consumer.on?.received
+    } else if (consumer.isAtPrefetchLimit) {
+      consumer.starved ??= consumer.active?.received
       listener.hungry.openUnsafe()
     }
   }
 
   return {
     isConsumed: (queue) => consumersOf(new Set([queue])).length > 0,
-    count: (queue) => consumersOf(new Set([queue])).reduce((sum, [, { pushed }]) => sum + pushed.length, 0),
-    takeUnclaimed: (queue, max) =>
+    count: (queue) =>
+      consumersOf(new Set([queue])).reduce((sum, [, { prefetched: pushed }]) => sum + pushed.length, 0),
+    takeForPurge: (queue, max) =>
       takeFrom(
         consumersOf(new Set([queue])).map(([, consumer]) => consumer),
         max
@@ -291,6 +298,6 @@ export const make = Effect.fnUntraced(function* (
       if (taken.length < max) found.forEach(want)
       return taken
     },
-    listen
+    subscribe: listen
   }
 })

@@ -7,25 +7,25 @@
  */
 import { Array as Arr, Deferred, Effect, Schedule } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
-import type { Line, Lines } from "./Connection.ts"
+import type { Connection, ReconnectingConnection } from "./Connection.ts"
 import * as Delay from "./delayQueues.ts"
-import type { Parcel } from "./OutgoingMessage.ts"
+import type { OutgoingMessage } from "./OutgoingMessage.ts"
 import { fromUnknown, RabbitError } from "./RabbitError.ts"
-import { delayedKey, type Topology } from "./Topology.ts"
+import { delayRoutingKey, type Topology } from "./Topology.ts"
 
 /** Sends messages. */
 export interface Publisher {
   /** All of them are held by the server when it is done. */
-  readonly publish: (parcels: Batch<Parcel>) => Effect.Effect<void, RabbitError>
+  readonly publish: (parcels: Batch<OutgoingMessage>) => Effect.Effect<void, RabbitError>
   /** The same, to where rejected messages lie. */
-  readonly reject: (parcels: Batch<Parcel>) => Effect.Effect<void, RabbitError>
+  readonly reject: (parcels: Batch<OutgoingMessage>) => Effect.Effect<void, RabbitError>
 }
 
 /** A parcel with its address. */
 interface Addressed {
   readonly exchange: string
   readonly key: string
-  readonly parcel: Parcel
+  readonly parcel: OutgoingMessage
 }
 
 /** The exchange that leads to the queue whose name is the routing key. */
@@ -49,9 +49,9 @@ interface Underway {
  * A queue that is made or moves this moment takes nothing. If the line has ended instead, that may be the fault of what
  * was alone on it; otherwise of anything.
  */
-const unconfirmed = (line: Line, { alone }: Underway): Effect.Effect<never, RabbitError> =>
-  line.hasEnded && alone
-    ? Effect.flatMap(Deferred.await(line.ended), (why) => Effect.fail(why))
+const unconfirmed = (line: Connection, { alone }: Underway): Effect.Effect<never, RabbitError> =>
+  line.isClosed && alone
+    ? Effect.flatMap(Deferred.await(line.closed), (why) => Effect.fail(why))
     : Effect.fail(
         new RabbitError({ message: "the server did not take what was published", kind: "not taken" })
       )
@@ -60,12 +60,12 @@ const placeOf = ({ exchange, key }: { readonly exchange: string; readonly key: s
   `${exchange} ${key}`
 
 /** Sends over the line that is open. */
-export const make = (lines: Lines, topology: Topology): Publisher => {
+export const make = (lines: ReconnectingConnection, topology: Topology): Publisher => {
   const { names } = topology
   const underway = new Set<Underway>()
-  const watched = new WeakSet<Line>()
+  const watched = new WeakSet<Connection>()
 
-  const watch = (line: Line): void => {
+  const watch = (line: Connection): void => {
     if (watched.has(line)) return
     watched.add(line)
     line.channel.on("return", ({ fields: { exchange, routingKey } }) => {
@@ -74,7 +74,7 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
   }
 
   /** Answers those that no queue has taken. */
-  const send = (line: Line, parcels: Batch<Addressed>) =>
+  const send = (line: Connection, parcels: Batch<Addressed>) =>
     Effect.callback<ReadonlyArray<Addressed>, RabbitError>((resume) => {
       watch(line)
       const batch: Underway = { unrouted: new Set(), alone: underway.size === 0 }
@@ -91,7 +91,7 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
         resume(Effect.succeed(unrouted.size === 0 ? [] : parcels.filter((one) => unrouted.has(placeOf(one)))))
       }
       try {
-        line.together(() => {
+        line.writeTogether(() => {
           for (const { exchange, key, parcel } of parcels) {
             line.channel.publish(exchange, key, parcel.content, parcel.properties, answered)
           }
@@ -110,10 +110,10 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
     const sendNow = (some: Batch<Addressed>) =>
       Effect.gen(function* () {
         yield* prepare
-        yield* Effect.flatMap(lines.open, (line) => line.unblocked.await)
-        return yield* Effect.flatMap(lines.open, (line) => send(line, some))
+        yield* Effect.flatMap(lines.current, (line) => line.unblocked.await)
+        return yield* Effect.flatMap(lines.current, (line) => send(line, some))
       }).pipe(
-        Effect.tapError(() => Effect.sync(topology.forget)),
+        Effect.tapError(() => Effect.sync(topology.invalidate)),
         Effect.retry({
           schedule: retrying,
           times: 5,
@@ -122,7 +122,7 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
       )
     const unrouted = yield* sendNow(parcels)
     if (!Arr.isReadonlyArrayNonEmpty(unrouted)) return
-    topology.forget()
+    topology.invalidate()
     // consumers of a queue that was removed hear of it before there is another one of that name: the server would move
     // them over silently, and lose what it delivers
     yield* Effect.sleep(REMOVED)
@@ -135,35 +135,37 @@ export const make = (lines: Lines, topology: Topology): Publisher => {
     }
   })
 
-  const address = (parcel: Parcel): Addressed => {
+  const address = (parcel: OutgoingMessage): Addressed => {
     if (parcel.delayMillis <= 0) return { exchange: DIRECT, key: names.queue(parcel.queue), parcel }
-    const rounded = Delay.round(parcel.delayMillis)
+    const rounded = Delay.roundDelay(parcel.delayMillis)
     return {
-      exchange: names.delay(Delay.sum(rounded)[0]!),
-      key: delayedKey(rounded, parcel.queue),
+      exchange: names.delayExchange(Delay.exponentsOf(rounded)[0]!),
+      key: delayRoutingKey(rounded, parcel.queue),
       parcel
     }
   }
 
   /** Makes what is needed for these. */
-  const prepare = (parcels: Batch<Parcel>) => {
+  const prepare = (parcels: Batch<OutgoingMessage>) => {
     const needed = new Map<string, Effect.Effect<void, RabbitError>>()
     for (const { delayMillis, queue } of parcels) {
-      const rounded = delayMillis <= 0 ? 0 : Delay.round(delayMillis)
+      const rounded = delayMillis <= 0 ? 0 : Delay.roundDelay(delayMillis)
       const key = `${rounded} ${queue}`
       if (needed.has(key)) continue
-      needed.set(key, rounded === 0 ? topology.queue(queue) : topology.delay(queue, rounded))
+      needed.set(key, rounded === 0 ? topology.declareQueue(queue) : topology.declareDelay(queue, rounded))
     }
     return Effect.forEach([...needed.values()], (make) => make, { discard: true })
   }
-  const prepareRejected = (parcels: Batch<Parcel>) =>
-    Effect.forEach(new Set(parcels.map(({ queue }) => queue)), topology.rejected, { discard: true })
+  const prepareRejected = (parcels: Batch<OutgoingMessage>) =>
+    Effect.forEach(new Set(parcels.map(({ queue }) => queue)), topology.declareRejectedQueue, {
+      discard: true
+    })
 
   return {
     publish: (parcels) => sendAll(Arr.map(parcels, address), prepare(parcels)),
     reject: (parcels) =>
       sendAll(
-        Arr.map(parcels, (parcel) => ({ exchange: DIRECT, key: names.rejected(parcel.queue), parcel })),
+        Arr.map(parcels, (parcel) => ({ exchange: DIRECT, key: names.rejectedQueue(parcel.queue), parcel })),
         prepareRejected(parcels)
       )
   }

@@ -9,19 +9,25 @@ import type { Message } from "amqplib"
 import { Array as Arr, Clock, Effect, Number as Num, PubSub, type Scope, Stream } from "effect"
 import type { Delivery, BrokerDriver, Release, Batch } from "../BrokerDriver.ts"
 import type { CallLimit } from "../internal/driver/callTimeout.ts"
-import { attempt, type Lines, onChannel, seen } from "./Connection.ts"
+import { tryCall, type ReconnectingConnection, withChannel, syncChannel } from "./Connection.ts"
 import * as Delay from "./delayQueues.ts"
-import { bodyOf, copyOf, headOf, ofEnvelope, type Parcel } from "./OutgoingMessage.ts"
+import {
+  readBody,
+  fromDelivered,
+  readProperties,
+  fromEnvelope,
+  type OutgoingMessage
+} from "./OutgoingMessage.ts"
 import * as Inbox from "./PrefetchBuffer.ts"
 import * as Publisher from "./Publisher.ts"
 import { isPermanent, type RabbitError } from "./RabbitError.ts"
 import type { Topology } from "./Topology.ts"
-import { Claims, type Held } from "./UnackedMessages.ts"
+import { UnackedMessages, type UnackedMessage } from "./UnackedMessages.ts"
 
 /** Both lines, and what is declared over them. */
 export interface Server {
-  readonly publishing: Lines
-  readonly consuming: Lines
+  readonly publishing: ReconnectingConnection
+  readonly consuming: ReconnectingConnection
   readonly topology: Topology
   readonly limited: CallLimit<RabbitError>
   /** How long the server lets a message be unacked. */
@@ -40,13 +46,13 @@ export const make = Effect.fnUntraced(function* ({
   topology
 }: Server): Effect.fn.Return<BrokerDriver<RabbitError>, never, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const claims = new Claims(yield* PubSub.unbounded<ReadonlyArray<string>>(), clock)
+  const claims = new UnackedMessages(yield* PubSub.unbounded<ReadonlyArray<string>>(), clock)
   const inbox = yield* Inbox.make(consuming, topology, claims)
   const publisher = Publisher.make(publishing, topology)
   const { names } = topology
 
-  const toDelivery = (held: Held): Delivery => {
-    const { due, expires, generation, id, task, waited = 0 } = headOf(held.message)
+  const toDelivery = (held: UnackedMessage): Delivery => {
+    const { dueAt: due, expires, generation, id, task, waited = 0 } = readProperties(held.message)
     return {
       handle: claims.claim(held),
       id,
@@ -56,31 +62,31 @@ export const make = Effect.fnUntraced(function* ({
       queue: held.queue,
       ageMillis: due === undefined ? 0 : Math.max(0, clock.currentTimeMillisUnsafe() - due),
       waitedMillis: waited,
-      body: bodyOf(held.message)
+      body: readBody(held.message)
     }
   }
 
   /** Something may be gone that was there. */
   const orForget = <A>(effect: Effect.Effect<A, RabbitError>): Effect.Effect<A, RabbitError> =>
-    Effect.tapError(effect, () => Effect.sync(topology.forget))
+    Effect.tapError(effect, () => Effect.sync(topology.invalidate))
 
   /** Asks for what no worker listens to. */
   const pull = Effect.fnUntraced(function* (queue: string, max: number) {
-    const line = yield* limited(Effect.andThen(topology.queue(queue), consuming.open))
-    const pulled: Array<Held> = []
+    const line = yield* limited(Effect.andThen(topology.declareQueue(queue), consuming.current))
+    const pulled: Array<UnackedMessage> = []
     const next = Effect.map(
-      attempt(() => line.channel.get(names.queue(queue))),
+      tryCall(() => line.channel.get(names.queue(queue))),
       (message) => {
         if (message === false) return false
-        const held = { line, queue, message }
-        claims.note(held)
+        const held = { connection: line, queue, message }
+        claims.add(held)
         pulled.push(held)
         return pulled.length < max
       }
     )
     // what the server has given must be known here
     yield* Effect.uninterruptible(Effect.repeat(next, { while: (more) => more })).pipe(
-      Effect.onInterrupt(() => Effect.sync(() => claims.putBack(pulled)))
+      Effect.onInterrupt(() => Effect.sync(() => claims.requeue(pulled)))
     )
     return pulled
   }, orForget)
@@ -98,18 +104,21 @@ export const make = Effect.fnUntraced(function* ({
         { discard: true }
       ).pipe(
         Effect.map(() => taken.map(toDelivery)),
-        Effect.onError(() => Effect.sync(() => claims.putBack(taken)))
+        Effect.onError(() => Effect.sync(() => claims.requeue(taken)))
       )
     })
 
   /** The message of a claim, due anew or as it was. */
-  const copyFor = ({ message, queue }: Held, { afterMillis, body, preserveDueTime }: Release): Parcel => {
+  const copyFor = (
+    { message, queue }: UnackedMessage,
+    { afterMillis, body, preserveDueTime }: Release
+  ): OutgoingMessage => {
     const now = clock.currentTimeMillisUnsafe()
     if (preserveDueTime !== true) {
-      return copyOf(message, { queue, delayMillis: afterMillis, due: now + afterMillis, body })
+      return fromDelivered(message, { queue, delayMillis: afterMillis, due: now + afterMillis, body })
     }
-    const { due = now, waited = 0 } = headOf(message)
-    return copyOf(message, {
+    const { dueAt: due = now, waited = 0 } = readProperties(message)
+    return fromDelivered(message, {
       queue,
       delayMillis: afterMillis,
       // what was delivered is due, whatever it says
@@ -126,13 +135,13 @@ export const make = Effect.fnUntraced(function* ({
   /** Publishes in place of claims, then acks them: a crash between leaves both, never none. */
   const replace = <Item extends { readonly handle: string }>(
     items: ReadonlyArray<Item>,
-    publish: (parcels: Batch<Parcel>) => Effect.Effect<void, RabbitError>,
-    toParcel: (held: Held, item: Item) => Parcel
+    publish: (parcels: Batch<OutgoingMessage>) => Effect.Effect<void, RabbitError>,
+    toParcel: (held: UnackedMessage, item: Item) => OutgoingMessage
   ): Effect.Effect<void, RabbitError> =>
     Effect.suspend(() => {
       const byHandle = new Map(items.map((item) => [item.handle, item]))
       const handles: Array<string> = []
-      const parcels: Array<Parcel> = []
+      const parcels: Array<OutgoingMessage> = []
       for (const [handle, item] of byHandle) {
         const held = claims.get(handle)
         if (held === undefined) continue
@@ -145,28 +154,28 @@ export const make = Effect.fnUntraced(function* ({
     })
 
   const putBack = (handles: ReadonlyArray<string>): void =>
-    claims.putBack(handles.map((handle) => claims.take(handle)).filter((held) => held !== undefined))
+    claims.requeue(handles.map((handle) => claims.take(handle)).filter((held) => held !== undefined))
 
   /** The places where messages of a queue are, in the order in which they go through them. */
   const placesOf = Effect.fnUntraced(function* (queue: string) {
-    yield* topology.queue(queue)
-    const exponents = yield* topology.delays(queue)
-    return [...exponents.map((exponent) => names.delayed(queue, exponent)), names.queue(queue)]
+    yield* topology.declareQueue(queue)
+    const exponents = yield* topology.delayExponents(queue)
+    return [...exponents.map((exponent) => names.delayQueue(queue, exponent)), names.queue(queue)]
   })
 
   /** A message that moves meanwhile is rather counted twice than not at all. */
   const countOne = Effect.fnUntraced(function* (queue: string) {
     const places = yield* placesOf(queue)
-    yield* claims.whenPutBack
-    const line = yield* consuming.open
+    yield* claims.awaitRequeued
+    const line = yield* consuming.current
     const claimed = claims.count(queue)
-    const counts = yield* onChannel(line, async (channel) => {
+    const counts = yield* withChannel(line, async (channel) => {
       const counts: Array<number> = []
       for (const place of places) counts.push((await channel.checkQueue(place)).messageCount)
       return counts
     })
     // what the server has pushed by now has arrived
-    yield* seen(line)
+    yield* syncChannel(line)
     return {
       ready: (counts.pop() ?? 0) + inbox.count(queue),
       delayed: Num.sumAll(counts),
@@ -176,8 +185,8 @@ export const make = Effect.fnUntraced(function* ({
 
   /** Removes messages, and answers their ids: fewer than there are, rather than too late. */
   const removeFrom = (places: ReadonlyArray<string>, limit: number) =>
-    Effect.flatMap(consuming.open, (line) =>
-      onChannel(line, async (channel) => {
+    Effect.flatMap(consuming.current, (line) =>
+      withChannel(line, async (channel) => {
         const until = clock.monotonicTimeNanosUnsafe() + BigInt(Math.round(purgeMillis * 1e6))
         const ids: Array<string> = []
         let last: Message | undefined
@@ -186,7 +195,7 @@ export const make = Effect.fnUntraced(function* ({
             const message = await channel.get(place)
             if (message === false) break
             last = message
-            ids.push(headOf(message).id ?? "")
+            ids.push(readProperties(message).id ?? "")
           }
         }
         // until here a channel that closes gives all of it back
@@ -202,16 +211,16 @@ export const make = Effect.fnUntraced(function* ({
       priorities: 1,
       lease: "connection",
       maxClaimMillis,
-      maxDelayMillis: Delay.MAX_MILLIS
+      maxDelayMillis: Delay.MAX_DELAY_MILLIS
     },
     isPermanent,
     publish: (envelopes) =>
       Effect.suspend(() => {
         const now = clock.currentTimeMillisUnsafe()
-        return limited(publisher.publish(Arr.map(envelopes, (envelope) => ofEnvelope(envelope, now))))
+        return limited(publisher.publish(Arr.map(envelopes, (envelope) => fromEnvelope(envelope, now))))
       }),
     claim: ({ max, queues }) => claim(new Set(queues), max),
-    ready: inbox.listen,
+    ready: inbox.subscribe,
     renew: (handles) => Effect.sync(() => handles.map((handle) => claims.get(handle) !== undefined)),
     lost: Stream.fromPubSub(claims.lost),
     ack: (handles) => limited(claims.ack(handles)),
@@ -230,7 +239,7 @@ export const make = Effect.fnUntraced(function* ({
     reject: (rejections) =>
       limited(
         replace(rejections, publisher.reject, ({ message, queue }, { reason }) =>
-          copyOf(message, { queue, delayMillis: 0, reason })
+          fromDelivered(message, { queue, delayMillis: 0, reason })
         )
       ),
     counts: (queues) => limited(Effect.forEach(queues, countOne)).pipe(orForget),
@@ -238,8 +247,8 @@ export const make = Effect.fnUntraced(function* ({
       limited(
         Effect.gen(function* () {
           const removed = yield* removeFrom(yield* placesOf(queue), limit)
-          const pushed = inbox.takeUnclaimed(queue, limit - removed.length)
-          const ids = pushed.map(({ message }) => headOf(message).id ?? "")
+          const pushed = inbox.takeForPurge(queue, limit - removed.length)
+          const ids = pushed.map(({ message }) => readProperties(message).id ?? "")
           yield* claims.ack(pushed.map((held) => claims.claim(held)))
           return [...removed, ...ids]
         })

@@ -11,7 +11,7 @@
  */
 import type { Channel } from "amqplib"
 import { Deferred, Effect, Exit, Option, Schedule, type Scope } from "effect"
-import { type Lines, onChannel } from "./Connection.ts"
+import { type ReconnectingConnection, withChannel } from "./Connection.ts"
 import * as Delay from "./delayQueues.ts"
 import { RabbitError } from "./RabbitError.ts"
 
@@ -51,27 +51,27 @@ export class Names {
   }
 
   /** Where rejected messages lie. */
-  rejected(queue: string): string {
+  rejectedQueue(queue: string): string {
     return `${this.queue(queue)}.rejected`
   }
 
   /** Where delayed messages wait for that power of two. */
-  delayed(queue: string, exponent: number): string {
+  delayQueue(queue: string, exponent: number): string {
     return `${this.queue(queue)}.delay.${exponent}`
   }
 
   /** Leads to the queue of that power of two, or past it. */
-  delay(exponent: number): string {
-    return exponent < Delay.lowest ? `${this.prefix}.due` : `${this.prefix}.delay.${exponent}`
+  delayExchange(exponent: number): string {
+    return exponent < Delay.LOWEST_EXPONENT ? `${this.prefix}.due` : `${this.prefix}.delay.${exponent}`
   }
 
   /** Has a binding for each queue for delayed messages. */
-  get marks(): string {
+  get marksExchange(): string {
     return `${this.prefix}.delay.marks`
   }
 
   /** Where what is sent to ask for a mark is dropped. */
-  get nowhere(): string {
+  get discardQueue(): string {
     return `${this.prefix}.delay.nowhere`
   }
 }
@@ -81,19 +81,22 @@ const mark = (queue: string, exponent: number): string => `${exponent}.${wordOf(
 /** Makes what is needed. */
 export interface Topology {
   readonly names: Names
-  readonly queue: (queue: string) => Effect.Effect<void, RabbitError>
+  readonly declareQueue: (queue: string) => Effect.Effect<void, RabbitError>
   /** What messages need that are delayed so long. */
-  readonly delay: (queue: string, rounded: number) => Effect.Effect<void, RabbitError>
+  readonly declareDelay: (queue: string, rounded: number) => Effect.Effect<void, RabbitError>
   /** The exponents of the queues for delayed messages that there are, whoever made them. */
-  readonly delays: (queue: string) => Effect.Effect<ReadonlyArray<number>, RabbitError>
-  readonly rejected: (queue: string) => Effect.Effect<void, RabbitError>
+  readonly delayExponents: (queue: string) => Effect.Effect<ReadonlyArray<number>, RabbitError>
+  readonly declareRejectedQueue: (queue: string) => Effect.Effect<void, RabbitError>
   /** Something is gone that was there: somebody has removed it. */
-  readonly forget: () => void
+  readonly invalidate: () => void
 }
 
 /** Over one prefix. What is being made is given up with the scope. */
 export const make = Effect.fnUntraced(function* (
-  { consuming, publishing }: { readonly consuming: Lines; readonly publishing: Lines },
+  {
+    consuming,
+    publishing
+  }: { readonly consuming: ReconnectingConnection; readonly publishing: ReconnectingConnection },
   prefix: string
 ): Effect.fn.Return<Topology, never, Scope.Scope> {
   const scope = yield* Effect.scope
@@ -125,9 +128,9 @@ export const make = Effect.fnUntraced(function* (
     })
 
   const declaring = (declare: (channel: Channel) => Promise<unknown>): Effect.Effect<unknown, RabbitError> =>
-    Effect.flatMap(consuming.open, (line) => onChannel(line, declare))
+    Effect.flatMap(consuming.current, (line) => withChannel(line, declare))
 
-  const due = names.delay(Delay.lowest - 1)
+  const due = names.delayExchange(Delay.LOWEST_EXPONENT - 1)
   /** With its way in for what was delayed: whoever removes a queue removes that too. */
   const queue = (queue: string) =>
     Effect.suspend(() => {
@@ -144,7 +147,7 @@ export const make = Effect.fnUntraced(function* (
             declaring(async (channel) => {
               await channel.assertQueue(name, { durable: true, arguments: quorum })
               await channel.assertExchange(due, "topic")
-              await channel.bindQueue(name, due, Delay.pattern(undefined, false, wordOf(queue)))
+              await channel.bindQueue(name, due, Delay.bindingPattern(undefined, false, wordOf(queue)))
             })
           )
     })
@@ -152,10 +155,10 @@ export const make = Effect.fnUntraced(function* (
   // #region Delays
 
   const marks = once(
-    names.marks,
+    names.marksExchange,
     declaring(async (channel) => {
-      await channel.assertExchange(names.marks, "direct")
-      await channel.assertQueue(names.nowhere, {
+      await channel.assertExchange(names.marksExchange, "direct")
+      await channel.assertQueue(names.discardQueue, {
         durable: true,
         arguments: { "x-queue-type": "classic", "x-max-length": 0 }
       })
@@ -164,25 +167,25 @@ export const make = Effect.fnUntraced(function* (
 
   /** Each leads to the next lower one what has nothing to wait for in it. */
   const exchanges = once(
-    names.delay(Delay.exponents[0]!),
+    names.delayExchange(Delay.exponents[0]!),
     declaring(async (channel) => {
       await channel.assertExchange(due, "topic")
       for (const exponent of Delay.exponents.toReversed()) {
-        await channel.assertExchange(names.delay(exponent), "topic")
-        const past = Delay.pattern(exponent, false, "*")
-        await channel.bindExchange(names.delay(exponent - 1), names.delay(exponent), past)
+        await channel.assertExchange(names.delayExchange(exponent), "topic")
+        const past = Delay.bindingPattern(exponent, false, "*")
+        await channel.bindExchange(names.delayExchange(exponent - 1), names.delayExchange(exponent), past)
       }
     })
   )
 
   /** Asks for marks, of which the server gives back what it does not know. */
   const askFor = (queue: string, exponents: ReadonlyArray<number>) =>
-    Effect.flatMap(publishing.open, (line) =>
-      onChannel(line, async (channel) => {
+    Effect.flatMap(publishing.current, (line) =>
+      withChannel(line, async (channel) => {
         const unknown = new Set<string>()
         channel.on("return", ({ fields }) => unknown.add(fields.routingKey))
         for (const exponent of exponents) {
-          channel.publish(names.marks, mark(queue, exponent), Buffer.alloc(0), { mandatory: true })
+          channel.publish(names.marksExchange, mark(queue, exponent), Buffer.alloc(0), { mandatory: true })
         }
         await channel.waitForConfirms()
         return exponents.filter((exponent) => !unknown.has(mark(queue, exponent)))
@@ -198,7 +201,7 @@ export const make = Effect.fnUntraced(function* (
    * connection can have, and nothing leads to it before it is made.
    */
   const wait = (queue: string, exponent: number) => {
-    const name = names.delayed(queue, exponent)
+    const name = names.delayQueue(queue, exponent)
     const making = `${name}.making`
     const make = declaring(async (channel) => {
       await channel.assertQueue(making, { exclusive: true, durable: false, expires: 10_000 })
@@ -207,13 +210,17 @@ export const make = Effect.fnUntraced(function* (
         arguments: {
           ...quorum,
           "x-message-ttl": 2 ** exponent,
-          "x-dead-letter-exchange": names.delay(exponent - 1),
+          "x-dead-letter-exchange": names.delayExchange(exponent - 1),
           "x-dead-letter-strategy": "at-least-once",
           "x-overflow": "reject-publish"
         }
       })
-      await channel.bindQueue(name, names.delay(exponent), Delay.pattern(exponent, true, wordOf(queue)))
-      await channel.bindQueue(names.nowhere, names.marks, mark(queue, exponent))
+      await channel.bindQueue(
+        name,
+        names.delayExchange(exponent),
+        Delay.bindingPattern(exponent, true, wordOf(queue))
+      )
+      await channel.bindQueue(names.discardQueue, names.marksExchange, mark(queue, exponent))
       await channel.deleteQueue(making)
     })
     const isMade = Effect.map(askFor(queue, [exponent]), ({ length }) => length > 0)
@@ -238,16 +245,18 @@ export const make = Effect.fnUntraced(function* (
       marks,
       exchanges,
       queue(of),
-      Effect.forEach(Delay.sum(rounded), (exponent) => wait(of, exponent), { concurrency: "unbounded" })
+      Effect.forEach(Delay.exponentsOf(rounded), (exponent) => wait(of, exponent), {
+        concurrency: "unbounded"
+      })
     ])
 
   const delays = (queue: string) =>
     Effect.gen(function* () {
-      const isMade = (exponent: number) => made.has(names.delayed(queue, exponent))
+      const isMade = (exponent: number) => made.has(names.delayQueue(queue, exponent))
       const unknown = Delay.exponents.filter((exponent) => !isMade(exponent))
       if (unknown.length > 0) {
         yield* marks
-        for (const exponent of yield* askFor(queue, unknown)) made.add(names.delayed(queue, exponent))
+        for (const exponent of yield* askFor(queue, unknown)) made.add(names.delayQueue(queue, exponent))
       }
       return Delay.exponents.filter(isMade)
     })
@@ -256,19 +265,20 @@ export const make = Effect.fnUntraced(function* (
 
   return {
     names,
-    queue,
-    delay: (queue, rounded) => Effect.asVoid(delay(queue, rounded)),
-    delays,
-    rejected: (queue) => {
-      const name = names.rejected(queue)
+    declareQueue: queue,
+    declareDelay: (queue, rounded) => Effect.asVoid(delay(queue, rounded)),
+    delayExponents: delays,
+    declareRejectedQueue: (queue) => {
+      const name = names.rejectedQueue(queue)
       return once(
         name,
         declaring((channel) => channel.assertQueue(name, { durable: true, arguments: quorum }))
       )
     },
-    forget: () => made.clear()
+    invalidate: () => made.clear()
   }
 })
 
 /** The routing key by which a delayed message finds its way. */
-export const delayedKey = (rounded: number, queue: string): string => Delay.routingKey(rounded, wordOf(queue))
+export const delayRoutingKey = (rounded: number, queue: string): string =>
+  Delay.routingKey(rounded, wordOf(queue))

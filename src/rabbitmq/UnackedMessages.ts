@@ -6,25 +6,25 @@
  */
 import type { Message } from "amqplib"
 import { type Clock, Duration, Effect, PubSub } from "effect"
-import { type Line, seen } from "./Connection.ts"
+import { type Connection, syncChannel } from "./Connection.ts"
 import type { RabbitError } from "./RabbitError.ts"
 
 /** A message that was delivered here. */
-export interface Held {
-  readonly line: Line
+export interface UnackedMessage {
+  readonly connection: Connection
   readonly queue: string
   readonly message: Message
   /** What pushed it, if it was pushed. */
-  readonly by?: Pusher | undefined
+  readonly consumer?: UnackedCounter | undefined
 }
 
 /** What pushes messages, until so many are unacked. */
-export interface Pusher {
+export interface UnackedCounter {
   unacked: number
 }
 
 /** What a line has delivered. */
-class Unacked {
+class DeliveryTags {
   /** In the order of the tags. */
   private tags = new Set<number>()
   /** How many were ever noted, and the highest tag: they differ while one is on its way to be noted. */
@@ -67,10 +67,10 @@ const tagged = (deliveryTag: number): Message => ({ fields: { deliveryTag } }) a
 const PUT_BACK_NANOS = 50_000_000n
 
 /** The claims of a process. */
-export class Claims {
-  private readonly unacked = new WeakMap<Line, Unacked>()
-  private readonly held = new Map<string, Held>()
-  private readonly epochs = new WeakMap<Line, number>()
+export class UnackedMessages {
+  private readonly unacked = new WeakMap<Connection, DeliveryTags>()
+  private readonly held = new Map<string, UnackedMessage>()
+  private readonly epochs = new WeakMap<Connection, number>()
   private epoch = 0
   /** Handles whose line ended. */
   readonly lost: PubSub.PubSub<ReadonlyArray<string>>
@@ -83,32 +83,32 @@ export class Claims {
     this.clock = clock
   }
 
-  private of(line: Line): Unacked {
+  private of(line: Connection): DeliveryTags {
     const found = this.unacked.get(line)
     if (found !== undefined) return found
-    const made = new Unacked()
+    const made = new DeliveryTags()
     this.unacked.set(line, made)
     this.epochs.set(line, ++this.epoch)
     return made
   }
 
   /** Takes note of a delivery. */
-  note({ by, line, message }: Held): void {
+  add({ consumer: by, connection: line, message }: UnackedMessage): void {
     this.of(line).note(message.fields.deliveryTag)
     if (by !== undefined) by.unacked++
   }
 
   /** Makes a delivery a claim, and gives its handle. */
-  claim(one: Held): string {
-    const handle = `${this.epochs.get(one.line)}.${one.message.fields.deliveryTag}`
+  claim(one: UnackedMessage): string {
+    const handle = `${this.epochs.get(one.connection)}.${one.message.fields.deliveryTag}`
     this.held.set(handle, one)
     return handle
   }
 
   /** `undefined`: it is not held. */
-  get(handle: string): Held | undefined {
+  get(handle: string): UnackedMessage | undefined {
     const one = this.held.get(handle)
-    return one === undefined || one.line.hasEnded ? undefined : one
+    return one === undefined || one.connection.isClosed ? undefined : one
   }
 
   /** Claims of a queue. */
@@ -119,9 +119,9 @@ export class Claims {
   }
 
   /** Forgets the claims of a line that ended, and tells. */
-  lose(line: Line): void {
+  dropConnection(line: Connection): void {
     const handles: Array<string> = []
-    for (const [handle, one] of this.held) if (one.line === line) handles.push(handle)
+    for (const [handle, one] of this.held) if (one.connection === line) handles.push(handle)
     for (const handle of handles) this.held.delete(handle)
     if (handles.length > 0) PubSub.publishUnsafe(this.lost, handles)
   }
@@ -132,28 +132,28 @@ export class Claims {
       const taken = handles.map((handle) => this.take(handle))
       const lines = Map.groupBy(
         taken.filter((one) => one !== undefined),
-        ({ line }) => line
+        ({ connection: line }) => line
       )
       for (const [line, some] of lines) {
         const { others, upTo } = this.divide(line, some)
-        line.together(() => {
+        line.writeTogether(() => {
           if (upTo !== undefined) line.channel.ack(tagged(upTo), true)
           for (const tag of others) line.channel.ack(tagged(tag))
         })
       }
       return Effect.as(
-        Effect.forEach(lines.keys(), seen, { discard: true }),
+        Effect.forEach(lines.keys(), syncChannel, { discard: true }),
         taken.map((one) => one !== undefined)
       )
     })
   }
 
   /** Gives deliveries back to the server, claims or not: they are due at once. */
-  putBack(some: ReadonlyArray<Held>): void {
+  requeue(some: ReadonlyArray<UnackedMessage>): void {
     if (some.length === 0) return
     this.putBackAt = this.clock.monotonicTimeNanosUnsafe()
-    for (const [line, ofLine] of Map.groupBy(some, ({ line }) => line)) {
-      if (line.hasEnded) continue
+    for (const [line, ofLine] of Map.groupBy(some, ({ connection: line }) => line)) {
+      if (line.isClosed) continue
       const { others, upTo } = this.divide(line, ofLine)
       if (upTo !== undefined) line.channel.nack(tagged(upTo), true, true)
       for (const tag of others) line.channel.nack(tagged(tag), false, true)
@@ -161,20 +161,20 @@ export class Claims {
   }
 
   /** Waits until the server has again what was put back: it answers nothing. */
-  readonly whenPutBack: Effect.Effect<void> = Effect.suspend(() => {
+  readonly awaitRequeued: Effect.Effect<void> = Effect.suspend(() => {
     const left = this.putBackAt + PUT_BACK_NANOS - this.clock.monotonicTimeNanosUnsafe()
     return left <= 0n ? Effect.void : this.clock.sleep(Duration.nanos(left))
   })
 
   /** Ends a claim here, before the server is told. */
-  take(handle: string): Held | undefined {
+  take(handle: string): UnackedMessage | undefined {
     const one = this.get(handle)
     this.held.delete(handle)
     return one
   }
 
-  private divide(line: Line, some: ReadonlyArray<Held>) {
-    for (const { by } of some) if (by !== undefined) by.unacked--
+  private divide(line: Connection, some: ReadonlyArray<UnackedMessage>) {
+    for (const { consumer: by } of some) if (by !== undefined) by.unacked--
     return this.of(line).divide(new Set(some.map(({ message }) => message.fields.deliveryTag)))
   }
 }

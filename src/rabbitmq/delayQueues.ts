@@ -15,7 +15,7 @@ const SLACK_MILLIS = 64
 const FINENESS = 128
 
 /** The longest delay. */
-export const MAX_MILLIS = 2 ** (HIGHEST + 1) - 2 ** LOWEST
+export const MAX_DELAY_MILLIS = 2 ** (HIGHEST + 1) - 2 ** LOWEST
 
 /** Exponents, the highest first. */
 export const exponents: ReadonlyArray<number> = Array.from(
@@ -24,23 +24,23 @@ export const exponents: ReadonlyArray<number> = Array.from(
 )
 
 /** The shortest. */
-export const lowest = LOWEST
+export const LOWEST_EXPONENT = LOWEST
 
 /** The delay that is kept: not shorter, hardly longer, and of as few powers of two as that allows. */
-export const round = (millis: number): number => {
+export const roundDelay = (millis: number): number => {
   const most = millis + Math.max(SLACK_MILLIS, millis / FINENESS)
   for (const exponent of exponents) {
     const step = 2 ** exponent
     const rounded = Math.ceil(millis / step) * step
-    if (rounded < most && rounded <= MAX_MILLIS) return rounded
+    if (rounded < most && rounded <= MAX_DELAY_MILLIS) return rounded
   }
-  return MAX_MILLIS
+  return MAX_DELAY_MILLIS
 }
 
 const isIn = (rounded: number, exponent: number): boolean => Math.floor(rounded / 2 ** exponent) % 2 === 1
 
 /** The exponents of the powers that a rounded delay is the sum of, the highest first. */
-export const sum = (rounded: number): ReadonlyArray<number> =>
+export const exponentsOf = (rounded: number): ReadonlyArray<number> =>
   exponents.filter((exponent) => isIn(rounded, exponent))
 
 /** The routing key of a message with that delay, for a queue. */
@@ -48,5 +48,5 @@ export const routingKey = (rounded: number, word: string): string =>
   [...exponents.map((exponent) => (isIn(rounded, exponent) ? "1" : "0")), word].join(".")
 
 /** Matches routing keys by whether they have one exponent, or none, and by their last word. */
-export const pattern = (exponent: number | undefined, has: boolean, word: string): string =>
+export const bindingPattern = (exponent: number | undefined, has: boolean, word: string): string =>
   [...exponents.map((other) => (other === exponent ? (has ? "1" : "0") : "*")), word].join(".")

@@ -9,7 +9,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlit
 import { Context, Duration, Effect, Layer, type Scope, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, type SqlConnection, SqlError, Statement } from "effect/sql"
-import * as SqliteWake from "./FileWatcher.ts"
+import * as FileWatcher from "./FileWatcher.ts"
 
 /** How a file is opened. */
 export interface Options {
@@ -212,7 +212,7 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"]]
   }).pipe(Effect.provide(Reactivity.layer))
-  return Object.assign(client, { filename, database, onWrite: SqliteWake.make({ database, filename }) })
+  return Object.assign(client, { filename, database, onWrite: FileWatcher.make({ database, filename }) })
 })
 
 /** The client as Effect's `SqlClient` service. */

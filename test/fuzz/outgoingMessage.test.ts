@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Message } from "amqplib"
 import { Arbitrary, Effect, Schema } from "effect"
 import * as Delay from "../../src/rabbitmq/delayQueues.ts"
-import * as Parcel from "../../src/rabbitmq/OutgoingMessage.ts"
+import * as OutgoingMessage from "../../src/rabbitmq/OutgoingMessage.ts"
 import { amongst, anything, bytes, oneOf, often, text, wellFormed } from "./randomValues.ts"
 
 const messageOf = (properties: object, content: Uint8Array = Buffer.of()): Message => ({
@@ -68,17 +68,19 @@ describe("the properties of messages on RabbitMQ", () => {
           }
         ]) {
           const message = messageOf(properties, content)
-          const { due, expires, generation, id, task, waited } = Parcel.headOf(message)
+          const { dueAt, expires, generation, id, task, waited } = OutgoingMessage.readProperties(message)
           for (const name of [id, task]) assert.isTrue(name === undefined || typeof name === "string")
-          for (const count of [generation, due]) assert.isTrue(isTime(count))
+          for (const count of [generation, dueAt]) assert.isTrue(isTime(count))
           for (const millis of [expires, waited]) {
             assert.isTrue(millis === undefined || (Number.isFinite(millis) && millis >= 0))
           }
           // it can be sent once more, with its bytes
-          const copy = Parcel.copyOf(message, { queue: "q", delayMillis: 0, reason: "odd" })
+          const copy = OutgoingMessage.fromDelivered(message, { queue: "q", delayMillis: 0, reason: "odd" })
           assert.deepStrictEqual(copy.content, message.content)
           assert.isTrue(isTime(copy.properties.timestamp))
-          assert.isTrue([...Buffer.from(Parcel.bodyOf(message))].every((byte, at) => byte === content[at]))
+          assert.isTrue(
+            [...Buffer.from(OutgoingMessage.readBody(message))].every((byte, at) => byte === content[at])
+          )
         }
       }),
     often
@@ -95,7 +97,7 @@ describe("the properties of messages on RabbitMQ", () => {
     ({ expires, generation, id, task }) =>
       Effect.sync(() => {
         const name = task.slice(0, 255)
-        const { properties } = Parcel.ofEnvelope(
+        const { properties } = OutgoingMessage.fromEnvelope(
           {
             id,
             task: name,
@@ -111,12 +113,12 @@ describe("the properties of messages on RabbitMQ", () => {
         for (const property of [properties.messageId, properties.type]) {
           assert.isTrue(property === undefined || Buffer.byteLength(property) <= 255)
         }
-        assert.deepInclude(Parcel.headOf(messageOf(properties)), {
+        assert.deepInclude(OutgoingMessage.readProperties(messageOf(properties)), {
           id,
           task: name,
           generation,
           expires,
-          due: 1_800_000_000_005
+          dueAt: 1_800_000_000_005
         })
       }),
     often
@@ -127,21 +129,22 @@ describe("the properties of messages on RabbitMQ", () => {
     { millis: Arbitrary.filter(millis, (time) => time >= 0) },
     ({ millis }) =>
       Effect.sync(() => {
-        const { properties } = Parcel.ofEnvelope(
+        const { properties } = OutgoingMessage.fromEnvelope(
           { id: "a", task: "t", queue: "q", priority: 0, delayMillis: millis, body: "{}" },
           1_800_000_000_000
         )
         assert.isTrue(isTime(properties.timestamp), String(properties.timestamp))
         assert.isTrue(
           isTime(
-            Parcel.copyOf(messageOf({}), { queue: "q", delayMillis: 0, due: millis }).properties.timestamp
+            OutgoingMessage.fromDelivered(messageOf({}), { queue: "q", delayMillis: 0, due: millis })
+              .properties.timestamp
           )
         )
-        const rounded = Delay.round(millis)
-        assert.isAtMost(rounded, Delay.MAX_MILLIS)
-        assert.isAtLeast(rounded, Math.min(millis, Delay.MAX_MILLIS))
+        const rounded = Delay.roundDelay(millis)
+        assert.isAtMost(rounded, Delay.MAX_DELAY_MILLIS)
+        assert.isAtLeast(rounded, Math.min(millis, Delay.MAX_DELAY_MILLIS))
         assert.strictEqual(
-          Delay.sum(rounded).reduce((all, exponent) => all + 2 ** exponent, 0),
+          Delay.exponentsOf(rounded).reduce((all, exponent) => all + 2 ** exponent, 0),
           rounded
         )
         assert.isBelow(Delay.routingKey(rounded, "q").length, 255)
@@ -154,8 +157,11 @@ describe("the properties of messages on RabbitMQ", () => {
     { text, bytes },
     ({ bytes, text }) =>
       Effect.sync(() => {
-        assert.strictEqual(Parcel.bodyOf(messageOf({}, Buffer.from(text))), text.toWellFormed())
-        assert.deepStrictEqual(Buffer.from(Parcel.bodyOf(messageOf({}, bytes))), Buffer.from(bytes))
+        assert.strictEqual(OutgoingMessage.readBody(messageOf({}, Buffer.from(text))), text.toWellFormed())
+        assert.deepStrictEqual(
+          Buffer.from(OutgoingMessage.readBody(messageOf({}, bytes))),
+          Buffer.from(bytes)
+        )
       }),
     often
   )

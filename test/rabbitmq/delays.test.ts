@@ -32,17 +32,17 @@ const route = (
 ): { readonly waits: ReadonlyArray<number>; readonly ends: ReadonlyArray<string> } => {
   const key = Delay.routingKey(rounded, word)
   const waits: Array<number> = []
-  const [first] = Delay.sum(rounded)
+  const [first] = Delay.exponentsOf(rounded)
   for (const exponent of Delay.exponents.filter((exponent) => exponent <= first!)) {
-    const waiting = words.filter((one) => matches(Delay.pattern(exponent, true, one), key))
-    const goesOn = matches(Delay.pattern(exponent, false, "*"), key)
+    const waiting = words.filter((one) => matches(Delay.bindingPattern(exponent, true, one), key))
+    const goesOn = matches(Delay.bindingPattern(exponent, false, "*"), key)
     assert.strictEqual(waiting.length + Number(goesOn), 1, `one way on from ${exponent}`)
     for (const one of waiting) {
       assert.strictEqual(one, word)
       waits.push(2 ** exponent)
     }
   }
-  return { waits, ends: words.filter((one) => matches(Delay.pattern(undefined, false, one), key)) }
+  return { waits, ends: words.filter((one) => matches(Delay.bindingPattern(undefined, false, one), key)) }
 }
 
 // #endregion
@@ -54,31 +54,31 @@ const delays: ReadonlyArray<number> = [
   ...Array.from({ length: 300 }, (_, i) => Math.round(1.0735 ** i)),
   0.001,
   1000.7,
-  Delay.MAX_MILLIS - 33,
-  Delay.MAX_MILLIS - 32,
-  Delay.MAX_MILLIS - 1,
-  Delay.MAX_MILLIS
-].filter((millis) => millis <= Delay.MAX_MILLIS)
+  Delay.MAX_DELAY_MILLIS - 33,
+  Delay.MAX_DELAY_MILLIS - 32,
+  Delay.MAX_DELAY_MILLIS - 1,
+  Delay.MAX_DELAY_MILLIS
+].filter((millis) => millis <= Delay.MAX_DELAY_MILLIS)
 
 describe("delays as sums of powers of two", () => {
   it("none is shorter than asked for, nor much longer", () => {
     for (const millis of delays) {
-      const rounded = Delay.round(millis)
+      const rounded = Delay.roundDelay(millis)
       assert.isAtLeast(rounded, millis)
       assert.isAtMost(rounded - millis, Math.max(SLACK, millis / 128), `${millis} became ${rounded}`)
-      assert.isAtMost(rounded, Delay.MAX_MILLIS)
+      assert.isAtMost(rounded, Delay.MAX_DELAY_MILLIS)
     }
   })
 
   it("what is longer than the longest waits as long as that", () => {
-    assert.strictEqual(Delay.round(Delay.MAX_MILLIS + 1), Delay.MAX_MILLIS)
-    assert.strictEqual(Delay.round(Number.MAX_SAFE_INTEGER), Delay.MAX_MILLIS)
+    assert.strictEqual(Delay.roundDelay(Delay.MAX_DELAY_MILLIS + 1), Delay.MAX_DELAY_MILLIS)
+    assert.strictEqual(Delay.roundDelay(Number.MAX_SAFE_INTEGER), Delay.MAX_DELAY_MILLIS)
   })
 
   it("the powers add up to the delay, the highest first", () => {
     for (const millis of delays) {
-      const rounded = Delay.round(millis)
-      const exponents = Delay.sum(rounded)
+      const rounded = Delay.roundDelay(millis)
+      const exponents = Delay.exponentsOf(rounded)
       assert.strictEqual(
         exponents.reduce((total, exponent) => total + 2 ** exponent, 0),
         rounded
@@ -87,13 +87,13 @@ describe("delays as sums of powers of two", () => {
         exponents,
         exponents.toSorted((a, b) => b - a)
       )
-      assert.isAtLeast(exponents.at(-1)!, Delay.lowest)
+      assert.isAtLeast(exponents.at(-1)!, Delay.LOWEST_EXPONENT)
     }
   })
 
   it("no delay below a week needs more than eight queues", () => {
     for (const millis of delays.filter((millis) => millis < 604_800_000)) {
-      assert.isAtMost(Delay.sum(Delay.round(millis)).length, 8, `for ${millis}`)
+      assert.isAtMost(Delay.exponentsOf(Delay.roundDelay(millis)).length, 8, `for ${millis}`)
     }
   })
 
@@ -101,11 +101,11 @@ describe("delays as sums of powers of two", () => {
     const words = ["default", "0", "1", "emails%2Eurgent"]
     for (const millis of delays) {
       for (const word of words) {
-        const rounded = Delay.round(millis)
+        const rounded = Delay.roundDelay(millis)
         const { ends, waits } = route(rounded, word, words)
         assert.deepStrictEqual(
           waits,
-          Delay.sum(rounded).map((exponent) => 2 ** exponent)
+          Delay.exponentsOf(rounded).map((exponent) => 2 ** exponent)
         )
         assert.deepStrictEqual(ends, [word])
       }
@@ -158,7 +158,7 @@ const queuesOf = Effect.fnUntraced(function* (prefix: string, queue: string) {
   const connection = yield* openConnection(sharedUrl)
   return yield* Effect.filter(Delay.exponents, (exponent) =>
     Effect.flatMap(channelOf(connection), (channel) =>
-      Effect.isSuccess(Effect.tryPromise(() => channel.checkQueue(names.delayed(queue, exponent))))
+      Effect.isSuccess(Effect.tryPromise(() => channel.checkQueue(names.delayQueue(queue, exponent))))
     )
   )
 }, Effect.scoped)
@@ -276,7 +276,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         const arrival = yield* listen(driver)
         yield* driver.publish([envelope("a", { delayMillis: 40.5 })])
         const { delivery } = yield* arrival
-        assert.isAtLeast(delivery.ageMillis, Math.floor(Delay.round(40.5) - 40.5))
+        assert.isAtLeast(delivery.ageMillis, Math.floor(Delay.roundDelay(40.5) - 40.5))
         yield* driver.release([{ handle: delivery.handle, afterMillis: 300.25, preserveDueTime: true }])
         const again = yield* arrival
         assert.isAtLeast(again.delivery.ageMillis, delivery.ageMillis + 300)
@@ -288,7 +288,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         const Mail = Task.make("mail", { payload: Schema.String })
         yield* Effect.gen(function* () {
           yield* Mail.delay("later", { delay: 2 ** 31 })
-          const error = yield* Effect.flip(Mail.delay("never", { delay: Delay.MAX_MILLIS + 1 }))
+          const error = yield* Effect.flip(Mail.delay("never", { delay: Delay.MAX_DELAY_MILLIS + 1 }))
           assert.strictEqual(error._tag, "Unsupported")
         }).pipe(Effect.provideContext(yield* openStore(prefix, yield* sharedBackend)))
         assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [31])
@@ -302,13 +302,16 @@ await describeWithRabbit("delays on RabbitMQ", () => {
     test("there is a queue for each power that a delay is the sum of, and no other", (driver, prefix) =>
       Effect.gen(function* () {
         yield* driver.publish([envelope("a", { delayMillis: 60_000 })])
-        assert.deepStrictEqual(yield* queuesOf(prefix, "default"), Delay.sum(Delay.round(60_000)))
+        assert.deepStrictEqual(
+          yield* queuesOf(prefix, "default"),
+          Delay.exponentsOf(Delay.roundDelay(60_000))
+        )
         assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [])
       }))
 
     test("one is made by one process at a time, which the others wait for", (driver, prefix) =>
       Effect.gen(function* () {
-        const making = `${new Names(prefix).delayed("default", 7)}.making`
+        const making = `${new Names(prefix).delayQueue("default", 7)}.making`
         const other = yield* Effect.flatMap(openConnection(sharedUrl), channelOf)
         yield* Effect.promise(() => other.assertQueue(making, { exclusive: true, durable: false }))
         const publishing = yield* Effect.forkChild(driver.publish([envelope("a", { delayMillis: 100 })]))
@@ -392,7 +395,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         yield* Effect.scoped(
           Effect.flatMap(openConnection(sharedUrl), (connection) =>
             Effect.flatMap(channelOf(connection), (channel) =>
-              Effect.promise(() => channel.deleteQueue(names.delayed("default", 6)))
+              Effect.promise(() => channel.deleteQueue(names.delayQueue("default", 6)))
             )
           )
         )

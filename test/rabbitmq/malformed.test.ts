@@ -135,13 +135,14 @@ const queueOf = (prefix: string) => {
         eventually(
           withChannel(
             sharedUrl,
-            async (channel) => (await channel.checkQueue(names.rejected("default"))).messageCount >= count
+            async (channel) =>
+              (await channel.checkQueue(names.rejectedQueue("default"))).messageCount >= count
           ).pipe(Effect.catch(() => Effect.succeed(false)))
         ),
         withChannel(sharedUrl, async (channel) => {
           const taken: Array<GetMessage> = []
           while (true) {
-            const one = await channel.get(names.rejected("default"), { noAck: true })
+            const one = await channel.get(names.rejectedQueue("default"), { noAck: true })
             if (one === false) return taken
             taken.push(one)
           }

@@ -296,7 +296,8 @@ describeWithOwnRabbit("a server that", () => {
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* withChannel(server.url, async (channel) => {
-            for (const exponent of numbers(32)) await channel.deleteExchange(place.names.delay(exponent))
+            for (const exponent of numbers(32))
+              await channel.deleteExchange(place.names.delayExchange(exponent))
           })
           const handle = yield* insisting(
             Count.delay({ n: 2, millis: 0 }, { delay: "100 millis", id: "no way" })
@@ -313,7 +314,7 @@ describeWithOwnRabbit("a server that", () => {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* withChannel(server.url, async (channel) => {
             for (const exponent of numbers(32))
-              await channel.deleteQueue(place.names.delayed("default", exponent))
+              await channel.deleteQueue(place.names.delayQueue("default", exponent))
           })
           assert.strictEqual(yield* roundTripLater(2), 2)
         }).pipe(Effect.provideContext(producer))

@@ -11,13 +11,13 @@ export const remove = async (
   const names = new Names(prefix)
   const queuesOf = (queue: string) => [
     names.queue(queue),
-    names.rejected(queue),
-    ...Delay.exponents.map((exponent) => names.delayed(queue, exponent))
+    names.rejectedQueue(queue),
+    ...Delay.exponents.map((exponent) => names.delayQueue(queue, exponent))
   ]
   for (const name of [...queues].flatMap(queuesOf)) await channel.deleteQueue(name)
-  await channel.deleteQueue(names.nowhere)
-  await channel.deleteExchange(names.marks)
-  for (const exponent of [...Delay.exponents, Delay.lowest - 1]) {
-    await channel.deleteExchange(names.delay(exponent))
+  await channel.deleteQueue(names.discardQueue)
+  await channel.deleteExchange(names.marksExchange)
+  for (const exponent of [...Delay.exponents, Delay.LOWEST_EXPONENT - 1]) {
+    await channel.deleteExchange(names.delayExchange(exponent))
   }
 }

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Message } from "amqplib"
 import { Clock, Effect, PubSub } from "effect"
-import type { Line } from "../../src/rabbitmq/Connection.ts"
-import { Claims } from "../../src/rabbitmq/UnackedMessages.ts"
+import type { Connection } from "../../src/rabbitmq/Connection.ts"
+import { UnackedMessages } from "../../src/rabbitmq/UnackedMessages.ts"
 
 /** Claims over a line that notes which frames are sent. */
 const make = Effect.gen(function* () {
@@ -12,18 +12,18 @@ const make = Effect.gen(function* () {
     ({ fields: { deliveryTag } }: Message, allUpTo = false) =>
       frames.push(`${what} ${allUpTo ? "up to " : ""}${deliveryTag}`)
   const channel = { ack: frame("ack"), nack: frame("nack"), prefetch: () => Promise.resolve({}) }
-  const line = { hasEnded: false, channel, together: (send: () => void) => send() } as unknown as Line
-  const claims = new Claims(yield* PubSub.unbounded<ReadonlyArray<string>>(), yield* Clock.Clock)
+  const line = { hasEnded: false, channel, together: (send: () => void) => send() } as unknown as Connection
+  const claims = new UnackedMessages(yield* PubSub.unbounded<ReadonlyArray<string>>(), yield* Clock.Clock)
   const held = (deliveryTag: number) => ({
-    line,
+    connection: line,
     queue: "default",
     message: { fields: { deliveryTag } } as unknown as Message
   })
   const note = (...tags: ReadonlyArray<number>) => {
-    for (const tag of tags) claims.note(held(tag))
+    for (const tag of tags) claims.add(held(tag))
   }
   const ack = (...tags: ReadonlyArray<number>) => claims.ack(tags.map((tag) => claims.claim(held(tag))))
-  const putBack = (...tags: ReadonlyArray<number>) => claims.putBack(tags.map(held))
+  const putBack = (...tags: ReadonlyArray<number>) => claims.requeue(tags.map(held))
   return { frames, note, ack, putBack }
 })
 
