@@ -1,7 +1,7 @@
 /** Starts as scripts take them, and what they answer. */
 import type { Start, Started, StartDefaults } from "../BackendDriver.ts"
 import { longestMillis } from "../internal/millis.ts"
-import * as Body from "./Body.ts"
+import * as Body from "./BodyText.ts"
 import * as Record from "./RecordText.ts"
 import { grouped, millis } from "./ScriptRunner.ts"
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Exit, Logger, Schema } from "effect"
 import * as Heartbeat from "../../src/internal/driver/heartbeatCodec.ts"
-import * as Body from "../../src/redis/Body.ts"
+import * as Body from "../../src/redis/BodyText.ts"
 import * as Claim from "../../src/redis/ClaimHandle.ts"
 import { CorruptKey, Fields } from "../../src/redis/fieldDecoding.ts"
 import * as MessageText from "../../src/redis/MessageText.ts"
