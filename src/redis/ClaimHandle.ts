@@ -1,5 +1,5 @@
 /** A claim: where its message lies. The text of it is the handle. */
-export interface Claim {
+export interface ClaimHandle {
   readonly handle: string
   readonly shard: number
   readonly queue: string
@@ -7,11 +7,10 @@ export interface Claim {
 }
 
 /** The handle of a claim. */
-export const handleOf = (shard: number, member: string, queue: string): string =>
-  `${shard}/${member}/${queue}`
+export const encode = (shard: number, member: string, queue: string): string => `${shard}/${member}/${queue}`
 
 /** The claim of a handle; `undefined` for a text that is none of this store's handles. */
-export const claimOf = (handle: string, shards: number): Claim | undefined => {
+export const decode = (handle: string, shards: number): ClaimHandle | undefined => {
   const first = handle.indexOf("/")
   const second = handle.indexOf("/", first + 1)
   const shard = Number(handle.slice(0, first))

@@ -9,7 +9,7 @@ import * as Record from "./RecordText.ts"
 import { millis } from "./ScriptRunner.ts"
 
 /** To the text. */
-export const of = ({ body, expiresMillis, generation = 0, id, task }: Envelope): string =>
+export const encode = ({ body, expiresMillis, generation = 0, id, task }: Envelope): string =>
   `${Record.encode(id)} ${Record.encode(task)} ${generation} ${millis(expiresMillis)}\n${body}`
 
 /** What a text says of its message. */
@@ -19,7 +19,7 @@ export type Parsed = Pick<Delivery, "id" | "task" | "generation" | "body">
 const HEAD = /^(\S+) (\S+) (\d{1,15}) (-?\d{0,15})$/
 
 /** From the text; foreign bytes are all body. */
-export const parse = (text: string): Parsed => {
+export const decode = (text: string): Parsed => {
   const end = text.indexOf("\n")
   const [, first = "", second = "", generation] = HEAD.exec(text.slice(0, Math.max(0, end))) ?? []
   const id = Record.decode(first)
@@ -32,11 +32,11 @@ export const parse = (text: string): Parsed => {
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 /** The same of bytes in hexadecimal, which may be no text. */
-export const parseBytes = (hex: string): Parsed => {
+export const decodeHex = (hex: string): Parsed => {
   const bytes = Uint8Array.from(Buffer.from(hex, "hex"))
   const text = Effect.runSyncExit(Effect.try(() => utf8.decode(bytes)))
-  if (Exit.isSuccess(text)) return parse(text.value)
+  if (Exit.isSuccess(text)) return decode(text.value)
   const end = bytes.indexOf(10)
-  const head = parse(Buffer.from(bytes.subarray(0, end + 1)).toString())
+  const head = decode(Buffer.from(bytes.subarray(0, end + 1)).toString())
   return { ...head, body: head.id === undefined ? bytes : bytes.slice(end + 1) }
 }

@@ -10,26 +10,26 @@ import { Duration, Effect, Exit, Fiber, Queue, RcRef, Schema, Scope } from "effe
 import type * as Redis from "effect/persistence/Redis"
 import { parse } from "../internal/json.ts"
 import { CallFailed } from "./fieldDecoding.ts"
-import { type Calls, script } from "./ScriptRunner.ts"
+import { type ScriptRunner, script } from "./ScriptRunner.ts"
 import { ping } from "./scripts/prelude.ts"
-import type { Server } from "./ServerInfo.ts"
+import type { ServerInfo } from "./ServerInfo.ts"
 
 /** Hears what comes in. */
-export interface Listener {
+export interface Subscriber {
   /** Tasks that changed. */
-  readonly onChanged?: (ids: ReadonlyArray<string>) => void
+  readonly onHint?: (ids: ReadonlyArray<string>) => void
   /** There may be something to claim: now, or after that time. */
-  readonly onReady?: (queue: string, afterMillis: number) => void
+  readonly onWake?: (queue: string, afterMillis: number) => void
   /** Anything may have happened unheard. */
-  readonly onGap: () => void
+  readonly onResync: () => void
 }
 
 /** A process's channel. */
-export interface Channel {
+export interface ProcessChannel {
   /** The name of this process, which nobody else has: its channel is named after it. */
   readonly process: string
   /** Keeps the subscription open until the scope closes. One that is new begins with a gap. */
-  readonly listen: (listener: Listener) => Effect.Effect<void, never, Scope.Scope>
+  readonly subscribe: (listener: Subscriber) => Effect.Effect<void, never, Scope.Scope>
 }
 
 const Changed = Schema.TupleWithRest(Schema.Tuple([Schema.Literal("changed")]), [Schema.String])
@@ -49,16 +49,16 @@ const resubscribe = Duration.millis(250)
 /** Makes the channel; nothing is subscribed before somebody listens. */
 export const make = Effect.fnUntraced(function* (
   redis: Redis.Redis["Service"],
-  calls: Calls,
-  { clustered }: Server
-): Effect.fn.Return<Channel, never, Scope.Scope> {
+  calls: ScriptRunner,
+  { clustered }: ServerInfo
+): Effect.fn.Return<ProcessChannel, never, Scope.Scope> {
   const { keyspace } = calls
   const process = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
   const pingScript = script(ping(clustered))
-  const listeners = new Set<Listener>()
+  const listeners = new Set<Subscriber>()
   let turn = 0
 
-  const gap = (): void => listeners.forEach((listener) => listener.onGap())
+  const gap = (): void => listeners.forEach((listener) => listener.onResync())
 
   /**
    * A client may take for ever over it where the server is silent, and cannot be interrupted meanwhile. So nobody
@@ -99,12 +99,12 @@ export const make = Effect.fnUntraced(function* (
       switch (news[0]) {
         case "changed": {
           const [, ...ids] = news
-          return listeners.forEach((listener) => listener.onChanged?.(ids))
+          return listeners.forEach((listener) => listener.onHint?.(ids))
         }
         case "ready":
-          return listeners.forEach((listener) => listener.onReady?.(news[1], 0))
+          return listeners.forEach((listener) => listener.onWake?.(news[1], 0))
         case "due":
-          return listeners.forEach((listener) => listener.onReady?.(news[1], news[2]))
+          return listeners.forEach((listener) => listener.onWake?.(news[1], news[2]))
         case "ping": {
           open = 0
           heard = true
@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function* (
 
   return {
     process,
-    listen: (listener) =>
+    subscribe: (listener) =>
       Effect.andThen(
         Effect.acquireRelease(
           Effect.sync(() => void listeners.add(listener)),

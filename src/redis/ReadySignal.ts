@@ -7,14 +7,14 @@
  */
 import { type Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
-import type { Channel } from "./ProcessChannel.ts"
+import type { ProcessChannel } from "./ProcessChannel.ts"
 
 /** What a driver needs of it. */
-export interface Readiness {
+export interface ReadySignal {
   /** Whether somebody would claim from one of the queues, if he was told. */
-  readonly isHeard: (queues: ReadonlyArray<string>) => boolean
+  readonly hasSubscribers: (queues: ReadonlyArray<string>) => boolean
   /** Something becomes due in one of the queues after that time. */
-  readonly expect: (queues: ReadonlyArray<string>, afterMillis: number) => void
+  readonly wakeAfter: (queues: ReadonlyArray<string>, afterMillis: number) => void
   /** Reasons to claim from the queues. */
   readonly ready: (queues: Batch<string>) => Stream.Stream<void>
 }
@@ -34,7 +34,7 @@ interface Listener {
 const LONGEST_MILLIS = 60_000
 
 /** Over a process's channel. */
-export const make = (channel: Channel, clock: Clock.Clock): Readiness => {
+export const make = (channel: ProcessChannel, clock: Clock.Clock): ReadySignal => {
   const listeners = new Set<Listener>()
 
   const give = (listener: Listener): void => {
@@ -74,8 +74,8 @@ export const make = (channel: Channel, clock: Clock.Clock): Readiness => {
     })
 
   return {
-    isHeard: (queues) => concerned(queues).length > 0,
-    expect: (queues, afterMillis) => expect(concerned(queues), afterMillis),
+    hasSubscribers: (queues) => concerned(queues).length > 0,
+    wakeAfter: (queues, afterMillis) => expect(concerned(queues), afterMillis),
     ready: (queues) =>
       Stream.unwrap(
         Effect.gen(function* () {
@@ -90,13 +90,13 @@ export const make = (channel: Channel, clock: Clock.Clock): Readiness => {
             Effect.sync(() => listeners.add(listener)),
             () => Effect.sync(() => listeners.delete(listener))
           )
-          yield* channel.listen({
-            onReady: (queue, afterMillis) => {
+          yield* channel.subscribe({
+            onWake: (queue, afterMillis) => {
               if (!listener.queues.has(queue)) return
               if (afterMillis <= 0) give(listener)
               else expect([listener], afterMillis)
             },
-            onGap: () => give(listener)
+            onResync: () => give(listener)
           })
           return Stream.fromEffectRepeat(awaitReason(listener))
         })

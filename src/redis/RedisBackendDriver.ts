@@ -18,28 +18,28 @@ import { PayloadInvalid } from "../TaskFailed.ts"
 import { isTerminal } from "../TaskState.ts"
 import * as Body from "./BodyText.ts"
 import * as Creating from "./createRecords.ts"
-import { CorruptKey, Fields, type StoreError } from "./fieldDecoding.ts"
+import { CorruptKey, HashFields, type StoreError } from "./fieldDecoding.ts"
 import { isPermanent } from "./isPermanent.ts"
 import { taskIdOfLetter } from "./Keyspace.ts"
-import type { Channel } from "./ProcessChannel.ts"
+import type { ProcessChannel } from "./ProcessChannel.ts"
 import * as Record from "./RecordText.ts"
-import { type Calls, grouped, millis, script, type Script } from "./ScriptRunner.ts"
+import { type ScriptRunner, encodeGroups, millis, script, type Script } from "./ScriptRunner.ts"
 import * as creating from "./scripts/create.ts"
 import * as burying from "./scripts/deadLetters.ts"
 import * as reading from "./scripts/read.ts"
 import * as running from "./scripts/run.ts"
-import type { Server } from "./ServerInfo.ts"
+import type { ServerInfo } from "./ServerInfo.ts"
 import { toStarted, writeStarts } from "./startCodec.ts"
 
 type Values = ReadonlyArray<string | null>
 
-const decodedOrNull = (fields: Fields, at: number): string | null => {
+const decodedOrNull = (fields: HashFields, at: number): string | null => {
   const field = fields.textOrNull(at)
   return field === null ? null : (Record.decode(field) ?? fields.fail(at))
 }
 
 const toLetter = (values: Values): DeadLetter => {
-  const fields = new Fields(`of the dead letter ${values[0]}`, burying.FIELDS, values)
+  const fields = new HashFields(`of the dead letter ${values[0]}`, burying.FIELDS, values)
   return {
     id: fields.text(0),
     taskId: fields.textOrNull(1),
@@ -140,7 +140,11 @@ const toPlaced = (values: Values, at: string, member: string): Effect.Effect<Pla
 const REGISTRY = 0
 
 /** Over one keyspace; hints come over the process's channel. */
-export const make = (calls: Calls, channel: Channel, { clustered }: Server): BackendDriver<StoreError> => {
+export const make = (
+  calls: ScriptRunner,
+  channel: ProcessChannel,
+  { clustered }: ServerInfo
+): BackendDriver<StoreError> => {
   const { keyspace, run, sharded } = calls
   const made = Creating.make(calls, clustered)
   const markPublished = script(creating.markPublished(clustered))
@@ -243,7 +247,7 @@ export const make = (calls: Calls, channel: Channel, { clustered }: Server): Bac
       ),
     settle: (settlements) =>
       sharded(settlements, idOf, (shard, some) =>
-        Effect.map(run(settle, shard, grouped(some, headOf, writeSettlement)), (answers) =>
+        Effect.map(run(settle, shard, encodeGroups(some, headOf, writeSettlement)), (answers) =>
           Array.from(answers, toSettled)
         )
       ),
@@ -288,9 +292,9 @@ export const make = (calls: Calls, channel: Channel, { clustered }: Server): Bac
     hints: Stream.unwrap(
       Effect.gen(function* () {
         const news = yield* Queue.unbounded<ReadonlyArray<string> | "resync">()
-        yield* channel.listen({
-          onChanged: (ids) => void Queue.offerUnsafe(news, ids),
-          onGap: () => void Queue.offerUnsafe(news, "resync")
+        yield* channel.subscribe({
+          onHint: (ids) => void Queue.offerUnsafe(news, ids),
+          onResync: () => void Queue.offerUnsafe(news, "resync")
         })
         return Stream.fromQueue(news)
       })

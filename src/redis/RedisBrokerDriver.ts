@@ -4,19 +4,19 @@
 import { Array as Arr, Effect, Number as Num } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { BrokerDriver, QueueCounts, Envelope } from "../BrokerDriver.ts"
-import { type Claim, claimOf } from "./ClaimHandle.ts"
+import { type ClaimHandle, decode } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"
 import { isPermanent } from "./isPermanent.ts"
 import * as MessageText from "./MessageText.ts"
 import type * as Readiness from "./ReadySignal.ts"
-import { type Calls, grouped, millis, script, type Script } from "./ScriptRunner.ts"
+import { type ScriptRunner, encodeGroups, millis, script, type Script } from "./ScriptRunner.ts"
 import { claim as claimLua } from "./scripts/claim.ts"
 import * as messages from "./scripts/messages.ts"
-import type { Server } from "./ServerInfo.ts"
+import type { ServerInfo } from "./ServerInfo.ts"
 
 /** Writes claims as scripts take them: groups of one queue. */
-const writeClaims = (claims: ReadonlyArray<Claim>): ReadonlyArray<string> =>
-  grouped(
+const writeClaims = (claims: ReadonlyArray<ClaimHandle>): ReadonlyArray<string> =>
+  encodeGroups(
     claims,
     ({ queue }) => [queue],
     (args, { member }) => args.push(member)
@@ -30,17 +30,17 @@ export const headOf = ({ delayMillis, priority, queue }: Envelope): ReadonlyArra
 ]
 
 const writeMessages = (envelopes: ReadonlyArray<Envelope>): ReadonlyArray<string> =>
-  grouped(envelopes, headOf, (args, envelope) => args.push(MessageText.of(envelope)))
+  encodeGroups(envelopes, headOf, (args, envelope) => args.push(MessageText.encode(envelope)))
 
 /** Scores are exact for so long: some 400 years from now. */
 const MAX_DELAY_MILLIS = 12_000_000_000_000
 
 /** Over one keyspace; wake-ups come over the process's channel. */
 export const make = (
-  calls: Calls,
+  calls: ScriptRunner,
   claiming: Claiming.Claiming,
-  readiness: Readiness.Readiness,
-  { clustered }: Server
+  readiness: Readiness.ReadySignal,
+  { clustered }: ServerInfo
 ): BrokerDriver<RedisError> => {
   const { keyspace, run, sharded } = calls
   const shards = Arr.range(0, keyspace.shards - 1)
@@ -52,7 +52,7 @@ export const make = (
   const reject = script(messages.reject)
   const counts = script<ReadonlyArray<number>>(messages.counts)
   const purge = script<ReadonlyArray<string>>(messages.purge)
-  const claims = (handles: ReadonlyArray<string>) => handles.map((handle) => claimOf(handle, keyspace.shards))
+  const claims = (handles: ReadonlyArray<string>) => handles.map((handle) => decode(handle, keyspace.shards))
 
   /** The same script for a batch of handles, one digit for each. */
   const ofHandles = (
@@ -65,7 +65,7 @@ export const make = (
       known.filter((one) => one !== undefined),
       ({ shard }) => shard
     )
-    const held = new Map<Claim, boolean>()
+    const held = new Map<ClaimHandle, boolean>()
     return Effect.as(
       Effect.forEach(
         groups,
@@ -83,11 +83,11 @@ export const make = (
   const ofItems = <In extends { readonly handle: string }>(
     items: ReadonlyArray<In>,
     of: Script<null>,
-    write: (item: In, claim: Claim) => ReadonlyArray<string>
+    write: (item: In, claim: ClaimHandle) => ReadonlyArray<string>
   ) => {
     const groups = new Map<number, Array<string>>()
     for (const item of items) {
-      const one = claimOf(item.handle, keyspace.shards)
+      const one = decode(item.handle, keyspace.shards)
       if (one === undefined) continue
       const args = groups.get(one.shard)
       if (args === undefined) groups.set(one.shard, [...write(item, one)])
@@ -151,7 +151,7 @@ export const make = (
         if (texts.length < limit)
           texts.push(...(yield* run(purge, shard, [queue, `${limit - texts.length}`])))
       }
-      return texts.map((text) => MessageText.parse(text).id ?? "")
+      return texts.map((text) => MessageText.decode(text).id ?? "")
     })
   }
 }

@@ -6,16 +6,16 @@ import type { RedisError } from "effect/persistence/Redis"
 import type { BackendDriver, Created, Fusion, NewRecord, Settlement } from "../BackendDriver.ts"
 import type { BrokerDriver, Envelope, Batch } from "../BrokerDriver.ts"
 import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
-import { type Claim, claimOf } from "./ClaimHandle.ts"
+import { type ClaimHandle, decode } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"
 import * as Creating from "./createRecords.ts"
 import type { StoreError } from "./fieldDecoding.ts"
 import * as MessageText from "./MessageText.ts"
 import { headOf, toSettled, writeSettlement } from "./RedisBackendDriver.ts"
 import * as Messages from "./RedisBrokerDriver.ts"
-import { type Calls, grouped, neighbours, script } from "./ScriptRunner.ts"
+import { type ScriptRunner, encodeGroups, groupByHead, script } from "./ScriptRunner.ts"
 import * as fusion from "./scripts/fusion.ts"
-import type { Server } from "./ServerInfo.ts"
+import type { ServerInfo } from "./ServerInfo.ts"
 import { writeTerms } from "./startCodec.ts"
 
 interface Enqueued {
@@ -33,7 +33,7 @@ const writeRecord = Creating.writeRecord(false)
 /** Groups: the head of the records, their number, the records, the head of the messages, the messages. */
 const writeEnqueued = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
   const args: Array<string> = []
-  const groups = neighbours(items, ({ message, record }) => [
+  const groups = groupByHead(items, ({ message, record }) => [
     ...Creating.headOf(record),
     ...Messages.headOf(message)
   ])
@@ -42,18 +42,18 @@ const writeEnqueued = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> =>
     args.push(...Creating.headOf(record), `${some.length}`)
     for (const item of some) writeRecord(args, item.record)
     args.push(...Messages.headOf(message))
-    for (const item of some) args.push(MessageText.of(item.message))
+    for (const item of some) args.push(MessageText.encode(item.message))
   }
   return args
 }
 
 /** Over a backend and a broker in the same keyspace. */
 export const make = (
-  calls: Calls,
+  calls: ScriptRunner,
   backend: BackendDriver<StoreError>,
   broker: BrokerDriver<RedisError>,
   claiming: Claiming.Claiming,
-  { clustered }: Server,
+  { clustered }: ServerInfo,
   store: object
 ): Fusion<StoreError> => {
   const { keyspace, run, sharded } = calls
@@ -83,8 +83,8 @@ export const make = (
     return settled!
   })
 
-  const settleTogether = (shard: number, items: ReadonlyArray<readonly [Claim, Settlement]>) => {
-    const args = grouped(
+  const settleTogether = (shard: number, items: ReadonlyArray<readonly [ClaimHandle, Settlement]>) => {
+    const args = encodeGroups(
       items,
       ([{ queue }, settlement]) => [...headOf(settlement), queue],
       (written, [{ member }, settlement]) => {
@@ -111,7 +111,7 @@ export const make = (
           ),
     claim: ({ terms, ...asked }) => claiming.claim(claim, asked, terms.flatMap(writeTerms)),
     settle: (items) => {
-      const claims = items.map(({ handle }) => claimOf(handle, keyspace.shards))
+      const claims = items.map(({ handle }) => decode(handle, keyspace.shards))
       const together = items.every(
         ({ settlement }, i) => claims[i]?.shard === keyspace.shardOf(settlement.id)
       )

@@ -58,7 +58,7 @@ export interface Drivers {
 /** @internal Looks at the server, and makes the drivers. They live as long as the scope. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
-): Effect.fn.Return<Drivers, Redis.RedisError | Server.UnfitServer, Scope.Scope | Redis.Redis> {
+): Effect.fn.Return<Drivers, Redis.RedisError | Server.UnsupportedServer, Scope.Scope | Redis.Redis> {
   const redis = yield* Redis.Redis
   const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
@@ -84,11 +84,11 @@ export const makeDrivers = Effect.fnUntraced(function* (
 export const operation = "opening the Redis store"
 
 /** @internal Whether opening it once more may help. */
-export const isRetryable = (cause: Redis.RedisError | Server.UnfitServer): boolean =>
+export const isRetryable = (cause: Redis.RedisError | Server.UnsupportedServer): boolean =>
   cause._tag === "RedisError" && !isPermanent(cause)
 
 /** @internal */
-export const toBackendError = (cause: Redis.RedisError | Server.UnfitServer): Backend.BackendError =>
+export const toBackendError = (cause: Redis.RedisError | Server.UnsupportedServer): Backend.BackendError =>
   new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
 
 /**

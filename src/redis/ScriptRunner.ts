@@ -33,7 +33,7 @@ interface Placed<A> {
 }
 
 /** Calls of one server, or cluster. */
-export interface Calls {
+export interface ScriptRunner {
   readonly keyspace: Keyspace
   /** Fails when the time of a call is up. */
   readonly bounded: CallLimit<Redis.RedisError>
@@ -61,7 +61,7 @@ export const make = (
   redis: Redis.Redis["Service"],
   keyspace: Keyspace,
   bounded: CallLimit<Redis.RedisError>
-): Calls => {
+): ScriptRunner => {
   const call = <A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) => {
     const base = keyspace.base(shard)
     // nearly always the server knows the script, and is spared the service's look whether it was loaded
@@ -111,7 +111,7 @@ export const make = (
 }
 
 /** Neighbours that have the same head. */
-export const neighbours = <In>(
+export const groupByHead = <In>(
   items: ReadonlyArray<In>,
   headOf: (item: In) => ReadonlyArray<string>
 ): ReadonlyArray<{ readonly head: ReadonlyArray<string>; readonly items: ReadonlyArray<In> }> => {
@@ -130,13 +130,13 @@ export const neighbours = <In>(
 }
 
 /** Writes groups of neighbours that have the same head: the head, the size, the items. */
-export const grouped = <In>(
+export const encodeGroups = <In>(
   items: ReadonlyArray<In>,
   headOf: (item: In) => ReadonlyArray<string>,
   write: (args: Array<string>, item: In) => void
 ): ReadonlyArray<string> => {
   const args: Array<string> = []
-  for (const { head, items: some } of neighbours(items, headOf)) {
+  for (const { head, items: some } of groupByHead(items, headOf)) {
     args.push(...head, `${some.length}`)
     for (const item of some) write(args, item)
   }

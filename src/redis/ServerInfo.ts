@@ -4,18 +4,18 @@
 import { Data, Effect } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import { CallFailed } from "./fieldDecoding.ts"
-import type { Calls } from "./ScriptRunner.ts"
+import type { ScriptRunner } from "./ScriptRunner.ts"
 
 /** A server that a store can use. */
-export interface Server {
+export interface ServerInfo {
   /** It is one node of a cluster. */
   readonly clustered: boolean
 }
 
 /** A server that no store can use. */
-export class UnfitServer extends Data.TaggedError("UnfitServer")<{ readonly why: string }> {
+export class UnsupportedServer extends Data.TaggedError("UnsupportedServer")<{ readonly reason: string }> {
   override get message(): string {
-    return this.why
+    return this.reason
   }
 }
 
@@ -33,19 +33,19 @@ const isTooOld = (version: string): boolean => {
 /** Looks at the server. One that may evict keys is a loud warning; one that cannot be used is an error. */
 export const inspect = (
   redis: Redis.Redis["Service"],
-  { bounded }: Pick<Calls, "bounded">
-): Effect.Effect<Server, Redis.RedisError | UnfitServer> =>
+  { bounded }: Pick<ScriptRunner, "bounded">
+): Effect.Effect<ServerInfo, Redis.RedisError | UnsupportedServer> =>
   Effect.gen(function* () {
     const info = yield* bounded(Effect.mapError(redis.send<string>("INFO"), (error) => CallFailed.of(error)))
     const version = fieldOf(info, "redis_version") ?? "unknown"
     if (isTooOld(version)) {
-      return yield* new UnfitServer({
-        why: `the server is Redis ${version}; ${OLDEST.join(".")} or newer is needed`
+      return yield* new UnsupportedServer({
+        reason: `the server is Redis ${version}; ${OLDEST.join(".")} or newer is needed`
       })
     }
     if (fieldOf(info, "role") === "slave") {
-      return yield* new UnfitServer({
-        why: `the server is a replica, which only reads; connect to its primary (${fieldOf(info, "master_host")}:${fieldOf(info, "master_port")})`
+      return yield* new UnsupportedServer({
+        reason: `the server is a replica, which only reads; connect to its primary (${fieldOf(info, "master_host")}:${fieldOf(info, "master_port")})`
       })
     }
     const policy = fieldOf(info, "maxmemory_policy")

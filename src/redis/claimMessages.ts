@@ -3,12 +3,12 @@ import { Effect, Exit } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { ClaimedMessage } from "../BackendDriver.ts"
 import type { ClaimRequest, Delivery } from "../BrokerDriver.ts"
-import { claimOf, handleOf } from "./ClaimHandle.ts"
+import { decode, encode } from "./ClaimHandle.ts"
 import * as MessageText from "./MessageText.ts"
-import type { Channel } from "./ProcessChannel.ts"
-import type { Readiness } from "./ReadySignal.ts"
+import type { ProcessChannel } from "./ProcessChannel.ts"
+import type { ReadySignal } from "./ReadySignal.ts"
 import * as Record from "./RecordText.ts"
-import { type Calls, millis, script, type Script } from "./ScriptRunner.ts"
+import { type ScriptRunner, millis, script, type Script } from "./ScriptRunner.ts"
 import * as messages from "./scripts/messages.ts"
 import { toStarted } from "./startCodec.ts"
 
@@ -34,7 +34,11 @@ const dueOf = (member: string): number => {
 const bytesOf = script<ReadonlyArray<string>>(messages.bytes)
 
 /** Over one keyspace. */
-export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Readiness): Claiming => {
+export const make = (
+  { keyspace, run }: ScriptRunner,
+  channel: ProcessChannel,
+  readiness: ReadySignal
+): Claiming => {
   /** The shard that is claimed from first, in turn. */
   let turn = 0
 
@@ -45,7 +49,7 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
       if (mangled.length === 0) return claimed
       const args = mangled.flatMap(({ delivery: { handle, queue } }) => [
         queue,
-        claimOf(handle, keyspace.shards)!.member
+        decode(handle, keyspace.shards)!.member
       ])
       const hex = yield* run(bytesOf, shard, args)
       const whole = new Map(mangled.map((one, i) => [one, hex[i]!]))
@@ -53,7 +57,7 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
         const bytes = whole.get(one)
         return bytes === undefined
           ? one
-          : { ...one, delivery: { ...one.delivery, ...MessageText.parseBytes(bytes) } }
+          : { ...one, delivery: { ...one.delivery, ...MessageText.decodeHex(bytes) } }
       })
     })
 
@@ -76,24 +80,24 @@ export const make = ({ keyspace, run }: Calls, channel: Channel, readiness: Read
       millis(leaseMillis),
       Record.encode(worker),
       channel.process,
-      readiness.isHeard(queues) ? "1" : "",
+      readiness.hasSubscribers(queues) ? "1" : "",
       claimId,
       isRetry === true ? "1" : ""
     ]
     if (terms !== undefined) args.push(`${queues.length}`)
     return Effect.flatMap(run(script, shard, [...args, ...queues, ...(terms ?? [])]), (answer) => {
       const [now, next] = answer
-      if (next >= 0) readiness.expect(queues, next)
+      if (next >= 0) readiness.wakeAfter(queues, next)
       const claimed: Array<ClaimedMessage> = []
       const width = terms === undefined ? 3 : 4
       for (let i = 2; i < answer.length; i += width) {
         const queue = queues[Number(answer[i]) - 1]!
         const member = String(answer[i + 1])
         const delivery: Delivery = {
-          handle: handleOf(shard, member, queue),
+          handle: encode(shard, member, queue),
           queue,
           ageMillis: Math.max(0, now - dueOf(member)),
-          ...MessageText.parse(String(answer[i + 2]))
+          ...MessageText.decode(String(answer[i + 2]))
         }
         const started = width === 4 ? String(answer[i + 3]) : ""
         claimed.push({

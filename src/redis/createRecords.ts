@@ -7,7 +7,7 @@ import { RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../BackendDriver.ts"
 import type { Batch } from "../BrokerDriver.ts"
 import * as Record from "./RecordText.ts"
-import { type Calls, grouped, millis, script } from "./ScriptRunner.ts"
+import { type ScriptRunner, encodeGroups, millis, script } from "./ScriptRunner.ts"
 import * as creating from "./scripts/create.ts"
 
 /** The name of a key: its task's name comes first, and its length keeps apart what reads the same when joined. */
@@ -43,7 +43,7 @@ export const writeRecord =
   }
 
 const writeRecords = (records: ReadonlyArray<NewRecord>, foreign = false): ReadonlyArray<string> =>
-  grouped(records, headOf, writeRecord(foreign))
+  encodeGroups(records, headOf, writeRecord(foreign))
 
 /** The answer to a record that was created, or found. */
 export const readCreated = (answer: string): Created =>
@@ -61,7 +61,7 @@ export interface Creating {
 }
 
 /** Over one keyspace. */
-export const make = ({ keyspace, run, sharded }: Calls, clustered: boolean): Creating => {
+export const make = ({ keyspace, run, sharded }: ScriptRunner, clustered: boolean): Creating => {
   const create = script<ReadonlyArray<string>>(creating.create(clustered))
   const lookUpOrBurn = script<number>(creating.lookUpOrBurn(clustered))
 

@@ -36,7 +36,7 @@ export class CallFailed extends RedisError {
 export type StoreError = RedisError | CorruptKey
 
 /** Reads the fields of one key, as a script answered them; a field that does not fit throws `CorruptKey`. */
-export class Fields {
+export class HashFields {
   readonly key: string
   private readonly names: ReadonlyArray<string>
   private readonly values: ReadonlyArray<string | null>

@@ -3,7 +3,7 @@ import type { Start, Started, StartDefaults } from "../BackendDriver.ts"
 import { longestMillis } from "../internal/millis.ts"
 import * as Body from "./BodyText.ts"
 import * as Record from "./RecordText.ts"
-import { grouped, millis } from "./ScriptRunner.ts"
+import { encodeGroups, millis } from "./ScriptRunner.ts"
 
 /** The answer to a start. */
 export const toStarted = (answer: string): Started => {
@@ -34,7 +34,7 @@ export const writeStarts = (
   withBodies: boolean
 ): ReadonlyArray<string> => {
   const hasBody = ({ delivery }: Start) => withBodies || delivery === "at-most-once"
-  return grouped(
+  return encodeGroups(
     starts,
     (ask) => [
       Record.encode(ask.worker),

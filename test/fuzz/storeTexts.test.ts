@@ -1,11 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Effect, Exit, Logger, Schema } from "effect"
 import * as Heartbeat from "../../src/internal/driver/heartbeatCodec.ts"
-import * as Body from "../../src/redis/BodyText.ts"
-import * as Claim from "../../src/redis/ClaimHandle.ts"
-import { CorruptKey, Fields } from "../../src/redis/fieldDecoding.ts"
+import * as BodyText from "../../src/redis/BodyText.ts"
+import * as ClaimHandle from "../../src/redis/ClaimHandle.ts"
+import { CorruptKey, HashFields } from "../../src/redis/fieldDecoding.ts"
 import * as MessageText from "../../src/redis/MessageText.ts"
-import * as Record from "../../src/redis/RecordText.ts"
+import * as RecordText from "../../src/redis/RecordText.ts"
 import { toSettled } from "../../src/redis/RedisBackendDriver.ts"
 import { toStarted } from "../../src/redis/startCodec.ts"
 import * as Records from "../../src/sql/backend/TaskRows.ts"
@@ -48,8 +48,8 @@ describe("the texts of Redis", () => {
     { text },
     ({ text }) =>
       Effect.sync(() => {
-        const field = Record.encode(text)
-        assert.strictEqual(Record.decode(field), text)
+        const field = RecordText.encode(text)
+        assert.strictEqual(RecordText.decode(field), text)
         assert.match(field, /^\S+$/)
         assert.notStrictEqual(field, "-")
       }),
@@ -77,10 +77,10 @@ describe("the texts of Redis", () => {
     "1",
     "-"
   ]
-  const record = [...plain, ...Array.from({ length: Record.FIELDS.length - plain.length }, () => "-")]
+  const record = [...plain, ...Array.from({ length: RecordText.FIELDS.length - plain.length }, () => "-")]
   const recordText = Arbitrary.map(
     Arbitrary.all([
-      amongst(Record.FIELDS.map((_, at) => at)),
+      amongst(RecordText.FIELDS.map((_, at) => at)),
       oneOf(text, amongst(["-", "", "%zz", "1 2"])),
       text,
       amongst([0, 1, 2, 3])
@@ -98,7 +98,7 @@ describe("the texts of Redis", () => {
     { value: recordText },
     ({ value }) =>
       Effect.sync(() => {
-        const exit = attempt(() => Record.parse("the key", "id", value, () => undefined))
+        const exit = attempt(() => RecordText.parse("the key", "id", value, () => undefined))
         assertCorrupt(exit, "the key")
         if (Exit.isFailure(exit)) return
         for (const count of [
@@ -133,9 +133,9 @@ describe("the texts of Redis", () => {
     },
     (message) =>
       Effect.sync(() => {
-        const sent = MessageText.of({ ...message, queue: "q", priority: 0, delayMillis: 0 })
+        const sent = MessageText.encode({ ...message, queue: "q", priority: 0, delayMillis: 0 })
         const { body, generation, id, task } = message
-        assert.deepStrictEqual(MessageText.parse(sent), { id, task, generation, body })
+        assert.deepStrictEqual(MessageText.decode(sent), { id, task, generation, body })
       }),
     often
   )
@@ -155,14 +155,14 @@ describe("the texts of Redis", () => {
     ({ bytes, heads }) =>
       Effect.sync(() => {
         for (const parsed of [
-          MessageText.parse(heads),
-          MessageText.parseBytes(Buffer.from(heads).toString("hex")),
-          MessageText.parseBytes(Buffer.concat([Buffer.from("a count 0 \n"), bytes]).toString("hex"))
+          MessageText.decode(heads),
+          MessageText.decodeHex(Buffer.from(heads).toString("hex")),
+          MessageText.decodeHex(Buffer.concat([Buffer.from("a count 0 \n"), bytes]).toString("hex"))
         ]) {
           assert.isTrue(parsed.generation === undefined || Number.isSafeInteger(parsed.generation), heads)
           assert.strictEqual(parsed.id === undefined, parsed.task === undefined)
         }
-        const bare = MessageText.parseBytes(Buffer.from(bytes).toString("hex"))
+        const bare = MessageText.decodeHex(Buffer.from(bytes).toString("hex"))
         if (bare.id === undefined) assert.deepStrictEqual(Buffer.from(bare.body), Buffer.from(bytes))
       }),
     often
@@ -173,9 +173,9 @@ describe("the texts of Redis", () => {
     { text, bytes },
     ({ bytes, text }) =>
       Effect.sync(() => {
-        assert.strictEqual(Body.decode(Body.encode(text)), text)
-        assert.deepStrictEqual(Body.decode(Body.encode(bytes)), bytes)
-        Body.decode(text)
+        assert.strictEqual(BodyText.decode(BodyText.encode(text)), text)
+        assert.deepStrictEqual(BodyText.decode(BodyText.encode(bytes)), bytes)
+        BodyText.decode(text)
       }),
     often
   )
@@ -185,14 +185,14 @@ describe("the texts of Redis", () => {
     { shard: amongst([0, 1, 2, 3]), queue: text, other: text },
     ({ other, queue, shard }) =>
       Effect.sync(() => {
-        const handle = Claim.handleOf(shard, "000000000000001:1:100:a", queue)
-        assert.deepStrictEqual(Claim.claimOf(handle, 4), {
+        const handle = ClaimHandle.encode(shard, "000000000000001:1:100:a", queue)
+        assert.deepStrictEqual(ClaimHandle.decode(handle, 4), {
           handle,
           shard,
           member: "000000000000001:1:100:a",
           queue
         })
-        assert.isUndefined(Claim.claimOf(`9/${other}`, 4))
+        assert.isUndefined(ClaimHandle.decode(`9/${other}`, 4))
       }),
     often
   )
@@ -217,7 +217,7 @@ describe("the texts of Redis", () => {
     { values: Arbitrary.array(oneOf<string | null>(text, Arbitrary.Constant(null)), { maxLength: 3 }) },
     ({ values }) =>
       Effect.sync(() => {
-        const fields = new Fields("the key", ["one", "two", "three"], values)
+        const fields = new HashFields("the key", ["one", "two", "three"], values)
         for (const at of [0, 1, 2]) {
           assertCorrupt(
             attempt(() => fields.text(at)),
