@@ -36,7 +36,7 @@ export type BatchStatement = (
 ) => Effect.Effect<Rows, SqlError.SqlError>
 
 /** Which rows are removed. */
-export interface Removing<Key extends string | number> {
+export interface RemoveOptions<Key extends string | number> {
   readonly table: string
   readonly key: readonly [name: string, type: Key extends string ? "text" : "integer"]
   /** The index of the key. Default: that of the primary key. */
@@ -77,7 +77,7 @@ export interface Database {
    * into a transaction.
    */
   readonly removing: <Key extends string | number>(
-    options: Removing<Key>
+    options: RemoveOptions<Key>
   ) => (
     keys: ReadonlyArray<Key>,
     params?: ReadonlyArray<unknown>
@@ -86,23 +86,29 @@ export interface Database {
    * All or nothing. Where the database gives up on it for the sake of another transaction (a deadlock), it is run
    * again, unless it is part of a caller's.
    */
-  readonly transaction: <A, E, R>(
+  readonly inTransaction: <A, E, R>(
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** The same, for what is one statement where updates answer, and several elsewhere. */
-  readonly atOnce: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
+  readonly inTransactionIfNeeded: <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** The same, for what is one statement. */
-  readonly again: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  readonly retryOnDeadlock: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   /** Runs while no other process does the same, and is answered so where one does. Belongs into a transaction. */
-  readonly exclusively: <A, E, R>(
+  readonly withLock: <A, E, R>(
     name: string,
     effect: Effect.Effect<A, E, R>,
     otherwise: A
   ) => Effect.Effect<A, E | StoreError, R>
   /** Runs apart from a caller's transaction, and not for too long. */
-  readonly apart: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
+  readonly outsideTransaction: <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** Runs as part of a caller's transaction; where there is none, not for too long. */
-  readonly joining: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E | SqlError.SqlError, R>
+  readonly inCallerTransaction: <A, E, R>(
+    effect: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | SqlError.SqlError, R>
   /** After the commit of a caller's transaction; at once, where there is none. */
   readonly afterCommit: (run: () => void) => Effect.Effect<void>
   /** A caller's transaction, if it is in one of this database. */
@@ -213,7 +219,7 @@ export const make = Effect.fnUntraced(function* (
 
     const found = batched(columns, (batch) => update.find({ ...parts, batch }))
     const write = batched(columns, (batch) => update.write({ ...parts, batch }))
-    const read = `SELECT ${parts.returning.join(", ")} FROM ${parts.table} WHERE ${dialect.among(key, type)}`
+    const read = `SELECT ${parts.returning.join(", ")} FROM ${parts.table} WHERE ${dialect.inList(key, type)}`
     return (rows, params) =>
       Effect.flatMap(found(rows, params), (keys) => {
         if (keys.length === 0) return Effect.succeed([])
@@ -227,12 +233,12 @@ export const make = Effect.fnUntraced(function* (
     index = "PRIMARY",
     key: [key, type],
     table: name
-  }: Removing<Key>): ((
+  }: RemoveOptions<Key>): ((
     keys: ReadonlyArray<Key>,
     params?: ReadonlyArray<unknown>
   ) => Effect.Effect<ReadonlyArray<Key>, StoreError>) => {
     const from = table(name)
-    const where = `${dialect.among(key, type)}${and === undefined ? "" : ` AND ${and}`}`
+    const where = `${dialect.inList(key, type)}${and === undefined ? "" : ` AND ${and}`}`
     const read = Row.reader<{ readonly k: string | number }>(store, tableName(name), {
       k: type === "text" ? Row.text : Row.integer
     })
@@ -246,7 +252,7 @@ export const make = Effect.fnUntraced(function* (
           ? Effect.succeed([])
           : Effect.flatMap(run(removal, [dialect.list(keys), ...params]), keysOf)
     }
-    const find = `SELECT ${key} AS k FROM ${dialect.byKey(from, index)} WHERE ${where} ORDER BY ${key} ${dialect.forUpdate}`
+    const find = `SELECT ${key} AS k FROM ${dialect.byIndex(from, index)} WHERE ${where} ORDER BY ${key} ${dialect.forUpdate}`
     const write = batched({ k: type }, (batch) => remove.text({ table: from, key, index, batch }))
     return (keys, params = []) =>
       keys.length === 0
@@ -266,13 +272,13 @@ export const make = Effect.fnUntraced(function* (
   const isInside = (context: Context.Context<never>) => transactionOf(context) !== undefined
   /** A transaction that is this store's alone. */
   const own = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
-    const { begin, bound } = dialect
+    const { begin, transactionSetup: bound } = dialect
     const whole = sql.withTransaction(bound === undefined ? effect : Effect.andThen(run(bound), effect))
     return begin === undefined ? whole : Effect.provideService(whole, SqlClient.BeginTransaction, begin)
   }
-  const transaction: Database["transaction"] = (effect) =>
+  const transaction: Database["inTransaction"] = (effect) =>
     Effect.withFiber(({ context }) => (isInside(context) ? sql.withTransaction(effect) : again(own(effect))))
-  const outermost: Database["again"] = (effect) =>
+  const outermost: Database["retryOnDeadlock"] = (effect) =>
     Effect.withFiber((fiber) => (isInside(fiber.context) ? effect : again(effect)))
 
   return {
@@ -285,11 +291,11 @@ export const make = Effect.fnUntraced(function* (
     batched,
     updating,
     removing,
-    transaction,
-    atOnce: dialect.update.answers ? outermost : transaction,
-    again: outermost,
-    exclusively: (name, effect, otherwise) => {
-      const exclusion = dialect.exclusion?.(tableName(name))
+    inTransaction: transaction,
+    inTransactionIfNeeded: dialect.update.answers ? outermost : transaction,
+    retryOnDeadlock: outermost,
+    withLock: (name, effect, otherwise) => {
+      const exclusion = dialect.lock?.(tableName(name))
       if (exclusion === undefined) return effect
       const { release, tryAcquire } = exclusion
       return Effect.acquireUseRelease(
@@ -298,11 +304,11 @@ export const make = Effect.fnUntraced(function* (
         ([row]) => (release === undefined || row?.got !== 1 ? Effect.void : Effect.ignore(run(release)))
       )
     },
-    apart: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    outsideTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
       Effect.withFiber<A, E, R>(({ context }) =>
         isInside(context) ? Effect.updateContext(effect, withoutTransaction<R>) : effect
       ),
-    joining: (effect) => effect,
+    inCallerTransaction: (effect) => effect,
     afterCommit: (told) =>
       Effect.withFiber((fiber) => {
         if (isInside(fiber.context)) return sql.afterCommit(Effect.sync(told))
@@ -316,11 +322,11 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /** Whole milliseconds, for a column; NULL for what is not given. */
-export const millis = (duration: number | undefined): number | null =>
+export const toMillis = (duration: number | undefined): number | null =>
   duration === undefined ? null : wholeMillis(duration)
 
 /** An item of a batch, and its place there. */
-export interface Numbered<out A> {
+export interface Indexed<out A> {
   readonly item: A
   readonly index: number
 }
@@ -329,12 +335,12 @@ export interface Numbered<out A> {
  * A batch, in as many rounds as an id occurs in it at most: within a round every id is there once, and the rounds
  * come one after the other.
  */
-export const rounds = <A>(
+export const distinctBatches = <A>(
   batch: ReadonlyArray<A>,
   idOf: (item: A) => string
-): ReadonlyArray<ReadonlyArray<Numbered<A>>> => {
+): ReadonlyArray<ReadonlyArray<Indexed<A>>> => {
   const seen = new Map<string, number>()
-  const made: Array<Array<Numbered<A>>> = []
+  const made: Array<Array<Indexed<A>>> = []
   for (let index = 0; index < batch.length; index++) {
     const item = batch[index]!
     const id = idOf(item)

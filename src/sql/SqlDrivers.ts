@@ -10,18 +10,18 @@ import { positive } from "../internal/options.ts"
 import * as Enqueuing from "./backend/create.ts"
 import * as Settling from "./backend/settle.ts"
 import * as SqlBackendDriver from "./backend/SqlBackendDriver.ts"
-import * as Records from "./backend/TaskRows.ts"
+import * as TaskRows from "./backend/TaskRows.ts"
 import * as Messages from "./broker/Messages.ts"
 import * as SqlBrokerDriver from "./broker/SqlBrokerDriver.ts"
 import * as Database from "./Database.ts"
 import * as SqlFusion from "./fused/SqlFusion.ts"
-import * as TableChanges from "./notify/ChangeTableNotifier.ts"
-import { isListening, isWatching } from "./notify/clientCapabilities.ts"
-import * as NotifiedChanges from "./notify/ListenNotifyTaskNotifier.ts"
-import * as Notifications from "./notify/PostgresNotifications.ts"
-import * as Readiness from "./notify/ReadySignal.ts"
-import { type Changes, silent } from "./notify/TaskNotifier.ts"
-import * as Wake from "./notify/WorkerNotifier.ts"
+import * as ChangeTableNotifier from "./notify/ChangeTableNotifier.ts"
+import { canListen, canWatchWrites } from "./notify/clientCapabilities.ts"
+import * as ListenNotifyTaskNotifier from "./notify/ListenNotifyTaskNotifier.ts"
+import * as PostgresNotifications from "./notify/PostgresNotifications.ts"
+import * as ReadySignal from "./notify/ReadySignal.ts"
+import { type TaskNotifier, silent } from "./notify/TaskNotifier.ts"
+import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
 
 /** How processes of the store learn of each other. */
 export interface Options extends Database.Options {
@@ -49,8 +49,8 @@ export interface Drivers {
 /** The ways to other processes. */
 interface News {
   readonly hints: boolean
-  readonly changes: Changes
-  readonly wake: Wake.Wake
+  readonly changes: TaskNotifier
+  readonly wake: WorkerNotifier.WorkerNotifier
 }
 
 const makeNews = (
@@ -59,22 +59,22 @@ const makeNews = (
 ): Effect.Effect<News, Database.StoreError, Scope.Scope> => {
   const { client, dialect } = db
   const source = crypto.randomUUID()
-  if (dialect.name === "sqlite" && isWatching(client)) {
+  if (dialect.name === "sqlite" && canWatchWrites(client)) {
     return Effect.succeed({
       hints: true,
-      changes: TableChanges.make(db, client, source),
-      wake: Wake.onWrite(client)
+      changes: ChangeTableNotifier.make(db, client, source),
+      wake: WorkerNotifier.onWrite(client)
     })
   }
-  if (dialect.name === "postgres" && notify !== false && isListening(client)) {
-    return Effect.map(Notifications.make(db, client, source), (notifications) => ({
+  if (dialect.name === "postgres" && notify !== false && canListen(client)) {
+    return Effect.map(PostgresNotifications.make(db, client, source), (notifications) => ({
       hints: true,
-      changes: NotifiedChanges.make(notifications),
-      wake: Wake.byNotification(notifications)
+      changes: ListenNotifyTaskNotifier.make(notifications),
+      wake: WorkerNotifier.byNotification(notifications)
     }))
   }
   const millis = Duration.toMillis(positive("pollInterval", pollInterval ?? "250 millis"))
-  return Effect.succeed({ hints: false, changes: silent, wake: Wake.every(millis) })
+  return Effect.succeed({ hints: false, changes: silent, wake: WorkerNotifier.every(millis) })
 }
 
 const toError = (cause: Error): SqlError.SqlError =>
@@ -90,8 +90,8 @@ const bounded = (
     ? Effect.succeed(db)
     : Effect.map(CallLimit.make(timeout, toError), (limit) => ({
         ...db,
-        apart: (effect) => limit(db.apart(effect)),
-        joining: (effect) =>
+        outsideTransaction: (effect) => limit(db.outsideTransaction(effect)),
+        inCallerTransaction: (effect) =>
           Effect.withFiber(({ context }) =>
             db.transactionOf(context) === undefined ? limit(effect) : effect
           )
@@ -104,9 +104,9 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
   const db = yield* bounded(yield* Database.make(options), options)
   const { changes, hints, wake } = yield* makeNews(db, options)
-  const records = Records.make(db)
+  const records = TaskRows.make(db)
   const messages = Messages.make(db)
-  const backend: SqlBackendDriver.Parts = {
+  const backend: SqlBackendDriver.BackendParts = {
     db,
     hints,
     changes,
@@ -114,13 +114,13 @@ export const make = Effect.fnUntraced(function* (
     enqueuing: Enqueuing.make(db, records),
     settle: Settling.make(db, records)
   }
-  const broker: SqlBrokerDriver.Parts = { db, messages, readiness: Readiness.make(messages, wake) }
+  const broker: SqlBrokerDriver.BrokerParts = { db, messages, readiness: ReadySignal.make(messages, wake) }
   const store = {}
   const named = { name: db.dialect.name, store }
   return {
     backend: {
       ...SqlBackendDriver.make(backend, named),
-      complete: SqlFusion.completing(backend, broker),
+      complete: SqlFusion.makeComplete(backend, broker),
       fusion: SqlFusion.make(backend, broker, store)
     },
     broker: SqlBrokerDriver.make(broker, named)

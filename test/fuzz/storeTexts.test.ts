@@ -8,7 +8,7 @@ import * as MessageText from "../../src/redis/MessageText.ts"
 import * as RecordText from "../../src/redis/RecordText.ts"
 import { toSettled } from "../../src/redis/RedisBackendDriver.ts"
 import { toStarted } from "../../src/redis/startCodec.ts"
-import * as Records from "../../src/sql/backend/TaskRows.ts"
+import * as TaskRows from "../../src/sql/backend/TaskRows.ts"
 import { seqOf } from "../../src/sql/broker/Messages.ts"
 import { fromBody, toBody } from "../../src/sql/dialect/encodedBody.ts"
 import * as Row from "../../src/sql/Row.ts"
@@ -273,7 +273,7 @@ describe("the list of workers", () => {
 })
 
 describe("the rows of a database", () => {
-  const row: Readonly<Records.Current> = {
+  const row: Readonly<TaskRows.TaskRow> = {
     id: "a",
     task: "count",
     payload_hash: "",
@@ -294,7 +294,7 @@ describe("the rows of a database", () => {
     retention: null,
     remove_at: null
   }
-  const read = Row.reader<Records.Current>("store", "tasks", Records.shape)
+  const read = Row.reader<TaskRows.TaskRow>("store", "tasks", TaskRows.shape)
 
   it.effect.prop(
     "a row is one, or is corrupt and says which column; the rest of a batch is read without it",
@@ -306,7 +306,7 @@ describe("the rows of a database", () => {
         assertAnswers(exit, (rows) => rows.length === 2)
         if (Exit.isSuccess(exit)) {
           const { [column as "id"]: found } = exit.value[1]!
-          assert.isTrue((Records.shape as Record<string, Row.Check<unknown>>)[column]!(found))
+          assert.isTrue((TaskRows.shape as Record<string, Row.Check<unknown>>)[column]!(found))
         } else {
           const error = yield* Effect.flip(exit)
           assert.strictEqual(error.column, column)

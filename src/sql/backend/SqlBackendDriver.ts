@@ -6,61 +6,63 @@ import type { BackendDriver, NewRecord, Settled, Settlement } from "../../Backen
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
-import type { Changes, Kind } from "../notify/TaskNotifier.ts"
-import type { Changed } from "./BatchResult.ts"
+import type { TaskNotifier, ChangeKind } from "../notify/TaskNotifier.ts"
+import type { BatchResult } from "./BatchResult.ts"
 import * as Stopping from "./cancel.ts"
-import type { Enqueuing } from "./create.ts"
+import type { CreateOperations } from "./create.ts"
 import * as DeadLetters from "./deadLetters.ts"
 import * as Reading from "./read.ts"
 import * as Leasing from "./renew.ts"
 import * as Starting from "./start.ts"
 import * as Retention from "./sweep.ts"
-import type { Records } from "./TaskRows.ts"
+import type { TaskRows } from "./TaskRows.ts"
 import * as Workers from "./workers.ts"
 
 /** What the driver shares with others of the same store. */
-export interface Parts {
+export interface BackendParts {
   readonly db: Database
   /** Whether `changes` tells anybody; otherwise whoever waits has to read. */
   readonly hints: boolean
-  readonly changes: Changes
-  readonly records: Records
-  readonly enqueuing: Enqueuing
+  readonly changes: TaskNotifier
+  readonly records: TaskRows
+  readonly enqueuing: CreateOperations
   /** Belongs into a transaction. */
-  readonly settle: (batch: Batch<Settlement>) => Effect.Effect<Changed<Settled>, StoreError>
+  readonly settle: (batch: Batch<Settlement>) => Effect.Effect<BatchResult<Settled>, StoreError>
 }
 
 /** Runs an operation in a transaction, or what comes to one, and tells what it changed once that is committed. */
 const committed =
-  ({ changes, db }: Parts, transaction: Database["transaction"]) =>
-  <In, A>(operation: (batch: In) => Effect.Effect<Changed<A>, StoreError>, kind: Kind = "end") =>
+  ({ changes, db }: BackendParts, transaction: Database["inTransaction"]) =>
+  <In, A>(operation: (batch: In) => Effect.Effect<BatchResult<A>, StoreError>, kind: ChangeKind = "end") =>
   (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>
-    db.apart(
+    db.outsideTransaction(
       Effect.map(
         transaction(
-          Effect.tap(operation(batch), ({ changed, ended = [] }) => changes.record([...changed, ...ended]))
+          Effect.tap(operation(batch), ({ changed, ended = [] }) =>
+            changes.recordChanges([...changed, ...ended])
+          )
         ),
         ({ answers, changed, ended = [] }) => {
-          changes.tell(changed, kind)
-          changes.tell(ended, "end")
+          changes.notify(changed, kind)
+          changes.notify(ended, "end")
           return answers
         }
       )
     )
 
 /** Tells of records that came. */
-export const created =
-  ({ changes }: Parts) =>
+export const notifyCreated =
+  ({ changes }: BackendParts) =>
   (records: ReadonlyArray<NewRecord>): void =>
-    changes.tellHere(records.map(({ id }) => id))
+    changes.notifyLocal(records.map(({ id }) => id))
 
 /** The driver, without what it may do together with a broker. */
-export const make = (parts: Parts, options: { readonly name: string }): BackendDriver<StoreError> => {
+export const make = (parts: BackendParts, options: { readonly name: string }): BackendDriver<StoreError> => {
   const { changes, db, enqueuing, records } = parts
-  const { apart } = db
-  const inTransaction = committed(parts, db.transaction)
-  const inOne = committed(parts, db.atOnce)
-  const tellCreated = created(parts)
+  const { outsideTransaction: apart } = db
+  const inTransaction = committed(parts, db.inTransaction)
+  const inOne = committed(parts, db.inTransactionIfNeeded)
+  const tellCreated = notifyCreated(parts)
   const reading = Reading.make(db, records)
   const stopping = Stopping.make(db, records)
   const letters = DeadLetters.make(db, records)
@@ -97,22 +99,26 @@ export const make = (parts: Parts, options: { readonly name: string }): BackendD
     batchKey: db.transactionOf,
     isPermanent,
     create: (batch) =>
-      Effect.tap(db.joining(enqueuing.create(batch)), () => db.afterCommit(() => tellCreated(batch))),
-    markPublished: (ids) => db.joining(enqueuing.markPublished(ids)),
+      Effect.tap(db.inCallerTransaction(enqueuing.create(batch)), () =>
+        db.afterCommit(() => tellCreated(batch))
+      ),
+    markPublished: (ids) => db.inCallerTransaction(enqueuing.markPublished(ids)),
     start: inTransaction(Starting.make(db, records), "step"),
     renew: inOne(Leasing.make(db), "step"),
     settle: inTransaction(parts.settle),
-    parkMessage: (parked) => apart(db.transaction(letters.park(parked))),
+    parkMessage: (parked) => apart(db.inTransaction(letters.park(parked))),
     getMany: (ids) => apart(getMany(ids)),
-    watch: (ids, until = "change") => apart(Effect.andThen(changes.watch(ids, until), getMany(ids))),
-    unwatch: (ids) => Effect.sync(() => changes.unwatch(ids)),
+    watch: (ids, until = "change") => apart(Effect.andThen(changes.subscribe(ids, until), getMany(ids))),
+    unwatch: (ids) => Effect.sync(() => changes.unsubscribe(ids)),
     ...(parts.hints ? { hints: changes.hints } : {}),
     cancel: (ids) =>
       apart(
         Effect.map(
-          db.transaction(Effect.tap(stopping.cancel(ids), ({ changed }) => changes.recordForAll(changed))),
+          db.inTransaction(
+            Effect.tap(stopping.cancel(ids), ({ changed }) => changes.recordChangesForAll(changed))
+          ),
           ({ answers, changed }) => {
-            changes.tellAll(changed)
+            changes.notifyAll(changed)
             return answers
           }
         )
@@ -122,7 +128,7 @@ export const make = (parts: Parts, options: { readonly name: string }): BackendD
     getDeadLetters: (ids) => apart(letters.getMany(ids)),
     deadLetters: (page) => apart(letters.list(page)),
     countDeadLetters: (task) => apart(letters.count(task)),
-    removeDeadLetters: (ids) => apart(db.transaction(letters.remove(ids))),
+    removeDeadLetters: (ids) => apart(db.inTransaction(letters.remove(ids))),
     heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),
     unregisterWorker: (worker) => apart(workers.farewell(worker)),
     workers: apart(workers.list),

@@ -6,11 +6,11 @@
 import { Effect } from "effect"
 import type { StoreDecidedEnd, Start } from "../../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
-import { type Database, millis, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 
 /** What decisions are made of. */
-export interface Current {
+export interface TaskRow {
   readonly id: string
   readonly task: string
   readonly payload_hash: string
@@ -43,7 +43,7 @@ const ended: Row.Check<StoreDecidedEnd | null> = Row.orNull(
 const integerOrNull = Row.orNull(Row.integer)
 
 /** The checks of those columns. */
-export const shape: Row.Shape<Current> = {
+export const shape: Row.Shape<TaskRow> = {
   id: Row.text,
   task: Row.text,
   payload_hash: Row.text,
@@ -66,25 +66,25 @@ export const shape: Row.Shape<Current> = {
 }
 
 /** Whether the record is final. */
-export const isFinal = (record: Current): boolean => isTerminal(record.state)
+export const isFinal = (record: TaskRow): boolean => isTerminal(record.state)
 
 /** Whether the record waits for a run. */
-export const isWaiting = (record: Current): boolean => record.state === "PENDING" || record.state === "RETRY"
+export const isWaiting = (record: TaskRow): boolean => record.state === "PENDING" || record.state === "RETRY"
 
 /** Whether a lease is held at that time. */
-const isLeased = (record: Current, now: number): boolean =>
+const isLeased = (record: TaskRow, now: number): boolean =>
   record.lease_until !== null && record.lease_until > now
 
 /** How a record ends by the mere passing of time. */
-export const lapsed = (record: Current, now: number): Exclude<StoreDecidedEnd, "Forgotten"> | undefined => {
+export const lapsed = (record: TaskRow, now: number): Exclude<StoreDecidedEnd, "Forgotten"> | undefined => {
   if (isWaiting(record)) return record.expires_at !== null && record.expires_at <= now ? "Expired" : undefined
   if (record.state !== "STARTED" || record.at_most_once === 0 || isLeased(record, now)) return undefined
   return record.cancel_requested === 1 ? "Cancelled" : "WorkerLost"
 }
 
 /** An end that the store decides. */
-export interface Ending {
-  readonly record: Current
+export interface TaskToEnd {
+  readonly row: TaskRow
   readonly ended: Exclude<StoreDecidedEnd, "Forgotten">
   readonly crashes: number
   /** For the dead letter of a `WorkerLost`, where the record has not kept it. */
@@ -92,70 +92,70 @@ export interface Ending {
 }
 
 /** A task that is to wait again, as a new generation. */
-export interface Opening {
-  readonly record: Current
+export interface TaskToOpen {
+  readonly row: TaskRow
   readonly generation: number
 }
 
 /** The records of one moment. */
-export interface Locked {
+export interface Snapshot {
   readonly now: number
   /** By id. A record whose retention ran out is not there. */
-  readonly records: ReadonlyMap<string, Current>
+  readonly rows: ReadonlyMap<string, TaskRow>
 }
 
 /** The shared changes. All of them belong into a transaction. */
-export interface Records {
+export interface TaskRows {
   /** Reads records by their ids, and keeps nobody from them. */
-  readonly look: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
+  readonly select: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
   /** Reads records by their ids, for a change. */
-  readonly lock: (ids: ReadonlyArray<string>) => Effect.Effect<Locked, StoreError>
+  readonly selectForUpdate: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
   /** Looks again, at that time, whether a record lapsed or outlived its retention. */
-  readonly checkAgain: (
-    checks: ReadonlyArray<{ readonly record: Current; readonly at: number }>
+  readonly scheduleChecks: (
+    checks: ReadonlyArray<{ readonly record: TaskRow; readonly at: number }>
   ) => Effect.Effect<void, StoreError>
   /** Ends tasks by the store's own decision; a `WorkerLost` leaves its dead letter. Forgotten records go. */
-  readonly end: (endings: ReadonlyArray<Ending>, now: number) => Effect.Effect<void, StoreError>
-  readonly remove: (records: ReadonlyArray<Current>) => Effect.Effect<void, StoreError>
+  readonly end: (endings: ReadonlyArray<TaskToEnd>, now: number) => Effect.Effect<void, StoreError>
+  readonly remove: (records: ReadonlyArray<TaskRow>) => Effect.Effect<void, StoreError>
   /** Removes dead letters, so that there is room for others with their ids. */
-  readonly removeLetters: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  readonly removeDeadLetters: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
   /** Back to `PENDING`, nothing counted, without an expiry. */
-  readonly open: (openings: ReadonlyArray<Opening>, now: number) => Effect.Effect<void, StoreError>
+  readonly open: (openings: ReadonlyArray<TaskToOpen>, now: number) => Effect.Effect<void, StoreError>
 }
 
 /** The columns of `Current`, for a statement of one's own. */
 export const columns: string = Object.keys(shape).join(", ")
 
 /** The sooner of two times or durations, of which either may never come. */
-export const soonest = (one: number | null, other: number | null): number | null =>
+export const earliest = (one: number | null, other: number | null): number | null =>
   one === null || other === null ? (one ?? other) : Math.min(one, other)
 
 /** A retention's end, counted from a time; `null`: never. */
-export const after = (from: number, duration: number | null | undefined): number | null =>
-  duration === null || duration === undefined ? null : from + millis(duration)!
+export const timeAfter = (from: number, duration: number | null | undefined): number | null =>
+  duration === null || duration === undefined ? null : from + toMillis(duration)!
 
 /** How rows are found by the `id` of a batch, for a change that needs to know no more. */
-export const byId = {
+export const matchById = {
   where: "t.id = batch.id",
   key: ["id", "text"],
   returning: ["id"]
 } as const
 
 /** What a run leaves on its record only while it is open. */
-export const closed = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
+export const clearRun = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
 
 /** The shared changes over one database. */
-export const make = (db: Database): Records => {
+export const make = (db: Database): TaskRows => {
   const tasks = db.table("tasks")
   const letters = db.table("dead_letters")
   const { dialect } = db
 
-  const read = db.reader<Current & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
+  const read = db.reader<TaskRow & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
   const selectFrom = (table: string) =>
-    `SELECT ${columns}, ${dialect.now} AS now FROM ${table} WHERE ${dialect.among("id", "text")}`
+    `SELECT ${columns}, ${dialect.now} AS now FROM ${table} WHERE ${dialect.inList("id", "text")}`
   const select = selectFrom(tasks)
   // in the order of their ids, so that two transactions do not wait for each other
-  const selectLocked = `${selectFrom(dialect.byKey(tasks))} ORDER BY id ${dialect.forUpdate}`
+  const selectLocked = `${selectFrom(dialect.byIndex(tasks))} ORDER BY id ${dialect.forUpdate}`
   const deleteLetters = db.removing<string>({
     table: "dead_letters",
     key: ["id", "text"],
@@ -186,9 +186,9 @@ export const make = (db: Database): Records => {
       check_at: "COALESCE(t.check_at, batch.remove_at)",
       token: "NULL",
       due_at: "NULL",
-      ...closed
+      ...clearRun
     },
-    ...byId
+    ...matchById
   })
   const updateOpened = db.updating({
     table: "tasks",
@@ -213,67 +213,73 @@ export const make = (db: Database): Records => {
       progress: "NULL",
       outcome: "NULL",
       check_at: "COALESCE(t.check_at, batch.at + t.retention)",
-      ...closed
+      ...clearRun
     },
-    ...byId
+    ...matchById
   })
 
   const updateCheck = db.updating({
     table: "tasks",
     columns: { id: "text", at: "integer" },
     set: { check_at: "batch.at" },
-    ...byId
+    ...matchById
   })
 
-  const remove: Records["remove"] = (records) => Effect.asVoid(deleteRows(records.map((record) => record.id)))
-  const removeLetters: Records["removeLetters"] = (ids) => Effect.asVoid(deleteLetters(ids))
+  const remove: TaskRows["remove"] = (records) =>
+    Effect.asVoid(deleteRows(records.map((record) => record.id)))
+  const removeLetters: TaskRows["removeDeadLetters"] = (ids) => Effect.asVoid(deleteLetters(ids))
 
-  const isGone = (record: Current, now: number): boolean =>
+  const isGone = (record: TaskRow, now: number): boolean =>
     record.remove_at !== null && record.remove_at <= now
 
   const find = (text: string, ids: ReadonlyArray<string>) =>
     Effect.flatMap(Effect.flatMap(db.run(text, [dialect.list(ids)]), read), (found) =>
       Effect.map(found.length === 0 ? db.now : Effect.succeed(found[0]!.now), (now) => {
-        const records = new Map<string, Current>()
-        const gone: Array<Current> = []
+        const rows = new Map<string, TaskRow>()
+        const gone: Array<TaskRow> = []
         for (const record of found) {
           if (isGone(record, now)) gone.push(record)
-          else records.set(record.id, record)
+          else rows.set(record.id, record)
         }
-        return { now, records, gone }
+        return { now, rows, gone }
       })
     )
 
   return {
-    look: (ids) => find(select, ids),
-    lock: (ids) =>
+    select: (ids) => find(select, ids),
+    selectForUpdate: (ids) =>
       Effect.flatMap(find(selectLocked, ids), ({ gone, ...locked }) => Effect.as(remove(gone), locked)),
     end: (endings, now) =>
       Effect.gen(function* () {
         const lost = endings.filter((ending) => ending.ended === "WorkerLost")
-        yield* removeLetters(lost.map(({ record }) => `${record.id}:${record.generation}`))
+        yield* removeLetters(lost.map(({ row: record }) => `${record.id}:${record.generation}`))
         yield* insertLost(
-          lost.map(({ message, record }) => [record.id, message?.queue, dialect.toBody(message?.body), now])
+          lost.map(({ message, row: record }) => [
+            record.id,
+            message?.queue,
+            dialect.toBody(message?.body),
+            now
+          ])
         )
         yield* remove(
-          endings.filter(({ record }) => record.ended === "Forgotten").map(({ record }) => record)
+          endings.filter(({ row: record }) => record.ended === "Forgotten").map(({ row: record }) => record)
         )
         yield* updateEnded(
           endings
-            .filter(({ record }) => record.ended !== "Forgotten")
-            .map(({ crashes, ended, record }) => [
+            .filter(({ row: record }) => record.ended !== "Forgotten")
+            .map(({ crashes, ended, row: record }) => [
               record.id,
               ended,
               crashes,
               now,
-              after(now, record.retention)
+              timeAfter(now, record.retention)
             ])
         )
       }),
-    checkAgain: (checks) => Effect.asVoid(updateCheck(checks.map(({ at, record }) => [record.id, at]))),
+    scheduleChecks: (checks) => Effect.asVoid(updateCheck(checks.map(({ at, record }) => [record.id, at]))),
     remove,
-    removeLetters,
+    removeDeadLetters: removeLetters,
     open: (openings, now) =>
-      Effect.asVoid(updateOpened(openings.map(({ generation, record }) => [record.id, generation, now])))
+      Effect.asVoid(updateOpened(openings.map(({ generation, row: record }) => [record.id, generation, now])))
   }
 }

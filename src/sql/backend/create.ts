@@ -5,17 +5,17 @@ import { createHash } from "node:crypto"
 import { Effect } from "effect"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, millis, type Numbered, rounds, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type Indexed, distinctBatches, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
-import * as Records from "./TaskRows.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** The operations. They may be part of a caller's transaction. */
-export interface Enqueuing {
+export interface CreateOperations {
   readonly create: (batch: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, StoreError>
   /** The same, of ids and keys that were found to be taken. */
   readonly createTaken: (
-    items: ReadonlyArray<Numbered<NewRecord>>
+    items: ReadonlyArray<Indexed<NewRecord>>
   ) => Effect.Effect<ReadonlyMap<number, Created>, StoreError>
   readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, StoreError>
 }
@@ -47,9 +47,9 @@ export const toRow = (record: NewRecord): ReadonlyArray<unknown> => [
   keyOf(record),
   record.payloadHash,
   record.published ? 1 : 0,
-  millis(record.expiresMillis),
-  millis(record.retentionMillis),
-  Records.soonest(millis(record.expiresMillis), millis(record.retentionMillis))
+  toMillis(record.expiresMillis),
+  toMillis(record.retentionMillis),
+  TaskRows.earliest(toMillis(record.expiresMillis), toMillis(record.retentionMillis))
 ]
 
 const inserted = [
@@ -86,7 +86,7 @@ export const insertAllText = (dialect: Dialect, tasks: string, batch: string): s
   `INSERT INTO ${tasks} (${inserted.join(", ")}) ${selectText(dialect, batch)}`
 
 /** Over one database. */
-export const make = (db: Database, records: Records.Records): Enqueuing => {
+export const make = (db: Database, records: TaskRows.TaskRows): CreateOperations => {
   const tasks = db.table("tasks")
   const { dialect } = db
 
@@ -98,7 +98,7 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
     enqueued_at = COALESCE(enqueued_at, ${dialect.now}) WHERE id = ?`
   // what ended meanwhile is kept for as long as its retention says
   const markRows = `UPDATE ${tasks} SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
-    WHERE ${dialect.among("id", "text")} AND published = 0`
+    WHERE ${dialect.inList("id", "text")} AND published = 0`
 
   // Nobody is kept from a record that is only looked at: a caller's transaction may go on for long. Reading it for a
   // change removes one whose retention ran out, and then there is room after all.
@@ -107,10 +107,11 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
       const key = keyOf(record)
       const byKey = key === null ? [] : yield* readIds(yield* db.run(idOfKey, [record.task, key]))
       const ids = [record.id, ...byKey.map(({ id }) => id)]
-      const holder = ({ records: found }: Records.Locked) =>
+      const holder = ({ rows: found }: TaskRows.Snapshot) =>
         (byKey[0] === undefined ? undefined : found.get(byKey[0].id)) ?? found.get(record.id)
-      let existing = holder(yield* records.look(ids))
-      if (existing === undefined || existing.payload_hash === "") existing = holder(yield* records.lock(ids))
+      let existing = holder(yield* records.select(ids))
+      if (existing === undefined || existing.payload_hash === "")
+        existing = holder(yield* records.selectForUpdate(ids))
       if (existing === undefined) {
         const inserted = yield* insert([toRow(record)])
         // it was taken again in the meantime
@@ -126,8 +127,8 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
       return { _tag: "Existing", id: existing.id, same, published: existing.published === 1 }
     })
 
-  const createTaken: Enqueuing["createTaken"] = (items) =>
-    db.transaction(
+  const createTaken: CreateOperations["createTaken"] = (items) =>
+    db.inTransaction(
       Effect.map(
         Effect.forEach(items, ({ index, item }) =>
           Effect.map(createOne(item), (answer) => [index, answer] as const)
@@ -136,7 +137,7 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
       )
     )
 
-  const createRound = (items: ReadonlyArray<Numbered<NewRecord>>) =>
+  const createRound = (items: ReadonlyArray<Indexed<NewRecord>>) =>
     Effect.gen(function* () {
       const inserted = yield* readIds(yield* insert(items.map(({ item }) => toRow(item))))
       const created = new Set(inserted.map(({ id }) => id))
@@ -155,8 +156,8 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
     create: (batch) =>
       Effect.map(
         Effect.forEach(
-          rounds(batch, (record) => record.id),
-          (items) => db.again(createRound(items))
+          distinctBatches(batch, (record) => record.id),
+          (items) => db.retryOnDeadlock(createRound(items))
         ),
         (parts) => {
           const answers = new Map(parts.flatMap((part) => [...part]))
@@ -164,6 +165,6 @@ export const make = (db: Database, records: Records.Records): Enqueuing => {
         }
       ),
     createTaken,
-    markPublished: (ids) => Effect.asVoid(db.again(db.run(markRows, [dialect.list(ids)])))
+    markPublished: (ids) => Effect.asVoid(db.retryOnDeadlock(db.run(markRows, [dialect.list(ids)])))
   }
 }

@@ -4,18 +4,18 @@
 import { Effect } from "effect"
 import type { DeadLetter, DeadLetterPage, ParkedMessage } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, millis, rounds, type StoreError } from "../Database.ts"
+import { type Database, toMillis, distinctBatches, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
-import type { Changed } from "./BatchResult.ts"
-import * as Records from "./TaskRows.ts"
+import type { BatchResult } from "./BatchResult.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** The operations. */
-export interface DeadLetters {
+export interface DeadLetterOperations {
   /** Belongs into a transaction. */
   readonly park: (letters: Batch<ParkedMessage>) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
-  readonly reopen: (ids: Batch<string>) => Effect.Effect<Changed<DeadLetter | undefined>, StoreError>
+  readonly reopen: (ids: Batch<string>) => Effect.Effect<BatchResult<DeadLetter | undefined>, StoreError>
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
   readonly list: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
@@ -23,7 +23,7 @@ export interface DeadLetters {
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
 }
 
-interface LetterRow {
+interface DeadLetterRow {
   readonly pk: number
   readonly id: string
   readonly task_id: string | null
@@ -40,7 +40,7 @@ interface LetterRow {
   readonly body: string | Uint8Array
 }
 
-const shape: Row.Shape<LetterRow> = {
+const shape: Row.Shape<DeadLetterRow> = {
   pk: Row.integer,
   id: Row.text,
   task_id: Row.orNull(Row.text),
@@ -57,7 +57,7 @@ const shape: Row.Shape<LetterRow> = {
   body: Row.bytes
 }
 
-const toLetter = (row: LetterRow, { fromBody }: Dialect): DeadLetter => ({
+const toDeadLetter = (row: DeadLetterRow, { fromBody }: Dialect): DeadLetter => ({
   id: row.id,
   taskId: row.task_id,
   task: row.task,
@@ -72,17 +72,17 @@ const toLetter = (row: LetterRow, { fromBody }: Dialect): DeadLetter => ({
 })
 
 /** Over one database. */
-export const make = (db: Database, records: Records.Records): DeadLetters => {
+export const make = (db: Database, records: TaskRows.TaskRows): DeadLetterOperations => {
   const { dialect } = db
   const letters = db.table("dead_letters")
   const tasks = db.table("tasks")
-  const read = db.reader<LetterRow>("dead_letters", shape)
+  const read = db.reader<DeadLetterRow>("dead_letters", shape)
   const readPk = db.reader<{ readonly pk: number }>("dead_letters", { pk: Row.integer })
   const readCount = db.reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
   const kept = `(remove_at IS NULL OR remove_at > ${dialect.now})`
   const columns = Object.keys(shape).join(", ")
-  const byIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.among("id", "text")} AND ${kept}`
+  const byIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.inList("id", "text")} AND ${kept}`
   const pkOf = `SELECT pk FROM ${letters} WHERE id = ?`
   const page = `SELECT ${columns} FROM ${letters} WHERE pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
   const pageOfTask = `SELECT ${columns} FROM ${letters} WHERE task = ? AND pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
@@ -150,21 +150,21 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
   ) =>
     Effect.gen(function* () {
       const found = yield* Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read)
-      for (const row of found) answers.set(row.id, toLetter(row, dialect))
+      for (const row of found) answers.set(row.id, toDeadLetter(row, dialect))
       const ofTasks = found.filter((row) => row.task_id !== null)
       // two letters of one task: the one of the later generation comes last
       const inOrder = [...ofTasks].sort((a, b) => a.generation - b.generation)
-      for (const round of rounds(inOrder, (row) => row.task_id!)) {
-        const { now, records: current } = yield* records.lock(round.map(({ item }) => item.task_id!))
-        const openings: Array<Records.Opening> = []
+      for (const round of distinctBatches(inOrder, (row) => row.task_id!)) {
+        const { now, rows: current } = yield* records.selectForUpdate(round.map(({ item }) => item.task_id!))
+        const openings: Array<TaskRows.TaskToOpen> = []
         const missing: Array<ReadonlyArray<unknown>> = []
         for (const { item } of round) {
           const record = current.get(item.task_id!)
           const generation = item.generation + 1
           if (record === undefined) {
             missing.push([item.task_id, item.task, generation, item.fence, now, item.task_retention])
-          } else if (Records.isFinal(record) && record.generation < generation) {
-            openings.push({ record, generation })
+          } else if (TaskRows.isFinal(record) && record.generation < generation) {
+            openings.push({ row: record, generation })
           } else continue
           changed.push(item.task_id!)
         }
@@ -193,7 +193,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
             letter.reason,
             letter.exit,
             dialect.toBody(letter.body),
-            millis(letter.retentionMillis)
+            toMillis(letter.retentionMillis)
           ])
         )
       }),
@@ -208,7 +208,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
       }),
     getMany: (ids) =>
       Effect.map(Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read), (rows) => {
-        const found = new Map(rows.map((row) => [row.id, toLetter(row, dialect)]))
+        const found = new Map(rows.map((row) => [row.id, toDeadLetter(row, dialect)]))
         return ids.map((id) => found.get(id))
       }),
     list: ({ after, limit, task }) =>
@@ -218,7 +218,7 @@ export const make = (db: Database, records: Records.Records): DeadLetters => {
             task === undefined ? db.run(page, [pk, limit]) : db.run(pageOfTask, [task, pk, limit]),
             read
           ),
-          (rows) => rows.map((row) => toLetter(row, dialect))
+          (rows) => rows.map((row) => toDeadLetter(row, dialect))
         )
       ),
     count: (task) =>

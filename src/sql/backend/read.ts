@@ -7,15 +7,15 @@ import type { Batch } from "../../BrokerDriver.ts"
 import type { TaskState } from "../../TaskState.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import type { Changed } from "./BatchResult.ts"
-import * as Records from "./TaskRows.ts"
+import type { BatchResult } from "./BatchResult.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** The operations. */
-export interface Reading {
+export interface ReadOperations {
   /** Records by their ids, in order, and those among them that have to be ended first. */
   readonly read: (ids: Batch<string>) => Effect.Effect<Read, StoreError>
   /** Ends those of the ids that lapsed. Belongs into a transaction. */
-  readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<Changed<never>, StoreError>
+  readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<BatchResult<never>, StoreError>
 }
 
 /** What was read. */
@@ -24,7 +24,7 @@ export interface Read {
   readonly lapsed: ReadonlyArray<string>
 }
 
-interface Full extends Records.Current {
+interface FullTaskRow extends TaskRows.TaskRow {
   readonly now: number
   readonly outcome: string | null
   readonly progress: string | null
@@ -34,7 +34,7 @@ interface Full extends Records.Current {
   readonly finished_at: number | null
 }
 
-const toRecord = (row: Full): TaskRecord => ({
+const toRecord = (row: FullTaskRow): TaskRecord => ({
   id: row.id,
   task: row.task,
   state: row.state satisfies TaskState,
@@ -54,12 +54,12 @@ const toRecord = (row: Full): TaskRecord => ({
 })
 
 /** Over one database. */
-export const make = (db: Database, records: Records.Records): Reading => {
+export const make = (db: Database, records: TaskRows.TaskRows): ReadOperations => {
   const { dialect } = db
   const textOrNull = Row.orNull(Row.text)
   const integerOrNull = Row.orNull(Row.integer)
-  const readRows = db.reader<Full>("tasks", {
-    ...Records.shape,
+  const readRows = db.reader<FullTaskRow>("tasks", {
+    ...TaskRows.shape,
     now: Row.integer,
     outcome: textOrNull,
     progress: textOrNull,
@@ -68,8 +68,8 @@ export const make = (db: Database, records: Records.Records): Reading => {
     started_at: integerOrNull,
     finished_at: integerOrNull
   })
-  const select = `SELECT ${Records.columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at,
-    started_at, finished_at FROM ${db.table("tasks")} WHERE ${dialect.among("id", "text")}`
+  const select = `SELECT ${TaskRows.columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at,
+    started_at, finished_at FROM ${db.table("tasks")} WHERE ${dialect.inList("id", "text")}`
 
   return {
     read: (ids) =>
@@ -78,21 +78,21 @@ export const make = (db: Database, records: Records.Records): Reading => {
         const lapsed: Array<string> = []
         for (const row of rows) {
           if (row.remove_at !== null && row.remove_at <= row.now) continue
-          if (Records.lapsed(row, row.now) !== undefined) lapsed.push(row.id)
+          if (TaskRows.lapsed(row, row.now) !== undefined) lapsed.push(row.id)
           found.set(row.id, toRecord(row))
         }
         return { records: ids.map((id) => found.get(id)), lapsed }
       }),
     endLapsed: (ids) =>
-      Effect.flatMap(records.lock(ids), ({ now, records: found }) => {
-        const endings: Array<Records.Ending> = []
+      Effect.flatMap(records.selectForUpdate(ids), ({ now, rows: found }) => {
+        const endings: Array<TaskRows.TaskToEnd> = []
         for (const record of found.values()) {
-          const ended = Records.lapsed(record, now)
-          if (ended !== undefined) endings.push({ record, ended, crashes: record.crashes })
+          const ended = TaskRows.lapsed(record, now)
+          if (ended !== undefined) endings.push({ row: record, ended, crashes: record.crashes })
         }
         return Effect.as(records.end(endings, now), {
           answers: [],
-          changed: endings.map(({ record }) => record.id)
+          changed: endings.map(({ row: record }) => record.id)
         })
       })
   }

@@ -2,10 +2,10 @@
 import { Effect } from "effect"
 import type { Renew, Renewed } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type BatchStatement, type Database, millis, type StoreError } from "../Database.ts"
+import { type BatchStatement, type Database, toMillis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { type Changed, inRounds, type Round } from "./BatchResult.ts"
-import * as Records from "./TaskRows.ts"
+import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** Holds leases anew, of runs that are open: rows of id, token, lease, and progress or NULL. Answers what it held. */
 export const makeUpdate = ({ dialect: { now }, updating }: Database): BatchStatement =>
@@ -18,23 +18,23 @@ export const makeUpdate = ({ dialect: { now }, updating }: Database): BatchState
       progress: "COALESCE(batch.progress, t.progress)"
     },
     where: "t.id = batch.id AND t.token = batch.token AND t.state = 'STARTED'",
-    key: Records.byId.key,
+    key: TaskRows.matchById.key,
     returning: ["id", "cancel_requested"]
   })
 
 /** Renews, over one database. */
 export const make = (
   db: Database
-): ((batch: Batch<Renew>) => Effect.Effect<Changed<Renewed>, StoreError>) => {
+): ((batch: Batch<Renew>) => Effect.Effect<BatchResult<Renewed>, StoreError>) => {
   const update = makeUpdate(db)
   const readHeld = db.reader<{ readonly id: string; readonly cancel_requested: 0 | 1 }>("tasks", {
     id: Row.text,
     cancel_requested: Row.flag
   })
-  const round: Round<Renew, Renewed> = (items, answers, changed) =>
+  const round: DistinctBatchOperation<Renew, Renewed> = (items, answers, changed) =>
     Effect.map(
       Effect.flatMap(
-        update(items.map(({ item }) => [item.id, item.token, millis(item.leaseMillis), item.progress])),
+        update(items.map(({ item }) => [item.id, item.token, toMillis(item.leaseMillis), item.progress])),
         readHeld
       ),
       (rows) => {
@@ -47,5 +47,5 @@ export const make = (
       }
     )
 
-  return inRounds(round)
+  return byDistinctBatches(round)
 }

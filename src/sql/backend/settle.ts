@@ -4,10 +4,10 @@
 import { Effect } from "effect"
 import type { Settled, Settlement } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, millis, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { type Changed, inRounds, type Round } from "./BatchResult.ts"
-import * as Records from "./TaskRows.ts"
+import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** A final outcome that leaves no dead letter. */
 export const isPlain = ({ outcome }: Settlement): boolean =>
@@ -17,7 +17,7 @@ export const isPlain = ({ outcome }: Settlement): boolean =>
 type SettleDecision = "Write" | "Cancel" | "SameExit" | Settled
 
 const decideSettle = (
-  record: Records.Current | undefined,
+  record: TaskRows.TaskRow | undefined,
   { outcome, token }: Settlement
 ): SettleDecision => {
   if (record === undefined || record.token !== token) return "Lost"
@@ -46,7 +46,7 @@ export const assignments = (now: string): Readonly<Record<string, string>> => ({
   retention: "batch.retention",
   remove_at: `${now} + batch.retention`,
   check_at: `COALESCE(t.check_at, ${now} + batch.retention)`,
-  ...Records.closed
+  ...TaskRows.clearRun
 })
 
 /** The columns of such a batch. */
@@ -69,15 +69,15 @@ export const toFinal = ({ id, outcome, token }: Settlement): ReadonlyArray<unkno
         token,
         outcome._tag === "Success" ? "SUCCESS" : "FAILURE",
         outcome.exit,
-        millis(outcome.retentionMillis)
+        toMillis(outcome.retentionMillis)
       ]
     : []
 
 /** Settles, over one database. Belongs into a transaction. */
 export const make = (
   db: Database,
-  records: Records.Records
-): ((batch: Batch<Settlement>) => Effect.Effect<Changed<Settled>, StoreError>) => {
+  records: TaskRows.TaskRows
+): ((batch: Batch<Settlement>) => Effect.Effect<BatchResult<Settled>, StoreError>) => {
   const { dialect } = db
   const tasks = db.table("tasks")
   const letters = db.table("dead_letters")
@@ -88,10 +88,10 @@ export const make = (
       columns,
       set: assignments(dialect.now),
       where,
-      key: Records.byId.key,
-      returning: Records.byId.returning
+      key: TaskRows.matchById.key,
+      returning: TaskRows.matchById.returning
     })
-  const finishDecided = finishing(Records.byId.where)
+  const finishDecided = finishing(TaskRows.matchById.where)
   // what most settlements come to, without a look before
   const finishStarted = finishing(isOpen)
   const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
@@ -103,9 +103,9 @@ export const make = (
       attempt: "batch.attempt",
       retries: "batch.retries",
       due_at: "batch.due_at",
-      ...Records.closed
+      ...TaskRows.clearRun
     },
-    ...Records.byId
+    ...TaskRows.matchById
   })
   const updateCancelled = db.updating({
     table: "tasks",
@@ -116,9 +116,9 @@ export const make = (
       finished_at: "batch.at",
       remove_at: "batch.remove_at",
       check_at: "COALESCE(t.check_at, batch.remove_at)",
-      ...Records.closed
+      ...TaskRows.clearRun
     },
-    ...Records.byId
+    ...TaskRows.matchById
   })
   const insertLetters = db.batched(
     {
@@ -138,13 +138,13 @@ export const make = (
         t.worker, t.attempt, batch.at, batch.retention, t.fence, batch.remove_at, batch.outcome, batch.body
       FROM ${batch} JOIN ${tasks} AS t ON t.id = batch.id`
   )
-  const selectOutcomes = `SELECT id, outcome FROM ${tasks} WHERE ${dialect.among("id", "text")}`
+  const selectOutcomes = `SELECT id, outcome FROM ${tasks} WHERE ${dialect.inList("id", "text")}`
   const readOutcomes = db.reader<{ readonly id: string; readonly outcome: string | null }>("tasks", {
     id: Row.text,
     outcome: Row.orNull(Row.text)
   })
 
-  const round: Round<Settlement, Settled> = (items, answers, changed) =>
+  const round: DistinctBatchOperation<Settlement, Settled> = (items, answers, changed) =>
     Effect.gen(function* () {
       const stored = yield* Effect.flatMap(
         finishStarted(
@@ -167,13 +167,13 @@ export const make = (
       }
       if (rest.length === 0) return
 
-      const { now, records: found } = yield* records.lock(rest.map(({ item }) => item.id))
+      const { now, rows: found } = yield* records.selectForUpdate(rest.map(({ item }) => item.id))
       const finals: Array<ReadonlyArray<unknown>> = []
       const waiting: Array<ReadonlyArray<unknown>> = []
       const cancelled: Array<ReadonlyArray<unknown>> = []
       const deadLetters: Array<ReadonlyArray<unknown>> = []
       const letterIds: Array<string> = []
-      const forgotten: Array<Records.Current> = []
+      const forgotten: Array<TaskRows.TaskRow> = []
       const repeated: Array<{ readonly index: number; readonly id: string; readonly exit: string | null }> =
         []
       for (const { index, item } of rest) {
@@ -197,14 +197,14 @@ export const make = (
         const isForgotten = record.ended === "Forgotten"
         if (decision === "Cancel") {
           if (isForgotten) forgotten.push(record)
-          else cancelled.push([record.id, now, Records.after(now, record.retention)])
+          else cancelled.push([record.id, now, TaskRows.timeAfter(now, record.retention)])
         } else if (outcome._tag === "Retry") {
           waiting.push([
             record.id,
             "RETRY",
             record.attempt,
             record.retries + 1,
-            Records.after(now, outcome.afterMillis)
+            TaskRows.timeAfter(now, outcome.afterMillis)
           ])
         } else if (outcome._tag === "Release") {
           const state = record.retries > 0 ? "RETRY" : "PENDING"
@@ -221,15 +221,15 @@ export const make = (
               dialect.toBody(body),
               exit,
               now,
-              Records.after(now, kept),
-              millis(retentionMillis)
+              TaskRows.timeAfter(now, kept),
+              toMillis(retentionMillis)
             ])
           }
           if (isForgotten) forgotten.push(record)
           else finals.push(toFinal(item))
         }
       }
-      yield* records.removeLetters(letterIds)
+      yield* records.removeDeadLetters(letterIds)
       yield* insertLetters(deadLetters)
       yield* records.remove(forgotten)
       yield* finishDecided(finals)
@@ -246,5 +246,5 @@ export const make = (
       }
     })
 
-  return inRounds(round)
+  return byDistinctBatches(round)
 }

@@ -4,11 +4,11 @@
 import { Effect } from "effect"
 import type { Start, Started } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, millis, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { type Changed, inRounds, type Round } from "./BatchResult.ts"
+import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
 import * as Leasing from "./renew.ts"
-import * as Records from "./TaskRows.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** What a run starts with. */
 export interface StartedRow {
@@ -40,22 +40,22 @@ type StartDecision =
   | { readonly _tag: "Drop" }
   | { readonly _tag: "Busy"; readonly millis: number }
   | { readonly _tag: "Again" }
-  | { readonly _tag: "End"; readonly ended: Records.Ending["ended"]; readonly crashes: number }
+  | { readonly _tag: "End"; readonly ended: TaskRows.TaskToEnd["ended"]; readonly crashes: number }
   | { readonly _tag: "Run"; readonly crashed: boolean }
 
-const decideStart = (record: Records.Current, start: Start, now: number): StartDecision => {
+const decideStart = (record: TaskRows.TaskRow, start: Start, now: number): StartDecision => {
   const { crashes } = record
   if (record.state === "STARTED" && record.token === start.token) return { _tag: "Again" }
-  if (Records.isFinal(record) || start.generation < record.generation) return { _tag: "Drop" }
-  if (Records.isWaiting(record)) {
-    const ended = Records.lapsed(record, now)
+  if (TaskRows.isFinal(record) || start.generation < record.generation) return { _tag: "Drop" }
+  if (TaskRows.isWaiting(record)) {
+    const ended = TaskRows.lapsed(record, now)
     if (ended !== undefined) return { _tag: "End", ended, crashes }
     const wait = (record.due_at ?? now) - now
     return wait > 0 ? { _tag: "Busy", millis: wait } : { _tag: "Run", crashed: false }
   }
   const held = (record.lease_until ?? now) - now
   if (held > 0) return { _tag: "Busy", millis: held }
-  const lapsed = Records.lapsed(record, now)
+  const lapsed = TaskRows.lapsed(record, now)
   if (lapsed !== undefined) return { _tag: "End", ended: lapsed, crashes }
   if (record.cancel_requested === 1) return { _tag: "End", ended: "Cancelled", crashes: crashes + 1 }
   return crashes + 1 >= start.maxCrashes
@@ -88,8 +88,8 @@ export const isStartable = (now: string, generation: string): string =>
 /** Starts, over one database. Belongs into a transaction. */
 export const make = (
   db: Database,
-  records: Records.Records
-): ((batch: Batch<Start>) => Effect.Effect<Changed<Started>, StoreError>) => {
+  records: TaskRows.TaskRows
+): ((batch: Batch<Start>) => Effect.Effect<BatchResult<Started>, StoreError>) => {
   const { dialect } = db
   const tasks = db.table("tasks")
 
@@ -147,9 +147,9 @@ export const make = (
       isKept ? dialect.toBody(start.body) : null,
       crashes,
       isKept ? 1 : 0,
-      millis(start.leaseMillis),
-      millis(start.retentionMillis),
-      millis(start.letterRetentionMillis)
+      toMillis(start.leaseMillis),
+      toMillis(start.retentionMillis),
+      toMillis(start.letterRetentionMillis)
     ]
   }
   const readStarted = db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...shape })
@@ -157,7 +157,7 @@ export const make = (
   const unkept = { store: db.store, table: db.tableName("tasks"), column: "id" }
 
   const round =
-    (ended: Array<string>): Round<Start, Started> =>
+    (ended: Array<string>): DistinctBatchOperation<Start, Started> =>
     (items, answers, changed) =>
       Effect.gen(function* () {
         const run = Effect.fnUntraced(function* (rows: ReadonlyArray<object>) {
@@ -174,22 +174,22 @@ export const make = (
         if (rest.length === 0) return
 
         const ids = rest.map(({ item }) => item.id)
-        const locked = yield* records.lock(ids)
+        const locked = yield* records.selectForUpdate(ids)
         const { now } = locked
-        let found = locked.records
+        let found = locked.rows
         const missing = rest.filter(({ item }) => !found.has(item.id))
         if (missing.length > 0) {
           yield* insertMissing(
             missing.map(({ item }) => {
-              const expiresAt = Records.after(now, item.expiresMillis)
-              const check = Records.soonest(expiresAt, Records.after(now, item.retentionMillis))
+              const expiresAt = TaskRows.timeAfter(now, item.expiresMillis)
+              const check = TaskRows.earliest(expiresAt, TaskRows.timeAfter(now, item.retentionMillis))
               return [item.id, item.task, item.generation, expiresAt, check]
             })
           )
-          found = (yield* records.lock(ids)).records
+          found = (yield* records.selectForUpdate(ids)).rows
         }
-        const endings: Array<Records.Ending> = []
-        const openings: Array<Records.Opening> = []
+        const endings: Array<TaskRows.TaskToEnd> = []
+        const openings: Array<TaskRows.TaskToOpen> = []
         const runs: Array<ReadonlyArray<unknown>> = []
         const again: Array<ReadonlyArray<unknown>> = []
         for (const { index, item } of rest) {
@@ -203,17 +203,17 @@ export const make = (
               answers[index] = decision
               break
             case "Again":
-              again.push([record.id, item.token, millis(item.leaseMillis), null])
+              again.push([record.id, item.token, toMillis(item.leaseMillis), null])
               answers[index] = toStarted(record)
               break
             case "End":
-              endings.push({ record, ended: decision.ended, crashes: decision.crashes, message: item })
+              endings.push({ row: record, ended: decision.ended, crashes: decision.crashes, message: item })
               answers[index] = { _tag: "Drop" }
               ended.push(item.id)
               break
             case "Run":
               if (item.generation > record.generation) {
-                openings.push({ record, generation: item.generation })
+                openings.push({ row: record, generation: item.generation })
                 runs.push(toStart(item, 0))
               } else {
                 runs.push(toStart(item, decision.crashed ? 1 : 0))
@@ -229,6 +229,6 @@ export const make = (
   return (batch) =>
     Effect.suspend(() => {
       const ended: Array<string> = []
-      return Effect.map(inRounds(round(ended))(batch), (changed) => ({ ...changed, ended }))
+      return Effect.map(byDistinctBatches(round(ended))(batch), (changed) => ({ ...changed, ended }))
     })
 }

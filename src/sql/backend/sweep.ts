@@ -8,8 +8,8 @@
 import { Effect } from "effect"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import type { Changed } from "./BatchResult.ts"
-import * as Records from "./TaskRows.ts"
+import type { BatchResult } from "./BatchResult.ts"
+import * as TaskRows from "./TaskRows.ts"
 
 /** How often a task is looked at, at most, that goes on for longer than results are kept. */
 const SOONEST_MILLIS = 1000
@@ -25,24 +25,24 @@ export interface Swept {
 }
 
 /** One sweep, of at most so many of each kind. Belongs into a transaction. */
-export type Sweep = (limit: number) => Effect.Effect<Changed<Swept>, StoreError>
+export type Sweep = (limit: number) => Effect.Effect<BatchResult<Swept>, StoreError>
 
 /** When something may have become of a record, and not sooner. */
-const nextCheck = (record: Records.Current, now: number): number => {
-  if (Records.isFinal(record)) return record.remove_at ?? now + OTHERWISE_MILLIS
-  const lapse = Records.isWaiting(record)
+const nextCheck = (record: TaskRows.TaskRow, now: number): number => {
+  if (TaskRows.isFinal(record)) return record.remove_at ?? now + OTHERWISE_MILLIS
+  const lapse = TaskRows.isWaiting(record)
     ? record.expires_at
     : record.at_most_once === 1
       ? record.lease_until
       : null
-  const times = [lapse, record.remove_at, Records.after(now, record.retention)].filter(
+  const times = [lapse, record.remove_at, TaskRows.timeAfter(now, record.retention)].filter(
     (time) => time !== null
   )
   return times.length === 0 ? now + OTHERWISE_MILLIS : Math.max(Math.min(...times), now + SOONEST_MILLIS)
 }
 
 /** Over one database. */
-export const make = (db: Database, records: Records.Records): Sweep => {
+export const make = (db: Database, records: TaskRows.TaskRows): Sweep => {
   const { dialect } = db
   const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
   // of rows that nobody else is at; in order, so that a planner sees that an index is what finds them
@@ -62,33 +62,33 @@ export const make = (db: Database, records: Records.Records): Sweep => {
   const lettersOutlived = outlived("dead_letters", "remove_at", "dead_letters_id")
   const workersOutlived = outlived("workers", "until", "PRIMARY")
 
-  const nothing: Changed<Swept> = { answers: [{ count: 0, looked: 0 }], changed: [] }
+  const nothing: BatchResult<Swept> = { answers: [{ count: 0, looked: 0 }], changed: [] }
   const checkTasks = (limit: number) =>
     Effect.gen(function* () {
       const ids = yield* tasksToCheck(limit)
       if (ids.length === 0) return { count: 0, looked: 0, changed: [] }
       // whatever outlived its retention is removed by being looked at
-      const { now, records: found } = yield* records.lock(ids)
-      const endings: Array<Records.Ending> = []
-      const checks: Array<{ readonly record: Records.Current; readonly at: number }> = []
+      const { now, rows: found } = yield* records.selectForUpdate(ids)
+      const endings: Array<TaskRows.TaskToEnd> = []
+      const checks: Array<{ readonly record: TaskRows.TaskRow; readonly at: number }> = []
       for (const record of found.values()) {
-        const ended = Records.lapsed(record, now)
+        const ended = TaskRows.lapsed(record, now)
         if (ended === undefined) checks.push({ record, at: nextCheck(record, now) })
-        else endings.push({ record, ended, crashes: record.crashes })
+        else endings.push({ row: record, ended, crashes: record.crashes })
       }
       yield* records.end(endings, now)
-      yield* records.checkAgain(checks)
+      yield* records.scheduleChecks(checks)
       return {
         count: ids.length - checks.length,
         looked: ids.length,
-        changed: endings.map(({ record }) => record.id)
+        changed: endings.map(({ row: record }) => record.id)
       }
     })
 
   return (limit) =>
-    db.exclusively(
+    db.withLock(
       "retention",
-      Effect.gen(function* (): Effect.fn.Return<Changed<Swept>, StoreError> {
+      Effect.gen(function* (): Effect.fn.Return<BatchResult<Swept>, StoreError> {
         const { changed, count, looked } = yield* checkTasks(limit)
         const letters = yield* lettersOutlived(limit)
         const workers = yield* workersOutlived(limit)

@@ -4,18 +4,18 @@
 import { Effect } from "effect"
 import type { Heartbeat, WorkerInfo } from "../../BackendDriver.ts"
 import * as HeartbeatText from "../../internal/driver/heartbeatCodec.ts"
-import { type Database, millis, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 
 /** The operations. */
-export interface Workers {
+export interface WorkerOperations {
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, StoreError>
   readonly farewell: (id: string) => Effect.Effect<void, StoreError>
   readonly list: Effect.Effect<ReadonlyArray<WorkerInfo>, StoreError>
 }
 
 /** Over one database. */
-export const make = (db: Database): Workers => {
+export const make = (db: Database): WorkerOperations => {
   const { dialect } = db
   const table = db.table("workers")
   const upsert = dialect.upsert({
@@ -51,7 +51,7 @@ export const make = (db: Database): Workers => {
   return {
     heartbeat: (worker, ttlMillis) =>
       Effect.flatMap(Effect.orDie(HeartbeatText.encode(worker)), (info) =>
-        Effect.asVoid(db.run(upsert, [worker.id, info, millis(ttlMillis)]))
+        Effect.asVoid(db.run(upsert, [worker.id, info, toMillis(ttlMillis)]))
       ),
     farewell: (id) => Effect.asVoid(db.run(remove, [id])),
     list: Effect.flatMap(Effect.flatMap(db.run(select), read), (rows) =>

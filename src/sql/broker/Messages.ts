@@ -6,7 +6,7 @@
  */
 import { Effect } from "effect"
 import type { ClaimRequest, QueueCounts, Delivery, Envelope, Release, Batch } from "../../BrokerDriver.ts"
-import { type Database, millis, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
 
@@ -20,7 +20,7 @@ const PARKED = 3
 const PROMOTED = 2000
 
 /** What a worker can expect. */
-export interface Outlook {
+export interface QueueStatus {
   /** Something is ready. */
   readonly ready: boolean
   /** Something became due, and is to be made ready. */
@@ -32,13 +32,13 @@ export interface Outlook {
 /** The operations. */
 export interface Messages {
   readonly publish: (messages: Batch<Envelope>) => Effect.Effect<void, StoreError>
-  readonly outlook: (queues: Batch<string>) => Effect.Effect<Outlook, StoreError>
+  readonly status: (queues: Batch<string>) => Effect.Effect<QueueStatus, StoreError>
   /** Makes ready what became due, before a claim. Belongs into a transaction. */
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
   /** Belongs into a transaction. */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /** What a claim took and still holds, with its lease anew. Belongs into a transaction. */
-  readonly claimed: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   readonly renew: (
     handles: Batch<string>,
     leaseMillis: number
@@ -63,7 +63,7 @@ export interface Released {
 }
 
 /** A message that can be claimed. */
-export interface Claimable {
+export interface MessageRow {
   readonly seq: number
   readonly id: string
   readonly task: string
@@ -76,7 +76,7 @@ export interface Claimable {
 }
 
 /** The checks of it. */
-export const claimable: Row.Shape<Claimable> = {
+export const messageShape: Row.Shape<MessageRow> = {
   seq: Row.integer,
   id: Row.text,
   task: Row.text,
@@ -104,14 +104,14 @@ export const claimableColumns = [
 export const inOrder = "ORDER BY priority DESC, due_at, seq"
 
 /** The same, of rows. */
-export const before = (a: Claimable, b: Claimable): number =>
+export const inClaimOrder = (a: MessageRow, b: MessageRow): number =>
   b.priority - a.priority || a.due_at - b.due_at || a.seq - b.seq
 
 /** What the handles of a claim's messages have in common. */
-export const claimOf = ({ claimId }: ClaimRequest): string => `:${claimId ?? crypto.randomUUID()}`
+export const claimSuffix = ({ claimId }: ClaimRequest): string => `:${claimId ?? crypto.randomUUID()}`
 
 /** A message as it is given out. */
-export const toDelivery = (row: Claimable, claim: string): Delivery => ({
+export const toDelivery = (row: MessageRow, claim: string): Delivery => ({
   handle: `${row.seq}${claim}`,
   id: row.id,
   task: row.task,
@@ -143,7 +143,7 @@ export const toRow = (message: Envelope): ReadonlyArray<unknown> => [
   message.generation ?? 0,
   message.queue,
   Math.round(message.priority),
-  millis(message.delayMillis),
+  toMillis(message.delayMillis),
   message.body
 ]
 
@@ -190,19 +190,19 @@ export const make = (db: Database): Messages => {
     ORDER BY wake_at LIMIT ? ${dialect.skipLocked}`
   // a claim that ran out keeps its handle until somebody else claims
   const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL
-    WHERE ${dialect.among("seq", "integer")}`
+    WHERE ${dialect.inList("seq", "integer")}`
   const selectClaimable = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
     WHERE state = ${READY} AND queue = ? ${inOrder} LIMIT ? ${dialect.skipLocked}`
-  const readClaimable = db.reader<Claimable>("messages", claimable)
+  const readClaimable = db.reader<MessageRow>("messages", messageShape)
   const selectClaimed = `SELECT ${claimableColumns.join(", ")}, ${dialect.now} AS now FROM ${messages}
     WHERE queue = ? AND ${isClaimed(dialect, "?", "?")} ${dialect.forUpdate}`
   const take = `UPDATE ${messages} SET state = ${CLAIMED}, wake_at = ${dialect.now} + ?, claim = ${dialect.concat("seq", "?")}
-    WHERE ${dialect.among("seq", "integer")}`
+    WHERE ${dialect.inList("seq", "integer")}`
 
-  const selectHeld = `SELECT seq, queue, claim FROM ${dialect.byKey(messages)} WHERE ${dialect.among("seq", "integer")}
+  const selectHeld = `SELECT seq, queue, claim FROM ${dialect.byIndex(messages)} WHERE ${dialect.inList("seq", "integer")}
     AND claim IS NOT NULL ORDER BY seq ${dialect.forUpdate}`
   const readHeld = db.reader<Held>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
-  const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.among("seq", "integer")}`
+  const renewRows = `UPDATE ${messages} SET wake_at = ${dialect.now} + ? WHERE ${dialect.inList("seq", "integer")}`
   const renewHeld = db.updating({
     table: "messages",
     columns: { seq: "integer", claim: "text", lease: "integer" },
@@ -215,7 +215,7 @@ export const make = (db: Database): Messages => {
   const ackRows = db.removing<number>({
     table: "messages",
     key: ["seq", "integer"],
-    and: dialect.among("claim", "text")
+    and: dialect.inList("claim", "text")
   })
   const readSeq = db.reader<{ readonly seq: number }>("messages", { seq: Row.integer })
   const bySeq = { where: "t.seq = batch.seq", key: ["seq", "integer"], returning: ["seq"] } as const
@@ -265,8 +265,8 @@ export const make = (db: Database): Messages => {
     )
 
   return {
-    publish: (batch) => Effect.asVoid(db.again(insert(batch.map(toRow)))),
-    outlook: (queues) =>
+    publish: (batch) => Effect.asVoid(db.retryOnDeadlock(insert(batch.map(toRow)))),
+    status: (queues) =>
       Effect.map(
         Effect.forEach(queues, (queue) =>
           Effect.flatMap(db.run(selectOutlook, [queue, queue, queue]), readOutlook)
@@ -290,14 +290,14 @@ export const make = (db: Database): Messages => {
           if (rows.length > 0) yield* db.run(makeReady, [dialect.list(rows.map(({ seq }) => seq))])
         }
       }),
-    claimed: (asked) =>
+    reclaim: (asked) =>
       Effect.gen(function* () {
-        const claim = claimOf(asked)
-        const lease = millis(asked.leaseMillis)
+        const claim = claimSuffix(asked)
+        const lease = toMillis(asked.leaseMillis)
         const found = yield* Effect.forEach(new Set(asked.queues), (queue) =>
           Effect.flatMap(db.run(selectClaimed, [queue, lease, claim]), readClaimable)
         )
-        const rows = found.flat().sort(before).slice(0, asked.max)
+        const rows = found.flat().sort(inClaimOrder).slice(0, asked.max)
         if (rows.length > 0) yield* db.run(renewRows, [lease, dialect.list(rows.map(({ seq }) => seq))])
         return rows.map((row) => toDelivery(row, claim))
       }),
@@ -307,16 +307,16 @@ export const make = (db: Database): Messages => {
         const found = yield* Effect.forEach(new Set(queues), (queue) =>
           Effect.flatMap(db.run(selectClaimable, [queue, max]), readClaimable)
         )
-        const rows = found.length === 1 ? found[0]! : found.flat().sort(before).slice(0, max)
+        const rows = found.length === 1 ? found[0]! : found.flat().sort(inClaimOrder).slice(0, max)
         if (rows.length === 0) return []
-        const claim = claimOf(asked)
-        yield* db.run(take, [millis(leaseMillis), claim, dialect.list(rows.map((row) => row.seq))])
+        const claim = claimSuffix(asked)
+        yield* db.run(take, [toMillis(leaseMillis), claim, dialect.list(rows.map((row) => row.seq))])
         return rows.map((row) => toDelivery(row, claim))
       }),
     renew: (handles, leaseMillis) =>
       Effect.map(
         Effect.flatMap(
-          renewHeld([...new Set(handles)].map((handle) => [seqOf(handle), handle, millis(leaseMillis)])),
+          renewHeld([...new Set(handles)].map((handle) => [seqOf(handle), handle, toMillis(leaseMillis)])),
           readClaim
         ),
         (rows) => {
@@ -340,7 +340,7 @@ export const make = (db: Database): Messages => {
           if (row === undefined || !found.delete(handle)) continue
           queues.add(row.queue)
           firstMillis = Math.min(firstMillis, afterMillis)
-          rows.push([row.seq, millis(afterMillis), preserveDueTime === true ? 1 : 0, body])
+          rows.push([row.seq, toMillis(afterMillis), preserveDueTime === true ? 1 : 0, body])
         }
         return Effect.as(releaseRows(rows), { queues, firstMillis })
       }),

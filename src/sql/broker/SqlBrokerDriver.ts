@@ -5,14 +5,14 @@ import { Effect } from "effect"
 import type { ClaimRequest, BrokerDriver, Envelope } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
-import type { Readiness } from "../notify/ReadySignal.ts"
+import type { ReadySignal } from "../notify/ReadySignal.ts"
 import type { Messages } from "./Messages.ts"
 
 /** What the driver shares with others of the same store. */
-export interface Parts {
+export interface BrokerParts {
   readonly db: Database
   readonly messages: Messages
-  readonly readiness: Readiness
+  readonly readiness: ReadySignal
 }
 
 const PRIORITIES = 256
@@ -20,8 +20,8 @@ const PRIORITIES = 256
 const MAX_DELAY_MILLIS = 100 * 365 * 24 * 60 * 60 * 1000
 
 /** Tells of messages that came. */
-export const published =
-  ({ readiness }: Parts) =>
+export const notifyPublished =
+  ({ readiness }: BrokerParts) =>
   (batch: ReadonlyArray<Envelope>): void => {
     const queues = new Set<string>()
     let firstMillis = Infinity
@@ -29,30 +29,30 @@ export const published =
       queues.add(queue)
       firstMillis = Math.min(firstMillis, delayMillis)
     }
-    readiness.came(queues, firstMillis)
+    readiness.notify(queues, firstMillis)
   }
 
 /** The driver. */
 export const make = (
-  parts: Parts,
+  parts: BrokerParts,
   options: { readonly name: string; readonly store: object }
 ): BrokerDriver<StoreError> => {
   const { db, messages, readiness } = parts
-  const { apart } = db
-  const tellPublished = published(parts)
+  const { outsideTransaction: apart } = db
+  const tellPublished = notifyPublished(parts)
 
   // a look first: a claim that finds nothing keeps no writer waiting
   const claim = (asked: ClaimRequest) =>
-    Effect.flatMap(messages.outlook(asked.queues), ({ due, ready }) => {
+    Effect.flatMap(messages.status(asked.queues), ({ due, ready }) => {
       if (due) {
-        return db.transaction(
+        return db.inTransaction(
           Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
         )
       }
-      return ready ? db.transaction(messages.claim(asked)) : Effect.succeed([])
+      return ready ? db.inTransaction(messages.claim(asked)) : Effect.succeed([])
     })
   const claimAgain = (asked: ClaimRequest) =>
-    Effect.flatMap(db.transaction(messages.claimed(asked)), (held) =>
+    Effect.flatMap(db.inTransaction(messages.reclaim(asked)), (held) =>
       held.length >= asked.max
         ? Effect.succeed(held)
         : Effect.map(claim({ ...asked, max: asked.max - held.length }), (more) => [...held, ...more])
@@ -72,19 +72,19 @@ export const make = (
     isPermanent,
     publish: (batch) =>
       Effect.andThen(
-        db.joining(messages.publish(batch)),
+        db.inCallerTransaction(messages.publish(batch)),
         db.afterCommit(() => tellPublished(batch))
       ),
     claim: (asked) => apart(asked.isRetry === true ? claimAgain(asked) : claim(asked)),
     ready: readiness.ready,
-    renew: (handles, leaseMillis) => apart(db.atOnce(messages.renew(handles, leaseMillis))),
-    ack: (handles) => apart(db.atOnce(messages.ack(handles))),
+    renew: (handles, leaseMillis) => apart(db.inTransactionIfNeeded(messages.renew(handles, leaseMillis))),
+    ack: (handles) => apart(db.inTransactionIfNeeded(messages.ack(handles))),
     release: (releases) =>
-      Effect.map(apart(db.transaction(messages.release(releases))), ({ firstMillis, queues }) =>
-        readiness.came(queues, firstMillis)
+      Effect.map(apart(db.inTransaction(messages.release(releases))), ({ firstMillis, queues }) =>
+        readiness.notify(queues, firstMillis)
       ),
-    reject: (rejections) => apart(db.transaction(messages.reject(rejections))),
+    reject: (rejections) => apart(db.inTransaction(messages.reject(rejections))),
     counts: (queues) => apart(messages.counts(queues)),
-    purge: (queue, limit) => apart(db.transaction(messages.purge(queue, limit)))
+    purge: (queue, limit) => apart(db.inTransaction(messages.purge(queue, limit)))
   }
 }

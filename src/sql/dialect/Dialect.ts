@@ -32,7 +32,7 @@ export interface Update {
 }
 
 /** A lock that is held until the transaction ends. */
-export interface Exclusion {
+export interface DatabaseLock {
   /** Waits for it. */
   readonly acquire: string
   /** Answers `got`, 0 or 1, and does not wait. */
@@ -67,9 +67,9 @@ export interface Dialect {
   /** A table expression for at least that many rows. */
   readonly batch: (columns: Columns, rows: number) => BatchSource
   /** A table whose rows are to be found by that index and in no other way, as a part of a `SELECT`. */
-  readonly byKey: (table: string, index?: string) => string
+  readonly byIndex: (table: string, index?: string) => string
   /** `column` is one of a list, which is one parameter. */
-  readonly among: (column: string, type: ColumnType) => string
+  readonly inList: (column: string, type: ColumnType) => string
   /** That parameter. */
   readonly list: (values: ReadonlyArray<string | number | null>) => unknown
   /** Texts and numbers, one after the other, as text. */
@@ -125,17 +125,17 @@ export interface Dialect {
   /** What the transactions of the store begin with, in place of the client's own. */
   readonly begin?: string | undefined
   /** A statement at the beginning of those: if the process stands still between two statements, they end all the same. */
-  readonly bound?: string | undefined
+  readonly transactionSetup?: string | undefined
   /** Ends a `SELECT` whose rows are to be changed by this transaction. */
   readonly forUpdate: string
   /** The same, of rows that no other transaction is at. */
   readonly skipLocked: string
   /** Whether one statement can have several parts that write (`WITH … AS (INSERT …)`). */
-  readonly chains: boolean
+  readonly writableCtes: boolean
   /** Answers `level`: how far transactions of the client see each other; `undefined`: as far as they should. */
   readonly isolation?: { readonly select: string; readonly needed: string } | undefined
   /** A lock by the name of the table that it guards; `undefined`: a transaction excludes all others anyway. */
-  readonly exclusion: ((table: string) => Exclusion) | undefined
+  readonly lock: ((table: string) => DatabaseLock) | undefined
 }
 
 /** The databases there are dialects for. */

@@ -67,13 +67,13 @@ export const mysqlDialect: Dialect = {
     const selects = Array.from({ length: room }, (_, i) => `SELECT ${i === 0 ? first : other}`)
     return { text: `(${selects.join(" UNION ALL ")}) AS batch`, bind: bindRows(types.length, room) }
   },
-  byKey: (table, index = "PRIMARY") => `${table} FORCE INDEX (${index})`,
+  byIndex: (table, index = "PRIMARY") => `${table} FORCE INDEX (${index})`,
   remove: {
     answers: false,
     text: ({ batch, index, key, table }) =>
       `DELETE t FROM ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (${index}) ON t.${key} = batch.k`
   },
-  among: (column) => `${column} IN ${LIST}`,
+  inList: (column) => `${column} IN ${LIST}`,
   list: (values) => new List(values),
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,
   insertNew: ({ columns, returning, select, table }) =>
@@ -92,9 +92,9 @@ export const mysqlDialect: Dialect = {
   },
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",
-  chains: false,
+  writableCtes: false,
   isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
-  exclusion: (table) => {
+  lock: (table) => {
     // of the whole server, and of the session, whatever becomes of the transaction
     const name = `SHA1(CONCAT(DATABASE(), '.${table}'))`
     return {

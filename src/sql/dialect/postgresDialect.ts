@@ -61,7 +61,7 @@ export const postgresDialect: Dialect = {
   ...encodedBody,
   maxRows: 1024,
   maxText: Infinity,
-  byKey: (table) => table,
+  byIndex: (table) => table,
   remove: {
     answers: true,
     text: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`
@@ -83,7 +83,7 @@ export const postgresDialect: Dialect = {
         })
     }
   },
-  among: (column, type) => `${column} = ANY (${unseen(type)}::${arrayTypes[type]})`,
+  inList: (column, type) => `${column} = ANY (${unseen(type)}::${arrayTypes[type]})`,
   list: (values) => (typeof values[0] === "string" ? values : literal(values)),
   concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
   ...onConflict,
@@ -95,11 +95,11 @@ export const postgresDialect: Dialect = {
   },
   // whatever the connection would begin
   begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
-  bound: "SELECT set_config('idle_in_transaction_session_timeout', '5000', true)",
+  transactionSetup: "SELECT set_config('idle_in_transaction_session_timeout', '5000', true)",
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",
-  chains: true,
-  exclusion: (table) => {
+  writableCtes: true,
+  lock: (table) => {
     // by the schema too, since such a lock is of the whole database
     const key = `hashtextextended(current_schema() || '.' || '${table.replaceAll("'", "''")}', 0)`
     return {

@@ -21,7 +21,7 @@ export const sqliteDialect: Dialect = {
   fromBody: (stored) => stored,
   maxRows: 256,
   maxText: Infinity,
-  byKey: (table) => table,
+  byIndex: (table) => table,
   remove: {
     answers: true,
     text: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`
@@ -36,7 +36,7 @@ export const sqliteDialect: Dialect = {
       bind: bindRows(names.length, room)
     }
   },
-  among: (column) => `${column} IN (SELECT value FROM json_each(?))`,
+  inList: (column) => `${column} IN (SELECT value FROM json_each(?))`,
   list: (values) => JSON.stringify(values),
   concat: (...parts) => parts.join(" || "),
   ...onConflict,
@@ -47,6 +47,6 @@ export const sqliteDialect: Dialect = {
   },
   forUpdate: "",
   skipLocked: "",
-  chains: false,
-  exclusion: undefined
+  writableCtes: false,
+  lock: undefined
 }

@@ -10,8 +10,8 @@ import * as Settling from "../backend/settle.ts"
 import * as SqlBackendDriver from "../backend/SqlBackendDriver.ts"
 import type { Released } from "../broker/Messages.ts"
 import * as SqlBrokerDriver from "../broker/SqlBrokerDriver.ts"
-import { NoTransaction, rounds, type StoreError } from "../Database.ts"
-import * as OneStatement from "./singleStatement.ts"
+import { NoTransaction, distinctBatches, type StoreError } from "../Database.ts"
+import * as singleStatement from "./singleStatement.ts"
 import type { ToEnqueue } from "./singleStatement.ts"
 
 interface ToSettle {
@@ -23,16 +23,16 @@ interface ToSettle {
  * The success of a run, and the acknowledgement of its message, in the caller's transaction; others are told after its
  * commit.
  */
-export const completing =
-  ({ changes, db, settle }: SqlBackendDriver.Parts, { messages }: SqlBrokerDriver.Parts) =>
+export const makeComplete =
+  ({ changes, db, settle }: SqlBackendDriver.BackendParts, { messages }: SqlBrokerDriver.BrokerParts) =>
   ({ handle, settlement }: Completion): Effect.Effect<Settled, StoreError | NoTransaction> =>
     Effect.withFiber<Settled, StoreError | NoTransaction>(({ context }) => {
       if (db.transactionOf(context) === undefined) return Effect.fail(new NoTransaction())
       return Effect.gen(function* () {
         const { answers, changed } = yield* settle([settlement])
         if (handle !== undefined && answers[0] === "Stored") yield* messages.ack([handle])
-        yield* changes.record(changed)
-        yield* db.afterCommit(() => changes.tell(changed, "end"))
+        yield* changes.recordChanges(changed)
+        yield* db.afterCommit(() => changes.notify(changed, "end"))
         return answers[0]!
       })
     })
@@ -45,16 +45,16 @@ const isTaken = (error: StoreError): boolean =>
 
 /** Over a backend and a broker in the same tables. */
 export const make = (
-  backend: SqlBackendDriver.Parts,
-  broker: SqlBrokerDriver.Parts,
+  backend: SqlBackendDriver.BackendParts,
+  broker: SqlBrokerDriver.BrokerParts,
   store: object
 ): Fusion<StoreError> => {
   const { changes, db, enqueuing, settle: settleRuns } = backend
   const { messages, readiness } = broker
-  const tellCreated = SqlBackendDriver.created(backend)
-  const tellPublished = SqlBrokerDriver.published(broker)
-  const { chains, update } = db.dialect
-  const one = chains && update.answers ? OneStatement.make(db, update.text) : undefined
+  const tellCreated = SqlBackendDriver.notifyCreated(backend)
+  const tellPublished = SqlBrokerDriver.notifyPublished(broker)
+  const { writableCtes: chains, update } = db.dialect
+  const one = chains && update.answers ? singleStatement.make(db, update.text) : undefined
 
   // #region Enqueue
 
@@ -63,13 +63,13 @@ export const make = (
     return Arr.isReadonlyArrayNonEmpty(made) ? messages.publish(made) : Effect.void
   }
   const enqueueAll = (items: Batch<ToEnqueue>): Effect.Effect<ReadonlyArray<Created>, StoreError> =>
-    db.transaction(
+    db.inTransaction(
       Effect.tap(enqueuing.create(Arr.map(items, ({ record }) => record)), (answers) =>
         publishCreated(items, answers)
       )
     )
   const createInOne = (
-    { enqueue, enqueueNew }: OneStatement.OneStatement,
+    { enqueue, enqueueAllNew: enqueueNew }: singleStatement.SingleStatements,
     items: ReadonlyArray<ToEnqueue>
   ): Effect.Effect<ReadonlySet<string>, StoreError> =>
     Effect.withFiber(({ context }) =>
@@ -79,7 +79,7 @@ export const make = (
         : enqueue(items)
     )
   const enqueueInOne = (
-    one: OneStatement.OneStatement,
+    one: singleStatement.SingleStatements,
     items: Batch<ToEnqueue>
   ): Effect.Effect<ReadonlyArray<Created>, StoreError> =>
     Effect.suspend(() => {
@@ -87,7 +87,7 @@ export const make = (
       const round = Effect.fnUntraced(function* (
         numbered: ReadonlyArray<{ readonly item: ToEnqueue; readonly index: number }>
       ) {
-        const made = yield* db.again(
+        const made = yield* db.retryOnDeadlock(
           createInOne(
             one,
             numbered.map(({ item }) => item)
@@ -100,7 +100,7 @@ export const make = (
         })
         if (taken.length === 0) return
         const records = taken.map(({ index, item }) => ({ index, item: item.record }))
-        const late = yield* db.transaction(
+        const late = yield* db.inTransaction(
           Effect.tap(enqueuing.createTaken(records), (created) =>
             publishCreated(
               taken.map(({ item }) => item),
@@ -112,7 +112,7 @@ export const make = (
       })
       return Effect.as(
         Effect.forEach(
-          rounds(items, ({ record }) => record.id),
+          distinctBatches(items, ({ record }) => record.id),
           round,
           { discard: true }
         ),
@@ -125,20 +125,20 @@ export const make = (
   // #region Claim
 
   const claimInOne = Effect.fnUntraced(function* (
-    one: OneStatement.OneStatement,
-    asked: Parameters<OneStatement.OneStatement["claim"]>[0]
+    one: singleStatement.SingleStatements,
+    asked: Parameters<singleStatement.SingleStatements["claim"]>[0]
   ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
     if (asked.isRetry === true) {
-      const held = yield* db.again(one.claimed(asked))
+      const held = yield* db.retryOnDeadlock(one.reclaim(asked))
       const max = asked.max - held.length
       return max <= 0 ? held : [...held, ...(yield* claimInOne(one, { ...asked, max, isRetry: false }))]
     }
-    let claimed = yield* db.again(one.claim(asked, true))
+    let claimed = yield* db.retryOnDeadlock(one.claim(asked, true))
     if (claimed === undefined) {
-      yield* db.transaction(messages.promote(asked.queues, asked.max))
-      claimed = (yield* db.again(one.claim(asked, false))) ?? []
+      yield* db.inTransaction(messages.promote(asked.queues, asked.max))
+      claimed = (yield* db.retryOnDeadlock(one.claim(asked, false))) ?? []
     }
-    changes.tell(
+    changes.notify(
       claimed.flatMap(({ delivery, run }) => (run === undefined ? [] : (delivery.id ?? []))),
       "step"
     )
@@ -169,18 +169,18 @@ export const make = (
   const settleAll = (items: Batch<ToSettle>): Effect.Effect<ReadonlyArray<Settled>, StoreError> => {
     const settle = Effect.gen(function* () {
       const { answers, changed } = yield* settleRuns(Arr.map(items, ({ settlement }) => settlement))
-      yield* changes.record(changed)
+      yield* changes.recordChanges(changed)
       const released: Released | undefined = yield* followUp(items, answers)
       return { answers, changed, released }
     })
-    return Effect.map(db.transaction(settle), ({ answers, changed, released }) => {
-      changes.tell(changed, "end")
-      if (released !== undefined) readiness.came(released.queues, released.firstMillis)
+    return Effect.map(db.inTransaction(settle), ({ answers, changed, released }) => {
+      changes.notify(changed, "end")
+      if (released !== undefined) readiness.notify(released.queues, released.firstMillis)
       return answers
     })
   }
   const settleInOne = Effect.fnUntraced(function* (
-    { settle }: OneStatement.OneStatement,
+    { settle }: singleStatement.SingleStatements,
     items: Batch<ToSettle>
   ): Effect.fn.Return<ReadonlyArray<Settled>, StoreError> {
     const seen = new Set<string>()
@@ -192,8 +192,8 @@ export const make = (
     })
     // in the order of their ids, as whoever changes several locks them
     plain.sort((one, other) => (one.settlement.id < other.settlement.id ? -1 : 1))
-    const done = yield* db.again(settle(plain))
-    changes.tell([...done], "end")
+    const done = yield* db.retryOnDeadlock(settle(plain))
+    changes.notify([...done], "end")
     const wasPlain = new Set(plain)
     const isDone = (item: ToSettle) => wasPlain.has(item) && done.has(item.settlement.id)
     const rest = items.filter((item) => !isDone(item))
@@ -208,16 +208,19 @@ export const make = (
     store,
     // in the caller's transaction, if there is one: whoever is to know of it is told after its commit
     enqueue: (items) =>
-      Effect.tap(db.joining(one === undefined ? enqueueAll(items) : enqueueInOne(one, items)), (answers) => {
-        const made = items.filter((_, index) => answers[index]!._tag === "Created")
-        return made.length === 0
-          ? Effect.void
-          : db.afterCommit(() => {
-              tellCreated(made.map(({ record }) => record))
-              tellPublished(made.map(({ message }) => message))
-            })
-      }),
-    claim: one === undefined ? undefined : (asked) => db.apart(claimInOne(one, asked)),
-    settle: (items) => db.apart(one === undefined ? settleAll(items) : settleInOne(one, items))
+      Effect.tap(
+        db.inCallerTransaction(one === undefined ? enqueueAll(items) : enqueueInOne(one, items)),
+        (answers) => {
+          const made = items.filter((_, index) => answers[index]!._tag === "Created")
+          return made.length === 0
+            ? Effect.void
+            : db.afterCommit(() => {
+                tellCreated(made.map(({ record }) => record))
+                tellPublished(made.map(({ message }) => message))
+              })
+        }
+      ),
+    claim: one === undefined ? undefined : (asked) => db.outsideTransaction(claimInOne(one, asked)),
+    settle: (items) => db.outsideTransaction(one === undefined ? settleAll(items) : settleInOne(one, items))
   }
 }

@@ -11,7 +11,7 @@ import * as Enqueuing from "../backend/create.ts"
 import * as Settling from "../backend/settle.ts"
 import * as Starting from "../backend/start.ts"
 import * as Messages from "../broker/Messages.ts"
-import { type Database, millis, type StoreError } from "../Database.ts"
+import { type Database, toMillis, type StoreError } from "../Database.ts"
 import type { Update } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
 import { claimFunction } from "../schema/claimFunction.ts"
@@ -23,11 +23,11 @@ export interface ToEnqueue {
 }
 
 /** The statements. */
-export interface OneStatement {
+export interface SingleStatements {
   /** Creates and publishes what is new; answers the ids. Every id is there once. */
   readonly enqueue: (items: ReadonlyArray<ToEnqueue>) => Effect.Effect<ReadonlySet<string>, StoreError>
   /** The same, of tasks that should all be new; where one is not, it fails as a `UniqueViolation`, and nothing is done. */
-  readonly enqueueNew: OneStatement["enqueue"]
+  readonly enqueueAllNew: SingleStatements["enqueue"]
   /**
    * Claims, and starts what waits. `undefined`: nothing was done, since something became due that is to be made ready
    * before; it is not looked at where `looks` is `false`.
@@ -37,7 +37,7 @@ export interface OneStatement {
     looks: boolean
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage> | undefined, StoreError>
   /** What a claim took and still holds, and which of it was started, with leases anew. */
-  readonly claimed: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>
+  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>
   /** Finishes runs, and removes their messages; answers the ids. Every id is there once. */
   readonly settle: (
     items: ReadonlyArray<{ readonly settlement: Settlement; readonly handle: string }>
@@ -52,7 +52,7 @@ interface ClaimedRow {
   readonly due: 0 | 1
 }
 
-type MessageRow = ClaimedRow & Messages.Claimable
+type MessageRow = ClaimedRow & Messages.MessageRow
 type StartedRow = ClaimedRow & Starting.StartedRow & { readonly seq: number }
 
 const isStarted = (row: ClaimedRow): row is StartedRow => "fence" in row && row.fence !== null
@@ -63,7 +63,7 @@ const orNull = <A extends object>(shape: Row.Shape<A>) =>
   )
 
 /** Over one database. */
-export const make = (db: Database, update: (update: Update) => string): OneStatement => {
+export const make = (db: Database, update: (update: Update) => string): SingleStatements => {
   const { dialect } = db
   const { now } = dialect
   const tasks = db.table("tasks")
@@ -96,13 +96,13 @@ export const make = (db: Database, update: (update: Update) => string): OneState
   const claim = `SELECT * FROM ${db.table(claimFunction)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?, ?, ?::text[],
     ?::bigint[], ?::bigint[], ?::bigint[])`
   const readClaimed = db.reader<ClaimedRow>("messages", {
-    ...orNull({ ...Messages.claimable, ...Starting.shape }),
+    ...orNull({ ...Messages.messageShape, ...Starting.shape }),
     due: Row.flag
   })
   const of = (table: string) => claimed.map((column) => `${table}.${column}`).join(", ")
   const claimedAgain = `WITH held AS (
       UPDATE ${messages} AS m SET wake_at = ${now} + ?::bigint
-      WHERE ${dialect.among("queue", "text")} AND ${Messages.isClaimed(dialect, "?::bigint", "?")}
+      WHERE ${dialect.inList("queue", "text")} AND ${Messages.isClaimed(dialect, "?::bigint", "?")}
       RETURNING ${of("m")}, m.claim AS token),
     started AS (
       UPDATE ${tasks} AS t SET lease_until = ${now} + ?::bigint
@@ -122,7 +122,7 @@ export const make = (db: Database, update: (update: Update) => string): OneState
       if (isStarted(row)) runs.set(row.seq, row)
       else taken.push(row as MessageRow)
     }
-    return taken.sort(Messages.before).map((row) => {
+    return taken.sort(Messages.inClaimOrder).map((row) => {
       const delivery = Messages.toDelivery(row, claim)
       const run = runs.get(row.seq)
       return {
@@ -150,11 +150,11 @@ export const make = (db: Database, update: (update: Update) => string): OneState
 
   return {
     enqueue: (items) => Effect.flatMap(enqueue(items.map(toEnqueued)), toSet),
-    enqueueNew: (items) =>
+    enqueueAllNew: (items) =>
       Effect.map(enqueueNew(items.map(toEnqueued)), () => new Set(items.map(({ record }) => record.id))),
-    claimed: (asked) => {
-      const claim = Messages.claimOf(asked)
-      const lease = millis(asked.leaseMillis)
+    reclaim: (asked) => {
+      const claim = Messages.claimSuffix(asked)
+      const lease = toMillis(asked.leaseMillis)
       const held = db.run(claimedAgain, [lease, dialect.list(asked.queues), lease, claim, lease])
       return Effect.map(Effect.flatMap(held, readClaimed), (rows) =>
         toClaimed(rows, claim).slice(0, asked.max)
@@ -163,18 +163,18 @@ export const make = (db: Database, update: (update: Update) => string): OneState
     claim: (asked, looks) =>
       Effect.suspend(() => {
         const { terms } = asked
-        const handles = Messages.claimOf(asked)
+        const handles = Messages.claimSuffix(asked)
         const answer = db.run(claim, [
           looks,
           dialect.list([...new Set(asked.queues)]),
           asked.max,
-          millis(asked.leaseMillis),
+          toMillis(asked.leaseMillis),
           handles,
           asked.worker,
           dialect.list(terms.map(({ task }) => task)),
-          dialect.list(terms.map(({ leaseMillis }) => millis(leaseMillis))),
-          dialect.list(terms.map(({ retentionMillis }) => millis(retentionMillis))),
-          dialect.list(terms.map(({ letterRetentionMillis }) => millis(letterRetentionMillis)))
+          dialect.list(terms.map(({ leaseMillis }) => toMillis(leaseMillis))),
+          dialect.list(terms.map(({ retentionMillis }) => toMillis(retentionMillis))),
+          dialect.list(terms.map(({ letterRetentionMillis }) => toMillis(letterRetentionMillis)))
         ])
         return Effect.map(Effect.flatMap(answer, readClaimed), (rows) =>
           rows[0]?.due === 1 ? undefined : toClaimed(rows, handles)

@@ -10,8 +10,8 @@ import { Effect, Latch, Schema, Semaphore, Stream } from "effect"
 import type { Database } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { sleep } from "../sleep.ts"
-import type { Watching } from "./clientCapabilities.ts"
-import { type Changes, Watched } from "./TaskNotifier.ts"
+import type { WriteWatchClient } from "./clientCapabilities.ts"
+import { type TaskNotifier, LocalSubscriptions } from "./TaskNotifier.ts"
 
 /** How long a process counts as waiting after it last said so. */
 const WATCH_MILLIS = 30_000
@@ -26,7 +26,7 @@ const Ids = Schema.fromJsonString(Schema.Array(Schema.String))
 const decodeIds = Schema.decodeUnknownEffect(Ids)
 
 /** Over one database. `source` tells this process from others. */
-export const make = (db: Database, client: Watching, source: string): Changes => {
+export const make = (db: Database, client: WriteWatchClient, source: string): TaskNotifier => {
   const { dialect, store } = db
   const changes = db.table("changes")
   const watchers = db.table("watchers")
@@ -58,7 +58,7 @@ export const make = (db: Database, client: Watching, source: string): Changes =>
     }
   )
 
-  const watched = new Watched()
+  const watched = new LocalSubscriptions()
   /** By the monotonic clock of this process: until then other processes know that this one waits. */
   let knownUntil = -Infinity
   const foreign = Latch.makeUnsafe(false)
@@ -117,26 +117,26 @@ export const make = (db: Database, client: Watching, source: string): Changes =>
   })
 
   return {
-    record: (ids) =>
+    recordChanges: (ids) =>
       ids.length === 0
         ? Effect.void
         : Effect.flatMap(
             Effect.flatMap(db.run(insertIfWatched, [source, JSON.stringify(ids), source]), readSeq),
             trimAfter
           ),
-    recordForAll: (ids) =>
+    recordChangesForAll: (ids) =>
       ids.length === 0
         ? Effect.void
         : Effect.flatMap(Effect.flatMap(db.run(insert, [source, JSON.stringify(ids)]), readSeq), trimAfter),
-    tell: (ids, kind) => watched.tell(ids, kind),
-    tellHere: (ids) => watched.tell(ids, "end"),
-    tellAll: (ids) => watched.tellAll(ids),
-    watch: (ids, until) =>
+    notify: (ids, kind) => watched.tell(ids, kind),
+    notifyLocal: (ids) => watched.tell(ids, "end"),
+    notifyAll: (ids) => watched.tellAll(ids),
+    subscribe: (ids, until) =>
       Effect.suspend(() => {
         watched.add(ids, until)
         return watched.listening ? register : Effect.void
       }),
-    unwatch: (ids) => watched.remove(ids),
+    unsubscribe: (ids) => watched.remove(ids),
     hints: Stream.unwrap(
       Effect.gen(function* () {
         yield* client.onWrite(() => foreign.openUnsafe())

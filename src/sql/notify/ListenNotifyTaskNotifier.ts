@@ -2,8 +2,8 @@
  * Tells those who wait that a task changed, by notifications.
  */
 import { Effect, Stream } from "effect"
-import type { Notifications } from "./PostgresNotifications.ts"
-import { type Changes, Watched } from "./TaskNotifier.ts"
+import type { PostgresNotifications } from "./PostgresNotifications.ts"
+import { type TaskNotifier, LocalSubscriptions } from "./TaskNotifier.ts"
 
 /** What may be the end of tasks that somebody waits for. */
 const ENDS = "ends"
@@ -13,8 +13,13 @@ const STEPS = "steps"
 const REQUESTS = "requests"
 
 /** Over the notifications of one store. */
-export const make = ({ listen, register, tell, trim }: Notifications): Changes => {
-  const watched = new Watched()
+export const make = ({
+  subscribe: listen,
+  registerTopic: register,
+  notify: tell,
+  trim
+}: PostgresNotifications): TaskNotifier => {
+  const watched = new LocalSubscriptions()
   const registerEnds = register(ENDS, () => watched.listening && watched.some)
   const registerSteps = register(STEPS, () => watched.listening && watched.someSteps)
   const registerAll = Effect.suspend(() =>
@@ -22,26 +27,26 @@ export const make = ({ listen, register, tell, trim }: Notifications): Changes =
   )
 
   return {
-    record: () => Effect.void,
-    recordForAll: () => Effect.void,
-    tell: (ids, kind) => {
+    recordChanges: () => Effect.void,
+    recordChangesForAll: () => Effect.void,
+    notify: (ids, kind) => {
       if (ids.length === 0) return
       watched.tell(ids, kind)
       tell(kind === "end" ? ENDS : STEPS, ids)
     },
-    tellHere: (ids) => watched.tell(ids, "end"),
-    tellAll: (ids) => {
+    notifyLocal: (ids) => watched.tell(ids, "end"),
+    notifyAll: (ids) => {
       if (ids.length === 0) return
       watched.tellAll(ids)
       tell(ENDS, ids)
       tell(REQUESTS, ids)
     },
-    watch: (ids, until) =>
+    subscribe: (ids, until) =>
       Effect.suspend(() => {
         watched.add(ids, until)
         return watched.listening ? registerAll : Effect.void
       }),
-    unwatch: (ids) => watched.remove(ids),
+    unsubscribe: (ids) => watched.remove(ids),
     hints: Stream.unwrap(
       Effect.gen(function* () {
         yield* Effect.acquireRelease(
@@ -54,12 +59,12 @@ export const make = ({ listen, register, tell, trim }: Notifications): Changes =
             })
         )
         yield* listen({
-          told: ({ ids, topic }) => {
+          onHint: ({ ids, topic }) => {
             if (topic === ENDS) watched.tell(ids, "end")
             else if (topic === STEPS) watched.tell(ids, "step")
             else if (topic === REQUESTS) watched.tellAll(ids)
           },
-          again: () => watched.tellResync()
+          onResync: () => watched.tellResync()
         })
         // who began to wait before reads again
         if (watched.some)

@@ -11,28 +11,28 @@ import { Effect, Fiber, FiberSet, Latch, Queue, Schema, Scope, Semaphore } from 
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { sleep } from "../sleep.ts"
-import type { Listening } from "./clientCapabilities.ts"
+import type { ListenClient } from "./clientCapabilities.ts"
 
 /** What a process is told. */
-export interface Told {
+export interface Hint {
   readonly topic: string
   readonly ids: ReadonlyArray<string>
 }
 
 /** Whom to tell. `Again`: anything may have been missed. */
-export interface Listener {
-  readonly told: (told: Told) => void
-  readonly again: () => void
+export interface Subscriber {
+  readonly onHint: (told: Hint) => void
+  readonly onResync: () => void
 }
 
 /** What the parts of a store need of it. */
-export interface Notifications {
+export interface PostgresNotifications {
   /** Tells whoever is registered for the topic, other processes only. */
-  readonly tell: (topic: string, ids: ReadonlyArray<string>) => void
+  readonly notify: (topic: string, ids: ReadonlyArray<string>) => void
   /** Listens until the scope closes. */
-  readonly listen: (listener: Listener) => Effect.Effect<void, never, Scope.Scope>
+  readonly subscribe: (listener: Subscriber) => Effect.Effect<void, never, Scope.Scope>
   /** Registers for a topic, for as long as it is wanted. What is committed after it was answered is told. */
-  readonly register: (topic: string, isWanted: () => boolean) => Effect.Effect<void, StoreError>
+  readonly registerTopic: (topic: string, isWanted: () => boolean) => Effect.Effect<void, StoreError>
   /** Removes registrations of processes that are gone. */
   readonly trim: Effect.Effect<void, StoreError>
 }
@@ -98,9 +98,9 @@ const scopedLoosely = <A, E, R>(effect: Effect.Effect<A, E, R | Scope.Scope>) =>
 /** Over one database; ends with the scope. `source` tells this process from others. */
 export const make = Effect.fnUntraced(function* (
   db: Database,
-  client: Listening,
+  client: ListenClient,
   source: string
-): Effect.fn.Return<Notifications, StoreError, Scope.Scope> {
+): Effect.fn.Return<PostgresNotifications, StoreError, Scope.Scope> {
   const { dialect } = db
   const table = db.table("listeners")
 
@@ -139,7 +139,7 @@ export const make = Effect.fnUntraced(function* (
 
   const tellOnce = (topic: string, ids: ReadonlySet<string>) =>
     Effect.map(
-      db.apart(
+      db.outsideTransaction(
         lonely.has(topic)
           ? Effect.flatMap(isHeard(topic), (heard) => (heard ? send(topic, ids) : Effect.succeed(false)))
           : send(topic, ids)
@@ -163,7 +163,7 @@ export const make = Effect.fnUntraced(function* (
     if (lonely.size > MANY) lonely.clear()
   })
 
-  const tell: Notifications["tell"] = (topic, ids) => {
+  const tell: PostgresNotifications["notify"] = (topic, ids) => {
     const told = telling.get(topic)
     if (told === undefined) {
       telling.set(topic, new Set(ids))
@@ -175,7 +175,7 @@ export const make = Effect.fnUntraced(function* (
 
   // #region Listening
 
-  const listeners = new Set<Listener>()
+  const listeners = new Set<Subscriber>()
   const wanted = Latch.makeUnsafe(false)
   const unwanted = Latch.makeUnsafe(true)
   let heardAt = 0
@@ -190,8 +190,8 @@ export const make = Effect.fnUntraced(function* (
     }
     for (const listener of listeners) {
       // too many to be told, or nothing but the topic
-      if (ids.length === 0) listener.again()
-      else listener.told({ topic, ids })
+      if (ids.length === 0) listener.onResync()
+      else listener.onHint({ topic, ids })
     }
   }
 
@@ -199,7 +199,7 @@ export const make = Effect.fnUntraced(function* (
     Effect.gen(function* () {
       const queue = yield* client.listen(channel)
       heardAt = performance.now()
-      for (const listener of listeners) listener.again()
+      for (const listener of listeners) listener.onResync()
       const receive = Effect.forever(
         Effect.map(Queue.takeAll(queue), (messages) => {
           for (const { payload } of messages) hear(payload)
@@ -250,10 +250,10 @@ export const make = Effect.fnUntraced(function* (
       Effect.suspend(() => {
         const asked = performance.now()
         if (asked < registration.until - REGISTERED_MILLIS + RENEW_MILLIS) return Effect.void
-        return Effect.map(db.apart(db.run(upsert, [source, topic])), () => {
+        return Effect.map(db.outsideTransaction(db.run(upsert, [source, topic])), () => {
           // there was a time in which nobody told this process
           if (registration.until !== -Infinity && performance.now() > registration.until) {
-            for (const listener of listeners) listener.again()
+            for (const listener of listeners) listener.onResync()
           }
           registration.until = asked + REGISTERED_MILLIS
         })
@@ -267,7 +267,7 @@ export const make = Effect.fnUntraced(function* (
       for (const [topic, registration] of registrations) {
         if (registration.isWanted()) yield* renew(topic, registration)
       }
-      yield* db.apart(db.run(echo, [channel, JSON.stringify({ source, topic: ECHO, ids: [] })]))
+      yield* db.outsideTransaction(db.run(echo, [channel, JSON.stringify({ source, topic: ECHO, ids: [] })]))
     }
   }).pipe(
     Effect.catchCause((cause) => Effect.logDebug("A registration could not be renewed", cause)),
@@ -275,14 +275,14 @@ export const make = Effect.fnUntraced(function* (
     Effect.forkScoped
   )
   yield* Effect.addFinalizer(() =>
-    registrations.size === 0 ? Effect.void : Effect.ignore(db.apart(db.run(removeOwn, [source])))
+    registrations.size === 0 ? Effect.void : Effect.ignore(db.outsideTransaction(db.run(removeOwn, [source])))
   )
 
   // #endregion
 
   return {
-    tell,
-    listen: (listener) =>
+    notify: tell,
+    subscribe: (listener) =>
       Effect.asVoid(
         Effect.acquireRelease(
           Effect.sync(() => {
@@ -299,7 +299,7 @@ export const make = Effect.fnUntraced(function* (
             })
         )
       ),
-    register: (topic, isWanted) =>
+    registerTopic: (topic, isWanted) =>
       Effect.suspend(() => {
         let registration = registrations.get(topic)
         if (registration === undefined) {

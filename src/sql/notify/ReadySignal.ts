@@ -6,12 +6,12 @@ import { Effect, Latch, Stream } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Messages } from "../broker/Messages.ts"
 import type { StoreError } from "../Database.ts"
-import type { Wake } from "./WorkerNotifier.ts"
+import type { WorkerNotifier } from "./WorkerNotifier.ts"
 
 /** What a driver needs of it. */
-export interface Readiness {
+export interface ReadySignal {
   /** Messages came to these queues, the first of them due after that time. */
-  readonly came: (queues: ReadonlySet<string>, firstMillis: number) => void
+  readonly notify: (queues: ReadonlySet<string>, firstMillis: number) => void
   /** Reasons to claim from the queues. */
   readonly ready: (queues: Batch<string>) => Stream.Stream<void, StoreError>
 }
@@ -28,7 +28,7 @@ const LEFT_MILLIS = 1000
 const LATEST_MILLIS = 60_000
 
 /** Over the messages of one database. */
-export const make = (messages: Messages, wake: Wake): Readiness => {
+export const make = (messages: Messages, wake: WorkerNotifier): ReadySignal => {
   const listeners = new Set<Listener>()
 
   const follow = (queues: Batch<string>): Stream.Stream<void, StoreError> =>
@@ -65,7 +65,7 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
               clearTimeout(timer)
             })
         )
-        yield* wake.listen(queues, (certain) => {
+        yield* wake.subscribe(queues, (certain) => {
           if (certain) came = true
           look.openUnsafe()
         })
@@ -77,7 +77,7 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
             lookAfter(LEFT_MILLIS)
             return Effect.succeed(true)
           }
-          return Effect.map(messages.outlook(queues), ({ due, nextMillis, ready }) => {
+          return Effect.map(messages.status(queues), ({ due, nextMillis, ready }) => {
             if (nextMillis !== undefined) {
               lookAfter(Math.min(Math.max(nextMillis, SOONEST_MILLIS), LATEST_MILLIS))
             }
@@ -93,8 +93,8 @@ export const make = (messages: Messages, wake: Wake): Readiness => {
     )
 
   return {
-    came: (queues, firstMillis) => {
-      wake.came(queues)
+    notify: (queues, firstMillis) => {
+      wake.notify(queues)
       for (const listener of listeners) {
         for (const queue of queues) {
           if (!listener.queues.has(queue)) continue

@@ -3,46 +3,46 @@ import { Effect, Latch, Stream } from "effect"
 import type { StoreError } from "../Database.ts"
 
 /** Until when somebody watches a task. */
-export type Until = "change" | "end"
+export type SubscribeUntil = "change" | "end"
 
 /** What changed: a step on the way, or what may be the end. */
-export type Kind = "step" | "end"
+export type ChangeKind = "step" | "end"
 
 /** What the operations need of it. */
-export interface Changes {
+export interface TaskNotifier {
   /** Leaves the ids for other processes. Belongs into the transaction that changes them. */
-  readonly record: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  readonly recordChanges: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
   /** The same, whether or not somebody waits. */
-  readonly recordForAll: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  readonly recordChangesForAll: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
   /** Tells, after the commit, those who watch the ids. */
-  readonly tell: (ids: ReadonlyArray<string>, kind: Kind) => void
+  readonly notify: (ids: ReadonlyArray<string>, kind: ChangeKind) => void
   /** The same in this process alone: of records that came, nobody else waits to hear. */
-  readonly tellHere: (ids: ReadonlyArray<string>) => void
+  readonly notifyLocal: (ids: ReadonlyArray<string>) => void
   /** Tells everyone. */
-  readonly tellAll: (ids: ReadonlyArray<string>) => void
+  readonly notifyAll: (ids: ReadonlyArray<string>) => void
   /** Registers interest. What is read after it misses nothing. */
-  readonly watch: (ids: ReadonlyArray<string>, until: Until) => Effect.Effect<void, StoreError>
-  readonly unwatch: (ids: ReadonlyArray<string>) => void
+  readonly subscribe: (ids: ReadonlyArray<string>, until: SubscribeUntil) => Effect.Effect<void, StoreError>
+  readonly unsubscribe: (ids: ReadonlyArray<string>) => void
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", StoreError>
   /** Removes what is too old to be of use. */
   readonly trim: Effect.Effect<void, StoreError>
 }
 
 /** Tells nobody: whoever waits has to read. */
-export const silent: Changes = {
-  record: () => Effect.void,
-  recordForAll: () => Effect.void,
-  tell: () => {},
-  tellHere: () => {},
-  tellAll: () => {},
-  watch: () => Effect.void,
-  unwatch: () => {},
+export const silent: TaskNotifier = {
+  recordChanges: () => Effect.void,
+  recordChangesForAll: () => Effect.void,
+  notify: () => {},
+  notifyLocal: () => {},
+  notifyAll: () => {},
+  subscribe: () => Effect.void,
+  unsubscribe: () => {},
   hints: Stream.never,
   trim: Effect.void
 }
 
 /** What this process watches, and what it was told of it and has not taken yet. */
-export class Watched {
+export class LocalSubscriptions {
   private readonly ends = new Set<string>()
   private readonly steps = new Set<string>()
   private told = new Set<string>()
@@ -61,7 +61,7 @@ export class Watched {
     return this.steps.size > 0
   }
 
-  add(ids: ReadonlyArray<string>, until: Until): void {
+  add(ids: ReadonlyArray<string>, until: SubscribeUntil): void {
     for (const id of ids) {
       this.ends.add(id)
       if (until === "change") this.steps.add(id)
@@ -76,7 +76,7 @@ export class Watched {
   }
 
   /** Of those that are watched for it. */
-  tell(ids: ReadonlyArray<string>, kind: Kind): void {
+  tell(ids: ReadonlyArray<string>, kind: ChangeKind): void {
     const watched = kind === "end" ? this.ends : this.steps
     if (this.listening && watched.size > 0) this.tellAll(ids.filter((id) => watched.has(id)))
   }

@@ -2,44 +2,48 @@
  * Tells workers that messages came from another process.
  */
 import { Effect, type Scope } from "effect"
-import type { Watching } from "./clientCapabilities.ts"
-import type { Notifications } from "./PostgresNotifications.ts"
+import type { WriteWatchClient } from "./clientCapabilities.ts"
+import type { PostgresNotifications } from "./PostgresNotifications.ts"
 
 /** Each kind of database has its own way. */
-export interface Wake {
+export interface WorkerNotifier {
   /**
    * Calls back when messages may have come to one of the queues, until the scope closes. `certain`: they did come, and
    * a claim is worth while.
    */
-  readonly listen: (
+  readonly subscribe: (
     queues: ReadonlyArray<string>,
     listener: (certain: boolean) => void
   ) => Effect.Effect<void, never, Scope.Scope>
   /** Tells other processes, after the commit, that messages came to the queues. */
-  readonly came: (queues: ReadonlySet<string>) => void
+  readonly notify: (queues: ReadonlySet<string>) => void
 }
 
 /** Whenever something was written. */
-export const onWrite = (client: Watching): Wake => ({
-  listen: (_queues, listener) => client.onWrite(() => listener(false)),
-  came: () => {}
+export const onWrite = (client: WriteWatchClient): WorkerNotifier => ({
+  subscribe: (_queues, listener) => client.onWrite(() => listener(false)),
+  notify: () => {}
 })
 
 /** So often, in milliseconds, whether or not something was written. */
-export const every = (millis: number): Wake => ({
-  listen: (_queues, listener) =>
+export const every = (millis: number): WorkerNotifier => ({
+  subscribe: (_queues, listener) =>
     Effect.asVoid(
       Effect.acquireRelease(
         Effect.sync(() => setInterval(() => listener(false), millis)),
         (timer) => Effect.sync(() => clearInterval(timer))
       )
     ),
-  came: () => {}
+  notify: () => {}
 })
 
 /** By notifications, and every second besides as all workers do. */
-export const byNotification = ({ listen, register, tell }: Notifications): Wake => ({
-  listen: (queues, listener) =>
+export const byNotification = ({
+  subscribe: listen,
+  registerTopic: register,
+  notify: tell
+}: PostgresNotifications): WorkerNotifier => ({
+  subscribe: (queues, listener) =>
     Effect.gen(function* () {
       const topics = new Set(queues.map(topicOf))
       let listening = true
@@ -49,10 +53,10 @@ export const byNotification = ({ listen, register, tell }: Notifications): Wake 
         })
       )
       yield* listen({
-        told: ({ topic }) => {
+        onHint: ({ topic }) => {
           if (topics.has(topic)) listener(true)
         },
-        again: () => listener(false)
+        onResync: () => listener(false)
       })
       for (const topic of topics) {
         yield* Effect.ignore(
@@ -61,7 +65,7 @@ export const byNotification = ({ listen, register, tell }: Notifications): Wake 
         )
       }
     }),
-  came: (queues) => {
+  notify: (queues) => {
     for (const queue of queues) tell(topicOf(queue), [queue])
   }
 })

@@ -122,8 +122,8 @@ export const check = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
   const db = yield* Database.make(options)
-  yield* db.apart(checkIsolation(db))
-  const found = yield* db.apart(orNone(readVersion(db)))
+  yield* db.outsideTransaction(checkIsolation(db))
+  const found = yield* db.outsideTransaction(orNone(readVersion(db)))
   yield* checkNew(db, found)
   const needed = latest(db.dialect)
   if (found < needed) return yield* new SchemaTooOld({ store: db.store, found, needed })
@@ -147,7 +147,7 @@ export const run = Effect.fnUntraced(function* (
   const db = yield* Database.make(options)
   const { dialect } = db
   const table = db.table("schema")
-  const exclusion = dialect.exclusion?.(db.tableName("schema"))
+  const exclusion = dialect.lock?.(db.tableName("schema"))
 
   const migrate = Effect.gen(function* () {
     yield* db.run(createVersions(table))
@@ -168,10 +168,10 @@ export const run = Effect.fnUntraced(function* (
           () => (exclusion.release === undefined ? Effect.void : Effect.ignore(db.run(exclusion.release)))
         )
 
-  yield* db.apart(checkIsolation(db))
+  yield* db.outsideTransaction(checkIsolation(db))
   // without a lock, where there is nothing to do
-  const before = yield* db.apart(orNone(readVersion(db)))
-  const found = before >= latest(dialect) ? before : yield* db.apart(db.transaction(alone))
+  const before = yield* db.outsideTransaction(orNone(readVersion(db)))
+  const found = before >= latest(dialect) ? before : yield* db.outsideTransaction(db.inTransaction(alone))
   yield* checkNew(db, found)
 })
 
