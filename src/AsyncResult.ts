@@ -344,7 +344,7 @@ const fingerprint = (record: TaskRecord): string =>
 /** Every read that shows something new, until the terminal one. */
 const snapshots = (backend: BackendService, taskId: string): Stream.Stream<TaskRecord, ReadError> => {
   const reads: Stream.Stream<TaskRecord | undefined, ReadError> =
-    backend.interest === undefined
+    backend.subscriptions === undefined
       ? Stream.fromEffectSchedule(
           Effect.retry(backend.read.one(taskId), { schedule: backoff, while: isRetryable }),
           Schedule.spaced("100 millis")
@@ -353,7 +353,7 @@ const snapshots = (backend: BackendService, taskId: string): Stream.Stream<TaskR
           (queue) =>
             Effect.acquireRelease(
               Effect.sync(() =>
-                backend.interest!.listen([taskId], {
+                backend.subscriptions!.listen([taskId], {
                   waitsFor: "change",
                   onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
                   onError: (error) => {

@@ -14,7 +14,7 @@ import type {
   DeadLetter,
   Heartbeat,
   NewRecord,
-  DeadLetterPage,
+  DeadLetterQuery,
   ParkedMessage,
   Renew,
   Renewed,
@@ -49,7 +49,7 @@ export interface FusedService {
   >
   readonly claim:
     | ((
-        claim: ClaimRequest & { readonly terms: ReadonlyArray<StartDefaults> }
+        claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> }
       ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
     | undefined
   readonly settle: Batcher.Batcher<
@@ -80,7 +80,7 @@ export interface BackendService {
   readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, ReadError>
   readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
   /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
-  readonly interest: Interest.Interest<ReadError> | undefined
+  readonly subscriptions: Interest.Interest<ReadError> | undefined
   readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
   readonly forget: Batcher.Batcher<string, void, ReadError>
   readonly reopen: (
@@ -89,7 +89,7 @@ export interface BackendService {
   readonly getDeadLetters: (
     ids: Batch<string>
   ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
-  readonly deadLetters: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
+  readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
@@ -145,13 +145,13 @@ export const make = Effect.fnUntraced(function* <E>(
   const hints = driver.capabilities.hints ? driver.hints : undefined
   const live = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
-  const interest =
+  const subscriptions =
     hints === undefined
       ? undefined
       : yield* Interest.make<ReadError>({
-          watch: (ids, until) => call("watch", () => driver.watch(ids, until)),
-          read: (ids) => call("read", () => driver.getMany(ids)),
-          unwatch: (ids) => call("unwatch", () => driver.unwatch(ids)),
+          watch: (ids, until) => call("subscribe", () => driver.subscribe(ids, until)),
+          read: (ids) => call("read", () => driver.read(ids)),
+          unwatch: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
           sweepInterval: positive("sweepInterval", options?.sweepInterval ?? "5 seconds"),
@@ -186,18 +186,18 @@ export const make = Effect.fnUntraced(function* <E>(
     renew: yield* batched("renew", driver.renew, { sizeOf: ({ progress }) => progress?.length ?? 0 }),
     settle: yield* batched("settle", driver.settle, { sizeOf: sizeOfSettlement }),
     complete: complete === undefined ? undefined : (one) => call("complete", () => complete(one)),
-    parkMessage: (letters) => call("park", () => driver.parkMessage(letters)),
-    read: yield* batched("read", driver.getMany),
-    interest,
+    parkMessage: (letters) => call("parkMessage", () => driver.parkMessage(letters)),
+    read: yield* batched("read", driver.read),
+    subscriptions,
     cancel: yield* batched("cancel", driver.cancel),
     forget: yield* batchedVoid("forget", driver.forget),
     reopen: (ids) => call("reopen", () => driver.reopen(ids)),
     getDeadLetters: (ids) => call("getDeadLetters", () => driver.getDeadLetters(ids)),
-    deadLetters: (page) => call("deadLetters", () => driver.deadLetters(page)),
+    listDeadLetters: (query) => call("listDeadLetters", () => driver.listDeadLetters(query)),
     countDeadLetters: (task) => call("countDeadLetters", () => driver.countDeadLetters(task)),
     removeDeadLetters: (ids) => call("removeDeadLetters", () => driver.removeDeadLetters(ids)),
     heartbeat: (worker, ttlMillis) => call("heartbeat", () => driver.heartbeat(worker, ttlMillis)),
-    unregisterWorker: (worker) => call("farewell", () => driver.unregisterWorker(worker)),
+    unregisterWorker: (worker) => call("unregisterWorker", () => driver.unregisterWorker(worker)),
     workers: call("workers", () => driver.workers),
     sweep: (limit) => call("sweep", () => driver.sweep(limit))
   })
@@ -250,18 +250,18 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   renew: noBatcher("renew"),
   settle: noBatcher("settle"),
   complete: undefined,
-  parkMessage: () => notConfigured("park"),
+  parkMessage: () => notConfigured("parkMessage"),
   read: noBatcher("AsyncResult"),
-  interest: undefined,
+  subscriptions: undefined,
   cancel: noBatcher("AsyncResult.cancel"),
   forget: noBatcher("AsyncResult.forget"),
   reopen: () => notConfigured("DeadLetters.replay"),
   getDeadLetters: () => notConfigured("DeadLetters.replay"),
-  deadLetters: () => notConfigured("DeadLetters.list"),
+  listDeadLetters: () => notConfigured("DeadLetters.list"),
   countDeadLetters: () => notConfigured("DeadLetters.count"),
   removeDeadLetters: () => notConfigured("DeadLetters.remove"),
   heartbeat: () => notConfigured("heartbeat"),
-  unregisterWorker: () => notConfigured("farewell"),
+  unregisterWorker: () => notConfigured("unregisterWorker"),
   workers: notConfigured("Worker.active"),
   sweep: () => notConfigured("sweep")
 })

@@ -98,7 +98,7 @@ export interface Start {
   readonly queue: string
   readonly body: string | Uint8Array
   readonly leaseMillis: number
-  readonly delivery: "at-least-once" | "at-most-once"
+  readonly deliveryMode: "at-least-once" | "at-most-once"
   /** The task ends as `WorkerLost` when its crashes reach this number. */
   readonly maxCrashes: number
   /** For a record that has to be created here; counted from now. */
@@ -106,7 +106,7 @@ export interface Start {
   /** Written to the record. */
   readonly retentionMillis: number | undefined
   /** How long a dead letter stays that the store itself writes for this run. */
-  readonly letterRetentionMillis: number | undefined
+  readonly deadLetterRetentionMillis: number | undefined
 }
 
 /**
@@ -148,7 +148,7 @@ export interface StartDefaults {
   /** As in `Start`. */
   readonly maxCrashes: number
   readonly retentionMillis: number | undefined
-  readonly letterRetentionMillis: number | undefined
+  readonly deadLetterRetentionMillis: number | undefined
 }
 
 /** A message that was claimed, and perhaps started as it was. */
@@ -207,7 +207,7 @@ export interface Completion {
 /** A message that no run can be made of. */
 export interface ParkedMessage {
   /** Makes a repeated call harmless. */
-  readonly letterId: string
+  readonly deadLetterId: string
   readonly queue: string
   /** The tag of the reason, for filters. */
   readonly reason: string
@@ -219,7 +219,7 @@ export interface ParkedMessage {
 
 /** A message that will not be run again, unless it is replayed. */
 export interface DeadLetter {
-  /** `<task id>:<generation>` for the letter of a task; the `letterId` of a parked message. */
+  /** `<task id>:<generation>` for the letter of a task; the `deadLetterId` of a parked message. */
   readonly id: string
   readonly taskId: string | null
   readonly task: string | null
@@ -236,7 +236,7 @@ export interface DeadLetter {
 }
 
 /** A page of dead letters, newest first. */
-export interface DeadLetterPage {
+export interface DeadLetterQuery {
   readonly task?: string | undefined
   readonly limit: number
   /** The id of the last letter of the page before. If it is gone, some may be seen again, none is missed. */
@@ -282,7 +282,7 @@ export interface Fusion<out E = unknown> {
    */
   readonly claim?:
     | ((
-        claim: ClaimRequest & { readonly terms: ReadonlyArray<StartDefaults> }
+        claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> }
       ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, E>)
     | undefined
   /**
@@ -335,17 +335,17 @@ export interface BackendDriver<out E = unknown> {
    * Reads. A task found expired, or at-most-once with its lease run out, is ended first, so that nobody waits for
    * what cannot finish. A record whose retention ran out is not there.
    */
-  readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   /**
    * Registers interest and reads, in one atomic step. Without hints: a plain read. Where only the `end` matters, a
    * store may spare the hints of all that comes before. What was registered for the end may be registered again for
    * every change.
    */
-  readonly watch: (
+  readonly subscribe: (
     ids: Batch<string>,
     until?: "change" | "end"
   ) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
-  readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
+  readonly unsubscribe: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
    * Ids that may have changed (state or progress): those watched here, and those of runs that were started here for
    * which a cancel was requested; or `resync`: any may have, and what is watched may have to be registered again. Hints may be lost, doubled, late. The stream runs at most once at a time.
@@ -364,7 +364,7 @@ export interface BackendDriver<out E = unknown> {
   readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   /** Reads letters; nothing is opened. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
-  readonly deadLetters: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
+  readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, E>

@@ -110,7 +110,7 @@ export const make = Effect.fnUntraced(function* <E>(
     renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),
     lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),
     ack: yield* batched("ack", driver.ack),
-    returnUnhandled: yield* batchedVoid("abandon", driver.returnUnhandled ?? (() => Effect.void)),
+    returnUnhandled: yield* batchedVoid("returnUnhandled", driver.returnUnhandled ?? (() => Effect.void)),
     release: yield* batchedVoid("release", driver.release, { sizeOf: ({ body }) => body?.length ?? 0 }),
     reject: yield* batchedVoid("reject", driver.reject),
     counts: (queues) => call("counts", () => driver.counts(queues)),

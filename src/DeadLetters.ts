@@ -121,7 +121,7 @@ export const list: {
     const page = isTask(taskOrPage) ? second : taskOrPage
     return Effect.flatMap(
       Backend.use((backend) =>
-        backend.deadLetters({
+        backend.listDeadLetters({
           task: task?.name,
           limit: wholeNumber("DeadLetters.list: limit", page?.limit ?? PAGE, 1, 10_000),
           after: page?.after
@@ -191,7 +191,7 @@ export const purge: (task?: Task.Any) => Effect.Effect<number, ReadError, Backen
   const backend = yield* Backend
   let purged = 0
   while (true) {
-    const ids = Arr.map(yield* backend.deadLetters({ task: task?.name, limit: PAGE }), ({ id }) => id)
+    const ids = Arr.map(yield* backend.listDeadLetters({ task: task?.name, limit: PAGE }), ({ id }) => id)
     if (!Arr.isArrayNonEmpty(ids)) return purged
     const removed = yield* backend.removeDeadLetters(ids)
     purged += removed.filter(Boolean).length

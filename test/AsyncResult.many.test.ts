@@ -61,7 +61,7 @@ describe.each([
     each("of nothing is nothing, at once", function* (on) {
       assert.deepStrictEqual(yield* AsyncResult.all([]), [])
       assert.deepStrictEqual(yield* AsyncResult.all({}), {})
-      assert.strictEqual(on.count("watch", "getMany"), 0)
+      assert.strictEqual(on.count("subscribe", "read"), 0)
     })
 
     each("fails with the first failure, and the others run on", function* (on) {
@@ -104,11 +104,11 @@ describe.each([
       const ids = Array.from({ length: 200 }, (_, i) => `task ${i}`)
       for (const id of ids) yield* on.create(id)
       const waiting = yield* begin(AsyncResult.all(ids.map(handle)))
-      assert.strictEqual(on.count("watch", "getMany"), 1)
+      assert.strictEqual(on.count("subscribe", "read"), 1)
       for (const id of ids) yield* on.succeed(id, 1)
       yield* pass("100 millis")
       assert.strictEqual((yield* Fiber.join(waiting)).length, 200)
-      assert.isAtMost(on.count("watch", "getMany"), 2)
+      assert.isAtMost(on.count("subscribe", "read"), 2)
     })
 
     each("one that is forgotten fails them all", function* () {
@@ -150,10 +150,10 @@ describe.each([
       yield* on.succeed("b", 2)
       yield* AsyncResult.race(handles("a", "b", "c"))
       yield* Stage.turns
-      assert.strictEqual(on.items("unwatch").length, on.items("watch").length)
+      assert.strictEqual(on.items("unsubscribe").length, on.items("subscribe").length)
       yield* on.forgetCalls
       yield* pass("1 minute")
-      assert.strictEqual(on.count("getMany", "watch"), 0)
+      assert.strictEqual(on.count("read", "subscribe"), 0)
     })
 
     each("fails with TimeoutError when the time is up", function* (on) {
@@ -243,18 +243,18 @@ describe("10,000 handles that wait in one process", () => {
   test("cost the store a few calls a second, in batches", function* (on) {
     for (const id of ids) yield* on.create(id)
     const waiting = yield* begin(waitForAll)
-    assert.isAtMost(on.count("watch"), 20)
+    assert.isAtMost(on.count("subscribe"), 20)
     yield* on.forgetCalls
     yield* pass("1 minute")
     stillWaits(waiting)
     // 12 sweeps
-    assert.isAtMost(on.count("getMany", "watch"), 12)
+    assert.isAtMost(on.count("read", "subscribe"), 12)
     yield* on.forgetCalls
     for (const id of ids) yield* on.succeed(id, 1)
     yield* pass("100 millis")
     assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
-    assert.isAtMost(on.count("getMany", "watch"), 100)
-    assert.isAtMost(on.count("unwatch"), 100)
+    assert.isAtMost(on.count("read", "subscribe"), 100)
+    assert.isAtMost(on.count("unsubscribe"), 100)
   })
 
   test("for one and the same task cost as much as one does", function* (on) {
@@ -262,7 +262,7 @@ describe("10,000 handles that wait in one process", () => {
       Effect.forEach(ids, () => AsyncResult.get(handle("a")), { concurrency: "unbounded" })
     )
     yield* pass("1 minute")
-    assert.isAtMost(on.count("getMany", "watch"), 14)
+    assert.isAtMost(on.count("read", "subscribe"), 14)
     yield* on.succeed("a", 1)
     yield* pass("100 millis")
     assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
@@ -290,7 +290,7 @@ describe("10,000 handles that wait in one process", () => {
       ids.map((id, i) => [id, millis(i)] as const).toSorted(([, a], [, b]) => a - b)
     )
     yield* Stage.turns
-    assert.strictEqual(on.items("unwatch").length, ids.length)
+    assert.strictEqual(on.items("unsubscribe").length, ids.length)
   })
 
   test("read once more in batches at a deadline that they share, and have what is there", function* (on) {
@@ -302,7 +302,7 @@ describe("10,000 handles that wait in one process", () => {
     yield* pass("2999 millis")
     stillWaits(waiting)
     // changes that no hint tells of
-    yield* on.driver.unwatch(["task 7", "task 9999"])
+    yield* on.driver.unsubscribe(["task 7", "task 9999"])
     yield* on.succeed("task 7", 7)
     yield* on.succeed("task 9999", 9999)
     yield* on.forgetCalls
@@ -313,7 +313,7 @@ describe("10,000 handles that wait in one process", () => {
       [7, 7],
       [9999, 9999]
     ])
-    assert.isAtMost(on.count("getMany"), 50)
+    assert.isAtMost(on.count("read"), 50)
   })
 
   test("and are interrupted leave nothing behind", function* (on) {
@@ -324,10 +324,10 @@ describe("10,000 handles that wait in one process", () => {
     )
     yield* Fiber.interrupt(waiting)
     yield* pass("1 second")
-    assert.strictEqual(on.items("unwatch").length, ids.length)
+    assert.strictEqual(on.items("unsubscribe").length, ids.length)
     yield* on.forgetCalls
     yield* pass("2 minutes")
-    assert.strictEqual(on.count("getMany", "watch", "unwatch"), 0)
+    assert.strictEqual(on.count("read", "subscribe", "unsubscribe"), 0)
   })
 
   test(
@@ -338,7 +338,7 @@ describe("10,000 handles that wait in one process", () => {
       const late = yield* begin(Effect.flip(AsyncResult.all(handles("a", "c"), { timeout: "3 seconds" })))
       const interrupted = yield* begin(both)
       yield* pass("2999 millis")
-      yield* on.driver.unwatch(["a", "b"])
+      yield* on.driver.unsubscribe(["a", "b"])
       yield* on.succeed("a", 1)
       yield* on.succeed("b", 2)
       yield* pass("500 millis")
@@ -350,7 +350,7 @@ describe("10,000 handles that wait in one process", () => {
       assert(error instanceof AsyncResult.TimeoutError)
       assert.strictEqual(error.taskId, "c")
     },
-    { backend: (driver) => ({ getMany: (ids) => Effect.delay(driver.getMany(ids), "600 millis") }) }
+    { backend: (driver) => ({ read: (ids) => Effect.delay(driver.read(ids), "600 millis") }) }
   )
 
   it.effect("time out by the clock of whoever waits, whatever clock the backend has", () =>

@@ -27,14 +27,14 @@ class Outage extends Schema.TaggedError<Outage>()("Outage", { number: Schema.Num
 const unreliable = (down: () => boolean, hints: boolean, permanent = false): Stage.Options => {
   let outages = 0
   const failing =
-    (operation: BackendDriver["getMany"]): BackendDriver["getMany"] =>
+    (operation: BackendDriver["read"]): BackendDriver["read"] =>
     (ids) =>
       down() ? Effect.fail(new Outage({ number: ++outages })) : operation(ids)
   return {
     hints,
     backend: (driver) => ({
-      getMany: failing(driver.getMany),
-      watch: failing(driver.watch),
+      read: failing(driver.read),
+      subscribe: failing(driver.subscribe),
       isPermanent: () => permanent
     })
   }
@@ -47,15 +47,15 @@ describe("get, where the backend gives no hints", () => {
       yield* on.create("a")
       const waiting = yield* begin(AsyncResult.get(handle()))
       yield* pass("350 millis")
-      assert.strictEqual(on.count("getMany"), 4)
+      assert.strictEqual(on.count("read"), 4)
       yield* on.succeed("a", 42)
       yield* pass("49 millis")
       stillWaits(waiting)
-      assert.strictEqual(on.count("getMany"), 4)
+      assert.strictEqual(on.count("read"), 4)
       yield* pass("1 millis")
       assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
-      assert.strictEqual(on.count("getMany"), 5)
-      assert.strictEqual(on.count("watch"), 0)
+      assert.strictEqual(on.count("read"), 5)
+      assert.strictEqual(on.count("subscribe"), 0)
     },
     polled
   )
@@ -66,7 +66,7 @@ describe("get, where the backend gives no hints", () => {
       yield* on.create("a")
       const waiting = yield* begin(AsyncResult.get(handle(), { pollInterval: "2 seconds" }))
       yield* pass("9 seconds")
-      assert.strictEqual(on.count("getMany"), 5)
+      assert.strictEqual(on.count("read"), 5)
       yield* on.succeed("a", 42)
       yield* pass("1 second")
       assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
@@ -81,11 +81,11 @@ describe("get, where the backend gives no hints", () => {
       yield* begin(AsyncResult.get(handle()))
       yield* pass("1 second")
       // reads at 0, 150, 300, … 900
-      assert.strictEqual(on.count("getMany"), 7)
+      assert.strictEqual(on.count("read"), 7)
     },
     {
       hints: false,
-      backend: (driver) => ({ getMany: (ids) => Effect.delay(driver.getMany(ids), "50 millis") })
+      backend: (driver) => ({ read: (ids) => Effect.delay(driver.read(ids), "50 millis") })
     }
   )
 })
@@ -173,8 +173,8 @@ describe.each([
     yield* on.create("a")
     const error = yield* Effect.flip(AsyncResult.get(handle(), { timeout: 0 }))
     assert.strictEqual(error._tag, "TimeoutError")
-    assert.isAtLeast(on.count("getMany", "watch"), 1)
-    assert.isAtMost(on.count("getMany", "watch"), 2)
+    assert.isAtLeast(on.count("read", "subscribe"), 1)
+    assert.isAtMost(on.count("read", "subscribe"), 2)
   })
 
   each("a result that is there at the deadline is returned", function* (on) {
@@ -184,7 +184,7 @@ describe.each([
     )
     yield* pass("4999 millis")
     // a change that no hint tells of
-    yield* on.driver.unwatch(["a"])
+    yield* on.driver.unsubscribe(["a"])
     yield* on.succeed("a", 42)
     yield* Stage.turns
     stillWaits(waiting)
@@ -232,7 +232,7 @@ describe.each([
     yield* pass("1 second")
     yield* Fiber.interrupt(waiting)
     yield* Stage.turns
-    const [record] = yield* on.driver.getMany(["a"])
+    const [record] = yield* on.driver.read(["a"])
     assert.strictEqual(record?.state, "STARTED")
     assert.isFalse(record?.cancelRequested)
     assert.strictEqual(on.count("cancel", "forget"), 0)
@@ -280,7 +280,7 @@ describe.each([
     yield* on.start("a")
     const waiting = yield* begin(Effect.flip(AsyncResult.get(handle(), { pollInterval: "1 minute" })))
     // it ended, and its retention ran out before anybody looked
-    yield* on.driver.unwatch(["a"])
+    yield* on.driver.unsubscribe(["a"])
     yield* on.settle("a", { _tag: "Success", exit: `{"_tag":"Success","value":1}`, retentionMillis: 1000 })
     yield* pass("1 minute")
     const error = yield* Fiber.join(waiting)
@@ -342,8 +342,8 @@ describe("get, with hints", () => {
     yield* on.succeed("a", 42)
     yield* Stage.turns
     assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
-    assert.strictEqual(on.count("watch"), 1)
-    assert.strictEqual(on.count("getMany"), 1)
+    assert.strictEqual(on.count("subscribe"), 1)
+    assert.strictEqual(on.count("read"), 1)
   })
 
   test(
@@ -356,7 +356,7 @@ describe("get, with hints", () => {
       stillWaits(waiting)
       yield* pass("1 millis")
       assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
-      assert.strictEqual(on.count("getMany"), 1)
+      assert.strictEqual(on.count("read"), 1)
     },
     { backend: () => ({ hints: Stream.never }) }
   )
@@ -385,12 +385,12 @@ describe("get, with hints", () => {
     function* (on) {
       yield* on.create("a")
       const waiting = yield* begin(AsyncResult.get(handle()))
-      yield* on.driver.unwatch(["a"])
+      yield* on.driver.unsubscribe(["a"])
       yield* pass("1 second")
       yield* on.succeed("a", 42)
       yield* Stage.turns
       assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
-      assert.deepStrictEqual(on.items("watch"), ["a", "a"])
+      assert.deepStrictEqual(on.items("subscribe"), ["a", "a"])
     },
     {
       backend: (driver) => ({
@@ -424,8 +424,8 @@ describe("get, with hints", () => {
     yield* on.create("a")
     const waiting = yield* begin(AsyncResult.get(handle(), { pollInterval: "1 second" }))
     yield* pass("4500 millis")
-    assert.strictEqual(on.count("watch", "getMany"), 5)
-    yield* on.driver.unwatch(["a"])
+    assert.strictEqual(on.count("subscribe", "read"), 5)
+    yield* on.driver.unsubscribe(["a"])
     yield* on.succeed("a", 42)
     yield* pass("500 millis")
     assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
@@ -452,7 +452,7 @@ describe("get, with hints", () => {
     },
     {
       backend: (driver) => ({
-        watch: (ids) => Effect.tap(driver.watch(ids), Effect.sleep("1 second"))
+        subscribe: (ids) => Effect.tap(driver.subscribe(ids), Effect.sleep("1 second"))
       })
     }
   )
@@ -466,11 +466,11 @@ describe("get, with hints", () => {
     yield* pass("1 second")
     yield* Fiber.interrupt(interrupted)
     yield* Stage.turns
-    assert.sameMembers([...on.items("watch")] as Array<string>, ["a", "b", "c"])
-    assert.sameMembers([...on.items("unwatch")] as Array<string>, ["a", "b", "c"])
+    assert.sameMembers([...on.items("subscribe")] as Array<string>, ["a", "b", "c"])
+    assert.sameMembers([...on.items("unsubscribe")] as Array<string>, ["a", "b", "c"])
     yield* on.forgetCalls
     yield* pass("1 minute")
-    assert.strictEqual(on.count("getMany", "watch", "unwatch"), 0)
+    assert.strictEqual(on.count("read", "subscribe", "unsubscribe"), 0)
   })
 
   test("the last of several waiters takes the registration back", function* (on) {
@@ -479,12 +479,12 @@ describe("get, with hints", () => {
     const second = yield* begin(AsyncResult.get(handle()))
     yield* Fiber.interrupt(first)
     yield* Stage.turns
-    assert.strictEqual(on.count("watch"), 1)
-    assert.strictEqual(on.count("unwatch"), 0)
+    assert.strictEqual(on.count("subscribe"), 1)
+    assert.strictEqual(on.count("unsubscribe"), 0)
     yield* on.succeed("a", 42)
     yield* Stage.turns
     assert.deepStrictEqual(ended(second), Exit.succeed(42))
-    assert.deepStrictEqual(on.items("unwatch"), ["a"])
+    assert.deepStrictEqual(on.items("unsubscribe"), ["a"])
   })
 
   test(
@@ -495,13 +495,13 @@ describe("get, with hints", () => {
         yield* on.succeed("a", 42)
         yield* AsyncResult.get(handle())
         yield* pass("5 seconds")
-        assert.deepStrictEqual(on.items("unwatch"), ["a", "a"])
+        assert.deepStrictEqual(on.items("unsubscribe"), ["a", "a"])
       }
     })(),
     {
       backend: (driver) => {
         let calls = 0
-        return { unwatch: (ids) => (++calls === 1 ? Effect.fail("cut off") : driver.unwatch(ids)) }
+        return { unsubscribe: (ids) => (++calls === 1 ? Effect.fail("cut off") : driver.unsubscribe(ids)) }
       }
     }
   )
@@ -527,7 +527,7 @@ describe("get, with hints", () => {
     },
     {
       backend: (driver) => ({
-        watch: (ids) => (ids.includes("corrupt") ? Effect.fail("a corrupt row") : driver.watch(ids)),
+        subscribe: (ids) => (ids.includes("corrupt") ? Effect.fail("a corrupt row") : driver.subscribe(ids)),
         isPermanent: () => true
       })
     }
@@ -578,7 +578,7 @@ describe("get, while the backend is out of reach", () => {
         )
         assert(none instanceof Backend.BackendError)
         assert.strictEqual(none.taskId, "a")
-        assert.strictEqual(on.count("getMany", "watch"), 1)
+        assert.strictEqual(on.count("read", "subscribe"), 1)
         const waiting = yield* begin(
           AsyncResult.get(handle()).pipe(
             Effect.provideService(
@@ -620,8 +620,8 @@ describe("get, while the backend is out of reach", () => {
       {
         hints,
         backend: () => ({
-          getMany: () => Effect.interruptible(Effect.never),
-          watch: () => Effect.interruptible(Effect.never)
+          read: () => Effect.interruptible(Effect.never),
+          subscribe: () => Effect.interruptible(Effect.never)
         })
       }
     )
@@ -843,10 +843,10 @@ describe("changes", () => {
       yield* on.create("a")
       yield* AsyncResult.changes(handle()).pipe(Stream.take(1), Stream.runDrain)
       yield* Stage.turns
-      assert.strictEqual(on.count("unwatch"), on.count("watch"))
+      assert.strictEqual(on.count("unsubscribe"), on.count("subscribe"))
       yield* on.forgetCalls
       yield* pass("1 minute")
-      assert.strictEqual(on.count("getMany", "watch"), 0)
+      assert.strictEqual(on.count("read", "subscribe"), 0)
     })
   }
 

@@ -45,11 +45,11 @@ it.effect("a worker that names no lease has that of the broker's layer", () =>
           queue: "default",
           body: "",
           leaseMillis: 1000,
-          delivery: "at-least-once",
+          deliveryMode: "at-least-once",
           maxCrashes: 3,
           expiresMillis: undefined,
           retentionMillis: undefined,
-          letterRetentionMillis: undefined
+          deadLetterRetentionMillis: undefined
         }
       ])
     yield* Effect.scoped(

@@ -15,7 +15,7 @@ import type {
   Heartbeat,
   NewRecord,
   Outcome,
-  DeadLetterPage,
+  DeadLetterQuery,
   ParkedMessage,
   Renew,
   Renewed,
@@ -41,7 +41,7 @@ interface Run {
   readonly worker: string
   readonly queue: string
   readonly body: string | Uint8Array
-  readonly delivery: Start["delivery"]
+  readonly delivery: Start["deliveryMode"]
   readonly letterRetention: number | undefined
   leaseUntil: number
 }
@@ -373,8 +373,8 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
       worker: ask.worker,
       queue: ask.queue,
       body: ask.body,
-      delivery: ask.delivery,
-      letterRetention: ask.letterRetentionMillis,
+      delivery: ask.deliveryMode,
+      letterRetention: ask.deadLetterRetentionMillis,
       leaseUntil: now + ask.leaseMillis
     }
     schedule(row)
@@ -446,8 +446,8 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
   }
 
   const parkMessage = (parked: ParkedMessage, now: number): void => {
-    if (findLetter(parked.letterId, now) !== undefined) return
-    const { body, exit, letterId: id, queue, reason } = parked
+    if (findLetter(parked.deadLetterId, now) !== undefined) return
+    const { body, exit, deadLetterId: id, queue, reason } = parked
     addLetter(
       {
         id,
@@ -516,7 +516,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     return entry.letter
   }
 
-  const page = ({ after: last, limit, task }: DeadLetterPage, now: number): ReadonlyArray<DeadLetter> => {
+  const page = ({ after: last, limit, task }: DeadLetterQuery, now: number): ReadonlyArray<DeadLetter> => {
     const found: Array<DeadLetter> = []
     // where the last letter was removed meanwhile, some are seen again, and none is missed
     let seen = last === undefined || !letters.has(last)
@@ -611,19 +611,19 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     renew: each(renew),
     settle: each(settle),
     parkMessage: eachSilent(parkMessage),
-    getMany: each(read),
-    watch: each((id, now) => {
+    read: each(read),
+    subscribe: each((id, now) => {
       watched.add(id)
       return read(id, now)
     }),
-    unwatch: eachSilent((id) => void watched.delete(id)),
+    unsubscribe: eachSilent((id) => void watched.delete(id)),
     // the latch opens in the midst of an operation; what the fibers of this turn change goes into one hint
     hints: Stream.fromEffectRepeat(Effect.andThen(Effect.andThen(hasNews.await, Effect.yieldNow), takeNews)),
     cancel: each(cancel),
     forget: eachSilent(forget),
     reopen: each(reopen),
     getDeadLetters: each((id, now) => findLetter(id, now)?.letter),
-    deadLetters: (asked) => at((now) => page(asked, now)),
+    listDeadLetters: (query) => at((now) => page(query, now)),
     countDeadLetters: (task) => at((now) => count(task, now)),
     removeDeadLetters: each(removeLetter),
     heartbeat: (worker, ttlMillis) => at((now) => heartbeat(worker, ttlMillis, now)),

@@ -20,10 +20,10 @@ export const makeMemoryStore: Effect.Effect<{
   const start = (
     delivery: Delivery,
     worker: string,
-    terms: ReadonlyArray<StartDefaults>
+    startDefaults: ReadonlyArray<StartDefaults>
   ): Effect.Effect<ClaimedMessage> => {
     const token = delivery.handle
-    const ask = startOnTerms(terms, delivery, { token, worker })
+    const ask = startOnTerms(startDefaults, delivery, { token, worker })
     if (ask === undefined) return Effect.succeed({ delivery, run: undefined })
     return Effect.map(backend.start([ask]), ([started]) => ({ delivery, run: { token, started: started! } }))
   }
@@ -40,10 +40,10 @@ export const makeMemoryStore: Effect.Effect<{
             (created) => (created._tag === "Created" ? broker.publish([message]) : Effect.void)
           )
         ),
-        claim: ({ terms, ...claim }) =>
+        claim: ({ startDefaults, ...claim }) =>
           Effect.flatMap(
             broker.claim(claim),
-            Effect.forEach((delivery) => start(delivery, claim.worker, terms))
+            Effect.forEach((delivery) => start(delivery, claim.worker, startDefaults))
           ),
         settle: Effect.forEach(({ handle, settlement }) =>
           Effect.tap(

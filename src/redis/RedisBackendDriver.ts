@@ -255,14 +255,14 @@ export const make = (
       Effect.asVoid(
         sharded(
           parked,
-          ({ letterId }) => taskIdOfLetter(letterId),
+          ({ deadLetterId }) => taskIdOfLetter(deadLetterId),
           (shard, some) =>
             Effect.as(
               run(
                 park,
                 shard,
-                some.flatMap(({ body, exit, letterId, queue, reason, retentionMillis }) => [
-                  letterId,
+                some.flatMap(({ body, deadLetterId, exit, queue, reason, retentionMillis }) => [
+                  deadLetterId,
                   millis(retentionMillis),
                   queue,
                   reason,
@@ -274,12 +274,12 @@ export const make = (
             )
         )
       ),
-    getMany: (ids) => readAll(ids, "", ""),
-    watch: (ids, until) => {
+    read: (ids) => readAll(ids, "", ""),
+    subscribe: (ids, until) => {
       for (const id of ids) watched.add(id)
       return readAll(ids, channel.process, until === "end" ? "e" : "a")
     },
-    unwatch: (ids) => {
+    unsubscribe: (ids) => {
       const registered = ids.filter((id) => watched.delete(id))
       if (registered.length === 0) return Effect.void
       return sharded(registered, identity, (shard, some) =>
@@ -308,7 +308,7 @@ export const make = (
       ),
     reopen: (ids) => letters(ids, reopen),
     getDeadLetters: (ids) => letters(ids, getDeadLetters),
-    deadLetters: ({ after, limit, task }) =>
+    listDeadLetters: ({ after, limit, task }) =>
       Effect.flatMap(placeAfter(after), ({ at, member }) =>
         Effect.forEach(
           shards,

@@ -109,7 +109,7 @@ export const make = (
                 answers.map(Creating.readCreated)
               )
           ),
-    claim: ({ terms, ...asked }) => claiming.claim(claim, asked, terms.flatMap(writeTerms)),
+    claim: ({ startDefaults, ...asked }) => claiming.claim(claim, asked, startDefaults.flatMap(writeTerms)),
     settle: (items) => {
       const claims = items.map(({ handle }) => decode(handle, keyspace.shards))
       const together = items.every(

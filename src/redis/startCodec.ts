@@ -24,7 +24,7 @@ export const writeTerms = (terms: StartDefaults): ReadonlyArray<string> => [
   millis(terms.leaseMillis),
   `${terms.maxCrashes}`,
   millis(terms.retentionMillis),
-  millis(terms.letterRetentionMillis)
+  millis(terms.deadLetterRetentionMillis)
 ]
 
 /** What starts have in common is written once. */
@@ -33,7 +33,7 @@ export const writeStarts = (
   process: string,
   withBodies: boolean
 ): ReadonlyArray<string> => {
-  const hasBody = ({ delivery }: Start) => withBodies || delivery === "at-most-once"
+  const hasBody = ({ deliveryMode }: Start) => withBodies || deliveryMode === "at-most-once"
   return encodeGroups(
     starts,
     (ask) => [
@@ -41,7 +41,7 @@ export const writeStarts = (
       process,
       ...writeTerms(ask),
       ask.queue,
-      ask.delivery === "at-most-once" ? "1" : "-",
+      ask.deliveryMode === "at-most-once" ? "1" : "-",
       `${ask.generation}`,
       millis(ask.expiresMillis),
       hasBody(ask) ? "1" : "0"

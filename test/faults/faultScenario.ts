@@ -98,7 +98,7 @@ export const begin = Effect.fnUntraced(function* (
   const untilTold = Effect.fnUntraced(function* (tasks: () => ReadonlyArray<Enqueued>) {
     const ids = yield* untold(tasks, BOUND_MILLIS)
     const states = yield* Effect.forEach(ids, (id) =>
-      Effect.map(drivers.backend.getMany([id]), ([record]) => `${id}: ${JSON.stringify(record)}`)
+      Effect.map(drivers.backend.read([id]), ([record]) => `${id}: ${JSON.stringify(record)}`)
     )
     assert.deepStrictEqual(states, [], "nobody waits any more")
   })
@@ -108,7 +108,7 @@ export const begin = Effect.fnUntraced(function* (
   )
   const records = Effect.gen(function* () {
     const ids = [...new Set(tasks().map(({ id }) => id))]
-    const found = yield* Effect.forEach(ids, (id) => drivers.backend.getMany([id]), { concurrency: 16 })
+    const found = yield* Effect.forEach(ids, (id) => drivers.backend.read([id]), { concurrency: 16 })
     return new Map(ids.map((id, i) => [id, found[i]?.[0]]))
   })
   return {

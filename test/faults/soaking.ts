@@ -85,7 +85,7 @@ export const run = Effect.fnUntraced(function* (
 
     const hanging = new Set(yield* untold(() => producer.tasks, BOUND))
     const records = yield* Effect.forEach(producer.tasks, ({ id }) =>
-      Effect.map(untouched.backend.getMany([id]), ([record]) => record).pipe(
+      Effect.map(untouched.backend.read([id]), ([record]) => record).pipe(
         Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 50 })
       )
     )

@@ -42,7 +42,7 @@ export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(site: S
       Effect.map(Fiber.joinAll(waiters), Arr.map(Option.getOrUndefined))
     )
     const records = yield* Effect.forEach(Arr.chunksOf(tasks, 500), (some) =>
-      drivers.backend.getMany(Arr.map(some, ({ id }) => id))
+      drivers.backend.read(Arr.map(some, ({ id }) => id))
     )
     const all = records.flat()
     return Accounts.of(

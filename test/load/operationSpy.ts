@@ -74,13 +74,13 @@ export const spyOn = (
     backend: {
       ...backend,
       fusion,
-      getMany: (ids) => read.around(ids.length, 0, backend.getMany(ids)),
-      watch: (ids, until) => {
+      read: (ids) => read.around(ids.length, 0, backend.read(ids)),
+      subscribe: (ids, until) => {
         for (const id of ids) watched.add(id)
-        return read.around(ids.length, 0, backend.watch(ids, until))
+        return read.around(ids.length, 0, backend.subscribe(ids, until))
       },
-      unwatch: (ids) =>
-        Effect.tap(backend.unwatch(ids), () =>
+      unsubscribe: (ids) =>
+        Effect.tap(backend.unsubscribe(ids), () =>
           Effect.sync(() => {
             for (const id of ids) watched.delete(id)
           })

@@ -35,11 +35,11 @@ const start = (
         queue: "default",
         body: "{}",
         leaseMillis,
-        delivery: "at-least-once",
+        deliveryMode: "at-least-once",
         maxCrashes: 3,
         expiresMillis: undefined,
         retentionMillis: undefined,
-        letterRetentionMillis: undefined
+        deadLetterRetentionMillis: undefined
       }
     ])
   )
@@ -59,7 +59,7 @@ describe("the hints of the memory backend", () => {
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       const ids = Arr.map(Arr.range(1, 100), (n) => `id-${n}`)
-      yield* driver.watch(ids)
+      yield* driver.subscribe(ids)
       const heard = yield* follow(driver)
       yield* driver.create(Arr.map(ids, (id) => record(id)))
       yield* driver.cancel(ids)
@@ -76,8 +76,8 @@ describe("the hints of the memory backend", () => {
       const driver = yield* makeMemoryBackend
       const heard = yield* follow(driver)
       yield* driver.create([record("a"), record("b")])
-      yield* driver.watch(["a", "b"])
-      yield* driver.unwatch(["a"])
+      yield* driver.subscribe(["a", "b"])
+      yield* driver.unsubscribe(["a"])
       yield* start(driver, ["a", "b"])
       yield* TestClock.adjust(0)
       assert.deepStrictEqual(heard, [["b"]])
@@ -120,10 +120,17 @@ describe("the clock of the memory backend", () => {
       yield* driver.cancel(["kept"])
       yield* start(driver, ["runs"], "t1", 1000)
       yield* driver.parkMessage([
-        { letterId: "p", queue: "default", reason: "Unknown", exit: "{}", body: "", retentionMillis: 1000 }
+        {
+          deadLetterId: "p",
+          queue: "default",
+          reason: "Unknown",
+          exit: "{}",
+          body: "",
+          retentionMillis: 1000
+        }
       ])
       const look = Effect.gen(function* () {
-        const [expires, kept] = yield* driver.getMany(["expires", "kept"])
+        const [expires, kept] = yield* driver.read(["expires", "kept"])
         const [started] = (yield* start(driver, ["runs"], "t2")).flat()
         const letters = yield* driver.countDeadLetters(undefined)
         return [expires?.state, kept?.state, started, letters]

@@ -49,7 +49,7 @@ export const inModelTime = (on: Player, store: DeadLetter | undefined, model: Ta
 
 const lookAtTasks = Effect.fnUntraced(function* (on: Player, watch: boolean) {
   yield* on.follow
-  const records = yield* on.ask(on.backend[watch ? "watch" : "getMany"](ids))
+  const records = yield* on.ask(on.backend[watch ? "subscribe" : "read"](ids))
   for (const [n, id] of ids.entries()) {
     const record = records[n]
     const expected = on.step(Tasks.read(on.tasks, id, on.now))
@@ -63,13 +63,13 @@ const lookAtTasks = Effect.fnUntraced(function* (on: Player, watch: boolean) {
     yield* on.agree(`the record of ${id}`, times, expected && recordOf(expected))
     yield* on.holds(on.journal.saw(id, record))
   }
-  if (watch) yield* on.ask(on.backend.unwatch(ids))
+  if (watch) yield* on.ask(on.backend.unsubscribe(ids))
 })
 
 const lookAtLetters = Effect.fnUntraced(function* (on: Player) {
   const { backend, now, tasks } = on
   const expected = Tasks.lettersOf(tasks, undefined, now)
-  const listed = yield* on.ask(backend.deadLetters({ limit: 1000 }))
+  const listed = yield* on.ask(backend.listDeadLetters({ limit: 1000 }))
   // those of the same moment are in no order
   const byId = new Map(listed.map((letter) => [letter.id, letter]))
   const aligned = expected.map((letter) => inModelTime(on, byId.get(letter.id), letter))
@@ -83,7 +83,7 @@ const lookAtLetters = Effect.fnUntraced(function* (on: Player) {
   yield* on.agree("the dead letters by their ids", read, [undefined, ...listed])
   const paged: Array<string> = []
   for (let after: string | undefined; ; after = paged.at(-1)) {
-    const page = yield* on.ask(backend.deadLetters({ limit: 2, after }))
+    const page = yield* on.ask(backend.listDeadLetters({ limit: 2, after }))
     if (page.length === 0) break
     paged.push(...page.map(({ id }) => id))
   }

@@ -84,7 +84,7 @@ export class Player extends Stage {
     return Effect.forEach(
       stranded,
       ({ id }) =>
-        Effect.map(this.ask(only(this.backend.getMany([id]))), (found) => {
+        Effect.map(this.ask(only(this.backend.read([id]))), (found) => {
           if (found === undefined) {
             this.tasks = Tasks.remove(this.tasks, id)
             this.unswept++

@@ -135,11 +135,11 @@ export class Producers {
     })
   }
 
-  park(letterId: string, retention: number | undefined): Did {
+  park(deadLetterId: string, retention: number | undefined): Did {
     const retentionMillis = retention === undefined ? undefined : this.on.units(retention)
     const [queue] = this.on.setting.queues
     const message = { queue, reason: "PayloadInvalid", exit: "{}", body: "no message" }
-    return this.on.park({ ...message, letterId, retentionMillis })
+    return this.on.park({ ...message, deadLetterId, retentionMillis })
   }
 
   /** Repeats the replays that were cut off. */

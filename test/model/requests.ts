@@ -80,7 +80,7 @@ export const forget = (all: Tasks, id: string, now: number): Tasks => {
 
 /** Writes a letter without a run, once. */
 export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
-  const { body, exit, letterId: id, queue, reason, retentionMillis } = parked
+  const { body, exit, deadLetterId: id, queue, reason, retentionMillis } = parked
   if (findLetter(all, id, now) !== undefined) return all
   const nobody = {
     taskId: null,

@@ -121,7 +121,7 @@ const drain = Effect.fnUntraced(function* ({
   // what must not be run again is ended once its lease is over
   if ([...on.tasks.tasks.values()].some(({ run }) => run !== undefined)) yield* wait
   yield* look(on, false)
-  const records = yield* on.ask(on.backend.getMany(ids))
+  const records = yield* on.ask(on.backend.read(ids))
   for (const [n, id] of ids.entries()) {
     const state = records[n]?.state
     if (on.journal.accepted.has(id) && state !== undefined && state !== "SUCCESS" && state !== "FAILURE") {

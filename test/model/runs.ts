@@ -64,7 +64,7 @@ export const start = (all: Tasks, ask: Start, now: number): Step<Started> => {
   const until = task.run?.leaseUntil ?? task.dueAt
   if (until > now) return [{ _tag: "Busy", millis: until - now }, all]
   if (task.run === undefined) return run(all, running(ofGeneration(task, ask.generation, now), ask, now))
-  if (task.run.ask.delivery === "at-most-once") return [DROP, endOverdue(all, task, now)]
+  if (task.run.ask.deliveryMode === "at-most-once") return [DROP, endOverdue(all, task, now)]
   const crashed = { ...task, crashes: task.crashes + 1 }
   if (task.cancelRequested) return [DROP, endBy(all, crashed, now, "Cancelled")]
   return crashed.crashes >= ask.maxCrashes

@@ -199,7 +199,7 @@ export const lose = (
       task,
       now,
       { queue: message.queue, body: message.body, reason: "WorkerLost", exit: null },
-      run.ask.letterRetentionMillis
+      run.ask.deadLetterRetentionMillis
     ),
     task,
     now,
@@ -213,7 +213,7 @@ const hasLapsed = ({ run }: Task, now: number): boolean => run !== undefined && 
 
 /** A run that nobody may repeat. */
 const isLost = (task: Task, now: number): boolean =>
-  hasLapsed(task, now) && task.run?.ask.delivery === "at-most-once"
+  hasLapsed(task, now) && task.run?.ask.deliveryMode === "at-most-once"
 
 /** What a read and the sweep end: they end nothing else. */
 export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
@@ -224,7 +224,7 @@ export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
     : lose(all, task, task.run, now, task.run.ask)
 }
 
-/** Reads a task, as `getMany` and `watch` do. */
+/** Reads a task, as `read` and `subscribe` do. */
 export const read = (all: Tasks, id: string, now: number): Step<Task | undefined> => {
   const task = find(all, id, now)
   const after = task === undefined ? all : endOverdue(all, task, now)

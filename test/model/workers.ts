@@ -57,7 +57,7 @@ export class Workers {
       worker,
       queue,
       body,
-      delivery: definition.delivery,
+      deliveryMode: definition.delivery,
       // it stands in the body, which a worker decodes
       expiresMillis: Messages.heldBy(this.on.messages, handle)?.envelope.expiresMillis
     }
@@ -80,7 +80,7 @@ export class Workers {
       leaseMillis: this.leaseMillis,
       maxCrashes,
       retentionMillis: retention === undefined ? undefined : this.on.units(retention),
-      letterRetentionMillis: letterRetention === undefined ? undefined : this.on.units(letterRetention)
+      deadLetterRetentionMillis: letterRetention === undefined ? undefined : this.on.units(letterRetention)
     }
   }
 
@@ -91,7 +91,7 @@ export class Workers {
     const fusedClaim = fused ? this.on.backend.fusion?.claim : undefined
     if (fusedClaim !== undefined) {
       const terms = definitions.filter(({ delivery }) => delivery === "at-least-once")
-      return fusedClaim({ ...claim, terms: terms.map((definition) => this.termsOf(definition)) })
+      return fusedClaim({ ...claim, startDefaults: terms.map((definition) => this.termsOf(definition)) })
     }
     const unstarted = (delivery: Delivery): ClaimedMessage => ({ delivery, run: undefined })
     return Effect.map(this.on.broker.claim(claim), (deliveries) => deliveries.map(unstarted))
@@ -224,13 +224,13 @@ export class Workers {
     const puts = asked.endsWith("retry") || asked === "release"
     const ending = puts && definition.delivery === "at-most-once" ? "failure" : asked
     const { body, queue, token } = ask
-    const { letterRetentionMillis, retentionMillis } = this.termsOf(definition)
+    const { deadLetterRetentionMillis, retentionMillis } = this.termsOf(definition)
     const exit = `{"${ending}":"${token}"}`
     switch (ending) {
       case "success":
         return { _tag: "Success", exit, retentionMillis }
       case "failure": {
-        const deadLetter = { reason: "Failed", queue, body, retentionMillis: letterRetentionMillis }
+        const deadLetter = { reason: "Failed", queue, body, retentionMillis: deadLetterRetentionMillis }
         return { _tag: "Failure", exit, retentionMillis, deadLetter }
       }
       case "quiet failure":

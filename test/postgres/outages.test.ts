@@ -685,7 +685,7 @@ const TERMS = {
   leaseMillis: 60_000,
   maxCrashes: 3,
   retentionMillis: undefined,
-  letterRetentionMillis: undefined
+  deadLetterRetentionMillis: undefined
 }
 
 /** Changes the same tasks from two processes at once, and checks that their answers agree. */
@@ -704,7 +704,7 @@ const quarrel = (a: SqlDrivers.Drivers, b: SqlDrivers.Drivers, round: number) =>
       max: 32,
       worker: "a",
       leaseMillis: 60_000,
-      terms: [{ task: "mail", ...TERMS }]
+      startDefaults: [{ task: "mail", ...TERMS }]
     })
     const items = claimed.map(({ delivery: { handle, id }, run }) => ({
       handle,
@@ -726,7 +726,7 @@ const quarrel = (a: SqlDrivers.Drivers, b: SqlDrivers.Drivers, round: number) =>
           Arr.map(Arr.reverse(items), ({ handle }) => handle),
           60_000
         ),
-        a.backend.getMany(ids)
+        a.backend.read(ids)
       ],
       { concurrency: "unbounded" }
     )
@@ -739,7 +739,7 @@ const quarrel = (a: SqlDrivers.Drivers, b: SqlDrivers.Drivers, round: number) =>
     for (const answers of [settled, settledAgain, settledAlone]) {
       assert.deepStrictEqual(new Set(answers), new Set(["Stored"]))
     }
-    const records = yield* b.backend.getMany(ids)
+    const records = yield* b.backend.read(ids)
     for (const [i, found] of records.entries()) {
       assert.strictEqual(found!.state, started.has(ids[i]!) ? "SUCCESS" : "FAILURE")
     }

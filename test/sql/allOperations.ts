@@ -16,11 +16,11 @@ const ask = (id: string): Start => ({
   queue: "q",
   body: "{}",
   leaseMillis: 60_000,
-  delivery: "at-most-once",
+  deliveryMode: "at-most-once",
   maxCrashes: 3,
   expiresMillis: never,
   retentionMillis: 60_000,
-  letterRetentionMillis: never
+  deadLetterRetentionMillis: never
 })
 
 /** Asks all of it, once. */
@@ -89,10 +89,10 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     )
     yield* broker.release([{ handle: handles[0], afterMillis: 0 }])
     yield* broker.ack(handles)
-    yield* backend.watch(ids)
+    yield* backend.subscribe(ids)
     yield* backend.cancel(["task-2"])
-    yield* backend.deadLetters({ limit: 10 })
-    yield* backend.deadLetters({ limit: 10, task: "t", after: "task-1:0" })
+    yield* backend.listDeadLetters({ limit: 10 })
+    yield* backend.listDeadLetters({ limit: 10, task: "t", after: "task-1:0" })
     yield* backend.reopen(["task-1:0"])
     yield* backend.removeDeadLetters(["task-1:0"])
     yield* backend.forget(["task-3"])
@@ -117,16 +117,23 @@ const fused = Effect.fnUntraced(function* ({ fusion }: SqlDrivers.Drivers["backe
       message: { id, task: "t", queue: "fused", priority: 0, delayMillis: 0, body: "{}" }
     }))
   )
-  const terms = [
+  const startDefaults = [
     {
       task: "t",
       leaseMillis: 60_000,
       maxCrashes: 3,
       retentionMillis: 60_000,
-      letterRetentionMillis: 60_000
+      deadLetterRetentionMillis: 60_000
     }
   ]
-  const asked = { queues: Arr.of("fused"), max: 20, leaseMillis: 60_000, worker: "w", name: "one", terms }
+  const asked = {
+    queues: Arr.of("fused"),
+    max: 20,
+    leaseMillis: 60_000,
+    worker: "w",
+    claimId: "one",
+    startDefaults
+  }
   if (fusion.claim === undefined) return
   const claimed = yield* fusion.claim(asked)
   assert.strictEqual((yield* fusion.claim({ ...asked, isRetry: true })).length, 20)

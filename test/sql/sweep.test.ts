@@ -29,7 +29,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): v
       ])
       yield* Effect.sleep("10 millis")
       assert.strictEqual(yield* backend.sweep(10), 2)
-      const [over, late, waiting] = yield* backend.getMany(["over", "late", "waits 1"])
+      const [over, late, waiting] = yield* backend.read(["over", "late", "waits 1"])
       assert.isUndefined(over)
       assert.strictEqual(late?.ended, "Expired")
       assert.strictEqual(waiting?.state, "PENDING")

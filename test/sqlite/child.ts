@@ -38,11 +38,11 @@ const program = Effect.gen(function* () {
           queue: "q",
           body: "{}",
           leaseMillis: 60_000,
-          delivery: "at-least-once",
+          deliveryMode: "at-least-once",
           maxCrashes: 3,
           expiresMillis: undefined,
           retentionMillis: undefined,
-          letterRetentionMillis: undefined
+          deadLetterRetentionMillis: undefined
         }
       ])
     }

@@ -95,7 +95,7 @@ describe("sqlite: what the world does", () => {
       const one = yield* SqliteStore.makeDrivers({ filename, prefix: "one" })
       const two = yield* SqliteStore.makeDrivers({ filename, prefix: "two" })
       yield* one.backend.create([record("a")])
-      assert.deepStrictEqual(yield* two.backend.getMany(["a"]), [undefined])
+      assert.deepStrictEqual(yield* two.backend.read(["a"]), [undefined])
     })
   )
 
@@ -109,11 +109,11 @@ describe("sqlite: what the world does", () => {
         "PRAGMA ignore_check_constraints = ON; UPDATE chicory_tasks SET state = 'LOST' WHERE id = 'bad'"
       )
       database.close()
-      const error = yield* Effect.flip(backend.getMany(["good", "bad"]))
+      const error = yield* Effect.flip(backend.read(["good", "bad"]))
       assert.include(error.message, filename)
       assert.include(error.message, "chicory_tasks")
       assert.isTrue(isPermanent(error))
-      assert.strictEqual((yield* backend.getMany(["good"]))[0]?.id, "good")
+      assert.strictEqual((yield* backend.read(["good"]))[0]?.id, "good")
     })
   )
 
@@ -126,7 +126,7 @@ describe("sqlite: what the world does", () => {
       writeFileSync(filename, readFileSync(filename).fill(0xaa, PAGE))
       const exit = yield* Effect.exit(
         Effect.scoped(
-          Effect.flatMap(SqliteStore.makeDrivers({ filename }), ({ backend }) => backend.getMany(["a"]))
+          Effect.flatMap(SqliteStore.makeDrivers({ filename }), ({ backend }) => backend.read(["a"]))
         )
       )
       assert(Exit.isFailure(exit))
@@ -154,7 +154,7 @@ describe("sqlite: what the world does", () => {
           ),
           Effect.gen(function* () {
             yield* Effect.sleep(50)
-            assert.deepStrictEqual(yield* backend.getMany(["a"]), [undefined])
+            assert.deepStrictEqual(yield* backend.read(["a"]), [undefined])
             assert.isTrue(inside, "reads do not wait")
             yield* backend.create([record("a")])
             return inside
@@ -163,7 +163,7 @@ describe("sqlite: what the world does", () => {
         { concurrency: "unbounded" }
       )
       assert.isFalse(waited)
-      assert.strictEqual((yield* backend.getMany(["a"]))[0]?.state, "PENDING")
+      assert.strictEqual((yield* backend.read(["a"]))[0]?.state, "PENDING")
     })
   )
 

@@ -90,11 +90,11 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
           queue: "default",
           body: "{}",
           leaseMillis: 3_600_000,
-          delivery: "at-least-once",
+          deliveryMode: "at-least-once",
           maxCrashes: 3,
           expiresMillis: undefined,
           retentionMillis: undefined,
-          letterRetentionMillis: undefined,
+          deadLetterRetentionMillis: undefined,
           ...more
         }
       ]),

@@ -138,15 +138,15 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
       Arr.map((stored): Settled => (stored === 1 ? "Stored" : "Lost"))
     ),
   parkMessage: () => Effect.void,
-  getMany: (ids) => read(kv, ids),
-  watch: (ids) => read(kv, ids),
-  unwatch: () => Effect.void,
+  read: (ids) => read(kv, ids),
+  subscribe: (ids) => read(kv, ids),
+  unsubscribe: () => Effect.void,
   hints: Stream.make(["0190"], "resync" as const),
   cancel: (ids) => Effect.succeed(Arr.map(ids, (): CancelAnswer => "Requested")),
   forget: () => Effect.void,
   reopen: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
   getDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
-  deadLetters: ({ limit }) => Effect.succeed(Arr.empty<DeadLetter>().slice(0, limit)),
+  listDeadLetters: ({ limit }) => Effect.succeed(Arr.empty<DeadLetter>().slice(0, limit)),
   countDeadLetters: () => Effect.succeed(0),
   removeDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => false)),
   heartbeat: ({ id }, ttlMillis) => Effect.asVoid(kv.run("heartbeat", [id, String(ttlMillis)])),
@@ -227,7 +227,7 @@ const scripted = (reads: ReadonlyArray<TaskRecord | undefined>) =>
       let turn = 0
       return {
         ...memory,
-        getMany: (ids) => Effect.sync(() => Arr.map(ids, () => reads[Math.min(turn++, reads.length - 1)]))
+        read: (ids) => Effect.sync(() => Arr.map(ids, () => reads[Math.min(turn++, reads.length - 1)]))
       } satisfies BackendDriver
     })
   )

@@ -17,7 +17,7 @@ export const termsOf = (
       leaseMillis,
       maxCrashes: definition.maxCrashes ?? defaults.maxCrashes,
       retentionMillis: retentionOf(definition, backend),
-      letterRetentionMillis: defaults.deadLetterRetentionMillis
+      deadLetterRetentionMillis: defaults.deadLetterRetentionMillis
     }))
 
 /** The start of a delivery on those terms, as far as its envelope tells; `undefined` where it does not tell enough. */
@@ -29,5 +29,5 @@ export const startOnTerms = (
   const known = terms.find((one) => one.task === task)
   return known === undefined || id === undefined
     ? undefined
-    : { ...known, ...run, id, generation, queue, body, delivery: "at-least-once", expiresMillis }
+    : { ...known, ...run, id, generation, queue, body, deliveryMode: "at-least-once", expiresMillis }
 }

@@ -144,7 +144,7 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
   constructor(
     awaited: Awaited<E>,
     backend: BackendService,
-    interest: Interest<ReadError>,
+    subscriptions: Interest<ReadError>,
     patient: boolean,
     resume: (answer: Effect.Effect<void, E | ReadError>) => void
   ) {
@@ -153,7 +153,7 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
     this.backend = backend
     this.patient = patient
     this.resume = resume
-    this.leave = interest.listen(awaited.ids, this)
+    this.leave = subscriptions.listen(awaited.ids, this)
   }
 
   /** Bounds it: at the deadline there is a last read, and then it is overdue. */
@@ -208,12 +208,12 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
 const listen = <E>(
   awaited: Awaited<E>,
   backend: BackendService,
-  interest: Interest<ReadError>,
+  subscriptions: Interest<ReadError>,
   patient: boolean,
   deadlines?: Deadlines
 ): Effect.Effect<void, E | ReadError> =>
   Effect.callback((resume) => {
-    const listening = new Listening(awaited, backend, interest, patient, resume)
+    const listening = new Listening(awaited, backend, subscriptions, patient, resume)
     const { timeout } = awaited.options
     if (deadlines !== undefined && timeout !== undefined) listening.until(deadlines, timeout)
     return Effect.sync(() => listening.end())
@@ -225,14 +225,14 @@ const unbounded = <E>(
   backend: BackendService,
   retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, E | ReadError> => {
-  const { interest } = backend
+  const { subscriptions } = backend
   const { pollInterval } = awaited.options
-  if (interest === undefined) return poll(backend, awaited, pollInterval ?? defaultPollInterval, retry)
+  if (subscriptions === undefined) return poll(backend, awaited, pollInterval ?? defaultPollInterval, retry)
   // with a schedule of the caller's own it says how often a failed read is borne
   const listening =
     retry === backoff
-      ? listen(awaited, backend, interest, true)
-      : Effect.retry(listen(awaited, backend, interest, false), {
+      ? listen(awaited, backend, subscriptions, true)
+      : Effect.retry(listen(awaited, backend, subscriptions, false), {
           schedule: retry as Schedule.Schedule<unknown, E | ReadError>,
           while: (error) => isRetryable(error as ReadError)
         })
@@ -261,13 +261,13 @@ export const awaitEnds = <E>(options: Options<E>): Effect.Effect<void, E | ReadE
     // a first read tells at once where there is no backend at all
     if (!backend.configured) return readOpen(backend, awaited)
 
-    const { interest } = backend
+    const { subscriptions } = backend
     const { pollInterval, timeout } = options
     const retry = fiber.getRef(ReadRetry) as Schedule.Schedule<unknown, ReadError>
     const bounded =
-      interest !== undefined && pollInterval === undefined && retry === backoff
+      subscriptions !== undefined && pollInterval === undefined && retry === backoff
         ? // what nearly everybody asks for costs one fiber and one registration
-          listen(awaited, backend, interest, true, deadlinesOf(fiber))
+          listen(awaited, backend, subscriptions, true, deadlinesOf(fiber))
         : timeout === undefined
           ? unbounded(awaited, backend, retry)
           : Effect.timeoutOrElse(unbounded(awaited, backend, retry), {

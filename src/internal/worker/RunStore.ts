@@ -67,7 +67,7 @@ export interface Ledger {
   /** A message that no run can be made of. */
   readonly park: (
     delivery: Delivery,
-    letter: { readonly letterId: string; readonly reason: string; readonly exit: string }
+    letter: { readonly deadLetterId: string; readonly reason: string; readonly exit: string }
   ) => Effect.Effect<void, ReadError | BrokerError>
 }
 
@@ -90,11 +90,11 @@ const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMill
     : Effect.succeedSome<ReadonlyArray<boolean>>([])
 }
 
-/** Runs are kept by their records; tasks of these terms may be started as they are claimed. */
+/** Runs are kept by their records; tasks with start defaults may be started as they are claimed. */
 export const recorded = (
   backend: BackendFacade,
   broker: BrokerFacade,
-  terms: ReadonlyArray<StartDefaults>
+  startDefaults: ReadonlyArray<StartDefaults>
 ): Ledger => {
   const fusion = fusionOf({ backend, broker })
   const ledger = twoSteps(backend, broker)
@@ -102,7 +102,7 @@ export const recorded = (
   const { claim } = fusion
   return {
     ...ledger,
-    ...(claim === undefined ? {} : { claim: (asked: ClaimRequest) => claim({ ...asked, terms }) }),
+    ...(claim === undefined ? {} : { claim: (asked: ClaimRequest) => claim({ ...asked, startDefaults }) }),
     store: ({ delivery: { handle }, start }, verdict) =>
       fusion.settle.ask({ settlement: settlementOf(start, verdict), handle }),
     complete: completing(backend, true),
@@ -143,7 +143,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
     if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
       return broker.ack.ask(handle)
     const afterMillis = verdict._tag === "Retry" ? verdict.afterMillis : 0
-    return claimed || candidate.start.delivery === "at-most-once"
+    return claimed || candidate.start.deliveryMode === "at-most-once"
       ? broker.release.ask({ handle, afterMillis })
       : broker.publish.ask(envelopeAgain(candidate, afterMillis))
   },
@@ -161,11 +161,11 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
       ),
       ([answers]) => answers.map((answer) => Option.getOrUndefined(Exit.getSuccess(answer)))
     ),
-  park: (delivery, { exit, letterId, reason }) =>
+  park: (delivery, { deadLetterId, exit, reason }) =>
     Effect.andThen(
       backend.parkMessage([
         {
-          letterId,
+          deadLetterId,
           queue: delivery.queue,
           reason,
           exit,

@@ -125,12 +125,12 @@ export const keepLeases = Effect.fnUntraced(function* (
     )
   }
 
-  const { interest } = engine.settings.backend
-  if (interest === undefined) return
+  const { subscriptions } = engine.settings.backend
+  if (subscriptions === undefined) return
   const hinted = yield* Queue.unbounded<ReadonlyArray<Run>>()
   yield* Effect.acquireRelease(
     Effect.sync(() =>
-      interest.hear((ids) => {
+      subscriptions.hear((ids) => {
         if (engine.runs.size === 0) return
         const runs =
           ids === undefined

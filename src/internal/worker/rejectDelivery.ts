@@ -79,7 +79,7 @@ const park = (engine: Engine, delivery: Delivery, verdict: Verdict): Effect.Effe
     : insist(
         engine,
         engine.ledger.park(delivery, {
-          letterId: TaskId.make(engine.clock.currentTimeMillisUnsafe()),
+          deadLetterId: TaskId.make(engine.clock.currentTimeMillisUnsafe()),
           reason: verdict.reason,
           exit: verdict.exit
         }) as Effect.Effect<void, { readonly retryable: boolean }>

@@ -22,9 +22,9 @@ export const startOf = (
   queue,
   body,
   leaseMillis: engine.leaseMillis,
-  delivery: definition?.delivery ?? "at-least-once",
+  deliveryMode: definition?.delivery ?? "at-least-once",
   maxCrashes: definition?.maxCrashes ?? defaults.maxCrashes,
   expiresMillis: expires,
   retentionMillis: retentionOf(definition, engine.settings.backend),
-  letterRetentionMillis: defaults.deadLetterRetentionMillis
+  deadLetterRetentionMillis: defaults.deadLetterRetentionMillis
 })

@@ -107,9 +107,9 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     renew: inOne(Leasing.make(db), "step"),
     settle: inTransaction(parts.settle),
     parkMessage: (parked) => apart(db.inTransaction(letters.park(parked))),
-    getMany: (ids) => apart(getMany(ids)),
-    watch: (ids, until = "change") => apart(Effect.andThen(changes.subscribe(ids, until), getMany(ids))),
-    unwatch: (ids) => Effect.sync(() => changes.unsubscribe(ids)),
+    read: (ids) => apart(getMany(ids)),
+    subscribe: (ids, until = "change") => apart(Effect.andThen(changes.subscribe(ids, until), getMany(ids))),
+    unsubscribe: (ids) => Effect.sync(() => changes.unsubscribe(ids)),
     ...(parts.hints ? { hints: changes.hints } : {}),
     cancel: (ids) =>
       apart(
@@ -126,7 +126,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     forget: (ids) => Effect.asVoid(forget(ids)),
     reopen: inTransaction(letters.reopen),
     getDeadLetters: (ids) => apart(letters.getMany(ids)),
-    deadLetters: (page) => apart(letters.list(page)),
+    listDeadLetters: (page) => apart(letters.list(page)),
     countDeadLetters: (task) => apart(letters.count(task)),
     removeDeadLetters: (ids) => apart(db.inTransaction(letters.remove(ids))),
     heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),

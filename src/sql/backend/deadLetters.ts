@@ -2,7 +2,7 @@
  * Messages that will not be run again, unless they are replayed. Those of a run are written where it is settled.
  */
 import { Effect } from "effect"
-import type { DeadLetter, DeadLetterPage, ParkedMessage } from "../../BackendDriver.ts"
+import type { DeadLetter, DeadLetterQuery, ParkedMessage } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { type Database, toMillis, distinctBatches, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
@@ -17,7 +17,7 @@ export interface DeadLetterOperations {
   /** Belongs into a transaction. */
   readonly reopen: (ids: Batch<string>) => Effect.Effect<BatchResult<DeadLetter | undefined>, StoreError>
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
-  readonly list: (page: DeadLetterPage) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
+  readonly list: (page: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
   /** Belongs into a transaction. */
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
@@ -185,10 +185,10 @@ export const make = (db: Database, records: TaskRows.TaskRows): DeadLetterOperat
   return {
     park: (parked) =>
       Effect.gen(function* () {
-        yield* removeOld(parked.map(({ letterId }) => letterId))
+        yield* removeOld(parked.map(({ deadLetterId }) => deadLetterId))
         yield* insertParked(
           parked.map((letter) => [
-            letter.letterId,
+            letter.deadLetterId,
             letter.queue,
             letter.reason,
             letter.exit,

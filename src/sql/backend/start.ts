@@ -137,7 +137,7 @@ export const make = (
   // what most starts come to, without a look before
   const startWaiting = starting(`t.id = batch.id AND ${isStartable(dialect.now, "batch.generation")}`)
   const toStart = (start: Start, crashes: number): ReadonlyArray<unknown> => {
-    const isKept = start.delivery === "at-most-once"
+    const isKept = start.deliveryMode === "at-most-once"
     return [
       start.id,
       start.generation,
@@ -149,7 +149,7 @@ export const make = (
       isKept ? 1 : 0,
       toMillis(start.leaseMillis),
       toMillis(start.retentionMillis),
-      toMillis(start.letterRetentionMillis)
+      toMillis(start.deadLetterRetentionMillis)
     ]
   }
   const readStarted = db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...shape })

@@ -33,7 +33,7 @@ export interface SingleStatements {
    * before; it is not looked at where `looks` is `false`.
    */
   readonly claim: (
-    claim: ClaimRequest & { readonly terms: ReadonlyArray<StartDefaults> },
+    claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> },
     looks: boolean
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage> | undefined, StoreError>
   /** What a claim took and still holds, and which of it was started, with leases anew. */
@@ -162,7 +162,7 @@ export const make = (db: Database, update: (update: Update) => string): SingleSt
     },
     claim: (asked, looks) =>
       Effect.suspend(() => {
-        const { terms } = asked
+        const { startDefaults } = asked
         const handles = Messages.claimSuffix(asked)
         const answer = db.run(claim, [
           looks,
@@ -171,10 +171,12 @@ export const make = (db: Database, update: (update: Update) => string): SingleSt
           toMillis(asked.leaseMillis),
           handles,
           asked.worker,
-          dialect.list(terms.map(({ task }) => task)),
-          dialect.list(terms.map(({ leaseMillis }) => toMillis(leaseMillis))),
-          dialect.list(terms.map(({ retentionMillis }) => toMillis(retentionMillis))),
-          dialect.list(terms.map(({ letterRetentionMillis }) => toMillis(letterRetentionMillis)))
+          dialect.list(startDefaults.map(({ task }) => task)),
+          dialect.list(startDefaults.map(({ leaseMillis }) => toMillis(leaseMillis))),
+          dialect.list(startDefaults.map(({ retentionMillis }) => toMillis(retentionMillis))),
+          dialect.list(
+            startDefaults.map(({ deadLetterRetentionMillis }) => toMillis(deadLetterRetentionMillis))
+          )
         ])
         return Effect.map(Effect.flatMap(answer, readClaimed), (rows) =>
           rows[0]?.due === 1 ? undefined : toClaimed(rows, handles)

@@ -66,7 +66,7 @@ export const crashes = (test: Test): void => {
   })
 
   describe("at-most-once", () => {
-    const once = { delivery: "at-most-once" as const, queue: "slow", body: "the body" }
+    const once = { deliveryMode: "at-most-once" as const, queue: "slow", body: "the body" }
     const expectLost = Effect.fnUntraced(function* (on: Subject, id: string) {
       yield* on.expectEnd(id, "WorkerLost")
       const letter = yield* on.letter
@@ -94,7 +94,7 @@ export const crashes = (test: Test): void => {
     test("a watch ends a lost run", function* (on) {
       yield* on.create("a")
       yield* on.crash("a", "t1", once)
-      const found = yield* Suite.only(on.driver.watch(["a"]))
+      const found = yield* Suite.only(on.driver.subscribe(["a"]))
       assert.strictEqual(found?.ended, "WorkerLost")
     })
 

@@ -56,10 +56,10 @@ export const ends = (test: Test): void => {
       yield* on.driver.create([record("a"), record("b")])
       yield* on.run("b", "t1")
       assert.deepStrictEqual(yield* on.driver.cancel(["a", "b"]), ["Cancelled", "Requested"])
-      const before = yield* on.driver.getMany(["a", "b"])
+      const before = yield* on.driver.read(["a", "b"])
       yield* on.time.pass(1)
       yield* on.driver.cancel(["a", "b"])
-      assert.deepStrictEqual(yield* on.driver.getMany(["a", "b"]), before)
+      assert.deepStrictEqual(yield* on.driver.read(["a", "b"]), before)
     })
 
     test("answers a batch in order, and applies one id twice in order", function* (on) {
@@ -83,7 +83,7 @@ export const ends = (test: Test): void => {
       }
       yield* on.end("a", "t1", success("done"))
       yield* on.end("b", "t1", failure("failed"))
-      const [a, b] = yield* on.driver.getMany(["a", "b"])
+      const [a, b] = yield* on.driver.read(["a", "b"])
       assert.deepStrictEqual([a?.state, a?.exit, a?.ended], ["SUCCESS", "done", null])
       assert.deepStrictEqual([b?.state, b?.exit, b?.ended], ["FAILURE", "failed", null])
     })
@@ -146,7 +146,7 @@ export const ends = (test: Test): void => {
     test("a watch ends a task that waits too long", function* (on) {
       yield* on.create("a", { expiresMillis: on.time.units(1) })
       yield* on.time.pass(2)
-      const found = yield* Suite.only(on.driver.watch(["a"]))
+      const found = yield* Suite.only(on.driver.subscribe(["a"]))
       assert.strictEqual(found?.ended, "Expired")
     })
 
@@ -197,7 +197,7 @@ export const ends = (test: Test): void => {
       yield* on.play("a", "t1", success("1", retentionMillis))
       yield* on.time.pass(2)
       assert.isUndefined(yield* on.find("a"))
-      assert.isUndefined(yield* Suite.only(on.driver.watch(["a"])))
+      assert.isUndefined(yield* Suite.only(on.driver.subscribe(["a"])))
       assert.strictEqual(yield* on.cancel("a"), "Unknown")
       assert.strictEqual(yield* on.renew("a", "t1"), "Lost")
       assert.strictEqual(yield* on.settle("a", "t1", failure()), "Lost")
@@ -230,9 +230,9 @@ export const ends = (test: Test): void => {
       yield* on.cancel("cancelled")
       yield* on.crash("lost", "t1", { retentionMillis, maxCrashes: 1 })
       yield* on.start("lost", "t2", { retentionMillis, maxCrashes: 1 })
-      yield* on.driver.getMany(["expired"])
+      yield* on.driver.read(["expired"])
       yield* on.time.pass(2)
-      assert.deepStrictEqual(yield* on.driver.getMany(["expired", "cancelled", "lost"]), [
+      assert.deepStrictEqual(yield* on.driver.read(["expired", "cancelled", "lost"]), [
         undefined,
         undefined,
         undefined
@@ -248,7 +248,7 @@ export const ends = (test: Test): void => {
       assert.strictEqual(yield* on.driver.sweep(100), on.driver.capabilities.expiresRecords ? 0 : 2)
       assert.strictEqual(yield* on.driver.sweep(100), 0)
       assert.deepStrictEqual(
-        (yield* on.driver.getMany(["a", "b", "c"])).map((found) => found?.state),
+        (yield* on.driver.read(["a", "b", "c"])).map((found) => found?.state),
         [undefined, undefined, "SUCCESS"]
       )
     })
@@ -317,7 +317,7 @@ export const ends = (test: Test): void => {
       assert.strictEqual((yield* on.read("a")).ended, "Forgotten")
       yield* on.play("a", "t3", success())
       yield* on.play("b", "t1", failure())
-      assert.deepStrictEqual(yield* on.driver.getMany(["a", "b"]), [undefined, undefined])
+      assert.deepStrictEqual(yield* on.driver.read(["a", "b"]), [undefined, undefined])
     })
 
     test("the ends that the store decides remove the record too", function* (on) {
@@ -334,7 +334,7 @@ export const ends = (test: Test): void => {
       assert.strictEqual(yield* on.settle("asked", "t1", RELEASE), "Cancelled")
       yield* on.time.pass(2)
       assert.strictEqual((yield* on.start("lost", "t2", { maxCrashes: 1 }))._tag, "Drop")
-      const found = yield* on.driver.getMany(["expired", "cancelled", "asked", "lost"])
+      const found = yield* on.driver.read(["expired", "cancelled", "asked", "lost"])
       assert.deepStrictEqual(found, [undefined, undefined, undefined, undefined])
     })
 

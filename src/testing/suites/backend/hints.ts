@@ -9,7 +9,7 @@ export const hints = (test: Test): void => {
   describe("reads and hints", () => {
     test("a batch is read in order, unknown ids and doubles too", function* (on) {
       yield* on.driver.create([record("a"), record("b")])
-      const found = yield* on.driver.getMany(["b", "nobody", "a", "b"])
+      const found = yield* on.driver.read(["b", "nobody", "a", "b"])
       assert.deepStrictEqual(
         found.map((one) => one?.id),
         ["b", undefined, "a", "b"]
@@ -19,15 +19,15 @@ export const hints = (test: Test): void => {
     test("a watch reads", function* (on) {
       yield* on.create("a")
       const before = yield* on.read("a")
-      assert.deepStrictEqual(yield* on.driver.watch(["a", "nobody"]), [before, undefined])
+      assert.deepStrictEqual(yield* on.driver.subscribe(["a", "nobody"]), [before, undefined])
     })
 
     test("watching and leaving are safe to repeat", function* (on) {
       yield* on.create("a")
-      yield* on.driver.watch(["a", "a"])
-      yield* on.driver.watch(["a"])
-      yield* on.driver.unwatch(["a", "a", "nobody"])
-      yield* on.driver.unwatch(["a"])
+      yield* on.driver.subscribe(["a", "a"])
+      yield* on.driver.subscribe(["a"])
+      yield* on.driver.unsubscribe(["a", "a", "nobody"])
+      yield* on.driver.unsubscribe(["a"])
     })
 
     /** Follows the hints. What is made of it makes a change, and expects a hint of the id since. */
@@ -42,7 +42,7 @@ export const hints = (test: Test): void => {
       ).pipe(Effect.forkScoped)
       // the stream may take its time to begin: a change is repeated until it is heard of
       yield* on.create("probe")
-      yield* on.driver.watch(["probe"])
+      yield* on.driver.subscribe(["probe"])
       yield* on.run("probe", "t1")
       let changes = 0
       yield* on.time.eventually(
@@ -66,7 +66,7 @@ export const hints = (test: Test): void => {
         const expectHint = yield* follow(on)
         yield* on.create("a")
         yield* on.run("a", "t1")
-        yield* on.driver.watch(["a"])
+        yield* on.driver.subscribe(["a"])
         yield* expectHint("a", change(on))
       })
 
@@ -79,7 +79,7 @@ export const hints = (test: Test): void => {
       if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
       const expectHint = yield* follow(on)
       yield* on.create("a")
-      yield* on.driver.watch(["a"])
+      yield* on.driver.subscribe(["a"])
       yield* expectHint("a", on.run("a", "t1"))
     })
 
@@ -88,12 +88,12 @@ export const hints = (test: Test): void => {
       const expectHint = yield* follow(on)
       yield* on.create("a")
       yield* on.create("b")
-      yield* on.driver.watch(["a", "b"], "end")
+      yield* on.driver.subscribe(["a", "b"], "end")
       yield* on.run("a", "t1")
       yield* expectHint("a", on.end("a", "t1", success()))
-      yield* on.driver.watch(["b"])
+      yield* on.driver.subscribe(["b"])
       yield* expectHint("b", on.run("b", "t2"))
-      yield* on.driver.watch(["b"], "end")
+      yield* on.driver.subscribe(["b"], "end")
       yield* expectHint("b", on.renew("b", "t2", "progress"))
       yield* expectHint("b", on.end("b", "t2", success()))
     })
@@ -101,10 +101,10 @@ export const hints = (test: Test): void => {
     test("a task that is watched before it is there is hinted when it has come, and when it ends", function* (on, context) {
       if (!on.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
       const expectHint = yield* follow(on)
-      yield* on.driver.watch(["a"])
+      yield* on.driver.subscribe(["a"])
       yield* expectHint("a", on.create("a"))
-      yield* on.driver.watch(["b", "c"], "end")
-      yield* on.driver.unwatch(["c"])
+      yield* on.driver.subscribe(["b", "c"], "end")
+      yield* on.driver.unsubscribe(["c"])
       yield* on.create("b")
       yield* on.run("b", "t1")
       yield* expectHint("b", on.end("b", "t1", success()))
@@ -119,7 +119,7 @@ export const hints = (test: Test): void => {
     })
 
     test("a driver gives hints exactly if it says so", function* (on) {
-      yield* on.driver.unwatch(["nobody"])
+      yield* on.driver.unsubscribe(["nobody"])
       assert.strictEqual(on.driver.hints !== undefined, on.driver.capabilities.hints)
     })
   })

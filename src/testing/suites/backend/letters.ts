@@ -286,7 +286,7 @@ export const letters = (test: Test): void => {
     })
 
     test("of a lost run have the retention that the run was started with", function* (on) {
-      const lost = { maxCrashes: 1, letterRetentionMillis: on.time.units(1) }
+      const lost = { maxCrashes: 1, deadLetterRetentionMillis: on.time.units(1) }
       yield* on.crash("a", "t1", lost)
       yield* on.start("a", "t2", { maxCrashes: 1 })
       assert.strictEqual(yield* on.driver.countDeadLetters(undefined), 1)

@@ -169,7 +169,7 @@ export const records = (test: Test): void => {
       const ids = Arr.map(Arr.range(1, 1000), (n) => `id-${n}`)
       const created = yield* on.driver.create(Arr.map(ids, (id) => record(id)))
       assert.isTrue(created.length === 1000 && created.every(({ _tag }) => _tag === "Created"))
-      const found = yield* on.driver.getMany(ids)
+      const found = yield* on.driver.read(ids)
       assert.deepStrictEqual(
         found.map((one) => one?.id),
         ids

@@ -450,7 +450,7 @@ export const runs = (test: Test): void => {
       const expected: Array<Settled> = ["Lost", "Stored", "Stored", "Lost", "Stored", "Lost"]
       assert.deepStrictEqual(yield* on.driver.settle(batch), expected)
       const states = Effect.map(
-        on.driver.getMany(["a", "b", "c"]),
+        on.driver.read(["a", "b", "c"]),
         Arr.map((found) => found?.state)
       )
       assert.deepStrictEqual(yield* states, ["RETRY", "SUCCESS", "PENDING"])

@@ -70,8 +70,8 @@ export const retry = (afterMillis = 0): Outcome => ({ _tag: "Retry", afterMillis
 export const RELEASE: Outcome = { _tag: "Release" }
 
 /** A message that no run can be made of. */
-export const parked = (letterId: string, more?: Partial<ParkedMessage>): ParkedMessage => ({
-  letterId,
+export const parked = (deadLetterId: string, more?: Partial<ParkedMessage>): ParkedMessage => ({
+  deadLetterId,
   queue: "default",
   reason: "PayloadInvalid",
   exit: `{"failure":"undecodable"}`,
@@ -95,11 +95,11 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
     queue: "default",
     body: `{"message":"${token}"}`,
     leaseMillis: time.long,
-    delivery: "at-least-once",
+    deliveryMode: "at-least-once",
     maxCrashes: 3,
     expiresMillis: undefined,
     retentionMillis: undefined,
-    letterRetentionMillis: undefined,
+    deadLetterRetentionMillis: undefined,
     ...more
   })
   const create = (id: string, more?: Partial<NewRecord>) => Suite.only(driver.create([record(id, more)]))
@@ -107,7 +107,7 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
     Suite.only(driver.start([ask(id, token, more)]))
   const settle = (id: string, token: string, outcome: Outcome) =>
     Suite.only(driver.settle([{ id, token, outcome }]))
-  const find = (id: string) => Suite.only(driver.getMany([id]))
+  const find = (id: string) => Suite.only(driver.read([id]))
   const read = (id: string): Effect.Effect<TaskRecord, unknown> =>
     Effect.map(find(id), (found) => {
       assert(found !== undefined, `the record of ${id} is there`)
@@ -126,7 +126,7 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
   /** A run whose lease has run out. */
   const crash = (id: string, token: string, more?: Partial<Start>) =>
     Effect.tap(run(id, token, { leaseMillis: time.units(1), ...more }), time.pass(2))
-  const page = (limit = 100, after?: string, task?: string) => driver.deadLetters({ limit, after, task })
+  const page = (limit = 100, after?: string, task?: string) => driver.listDeadLetters({ limit, after, task })
   const letters = (task?: string) => page(100, undefined, task)
   const letter: Effect.Effect<DeadLetter, unknown> = Suite.only(letters())
   /** Sweeps until nothing is left to sweep; how many in all. */

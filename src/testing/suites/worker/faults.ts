@@ -124,9 +124,9 @@ export class Faults {
     }
   }
 
-  private noteStarts({ terms, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
+  private noteStarts({ startDefaults, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
     for (const { delivery, run } of claimed) {
-      const start = run && startOnTerms(terms, delivery, { token: run.token, worker })
+      const start = run && startOnTerms(startDefaults, delivery, { token: run.token, worker })
       if (start !== undefined) this.starts.push(start)
     }
   }

@@ -161,7 +161,7 @@ export const outages = (test: Test): void => {
 
     test("what cannot heal is told at once", function* (on) {
       const handle = yield* Work.delay(1)
-      on.faults.set("refused", ["backend.watch", "backend.getMany"])
+      on.faults.set("refused", ["backend.subscribe", "backend.read"])
       const error = yield* on.within("the wait is over", Effect.flip(AsyncResult.get(handle)))
       assert(error._tag === "BackendError")
       assert.isFalse(error.retryable)

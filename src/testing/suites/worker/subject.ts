@@ -151,7 +151,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     ) => start(tasks, handlers, options, using)
   })
 
-  const find = (id: string) => Suite.only(drivers.backend.getMany([id]))
+  const find = (id: string) => Suite.only(drivers.backend.read([id]))
   const read = (id: string): Effect.Effect<TaskRecord, unknown> =>
     Effect.map(find(id), (record) => {
       assert(record !== undefined, `the record of ${id} is there`)
@@ -216,11 +216,11 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
           queue: delivery.queue,
           body: delivery.body,
           leaseMillis,
-          delivery: mode,
+          deliveryMode: mode,
           maxCrashes,
           expiresMillis: message.expires,
           retentionMillis: time.long,
-          letterRetentionMillis: time.long
+          deadLetterRetentionMillis: time.long
         }
       ])
     )
