@@ -2,10 +2,10 @@
 import { type ChildProcess, fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import type { Calls, Reply, Request } from "./child.ts"
-import type { Place, Store } from "./stores.ts"
+import type { Store } from "./stores.ts"
 
 const callLimitMillis = 180_000
-const file = fileURLToPath(new URL("child.ts", import.meta.url))
+const ownChild = fileURLToPath(new URL("child.ts", import.meta.url))
 
 export interface Process {
   readonly call: <Name extends keyof Calls>(
@@ -16,9 +16,21 @@ export interface Process {
   readonly close: () => Promise<void>
 }
 
-/** With what settles when they have ended. */
+/** The running processes, with promises of their ends. */
 const children = new Map<ChildProcess, Promise<void>>()
-const places = new Set<Place>()
+
+type Remove = () => void | Promise<void>
+/** Removes what is temporary, and has not been removed yet. */
+const removals = new Set<Remove>()
+
+/** Runs `remove` when the program ends, unless the function that this returns has run it to its end before. */
+export const removeAtEnd = (remove: Remove): (() => Promise<void>) => {
+  removals.add(remove)
+  return async () => {
+    await remove()
+    removals.delete(remove)
+  }
+}
 
 const killAll = async () => {
   for (const child of children.keys()) child.kill("SIGKILL")
@@ -31,18 +43,18 @@ const leave = async () => {
   leaving = true
   try {
     await killAll()
-    for (const place of places) await place.remove()
+    for (const remove of removals) await remove()
   } finally {
     process.exit(1)
   }
 }
 process.on("exit", () => {
   void killAll()
-  for (const place of places) void place.remove()
+  for (const remove of removals) void remove()
 })
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => void leave())
 
-const start = async (args: ReadonlyArray<string>): Promise<Process> => {
+const start = async (file: string, args: ReadonlyArray<string>): Promise<Process> => {
   const child = fork(file, args, { execArgv: ["--disable-warning=ExperimentalWarning"] })
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()))
   children.set(child, ended)
@@ -111,22 +123,24 @@ export interface Subject {
   readonly system: string
   /** Whether its requests to the store are counted. */
   readonly counted: boolean
+  /** The `child.ts` of another checkout, in place of this one's. */
+  readonly child?: string
 }
 
 /** Runs `measure` with fresh processes on a fresh place; both are gone afterwards. */
 export const withProcesses = async <A>(
-  { storeName, store, system, counted }: Subject,
+  { child = ownChild, counted, store, storeName, system }: Subject,
   measure: (processes: Processes) => Promise<A>
 ): Promise<A> => {
   if (leaving) await new Promise<never>(() => {})
   const place = await store.makePlace()
-  places.add(place)
+  const remove = removeAtEnd(() => place.remove())
   const started: Array<Process> = []
   try {
     const args = [storeName, system, place.location, counted ? "count" : ""]
-    const producer = await start(args)
+    const producer = await start(child, args)
     started.push(producer)
-    const worker = store.processes === 1 ? producer : await start(args)
+    const worker = store.processes === 1 ? producer : await start(child, args)
     started.push(worker)
     const result = await measure({
       producer,
@@ -138,7 +152,6 @@ export const withProcesses = async <A>(
     return result
   } finally {
     await killAll()
-    await place.remove()
-    places.delete(place)
+    await remove()
   }
 }

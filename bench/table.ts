@@ -13,7 +13,7 @@ export interface Measured {
   readonly rounds: ReadonlyMap<string, ReadonlyArray<number>>
 }
 
-const median = (values: ReadonlyArray<number>): number | undefined => {
+export const median = (values: ReadonlyArray<number>): number | undefined => {
   const sorted = [...values].sort((a, b) => a - b)
   const upper = sorted[Math.floor(sorted.length / 2)]
   const lower = sorted[Math.floor((sorted.length - 1) / 2)]
@@ -35,6 +35,18 @@ const ratio = (mine: ReadonlyArray<number>, theirs: ReadonlyArray<number>) => {
   return a === undefined || b === undefined || b === 0 ? "-" : `${number(a / b)} x`
 }
 
+/** Pads the cells to the width of their column, on the right in columns of text and on the left in columns of numbers. */
+export const alignColumns = (
+  lines: ReadonlyArray<ReadonlyArray<string>>,
+  isText: (column: number) => boolean
+): string => {
+  const width = (column: number) => Math.max(...lines.map((line) => line[column]?.length ?? 0))
+  const widths = lines[0]?.map((_, column) => width(column)) ?? []
+  const pad = (text: string, column: number) =>
+    isText(column) ? text.padEnd(widths[column] ?? 0) : text.padStart(widths[column] ?? 0)
+  return lines.map((line) => line.map(pad).join("  ").trimEnd()).join("\n")
+}
+
 /** A line for each metric, a column for each system, and the first system's ratio to each of the others. */
 export const format = (systems: ReadonlyArray<string>, measured: ReadonlyArray<Measured>): string => {
   const [first = "", ...others] = systems
@@ -49,11 +61,7 @@ export const format = (systems: ReadonlyArray<string>, measured: ReadonlyArray<M
       ...others.map((other) => ratio(values(first), values(other)))
     ])
   }
-  const width = (column: number) => Math.max(...lines.map((line) => line[column]?.length ?? 0))
-  const widths = lines[0]?.map((_, column) => width(column)) ?? []
-  const pad = (text: string, column: number) =>
-    column < 3 ? text.padEnd(widths[column] ?? 0) : text.padStart(widths[column] ?? 0)
-  return lines.map((line) => line.map(pad).join("  ").trimEnd()).join("\n")
+  return alignColumns(lines, (column) => column < 3)
 }
 
 export const rows = (measured: ReadonlyArray<Measured>): Array<Row> =>

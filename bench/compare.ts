@@ -1,0 +1,159 @@
+/**
+ * Compares chicory in this working tree with chicory at another commit.
+ *
+ * Each side's processes run the `bench/child.ts` of their own commit; this working tree measures them, by the calls
+ * that both have, and makes the places in the store. A pair is one measurement of each side, each with fresh processes
+ * on a fresh place, and the sides take turns to be first (A B, B A, A B, …), so that a machine that drifts drifts
+ * for both.
+ */
+import { type Checkout, describeWorkingTree, makeCheckout } from "./checkout.ts"
+import { containsOne, isNarrow, type Pair, type PairedRatio, pairedRatio } from "./pairedRatio.ts"
+import { removeAtEnd, withProcesses } from "./processes.ts"
+import type { Store } from "./stores.ts"
+import { alignColumns, median, number } from "./table.ts"
+import type { Metric, Values, Workload } from "./workloads.ts"
+
+/** An interval of fewer pairs does not show that a difference is noise. */
+const MIN_PAIRS = 7
+
+export interface Comparison {
+  readonly storeName: string
+  readonly store: Store
+  readonly commit: string
+  readonly workloads: ReadonlyArray<Workload>
+  readonly pairs: number
+  /** More pairs are run, up to this number, while the interval of a workload's first metric is not narrow. */
+  readonly maxPairs: number
+  readonly size: (count: number) => number
+}
+
+/** One metric's pairs. */
+export interface Compared {
+  readonly metric: Metric
+  readonly pairs: ReadonlyArray<Pair>
+}
+
+/** In pairs of the values of one measurement of each side; `undefined` for a metric that one of them does not have. */
+type MeasuredPair = readonly [mine: Values, theirs: Values]
+
+const pairsOf = (measured: ReadonlyArray<MeasuredPair>, index: number): ReadonlyArray<Pair> =>
+  measured.flatMap(([mine, theirs]) => {
+    const [a, b] = [mine[index], theirs[index]]
+    return a === undefined || b === undefined ? [] : [[a, b] as const]
+  })
+
+const signed = (fraction: number) => `${fraction < 0 ? "-" : "+"}${Math.abs(fraction * 100).toFixed(1)} %`
+
+const compareWorkload = async (
+  { maxPairs, pairs, size, store, storeName }: Comparison,
+  { child, commit }: Checkout,
+  workload: Workload
+): Promise<ReadonlyArray<Compared>> => {
+  const subject = { storeName, store, system: "chicory", counted: workload.counted === true }
+  const mine = () => withProcesses(subject, (processes) => workload.measure(processes, size))
+  const theirs = () => withProcesses({ ...subject, child }, (processes) => workload.measure(processes, size))
+  const measured: Array<MeasuredPair> = []
+  const [metric] = workload.metrics
+  const isSettled = () => {
+    if (measured.length < pairs) return false
+    const found = pairedRatio(pairsOf(measured, 0))
+    return found === undefined || isNarrow(found)
+  }
+  while (measured.length < maxPairs && !isSettled()) {
+    if (measured.length % 2 === 0) {
+      const first = await mine()
+      measured.push([first, await theirs()])
+    } else {
+      const first = await theirs()
+      measured.push([await mine(), first])
+    }
+    const [a, b] = (measured.at(-1) as MeasuredPair).map(([value]) => value)
+    const shown = a === undefined || b === undefined ? "-" : `${number(a)} and ${number(b)} ${metric?.unit}`
+    const change = a === undefined || b === undefined ? "" : `, ${signed(a / b - 1)}`
+    console.error(`${metric?.name} pair ${measured.length}, this and ${commit}: ${shown}${change}`)
+  }
+  return workload.metrics.map((metric, index) => ({ metric, pairs: pairsOf(measured, index) }))
+}
+
+/** What the interval says of a difference between the sides. */
+export const verdict = ({ unit }: Metric, pairs: number, found: PairedRatio | undefined): string => {
+  if (found === undefined) return "-"
+  if (!containsOne(found)) return found.ratio > 1 === (unit === "tasks/s") ? "better" : "worse"
+  if (!isNarrow(found)) return "undecided, wider than ±8 %"
+  return pairs < MIN_PAIRS ? `undecided, fewer than ${MIN_PAIRS} pairs` : "within noise"
+}
+
+const formatCompared = (commit: string, compared: ReadonlyArray<Compared>): string => {
+  const lines = [["", "", "unit", "this", commit, "this / it", "95 % interval", "pairs", ""]]
+  for (const { metric, pairs } of compared) {
+    const found = pairedRatio(pairs)
+    const middle = (side: 0 | 1) => {
+      const value = median(pairs.map((pair) => pair[side]))
+      return value === undefined ? "-" : number(value)
+    }
+    lines.push([
+      metric.name,
+      metric.what,
+      metric.unit,
+      middle(0),
+      middle(1),
+      found ? found.ratio.toFixed(3) : "-",
+      found ? `${found.low.toFixed(3)} to ${found.high.toFixed(3)}` : "-",
+      `${pairs.length}`,
+      verdict(metric, pairs.length, found)
+    ])
+  }
+  return alignColumns(lines, (column) => column < 3 || column === 8)
+}
+
+/** The rows of `--json`. */
+export const comparedRows = (compared: ReadonlyArray<Compared>) =>
+  compared.map(({ metric, pairs }) => {
+    const found = pairedRatio(pairs)
+    return {
+      workload: metric.name,
+      unit: metric.unit,
+      ...found,
+      verdict: verdict(metric, pairs.length, found),
+      pairs
+    }
+  })
+
+/** Runs the comparison and prints it. A workload that fails on one side is reported, and the next one is run. */
+export const compare = async (
+  comparison: Comparison
+): Promise<{ readonly compared: ReadonlyArray<Compared>; readonly failed: boolean }> => {
+  let remove = async () => {}
+  const compared: Array<Compared> = []
+  const failures: Array<string> = []
+  try {
+    const checkout = makeCheckout(comparison.commit, (run) => (remove = removeAtEnd(run)))
+    for (const workload of comparison.workloads) {
+      try {
+        compared.push(...(await compareWorkload(comparison, checkout, workload)))
+      } catch (error) {
+        failures.push(`${workload.metrics[0]?.name}: ${(error as Error).message}`)
+        console.error(failures.at(-1))
+      }
+    }
+    const { commit, differing } = checkout
+    console.log(
+      `\n${comparison.storeName}, this is ${describeWorkingTree()}; medians of each side, and the paired ratio:`
+    )
+    console.log(`\n${formatCompared(commit, compared)}\n`)
+    console.log(
+      "The ratio is the geometric mean of the pairs' ratios, its interval by Student's t over their logarithms."
+    )
+    console.log(
+      `"Within noise": the interval contains 1 and is narrower than ±8 %, of at least ${MIN_PAIRS} pairs.`
+    )
+    console.log("tasks/s: above 1 is better; s, ms and requests/s: below 1 is better.")
+    if (differing.length > 0) {
+      console.log(`The bench itself differs, which may be a part of the difference: ${differing.join(", ")}`)
+    }
+    for (const line of failures) console.log(line)
+    return { compared, failed: failures.length > 0 }
+  } finally {
+    await remove()
+  }
+}
