@@ -34,7 +34,7 @@ import * as Interest from "./internal/driver/Subscriptions.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positive, positiveOrForever } from "./internal/options.ts"
 import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
-import { BackendError, BackendNotConfigured, type ReadError } from "./StoreError.ts"
+import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from "./StoreError.ts"
 
 export { BackendError, BackendNotConfigured } from "./StoreError.ts"
 export type { ReadError } from "./StoreError.ts"
@@ -128,7 +128,7 @@ export const make = Effect.fnUntraced(function* <E>(
   driver: BackendDriver<E>,
   options?: Options
 ): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
-  const isPermanent = (error: ReadError) => error._tag === "BackendError" && !error.retryable
+  const isPermanent = (error: ReadError) => !isRetryable(error)
   const { batched, batchedVoid, call, toError } = Calling.make<ReadError>({
     toError: (operation) => (cause) =>
       new BackendError({

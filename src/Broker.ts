@@ -21,7 +21,7 @@ import * as Calling from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positive } from "./internal/options.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
-import { BrokerError } from "./StoreError.ts"
+import { BrokerError, isRetryable } from "./StoreError.ts"
 
 export { BrokerError } from "./StoreError.ts"
 export type { QueueCounts } from "./BrokerDriver.ts"
@@ -91,7 +91,7 @@ export const make = Effect.fnUntraced(function* <E>(
         retryable: driver.isPermanent?.(cause) !== true,
         cause
       }),
-    isPermanent: (error) => !error.retryable,
+    isPermanent: (error) => !isRetryable(error),
     around: timed(driver.name)
   })
 

@@ -59,3 +59,11 @@ export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/Broker
     return messageOf(this)
   }
 }
+
+/**
+ * Returns whether the same call may succeed later. `BackendNotConfigured` is never retryable.
+ *
+ * @internal
+ */
+export const isRetryable = (error: ReadError | BrokerError): boolean =>
+  error._tag !== "BackendNotConfigured" && error.retryable
