@@ -30,12 +30,15 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/Encode
 }
 
 /** The encoded payload is too large. Nothing was enqueued. */
-export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("chicory/TooLarge")("TooLarge", {
-  taskId: Schema.String,
-  taskName: Schema.String,
-  bytes: Schema.Number,
-  limit: Schema.Number
-}) {
+export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("chicory/PayloadTooLarge")(
+  "PayloadTooLarge",
+  {
+    taskId: Schema.String,
+    taskName: Schema.String,
+    bytes: Schema.Number,
+    limit: Schema.Number
+  }
+) {
   override get message(): string {
     return `the payload of ${this.taskName} has ${this.bytes} bytes, of at most ${this.limit}: store it elsewhere and send its address`
   }
@@ -63,7 +66,7 @@ export type EnqueueError =
   | BackendNotConfigured
 
 /** `delayAll` stopped on the way: these ids were accepted, in the order of their payloads. */
-export class PartialEnqueue extends Data.TaggedError("PartlyEnqueued")<{
+export class PartialEnqueue extends Data.TaggedError("PartialEnqueue")<{
   readonly accepted: ReadonlyArray<string>
   readonly error: EnqueueError
 }> {

@@ -81,7 +81,7 @@ export interface Task<
   /**
    * Enqueues the task and gives a handle on its result. When it returns, the store has the task.
    *
-   * Fails with `EncodeError`, `TooLarge`, `IdempotencyConflict`, `Unsupported` (nothing was enqueued), or with
+   * Fails with `EncodeError`, `PayloadTooLarge`, `IdempotencyConflict`, `Unsupported` (nothing was enqueued), or with
    * `BrokerError`, `BackendError` (unknown: it may have been; with an id of one's own it is safe to call again).
    */
   readonly delay: (

@@ -109,13 +109,13 @@ await describeEach(stores, ({ place }) => {
     "a payload over it is refused with its size, and nothing is enqueued",
     Effect.gen(function* () {
       const refused = yield* Effect.flip(Take.delay(textOf(1, CAP - QUOTES + 1)))
-      assert(refused._tag === "TooLarge", refused.message)
+      assert(refused._tag === "PayloadTooLarge", refused.message)
       assert.strictEqual(refused.bytes, CAP + 1)
       assert.strictEqual(refused.limit, CAP)
       tellsSizes(`${refused.message}`, CAP + 1)
       // counted in bytes, not in characters
       const wide = yield* Effect.flip(Take.delay("\u20ac".repeat(CAP / 2)))
-      assert(wide._tag === "TooLarge", wide.message)
+      assert(wide._tag === "PayloadTooLarge", wide.message)
       assert.strictEqual(wide.bytes, (CAP / 2) * 3 + QUOTES)
       yield* worksOn
     })
@@ -126,7 +126,7 @@ await describeEach(stores, ({ place }) => {
     Effect.gen(function* () {
       const payloads = Array.from({ length: 600 }, (_, n) => (n === 400 ? textOf(n, CAP) : textOf(n, 10)))
       const partly = yield* Effect.flip(Take.delayAll(payloads))
-      assert(partly.error._tag === "TooLarge", partly.message)
+      assert(partly.error._tag === "PayloadTooLarge", partly.message)
       assert.strictEqual(partly.accepted.length, 400)
       const [counts] = yield* Broker.counts(["default"])
       assert.strictEqual(counts!.ready, 400)

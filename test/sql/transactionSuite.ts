@@ -277,7 +277,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
           assert(refused._tag === "Unsupported")
           assert.include(refused.message, "SqlStore")
           const partly = yield* Effect.flip(client.withTransaction(Mail.delayAll([1, 2])))
-          assert(partly._tag === "PartlyEnqueued" && partly.error._tag === "Unsupported")
+          assert(partly._tag === "PartialEnqueue" && partly.error._tag === "Unsupported")
           assert.strictEqual(yield* ready, 0)
           // and it is open again afterwards
           yield* Mail.delay(1)

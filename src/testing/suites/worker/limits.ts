@@ -18,7 +18,7 @@ export const limits = (test: Test): void => {
   describe("10: payloads and results have a size", () => {
     test("a payload that is too large is refused, and nothing is enqueued", function* (on) {
       const error = yield* Effect.flip(Text.delay("a".repeat(LIMIT)))
-      assert(error._tag === "TooLarge")
+      assert(error._tag === "PayloadTooLarge")
       assert.strictEqual(error.limit, LIMIT)
       assert.isAbove(error.bytes, LIMIT)
       assert.deepStrictEqual(yield* on.counts(), { ready: 0, delayed: 0, claimed: 0 })
@@ -27,7 +27,7 @@ export const limits = (test: Test): void => {
 
     test("bytes are counted, and not characters", function* () {
       const error = yield* Effect.flip(Text.delay("é".repeat(LIMIT / 2)))
-      assert.strictEqual(error._tag, "TooLarge")
+      assert.strictEqual(error._tag, "PayloadTooLarge")
     })
 
     test("a payload and a result of the largest size pass", function* (on) {
@@ -47,7 +47,7 @@ export const limits = (test: Test): void => {
 
     test("in bulk the ids are told that were accepted before", function* (on) {
       const error = yield* Effect.flip(Text.delayAll(["a", "b", "a".repeat(LIMIT), "c"]))
-      assert.strictEqual(error.error._tag, "TooLarge")
+      assert.strictEqual(error.error._tag, "PayloadTooLarge")
       assert.strictEqual(error.accepted.length, 2)
       yield* on.work([Text], Text.toLayer(Effect.succeed))
       for (const id of error.accepted) assert.include(["a", "b"], yield* on.value(Text.result(id)))
