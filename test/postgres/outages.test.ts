@@ -359,7 +359,7 @@ describeWithOwnPostgres("a server that", () => {
             yield* runs.untilEnded(4)
             yield* Effect.scoped(
               Effect.gen(function* () {
-                yield* takeAll(server, "app", server.urlOf({ user: "other" }))
+                yield* takeAll(server, 10)
                 const [millis, message] = yield* timed(retryableOf(Count.delay({ n: 30, millis: 0 })))
                 yield* report(`no connection left: ${message}`, millis)
                 assert.match(message, /too many clients|remaining connection slots/)
@@ -658,19 +658,26 @@ describeWithOwnPostgres("a server that", () => {
   })
 })
 
-/** Takes the connections of a role, and every other one, until the scope closes. */
-const takeAll = (server: OwnServer, role: string, url: string): Effect.Effect<void, unknown, Scope.Scope> =>
+/**
+ * Takes every connection that `other` may have, until the scope closes. A superuser who asks has a connection too, and
+ * so has who is about to be refused: one that they give free may go to `app`. The server is full only when `other` has
+ * as many as are not reserved: nobody else is let in then, and nobody who was let in is on the way.
+ */
+const takeAll = (server: OwnServer, count: number): Effect.Effect<void, unknown, Scope.Scope> =>
   Effect.gen(function* () {
-    const context = yield* Layer.build(clientOf(url, { maxConnections: 40 }))
-    const sql = Effect.provideContext(SqlClient.SqlClient, context)
+    const url = server.urlOf({ user: "other" })
+    const sql = Effect.provideContext(
+      SqlClient.SqlClient,
+      yield* Layer.build(clientOf(url, { maxConnections: count + 1 }))
+    )
     const takeOne = Effect.flatMap(sql, ({ reserve }) => reserve)
-    const left = numberOf(server, "count(*)", `pg_stat_activity WHERE usename = '${role}'`)
+    const taken = numberOf(server, "count(*)", "pg_stat_activity WHERE usename = 'other'")
     yield* eventually(
       Effect.gen(function* () {
-        yield* server.cut(`usename = '${role}'`)
+        yield* server.cut("usename = 'app'")
         yield* Effect.ignore(Effect.forever(takeOne))
-        return (yield* left) === 0
-        // whoever is about to be refused has a place for a moment, also one of those that are kept for us
+        return (yield* taken) === count
+        // the reserved connections, too, are for a moment those of others who are about to be refused
       }).pipe(Effect.orElseSucceed(() => false))
     )
   })
