@@ -2,19 +2,21 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend } from "chicory"
 import { Clock, Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as Stage from "./support/memoryFixture.ts"
-import { begin, ended, pass, reasonOf, stillWaits } from "./support/memoryFixture.ts"
+import * as MemoryFixture from "./support/memoryFixture.ts"
+import { fork, exitOf, advance, reasonOf, assertPending } from "./support/memoryFixture.ts"
 
 const schemas = { success: Schema.Number, error: Schema.String }
 const handle = (id: string) => AsyncResult.make(id, schemas)
 const handles = (...ids: ReadonlyArray<string>) => ids.map(handle)
 
-type Body = (on: Stage.Stage) => Effect.fn.Return<void, unknown, Scope.Scope | Backend.Backend>
+type Body = (
+  on: MemoryFixture.MemoryFixture
+) => Effect.fn.Return<void, unknown, Scope.Scope | Backend.Backend>
 
 /** A test over a memory backend whose worker the test itself plays; tasks a, b and c are enqueued. */
-const test = (name: string, body: Body, options?: Stage.Options) =>
+const test = (name: string, body: Body, options?: MemoryFixture.Options) =>
   it.effect(name, () =>
-    Effect.flatMap(Stage.make(options), (on) =>
+    Effect.flatMap(MemoryFixture.make(options), (on) =>
       Effect.gen(function* () {
         for (const id of ["a", "b", "c"]) yield* on.create(id)
         yield* Effect.gen(() => body(on))
@@ -36,13 +38,13 @@ describe.each([
   describe("all", () => {
     each("gives the values of a tuple in its order, whatever ends first", function* (on) {
       const text = AsyncResult.make("b", { success: Schema.String })
-      const waiting = yield* begin(AsyncResult.all([handle("a"), text, handle("c")]))
+      const waiting = yield* fork(AsyncResult.all([handle("a"), text, handle("c")]))
       yield* on.succeed("c", 3)
       yield* on.succeed("b", "two")
-      yield* pass("1 second")
-      stillWaits(waiting)
+      yield* advance("1 second")
+      assertPending(waiting)
       yield* on.succeed("a", 1)
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       const values: readonly [number, string, number] = yield* Fiber.join(waiting)
       assert.deepStrictEqual(values, [1, "two", 3])
     })
@@ -66,18 +68,18 @@ describe.each([
 
     each("fails with the first failure, and the others run on", function* (on) {
       yield* on.start("a")
-      const waiting = yield* begin(Effect.exit(AsyncResult.all(handles("a", "b", "c"))))
+      const waiting = yield* fork(Effect.exit(AsyncResult.all(handles("a", "b", "c"))))
       yield* on.fail("c", "first")
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "first")
       assert.strictEqual(yield* AsyncResult.state(handle("a")), "STARTED")
       assert.strictEqual(on.count("cancel"), 0)
     })
 
     each("fails at once with a result that does not decode", function* (on) {
-      const waiting = yield* begin(Effect.exit(AsyncResult.all(handles("a", "b"))))
+      const waiting = yield* fork(Effect.exit(AsyncResult.all(handles("a", "b"))))
       yield* on.succeed("b", "no number")
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "ResultInvalid")
     })
 
@@ -90,10 +92,10 @@ describe.each([
     each("TimeoutError tells the first that was missing", function* (on) {
       yield* on.succeed("a", 1)
       yield* on.start("b")
-      const waiting = yield* begin(
+      const waiting = yield* fork(
         Effect.flip(AsyncResult.all(handles("a", "b", "c"), { timeout: "5 seconds" }))
       )
-      yield* pass("5 seconds")
+      yield* advance("5 seconds")
       const error = yield* Fiber.join(waiting)
       assert(error instanceof AsyncResult.TimeoutError)
       assert.strictEqual(error.taskId, "b")
@@ -103,39 +105,39 @@ describe.each([
     each("waits once for all of them: reads are shared", function* (on) {
       const ids = Array.from({ length: 200 }, (_, i) => `task ${i}`)
       for (const id of ids) yield* on.create(id)
-      const waiting = yield* begin(AsyncResult.all(ids.map(handle)))
+      const waiting = yield* fork(AsyncResult.all(ids.map(handle)))
       assert.strictEqual(on.count("subscribe", "read"), 1)
       for (const id of ids) yield* on.succeed(id, 1)
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       assert.strictEqual((yield* Fiber.join(waiting)).length, 200)
       assert.isAtMost(on.count("subscribe", "read"), 2)
     })
 
     each("one that is forgotten fails them all", function* () {
-      const waiting = yield* begin(Effect.exit(AsyncResult.all(handles("a", "b"))))
+      const waiting = yield* fork(Effect.exit(AsyncResult.all(handles("a", "b"))))
       yield* AsyncResult.forget(handle("b"))
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "Forgotten")
     })
   })
 
   describe("race", () => {
     each("gives the first success, and the others run on", function* (on) {
-      const waiting = yield* begin(AsyncResult.race(handles("a", "b", "c")))
+      const waiting = yield* fork(AsyncResult.race(handles("a", "b", "c")))
       yield* on.fail("a", "no")
-      yield* pass("1 second")
-      stillWaits(waiting)
+      yield* advance("1 second")
+      assertPending(waiting)
       yield* on.succeed("c", 3)
-      yield* pass("100 millis")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(3))
+      yield* advance("100 millis")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(3))
       assert.strictEqual(yield* AsyncResult.state(handle("b")), "PENDING")
     })
 
     each("fails with the failure that came last if all fail", function* (on) {
-      const waiting = yield* begin(Effect.exit(AsyncResult.race(handles("a", "b", "c"))))
+      const waiting = yield* fork(Effect.exit(AsyncResult.race(handles("a", "b", "c"))))
       for (const id of ["c", "a", "b"]) {
         yield* on.fail(id, `no, said ${id}`)
-        yield* pass("100 millis")
+        yield* advance("100 millis")
       }
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "no, said b")
     })
@@ -149,17 +151,17 @@ describe.each([
     each("leaves nothing behind when it is won", function* (on) {
       yield* on.succeed("b", 2)
       yield* AsyncResult.race(handles("a", "b", "c"))
-      yield* Stage.turns
+      yield* MemoryFixture.flush
       assert.strictEqual(on.items("unsubscribe").length, on.items("subscribe").length)
-      yield* on.forgetCalls
-      yield* pass("1 minute")
+      yield* on.clearCalls
+      yield* advance("1 minute")
       assert.strictEqual(on.count("read", "subscribe"), 0)
     })
 
     each("fails with TimeoutError when the time is up", function* (on) {
       yield* on.fail("a", "no")
-      const waiting = yield* begin(Effect.flip(AsyncResult.race(handles("a", "b"), { timeout: "1 second" })))
-      yield* pass("1 second")
+      const waiting = yield* fork(Effect.flip(AsyncResult.race(handles("a", "b"), { timeout: "1 second" })))
+      yield* advance("1 second")
       const error = yield* Fiber.join(waiting)
       assert(error instanceof AsyncResult.TimeoutError)
       assert.strictEqual(error.taskId, "b")
@@ -179,14 +181,14 @@ describe.each([
       )
 
     each("gives outcomes as they arrive, each once; a failure is an element", function* (on) {
-      const waiting = yield* begin(collected("a", "b", "c", "a"))
+      const waiting = yield* fork(collected("a", "b", "c", "a"))
       yield* on.succeed("b", 2)
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       yield* on.fail("c", "no")
-      yield* pass("100 millis")
-      stillWaits(waiting)
+      yield* advance("100 millis")
+      assertPending(waiting)
       yield* on.succeed("a", 1)
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       assert.deepStrictEqual(yield* Fiber.join(waiting), [
         ["b", 2],
         ["c", "no"],
@@ -203,27 +205,27 @@ describe.each([
     each("loses none, however many end at once and however slow they are taken", function* (on) {
       const ids = Array.from({ length: 1000 }, (_, i) => `task ${i}`)
       for (const id of ids) yield* on.create(id)
-      const waiting = yield* begin(
+      const waiting = yield* fork(
         AsyncResult.stream(ids.map(handle)).pipe(
           Stream.mapEffect(([id]) => Effect.delay(Effect.succeed(id), "1 millis")),
           Stream.runCollect
         )
       )
       for (const id of ids) yield* on.succeed(id, 1)
-      yield* pass("10 seconds")
+      yield* advance("10 seconds")
       assert.sameMembers([...(yield* Fiber.join(waiting))], ids)
     })
 
     each("ends with TimeoutError if the time is up before all have arrived", function* (on) {
       yield* on.succeed("a", 1)
       const seen: Array<string> = []
-      const waiting = yield* begin(
+      const waiting = yield* fork(
         AsyncResult.stream(handles("a", "b"), { timeout: "5 seconds" }).pipe(
           Stream.runForEach(([id]) => Effect.sync(() => seen.push(id))),
           Effect.flip
         )
       )
-      yield* pass("5 seconds")
+      yield* advance("5 seconds")
       const error = yield* Fiber.join(waiting)
       assert(error instanceof AsyncResult.TimeoutError)
       assert.strictEqual(error.taskId, "b")
@@ -242,36 +244,36 @@ describe("10,000 handles that wait in one process", () => {
 
   test("cost the store a few calls a second, in batches", function* (on) {
     for (const id of ids) yield* on.create(id)
-    const waiting = yield* begin(waitForAll)
+    const waiting = yield* fork(waitForAll)
     assert.isAtMost(on.count("subscribe"), 20)
-    yield* on.forgetCalls
-    yield* pass("1 minute")
-    stillWaits(waiting)
+    yield* on.clearCalls
+    yield* advance("1 minute")
+    assertPending(waiting)
     // 12 sweeps
     assert.isAtMost(on.count("read", "subscribe"), 12)
-    yield* on.forgetCalls
+    yield* on.clearCalls
     for (const id of ids) yield* on.succeed(id, 1)
-    yield* pass("100 millis")
+    yield* advance("100 millis")
     assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
     assert.isAtMost(on.count("read", "subscribe"), 100)
     assert.isAtMost(on.count("unsubscribe"), 100)
   })
 
   test("for one and the same task cost as much as one does", function* (on) {
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       Effect.forEach(ids, () => AsyncResult.get(handle("a")), { concurrency: "unbounded" })
     )
-    yield* pass("1 minute")
+    yield* advance("1 minute")
     assert.isAtMost(on.count("read", "subscribe"), 14)
     yield* on.succeed("a", 1)
-    yield* pass("100 millis")
+    yield* advance("100 millis")
     assert.strictEqual((yield* Fiber.join(waiting)).length, 10_000)
   })
 
   test("time out in the order of their deadlines, each at its own", function* (on) {
     const seen: Array<readonly [id: string, at: number]> = []
     const millis = (i: number) => 1 + ((i * 7919) % 5000)
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       Effect.forEach(
         ids,
         (id, i) =>
@@ -283,30 +285,30 @@ describe("10,000 handles that wait in one process", () => {
         { concurrency: "unbounded", discard: true }
       )
     )
-    yield* pass("1 hour")
-    assert.isTrue(Exit.isSuccess(ended(waiting)))
+    yield* advance("1 hour")
+    assert.isTrue(Exit.isSuccess(exitOf(waiting)))
     assert.deepStrictEqual(
       seen,
       ids.map((id, i) => [id, millis(i)] as const).toSorted(([, a], [, b]) => a - b)
     )
-    yield* Stage.turns
+    yield* MemoryFixture.flush
     assert.strictEqual(on.items("unsubscribe").length, ids.length)
   })
 
   test("read once more in batches at a deadline that they share, and have what is there", function* (on) {
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       Effect.forEach(ids, (id) => Effect.exit(AsyncResult.get(handle(id), { timeout: "3 seconds" })), {
         concurrency: "unbounded"
       })
     )
-    yield* pass("2999 millis")
-    stillWaits(waiting)
+    yield* advance("2999 millis")
+    assertPending(waiting)
     // changes that no hint tells of
     yield* on.driver.unsubscribe(["task 7", "task 9999"])
     yield* on.succeed("task 7", 7)
     yield* on.succeed("task 9999", 9999)
-    yield* on.forgetCalls
-    yield* pass("1 millis")
+    yield* on.clearCalls
+    yield* advance("1 millis")
     const exits = yield* Fiber.join(waiting)
     const found = exits.flatMap((exit, i) => (Exit.isSuccess(exit) ? [[i, exit.value]] : []))
     assert.deepStrictEqual(found, [
@@ -317,16 +319,16 @@ describe("10,000 handles that wait in one process", () => {
   })
 
   test("and are interrupted leave nothing behind", function* (on) {
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       Effect.forEach(ids, (id) => AsyncResult.get(handle(id), { timeout: "1 minute" }), {
         concurrency: "unbounded"
       })
     )
     yield* Fiber.interrupt(waiting)
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.strictEqual(on.items("unsubscribe").length, ids.length)
-    yield* on.forgetCalls
-    yield* pass("2 minutes")
+    yield* on.clearCalls
+    yield* advance("2 minutes")
     assert.strictEqual(on.count("read", "subscribe", "unsubscribe"), 0)
   })
 
@@ -334,18 +336,18 @@ describe("10,000 handles that wait in one process", () => {
     "for all of several tasks have at the deadline what a slow read tells of them",
     function* (on) {
       const both = AsyncResult.all(handles("a", "b"), { timeout: "3 seconds" })
-      const waiting = yield* begin(both)
-      const late = yield* begin(Effect.flip(AsyncResult.all(handles("a", "c"), { timeout: "3 seconds" })))
-      const interrupted = yield* begin(both)
-      yield* pass("2999 millis")
+      const waiting = yield* fork(both)
+      const late = yield* fork(Effect.flip(AsyncResult.all(handles("a", "c"), { timeout: "3 seconds" })))
+      const interrupted = yield* fork(both)
+      yield* advance("2999 millis")
       yield* on.driver.unsubscribe(["a", "b"])
       yield* on.succeed("a", 1)
       yield* on.succeed("b", 2)
-      yield* pass("500 millis")
-      stillWaits(waiting)
+      yield* advance("500 millis")
+      assertPending(waiting)
       yield* Fiber.interrupt(interrupted)
-      yield* pass("1 second")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed([1, 2]))
+      yield* advance("1 second")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed([1, 2]))
       const error = yield* Fiber.join(late)
       assert(error instanceof AsyncResult.TimeoutError)
       assert.strictEqual(error.taskId, "c")
@@ -355,18 +357,18 @@ describe("10,000 handles that wait in one process", () => {
 
   it.effect("time out by the clock of whoever waits, whatever clock the backend has", () =>
     Effect.gen(function* () {
-      const on = yield* Stage.make()
+      const on = yield* MemoryFixture.make()
       const timed = (id: string) =>
         AsyncResult.get(handle(id), { timeout: "20 millis" }).pipe(
           Effect.flip,
           Effect.provideContext(on.context)
         )
-      const waiting = yield* begin(timed("a"))
+      const waiting = yield* fork(timed("a"))
       const live = yield* TestClock.withLive(timed("b"))
       assert.strictEqual(live._tag, "TimeoutError")
-      stillWaits(waiting)
-      yield* pass("20 millis")
-      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      assertPending(waiting)
+      yield* advance("20 millis")
+      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
     })
   )
 })

@@ -3,28 +3,30 @@ import { AsyncResult, Backend, TaskFailed } from "chicory"
 import type { BackendDriver } from "chicory/driver"
 import { Cause, Effect, Exit, Fiber, Option, Schedule, Schema, type Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import * as Stage from "./support/memoryFixture.ts"
-import { begin, ended, pass, reasonOf, stillWaits } from "./support/memoryFixture.ts"
+import * as MemoryFixture from "./support/memoryFixture.ts"
+import { fork, exitOf, advance, reasonOf, assertPending } from "./support/memoryFixture.ts"
 
 const schemas = { success: Schema.Number, error: Schema.String, progress: Schema.Number }
 const handle = (id = "a") => AsyncResult.make(id, schemas)
 
-type Body = (on: Stage.Stage) => Effect.fn.Return<void, unknown, Scope.Scope | Backend.Backend>
+type Body = (
+  on: MemoryFixture.MemoryFixture
+) => Effect.fn.Return<void, unknown, Scope.Scope | Backend.Backend>
 
 /** A test over a memory backend whose worker the test itself plays. */
-const test = (name: string, body: Body, options?: Stage.Options) =>
+const test = (name: string, body: Body, options?: MemoryFixture.Options) =>
   it.effect(name, () =>
-    Effect.flatMap(Stage.make(options), (on) =>
+    Effect.flatMap(MemoryFixture.make(options), (on) =>
       Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context))
     )
   )
 
-const polled: Stage.Options = { hints: false }
+const polled: MemoryFixture.Options = { hints: false }
 
 class Outage extends Schema.TaggedError<Outage>()("Outage", { number: Schema.Number }) {}
 
 /** Reads and watches fail as long as `down` says so. */
-const unreliable = (down: () => boolean, hints: boolean, permanent = false): Stage.Options => {
+const unreliable = (down: () => boolean, hints: boolean, permanent = false): MemoryFixture.Options => {
   let outages = 0
   const failing =
     (operation: BackendDriver["read"]): BackendDriver["read"] =>
@@ -45,15 +47,15 @@ describe("get, where the backend gives no hints", () => {
     "polls at a fixed spacing: a result stored at 350 millis is found at the fifth read",
     function* (on) {
       yield* on.create("a")
-      const waiting = yield* begin(AsyncResult.get(handle()))
-      yield* pass("350 millis")
+      const waiting = yield* fork(AsyncResult.get(handle()))
+      yield* advance("350 millis")
       assert.strictEqual(on.count("read"), 4)
       yield* on.succeed("a", 42)
-      yield* pass("49 millis")
-      stillWaits(waiting)
+      yield* advance("49 millis")
+      assertPending(waiting)
       assert.strictEqual(on.count("read"), 4)
-      yield* pass("1 millis")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      yield* advance("1 millis")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
       assert.strictEqual(on.count("read"), 5)
       assert.strictEqual(on.count("subscribe"), 0)
     },
@@ -64,12 +66,12 @@ describe("get, where the backend gives no hints", () => {
     "polls at the interval that is given",
     function* (on) {
       yield* on.create("a")
-      const waiting = yield* begin(AsyncResult.get(handle(), { pollInterval: "2 seconds" }))
-      yield* pass("9 seconds")
+      const waiting = yield* fork(AsyncResult.get(handle(), { pollInterval: "2 seconds" }))
+      yield* advance("9 seconds")
       assert.strictEqual(on.count("read"), 5)
       yield* on.succeed("a", 42)
-      yield* pass("1 second")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      yield* advance("1 second")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
     },
     polled
   )
@@ -78,8 +80,8 @@ describe("get, where the backend gives no hints", () => {
     "an interval counts from the end of the read before",
     function* (on) {
       yield* on.create("a")
-      yield* begin(AsyncResult.get(handle()))
-      yield* pass("1 second")
+      yield* fork(AsyncResult.get(handle()))
+      yield* advance("1 second")
       // reads at 0, 150, 300, … 900
       assert.strictEqual(on.count("read"), 7)
     },
@@ -104,39 +106,39 @@ describe.each([
 
   each("waits for ever without a timeout", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(AsyncResult.get(handle()))
-    yield* pass("2 minutes")
-    stillWaits(waiting)
+    const waiting = yield* fork(AsyncResult.get(handle()))
+    yield* advance("2 minutes")
+    assertPending(waiting)
     yield* on.succeed("a", 42)
-    yield* pass("100 millis")
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+    yield* advance("100 millis")
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
   })
 
   each("an infinite timeout is none", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(AsyncResult.get(handle(), { timeout: "Infinity" }))
-    yield* pass("1 minute")
-    stillWaits(waiting)
+    const waiting = yield* fork(AsyncResult.get(handle(), { timeout: "Infinity" }))
+    yield* advance("1 minute")
+    assertPending(waiting)
   })
 
   each("a task that gave nothing is not one that has given nothing yet", function* (on) {
     yield* on.create("a")
     const nothing = AsyncResult.make("a", { success: Schema.Void })
-    const waiting = yield* begin(AsyncResult.get(nothing))
-    yield* pass("1 minute")
-    stillWaits(waiting)
+    const waiting = yield* fork(AsyncResult.get(nothing))
+    yield* advance("1 minute")
+    assertPending(waiting)
     yield* on.succeed("a", null)
-    yield* pass("100 millis")
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(undefined))
+    yield* advance("100 millis")
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(undefined))
   })
 
   each("fails with TimeoutError when the time is up, saying which task and how long", function* (on) {
     yield* on.create("a")
     yield* on.start("a")
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
-    yield* pass("4999 millis")
-    stillWaits(waiting)
-    yield* pass("1 millis")
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
+    yield* advance("4999 millis")
+    assertPending(waiting)
+    yield* advance("1 millis")
     const error = yield* Fiber.join(waiting)
     assert(error instanceof AsyncResult.TimeoutError)
     assert.strictEqual(error.taskId, "a")
@@ -147,20 +149,20 @@ describe.each([
   })
 
   each("an id that nobody knows is waited for, and timed out as PENDING", function* () {
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(handle("nobody"), { timeout: "5 seconds" })))
-    yield* pass("5 seconds")
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle("nobody"), { timeout: "5 seconds" })))
+    yield* advance("5 seconds")
     const error = yield* Fiber.join(waiting)
     assert(error instanceof AsyncResult.TimeoutError)
     assert.strictEqual(error.state, "PENDING")
   })
 
   each("waits for a task that is enqueued later", function* (on) {
-    const waiting = yield* begin(AsyncResult.get(handle()))
-    yield* pass("1 second")
+    const waiting = yield* fork(AsyncResult.get(handle()))
+    yield* advance("1 second")
     yield* on.create("a")
     yield* on.succeed("a", 42)
-    yield* pass("100 millis")
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+    yield* advance("100 millis")
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
   })
 
   each("reads at least once with a timeout of zero", function* (on) {
@@ -179,26 +181,24 @@ describe.each([
 
   each("a result that is there at the deadline is returned", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(
-      AsyncResult.get(handle(), { timeout: "5 seconds", pollInterval: "1 minute" })
-    )
-    yield* pass("4999 millis")
+    const waiting = yield* fork(AsyncResult.get(handle(), { timeout: "5 seconds", pollInterval: "1 minute" }))
+    yield* advance("4999 millis")
     // a change that no hint tells of
     yield* on.driver.unsubscribe(["a"])
     yield* on.succeed("a", 42)
-    yield* Stage.turns
-    stillWaits(waiting)
-    yield* pass("1 millis")
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+    yield* MemoryFixture.flush
+    assertPending(waiting)
+    yield* advance("1 millis")
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
   })
 
   each("the time is up also where nothing interrupts it", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       Effect.uninterruptible(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
     )
-    yield* pass("5 seconds")
-    assert.isTrue(Exit.isSuccess(ended(waiting)))
+    yield* advance("5 seconds")
+    assert.isTrue(Exit.isSuccess(exitOf(waiting)))
   })
 
   each("a task that failed is an error, which tells the task and why", function* (on) {
@@ -228,10 +228,10 @@ describe.each([
   each("interrupting it leaves the task alone", function* (on) {
     yield* on.create("a")
     yield* on.start("a")
-    const waiting = yield* begin(AsyncResult.get(handle()))
-    yield* pass("1 second")
+    const waiting = yield* fork(AsyncResult.get(handle()))
+    yield* advance("1 second")
     yield* Fiber.interrupt(waiting)
-    yield* Stage.turns
+    yield* MemoryFixture.flush
     const [record] = yield* on.driver.read(["a"])
     assert.strictEqual(record?.state, "STARTED")
     assert.isFalse(record?.cancelRequested)
@@ -269,20 +269,20 @@ describe.each([
   each("tells a waiter at once that the record was forgotten", function* (on) {
     yield* on.create("a")
     yield* on.start("a")
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(handle())))
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle())))
     yield* AsyncResult.forget(handle())
-    yield* pass("100 millis")
+    yield* advance("100 millis")
     assert.strictEqual(reasonOf(yield* Fiber.join(waiting))._tag, "Forgotten")
   })
 
   each("tells a waiter that the record went away", function* (on) {
     yield* on.create("a")
     yield* on.start("a")
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(handle(), { pollInterval: "1 minute" })))
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { pollInterval: "1 minute" })))
     // it ended, and its retention ran out before anybody looked
     yield* on.driver.unsubscribe(["a"])
     yield* on.settle("a", { _tag: "Success", exit: `{"_tag":"Success","value":1}`, retentionMillis: 1000 })
-    yield* pass("1 minute")
+    yield* advance("1 minute")
     const error = yield* Fiber.join(waiting)
     assert.strictEqual(reasonOf(error)._tag, "Forgotten")
     assert.strictEqual(
@@ -293,16 +293,16 @@ describe.each([
 
   each("a task that expired while it waited completes its waiter", function* (on) {
     yield* on.create("a", { expiresMillis: 2000 })
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(handle())))
-    yield* pass("7 seconds")
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle())))
+    yield* advance("7 seconds")
     assert.strictEqual(reasonOf(yield* Fiber.join(waiting))._tag, "Expired")
   })
 
   each("a cancelled task completes its waiter", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(handle())))
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle())))
     assert.strictEqual(yield* AsyncResult.cancel(handle()), "Cancelled")
-    yield* pass("100 millis")
+    yield* advance("100 millis")
     assert.strictEqual(reasonOf(yield* Fiber.join(waiting))._tag, "Cancelled")
   })
 
@@ -332,16 +332,16 @@ describe("get, with hints", () => {
   test("the first waiter may come long after the backend was made", function* (on) {
     yield* on.create("a")
     yield* on.succeed("a", 42)
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.strictEqual(yield* AsyncResult.get(handle()), 42)
   })
 
   test("a hint wakes it", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(AsyncResult.get(handle()))
+    const waiting = yield* fork(AsyncResult.get(handle()))
     yield* on.succeed("a", 42)
-    yield* Stage.turns
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+    yield* MemoryFixture.flush
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
     assert.strictEqual(on.count("subscribe"), 1)
     assert.strictEqual(on.count("read"), 1)
   })
@@ -350,12 +350,12 @@ describe("get, with hints", () => {
     "a lost hint costs one sweep: what is awaited is read again every 5 seconds",
     function* (on) {
       yield* on.create("a")
-      const waiting = yield* begin(AsyncResult.get(handle()))
+      const waiting = yield* fork(AsyncResult.get(handle()))
       yield* on.succeed("a", 42)
-      yield* pass("4999 millis")
-      stillWaits(waiting)
-      yield* pass("1 millis")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      yield* advance("4999 millis")
+      assertPending(waiting)
+      yield* advance("1 millis")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
       assert.strictEqual(on.count("read"), 1)
     },
     { backend: () => ({ hints: Stream.never }) }
@@ -365,10 +365,10 @@ describe("get, with hints", () => {
     "a resync reads all that is awaited again",
     function* (on) {
       yield* on.create("a")
-      const waiting = yield* begin(AsyncResult.get(handle()))
+      const waiting = yield* fork(AsyncResult.get(handle()))
       yield* on.succeed("a", 42)
-      yield* pass("1 second")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      yield* advance("1 second")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
     },
     {
       backend: () => ({
@@ -384,12 +384,12 @@ describe("get, with hints", () => {
     "after a resync a store that had lost its registrations gives hints again",
     function* (on) {
       yield* on.create("a")
-      const waiting = yield* begin(AsyncResult.get(handle()))
+      const waiting = yield* fork(AsyncResult.get(handle()))
       yield* on.driver.unsubscribe(["a"])
-      yield* pass("1 second")
+      yield* advance("1 second")
       yield* on.succeed("a", 42)
-      yield* Stage.turns
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      yield* MemoryFixture.flush
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
       assert.deepStrictEqual(on.items("subscribe"), ["a", "a"])
     },
     {
@@ -407,48 +407,48 @@ describe("get, with hints", () => {
     function* (on) {
       yield* on.create("a")
       yield* on.create("b")
-      const first = yield* begin(AsyncResult.get(handle("a")))
-      const second = yield* begin(AsyncResult.get(handle("b")))
+      const first = yield* fork(AsyncResult.get(handle("a")))
+      const second = yield* fork(AsyncResult.get(handle("b")))
       yield* on.succeed("a", 1)
-      yield* pass("1 second")
-      assert.deepStrictEqual(ended(first), Exit.succeed(1))
-      yield* pass("1 second")
+      yield* advance("1 second")
+      assert.deepStrictEqual(exitOf(first), Exit.succeed(1))
+      yield* advance("1 second")
       yield* on.succeed("b", 2)
-      yield* pass("1 second")
-      assert.deepStrictEqual(ended(second), Exit.succeed(2))
+      yield* advance("1 second")
+      assert.deepStrictEqual(exitOf(second), Exit.succeed(2))
     },
     { backend: () => ({ hints: Stream.fromEffect(Effect.delay(Effect.fail("gone"), "1 second")) }) }
   )
 
   test("an interval that is given is honoured", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(AsyncResult.get(handle(), { pollInterval: "1 second" }))
-    yield* pass("4500 millis")
+    const waiting = yield* fork(AsyncResult.get(handle(), { pollInterval: "1 second" }))
+    yield* advance("4500 millis")
     assert.strictEqual(on.count("subscribe", "read"), 5)
     yield* on.driver.unsubscribe(["a"])
     yield* on.succeed("a", 42)
-    yield* pass("500 millis")
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+    yield* advance("500 millis")
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
   })
 
   test("a hint wakes it also where an interval is given", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(AsyncResult.get(handle(), { pollInterval: "1 minute" }))
+    const waiting = yield* fork(AsyncResult.get(handle(), { pollInterval: "1 minute" }))
     yield* on.succeed("a", 42)
-    yield* Stage.turns
-    assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+    yield* MemoryFixture.flush
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
   })
 
   test(
     "a task that ends while the store registers its waiter is not missed",
     function* (on) {
       yield* on.create("a")
-      const waiting = yield* begin(AsyncResult.get(handle()))
-      yield* pass("500 millis")
+      const waiting = yield* fork(AsyncResult.get(handle()))
+      yield* advance("500 millis")
       // registered and read by now, the answer is on its way
       yield* on.succeed("a", 42)
-      yield* pass("500 millis")
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+      yield* advance("500 millis")
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
     },
     {
       backend: (driver) => ({
@@ -459,42 +459,42 @@ describe("get, with hints", () => {
 
   test("what was awaited is taken back when it ended, when it timed out, and when it was interrupted", function* (on) {
     for (const id of ["a", "b", "c"]) yield* on.create(id)
-    yield* begin(AsyncResult.get(handle("a")))
-    yield* begin(Effect.ignore(AsyncResult.get(handle("b"), { timeout: "1 second" })))
-    const interrupted = yield* begin(AsyncResult.get(handle("c")))
+    yield* fork(AsyncResult.get(handle("a")))
+    yield* fork(Effect.ignore(AsyncResult.get(handle("b"), { timeout: "1 second" })))
+    const interrupted = yield* fork(AsyncResult.get(handle("c")))
     yield* on.succeed("a", 1)
-    yield* pass("1 second")
+    yield* advance("1 second")
     yield* Fiber.interrupt(interrupted)
-    yield* Stage.turns
+    yield* MemoryFixture.flush
     assert.sameMembers([...on.items("subscribe")] as Array<string>, ["a", "b", "c"])
     assert.sameMembers([...on.items("unsubscribe")] as Array<string>, ["a", "b", "c"])
-    yield* on.forgetCalls
-    yield* pass("1 minute")
+    yield* on.clearCalls
+    yield* advance("1 minute")
     assert.strictEqual(on.count("read", "subscribe", "unsubscribe"), 0)
   })
 
   test("the last of several waiters takes the registration back", function* (on) {
     yield* on.create("a")
-    const first = yield* begin(AsyncResult.get(handle()))
-    const second = yield* begin(AsyncResult.get(handle()))
+    const first = yield* fork(AsyncResult.get(handle()))
+    const second = yield* fork(AsyncResult.get(handle()))
     yield* Fiber.interrupt(first)
-    yield* Stage.turns
+    yield* MemoryFixture.flush
     assert.strictEqual(on.count("subscribe"), 1)
     assert.strictEqual(on.count("unsubscribe"), 0)
     yield* on.succeed("a", 42)
-    yield* Stage.turns
-    assert.deepStrictEqual(ended(second), Exit.succeed(42))
+    yield* MemoryFixture.flush
+    assert.deepStrictEqual(exitOf(second), Exit.succeed(42))
     assert.deepStrictEqual(on.items("unsubscribe"), ["a"])
   })
 
   test(
     "a registration that could not be taken back is taken back later",
     (() => {
-      return function* (on: Stage.Stage) {
+      return function* (on: MemoryFixture.MemoryFixture) {
         yield* on.create("a")
         yield* on.succeed("a", 42)
         yield* AsyncResult.get(handle())
-        yield* pass("5 seconds")
+        yield* advance("5 seconds")
         assert.deepStrictEqual(on.items("unsubscribe"), ["a", "a"])
       }
     })(),
@@ -514,16 +514,16 @@ describe("get, with hints", () => {
       const waiting = yield* Effect.forkChild(AsyncResult.get(handle("a")))
       const corrupt = yield* Effect.forkChild(Effect.flip(AsyncResult.get(handle("corrupt"))))
       const other = yield* Effect.forkChild(AsyncResult.get(handle("b")))
-      yield* Stage.turns
+      yield* MemoryFixture.flush
       const error = yield* Fiber.join(corrupt)
       assert(error instanceof Backend.BackendError)
       assert.strictEqual(error.taskId, "corrupt")
-      stillWaits(waiting)
-      stillWaits(other)
+      assertPending(waiting)
+      assertPending(other)
       yield* on.succeed("a", 1)
       yield* on.succeed("b", 2)
-      yield* Stage.turns
-      assert.deepStrictEqual([ended(waiting), ended(other)], [Exit.succeed(1), Exit.succeed(2)])
+      yield* MemoryFixture.flush
+      assert.deepStrictEqual([exitOf(waiting), exitOf(other)], [Exit.succeed(1), Exit.succeed(2)])
     },
     {
       backend: (driver) => ({
@@ -544,13 +544,13 @@ describe("get, while the backend is out of reach", () => {
       function* (on) {
         down = true
         yield* on.create("a")
-        const waiting = yield* begin(AsyncResult.get(handle()))
-        yield* pass("1 minute")
-        stillWaits(waiting)
+        const waiting = yield* fork(AsyncResult.get(handle()))
+        yield* advance("1 minute")
+        assertPending(waiting)
         yield* on.succeed("a", 42)
         down = false
-        yield* pass("2 seconds")
-        assert.deepStrictEqual(ended(waiting), Exit.succeed(42))
+        yield* advance("2 seconds")
+        assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
       },
       unreliable(() => down, hints)
     )
@@ -558,8 +558,8 @@ describe("get, while the backend is out of reach", () => {
     test(
       `TimeoutError carries the last error of the backend, ${where}`,
       function* () {
-        const waiting = yield* begin(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
-        yield* pass("5 seconds")
+        const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
+        yield* advance("5 seconds")
         const error = yield* Fiber.join(waiting)
         assert(error instanceof AsyncResult.TimeoutError)
         assert(error.cause instanceof Backend.BackendError)
@@ -579,7 +579,7 @@ describe("get, while the backend is out of reach", () => {
         assert(none instanceof Backend.BackendError)
         assert.strictEqual(none.taskId, "a")
         assert.strictEqual(on.count("read", "subscribe"), 1)
-        const waiting = yield* begin(
+        const waiting = yield* fork(
           AsyncResult.get(handle()).pipe(
             Effect.provideService(
               AsyncResult.ReadRetry,
@@ -588,9 +588,9 @@ describe("get, while the backend is out of reach", () => {
             Effect.flip
           )
         )
-        yield* pass("1999 millis")
-        stillWaits(waiting)
-        yield* pass("1 second")
+        yield* advance("1999 millis")
+        assertPending(waiting)
+        yield* advance("1 second")
         assert.instanceOf(yield* Fiber.join(waiting), Backend.BackendError)
       },
       unreliable(() => true, hints)
@@ -611,10 +611,10 @@ describe("get, while the backend is out of reach", () => {
     test(
       `a store that hangs holds the last read up for a second at most, ${where}`,
       function* () {
-        const waiting = yield* begin(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
-        yield* pass("5999 millis")
-        stillWaits(waiting)
-        yield* pass("1 millis")
+        const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
+        yield* advance("5999 millis")
+        assertPending(waiting)
+        yield* advance("1 millis")
         assert.strictEqual((yield* Fiber.join(waiting))._tag, "TimeoutError")
       },
       {
@@ -666,9 +666,9 @@ describe("without a backend", () => {
 describe("exit", () => {
   test("waits as get does, and that the task failed is a value", function* (on) {
     yield* on.create("a")
-    const waiting = yield* begin(AsyncResult.exit(handle()))
-    yield* pass("1 second")
-    stillWaits(waiting)
+    const waiting = yield* fork(AsyncResult.exit(handle()))
+    yield* advance("1 second")
+    assertPending(waiting)
     yield* on.fail("a", "no")
     const exit = yield* Fiber.join(waiting)
     assert(Exit.isFailure(exit))
@@ -679,8 +679,8 @@ describe("exit", () => {
   })
 
   test("that the time was up is no value", function* () {
-    const waiting = yield* begin(Effect.flip(AsyncResult.exit(handle(), { timeout: "1 second" })))
-    yield* pass("1 second")
+    const waiting = yield* fork(Effect.flip(AsyncResult.exit(handle(), { timeout: "1 second" })))
+    yield* advance("1 second")
     assert.strictEqual((yield* Fiber.join(waiting))._tag, "TimeoutError")
   })
 })
@@ -784,20 +784,20 @@ describe("changes", () => {
       "gives every change of state and of progress that is seen, and ends at the terminal one",
       function* (on) {
         yield* on.create("a")
-        const seen = yield* begin(collect())
-        yield* pass("10 seconds")
+        const seen = yield* fork(collect())
+        yield* advance("10 seconds")
         yield* on.start("a")
-        yield* pass(step)
+        yield* advance(step)
         yield* on.progress("a", 1)
-        yield* pass(step)
+        yield* advance(step)
         yield* on.progress("a", 2)
-        yield* pass("10 seconds")
+        yield* advance("10 seconds")
         yield* on.settle("a", {
           _tag: "Success",
           exit: `{"_tag":"Success","value":42}`,
           retentionMillis: undefined
         })
-        yield* pass(step)
+        yield* advance(step)
         assert.deepStrictEqual(yield* Fiber.join(seen), [
           ["PENDING", null, null],
           ["STARTED", null, null],
@@ -815,13 +815,13 @@ describe("changes", () => {
     })
 
     each("of an unknown id waits until it is enqueued", function* (on) {
-      const seen = yield* begin(collect())
-      yield* pass("10 seconds")
-      stillWaits(seen)
+      const seen = yield* fork(collect())
+      yield* advance("10 seconds")
+      assertPending(seen)
       yield* on.create("a")
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       yield* on.succeed("a", 42)
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       assert.deepStrictEqual(yield* Fiber.join(seen), [
         ["PENDING", null, null],
         ["SUCCESS", null, 42]
@@ -830,9 +830,9 @@ describe("changes", () => {
 
     each("of a task that is forgotten ends as Forgotten", function* (on) {
       yield* on.create("a")
-      const seen = yield* begin(Stream.runLast(AsyncResult.changes(handle())))
+      const seen = yield* fork(Stream.runLast(AsyncResult.changes(handle())))
       yield* AsyncResult.forget(handle())
-      yield* pass("100 millis")
+      yield* advance("100 millis")
       const last = Option.getOrThrow(yield* Fiber.join(seen))
       assert.strictEqual(last.state, "FAILURE")
       const exit = Option.getOrThrow(last.exit)
@@ -842,10 +842,10 @@ describe("changes", () => {
     each("leaves no registration behind when it is left early", function* (on) {
       yield* on.create("a")
       yield* AsyncResult.changes(handle()).pipe(Stream.take(1), Stream.runDrain)
-      yield* Stage.turns
+      yield* MemoryFixture.flush
       assert.strictEqual(on.count("unsubscribe"), on.count("subscribe"))
-      yield* on.forgetCalls
-      yield* pass("1 minute")
+      yield* on.clearCalls
+      yield* advance("1 minute")
       assert.strictEqual(on.count("read", "subscribe"), 0)
     })
   }
@@ -857,12 +857,12 @@ describe("changes", () => {
       function* (on) {
         down = false
         yield* on.create("a")
-        const seen = yield* begin(Stream.runCollect(AsyncResult.changes(handle())))
+        const seen = yield* fork(Stream.runCollect(AsyncResult.changes(handle())))
         down = true
-        yield* pass("1 minute")
+        yield* advance("1 minute")
         yield* on.succeed("a", 42)
         down = false
-        yield* pass("10 seconds")
+        yield* advance("10 seconds")
         assert.deepStrictEqual(
           (yield* Fiber.join(seen)).map(({ state }) => state),
           ["PENDING", "SUCCESS"]

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, Task } from "chicory"
 import { DateTime, Duration, Effect, Exit, Fiber, Option, Schema, type Scope, Stream } from "effect"
-import * as Stage from "./support/memoryFixture.ts"
-import { begin, pass, reasonOf, startWorker as work, stillWaits } from "./support/memoryFixture.ts"
+import * as MemoryFixture from "./support/memoryFixture.ts"
+import { fork, advance, reasonOf, startWorker as work, assertPending } from "./support/memoryFixture.ts"
 
 class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", {
   article: Schema.String,
@@ -17,9 +17,14 @@ class Refused extends Schema.TaggedError<Refused>()("Refused", { by: Schema.NonE
 type Services = Scope.Scope | Backend.Backend | Broker.Broker
 
 /** A test on a stage of its own; workers stop with the test. */
-const test = (name: string, body: (on: Stage.Stage) => Effect.fn.Return<void, unknown, Services>) =>
+const test = (
+  name: string,
+  body: (on: MemoryFixture.MemoryFixture) => Effect.fn.Return<void, unknown, Services>
+) =>
   it.effect(name, () =>
-    Effect.flatMap(Stage.make(), (on) => Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context)))
+    Effect.flatMap(MemoryFixture.make(), (on) =>
+      Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context))
+    )
   )
 
 describe("what comes back from a worker", () => {
@@ -195,8 +200,8 @@ describe("what comes back from a worker", () => {
       )
     )
     const result = yield* Import.delay({ rows: 3 })
-    const seen = yield* AsyncResult.changes(result).pipe(Stream.runCollect, begin)
-    yield* pass("3 seconds")
+    const seen = yield* AsyncResult.changes(result).pipe(Stream.runCollect, fork)
+    yield* advance("3 seconds")
     const progress = (yield* Fiber.join(seen)).flatMap(({ progress }) => Option.toArray(progress))
     assert.deepStrictEqual([...new Set(progress.map(({ done }) => done))], [1, 2, 3])
     for (const { at } of progress) assert.deepStrictEqual(at, since)
@@ -216,8 +221,8 @@ describe("a get inside a handler", () => {
           ).pipe(Effect.orDie, Effect.provideContext(on.context))
     )
     yield* work(on, Count, CountLive, { concurrency: 1 })
-    const waiting = yield* begin(AsyncResult.get(yield* Count.delay({ n: 5 }), { timeout: "1 minute" }))
-    yield* pass("1 minute")
+    const waiting = yield* fork(AsyncResult.get(yield* Count.delay({ n: 5 }), { timeout: "1 minute" }))
+    yield* advance("1 minute")
     assert.strictEqual(yield* Fiber.join(waiting), 5)
   })
 
@@ -241,10 +246,10 @@ describe("a get inside a handler", () => {
       }).pipe(Effect.orDie, Effect.provideContext(on.context))
     )
     yield* work(on, Count, CountLive, { concurrency: 2 })
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       AsyncResult.all(yield* Count.delayAll([{ n: 3 }, { n: 3 }, { n: 3 }, { n: 0 }, { n: 0 }]))
     )
-    yield* pass("1 minute")
+    yield* advance("1 minute")
     assert.deepStrictEqual(yield* Fiber.join(waiting), [3, 3, 3, 0, 0])
     assert.strictEqual(most, 2)
   })
@@ -269,8 +274,8 @@ describe("a get inside a handler", () => {
       }).pipe(Effect.orDie, Effect.provideContext(on.context))
     })
     yield* work(on, Count, CountLive, { concurrency: 1 })
-    const waiting = yield* begin(AsyncResult.get(yield* Count.delay({ n: 8 })))
-    yield* pass("1 minute")
+    const waiting = yield* fork(AsyncResult.get(yield* Count.delay({ n: 8 })))
+    yield* advance("1 minute")
     assert.strictEqual(yield* Fiber.join(waiting), 8)
     assert.strictEqual(most, 1)
   })
@@ -283,14 +288,14 @@ describe("a get inside a handler", () => {
     )
     yield* work(on, Count, CountLive, { concurrency: 1 })
     const first = yield* Count.delay({ n: 1 })
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(first)))
-    yield* pass("1 second")
-    stillWaits(waiting)
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(first)))
+    yield* advance("1 second")
+    assertPending(waiting)
     assert.strictEqual(yield* AsyncResult.cancel(first), "Requested")
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.strictEqual(reasonOf(yield* Fiber.join(waiting))._tag, "Cancelled")
-    const after = yield* begin(AsyncResult.all(yield* Count.delayAll([{ n: 0 }, { n: 0 }])))
-    yield* pass("1 second")
+    const after = yield* fork(AsyncResult.all(yield* Count.delayAll([{ n: 0 }, { n: 0 }])))
+    yield* advance("1 second")
     assert.deepStrictEqual(yield* Fiber.join(after), [0, 0])
   })
 })

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
 import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import * as Stage from "./support/memoryFixture.ts"
-import { begin, pass, reasonOf, stillWaits, turns } from "./support/memoryFixture.ts"
+import * as MemoryFixture from "./support/memoryFixture.ts"
+import { fork, advance, reasonOf, assertPending, flush } from "./support/memoryFixture.ts"
 
 class Refused extends Schema.TaggedError<Refused>()("Refused", { on: Schema.Date }) {}
 const on2026 = new Date("2026-01-02T00:00:00.000Z")
@@ -17,18 +17,18 @@ const Charge = Task.make("charge", {
 const Other = Task.make("other", { success: Schema.Void })
 
 type Services = Scope.Scope | Backend.Backend | Broker.Broker
-type Body = (on: Stage.Stage) => Effect.fn.Return<void, unknown, Services>
+type Body = (on: MemoryFixture.MemoryFixture) => Effect.fn.Return<void, unknown, Services>
 
 /** A test on memory stores. */
-const test = (name: string, body: Body, options?: Stage.Options) =>
+const test = (name: string, body: Body, options?: MemoryFixture.Options) =>
   it.effect(name, () =>
-    Effect.flatMap(Stage.make(options), (on) =>
+    Effect.flatMap(MemoryFixture.make(options), (on) =>
       Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context))
     )
   )
 
 /** A worker on which charges fail as long as `broken` says so. */
-const work = (on: Stage.Stage, broken: () => boolean = () => true) =>
+const work = (on: MemoryFixture.MemoryFixture, broken: () => boolean = () => true) =>
   Effect.tap(
     Layer.build(
       Worker.layer([Charge, Other], { drainTimeout: 0 }).pipe(
@@ -41,14 +41,14 @@ const work = (on: Stage.Stage, broken: () => boolean = () => true) =>
         Layer.provide(on.layer)
       )
     ),
-    turns
+    flush
   )
 
 /** Enqueues and lets it fail. */
 const fail = (amount: bigint) =>
   Effect.gen(function* () {
     const result = yield* Charge.delay({ amount })
-    yield* turns
+    yield* flush
     assert.isTrue(yield* AsyncResult.failed(result))
     return result
   })
@@ -78,7 +78,7 @@ describe("list", () => {
     yield* work(on)
     yield* fail(7n)
     yield* Other.delay()
-    yield* turns
+    yield* flush
     const entries = yield* DeadLetters.list()
     assert.deepStrictEqual(
       entries.map(({ taskName }) => Option.getOrNull(taskName)),
@@ -95,7 +95,7 @@ describe("list", () => {
     yield* work(on)
     yield* fail(7n)
     yield* Other.delay()
-    yield* turns
+    yield* flush
     assert.lengthOf(yield* DeadLetters.list(Charge), 1)
     assert.lengthOf(yield* DeadLetters.list(Other), 1)
     assert.strictEqual(yield* DeadLetters.count(Charge), 1)
@@ -120,7 +120,7 @@ describe("list", () => {
   test("gives 100 a page by default", function* (on) {
     yield* work(on)
     yield* Charge.delayAll(Array.from({ length: 120 }, (_, n) => ({ amount: BigInt(n) })))
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.lengthOf(yield* DeadLetters.list(), 100)
     assert.strictEqual(yield* DeadLetters.count(), 120)
   })
@@ -140,7 +140,7 @@ describe("list", () => {
     const Before = Task.make("charge", { payload: { amount: Schema.String } })
     yield* work(on)
     const result = yield* Before.delay({ amount: "a lot" })
-    yield* turns
+    yield* flush
     const [entry] = yield* DeadLetters.list(Charge)
     assert.strictEqual(entry?.reason._tag, "PayloadInvalid")
     assert.isTrue(Result.isFailure(entry!.payload))
@@ -181,7 +181,7 @@ describe("remove and purge", () => {
     yield* work(on)
     yield* Charge.delayAll(Array.from({ length: 250 }, (_, n) => ({ amount: BigInt(n) })))
     yield* Other.delayAll([undefined, undefined])
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.strictEqual(yield* DeadLetters.purge(Charge), 250)
     assert.strictEqual(yield* DeadLetters.count(), 2)
     assert.strictEqual(yield* DeadLetters.purge(), 2)
@@ -208,7 +208,7 @@ describe("replay", () => {
     yield* fail(7n)
     const [first] = yield* DeadLetters.list(Charge)
     yield* DeadLetters.replay(first!.id)
-    yield* turns
+    yield* flush
     const [second, ...more] = yield* DeadLetters.list(Charge)
     assert.deepStrictEqual(more, [])
     assert.notStrictEqual(second!.id, first!.id)
@@ -220,9 +220,9 @@ describe("replay", () => {
     const [entry] = yield* DeadLetters.list(Charge)
     yield* DeadLetters.replay(entry!.id)
     assert.strictEqual(yield* AsyncResult.state(worker), "PENDING")
-    const waiting = yield* begin(AsyncResult.get(worker))
-    yield* pass("1 minute")
-    stillWaits(waiting)
+    const waiting = yield* fork(AsyncResult.get(worker))
+    yield* advance("1 minute")
+    assertPending(waiting)
     yield* work(on, () => false)
     assert.strictEqual(yield* Fiber.join(waiting), "charged 7")
   })
@@ -238,7 +238,7 @@ describe("replay", () => {
     )
     assert.include(answers, true)
     assert.isFalse(yield* DeadLetters.replay(entry!.id))
-    yield* pass("10 seconds")
+    yield* advance("10 seconds")
     assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
     assert.strictEqual(runs, 2)
   })
@@ -247,7 +247,7 @@ describe("replay", () => {
     assert.isFalse(yield* DeadLetters.replay("nobody:0"))
   })
 
-  const failingOnce = (operation: "publish" | "removeDeadLetters"): Stage.Options => {
+  const failingOnce = (operation: "publish" | "removeDeadLetters"): MemoryFixture.Options => {
     let armed = true
     const once =
       <A, B>(call: (input: A) => Effect.Effect<B, unknown>) =>
@@ -278,7 +278,7 @@ describe("replay", () => {
       broken = false
       const [entry] = yield* DeadLetters.list(Charge)
       assert.instanceOf(yield* Effect.flip(DeadLetters.replay(entry!.id)), Broker.BrokerError)
-      yield* pass("1 minute")
+      yield* advance("1 minute")
       assert.strictEqual(yield* AsyncResult.state(result), "PENDING")
       assert.strictEqual(yield* DeadLetters.count(), 1)
       assert.isTrue(yield* DeadLetters.replay(entry!.id))
@@ -295,10 +295,10 @@ describe("replay", () => {
       const result = yield* fail(7n)
       const [entry] = yield* DeadLetters.list(Charge)
       assert.strictEqual((yield* Effect.flip(DeadLetters.replay(entry!.id)))._tag, "BackendError")
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
       assert.isTrue(yield* DeadLetters.replay(entry!.id))
-      yield* pass("10 seconds")
+      yield* advance("10 seconds")
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
       assert.strictEqual(runs, 2)
       assert.strictEqual(yield* DeadLetters.count(), 0)
@@ -311,7 +311,7 @@ describe("replay", () => {
     yield* on.brokerDriver.publish([
       { id: "t1", task: "charge", queue: "default", priority: 0, delayMillis: 0, body: "no message" }
     ])
-    yield* pass("1 second")
+    yield* advance("1 second")
     const [entry] = yield* DeadLetters.list()
     assert.strictEqual(entry?.reason._tag, "PayloadInvalid")
     assert.strictEqual(entry?.raw, "no message")
@@ -332,7 +332,7 @@ describe("replay", () => {
     yield* on.brokerDriver.publish([
       { id: "t1", task: "charge", queue: "default", priority: 0, delayMillis: 0, body }
     ])
-    yield* pass("1 second")
+    yield* advance("1 second")
     const [entry] = yield* DeadLetters.list()
     assert.strictEqual(entry?.raw, body)
     assert.instanceOf(yield* Effect.flip(DeadLetters.replay(entry!.id)), DeadLetters.NotReplayable)
@@ -342,7 +342,7 @@ describe("replay", () => {
     let broken = true
     yield* work(on, () => broken)
     const result = yield* fail(7n)
-    yield* pass("61 seconds")
+    yield* advance("61 seconds")
     assert.deepStrictEqual(yield* AsyncResult.poll(result), Option.none())
     const [entry] = yield* DeadLetters.list(Charge)
     broken = false
@@ -361,7 +361,7 @@ describe("replay", () => {
       )
     )
     const result = yield* Brief.delay()
-    yield* pass("2 minutes")
+    yield* advance("2 minutes")
     const [entry] = yield* DeadLetters.list(Brief)
     broken = false
     yield* DeadLetters.replay(entry!.id)
@@ -372,9 +372,9 @@ describe("replay", () => {
     "letters are kept for 14 days",
     function* (on) {
       yield* Effect.scoped(Effect.andThen(work(on), fail(7n)))
-      yield* pass("335 hours")
+      yield* advance("335 hours")
       assert.strictEqual(yield* DeadLetters.count(), 1)
-      yield* pass("1 hour")
+      yield* advance("1 hour")
       assert.strictEqual(yield* DeadLetters.count(), 0)
     },
     // nothing reads again, so that two weeks pass at once
@@ -387,7 +387,7 @@ describe("which ends leave a letter", () => {
     const cancelled = yield* Charge.delay({ amount: 1n })
     yield* AsyncResult.cancel(cancelled)
     const expired = yield* Charge.delay({ amount: 1n }, { expires: "1 second" })
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.isTrue(yield* AsyncResult.failed(expired))
     assert.strictEqual(yield* DeadLetters.count(), 0)
   })
@@ -408,10 +408,10 @@ describe("which ends leave a letter", () => {
         leaseMillis: 1000,
         maxCrashes: 3
       })
-      yield* pass("2 seconds")
+      yield* advance("2 seconds")
     }
     yield* work(on)
-    yield* pass("1 second")
+    yield* advance("1 second")
     const reason = reasonOf(yield* Effect.flip(AsyncResult.get(result)))
     assert(reason._tag === "WorkerLost")
     assert.strictEqual(reason.worker, "w1")

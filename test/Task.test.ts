@@ -4,8 +4,15 @@ import type { NewRecord } from "chicory/driver"
 import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Schema, type Scope } from "effect"
 import { TestClock } from "effect/testing"
 import type { TaskMessage } from "../src/TaskMessage.ts"
-import * as Stage from "./support/memoryFixture.ts"
-import { begin, ended, pass, reasonOf, startWorker as work, stillWaits } from "./support/memoryFixture.ts"
+import * as MemoryFixture from "./support/memoryFixture.ts"
+import {
+  fork,
+  exitOf,
+  advance,
+  reasonOf,
+  startWorker as work,
+  assertPending
+} from "./support/memoryFixture.ts"
 
 const Add = Task.make("add", { payload: { a: Schema.Number, b: Schema.Number }, success: Schema.Number })
 const Keyed = Task.make("keyed", {
@@ -16,17 +23,17 @@ const Keyed = Task.make("keyed", {
 const one = { a: 1, b: 2 }
 
 type Services = Scope.Scope | Backend.Backend | Broker.Broker
-type Body = (on: Stage.Stage) => Effect.fn.Return<void, unknown, Services>
+type Body = (on: MemoryFixture.MemoryFixture) => Effect.fn.Return<void, unknown, Services>
 
 /** A test on memory stores whose calls are counted. */
-const test = (name: string, body: Body, options?: Stage.Options) =>
+const test = (name: string, body: Body, options?: MemoryFixture.Options) =>
   it.effect(name, () =>
-    Effect.flatMap(Stage.make(options), (on) =>
+    Effect.flatMap(MemoryFixture.make(options), (on) =>
       Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context))
     )
   )
 
-const nothingEnqueued = (on: Stage.Stage) =>
+const nothingEnqueued = (on: MemoryFixture.MemoryFixture) =>
   Effect.gen(function* () {
     assert.strictEqual(on.count("publish", "create", "enqueue"), 0)
     const [counts] = yield* Broker.counts(["default"])
@@ -38,7 +45,7 @@ interface Message extends Omit<TaskMessage, "payload"> {
 }
 
 /** What is claimed from a queue, in order, as the messages say. */
-const claimed = (on: Stage.Stage, queue = "default") =>
+const claimed = (on: MemoryFixture.MemoryFixture, queue = "default") =>
   Effect.map(
     on.brokerDriver.claim({ queues: [queue], max: 100, leaseMillis: 60_000, worker: "w1" }),
     (deliveries) => deliveries.map(({ body }) => JSON.parse(String(body)) as Message)
@@ -103,9 +110,9 @@ describe.each([
 
   each("a delayed task is due after its delay", function* (on) {
     yield* Add.delay(one, { delay: "10 seconds" })
-    yield* pass("9999 millis")
+    yield* advance("9999 millis")
     assert.deepStrictEqual(yield* claimed(on), [])
-    yield* pass("1 millis")
+    yield* advance("1 millis")
     assert.lengthOf(yield* claimed(on), 1)
   })
 
@@ -113,11 +120,11 @@ describe.each([
     yield* TestClock.setTime(5000)
     yield* Add.delay(one, { at: DateTime.makeUnsafe(8000) })
     yield* Add.delay(one, { at: new Date(9000) })
-    yield* pass("2999 millis")
+    yield* advance("2999 millis")
     assert.deepStrictEqual(yield* claimed(on), [])
-    yield* pass("1 millis")
+    yield* advance("1 millis")
     assert.lengthOf(yield* claimed(on), 1)
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.lengthOf(yield* claimed(on), 1)
   })
 
@@ -141,12 +148,12 @@ describe.each([
     const Brief = Task.make("brief", { expires: "1 minute" })
     const byTask = yield* Brief.delay()
     const byCall = yield* Brief.delay(undefined, { expires: "10 seconds" })
-    yield* pass("10 seconds")
+    yield* advance("10 seconds")
     const reason = reasonOf(yield* Effect.flip(AsyncResult.get(byCall)))
     assert(reason._tag === "Expired")
     assert.deepStrictEqual(reason.expiredAt, DateTime.makeUnsafe(10_000))
     assert.strictEqual(yield* AsyncResult.state(byTask), "PENDING")
-    yield* pass("50 seconds")
+    yield* advance("50 seconds")
     assert.strictEqual(reasonOf(yield* Effect.flip(AsyncResult.get(byTask)))._tag, "Expired")
   })
 
@@ -246,7 +253,7 @@ describe.each([
         Keyed,
         Keyed.toLayer(({ order }) => Effect.succeed(order))
       )
-      yield* pass("1 second")
+      yield* advance("1 second")
       const done = Option.getOrThrow(yield* AsyncResult.poll(Keyed.result(ids[0]!)))
       assert.strictEqual(done.attempts, 1)
     })
@@ -303,9 +310,9 @@ describe.each([
         Short.toLayer(() => Effect.void)
       )
       yield* AsyncResult.get(first)
-      yield* pass("59 seconds")
+      yield* advance("59 seconds")
       assert.strictEqual((yield* Short.delay()).taskId, first.taskId)
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.notStrictEqual((yield* Short.delay()).taskId, first.taskId)
     })
 
@@ -351,7 +358,7 @@ describe.each([
       assert.strictEqual(yield* AsyncResult.get(Add.result("my id")), 3)
       yield* AsyncResult.forget(Add.result("my id"))
       const again = yield* Add.delay({ a: 2, b: 2 }, { id: "my id" })
-      yield* Stage.turns
+      yield* MemoryFixture.flush
       assert.strictEqual(yield* AsyncResult.get(again), 4)
     })
   })
@@ -424,7 +431,7 @@ describe.each([
         Keyed,
         Keyed.toLayer(({ order }) => Effect.succeed(order))
       )
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.strictEqual(Option.getOrThrow(yield* AsyncResult.poll(a!)).attempts, 1)
     })
 
@@ -467,13 +474,13 @@ describe.each([
 })
 
 describe("a store that is slow or fails", () => {
-  const slow: Stage.Options = {
+  const slow: MemoryFixture.Options = {
     broker: (driver) => ({ publish: (messages) => Effect.delay(driver.publish(messages), "1 second") })
   }
   test(
     "holds a faster producer back: a delay returns when the store has the task",
     function* (on) {
-      const sending = yield* begin(
+      const sending = yield* fork(
         Effect.forEach(
           Array.from({ length: 5000 }, (_, a) => a),
           (a) => Add.send({ a, b: 0 }),
@@ -483,9 +490,9 @@ describe("a store that is slow or fails", () => {
       // 4 calls of 256 on their way
       assert.strictEqual(on.count("publish"), 4)
       assert.isAtMost(on.items("publish").length, 1024)
-      yield* pass("4 seconds")
-      stillWaits(sending)
-      yield* pass("1 second")
+      yield* advance("4 seconds")
+      assertPending(sending)
+      yield* advance("1 second")
       assert.lengthOf(yield* Fiber.join(sending), 5000)
     },
     slow
@@ -494,13 +501,13 @@ describe("a store that is slow or fails", () => {
   test(
     "a caller that is interrupted does not fail the others, and what was not sent yet is not sent",
     function* (on) {
-      const first = yield* begin(Add.send(one))
+      const first = yield* fork(Add.send(one))
       const second = yield* Effect.forkChild(Add.send({ a: 2, b: 2 }))
-      const third = yield* begin(Add.send({ a: 3, b: 3 }))
+      const third = yield* fork(Add.send({ a: 3, b: 3 }))
       yield* Fiber.interrupt(first)
-      yield* pass("1 second")
-      assert.isTrue(Exit.isSuccess(ended(second)))
-      assert.isTrue(Exit.isSuccess(ended(third)))
+      yield* advance("1 second")
+      assert.isTrue(Exit.isSuccess(exitOf(second)))
+      assert.isTrue(Exit.isSuccess(exitOf(third)))
       assert.lengthOf(on.items("publish"), 3)
     },
     slow
@@ -600,7 +607,7 @@ describe("a store that is slow or fails", () => {
     }
   )
 
-  const failing = (times: number): Stage.Options => ({
+  const failing = (times: number): MemoryFixture.Options => ({
     broker: (driver) => {
       let failures = 0
       return {
@@ -638,7 +645,7 @@ describe("a store that is slow or fails", () => {
         Keyed.toLayer(({ order }) => Effect.sync(() => `${order} ${++runs}`))
       )
       const result = yield* Keyed.delay({ order: "o1", amount: 1 })
-      yield* pass("1 minute")
+      yield* advance("1 minute")
       assert.strictEqual(yield* AsyncResult.get(result), "o1 1")
       assert.strictEqual(runs, 1)
     },
@@ -661,13 +668,13 @@ describe("a store that is slow or fails", () => {
         on.brokerDriver.claim({ queues: ["default"], max: 1, leaseMillis: 1, worker: "w" }),
         (deliveries) => deliveries.map(({ id }) => id!)
       )
-      yield* pass("1 second")
+      yield* advance("1 second")
       yield* work(
         on,
         Add,
         Add.toLayer(({ a, b }) => Effect.succeed(a + b))
       )
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.strictEqual(yield* AsyncResult.get(Add.result(message!)), 3)
     },
     { backend: () => ({ create: () => Effect.fail("cut off") }) }
@@ -675,7 +682,7 @@ describe("a store that is slow or fails", () => {
 })
 
 describe("what a broker cannot do", () => {
-  const poor: Stage.Options = {
+  const poor: MemoryFixture.Options = {
     broker: (driver) => ({
       capabilities: { ...driver.capabilities, priorities: 1, maxDelayMillis: 60_000 }
     })
@@ -998,8 +1005,8 @@ describe("a handler", () => {
       Wrong,
       Wrong.toLayer(() => Effect.sync(() => (runs++, "text" as never)))
     )
-    const waiting = yield* begin(Effect.flip(AsyncResult.get(yield* Wrong.delay())))
-    yield* pass("1 minute")
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(yield* Wrong.delay())))
+    yield* advance("1 minute")
     const reason = reasonOf(yield* Fiber.join(waiting))
     assert(reason._tag === "ResultInvalid")
     assert.strictEqual(reason.side, "worker")

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, RetryPolicy, Task, Worker } from "chicory"
 import { Effect, Layer, Metric, Schema } from "effect"
-import { begin, pass, turns } from "./support/memoryFixture.ts"
+import { fork, advance, flush } from "./support/memoryFixture.ts"
 
 const Work = Task.make("work", {
   payload: { fails: Schema.Number },
@@ -50,8 +50,8 @@ const count = (id: string, attributes?: Record<string, string>) =>
 
 const runToEnd = (fails: number) =>
   Effect.gen(function* () {
-    const waiting = yield* begin(Effect.exit(AsyncResult.get(yield* Work.delay({ fails }))))
-    yield* pass("10 seconds")
+    const waiting = yield* fork(Effect.exit(AsyncResult.get(yield* Work.delay({ fails }))))
+    yield* advance("10 seconds")
     assert.isDefined(waiting.pollUnsafe())
   })
 
@@ -59,7 +59,7 @@ describe("metrics", () => {
   test("count the messages that were sent and claimed", function* () {
     yield* Work.delayAll([{ fails: 0 }, { fails: 0 }])
     yield* Work.delay({ fails: 0 })
-    yield* pass("10 seconds")
+    yield* advance("10 seconds")
     const attributes = { "messaging.system": "memory", "messaging.destination.name": "jobs" }
     assert.strictEqual(yield* count("messaging.client.sent.messages", attributes), 3)
     assert.strictEqual(yield* count("messaging.client.consumed.messages", attributes), 3)
@@ -99,9 +99,9 @@ describe("metrics", () => {
 
   test("a task that is cancelled while it runs leaves no dead letter", function* () {
     const result = yield* Work.delay({ fails: 0 })
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.strictEqual(yield* AsyncResult.cancel(result), "Requested")
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.isTrue(yield* AsyncResult.failed(result))
     assert.strictEqual(yield* count("chicory.task.dead_letters"), 0)
     assert.strictEqual(yield* count("messaging.process.duration", { "error.type": "Cancelled" }), 1)
@@ -109,7 +109,7 @@ describe("metrics", () => {
 
   test("measure the time that messages wait in their queue, in seconds", function* () {
     yield* Work.delay({ fails: 0 }, { delay: "5 seconds" })
-    yield* pass("10 seconds")
+    yield* advance("10 seconds")
     const [found] = yield* metrics("chicory.task.time_in_queue", { "messaging.destination.name": "jobs" })
     const { count, sum } = found!.state as { readonly count: number; readonly sum: number }
     assert.strictEqual(count, 1)
@@ -120,14 +120,14 @@ describe("metrics", () => {
   test("count deliveries of tasks that had ended", function* () {
     const result = yield* Work.delay({ fails: 0 }, { delay: "1 second" })
     assert.strictEqual(yield* AsyncResult.cancel(result), "Cancelled")
-    yield* pass("2 seconds")
+    yield* advance("2 seconds")
     assert.strictEqual(yield* count("chicory.worker.duplicates_suppressed"), 1)
   })
 
   test("measure the depth of queues, by state", function* () {
     yield* Work.delayAll([{ fails: 0 }, { fails: 0 }])
     yield* Work.delay({ fails: 0 }, { delay: "1 hour" })
-    yield* pass("1 second")
+    yield* advance("1 second")
     const found = yield* metrics("chicory.queue.depth", { "messaging.destination.name": "jobs" })
     const depth = found.map(({ attributes, state }) => [
       attributes?.["state"],
@@ -148,7 +148,7 @@ describe("metrics", () => {
   })
 
   test("count those who wait by way of hints, and no longer when they left", function* () {
-    const waiting = yield* begin(
+    const waiting = yield* fork(
       Effect.all(
         [
           AsyncResult.get(AsyncResult.make("a")),
@@ -158,7 +158,7 @@ describe("metrics", () => {
       ).pipe(Effect.exit)
     )
     assert.strictEqual(yield* count("chicory.result.live_waiters", { "chicory.backend": "memory" }), 2)
-    yield* pass("1 second")
+    yield* advance("1 second")
     assert.isDefined(waiting.pollUnsafe())
     assert.strictEqual(yield* count("chicory.result.live_waiters", { "chicory.backend": "memory" }), 0)
   })
@@ -166,7 +166,7 @@ describe("metrics", () => {
   test("never have a task's id among their attributes, nor its payload", function* () {
     const results = yield* Work.delayAll([{ fails: 0 }, { fails: 1 }, { fails: 2 }])
     const ids = new Set(results.map(({ taskId }) => taskId))
-    yield* pass("30 seconds")
+    yield* advance("30 seconds")
     const all = yield* Metric.snapshot
     assert.isAbove(all.length, 8)
     for (const { attributes } of all) {
@@ -184,6 +184,6 @@ describe("metrics", () => {
         "state"
       ]
     )
-    yield* turns
+    yield* flush
   })
 })

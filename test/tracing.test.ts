@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema, Tracer } from "effect"
 import { fromTraceparent, toTraceparent } from "../src/internal/task/traceContext.ts"
-import { begin, pass, turns } from "./support/memoryFixture.ts"
+import { fork, advance, flush } from "./support/memoryFixture.ts"
 
 /** A tracer that keeps its spans. */
 const recording = () => {
@@ -55,12 +55,12 @@ describe("trace context", () => {
     const { named, tracer } = recording()
     return Effect.gen(function* () {
       const result = yield* Effect.withSpan(Mail.delay({ to: "nobody" }), "request")
-      const waiting = yield* begin(Effect.flip(AsyncResult.get(result)))
-      yield* pass("2 seconds")
+      const waiting = yield* fork(Effect.flip(AsyncResult.get(result)))
+      yield* advance("2 seconds")
       assert.isDefined(waiting.pollUnsafe())
       const [letter] = yield* DeadLetters.list(Mail)
       yield* DeadLetters.replay(letter!.id)
-      yield* pass("2 seconds")
+      yield* advance("2 seconds")
       const [request] = named("request")
       const runs = named("mail")
       assert.deepStrictEqual(
@@ -75,7 +75,7 @@ describe("trace context", () => {
     const { named, tracer } = recording()
     return Effect.gen(function* () {
       yield* AsyncResult.get(yield* Mail.delay({ to: "ada" }))
-      yield* turns
+      yield* flush
       const [run] = named("mail")
       assert.isTrue(Option.isNone(run!.parent))
     }).pipe(Effect.provide(Live), Effect.withTracer(tracer))

@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { TaskFailed } from "chicory"
 import { Exit } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
-import * as Accounts from "./audit.ts"
+import * as Audit from "./audit.ts"
 import { type Outcome, payload, type Refused } from "./job.ts"
-import type { Entry } from "./workerEvents.ts"
+import type { WorkerEvent } from "./workerEvents.ts"
 
 const record = (options: Partial<TaskRecord> = {}): TaskRecord => ({
   id: "a",
@@ -28,8 +28,8 @@ const record = (options: Partial<TaskRecord> = {}): TaskRecord => ({
 })
 
 const right: Outcome = Exit.succeed({ n: 3, square: 9 })
-const began = (fence: number): Entry => ({ _tag: "Began", id: "a", retries: 0, fence })
-const settled = (token: string, exit: string, answer: "Stored" | "Lost" = "Stored"): Entry => ({
+const began = (fence: number): WorkerEvent => ({ _tag: "Began", id: "a", retries: 0, fence })
+const settled = (token: string, exit: string, answer: "Stored" | "Lost" = "Stored"): WorkerEvent => ({
   _tag: "Settled",
   id: "a",
   token,
@@ -40,73 +40,76 @@ const settled = (token: string, exit: string, answer: "Stored" | "Lost" = "Store
 
 /** The accounts of one task. */
 const of = (
-  workers: ReadonlyArray<ReadonlyArray<Entry>>,
-  task: { readonly got?: ReadonlyArray<Outcome | undefined>; readonly record?: TaskRecord | undefined } = {},
+  workers: ReadonlyArray<ReadonlyArray<WorkerEvent>>,
+  task: {
+    readonly outcomes?: ReadonlyArray<Outcome | undefined>
+    readonly record?: TaskRecord | undefined
+  } = {},
   halted = false
 ) =>
-  Accounts.of(
-    [{ id: "a", payload: payload(3), got: [right], record: record(), ...task }],
-    workers.map((entries) => ({ entries, halted }))
+  Audit.of(
+    [{ id: "a", payload: payload(3), outcomes: [right], record: record(), ...task }],
+    workers.map((events) => ({ events, halted }))
   )
 
-const well = [began(1), settled("one", "the first")]
+const normal = [began(1), settled("one", "the first")]
 
 describe("accounts", () => {
   it("are in order where all went well", () => {
-    const accounts = of([well])
-    assert.deepStrictEqual(Accounts.faultsOf(accounts), [])
-    assert.strictEqual(accounts.terminal, 1)
-    assert.strictEqual(accounts.runs, 1)
+    const audit = of([normal])
+    assert.deepStrictEqual(Audit.findingsOf(audit), [])
+    assert.strictEqual(audit.terminal, 1)
+    assert.strictEqual(audit.runs, 1)
   })
 
   it("do not count an answer that is repeated, nor one that was refused", () => {
-    const accounts = of([
-      [...well, settled("one", "the first")],
+    const audit = of([
+      [...normal, settled("one", "the first")],
       [began(0), settled("zero", "other", "Lost")]
     ])
-    assert.strictEqual(accounts.doubled, 0)
+    assert.strictEqual(audit.duplicated, 0)
   })
 
   it("find a second outcome that was accepted", () => {
-    assert.strictEqual(of([well, [began(2), settled("two", "the first")]]).doubled, 1)
+    assert.strictEqual(of([normal, [began(2), settled("two", "the first")]]).duplicated, 1)
   })
 
   it("find a run that began after the end", () => {
-    assert.strictEqual(of([well, [began(2)]]).doubled, 1)
+    assert.strictEqual(of([normal, [began(2)]]).duplicated, 1)
   })
 
   it("find an outcome that was changed", () => {
-    assert.strictEqual(of([well], { record: record({ exit: "another" }) }).doubled, 1)
+    assert.strictEqual(of([normal], { record: record({ exit: "another" }) }).duplicated, 1)
   })
 
   it("find a waiter that got what is not right, or not what is stored", () => {
-    assert.strictEqual(of([well], { got: [Exit.succeed({ n: 3, square: 8 })] }).wrong, 1)
-    assert.strictEqual(of([well], { record: record({ state: "FAILURE", exit: "the first" }) }).wrong, 1)
+    assert.strictEqual(of([normal], { outcomes: [Exit.succeed({ n: 3, square: 8 })] }).wrong, 1)
+    assert.strictEqual(of([normal], { record: record({ state: "FAILURE", exit: "the first" }) }).wrong, 1)
     const lost = new TaskFailed.TaskFailed<Refused>({
       taskId: "a",
       taskName: "job",
       attempts: 1,
       reason: new TaskFailed.WorkerLost({ worker: "w" })
     })
-    assert.strictEqual(of([well], { got: [Exit.fail(lost)] }).wrong, 1)
+    assert.strictEqual(of([normal], { outcomes: [Exit.fail(lost)] }).wrong, 1)
   })
 
   it("find a task that has not ended, and one that is gone", () => {
-    assert.strictEqual(of([well], { record: record({ state: "RETRY", exit: null }) }).lost, 1)
-    assert.strictEqual(of([well], { record: undefined }).lost, 1)
+    assert.strictEqual(of([normal], { record: record({ state: "RETRY", exit: null }) }).lost, 1)
+    assert.strictEqual(of([normal], { record: undefined }).lost, 1)
   })
 
   it("find a waiter that is left", () => {
-    assert.strictEqual(of([well], { got: [right, undefined] }).hanging, 1)
+    assert.strictEqual(of([normal], { outcomes: [right, undefined] }).hanging, 1)
   })
 
   it("find that a worker did not tell all it did", () => {
-    assert.include(Accounts.faultsOf(of([[]])).join(), "0 runs")
+    assert.include(Audit.findingsOf(of([[]])).join(), "0 runs")
   })
 
   it("find a run that was repeated though nobody was stopped in the midst of it", () => {
     const twice = [[began(1)], [began(2), settled("two", "the first")]]
-    assert.include(Accounts.faultsOf(of(twice)).join(), "ran again")
-    assert.deepStrictEqual(Accounts.faultsOf(of(twice, {}, true)), [])
+    assert.include(Audit.findingsOf(of(twice)).join(), "ran again")
+    assert.deepStrictEqual(Audit.findingsOf(of(twice, {}, true)), [])
   })
 })

@@ -2,32 +2,32 @@
 import { assert } from "@effect/vitest"
 import { Exit } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
-import { isRight, type Outcome, type Payload } from "./job.ts"
-import type { Entry } from "./workerEvents.ts"
+import { isExpected, type Outcome, type Payload } from "./job.ts"
+import type { WorkerEvent } from "./workerEvents.ts"
 
 /** A task that was accepted, and what its producer came to know of it. */
 export interface Accepted {
   readonly id: string
   readonly payload: Payload
   /** What each of its waiters got; `undefined`: nothing in good time. */
-  readonly got: ReadonlyArray<Outcome | undefined>
+  readonly outcomes: ReadonlyArray<Outcome | undefined>
   /** What the store says in the end. */
   readonly record: TaskRecord | undefined
 }
 
 /** Numbers of tasks, but for `runs`. */
-export interface Accounts {
+export interface Audit {
   readonly enqueued: number
   /** Ended for good. */
   readonly terminal: number
   /** How often a handler began. */
   readonly runs: number
   /** Runs beyond those that the retries of a task ask for. */
-  readonly ranAgain: number
+  readonly reruns: number
   /** Runs that were in hand when their worker was killed or frozen: the most that may run again. */
-  readonly inHand: number
+  readonly openRuns: number
   /** A second outcome was accepted, an outcome changed, or a run began after the end. */
-  readonly doubled: number
+  readonly duplicated: number
   /** The outcome is not that of the payload, or not what a waiter got. */
   readonly wrong: number
   /** Accepted, and not ended, or unknown. */
@@ -36,44 +36,44 @@ export interface Accounts {
   readonly hanging: number
 }
 
-type Settled = Extract<Entry, { readonly _tag: "Settled" }>
+type Settled = Extract<WorkerEvent, { readonly _tag: "Settled" }>
 
 const isTerminal = (record: TaskRecord | undefined): record is TaskRecord =>
   record?.state === "SUCCESS" || record?.state === "FAILURE"
 
 /** What one worker told, and whether it was stopped in the midst of it. */
-export interface Told {
-  readonly entries: ReadonlyArray<Entry>
+export interface WorkerLog {
+  readonly events: ReadonlyArray<WorkerEvent>
   readonly halted: boolean
 }
 
-const isFinal = (entry: Entry): entry is Settled =>
-  entry._tag === "Settled" &&
-  entry.answer !== "Lost" &&
-  (entry.outcome === "Success" || entry.outcome === "Failure")
+const isFinal = (event: WorkerEvent): event is Settled =>
+  event._tag === "Settled" &&
+  event.answer !== "Lost" &&
+  (event.outcome === "Success" || event.outcome === "Failure")
 
 /** The runs that a worker had begun, and whose end it did not know to be stored. */
-const inHandOf = (entries: ReadonlyArray<Entry>): number => {
+const openRunsOf = (events: ReadonlyArray<WorkerEvent>): number => {
   const open = new Set<string>()
-  for (const entry of entries) {
-    if (entry._tag === "Began") open.add(entry.id)
-    if (entry._tag === "Settled" && entry.answer !== "Lost") open.delete(entry.id)
+  for (const event of events) {
+    if (event._tag === "Began") open.add(event.id)
+    if (event._tag === "Settled" && event.answer !== "Lost") open.delete(event.id)
   }
   return open.size
 }
 
 /** For each task, the fence of the run whose end was accepted, and the highest of a run that began. */
-const fencesOf = (workers: ReadonlyArray<Told>) => {
+const fencesOf = (workers: ReadonlyArray<WorkerLog>) => {
   const accepted = new Map<string, number>()
   const begun = new Map<string, number>()
-  for (const { entries } of workers) {
+  for (const { events } of workers) {
     const own = new Map<string, number>()
-    for (const entry of entries) {
-      if (entry._tag === "Began") {
-        own.set(entry.id, entry.fence)
-        begun.set(entry.id, Math.max(entry.fence, begun.get(entry.id) ?? 0))
-      } else if (isFinal(entry)) {
-        accepted.set(entry.id, own.get(entry.id) ?? 0)
+    for (const event of events) {
+      if (event._tag === "Began") {
+        own.set(event.id, event.fence)
+        begun.set(event.id, Math.max(event.fence, begun.get(event.id) ?? 0))
+      } else if (isFinal(event)) {
+        accepted.set(event.id, own.get(event.id) ?? 0)
       }
     }
   }
@@ -88,21 +88,21 @@ const count = <A>(all: Iterable<A>, key: (one: A) => string): Map<string, number
 }
 
 /** Draws up the accounts. */
-export const of = (tasks: ReadonlyArray<Accepted>, workers: ReadonlyArray<Told>): Accounts => {
-  const entries = workers.flatMap((worker) => worker.entries)
+export const of = (tasks: ReadonlyArray<Accepted>, workers: ReadonlyArray<WorkerLog>): Audit => {
+  const events = workers.flatMap((worker) => worker.events)
   const runs = count(
-    entries.filter(({ _tag }) => _tag === "Began") as ReadonlyArray<{ readonly id: string }>,
+    events.filter(({ _tag }) => _tag === "Began") as ReadonlyArray<{ readonly id: string }>,
     ({ id }) => id
   )
   const ends = new Map<string, Map<string, Settled>>()
-  for (const entry of entries.filter(isFinal)) {
-    const tokens = ends.get(entry.id) ?? new Map<string, Settled>()
-    ends.set(entry.id, tokens.set(entry.token, entry))
+  for (const event of events.filter(isFinal)) {
+    const tokens = ends.get(event.id) ?? new Map<string, Settled>()
+    ends.set(event.id, tokens.set(event.token, event))
   }
   const { accepted: fences, begun } = fencesOf(workers)
   /** The fence grows with every run: one that is higher began after the end. */
   const isLate = (id: string): boolean => (begun.get(id) ?? 0) > (fences.get(id) ?? Infinity)
-  const isDoubled = ({ id, record }: Accepted): boolean => {
+  const isDuplicated = ({ id, record }: Accepted): boolean => {
     const accepted = [...(ends.get(id)?.values() ?? [])]
     return (
       accepted.length > 1 ||
@@ -110,25 +110,26 @@ export const of = (tasks: ReadonlyArray<Accepted>, workers: ReadonlyArray<Told>)
       (isTerminal(record) && accepted.some(({ exit }) => exit !== record.exit))
     )
   }
-  const isWrong = ({ got, payload, record }: Accepted): boolean =>
-    got.some((outcome) => outcome !== undefined && !isRight(payload, outcome)) ||
+  const isWrong = ({ outcomes, payload, record }: Accepted): boolean =>
+    outcomes.some((outcome) => outcome !== undefined && !isExpected(payload, outcome)) ||
     (isTerminal(record) &&
-      got.some(
+      outcomes.some(
         (outcome) => outcome !== undefined && Exit.isSuccess(outcome) !== (record.state === "SUCCESS")
       ))
-  const again = ({ id, payload }: Accepted): number => Math.max(0, (runs.get(id) ?? 0) - payload.retries - 1)
+  const rerunsOf = ({ id, payload }: Accepted): number =>
+    Math.max(0, (runs.get(id) ?? 0) - payload.retries - 1)
   const sum = (numberOf: (task: Accepted) => number): number =>
     tasks.reduce((total, task) => total + numberOf(task), 0)
   return {
     enqueued: tasks.length,
     terminal: tasks.filter(({ record }) => isTerminal(record)).length,
     runs: [...runs.values()].reduce((total, runs) => total + runs, 0),
-    ranAgain: sum(again),
-    inHand: workers.reduce((total, { entries, halted }) => total + (halted ? inHandOf(entries) : 0), 0),
-    doubled: tasks.filter(isDoubled).length,
+    reruns: sum(rerunsOf),
+    openRuns: workers.reduce((total, { events, halted }) => total + (halted ? openRunsOf(events) : 0), 0),
+    duplicated: tasks.filter(isDuplicated).length,
     wrong: tasks.filter(isWrong).length,
     lost: tasks.filter(({ record }) => !isTerminal(record)).length,
-    hanging: sum(({ got }) => got.filter((outcome) => outcome === undefined).length)
+    hanging: sum(({ outcomes }) => outcomes.filter((outcome) => outcome === undefined).length)
   }
 }
 
@@ -136,53 +137,50 @@ const columns = [
   "enqueued",
   "terminal",
   "runs",
-  "ranAgain",
-  "inHand",
-  "doubled",
+  "reruns",
+  "openRuns",
+  "duplicated",
   "wrong",
   "lost",
   "hanging"
-] as const satisfies ReadonlyArray<keyof Accounts>
+] as const satisfies ReadonlyArray<keyof Audit>
 
 /** One line for each of the accounts, under a title. */
-export const page = (
-  title: string,
-  all: ReadonlyArray<readonly [name: string, accounts: Accounts]>
-): string => {
+export const table = (title: string, all: ReadonlyArray<readonly [name: string, audit: Audit]>): string => {
   const width = Math.max(title.length, ...all.map(([name]) => name.length))
   const line = (name: string, cells: ReadonlyArray<string | number>): string =>
     [name.padEnd(width), ...cells.map((cell, i) => String(cell).padStart(columns[i]!.length))].join("  ")
   return [
     line(title, columns),
-    ...all.map(([name, accounts]) =>
+    ...all.map(([name, audit]) =>
       line(
         name,
-        columns.map((column) => accounts[column])
+        columns.map((column) => audit[column])
       )
     )
   ].join("\n")
 }
 
 /** All of them together. */
-export const sum = (all: ReadonlyArray<Accounts>): Accounts =>
+export const sum = (all: ReadonlyArray<Audit>): Audit =>
   Object.fromEntries(
-    columns.map((column) => [column, all.reduce((total, accounts) => total + accounts[column], 0)])
-  ) as Record<keyof Accounts, number>
+    columns.map((column) => [column, all.reduce((total, audit) => total + audit[column], 0)])
+  ) as Record<keyof Audit, number>
 
 /** What should not be: an outcome that is doubled, wrong or lost, a waiter that is left, a run that was repeated without need. */
-export const faultsOf = (accounts: Accounts): ReadonlyArray<string> => {
-  const { enqueued, inHand, ranAgain, runs, terminal } = accounts
+export const findingsOf = (audit: Audit): ReadonlyArray<string> => {
+  const { enqueued, openRuns, reruns, runs, terminal } = audit
   return [
-    ...(["doubled", "wrong", "lost", "hanging"] as const).flatMap((column) =>
-      accounts[column] === 0 ? [] : [`${accounts[column]} ${column}`]
+    ...(["duplicated", "wrong", "lost", "hanging"] as const).flatMap((column) =>
+      audit[column] === 0 ? [] : [`${audit[column]} ${column}`]
     ),
     ...(terminal === enqueued ? [] : [`${terminal} of ${enqueued} ended`]),
     // what is told is complete: nothing ends that has not begun
     ...(runs >= terminal ? [] : [`${runs} runs were told of, though ${terminal} ended`]),
-    ...(ranAgain <= inHand ? [] : [`${ranAgain} ran again, though ${inHand} were in hand`])
+    ...(reruns <= openRuns ? [] : [`${reruns} ran again, though ${openRuns} were in hand`])
   ]
 }
 
 /** Fails unless all is as it has to be. */
-export const verify = (accounts: Accounts): void =>
-  assert.deepStrictEqual(faultsOf(accounts), [], JSON.stringify(accounts))
+export const verify = (audit: Audit): void =>
+  assert.deepStrictEqual(findingsOf(audit), [], JSON.stringify(audit))

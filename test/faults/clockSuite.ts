@@ -3,27 +3,27 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Task } from "chicory"
 import { DateTime, Duration, Effect, Exit, Option, type Scope } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { eventually, timed } from "../support/storeFixture.ts"
-import * as Accounts from "./audit.ts"
-import type { Site, WorkerProcess } from "./deployments.ts"
-import { Brief, Job, payload } from "./job.ts"
+import * as Audit from "./audit.ts"
+import type { Deployment, WorkerProcess } from "./deployments.ts"
+import { ShortRetention, Job, payload } from "./job.ts"
 import * as SkewedClock from "./skewedClock.ts"
 import * as System from "./system.ts"
 
-const OFF = Duration.toMillis("10 minutes")
-const PATIENCE = 20_000
+const SKEW_MILLIS = Duration.toMillis("10 minutes")
+const TIMEOUT = 20_000
 
 /** Known to producers only, as in a deploy that rolls. */
-const Stranger = Task.make("stranger")
+const UnknownTask = Task.make("stranger")
 
 /** Registers the tests: the producer's clock is ahead, those of workers are ahead or behind. */
 export const suite = (
-  makeSite: Effect.Effect<Site<WorkerProcess>, unknown, Scope.Scope>,
+  makeDeployment: Effect.Effect<Deployment<WorkerProcess>, unknown, Scope.Scope>,
   leaseMillis: number
 ): void => {
-  const ahead = { worker: { lease: leaseMillis }, clockAheadMillis: OFF }
-  const behind = { worker: { lease: leaseMillis }, clockAheadMillis: -OFF }
+  const ahead = { worker: { lease: leaseMillis }, clockAheadMillis: SKEW_MILLIS }
+  const behind = { worker: { lease: leaseMillis }, clockAheadMillis: -SKEW_MILLIS }
 
   const test = (
     name: string,
@@ -32,23 +32,23 @@ export const suite = (
       system: System.System<WorkerProcess>
     ) => Effect.Effect<void, unknown, Scope.Scope | NodeServices.NodeServices>
   ): void =>
-    it.live.skipIf(!full && !isShort)(
+    it.live.skipIf(!isFullRun && !isShort)(
       name,
       () =>
         Effect.gen(function* () {
-          const system = yield* System.make(yield* makeSite)
+          const system = yield* System.make(yield* makeDeployment)
           yield* body(system)
-        }).pipe(SkewedClock.provide(OFF), Effect.provide(NodeServices.layer)),
+        }).pipe(SkewedClock.provide(SKEW_MILLIS), Effect.provide(NodeServices.layer)),
       120_000
     )
 
   test("a delay, and a moment by the producer's own clock, are kept", false, (system) =>
     Effect.gen(function* () {
       yield* system.startWorker(behind)
-      const inTime = (enqueue: typeof delayed) =>
+      const assertDelayed = (enqueue: typeof delayed) =>
         Effect.gen(function* () {
           const [millis] = yield* Effect.flatMap(enqueue, (handle) =>
-            AsyncResult.get(handle, { timeout: PATIENCE })
+            AsyncResult.get(handle, { timeout: TIMEOUT })
           ).pipe(Effect.provideContext(system.services), timed)
           assert.isAtLeast(millis, 1_400)
         })
@@ -56,8 +56,8 @@ export const suite = (
       const timedByClock = Effect.flatMap(DateTime.now, (now) =>
         Job.delay(payload(1), { at: DateTime.add(now, { milliseconds: 1_500 }) })
       )
-      yield* inTime(delayed)
-      yield* inTime(timedByClock)
+      yield* assertDelayed(delayed)
+      yield* assertDelayed(timedByClock)
     })
   )
 
@@ -65,13 +65,13 @@ export const suite = (
     Effect.gen(function* () {
       const workers = [yield* system.startWorker(ahead), yield* system.startWorker(behind)]
       yield* system.enqueue([payload(1, { millis: 3 * leaseMillis })])
-      const kept = yield* system.accounts
-      Accounts.verify(kept)
-      assert.strictEqual(kept.ranAgain, 0)
+      const kept = yield* system.audit
+      Audit.verify(kept)
+      assert.strictEqual(kept.reruns, 0)
 
       const [handle] = yield* system.enqueue([payload(2, { millis: 0.8 * leaseMillis })])
       const begun = (worker: WorkerProcess) =>
-        worker.told.some((entry) => entry._tag === "Began" && entry.id === handle!.taskId)
+        worker.events.some((event) => event._tag === "Began" && event.id === handle!.taskId)
       yield* eventually(Effect.sync(() => workers.some(begun)))
       const victim = workers.find(begun)!
       yield* victim.kill
@@ -80,8 +80,8 @@ export const suite = (
         eventually(Effect.sync(() => workers.every((worker) => worker === victim || begun(worker))))
       )
       assert.isAtLeast(millis, leaseMillis / 2, "not before the lease is over")
-      assert.isBelow(millis, PATIENCE)
-      Accounts.verify(yield* system.accounts)
+      assert.isBelow(millis, TIMEOUT)
+      Audit.verify(yield* system.audit)
     })
   )
 
@@ -89,7 +89,7 @@ export const suite = (
     Effect.gen(function* () {
       const enqueue = (expires: Duration.Input) => Job.delay(payload(1), { expires })
       const [millis, exit] = yield* Effect.flatMap(enqueue("1500 millis"), (handle) =>
-        AsyncResult.exit(handle, { timeout: PATIENCE })
+        AsyncResult.exit(handle, { timeout: TIMEOUT })
       ).pipe(timed, Effect.provideContext(system.services))
       const failed = Option.getOrUndefined(Exit.findErrorOption(exit))
       assert.strictEqual(failed?.reason._tag, "Expired")
@@ -99,7 +99,7 @@ export const suite = (
           Effect.gen(function* () {
             const handle = yield* enqueue("5 minutes")
             yield* system.startWorker(off)
-            yield* AsyncResult.get(handle, { timeout: PATIENCE })
+            yield* AsyncResult.get(handle, { timeout: TIMEOUT })
           })
         ).pipe(Effect.provideContext(system.services))
       }
@@ -111,27 +111,27 @@ export const suite = (
       yield* system.startWorker(ahead)
       yield* system.startWorker(behind)
       const kept = yield* Job.delay(payload(1))
-      yield* AsyncResult.get(kept, { timeout: PATIENCE })
-      const brief = yield* Brief.delay()
-      yield* AsyncResult.get(brief, { timeout: PATIENCE })
-      assert.isTrue(Option.isSome(yield* AsyncResult.poll(brief)))
-      yield* eventually(Effect.map(AsyncResult.poll(brief), Option.isNone))
+      yield* AsyncResult.get(kept, { timeout: TIMEOUT })
+      const short = yield* ShortRetention.delay()
+      yield* AsyncResult.get(short, { timeout: TIMEOUT })
+      assert.isTrue(Option.isSome(yield* AsyncResult.poll(short)))
+      yield* eventually(Effect.map(AsyncResult.poll(short), Option.isNone))
       assert.isTrue(Option.isSome(yield* AsyncResult.poll(kept)))
     }).pipe(Effect.provideContext(system.services))
   )
 
   test("a task that no worker knows yet is not given up before its grace is over", false, (system) =>
     Effect.gen(function* () {
-      const stranger = yield* Effect.provideContext(Stranger.delay(), system.services)
+      const unknownTask = yield* Effect.provideContext(UnknownTask.delay(), system.services)
       for (const off of [ahead, behind]) yield* system.startWorker(off)
       // whatever has been claimed before this one has been put back
       for (const n of [1, 2, 3]) {
         yield* system.enqueue([payload(n, { millis: 500 })])
-        Accounts.verify(yield* system.accounts)
+        Audit.verify(yield* system.audit)
       }
-      const state = AsyncResult.state(stranger)
+      const state = AsyncResult.state(unknownTask)
       assert.strictEqual(yield* Effect.provideContext(state, system.services), "PENDING")
-      yield* Effect.provideContext(AsyncResult.cancel(stranger), system.services)
+      yield* Effect.provideContext(AsyncResult.cancel(unknownTask), system.services)
     })
   )
 }

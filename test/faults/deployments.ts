@@ -4,19 +4,19 @@ import { assert } from "@effect/vitest"
 import { Deferred, Effect, Exit, Layer, Scope } from "effect"
 import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
 import { Faults } from "../../src/testing/suites/worker/faults.ts"
-import * as Tape from "../support/eventLog.ts"
-import { program, start, type Telling } from "../support/processes.ts"
-import * as Places from "../support/storeLocations.ts"
+import * as EventLog from "../support/eventLog.ts"
+import { program, start, type EventProcess } from "../support/processes.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import * as DyingProducer from "./dyingProducer.ts"
 import { type Die, unfused } from "./killPoints.ts"
 import * as Worker from "./worker.ts"
-import { Entry } from "./workerEvents.ts"
+import { WorkerEvent } from "./workerEvents.ts"
 import type { Options } from "./workerProcess.ts"
 
 /** A worker that tells what it does. */
 export interface FaultyWorker {
-  readonly told: ReadonlyArray<Entry>
-  readonly until: (check: (told: ReadonlyArray<Entry>) => boolean) => Effect.Effect<void>
+  readonly events: ReadonlyArray<WorkerEvent>
+  readonly until: (check: (events: ReadonlyArray<WorkerEvent>) => boolean) => Effect.Effect<void>
   /** Tells it to stop, as a shutdown does. */
   readonly stop: Effect.Effect<void>
   /** Waits until it has come to the point where it dies, and is dead. */
@@ -24,9 +24,9 @@ export interface FaultyWorker {
 }
 
 /** A store, and how workers over it are started. */
-export interface Site<out W extends FaultyWorker = FaultyWorker> {
+export interface Deployment<out W extends FaultyWorker = FaultyWorker> {
   /** Of this process. */
-  readonly drivers: Places.Drivers
+  readonly drivers: StoreLocations.Drivers
   /** Starts a worker, and waits until it works. It ends with the scope. */
   readonly startWorker: (
     options: Options
@@ -34,30 +34,35 @@ export interface Site<out W extends FaultyWorker = FaultyWorker> {
   /** Runs a producer until it dies, and gives what it told. */
   readonly produce: (
     options: DyingProducer.Options
-  ) => Effect.Effect<ReadonlyArray<Entry>, unknown, Scope.Scope | NodeServices.NodeServices>
+  ) => Effect.Effect<ReadonlyArray<WorkerEvent>, unknown, Scope.Scope | NodeServices.NodeServices>
 }
 
 /** A worker in a process of its own. */
-export interface WorkerProcess extends FaultyWorker, Telling<Entry> {}
+export interface WorkerProcess extends FaultyWorker, EventProcess<WorkerEvent> {}
 
 /** Processes over one place. */
-export const ofPlace = (place: Places.Place): Effect.Effect<Site<WorkerProcess>, unknown, Scope.Scope> =>
-  Effect.map(Places.drivers(place), (drivers) => {
+export const ofLocation = (
+  location: StoreLocations.StoreLocation
+): Effect.Effect<Deployment<WorkerProcess>, unknown, Scope.Scope> =>
+  Effect.map(StoreLocations.drivers(location), (drivers) => {
     const run = (name: string, options: object) =>
-      start(program(`../faults/${name}`, [Places.encode(place), JSON.stringify(options)]), Entry)
+      start(
+        program(`../faults/${name}`, [StoreLocations.encode(location), JSON.stringify(options)]),
+        WorkerEvent
+      )
     return {
       drivers,
       produce: (options) =>
         Effect.gen(function* () {
           const producer = yield* run("producerProcess.ts", options)
           assert.isFalse(yield* producer.ended, "it dies")
-          return producer.told
+          return producer.events
         }),
       startWorker: (options) =>
         Effect.gen(function* () {
           const worker = yield* run("workerProcess.ts", options)
-          yield* worker.until((told) => told.some(({ _tag }) => _tag === "Ready"))
-          const reached = worker.until((told) => told.some(({ _tag }) => _tag === "Reached"))
+          yield* worker.until((events) => events.some(({ _tag }) => _tag === "Ready"))
+          const reached = worker.until((events) => events.some(({ _tag }) => _tag === "Reached"))
           return { ...worker, stop: worker.signal("SIGTERM"), died: Effect.andThen(reached, worker.ended) }
         })
     }
@@ -67,54 +72,54 @@ export const ofPlace = (place: Places.Place): Effect.Effect<Site<WorkerProcess>,
  * Workers and producers of this process over one memory. One that dies makes no call any more, and is answered none;
  * what it had underway goes on only when all is over.
  */
-export const inMemory: Effect.Effect<Site> = Effect.map(makeMemoryStore, (drivers) => {
-  const mortal = Effect.gen(function* () {
+export const inMemory: Effect.Effect<Deployment> = Effect.map(makeMemoryStore, (drivers) => {
+  const makeKillable = Effect.gen(function* () {
     const faults = new Faults()
     // a driver's hints run once at a time, and they do so for the producer
     const { hints: _, ...backend } = drivers.backend
-    const apart = faults.over({
+    const isolated = faults.over({
       backend: { ...backend, capabilities: { ...backend.capabilities, hints: false } },
       broker: drivers.broker
     })
-    const tape = Tape.make<Entry>()
+    const eventLog = EventLog.make<WorkerEvent>()
     const dead = yield* Deferred.make<void>()
-    const buried = yield* Deferred.make<never>()
+    const released = yield* Deferred.make<never>()
     const die: Die = (point) =>
       Effect.suspend(() => {
-        tape.tell({ _tag: "Reached", point })
+        eventLog.append({ _tag: "Reached", point })
         faults.of = () => "hangs"
         Deferred.doneUnsafe(dead, Effect.void)
-        return Deferred.await(buried)
+        return Deferred.await(released)
       })
-    const tell = (entry: Entry): void => {
-      if (!Deferred.isDoneUnsafe(dead)) tape.tell(entry)
+    const emit = (entry: WorkerEvent): void => {
+      if (!Deferred.isDoneUnsafe(dead)) eventLog.append(entry)
     }
-    const bury = Effect.suspend(() => {
+    const release = Effect.suspend(() => {
       faults.heal()
-      return Deferred.die(buried, new Error("who died is buried"))
+      return Deferred.die(released, new Error("who died is buried"))
     })
-    return { drivers: apart, tape, died: Deferred.await(dead), die, tell, bury }
+    return { drivers: isolated, eventLog, died: Deferred.await(dead), die, emit, release }
   })
   return {
     drivers,
     produce: (options) =>
       Effect.gen(function* () {
-        const { bury, die, died, drivers, tape, tell } = yield* mortal
-        yield* Effect.forkScoped(DyingProducer.run(drivers, options, tell, die))
+        const { release, die, died, drivers, eventLog, emit } = yield* makeKillable
+        yield* Effect.forkScoped(DyingProducer.run(drivers, options, emit, die))
         yield* died
-        yield* Effect.addFinalizer(() => bury)
-        return tape.told
+        yield* Effect.addFinalizer(() => release)
+        return eventLog.events
       }),
     startWorker: (options) =>
       Effect.gen(function* () {
-        const { bury, die, died, drivers, tape, tell } = yield* mortal
+        const { release, die, died, drivers, eventLog, emit } = yield* makeKillable
         const scope = yield* Scope.fork(yield* Effect.scope)
         const shaped = options.unfused === true ? unfused(drivers) : drivers
-        yield* Layer.buildWithScope(Worker.layer(shaped, options, tell, die), scope)
-        yield* Effect.addFinalizer(() => bury)
+        yield* Layer.buildWithScope(Worker.layer(shaped, options, emit, die), scope)
+        yield* Effect.addFinalizer(() => release)
         return {
-          told: tape.told,
-          until: tape.until,
+          events: eventLog.events,
+          until: eventLog.until,
           stop: Effect.asVoid(Effect.forkDetach(Scope.close(scope, Exit.void))),
           died
         }

@@ -1,12 +1,12 @@
 /** A producer of the fault suites: it enqueues one task after the other under ids of its own, and dies where it is told to. */
 import { Effect, type Scope } from "effect"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { Job, type Payload } from "./job.ts"
-import { type Die, type FatalEnqueue, forProducer, unfused } from "./killPoints.ts"
-import type { Tell } from "./workerEvents.ts"
+import { type Die, type ProducerKillPlan, forProducer, unfused } from "./killPoints.ts"
+import type { Emit } from "./workerEvents.ts"
 
 /** What it enqueues, and when it dies. */
-export interface Options extends FatalEnqueue {
+export interface Options extends ProducerKillPlan {
   readonly payloads: ReadonlyArray<Payload>
   /** Whether each step is done by itself. */
   readonly unfused?: boolean
@@ -17,15 +17,15 @@ export const idOf = ({ n }: Payload): string => `job ${n}`
 
 /** Enqueues all, unless it dies. */
 export const run = Effect.fnUntraced(function* (
-  drivers: Places.Drivers,
+  drivers: StoreLocations.Drivers,
   options: Options,
-  tell: Tell,
+  emit: Emit,
   die: Die
 ): Effect.fn.Return<void, unknown, Scope.Scope> {
   const shaped = options.unfused === true ? unfused(drivers) : drivers
-  const services = yield* Places.services(forProducer(shaped, { ...options, die }))
+  const services = yield* StoreLocations.services(forProducer(shaped, { ...options, die }))
   for (const payload of options.payloads) {
     const handle = yield* Effect.provideContext(Job.delay(payload, { id: idOf(payload) }), services)
-    tell({ _tag: "Accepted", id: handle.taskId, n: payload.n })
+    emit({ _tag: "Accepted", id: handle.taskId, n: payload.n })
   }
 })

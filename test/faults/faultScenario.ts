@@ -4,12 +4,12 @@ import type { AsyncResult } from "chicory"
 import { Array as Arr, Cause, type Duration, Effect, Exit, Option, type Scope } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
-import * as Accounts from "./audit.ts"
-import { type Hand, heldTwice, startHand } from "./inProcessWorkers.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import * as Audit from "./audit.ts"
+import { type InProcessWorker, overlappingRuns, startInProcessWorker } from "./inProcessWorkers.ts"
 import { type Payload, payload, payloads } from "./job.ts"
-import type { Place } from "./ownStores.ts"
-import { type Enqueued, makeProducer, type Producer, untold } from "./producer.ts"
+import type { StoreInstance } from "./ownStores.ts"
+import { type Enqueued, makeProducer, type Producer, unresolved } from "./producer.ts"
 
 /** Of workers whose runs shall outlast what happens, and of those whose leases shall run out meanwhile. */
 const LEASE_MILLIS = { outlasts: 20_000, lapses: 5_000 }
@@ -19,10 +19,10 @@ export const BOUND_MILLIS = 60_000
 
 /** How the parties reach the servers: by URLs in the servers' order. */
 export interface Options {
-  readonly place: Place
+  readonly instance: StoreInstance
   readonly workers: ReadonlyArray<ReadonlyArray<string>>
   readonly producer: ReadonlyArray<string>
-  readonly onlooker: ReadonlyArray<string>
+  readonly observer: ReadonlyArray<string>
   readonly callTimeout?: Duration.Input | undefined
   /** Whether leases run out while something happens. */
   readonly lapses?: boolean | undefined
@@ -33,29 +33,29 @@ export interface Options {
 /** Tells how many milliseconds something took. */
 export type Note = (what: string, millis: number) => void
 
-export interface Scene {
-  readonly hands: ReadonlyArray<Hand>
+export interface FaultScenario {
+  readonly workers: ReadonlyArray<InProcessWorker>
   readonly producer: Producer
   /** Whom nothing disturbs but what disturbs the servers themselves. */
-  readonly onlooker: Producer
+  readonly observer: Producer
   /** Payloads that nobody else in this scene has. */
-  readonly make: (count: number, millis: number) => ReadonlyArray<Payload>
+  readonly makePayloads: (count: number, millis: number) => ReadonlyArray<Payload>
   /** Lets the producer enqueue, a few tasks at a time, while this goes on; waits until all of it was accepted. */
   readonly whileEnqueuing: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, unknown, R>
   /** Waits until each worker has begun so many runs more. */
-  readonly untilAtWork: (runs: number) => Effect.Effect<void>
+  readonly untilWorking: (runs: number) => Effect.Effect<void>
   /** Waits until the waiters of these tasks were told. */
-  readonly untilTold: (tasks: () => ReadonlyArray<Enqueued>) => Effect.Effect<void, unknown>
+  readonly untilResolved: (tasks: () => ReadonlyArray<Enqueued>) => Effect.Effect<void, unknown>
   /** Waits until each of those who take part has done something since that time. */
-  readonly alive: (since: number, note: Note) => Effect.Effect<void, unknown>
+  readonly untilProgress: (since: number, note: Note) => Effect.Effect<void, unknown>
   /** Waits until nobody waits any more, and nothing is left to do. */
-  readonly settled: Effect.Effect<void, unknown>
+  readonly untilIdle: Effect.Effect<void, unknown>
   /** What the store says of all tasks, by their ids. */
   readonly records: Effect.Effect<ReadonlyMap<string, TaskRecord | undefined>, unknown>
   /** The tasks of which a run began while another one held them. */
-  readonly heldTwice: () => ReadonlyArray<string>
+  readonly overlappingRuns: () => ReadonlyArray<string>
   /** What became of all tasks, and of those waiters that got an outcome. */
-  readonly account: Effect.Effect<Accounts.Accounts, unknown>
+  readonly audit: Effect.Effect<Audit.Audit, unknown>
 }
 
 /** Whether a waiter was told that the task is no longer known. */
@@ -65,38 +65,40 @@ export const isForgotten = ({ outcome }: Enqueued): boolean =>
   Option.exists(Cause.findErrorOption(outcome.cause), ({ reason }) => reason._tag === "Forgotten")
 
 /** Begins; it ends with the scope. */
-export const begin = Effect.fnUntraced(function* (
+export const startScenario = Effect.fnUntraced(function* (
   options: Options
-): Effect.fn.Return<Scene, unknown, Scope.Scope> {
-  const { callTimeout, lapses = false, place, waiting } = options
+): Effect.fn.Return<FaultScenario, unknown, Scope.Scope> {
+  const { callTimeout, lapses = false, instance: location, waiting } = options
   const lease = LEASE_MILLIS[lapses ? "lapses" : "outlasts"]
-  const open = (urls: ReadonlyArray<string>) => place.open({ urls, callTimeout })
-  const drivers = yield* open(options.onlooker)
-  const hands = yield* Effect.forEach(options.workers, (urls) =>
-    Effect.flatMap(open(urls), (drivers) => startHand(drivers, { lease, concurrency: 4, drainTimeout: 0 }))
+  const open = (urls: ReadonlyArray<string>) => location.open({ urls, callTimeout })
+  const drivers = yield* open(options.observer)
+  const workers = yield* Effect.forEach(options.workers, (urls) =>
+    Effect.flatMap(open(urls), (drivers) =>
+      startInProcessWorker(drivers, { lease, concurrency: 4, drainTimeout: 0 })
+    )
   )
   const producer = yield* makeProducer(
-    yield* Effect.flatMap(open(options.producer), Places.services),
+    yield* Effect.flatMap(open(options.producer), StoreLocations.services),
     waiting
   )
-  const onlooker = yield* makeProducer(yield* Places.services(drivers), waiting)
+  const observer = yield* makeProducer(yield* StoreLocations.services(drivers), waiting)
 
   let next = 0
   const make = (count: number, millis: number) => {
     next += count
     return payloads(count, millis, next - count)
   }
-  const tasks = () => [...producer.tasks, ...onlooker.tasks]
-  const begun = ({ entries }: Hand) => entries().filter(({ _tag }) => _tag === "Began").length
+  const tasks = () => [...producer.tasks, ...observer.tasks]
+  const begun = ({ events }: InProcessWorker) => events().filter(({ _tag }) => _tag === "Began").length
 
   /** Some that are short, now and then one that is under way for a while, and no more than can be done. */
   const enqueueSome = Effect.suspend(() => {
-    if (producer.tasks.filter(({ told }) => told === undefined).length > 40) return Effect.void
+    if (producer.tasks.filter(({ resolvedAt }) => resolvedAt === undefined).length > 40) return Effect.void
     const long = next % 30 < 5 ? [payload(next++, { millis: 1_500 })] : []
     return Effect.asVoid(producer.enqueueAll([...make(5, 60), ...long]))
   })
-  const untilTold = Effect.fnUntraced(function* (tasks: () => ReadonlyArray<Enqueued>) {
-    const ids = yield* untold(tasks, BOUND_MILLIS)
+  const untilResolved = Effect.fnUntraced(function* (tasks: () => ReadonlyArray<Enqueued>) {
+    const ids = yield* unresolved(tasks, BOUND_MILLIS)
     const states = yield* Effect.forEach(ids, (id) =>
       Effect.map(drivers.backend.read([id]), ([record]) => `${id}: ${JSON.stringify(record)}`)
     )
@@ -112,10 +114,10 @@ export const begin = Effect.fnUntraced(function* (
     return new Map(ids.map((id, i) => [id, found[i]?.[0]]))
   })
   return {
-    hands,
+    workers,
     producer,
-    onlooker,
-    make,
+    observer,
+    makePayloads: make,
     whileEnqueuing: (effect) =>
       Effect.suspend(() => {
         let over = false
@@ -128,58 +130,58 @@ export const begin = Effect.fnUntraced(function* (
         )
         return Effect.all([going, Effect.asVoid(enqueuing)], { concurrency: 2 })
       }).pipe(Effect.map(([value]) => value)),
-    untilAtWork: (runs) =>
+    untilWorking: (runs) =>
       Effect.suspend(() => {
-        const before = hands.map(begun)
-        return eventually(Effect.sync(() => hands.every((hand, i) => begun(hand) >= before[i]! + runs)))
+        const before = workers.map(begun)
+        return eventually(Effect.sync(() => workers.every((worker, i) => begun(worker) >= before[i]! + runs)))
       }),
-    untilTold,
-    alive: (since, note) =>
+    untilResolved,
+    untilProgress: (since, note) =>
       Effect.gen(function* () {
         const passed = () => performance.now() - since
         const atWork = Effect.forEach(
-          hands,
-          (hand) =>
+          workers,
+          (worker) =>
             Effect.andThen(
-              hand.untilBegunAfter(since),
+              worker.untilBegunAfter(since),
               Effect.sync(() => note("a worker begins a task", passed()))
             ),
           { concurrency: "unbounded", discard: true }
         )
         // so many that neither of them can do all
         const work = Effect.andThen(
-          Effect.suspend(() => onlooker.enqueueAll(make(12, 150))),
+          Effect.suspend(() => observer.enqueueAll(make(12, 150))),
           Effect.sleep("500 millis")
         )
         const probing = Effect.gen(function* () {
           const probe = yield* producer.enqueue(payload(next++))
-          note("a task is accepted", probe.accepted - since)
-          yield* untilTold(() => [probe])
-          note("its waiter is told", probe.told! - since)
+          note("a task is accepted", probe.acceptedAt - since)
+          yield* untilResolved(() => [probe])
+          note("its waiter is told", probe.resolvedAt! - since)
         })
         yield* Effect.all([probing, Effect.raceFirst(atWork, Effect.forever(work))], {
           concurrency: "unbounded",
           discard: true
         })
       }).pipe(Effect.timeout(2 * BOUND_MILLIS)),
-    settled: Effect.andThen(
-      untilTold(tasks),
+    untilIdle: Effect.andThen(
+      untilResolved(tasks),
       Effect.timeout(eventually(Effect.map(left, (left) => left === 0)), BOUND_MILLIS)
     ),
     records,
-    heldTwice: () => heldTwice(hands, lease),
-    account: Effect.map(records, (records) => {
+    overlappingRuns: () => overlappingRuns(workers, lease),
+    audit: Effect.map(records, (records) => {
       const all = Arr.groupBy(tasks(), ({ id }) => id)
-      return Accounts.of(
+      return Audit.of(
         Object.entries(all).map(([id, own]) => ({
           id,
           payload: own[0].payload,
-          got: own
+          outcomes: own
             .filter((task) => task.error === undefined && !isForgotten(task))
             .map(({ outcome }) => outcome),
           record: records.get(id)
         })),
-        hands.map(({ entries }) => ({ entries: entries(), halted: false }))
+        workers.map(({ events }) => ({ events: events(), halted: false }))
       )
     })
   }

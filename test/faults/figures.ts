@@ -5,7 +5,7 @@ import { Array as Arr } from "effect"
 export interface Figures {
   readonly note: (subject: string, what: string, millis: number) => void
   /** One line for each of what was measured. */
-  readonly page: (title: string) => string
+  readonly table: (title: string) => string
 }
 
 const show = (millis: number): string => `${Math.round(millis)} ms`
@@ -14,7 +14,7 @@ export const make = (): Figures => {
   const noted: Array<{ readonly subject: string; readonly what: string; readonly millis: number }> = []
   return {
     note: (subject, what, millis) => void noted.push({ subject, what, millis }),
-    page: (title) => {
+    table: (title) => {
       const lines = Object.entries(Arr.groupBy(noted, ({ subject, what }) => `${subject}: ${what}`)).map(
         ([name, some]) => {
           const sorted = some.map(({ millis }) => millis).sort((a, b) => a - b)
@@ -29,5 +29,5 @@ export const make = (): Figures => {
 
 /** Prints figures, if they are asked for. */
 export const print = (title: string, figures: Figures): void => {
-  if (process.env["CHICORY_FIGURES"]) console.log(figures.page(title))
+  if (process.env["CHICORY_FIGURES"]) console.log(figures.table(title))
 }

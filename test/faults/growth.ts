@@ -12,9 +12,9 @@ export interface Sample {
 
 /** How much more of it there may be in the end: a part of what there was, and so much beside. */
 const ALLOWED = {
-  heap: { part: 0.15, beside: 8 * 2 ** 20 },
-  rss: { part: 0.25, beside: 40 * 2 ** 20 },
-  handles: { part: 0, beside: 8 }
+  heap: { ratio: 0.15, absolute: 8 * 2 ** 20 },
+  rss: { ratio: 0.25, absolute: 40 * 2 ** 20 },
+  handles: { ratio: 0, absolute: 8 }
 } as const satisfies Record<keyof Sample, unknown>
 
 const keys = ["heap", "rss", "handles"] as const
@@ -34,12 +34,13 @@ const compare = (samples: ReadonlyArray<Sample>) => {
 }
 
 /** What has grown. At least four samples of each process are needed to tell. */
-export const faultsOf = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): ReadonlyArray<string> =>
-  [...samples].flatMap(([name, own]) => {
-    if (own.length < 4) return [`${own.length} samples of the ${name} are too few to tell whether it grows`]
-    const { end, warm } = compare(own)
+export const findingsOf = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): ReadonlyArray<string> =>
+  [...samples].flatMap(([name, ofProcess]) => {
+    if (ofProcess.length < 4)
+      return [`${ofProcess.length} samples of the ${name} are too few to tell whether it grows`]
+    const { end, warm } = compare(ofProcess)
     return keys
-      .filter((key) => end[key] > warm[key] * (1 + ALLOWED[key].part) + ALLOWED[key].beside)
+      .filter((key) => end[key] > warm[key] * (1 + ALLOWED[key].ratio) + ALLOWED[key].absolute)
       .map((key) => `the ${key} of the ${name} grew from ${warm[key]} to ${end[key]}`)
   })
 
@@ -47,10 +48,10 @@ const show = ({ handles, heap, rss }: Sample): string =>
   `heap ${(heap / 2 ** 20).toFixed(1)} MiB, rss ${(rss / 2 ** 20).toFixed(1)} MiB, ${handles} handles`
 
 /** A line for each process. */
-export const page = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): string =>
+export const table = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): string =>
   [...samples]
-    .map(([name, own]) => {
-      const { end, warm } = compare(own)
+    .map(([name, ofProcess]) => {
+      const { end, warm } = compare(ofProcess)
       return `${name}: warm ${show(warm)}; in the end ${show(end)}`
     })
     .join("\n")

@@ -4,18 +4,18 @@ import { Effect, Layer, type Scope } from "effect"
 import { eventually } from "../support/storeFixture.ts"
 import type { Drivers } from "../support/storeLocations.ts"
 import * as Worker from "./worker.ts"
-import type { Entry } from "./workerEvents.ts"
+import type { WorkerEvent } from "./workerEvents.ts"
 
 /** An entry, and when it was told, in milliseconds. */
-export interface Timed {
-  readonly entry: Entry
+export interface TimedEvent {
+  readonly event: WorkerEvent
   readonly millis: number
 }
 
 /** A worker at work. */
-export interface Hand {
-  readonly told: ReadonlyArray<Timed>
-  readonly entries: () => ReadonlyArray<Entry>
+export interface InProcessWorker {
+  readonly timeline: ReadonlyArray<TimedEvent>
+  readonly events: () => ReadonlyArray<WorkerEvent>
   /** Waits until so many runs have been settled. */
   readonly untilSettled: (count: number) => Effect.Effect<void>
   /** Waits until a run has begun after that time. */
@@ -23,27 +23,27 @@ export interface Hand {
 }
 
 /** Nobody dies here. */
-const survive = () => Effect.never
+const neverDie = () => Effect.never
 
 /** Starts a worker, until the scope closes. */
-export const startHand = Effect.fnUntraced(function* (
+export const startInProcessWorker = Effect.fnUntraced(function* (
   drivers: Drivers,
   options: WorkerService.Options
-): Effect.fn.Return<Hand, never, Scope.Scope> {
-  const told: Array<Timed> = []
+): Effect.fn.Return<InProcessWorker, never, Scope.Scope> {
+  const timeline: Array<TimedEvent> = []
   let settled = 0
-  const tell = (entry: Entry): void => {
-    told.push({ entry, millis: performance.now() })
-    if (entry._tag === "Settled") settled++
+  const emit = (event: WorkerEvent): void => {
+    timeline.push({ event, millis: performance.now() })
+    if (event._tag === "Settled") settled++
   }
-  yield* Layer.build(Worker.layer(drivers, { worker: options }, tell, survive))
+  yield* Layer.build(Worker.layer(drivers, { worker: options }, emit, neverDie))
   return {
-    told,
-    entries: () => told.map(({ entry }) => entry),
+    timeline,
+    events: () => timeline.map(({ event }) => event),
     untilSettled: (count) => eventually(Effect.sync(() => settled >= count)),
     untilBegunAfter: (after) =>
       eventually(
-        Effect.sync(() => told.some(({ entry, millis }) => entry._tag === "Began" && millis > after))
+        Effect.sync(() => timeline.some(({ event, millis }) => event._tag === "Began" && millis > after))
       )
   }
 })
@@ -59,17 +59,20 @@ interface Run {
  * The tasks of which a run began while another one held them: it is neither a retry that was asked for, nor follows one
  * that was interrupted, nor one that is older than a lease.
  */
-export const heldTwice = (hands: ReadonlyArray<Hand>, leaseMillis: number): ReadonlyArray<string> => {
+export const overlappingRuns = (
+  workers: ReadonlyArray<InProcessWorker>,
+  leaseMillis: number
+): ReadonlyArray<string> => {
   const runs = new Map<string, Array<Run>>()
-  for (const { told } of hands) {
+  for (const { timeline } of workers) {
     const own = new Map<string, Run>()
-    for (const { entry, millis } of told) {
-      if (entry._tag === "Began") {
-        const run = { began: millis, retries: entry.retries, interrupted: false }
-        own.set(entry.id, run)
-        runs.set(entry.id, [...(runs.get(entry.id) ?? []), run])
-      } else if (entry._tag === "Interrupted") {
-        const run = own.get(entry.id)
+    for (const { event, millis } of timeline) {
+      if (event._tag === "Began") {
+        const run = { began: millis, retries: event.retries, interrupted: false }
+        own.set(event.id, run)
+        runs.set(event.id, [...(runs.get(event.id) ?? []), run])
+      } else if (event._tag === "Interrupted") {
+        const run = own.get(event.id)
         if (run !== undefined) run.interrupted = true
       }
     }

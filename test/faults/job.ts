@@ -3,7 +3,7 @@ import { RetryPolicy, Task, type TaskFailed } from "chicory"
 import { Option, Cause, Exit, Schema } from "effect"
 
 /** Asks for another try. */
-export class Again extends Schema.TaggedError<Again>()("Again", {}) {}
+export class TryAgain extends Schema.TaggedError<TryAgain>()("Again", {}) {}
 
 /** Is not tried again. */
 export class Refused extends Schema.TaggedError<Refused>()("Refused", { n: Schema.Int }) {}
@@ -14,24 +14,24 @@ export const Job = Task.make("job", {
     /** How long its first run takes. */
     millis: Schema.Int,
     /** How long a further one takes. Default: as long. */
-    againMillis: Schema.optionalKey(Schema.Int),
+    rerunMillis: Schema.optionalKey(Schema.Int),
     /** How often it asks for another try first. */
     retries: Schema.Int,
     ends: Schema.Literals(["Succeeds", "Fails", "Dies"])
   },
   success: Schema.Struct({ n: Schema.Int, square: Schema.Int }),
-  error: Schema.Union([Again, Refused]),
+  error: Schema.Union([TryAgain, Refused]),
   retry: { ...RetryPolicy.fixed({ maxRetries: 20, delay: "100 millis" }), byTag: { Refused: "never" } },
   // how many of its workers are killed is for the tests to say
   maxCrashes: 1000
 })
 
 /** Its result is soon gone. */
-export const Brief = Task.make("brief", { retention: "3 seconds" })
+export const ShortRetention = Task.make("brief", { retention: "3 seconds" })
 
 export type Payload = typeof Job.payloadSchema.Type
 export type Value = typeof Job.successSchema.Type
-export type Outcome = Exit.Exit<Value, TaskFailed.TaskFailed<Again | Refused>>
+export type Outcome = Exit.Exit<Value, TaskFailed.TaskFailed<TryAgain | Refused>>
 
 /** A payload; what is not given is the plainest there is. */
 export const payload = (n: number, options?: Partial<Payload>): Payload => ({
@@ -53,7 +53,7 @@ export const payloads = (count: number, millis: number, first = 0): ReadonlyArra
   )
 
 /** Whether an outcome is the one that the payload asks for. */
-export const isRight = ({ ends, n }: Payload, outcome: Outcome): boolean => {
+export const isExpected = ({ ends, n }: Payload, outcome: Outcome): boolean => {
   if (Exit.isSuccess(outcome)) {
     return ends === "Succeeds" && outcome.value.n === n && outcome.value.square === n * n
   }

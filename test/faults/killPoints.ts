@@ -6,7 +6,7 @@ import { Array as Arr, Effect } from "effect"
 import type { Settled, Settlement } from "../../src/BackendDriver.ts"
 import type { Batch } from "../../src/BrokerDriver.ts"
 import type { Drivers } from "../support/storeLocations.ts"
-import type { Tell } from "./workerEvents.ts"
+import type { Emit } from "./workerEvents.ts"
 
 /** Where a worker dies. */
 export const workerPoints = [
@@ -32,19 +32,19 @@ export type Die = (point: WorkerPoint | ProducerPoint) => Effect.Effect<void>
 export type Stop = "SIGKILL" | "SIGSTOP"
 
 /** Kills the process, or freezes it, once. */
-export const halting = (tell: Tell, stop: Stop = "SIGKILL"): Die => {
+export const halting = (emit: Emit, stop: Stop = "SIGKILL"): Die => {
   let halted = false
   return (point) =>
     Effect.sync(() => {
       if (halted) return
       halted = true
-      tell({ _tag: "Reached", point })
+      emit({ _tag: "Reached", point })
       process.kill(process.pid, stop)
     })
 }
 
 /** When a worker dies. */
-export interface Fatal {
+export interface KillPlan {
   readonly point: WorkerPoint
   /** Not before so many of its runs are settled. */
   readonly settled: number
@@ -56,29 +56,29 @@ export interface Fatal {
 const isFinal = ({ outcome: { _tag } }: Settlement): boolean => _tag === "Success" || _tag === "Failure"
 
 /** When a producer dies. */
-export interface FatalEnqueue {
+export interface ProducerKillPlan {
   readonly point: ProducerPoint
   /** How many of its tasks are accepted before. */
   readonly accepted: number
 }
 
 /** What has been written to a connection until now is sent. */
-const turn = Effect.callback<void>((resume) => {
+const flushSockets = Effect.callback<void>((resume) => {
   setImmediate(() => resume(Effect.void))
 })
 
 /** The drivers of a worker that tells of what it settled, and dies at a point once so many of its runs are settled. */
 export const forWorker = (
   { backend, broker }: Drivers,
-  tell: Tell,
-  fatal?: Fatal & { readonly die: Die }
+  emit: Emit,
+  killPlan?: KillPlan & { readonly die: Die }
 ): Drivers => {
   let settled = 0
   /** A retry is stored, and its message is not let go yet. */
   let retrying = false
   const dieAt = (point: WorkerPoint, here = true): Effect.Effect<void> =>
-    here && fatal !== undefined && fatal.point === point && settled >= fatal.settled
-      ? fatal.die(point)
+    here && killPlan !== undefined && killPlan.point === point && settled >= killPlan.settled
+      ? killPlan.die(point)
       : Effect.void
 
   /** Around the settling of a batch, by one call or with what follows for the messages in the same. */
@@ -97,12 +97,12 @@ export const forWorker = (
           settlements.some(({ outcome }) => outcome._tag === "Release")
         )
         const half = batch.slice(0, Math.floor(batch.length / 2))
-        if (fatal?.point === "with half of a batch settled" && Arr.isReadonlyArrayNonEmpty(half)) {
-          if (settled >= fatal.settled) tellAll(yield* settle(half), settlements)
-          yield* dieAt(fatal.point)
+        if (killPlan?.point === "with half of a batch settled" && Arr.isReadonlyArrayNonEmpty(half)) {
+          if (settled >= killPlan.settled) emitAll(yield* settle(half), settlements)
+          yield* dieAt(killPlan.point)
         }
         const answers = yield* settle(batch)
-        tellAll(answers, settlements)
+        emitAll(answers, settlements)
         const retries = settlements.some(({ outcome }) => outcome._tag === "Retry")
         if (fused) {
           yield* dieAt("after the result is stored", settlements.some(isFinal))
@@ -112,11 +112,11 @@ export const forWorker = (
         settled += batch.length
         return answers
       })
-  const tellAll = (answers: ReadonlyArray<Settled>, settlements: ReadonlyArray<Settlement>): void => {
+  const emitAll = (answers: ReadonlyArray<Settled>, settlements: ReadonlyArray<Settlement>): void => {
     for (const [i, answer] of answers.entries()) {
       const { id, outcome, token } = settlements[i]!
       const exit = "exit" in outcome ? outcome.exit : null
-      tell({ _tag: "Settled", id, token, outcome: outcome._tag, exit, answer })
+      emit({ _tag: "Settled", id, token, outcome: outcome._tag, exit, answer })
     }
   }
   const { claim, fusion, settle } = { ...broker, ...backend }
@@ -131,24 +131,24 @@ export const forWorker = (
         : {
             fusion: {
               ...fusion,
-              ...(fusion.claim === undefined ? {} : { claim: (asked) => claimed(fusion.claim!(asked)) }),
+              ...(fusion.claim === undefined ? {} : { claim: (request) => claimed(fusion.claim!(request)) }),
               settle: settling(fusion.settle, ({ settlement }) => settlement, true)
             }
           }),
       settle: settling(settle, (settlement) => settlement, false),
       renew: (batch) =>
-        fatal?.point === "in a renewal"
+        killPlan?.point === "in a renewal"
           ? // it is on its way, or has just been answered
             Effect.forkDetach(backend.renew(batch)).pipe(
-              Effect.andThen(turn),
-              Effect.andThen(fatal.die(fatal.point)),
+              Effect.andThen(flushSockets),
+              Effect.andThen(killPlan.die(killPlan.point)),
               Effect.andThen(Effect.never)
             )
           : backend.renew(batch)
     },
     broker: {
       ...broker,
-      claim: (asked) => claimed(claim(asked)),
+      claim: (request) => claimed(claim(request)),
       ack: (handles) => Effect.andThen(dieAt("after the result is stored"), broker.ack(handles)),
       release: (releases) =>
         Effect.andThen(dieAt("between the halves of a retry", retrying), broker.release(releases))
@@ -159,7 +159,7 @@ export const forWorker = (
 /** The drivers of a producer that dies at a point, of the enqueue that follows so many. */
 export const forProducer = (
   { backend, broker }: Drivers,
-  { accepted, die, point }: FatalEnqueue & { readonly die: Die }
+  { accepted, die, point }: ProducerKillPlan & { readonly die: Die }
 ): Drivers => {
   let passed = 0
   const after = <A, E>(here: ProducerPoint, effect: Effect.Effect<A, E>) =>

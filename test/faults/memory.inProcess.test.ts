@@ -1,4 +1,4 @@
-import * as Sites from "./deployments.ts"
+import * as Deployments from "./deployments.ts"
 import * as KillSuite from "./killSuite.ts"
 
-KillSuite.suite("memory", Sites.inMemory, { leaseMillis: 500 })
+KillSuite.suite("memory", Deployments.inMemory, { leaseMillis: 500 })

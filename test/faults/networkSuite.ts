@@ -1,12 +1,12 @@
 /** What networks do to those who use a store: each fault on the way of workers, of producers and of both. */
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Logger } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { makeNetwork, type Network } from "../support/network.ts"
-import * as Accounts from "./audit.ts"
-import { begin, type Note } from "./faultScenario.ts"
+import * as Audit from "./audit.ts"
+import { startScenario, type Note } from "./faultScenario.ts"
 import * as Figures from "./figures.ts"
-import type { OwnStore, Running } from "./ownStores.ts"
+import type { OwnStore, RunningStore } from "./ownStores.ts"
 
 /** What happens to a way, and for how long. */
 interface Fault {
@@ -19,11 +19,11 @@ interface Fault {
   /** Whether leases run out meanwhile. */
   readonly lapses?: boolean
   /** On whose way it is tried. Default: on that of each. */
-  readonly whose?: ReadonlyArray<Whose>
+  readonly targets?: ReadonlyArray<Target>
 }
 
-const whose = ["of one worker", "of the workers", "of the producer", "of all"] as const
-type Whose = (typeof whose)[number]
+const targets = ["of one worker", "of the workers", "of the producer", "of all"] as const
+type Target = (typeof targets)[number]
 
 const heal = (network: Network) => network.heal
 
@@ -63,7 +63,7 @@ const faults = {
     millis: 12_000,
     cuts: false,
     lapses: true,
-    whose: ["of one worker", "of all"]
+    targets: ["of one worker", "of all"]
   },
   silent: {
     name: "carries nothing any more over what there is, until that is cut",
@@ -78,7 +78,7 @@ const faults = {
     end: heal,
     millis: 4_000,
     cuts: false,
-    whose: ["of one worker", "of all"]
+    targets: ["of one worker", "of all"]
   },
   dripping: {
     name: "lets but few bytes pass",
@@ -86,7 +86,7 @@ const faults = {
     end: heal,
     millis: 4_000,
     cuts: false,
-    whose: ["of one worker", "of all"]
+    targets: ["of one worker", "of all"]
   },
   stormy: {
     name: "is cut again and again",
@@ -98,45 +98,54 @@ const faults = {
 } as const satisfies Record<string, Fault>
 
 /** Those that stand for all in the short form. */
-const short: ReadonlyArray<readonly [Fault, Whose]> = [
+const short: ReadonlyArray<readonly [Fault, Target]> = [
   [faults.stormy, "of all"],
   [faults.halfOpen, "of the workers"]
 ]
 
 /** Shorter than the faults in the short form; in the full one that of the store. */
-const CALL_TIMEOUT = full ? undefined : "2 seconds"
+const CALL_TIMEOUT = isFullRun ? undefined : "2 seconds"
 
 /** Ways to all servers of a store. */
-const makeWay = Effect.fnUntraced(function* ({ networks, servers }: Running) {
-  const ways = yield* Effect.forEach(servers, ({ url }, i) => makeNetwork(url, networks[i]))
-  return { urls: ways.map(({ url }) => url), ways }
+const makeRoutes = Effect.fnUntraced(function* ({ networks, servers }: RunningStore) {
+  const routes = yield* Effect.forEach(servers, ({ url }, i) => makeNetwork(url, networks[i]))
+  return { urls: routes.map(({ url }) => url), routes }
 })
 
 /** Lets a fault happen in the midst of work, and while there is nothing to do, and holds all to account. */
-const disturb = Effect.fnUntraced(function* (running: Running, fault: Fault, who: Whose, note: Note) {
-  const [first, second, third] = yield* Effect.all([makeWay(running), makeWay(running), makeWay(running)])
+const disturb = Effect.fnUntraced(function* (
+  running: RunningStore,
+  fault: Fault,
+  target: Target,
+  note: Note
+) {
+  const [first, second, third] = yield* Effect.all([
+    makeRoutes(running),
+    makeRoutes(running),
+    makeRoutes(running)
+  ])
   const disturbed = {
-    "of one worker": first.ways,
-    "of the workers": [...first.ways, ...second.ways],
-    "of the producer": third.ways,
-    "of all": [...first.ways, ...second.ways, ...third.ways]
-  }[who]
+    "of one worker": first.routes,
+    "of the workers": [...first.routes, ...second.routes],
+    "of the producer": third.routes,
+    "of all": [...first.routes, ...second.routes, ...third.routes]
+  }[target]
   const {
-    account,
-    alive,
-    heldTwice,
-    make,
-    onlooker,
+    audit,
+    untilProgress,
+    overlappingRuns,
+    makePayloads,
+    observer,
     producer,
-    settled,
-    untilAtWork,
-    untilTold,
+    untilIdle,
+    untilWorking,
+    untilResolved,
     whileEnqueuing
-  } = yield* begin({
-    place: yield* running.place,
+  } = yield* startScenario({
+    instance: yield* running.newInstance,
     workers: [first.urls, second.urls],
     producer: third.urls,
-    onlooker: running.servers.map(({ url }) => url),
+    observer: running.servers.map(({ url }) => url),
     callTimeout: CALL_TIMEOUT,
     lapses: fault.lapses
   })
@@ -147,36 +156,38 @@ const disturb = Effect.fnUntraced(function* (running: Running, fault: Fault, who
   yield* Effect.gen(function* () {
     yield* whileEnqueuing(
       Effect.gen(function* () {
-        yield* untilAtWork(5)
+        yield* untilWorking(5)
         yield* all(fault.begin)
         yield* Effect.sleep(fault.millis)
         yield* all(fault.end)
-        yield* alive(performance.now(), (what, millis) => note(`in the midst of work, ${what}`, millis))
+        yield* untilProgress(performance.now(), (what, millis) =>
+          note(`in the midst of work, ${what}`, millis)
+        )
       })
     )
-    yield* settled
+    yield* untilIdle
 
-    const [expected, delayed] = make(2, 0)
+    const [expected, delayed] = makePayloads(2, 0)
     const waiting = [
-      yield* producer.expect("expected", expected!),
+      yield* producer.waitFor("expected", expected!),
       yield* producer.enqueue(delayed!, { delay: "1 second" })
     ]
     yield* Effect.sleep("500 millis")
     yield* all(fault.begin)
     yield* Effect.sleep(Math.min(500, fault.millis))
-    yield* onlooker.enqueue(expected!, { id: "expected" })
+    yield* observer.enqueue(expected!, { id: "expected" })
     yield* Effect.sleep(fault.millis)
     yield* all(fault.end)
     const healed = performance.now()
-    yield* untilTold(() => waiting)
+    yield* untilResolved(() => waiting)
     // it may have been told before
-    note("idle, a waiter is told", Math.max(0, ...waiting.map(({ told }) => told! - healed)))
-    yield* alive(healed, (what, millis) => note(`idle, ${what}`, millis))
-    yield* settled
+    note("idle, a waiter is told", Math.max(0, ...waiting.map(({ resolvedAt }) => resolvedAt! - healed)))
+    yield* untilProgress(healed, (what, millis) => note(`idle, ${what}`, millis))
+    yield* untilIdle
   }).pipe(Effect.ensuring(Effect.ignore(all(heal))))
 
   assert.deepStrictEqual(
-    [...producer.tasks, ...onlooker.tasks].flatMap(({ error }) => error ?? []),
+    [...producer.tasks, ...observer.tasks].flatMap(({ error }) => error ?? []),
     []
   )
   if (fault.cuts) {
@@ -184,45 +195,45 @@ const disturb = Effect.fnUntraced(function* (running: Running, fault: Fault, who
       assert.isAbove(network.accepted(), accepted[i]!, "it was connected again")
     }
   }
-  assert.deepStrictEqual(heldTwice(), [], "no task was run while another run held it")
-  return yield* account
+  assert.deepStrictEqual(overlappingRuns(), [], "no task was run while another run held it")
+  return yield* audit
 })
 
 /** Servers that all tests of a suite have. */
-class Shared extends Context.Service<Shared, Running>()("chicory/test/faults/networkSuite/Shared") {}
+class Shared extends Context.Service<Shared, RunningStore>()("chicory/test/faults/networkSuite/Shared") {}
 
 /** Registers the tests. */
 export const suite = (store: OwnStore): void => {
   const figures = Figures.make()
-  const accounts: Array<readonly [string, Accounts.Accounts]> = []
-  const cases: ReadonlyArray<readonly [Fault, Whose]> = full
+  const audits: Array<readonly [string, Audit.Audit]> = []
+  const cases: ReadonlyArray<readonly [Fault, Target]> = isFullRun
     ? Object.values<Fault>(faults).flatMap((fault) =>
-        (fault.whose ?? whose).map((who) => [fault, who] as const)
+        (fault.targets ?? targets).map((target) => [fault, target] as const)
       )
     : short
   store.describe(`a network to ${store.name}`, () => {
     afterAll(() => {
-      console.log(Accounts.page(store.name, accounts))
+      console.log(Audit.table(store.name, audits))
       Figures.print(`${store.name}, since the end of the fault`, figures)
     })
     layer(Layer.effect(Shared, store.start), { excludeTestServices: true, timeout: "60 seconds" })(
       "fails:",
       (it) => {
         describe.concurrent("nothing is lost, and everybody goes on, when it", () => {
-          for (const [fault, who] of cases) {
+          for (const [fault, target] of cases) {
             it.effect(
-              `${fault.name}, on the way ${who}`,
+              `${fault.name}, on the way ${target}`,
               () =>
                 Effect.gen(function* () {
-                  const drawn = yield* disturb(yield* Shared, fault, who, (what, millis) =>
+                  const audit = yield* disturb(yield* Shared, fault, target, (what, millis) =>
                     figures.note(fault.name, what, millis)
                   )
-                  accounts.push([`${fault.name}, ${who}`, drawn])
+                  audits.push([`${fault.name}, ${target}`, audit])
                   // whose lease ran out, that is run again, and that it did is looked at already
-                  Accounts.verify(fault.lapses === true ? { ...drawn, ranAgain: 0 } : drawn)
+                  Audit.verify(fault.lapses === true ? { ...audit, reruns: 0 } : audit)
                   // the warnings of lost connections are expected
                 }).pipe(Effect.provide(Logger.layer([]))),
-              full ? 600_000 : 240_000
+              isFullRun ? 600_000 : 240_000
             )
           }
         })

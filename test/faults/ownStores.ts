@@ -17,7 +17,7 @@ import { clientOf as redisClientOf } from "../redis/storeFixture.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
 import type { Options as NetworkOptions } from "../support/network.ts"
 import type { OwnServer, ServerError } from "../support/ownServers.ts"
-import type * as Places from "../support/storeLocations.ts"
+import type * as StoreLocations from "../support/storeLocations.ts"
 
 /** How a process of its own reaches a place. */
 export interface OpenOptions {
@@ -28,19 +28,19 @@ export interface OpenOptions {
 }
 
 /** Names that nobody else has. */
-export interface Place {
+export interface StoreInstance {
   /** What another process has to know, to reach it by these URLs of the servers, in order. */
-  readonly at: (urls: ReadonlyArray<string>) => Places.Place
+  readonly locationFor: (urls: ReadonlyArray<string>) => StoreLocations.StoreLocation
   /** Opens connections of one's own, and makes the drivers over them. */
-  readonly open: (options: OpenOptions) => Effect.Effect<Places.Drivers, unknown, Scope.Scope>
+  readonly open: (options: OpenOptions) => Effect.Effect<StoreLocations.Drivers, unknown, Scope.Scope>
 }
 
 /** The servers of a store, running. */
-export interface Running {
+export interface RunningStore {
   readonly servers: ReadonlyArray<OwnServer>
   /** How a network fails whose other end is that server. */
   readonly networks: ReadonlyArray<NetworkOptions>
-  readonly place: Effect.Effect<Place, unknown, Scope.Scope>
+  readonly newInstance: Effect.Effect<StoreInstance, unknown, Scope.Scope>
   /**
    * Waits until a server that is killed keeps what it has taken for its own use so far: of tasks it keeps what it
    * confirms anyway, if it keeps anything.
@@ -58,14 +58,17 @@ export interface OwnStore {
   /** A suite that needs them to be installed. */
   readonly describe: (name: string, body: () => void) => void
   /** Starts the servers. */
-  readonly start: Effect.Effect<Running, unknown, Scope.Scope>
+  readonly start: Effect.Effect<RunningStore, unknown, Scope.Scope>
 }
 
-const unsettled: Effect.Effect<void> = Effect.void
+const nothingToSettle: Effect.Effect<void> = Effect.void
 
 const makePrefix = (): string => `t${crypto.randomUUID().replaceAll("-", "").slice(0, 12)}`
 
-type Open = (prefix: string, options: OpenOptions) => Effect.Effect<Places.Drivers, unknown, Scope.Scope>
+type Open = (
+  prefix: string,
+  options: OpenOptions
+) => Effect.Effect<StoreLocations.Drivers, unknown, Scope.Scope>
 
 /** A store on one server that has a prefix for each place. */
 const onOneServer = (
@@ -74,7 +77,7 @@ const onOneServer = (
   persistence: OwnStore["persistence"],
   describe: OwnStore["describe"],
   startServer: Effect.Effect<OwnServer, unknown, Scope.Scope>,
-  at: (url: string, prefix: string) => Places.Place,
+  locationFor: (url: string, prefix: string) => StoreLocations.StoreLocation,
   open: Open
 ): OwnStore => ({
   name,
@@ -84,11 +87,14 @@ const onOneServer = (
   start: Effect.map(startServer, (server) => ({
     servers: [server],
     networks: [{}],
-    place: Effect.sync(() => {
+    newInstance: Effect.sync(() => {
       const prefix = makePrefix()
-      return { at: ([url = ""]) => at(url, prefix), open: (options) => open(prefix, options) }
+      return {
+        locationFor: ([url = ""]) => locationFor(url, prefix),
+        open: (options) => open(prefix, options)
+      }
     }),
-    settle: unsettled
+    settle: nothingToSettle
   }))
 })
 
@@ -176,11 +182,11 @@ export const sqlite: OwnStore = {
   start: Effect.succeed({
     servers: [],
     networks: [],
-    place: Effect.map(temporaryFile, (filename) => ({
-      at: () => ({ dialect: "sqlite", filename, prefix: "chicory" }),
+    newInstance: Effect.map(temporaryFile, (filename) => ({
+      locationFor: () => ({ dialect: "sqlite", filename, prefix: "chicory" }),
       open: () => SqliteStore.makeDrivers({ filename })
     })),
-    settle: unsettled
+    settle: nothingToSettle
   })
 }
 
@@ -196,11 +202,16 @@ export const rabbitmqWithSqlite: OwnStore = {
   describe: Rabbitmq.describeWithOwnRabbit,
   start: Effect.map(Rabbitmq.startServer(), (server) => ({
     servers: [server],
-    networks: [{ lastWords: closing }],
-    place: Effect.map(temporaryFile, (filename) => {
+    networks: [{ closingData: closing }],
+    newInstance: Effect.map(temporaryFile, (filename) => {
       const prefix = makePrefix()
       return {
-        at: ([url = ""]) => ({ dialect: "sqlite", filename, prefix: "chicory", rabbitmq: { url, prefix } }),
+        locationFor: ([url = ""]) => ({
+          dialect: "sqlite",
+          filename,
+          prefix: "chicory",
+          rabbitmq: { url, prefix }
+        }),
         open: ({ callTimeout, urls: [url] }) =>
           Effect.all({
             backend: Effect.map(SqliteStore.makeDrivers({ filename }), ({ backend }) => backend),
@@ -222,11 +233,11 @@ export const rabbitmqWithRedis = (writes: keyof typeof redisServers = "always"):
     Effect.all([Rabbitmq.startServer(), Redis.startServer(redisServers[writes])], { concurrency: 2 }),
     ([rabbit, redis]) => ({
       servers: [rabbit, redis],
-      networks: [{ lastWords: closing }, {}],
-      place: Effect.sync(() => {
+      networks: [{ closingData: closing }, {}],
+      newInstance: Effect.sync(() => {
         const prefix = makePrefix()
         return {
-          at: ([rabbitUrl = "", url = ""]) => ({
+          locationFor: ([rabbitUrl = "", url = ""]) => ({
             dialect: "redis",
             url,
             prefix,

@@ -1,6 +1,6 @@
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { postgres } from "./ownStores.ts"
 import { suite } from "./serverSuite.ts"
 
 suite(postgres("on"))
-if (full) suite(postgres("off"))
+if (isFullRun) suite(postgres("off"))

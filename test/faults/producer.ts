@@ -9,9 +9,9 @@ export interface Enqueued {
   readonly id: string
   readonly payload: Payload
   /** When it was accepted, in milliseconds. */
-  readonly accepted: number
+  readonly acceptedAt: number
   /** When its waiter was told, of an outcome or an error. */
-  told: number | undefined
+  resolvedAt: number | undefined
   outcome: Outcome | undefined
   error: string | undefined
 }
@@ -26,7 +26,7 @@ export interface Producer {
   /** The same, several at a time. */
   readonly enqueueAll: (payloads: ReadonlyArray<Payload>) => Effect.Effect<ReadonlyArray<Enqueued>>
   /** Waits for a task that somebody else enqueues. */
-  readonly expect: (id: string, payload: Payload) => Effect.Effect<Enqueued>
+  readonly waitFor: (id: string, payload: Payload) => Effect.Effect<Enqueued>
 }
 
 /** Who enqueues and waits by these services, until the scope closes. */
@@ -42,8 +42,8 @@ export const makeProducer = (
         const task: Enqueued = {
           id,
           payload,
-          accepted: performance.now(),
-          told: undefined,
+          acceptedAt: performance.now(),
+          resolvedAt: undefined,
           outcome: undefined,
           error: undefined
         }
@@ -51,7 +51,7 @@ export const makeProducer = (
         return AsyncResult.exit(Job.result(id), waiting).pipe(
           Effect.exit,
           Effect.map((exit) => {
-            task.told = performance.now()
+            task.resolvedAt = performance.now()
             if (Exit.isSuccess(exit)) task.outcome = exit.value
             else task.error = String(exit.cause)
           }),
@@ -82,7 +82,7 @@ export const makeProducer = (
       unknown: () => unknown,
       enqueue,
       enqueueAll: (payloads) => Effect.forEach(payloads, (payload) => enqueue(payload), { concurrency: 8 }),
-      expect: begin
+      waitFor: begin
     }
   })
 
@@ -90,11 +90,11 @@ export const makeProducer = (
  * Waits until the waiters of these tasks were told, for as long as one of them is told within that time; answers the ids of
  * those that were not.
  */
-export const untold = (
+export const unresolved = (
   tasks: () => ReadonlyArray<Enqueued>,
   within: Duration.Input
 ): Effect.Effect<ReadonlyArray<string>> => {
-  const left = () => tasks().filter(({ told }) => told === undefined)
+  const left = () => tasks().filter(({ resolvedAt }) => resolvedAt === undefined)
   const nextIsTold = Effect.suspend(() => {
     const before = left().length
     if (before === 0) return Effect.succeed(false)

@@ -1,14 +1,14 @@
 /** A producer of the fault suites in a process of its own: `producerProcess.ts <place> <options as JSON>`. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import * as DyingProducer from "./dyingProducer.ts"
 import { halting } from "./killPoints.ts"
-import { tell } from "./workerEvents.ts"
+import { emit } from "./workerEvents.ts"
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "") as DyingProducer.Options
 
-Effect.flatMap(Places.drivers(place), (drivers) =>
-  DyingProducer.run(drivers, options, tell, halting(tell))
+Effect.flatMap(StoreLocations.drivers(location), (drivers) =>
+  DyingProducer.run(drivers, options, emit, halting(emit))
 ).pipe(Effect.scoped, NodeRuntime.runMain)

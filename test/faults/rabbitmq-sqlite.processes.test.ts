@@ -1,9 +1,9 @@
 import { describeWithRabbit } from "../rabbitmq/server.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
-const place = TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite)
+const location = TemporaryLocations.rabbitmq(TemporaryLocations.sqlite)
 
 await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () =>
-  ProcessSuites.suite("rabbitmq, sqlite", place, TemporaryPlaces.impatient(place))
+  ProcessSuites.suite("rabbitmq, sqlite", location, TemporaryLocations.withShortHeartbeat(location))
 )

@@ -1,5 +1,5 @@
 import { describeWithRedis } from "../redis/server.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
-await describeWithRedis("processes on Redis", () => ProcessSuites.suite("redis", TemporaryPlaces.redis))
+await describeWithRedis("processes on Redis", () => ProcessSuites.suite("redis", TemporaryLocations.redis))

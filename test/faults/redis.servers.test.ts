@@ -1,7 +1,7 @@
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { redis } from "./ownStores.ts"
 import { killed, suite } from "./serverSuite.ts"
 
 suite(redis("always"))
-if (full) suite(redis("everysec"), [killed])
+if (isFullRun) suite(redis("everysec"), [killed])
 suite(redis("never"))

@@ -1,16 +1,16 @@
 /** What servers do to those who use a store: they are killed, stopped and frozen in the midst of enqueuing and of work. */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Logger, type Scope } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import type { OwnServer } from "../support/ownServers.ts"
 import { eventually } from "../support/storeFixture.ts"
-import * as Accounts from "./audit.ts"
-import { begin, BOUND_MILLIS, isForgotten, type Note, type Scene } from "./faultScenario.ts"
+import * as Audit from "./audit.ts"
+import { startScenario, BOUND_MILLIS, isForgotten, type Note, type FaultScenario } from "./faultScenario.ts"
 import * as Figures from "./figures.ts"
 import type { OwnStore } from "./ownStores.ts"
 
 /** How a server goes, and for how long it stays away. */
-interface Absence {
+interface Outage {
   readonly name: string
   readonly begin: (server: OwnServer) => Effect.Effect<void>
   readonly millis: number
@@ -19,9 +19,9 @@ interface Absence {
 }
 
 /** The hardest of them. */
-export const killed: Absence = { name: "killed", begin: ({ kill }) => kill, millis: 300 }
+export const killed: Outage = { name: "killed", begin: ({ kill }) => kill, millis: 300 }
 
-const all: ReadonlyArray<Absence> = [
+const all: ReadonlyArray<Outage> = [
   killed,
   {
     name: "killed, and away for longer than a call may take",
@@ -34,90 +34,99 @@ const all: ReadonlyArray<Absence> = [
 ]
 
 /** Shorter than the absences in the short form; in the full one that of the store. */
-const CALL_TIMEOUT = full ? undefined : "2 seconds"
+const CALL_TIMEOUT = isFullRun ? undefined : "2 seconds"
 
 /** How often a server goes. */
-const ROUNDS = full ? 3 : 1
+const ROUNDS = isFullRun ? 3 : 1
 
 /** For a task that may be gone, where nobody ever knew of it but by its id. */
-const PATIENCE = "25 seconds"
+const TIMEOUT = "25 seconds"
 
 /** Lets servers go and come back a few times, and waits each time until all is as before. */
-const endure = Effect.fnUntraced(function* (
+const runOutages = Effect.fnUntraced(function* (
   store: OwnStore,
   part: string | undefined,
-  absence: Absence,
+  outage: Outage,
   note: Note
-): Effect.fn.Return<Scene, unknown, Scope.Scope> {
+): Effect.fn.Return<FaultScenario, unknown, Scope.Scope> {
   const running = yield* store.start
   const urls = running.servers.map(({ url }) => url)
-  const scene = yield* begin({
-    place: yield* running.place,
+  const scenario = yield* startScenario({
+    instance: yield* running.newInstance,
     workers: [urls, urls],
     producer: urls,
-    onlooker: urls,
+    observer: urls,
     callTimeout: CALL_TIMEOUT,
-    lapses: absence.lapses,
-    waiting: store.persistence === "kept" ? {} : { timeout: PATIENCE }
+    lapses: outage.lapses,
+    waiting: store.persistence === "kept" ? {} : { timeout: TIMEOUT }
   })
-  const { alive, make, onlooker, producer, settled, untilAtWork, untilTold, whileEnqueuing } = scene
+  const {
+    untilProgress,
+    makePayloads,
+    observer,
+    producer,
+    untilIdle,
+    untilWorking,
+    untilResolved,
+    whileEnqueuing
+  } = scenario
   const affected = running.servers.filter((_, i) => part === undefined || store.parts[i] === part)
   const all = (change: (server: OwnServer) => Effect.Effect<void, unknown>) =>
     Effect.forEach(affected, change, { concurrency: "unbounded", discard: true })
-  const back = all(({ start, thaw }) => Effect.andThen(thaw, start))
-  const goAndComeBack = Effect.gen(function* () {
-    yield* all(absence.begin)
-    yield* Effect.sleep(absence.millis)
-    yield* back
+  const restore = all(({ start, thaw }) => Effect.andThen(thaw, start))
+  const interruptService = Effect.gen(function* () {
+    yield* all(outage.begin)
+    yield* Effect.sleep(outage.millis)
+    yield* restore
     return performance.now()
   })
 
   yield* Effect.gen(function* () {
-    yield* alive(performance.now(), () => {})
-    yield* settled
+    yield* untilProgress(performance.now(), () => {})
+    yield* untilIdle
     yield* running.settle
     for (let round = 0; round < ROUNDS; round++) {
       yield* whileEnqueuing(
         Effect.gen(function* () {
-          yield* untilAtWork(6)
-          const since = yield* goAndComeBack
-          yield* alive(since, (what, millis) => note(`in the midst of work, ${what}`, millis))
+          yield* untilWorking(6)
+          const since = yield* interruptService
+          yield* untilProgress(since, (what, millis) => note(`in the midst of work, ${what}`, millis))
         })
       )
-      yield* settled
+      yield* untilIdle
 
-      const [payload] = make(1, 0)
+      const [payload] = makePayloads(1, 0)
       const id = `expected ${round}`
-      const expected = yield* producer.expect(id, payload!)
-      const since = yield* goAndComeBack
-      yield* onlooker.enqueue(payload!, { id })
-      yield* untilTold(() => [expected])
-      note("idle, a waiter is told of a task that is enqueued then", expected.told! - since)
-      yield* alive(since, (what, millis) => note(`idle, ${what}`, millis))
-      yield* settled
+      const expected = yield* producer.waitFor(id, payload!)
+      const since = yield* interruptService
+      yield* observer.enqueue(payload!, { id })
+      yield* untilResolved(() => [expected])
+      note("idle, a waiter is told of a task that is enqueued then", expected.resolvedAt! - since)
+      yield* untilProgress(since, (what, millis) => note(`idle, ${what}`, millis))
+      yield* untilIdle
     }
-  }).pipe(Effect.ensuring(Effect.ignore(back)))
-  return scene
+  }).pipe(Effect.ensuring(Effect.ignore(restore)))
+  return scenario
 })
 
 /** What was confirmed is there, and ends once. */
 const assertKept = Effect.fnUntraced(function* (
-  { account, heldTwice, onlooker, producer }: Scene,
-  { lapses }: Absence
+  { audit, overlappingRuns, observer, producer }: FaultScenario,
+  { lapses }: Outage
 ) {
-  const errors = [...producer.tasks, ...onlooker.tasks].flatMap(({ error }) => error ?? [])
+  const errors = [...producer.tasks, ...observer.tasks].flatMap(({ error }) => error ?? [])
   assert.deepStrictEqual(errors, [])
-  assert.deepStrictEqual([...producer.tasks, ...onlooker.tasks].filter(isForgotten), [])
-  assert.deepStrictEqual(heldTwice(), [], "no task was run while another run held it")
-  const drawn = yield* account
+  assert.deepStrictEqual([...producer.tasks, ...observer.tasks].filter(isForgotten), [])
+  assert.deepStrictEqual(overlappingRuns(), [], "no task was run while another run held it")
+  const result = yield* audit
   // whose lease ran out, that is run again, and that it did is looked at already
-  Accounts.verify(lapses === true ? { ...drawn, ranAgain: 0 } : drawn)
-  return drawn
+  Audit.verify(lapses === true ? { ...result, reruns: 0 } : result)
+  return result
 })
 
 /** What was confirmed may be gone: then nobody waits for it for ever, and what is there ends as it should. */
-const assertNotWrong = Effect.fnUntraced(function* ({ account, onlooker, producer, records }: Scene) {
-  const tasks = [...producer.tasks, ...onlooker.tasks]
+const assertConsistent = Effect.fnUntraced(function* ({ audit, observer, producer, records }: FaultScenario) {
+  const tasks = [...producer.tasks, ...observer.tasks]
   for (const { error } of tasks) if (error !== undefined) assert.include(error, "TimeoutError")
   // whose waiters were told that it is gone may still run, where its message is left
   const open = Effect.map(records, (all) =>
@@ -127,15 +136,15 @@ const assertNotWrong = Effect.fnUntraced(function* ({ account, onlooker, produce
   )
   yield* Effect.timeoutOption(eventually(Effect.map(open, ({ length }) => length === 0)), BOUND_MILLIS)
   assert.deepStrictEqual(yield* open, [], "what is there has ended")
-  const drawn = yield* account
-  assert.strictEqual(drawn.wrong, 0, JSON.stringify(drawn))
-  assert.strictEqual(drawn.hanging, 0, JSON.stringify(drawn))
-  return drawn
+  const result = yield* audit
+  assert.strictEqual(result.wrong, 0, JSON.stringify(result))
+  assert.strictEqual(result.hanging, 0, JSON.stringify(result))
+  return result
 })
 
 /** How many waiters were told what of tasks that are gone. */
-const gone = ({ onlooker, producer }: Scene): string => {
-  const tasks = [...producer.tasks, ...onlooker.tasks]
+const lostSummary = ({ observer, producer }: FaultScenario): string => {
+  const tasks = [...producer.tasks, ...observer.tasks]
   const overdue = tasks.filter(({ error }) => error !== undefined).length
   return `Forgotten ${tasks.filter(isForgotten).length}, timed out ${overdue}`
 }
@@ -143,18 +152,18 @@ const gone = ({ onlooker, producer }: Scene): string => {
 /** Registers the tests. Of a store that may lose what is confirmed the servers are killed only. */
 export const suite = (
   store: OwnStore,
-  absences: ReadonlyArray<Absence> = store.persistence === "kept" ? all : [killed]
+  outages: ReadonlyArray<Outage> = store.persistence === "kept" ? all : [killed]
 ): void => {
   const figures = Figures.make()
-  const accounts: Array<readonly [string, Accounts.Accounts]> = []
+  const audits: Array<readonly [string, Audit.Audit]> = []
   const kept = store.persistence === "kept"
   const affected = store.parts.length === 1 ? store.parts : [...store.parts, undefined]
-  const cases = (full ? absences : [killed]).flatMap((absence) =>
-    (full ? affected : affected.slice(-1)).map((part) => [absence, part] as const)
+  const cases = (isFullRun ? outages : [killed]).flatMap((outage) =>
+    (isFullRun ? affected : affected.slice(-1)).map((part) => [outage, part] as const)
   )
   store.describe(`a server of ${store.name}`, () => {
     afterAll(() => {
-      console.log(Accounts.page(store.name, accounts))
+      console.log(Audit.table(store.name, audits))
       Figures.print(`${store.name}, since the server was back`, figures)
     })
     describe.concurrent(
@@ -162,20 +171,20 @@ export const suite = (
         ? "keeps what is confirmed, and everybody goes on, when"
         : "may lose what is confirmed, but nothing is wrong, and everybody goes on, when",
       () => {
-        for (const [absence, part] of cases) {
-          const name = `${part ?? store.parts.join(" and ")} ${part === undefined ? "are" : "is"} ${absence.name}`
+        for (const [outage, part] of cases) {
+          const name = `${part ?? store.parts.join(" and ")} ${part === undefined ? "are" : "is"} ${outage.name}`
           it.live(
             name,
             () =>
               Effect.gen(function* () {
-                const scene = yield* endure(store, part, absence, (what, millis) =>
-                  figures.note(absence.name, what, millis)
+                const scenario = yield* runOutages(store, part, outage, (what, millis) =>
+                  figures.note(outage.name, what, millis)
                 )
-                const drawn = yield* kept ? assertKept(scene, absence) : assertNotWrong(scene)
-                accounts.push([kept ? name : `${name}: ${gone(scene)}`, drawn])
+                const audit = yield* kept ? assertKept(scenario, outage) : assertConsistent(scenario)
+                audits.push([kept ? name : `${name}: ${lostSummary(scenario)}`, audit])
                 // the warnings of lost connections are expected
               }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))),
-            full ? 600_000 : 240_000
+            isFullRun ? 600_000 : 240_000
           )
         }
       }

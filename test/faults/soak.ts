@@ -8,7 +8,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Effect, Logger, Option, Random } from "effect"
 import { Command, Flag } from "effect/cli"
-import * as Accounts from "./audit.ts"
+import * as Audit from "./audit.ts"
 import * as Growth from "./growth.ts"
 import * as OwnStores from "./ownStores.ts"
 import * as Soaking from "./soaking.ts"
@@ -41,12 +41,12 @@ const soak = Command.make(
       // the warnings of lost connections are expected
       Effect.provide(Logger.layer([]))
     )
-    const total = Accounts.sum(rounds)
+    const total = Audit.sum(rounds)
     console.log(
-      Accounts.page(name, [...rounds.map((one, i) => [`round ${i + 1}`, one] as const), ["in all", total]])
+      Audit.table(name, [...rounds.map((one, i) => [`round ${i + 1}`, one] as const), ["in all", total]])
     )
-    console.log(Growth.page(samples))
-    const wrong = [...Accounts.faultsOf({ ...total, ranAgain: 0 }), ...Growth.faultsOf(samples)]
+    console.log(Growth.table(samples))
+    const wrong = [...Audit.findingsOf({ ...total, reruns: 0 }), ...Growth.findingsOf(samples)]
     if (wrong.length > 0) return yield* Effect.fail(new Error(wrong.join("; ")))
   })
 )

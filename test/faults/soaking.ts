@@ -3,16 +3,16 @@ import { type Duration, Effect, Fiber, Schedule } from "effect"
 import { makeNetwork } from "../support/network.ts"
 import { program, start } from "../support/processes.ts"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
-import * as Accounts from "./audit.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import * as Audit from "./audit.ts"
 import * as Disturbances from "./disturbances.ts"
 import type { Sample } from "./growth.ts"
 import { payloads } from "./job.ts"
-import type { OwnStore, Running } from "./ownStores.ts"
-import { makeProducer, untold } from "./producer.ts"
+import type { OwnStore, RunningStore } from "./ownStores.ts"
+import { makeProducer, unresolved } from "./producer.ts"
 import { sample } from "./sampling.ts"
-import * as Position from "./supervisedWorker.ts"
-import { Entry } from "./workerEvents.ts"
+import * as SupervisedWorker from "./supervisedWorker.ts"
+import { WorkerEvent } from "./workerEvents.ts"
 import type { Options } from "./workerProcess.ts"
 
 const LEASE = 3_000
@@ -21,58 +21,60 @@ const ROUND: Duration.Input = "25 seconds"
 /** Within which all of it has to end, once nothing is wrong any more. */
 const BOUND: Duration.Input = "2 minutes"
 /** Workers that may be killed. */
-const POSITIONS = 2
+const WORKERS = 2
 /** Tasks that are enqueued at a time. */
-const PORTION = 10
+const BATCH = 10
 
 /** What came of it. */
-export interface Soaked {
-  readonly rounds: ReadonlyArray<Accounts.Accounts>
+export interface SoakResult {
+  readonly rounds: ReadonlyArray<Audit.Audit>
   readonly samples: ReadonlyMap<string, ReadonlyArray<Sample>>
 }
 
-const isSample = (entry: Entry): entry is Extract<Entry, { readonly _tag: "Sampled" }> =>
-  entry._tag === "Sampled"
+const isSample = (event: WorkerEvent): event is Extract<WorkerEvent, { readonly _tag: "Sampled" }> =>
+  event._tag === "Sampled"
 
 /** A way of one's own to all servers. */
-const makeWay = ({ networks, servers }: Running) =>
+const makeRoutes = ({ networks, servers }: RunningStore) =>
   Effect.forEach(servers, ({ url }, i) => makeNetwork(url, networks[i]))
 
 /** Goes on for that long; each thing that happens is told. */
 export const run = Effect.fnUntraced(function* (
   store: OwnStore,
   millis: number,
-  tell: (what: string) => void
+  emit: (what: string) => void
 ) {
   const running = yield* store.start
-  const place = yield* running.place
+  const location = yield* running.newInstance
   const worker = { lease: LEASE, concurrency: 8, drainTimeout: "2 seconds" } as const
   const startWorker = Effect.fnUntraced(function* (urls: ReadonlyArray<string>, options: Options) {
-    const args = [Places.encode(place.at(urls)), JSON.stringify({ worker, ...options })]
-    return yield* start(program("./workerProcess.ts", args), Entry)
+    const args = [StoreLocations.encode(location.locationFor(urls)), JSON.stringify({ worker, ...options })]
+    return yield* start(program("./workerProcess.ts", args), WorkerEvent)
   })
 
-  const ways = yield* Effect.forEach(Array.from({ length: POSITIONS + 2 }), () => makeWay(running))
-  const [ofProducer, ofSteady, ...ofPositions] = ways.map((way) => way.map(({ url }) => url))
-  const steady = yield* startWorker(ofSteady ?? [], { sampleMillis: 2_000 })
-  const positions = yield* Effect.forEach(ofPositions, (urls) =>
-    Position.make((fatal) => startWorker(urls, { fatal }))
+  const routes = yield* Effect.forEach(Array.from({ length: WORKERS + 2 }), () => makeRoutes(running))
+  const [producerUrls, longLivedUrls, ...workerUrls] = routes.map((route) => route.map(({ url }) => url))
+  const longLived = yield* startWorker(longLivedUrls ?? [], { sampleMillis: 2_000 })
+  const workers = yield* Effect.forEach(workerUrls, (urls) =>
+    SupervisedWorker.make((killPlan) => startWorker(urls, { killPlan }))
   )
-  const drivers = yield* Places.drivers(place.at(ofProducer ?? []))
-  const services = yield* Places.services(drivers)
-  const untouched = yield* Places.drivers(place.at(running.servers.map(({ url }) => url)))
-  const world = { leaseMillis: LEASE, positions, networks: ways.flat(), servers: running.servers }
-  yield* steady.until((told) => told.some(({ _tag }) => _tag === "Ready"))
+  const drivers = yield* StoreLocations.drivers(location.locationFor(producerUrls ?? []))
+  const services = yield* StoreLocations.services(drivers)
+  const directDrivers = yield* StoreLocations.drivers(
+    location.locationFor(running.servers.map(({ url }) => url))
+  )
+  const targets = { leaseMillis: LEASE, workers, networks: routes.flat(), servers: running.servers }
+  yield* longLived.until((events) => events.some(({ _tag }) => _tag === "Ready"))
   yield* running.settle
 
   let next = 0
   const round = Effect.gen(function* () {
     const producer = yield* makeProducer(services)
     const enqueuing = Effect.suspend(() => {
-      next += PORTION
-      return producer.enqueueAll(payloads(PORTION, 100, next - PORTION))
+      next += BATCH
+      return producer.enqueueAll(payloads(BATCH, 100, next - BATCH))
     }).pipe(Effect.andThen(Effect.sleep("200 millis")), Effect.forever)
-    const disturbing = yield* Effect.forkChild(Disturbances.happen(world, tell))
+    const disturbing = yield* Effect.forkChild(Disturbances.disturb(targets, emit))
     const working = yield* Effect.forkChild(enqueuing)
     yield* Effect.raceFirst(
       Effect.sleep(ROUND),
@@ -80,50 +82,50 @@ export const run = Effect.fnUntraced(function* (
       Effect.raceFirst(Fiber.join(disturbing), Fiber.join(working))
     )
     yield* Fiber.interrupt(disturbing)
-    yield* Effect.forEach(positions, ({ mend }) => mend)
+    yield* Effect.forEach(workers, ({ ensureRunning }) => ensureRunning)
     yield* Fiber.interrupt(working)
 
-    const hanging = new Set(yield* untold(() => producer.tasks, BOUND))
+    const hanging = new Set(yield* unresolved(() => producer.tasks, BOUND))
     const records = yield* Effect.forEach(producer.tasks, ({ id }) =>
-      Effect.map(untouched.backend.read([id]), ([record]) => record).pipe(
+      Effect.map(directDrivers.backend.read([id]), ([record]) => record).pipe(
         Effect.retry({ schedule: Schedule.spaced("200 millis"), times: 50 })
       )
     )
-    const left = Effect.map(untouched.broker.counts(["default"]), ([counts]) => counts!)
+    const left = Effect.map(directDrivers.broker.counts(["default"]), ([counts]) => counts!)
     // it may have to connect again to a server that was killed a moment ago
     const done = Effect.map(left, ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
     yield* Effect.timeout(eventually(Effect.retry(done, Schedule.spaced("200 millis"))), BOUND)
-    const reports = positions.flatMap(({ report }) => report())
-    const held = steady.told.findLast(isSample)
-    const accounts = Accounts.of(
+    const logs = workers.flatMap(({ takeLogs }) => takeLogs())
+    const lastSample = longLived.events.findLast(isSample)
+    const audit = Audit.of(
       producer.tasks.map(({ id, outcome, payload }, i) => ({
         id,
         payload,
-        got: [hanging.has(id) ? undefined : outcome],
+        outcomes: [hanging.has(id) ? undefined : outcome],
         record: records[i]
       })),
-      [...reports, { entries: [...steady.told], halted: false }]
+      [...logs, { events: [...longLived.events], halted: false }]
     )
-    steady.clear()
-    return { accounts, held }
+    longLived.clear()
+    return { audit, lastSample }
   }).pipe(Effect.scoped)
 
-  const rounds: Array<Accounts.Accounts> = []
-  const ofWorker: Array<Sample> = []
-  const ofThis: Array<Sample> = []
+  const rounds: Array<Audit.Audit> = []
+  const workerSamples: Array<Sample> = []
+  const ownSamples: Array<Sample> = []
   const end = performance.now() + millis
   while (performance.now() < end) {
-    const { accounts, held } = yield* round
-    rounds.push(accounts)
-    tell(JSON.stringify(accounts))
-    if (held !== undefined) ofWorker.push(held)
-    ofThis.push(yield* sample)
+    const { audit, lastSample } = yield* round
+    rounds.push(audit)
+    emit(JSON.stringify(audit))
+    if (lastSample !== undefined) workerSamples.push(lastSample)
+    ownSamples.push(yield* sample)
   }
   return {
     rounds,
     samples: new Map([
-      ["worker", ofWorker],
-      ["producer", ofThis]
+      ["worker", workerSamples],
+      ["producer", ownSamples]
     ])
   }
 })

@@ -2,15 +2,15 @@
 import { AsyncResult, Broker } from "chicory"
 import { Array as Arr, type Duration, Effect, Fiber, Option } from "effect"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
-import * as Accounts from "./audit.ts"
-import type { FaultyWorker, Site } from "./deployments.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import * as Audit from "./audit.ts"
+import type { FaultyWorker, Deployment } from "./deployments.ts"
 import { Job, type Outcome, type Payload } from "./job.ts"
 import { unfused } from "./killPoints.ts"
 import type { Options } from "./workerProcess.ts"
 
 /** How long anybody waits for what has to come. */
-const PATIENCE: Duration.Input = "60 seconds"
+const TIMEOUT: Duration.Input = "60 seconds"
 
 interface Task {
   readonly id: string
@@ -22,32 +22,35 @@ interface Task {
 export type Shape = Pick<Options, "unfused">
 
 /** Starts a system without workers. */
-export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(site: Site<W>, shape: Shape = {}) {
-  const drivers = shape.unfused === true ? unfused(site.drivers) : site.drivers
-  const services = yield* Places.services(drivers)
+export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(
+  deployment: Deployment<W>,
+  shape: Shape = {}
+) {
+  const drivers = shape.unfused === true ? unfused(deployment.drivers) : deployment.drivers
+  const services = yield* StoreLocations.services(drivers)
   const tasks: Array<Task> = []
   const workers: Array<{ readonly worker: W; halted: boolean }> = []
 
   /** Each task has two waiters: one with the handle of its producer, one with a handle from elsewhere. */
   const accept = Effect.fnUntraced(function* (id: string, payload: Payload) {
     const waiters = yield* Effect.forEach([Job.result(id), Job.result(id)], (handle) =>
-      Effect.forkScoped(Effect.timeoutOption(AsyncResult.exit(handle), PATIENCE))
+      Effect.forkScoped(Effect.timeoutOption(AsyncResult.exit(handle), TIMEOUT))
     )
     tasks.push({ id, payload, waiters })
   }, Effect.provideContext(services))
 
   /** Waits for all that was accepted, and draws up the accounts. */
-  const accounts: Effect.Effect<Accounts.Accounts, unknown> = Effect.gen(function* () {
-    const got = yield* Effect.forEach(tasks, ({ waiters }) =>
+  const audit: Effect.Effect<Audit.Audit, unknown> = Effect.gen(function* () {
+    const outcomes = yield* Effect.forEach(tasks, ({ waiters }) =>
       Effect.map(Fiber.joinAll(waiters), Arr.map(Option.getOrUndefined))
     )
     const records = yield* Effect.forEach(Arr.chunksOf(tasks, 500), (some) =>
       drivers.backend.read(Arr.map(some, ({ id }) => id))
     )
     const all = records.flat()
-    return Accounts.of(
-      tasks.map(({ id, payload }, i) => ({ id, payload, got: got[i]!, record: all[i] })),
-      workers.map(({ halted, worker: { told } }) => ({ entries: told, halted }))
+    return Audit.of(
+      tasks.map(({ id, payload }, i) => ({ id, payload, outcomes: outcomes[i]!, record: all[i] })),
+      workers.map(({ halted, worker: { events } }) => ({ events, halted }))
     )
   })
 
@@ -64,21 +67,21 @@ export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(site: S
     /** Counts a task that somebody else has enqueued, and waits for its end. */
     accept,
     startWorker: (options: Options) =>
-      Effect.tap(site.startWorker({ ...shape, ...options }), (worker) =>
-        Effect.sync(() => workers.push({ worker, halted: options.fatal !== undefined }))
+      Effect.tap(deployment.startWorker({ ...shape, ...options }), (worker) =>
+        Effect.sync(() => workers.push({ worker, halted: options.killPlan !== undefined }))
       ),
     /** Says that a worker was stopped in the midst of what it did. */
     halted: (worker: W): void => {
       for (const one of workers) if (one.worker === worker) one.halted = true
     },
-    accounts,
+    audit,
     /** Waits until no message is left. */
     drained: eventually(
       Effect.map(
         Effect.provideContext(Broker.counts(["default"]), services),
         ([counts]) => counts !== undefined && counts.ready + counts.delayed + counts.claimed === 0
       )
-    ).pipe(Effect.timeout(PATIENCE))
+    ).pipe(Effect.timeout(TIMEOUT))
   }
 })
 

@@ -1,27 +1,27 @@
 /** A worker of the fault suites: it tells what it does, and dies where it is told to. */
 import { TaskContext, Worker } from "chicory"
 import { Effect, Layer, Logger, LogLevel } from "effect"
-import * as Places from "../support/storeLocations.ts"
-import { Again, Brief, Job, Refused } from "./job.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import { TryAgain, ShortRetention, Job, Refused } from "./job.ts"
 import * as KillPoints from "./killPoints.ts"
-import type { Tell } from "./workerEvents.ts"
+import type { Emit } from "./workerEvents.ts"
 
 /** How it works, and when it dies. */
 export interface Options {
   readonly worker?: Worker.Options
-  readonly fatal?: KillPoints.Fatal | undefined
+  readonly killPlan?: KillPoints.KillPlan | undefined
 }
 
-const handler = (tell: Tell, reached: (point: KillPoints.WorkerPoint) => Effect.Effect<void>) =>
-  Job.toLayer(({ againMillis, ends, millis, n, retries: wanted }) =>
+const handler = (emit: Emit, reached: (point: KillPoints.WorkerPoint) => Effect.Effect<void>) =>
+  Job.toLayer(({ rerunMillis, ends, millis, n, retries: wanted }) =>
     Effect.gen(function* () {
       const { fence, retries, taskId: id } = yield* TaskContext.TaskContext
-      tell({ _tag: "Began", id, retries, fence })
+      emit({ _tag: "Began", id, retries, fence })
       yield* Effect.andThen(
         reached("in the handler"),
-        Effect.sleep(fence === 1 ? millis : (againMillis ?? millis))
-      ).pipe(Effect.onInterrupt(() => Effect.sync(() => tell({ _tag: "Interrupted", id }))))
-      if (retries < wanted) return yield* new Again()
+        Effect.sleep(fence === 1 ? millis : (rerunMillis ?? millis))
+      ).pipe(Effect.onInterrupt(() => Effect.sync(() => emit({ _tag: "Interrupted", id }))))
+      if (retries < wanted) return yield* new TryAgain()
       if (ends === "Fails") return yield* new Refused({ n })
       if (ends === "Dies") return yield* Effect.die(new Error(`job ${n} dies`))
       return { n, square: n * n }
@@ -29,33 +29,33 @@ const handler = (tell: Tell, reached: (point: KillPoints.WorkerPoint) => Effect.
   )
 
 /** What is logged as a warning or worse is told. */
-export const warnings = (tell: Tell): Layer.Layer<never> =>
+export const warnings = (emit: Emit): Layer.Layer<never> =>
   Logger.layer([
     Logger.make<unknown, void>(({ logLevel, message }) => {
       if (LogLevel.isGreaterThanOrEqualTo(logLevel, "Warn"))
-        tell({ _tag: "Warned", message: String(message) })
+        emit({ _tag: "Warned", message: String(message) })
     })
   ])
 
 /** The worker over these drivers, for as long as the layer lives. */
 export const layer = (
-  drivers: Places.Drivers,
-  { fatal, worker }: Options,
-  tell: Tell,
+  drivers: StoreLocations.Drivers,
+  { killPlan, worker }: Options,
+  emit: Emit,
   die: KillPoints.Die
 ): Layer.Layer<Worker.Worker> => {
-  const services = KillPoints.forWorker(drivers, tell, fatal && { ...fatal, die })
+  const services = KillPoints.forWorker(drivers, emit, killPlan && { ...killPlan, die })
   let begun = 0
   const reached = (point: KillPoints.WorkerPoint) =>
-    Effect.suspend(() => (fatal?.point === point && ++begun > fatal.settled ? die(point) : Effect.void))
-  return Worker.layer([Job, Brief], { drainTimeout: 0, ...worker }).pipe(
+    Effect.suspend(() => (killPlan?.point === point && ++begun > killPlan.settled ? die(point) : Effect.void))
+  return Worker.layer([Job, ShortRetention], { drainTimeout: 0, ...worker }).pipe(
     Layer.provide(
       Layer.merge(
-        handler(tell, reached),
-        Brief.toLayer(() => Effect.void)
+        handler(emit, reached),
+        ShortRetention.toLayer(() => Effect.void)
       )
     ),
-    Layer.provide(Layer.effectContext(Places.services(services))),
-    Layer.provide(warnings(tell))
+    Layer.provide(Layer.effectContext(StoreLocations.services(services))),
+    Layer.provide(warnings(emit))
   )
 }

@@ -1,7 +1,7 @@
 /** What workers and producers tell of themselves, as it happens; what a process tells before it is killed is not lost. */
 import { Schema } from "effect"
 
-export const Entry = Schema.Union([
+export const WorkerEvent = Schema.Union([
   Schema.TaggedStruct("Ready", {}),
   /** A handler began. */
   Schema.TaggedStruct("Began", { id: Schema.String, retries: Schema.Int, fence: Schema.Int }),
@@ -24,12 +24,12 @@ export const Entry = Schema.Union([
   /** What it logged, and where that was said to be a warning or worse. */
   Schema.TaggedStruct("Warned", { message: Schema.String })
 ])
-export type Entry = typeof Entry.Type
+export type WorkerEvent = typeof WorkerEvent.Type
 
 /** Takes in what is told. */
-export type Tell = (entry: Entry) => void
+export type Emit = (event: WorkerEvent) => void
 
 /** Tells the process that started this one. */
-export const tell: Tell = (entry) => {
-  process.stdout.write(`${JSON.stringify(entry)}\n`)
+export const emit: Emit = (event) => {
+  process.stdout.write(`${JSON.stringify(event)}\n`)
 }

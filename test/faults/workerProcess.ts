@@ -1,12 +1,12 @@
 /** A worker of the fault suites in a process of its own: `workerProcess.ts <place> <options as JSON>`. It works until a signal. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { halting, unfused } from "./killPoints.ts"
 import { sample } from "./sampling.ts"
 import * as SkewedClock from "./skewedClock.ts"
 import * as Worker from "./worker.ts"
-import { tell } from "./workerEvents.ts"
+import { emit } from "./workerEvents.ts"
 
 /** How it works, and when it dies. */
 export interface Options extends Worker.Options {
@@ -18,12 +18,12 @@ export interface Options extends Worker.Options {
   readonly sampleMillis?: number
 }
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "{}") as Options
 
 /** Tells what it holds, again and again. */
 const sampling = (millis: number) =>
-  Effect.map(sample, (sample) => tell({ _tag: "Sampled", ...sample })).pipe(
+  Effect.map(sample, (sample) => emit({ _tag: "Sampled", ...sample })).pipe(
     Effect.delay(millis),
     Effect.forever,
     Effect.forkScoped
@@ -31,24 +31,24 @@ const sampling = (millis: number) =>
 
 Layer.effectDiscard(
   Effect.andThen(
-    Effect.sync(() => tell({ _tag: "Ready" })),
+    Effect.sync(() => emit({ _tag: "Ready" })),
     options.sampleMillis === undefined ? Effect.void : sampling(options.sampleMillis)
   )
 ).pipe(
   Layer.provideMerge(
     Layer.unwrap(
-      Effect.map(Places.drivers(place), (drivers) =>
+      Effect.map(StoreLocations.drivers(location), (drivers) =>
         Worker.layer(
           options.unfused === true ? unfused(drivers) : drivers,
           options,
-          tell,
-          halting(tell, options.fatal?.stop)
+          emit,
+          halting(emit, options.killPlan?.stop)
         )
       )
     )
   ),
   // its output is for what is told alone
-  Layer.provide(Worker.warnings(tell)),
+  Layer.provide(Worker.warnings(emit)),
   Layer.launch,
   SkewedClock.provide(options.clockAheadMillis ?? 0),
   NodeRuntime.runMain

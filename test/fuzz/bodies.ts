@@ -23,7 +23,7 @@ const deep = 100_000
 export const nested = `${"[".repeat(deep)}${"]".repeat(deep)}`
 
 /** Bodies that are no messages of the task with that id. */
-export const noMessages: ReadonlyArray<(id: string) => string> = [
+export const undecodableBodies: ReadonlyArray<(id: string) => string> = [
   () => "",
   () => " ",
   () => "hello",

@@ -44,7 +44,7 @@ const test = (
     })
   )
 
-const post = (id: string) =>
+const publish = (id: string) =>
   Effect.flatMap(Broker.Broker, ({ publish }) =>
     publish.one({ id, task: "any", queue: "default", priority: 100, delayMillis: 0, body: body(id) })
   )
@@ -56,7 +56,7 @@ const drained = eventually(
   )
 ).pipe(Effect.timeout("25 seconds"))
 
-const goesOn = Effect.flatMap(Any.delay({ kind: "plain" }), (handle) =>
+const stillWorks = Effect.flatMap(Any.delay({ kind: "plain" }), (handle) =>
   AsyncResult.get(handle, { timeout: "25 seconds" })
 )
 
@@ -65,7 +65,7 @@ describe.concurrent("a value that is nested deep", () => {
     Effect.gen(function* () {
       const refused = yield* Effect.flip(Any.delay({ kind: "plain", value: deep }))
       assert.strictEqual(refused._tag, "EncodeError")
-      yield* goesOn
+      yield* stillWorks
     })
   )
 
@@ -76,7 +76,7 @@ describe.concurrent("a value that is nested deep", () => {
       assert(failed._tag === "TaskFailed" && failed.reason._tag === "ResultInvalid", String(failed))
       assert.strictEqual(failed.reason.side, "worker")
       assert.deepStrictEqual(begun, ["result"])
-      yield* goesOn
+      yield* stillWorks
     })
   )
 
@@ -85,7 +85,7 @@ describe.concurrent("a value that is nested deep", () => {
       const handle = yield* Any.delay({ kind: "progress" })
       const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "25 seconds" }))
       assert.strictEqual(failed._tag, "TaskFailed")
-      yield* goesOn
+      yield* stillWorks
     })
   )
 
@@ -94,7 +94,7 @@ describe.concurrent("a value that is nested deep", () => {
     Backend.layerMemory,
     (begun) =>
       Effect.gen(function* () {
-        yield* post("deep")
+        yield* publish("deep")
         const failed = yield* Effect.flip(AsyncResult.get(Any.result("deep"), { timeout: "25 seconds" }))
         assert(failed._tag === "TaskFailed" && failed.reason._tag === "PayloadInvalid", String(failed))
         assert.include(failed.message, "nested deeper than 1000 levels")
@@ -106,13 +106,13 @@ describe.concurrent("a value that is nested deep", () => {
         // it has not been opened, and nobody waits in vain
         assert.strictEqual(yield* AsyncResult.state(Any.result("deep")), "FAILURE")
         assert.strictEqual(yield* DeadLetters.count(Any), 1)
-        yield* goesOn
+        yield* stillWorks
       })
   )
 
   test("in a message without results is not run", Backend.layerNotConfigured, (begun) =>
     Effect.gen(function* () {
-      yield* post("deep")
+      yield* publish("deep")
       yield* drained
       assert.deepStrictEqual(begun, [])
       yield* Any.send({ kind: "plain" })

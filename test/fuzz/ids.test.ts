@@ -6,10 +6,10 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { describeWithRabbit } from "../rabbitmq/server.ts"
 import { describeWithRedis } from "../redis/server.ts"
-import { Count, counting, roundTrip, type Store, startWorker } from "../support/storeFixture.ts"
-import { type Place, layer } from "../support/storeLocations.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
-import { half } from "./randomValues.ts"
+import { Count, countingHandler, roundTrip, type Store, startWorker } from "../support/storeFixture.ts"
+import { type StoreLocation, layer } from "../support/storeLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
+import { loneSurrogate } from "./randomValues.ts"
 
 const ids: ReadonlyArray<string> = [
   " ",
@@ -57,7 +57,7 @@ const ids: ReadonlyArray<string> = [
 const Fragile = Task.make("fragile", { payload: {}, success: Schema.Number, error: Schema.String })
 
 /** What a store cannot keep as it is. */
-const refusable = ["\0", "a\0b", half, `a${half}b`]
+const refusable = ["\0", "a\0b", loneSurrogate, `a${loneSurrogate}b`]
 
 const isTyped = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean => {
   const error = Exit.findErrorOption(exit)
@@ -68,7 +68,7 @@ const isTyped = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean =
 const isRefused = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean =>
   isTyped(exit) || (Exit.isFailure(exit) && Cause.squash(exit.cause) instanceof RangeError)
 
-const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void => {
+const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Scope>): void => {
   const test = (
     name: string,
     body: (store: Store) => Effect.Effect<void, unknown, Scope.Scope | Backend.Backend | Broker.Broker>
@@ -77,7 +77,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       name,
       () =>
         Effect.gen(function* () {
-          const store = yield* Layer.build(layer(yield* temporaryPlace))
+          const store = yield* Layer.build(layer(yield* temporaryLocation))
           yield* Effect.provideContext(body(store), store)
           // what is refused is warned of
         }).pipe(Effect.provide(Logger.layer([]))),
@@ -86,7 +86,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
 
   test("every one of them is a task of its own", (store) =>
     Effect.gen(function* () {
-      yield* startWorker(store, Count, counting().layer)
+      yield* startWorker(store, Count, countingHandler().layer)
       const handles = yield* Effect.forEach(ids, (id, n) => Count.delay({ n, millis: 0 }, { id }), {
         concurrency: "unbounded"
       })
@@ -136,7 +136,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
 
   test("what a store cannot keep is refused by itself, or runs", (store) =>
     Effect.gen(function* () {
-      yield* startWorker(store, Count, counting().layer)
+      yield* startWorker(store, Count, countingHandler().layer)
       const all = [...refusable, "x".repeat(256), "x".repeat(10_000), ""]
       const exits = yield* Effect.forEach(
         ["good", ...all, "better"],
@@ -161,8 +161,10 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
     }))
 }
 
-describe.concurrent("ids on SQLite", () => suite(TemporaryPlaces.sqlite))
-await describeWithPostgres("ids on PostgreSQL", () => suite(TemporaryPlaces.postgres))
-await describeWithMariadb("ids on MariaDB", () => suite(TemporaryPlaces.mariadb))
-await describeWithRedis("ids on Redis", () => suite(TemporaryPlaces.redis))
-await describeWithRabbit("ids on RabbitMQ", () => suite(TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite)))
+describe.concurrent("ids on SQLite", () => suite(TemporaryLocations.sqlite))
+await describeWithPostgres("ids on PostgreSQL", () => suite(TemporaryLocations.postgres))
+await describeWithMariadb("ids on MariaDB", () => suite(TemporaryLocations.mariadb))
+await describeWithRedis("ids on Redis", () => suite(TemporaryLocations.redis))
+await describeWithRabbit("ids on RabbitMQ", () =>
+  suite(TemporaryLocations.rabbitmq(TemporaryLocations.sqlite))
+)

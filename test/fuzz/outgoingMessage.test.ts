@@ -3,7 +3,7 @@ import type { Message } from "amqplib"
 import { Arbitrary, Effect, Schema } from "effect"
 import * as Delay from "../../src/rabbitmq/delayQueues.ts"
 import * as OutgoingMessage from "../../src/rabbitmq/OutgoingMessage.ts"
-import { amongst, anything, bytes, oneOf, often, text, wellFormed } from "./randomValues.ts"
+import { elementOf, anything, bytes, oneOf, manyRuns, text, wellFormed } from "./randomValues.ts"
 
 const messageOf = (properties: object, content: Uint8Array = Buffer.of()): Message => ({
   content: Buffer.from(content),
@@ -13,7 +13,7 @@ const messageOf = (properties: object, content: Uint8Array = Buffer.of()): Messa
 
 const odd: Arbitrary.Arbitrary<unknown> = oneOf(
   anything,
-  amongst<unknown>([
+  elementOf<unknown>([
     { "!": "timestamp", value: 1_700_000_000 },
     { "!": "double", value: -1e300 },
     { "!": "int64", value: "9223372036854775807" },
@@ -37,7 +37,7 @@ const names = [
   "due"
 ]
 
-const millis = oneOf(Arbitrary.schema(Schema.Int), amongst([0, 0.5, 1, 2 ** 31, 2 ** 53, 1e300, Infinity]))
+const millis = oneOf(Arbitrary.schema(Schema.Int), elementOf([0, 0.5, 1, 2 ** 31, 2 ** 53, 1e300, Infinity]))
 
 /** What the client library can write as a timestamp, and this library reads again. */
 const isTime = (time: unknown): boolean =>
@@ -47,8 +47,8 @@ describe("the properties of messages on RabbitMQ", () => {
   it.effect.prop(
     "whatever they are, what is read of them is what it should be",
     {
-      app: amongst<unknown>(["chicory", "another", undefined, 7]),
-      name: amongst(names),
+      app: elementOf<unknown>(["chicory", "another", undefined, 7]),
+      name: elementOf(names),
       value: odd,
       headers: odd,
       content: bytes
@@ -83,7 +83,7 @@ describe("the properties of messages on RabbitMQ", () => {
           )
         }
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -91,8 +91,8 @@ describe("the properties of messages on RabbitMQ", () => {
     {
       id: Arbitrary.filter(wellFormed, ({ length }) => length > 0 && length <= 255),
       task: wellFormed,
-      generation: amongst([0, 1, 2 ** 40]),
-      expires: amongst([undefined, 0, 1.5, 1e15])
+      generation: elementOf([0, 1, 2 ** 40]),
+      expires: elementOf([undefined, 0, 1.5, 1e15])
     },
     ({ expires, generation, id, task }) =>
       Effect.sync(() => {
@@ -121,7 +121,7 @@ describe("the properties of messages on RabbitMQ", () => {
           dueAt: 1_800_000_000_005
         })
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -149,7 +149,7 @@ describe("the properties of messages on RabbitMQ", () => {
         )
         assert.isBelow(Delay.routingKey(rounded, "q").length, 255)
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -163,6 +163,6 @@ describe("the properties of messages on RabbitMQ", () => {
           Buffer.from(bytes)
         )
       }),
-    often
+    manyRuns
   )
 })

@@ -1,10 +1,10 @@
 /** What nobody would write, as arbitraries, and what a decoder has to make of it. */
 import { assert } from "@effect/vitest"
 import { Arbitrary, Cause, Exit, Schema } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 
 /** How often a property is looked at. */
-export const often = { arbitrary: { runs: full ? 2000 : 300 } }
+export const manyRuns = { arbitrary: { runs: isFullRun ? 2000 : 300 } }
 
 /** One of them. */
 export const oneOf = <A>(...all: ReadonlyArray<Arbitrary.Arbitrary<A>>): Arbitrary.Arbitrary<A> =>
@@ -14,11 +14,11 @@ const below = (count: number) =>
   Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: count - 1 })))
 
 /** One of the values. */
-export const amongst = <A>(values: ReadonlyArray<A>): Arbitrary.Arbitrary<A> =>
+export const elementOf = <A>(values: ReadonlyArray<A>): Arbitrary.Arbitrary<A> =>
   Arbitrary.map(below(values.length), (n) => values[n]!)
 
 /** Half of a character. Written out in a source it would not survive the way to the program. */
-export const half = String.fromCharCode(0xd800)
+export const loneSurrogate = String.fromCharCode(0xd800)
 
 const texts: ReadonlyArray<string> = [
   "",
@@ -29,8 +29,8 @@ const texts: ReadonlyArray<string> = [
   "\0",
   "\n",
   " \t\r\n\u2028",
-  half,
-  `a${half}${half}`,
+  loneSurrogate,
+  `a${loneSurrogate}${loneSurrogate}`,
   "🌶️",
   "a\u0308",
   "{0}:1",
@@ -48,7 +48,7 @@ const texts: ReadonlyArray<string> = [
 ]
 
 /** Any text, odd ones often. */
-export const text: Arbitrary.Arbitrary<string> = oneOf(Arbitrary.schema(Schema.String), amongst(texts))
+export const text: Arbitrary.Arbitrary<string> = oneOf(Arbitrary.schema(Schema.String), elementOf(texts))
 
 /** Any text without halves of characters: what a store keeps as it is. */
 export const wellFormed: Arbitrary.Arbitrary<string> = Arbitrary.filter(text, (value) => value.isWellFormed())
@@ -76,7 +76,7 @@ const values: ReadonlyArray<Schema.Json> = [
 ]
 
 /** Any JSON, odd values often. */
-export const json: Arbitrary.Arbitrary<Schema.Json> = oneOf(Arbitrary.schema(Schema.Json), amongst(values))
+export const json: Arbitrary.Arbitrary<Schema.Json> = oneOf(Arbitrary.schema(Schema.Json), elementOf(values))
 
 /** Any bytes. */
 export const bytes: Arbitrary.Arbitrary<Uint8Array> = Arbitrary.map(
@@ -88,7 +88,7 @@ export const bytes: Arbitrary.Arbitrary<Uint8Array> = Arbitrary.map(
 export const anything: Arbitrary.Arbitrary<unknown> = oneOf<unknown>(
   json,
   bytes,
-  amongst<unknown>([
+  elementOf<unknown>([
     undefined,
     NaN,
     Infinity,
@@ -106,7 +106,7 @@ export const damaged = (whole: Readonly<Record<string, unknown>>): Arbitrary.Arb
   const keys = Object.keys(whole)
   const is = JSON.stringify(whole)
   return Arbitrary.flatMap(
-    Arbitrary.all([amongst(keys), json, text, below(is.length), below(5)]),
+    Arbitrary.all([elementOf(keys), json, text, below(is.length), below(5)]),
     ([key, value, odd, at, how]) =>
       Arbitrary.Constant(
         [

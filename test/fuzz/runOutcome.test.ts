@@ -1,14 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RetryPolicy, Task, TaskFailed } from "chicory"
 import { Duration, Effect, Exit, Schedule, Schema } from "effect"
-import { describe as tell } from "../../src/internal/formatError.ts"
+import { describe as describeValue } from "../../src/internal/formatError.ts"
 import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
 import { definitionOf } from "../../src/internal/task/TaskDefinition.ts"
 import { judge, type Verdict } from "../../src/internal/worker/runOutcome.ts"
-import { amongst, anything, oneOf } from "./randomValues.ts"
+import { elementOf, anything, oneOf } from "./randomValues.ts"
 
 /** What does not like to be looked at. */
-const shy = (): ReadonlyArray<unknown> => {
+const hostileValues = (): ReadonlyArray<unknown> => {
   const circular: Record<string, unknown> = Object.create(null) as Record<string, unknown>
   circular["self"] = circular
   const refuse = (): never => {
@@ -49,7 +49,7 @@ const judged = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) 
 describe("the verdict on a run", () => {
   it.effect.prop(
     "is one, whatever the handler gave, failed with or died of",
-    { value: oneOf(anything, amongst(shy())) },
+    { value: oneOf(anything, elementOf(hostileValues())) },
     ({ value }) =>
       Effect.gen(function* () {
         for (const task of [declared, narrow]) {
@@ -72,10 +72,10 @@ describe("the verdict on a run", () => {
     { arbitrary: { runs: 100 } }
   )
 
-  for (const [n, value] of shy().entries()) {
+  for (const [n, value] of hostileValues().entries()) {
     it.effect(`is one on what does not like to be looked at (${n}), and so are the texts of its errors`, () =>
       Effect.gen(function* () {
-        assert.isAbove(tell(value).length, 0)
+        assert.isAbove(describeValue(value).length, 0)
         assert.isAbove(new TaskFailed.Died({ defect: value }).message.length, 0)
         for (const exit of [Exit.succeed(value), Exit.die(value)]) {
           const verdict = yield* judged(declared, exit)

@@ -6,8 +6,8 @@ import { Context, Effect, Layer, Logger, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as MysqlClient from "../mariadb/MysqlClient.ts"
 import * as Postgres from "../postgres/server.ts"
-import { Count, counting, eventually, roundTrip, startWorker } from "../support/storeFixture.ts"
-import { clientLayer, type SqlPlace } from "../support/storeLocations.ts"
+import { Count, countingHandler, eventually, roundTrip, startWorker } from "../support/storeFixture.ts"
+import { clientLayer, type SqlLocation } from "../support/storeLocations.ts"
 
 /** How long a test waits for what has to come: on a busy machine that may take a while. */
 export const BOUND = "25 seconds"
@@ -16,48 +16,48 @@ export const BOUND = "25 seconds"
 type Rows = ReadonlyArray<Readonly<Record<string, unknown>>>
 
 /** The store of a test. */
-export interface Beside {
-  readonly dialect: SqlPlace["dialect"]
+export interface SqlTestStore {
+  readonly dialect: SqlLocation["dialect"]
   /** A worker for `Count`, until the test ends. */
   readonly work: (
     options?: Parameters<typeof startWorker>[3]
-  ) => Effect.Effect<ReturnType<typeof counting>, never, Scope.Scope>
+  ) => Effect.Effect<ReturnType<typeof countingHandler>, never, Scope.Scope>
   /** A statement of somebody else; `{tasks}` and the like stand for the names of the tables. */
   readonly sql: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<Rows, unknown>
   /** The same; whether the database took it. */
-  readonly takes: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<boolean>
+  readonly accepts: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<boolean>
   /** Puts messages into the queue, all at once. */
-  readonly post: (...messages: ReadonlyArray<Posted>) => Effect.Effect<void, unknown>
+  readonly publish: (...messages: ReadonlyArray<RawMessage>) => Effect.Effect<void, unknown>
 }
 
 /** A message, as its row says. Its record may be missing. */
-export interface Posted {
+export interface RawMessage {
   readonly id: string
   readonly body: string | Uint8Array
   readonly generation?: number | bigint
 }
 
-const besideOf = (
+const storeOf = (
   context: Context.Context<Backend.Backend | Broker.Broker | SqlClient.SqlClient>,
-  { dialect, prefix }: SqlPlace
-): Beside => {
+  { dialect, prefix }: SqlLocation
+): SqlTestStore => {
   const client = Context.get(context, SqlClient.SqlClient).withoutTransforms()
   const prepared = (text: string) => {
     let n = 0
     const named = text.replaceAll(/\{(\w+)\}/g, (_, table: string) => `${prefix}_${table}`)
     return dialect === "postgres" ? named.replaceAll("?", () => `$${++n}`) : named
   }
-  const sql: Beside["sql"] = (text, ...params) => client.unsafe(prepared(text), params)
+  const sql: SqlTestStore["sql"] = (text, ...params) => client.unsafe(prepared(text), params)
   return {
     dialect,
     work: (options) =>
       Effect.suspend(() => {
-        const runs = counting()
+        const runs = countingHandler()
         return Effect.as(startWorker(context, Count, runs.layer, options), runs)
       }),
     sql,
-    takes: (text, ...params) => Effect.isSuccess(sql(text, ...params)),
-    post: (...messages) =>
+    accepts: (text, ...params) => Effect.isSuccess(sql(text, ...params)),
+    publish: (...messages) =>
       Effect.asVoid(
         sql(
           `INSERT INTO {messages} (queue, priority, state, due_at, id, task, generation, body) VALUES ${messages
@@ -70,37 +70,37 @@ const besideOf = (
 }
 
 /** Few connections: many of these tests run at once. */
-const fewConnections = (place: SqlPlace): Layer.Layer<SqlClient.SqlClient, unknown> => {
+const fewConnections = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient, unknown> => {
   const maxConnections = 2
-  switch (place.dialect) {
+  switch (location.dialect) {
     case "sqlite":
-      return clientLayer(place)
+      return clientLayer(location)
     case "postgres":
-      return Postgres.layerOf(place, { maxConnections })
+      return Postgres.layerOf(location, { maxConnections })
     case "mysql":
-      return MysqlClient.layer({ url: place.url, maxConnections })
+      return MysqlClient.layer({ url: location.url, maxConnections })
   }
 }
 
 /** Adds a test in real time, on a store of its own. */
 export type Test = <E>(
   name: string,
-  body: (beside: Beside) => Effect.Effect<void, E, Scope.Scope | Backend.Backend | Broker.Broker>
+  body: (store: SqlTestStore) => Effect.Effect<void, E, Scope.Scope | Backend.Backend | Broker.Broker>
 ) => void
 
 /** Tests in places of that kind. */
-export const testsIn =
-  (temporaryPlace: Effect.Effect<SqlPlace, unknown, Scope.Scope>): Test =>
+export const testsAt =
+  (temporaryLocation: Effect.Effect<SqlLocation, unknown, Scope.Scope>): Test =>
   (name, body) =>
     it.live(
       name,
       () =>
         Effect.gen(function* () {
-          const place = yield* temporaryPlace
+          const location = yield* temporaryLocation
           const context = yield* Layer.build(
-            SqlStore.layer({ prefix: place.prefix }).pipe(Layer.provideMerge(fewConnections(place)))
+            SqlStore.layer({ prefix: location.prefix }).pipe(Layer.provideMerge(fewConnections(location)))
           )
-          yield* Effect.provideContext(body(besideOf(context, place)), context)
+          yield* Effect.provideContext(body(storeOf(context, location)), context)
           // what is odd is warned of
         }).pipe(Effect.provide(Logger.layer([]))),
       60_000
@@ -120,7 +120,7 @@ export const drained = eventually(
 ).pipe(Effect.timeout(BOUND))
 
 /** The worker still runs tasks. */
-export const goesOn = roundTrip(1)
+export const stillWorks = roundTrip(1)
 
 /** Waits until there are so many letters, and gives them. */
 export const letters = (count: number) =>

@@ -14,14 +14,14 @@ import { fromBody, toBody } from "../../src/sql/dialect/encodedBody.ts"
 import * as Row from "../../src/sql/Row.ts"
 import { isTerminal } from "../../src/TaskState.ts"
 import {
-  amongst,
+  elementOf,
   anything,
   assertAnswers,
   bytes,
-  half,
+  loneSurrogate,
   json,
   oneOf,
-  often,
+  manyRuns,
   text,
   textLike,
   wellFormed
@@ -53,7 +53,7 @@ describe("the texts of Redis", () => {
         assert.match(field, /^\S+$/)
         assert.notStrictEqual(field, "-")
       }),
-    often
+    manyRuns
   )
 
   const plain = [
@@ -80,10 +80,10 @@ describe("the texts of Redis", () => {
   const record = [...plain, ...Array.from({ length: RecordText.FIELDS.length - plain.length }, () => "-")]
   const recordText = Arbitrary.map(
     Arbitrary.all([
-      amongst(RecordText.FIELDS.map((_, at) => at)),
-      oneOf(text, amongst(["-", "", "%zz", "1 2"])),
+      elementOf(RecordText.FIELDS.map((_, at) => at)),
+      oneOf(text, elementOf(["-", "", "%zz", "1 2"])),
       text,
-      amongst([0, 1, 2, 3])
+      elementOf([0, 1, 2, 3])
     ]),
     ([at, odd, exit, how]) =>
       how === 0
@@ -119,7 +119,7 @@ describe("the texts of Redis", () => {
         }
         assert.isBoolean(isTerminal(exit.value.state))
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -137,7 +137,7 @@ describe("the texts of Redis", () => {
         const { body, generation, id, task } = message
         assert.deepStrictEqual(MessageText.decode(sent), { id, task, generation, body })
       }),
-    often
+    manyRuns
   )
 
   const heads = oneOf(
@@ -165,7 +165,7 @@ describe("the texts of Redis", () => {
         const bare = MessageText.decodeHex(Buffer.from(bytes).toString("hex"))
         if (bare.id === undefined) assert.deepStrictEqual(Buffer.from(bare.body), Buffer.from(bytes))
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -177,12 +177,12 @@ describe("the texts of Redis", () => {
         assert.deepStrictEqual(BodyText.decode(BodyText.encode(bytes)), bytes)
         BodyText.decode(text)
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
     "a handle comes back as it was, and what is none has no shard",
-    { shard: amongst([0, 1, 2, 3]), queue: text, other: text },
+    { shard: elementOf([0, 1, 2, 3]), queue: text, other: text },
     ({ other, queue, shard }) =>
       Effect.sync(() => {
         const handle = ClaimHandle.encode(shard, "000000000000001:1:100:a", queue)
@@ -194,14 +194,14 @@ describe("the texts of Redis", () => {
         })
         assert.isUndefined(ClaimHandle.decode(`9/${other}`, 4))
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
     "an answer to a start or an end is one that there is, with numbers that can be held",
     {
-      tag: amongst(["R", "D", "B", "L", "", "X"]),
-      rest: oneOf(text, amongst(["inf", "-inf", "nan", "1e999"]))
+      tag: elementOf(["R", "D", "B", "L", "", "X"]),
+      rest: oneOf(text, elementOf(["inf", "-inf", "nan", "1e999"]))
     },
     ({ rest, tag }) =>
       Effect.sync(() => {
@@ -209,7 +209,7 @@ describe("the texts of Redis", () => {
         if (started._tag === "Busy") assert.isTrue(Number.isFinite(started.millis), `${tag} ${rest}`)
         assert.include(["Stored", "Cancelled", "Lost"], toSettled(rest))
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -228,14 +228,14 @@ describe("the texts of Redis", () => {
           if (Exit.isSuccess(integer)) assert.isTrue(Number.isSafeInteger(integer.value))
         }
       }),
-    often
+    manyRuns
   )
 })
 
 const worker = { id: "w", hostname: "h", pid: 1, queues: ["q"], tasks: ["t"], concurrency: 1, running: 0 }
 
 describe("the list of workers", () => {
-  const times = amongst([0, -1, NaN, Infinity, 1.5, 2 ** 60, 1_800_000_000_000])
+  const times = elementOf([0, -1, NaN, Infinity, 1.5, 2 ** 60, 1_800_000_000_000])
 
   it.effect.prop(
     "a text is a worker, or is passed over, and hides no other",
@@ -254,7 +254,7 @@ describe("the list of workers", () => {
           for (const time of [startedAt, seenAt]) assert.isTrue(Number.isSafeInteger(time))
         }
       }).pipe(Effect.provide(Logger.layer([]))),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -262,13 +262,13 @@ describe("the list of workers", () => {
     { hostname: text, queue: text },
     ({ hostname, queue }) =>
       Effect.gen(function* () {
-        const said = { ...worker, hostname, queues: [queue, half] }
+        const said = { ...worker, hostname, queues: [queue, loneSurrogate] }
         const info = yield* Heartbeat.encode(said)
         assert.deepStrictEqual(yield* Heartbeat.decodeAll([{ info, startedAt: 1, seenAt: 2 }]), [
           { ...said, startedAt: 1, seenAt: 2 }
         ])
       }),
-    often
+    manyRuns
   )
 })
 
@@ -298,7 +298,7 @@ describe("the rows of a database", () => {
 
   it.effect.prop(
     "a row is one, or is corrupt and says which column; the rest of a batch is read without it",
-    { column: amongst(Object.keys(row)), value: anything },
+    { column: elementOf(Object.keys(row)), value: anything },
     ({ column, value }) =>
       Effect.gen(function* () {
         const edited = { ...row, [column]: value }
@@ -315,7 +315,7 @@ describe("the rows of a database", () => {
         }
         assert.lengthOf(yield* read([{ ...row }]), 1)
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -330,7 +330,7 @@ describe("the rows of a database", () => {
           assert.isTrue(stored.isWellFormed())
         }
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -343,7 +343,7 @@ describe("the rows of a database", () => {
       )
     },
     ({ odd }) => Effect.sync(() => assert.isTrue(Row.bytes(fromBody(odd)))),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -355,6 +355,6 @@ describe("the rows of a database", () => {
       )
     },
     ({ odd }) => Effect.sync(() => assert.isTrue(Number.isSafeInteger(seqOf(odd)))),
-    often
+    manyRuns
   )
 })

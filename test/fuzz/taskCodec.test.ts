@@ -5,7 +5,7 @@ import type { TaskRecord } from "../../src/BackendDriver.ts"
 import { exitOf, toResult } from "../../src/internal/results/decodeRecord.ts"
 import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
 import { fromTraceparent } from "../../src/internal/task/traceContext.ts"
-import { amongst, anything, assertAnswers, json, oneOf, often, text, textLike } from "./randomValues.ts"
+import { elementOf, anything, assertAnswers, json, oneOf, manyRuns, text, textLike } from "./randomValues.ts"
 
 class Refused extends Schema.TaggedError<Refused>()("Refused", { why: Schema.String, code: Schema.Number }) {}
 
@@ -63,8 +63,8 @@ const reasons: ReadonlyArray<Readonly<Record<string, unknown>>> = [
 /** Texts of exits, damaged on the outside or within. */
 const exitText = oneOf(
   textLike({ _tag: "Success", value: encoded }),
-  Arbitrary.flatMap(amongst(reasons), (reason) => textLike({ _tag: "Failure", reason })),
-  Arbitrary.flatMap(Arbitrary.flatMap(amongst(reasons), textLike), (reason) =>
+  Arbitrary.flatMap(elementOf(reasons), (reason) => textLike({ _tag: "Failure", reason })),
+  Arbitrary.flatMap(Arbitrary.flatMap(elementOf(reasons), textLike), (reason) =>
     Arbitrary.Constant(`{"_tag":"Failure","reason":${reason}}`)
   )
 )
@@ -92,7 +92,7 @@ describe("the codecs of a task", () => {
         assert.isTrue(Object.is(decoded.number, value.number) || value.number === 0)
         assert.deepStrictEqual(Object.keys(decoded.record), Object.keys(value.record))
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -116,7 +116,7 @@ describe("the codecs of a task", () => {
         const progress = yield* result.encodeProgress(value)
         assert.strictEqual(yield* result.encodeProgress(yield* result.decodeProgress(progress)), progress)
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -135,7 +135,7 @@ describe("the codecs of a task", () => {
         assertAnswers(yield* Effect.exit(TaskCodec.json.decodeExit(stored)), isAny)
         assertAnswers(yield* Effect.exit(TaskCodec.untyped.decodeExit(stored)), isAny)
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -151,23 +151,23 @@ describe("the codecs of a task", () => {
           isRich(value)
         )
       }),
-    often
+    manyRuns
   )
 
-  const millis = amongst([null, 0, -1, 1.8e12, 8.64e15, 8.7e15, -8.7e15, Number.MAX_SAFE_INTEGER])
+  const millis = elementOf([null, 0, -1, 1.8e12, 8.64e15, 8.7e15, -8.7e15, Number.MAX_SAFE_INTEGER])
   const record: Arbitrary.Arbitrary<TaskRecord> = Arbitrary.all({
     id: text,
     task: text,
-    state: amongst(["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"] as const),
-    generation: amongst([0, -1, Number.MAX_SAFE_INTEGER]),
-    attempt: amongst([0, 1, -1]),
-    retries: amongst([0, -1]),
-    crashes: amongst([0, -1]),
+    state: elementOf(["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"] as const),
+    generation: elementOf([0, -1, Number.MAX_SAFE_INTEGER]),
+    attempt: elementOf([0, 1, -1]),
+    retries: elementOf([0, -1]),
+    crashes: elementOf([0, -1]),
     exit: oneOf<string | null>(exitText, Arbitrary.Constant(null)),
     progress: oneOf<string | null>(text, Arbitrary.Constant(null)),
     worker: oneOf<string | null>(text, Arbitrary.Constant(null)),
     cancelRequested: Arbitrary.schema(Schema.Boolean),
-    ended: amongst([null, "Expired", "WorkerLost", "Cancelled", "Forgotten"] as const),
+    ended: elementOf([null, "Expired", "WorkerLost", "Cancelled", "Forgotten"] as const),
     enqueuedAt: millis,
     startedAt: millis,
     finishedAt: millis,
@@ -189,7 +189,7 @@ describe("the codecs of a task", () => {
         }
         assert.strictEqual((yield* toResult(result, record)).taskId, record.id)
       }),
-    often
+    manyRuns
   )
 
   it.effect.prop(
@@ -201,6 +201,6 @@ describe("the codecs of a task", () => {
       )
     },
     ({ trace }) => Effect.sync(() => fromTraceparent(trace)),
-    often
+    manyRuns
   )
 })

@@ -2,34 +2,34 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { print, start } from "./loadProcess.ts"
 import { describeEach, postgres, rabbitmq, redis } from "./stores.ts"
 
 /** MiB by which what is alive may differ from one time to another. */
 const NOISE = 24
 
-await describeEach([redis, postgres, rabbitmq], ({ name, place }) => {
+await describeEach([redis, postgres, rabbitmq], ({ name, location }) => {
   it.live(
     "callers wait until a slow store has what they sent, and no more is held than they ask for",
     () =>
       Effect.gen(function* () {
-        const count = full ? 500_000 : 20_000
-        const concurrency = full ? 10_000 : 4_000
-        const flood = yield* start("flood.ts", yield* place, 192, { count, concurrency, latency: 50 })
+        const count = isFullRun ? 500_000 : 20_000
+        const concurrency = isFullRun ? 10_000 : 4_000
+        const flood = yield* start("flood.ts", yield* location, 192, { count, concurrency, latency: 50 })
         const done = yield* flood.reached("done")
         assert.isTrue(yield* flood.ended)
         yield* print(`flood of ${name}`, done)
-        const { confirmed, early, later, mostOpen, mostUnderway, returned, warm } = done.figures
+        const { confirmed, early, later, mostOpen, mostInFlight, returned, warm } = done.figures
         assert.deepStrictEqual(
           { confirmed, early, returned },
           { confirmed: count, early: 0, returned: count }
         )
         assert.isAtMost(mostOpen!, concurrency)
         // four calls of 256
-        assert.isAtMost(mostUnderway!, 1024)
+        assert.isAtMost(mostInFlight!, 1024)
         assert.isAtMost(later!, warm! + NOISE)
       }).pipe(Effect.provide(NodeServices.layer)),
-    full ? 900_000 : 120_000
+    isFullRun ? 900_000 : 120_000
   )
 })

@@ -4,7 +4,7 @@ import { Effect, Schema } from "effect"
 
 /** What was reached, with figures by their names. Sizes are MiB. */
 export const Report = Schema.Struct({
-  stage: Schema.String,
+  milestone: Schema.String,
   figures: Schema.Record(Schema.String, Schema.Number),
   ids: Schema.optionalKey(Schema.Array(Schema.String))
 })
@@ -14,9 +14,9 @@ export type Report = typeof Report.Type
 export type Figures = Report["figures"]
 
 /** Tells the process that started this one. */
-export const report = (stage: string, figures: Figures = {}, ids?: ReadonlyArray<string>): void => {
-  const told: Report = { stage, figures, ...(ids === undefined ? {} : { ids }) }
-  process.stdout.write(`${JSON.stringify(told)}\n`)
+export const report = (milestone: string, figures: Figures = {}, ids?: ReadonlyArray<string>): void => {
+  const line: Report = { milestone, figures, ...(ids === undefined ? {} : { ids }) }
+  process.stdout.write(`${JSON.stringify(line)}\n`)
 }
 
 const MEBIBYTE = 1024 * 1024
@@ -38,7 +38,7 @@ export const memory = (): Figures => ({
 })
 
 /** What is alive at the most, looked at again and again while an effect runs. */
-export const highest = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [number, A], E, R> =>
+export const peakOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [number, A], E, R> =>
   Effect.suspend(() => {
     let most = 0
     const look = Effect.sync(() => {

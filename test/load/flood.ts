@@ -3,7 +3,7 @@
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Array as Arr, Effect } from "effect"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { alive, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
 import { spyOn } from "./operationSpy.ts"
@@ -17,7 +17,7 @@ export interface Options {
   readonly latency: number
 }
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const { concurrency, count, latency } = JSON.parse(process.argv[3]!) as Options
 
 let asked = 0
@@ -31,8 +31,8 @@ let warm = 0
 let later = 0
 
 Effect.gen(function* () {
-  const { sent, ...drivers } = spyOn(yield* Places.drivers(place), Effect.sleep(latency))
-  const store = yield* Places.services(drivers)
+  const { sent, ...drivers } = spyOn(yield* StoreLocations.drivers(location), Effect.sleep(latency))
+  const store = yield* StoreLocations.services(drivers)
   const send = (n: number) =>
     Effect.suspend(() => {
       asked++
@@ -49,6 +49,6 @@ Effect.gen(function* () {
   yield* Effect.forEach(Arr.range(0, count - 1), send, { concurrency, discard: true }).pipe(
     Effect.provideContext(store)
   )
-  const { calls, confirmed, mostUnderway } = sent
-  report("done", { returned, confirmed, calls, mostUnderway, mostOpen, early, warm, later, ...memory() })
+  const { calls, confirmed, mostInFlight } = sent
+  report("done", { returned, confirmed, calls, mostInFlight, mostOpen, early, warm, later, ...memory() })
 }).pipe(Effect.scoped, NodeRuntime.runMain)

@@ -3,14 +3,14 @@ import type { NodeServices } from "@effect/platform-node"
 import { Deferred, Effect, Exit, Fiber, type Scope, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { type Figures, Report } from "./figures.ts"
 
 /** A process of a test. */
 export interface LoadProcess {
   readonly pid: number
   /** Waits until a stage is reached, and gives what was told of it. A process that ends before is a defect. */
-  readonly reached: (stage: string) => Effect.Effect<Report>
+  readonly reached: (milestone: string) => Effect.Effect<Report>
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
   /** Waits until the process has ended, and tells whether it ended by itself. */
   readonly ended: Effect.Effect<boolean, unknown>
@@ -19,7 +19,7 @@ export interface LoadProcess {
 /** Starts a program beside this module. It is ended with the scope. */
 export const start = Effect.fnUntraced(function* (
   program: string,
-  place: Places.Place,
+  location: StoreLocations.StoreLocation,
   /** Of the heap, in MiB. */
   size: number,
   options: object
@@ -31,37 +31,37 @@ export const start = Effect.fnUntraced(function* (
       "--expose-gc",
       "--conditions=chicory-src",
       `${import.meta.dirname}/${program}`,
-      Places.encode(place),
+      StoreLocations.encode(location),
       JSON.stringify(options)
     ],
     { stderr: "inherit", forceKillAfter: "5 seconds" }
   )
-  const stages = new Map<string, Deferred.Deferred<Report>>()
-  const stageOf = (name: string) => {
-    let stage = stages.get(name)
-    if (stage === undefined) stages.set(name, (stage = Deferred.makeUnsafe<Report>()))
-    return stage
+  const milestones = new Map<string, Deferred.Deferred<Report>>()
+  const milestoneOf = (name: string) => {
+    let milestone = milestones.get(name)
+    if (milestone === undefined) milestones.set(name, (milestone = Deferred.makeUnsafe<Report>()))
+    return milestone
   }
   const reading = yield* child.stdout.pipe(
     Stream.pipeThroughChannel(Ndjson.decodeSchema(Report)()),
     Stream.runForEach((one) =>
-      Effect.sync(() => Deferred.doneUnsafe(stageOf(one.stage), Effect.succeed(one)))
+      Effect.sync(() => Deferred.doneUnsafe(milestoneOf(one.milestone), Effect.succeed(one)))
     ),
     Effect.forkScoped
   )
   return {
     pid: child.pid,
-    reached: (stage) =>
+    reached: (milestone) =>
       Effect.raceFirst(
-        Deferred.await(stageOf(stage)),
+        Deferred.await(milestoneOf(milestone)),
         Effect.andThen(
           Effect.orDie(Fiber.join(reading)),
           Effect.suspend(() => {
-            const reached = stageOf(stage)
+            const reached = milestoneOf(milestone)
             // what it told last may have come with its end
             return Deferred.isDoneUnsafe(reached)
               ? Deferred.await(reached)
-              : Effect.die(new Error(`The process ${program} has ended, and never reached "${stage}"`))
+              : Effect.die(new Error(`The process ${program} has ended, and never reached "${milestone}"`))
           })
         )
       ),

@@ -18,4 +18,4 @@ export const textOf = (n: number, size: number): string =>
   `${n} `.repeat(Math.ceil(size / `${n} `.length)).slice(0, size)
 
 /** Of so many tasks, one in so many is looked at afterwards. */
-export const stepOf = (count: number): number => Math.ceil(count / 200)
+export const sampleInterval = (count: number): number => Math.ceil(count / 200)

@@ -3,24 +3,24 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Broker } from "chicory"
 import { Effect, Layer, Option } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { eventually, timed } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { print, start } from "./loadProcess.ts"
 import { Wait } from "./loadTasks.ts"
-import type { Store } from "./stores.ts"
+import type { LoadStore } from "./stores.ts"
 
 /** Seconds. */
 const LEASE = 4
 
 /** Registers the test. */
-export const manySlots = ({ name, place }: Store): void =>
+export const manySlots = ({ name, location }: LoadStore): void =>
   it.live(
     "a worker with very many slots uses all of them, holds their leases, and puts everything back when it stops",
     () =>
-      Effect.flatMap(place, (where) =>
+      Effect.flatMap(location, (storeLocation) =>
         Effect.gen(function* () {
-          const count = full ? 5_000 : 2_000
+          const count = isFullRun ? 5_000 : 2_000
           const options = {
             count,
             worker: { concurrency: count, lease: `${LEASE} seconds`, drainTimeout: "0 millis" }
@@ -37,9 +37,9 @@ export const manySlots = ({ name, place }: Store): void =>
                   )
                 )
             )
-          const first = yield* start("worker.ts", where, 256, options)
+          const first = yield* start("worker.ts", storeLocation, 256, options)
           yield* first.reached("all wait")
-          yield* Effect.sleep(`${LEASE * (full ? 4 : 1.5)} seconds`)
+          yield* Effect.sleep(`${LEASE * (isFullRun ? 4 : 1.5)} seconds`)
           // a run whose lease was lost would be interrupted, and started again
           yield* all("STARTED", 1)
           yield* first.signal("SIGTERM")
@@ -55,7 +55,7 @@ export const manySlots = ({ name, place }: Store): void =>
           yield* all("PENDING", 0)
           const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts!.ready)
           yield* eventually(Effect.map(ready, (ready) => ready === count))
-          const second = yield* start("worker.ts", where, 256, options)
+          const second = yield* start("worker.ts", storeLocation, 256, options)
           yield* second.reached("all wait")
           yield* second.signal("SIGUSR2")
           yield* second.reached("all ran")
@@ -69,7 +69,7 @@ export const manySlots = ({ name, place }: Store): void =>
             { distinct: count, interrupted: 0, runs: count }
           )
           assert.isTrue(yield* second.ended)
-        }).pipe(Effect.provide(Layer.merge(NodeServices.layer, Places.layer(where))))
+        }).pipe(Effect.provide(Layer.merge(NodeServices.layer, StoreLocations.layer(storeLocation))))
       ),
-    full ? 240_000 : 120_000
+    isFullRun ? 240_000 : 120_000
   )

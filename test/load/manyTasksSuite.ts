@@ -4,15 +4,15 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Broker } from "chicory"
 import { Effect, Layer } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { poll } from "../support/processes.ts"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { print, start } from "./loadProcess.ts"
-import { Copy, Mark, stepOf, textOf } from "./loadTasks.ts"
+import { Copy, Mark, sampleInterval, textOf } from "./loadTasks.ts"
 import { spyOn } from "./operationSpy.ts"
 import type * as Producer from "./producer.ts"
-import type { Store } from "./stores.ts"
+import type { LoadStore } from "./stores.ts"
 import type * as Worker from "./worker.ts"
 
 const MEBIBYTE = 1024 * 1024
@@ -28,9 +28,9 @@ interface Load {
 }
 
 /** Enqueues everything, then runs it, and looks at what became of some of it. */
-const run = Effect.fnUntraced(function* (name: string, place: Places.Place, load: Load) {
+const run = Effect.fnUntraced(function* (name: string, location: StoreLocations.StoreLocation, load: Load) {
   const { count, size } = load.producer
-  const producer = yield* start("producer.ts", place, load.heap, load.producer)
+  const producer = yield* start("producer.ts", location, load.heap, load.producer)
   const sent = yield* producer.reached("in bulk")
   const done = yield* producer.reached("done")
   assert.isTrue(yield* producer.ended)
@@ -38,7 +38,7 @@ const run = Effect.fnUntraced(function* (name: string, place: Places.Place, load
   const counts = Effect.map(Broker.counts(["default"]), ([counts]) => counts!)
   assert.deepStrictEqual(yield* counts, { ready: count, delayed: 0, claimed: 0 })
 
-  const worker = yield* start("worker.ts", place, load.heap, { count, worker: load.worker })
+  const worker = yield* start("worker.ts", location, load.heap, { count, worker: load.worker })
   yield* worker.reached("all ran")
   yield* eventually(Effect.map(counts, ({ claimed, delayed, ready }) => ready + delayed + claimed === 0))
   yield* worker.signal("SIGTERM")
@@ -49,7 +49,7 @@ const run = Effect.fnUntraced(function* (name: string, place: Places.Place, load
   assert.deepStrictEqual({ distinct, runs, wrong }, { distinct: count, runs: count, wrong: 0 })
 
   const ids = done.ids ?? []
-  const every = stepOf(count)
+  const every = sampleInterval(count)
   assert.strictEqual(ids.length, Math.ceil(count / every))
   const looked = ids
     .map((id, i) => ({ id, n: i * every }))
@@ -66,58 +66,63 @@ const run = Effect.fnUntraced(function* (name: string, place: Places.Place, load
   return { later: later!, warm: warm! }
 })
 
-const here = (place: Places.Place) => Layer.merge(NodeServices.layer, Places.layer(place))
+const environment = (location: StoreLocations.StoreLocation) =>
+  Layer.merge(NodeServices.layer, StoreLocations.layer(location))
 
 /** Registers the test with very many small tasks. */
-export const manyTasks = ({ name, place }: Store): void =>
+export const manyTasks = ({ name, location }: LoadStore): void =>
   it.live(
     "more tasks than there is memory for are enqueued, and run, each of them once",
     () =>
       Effect.gen(function* () {
-        const where = yield* place
+        const storeLocation = yield* location
         const { later, warm } = yield* Effect.provide(
-          run(`many tasks on ${name}`, where, {
-            producer: { count: full ? 1_000_000 : 20_000, concurrency: 1_000, chunk: 2_000 },
+          run(`many tasks on ${name}`, storeLocation, {
+            producer: { count: isFullRun ? 1_000_000 : 20_000, concurrency: 1_000, chunk: 2_000 },
             worker: { concurrency: 128 },
             heap: 128
           }),
-          here(where)
+          environment(storeLocation)
         )
         assert.isAtMost(later, warm + NOISE)
       }),
-    full ? 1_800_000 : 120_000
+    isFullRun ? 1_800_000 : 120_000
   )
 
 /** Registers the tests with large payloads. */
-export const largePayloads = ({ name, place }: Store): void => {
+export const largePayloads = ({ name, location }: LoadStore): void => {
   describe("payloads and results of 1 MiB", () => {
     it.live(
       "many are enqueued, and run, with little memory",
       () =>
         Effect.gen(function* () {
-          const where = yield* place
+          const storeLocation = yield* location
           yield* Effect.provide(
-            run(`large payloads on ${name}`, where, {
-              producer: { count: full ? 1_000 : 80, concurrency: 12, chunk: 1_000, size: MEBIBYTE },
+            run(`large payloads on ${name}`, storeLocation, {
+              producer: { count: isFullRun ? 1_000 : 80, concurrency: 12, chunk: 1_000, size: MEBIBYTE },
               worker: { concurrency: 4 },
               heap: 144
             }),
-            here(where)
+            environment(storeLocation)
           )
         }),
-      full ? 600_000 : 120_000
+      isFullRun ? 600_000 : 120_000
     )
 
     it.live(
       "calls of many at once are divided, so that the store can take them",
       () =>
         Effect.gen(function* () {
-          const drivers = spyOn(yield* Effect.flatMap(place, Places.drivers))
-          const store = yield* Places.services(drivers)
+          const drivers = spyOn(yield* Effect.flatMap(location, StoreLocations.drivers))
+          const store = yield* StoreLocations.services(drivers)
           const text = textOf(1, MEBIBYTE)
-          yield* Effect.forEach(Array.from({ length: full ? 256 : 64 }), (_, n) => Copy.delay({ n, text }), {
-            concurrency: "unbounded"
-          }).pipe(Effect.provideContext(store))
+          yield* Effect.forEach(
+            Array.from({ length: isFullRun ? 256 : 64 }),
+            (_, n) => Copy.delay({ n, text }),
+            {
+              concurrency: "unbounded"
+            }
+          ).pipe(Effect.provideContext(store))
           assert.isAtMost(drivers.sent.largest, 8 * MEBIBYTE)
         }),
       60_000

@@ -2,9 +2,9 @@
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { print, start } from "./loadProcess.ts"
-import type { Store } from "./stores.ts"
+import type { LoadStore } from "./stores.ts"
 
 /** MiB by which what is alive may differ from one time to another. */
 const NOISE = 24
@@ -12,17 +12,17 @@ const NOISE = 24
 const BATCH = 256
 
 /** Registers the test, with or without the store's hints. */
-export const manyWaiters = ({ name, place }: Store, hints: boolean): void => {
-  const count = full ? 20_000 : 5_000
-  const heap = hints ? 256 : full ? 512 : 256
+export const manyWaiters = ({ name, location }: LoadStore, hints: boolean): void => {
+  const count = isFullRun ? 20_000 : 5_000
+  const heap = hints ? 256 : isFullRun ? 512 : 256
   it.live(
     `those who wait ${hints ? "for hints" : "by polling"} all have their results, and leave nothing behind`,
     () =>
       Effect.gen(function* () {
-        const where = yield* place
-        const waiters = yield* start("waiters.ts", where, heap, { count, hints })
+        const storeLocation = yield* location
+        const waiters = yield* start("waiters.ts", storeLocation, heap, { count, hints })
         const waiting = yield* waiters.reached("waiting")
-        const worker = yield* start("worker.ts", where, 256, { count, worker: { concurrency: 64 } })
+        const worker = yield* start("worker.ts", storeLocation, 256, { count, worker: { concurrency: 64 } })
         const completed = yield* waiters.reached("completed")
         yield* worker.signal("SIGTERM")
         assert.isTrue(yield* worker.ended)
@@ -54,6 +54,6 @@ export const manyWaiters = ({ name, place }: Store, hints: boolean): void => {
         assert.isAtMost(delayed.figures["alive"]!, waiting.figures["alive"]!)
         assert.isAtMost(quiet.figures["alive"]!, delayed.figures["alive"]! + NOISE)
       }).pipe(Effect.provide(NodeServices.layer)),
-    full ? 300_000 : 120_000
+    isFullRun ? 300_000 : 120_000
   )
 }

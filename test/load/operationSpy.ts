@@ -10,10 +10,10 @@ export class Counted {
   /** Of one call. */
   largest = 0
   /** Items that are on their way at once, at the most. */
-  mostUnderway = 0
+  mostInFlight = 0
   /** Items of calls that succeeded. */
   confirmed = 0
-  private underway = 0
+  private inFlight = 0
 
   /** Counts a call. */
   around<A, E, R>(items: number, size: number, call: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
@@ -21,11 +21,11 @@ export class Counted {
       this.calls++
       this.items += items
       this.largest = Math.max(this.largest, size)
-      this.underway += items
-      this.mostUnderway = Math.max(this.mostUnderway, this.underway)
+      this.inFlight += items
+      this.mostInFlight = Math.max(this.mostInFlight, this.inFlight)
       return Effect.onExit(call, (exit) =>
         Effect.sync(() => {
-          this.underway -= items
+          this.inFlight -= items
           if (Exit.isSuccess(exit)) this.confirmed += items
         })
       )
@@ -34,7 +34,7 @@ export class Counted {
 
   /** Counts from zero. */
   reset(): void {
-    this.calls = this.items = this.largest = this.mostUnderway = 0
+    this.calls = this.items = this.largest = this.mostInFlight = 0
   }
 }
 

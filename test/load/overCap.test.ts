@@ -3,7 +3,7 @@ import { assert, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, DeadLetters, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema } from "effect"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { textOf } from "./loadTasks.ts"
 import { describeEach, stores } from "./stores.ts"
 
@@ -11,7 +11,7 @@ const CAP = 4 * 1024 * 1024
 /** What JSON has around a text. */
 const QUOTES = 2
 /** What is around the text of a success. */
-const AROUND = '{"_tag":"Success","value":}'.length + QUOTES
+const ENVELOPE = '{"_tag":"Success","value":}'.length + QUOTES
 
 /** Gives a text of so many characters. */
 const Give = Task.make("give", { payload: Schema.Int, success: Schema.String })
@@ -44,7 +44,7 @@ const reasonOf = <A, E>(handle: AsyncResult.AsyncResult<A, E>) =>
   })
 
 /** Tells sizes: that which it has, and that which it may have. */
-const tellsSizes = (text: string, bytes: number): void => {
+const assertNamesSizes = (text: string, bytes: number): void => {
   assert.include(text, `${bytes} bytes`)
   assert.include(text, `${CAP}`)
 }
@@ -57,7 +57,7 @@ const letterOf = (task: Task.Any) =>
   })
 
 /** A small task is run, and nothing is left. */
-const worksOn = Effect.gen(function* () {
+const stillWorks = Effect.gen(function* () {
   assert.strictEqual(yield* AsyncResult.get(yield* Take.delay("small"), options), 5)
   yield* eventually(
     Effect.map(
@@ -67,7 +67,7 @@ const worksOn = Effect.gen(function* () {
   )
 })
 
-await describeEach(stores, ({ place }) => {
+await describeEach(stores, ({ location }) => {
   const test = (
     name: string,
     body: Effect.Effect<void, unknown, Backend.Backend | Broker.Broker>,
@@ -78,8 +78,8 @@ await describeEach(stores, ({ place }) => {
     it.live(
       name,
       () =>
-        Effect.flatMap(place, (place) =>
-          Effect.provide(body, Layer.provideMerge(worker, Places.layer(place)))
+        Effect.flatMap(location, (location) =>
+          Effect.provide(body, Layer.provideMerge(worker, StoreLocations.layer(location)))
         ),
       90_000
     )
@@ -91,8 +91,8 @@ await describeEach(stores, ({ place }) => {
         yield* AsyncResult.get(yield* Take.delay(textOf(1, CAP - QUOTES)), options),
         CAP - QUOTES
       )
-      const given = yield* AsyncResult.get(yield* Give.delay(CAP - AROUND), options)
-      assert.isTrue(given === textOf(1, CAP - AROUND))
+      const given = yield* AsyncResult.get(yield* Give.delay(CAP - ENVELOPE), options)
+      assert.isTrue(given === textOf(1, CAP - ENVELOPE))
       const shown = yield* Show.delay(CAP - QUOTES)
       yield* AsyncResult.get(shown, options)
       const { progress } = Option.getOrThrow(yield* AsyncResult.poll(shown))
@@ -101,7 +101,7 @@ await describeEach(stores, ({ place }) => {
       const refused = yield* reasonOf(yield* Refuse.delay(CAP - 200))
       assert(refused._tag === "Failed")
       assert.isTrue(refused.error === textOf(1, CAP - 200))
-      yield* worksOn
+      yield* stillWorks
     })
   )
 
@@ -112,12 +112,12 @@ await describeEach(stores, ({ place }) => {
       assert(refused._tag === "PayloadTooLarge", refused.message)
       assert.strictEqual(refused.bytes, CAP + 1)
       assert.strictEqual(refused.limit, CAP)
-      tellsSizes(`${refused.message}`, CAP + 1)
+      assertNamesSizes(`${refused.message}`, CAP + 1)
       // counted in bytes, not in characters
       const wide = yield* Effect.flip(Take.delay("\u20ac".repeat(CAP / 2)))
       assert(wide._tag === "PayloadTooLarge", wide.message)
       assert.strictEqual(wide.bytes, (CAP / 2) * 3 + QUOTES)
-      yield* worksOn
+      yield* stillWorks
     })
   )
 
@@ -141,14 +141,14 @@ await describeEach(stores, ({ place }) => {
   test(
     "a result over it ends its task as invalid with its size and a dead letter, and the worker goes on",
     Effect.gen(function* () {
-      const reason = yield* reasonOf(yield* Give.delay(CAP - AROUND + 1))
+      const reason = yield* reasonOf(yield* Give.delay(CAP - ENVELOPE + 1))
       assert(reason._tag === "ResultInvalid", reason._tag)
-      tellsSizes(reason.issue, CAP + 1)
+      assertNamesSizes(reason.issue, CAP + 1)
       const letter = yield* letterOf(Give)
       assert.strictEqual(letter.reason._tag, "ResultInvalid")
       const far = yield* reasonOf(yield* Give.delay(10 * CAP))
       assert(far._tag === "ResultInvalid", far._tag)
-      yield* worksOn
+      yield* stillWorks
     })
   )
 
@@ -163,7 +163,7 @@ await describeEach(stores, ({ place }) => {
       assert(died._tag === "Died" && died.defect instanceof Error)
       assert.isTrue(died.defect.message.includes(textOf(1, 1000)))
       assert.strictEqual((yield* letterOf(Die)).reason._tag, "Died")
-      yield* worksOn
+      yield* stillWorks
     })
   )
 
@@ -178,7 +178,7 @@ await describeEach(stores, ({ place }) => {
         const { progress } = Option.getOrThrow(yield* AsyncResult.poll(handle))
         assert.isTrue(Option.isNone(progress))
       }
-      yield* worksOn
+      yield* stillWorks
     })
   )
 })

@@ -5,9 +5,9 @@
 import { NodeRuntime } from "@effect/platform-node"
 import type { AsyncResult } from "chicory"
 import { Effect } from "effect"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { memory, report } from "./figures.ts"
-import { Copy, Mark, stepOf, textOf } from "./loadTasks.ts"
+import { Copy, Mark, sampleInterval, textOf } from "./loadTasks.ts"
 
 /** What is enqueued. */
 export interface Options {
@@ -20,13 +20,13 @@ export interface Options {
   readonly size?: number | undefined
 }
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const { chunk, concurrency, count, size } = JSON.parse(process.argv[3]!) as Options
 const half = Math.floor(count / 2)
 
 /** Of some tasks, so that what became of them can be looked at. */
 const ids: Array<string> = []
-const every = stepOf(count)
+const every = sampleInterval(count)
 const note =
   (n: number) =>
   ({ taskId }: AsyncResult.AsyncResult<unknown>): void => {
@@ -66,4 +66,4 @@ Effect.gen(function* () {
   report("in bulk", { inBulkSeconds, ...memory() })
   const concurrentlySeconds = yield* timed(concurrently)
   report("done", { inBulkSeconds, concurrentlySeconds, ...memory() }, ids)
-}).pipe(Effect.provide(Places.layer(place)), NodeRuntime.runMain)
+}).pipe(Effect.provide(StoreLocations.layer(location)), NodeRuntime.runMain)

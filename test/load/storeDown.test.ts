@@ -6,31 +6,35 @@ import { describeWithOwnPostgres, startServer as startPostgres } from "../postgr
 import { describeWithOwnRabbit, startServer as startRabbit } from "../rabbitmq/ownServer.ts"
 import { describeWithServers as describeWithOwnRedis, startServer as startRedis } from "../redis/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import type { OwnServer } from "../support/ownServers.ts"
-import type * as Places from "../support/storeLocations.ts"
+import type * as StoreLocations from "../support/storeLocations.ts"
 import { print, start } from "./loadProcess.ts"
 
 /** MiB by which what is alive may differ from one time to another. */
 const NOISE = 24
 
 /** A server that can be frozen, and the store on it. */
-type Owned = Effect.Effect<{ readonly server: OwnServer; readonly place: Places.Place }, unknown, Scope.Scope>
+type Owned = Effect.Effect<
+  { readonly server: OwnServer; readonly location: StoreLocations.StoreLocation },
+  unknown,
+  Scope.Scope
+>
 
 const onRedis: Owned = Effect.map(startRedis(), (server) => ({
   server,
-  place: { dialect: "redis", url: server.url, prefix: "chicory" }
+  location: { dialect: "redis", url: server.url, prefix: "chicory" }
 }))
 const onPostgres: Owned = Effect.map(startPostgres(), (server) => ({
   server,
-  place: { dialect: "postgres", url: server.url, schema: "public", prefix: "chicory" }
+  location: { dialect: "postgres", url: server.url, schema: "public", prefix: "chicory" }
 }))
 const onRabbit: Owned = Effect.gen(function* () {
   const server = yield* startRabbit()
   const filename = yield* temporaryFile
   return {
     server,
-    place: {
+    location: {
       dialect: "sqlite",
       filename,
       prefix: "chicory",
@@ -40,16 +44,16 @@ const onRabbit: Owned = Effect.gen(function* () {
 })
 
 /** Of a call, as the stores have it by default, milliseconds. */
-const away = (owned: Owned, callTimeout: number): void =>
+const storeAway = (owned: Owned, callTimeout: number): void =>
   it.live(
     "callers of one that is away fail within the time of a call, nothing is held, and it works again",
     () =>
       Effect.gen(function* () {
-        const concurrency = full ? 10_000 : 4_000
-        const rounds = full ? 6 : 1
-        const { place, server } = yield* owned
+        const concurrency = isFullRun ? 10_000 : 4_000
+        const rounds = isFullRun ? 6 : 1
+        const { location, server } = yield* owned
         yield* Effect.gen(function* () {
-          const producer = yield* start("away.ts", place, 192, { concurrency, rounds })
+          const producer = yield* start("away.ts", location, 192, { concurrency, rounds })
           const there = yield* producer.reached("there")
           assert.strictEqual(there.figures["sent"], concurrency)
           yield* server.freeze
@@ -74,9 +78,9 @@ const away = (owned: Owned, callTimeout: number): void =>
           assert.isTrue(yield* producer.ended)
         }).pipe(Effect.ensuring(Effect.ignore(server.thaw)))
       }).pipe(Effect.provide(NodeServices.layer)),
-    full ? 300_000 : 120_000
+    isFullRun ? 300_000 : 120_000
   )
 
-describeWithOwnRedis("Redis", () => away(onRedis, 5_000))
-describeWithOwnPostgres("PostgreSQL", () => away(onPostgres, 10_000))
-describeWithOwnRabbit("RabbitMQ with SQLite", () => away(onRabbit, 5_000))
+describeWithOwnRedis("Redis", () => storeAway(onRedis, 5_000))
+describeWithOwnPostgres("PostgreSQL", () => storeAway(onPostgres, 10_000))
+describeWithOwnRabbit("RabbitMQ with SQLite", () => storeAway(onRabbit, 5_000))

@@ -5,8 +5,8 @@ import { NodeRuntime } from "@effect/platform-node"
 import { Backend, Broker } from "chicory"
 import { Effect, Exit, Logger, Option, Queue } from "effect"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
-import { highest, memory, report } from "./figures.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import { peakOf, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
 
 /** What is sent. */
@@ -17,7 +17,7 @@ export interface Options {
   readonly rounds: number
 }
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const { concurrency, rounds } = JSON.parse(process.argv[3]!) as Options
 const numbers = Array.from({ length: concurrency }, (_, n) => n)
 
@@ -41,25 +41,25 @@ Effect.gen(function* () {
       })
     })
   const sendAll = Effect.forEach(numbers, send, { concurrency: "unbounded", discard: true })
-  const told = () => {
+  const takeFigures = () => {
     const figures = { sent, typed, longest, ...memory() }
     sent = typed = longest = 0
     return figures
   }
 
   yield* sendAll
-  report("there", told())
+  report("there", takeFigures())
   yield* Queue.take(signals)
   for (let round = 1; round <= rounds; round++) {
-    const [most] = yield* highest(sendAll)
-    report(`away ${round}`, { most, ...told() })
+    const [most] = yield* peakOf(sendAll)
+    report(`away ${round}`, { most, ...takeFigures() })
   }
   yield* Queue.take(signals)
   yield* eventually(Effect.isSuccess(Mark.delay(0)))
   yield* sendAll
-  report("back", told())
+  report("back", takeFigures())
 }).pipe(
-  Effect.provide(Places.layer(place)),
+  Effect.provide(StoreLocations.layer(location)),
   // that its connections are lost is no surprise
   Effect.provide(Logger.layer([])),
   Effect.scoped,

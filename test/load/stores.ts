@@ -4,57 +4,57 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { describeWithRabbit } from "../rabbitmq/server.ts"
 import { describeWithRedis } from "../redis/server.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
 /** A store, and whether it tells of changes by itself. */
-export interface Store {
+export interface LoadStore {
   readonly name: string
-  readonly place: TemporaryPlaces.Temporary
+  readonly location: TemporaryLocations.TemporaryLocation
   readonly hints: boolean
   readonly describe: (name: string, body: () => void) => void | Promise<void>
 }
 
 /** What has no server is always there. */
-const describeAtOnce: Store["describe"] = (name, body) => void describe(name, body)
+const describeAtOnce: LoadStore["describe"] = (name, body) => void describe(name, body)
 
-export const sqlite: Store = {
+export const sqlite: LoadStore = {
   name: "SQLite",
-  place: TemporaryPlaces.sqlite,
+  location: TemporaryLocations.sqlite,
   hints: true,
   describe: describeAtOnce
 }
-export const redis: Store = {
+export const redis: LoadStore = {
   name: "Redis",
-  place: TemporaryPlaces.redis,
+  location: TemporaryLocations.redis,
   hints: true,
   describe: describeWithRedis
 }
-export const postgres: Store = {
+export const postgres: LoadStore = {
   name: "PostgreSQL",
-  place: TemporaryPlaces.postgres,
+  location: TemporaryLocations.postgres,
   hints: true,
   describe: describeWithPostgres
 }
-export const mariadb: Store = {
+export const mariadb: LoadStore = {
   name: "MariaDB",
-  place: TemporaryPlaces.mariadb,
+  location: TemporaryLocations.mariadb,
   hints: false,
   describe: describeWithMariadb
 }
-export const rabbitmq: Store = {
+export const rabbitmq: LoadStore = {
   name: "RabbitMQ with SQLite",
-  place: TemporaryPlaces.rabbitmq(TemporaryPlaces.sqlite),
+  location: TemporaryLocations.rabbitmq(TemporaryLocations.sqlite),
   hints: true,
   describe: describeWithRabbit
 }
 
 /** All of them. */
-export const stores: ReadonlyArray<Store> = [sqlite, redis, postgres, mariadb, rabbitmq]
+export const stores: ReadonlyArray<LoadStore> = [sqlite, redis, postgres, mariadb, rabbitmq]
 
 /** A suite on each of the stores. To be awaited at the top of a module. */
 export const describeEach = async (
-  some: ReadonlyArray<Store>,
-  body: (store: Store) => void
+  some: ReadonlyArray<LoadStore>,
+  body: (store: LoadStore) => void
 ): Promise<void> => {
   for (const store of some) await store.describe(store.name, () => body(store))
 }

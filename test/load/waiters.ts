@@ -6,8 +6,8 @@ import { NodeRuntime } from "@effect/platform-node"
 import { AsyncResult } from "chicory"
 import { Effect, Fiber } from "effect"
 import { eventually } from "../support/storeFixture.ts"
-import * as Places from "../support/storeLocations.ts"
-import { highest, memory, report } from "./figures.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import { peakOf, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
 import { spyOn, withoutHints } from "./operationSpy.ts"
 
@@ -17,17 +17,17 @@ export interface Options {
   readonly hints: boolean
 }
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const { count, hints } = JSON.parse(process.argv[3]!) as Options
 const numbers = Array.from({ length: count }, (_, n) => n)
 
 Effect.gen(function* () {
-  const drivers = yield* Places.drivers(place)
+  const drivers = yield* StoreLocations.drivers(location)
   const spied = spyOn(hints ? drivers : withoutHints(drivers))
   const { read, watched } = spied
-  const store = yield* Places.services(spied)
+  const store = yield* StoreLocations.services(spied)
   /** What was asked for since it was told last. */
-  const told = () => {
+  const takeFigures = () => {
     const figures = { calls: read.calls, items: read.items, watched: watched.size, ...memory() }
     read.reset()
     return figures
@@ -36,10 +36,10 @@ Effect.gen(function* () {
 
   yield* Effect.gen(function* () {
     const handles = yield* Mark.delayAll(numbers)
-    report("enqueued", told())
+    report("enqueued", takeFigures())
     let right = 0
     const getting = yield* Effect.forkChild(
-      highest(
+      peakOf(
         Effect.forEach(
           handles,
           (handle, n) =>
@@ -51,18 +51,18 @@ Effect.gen(function* () {
       )
     )
     yield* eventually(Effect.sync(() => read.items >= count))
-    report("waiting", told())
+    report("waiting", takeFigures())
     const [most] = yield* Fiber.join(getting)
-    report("completed", { right, most, ...told() })
+    report("completed", { right, most, ...takeFigures() })
   }).pipe(Effect.provideContext(store))
 
   yield* Effect.gen(function* () {
     const handles = yield* Mark.delayAll(numbers, { delay: "1 hour" })
-    report("delayed", told())
+    report("delayed", takeFigures())
     const begin = seconds()
     let firstEnd = 0
     let right = 0
-    const [most] = yield* highest(
+    const [most] = yield* peakOf(
       Effect.forEach(
         handles,
         (handle) =>
@@ -74,7 +74,7 @@ Effect.gen(function* () {
       )
     )
     const end = seconds()
-    report("timed out", { right, most, first: firstEnd - begin, last: end - begin, ...told() })
+    report("timed out", { right, most, first: firstEnd - begin, last: end - begin, ...takeFigures() })
 
     const waiting = yield* Effect.forkChild(
       Effect.forEach(handles, (handle) => AsyncResult.get(handle), {
@@ -83,12 +83,12 @@ Effect.gen(function* () {
       })
     )
     yield* eventually(Effect.sync(() => read.items >= count))
-    report("waiting again", told())
+    report("waiting again", takeFigures())
     yield* Fiber.interrupt(waiting)
     yield* eventually(Effect.sync(() => watched.size === 0))
-    report("interrupted", told())
+    report("interrupted", takeFigures())
     // nobody waits any more, and so nothing is asked for
     yield* Effect.sleep("1 second")
-    report("quiet", told())
+    report("quiet", takeFigures())
   }).pipe(Effect.provideContext(store))
 }).pipe(Effect.scoped, NodeRuntime.runMain)

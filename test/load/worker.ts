@@ -4,7 +4,7 @@
 import { NodeRuntime } from "@effect/platform-node"
 import { Worker } from "chicory"
 import { Effect, Latch, Layer, Logger, References } from "effect"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 import { alive, memory, report } from "./figures.ts"
 import { Copy, Mark, textOf, Wait } from "./loadTasks.ts"
 
@@ -15,7 +15,7 @@ export interface Options {
   readonly count: number
 }
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const { count, worker } = JSON.parse(process.argv[3]!) as Options
 
 /** Which were run. */
@@ -81,7 +81,7 @@ Layer.effectDiscard(
 ).pipe(
   Layer.provideMerge(Worker.layer([Mark, Copy, Wait], worker)),
   Layer.provide(handlers),
-  Layer.provide(Places.layer(place)),
+  Layer.provide(StoreLocations.layer(location)),
   Layer.provide(
     Layer.effectDiscard(Effect.addFinalizer(() => Effect.sync(() => report("stopped", figures()))))
   ),

@@ -105,7 +105,7 @@ export const startServer = Effect.fnUntraced(function* ({
     ports: PORTS.mariadb,
     launch: (port) => launch(SERVER, [...args, `--port=${port}`], withTemporary(directory)),
     ready: /ready for connections/,
-    taken: "Can't start server: Bind on TCP/IP port"
+    portTaken: "Can't start server: Bind on TCP/IP port"
   })
   return { ...server, url: `mysql://root@127.0.0.1:${server.port}/test` }
 })

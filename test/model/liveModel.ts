@@ -1,6 +1,6 @@
 /** The test of a store with a clock of its own, in real time. */
 import { it } from "@effect/vitest"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { check, type Extent } from "./check.ts"
 
 /** Many sequences wait at the same time. */
@@ -19,7 +19,7 @@ export const testLive = (options: Options): void =>
         concurrency: 4,
         ...options,
         sequences: 1000,
-        millis: full ? 120_000 : 10_000
+        millis: isFullRun ? 120_000 : 10_000
       }),
     { timeout: 600_000 }
   )

@@ -1,6 +1,6 @@
 import { describe, it } from "@effect/vitest"
 import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { check } from "./check.ts"
 
 describe("the memory store", () => {
@@ -12,8 +12,8 @@ describe("the memory store", () => {
         live: false,
         unit: 1000,
         queues: ["x", "y"],
-        sequences: full ? 5000 : 500,
-        millis: full ? undefined : 8_000,
+        sequences: isFullRun ? 5000 : 500,
+        millis: isFullRun ? undefined : 8_000,
         commands: 80
       }),
     600_000

@@ -7,7 +7,7 @@ import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { record, success } from "../../src/testing/suites/backend/subject.ts"
 import { makeNetwork } from "../support/network.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
+import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import {
   clientOf,
   describeWithOwnPostgres,
@@ -90,7 +90,7 @@ describeWithOwnPostgres("a server that", () => {
       test(`${how}, and comes back: nothing confirmed is lost, and nothing runs twice`, {}, (server) =>
         Effect.gen(function* () {
           const producer = yield* openStore(server)
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
           yield* Effect.gen(function* () {
             const handles = yield* Count.delayAll(payloads(120, 30))
@@ -127,7 +127,7 @@ describeWithOwnPostgres("a server that", () => {
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 1, millis: 0 })
           yield* server.kill
-          yield* startWorker(store, Count, counting().layer)
+          yield* startWorker(store, Count, countingHandler().layer)
           yield* server.start
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
         }).pipe(Effect.provideContext(producer))
@@ -139,7 +139,7 @@ describeWithOwnPostgres("a server that", () => {
     test("of everyone, again and again: all tasks run, once, and news arrive afterwards", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
         yield* Effect.gen(function* () {
           let cuts = 0
@@ -170,7 +170,7 @@ describeWithOwnPostgres("a server that", () => {
     test("of those who listen, in the midst of work: no waiter waits for a sweep", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 8 })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll(payloads(200, 30))
@@ -192,7 +192,7 @@ describeWithOwnPostgres("a server that", () => {
 
     test("of one who waits, and lets it back later: what ended in between is read then", {}, (server) =>
       Effect.gen(function* () {
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer)
         yield* server.query("CREATE ROLE waiter LOGIN")
         yield* server.query("GRANT ALL ON ALL TABLES IN SCHEMA public TO waiter")
@@ -227,7 +227,7 @@ describeWithOwnPostgres("a server that", () => {
         Effect.gen(function* () {
           const limited = { callTimeout: "1 second", ...options } as const
           const producer = yield* openStore(server, limited)
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(yield* openStore(server, limited), Count, runs.layer, { lease: "60 seconds" })
           yield* Effect.gen(function* () {
             const running = yield* Count.delay({ n: 1, millis: 1_000 })
@@ -269,7 +269,7 @@ describeWithOwnPostgres("a server that", () => {
         Effect.gen(function* () {
           const network = yield* makeNetwork(server.url)
           const producer = yield* openStore(server, unswept)
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(yield* openStore(network, viaNetwork), Count, runs.layer, { concurrency: 8 })
           yield* Effect.gen(function* () {
             yield* AsyncResult.all(yield* Count.delayAll(payloads(100, 20)))
@@ -290,7 +290,7 @@ describeWithOwnPostgres("a server that", () => {
       Effect.gen(function* () {
         const network = yield* makeNetwork(server.url)
         const store = yield* openStore(network, viaNetwork)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
         yield* Effect.gen(function* () {
           yield* AsyncResult.all(yield* Count.delayAll(payloads(100, 20)))
@@ -313,7 +313,7 @@ describeWithOwnPostgres("a server that", () => {
     test("it only reads for a while: whoever enqueues is told, and the worker goes on", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 4 })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll(payloads(40, 100))
@@ -351,7 +351,7 @@ describeWithOwnPostgres("a server that", () => {
           const login = { url: server.urlOf({ user: "app" }) }
           const client = { maxConnections: 3 }
           const producer = yield* openStore(login, { client })
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(yield* openStore(login, { client }), Count, runs.layer, { concurrency: 4 })
           yield* Effect.gen(function* () {
             const handles = yield* Count.delayAll(payloads(20, 100))
@@ -400,7 +400,7 @@ describeWithOwnPostgres("a server that", () => {
         const client = { startupParameters: { default_transaction_isolation: "serializable" } }
         const one = yield* openStore(server, { client })
         const other = yield* openStore(server, { client })
-        const runs = counting()
+        const runs = countingHandler()
         for (const store of [one, other]) yield* startWorker(store, Count, runs.layer, { concurrency: 8 })
         const enqueue = (n: number) => Count.delay({ n, millis: 10 }, { id: `task ${n}` })
         const both = (n: number) =>
@@ -450,7 +450,7 @@ describeWithOwnPostgres("a server that", () => {
           ]
           const { bad, good } = yield* enqueueAround(edits.length)
           for (const [i, edit] of edits.entries()) yield* editRow(server, "messages", `bad ${i}`, edit)
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 4 })
           const [millis, values] = yield* timed(AsyncResult.all(good, { timeout: "5 seconds" }))
           assert.deepStrictEqual(values, numbers(good.length))
@@ -482,7 +482,7 @@ describeWithOwnPostgres("a server that", () => {
             const edits = ["id = 'nobody'", "id = ''", "state = 2, claim = 'x'"]
             const { good } = yield* enqueueAround(edits.length)
             for (const [i, edit] of edits.entries()) yield* editRow(server, "messages", `bad ${i}`, edit)
-            yield* startWorker(yield* openStore(server), Count, counting().layer, { concurrency: 4 })
+            yield* startWorker(yield* openStore(server), Count, countingHandler().layer, { concurrency: 4 })
             const values = yield* AsyncResult.all(good, { timeout: "5 seconds" })
             assert.deepStrictEqual(values, numbers(good.length))
             yield* eventually(Effect.map(DeadLetters.count(), (count) => count === 2))
@@ -503,7 +503,7 @@ describeWithOwnPostgres("a server that", () => {
           ]
           const { bad, good } = yield* enqueueAround(edits.length)
           for (const [i, edit] of edits.entries()) yield* editRow(server, "tasks", `bad ${i}`, edit)
-          yield* startWorker(yield* openStore(server), Count, counting().layer, { concurrency: 4 })
+          yield* startWorker(yield* openStore(server), Count, countingHandler().layer, { concurrency: 4 })
           const values = yield* AsyncResult.all(good, { timeout: "5 seconds" })
           assert.deepStrictEqual(values, numbers(good.length))
           for (const handle of bad) {
@@ -531,7 +531,7 @@ describeWithOwnPostgres("a server that", () => {
               assert.strictEqual(error.reason._tag, "ConstraintError", change)
             }
           }
-          yield* startWorker(yield* openStore(server), Count, counting().layer)
+          yield* startWorker(yield* openStore(server), Count, countingHandler().layer)
           assert.strictEqual(yield* AsyncResult.get(Count.result("bad 0"), { timeout: "5 seconds" }), 1)
         }).pipe(Effect.provideContext(store))
       })
@@ -562,7 +562,7 @@ describeWithOwnPostgres("a server that", () => {
                 const { good } = yield* enqueueAround(1)
                 yield* Effect.ignore(editRow(server, table, "bad 0", edit))
                 const options = { concurrency: 4, lease: "2 seconds" } as const
-                yield* startWorker(yield* openStore(server), Count, counting().layer, options)
+                yield* startWorker(yield* openStore(server), Count, countingHandler().layer, options)
                 const values = yield* AsyncResult.all(good, { timeout: "8 seconds" })
                 assert.deepStrictEqual(values, numbers(good.length))
                 assert.strictEqual(yield* roundTrip(9), 9)
@@ -576,7 +576,7 @@ describeWithOwnPostgres("a server that", () => {
       Effect.gen(function* () {
         const store = yield* openStore(server)
         yield* Effect.gen(function* () {
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
           const handle = yield* Count.delay({ n: 1, millis: 600_000 })
           yield* runs.untilBegun(1)
@@ -593,7 +593,7 @@ describeWithOwnPostgres("a server that", () => {
       Effect.gen(function* () {
         const store = yield* openStore(server)
         yield* Effect.gen(function* () {
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
           const handle = yield* Count.delay({ n: 1, millis: 1_000 })
           yield* runs.untilBegun(1)
@@ -610,7 +610,7 @@ describeWithOwnPostgres("a server that", () => {
       Effect.gen(function* () {
         const producer = yield* openStore(server)
         yield* Effect.gen(function* () {
-          const runs = counting()
+          const runs = countingHandler()
           const options = { concurrency: 4, lease: "900 millis" } as const
           yield* startWorker(yield* openStore(server), Count, runs.layer, options)
           yield* Count.delayAll(payloads(20, 200))
@@ -627,7 +627,7 @@ describeWithOwnPostgres("a server that", () => {
       Effect.gen(function* () {
         const store = yield* openStore(server, unswept)
         yield* Effect.gen(function* () {
-          yield* startWorker(yield* openStore(server), Count, counting().layer)
+          yield* startWorker(yield* openStore(server), Count, countingHandler().layer)
           const waiting = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))
           yield* untilListening(server, 2)
           const [row] = yield* server.query(`SELECT query FROM pg_stat_activity WHERE ${LISTENS} LIMIT 1`)

@@ -175,7 +175,7 @@ export const startServer = Effect.fnUntraced(function* ({
     // the memory that its processes share stays behind if it is killed and not started again
     launch: (port) => launch(program("postgres"), ["-p", String(port), ...args], { owner, quit: "SIGQUIT" }),
     ready: /ready to accept connections/,
-    taken: "could not bind",
+    portTaken: "could not bind",
     stop: "SIGINT"
   })
 

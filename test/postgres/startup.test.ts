@@ -6,7 +6,7 @@ import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import { SchemaTooNew, SchemaTooOld } from "../../src/sql/schema/Migrations.ts"
-import { Count, counting, roundTrip, startWorker } from "../support/storeFixture.ts"
+import { Count, countingHandler, roundTrip, startWorker } from "../support/storeFixture.ts"
 import {
   clientOf,
   describeWithOwnPostgres,
@@ -49,7 +49,7 @@ const worksAs = (server: OwnServer, url: string): Effect.Effect<void, unknown, S
   Effect.gen(function* () {
     const open = Layer.build(Layer.provide(SqlStore.layerStorage(), clientOf(url)))
     const store = yield* open
-    yield* startWorker(yield* open, Count, counting().layer)
+    yield* startWorker(yield* open, Count, countingHandler().layer)
     assert.strictEqual(yield* Effect.provideContext(roundTrip(7), store), 7)
     const [row] = yield* server.query("SELECT state FROM chicory_tasks")
     assert.deepStrictEqual(row, { state: "SUCCESS" })
@@ -199,7 +199,7 @@ describeWithOwnPostgres("opening a store", () => {
         )
         const store = yield* opened
         const other = yield* opened
-        yield* startWorker(other, Count, counting().layer)
+        yield* startWorker(other, Count, countingHandler().layer)
         assert.strictEqual(yield* Effect.provideContext(roundTrip(7), store), 7)
         const session = Effect.flatMap(SqlClient.SqlClient, (sql) =>
           sql.unsafe(

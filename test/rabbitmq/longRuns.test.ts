@@ -5,7 +5,7 @@ import { AsyncResult, RetryPolicy, Task, TaskContext } from "chicory"
 import { Effect, Option, Schema } from "effect"
 import * as Processes from "../support/processes.ts"
 import * as ProcessTasks from "../support/processTasks.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
+import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithOwnRabbit } from "./ownServer.ts"
 import { countsOf, drained, messagesOn, onOneServer, warnings } from "./storeFixture.ts"
 
@@ -57,7 +57,7 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
       Effect.gen(function* () {
         const producer = yield* place.open(known)
         const stores = [yield* place.open(known), yield* place.open(known)]
-        const runs = counting()
+        const runs = countingHandler()
         for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "600 millis" })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll([
@@ -109,16 +109,16 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
           const options = { lease: "1 second" } as const
           const first = yield* Processes.startWorker(elsewhere, options)
           const handle = yield* ProcessTasks.Count.delay({ n: 1, millis: 600_000 })
-          yield* first.began()
+          yield* first.untilBegan()
           const second = yield* Processes.startWorker(elsewhere, options)
           yield* eventually(Effect.map(countsOf(producer), ({ delayed }) => delayed === 1))
           yield* first.kill
-          yield* second.began()
+          yield* second.untilBegan()
           assert.strictEqual((yield* Processes.poll(handle)).attempts, 2)
           assert.strictEqual(yield* place.crashes, 1)
           assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
           yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
-          assert.strictEqual(Processes.began(first.told) + Processes.began(second.told), 2)
+          assert.strictEqual(Processes.beganCount(first.events) + Processes.beganCount(second.events), 2)
           yield* eventually(Effect.map(messagesOn(server, place), (messages) => messages === 0))
         }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))
       }))
@@ -129,7 +129,7 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
           Effect.gen(function* () {
             const producer = yield* place.open()
             const workers = yield* place.open()
-            const runs = counting()
+            const runs = countingHandler()
             yield* startWorker(workers, Count, runs.layer, { lease: "900 millis" })
             yield* Effect.gen(function* () {
               const handle = yield* Count.delay({ n: 1, millis: 8_000 })

@@ -6,12 +6,19 @@ import { SqliteBackend } from "chicory/sqlite"
 import { Effect, Exit, Layer, Logger, Option, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Topology.ts"
 import { messageOf, messageWith, nested } from "../fuzz/bodies.ts"
-import { half } from "../fuzz/randomValues.ts"
+import { loneSurrogate } from "../fuzz/randomValues.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
-import { Count, counting, eventually, roundTrip, type Store, startWorker } from "../support/storeFixture.ts"
-import { layer, type Place } from "../support/storeLocations.ts"
+import {
+  Count,
+  countingHandler,
+  eventually,
+  roundTrip,
+  type Store,
+  startWorker
+} from "../support/storeFixture.ts"
+import { layer, type StoreLocation } from "../support/storeLocations.ts"
 import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import { describeWithRabbit, isUp, sharedUrl, withChannel } from "./server.ts"
 import { openStore, readyOn, sharedBackend, temporaryPrefix } from "./shared.ts"
@@ -42,10 +49,10 @@ const contents: ReadonlyArray<Uint8Array | string> = [
   "🌶️ grüße \u2028",
   nested,
   messageOf("a").slice(0, -1),
-  messageOf(half),
+  messageOf(loneSurrogate),
   messageOf("x".repeat(256)),
   messageOf("x".repeat(10_000)),
-  messageOf("a", { queue: half }),
+  messageOf("a", { queue: loneSurrogate }),
   messageWith("a", "generation", "-1"),
   messageWith("a", "retries", "-9007199254740991"),
   messageWith("a", "priority", "1e15"),
@@ -199,7 +206,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
   ] as const) {
     const test = (name: string, body: Parameters<typeof withStore>[2]) => withStore(name, backend, body)
     const work = (store: Store, options?: Worker.Options) => {
-      const runs = counting()
+      const runs = countingHandler()
       return Effect.as(startWorker(store, Count, runs.layer, options), runs)
     }
 
@@ -332,7 +339,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
     const parking = (name: string, sent: ReadonlyArray<Sent>) =>
       withStore(name, Effect.succeed(Backend.layerNotConfigured), ({ drained, send, takeRejected }, store) =>
         Effect.gen(function* () {
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer)
           yield* send(...sent)
           const parked = yield* Effect.timeout(takeRejected(sent.length), "10 seconds")
@@ -370,7 +377,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
       Effect.succeed(Backend.layerNotConfigured),
       ({ send, takeRejected }, store) =>
         Effect.gen(function* () {
-          yield* startWorker(store, Count, counting().layer)
+          yield* startWorker(store, Count, countingHandler().layer)
           const head = { ...ours, messageId: "a", type: "count" }
           yield* send({ content: "no message", options: { ...head, headers: { generation: 7 } } })
           const [parked] = yield* takeRejected(1)
@@ -384,7 +391,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
       Effect.succeed(Backend.layerNotConfigured),
       ({ drained, send }, store) =>
         Effect.gen(function* () {
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer)
           yield* send({ content: message("foreign", "count", { n: 7, millis: 0 }) })
           yield* runs.untilEnded(1)
@@ -396,7 +403,10 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
 })
 
 /** Results in a database, which does not hold every id. */
-const inDatabase = <P extends Place>(place: TemporaryPlaces.Temporary<P>, bad: ReadonlyArray<string>): void =>
+const inDatabase = <P extends StoreLocation>(
+  place: TemporaryPlaces.TemporaryLocation<P>,
+  bad: ReadonlyArray<string>
+): void =>
   it.live("an id that the database cannot hold is a dead letter, and holds up none that came with it", () =>
     Effect.gen(function* () {
       const where = yield* TemporaryPlaces.rabbitmq(place)
@@ -407,7 +417,7 @@ const inDatabase = <P extends Place>(place: TemporaryPlaces.Temporary<P>, bad: R
         const good = ["good 0", "good 1", "good 2"]
         const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
         yield* send(...ids.map((id) => ({ content: messageOf(id) })))
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         const values = yield* AsyncResult.all(
           good.map((id) => Count.result(id)),
           { timeout: "10 seconds" }
@@ -431,8 +441,8 @@ const withRabbit = (describeWithDatabase: typeof describeWithPostgres) =>
 const isRabbitUp = await Effect.runPromise(isUp)
 
 await withRabbit(describeWithPostgres)("garbage on RabbitMQ, with results in PostgreSQL", () =>
-  inDatabase(TemporaryPlaces.postgres, ["\0", "a\0b", half, "x".repeat(300)])
+  inDatabase(TemporaryPlaces.postgres, ["\0", "a\0b", loneSurrogate, "x".repeat(300)])
 )
 await withRabbit(describeWithMariadb)("garbage on RabbitMQ, with results in MariaDB", () =>
-  inDatabase(TemporaryPlaces.mariadb, [half, "x".repeat(300)])
+  inDatabase(TemporaryPlaces.mariadb, [loneSurrogate, "x".repeat(300)])
 )

@@ -6,7 +6,7 @@ import { makeNetwork } from "../support/network.ts"
 import type { ServerError } from "../support/ownServers.ts"
 import {
   Count,
-  counting,
+  countingHandler,
   eventually,
   roundTrip,
   type Store,
@@ -59,7 +59,7 @@ describeWithOwnRabbit("a server that", () => {
         Effect.gen(function* () {
           const producer = yield* place.open()
           const workers = yield* place.open()
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
           yield* Effect.gen(function* () {
             // a crash loses queues that were declared shortly before, and each delay may need another one
@@ -96,7 +96,7 @@ describeWithOwnRabbit("a server that", () => {
     test("and stays away: whoever enqueues is told in time, and a worker stops in time", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open(quick)
-        const runs = counting()
+        const runs = countingHandler()
         const store = yield* place.open(quick)
         const end = yield* startEndable(store, Count, runs.layer, { drainTimeout: "500 millis" })
         yield* Effect.gen(function* () {
@@ -120,7 +120,7 @@ describeWithOwnRabbit("a server that", () => {
         const store = yield* place.open(quick)
         yield* server.stop
         yield* retryableOf(Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store))
-        const end = yield* startEndable(store, Count, counting().layer)
+        const end = yield* startEndable(store, Count, countingHandler().layer)
         const stopping = yield* Effect.forkChild(end)
         const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
         yield* server.start
@@ -130,7 +130,7 @@ describeWithOwnRabbit("a server that", () => {
     test("and has nothing left: what is enqueued then runs, at once or later", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open()
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* place.open(), Count, runs.layer, { concurrency: 4 })
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
@@ -152,7 +152,7 @@ describeWithOwnRabbit("a server that", () => {
         const producer = yield* place.open()
         const workers = yield* place.open()
         const cut = yield* Deferred.make<void>()
-        const runs = counting((n) => (n < 100 ? Effect.void : Deferred.await(cut)))
+        const runs = countingHandler((n) => (n < 100 ? Effect.void : Deferred.await(cut)))
         yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll(payloads(160, 200))
@@ -192,7 +192,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const producer = yield* place.open()
         const stores = [yield* place.open(), yield* place.open()]
-        const runs = counting()
+        const runs = countingHandler()
         for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "900 millis" })
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 1, millis: 4_000 })
@@ -207,9 +207,9 @@ describeWithOwnRabbit("a server that", () => {
 
     test("connections that are closed in the very moment they are ready are opened again", (server, place) =>
       Effect.gen(function* () {
-        const network = yield* makeNetwork(server.url, { lastWords: closing })
+        const network = yield* makeNetwork(server.url, { closingData: closing })
         const producer = yield* place.open({ url: network.url })
-        yield* startWorker(yield* place.open({ url: network.url }), Count, counting().layer)
+        yield* startWorker(yield* place.open({ url: network.url }), Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* network.cut(4)
@@ -252,7 +252,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const producer = yield* place.open()
         const workers = yield* place.open()
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer)
         yield* Effect.gen(function* () {
           const running = yield* Count.delay({ n: 1, millis: 1_000 })
@@ -271,7 +271,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const producer = yield* place.open()
         const workers = yield* place.open()
-        yield* startWorker(workers, Count, counting().layer)
+        yield* startWorker(workers, Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* removeQueue(server, place.names.queue("default"))
@@ -292,7 +292,7 @@ describeWithOwnRabbit("a server that", () => {
     test("somebody removes the ways to what is due later: they are made again", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open()
-        yield* startWorker(yield* place.open(), Count, counting().layer)
+        yield* startWorker(yield* place.open(), Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* withChannel(server.url, async (channel) => {
@@ -309,7 +309,7 @@ describeWithOwnRabbit("a server that", () => {
     test("somebody removes the queues of what is due later: what is enqueued then runs", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open()
-        yield* startWorker(yield* place.open(), Count, counting().layer)
+        yield* startWorker(yield* place.open(), Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* withChannel(server.url, async (channel) => {
@@ -331,7 +331,7 @@ describeWithOwnRabbit("a server that", () => {
         const hasty = yield* place.open({ callTimeout: "500 millis" })
         const patient = yield* place.open({ callTimeout: "40 seconds" })
         const workers = yield* place.open()
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer, { concurrency: 1 })
         const enqueue = (store: Store, n: number) =>
           Effect.provideContext(Count.delay({ n, millis: 0 }), store)
@@ -379,7 +379,7 @@ describeWithOwnRabbit("a server that", () => {
     test("lets a worker be started and stopped, and what it ran is run again", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open(quick)
-        const runs = counting()
+        const runs = countingHandler()
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll([
             { n: 1, millis: 0 },
@@ -411,7 +411,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const producer = yield* place.open(quick)
         const workers = yield* place.open(quick)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer, { concurrency: 4, ...renewed })
         yield* Effect.gen(function* () {
           const running = yield* Count.delay({ n: 40, millis: 2_000 })
@@ -447,7 +447,7 @@ describeWithOwnRabbit("a server that", () => {
         const url = `${server.url}?heartbeat=1`
         const producer = yield* place.open({ url, ...quick })
         const workers = yield* place.open({ url, ...quick })
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer, { concurrency: 4, ...renewed })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll(payloads(20, 100))
@@ -470,7 +470,7 @@ describeWithOwnRabbit("a server that", () => {
     test("lets a worker stop in time, and what it ran is run again", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open()
-        const runs = counting()
+        const runs = countingHandler()
         const store = yield* place.open(quick)
         const end = yield* startEndable(store, Count, runs.layer, { drainTimeout: "500 millis" })
         yield* Effect.gen(function* () {
@@ -495,7 +495,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const store = yield* place.open(quick)
         yield* server.freeze
-        const end = yield* startEndable(store, Count, counting().layer)
+        const end = yield* startEndable(store, Count, countingHandler().layer)
         yield* Effect.sleep("200 millis")
         const stopping = yield* Effect.forkChild(end)
         const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
@@ -518,7 +518,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         const store = yield* Scope.provide(place.open(quick), scope)
-        const runs = counting()
+        const runs = countingHandler()
         yield* Scope.provide(startWorker(store, Count, runs.layer), scope)
         yield* Effect.provideContext(Count.delay({ n: 1, millis: 600_000 }), store)
         yield* runs.untilBegun(1)

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { Effect, Schedule, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
 import {
-  failed,
+  toServerError,
   launch,
   type OwnServer as AnyServer,
   PORTS,
@@ -188,8 +188,8 @@ export const startServer = Effect.fnUntraced(function* (
     ports: PORTS.rabbitmq,
     launch: (port) => launchServer(nodeAt(port), options),
     ready: / completed with \d+ plugins/,
-    taken: "eaddrinuse",
-    answers: (port) => Effect.asVoid(Effect.scoped(openConnection(urlAt(port))))
+    portTaken: "eaddrinuse",
+    untilAnswers: (port) => Effect.asVoid(Effect.scoped(openConnection(urlAt(port))))
   })
   const node = nodeAt(server.port)
   const call = (...args: ReadonlyArray<string>) => ctl(node, args)
@@ -206,7 +206,7 @@ export const startServer = Effect.fnUntraced(function* (
       }),
       Effect.timeoutOrElse({
         duration: "20 seconds",
-        orElse: () => Effect.fail(failed(`The alarm does not ${alarmed ? "begin" : "end"}`))
+        orElse: () => Effect.fail(toServerError(`The alarm does not ${alarmed ? "begin" : "end"}`))
       }),
       Effect.asVoid
     )

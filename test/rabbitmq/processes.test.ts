@@ -2,7 +2,7 @@ import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, DeadLetters } from "chicory"
 import { Effect, Layer, Option } from "effect"
-import { began, poll, startWorker } from "../support/processes.ts"
+import { beganCount, poll, startWorker } from "../support/processes.ts"
 import * as ProcessSuite from "../support/processSuite.ts"
 import { Count } from "../support/processTasks.ts"
 import * as Places from "../support/storeLocations.ts"
@@ -19,15 +19,15 @@ await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => 
       "3: what one had claimed is run elsewhere, and when it is thawed it can write nothing, and works on",
       () =>
         Effect.gen(function* () {
-          const here = yield* TemporaryPlaces.impatient(place)
+          const here = yield* TemporaryPlaces.withShortHeartbeat(place)
           yield* Effect.gen(function* () {
             const options = { lease: "1 second", concurrency: 2 } as const
             const first = yield* startWorker(here, options)
             const handle = yield* Count.delay({ n: 1, millis: 600_000 })
-            yield* first.began()
+            yield* first.untilBegan()
             yield* first.signal("SIGSTOP")
             const second = yield* startWorker(here, options)
-            yield* second.began()
+            yield* second.untilBegan()
             assert.strictEqual((yield* poll(handle)).attempts, 2)
             yield* first.signal("SIGCONT")
             yield* first.until((told) => told.some(({ _tag }) => _tag === "Interrupted"))
@@ -37,7 +37,7 @@ await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => 
             const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
             assert(failed._tag === "TaskFailed")
             assert.strictEqual(failed.reason._tag, "Cancelled")
-            assert.strictEqual(began(first.told) + began(second.told), 2)
+            assert.strictEqual(beganCount(first.events) + beganCount(second.events), 2)
             yield* second.kill
             const later = yield* Count.delay({ n: 2, millis: 0 })
             assert.strictEqual((yield* AsyncResult.get(later, { timeout: "20 seconds" })).pid, first.pid)

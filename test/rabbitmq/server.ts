@@ -3,7 +3,7 @@ import { Duplex } from "node:stream"
 import { type ChannelModel, type ConfirmChannel, connect } from "amqplib"
 import { Effect, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
-import { failed, type ServerError } from "../support/ownServers.ts"
+import { toServerError, type ServerError } from "../support/ownServers.ts"
 
 // #region Connections
 
@@ -11,7 +11,7 @@ import { failed, type ServerError } from "../support/ownServers.ts"
 const CONNECT_MILLIS = 5_000
 
 const attempt = <A>(call: () => Promise<A>): Effect.Effect<A, ServerError> =>
-  Effect.tryPromise({ try: call, catch: failed })
+  Effect.tryPromise({ try: call, catch: toServerError })
 
 /** What `close`, and the call that is under way, tell as well. An error that nobody listens to ends the process. */
 const unheard = <A extends ChannelModel | ConfirmChannel>(emitter: A): A => {

@@ -3,11 +3,11 @@ import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters, Task, Worker } from "chicory"
 import { Cause, Effect, Exit, Fiber, Option, Schema, type Scope } from "effect"
 import { FIELDS } from "../../src/redis/RecordText.ts"
-import { messageOf, messageWith, noMessages } from "../fuzz/bodies.ts"
-import { full } from "../support/fullRun.ts"
+import { messageOf, messageWith, undecodableBodies } from "../fuzz/bodies.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import {
   Count,
-  counting,
+  countingHandler,
   eventually,
   roundTrip,
   startWorker,
@@ -75,7 +75,7 @@ describeWithServers("garbage", () => {
           field!,
           "ü"
         )
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         yield* eventually(Effect.map(DeadLetters.count(), (count) => count === 1))
         const [letter] = yield* DeadLetters.list()
         assert.deepStrictEqual(letter!.raw, Uint8Array.of(255, 254, 0, 10, 195, 40, 195, 188))
@@ -99,7 +99,7 @@ describeWithServers("garbage", () => {
         for (const [i, field] of fields.entries()) {
           yield* server.command("HSET", `${queue}:texts`, field, texts[i]!)
         }
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         assert.strictEqual(yield* roundTrip(1), 1)
         yield* eventually(Effect.map(DeadLetters.count(), (count) => count === texts.length))
         assert.sameMembers(
@@ -118,7 +118,7 @@ describeWithServers("garbage", () => {
           }
         }
         for (const member of members) yield* server.command("RPUSH", `${queue}:fresh`, `${member}fresh`)
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         assert.strictEqual(yield* roundTrip(1), 1)
         // the empty one is the same in all sets
         yield* eventually(Effect.map(DeadLetters.count(), (count) => count >= 4 * members.length - 2))
@@ -138,7 +138,7 @@ describeWithServers("garbage", () => {
           "7:1:100:99999999999999999999999"
         ]
         for (const member of members) yield* server.command("ZADD", `${queue}:ready`, "0", member)
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         assert.strictEqual(yield* roundTrip(1), 1)
         yield* drained
         assert.strictEqual(yield* DeadLetters.count(), members.length)
@@ -148,7 +148,7 @@ describeWithServers("garbage", () => {
       Effect.gen(function* () {
         yield* Count.delay({ n: 1, millis: 0 })
         yield* server.command("DEL", `${queue}:texts`)
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         assert.strictEqual(yield* roundTrip(2), 2)
         yield* eventually(Effect.map(DeadLetters.count(), (count) => count === 1))
         assert.strictEqual((yield* DeadLetters.list())[0]!.raw, "")
@@ -157,8 +157,8 @@ describeWithServers("garbage", () => {
 
     test("a body that is no message ends its task, and is kept", (server, store) =>
       Effect.gen(function* () {
-        yield* startWorker(store, Count, counting().layer)
-        const bodies = noMessages.map((body, n) => body(`bad-${n}`))
+        yield* startWorker(store, Count, countingHandler().layer)
+        const bodies = undecodableBodies.map((body, n) => body(`bad-${n}`))
         yield* post(
           server,
           `good-0 count 0 \n${messageOf("good-0")}`,
@@ -189,13 +189,13 @@ describeWithServers("garbage", () => {
       ["an expiry that is no number", "bad count 0 -", messageOf("bad")],
       ["an id that is encoded, and an expiry", "b%61d count 0 ", messageWith("bad", "expires", "1e308")]
     ]
-    for (const [what, head, body] of full ? heads : heads.slice(0, 3)) {
+    for (const [what, head, body] of isFullRun ? heads : heads.slice(0, 3)) {
       test(`a head with ${what}: its task runs or ends once, and its neighbours run`, (server, store) =>
         Effect.gen(function* () {
           const good = ["good-0", "good-1", "good-2", "good-3"]
           const texts = good.map((id) => `${id} count 0 \n${messageOf(id)}`)
           yield* post(server, ...texts.slice(0, 2), `${head}\n${body}`, ...texts.slice(2))
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { lease: "1 second" })
           yield* goodRun(good)
           yield* drained
@@ -212,7 +212,7 @@ describeWithServers("garbage", () => {
     test("a queue of another kind fails its worker's claims, and heals with it", (server, store) =>
       Effect.gen(function* () {
         yield* server.command("SET", `${queue}:fresh`, "mine")
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         const failed = yield* Effect.flip(Count.delay({ n: 1, millis: 0 }))
         assert(failed._tag === "BackendError" || failed._tag === "BrokerError")
         assert.isFalse(failed.retryable)
@@ -271,7 +271,7 @@ describeWithServers("garbage", () => {
           const handles = yield* Count.delayAll(Array.from({ length: 9 }, (_, n) => ({ n, millis: 0 })))
           const bad = handles[4]!
           yield* edit(server, taskKey(bad.taskId))
-          yield* startWorker(store, Count, counting().layer)
+          yield* startWorker(store, Count, countingHandler().layer)
           const good = handles.filter((handle) => handle !== bad)
           const [millis, values] = yield* timed(AsyncResult.all(good, { timeout: "10 seconds" }))
           assert.deepStrictEqual(values, [0, 1, 2, 3, 5, 6, 7, 8])
@@ -283,7 +283,7 @@ describeWithServers("garbage", () => {
           yield* Count.delay({ n: 4, millis: 0 }, { id: "bad" })
           yield* server.command("DEL", `${queue}:fresh`, `${queue}:texts`)
           yield* edit(server, taskKey("bad"))
-          yield* startWorker(store, Count, counting().layer)
+          yield* startWorker(store, Count, countingHandler().layer)
           const exits = yield* Effect.forEach(
             [0, 1, 2, 3, 4, 5, 6, 7, 8],
             (n) => Effect.exit(Count.delay({ n, millis: 0 }, { id: n === 4 ? "bad" : `good-${n}` })),
@@ -298,7 +298,7 @@ describeWithServers("garbage", () => {
 
       test(`${what}: the end of its run is dropped, and those of others are told at once`, (server, store) =>
         Effect.gen(function* () {
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { lease: "2 seconds" })
           const handles = yield* Count.delayAll(Array.from({ length: 9 }, (_, n) => ({ n, millis: 500 })))
           const bad = handles[4]!
@@ -338,7 +338,7 @@ describeWithServers("garbage", () => {
       ["a key that there is not", { key: "nothing", plain: "+" }],
       ["a process that there is not", { process: "x".repeat(1_000) }]
     ]
-    for (const [what, fields] of full ? edits : edits.slice(0, 4)) {
+    for (const [what, fields] of isFullRun ? edits : edits.slice(0, 4)) {
       test(`${what}: nobody else is held up, and no message is lost`, (server, store) =>
         Effect.gen(function* () {
           const handles = yield* Count.delayAll(Array.from({ length: 5 }, (_, n) => ({ n, millis: 0 })))
@@ -350,7 +350,7 @@ describeWithServers("garbage", () => {
             .split(" ")
             .map((field, at) => fields[FIELDS[at]!] ?? field)
           yield* server.command("SET", key, `${edited.join(" ")}\n`)
-          const runs = counting()
+          const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { lease: "1 second" })
           const good = handles.filter((handle) => handle !== bad)
           assert.deepStrictEqual(yield* AsyncResult.all(good, { timeout: "10 seconds" }), [0, 1, 3, 4])
@@ -399,10 +399,10 @@ describeWithServers("garbage", () => {
       ["a place that there is not", (server, key) => server.command("HSET", key, "member", "nowhere")],
       ["nothing", (server, key) => server.command("DEL", key)]
     ]
-    for (const [what, edit] of full ? edits : edits.slice(0, 4)) {
+    for (const [what, edit] of isFullRun ? edits : edits.slice(0, 4)) {
       test(`one with ${what}: the others are listed, and a replay is answered`, (server, store) =>
         Effect.gen(function* () {
-          yield* startWorker(store, Count, counting().layer)
+          yield* startWorker(store, Count, countingHandler().layer)
           const ids = ["good-0", "bad", "good-1"]
           yield* post(server, ...ids.map((id) => `${id} count 0 \n${messageOf(id, { payload: 7 })}`))
           yield* eventually(Effect.map(DeadLetters.count(), (count) => count === 3))
@@ -426,7 +426,7 @@ describeWithServers("garbage", () => {
   describe.concurrent("elsewhere:", () => {
     test("a record that is deleted stops its handler, and frees its slot", (server, store) =>
       Effect.gen(function* () {
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
         const handle = yield* Count.delay({ n: 1, millis: 600_000 })
         yield* runs.untilBegun(1)
@@ -440,7 +440,7 @@ describeWithServers("garbage", () => {
 
     test("a message that is deleted does not keep its task from ending", (server, store) =>
       Effect.gen(function* () {
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
         const handle = yield* Count.delay({ n: 1, millis: 1_000 })
         yield* runs.untilBegun(1)
@@ -453,7 +453,7 @@ describeWithServers("garbage", () => {
 
     test("everything is deleted while tasks run: the worker goes on", (server, store) =>
       Effect.gen(function* () {
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 4, lease: "900 millis" })
         yield* Count.delayAll(Array.from({ length: 20 }, (_, n) => ({ n, millis: 200 })))
         yield* runs.untilEnded(4)
@@ -469,7 +469,7 @@ describeWithServers("garbage", () => {
           success: Schema.Number,
           idempotencyKey: () => "k"
         })
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         const first = yield* Keyed.delay({ n: 1, millis: 0 })
         yield* AsyncResult.get(first, { timeout: "10 seconds" })
         yield* server.command("DEL", taskKey(first.taskId))
@@ -486,7 +486,7 @@ describeWithServers("garbage", () => {
 
     test("what says nothing readable is no worker, and hides none", (server, store) =>
       Effect.gen(function* () {
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         yield* eventually(Effect.map(Worker.active, ({ length }) => length === 1))
         const info = JSON.stringify({
           id: "w",
@@ -521,7 +521,7 @@ describeWithServers("garbage", () => {
 
     test("what others put into the indexes does not keep what is over from being swept", (server, store) =>
       Effect.gen(function* () {
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         for (const index of ["foreign", "deadlines", "letters-until", "letters"]) {
           for (const member of ["", "}{", "[]", "{}", "a b\nc", "[7]", "0000000000000001none"]) {
             yield* server.command("ZADD", `${base}:${index}`, "1", member)
@@ -540,7 +540,7 @@ describeWithServers("garbage", () => {
 
     test("what others publish on a process's channel is passed over", (server, store) =>
       Effect.gen(function* () {
-        yield* startWorker(store, Count, counting().layer)
+        yield* startWorker(store, Count, countingHandler().layer)
         const waiting = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))
         yield* untilSubscribed(server)
         const [channel] = (yield* server.command(

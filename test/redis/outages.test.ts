@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { FIELDS } from "../../src/redis/RecordText.ts"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
+import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
 import { openStore, testWithServer as test, untilSubscribed } from "./storeFixture.ts"
 
@@ -31,7 +31,7 @@ describeWithServers("a server that", () => {
     test("and comes back with its data: nothing confirmed is lost", { persistent: true }, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer, {
           lease: "2 seconds",
           concurrency: 8
@@ -62,7 +62,7 @@ describeWithServers("a server that", () => {
     test("and comes back empty: what is enqueued then runs, and its waiters are told", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 2 })
         yield* Effect.gen(function* () {
           // known and gone; never known; and known by its id alone
@@ -107,7 +107,7 @@ describeWithServers("a server that", () => {
     test("of callers, again and again: nothing is lost", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer, {
           lease: "2 seconds",
           concurrency: 8
@@ -130,7 +130,7 @@ describeWithServers("a server that", () => {
     test("of subscribers: a completion that nobody heard reaches its waiter all the same", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server, unswept), Count, runs.layer)
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 7, millis: 300 })
@@ -157,7 +157,7 @@ describeWithServers("a server that", () => {
     test("of subscribers, in the midst of work: no waiter waits for a sweep", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 8 })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll(payloads(200, 30))
@@ -180,7 +180,7 @@ describeWithServers("a server that", () => {
     test("its scripts are forgotten in the midst of work", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
         yield* Effect.gen(function* () {
           yield* Effect.forkChild(
@@ -195,7 +195,7 @@ describeWithServers("a server that", () => {
     test("it pauses its clients: a claim that was answered too late is answered again", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server, { callTimeout: "500 millis" }), Count, runs.layer, {
           lease: "30 seconds"
         })
@@ -216,7 +216,7 @@ describeWithServers("a server that", () => {
       Effect.gen(function* () {
         const options = { callTimeout: "500 millis" } as const
         const producer = yield* openStore(server, options)
-        const runs = counting()
+        const runs = countingHandler()
         yield* startWorker(yield* openStore(server, options), Count, runs.layer, { lease: "30 seconds" })
         yield* Effect.gen(function* () {
           const running = yield* Count.delay({ n: 1, millis: 1_000 })
@@ -280,7 +280,7 @@ describeWithServers("a server that", () => {
           const options = { callTimeout: "1 second" } as const
           const producer = yield* openStore(server)
           const store = yield* openStore(server, options)
-          const runs = counting()
+          const runs = countingHandler()
           const worker = yield* Scope.make()
           yield* startWorker(store, Count, runs.layer, {
             drainTimeout: "1 second",

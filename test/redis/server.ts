@@ -5,7 +5,7 @@ import { connect as connectTls } from "node:tls"
 import { Effect, Schedule, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
 import {
-  failed,
+  toServerError,
   launch,
   type OwnServer,
   PORTS,
@@ -28,7 +28,7 @@ const parse = (data: Buffer, at: number): Parsed | undefined => {
   const next = end + 2
   switch (data.toString("utf8", at, at + 1)) {
     case "-":
-      return [failed(line), next]
+      return [toServerError(line), next]
     case ":":
       return [Number(line), next]
     case "$": {
@@ -79,8 +79,8 @@ const run = (target: string, ...commands: ReadonlyArray<ReadonlyArray<string>>) 
             at = next
           }
         })
-        socket.on("error", (cause) => resume(Effect.fail(failed(cause))))
-        socket.on("close", () => resume(Effect.fail(failed(`${target} closed the connection`))))
+        socket.on("error", (cause) => resume(Effect.fail(toServerError(cause))))
+        socket.on("close", () => resume(Effect.fail(toServerError(`${target} closed the connection`))))
         socket.write(all.map(encode).join(""))
       }),
     (socket) => Effect.sync(() => socket.destroy())
@@ -130,8 +130,8 @@ export const startServer = Effect.fnUntraced(function* (
     ports: PORTS.redis,
     launch: (port) => launch("redis-server", ["--port", String(port), ...args]),
     ready: /Ready to accept connections/,
-    taken: "Failed listening",
-    answers: (port) => Effect.asVoid(run(urlAt(port), ["PING"]))
+    portTaken: "Failed listening",
+    untilAnswers: (port) => Effect.asVoid(run(urlAt(port), ["PING"]))
   })
   const url = urlAt(server.port)
   return { ...server, url, command: (...command) => run(url, command) }
@@ -197,7 +197,7 @@ export const startCluster = Effect.fnUntraced(function* (
     Effect.repeat({ schedule: Schedule.spaced("20 millis"), until: (seen) => seen.every(Boolean) }),
     Effect.timeoutOrElse({
       duration: "20 seconds",
-      orElse: () => Effect.fail(failed("The nodes do not become a cluster"))
+      orElse: () => Effect.fail(toServerError("The nodes do not become a cluster"))
     }),
     Effect.asVoid
   )

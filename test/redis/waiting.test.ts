@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Fiber, Stream } from "effect"
-import { Count, counting, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
+import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
 import { openStore, testWithServer as test, untilSubscribed } from "./storeFixture.ts"
 
@@ -26,7 +26,7 @@ const callRate = (server: Server, seconds: number) => {
 
 /** A worker that has nothing to do, and has left word that it is idle. */
 const idleWorker = Effect.fnUntraced(function* (server: Server) {
-  const handler = counting()
+  const handler = countingHandler()
   yield* startWorker(yield* openStore(server, unswept), Count, handler.layer)
   yield* untilSubscribed(server)
   yield* eventually(
@@ -123,7 +123,7 @@ describeWithServers("waiting", () => {
             const store = yield* openStore(server)
             yield* Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store)
             assert.strictEqual(yield* channels, 0)
-            yield* startWorker(store, Count, counting().layer)
+            yield* startWorker(store, Count, countingHandler().layer)
             yield* untilSubscribed(server)
           })
         )

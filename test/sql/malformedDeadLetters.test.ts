@@ -4,10 +4,10 @@ import { assert, describe } from "@effect/vitest"
 import { AsyncResult, DeadLetters, Worker } from "chicory"
 import { Cause, Effect, Exit, Fiber } from "effect"
 import { messageOf, messageWith, nested } from "../fuzz/bodies.ts"
-import { BOUND, drained, exitOf, goesOn, letters, type Test, testsIn } from "../fuzz/sqlStore.ts"
+import { BOUND, drained, exitOf, stillWorks, letters, type Test, testsAt } from "../fuzz/sqlStore.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { Count, eventually } from "../support/storeFixture.ts"
 import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
@@ -57,13 +57,13 @@ const edits: ReadonlyArray<readonly [what: string, column: string, value: bigint
   ]
 
 const suite = (test: Test): void => {
-  for (const [what, column, value] of full ? edits : edits.slice(0, 6)) {
-    test(`a dead letter with ${what}: the others are listed, and a replay runs the task or leaves all as it is`, (beside) =>
+  for (const [what, column, value] of isFullRun ? edits : edits.slice(0, 6)) {
+    test(`a dead letter with ${what}: the others are listed, and a replay runs the task or leaves all as it is`, (store) =>
       Effect.gen(function* () {
-        yield* beside.work()
-        yield* beside.post(...["good 0", "bad", "good 1"].map((id) => ({ id, body: refused(id) })))
+        yield* store.work()
+        yield* store.publish(...["good 0", "bad", "good 1"].map((id) => ({ id, body: refused(id) })))
         yield* letters(3)
-        yield* beside.takes(`UPDATE {dead_letters} SET ${column} = ? WHERE task_id = 'bad'`, value)
+        yield* store.accepts(`UPDATE {dead_letters} SET ${column} = ? WHERE task_id = 'bad'`, value)
 
         for (const list of [DeadLetters.list(), DeadLetters.list(Count)]) {
           const ids = (yield* list).map(({ id }) => id)
@@ -76,7 +76,7 @@ const suite = (test: Test): void => {
         const exit = yield* exitOf("bad")
         assert(Exit.isFailure(exit))
         assert.strictEqual((yield* Effect.flip(exit))._tag, "TaskFailed")
-        yield* goesOn
+        yield* stillWorks
         yield* drained
         assert.strictEqual(yield* DeadLetters.remove("good 0:0"), true)
         yield* DeadLetters.purge()
@@ -84,28 +84,28 @@ const suite = (test: Test): void => {
       }))
   }
 
-  test("a dead letter that is deleted while it is replayed runs its task, or was not there", (beside) =>
+  test("a dead letter that is deleted while it is replayed runs its task, or was not there", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       const ids = Array.from({ length: 8 }, (_, n) => `bad ${n}`)
-      yield* beside.post(...ids.map((id) => ({ id, body: refused(id) })))
+      yield* store.publish(...ids.map((id) => ({ id, body: refused(id) })))
       yield* letters(8)
       const replays = yield* Effect.forkChild(
         Effect.forEach(ids, (id) => DeadLetters.replay(`${id}:0`), { concurrency: 4 })
       )
-      yield* beside.sql("DELETE FROM {dead_letters} WHERE generation = 0")
+      yield* store.sql("DELETE FROM {dead_letters} WHERE generation = 0")
       const replayed = yield* Fiber.join(replays)
       for (const [n, id] of ids.entries()) {
         const error = yield* Effect.flip(AsyncResult.get(Count.result(id), { timeout: BOUND }))
         assert.strictEqual(error._tag, "TaskFailed", `${id}, replayed: ${replayed[n]}`)
       }
-      yield* goesOn
+      yield* stillWorks
       yield* drained
     }))
 
-  test("what says nothing readable is no worker, and hides none", (beside) =>
+  test("what says nothing readable is no worker, and hides none", (store) =>
     Effect.gen(function* () {
-      yield* beside.work({ heartbeat: "100 millis" })
+      yield* store.work({ heartbeat: "100 millis" })
       const ours = Effect.map(Worker.active, (workers) =>
         workers.filter(({ tasks }) => tasks.includes("count"))
       )
@@ -122,35 +122,35 @@ const suite = (test: Test): void => {
         JSON.stringify({ ...one, id: "w", pid: "1" })
       ]
       for (const [n, info] of infos.entries()) {
-        yield* beside.sql(
+        yield* store.sql(
           "INSERT INTO {workers} (id, info, started_at, seen_at, until) VALUES (?, ?, 1, 1, ?)",
           `garbage ${n}`,
           info,
           4_000_000_000_000
         )
       }
-      yield* beside.takes(
+      yield* store.accepts(
         "INSERT INTO {workers} (id, info, started_at, seen_at, until) VALUES ('w', ?, ?, 1, ?)",
         JSON.stringify({ ...one, id: "w" }),
         huge,
         huge
       )
       assert.lengthOf(yield* ours, 1)
-      yield* goesOn
+      yield* stillWorks
     }))
 }
 
 /** A waiter is told of an end, whatever else was told. */
 const wakes = (test: Test, tell: Parameters<Test>[1]) =>
-  test("what others tell the processes is passed over", (beside) =>
+  test("what others tell the processes is passed over", (store) =>
     Effect.gen(function* () {
       const waiting = yield* Effect.forkChild(AsyncResult.get(Count.result("mine"), { timeout: BOUND }))
       yield* Count.delay({ n: 3, millis: 0 }, { id: "mine" })
-      yield* tell(beside)
+      yield* tell(store)
       assert.isUndefined(waiting.pollUnsafe())
-      yield* beside.work()
+      yield* store.work()
       assert.strictEqual(yield* Fiber.join(waiting), 3)
-      yield* goesOn
+      yield* stillWorks
     }))
 
 const told = [
@@ -168,12 +168,12 @@ const told = [
 ]
 
 describe.concurrent("garbage in dead letters on SQLite", () => {
-  const test = testsIn(TemporaryPlaces.sqlite)
+  const test = testsAt(TemporaryPlaces.sqlite)
   suite(test)
-  wakes(test, (beside) =>
+  wakes(test, (store) =>
     Effect.forEach(
       told,
-      (ids) => beside.sql("INSERT INTO {changes} (source, ids, at) VALUES ('s', ?, 0)", ids),
+      (ids) => store.sql("INSERT INTO {changes} (source, ids, at) VALUES ('s', ?, 0)", ids),
       {
         discard: true
       }
@@ -182,11 +182,11 @@ describe.concurrent("garbage in dead letters on SQLite", () => {
 })
 await describeWithPostgres("on PostgreSQL", () =>
   describe.concurrent("garbage in dead letters", () => {
-    const test = testsIn(TemporaryPlaces.postgres)
+    const test = testsAt(TemporaryPlaces.postgres)
     suite(test)
-    wakes(test, (beside) =>
+    wakes(test, (store) =>
       Effect.gen(function* () {
-        const [place] = yield* beside.sql("SELECT current_schema() AS name")
+        const [place] = yield* store.sql("SELECT current_schema() AS name")
         const digest = createHash("sha256")
           .update(`${String(place!["name"])}.chicory_`)
           .digest("hex")
@@ -194,15 +194,15 @@ await describeWithPostgres("on PostgreSQL", () =>
         // the process listens there
         yield* eventually(
           Effect.map(
-            beside.sql("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' || ? || '%'", channel),
+            store.sql("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' || ? || '%'", channel),
             (rows) => rows.length > 0
           )
         ).pipe(Effect.timeout(BOUND))
-        for (const text of told) yield* beside.sql("SELECT pg_notify(?, ?)", channel, text)
+        for (const text of told) yield* store.sql("SELECT pg_notify(?, ?)", channel, text)
       })
     )
   })
 )
 await describeWithMariadb("on MariaDB", () =>
-  describe.concurrent("garbage in dead letters", () => suite(testsIn(TemporaryPlaces.mariadb)))
+  describe.concurrent("garbage in dead letters", () => suite(testsAt(TemporaryPlaces.mariadb)))
 )

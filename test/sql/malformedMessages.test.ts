@@ -2,23 +2,23 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, DeadLetters } from "chicory"
 import { Effect, Exit, Option } from "effect"
-import { messageOf, messageWith, noMessages } from "../fuzz/bodies.ts"
+import { messageOf, messageWith, undecodableBodies } from "../fuzz/bodies.ts"
 import {
   BOUND,
-  type Beside,
+  type SqlTestStore,
   drained,
   exitOf,
-  goesOn,
+  stillWorks,
   letters,
-  type Posted,
+  type RawMessage,
   reasonOf,
   settled,
   type Test,
-  testsIn
+  testsAt
 } from "../fuzz/sqlStore.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { Count } from "../support/storeFixture.ts"
 import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
@@ -43,7 +43,7 @@ const rows: ReadonlyArray<readonly [column: string, value: bigint | number]> = [
   ["body", 7.5]
 ]
 
-const good = (count: number): ReadonlyArray<Posted> =>
+const good = (count: number): ReadonlyArray<RawMessage> =>
   Array.from({ length: count }, (_, n) => ({ id: `good ${n}`, body: messageOf(`good ${n}`) }))
 
 /** Waits until all of those have run. */
@@ -54,11 +54,11 @@ const allRun = (count: number) =>
   )
 
 const suite = (test: Test): void => {
-  test("what is no message becomes a dead letter with exactly its bytes, and its task ends", (beside) =>
+  test("what is no message becomes a dead letter with exactly its bytes, and its task ends", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
-      const bodies = noMessages.map((body, n) => body(`bad ${n}`))
-      yield* beside.post(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
+      yield* store.work()
+      const bodies = undecodableBodies.map((body, n) => body(`bad ${n}`))
+      yield* store.publish(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
       const found = yield* letters(bodies.length)
       assert.sameMembers(
         found.map(({ raw }) => raw),
@@ -72,33 +72,36 @@ const suite = (test: Test): void => {
         assert.strictEqual(yield* reasonOf(Option.getOrThrow(taskId)), "PayloadInvalid")
       }
       yield* allRun(2)
-      yield* goesOn
+      yield* stillWorks
       yield* drained
     }))
 
-  test("a field of another type ends its task, and no other", (beside) =>
+  test("a field of another type ends its task, and no other", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       const bodies = fields.flatMap((field) =>
         types.map((value) => (id: string) => messageOf(id, { [field]: value }))
       )
-      yield* beside.post(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) })))
+      yield* store.publish(
+        ...good(2),
+        ...bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) }))
+      )
       yield* letters(bodies.length)
       yield* allRun(2)
-      yield* goesOn
+      yield* stillWorks
       yield* drained
       assert.strictEqual(yield* DeadLetters.count(), bodies.length)
     }))
 
-  test("a number that no message has: every task ends, and no other waits for it", (beside) =>
+  test("a number that no message has: every task ends, and no other waits for it", (store) =>
     Effect.gen(function* () {
       const bodies = ["generation", "retries", "priority", "expires"].flatMap((field) =>
         numbers.map((number) => (id: string) => messageWith(id, field, number))
       )
       const bad = bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) }))
-      yield* beside.post(...good(4), ...bad)
+      yield* store.publish(...good(4), ...bad)
       // many of them are claimed at once
-      yield* beside.work()
+      yield* store.work()
       yield* allRun(4)
       for (const { body, id } of bad) {
         const exit = yield* exitOf(id)
@@ -108,17 +111,17 @@ const suite = (test: Test): void => {
         })
         assert.isTrue(ended, body)
       }
-      yield* goesOn
+      yield* stillWorks
       yield* drained
     }))
 
-  for (const [column, value] of full ? rows : rows.slice(0, 4)) {
-    test(`a row whose ${column} is ${value} is refused by the database, or holds up nobody`, (beside) =>
+  for (const [column, value] of isFullRun ? rows : rows.slice(0, 4)) {
+    test(`a row whose ${column} is ${value} is refused by the database, or holds up nobody`, (store) =>
       Effect.gen(function* () {
-        yield* beside.post(...good(2))
+        yield* store.publish(...good(2))
         // MariaDB counts on from there, whatever becomes of the row: it is not for tables in use
-        if (column === "seq" && beside.dialect === "mysql") return
-        const overriding = beside.dialect === "postgres" ? "OVERRIDING SYSTEM VALUE" : ""
+        if (column === "seq" && store.dialect === "mysql") return
+        const overriding = store.dialect === "postgres" ? "OVERRIDING SYSTEM VALUE" : ""
         const columns = {
           seq: 1_000_000,
           queue: "default",
@@ -131,16 +134,16 @@ const suite = (test: Test): void => {
           body: messageOf("bad"),
           [column]: value
         }
-        const taken = yield* beside.takes(
+        const taken = yield* store.accepts(
           `INSERT INTO {messages} (${Object.keys(columns).join(", ")}) ${overriding}
             VALUES (${Object.keys(columns)
               .map(() => "?")
               .join(", ")})`,
           ...Object.values(columns)
         )
-        yield* beside.work()
+        yield* store.work()
         yield* allRun(2)
-        yield* goesOn
+        yield* stillWorks
         yield* settled
         if (taken)
           assert.strictEqual(
@@ -150,20 +153,20 @@ const suite = (test: Test): void => {
       }))
   }
 
-  test("one that is larger than a payload may be runs, or ends", (beside) =>
+  test("one that is larger than a payload may be runs, or ends", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       const payload = { n: 1, millis: 0, more: "x".repeat(5 * 1024 * 1024) }
-      yield* beside.post({ id: "huge", body: messageOf("huge", { payload }) }, ...good(2))
+      yield* store.publish({ id: "huge", body: messageOf("huge", { payload }) }, ...good(2))
       yield* allRun(2)
       assert.deepStrictEqual(yield* exitOf("huge"), Exit.succeed(1))
       yield* drained
     }))
 
-  test("one of another version is kept until it can be read, and says so when it is replayed", (beside) =>
+  test("one of another version is kept until it can be read, and says so when it is replayed", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
-      yield* beside.post({ id: "new", body: messageOf("new", { v: 2 }) })
+      yield* store.work()
+      yield* store.publish({ id: "new", body: messageOf("new", { v: 2 }) })
       const [letter] = yield* letters(1)
       const refused = yield* Effect.flip(DeadLetters.replay(letter!.id))
       assert(refused._tag === "NotReplayable")
@@ -173,50 +176,50 @@ const suite = (test: Test): void => {
       assert.strictEqual(yield* reasonOf("new"), "PayloadInvalid")
     }))
 
-  test("a message that is deleted does not keep its task from ending", (beside) =>
+  test("a message that is deleted does not keep its task from ending", (store) =>
     Effect.gen(function* () {
-      const runs = yield* beside.work({ concurrency: 1, lease: "900 millis" })
+      const runs = yield* store.work({ concurrency: 1, lease: "900 millis" })
       const handle = yield* Count.delay({ n: 7, millis: 1_500 })
       yield* runs.untilBegun(1)
-      yield* beside.sql("DELETE FROM {messages}")
+      yield* store.sql("DELETE FROM {messages}")
       assert.strictEqual(yield* AsyncResult.get(handle, { timeout: BOUND }), 7)
-      yield* goesOn
+      yield* stillWorks
       assert.deepStrictEqual(runs.begun, [7, 1])
       yield* drained
     }))
 
-  test("a record that is deleted stops its handler; its message brings it again", (beside) =>
+  test("a record that is deleted stops its handler; its message brings it again", (store) =>
     Effect.gen(function* () {
-      const runs = yield* beside.work({ concurrency: 1, lease: "900 millis" })
+      const runs = yield* store.work({ concurrency: 1, lease: "900 millis" })
       const handle = yield* Count.delay({ n: 1, millis: 600_000 })
       yield* runs.untilBegun(1)
-      yield* beside.sql("DELETE FROM {tasks}")
+      yield* store.sql("DELETE FROM {tasks}")
       yield* runs.untilInterrupted
       yield* runs.untilBegun(2)
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      yield* goesOn
+      yield* stillWorks
     }))
 
-  test("everything is deleted while tasks run: the worker goes on", (beside) =>
+  test("everything is deleted while tasks run: the worker goes on", (store) =>
     Effect.gen(function* () {
-      const runs = yield* beside.work({ concurrency: 4, lease: "900 millis" })
+      const runs = yield* store.work({ concurrency: 4, lease: "900 millis" })
       yield* Count.delayAll(Array.from({ length: 20 }, (_, n) => ({ n, millis: 200 })))
       yield* runs.untilEnded(4)
       for (const table of ["messages", "tasks", "dead_letters", "workers"])
-        yield* beside.sql(`DELETE FROM {${table}}`)
-      yield* goesOn
+        yield* store.sql(`DELETE FROM {${table}}`)
+      yield* stillWorks
       yield* drained
     }))
 }
 
 const bytesOnSqlite = (test: Test): void => {
-  test("bytes that are no text become a dead letter with exactly these", (beside: Beside) =>
+  test("bytes that are no text become a dead letter with exactly these", (store: SqlTestStore) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       const bodies = [[255, 254, 0, 10, 195, 40], [0x80], [], [0], [0xed, 0xa0, 0x80]].map((bytes) =>
         Uint8Array.from(bytes)
       )
-      yield* beside.post(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
+      yield* store.publish(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
       const found = yield* letters(bodies.length)
       assert.sameMembers(
         found.map(({ raw }) => Buffer.from(raw as Uint8Array).toString("hex")),
@@ -228,13 +231,13 @@ const bytesOnSqlite = (test: Test): void => {
 }
 
 describe.concurrent("garbage among messages on SQLite", () => {
-  const test = testsIn(TemporaryPlaces.sqlite)
+  const test = testsAt(TemporaryPlaces.sqlite)
   suite(test)
   bytesOnSqlite(test)
 })
 await describeWithPostgres("on PostgreSQL", () =>
-  describe.concurrent("garbage among messages", () => suite(testsIn(TemporaryPlaces.postgres)))
+  describe.concurrent("garbage among messages", () => suite(testsAt(TemporaryPlaces.postgres)))
 )
 await describeWithMariadb("on MariaDB", () =>
-  describe.concurrent("garbage among messages", () => suite(testsIn(TemporaryPlaces.mariadb)))
+  describe.concurrent("garbage among messages", () => suite(testsAt(TemporaryPlaces.mariadb)))
 )

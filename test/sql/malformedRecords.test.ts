@@ -3,10 +3,10 @@ import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Cause, Effect, Exit, Option } from "effect"
 import { nested } from "../fuzz/bodies.ts"
-import { BOUND, drained, goesOn, settled, type Test, testsIn } from "../fuzz/sqlStore.ts"
+import { BOUND, drained, stillWorks, settled, type Test, testsAt } from "../fuzz/sqlStore.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
-import { full } from "../support/fullRun.ts"
+import { isFullRun } from "../support/fullRun.ts"
 import { Count } from "../support/storeFixture.ts"
 import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
@@ -81,13 +81,13 @@ const isTyped = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isSuccess(exit) || !Cause.hasDies(exit.cause)
 
 const suite = (test: Test): void => {
-  for (const state of full ? ["PENDING", "STARTED", "RETRY"] : ["STARTED"]) {
-    for (const [column, value] of full ? edits : edits.slice(0, 6)) {
-      test(`${column} of a record in ${state} is ${value}: nobody else is held up`, (beside) =>
+  for (const state of isFullRun ? ["PENDING", "STARTED", "RETRY"] : ["STARTED"]) {
+    for (const [column, value] of isFullRun ? edits : edits.slice(0, 6)) {
+      test(`${column} of a record in ${state} is ${value}: nobody else is held up`, (store) =>
         Effect.gen(function* () {
           const handles = yield* Count.delayAll(nine)
           const bad = handles[4]!
-          const taken = yield* beside.takes(
+          const taken = yield* store.accepts(
             `UPDATE {tasks} SET ${column === "state" ? "" : `state = '${state}',`} ${column} = ? WHERE id = ?`,
             value,
             bad.taskId
@@ -106,26 +106,26 @@ const suite = (test: Test): void => {
             }
           }
           // all of them are claimed at once
-          yield* beside.work()
+          yield* store.work()
           const good = handles.filter((handle) => handle !== bad)
           assert.deepStrictEqual(yield* AsyncResult.all(good, { timeout: BOUND }), [0, 1, 2, 3, 5, 6, 7, 8])
           const exit = yield* Effect.exit(AsyncResult.get(bad, { timeout: "200 millis" }))
           assert.isTrue(isTyped(exit), String(exit))
           if (!taken) assert.deepStrictEqual(yield* AsyncResult.get(bad, { timeout: BOUND }), 4)
-          yield* goesOn
+          yield* stillWorks
           yield* settled
         }))
     }
   }
 
-  test("an exit that is none: who reads it is told, and nobody else", (beside) =>
+  test("an exit that is none: who reads it is told, and nobody else", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       const bad = Object.entries(exits)
       const handles = yield* Count.delayAll([...bad.keys(), bad.length].map((n) => ({ n, millis: 0 })))
       yield* AsyncResult.all(handles, { timeout: BOUND })
       for (const [n, [, exit]] of bad.entries()) {
-        yield* beside.sql("UPDATE {tasks} SET outcome = ? WHERE id = ?", exit, handles[n]!.taskId)
+        yield* store.sql("UPDATE {tasks} SET outcome = ? WHERE id = ?", exit, handles[n]!.taskId)
       }
       const all = yield* Effect.forEach(
         handles,
@@ -150,13 +150,13 @@ const suite = (test: Test): void => {
       }
     }))
 
-  test("a time that is no date is no defect of whoever reads it", (beside) =>
+  test("a time that is no date is no defect of whoever reads it", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       for (const [what, set] of Object.entries(times)) {
         const handle = yield* Count.delay({ n: 1, millis: 0 })
         yield* AsyncResult.get(handle, { timeout: BOUND })
-        yield* beside.takes(`UPDATE {tasks} SET ${set} WHERE id = ?`, handle.taskId)
+        yield* store.accepts(`UPDATE {tasks} SET ${set} WHERE id = ?`, handle.taskId)
         for (const read of [
           Effect.asVoid(AsyncResult.get(handle, { timeout: BOUND })),
           Effect.asVoid(AsyncResult.poll(handle)),
@@ -168,49 +168,49 @@ const suite = (test: Test): void => {
       }
     }))
 
-  test("an end without an exit, and a progress that is none, are read as what they are", (beside) =>
+  test("an end without an exit, and a progress that is none, are read as what they are", (store) =>
     Effect.gen(function* () {
-      yield* beside.work()
+      yield* store.work()
       const handle = yield* Count.delay({ n: 1, millis: 0 })
       yield* AsyncResult.get(handle, { timeout: BOUND })
-      yield* beside.sql("UPDATE {tasks} SET outcome = NULL, progress = '}{' WHERE id = ?", handle.taskId)
+      yield* store.sql("UPDATE {tasks} SET outcome = NULL, progress = '}{' WHERE id = ?", handle.taskId)
       const error = yield* Effect.flip(AsyncResult.get(handle))
       assert(error._tag === "TaskFailed" && error.reason._tag === "ResultInvalid")
       const result = Option.getOrThrow(yield* AsyncResult.poll(handle))
       assert.isTrue(Option.isNone(result.progress))
-      yield* beside.sql("UPDATE {tasks} SET ended = 'WorkerLost', worker = NULL WHERE id = ?", handle.taskId)
+      yield* store.sql("UPDATE {tasks} SET ended = 'WorkerLost', worker = NULL WHERE id = ?", handle.taskId)
       const lost = yield* Effect.flip(AsyncResult.get(handle))
       assert(lost._tag === "TaskFailed" && lost.reason._tag === "WorkerLost")
       assert.strictEqual(lost.reason.worker, "unknown")
     }))
 
-  test("a message of an older generation than the record is dropped", (beside) =>
+  test("a message of an older generation than the record is dropped", (store) =>
     Effect.gen(function* () {
       const handle = yield* Count.delay({ n: 1, millis: 0 })
-      yield* beside.sql("UPDATE {tasks} SET generation = 5 WHERE id = ?", handle.taskId)
-      const runs = yield* beside.work()
+      yield* store.sql("UPDATE {tasks} SET generation = 5 WHERE id = ?", handle.taskId)
+      const runs = yield* store.work()
       yield* drained
       assert.deepStrictEqual(runs.begun, [])
       assert.strictEqual((yield* Effect.flip(AsyncResult.get(handle, { timeout: 0 })))._tag, "TimeoutError")
     }))
 
-  test("the end of a run whose record was edited meanwhile is dropped, and those of others are told", (beside) =>
+  test("the end of a run whose record was edited meanwhile is dropped, and those of others are told", (store) =>
     Effect.gen(function* () {
-      const runs = yield* beside.work({ lease: "2 seconds" })
+      const runs = yield* store.work({ lease: "2 seconds" })
       const handles = yield* Count.delayAll(nine.map(({ n }) => ({ n, millis: 600 })))
       yield* runs.untilBegun(9)
-      yield* beside.sql("UPDATE {tasks} SET token = 'another' WHERE id = ?", handles[4]!.taskId)
-      yield* beside.takes("UPDATE {tasks} SET published = 7 WHERE id = ?", handles[5]!.taskId)
+      yield* store.sql("UPDATE {tasks} SET token = 'another' WHERE id = ?", handles[4]!.taskId)
+      yield* store.accepts("UPDATE {tasks} SET published = 7 WHERE id = ?", handles[5]!.taskId)
       const good = handles.filter((_, n) => n !== 4 && n !== 5)
       assert.deepStrictEqual(yield* AsyncResult.all(good, { timeout: BOUND }), [0, 1, 2, 3, 6, 7, 8])
-      yield* goesOn
+      yield* stillWorks
     }))
 }
 
-describe.concurrent("garbage in records on SQLite", () => suite(testsIn(TemporaryPlaces.sqlite)))
+describe.concurrent("garbage in records on SQLite", () => suite(testsAt(TemporaryPlaces.sqlite)))
 await describeWithPostgres("on PostgreSQL", () =>
-  describe.concurrent("garbage in records", () => suite(testsIn(TemporaryPlaces.postgres)))
+  describe.concurrent("garbage in records", () => suite(testsAt(TemporaryPlaces.postgres)))
 )
 await describeWithMariadb("on MariaDB", () =>
-  describe.concurrent("garbage in records", () => suite(testsIn(TemporaryPlaces.mariadb)))
+  describe.concurrent("garbage in records", () => suite(testsAt(TemporaryPlaces.mariadb)))
 )

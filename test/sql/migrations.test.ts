@@ -16,7 +16,7 @@ import { Count } from "../support/processTasks.ts"
 import * as Places from "../support/storeLocations.ts"
 import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
-type Place = Places.SqlPlace
+type Place = Places.SqlLocation
 
 type Open = typeof SqlStore.layer
 

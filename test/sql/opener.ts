@@ -8,7 +8,7 @@ import { SqlClient } from "effect/sql"
 import { Count } from "../support/processTasks.ts"
 import * as Places from "../support/storeLocations.ts"
 
-const place = Places.decode(process.argv[2]) as Places.SqlPlace
+const place = Places.decode(process.argv[2]) as Places.SqlLocation
 const statements = Number(process.argv[3] ?? Infinity)
 
 /** Kills the process at one statement more. */

@@ -119,7 +119,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       operations.reduce((sum, operation) => sum + (calls.get(operation)?.length ?? 0), 0),
     /** The items of all calls of an operation, in order. */
     items: (operation: string): ReadonlyArray<unknown> => (calls.get(operation) ?? []).flat(),
-    forgetCalls: Effect.sync(() => calls.clear()),
+    clearCalls: Effect.sync(() => calls.clear()),
     create,
     start,
     settle,
@@ -141,7 +141,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
 
 /** Starts a worker over the stage, which stops with the test. */
 export const startWorker = <T extends Task.Any>(
-  { layer }: Stage,
+  { layer }: MemoryFixture,
   task: T,
   handler: Layer.Layer<Task.HandlerOf<T>>,
   options?: Worker.Options
@@ -150,29 +150,29 @@ export const startWorker = <T extends Task.Any>(
     Worker.layer([task], { drainTimeout: 0, ...options }),
     handler
   )
-  return Effect.andThen(Layer.build(Layer.provide(worker, layer)), turns)
+  return Effect.andThen(Layer.build(Layer.provide(worker, layer)), flush)
 }
 
 /** The stage of a test. */
-export type Stage = Effect.Success<ReturnType<typeof make>>
+export type MemoryFixture = Effect.Success<ReturnType<typeof make>>
 
 /** Lets all fibers run until each of them waits. */
-export const turns: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 60 }))
+export const flush: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 60 }))
 
 /** Lets all fibers come to rest, then lets time pass, then lets them come to rest again. */
-export const pass = (...args: Parameters<typeof TestClock.adjust>): Effect.Effect<void> =>
-  turns.pipe(Effect.andThen(TestClock.adjust(...args)), Effect.andThen(turns))
+export const advance = (...args: Parameters<typeof TestClock.adjust>): Effect.Effect<void> =>
+  flush.pipe(Effect.andThen(TestClock.adjust(...args)), Effect.andThen(flush))
 
 /** Starts an effect in a fiber and lets it come to rest. */
-export const begin = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
-  Effect.tap(Effect.forkChild(effect), turns)
+export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
+  Effect.tap(Effect.forkChild(effect), flush)
 
 /** Checks that a fiber has not ended. */
-export const stillWaits = (fiber: Fiber.Fiber<unknown, unknown>): void =>
+export const assertPending = (fiber: Fiber.Fiber<unknown, unknown>): void =>
   assert.isUndefined(fiber.pollUnsafe(), "it still waits")
 
 /** The exit of a fiber that has ended by now. */
-export const ended = <A, E>(fiber: Fiber.Fiber<A, E>) => {
+export const exitOf = <A, E>(fiber: Fiber.Fiber<A, E>) => {
   const exit = fiber.pollUnsafe()
   assert(exit !== undefined, "it has ended by now")
   return exit

@@ -37,16 +37,16 @@ const makeClient = (url: string) =>
       (socket) => Effect.sync(() => socket.destroy())
     ),
     (socket) => {
-      let heard = ""
+      let received = ""
       let closed = false
-      socket.on("data", (chunk) => (heard += chunk.toString()))
+      socket.on("data", (chunk) => (received += chunk.toString()))
       socket.on("error", () => {})
       socket.on("close", () => (closed = true))
       return {
-        say: (text: string) => Effect.sync(() => socket.write(text)),
-        heard: () => heard,
+        send: (text: string) => Effect.sync(() => socket.write(text)),
+        received: () => received,
         isClosed: () => closed,
-        hears: (text: string) => eventually(Effect.sync(() => heard === text)),
+        receives: (text: string) => eventually(Effect.sync(() => received === text)),
         closes: eventually(Effect.sync(() => closed))
       }
     }
@@ -67,14 +67,14 @@ const test = (
       const network = yield* makeNetwork(yield* makeEcho)
       const another = makeClient(network.url)
       const client = yield* another
-      yield* client.say("hello")
-      yield* client.hears("hello")
+      yield* client.send("hello")
+      yield* client.receives("hello")
       yield* Effect.timeout(body(network, client, another), "10 seconds")
     })
   )
 
 /** Long enough for everything to arrive that is not held back. */
-const aWhile = Effect.sleep("150 millis")
+const settleTime = Effect.sleep("150 millis")
 
 describe("a network", () => {
   test("that is cut closes what there is, and takes what comes", (network, client, another) =>
@@ -82,8 +82,8 @@ describe("a network", () => {
       yield* network.cut()
       yield* client.closes
       const next = yield* another
-      yield* next.say("again")
-      yield* next.hears("again")
+      yield* next.send("again")
+      yield* next.receives("again")
       assert.strictEqual(network.accepted(), 2)
     }))
 
@@ -91,12 +91,12 @@ describe("a network", () => {
     Effect.gen(function* () {
       yield* network.cut(1)
       const next = yield* another
-      yield* next.say("again")
+      yield* next.send("again")
       yield* next.closes
-      assert.strictEqual(next.heard(), "")
+      assert.strictEqual(next.received(), "")
       const last = yield* another
-      yield* last.say("at last")
-      yield* last.hears("at last")
+      yield* last.send("at last")
+      yield* last.receives("at last")
     }))
 
   test("refuses until it is healed, on the same port", (network, client, another) =>
@@ -106,8 +106,8 @@ describe("a network", () => {
       yield* (yield* another).closes
       yield* network.heal
       const next = yield* another
-      yield* next.say("again")
-      yield* next.hears("again")
+      yield* next.send("again")
+      yield* next.receives("again")
       assert.strictEqual(network.accepted(), 2)
     }))
 
@@ -115,26 +115,26 @@ describe("a network", () => {
     Effect.gen(function* () {
       yield* network.halfOpen
       const next = yield* another
-      yield* client.say(", you")
-      yield* next.say("me")
-      yield* aWhile
-      assert.strictEqual(client.heard() + next.heard(), "hello")
+      yield* client.send(", you")
+      yield* next.send("me")
+      yield* settleTime
+      assert.strictEqual(client.received() + next.received(), "hello")
       assert.isFalse(client.isClosed() || next.isClosed())
       yield* network.heal
-      yield* client.hears("hello, you")
-      yield* next.hears("me")
+      yield* client.receives("hello, you")
+      yield* next.receives("me")
     }))
 
   test("that falls silent stays so for those who are connected, until it is cut", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.silence
-      yield* client.say(", you")
+      yield* client.send(", you")
       const next = yield* another
-      yield* next.say("me")
-      yield* next.hears("me")
+      yield* next.send("me")
+      yield* next.receives("me")
       yield* network.heal
-      yield* aWhile
-      assert.strictEqual(client.heard(), "hello")
+      yield* settleTime
+      assert.strictEqual(client.received(), "hello")
       assert.isFalse(client.isClosed())
       yield* network.cut()
       yield* client.closes
@@ -143,8 +143,8 @@ describe("a network", () => {
   test("is slow both ways", (network, client) =>
     Effect.gen(function* () {
       yield* network.latency(100)
-      yield* client.say(", you")
-      const [millis] = yield* timed(client.hears("hello, you"))
+      yield* client.send(", you")
+      const [millis] = yield* timed(client.receives("hello, you"))
       assert.isAtLeast(millis, 190)
     }))
 
@@ -152,8 +152,8 @@ describe("a network", () => {
     Effect.gen(function* () {
       yield* network.drip(10)
       const long = "x".repeat(300)
-      yield* client.say(long)
-      const [millis] = yield* timed(client.hears(`hello${long}`))
+      yield* client.send(long)
+      const [millis] = yield* timed(client.receives(`hello${long}`))
       assert.isAtLeast(millis, 250)
     }))
 
@@ -164,8 +164,8 @@ describe("a network", () => {
       for (let n = 0; n < 5; n++) yield* (yield* another).closes
       yield* network.heal
       const next = yield* another
-      yield* next.say("again")
-      yield* next.hears("again")
+      yield* next.send("again")
+      yield* next.receives("again")
       yield* Effect.sleep("600 millis")
       assert.isFalse(next.isClosed())
     }))
@@ -176,8 +176,8 @@ describe("a network", () => {
       yield* Effect.scoped(
         Effect.gen(function* () {
           const next = yield* another
-          yield* next.say("bye")
-          yield* next.hears("bye")
+          yield* next.send("bye")
+          yield* next.receives("bye")
         })
       )
       assert.strictEqual(network.accepted(), before + 1)

@@ -1,7 +1,7 @@
 /** A way to a server that fails as networks do. */
 import { createConnection, createServer, type Server, type Socket } from "node:net"
 import { Effect, type Scope } from "effect"
-import { failed, freePort, PORTS, type ServerError } from "./ownServers.ts"
+import { toServerError, freePort, PORTS, type ServerError } from "./ownServers.ts"
 
 /** Carries what a client and a server say. */
 export interface Network {
@@ -38,7 +38,7 @@ export interface Options {
    * Of what the server says: what the client hears last, if it is ready by that. Default: one is ready when the server
    * has spoken once, or a few times.
    */
-  readonly lastWords?: ((said: Buffer) => Buffer | undefined) | undefined
+  readonly closingData?: ((chunk: Buffer) => Buffer | undefined) | undefined
 }
 
 interface Conditions {
@@ -52,11 +52,11 @@ interface Conditions {
 const TICK_MILLIS = 10
 
 /** A sender is told to wait when so much has not arrived. */
-const MUCH = 256 * 1024
+const HIGH_WATER_MARK = 256 * 1024
 
 /** One direction of a connection. */
-class Flow {
-  private readonly waiting: Array<{ said: Buffer; readonly due: number }> = []
+class Direction {
+  private readonly waiting: Array<{ chunk: Buffer; readonly due: number }> = []
   private size = 0
   private timer: NodeJS.Timeout | undefined
   private ended = false
@@ -72,36 +72,36 @@ class Flow {
     this.conditions = conditions
     from.on("end", () => {
       this.ended = true
-      this.carry()
+      this.deliver()
     })
     from.on("close", () => {
       this.closed = true
-      this.carry()
+      this.deliver()
     })
     from.on("error", () => {})
   }
 
   /** Takes what was said. */
-  take(said: Buffer): void {
+  receive(chunk: Buffer): void {
     if (this.silent) return
-    this.waiting.push({ said, due: performance.now() + this.conditions.latency })
-    this.size += said.length
-    if (this.size > MUCH) this.from.pause()
-    this.carry()
+    this.waiting.push({ chunk, due: performance.now() + this.conditions.latency })
+    this.size += chunk.length
+    if (this.size > HIGH_WATER_MARK) this.from.pause()
+    this.deliver()
   }
 
   /** Lets arrive what is due. */
-  carry(): void {
+  deliver(): void {
     if (this.silent || this.conditions.halfOpen || this.timer !== undefined) return
     for (let first = this.waiting[0]; first !== undefined; first = this.waiting[0]) {
       const left = first.due - performance.now()
-      if (left > 0) return this.carryIn(left)
-      const part = first.said.subarray(0, this.conditions.drip)
-      first.said = first.said.subarray(part.length)
-      if (first.said.length === 0) this.waiting.shift()
+      if (left > 0) return this.deliverAfter(left)
+      const part = first.chunk.subarray(0, this.conditions.drip)
+      first.chunk = first.chunk.subarray(part.length)
+      if (first.chunk.length === 0) this.waiting.shift()
       this.size -= part.length
       if (!this.to.destroyed) this.to.write(part)
-      if (this.conditions.drip !== Infinity) return this.carryIn(TICK_MILLIS)
+      if (this.conditions.drip !== Infinity) return this.deliverAfter(TICK_MILLIS)
     }
     this.from.resume()
     if (this.closed) this.to.destroy()
@@ -109,16 +109,16 @@ class Flow {
   }
 
   /** The conditions are other ones. */
-  hurry(): void {
+  reschedule(): void {
     clearTimeout(this.timer)
     this.timer = undefined
-    this.carry()
+    this.deliver()
   }
 
-  private carryIn(millis: number): void {
+  private deliverAfter(millis: number): void {
     this.timer = setTimeout(() => {
       this.timer = undefined
-      this.carry()
+      this.deliver()
     }, millis)
   }
 
@@ -129,8 +129,8 @@ class Flow {
 }
 
 /** A connection. */
-class Link {
-  private readonly flows: ReadonlyArray<Flow>
+class ProxiedConnection {
+  private readonly directions: ReadonlyArray<Direction>
   private readonly sockets: ReadonlyArray<Socket>
   private closed = 0
 
@@ -138,17 +138,17 @@ class Link {
     client: Socket,
     server: Socket,
     conditions: Conditions,
-    lastWords: LastWords,
+    lastWords: ClosingData,
     onEnd: () => void
   ) {
     this.sockets = [client, server]
-    const there = new Flow(client, server, conditions)
-    const back = new Flow(server, client, conditions)
-    this.flows = [there, back]
-    client.on("data", (said: Buffer) => there.take(said))
-    server.on("data", (said: Buffer) => {
-      const last = conditions.unready > 0 ? lastWords(this, said) : undefined
-      if (last === undefined) return back.take(said)
+    const toServer = new Direction(client, server, conditions)
+    const toClient = new Direction(server, client, conditions)
+    this.directions = [toServer, toClient]
+    client.on("data", (chunk: Buffer) => toServer.receive(chunk))
+    server.on("data", (chunk: Buffer) => {
+      const last = conditions.unready > 0 ? lastWords(this, chunk) : undefined
+      if (last === undefined) return toClient.receive(chunk)
       conditions.unready--
       // in one piece, as from a server that is stopped just then
       client.end(last)
@@ -162,12 +162,12 @@ class Link {
     }
   }
 
-  hurry(): void {
-    for (const flow of this.flows) flow.hurry()
+  reschedule(): void {
+    for (const flow of this.directions) flow.reschedule()
   }
 
   silence(): void {
-    for (const flow of this.flows) flow.stop()
+    for (const flow of this.directions) flow.stop()
   }
 
   destroy(): void {
@@ -176,15 +176,15 @@ class Link {
   }
 }
 
-type LastWords = (link: Link, said: Buffer) => Buffer | undefined
+type ClosingData = (connection: ProxiedConnection, chunk: Buffer) => Buffer | undefined
 
 /** One to three times. */
-const someTimes = (): LastWords => {
-  const spoken = new WeakMap<Link, number>()
+const afterSomeChunks = (): ClosingData => {
+  const chunkCounts = new WeakMap<ProxiedConnection, number>()
   let next = 0
-  return (link) => {
-    const times = (spoken.get(link) ?? 0) + 1
-    spoken.set(link, times)
+  return (connection) => {
+    const times = (chunkCounts.get(connection) ?? 0) + 1
+    chunkCounts.set(connection, times)
     if (times <= next) return undefined
     next = (next + 1) % 3
     return Buffer.alloc(0)
@@ -194,45 +194,47 @@ const someTimes = (): LastWords => {
 const listen = (server: Server, port: number): Effect.Effect<void, ServerError> =>
   Effect.callback((resume) => {
     if (server.listening) return resume(Effect.void)
-    server.once("error", (cause) => resume(Effect.fail(failed(cause))))
+    server.once("error", (cause) => resume(Effect.fail(toServerError(cause))))
     server.listen(port, "127.0.0.1", () => resume(Effect.void))
   })
 
-const WELL = { halfOpen: false, latency: 0, drip: Infinity, unready: 0 }
+const HEALTHY = { halfOpen: false, latency: 0, drip: Infinity, unready: 0 }
 
 /** A way to the server of that URL, until the scope closes. */
 export const makeNetwork = Effect.fnUntraced(function* (
   to: string,
-  { lastWords }: Options = {}
+  { closingData: lastWords }: Options = {}
 ): Effect.fn.Return<Network, ServerError, Scope.Scope> {
   const target = new URL(to)
-  const conditions: Conditions = { ...WELL }
-  const links = new Set<Link>()
-  const last: LastWords = lastWords === undefined ? someTimes() : (_, said) => lastWords(said)
+  const conditions: Conditions = { ...HEALTHY }
+  const connections = new Set<ProxiedConnection>()
+  const last: ClosingData = lastWords === undefined ? afterSomeChunks() : (_, chunk) => lastWords(chunk)
   let accepted = 0
   const server = createServer({ allowHalfOpen: true }, (client) => {
     accepted++
-    const far = createConnection({
+    const upstream = createConnection({
       host: target.hostname,
       port: Number(target.port),
       allowHalfOpen: true
     })
-    const link = new Link(client, far, conditions, last, () => links.delete(link))
-    links.add(link)
+    const connection = new ProxiedConnection(client, upstream, conditions, last, () =>
+      connections.delete(connection)
+    )
+    connections.add(connection)
   })
   const destroyAll = (): void => {
-    for (const link of links) link.destroy()
+    for (const connection of connections) connection.destroy()
   }
   let storm: NodeJS.Timeout | undefined
-  const blow = (round: number): void => {
+  const stormRound = (round: number): void => {
     conditions.unready = round % 3
     destroyAll()
-    storm = setTimeout(() => blow(round + 1), 100 + ((round * 130) % 400))
+    storm = setTimeout(() => stormRound(round + 1), 100 + ((round * 130) % 400))
   }
-  const calm = (): void => {
+  const restore = (): void => {
     clearTimeout(storm)
-    Object.assign(conditions, WELL)
-    for (const link of links) link.hurry()
+    Object.assign(conditions, HEALTHY)
+    for (const connection of connections) connection.reschedule()
   }
   const port = yield* Effect.acquireRelease(
     Effect.flatMap(freePort(PORTS.networks), (port) => Effect.as(listen(server, port), port)).pipe(
@@ -241,15 +243,15 @@ export const makeNetwork = Effect.fnUntraced(function* (
     ),
     () =>
       Effect.sync(() => {
-        calm()
+        restore()
         server.close()
         destroyAll()
       })
   )
-  const under = (changed: Partial<Conditions>) =>
+  const changeConditions = (changed: Partial<Conditions>) =>
     Effect.sync(() => {
       Object.assign(conditions, changed)
-      for (const link of links) link.hurry()
+      for (const connection of connections) connection.reschedule()
     })
   const accept = Effect.suspend(() => listen(server, port))
   const url = new URL(to)
@@ -268,15 +270,15 @@ export const makeNetwork = Effect.fnUntraced(function* (
     }),
     accept,
     silence: Effect.sync(() => {
-      for (const link of links) link.silence()
+      for (const connection of connections) connection.silence()
     }),
-    halfOpen: under({ halfOpen: true }),
-    latency: (latency) => under({ latency }),
-    drip: (drip) => under({ drip }),
+    halfOpen: changeConditions({ halfOpen: true }),
+    latency: (latency) => changeConditions({ latency }),
+    drip: (drip) => changeConditions({ drip }),
     storm: Effect.sync(() => {
       clearTimeout(storm)
-      blow(1)
+      stormRound(1)
     }),
-    heal: Effect.andThen(Effect.sync(calm), accept)
+    heal: Effect.andThen(Effect.sync(restore), accept)
   }
 })

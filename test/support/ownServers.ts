@@ -12,11 +12,11 @@ export class ServerError extends Schema.TaggedError<ServerError>()("ServerError"
   message: Schema.String
 }) {}
 
-export const failed = (cause: unknown): ServerError =>
+export const toServerError = (cause: unknown): ServerError =>
   new ServerError({ message: cause instanceof Error ? cause.message : String(cause) })
 
 /** A server's processes. */
-export interface OwnProcess {
+export interface ServerProcess {
   readonly port: number
   /** Kills all its processes, as a crash would, and waits until they have ended. */
   readonly kill: Effect.Effect<void>
@@ -30,7 +30,7 @@ export interface OwnProcess {
 }
 
 /** A server of one's own. */
-export interface OwnServer extends OwnProcess {
+export interface OwnServer extends ServerProcess {
   /** Of somebody who may do everything. */
   readonly url: string
 }
@@ -203,7 +203,7 @@ const kill = (child: ChildProcess): Effect.Effect<void> =>
   )
 
 /** Waits until a program has said something that means that it is there, or has ended. */
-const saying = (child: ChildProcess, { name, ready }: Program) =>
+const untilReady = (child: ChildProcess, { name, ready }: ServerProgram) =>
   Effect.callback<void, ServerError>((resume) => {
     let output = ""
     const onOutput = (chunk: Buffer): void => {
@@ -212,8 +212,8 @@ const saying = (child: ChildProcess, { name, ready }: Program) =>
     }
     child.stdout?.on("data", onOutput)
     child.stderr?.on("data", onOutput)
-    child.once("error", (cause) => resume(Effect.fail(failed(cause))))
-    child.once("close", () => resume(Effect.fail(failed(`${name} has ended: ${output}`))))
+    child.once("error", (cause) => resume(Effect.fail(toServerError(cause))))
+    child.once("close", () => resume(Effect.fail(toServerError(`${name} has ended: ${output}`))))
   })
 
 /** Runs a program to its end, and gives what it has printed. */
@@ -226,16 +226,16 @@ export const run = (...args: Parameters<typeof launch>): Effect.Effect<string, S
         let errors = ""
         child.stdout?.on("data", (chunk: Buffer) => (output += chunk.toString()))
         child.stderr?.on("data", (chunk: Buffer) => (errors += chunk.toString()))
-        child.once("error", (cause) => resume(Effect.fail(failed(cause))))
+        child.once("error", (cause) => resume(Effect.fail(toServerError(cause))))
         child.once("close", (code) =>
-          resume(code === 0 ? Effect.succeed(output) : Effect.fail(failed(errors + output)))
+          resume(code === 0 ? Effect.succeed(output) : Effect.fail(toServerError(errors + output)))
         )
       }),
     (child) => (running.has(child) ? end(child, "SIGKILL") : Effect.void)
   )
 
 /** What a server is, as a program. */
-export interface Program {
+export interface ServerProgram {
   /** In errors. */
   readonly name: string
   readonly ports: Ports
@@ -243,18 +243,18 @@ export interface Program {
   /** What it says when it accepts connections. */
   readonly ready: RegExp
   /** What it says when another one has its port. */
-  readonly taken: string
+  readonly portTaken: string
   /** Waits until it answers. Default: it answers when it is ready. */
-  readonly answers?: ((port: number) => Effect.Effect<void, ServerError>) | undefined
+  readonly untilAnswers?: ((port: number) => Effect.Effect<void, ServerError>) | undefined
   /** Ends it in order, whoever is connected. Default `SIGTERM`. */
   readonly stop?: NodeJS.Signals | undefined
 }
 
 /** Starts a server. Its processes are ended with the scope. */
 export const startProgram = Effect.fnUntraced(function* (
-  program: Program
-): Effect.fn.Return<OwnProcess, ServerError, Scope.Scope> {
-  const { answers = () => Effect.void, ports, stop = "SIGTERM", taken } = program
+  program: ServerProgram
+): Effect.fn.Return<ServerProcess, ServerError, Scope.Scope> {
+  const { untilAnswers: answers = () => Effect.void, ports, stop = "SIGTERM", portTaken: taken } = program
   let child: ChildProcess | undefined
   const withChild = (use: (child: ChildProcess) => Effect.Effect<void>) =>
     Effect.suspend(() => (child === undefined ? Effect.void : use(child)))
@@ -264,7 +264,7 @@ export const startProgram = Effect.fnUntraced(function* (
     Effect.suspend(() => {
       if (child !== undefined && running.has(child)) return Effect.void
       child = program.launch(port)
-      return saying(child, program)
+      return untilReady(child, program)
     })
   const port = yield* Effect.flatMap(freePort(ports), (port) => Effect.as(startAt(port), port)).pipe(
     // another one was faster

@@ -1,9 +1,9 @@
 /** A producer that is killed between the steps of an enqueue: `processProducer.ts <place> <the step it dies at>`. */
 import { Effect } from "effect"
 import { Count, Keyed } from "./processTasks.ts"
-import * as Places from "./storeLocations.ts"
+import * as StoreLocations from "./storeLocations.ts"
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const step = process.argv[3]
 
 const die = Effect.andThen(
@@ -12,10 +12,10 @@ const die = Effect.andThen(
 )
 
 Effect.gen(function* () {
-  const drivers = yield* Places.drivers(place)
+  const drivers = yield* StoreLocations.drivers(location)
   // overridden operations are not fused
   const { fusion: _, ...backend } = drivers.backend
-  const context = yield* Places.services({
+  const context = yield* StoreLocations.services({
     backend: {
       ...backend,
       create: step === "create" ? () => die : backend.create,

@@ -43,7 +43,7 @@ export const Write = Task.make("write", {
   maxCrashes: 1000
 })
 
-export const Told = Schema.Union([
+export const ProcessEvent = Schema.Union([
   Schema.TaggedStruct("Ready", {}),
   /** The signal to stop came, and the worker is being stopped. */
   Schema.TaggedStruct("Stopping", {}),
@@ -54,9 +54,9 @@ export const Told = Schema.Union([
   /** A handler was interrupted. */
   Schema.TaggedStruct("Interrupted", { n: Schema.Int })
 ])
-export type Told = typeof Told.Type
+export type ProcessEvent = typeof ProcessEvent.Type
 
 /** Tells the process that started this one. */
-export const tell = (told: Told): void => {
-  process.stdout.write(`${JSON.stringify(told)}\n`)
+export const emit = (events: ProcessEvent): void => {
+  process.stdout.write(`${JSON.stringify(events)}\n`)
 }

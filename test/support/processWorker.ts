@@ -4,19 +4,19 @@ import { type Backend, type Broker, TaskContext, Worker } from "chicory"
 import { SqlStore } from "chicory/sql"
 import { Effect, identity, Layer, Logger, Option, References } from "effect"
 import { SqlClient } from "effect/sql"
-import { Count, Keyed, Order, OutOfStock, type StopAt, tell, Write } from "./processTasks.ts"
-import * as Places from "./storeLocations.ts"
+import { Count, Keyed, Order, OutOfStock, type StopAt, emit, Write } from "./processTasks.ts"
+import * as StoreLocations from "./storeLocations.ts"
 
-const place = Places.decode(process.argv[2])
+const location = StoreLocations.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "{}") as Worker.Options
 
 /** With the client of a database, for those who write to it. */
-const store: Layer.Layer<Backend.Backend | Broker.Broker, unknown> = Places.isSql(place)
-  ? Places.sqlLayer(place)
-  : Places.layer(place)
+const store: Layer.Layer<Backend.Backend | Broker.Broker, unknown> = StoreLocations.isSql(location)
+  ? StoreLocations.sqlLayer(location)
+  : StoreLocations.layer(location)
 
 const tellInterrupt = (n: number) =>
-  Effect.onInterrupt(() => Effect.sync(() => tell({ _tag: "Interrupted", n })))
+  Effect.onInterrupt(() => Effect.sync(() => emit({ _tag: "Interrupted", n })))
 
 const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.payloadSchema.Type) {
   const { attempt } = yield* TaskContext.TaskContext
@@ -24,12 +24,12 @@ const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.p
   const stop = (at: StopAt) =>
     at === stopAt && attempt === 1
       ? Effect.andThen(
-          Effect.sync(() => tell({ _tag: "Stopped", n, at })),
+          Effect.sync(() => emit({ _tag: "Stopped", n, at })),
           Effect.sleep(millis)
         )
       : Effect.void
-  tell({ _tag: "Began", n })
-  const insert = sql`INSERT INTO ${sql(`${place.prefix}_written`)} (n, pid) VALUES (${n}, ${process.pid})`
+  emit({ _tag: "Began", n })
+  const insert = sql`INSERT INTO ${sql(`${location.prefix}_written`)} (n, pid) VALUES (${n}, ${process.pid})`
   const transact = SqlStore.transact(
     insert.pipe(Effect.andThen(stop("Written")), Effect.as({ n, pid: process.pid }))
   )
@@ -49,7 +49,7 @@ const withClient = <A, E>(effect: Effect.Effect<A, E, SqlClient.SqlClient | Task
 
 const handlers = Layer.mergeAll(
   Count.toLayer(({ millis, n }) =>
-    Effect.sync(() => tell({ _tag: "Began", n })).pipe(
+    Effect.sync(() => emit({ _tag: "Began", n })).pipe(
       Effect.andThen(Effect.sleep(millis)),
       Effect.as({ n, pid: process.pid }),
       tellInterrupt(n)
@@ -57,7 +57,7 @@ const handlers = Layer.mergeAll(
   ),
   Order.toLayer((item) => Effect.fail(new OutOfStock({ item, since: new Date(0) }))),
   Keyed.toLayer((n) => {
-    tell({ _tag: "Began", n })
+    emit({ _tag: "Began", n })
     return Effect.succeed(n)
   }),
   Write.toLayer((payload) =>
@@ -70,8 +70,8 @@ const handlers = Layer.mergeAll(
 
 Layer.effectDiscard(
   Effect.acquireRelease(
-    Effect.sync(() => tell({ _tag: "Ready" })),
-    () => Effect.sync(() => tell({ _tag: "Stopping" }))
+    Effect.sync(() => emit({ _tag: "Ready" })),
+    () => Effect.sync(() => emit({ _tag: "Stopping" }))
   )
 ).pipe(
   Layer.provideMerge(Worker.layer([Count, Order, Keyed, Write], options)),

@@ -4,9 +4,9 @@ import { AsyncResult, Broker, type Worker } from "chicory"
 import { Effect, Exit, Fiber, Option, Schedule, type Schema, type Scope, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
-import * as Tape from "./eventLog.ts"
-import { Told } from "./processTasks.ts"
-import * as Places from "./storeLocations.ts"
+import * as EventLog from "./eventLog.ts"
+import { ProcessEvent } from "./processTasks.ts"
+import * as StoreLocations from "./storeLocations.ts"
 
 /** Node on a program: its path from this module. */
 export const program = (
@@ -21,12 +21,12 @@ export const program = (
   )
 
 /** A process of a test, which tells what it does. */
-export interface Telling<T> {
+export interface EventProcess<T> {
   readonly pid: number
   /** What it has told so far. */
-  readonly told: ReadonlyArray<T>
+  readonly events: ReadonlyArray<T>
   /** Waits until what it has told passes the check. */
-  readonly until: (check: (told: ReadonlyArray<T>) => boolean) => Effect.Effect<void>
+  readonly until: (check: (events: ReadonlyArray<T>) => boolean) => Effect.Effect<void>
   /** Forgets what it has told so far. */
   readonly clear: () => void
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
@@ -40,23 +40,23 @@ export interface Telling<T> {
 export const start = Effect.fnUntraced(function* <T>(
   command: ChildProcess.Command,
   schema: Schema.Codec<T, unknown>
-): Effect.fn.Return<Telling<T>, unknown, Scope.Scope | NodeServices.NodeServices> {
+): Effect.fn.Return<EventProcess<T>, unknown, Scope.Scope | NodeServices.NodeServices> {
   const child = yield* command
-  const tape = Tape.make<T>()
+  const eventLog = EventLog.make<T>()
   const reading = yield* child.stdout.pipe(
     Stream.pipeThroughChannel(Ndjson.decodeSchema(schema)()),
-    Stream.runForEach((one) => Effect.sync(() => tape.tell(one))),
+    Stream.runForEach((event) => Effect.sync(() => eventLog.append(event))),
     Effect.forkScoped
   )
-  const silence = Effect.andThen(
+  const endedEarly = Effect.andThen(
     Effect.orDie(Fiber.join(reading)),
     Effect.die(new Error("The process has ended, and never told what was waited for"))
   )
   return {
     pid: child.pid,
-    told: tape.told,
-    clear: tape.clear,
-    until: (check) => Effect.raceFirst(tape.until(check), silence),
+    events: eventLog.events,
+    clear: eventLog.clear,
+    until: (check) => Effect.raceFirst(eventLog.until(check), endedEarly),
     signal: (signal) => Effect.sync(() => process.kill(child.pid, signal)),
     kill: child.kill({ killSignal: "SIGKILL" }),
     ended: Effect.tap(Effect.map(Effect.exit(child.exitCode), Exit.isSuccess), () => Fiber.join(reading))
@@ -64,24 +64,25 @@ export const start = Effect.fnUntraced(function* <T>(
 })
 
 /** A worker process. */
-export interface WorkerProcess extends Telling<Told> {
+export interface WorkerProcess extends EventProcess<ProcessEvent> {
   /** Waits until so many handlers have begun. */
-  readonly began: (count?: number) => Effect.Effect<void>
+  readonly untilBegan: (count?: number) => Effect.Effect<void>
 }
 
 /** A worker process that is ready. */
 export const startWorker = Effect.fnUntraced(function* (
-  place: Places.Place,
+  location: StoreLocations.StoreLocation,
   options?: Worker.Options
 ): Effect.fn.Return<WorkerProcess, unknown, Scope.Scope | NodeServices.NodeServices> {
-  const args = [Places.encode(place), JSON.stringify(options ?? {})]
-  const worker = yield* start(program("processWorker.ts", args), Told)
-  yield* worker.until((all) => all.some(({ _tag }) => _tag === "Ready"))
-  return { ...worker, began: (count = 1) => worker.until((all) => began(all) >= count) }
+  const args = [StoreLocations.encode(location), JSON.stringify(options ?? {})]
+  const worker = yield* start(program("processWorker.ts", args), ProcessEvent)
+  yield* worker.until((events) => events.some(({ _tag }) => _tag === "Ready"))
+  return { ...worker, untilBegan: (count = 1) => worker.until((events) => beganCount(events) >= count) }
 })
 
 /** How many handlers have begun. */
-export const began = (told: ReadonlyArray<Told>): number => told.filter(({ _tag }) => _tag === "Began").length
+export const beganCount = (events: ReadonlyArray<ProcessEvent>): number =>
+  events.filter(({ _tag }) => _tag === "Began").length
 
 /** What is known of a task that exists. */
 export const poll = <A, E, R, P>(handle: AsyncResult.AsyncResult<A, E, R, P>) =>

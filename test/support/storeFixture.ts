@@ -26,12 +26,12 @@ export const startWorker = <T extends Task.Any>(
 }
 
 /** A handler of `Count` that tells of its runs, and that ends none for as long as `hold` waits. */
-export const counting = (hold: (n: number) => Effect.Effect<void> = () => Effect.void) => {
+export const countingHandler = (hold: (n: number) => Effect.Effect<void> = () => Effect.void) => {
   const begun: Array<number> = []
   const ended: Array<number> = []
   let interrupted = 0
   const waiting = new Set<{ readonly check: () => boolean; readonly done: Deferred.Deferred<void> }>()
-  const look = () => {
+  const checkWaiters = () => {
     for (const { check, done } of waiting) if (check()) Deferred.doneUnsafe(done, Effect.void)
   }
   const until = (check: () => boolean) =>
@@ -50,17 +50,17 @@ export const counting = (hold: (n: number) => Effect.Effect<void> = () => Effect
     layer: Count.toLayer(({ millis, n }) =>
       Effect.gen(function* () {
         begun.push(n)
-        look()
+        checkWaiters()
         yield* Effect.sleep(millis)
         yield* hold(n)
         ended.push(n)
-        look()
+        checkWaiters()
         return n
       }).pipe(
         Effect.onInterrupt(() =>
           Effect.sync(() => {
             interrupted++
-            look()
+            checkWaiters()
           })
         )
       )

@@ -13,67 +13,67 @@ import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as MysqlClient from "../mariadb/MysqlClient.ts"
 
-interface Named {
+interface Prefixed {
   /** Begins the names of its tables or keys. */
   readonly prefix: string
 }
 
-export interface SqlitePlace extends Named {
+export interface SqliteLocation extends Prefixed {
   readonly dialect: "sqlite"
   readonly filename: string
 }
 
-export interface PostgresPlace extends Named {
+export interface PostgresLocation extends Prefixed {
   readonly dialect: "postgres"
   readonly url: string
   /** The schema that all names are looked up in. */
   readonly schema: string
 }
 
-export interface MariadbPlace extends Named {
+export interface MariadbLocation extends Prefixed {
   readonly dialect: "mysql"
   readonly url: string
 }
 
 /** Tables of a database. */
-export type SqlPlace = SqlitePlace | PostgresPlace | MariadbPlace
+export type SqlLocation = SqliteLocation | PostgresLocation | MariadbLocation
 
-export interface RedisPlace extends Named {
+export interface RedisLocation extends Prefixed {
   readonly dialect: "redis"
   readonly url: string
 }
 
 /** Messages in RabbitMQ, and results elsewhere. */
-export interface InRabbitmq {
+export interface RabbitmqLocation {
   readonly rabbitmq: { readonly url: string; readonly prefix: string }
 }
 
 /** Everything in one store, or the messages in RabbitMQ. */
-export type Place = (SqlPlace | RedisPlace) & Partial<InRabbitmq>
+export type StoreLocation = (SqlLocation | RedisLocation) & Partial<RabbitmqLocation>
 
 /** Whether all of it is in a database. */
-export const isSql = (place: Place): place is SqlPlace =>
-  place.dialect !== "redis" && place.rabbitmq === undefined
+export const isSql = (location: StoreLocation): location is SqlLocation =>
+  location.dialect !== "redis" && location.rabbitmq === undefined
 
 /** As an argument of a program. */
-export const encode = (place: Place): string => JSON.stringify(place)
+export const encode = (location: StoreLocation): string => JSON.stringify(location)
 
 /** Its way back. */
-export const decode = (argument = ""): Place => JSON.parse(argument) as Place
+export const decode = (argument = ""): StoreLocation => JSON.parse(argument) as StoreLocation
 
 /** Connections of one's own. */
-export const clientLayer = (place: SqlPlace): Layer.Layer<SqlClient.SqlClient, unknown> => {
-  switch (place.dialect) {
+export const clientLayer = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient, unknown> => {
+  switch (location.dialect) {
     case "sqlite":
-      return SqliteClient.layer(place)
+      return SqliteClient.layer(location)
     case "postgres":
       return PgClient.layer({
-        url: Redacted.make(place.url),
+        url: Redacted.make(location.url),
         maxConnections: 8,
-        startupParameters: { search_path: place.schema }
+        startupParameters: { search_path: location.schema }
       })
     case "mysql":
-      return MysqlClient.layer({ url: place.url, maxConnections: 8 })
+      return MysqlClient.layer({ url: location.url, maxConnections: 8 })
   }
 }
 
@@ -83,25 +83,27 @@ export interface Drivers {
   readonly broker: BrokerDriver
 }
 
-const driversOfStore = (place: SqlPlace | RedisPlace): Effect.Effect<Drivers, unknown, Scope.Scope> =>
-  place.dialect === "redis"
-    ? Effect.flatMap(Layer.build(NodeRedis.layer(place)), (redis) =>
-        Effect.provideContext(RedisStore.makeDrivers({ prefix: place.prefix }), redis)
+const driversOfStore = (
+  location: SqlLocation | RedisLocation
+): Effect.Effect<Drivers, unknown, Scope.Scope> =>
+  location.dialect === "redis"
+    ? Effect.flatMap(Layer.build(NodeRedis.layer(location)), (redis) =>
+        Effect.provideContext(RedisStore.makeDrivers({ prefix: location.prefix }), redis)
       )
-    : Effect.flatMap(Layer.build(clientLayer(place)), (client) =>
-        Effect.andThen(Migrations.run(place), SqlDrivers.make({ prefix: place.prefix })).pipe(
+    : Effect.flatMap(Layer.build(clientLayer(location)), (client) =>
+        Effect.andThen(Migrations.run(location), SqlDrivers.make({ prefix: location.prefix })).pipe(
           Effect.provideContext(client)
         )
       )
 
 /** Opens connections of one's own, and makes the drivers over them. They live as long as the scope. */
 export const drivers = Effect.fnUntraced(function* (
-  place: Place
+  location: StoreLocation
 ): Effect.fn.Return<Drivers, unknown, Scope.Scope> {
-  const drivers = yield* driversOfStore(place)
-  return place.rabbitmq === undefined
+  const drivers = yield* driversOfStore(location)
+  return location.rabbitmq === undefined
     ? drivers
-    : { ...drivers, broker: yield* RabbitBroker.makeDriver(place.rabbitmq) }
+    : { ...drivers, broker: yield* RabbitBroker.makeDriver(location.rabbitmq) }
 })
 
 /** Both services over drivers. */
@@ -115,11 +117,11 @@ export const services = Effect.fnUntraced(function* ({
 })
 
 /** Both services, as a process of its own has them. */
-export const layer = (place: Place): Layer.Layer<Backend.Backend | Broker.Broker, unknown> =>
-  Layer.effectContext(Effect.flatMap(drivers(place), services))
+export const layer = (location: StoreLocation): Layer.Layer<Backend.Backend | Broker.Broker, unknown> =>
+  Layer.effectContext(Effect.flatMap(drivers(location), services))
 
 /** The store, and the client beneath it. */
 export const sqlLayer = (
-  place: SqlPlace
+  location: SqlLocation
 ): Layer.Layer<Backend.Backend | Broker.Broker | SqlClient.SqlClient, unknown> =>
-  SqlStore.layer({ prefix: place.prefix }).pipe(Layer.provideMerge(clientLayer(place)))
+  SqlStore.layer({ prefix: location.prefix }).pipe(Layer.provideMerge(clientLayer(location)))

@@ -8,51 +8,65 @@ import { sharedUrl as sharedRedis } from "../redis/server.ts"
 import * as Redis from "../redis/temporary.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
 import type {
-  InRabbitmq,
-  MariadbPlace,
-  Place,
-  PostgresPlace,
-  RedisPlace,
-  SqlitePlace
+  RabbitmqLocation,
+  MariadbLocation,
+  StoreLocation,
+  PostgresLocation,
+  RedisLocation,
+  SqliteLocation
 } from "./storeLocations.ts"
 
-export type Temporary<P extends Place = Place> = Effect.Effect<P, unknown, Scope.Scope>
+export type TemporaryLocation<P extends StoreLocation = StoreLocation> = Effect.Effect<
+  P,
+  unknown,
+  Scope.Scope
+>
 
-export const sqlite: Temporary<SqlitePlace> = Effect.map(temporaryFile, (filename) => ({
+export const sqlite: TemporaryLocation<SqliteLocation> = Effect.map(temporaryFile, (filename) => ({
   dialect: "sqlite",
   filename,
   prefix: "chicory"
 }))
 
-export const postgres: Temporary<PostgresPlace> = Effect.map(Postgres.temporaryPlace(), (place) => ({
-  dialect: "postgres",
-  ...place,
-  prefix: "chicory"
-}))
+export const postgres: TemporaryLocation<PostgresLocation> = Effect.map(
+  Postgres.temporaryPlace(),
+  (location) => ({
+    dialect: "postgres",
+    ...location,
+    prefix: "chicory"
+  })
+)
 
-export const mariadb: Temporary<MariadbPlace> = Effect.map(Mariadb.temporaryPlace, ({ prefix }) => ({
-  dialect: "mysql",
-  url: Mariadb.sharedUrl,
-  prefix
-}))
+export const mariadb: TemporaryLocation<MariadbLocation> = Effect.map(
+  Mariadb.temporaryPlace,
+  ({ prefix }) => ({
+    dialect: "mysql",
+    url: Mariadb.sharedUrl,
+    prefix
+  })
+)
 
-export const redis: Temporary<RedisPlace> = Effect.map(Redis.temporaryPrefix, (prefix) => ({
+export const redis: TemporaryLocation<RedisLocation> = Effect.map(Redis.temporaryPrefix, (prefix) => ({
   dialect: "redis",
   url: sharedRedis,
   prefix
 }))
 
 /** Messages in RabbitMQ, and results where it is said. */
-export const rabbitmq = <P extends Place>(results: Temporary<P>): Temporary<P & InRabbitmq> =>
+export const rabbitmq = <P extends StoreLocation>(
+  results: TemporaryLocation<P>
+): TemporaryLocation<P & RabbitmqLocation> =>
   Effect.gen(function* () {
     const prefix = yield* temporaryPrefix()
     return { ...(yield* results), rabbitmq: { url: Rabbitmq.sharedUrl, prefix } }
   })
 
 /** With a server that gives up a connection which says nothing for some two seconds. */
-export const impatient = <P extends Place & InRabbitmq>(place: Temporary<P>): Temporary<P> =>
-  Effect.map(place, (place) => {
-    const url = new URL(place.rabbitmq.url)
+export const withShortHeartbeat = <P extends StoreLocation & RabbitmqLocation>(
+  location: TemporaryLocation<P>
+): TemporaryLocation<P> =>
+  Effect.map(location, (location) => {
+    const url = new URL(location.rabbitmq.url)
     url.searchParams.set("heartbeat", "1")
-    return { ...place, rabbitmq: { ...place.rabbitmq, url: url.href } }
+    return { ...location, rabbitmq: { ...location.rabbitmq, url: url.href } }
   })

@@ -1,13 +1,13 @@
 /** Tests on servers of their own. */
 import { it } from "@effect/vitest"
 import { Effect, Logger, type Scope } from "effect"
-import type { OwnProcess } from "./ownServers.ts"
+import type { ServerProcess } from "./ownServers.ts"
 
 /**
  * Runs something on a server. However it ends, the server is there when its clients are closed: some of them wait for
  * the answers that are due to them.
  */
-export const withServer = <S extends OwnProcess, E, R>(
+export const withServer = <S extends ServerProcess, E, R>(
   server: S,
   body: (server: S) => Effect.Effect<void, E, R>
 ): Effect.Effect<void, E, Exclude<R, Scope.Scope>> =>
@@ -18,7 +18,7 @@ export const withServer = <S extends OwnProcess, E, R>(
 
 /** Tests in real time, each on a server of its own. */
 export const testOn =
-  <O, S extends OwnProcess>(
+  <O, S extends ServerProcess>(
     startServer: (options: O) => Effect.Effect<S, unknown, Scope.Scope>,
     timeoutMillis: number
   ) =>

@@ -4,12 +4,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, type Worker } from "chicory"
 import { Effect, Layer, Random, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import { full } from "./fullRun.ts"
+import { isFullRun } from "./fullRun.ts"
 import { drained, poll, startWorker, type WorkerProcess } from "./processes.ts"
 import { Count, type StopAt, Write } from "./processTasks.ts"
-import * as Places from "./storeLocations.ts"
+import * as StoreLocations from "./storeLocations.ts"
 
-type Temporary = Effect.Effect<Places.SqlPlace, unknown, Scope.Scope>
+type Temporary = Effect.Effect<StoreLocations.SqlLocation, unknown, Scope.Scope>
 
 type Services =
   | Scope.Scope
@@ -21,16 +21,16 @@ type Services =
 type Handle = Effect.Success<ReturnType<typeof Write.delay>>
 
 /** The table that handlers write to. */
-interface Written {
+interface WrittenTable {
   /** Who wrote, by the number of the task. */
   readonly writers: (n: number) => Effect.Effect<ReadonlyArray<number>, unknown>
   /** How many rows of the store's tables no transaction holds. */
   readonly free: Effect.Effect<number, unknown>
 }
 
-const temporaryTable = Effect.fnUntraced(function* ({
+const makeTable = Effect.fnUntraced(function* ({
   prefix
-}: Places.SqlPlace): Effect.fn.Return<Written, unknown, SqlClient.SqlClient | Scope.Scope> {
+}: StoreLocations.SqlLocation): Effect.fn.Return<WrittenTable, unknown, SqlClient.SqlClient | Scope.Scope> {
   const sql = yield* SqlClient.SqlClient
   const table = sql(`${prefix}_written`)
   yield* Effect.acquireRelease(
@@ -53,26 +53,29 @@ const temporaryTable = Effect.fnUntraced(function* ({
 })
 
 const makeTest =
-  (temporaryPlace: Temporary) =>
+  (temporaryLocation: Temporary) =>
   (
     name: string,
-    body: (place: Places.SqlPlace, written: Written) => Effect.Effect<void, unknown, Services>
+    body: (
+      location: StoreLocations.SqlLocation,
+      written: WrittenTable
+    ) => Effect.Effect<void, unknown, Services>
   ): void =>
     it.live(name, () =>
       Effect.gen(function* () {
-        const place = yield* temporaryPlace
+        const location = yield* temporaryLocation
         yield* Effect.provide(
-          Effect.scoped(Effect.flatMap(temporaryTable(place), (written) => body(place, written))),
-          Layer.mergeAll(NodeServices.layer, Places.sqlLayer(place))
+          Effect.scoped(Effect.flatMap(makeTable(location), (written) => body(location, written))),
+          Layer.mergeAll(NodeServices.layer, StoreLocations.sqlLayer(location))
         )
       })
     )
 
-const stopped = (worker: WorkerProcess, count: number): Effect.Effect<void> =>
-  worker.until((told) => told.filter(({ _tag }) => _tag === "Stopped").length >= count)
+const untilStopped = (worker: WorkerProcess, count: number): Effect.Effect<void> =>
+  worker.until((events) => events.filter(({ _tag }) => _tag === "Stopped").length >= count)
 
 /** Checks that a task succeeded, and that its one row is that of the run that gave its result. */
-const expectOnce = Effect.fnUntraced(function* (written: Written, n: number, handle: Handle) {
+const expectOnce = Effect.fnUntraced(function* (written: WrittenTable, n: number, handle: Handle) {
   const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })
   assert.deepStrictEqual(yield* written.writers(n), [value.pid], `the writers of task ${n}`)
   assert.strictEqual(value.n, n)
@@ -84,13 +87,17 @@ const expectOnce = Effect.fnUntraced(function* (written: Written, n: number, han
 const lease = "1 second"
 
 /** Registers tests with workers that are killed. */
-export const killed = (temporaryPlace: Temporary): void => {
-  const test = makeTest(temporaryPlace)
+export const killed = (temporaryLocation: Temporary): void => {
+  const test = makeTest(temporaryLocation)
 
   /** Kills a worker whose handlers have all come to a point, and has another one go on. */
-  const killedAt = Effect.fnUntraced(function* (place: Places.SqlPlace, stopAt: StopAt, count: number) {
+  const killedAt = Effect.fnUntraced(function* (
+    location: StoreLocations.SqlLocation,
+    stopAt: StopAt,
+    count: number
+  ) {
     const options: Worker.Options = { lease, concurrency: count }
-    const first = yield* startWorker(place, options)
+    const first = yield* startWorker(location, options)
     const payloads = Array.from({ length: count }, (_, n) => ({
       n,
       stopAt,
@@ -98,23 +105,23 @@ export const killed = (temporaryPlace: Temporary): void => {
       stubborn: false
     }))
     const handles = yield* Write.delayAll(payloads)
-    yield* stopped(first, count)
+    yield* untilStopped(first, count)
     yield* first.kill
-    const second = yield* startWorker(place, options)
+    const second = yield* startWorker(location, options)
     return { first, second, handles }
   })
 
   describe("a worker that is killed around its transaction", () => {
     // a transaction on SQLite has the file to itself
-    const countIn = ({ dialect }: Places.SqlPlace) => (dialect === "sqlite" ? 1 : 4)
+    const countIn = ({ dialect }: StoreLocations.SqlLocation) => (dialect === "sqlite" ? 1 : 4)
 
     for (const [stopAt, where] of [
       ["Written", "between its write and the outcome"],
       ["Completed", "between the outcome and the commit"]
     ] as const) {
-      test(`${where} leaves nothing, and the task is run once more`, (place, written) =>
+      test(`${where} leaves nothing, and the task is run once more`, (location, written) =>
         Effect.gen(function* () {
-          const { handles, second } = yield* killedAt(place, stopAt, countIn(place))
+          const { handles, second } = yield* killedAt(location, stopAt, countIn(location))
           for (const [n, handle] of handles.entries()) {
             const once = yield* expectOnce(written, n, handle)
             assert.deepStrictEqual(once, { writer: second.pid, attempts: 2 })
@@ -123,25 +130,25 @@ export const killed = (temporaryPlace: Temporary): void => {
         }))
     }
 
-    test("right after the commit leaves a task that is done", (place, written) =>
+    test("right after the commit leaves a task that is done", (location, written) =>
       Effect.gen(function* () {
-        const { first, handles, second } = yield* killedAt(place, "Committed", 4)
+        const { first, handles, second } = yield* killedAt(location, "Committed", 4)
         for (const [n, handle] of handles.entries()) {
           const once = yield* expectOnce(written, n, handle)
           assert.deepStrictEqual(once, { writer: first.pid, attempts: 1 })
         }
         // no message comes back
         yield* drained
-        assert.isFalse(second.told.some(({ _tag }) => _tag === "Began"))
+        assert.isFalse(second.events.some(({ _tag }) => _tag === "Began"))
       }))
 
-    test("at any moment, again and again, leaves one row for each task", (place, written) =>
+    test("at any moment, again and again, leaves one row for each task", (location, written) =>
       Effect.gen(function* () {
         const options: Worker.Options = { lease, concurrency: 4 }
         const handles: Array<Handle> = []
-        let worker = yield* startWorker(place, options)
-        for (let round = 0; round < (full ? 5 : 2); round++) {
-          const next = yield* startWorker(place, options)
+        let worker = yield* startWorker(location, options)
+        for (let round = 0; round < (isFullRun ? 5 : 2); round++) {
+          const next = yield* startWorker(location, options)
           const payloads = yield* Effect.forEach(Array.from({ length: 40 }), (_, index) =>
             Effect.map(Random.nextIntBetween(0, 80), (millis) => ({
               n: handles.length + index,
@@ -152,7 +159,7 @@ export const killed = (temporaryPlace: Temporary): void => {
             }))
           )
           handles.push(...(yield* Write.delayAll(payloads)))
-          yield* worker.began(2)
+          yield* worker.untilBegan(2)
           yield* Effect.flatMap(Random.nextIntBetween(0, 50), Effect.sleep)
           yield* worker.kill
           worker = next
@@ -171,7 +178,7 @@ export const killed = (temporaryPlace: Temporary): void => {
  * Freezes a worker between two steps of its own: in the middle of a renewal it would hold the rows of its tasks for as
  * long as it is frozen.
  */
-const freeze = (worker: WorkerProcess, written: Written, rows: number) =>
+const freeze = (worker: WorkerProcess, written: WrittenTable, rows: number) =>
   Effect.repeat(
     worker
       .signal("SIGCONT")
@@ -184,27 +191,27 @@ const freeze = (worker: WorkerProcess, written: Written, rows: number) =>
   )
 
 /** Registers tests with workers that are stopped for a while, on databases where writers do not exclude each other. */
-export const frozen = (temporaryPlace: Temporary): void => {
-  const test = makeTest(temporaryPlace)
+export const frozen = (temporaryLocation: Temporary): void => {
+  const test = makeTest(temporaryLocation)
 
   describe("a worker that is frozen in its transaction", () => {
     for (const [stubborn, how] of [
       [false, "is interrupted"],
       [true, "comes to its end"]
     ] as const) {
-      test(`until another has done its task ${how} when it wakes, and nothing of it is committed`, (place, written) =>
+      test(`until another has done its task ${how} when it wakes, and nothing of it is committed`, (location, written) =>
         Effect.gen(function* () {
-          const first = yield* startWorker(place, { lease })
+          const first = yield* startWorker(location, { lease })
           const millis = stubborn ? 2500 : 600_000
           const handle = yield* Write.delay({ n: 1, stopAt: "Written", millis, stubborn })
-          yield* stopped(first, 1)
+          yield* untilStopped(first, 1)
           // of the record and the message
           yield* freeze(first, written, 2)
-          const second = yield* startWorker(place, { lease })
+          const second = yield* startWorker(location, { lease })
           const once = { writer: second.pid, attempts: 2 }
           assert.deepStrictEqual(yield* expectOnce(written, 1, handle), once)
           yield* first.signal("SIGCONT")
-          yield* first.until((told) => told.some(({ _tag }) => _tag === "Interrupted"))
+          yield* first.until((events) => events.some(({ _tag }) => _tag === "Interrupted"))
           assert.deepStrictEqual(yield* expectOnce(written, 1, handle), once)
           // it goes on with other tasks
           yield* second.signal("SIGTERM")
@@ -224,17 +231,17 @@ export const frozen = (temporaryPlace: Temporary): void => {
 }
 
 /** The same, of workers that have locked what is the store's. */
-export const lockedOut = (temporaryPlace: Temporary): void => {
-  const test = makeTest(temporaryPlace)
+export const lockedOut = (temporaryLocation: Temporary): void => {
+  const test = makeTest(temporaryLocation)
 
   describe("a worker that is frozen between the outcome and the commit", () => {
-    test("holds up nobody else, and is replaced when it is killed", (place, written) =>
+    test("holds up nobody else, and is replaced when it is killed", (location, written) =>
       Effect.gen(function* () {
-        const first = yield* startWorker(place, { lease })
+        const first = yield* startWorker(location, { lease })
         const handle = yield* Write.delay({ n: 1, stopAt: "Completed", millis: 600_000, stubborn: false })
-        yield* stopped(first, 1)
+        yield* untilStopped(first, 1)
         yield* first.signal("SIGSTOP")
-        const second = yield* startWorker(place, { lease })
+        const second = yield* startWorker(location, { lease })
         const others = yield* Count.delayAll(
           // until the lease of the one that is frozen has run out, and after that
           Array.from({ length: 60 }, (_, n) => ({ n, millis: n < 10 ? 2000 : 100 }))

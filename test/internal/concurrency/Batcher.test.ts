@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, type Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import * as Batcher from "../../../src/internal/concurrency/Batcher.ts"
-import { begin, ended, pass, stillWaits, turns } from "../../support/memoryFixture.ts"
+import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
 
 interface Options extends Partial<Batcher.Options<number, string, string>> {
   readonly millis?: number
@@ -93,27 +93,27 @@ describe("coalescing", () => {
     () =>
       Effect.gen(function* () {
         const { batcher, batches } = yield* away("5 seconds")
-        const first = yield* begin(batcher.many(many(9)))
-        yield* pass("4 seconds")
-        const late = yield* begin(batcher.one(100))
-        yield* pass("1 second")
-        const failed = yield* ended(first)
+        const first = yield* fork(batcher.many(many(9)))
+        yield* advance("4 seconds")
+        const late = yield* fork(batcher.one(100))
+        yield* advance("1 second")
+        const failed = yield* exitOf(first)
         assert.deepStrictEqual(
           failed,
           many(9).map(() => Exit.fail("away"))
         )
         assert.deepStrictEqual(batches, [[0, 1], [2, 3], [100]])
-        stillWaits(late)
-        yield* pass("5 seconds")
-        assert.deepStrictEqual(ended(late), Exit.fail("away"))
+        assertPending(late)
+        yield* advance("5 seconds")
+        assert.deepStrictEqual(exitOf(late), Exit.fail("away"))
       })
   )
 
   it.effect("a call that fails at once takes nobody with it", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* away("10 millis")
-      yield* begin(batcher.many(many(6)))
-      yield* pass("1 second")
+      yield* fork(batcher.many(many(6)))
+      yield* advance("1 second")
       assert.deepStrictEqual(batches, [
         [0, 1],
         [2, 3],
@@ -125,28 +125,28 @@ describe("coalescing", () => {
   it.effect("what is asked for while calls are on their way makes the next batch", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100 })
-      yield* begin(batcher.one(1))
-      yield* begin(batcher.one(2))
-      const waiting = yield* begin(askAll(batcher, 8))
+      yield* fork(batcher.one(1))
+      yield* fork(batcher.one(2))
+      const waiting = yield* fork(askAll(batcher, 8))
       assert.deepStrictEqual(batches, [[1], [2]])
-      stillWaits(waiting)
-      yield* pass(100)
+      assertPending(waiting)
+      yield* advance(100)
       assert.deepStrictEqual(batches, [[1], [2], many(8)])
-      yield* pass(100)
-      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      yield* advance(100)
+      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
     })
   )
 
   it.effect("no more calls are on their way than concurrency says", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100 })
-      const waiting = yield* begin(askAll(batcher, 45))
+      const waiting = yield* fork(askAll(batcher, 45))
       assert.lengthOf(batches, 2)
-      yield* pass(100)
+      yield* advance(100)
       assert.lengthOf(batches, 4)
-      yield* pass(100)
+      yield* advance(100)
       assert.lengthOf(batches, 5)
-      yield* pass(100)
+      yield* advance(100)
       assert.lengthOf(yield* Fiber.join(waiting), 45)
     })
   )
@@ -158,11 +158,11 @@ describe("coalescing", () => {
   ) =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ halves: true, maxBatch: 100, ...options })
-      yield* begin(batcher.one(0))
-      yield* pass(100)
-      const waiting = yield* begin(ask(batcher))
-      yield* pass(100)
-      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      yield* fork(batcher.one(0))
+      yield* advance(100)
+      const waiting = yield* fork(ask(batcher))
+      yield* advance(100)
+      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
       return batches.slice(1).map(({ length }) => length)
     })
 
@@ -217,13 +217,13 @@ describe("interruption", () => {
   it.effect("withdraws what is not on its way", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100, concurrency: 1 })
-      yield* begin(batcher.one(1))
-      const second = yield* begin(batcher.one(2))
-      const third = yield* begin(batcher.one(3))
+      yield* fork(batcher.one(1))
+      const second = yield* fork(batcher.one(2))
+      const third = yield* fork(batcher.one(3))
       yield* Fiber.interrupt(second)
-      yield* pass(200)
+      yield* advance(200)
       assert.deepStrictEqual(batches, [[1], [3]])
-      assert.deepStrictEqual(ended(third), Exit.succeed("answer 3"))
+      assert.deepStrictEqual(exitOf(third), Exit.succeed("answer 3"))
     })
   )
 
@@ -231,10 +231,10 @@ describe("interruption", () => {
     Effect.gen(function* () {
       const { batcher } = yield* make({ millis: 100 })
       const first = yield* Effect.forkChild(batcher.one(1))
-      const second = yield* begin(batcher.one(2))
+      const second = yield* fork(batcher.one(2))
       yield* Fiber.interrupt(first)
-      yield* pass(100)
-      assert.deepStrictEqual(ended(second), Exit.succeed("answer 2"))
+      yield* advance(100)
+      assert.deepStrictEqual(exitOf(second), Exit.succeed("answer 2"))
     })
   )
 
@@ -242,13 +242,13 @@ describe("interruption", () => {
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const { batcher } = yield* Scope.provide(make({ millis: 100, concurrency: 1 }), scope)
-      const onItsWay = yield* begin(batcher.one(1))
-      const waiting = yield* begin(Effect.exit(batcher.many(many(35))))
-      const closing = yield* begin(Scope.close(scope, Exit.void))
-      yield* pass(100)
-      assert.isTrue(Exit.isSuccess(ended(closing)))
-      assert.deepStrictEqual(ended(onItsWay), Exit.succeed("answer 1"))
-      const exits = Option.getOrThrow(Exit.getSuccess(Option.getOrThrow(Exit.getSuccess(ended(waiting)))))
+      const onItsWay = yield* fork(batcher.one(1))
+      const waiting = yield* fork(Effect.exit(batcher.many(many(35))))
+      const closing = yield* fork(Scope.close(scope, Exit.void))
+      yield* advance(100)
+      assert.isTrue(Exit.isSuccess(exitOf(closing)))
+      assert.deepStrictEqual(exitOf(onItsWay), Exit.succeed("answer 1"))
+      const exits = Option.getOrThrow(Exit.getSuccess(Option.getOrThrow(Exit.getSuccess(exitOf(waiting)))))
       assert.isTrue(exits.every((exit) => Exit.hasInterrupts(exit)))
       assert.isTrue(Exit.hasInterrupts(yield* Effect.exit(batcher.one(9))))
     })
@@ -369,7 +369,7 @@ describe("a key of the caller's own", () => {
           ["t1", 5]
         ]
       )
-      yield* turns
+      yield* flush
     })
   )
 
@@ -431,9 +431,9 @@ describe("asking without waiting", () => {
         yield* Effect.exit(Batcher.awaited(Batcher.andThen(failing.batcher.ask(1), batcher.ask(1)))),
         Exit.fail("away")
       )
-      const waiting = yield* begin(Batcher.awaited(Batcher.andThen(batcher.ask(2), batcher.ask(3))))
+      const waiting = yield* fork(Batcher.awaited(Batcher.andThen(batcher.ask(2), batcher.ask(3))))
       yield* Fiber.interrupt(waiting)
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.deepStrictEqual(batches, [[2]])
     })
   )

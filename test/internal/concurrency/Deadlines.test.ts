@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Scheduler } from "effect"
 import { Deadline, Deadlines } from "../../../src/internal/concurrency/Deadlines.ts"
-import { pass, turns } from "../../support/memoryFixture.ts"
+import { advance, flush } from "../../support/memoryFixture.ts"
 
 class Bell extends Deadline {
   readonly onDeadline: () => void
@@ -49,7 +49,7 @@ describe("deadlines", () => {
       const times = Array.from({ length: 5000 }, (_, i) => 1 + ((i * 7919) % 1000))
       times.forEach((millis, name) => set(name, millis))
       assert.strictEqual(sleeps.open, 1)
-      yield* pass("1 hour")
+      yield* advance("1 hour")
       const expected = times.map((at, name) => [name, at] as const).toSorted(([, a], [, b]) => a - b)
       assert.deepStrictEqual(told, expected)
       assert.strictEqual(sleeps.open, 0)
@@ -60,13 +60,13 @@ describe("deadlines", () => {
     Effect.gen(function* () {
       const { set, told } = yield* make
       set(1, 1000)
-      yield* pass(100)
+      yield* advance(100)
       set(2, 50)
-      yield* pass(50)
+      yield* advance(50)
       assert.deepStrictEqual(told, [[2, 150]])
-      yield* pass(849)
+      yield* advance(849)
       assert.strictEqual(told.length, 1)
-      yield* pass(1)
+      yield* advance(1)
       assert.deepStrictEqual(told.at(-1), [1, 1000])
     })
   )
@@ -78,14 +78,14 @@ describe("deadlines", () => {
       deadlines.clear(bells[0]!)
       deadlines.clear(bells[2]!)
       deadlines.clear(bells[2]!)
-      yield* pass(15)
+      yield* advance(15)
       assert.deepStrictEqual(told, [])
       assert.strictEqual(sleeps.open, 1)
       deadlines.clear(bells[1]!)
-      yield* turns
+      yield* flush
       assert.strictEqual(sleeps.open, 0)
       set(7, 10)
-      yield* pass(10)
+      yield* advance(10)
       assert.deepStrictEqual(told, [[7, 25]])
     })
   )
@@ -102,7 +102,7 @@ describe("deadlines", () => {
         10
       )
       const later = set(3, 10)
-      yield* pass(20)
+      yield* advance(20)
       assert.deepStrictEqual(told, [
         [1, 10],
         [2, 15]
@@ -116,7 +116,7 @@ describe("deadlines", () => {
       const { deadlines, set, sleeps, told } = yield* make
       const last = set(0, 100_000)
       for (let i = 1; i < 1000; i++) {
-        yield* pass(1)
+        yield* advance(1)
         deadlines.clear(set(i, 100_000))
       }
       assert.strictEqual(sleeps.begun, 1)

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Queue, Stream } from "effect"
 import type { TaskRecord } from "../../../src/BackendDriver.ts"
 import * as Interest from "../../../src/internal/driver/Subscriptions.ts"
-import { pass, turns } from "../../support/memoryFixture.ts"
+import { advance, flush } from "../../support/memoryFixture.ts"
 
 const maxBatch = 10
 
@@ -66,7 +66,7 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
     failing,
     seen,
     hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
-      Effect.andThen(Queue.offer(hints, hint), turns),
+      Effect.andThen(Queue.offer(hints, hint), flush),
     listen: (...ids: ReadonlyArray<string>) =>
       interest.listen(ids, {
         waitsFor: "end",
@@ -93,7 +93,7 @@ describe("the sweep", () => {
         const listener = { onRecord: () => undefined, onError: () => undefined }
         interest.listen(["a", "b"], { ...listener, waitsFor: "end" })
         interest.listen(["c"], { ...listener, waitsFor: "change" })
-        yield* turns
+        yield* flush
         assert.sameDeepMembers(registered, [
           ["a", "end"],
           ["b", "end"],
@@ -106,9 +106,9 @@ describe("the sweep", () => {
       Effect.gen(function* () {
         const on = yield* make()
         for (const id of named(count)) on.listen(id)
-        yield* turns
+        yield* flush
         on.forgetCalls()
-        yield* pass("1 minute")
+        yield* advance("1 minute")
         const reads = on.taken("read")
         assert.lengthOf(reads, 12)
         for (const ids of reads) assert.lengthOf(ids, Math.min(count, maxBatch))
@@ -122,10 +122,10 @@ describe("the sweep", () => {
       const on = yield* make()
       const ids = named(5 * maxBatch)
       for (const id of ids) on.listen(id)
-      yield* turns
+      yield* flush
       for (let round = 0; round < 3; round++) {
         on.forgetCalls()
-        yield* pass("25 seconds")
+        yield* advance("25 seconds")
         assert.sameMembers(on.taken("read").flat(), ids)
       }
     })
@@ -136,14 +136,14 @@ describe("the sweep", () => {
       const on = yield* make()
       const ids = named(2 * maxBatch)
       for (const id of ids) on.listen(id)
-      yield* turns
+      yield* flush
       on.forgetCalls()
       const hinted = ids.slice(0, maxBatch)
       yield* on.hint(hinted)
       assert.deepStrictEqual(on.taken("read"), [hinted])
       for (let i = 0; i < 2; i++) {
         for (const id of named(maxBatch)) on.listen(`${i} ${id}`)
-        yield* pass("5 seconds")
+        yield* advance("5 seconds")
       }
       assert.deepStrictEqual(on.taken("read"), [ids.slice(maxBatch), hinted])
     })
@@ -154,16 +154,16 @@ describe("the sweep", () => {
       const on = yield* make()
       const ids = named(3 * maxBatch)
       on.listen(...ids)
-      yield* turns
+      yield* flush
       for (const id of ids.slice(1)) on.states.set(id, "SUCCESS")
       yield* on.hint(ids.slice(1))
       on.forgetCalls()
-      yield* pass("10 seconds")
+      yield* advance("10 seconds")
       assert.deepStrictEqual(on.taken("read"), [["task 0"], ["task 0"]])
       // who comes later is told all the same, also if the task was opened again
       on.states.set("task 5", "STARTED")
       on.listen("task 5")
-      yield* pass("5 seconds")
+      yield* advance("5 seconds")
       assert.deepStrictEqual(on.taken("read"), [["task 5"], ["task 0", "task 5"]])
     })
   )
@@ -176,7 +176,7 @@ describe("after a gap in the hints", () => {
         const on = yield* make()
         const ids = named(3 * maxBatch)
         const leaves = ids.map((id) => on.listen(id))
-        yield* turns
+        yield* flush
         on.forgetCalls()
         on.seen.length = 0
         yield* on.hint(gap)
@@ -186,7 +186,7 @@ describe("after a gap in the hints", () => {
         assert.deepStrictEqual(on.seen, ids)
         assert.lengthOf(on.taken("read"), 0)
         for (const leave of leaves) leave()
-        yield* turns
+        yield* flush
         assert.sameMembers(on.taken("unwatch").flat(), ids)
       })
     )
@@ -196,12 +196,12 @@ describe("after a gap in the hints", () => {
     Effect.gen(function* () {
       const on = yield* make()
       const leave = on.listen("a")
-      yield* turns
+      yield* flush
       on.failing.add("watch")
       yield* on.hint("resync")
       leave()
       on.failing.clear()
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.deepStrictEqual(on.taken("unwatch"), [["a"]])
     })
   )
@@ -210,15 +210,15 @@ describe("after a gap in the hints", () => {
     Effect.gen(function* () {
       const on = yield* make()
       const leave = on.listen("a")
-      yield* turns
+      yield* flush
       on.failing.add("unwatch")
       leave()
-      yield* turns
+      yield* flush
       yield* on.hint("resync")
       on.forgetCalls()
       on.listen("a")
       on.failing.clear()
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.deepStrictEqual(on.taken("watch"), [["a"]])
       assert.lengthOf(on.taken("unwatch"), 0)
     })
@@ -228,14 +228,14 @@ describe("after a gap in the hints", () => {
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
       on.listen("a")
-      yield* pass(10)
+      yield* advance(10)
       on.listen("b")
-      yield* turns
+      yield* flush
       // the call for b is on its way
       yield* on.hint("resync")
       yield* on.hint(["a"])
       on.forgetCalls()
-      yield* pass(50)
+      yield* advance(50)
       assert.deepStrictEqual(on.taken("watch"), [["a", "b"]])
       assert.lengthOf(on.taken("read"), 0)
     })
@@ -247,19 +247,19 @@ describe("calls", () => {
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
       on.listen("a")
-      yield* pass(10)
+      yield* advance(10)
       on.seen.length = 0
       yield* on.hint(["a"])
       for (let i = 0; i < 20; i++) {
         on.listen(`task ${i}`)
-        yield* pass(5)
+        yield* advance(5)
       }
       assert.include(on.seen.slice(0, 5), "a")
       on.forgetCalls()
       for (let i = 0; i < 20; i++) {
         yield* on.hint(["a"])
         if (i === 0) on.listen("b")
-        yield* pass(5)
+        yield* advance(5)
       }
       assert.include(on.taken("watch").flat(), "b")
     })
@@ -272,8 +272,8 @@ describe("calls", () => {
       for (let i = 0; i < 100; i++) {
         const leave = on.listen(`task ${i}`)
         yield* on.hint(["a"])
-        yield* pass(10)
-        yield* pass(10)
+        yield* advance(10)
+        yield* advance(10)
         leave()
       }
       assert.isAtLeast(on.taken("unwatch").flat().length, 100 - 3 * maxBatch)
@@ -284,7 +284,7 @@ describe("calls", () => {
     Effect.gen(function* () {
       const on = yield* make()
       const leaves = [on.listen("a"), on.listen("a"), on.listen("a", "a")]
-      yield* turns
+      yield* flush
       assert.deepStrictEqual(on.seen, ["a", "a", "a"])
       for (const left of [2, 1, 0]) {
         const leave = leaves.shift()!

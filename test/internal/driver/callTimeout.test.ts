@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Duration, Effect, Exit } from "effect"
 import * as CallLimit from "../../../src/internal/driver/callTimeout.ts"
-import { begin, ended, pass, stillWaits } from "../../support/memoryFixture.ts"
+import { fork, exitOf, advance, assertPending } from "../../support/memoryFixture.ts"
 
 const limit = CallLimit.make(Duration.seconds(5), (cause) => cause)
 
@@ -10,29 +10,29 @@ describe("the limit of a call", () => {
     Effect.gen(function* () {
       const bounded = yield* limit
       assert.strictEqual(yield* bounded(Effect.succeed("at once")), "at once")
-      const later = yield* begin(bounded(Effect.delay(Effect.succeed("later"), "4 seconds")))
-      yield* pass("4 seconds")
-      assert.deepStrictEqual(ended(later), Exit.succeed("later"))
+      const later = yield* fork(bounded(Effect.delay(Effect.succeed("later"), "4 seconds")))
+      yield* advance("4 seconds")
+      assert.deepStrictEqual(exitOf(later), Exit.succeed("later"))
     })
   )
 
   it.effect("fails each call after its own time, whatever became of the others", () =>
     Effect.gen(function* () {
       const bounded = yield* limit
-      const silent = yield* begin(Effect.flip(bounded(Effect.never)))
-      yield* pass("2 seconds")
-      const answered = yield* begin(bounded(Effect.delay(Effect.succeed(1), "1 second")))
-      const other = yield* begin(Effect.flip(bounded(Effect.never)))
-      yield* pass("2999 millis")
-      assert.deepStrictEqual(ended(answered), Exit.succeed(1))
-      stillWaits(silent)
-      yield* pass("1 millis")
-      const failed = ended(silent)
+      const silent = yield* fork(Effect.flip(bounded(Effect.never)))
+      yield* advance("2 seconds")
+      const answered = yield* fork(bounded(Effect.delay(Effect.succeed(1), "1 second")))
+      const other = yield* fork(Effect.flip(bounded(Effect.never)))
+      yield* advance("2999 millis")
+      assert.deepStrictEqual(exitOf(answered), Exit.succeed(1))
+      assertPending(silent)
+      yield* advance("1 millis")
+      const failed = exitOf(silent)
       assert(failed !== undefined && Exit.isSuccess(failed))
       assert.include(failed.value.message, "did not answer within 5s")
-      stillWaits(other)
-      yield* pass("2 seconds")
-      assert(Exit.isSuccess(ended(other)))
+      assertPending(other)
+      yield* advance("2 seconds")
+      assert(Exit.isSuccess(exitOf(other)))
     })
   )
 
@@ -43,14 +43,14 @@ describe("the limit of a call", () => {
       const call: Effect.Effect<never> = Effect.onInterrupt(Effect.never, () =>
         Effect.sync(() => interrupted++)
       )
-      const late = yield* begin(Effect.flip(bounded(call)))
-      const left = yield* begin(bounded(call))
+      const late = yield* fork(Effect.flip(bounded(call)))
+      const left = yield* fork(bounded(call))
       left.interruptUnsafe()
-      yield* pass("1 millis")
+      yield* advance("1 millis")
       assert.strictEqual(interrupted, 1)
-      yield* pass("5 seconds")
+      yield* advance("5 seconds")
       assert.strictEqual(interrupted, 2)
-      assert(Exit.isSuccess(ended(late)))
+      assert(Exit.isSuccess(exitOf(late)))
     })
   )
 
@@ -58,10 +58,10 @@ describe("the limit of a call", () => {
     Effect.gen(function* () {
       const bounded = yield* limit
       const answer = yield* Deferred.make<string>()
-      const waiting = yield* begin(bounded(Deferred.await(answer)))
+      const waiting = yield* fork(bounded(Deferred.await(answer)))
       yield* Deferred.die(answer, "a bug")
-      yield* pass("1 millis")
-      assert.isTrue(Exit.hasDies(ended(waiting)))
+      yield* advance("1 millis")
+      assert.isTrue(Exit.hasDies(exitOf(waiting)))
     })
   )
 })

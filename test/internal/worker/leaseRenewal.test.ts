@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
 import { Array as Arr, type Duration, Effect, Latch, Schema } from "effect"
-import * as Stage from "../../support/memoryFixture.ts"
+import * as MemoryFixture from "../../support/memoryFixture.ts"
 
 const Work = Task.make("work", { payload: { n: Schema.Number } })
 
@@ -13,7 +13,7 @@ const make = Effect.fnUntraced(function* (takes: (call: number) => Duration.Inpu
   /** When renewals were sent. */
   const sent: Array<number> = []
   const over = yield* Latch.make(false)
-  const stage = yield* Stage.make({
+  const fixture = yield* MemoryFixture.make({
     hints: false,
     backend: (driver) => ({
       renew: (renewals) =>
@@ -24,16 +24,16 @@ const make = Effect.fnUntraced(function* (takes: (call: number) => Duration.Inpu
     })
   })
   const interrupted = new Set<number>()
-  yield* Stage.startWorker(
-    stage,
+  yield* MemoryFixture.startWorker(
+    fixture,
     Work,
     Work.toLayer(({ n }) => Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupted.add(n)))),
     { concurrency: 2 * BATCH, lease: "9 seconds" }
   )
   yield* Effect.addFinalizer(() => over.open)
   const payloads = Arr.makeBy(2 * BATCH, (n) => ({ n }))
-  yield* Effect.provideContext(Work.delayAll(payloads), stage.context)
-  yield* Stage.pass("2 seconds")
+  yield* Effect.provideContext(Work.delayAll(payloads), fixture.context)
+  yield* MemoryFixture.advance("2 seconds")
   return { interrupted, sent }
 })
 
@@ -41,7 +41,7 @@ describe("the leases of many runs", () => {
   it.effect("a batch that is not answered takes no other with it", () =>
     Effect.gen(function* () {
       const { interrupted } = yield* make((call) => (call % 2 === 0 ? "1 hour" : 0))
-      for (let second = 0; second < 9; second++) yield* Stage.pass("1 second")
+      for (let second = 0; second < 9; second++) yield* MemoryFixture.advance("1 second")
       assert.strictEqual(interrupted.size, BATCH)
     })
   )
@@ -49,7 +49,7 @@ describe("the leases of many runs", () => {
   it.effect("renewals are sent at a third of the lease, however long the last ones took", () =>
     Effect.gen(function* () {
       const { interrupted, sent } = yield* make(() => "2 seconds")
-      for (let second = 0; second < 30; second++) yield* Stage.pass("1 second")
+      for (let second = 0; second < 30; second++) yield* MemoryFixture.advance("1 second")
       const gaps = Arr.dedupe(sent).map((time, i, all) => time - (all[i - 1] ?? 0))
       assert.deepStrictEqual(Arr.dedupe(gaps), [3000])
       assert.strictEqual(interrupted.size, 0)

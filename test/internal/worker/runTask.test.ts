@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Task, Worker } from "chicory"
 import type { BrokerDriver } from "chicory/driver"
 import { Effect, Exit, Latch, Layer, Schema, Scope } from "effect"
-import * as Stage from "../../support/memoryFixture.ts"
+import * as MemoryFixture from "../../support/memoryFixture.ts"
 
 const Work = Task.make("work", { payload: { n: Schema.Number } })
 
@@ -10,7 +10,7 @@ const Work = Task.make("work", { payload: { n: Schema.Number } })
 const make = Effect.fnUntraced(function* (options?: Worker.Options) {
   const gate = yield* Latch.make(false)
   const claims: Array<number> = []
-  const stage = yield* Stage.make({
+  const fixture = yield* MemoryFixture.make({
     hints: false,
     broker: (driver: BrokerDriver<never>) => ({
       claim: (asked) => {
@@ -27,13 +27,13 @@ const make = Effect.fnUntraced(function* (options?: Worker.Options) {
   yield* Layer.buildWithScope(
     Worker.layer([Work], { concurrency: 2, ...options }).pipe(
       Layer.provide(handler),
-      Layer.provide(stage.layer)
+      Layer.provide(fixture.layer)
     ),
     scope
   )
   const send = (count: number) =>
-    Effect.provideContext(Work.delayAll(Array.from({ length: count }, (_, n) => ({ n }))), stage.context)
-  return { claims, gate, ran, scope, send, stage }
+    Effect.provideContext(Work.delayAll(Array.from({ length: count }, (_, n) => ({ n }))), fixture.context)
+  return { claims, gate, ran, scope, send, fixture }
 })
 
 describe("slots and acks", () => {
@@ -41,7 +41,7 @@ describe("slots and acks", () => {
     Effect.gen(function* () {
       const { ran, send } = yield* make()
       yield* send(3)
-      yield* Stage.pass("1 second")
+      yield* MemoryFixture.advance("1 second")
       assert.deepStrictEqual(ran, [0, 1, 2])
     })
   )
@@ -50,43 +50,43 @@ describe("slots and acks", () => {
     Effect.gen(function* () {
       const stored = yield* Latch.make(false)
       const ran: Array<number> = []
-      const stage = yield* Stage.make({
+      const fixture = yield* MemoryFixture.make({
         hints: false,
         backend: (driver) => ({
           settle: (settlements) => Effect.andThen(stored.await, driver.settle(settlements))
         })
       })
       yield* Effect.addFinalizer(() => stored.open)
-      yield* Stage.startWorker(
-        stage,
+      yield* MemoryFixture.startWorker(
+        fixture,
         Work,
         Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n))),
         { concurrency: 2 }
       )
       yield* Effect.provideContext(
         Work.delayAll(Array.from({ length: 10 }, (_, n) => ({ n }))),
-        stage.context
+        fixture.context
       )
-      yield* Stage.pass("5 seconds")
+      yield* MemoryFixture.advance("5 seconds")
       // two outcomes are on their way without a slot, two with one
       assert.strictEqual(ran.length, 4)
       yield* stored.open
-      yield* Stage.pass("5 seconds")
+      yield* MemoryFixture.advance("5 seconds")
       assert.strictEqual(ran.length, 10)
     })
   )
 
   it.effect("messages that are not let go do not pile up: as many may wait as there are slots", () =>
     Effect.gen(function* () {
-      const { gate, ran, send, stage } = yield* make()
+      const { gate, ran, send, fixture } = yield* make()
       yield* send(10)
-      yield* Stage.pass("5 seconds")
+      yield* MemoryFixture.advance("5 seconds")
       // two of them wait for their acks without a slot, two with one
       assert.strictEqual(ran.length, 4)
       yield* gate.open
-      yield* Stage.pass("5 seconds")
+      yield* MemoryFixture.advance("5 seconds")
       assert.strictEqual(ran.length, 10)
-      assert.strictEqual(new Set(stage.items("ack")).size, 10)
+      assert.strictEqual(new Set(fixture.items("ack")).size, 10)
     })
   )
 
@@ -95,7 +95,7 @@ describe("slots and acks", () => {
       const { claims, gate, send } = yield* make({ concurrency: 3 })
       yield* gate.open
       yield* send(20)
-      yield* Stage.pass("5 seconds")
+      yield* MemoryFixture.advance("5 seconds")
       assert.strictEqual(Math.max(...claims), 3)
     })
   )
@@ -104,21 +104,21 @@ describe("slots and acks", () => {
     Effect.gen(function* () {
       const { gate, ran, scope, send } = yield* make({ drainTimeout: "1 minute" })
       yield* send(1)
-      yield* Stage.pass("1 second")
+      yield* MemoryFixture.advance("1 second")
       assert.strictEqual(ran.length, 1)
-      const stopping = yield* Stage.begin(Scope.close(scope, Exit.void))
-      yield* Stage.pass("10 seconds")
-      Stage.stillWaits(stopping)
+      const stopping = yield* MemoryFixture.fork(Scope.close(scope, Exit.void))
+      yield* MemoryFixture.advance("10 seconds")
+      MemoryFixture.assertPending(stopping)
       yield* gate.open
-      yield* Stage.pass("1 second")
-      assert.deepStrictEqual(Stage.ended(stopping), Exit.void)
+      yield* MemoryFixture.advance("1 second")
+      assert.deepStrictEqual(MemoryFixture.exitOf(stopping), Exit.void)
     })
   )
 
   /** How many messages a worker of eight slots asks for, of a store that is waited for. */
   const claimsOf = Effect.fnUntraced(function* (prefersLargeBatches: boolean) {
     const claims: Array<number> = []
-    const stage = yield* Stage.make({
+    const fixture = yield* MemoryFixture.make({
       hints: false,
       broker: (driver) => ({
         capabilities: { ...driver.capabilities, prefersLargeBatches },
@@ -128,16 +128,19 @@ describe("slots and acks", () => {
         }
       })
     })
-    yield* Stage.startWorker(
-      stage,
+    yield* MemoryFixture.startWorker(
+      fixture,
       Work,
       Work.toLayer(() => Effect.sleep("1 hour")),
       { concurrency: 8 }
     )
-    yield* Effect.repeat(Stage.pass("10 millis"), { times: 3 })
+    yield* Effect.repeat(MemoryFixture.advance("10 millis"), { times: 3 })
     claims.length = 0
-    yield* Effect.provideContext(Work.delayAll(Array.from({ length: 20 }, (_, n) => ({ n }))), stage.context)
-    yield* Effect.repeat(Stage.pass("10 millis"), { times: 5 })
+    yield* Effect.provideContext(
+      Work.delayAll(Array.from({ length: 20 }, (_, n) => ({ n }))),
+      fixture.context
+    )
+    yield* Effect.repeat(MemoryFixture.advance("10 millis"), { times: 5 })
     return claims
   })
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
 import { Place, Slots } from "../../../src/internal/worker/slots.ts"
-import { begin, ended, pass, stillWaits, turns } from "../../support/memoryFixture.ts"
+import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
 
 describe("slots", () => {
   it.effect("takes what is free, at most what was asked for", () =>
@@ -18,11 +18,11 @@ describe("slots", () => {
     Effect.gen(function* () {
       const slots = new Slots(1)
       yield* slots.take(1)
-      const waiting = yield* begin(slots.take(1))
-      stillWaits(waiting)
+      const waiting = yield* fork(slots.take(1))
+      assertPending(waiting)
       slots.give(1)
-      yield* turns
-      assert.deepStrictEqual(ended(waiting), Exit.succeed(1))
+      yield* flush
+      assert.deepStrictEqual(exitOf(waiting), Exit.succeed(1))
     })
   )
 
@@ -31,9 +31,9 @@ describe("slots", () => {
       const slots = new Slots(2)
       yield* slots.take(2)
       const waiting = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(slots.take(1)))
-      yield* turns
+      yield* flush
       slots.give(2)
-      yield* turns
+      yield* flush
       assert.strictEqual(waiting.filter((fiber) => fiber.pollUnsafe() !== undefined).length, 2)
       assert.strictEqual(slots.taken, 2)
     })
@@ -43,10 +43,10 @@ describe("slots", () => {
     Effect.gen(function* () {
       const slots = new Slots(1)
       yield* slots.take(1)
-      const waiting = yield* begin(slots.take(1))
+      const waiting = yield* fork(slots.take(1))
       yield* Fiber.interrupt(waiting)
       slots.give(1)
-      yield* turns
+      yield* flush
       assert.strictEqual(slots.taken, 0)
     })
   )
@@ -62,10 +62,10 @@ describe("a place that a handler holds", () => {
   it.effect("is free while its holder waits", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
-      const waiting = yield* begin(place.without(Effect.sleep("1 second")))
+      const waiting = yield* fork(place.without(Effect.sleep("1 second")))
       assert.strictEqual(slots.taken, 0)
-      yield* pass("1 second")
-      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      yield* advance("1 second")
+      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
       assert.strictEqual(slots.taken, 1)
     })
   )
@@ -73,13 +73,13 @@ describe("a place that a handler holds", () => {
   it.effect("is taken again before its holder goes on", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
-      const waiting = yield* begin(place.without(Effect.sleep("1 second")))
+      const waiting = yield* fork(place.without(Effect.sleep("1 second")))
       yield* slots.take(1)
-      yield* pass("1 second")
-      stillWaits(waiting)
+      yield* advance("1 second")
+      assertPending(waiting)
       slots.give(1)
-      yield* turns
-      assert.isTrue(Exit.isSuccess(ended(waiting)))
+      yield* flush
+      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
       assert.strictEqual(slots.taken, 1)
     })
   )
@@ -87,11 +87,11 @@ describe("a place that a handler holds", () => {
   it.effect("is one place, however many fibers of its holder wait", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
-      for (const seconds of [1, 2, 3]) yield* begin(place.without(Effect.sleep(seconds * 1000)))
+      for (const seconds of [1, 2, 3]) yield* fork(place.without(Effect.sleep(seconds * 1000)))
       assert.strictEqual(slots.taken, 0)
-      yield* pass("2 seconds")
+      yield* advance("2 seconds")
       assert.strictEqual(slots.taken, 0)
-      yield* pass("1 second")
+      yield* advance("1 second")
       assert.strictEqual(slots.taken, 1)
     })
   )
@@ -99,17 +99,17 @@ describe("a place that a handler holds", () => {
   it.effect("stays free for those who began to wait while another was to go on", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
-      const first = yield* begin(place.without(Effect.sleep("1 second")))
+      const first = yield* fork(place.without(Effect.sleep("1 second")))
       yield* slots.take(1)
-      yield* pass("1 second")
-      stillWaits(first)
-      const second = yield* begin(place.without(Effect.sleep("1 second")))
+      yield* advance("1 second")
+      assertPending(first)
+      const second = yield* fork(place.without(Effect.sleep("1 second")))
       slots.give(1)
-      yield* turns
-      assert.isTrue(Exit.isSuccess(ended(first)))
+      yield* flush
+      assert.isTrue(Exit.isSuccess(exitOf(first)))
       assert.strictEqual(slots.taken, 0)
-      yield* pass("1 second")
-      assert.isTrue(Exit.isSuccess(ended(second)))
+      yield* advance("1 second")
+      assert.isTrue(Exit.isSuccess(exitOf(second)))
       assert.strictEqual(slots.taken, 1)
     })
   )
@@ -117,7 +117,7 @@ describe("a place that a handler holds", () => {
   it.effect("is taken again when its holder is interrupted", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
-      const waiting = yield* begin(place.without(Effect.never))
+      const waiting = yield* fork(place.without(Effect.never))
       yield* Fiber.interrupt(waiting)
       assert.strictEqual(slots.taken, 1)
     })

@@ -1,13 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DeadLetters, Task } from "chicory"
 import { Effect, Schema } from "effect"
-import * as Stage from "../../support/memoryFixture.ts"
+import * as MemoryFixture from "../../support/memoryFixture.ts"
 
 const Work = Task.make("work", { payload: { n: Schema.Number } })
 
 /** A worker over a store that starts no task whose id is bad, and what it ran. */
 const make = Effect.fnUntraced(function* (options: { readonly parks: boolean }) {
-  const stage = yield* Stage.make({
+  const fixture = yield* MemoryFixture.make({
     hints: false,
     backend: (driver) => ({
       isPermanent: () => true,
@@ -17,8 +17,8 @@ const make = Effect.fnUntraced(function* (options: { readonly parks: boolean }) 
     })
   })
   const ran: Array<number> = []
-  const work = Stage.startWorker(
-    stage,
+  const work = MemoryFixture.startWorker(
+    fixture,
     Work,
     Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n))),
     { lease: "10 seconds" }
@@ -26,40 +26,40 @@ const make = Effect.fnUntraced(function* (options: { readonly parks: boolean }) 
   const send = (n: number, id: string) => Work.delay({ n }, { id })
   yield* Effect.forEach(
     ["a", "b", "c", "bad", "d"],
-    (id, n) => Effect.provideContext(send(n, id), stage.context),
+    (id, n) => Effect.provideContext(send(n, id), fixture.context),
     { discard: true }
   )
-  return { ran, stage, work }
+  return { ran, fixture, work }
 })
 
 describe("starting what was claimed", () => {
   it.effect("a task that cannot be started keeps no other from it; its message becomes a dead letter", () =>
     Effect.gen(function* () {
-      const { ran, stage, work } = yield* make({ parks: true })
+      const { ran, fixture, work } = yield* make({ parks: true })
       yield* work
-      yield* Stage.pass("1 second")
+      yield* MemoryFixture.advance("1 second")
       assert.sameMembers(ran, [0, 1, 2, 4])
-      const [letter] = yield* Effect.provideContext(DeadLetters.list(), stage.context)
+      const [letter] = yield* Effect.provideContext(DeadLetters.list(), fixture.context)
       assert.strictEqual(letter!.queue, "default")
       assert.strictEqual(letter!.reason._tag, "PayloadInvalid")
       assert.include(letter!.reason.message, "it holds no such id")
       assert.include(String(letter!.raw), `"id":"bad"`)
-      const [counts] = yield* stage.broker.counts(["default"])
+      const [counts] = yield* fixture.broker.counts(["default"])
       assert.deepStrictEqual(counts, { ready: 0, delayed: 0, claimed: 0 })
     })
   )
 
   it.effect("one whose letter cannot be written either comes back later", () =>
     Effect.gen(function* () {
-      const { ran, stage, work } = yield* make({ parks: false })
+      const { ran, fixture, work } = yield* make({ parks: false })
       yield* work
-      yield* Stage.pass("1 second")
+      yield* MemoryFixture.advance("1 second")
       assert.sameMembers(ran, [0, 1, 2, 4])
-      const [counts] = yield* stage.broker.counts(["default"])
+      const [counts] = yield* fixture.broker.counts(["default"])
       assert.deepStrictEqual(counts, { ready: 0, delayed: 0, claimed: 1 })
-      const tried = stage.count("parkMessage")
-      yield* Stage.pass("11 seconds")
-      assert.isAbove(stage.count("parkMessage"), tried)
+      const tried = fixture.count("parkMessage")
+      yield* MemoryFixture.advance("11 seconds")
+      assert.isAbove(fixture.count("parkMessage"), tried)
     })
   )
 })
