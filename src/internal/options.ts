@@ -37,6 +37,10 @@ export const text = (what: string, value: string, max = 255): string =>
     ? value
     : refuse(what, `a text of 1 to ${max} characters, without lone surrogates`, value)
 
+/** A text that matches the pattern, which `allowed` describes. */
+export const matchingText = (what: string, value: string, pattern: RegExp, allowed: string): string =>
+  typeof value === "string" && pattern.test(value) ? value : refuse(what, allowed, value)
+
 const duration = (what: string, input: Duration.Input, allowed: string): Duration.Duration => {
   const decoded = Duration.fromInput(input)
   return Option.isSome(decoded) ? decoded.value : refuse(what, allowed, input)

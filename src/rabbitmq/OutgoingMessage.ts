@@ -1,73 +1,73 @@
 /**
- * A message on its way: what its properties say.
+ * Messages to publish, and the properties that this library writes and reads.
  *
- * The id of its task is the `messageId`, the task's name the `type`, and the `timestamp` says, in milliseconds, when it
- * becomes due. That holds for messages whose `appId` says so: what others send, means by its properties whatever they
- * mean.
+ * `messageId` holds the task's id, `type` its name, and `timestamp` the time at which the message becomes due, in
+ * milliseconds. `appId` marks messages of this library; the properties of other messages are ignored.
  */
 import { isUtf8 } from "node:buffer"
 import type { Message, Options } from "amqplib"
 import type { Envelope } from "../BrokerDriver.ts"
 
-/** A message to be published. */
+/** A message to publish. */
 export interface OutgoingMessage {
-  /** The queue for which it is, in the end. */
+  /** The queue that it reaches once its delay is over. */
   readonly queue: string
   readonly delayMillis: number
   readonly content: Buffer
   readonly properties: Options.Publish
 }
 
-/** What is known of a message without its bytes. */
+/** What the properties of a message say about its task. */
 export interface TaskProperties {
   readonly id?: string | undefined
   readonly task?: string | undefined
   readonly generation?: number | undefined
-  readonly expires?: number | undefined
-  /** When the message became or becomes due: milliseconds, by the clock of whoever sent it. */
+  /** Milliseconds from the enqueue until the task expires. */
+  readonly expiresMillis?: number | undefined
+  /** When the message becomes due: epoch milliseconds, by the sender's clock. */
   readonly dueAt?: number | undefined
-  /** For how long it was put back, and kept that time, in all: milliseconds. */
-  readonly waited?: number | undefined
+  /** For how many milliseconds in total the message was put back while it kept its due time. */
+  readonly waitedMillis?: number | undefined
 }
 
-/** Marks messages of this library. */
-const APP = "chicory"
-/** What is longer than a property may be stands in the headers, where this library's own texts fit. */
-const PROPERTY_BYTES = 255
-const HEADER_CHARS = 1000
+const APP_ID = "chicory"
+/** The longest short string of AMQP. Longer texts go into the headers. */
+const MAX_PROPERTY_BYTES = 255
+/** More than any text that this library writes. */
+const MAX_HEADER_CHARS = 1000
 
-const text = (value: unknown): string | undefined =>
-  typeof value === "string" && value.length <= HEADER_CHARS ? value : undefined
-const count = (value: unknown): number | undefined =>
+const readText = (value: unknown): string | undefined =>
+  typeof value === "string" && value.length <= MAX_HEADER_CHARS ? value : undefined
+const readCount = (value: unknown): number | undefined =>
   Number.isSafeInteger(value) && (value as number) >= 0 ? (value as number) : undefined
-const millis = (value: unknown): number | undefined =>
+const readMillis = (value: unknown): number | undefined =>
   typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : undefined
 
-const unknown: TaskProperties = {}
+const noProperties: TaskProperties = {}
 
-/** Reads the properties of a message, whoever sent it. */
+/** Reads the properties of a message. A property of another type or range reads as `undefined`. */
 export const readProperties = ({ properties }: Message): TaskProperties => {
-  if (properties.appId !== APP) return unknown
+  if (properties.appId !== APP_ID) return noProperties
   const headers: Readonly<Record<string, unknown>> = properties.headers ?? {}
   return {
-    id: text(properties.messageId ?? headers["id"]),
-    task: text(properties.type ?? headers["task"]),
-    generation: count(headers["generation"]) ?? 0,
-    expires: millis(headers["expires"]),
-    dueAt: count(properties.timestamp),
-    waited: millis(headers["waited"])
+    id: readText(properties.messageId ?? headers["id"]),
+    task: readText(properties.type ?? headers["task"]),
+    generation: readCount(headers["generation"]) ?? 0,
+    expiresMillis: readMillis(headers["expires"]),
+    dueAt: readCount(properties.timestamp),
+    waitedMillis: readMillis(headers["waited"])
   }
 }
 
-/** Bytes that are no text stay what they are. */
+/** Returns the body as text, or as bytes where it is not UTF-8. */
 export const readBody = ({ content }: Message): string | Uint8Array =>
   isUtf8(content) ? content.toString("utf8") : Uint8Array.from(content)
 
-const fits = (value: string): boolean =>
-  value.length <= PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= PROPERTY_BYTES
+const fitsProperty = (value: string): boolean =>
+  value.length <= MAX_PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= MAX_PROPERTY_BYTES
 
-const propertiesOf = (
-  { dueAt: due, expires, generation = 0, id, task, waited }: TaskProperties,
+const writeProperties = (
+  { dueAt, expiresMillis, generation = 0, id, task, waitedMillis }: TaskProperties,
   reason?: string
 ): Options.Publish => {
   const headers: Record<string, unknown> = {}
@@ -75,23 +75,23 @@ const propertiesOf = (
     persistent: true,
     mandatory: true,
     contentType: "application/json",
-    appId: APP,
+    appId: APP_ID,
     headers
   }
-  if (id !== undefined && fits(id)) properties.messageId = id
+  if (id !== undefined && fitsProperty(id)) properties.messageId = id
   else if (id !== undefined) headers["id"] = id
-  if (task !== undefined && fits(task)) properties.type = task
+  if (task !== undefined && fitsProperty(task)) properties.type = task
   else if (task !== undefined) headers["task"] = task
-  // what is longer is read by nobody
-  if (due !== undefined) properties.timestamp = Math.min(Math.ceil(due), Number.MAX_SAFE_INTEGER)
+  // capped: a larger timestamp would not be read back
+  if (dueAt !== undefined) properties.timestamp = Math.min(Math.ceil(dueAt), Number.MAX_SAFE_INTEGER)
   if (generation !== 0) headers["generation"] = generation
-  if (expires !== undefined) headers["expires"] = expires
-  if (waited !== undefined) headers["waited"] = waited
+  if (expiresMillis !== undefined) headers["expires"] = expiresMillis
+  if (waitedMillis !== undefined) headers["waited"] = waitedMillis
   if (reason !== undefined) headers["reason"] = reason
   return properties
 }
 
-/** A task's message. */
+/** Makes the message of an envelope that is published at `now`. */
 export const fromEnvelope = (
   { body, delayMillis, expiresMillis, generation, id, queue, task }: Envelope,
   now: number
@@ -99,27 +99,31 @@ export const fromEnvelope = (
   queue,
   delayMillis,
   content: Buffer.from(body),
-  properties: propertiesOf({ id, task, generation, expires: expiresMillis, dueAt: now + delayMillis })
+  properties: writeProperties({ id, task, generation, expiresMillis, dueAt: now + delayMillis })
 })
 
-/** A message that was delivered, to be sent once more: its bytes, and what of its properties is this library's. */
+/** Makes a copy of a delivered message: its bytes, and those of its properties that this library writes. */
 export const fromDelivered = (
   message: Message,
   to: {
     readonly queue: string
     readonly delayMillis: number
-    readonly due?: number | undefined
-    readonly waited?: number | undefined
-    /** Why it was rejected. */
+    readonly dueAt?: number | undefined
+    readonly waitedMillis?: number | undefined
+    /** Why the message is rejected. */
     readonly reason?: string | undefined
+    /** Replaces the bytes. */
     readonly body?: string | undefined
   }
 ): OutgoingMessage => {
-  const head = readProperties(message)
+  const properties = readProperties(message)
   return {
     queue: to.queue,
     delayMillis: to.delayMillis,
     content: to.body === undefined ? message.content : Buffer.from(to.body),
-    properties: propertiesOf({ ...head, dueAt: to.due ?? head.dueAt, waited: to.waited }, to.reason)
+    properties: writeProperties(
+      { ...properties, dueAt: to.dueAt ?? properties.dueAt, waitedMillis: to.waitedMillis },
+      to.reason
+    )
   }
 }

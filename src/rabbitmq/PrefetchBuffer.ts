@@ -1,303 +1,360 @@
 /**
- * What the server pushes to this process.
+ * The messages that the server has pushed to this process and no worker has claimed yet.
  *
- * A worker that listens consumes each of its queues, with as many messages unacked as it has slots. What comes is
- * kept here, unclaimed, until a worker of this process claims it. What nobody has claimed for a while, since all
- * slots are taken, goes back to the server, so that other processes can run it; nothing more is consumed then until a
- * claim asks for it. Where slots are free and nothing comes, since handlers that wait for other tasks hold all the
- * messages that may be unacked, the queue is consumed anew, and the server counts from zero.
+ * A subscribed worker consumes each of its queues, with a prefetch of one message per slot. Pushed messages are buffered
+ * here until a worker of this process claims them. Three rules keep them moving:
  *
- * A worker whose tasks are short would be idle while its acks are on their way. So it lets more be pushed, for as long
- * as it is fast enough to take all of it in a moment.
+ * - A message that stays unclaimed for `UNCLAIMED_LIMIT`, since all slots are taken, is requeued, so that another process
+ *   can run it. The queue is not consumed again until a claim finds too little.
+ * - Where a claim finds too little and the prefetch is exhausted for `STARVED_AFTER`, since handlers that wait for other
+ *   tasks hold all unacked messages, the consumer is restarted, and the server counts its prefetch from zero.
+ * - A worker whose tasks are short would idle while its acks are in flight, so a fast worker gets a larger prefetch.
  */
 import type { ConsumeMessage } from "amqplib"
 import { Clock, Deferred, Duration, Effect, Exit, Latch, Queue, Schedule, type Scope, Stream } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
 import { backoff } from "../internal/backoff.ts"
-import { QueueConsumer, ActiveConsumer } from "./ActiveConsumer.ts"
-import { tryCall, type Connection, type ReconnectingConnection } from "./Connection.ts"
+import { ActiveConsumer } from "./ActiveConsumer.ts"
+import { type Connection, tryCall } from "./Connection.ts"
 import { readProperties } from "./OutgoingMessage.ts"
+import { type PrefetchedMessage, QueueConsumer } from "./QueueConsumer.ts"
 import type { RabbitError } from "./RabbitError.ts"
+import type { ReconnectingConnection } from "./ReconnectingConnection.ts"
 import type { Topology } from "./Topology.ts"
-import type { UnackedMessages, UnackedMessage } from "./UnackedMessages.ts"
+import type { UnackedMessage, UnackedMessages } from "./UnackedMessages.ts"
 
-/** A message is kept unclaimed so long at most, or twice as long. */
-const PATIENCE = Duration.millis(500)
-/** Acks that are on their way make room within so long. */
-const HUNGER = "20 millis"
-/** At the end of a worker, the server has so long to answer that it sends nothing more. */
-const CANCEL = "2 seconds"
+/** A message stays unclaimed for at most twice this time, as the check runs at this interval. */
+const UNCLAIMED_LIMIT = Duration.millis(500)
+const UNCLAIMED_LIMIT_NANOS = BigInt(Duration.toMillis(UNCLAIMED_LIMIT)) * 1_000_000n
+/** Acks in flight make room within this time; an exhausted prefetch after it means starvation. */
+const STARVED_AFTER = "20 millis"
+/** How long the end of a worker waits for the server to cancel its consumers. */
+const CANCEL_TIMEOUT = "2 seconds"
 
-/** A worker that listens. */
-interface Listener {
+/** A worker that waits for messages. */
+interface Subscriber {
   readonly consumers: ReadonlyArray<QueueConsumer>
-  /** Tells its worker that something came. */
+  /** Wakes the worker: there may be something to claim. */
   readonly wake: () => void
-  /** Open where a consumer has to be begun or ended. */
+  /** Open while a consumer may have to be started or stopped. */
   readonly changed: Latch.Latch
-  /** Open where one is hungry. */
-  readonly hungry: Latch.Latch
+  /** Open while a consumer may be starved. */
+  readonly starved: Latch.Latch
 }
 
-/** What is pushed here. */
-export interface PrefetchBuffer {
-  /** Whether somebody listens to a queue. */
-  readonly isConsumed: (queue: string) => boolean
-  /** Takes what was pushed, the oldest first. */
-  readonly take: (queues: ReadonlySet<string>, max: number) => ReadonlyArray<UnackedMessage>
-  /** The same of one queue, for nobody who has slots free. */
-  readonly takeForPurge: (queue: string, max: number) => ReadonlyArray<UnackedMessage>
-  /** What was pushed of a queue and is not taken. */
-  readonly count: (queue: string) => number
-  /** Consumes the queues for a worker with so many slots; emits when something came. */
-  readonly subscribe: (queues: Batch<string>, slots: number) => Stream.Stream<void, RabbitError>
+interface Subscription {
+  readonly subscriber: Subscriber
+  readonly consumer: QueueConsumer
 }
 
-/** Over one line. Ends with the scope. */
-export const make = Effect.fnUntraced(function* (
-  lines: ReconnectingConnection,
-  topology: Topology,
-  claims: UnackedMessages
-): Effect.fn.Return<PrefetchBuffer, never, Scope.Scope> {
-  const clock = yield* Clock.Clock
-  const listeners = new Set<Listener>()
-  let tags = 0
+const dueAtOf = ({ message }: UnackedMessage): number => readProperties(message).dueAt ?? 0
 
-  const consumersOf = (queues: ReadonlySet<string>): Array<readonly [Listener, QueueConsumer]> => {
-    const found: Array<readonly [Listener, QueueConsumer]> = []
-    for (const listener of listeners) {
-      for (const consumer of listener.consumers) {
-        if (queues.has(consumer.queue)) found.push([listener, consumer])
+/** Takes up to `max` buffered messages, those that became due first before the others. */
+const takeFrom = (
+  subscriptions: ReadonlyArray<Subscription>,
+  max: number
+): ReadonlyArray<PrefetchedMessage> => {
+  const buffers = subscriptions.map(({ consumer }) => consumer.prefetched).filter(({ length }) => length > 0)
+  if (buffers.length === 1) return buffers[0]!.splice(0, max)
+  const taken: Array<PrefetchedMessage> = []
+  while (taken.length < max) {
+    let oldest: Array<PrefetchedMessage> | undefined
+    for (const buffer of buffers) {
+      const [head] = buffer
+      if (head === undefined) continue
+      if (oldest === undefined || dueAtOf(head) < dueAtOf(oldest[0]!)) oldest = buffer
+    }
+    if (oldest === undefined) break
+    taken.push(oldest.shift()!)
+  }
+  return taken
+}
+
+/** A claim left slots free: starts the consumer if it is paused, and checks whether it is starved. */
+const requestMore = ({ consumer, subscriber }: Subscription): void => {
+  if (!consumer.wanted) {
+    consumer.wanted = true
+    subscriber.changed.openUnsafe()
+  } else if (consumer.isAtPrefetchLimit) {
+    consumer.starved ??= consumer.active?.received
+    subscriber.starved.openUnsafe()
+  }
+}
+
+/** Restarts the consumers that were starved and have received nothing since. */
+const restartStarved = (subscriber: Subscriber): void => {
+  subscriber.starved.closeUnsafe()
+  for (const consumer of subscriber.consumers) {
+    const { active, starved } = consumer
+    consumer.starved = undefined
+    if (active === undefined || active.received !== starved || !consumer.isAtPrefetchLimit) continue
+    active.mustRestart = true
+    subscriber.changed.openUnsafe()
+  }
+}
+
+/** Cancels a consumer on the server: it pushes nothing more. */
+const cancel = ({ connection, tag }: ActiveConsumer): Effect.Effect<void, RabbitError> =>
+  connection.isClosed ? Effect.void : Effect.asVoid(tryCall(() => connection.channel.cancel(tag)))
+
+/** The buffer of a process, over one connection. */
+export class PrefetchBuffer {
+  private readonly connection: ReconnectingConnection
+  private readonly topology: Topology
+  private readonly unacked: UnackedMessages
+  private readonly clock: Clock.Clock
+  private readonly subscribers = new Set<Subscriber>()
+  private lastTag = 0
+
+  constructor(
+    connection: ReconnectingConnection,
+    topology: Topology,
+    unacked: UnackedMessages,
+    clock: Clock.Clock
+  ) {
+    this.connection = connection
+    this.topology = topology
+    this.unacked = unacked
+    this.clock = clock
+  }
+
+  /** Whether a worker of this process is subscribed to the queue. */
+  isConsumed(queue: string): boolean {
+    return this.subscriptionsTo(new Set([queue])).length > 0
+  }
+
+  /** Counts the buffered messages of a queue. */
+  count(queue: string): number {
+    return this.subscriptionsTo(new Set([queue])).reduce(
+      (sum, { consumer }) => sum + consumer.prefetched.length,
+      0
+    )
+  }
+
+  /** Takes up to `max` buffered messages for a worker with that many free slots, the oldest due time first. */
+  take(queues: ReadonlySet<string>, max: number): ReadonlyArray<UnackedMessage> {
+    const subscriptions = this.subscriptionsTo(queues)
+    const taken = takeFrom(subscriptions, max)
+    if (taken.length < max) subscriptions.forEach(requestMore)
+    return taken
+  }
+
+  /** Takes up to `max` buffered messages of a queue, and requests no more from the server. */
+  takeForPurge(queue: string, max: number): ReadonlyArray<UnackedMessage> {
+    return takeFrom(this.subscriptionsTo(new Set([queue])), max)
+  }
+
+  /**
+   * Consumes the queues for a worker with that many slots, and emits when there may be something to claim. When the stream
+   * ends, the consumers are cancelled, and their buffered messages are requeued.
+   */
+  readonly subscribe = (queues: Batch<string>, slots: number): Stream.Stream<void, RabbitError> =>
+    Stream.callback<void, RabbitError>(
+      (wakeups) =>
+        this.runSubscriber(new Set(queues), slots, () => void Queue.offerUnsafe(wakeups, undefined)),
+      { bufferSize: 1, strategy: "sliding" }
+    )
+
+  /** Drops what came over a connection that is closed: the server delivers it again. */
+  dropConnection(connection: Connection): void {
+    for (const { changed, consumers } of this.subscribers) {
+      for (const consumer of consumers) {
+        consumer.prefetched = consumer.prefetched.filter((message) => message.connection !== connection)
+      }
+      changed.openUnsafe()
+    }
+    this.unacked.dropConnection(connection)
+  }
+
+  private subscriptionsTo(queues: ReadonlySet<string>): ReadonlyArray<Subscription> {
+    const found: Array<Subscription> = []
+    for (const subscriber of this.subscribers) {
+      for (const consumer of subscriber.consumers) {
+        if (queues.has(consumer.queue)) found.push({ subscriber, consumer })
       }
     }
     return found
   }
 
-  // #region Consuming
+  // #region Subscribers
 
-  const cancel = ({ line, tag }: ActiveConsumer): Effect.Effect<void, RabbitError> =>
-    line.isClosed ? Effect.void : Effect.asVoid(tryCall(() => line.channel.cancel(tag)))
-
-  const begin = Effect.fnUntraced(function* (
-    listener: Listener,
-    consumer: QueueConsumer
-  ): Effect.fn.Return<void, RabbitError> {
-    yield* topology.declareQueue(consumer.queue)
-    const line = yield* lines.current
-    const before = consumer.active
-    const now = clock.monotonicTimeNanosUnsafe()
-    const on = new ActiveConsumer(line, `chicory.${process.pid}.${++tags}`, now)
-    // noted before it is answered, so that it is ended whatever becomes of this fiber
-    consumer.active = on
-    if (before !== undefined) yield* cancel(before)
-    if (consumer.closed) return
-    const receive = (message: ConsumeMessage | null) => {
-      if (message === null) {
-        // the server has ended it: its queue was removed, or moves to another node
-        on.mustRestart = true
-        topology.invalidate()
-        return listener.changed.openUnsafe()
+  private runSubscriber(
+    queues: ReadonlySet<string>,
+    slots: number,
+    wake: () => void
+  ): Effect.Effect<never, RabbitError, Scope.Scope> {
+    return Effect.gen({ self: this }, function* () {
+      const subscriber: Subscriber = {
+        consumers: Array.from(queues, (queue) => new QueueConsumer(queue, slots)),
+        wake,
+        changed: Latch.makeUnsafe(true),
+        starved: Latch.makeUnsafe(false)
       }
-      const { queue } = consumer
-      const pushed = {
-        connection: line,
-        queue,
-        message,
-        consumer: on,
-        receivedAt: clock.monotonicTimeNanosUnsafe()
-      }
-      claims.add(pushed)
-      if (consumer.closed) return claims.requeue([pushed])
-      consumer.receive(pushed, on)
-      if (on.mustRestart) listener.changed.openUnsafe()
-      // whoever has a free slot may take it
-      for (const { consumers, wake } of listeners) {
-        if (consumers.some((one) => one.queue === queue)) wake()
-      }
-    }
-    yield* tryCall(() => {
-      // what is asked for in one turn goes out in order: this prefetch is that of this consumer
-      void line.channel.prefetch(consumer.prefetchLimit).catch(() => {})
-      return line.channel.consume(topology.names.queue(consumer.queue), receive, { consumerTag: on.tag })
-    }).pipe(
-      Effect.tapError(() =>
-        Effect.sync(() => {
-          on.mustRestart = true
-          topology.invalidate()
-        })
+      yield* Effect.acquireRelease(
+        Effect.sync(() => this.subscribers.add(subscriber)),
+        () => this.removeSubscriber(subscriber)
       )
-    )
-  })
-
-  /** Nothing more is pushed, and what was goes back. */
-  const end = (consumer: QueueConsumer): Effect.Effect<void, RabbitError> =>
-    Effect.suspend(() => {
-      const { active: on } = consumer
-      consumer.active = undefined
-      return on === undefined ? Effect.void : cancel(on)
-    }).pipe(
-      Effect.ensuring(
-        Effect.sync(() => {
-          const { prefetched: pushed } = consumer
-          consumer.prefetched = []
-          claims.requeue(pushed)
-        })
+      yield* Effect.sleep(UNCLAIMED_LIMIT).pipe(
+        Effect.andThen(Effect.sync(() => this.pauseUnclaimed(subscriber))),
+        Effect.forever,
+        Effect.forkScoped
       )
-    )
+      yield* subscriber.starved.await.pipe(
+        Effect.andThen(Effect.sleep(STARVED_AFTER)),
+        Effect.andThen(Effect.sync(() => restartStarved(subscriber))),
+        Effect.forever,
+        Effect.forkScoped
+      )
+      return yield* Effect.suspend(() => {
+        subscriber.changed.closeUnsafe()
+        return this.adjustConsumers(subscriber)
+      }).pipe(Effect.retry(backoff), Effect.andThen(subscriber.changed.await), Effect.forever)
+    })
+  }
 
-  const sayFailure = ({ queue }: QueueConsumer, beginning: Effect.Effect<void, RabbitError>) =>
-    Effect.tapError(beginning, (error) =>
-      Effect.logWarning(`The queue ${queue} of RabbitMQ cannot be consumed; trying again`, error)
-    )
+  private removeSubscriber(subscriber: Subscriber): Effect.Effect<void> {
+    this.subscribers.delete(subscriber)
+    for (const consumer of subscriber.consumers) consumer.closed = true
+    return Effect.forEach(subscriber.consumers, (consumer) => this.stop(consumer), {
+      concurrency: "unbounded",
+      discard: true
+    }).pipe(Effect.timeoutOption(CANCEL_TIMEOUT), Effect.ignore)
+  }
 
-  /** Begins what is wanted, and ends what is not; one that cannot be had does not keep the others from it. */
-  const adjust = (listener: Listener): Effect.Effect<void, RabbitError> =>
-    Effect.forEach(
-      listener.consumers,
-      (consumer) => {
-        if (consumer.isAsWanted) return Effect.succeed(Exit.void)
-        return Effect.exit(consumer.wanted ? sayFailure(consumer, begin(listener, consumer)) : end(consumer))
-      },
-      { concurrency: "unbounded" }
-    ).pipe(Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.void))
-
-  const isStale = ({ prefetched: [oldest] }: QueueConsumer): boolean =>
-    oldest !== undefined &&
-    clock.monotonicTimeNanosUnsafe() - oldest.receivedAt > BigInt(Duration.toMillis(PATIENCE)) * 1_000_000n
-
-  const stopStale = (listener: Listener): void => {
-    for (const consumer of listener.consumers) {
-      if (!isStale(consumer)) continue
+  /** Pauses the consumers whose oldest buffered message was not claimed in time. */
+  private pauseUnclaimed(subscriber: Subscriber): void {
+    const now = this.clock.monotonicTimeNanosUnsafe()
+    for (const consumer of subscriber.consumers) {
+      const [oldest] = consumer.prefetched
+      if (oldest === undefined || now - oldest.receivedAt <= UNCLAIMED_LIMIT_NANOS) continue
       consumer.pause()
-      listener.changed.openUnsafe()
+      subscriber.changed.openUnsafe()
     }
   }
-
-  const feedHungry = (listener: Listener): void => {
-    for (const consumer of listener.consumers) {
-      const { starved: hungry, active: on } = consumer
-      consumer.starved = undefined
-      if (on === undefined || on.received !== hungry || !consumer.isAtPrefetchLimit) continue
-      on.mustRestart = true
-      listener.changed.openUnsafe()
-    }
-  }
-
-  const listen = (queues: Batch<string>, slots: number) =>
-    Stream.callback<void, RabbitError>(
-      Effect.fnUntraced(function* (reasons) {
-        const listener: Listener = {
-          consumers: [...new Set(queues)].map((queue) => new QueueConsumer(queue, slots)),
-          wake: () => void Queue.offerUnsafe(reasons, undefined),
-          changed: Latch.makeUnsafe(true),
-          hungry: Latch.makeUnsafe(false)
-        }
-        yield* Effect.acquireRelease(
-          Effect.sync(() => listeners.add(listener)),
-          () => {
-            listeners.delete(listener)
-            for (const consumer of listener.consumers) consumer.closed = true
-            return Effect.forEach(listener.consumers, end, { concurrency: "unbounded", discard: true }).pipe(
-              Effect.timeoutOption(CANCEL),
-              Effect.ignore
-            )
-          }
-        )
-        yield* Effect.sleep(PATIENCE).pipe(
-          Effect.andThen(Effect.sync(() => stopStale(listener))),
-          Effect.forever,
-          Effect.forkScoped
-        )
-        yield* listener.hungry.await.pipe(
-          Effect.andThen(Effect.sleep(HUNGER)),
-          Effect.andThen(
-            Effect.sync(() => {
-              listener.hungry.closeUnsafe()
-              feedHungry(listener)
-            })
-          ),
-          Effect.forever,
-          Effect.forkScoped
-        )
-        yield* Effect.suspend(() => {
-          listener.changed.closeUnsafe()
-          return adjust(listener)
-        }).pipe(Effect.retry(backoff), Effect.andThen(listener.changed.await), Effect.forever)
-      }),
-      { bufferSize: 1, strategy: "sliding" }
-    )
 
   // #endregion
 
-  /** A line that ended has taken all with it. */
-  const lose = (line: Connection): void => {
-    for (const { changed, consumers } of listeners) {
-      for (const consumer of consumers) {
-        consumer.prefetched = consumer.prefetched.filter((pushed) => pushed.connection !== line)
-      }
-      changed.openUnsafe()
-    }
-    claims.dropConnection(line)
+  // #region Consumers
+
+  /** Starts the consumers that are wanted, and stops the others. One that fails does not hold up the rest. */
+  private adjustConsumers(subscriber: Subscriber): Effect.Effect<void, RabbitError> {
+    return Effect.forEach(
+      subscriber.consumers,
+      (consumer) => {
+        if (consumer.isAsWanted) return Effect.succeed(Exit.void)
+        if (!consumer.wanted) return Effect.exit(this.stop(consumer))
+        return this.start(subscriber, consumer).pipe(
+          Effect.tapError((error) =>
+            Effect.logWarning(
+              `Failed to consume the queue "${consumer.queue}" of RabbitMQ; retrying with backoff`,
+              error
+            )
+          ),
+          Effect.exit
+        )
+      },
+      { concurrency: "unbounded" }
+    ).pipe(Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.void))
   }
-  yield* lines.current.pipe(
-    Effect.flatMap((line) =>
+
+  /** Starts a consumer on the server, in place of the one that was started before. */
+  private start(subscriber: Subscriber, consumer: QueueConsumer): Effect.Effect<void, RabbitError> {
+    return Effect.gen({ self: this }, function* () {
+      yield* this.topology.declareQueue(consumer.queue)
+      const connection = yield* this.connection.current
+      const previous = consumer.active
+      const tag = `chicory.${process.pid}.${++this.lastTag}`
+      const active = new ActiveConsumer(connection, tag, this.clock.monotonicTimeNanosUnsafe())
+      // set before the server answers, so that it is cancelled even if this fiber is interrupted
+      consumer.active = active
+      if (previous !== undefined) yield* cancel(previous)
+      if (consumer.closed) return
+      yield* tryCall(() => {
+        // frames of one turn are sent in order, so this prefetch applies to this consumer
+        void connection.channel.prefetch(consumer.prefetchLimit).catch(() => {})
+        return connection.channel.consume(
+          this.topology.names.queue(consumer.queue),
+          (message) => this.onDelivery(subscriber, consumer, active, message),
+          { consumerTag: tag }
+        )
+      }).pipe(
+        Effect.tapError(() =>
+          Effect.sync(() => {
+            active.mustRestart = true
+            this.topology.invalidate()
+          })
+        )
+      )
+    })
+  }
+
+  private onDelivery(
+    subscriber: Subscriber,
+    consumer: QueueConsumer,
+    active: ActiveConsumer,
+    message: ConsumeMessage | null
+  ): void {
+    if (message === null) {
+      // the server has cancelled the consumer: its queue was removed, or moves to another node
+      active.mustRestart = true
+      this.topology.invalidate()
+      subscriber.changed.openUnsafe()
+      return
+    }
+    const { queue } = consumer
+    const prefetched: PrefetchedMessage = {
+      connection: active.connection,
+      queue,
+      message,
+      consumer: active,
+      receivedAt: this.clock.monotonicTimeNanosUnsafe()
+    }
+    this.unacked.add(prefetched)
+    if (consumer.closed) return this.unacked.requeue([prefetched])
+    consumer.receive(prefetched, active)
+    if (active.mustRestart) subscriber.changed.openUnsafe()
+    // any worker of this process may claim it
+    for (const { consumers, wake } of this.subscribers) {
+      if (consumers.some((one) => one.queue === queue)) wake()
+    }
+  }
+
+  /** Cancels a consumer, and requeues its buffered messages. */
+  private stop(consumer: QueueConsumer): Effect.Effect<void, RabbitError> {
+    return Effect.suspend(() => {
+      const { active } = consumer
+      consumer.active = undefined
+      return active === undefined ? Effect.void : cancel(active)
+    }).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          const { prefetched } = consumer
+          consumer.prefetched = []
+          this.unacked.requeue(prefetched)
+        })
+      )
+    )
+  }
+
+  // #endregion
+}
+
+/** Makes the buffer. Its connection is watched until the scope closes. */
+export const make = Effect.fnUntraced(function* (
+  connection: ReconnectingConnection,
+  topology: Topology,
+  unacked: UnackedMessages
+): Effect.fn.Return<PrefetchBuffer, never, Scope.Scope> {
+  const buffer = new PrefetchBuffer(connection, topology, unacked, yield* Clock.Clock)
+  yield* connection.current.pipe(
+    Effect.flatMap((current) =>
       Effect.andThen(
-        Deferred.await(line.closed),
-        Effect.sync(() => lose(line))
+        Deferred.await(current.closed),
+        Effect.sync(() => buffer.dropConnection(current))
       )
     ),
     Effect.repeat(Schedule.forever),
     Effect.forkScoped
   )
-
-  const dueOf = ({ message }: UnackedMessage): number => readProperties(message).dueAt ?? 0
-
-  const takeFrom = (consumers: ReadonlyArray<QueueConsumer>, max: number): ReadonlyArray<UnackedMessage> => {
-    const full = consumers.filter(({ prefetched: pushed }) => pushed.length > 0)
-    if (full.length === 1) return full[0]!.prefetched.splice(0, max)
-    const taken: Array<UnackedMessage> = []
-    while (taken.length < max) {
-      let oldest: QueueConsumer | undefined
-      for (const consumer of full) {
-        const [head] = consumer.prefetched
-        if (head === undefined) continue
-        if (oldest === undefined || dueOf(head) < dueOf(oldest.prefetched[0]!)) oldest = consumer
-      }
-      if (oldest === undefined) break
-      taken.push(oldest.prefetched.shift()!)
-    }
-    return taken
-  }
-
-  /** A worker has slots free for which nothing was here. */
-  const want = ([listener, consumer]: readonly [Listener, QueueConsumer]): void => {
-    if (!consumer.wanted) {
-      consumer.wanted = true
-      listener.changed.openUnsafe()
-    } else if (consumer.isAtPrefetchLimit) {
-      consumer.starved ??= consumer.active?.received
-      listener.hungry.openUnsafe()
-    }
-  }
-
-  return {
-    isConsumed: (queue) => consumersOf(new Set([queue])).length > 0,
-    count: (queue) =>
-      consumersOf(new Set([queue])).reduce((sum, [, { prefetched: pushed }]) => sum + pushed.length, 0),
-    takeForPurge: (queue, max) =>
-      takeFrom(
-        consumersOf(new Set([queue])).map(([, consumer]) => consumer),
-        max
-      ),
-    take: (queues, max) => {
-      const found = consumersOf(queues)
-      const taken = takeFrom(
-        found.map(([, consumer]) => consumer),
-        max
-      )
-      if (taken.length < max) found.forEach(want)
-      return taken
-    },
-    subscribe: listen
-  }
+  return buffer
 })

@@ -1,172 +1,199 @@
 /**
- * Publishes: a message counts as sent when the server has confirmed that a queue holds it.
+ * Publishes messages with publisher confirms: a message counts as published once the server has confirmed that a queue
+ * holds it.
  *
- * Messages are sent with `mandatory`, so the server gives back what no queue takes, before it confirms. A queue that
- * somebody has removed is made again then, and the message sent once more. While the server has no room and reads
- * nothing, nothing is sent.
+ * Messages are published as `mandatory`, so the server returns those that no queue takes, before it confirms them. If a
+ * queue was removed, it is declared again, and the message is published once more. While the server blocks publishers
+ * (it is short of memory or disk), nothing is sent.
  */
 import { Array as Arr, Deferred, Effect, Schedule } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
-import type { Connection, ReconnectingConnection } from "./Connection.ts"
-import * as Delay from "./delayQueues.ts"
+import type { Connection } from "./Connection.ts"
+import * as delayQueues from "./delayQueues.ts"
+import { delayRoutingKey } from "./Names.ts"
 import type { OutgoingMessage } from "./OutgoingMessage.ts"
 import { fromUnknown, RabbitError } from "./RabbitError.ts"
-import { delayRoutingKey, type Topology } from "./Topology.ts"
+import type { ReconnectingConnection } from "./ReconnectingConnection.ts"
+import type { Topology } from "./Topology.ts"
 
-/** Sends messages. */
-export interface Publisher {
-  /** All of them are held by the server when it is done. */
-  readonly publish: (parcels: Batch<OutgoingMessage>) => Effect.Effect<void, RabbitError>
-  /** The same, to where rejected messages lie. */
-  readonly reject: (parcels: Batch<OutgoingMessage>) => Effect.Effect<void, RabbitError>
-}
-
-/** A parcel with its address. */
-interface Addressed {
+/** A message with its exchange and routing key. */
+interface RoutedMessage {
   readonly exchange: string
-  readonly key: string
-  readonly parcel: OutgoingMessage
+  readonly routingKey: string
+  readonly message: OutgoingMessage
 }
 
-/** The exchange that leads to the queue whose name is the routing key. */
-const DIRECT = ""
+/** The default exchange, which routes to the queue that the routing key names. */
+const DEFAULT_EXCHANGE = ""
 
-/** Somebody has removed an exchange. It closes the channel, and so fails all that was on its way. */
+/** The reply code where an exchange is missing. It closes the channel, and so fails all batches in flight. */
 const NOT_FOUND = 404
-/** Who consumed a queue that was removed is told within so long. */
-const REMOVED = "200 millis"
-const retrying = Schedule.exponential("20 millis")
+/** The server cancels the consumers of a removed queue within this time. */
+const CANCELLED_WITHIN = "200 millis"
+const RETRIES = 5
+const retrySchedule = Schedule.exponential("20 millis")
 
-/** What is on its way together. */
-interface Underway {
-  /** Where nothing was taken. */
-  readonly unrouted: Set<string>
-  /** Nothing else was on its way meanwhile. */
+/** A batch whose confirms are outstanding. */
+interface InFlightBatch {
+  /** The routes of messages that the server returned. */
+  readonly returned: Set<string>
+  /** `true` if no other batch was in flight at any time meanwhile. */
   alone: boolean
 }
 
+const routeOf = ({ exchange, routingKey }: { readonly exchange: string; readonly routingKey: string }) =>
+  `${exchange} ${routingKey}`
+
 /**
- * A queue that is made or moves this moment takes nothing. If the line has ended instead, that may be the fault of what
- * was alone on it; otherwise of anything.
+ * The failure of a batch that was not confirmed. If the connection has closed and the batch was alone on it, the batch may
+ * be the cause, and it fails with the connection's error. Otherwise it may be retried: the server also refuses messages
+ * while a queue is being declared or moves to another node.
  */
-const unconfirmed = (line: Connection, { alone }: Underway): Effect.Effect<never, RabbitError> =>
-  line.isClosed && alone
-    ? Effect.flatMap(Deferred.await(line.closed), (why) => Effect.fail(why))
-    : Effect.fail(
-        new RabbitError({ message: "the server did not take what was published", kind: "not taken" })
-      )
+const failUnconfirmed = (
+  connection: Connection,
+  { alone }: InFlightBatch
+): Effect.Effect<never, RabbitError> =>
+  connection.isClosed && alone
+    ? Effect.flatMap(Deferred.await(connection.closed), (reason) => Effect.fail(reason))
+    : Effect.fail(new RabbitError({ message: "the server did not confirm a publish", kind: "not confirmed" }))
 
-const placeOf = ({ exchange, key }: { readonly exchange: string; readonly key: string }): string =>
-  `${exchange} ${key}`
+/** Publishes over the connection that is open. */
+export class Publisher {
+  private readonly connection: ReconnectingConnection
+  private readonly topology: Topology
+  private readonly inFlight = new Set<InFlightBatch>()
+  /** The connections whose returned messages are recorded. */
+  private readonly subscribed = new WeakSet<Connection>()
 
-/** Sends over the line that is open. */
-export const make = (lines: ReconnectingConnection, topology: Topology): Publisher => {
-  const { names } = topology
-  const underway = new Set<Underway>()
-  const watched = new WeakSet<Connection>()
-
-  const watch = (line: Connection): void => {
-    if (watched.has(line)) return
-    watched.add(line)
-    line.channel.on("return", ({ fields: { exchange, routingKey } }) => {
-      for (const { unrouted } of underway) unrouted.add(placeOf({ exchange, key: routingKey }))
-    })
+  constructor(connection: ReconnectingConnection, topology: Topology) {
+    this.connection = connection
+    this.topology = topology
   }
 
-  /** Answers those that no queue has taken. */
-  const send = (line: Connection, parcels: Batch<Addressed>) =>
-    Effect.callback<ReadonlyArray<Addressed>, RabbitError>((resume) => {
-      watch(line)
-      const batch: Underway = { unrouted: new Set(), alone: underway.size === 0 }
-      for (const other of underway) other.alone = false
-      underway.add(batch)
-      let missing = parcels.length
-      let confirmed = true
-      const answered = (error: unknown) => {
-        if (error !== null && error !== undefined) confirmed = false
-        if (--missing > 0) return
-        underway.delete(batch)
-        const { unrouted } = batch
-        if (!confirmed) return resume(unconfirmed(line, batch))
-        resume(Effect.succeed(unrouted.size === 0 ? [] : parcels.filter((one) => unrouted.has(placeOf(one)))))
-      }
-      try {
-        line.writeTogether(() => {
-          for (const { exchange, key, parcel } of parcels) {
-            line.channel.publish(exchange, key, parcel.content, parcel.properties, answered)
-          }
-        })
-      } catch (cause) {
-        // the channel has closed this moment
-        underway.delete(batch)
-        resume(Effect.fail(fromUnknown(cause)))
-      }
-    })
+  /** Publishes messages to their queues, by way of the delay queues where they are delayed. */
+  readonly publish = (messages: Batch<OutgoingMessage>): Effect.Effect<void, RabbitError> =>
+    this.publishRouted(
+      Arr.map(messages, (message) => this.toRouted(message)),
+      this.declareFor(messages)
+    )
 
-  const sendAll = Effect.fnUntraced(function* (
-    parcels: Batch<Addressed>,
-    prepare: Effect.Effect<void, RabbitError>
-  ): Effect.fn.Return<void, RabbitError> {
-    const sendNow = (some: Batch<Addressed>) =>
-      Effect.gen(function* () {
-        yield* prepare
-        yield* Effect.flatMap(lines.current, (line) => line.unblocked.await)
-        return yield* Effect.flatMap(lines.current, (line) => send(line, some))
-      }).pipe(
-        Effect.tapError(() => Effect.sync(topology.invalidate)),
-        Effect.retry({
-          schedule: retrying,
-          times: 5,
-          while: ({ code, kind }) => kind === "not taken" || code === NOT_FOUND
-        })
+  /** Publishes messages to the queues for rejected messages. */
+  readonly reject = (messages: Batch<OutgoingMessage>): Effect.Effect<void, RabbitError> =>
+    this.publishRouted(
+      Arr.map(messages, (message) => ({
+        exchange: DEFAULT_EXCHANGE,
+        routingKey: this.topology.names.rejectedQueue(message.queue),
+        message
+      })),
+      Effect.forEach(
+        new Set(messages.map(({ queue }) => queue)),
+        (queue) => this.topology.declareRejectedQueue(queue),
+        { discard: true }
       )
-    const unrouted = yield* sendNow(parcels)
-    if (!Arr.isReadonlyArrayNonEmpty(unrouted)) return
-    topology.invalidate()
-    // consumers of a queue that was removed hear of it before there is another one of that name: the server would move
-    // them over silently, and lose what it delivers
-    yield* Effect.sleep(REMOVED)
-    const [still] = yield* sendNow(unrouted)
-    if (still !== undefined) {
-      return yield* new RabbitError({
-        message: `no queue takes what is sent to ${placeOf(still)}`,
-        kind: "unroutable"
-      })
-    }
-  })
+    )
 
-  const address = (parcel: OutgoingMessage): Addressed => {
-    if (parcel.delayMillis <= 0) return { exchange: DIRECT, key: names.queue(parcel.queue), parcel }
-    const rounded = Delay.roundDelay(parcel.delayMillis)
+  private toRouted(message: OutgoingMessage): RoutedMessage {
+    const { names } = this.topology
+    if (message.delayMillis <= 0) {
+      return { exchange: DEFAULT_EXCHANGE, routingKey: names.queue(message.queue), message }
+    }
+    const rounded = delayQueues.roundDelay(message.delayMillis)
     return {
-      exchange: names.delayExchange(Delay.exponentsOf(rounded)[0]!),
-      key: delayRoutingKey(rounded, parcel.queue),
-      parcel
+      exchange: names.delayExchange(delayQueues.exponentsOf(rounded)[0]!),
+      routingKey: delayRoutingKey(rounded, message.queue),
+      message
     }
   }
 
-  /** Makes what is needed for these. */
-  const prepare = (parcels: Batch<OutgoingMessage>) => {
+  /** Declares what the messages pass through. */
+  private declareFor(messages: Batch<OutgoingMessage>): Effect.Effect<void, RabbitError> {
+    const { topology } = this
     const needed = new Map<string, Effect.Effect<void, RabbitError>>()
-    for (const { delayMillis, queue } of parcels) {
-      const rounded = delayMillis <= 0 ? 0 : Delay.roundDelay(delayMillis)
+    for (const { delayMillis, queue } of messages) {
+      const rounded = delayMillis <= 0 ? 0 : delayQueues.roundDelay(delayMillis)
       const key = `${rounded} ${queue}`
       if (needed.has(key)) continue
       needed.set(key, rounded === 0 ? topology.declareQueue(queue) : topology.declareDelay(queue, rounded))
     }
-    return Effect.forEach([...needed.values()], (make) => make, { discard: true })
+    return Effect.forEach([...needed.values()], (declare) => declare, { discard: true })
   }
-  const prepareRejected = (parcels: Batch<OutgoingMessage>) =>
-    Effect.forEach(new Set(parcels.map(({ queue }) => queue)), topology.declareRejectedQueue, {
-      discard: true
-    })
 
-  return {
-    publish: (parcels) => sendAll(Arr.map(parcels, address), prepare(parcels)),
-    reject: (parcels) =>
-      sendAll(
-        Arr.map(parcels, (parcel) => ({ exchange: DIRECT, key: names.rejectedQueue(parcel.queue), parcel })),
-        prepareRejected(parcels)
+  /** Publishes messages, and those that are returned once more. `declare` runs before each try. */
+  private publishRouted(
+    messages: Batch<RoutedMessage>,
+    declare: Effect.Effect<void, RabbitError>
+  ): Effect.Effect<void, RabbitError> {
+    const { connection, topology } = this
+    const publishOnce = (messages: Batch<RoutedMessage>) =>
+      declare.pipe(
+        Effect.andThen(Effect.flatMap(connection.current, ({ unblocked }) => unblocked.await)),
+        Effect.andThen(Effect.flatMap(connection.current, (current) => this.send(current, messages))),
+        Effect.tapError(() => Effect.sync(topology.invalidate)),
+        Effect.retry({
+          schedule: retrySchedule,
+          times: RETRIES,
+          while: ({ code, kind }) => kind === "not confirmed" || code === NOT_FOUND
+        })
       )
+    return Effect.gen(function* () {
+      const returned = yield* publishOnce(messages)
+      if (!Arr.isReadonlyArrayNonEmpty(returned)) return
+      topology.invalidate()
+      // consumers of a removed queue have to be cancelled before the queue is declared again: the server would move them
+      // to the new queue silently, and lose what it delivers to them
+      yield* Effect.sleep(CANCELLED_WITHIN)
+      const [unroutable] = yield* publishOnce(returned)
+      if (unroutable !== undefined) {
+        return yield* new RabbitError({
+          message: `no queue takes what is published to ${routeOf(unroutable)}`,
+          kind: "unroutable"
+        })
+      }
+    })
+  }
+
+  /** Sends a batch, waits for its confirms, and returns the messages that the server returned. */
+  private send(
+    connection: Connection,
+    messages: Batch<RoutedMessage>
+  ): Effect.Effect<ReadonlyArray<RoutedMessage>, RabbitError> {
+    const { inFlight } = this
+    return Effect.callback<ReadonlyArray<RoutedMessage>, RabbitError>((resume) => {
+      this.recordReturns(connection)
+      const batch: InFlightBatch = { returned: new Set(), alone: inFlight.size === 0 }
+      for (const other of inFlight) other.alone = false
+      inFlight.add(batch)
+      let outstanding = messages.length
+      let allConfirmed = true
+      const onConfirm = (error: unknown) => {
+        if (error !== null && error !== undefined) allConfirmed = false
+        if (--outstanding > 0) return
+        inFlight.delete(batch)
+        const { returned } = batch
+        if (!allConfirmed) return resume(failUnconfirmed(connection, batch))
+        resume(
+          Effect.succeed(returned.size === 0 ? [] : messages.filter((one) => returned.has(routeOf(one))))
+        )
+      }
+      try {
+        connection.writeTogether(() => {
+          for (const { exchange, message, routingKey } of messages) {
+            connection.channel.publish(exchange, routingKey, message.content, message.properties, onConfirm)
+          }
+        })
+      } catch (cause) {
+        // the channel has just closed
+        inFlight.delete(batch)
+        resume(Effect.fail(fromUnknown(cause)))
+      }
+    })
+  }
+
+  private recordReturns(connection: Connection): void {
+    if (this.subscribed.has(connection)) return
+    this.subscribed.add(connection)
+    connection.channel.on("return", ({ fields }) => {
+      for (const { returned } of this.inFlight) returned.add(routeOf(fields))
+    })
   }
 }

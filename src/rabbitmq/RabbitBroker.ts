@@ -1,5 +1,5 @@
 /**
- * Messages in RabbitMQ, with results in any backend.
+ * A broker on RabbitMQ, beside a backend of any kind.
  *
  * ```ts
  * import { NodeRedis } from "@effect/platform-node"
@@ -15,46 +15,48 @@
  * program.pipe(Effect.provide(StoresLive))
  * ```
  *
- * RabbitMQ 3.10 or newer is needed, for quorum queues whose messages can expire.
+ * **Details**
+ *
+ * Requires RabbitMQ 3.10 or newer, whose quorum queues support message TTLs, and the package `amqplib`.
  */
 import type { SocketOptions } from "amqplib"
 import { Duration, Effect, type Layer, Redacted, type Scope } from "effect"
 import * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
-import * as CallLimit from "../internal/driver/callTimeout.ts"
-import { positive } from "../internal/options.ts"
-import * as Line from "./Connection.ts"
+import { matchingText, positive } from "../internal/options.ts"
 import * as RabbitBrokerDriver from "./RabbitBrokerDriver.ts"
-import { fromUnknown, isPermanent, type RabbitError } from "./RabbitError.ts"
-import * as Topology from "./Topology.ts"
+import { isPermanent, type RabbitError } from "./RabbitError.ts"
+import * as ReconnectingConnection from "./ReconnectingConnection.ts"
 
-/** How the server is reached, and what is kept there. */
+/**
+ * Options for {@link layer}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options extends Broker.Options {
   /**
    * `amqp://user:password@host:port/vhost`, or `amqps://` for TLS. Default `amqp://guest:guest@localhost:5672`.
-   * Heartbeats are sent each 10 seconds, unless the URL says otherwise: `?heartbeat=30`.
+   * Heartbeats are sent every 10 seconds unless the URL sets another interval, as in `?heartbeat=30`.
    */
   readonly url?: string | Redacted.Redacted | undefined
-  /** For TLS: certificates and keys, as `tls.connect` of Node takes them; and other settings of the socket. */
+  /** Options of the socket: for TLS, certificates and keys as Node's `tls.connect` takes them. */
   readonly socket?: SocketOptions | undefined
-  /** What the names of all queues and exchanges begin with: letters, digits and `._-`. Default `chicory`. */
+  /** Prefix of the names of all queues and exchanges: 1 to 60 letters, digits and `._-`. Default `chicory`. */
   readonly prefix?: string | undefined
-  /**
-   * How long a call may take before it fails, and is tried again where that helps. What became of it is unknown
-   * then. Default 5 seconds.
-   */
+  /** How long a call may take before it fails with a retryable error; its effect is unknown then. Default 5 seconds. */
   readonly callTimeout?: Duration.Input | undefined
   /**
-   * The server's `consumer_timeout`: how long it lets a message be unacked before it closes the channel. A message
-   * whose task runs longer than half of it is put back meanwhile, and finds its task running. Default 30 minutes, as
-   * the server's.
+   * The server's `consumer_timeout`: how long a message may stay unacked before the server closes the channel. A message
+   * whose task runs for more than half of it is put back, and is put back again while the task runs. Default 30 minutes,
+   * which is the server's default.
    */
   readonly consumerTimeout?: Duration.Input | undefined
 }
 
 const HEARTBEAT_SECONDS = "10"
 
-/** The URL with a heartbeat. What is wrong with it is said without it, as it may hold a password. */
+/** Adds the heartbeat. The error does not contain the given URL, which may hold a password. */
 const urlOf = (given: Options["url"] = "amqp://guest:guest@localhost:5672"): string => {
   const url = URL.parse(Redacted.isRedacted(given) ? Redacted.value(given) : given)
   if (url === null || !/^amqps?:$/.test(url.protocol)) {
@@ -66,33 +68,54 @@ const urlOf = (given: Options["url"] = "amqp://guest:guest@localhost:5672"): str
   return url.href
 }
 
-/** Names are short on the server. */
-const prefixOf = (given = "chicory"): string => {
-  if (/^[\w.-]{1,60}$/.test(given)) return given
-  throw new RangeError(`prefix must be of 1 to 60 letters, digits and ._-, but is ${JSON.stringify(given)}`)
-}
+/** Limited in length, since names on the server are. */
+const prefixOf = (prefix = "chicory"): string =>
+  matchingText("prefix", prefix, /^[\w.-]{1,60}$/, "1 to 60 letters, digits and ._-")
 
-/** @internal Connects, and makes the driver. It lives as long as the scope. */
+/** @internal Connects and makes the driver, which lives until the scope closes. */
 export const makeDriver = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<BrokerDriver<RabbitError>, RabbitError, Scope.Scope> {
   const address = { url: urlOf(options.url), socket: options.socket ?? {} }
-  const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
-  const maxClaim = positive("consumerTimeout", options.consumerTimeout ?? "30 minutes")
+  const callTimeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
+  const consumerTimeout = positive("consumerTimeout", options.consumerTimeout ?? "30 minutes")
   const prefix = prefixOf(options.prefix)
-  const consuming = yield* Line.keep(address, "consuming")
-  const publishing = yield* Line.keep(address, "publishing")
   return yield* RabbitBrokerDriver.make({
-    publishing,
-    consuming,
-    topology: yield* Topology.make({ consuming, publishing }, prefix),
-    limited: yield* CallLimit.make(timeout, fromUnknown),
-    maxClaimMillis: Duration.toMillis(maxClaim),
-    purgeMillis: Duration.toMillis(timeout) / 2
+    consuming: yield* ReconnectingConnection.make(address, "consuming"),
+    publishing: yield* ReconnectingConnection.make(address, "publishing"),
+    prefix,
+    callTimeout,
+    maxClaimMillis: Duration.toMillis(consumerTimeout),
+    maxPurgeMillis: Duration.toMillis(callTimeout) / 2
   })
 })
 
-/** Messages in RabbitMQ. It fails where the server cannot be reached, or refuses the user or the virtual host. */
+/**
+ * Provides a broker that keeps messages in RabbitMQ. Connects when it is built, and reconnects by itself afterwards.
+ *
+ * Fails with a `BrokerError` if the server cannot be reached, or refuses the user or the virtual host. Options out of
+ * range are a defect.
+ *
+ * **When to use**
+ *
+ * Where RabbitMQ already carries the messages of other services. Redis or SQL need no second server, and can store a
+ * message and its record in one step.
+ *
+ * **Details**
+ *
+ * Opens two connections, one to publish and one to consume. Messages are persistent, lie in quorum queues, and count as
+ * accepted once the server has confirmed and routed them. A claim lasts as long as the connection over which its message
+ * came; the run's lease is the backend's.
+ *
+ * **Gotchas**
+ *
+ * Priorities are `Unsupported`, and delays of more than 49 days. `consumerTimeout` must not exceed the server's
+ * `consumer_timeout`. See `docs/rabbitmq.md` for what is on the server and for its limits.
+ *
+ * @see {@link Options}
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (options: Options = {}): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
   Broker.layer(
     Effect.mapError(

@@ -1,180 +1,145 @@
 /**
- * Messages that this process holds and has not acked, line by line.
+ * The messages that were delivered to this process and are not acked yet, and the claims among them.
  *
- * Acks tell the server in as few frames as possible: all up to a message, where none before it is still held. The
- * server answers no ack; what it has seen of them is known when it answers what was asked after them.
+ * Acks take as few frames as possible: one with the `multiple` flag for all messages up to a delivery tag, where none
+ * before it stays unacked. The server answers no ack, so a round trip on the same channel says that it has handled them.
  */
 import type { Message } from "amqplib"
 import { type Clock, Duration, Effect, PubSub } from "effect"
 import { type Connection, syncChannel } from "./Connection.ts"
+import { DeliveryTags } from "./DeliveryTags.ts"
 import type { RabbitError } from "./RabbitError.ts"
 
-/** A message that was delivered here. */
+/** A message that was delivered to this process. */
 export interface UnackedMessage {
   readonly connection: Connection
   readonly queue: string
   readonly message: Message
-  /** What pushed it, if it was pushed. */
+  /** The consumer to which it was pushed; `undefined` for a message that `basic.get` fetched. */
   readonly consumer?: UnackedCounter | undefined
 }
 
-/** What pushes messages, until so many are unacked. */
+/** Counts the unacked messages of a consumer. */
 export interface UnackedCounter {
   unacked: number
 }
 
-/** What a line has delivered. */
-class DeliveryTags {
-  /** In the order of the tags. */
-  private tags = new Set<number>()
-  /** How many were ever noted, and the highest tag: they differ while one is on its way to be noted. */
-  private noted = 0
-  private highest = 0
+/** A message to ack or nack: amqplib reads the delivery tag alone. */
+const withTag = (deliveryTag: number): Message => ({ fields: { deliveryTag } }) as unknown as Message
 
-  note(tag: number): void {
-    this.noted++
-    if (tag > this.highest) {
-      this.highest = tag
-      this.tags.add(tag)
-    } else {
-      // what was asked for is noted after what was pushed behind it
-      this.tags = new Set([...this.tags, tag].sort((a, b) => a - b))
-    }
-  }
+/** The server has stored and counts a requeued message after this time. */
+const REQUEUE_NANOS = 50_000_000n
 
-  /** Divides tags into those up to which nothing else is unacked, and the others. */
-  divide(tags: Set<number>): { readonly upTo: number | undefined; readonly others: ReadonlyArray<number> } {
-    let upTo: number | undefined
-    if (this.noted === this.highest) {
-      for (const tag of this.tags) {
-        if (!tags.has(tag)) break
-        upTo = tag
-      }
-    }
-    const others: Array<number> = []
-    for (const tag of tags) {
-      this.tags.delete(tag)
-      if (upTo === undefined || tag > upTo) others.push(tag)
-    }
-    return { upTo, others }
-  }
-}
-
-/** Acks and puts back by the tag alone. */
-const tagged = (deliveryTag: number): Message => ({ fields: { deliveryTag } }) as unknown as Message
-
-/** The server has stored by then what was put back, and counts it. */
-const PUT_BACK_NANOS = 50_000_000n
-
-/** The claims of a process. */
+/** The unacked messages of a process, over all its connections. */
 export class UnackedMessages {
-  private readonly unacked = new WeakMap<Connection, DeliveryTags>()
-  private readonly held = new Map<string, UnackedMessage>()
-  private readonly epochs = new WeakMap<Connection, number>()
-  private epoch = 0
-  /** Handles whose line ended. */
+  private readonly tags = new WeakMap<Connection, DeliveryTags>()
+  private readonly claims = new Map<string, UnackedMessage>()
+  /** A number for each connection, since delivery tags start at 1 on each. */
+  private readonly connectionNumbers = new WeakMap<Connection, number>()
+  private lastConnectionNumber = 0
+  /** Publishes the handles of claims whose connection closed. */
   readonly lost: PubSub.PubSub<ReadonlyArray<string>>
   private readonly clock: Clock.Clock
-  /** When something was put back last: monotonic nanoseconds. */
-  private putBackAt = -PUT_BACK_NANOS
+  /** The time of the last requeue: monotonic nanoseconds. */
+  private requeuedAt = -REQUEUE_NANOS
 
   constructor(lost: PubSub.PubSub<ReadonlyArray<string>>, clock: Clock.Clock) {
     this.lost = lost
     this.clock = clock
   }
 
-  private of(line: Connection): DeliveryTags {
-    const found = this.unacked.get(line)
-    if (found !== undefined) return found
-    const made = new DeliveryTags()
-    this.unacked.set(line, made)
-    this.epochs.set(line, ++this.epoch)
-    return made
+  /** Records a delivery. */
+  add({ connection, consumer, message }: UnackedMessage): void {
+    this.tagsOf(connection).add(message.fields.deliveryTag)
+    if (consumer !== undefined) consumer.unacked++
   }
 
-  /** Takes note of a delivery. */
-  add({ consumer: by, connection: line, message }: UnackedMessage): void {
-    this.of(line).note(message.fields.deliveryTag)
-    if (by !== undefined) by.unacked++
-  }
-
-  /** Makes a delivery a claim, and gives its handle. */
-  claim(one: UnackedMessage): string {
-    const handle = `${this.epochs.get(one.connection)}.${one.message.fields.deliveryTag}`
-    this.held.set(handle, one)
+  /** Makes a delivery a claim, and returns its handle. */
+  claim(delivered: UnackedMessage): string {
+    const handle = `${this.connectionNumbers.get(delivered.connection)}.${delivered.message.fields.deliveryTag}`
+    this.claims.set(handle, delivered)
     return handle
   }
 
-  /** `undefined`: it is not held. */
+  /** Returns the message of a claim; `undefined` if the claim is not held. */
   get(handle: string): UnackedMessage | undefined {
-    const one = this.held.get(handle)
-    return one === undefined || one.connection.isClosed ? undefined : one
+    const claimed = this.claims.get(handle)
+    return claimed === undefined || claimed.connection.isClosed ? undefined : claimed
   }
 
-  /** Claims of a queue. */
+  /** Removes a claim here, before the server knows of it, and returns its message. */
+  take(handle: string): UnackedMessage | undefined {
+    const claimed = this.get(handle)
+    this.claims.delete(handle)
+    return claimed
+  }
+
+  /** Counts the claims of a queue. */
   count(queue: string): number {
     let count = 0
-    for (const one of this.held.values()) if (one.queue === queue) count++
+    for (const claimed of this.claims.values()) if (claimed.queue === queue) count++
     return count
   }
 
-  /** Forgets the claims of a line that ended, and tells. */
-  dropConnection(line: Connection): void {
+  /** Removes the claims of a closed connection, and publishes their handles to `lost`. */
+  dropConnection(connection: Connection): void {
     const handles: Array<string> = []
-    for (const [handle, one] of this.held) if (one.connection === line) handles.push(handle)
-    for (const handle of handles) this.held.delete(handle)
+    for (const [handle, claimed] of this.claims) if (claimed.connection === connection) handles.push(handle)
+    for (const handle of handles) this.claims.delete(handle)
     if (handles.length > 0) PubSub.publishUnsafe(this.lost, handles)
   }
 
-  /** Acks claims that are held; answers which were. */
+  /** Acks claims, and waits until the server has handled the acks. Returns for each handle whether it was held. */
   ack(handles: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<boolean>, RabbitError> {
     return Effect.suspend(() => {
       const taken = handles.map((handle) => this.take(handle))
-      const lines = Map.groupBy(
+      const byConnection = Map.groupBy(
         taken.filter((one) => one !== undefined),
-        ({ connection: line }) => line
+        ({ connection }) => connection
       )
-      for (const [line, some] of lines) {
-        const { others, upTo } = this.divide(line, some)
-        line.writeTogether(() => {
-          if (upTo !== undefined) line.channel.ack(tagged(upTo), true)
-          for (const tag of others) line.channel.ack(tagged(tag))
+      for (const [connection, messages] of byConnection) {
+        const { multipleUpTo, single } = this.removeTags(connection, messages)
+        connection.writeTogether(() => {
+          if (multipleUpTo !== undefined) connection.channel.ack(withTag(multipleUpTo), true)
+          for (const tag of single) connection.channel.ack(withTag(tag))
         })
       }
       return Effect.as(
-        Effect.forEach(lines.keys(), syncChannel, { discard: true }),
+        Effect.forEach(byConnection.keys(), syncChannel, { discard: true }),
         taken.map((one) => one !== undefined)
       )
     })
   }
 
-  /** Gives deliveries back to the server, claims or not: they are due at once. */
-  requeue(some: ReadonlyArray<UnackedMessage>): void {
-    if (some.length === 0) return
-    this.putBackAt = this.clock.monotonicTimeNanosUnsafe()
-    for (const [line, ofLine] of Map.groupBy(some, ({ connection: line }) => line)) {
-      if (line.isClosed) continue
-      const { others, upTo } = this.divide(line, ofLine)
-      if (upTo !== undefined) line.channel.nack(tagged(upTo), true, true)
-      for (const tag of others) line.channel.nack(tagged(tag), false, true)
+  /** Returns deliveries to the server (nack with `requeue`), which makes them due at once. */
+  requeue(messages: ReadonlyArray<UnackedMessage>): void {
+    if (messages.length === 0) return
+    this.requeuedAt = this.clock.monotonicTimeNanosUnsafe()
+    for (const [connection, some] of Map.groupBy(messages, ({ connection }) => connection)) {
+      if (connection.isClosed) continue
+      const { multipleUpTo, single } = this.removeTags(connection, some)
+      if (multipleUpTo !== undefined) connection.channel.nack(withTag(multipleUpTo), true, true)
+      for (const tag of single) connection.channel.nack(withTag(tag), false, true)
     }
   }
 
-  /** Waits until the server has again what was put back: it answers nothing. */
+  /** Waits until the server counts what was requeued. It answers no nack, so the wait is a fixed time. */
   readonly awaitRequeued: Effect.Effect<void> = Effect.suspend(() => {
-    const left = this.putBackAt + PUT_BACK_NANOS - this.clock.monotonicTimeNanosUnsafe()
+    const left = this.requeuedAt + REQUEUE_NANOS - this.clock.monotonicTimeNanosUnsafe()
     return left <= 0n ? Effect.void : this.clock.sleep(Duration.nanos(left))
   })
 
-  /** Ends a claim here, before the server is told. */
-  take(handle: string): UnackedMessage | undefined {
-    const one = this.get(handle)
-    this.held.delete(handle)
-    return one
+  private tagsOf(connection: Connection): DeliveryTags {
+    const known = this.tags.get(connection)
+    if (known !== undefined) return known
+    const tags = new DeliveryTags()
+    this.tags.set(connection, tags)
+    this.connectionNumbers.set(connection, ++this.lastConnectionNumber)
+    return tags
   }
 
-  private divide(line: Connection, some: ReadonlyArray<UnackedMessage>) {
-    for (const { consumer: by } of some) if (by !== undefined) by.unacked--
-    return this.of(line).divide(new Set(some.map(({ message }) => message.fields.deliveryTag)))
+  private removeTags(connection: Connection, messages: ReadonlyArray<UnackedMessage>) {
+    for (const { consumer } of messages) if (consumer !== undefined) consumer.unacked--
+    return this.tagsOf(connection).remove(new Set(messages.map(({ message }) => message.fields.deliveryTag)))
   }
 }

@@ -1,52 +1,53 @@
 /**
- * How a delay is made of queues: one for each power of two, in which a message waits exactly that long.
+ * Composes a delay of queues, one for each power of two milliseconds.
  *
- * A message goes through the queues of the powers that its delay is the sum of, from the longest on. All messages of
- * a queue wait equally long, so none waits behind another that is due later. Which queues are still ahead stands in
- * its routing key: a word for each power, `1` or `0`, the highest first, and then the queue for which it is due.
+ * A message passes through the queues of the powers that its delay is the sum of, the longest first. All messages of one
+ * queue wait equally long, so no message waits behind one that is due later. The routing key says which queues are still
+ * ahead: one word for each power, `1` or `0`, the highest first, and then the word of the destination queue.
  */
 
-/** The exponents of the shortest and the longest: 32 milliseconds and some 25 days, the longest that the server takes. */
-const LOWEST = 5
-const HIGHEST = 31
+/** The exponents of the shortest and the longest wait: 32 milliseconds and about 25 days, the server's longest TTL. */
+export const LOWEST_EXPONENT = 5
+const HIGHEST_EXPONENT = 31
 
-/** A delay is so much longer than asked for at most, or a 128th of it: the fewer powers, the sooner it is counted. */
+/** A rounded delay is longer by at most this, or by 1/128 of the delay: fewer powers mean fewer queues to pass. */
 const SLACK_MILLIS = 64
-const FINENESS = 128
+const SLACK_FRACTION = 128
 
 /** The longest delay. */
-export const MAX_DELAY_MILLIS = 2 ** (HIGHEST + 1) - 2 ** LOWEST
+export const MAX_DELAY_MILLIS = 2 ** (HIGHEST_EXPONENT + 1) - 2 ** LOWEST_EXPONENT
 
-/** Exponents, the highest first. */
+/** All exponents, the highest first. */
 export const exponents: ReadonlyArray<number> = Array.from(
-  { length: HIGHEST - LOWEST + 1 },
-  (_, i) => HIGHEST - i
+  { length: HIGHEST_EXPONENT - LOWEST_EXPONENT + 1 },
+  (_, i) => HIGHEST_EXPONENT - i
 )
 
-/** The shortest. */
-export const LOWEST_EXPONENT = LOWEST
-
-/** The delay that is kept: not shorter, hardly longer, and of as few powers of two as that allows. */
+/** Rounds a delay up to a sum of as few powers of two as the slack allows; never shorter than asked for. */
 export const roundDelay = (millis: number): number => {
-  const most = millis + Math.max(SLACK_MILLIS, millis / FINENESS)
+  const limit = millis + Math.max(SLACK_MILLIS, millis / SLACK_FRACTION)
   for (const exponent of exponents) {
     const step = 2 ** exponent
     const rounded = Math.ceil(millis / step) * step
-    if (rounded < most && rounded <= MAX_DELAY_MILLIS) return rounded
+    if (rounded < limit && rounded <= MAX_DELAY_MILLIS) return rounded
   }
   return MAX_DELAY_MILLIS
 }
 
-const isIn = (rounded: number, exponent: number): boolean => Math.floor(rounded / 2 ** exponent) % 2 === 1
+const contains = (rounded: number, exponent: number): boolean => Math.floor(rounded / 2 ** exponent) % 2 === 1
 
-/** The exponents of the powers that a rounded delay is the sum of, the highest first. */
+/** Returns the exponents of the powers that a rounded delay is the sum of, the highest first. */
 export const exponentsOf = (rounded: number): ReadonlyArray<number> =>
-  exponents.filter((exponent) => isIn(rounded, exponent))
+  exponents.filter((exponent) => contains(rounded, exponent))
 
-/** The routing key of a message with that delay, for a queue. */
-export const routingKey = (rounded: number, word: string): string =>
-  [...exponents.map((exponent) => (isIn(rounded, exponent) ? "1" : "0")), word].join(".")
+/** Returns the routing key of a message with that rounded delay; `queueWord` is the destination's word. */
+export const routingKey = (rounded: number, queueWord: string): string =>
+  [...exponents.map((exponent) => (contains(rounded, exponent) ? "1" : "0")), queueWord].join(".")
 
-/** Matches routing keys by whether they have one exponent, or none, and by their last word. */
-export const bindingPattern = (exponent: number | undefined, has: boolean, word: string): string =>
-  [...exponents.map((other) => (other === exponent ? (has ? "1" : "0") : "*")), word].join(".")
+/** Returns a topic pattern for keys whose word for `exponent` is `1` (or `0`), and whose last word is `queueWord`. */
+export const bindingPattern = (
+  exponent: number | undefined,
+  hasExponent: boolean,
+  queueWord: string
+): string =>
+  [...exponents.map((other) => (other === exponent ? (hasExponent ? "1" : "0") : "*")), queueWord].join(".")

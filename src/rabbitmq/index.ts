@@ -1,6 +1,6 @@
 /**
- * Messages in RabbitMQ, over `amqplib`; results lie in any backend.
+ * A broker on RabbitMQ, over `amqplib`. Results are kept in any backend.
  */
 
-/** The broker. */
+/** The broker: layer and options. */
 export * as RabbitBroker from "./RabbitBroker.ts"

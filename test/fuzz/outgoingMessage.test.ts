@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Message } from "amqplib"
 import { Arbitrary, Effect, Schema } from "effect"
-import * as Delay from "../../src/rabbitmq/delayQueues.ts"
+import * as delayQueues from "../../src/rabbitmq/delayQueues.ts"
 import * as OutgoingMessage from "../../src/rabbitmq/OutgoingMessage.ts"
 import { elementOf, anything, bytes, oneOf, manyRuns, text, wellFormed } from "./randomValues.ts"
 
@@ -68,10 +68,11 @@ describe("the properties of messages on RabbitMQ", () => {
           }
         ]) {
           const message = messageOf(properties, content)
-          const { dueAt, expires, generation, id, task, waited } = OutgoingMessage.readProperties(message)
+          const { dueAt, expiresMillis, generation, id, task, waitedMillis } =
+            OutgoingMessage.readProperties(message)
           for (const name of [id, task]) assert.isTrue(name === undefined || typeof name === "string")
           for (const count of [generation, dueAt]) assert.isTrue(isTime(count))
-          for (const millis of [expires, waited]) {
+          for (const millis of [expiresMillis, waitedMillis]) {
             assert.isTrue(millis === undefined || (Number.isFinite(millis) && millis >= 0))
           }
           // it can be sent once more, with its bytes
@@ -117,7 +118,7 @@ describe("the properties of messages on RabbitMQ", () => {
           id,
           task: name,
           generation,
-          expires,
+          expiresMillis: expires,
           dueAt: 1_800_000_000_005
         })
       }),
@@ -136,18 +137,18 @@ describe("the properties of messages on RabbitMQ", () => {
         assert.isTrue(isTime(properties.timestamp), String(properties.timestamp))
         assert.isTrue(
           isTime(
-            OutgoingMessage.fromDelivered(messageOf({}), { queue: "q", delayMillis: 0, due: millis })
+            OutgoingMessage.fromDelivered(messageOf({}), { queue: "q", delayMillis: 0, dueAt: millis })
               .properties.timestamp
           )
         )
-        const rounded = Delay.roundDelay(millis)
-        assert.isAtMost(rounded, Delay.MAX_DELAY_MILLIS)
-        assert.isAtLeast(rounded, Math.min(millis, Delay.MAX_DELAY_MILLIS))
+        const rounded = delayQueues.roundDelay(millis)
+        assert.isAtMost(rounded, delayQueues.MAX_DELAY_MILLIS)
+        assert.isAtLeast(rounded, Math.min(millis, delayQueues.MAX_DELAY_MILLIS))
         assert.strictEqual(
-          Delay.exponentsOf(rounded).reduce((all, exponent) => all + 2 ** exponent, 0),
+          delayQueues.exponentsOf(rounded).reduce((all, exponent) => all + 2 ** exponent, 0),
           rounded
         )
-        assert.isBelow(Delay.routingKey(rounded, "q").length, 255)
+        assert.isBelow(delayQueues.routingKey(rounded, "q").length, 255)
       }),
     manyRuns
   )

@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
 import { Array as Arr, Effect, Fiber, Queue, Schema, type Scope, Stream } from "effect"
 import type { Delivery, BrokerDriver, Envelope } from "../../src/BrokerDriver.ts"
-import * as Delay from "../../src/rabbitmq/delayQueues.ts"
+import * as delayQueues from "../../src/rabbitmq/delayQueues.ts"
+import { Names } from "../../src/rabbitmq/Names.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
-import { Names } from "../../src/rabbitmq/Topology.ts"
 import { eventually } from "../support/storeFixture.ts"
 import { channelOf, describeWithRabbit, openConnection, sharedUrl } from "./server.ts"
 import { openStore, sharedBackend, temporaryPrefix } from "./shared.ts"
@@ -30,19 +30,22 @@ const route = (
   word: string,
   words: ReadonlyArray<string>
 ): { readonly waits: ReadonlyArray<number>; readonly ends: ReadonlyArray<string> } => {
-  const key = Delay.routingKey(rounded, word)
+  const key = delayQueues.routingKey(rounded, word)
   const waits: Array<number> = []
-  const [first] = Delay.exponentsOf(rounded)
-  for (const exponent of Delay.exponents.filter((exponent) => exponent <= first!)) {
-    const waiting = words.filter((one) => matches(Delay.bindingPattern(exponent, true, one), key))
-    const goesOn = matches(Delay.bindingPattern(exponent, false, "*"), key)
+  const [first] = delayQueues.exponentsOf(rounded)
+  for (const exponent of delayQueues.exponents.filter((exponent) => exponent <= first!)) {
+    const waiting = words.filter((one) => matches(delayQueues.bindingPattern(exponent, true, one), key))
+    const goesOn = matches(delayQueues.bindingPattern(exponent, false, "*"), key)
     assert.strictEqual(waiting.length + Number(goesOn), 1, `one way on from ${exponent}`)
     for (const one of waiting) {
       assert.strictEqual(one, word)
       waits.push(2 ** exponent)
     }
   }
-  return { waits, ends: words.filter((one) => matches(Delay.bindingPattern(undefined, false, one), key)) }
+  return {
+    waits,
+    ends: words.filter((one) => matches(delayQueues.bindingPattern(undefined, false, one), key))
+  }
 }
 
 // #endregion
@@ -50,35 +53,35 @@ const route = (
 /** Delays from the shortest to the longest, more of them where they are short. */
 const delays: ReadonlyArray<number> = [
   ...Array.from({ length: 300 }, (_, i) => i + 1),
-  ...Delay.exponents.flatMap((exponent) => [-1, -0.5, 0, 0.5, 1].map((more) => 2 ** exponent + more)),
+  ...delayQueues.exponents.flatMap((exponent) => [-1, -0.5, 0, 0.5, 1].map((more) => 2 ** exponent + more)),
   ...Array.from({ length: 300 }, (_, i) => Math.round(1.0735 ** i)),
   0.001,
   1000.7,
-  Delay.MAX_DELAY_MILLIS - 33,
-  Delay.MAX_DELAY_MILLIS - 32,
-  Delay.MAX_DELAY_MILLIS - 1,
-  Delay.MAX_DELAY_MILLIS
-].filter((millis) => millis <= Delay.MAX_DELAY_MILLIS)
+  delayQueues.MAX_DELAY_MILLIS - 33,
+  delayQueues.MAX_DELAY_MILLIS - 32,
+  delayQueues.MAX_DELAY_MILLIS - 1,
+  delayQueues.MAX_DELAY_MILLIS
+].filter((millis) => millis <= delayQueues.MAX_DELAY_MILLIS)
 
 describe("delays as sums of powers of two", () => {
   it("none is shorter than asked for, nor much longer", () => {
     for (const millis of delays) {
-      const rounded = Delay.roundDelay(millis)
+      const rounded = delayQueues.roundDelay(millis)
       assert.isAtLeast(rounded, millis)
       assert.isAtMost(rounded - millis, Math.max(SLACK, millis / 128), `${millis} became ${rounded}`)
-      assert.isAtMost(rounded, Delay.MAX_DELAY_MILLIS)
+      assert.isAtMost(rounded, delayQueues.MAX_DELAY_MILLIS)
     }
   })
 
   it("what is longer than the longest waits as long as that", () => {
-    assert.strictEqual(Delay.roundDelay(Delay.MAX_DELAY_MILLIS + 1), Delay.MAX_DELAY_MILLIS)
-    assert.strictEqual(Delay.roundDelay(Number.MAX_SAFE_INTEGER), Delay.MAX_DELAY_MILLIS)
+    assert.strictEqual(delayQueues.roundDelay(delayQueues.MAX_DELAY_MILLIS + 1), delayQueues.MAX_DELAY_MILLIS)
+    assert.strictEqual(delayQueues.roundDelay(Number.MAX_SAFE_INTEGER), delayQueues.MAX_DELAY_MILLIS)
   })
 
   it("the powers add up to the delay, the highest first", () => {
     for (const millis of delays) {
-      const rounded = Delay.roundDelay(millis)
-      const exponents = Delay.exponentsOf(rounded)
+      const rounded = delayQueues.roundDelay(millis)
+      const exponents = delayQueues.exponentsOf(rounded)
       assert.strictEqual(
         exponents.reduce((total, exponent) => total + 2 ** exponent, 0),
         rounded
@@ -87,13 +90,13 @@ describe("delays as sums of powers of two", () => {
         exponents,
         exponents.toSorted((a, b) => b - a)
       )
-      assert.isAtLeast(exponents.at(-1)!, Delay.LOWEST_EXPONENT)
+      assert.isAtLeast(exponents.at(-1)!, delayQueues.LOWEST_EXPONENT)
     }
   })
 
   it("no delay below a week needs more than eight queues", () => {
     for (const millis of delays.filter((millis) => millis < 604_800_000)) {
-      assert.isAtMost(Delay.exponentsOf(Delay.roundDelay(millis)).length, 8, `for ${millis}`)
+      assert.isAtMost(delayQueues.exponentsOf(delayQueues.roundDelay(millis)).length, 8, `for ${millis}`)
     }
   })
 
@@ -101,11 +104,11 @@ describe("delays as sums of powers of two", () => {
     const words = ["default", "0", "1", "emails%2Eurgent"]
     for (const millis of delays) {
       for (const word of words) {
-        const rounded = Delay.roundDelay(millis)
+        const rounded = delayQueues.roundDelay(millis)
         const { ends, waits } = route(rounded, word, words)
         assert.deepStrictEqual(
           waits,
-          Delay.exponentsOf(rounded).map((exponent) => 2 ** exponent)
+          delayQueues.exponentsOf(rounded).map((exponent) => 2 ** exponent)
         )
         assert.deepStrictEqual(ends, [word])
       }
@@ -156,7 +159,7 @@ const listen = Effect.fnUntraced(function* (
 const queuesOf = Effect.fnUntraced(function* (prefix: string, queue: string) {
   const names = new Names(prefix)
   const connection = yield* openConnection(sharedUrl)
-  return yield* Effect.filter(Delay.exponents, (exponent) =>
+  return yield* Effect.filter(delayQueues.exponents, (exponent) =>
     Effect.flatMap(channelOf(connection), (channel) =>
       Effect.isSuccess(Effect.tryPromise(() => channel.checkQueue(names.delayQueue(queue, exponent))))
     )
@@ -276,7 +279,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         const arrival = yield* listen(driver)
         yield* driver.publish([envelope("a", { delayMillis: 40.5 })])
         const { delivery } = yield* arrival
-        assert.isAtLeast(delivery.ageMillis, Math.floor(Delay.roundDelay(40.5) - 40.5))
+        assert.isAtLeast(delivery.ageMillis, Math.floor(delayQueues.roundDelay(40.5) - 40.5))
         yield* driver.release([{ handle: delivery.handle, afterMillis: 300.25, preserveDueTime: true }])
         const again = yield* arrival
         assert.isAtLeast(again.delivery.ageMillis, delivery.ageMillis + 300)
@@ -288,7 +291,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         const Mail = Task.make("mail", { payload: Schema.String })
         yield* Effect.gen(function* () {
           yield* Mail.delay("later", { delay: 2 ** 31 })
-          const error = yield* Effect.flip(Mail.delay("never", { delay: Delay.MAX_DELAY_MILLIS + 1 }))
+          const error = yield* Effect.flip(Mail.delay("never", { delay: delayQueues.MAX_DELAY_MILLIS + 1 }))
           assert.strictEqual(error._tag, "Unsupported")
         }).pipe(Effect.provideContext(yield* openStore(prefix, yield* sharedBackend)))
         assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [31])
@@ -304,7 +307,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         yield* driver.publish([envelope("a", { delayMillis: 60_000 })])
         assert.deepStrictEqual(
           yield* queuesOf(prefix, "default"),
-          Delay.exponentsOf(Delay.roundDelay(60_000))
+          delayQueues.exponentsOf(delayQueues.roundDelay(60_000))
         )
         assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [])
       }))

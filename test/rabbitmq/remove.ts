@@ -1,6 +1,6 @@
 import type { Channel } from "amqplib"
-import * as Delay from "../../src/rabbitmq/delayQueues.ts"
-import { Names } from "../../src/rabbitmq/Topology.ts"
+import * as delayQueues from "../../src/rabbitmq/delayQueues.ts"
+import { Names } from "../../src/rabbitmq/Names.ts"
 
 /** Removes what a prefix has for these queues, and its exchanges. What is not there is no error. */
 export const remove = async (
@@ -12,12 +12,12 @@ export const remove = async (
   const queuesOf = (queue: string) => [
     names.queue(queue),
     names.rejectedQueue(queue),
-    ...Delay.exponents.map((exponent) => names.delayQueue(queue, exponent))
+    ...delayQueues.exponents.map((exponent) => names.delayQueue(queue, exponent))
   ]
   for (const name of [...queues].flatMap(queuesOf)) await channel.deleteQueue(name)
   await channel.deleteQueue(names.discardQueue)
   await channel.deleteExchange(names.marksExchange)
-  for (const exponent of [...Delay.exponents, Delay.LOWEST_EXPONENT - 1]) {
+  for (const exponent of [...delayQueues.exponents, delayQueues.LOWEST_EXPONENT - 1]) {
     await channel.deleteExchange(names.delayExchange(exponent))
   }
 }

@@ -2,7 +2,7 @@
 import { Backend } from "chicory"
 import { RabbitBroker } from "chicory/rabbitmq"
 import { Effect, Layer, type Scope } from "effect"
-import { Names } from "../../src/rabbitmq/Topology.ts"
+import { Names } from "../../src/rabbitmq/Names.ts"
 import type { ServerError } from "../support/ownServers.ts"
 import type { Store } from "../support/storeFixture.ts"
 import { remove } from "./remove.ts"
