@@ -12,7 +12,11 @@ const make = Effect.gen(function* () {
     ({ fields: { deliveryTag } }: Message, allUpTo = false) =>
       frames.push(`${what} ${allUpTo ? "up to " : ""}${deliveryTag}`)
   const channel = { ack: frame("ack"), nack: frame("nack"), prefetch: () => Promise.resolve({}) }
-  const line = { isClosed: false, channel, writeTogether: (send: () => void) => send() } as unknown as Connection
+  const line = {
+    isClosed: false,
+    channel,
+    writeTogether: (send: () => void) => send()
+  } as unknown as Connection
   const claims = new UnackedMessages(yield* PubSub.unbounded<ReadonlyArray<string>>(), yield* Clock.Clock)
   const held = (deliveryTag: number) => ({
     connection: line,
