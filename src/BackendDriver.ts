@@ -1,131 +1,212 @@
 /**
- * The port that a store implements to hold results: records of tasks, tokens and leases of runs, dead letters,
- * and the registry of workers.
+ * The port that a store implements to keep results: task records, the tokens and leases of runs, dead letters, and the
+ * registry of workers.
  *
- * A driver speaks in batches and in encoded text; it parses no payload, no exit and no progress. The facade over
- * it (`Backend.make`) coalesces what concurrent fibers ask for. Whoever writes a driver proves it with
- * `BackendSuite` of `chicory/testing`.
+ * `Backend.make` turns a driver into the service that programs use. It coalesces concurrent calls into batches, and
+ * wraps the driver's errors in `BackendError`. A driver receives encoded text, and parses no payload, no exit and no
+ * progress.
  *
- * - A batch is answered item by item, in order. An id may occur twice in one batch; the items are then applied
- *   one after the other, in order.
- * - A call that fails means *unknown*: it may have been applied. Every operation is safe to repeat.
- * - One bad item must not fail the others where the store can tell them apart.
- * - All times are judged by the store's clock. A driver is given durations in milliseconds and answers epoch
+ * **Rules for every operation**
+ *
+ * - *Batches.* The answers of a batch are in the order of its items. An id may occur more than once in a batch; its
+ *   items are applied one after the other, in order.
+ * - *Atomicity.* Each item is applied in one atomic step: no other call sees half of it. A batch need not be atomic.
+ * - *Failure.* A call that fails is *unknown*: each of its items may have been applied. Every operation is therefore
+ *   safe to repeat with the same arguments.
+ * - *Isolation.* An item that the store refuses does not fail the others, where the store can tell them apart. A batch
+ *   that fails with a permanent error (`isPermanent`) is repeated by the facade in halves.
+ * - *Clock.* The store's clock decides every time. Arguments are durations in milliseconds; answers are epoch
  *   milliseconds of the store's clock.
+ * - *Retention.* A record or a dead letter whose retention is over counts as missing, whether or not `sweep` has
+ *   removed it.
+ *
+ * Rule numbers such as S1 or T4 are those of `src/internal/task/transitions.ts`, which has the same decisions as pure
+ * functions; `docs/state-machine.md` shows them as a table. `BackendSuite` of `chicory/testing/suites` tests a driver
+ * against all of them.
+ *
+ * @since 0.1.0
  */
 import type { Context, Effect, Stream } from "effect"
 import type { Batch, ClaimRequest, Delivery, Envelope } from "./BrokerDriver.ts"
 import type { TaskState } from "./TaskState.ts"
 
-/** An end that the store itself decided, without a run's exit: the facade makes the `TaskFailed` of it. */
+/**
+ * An end that the store decides without the exit of a run. The facade makes the reason of a `TaskFailed` from it.
+ *
+ * **Details**
+ *
+ * - `Expired`: the task waited until its expiry (L1).
+ * - `WorkerLost`: the lease of an at-most-once run is over (L3), or the crashes reached their limit (S9).
+ * - `Cancelled`: the task was cancelled while it waited (C4), or when its run ended under a cancel request (L2, S8, T2).
+ * - `Forgotten`: the record was forgotten (F2).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type StoreDecidedEnd = "Expired" | "WorkerLost" | "Cancelled" | "Forgotten"
 
-/** A task as it is stored. */
+/**
+ * A task as the store returns it. Times are epoch milliseconds of the store's clock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TaskRecord {
   readonly id: string
   /** The task's name. */
   readonly task: string
   readonly state: TaskState
-  /** Grows by one with every replay of a dead letter; 0 at first. */
+  /** 0 at first; grows by one with every replay of a dead letter. */
   readonly generation: number
-  /** Starts of this generation that were not released. */
+  /** Starts of this generation, without those that were released. */
   readonly attempt: number
-  /** Retries that the task's policy granted in this generation. */
+  /** Retries of this generation that the task's policy granted. */
   readonly retries: number
-  /** Starts over a lease that had run out, in this generation. */
+  /** Starts of this generation over a lapsed lease. */
   readonly crashes: number
-  /** The encoded exit of the run that ended the task; `null` before, and where `ended` says why. */
+  /** The encoded exit of the run that ended the task; `null` before the end, and where `ended` says why it ended. */
   readonly exit: string | null
   /** The last progress that was written, encoded. */
   readonly progress: string | null
-  /** The worker of the last run. */
+  /** The id of the worker of the last run. */
   readonly worker: string | null
-  /** Someone asked a running task to stop. */
+  /** Whether a running task was asked to stop. */
   readonly cancelRequested: boolean
   /**
-   * Set with `FAILURE` where the store decided the end. `Forgotten` alone is set before the end: the task runs
-   * on, the record goes when it ends, and whoever waits is told at once.
+   * Why the store ended the task, set together with `FAILURE`. `Forgotten` alone is set before the end: the task runs
+   * on, its record is removed when it ends, and waiters are notified at once.
    */
   readonly ended: StoreDecidedEnd | null
+  /** When the task was enqueued, or reopened; `null` for a record that a start created. */
   readonly enqueuedAt: number | null
-  /** The first start of this generation. */
+  /** When this generation started for the first time. */
   readonly startedAt: number | null
   readonly finishedAt: number | null
-  /** When a task that waits expires; `null`: never. */
+  /** When a waiting task expires; `null`: never. */
   readonly expiresAt: number | null
 }
 
-/** What `create` writes. */
+/**
+ * A record to create.
+ *
+ * @see {@link BackendDriver} for `create`
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface NewRecord {
   readonly id: string
+  /** The task's name. */
   readonly task: string
-  /** An idempotency key, scoped by the task's name. */
+  /** The idempotency key, any text, scoped by the task's name. `undefined`: none. */
   readonly key: string | undefined
-  /** Tells another payload under the same key or id. Empty where neither was given: never compared. */
+  /** Identifies the payload under a given key or id. Empty where neither was given, and then never compared. */
   readonly payloadHash: string
-  /** From now on; a task that waits longer ends as expired. */
+  /** Milliseconds from now after which a task that still waits expires. `undefined`: never. */
   readonly expiresMillis: number | undefined
-  /** How long the record stays after its end; `undefined`: for ever. */
+  /** Milliseconds for which the record is kept after the task's end. `undefined`: forever. */
   readonly retentionMillis: number | undefined
-  /** `false`: a reservation, whose message is not known to be sent. */
+  /** `false` for a reservation: its message is not known to be sent yet. */
   readonly published: boolean
 }
 
-/** The answer of `create`. */
+/**
+ * The answer of `create` (E1 to E3).
+ *
+ * **Details**
+ *
+ * - `Created`: the record was written.
+ * - `Existing`: the key or the id is taken, and nothing was written, except that a record which a start created adopts
+ *   the payload hash, the key and the time of the enqueue (E3).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Created =
   | { readonly _tag: "Created" }
   | {
       readonly _tag: "Existing"
-      /** The id that holds the key, or the id asked for. */
+      /** The id of the task that holds the key, or else the id that was asked for. */
       readonly id: string
-      /** Same task and same payload hash. A record that a run created takes over the hash and the key. */
+      /** Whether the task's name and the payload hash are the same. An empty hash on either side equals any other. */
       readonly same: boolean
+      /** Whether the message of the existing record is known to be sent. */
       readonly published: boolean
     }
 
-/** A delivered message asks to run. */
+/**
+ * A request to run a delivered message.
+ *
+ * @see {@link Started} for the answer and its rules
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Start {
   readonly id: string
+  /** The task's name. */
   readonly task: string
+  /** The generation of the message. */
   readonly generation: number
-  /** Unique for this run. A repeated `start` with the token of the open run answers `Run` again, and holds its lease anew. */
+  /** The token of the run, unique for each start. A request that is repeated has the same token (S1). */
   readonly token: string
+  /** The id of the worker. */
   readonly worker: string
   /**
-   * For the dead letter, if the task ends here as `WorkerLost`. Of an at-most-once run they are kept on the record
-   * while it is open, since its message is gone.
+   * The queue of the message, for the dead letter if this request ends the task as `WorkerLost`. The record of an
+   * at-most-once run keeps queue and body while the run is open, because its message is already removed.
    */
   readonly queue: string
+  /** The body of the message, as it was delivered. */
   readonly body: string | Uint8Array
+  /** Milliseconds for which the run is leased to the worker. */
   readonly leaseMillis: number
   readonly deliveryMode: "at-least-once" | "at-most-once"
-  /** The task ends as `WorkerLost` when its crashes reach this number. */
+  /** The task ends as `WorkerLost` when its crashes reach this number (S9). At least 1. */
   readonly maxCrashes: number
-  /** For a record that has to be created here; counted from now. */
+  /** For a record that this request creates: milliseconds from now after which the task expires while it waits. */
   readonly expiresMillis: number | undefined
-  /** Written to the record. */
+  /** Written to the record: milliseconds for which it is kept after the task's end. `undefined`: forever. */
   readonly retentionMillis: number | undefined
-  /** How long a dead letter stays that the store itself writes for this run. */
+  /** Milliseconds for which a dead letter is kept that the store itself writes for this run. `undefined`: forever. */
   readonly deadLetterRetentionMillis: number | undefined
 }
 
 /**
- * The answer of `start`, decided in one atomic step:
+ * The answer of `start`.
  *
- * 1. a final record, or a message of an older generation: `Drop`
- * 2. waiting and expired: the record ends so, `Drop`
- * 3. started under a live lease, or a retry that is not due: `Busy` for the remainder
- * 4. started and the lease ran out: an at-most-once task ends as `WorkerLost`, with its dead letter; otherwise `crashes`
- *    grows by one, and the task ends as `WorkerLost`, with its dead letter, when it reaches `maxCrashes`. Under a cancel
- *    request it ends as cancelled instead. Ended: `Drop`
- * 5. otherwise `Run`. A missing record is created; a newer generation is taken over, as `reopen` opens one; a reservation
- *    is published.
+ * **Details**
+ *
+ * - `Run`: the record is `STARTED` under the token and the lease of the request.
+ * - `Drop`: the message is to be removed.
+ * - `Busy`: the message is to be put back for `millis`.
+ *
+ * One atomic step decides by the first rule that applies. A missing record is created first, and waits.
+ *
+ * - **S1** The open run has the token of the request: hold its lease anew, and answer the same `Run` again.
+ * - **S2** The task has ended: `Drop`.
+ * - **S3** The message is of an older generation than the record: `Drop`.
+ * - **S4** The task waits and has expired (L1): end it as `Expired`, `Drop`.
+ * - **S5** The task waits for a retry that is not due: `Busy` for the remainder.
+ * - **S6** The task runs under a live lease: `Busy` for the remainder.
+ * - **S7** The lease of an at-most-once run is over: end the task as `Cancelled` if that was requested (L2), otherwise
+ *   as `WorkerLost` with a dead letter (L3); `Drop`.
+ * - **S8** The lease is over and a cancel was requested: count a crash, end the task as `Cancelled`, `Drop`.
+ * - **S9** The lease is over and the crashes reach `maxCrashes`: end the task as `WorkerLost` with a dead letter, `Drop`.
+ * - **S10** Otherwise `Run`. A start over a lapsed lease counts a crash. A message of a newer generation opens that
+ *   generation first, as `reopen` does. A reservation counts as published from here on.
+ *
+ * The dead letter of S7 has the queue and body of the lost run; that of S9 has those of the request.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Started =
   | {
       readonly _tag: "Run"
-      /** An integer of the task that grows by one with every run, over all generations. */
+      /** An integer of the task that grows by one with every run, over all its generations. */
       readonly fence: number
+      /** Starts of this generation with this one, without those that were released. */
       readonly attempt: number
       readonly retries: number
       readonly crashes: number
@@ -133,58 +214,125 @@ export type Started =
   | { readonly _tag: "Drop" }
   | { readonly _tag: "Busy"; readonly millis: number }
 
-/** Holds the lease of a run, and writes its progress. */
+/**
+ * A request to hold the lease of a run, and to write its progress.
+ *
+ * @see {@link Renewed} for the answer and its rules
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Renew {
   readonly id: string
+  /** The token of the run. */
   readonly token: string
+  /** Milliseconds from now for which the run is leased. */
   readonly leaseMillis: number
+  /** The encoded progress. `undefined`: what was written before stays. */
   readonly progress?: string | undefined
 }
 
-/** What the starts of one task have in common, so that a store can start what it gives out. */
+/**
+ * What all starts of one task have in common, for a store that starts messages as it delivers them.
+ *
+ * @see {@link Start} for what each field means
+ * @see {@link Fusion} for the operation that takes them
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface StartDefaults {
+  /** The task's name. */
   readonly task: string
   readonly leaseMillis: number
-  /** As in `Start`. */
   readonly maxCrashes: number
   readonly retentionMillis: number | undefined
   readonly deadLetterRetentionMillis: number | undefined
 }
 
-/** A message that was claimed, and perhaps started as it was. */
+/**
+ * A message that was claimed by a fused claim, and possibly started in the same step.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ClaimedMessage {
   readonly delivery: Delivery
-  /** `undefined`: it is still to be started. The token is the store's. */
+  /** The answer of its start, under a token that the store made. `undefined`: the worker has to start it. */
   readonly run: { readonly token: string; readonly started: Started } | undefined
 }
 
-/** `Held` also after the lease ran out, as long as nobody took the run over. `Lost`: another token, or no open run. */
+/**
+ * The answer of `renew`.
+ *
+ * **Details**
+ *
+ * - `Lost` (N1): there is no record, no open run, or another token.
+ * - `Held` (N2): the lease holds anew. This also revives a lapsed lease, as long as no other start took the run over.
+ * - `CancelRequested` (N2): the lease holds anew, and the task was asked to stop.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Renewed = "Held" | "CancelRequested" | "Lost"
 
-/** How a run ended. */
+/**
+ * How a run ended.
+ *
+ * **Details**
+ *
+ * - `Success`, `Failure`: the task ends with this exit. `retentionMillis` replaces that of the record.
+ * - `Retry`: the task returns to `RETRY`, due in `afterMillis`, and `retries` grows by one.
+ * - `Release`: the task returns to `PENDING`, or to `RETRY` if it has been retried, due at once; the attempt is
+ *   subtracted again.
+ *
+ * `Retry` and `Release` under a cancel request end the task as `Cancelled` instead (T2).
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Outcome =
-  | { readonly _tag: "Success"; readonly exit: string; readonly retentionMillis: number | undefined }
   | {
-      readonly _tag: "Failure"
+      readonly _tag: "Success"
+      /** The encoded exit. */
       readonly exit: string
       readonly retentionMillis: number | undefined
-      /** Written with the record, in the same step. */
+    }
+  | {
+      readonly _tag: "Failure"
+      /** The encoded exit. */
+      readonly exit: string
+      readonly retentionMillis: number | undefined
+      /** Written with the record, in the same atomic step. */
       readonly deadLetter: NewDeadLetter | undefined
     }
-  /** `RETRY`, due after that time; `retries` grows by one. Under a cancel request: the task ends as cancelled. */
   | { readonly _tag: "Retry"; readonly afterMillis: number }
-  /** Back to `PENDING` or `RETRY` (due at once), the attempt uncounted. Under a cancel request: ends as cancelled. */
   | { readonly _tag: "Release" }
 
-/** The dead letter of a run. What else there is to know of it is on the record. */
+/**
+ * The dead letter of a run that failed. The store adds what the record knows: id, task, generation, worker, attempts,
+ * and the time.
+ *
+ * @see {@link DeadLetter} for what is read
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface NewDeadLetter {
+  /** The tag of the failure's reason. */
   readonly reason: string
   readonly queue: string
   readonly body: string | Uint8Array
+  /** Milliseconds for which the dead letter is kept. `undefined`: forever. */
   readonly retentionMillis: number | undefined
 }
 
-/** The end of a run, fenced by its token. */
+/**
+ * The outcome of a run, fenced by the run's token.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Settlement {
   readonly id: string
   readonly token: string
@@ -192,65 +340,114 @@ export interface Settlement {
 }
 
 /**
- * `Stored` (also when the same settlement is repeated before the next start), `Cancelled`: a retry or release under a cancel request
- * ended the task. `Lost`: the run was superseded, or the task is final; nothing was written.
+ * The answer of `settle` and `complete`.
+ *
+ * **Details**
+ *
+ * - `Stored`: the outcome was written (T3), or repeats one that was written and is still in place (T4, T6).
+ * - `Cancelled`: a retry or a release ended the task, because a cancel was requested (T2), or repeats such an end (T5).
+ * - `Lost`: the run was superseded, or the task has another outcome (T1, T7). Nothing was written.
+ *
+ * @category models
+ * @since 0.1.0
  */
 export type Settled = "Stored" | "Cancelled" | "Lost"
 
-/** The success of a run, to be stored in its caller's transaction. */
+/**
+ * The success of a run, stored in the transaction of its caller.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Completion {
   readonly settlement: Settlement
-  /** The message of the run, acked in the same transaction, where the broker is of the same store. */
+  /** The claim of the run's message, acked in the same transaction. `undefined`: the broker is another store. */
   readonly handle: string | undefined
 }
 
-/** A message that no run can be made of. */
+/**
+ * A message that no run can be made of: its bytes do not decode, or no worker knows its task.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ParkedMessage {
-  /** Makes a repeated call harmless. */
+  /** The id of the dead letter. An id that exists makes the call do nothing. */
   readonly deadLetterId: string
   readonly queue: string
-  /** The tag of the reason, for filters. */
+  /** The tag of the failure's reason. */
   readonly reason: string
-  /** The encoded failure. */
+  /** The encoded exit. */
   readonly exit: string
   readonly body: string | Uint8Array
+  /** Milliseconds for which the dead letter is kept. `undefined`: forever. */
   readonly retentionMillis: number | undefined
 }
 
-/** A message that will not be run again, unless it is replayed. */
+/**
+ * A message that is not run again unless it is replayed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface DeadLetter {
-  /** `<task id>:<generation>` for the letter of a task; the `deadLetterId` of a parked message. */
+  /** `<task id>:<generation>` for a task that ended; the `deadLetterId` of a parked message. */
   readonly id: string
+  /** `null` for a parked message. */
   readonly taskId: string | null
+  /** The task's name; `null` for a parked message. */
   readonly task: string | null
   readonly generation: number
   readonly queue: string
-  /** The tag of the reason. */
+  /** The tag of the failure's reason. */
   readonly reason: string
-  /** The encoded failure; `null` where the store decided the end (`WorkerLost`). */
+  /** The encoded exit; `null` where the store decided the end (`WorkerLost`). */
   readonly exit: string | null
+  /** The id of the worker of the last run. */
   readonly worker: string | null
+  /** The body of the message, as it was delivered. */
   readonly body: string | Uint8Array
+  /** The `attempt` of the record; 0 for a parked message. */
   readonly attempts: number
+  /** When it was written, in epoch milliseconds of the store's clock. */
   readonly at: number
 }
 
-/** A page of dead letters, newest first. */
+/**
+ * Selects a page of dead letters, newest first.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface DeadLetterQuery {
+  /** The name of the task. `undefined`: all dead letters, parked messages too. */
   readonly task?: string | undefined
+  /** How many to return at most. */
   readonly limit: number
-  /** The id of the last letter of the page before. If it is gone, some may be seen again, none is missed. */
+  /**
+   * The id of the last dead letter of the page before. If it was removed since, a page may repeat some, and misses
+   * none.
+   */
   readonly after?: string | undefined
 }
 
-/** A worker, as its heartbeat described it. */
+/**
+ * A worker, as its last heartbeat described it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WorkerInfo {
   readonly id: string
   readonly hostname: string
   readonly pid: number
+  /** The queues that it claims from. */
   readonly queues: ReadonlyArray<string>
+  /** The names of the tasks that it runs. */
   readonly tasks: ReadonlyArray<string>
+  /** How many tasks it runs at once at most. */
   readonly concurrency: number
+  /** How many tasks it was running. */
   readonly running: number
   /** Epoch milliseconds of the store's clock at the first heartbeat. */
   readonly startedAt: number
@@ -258,27 +455,61 @@ export interface WorkerInfo {
   readonly seenAt: number
 }
 
-/** What a worker tells of itself; the store adds the times. */
+/**
+ * How a worker describes itself. The store adds the times.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Heartbeat = Omit<WorkerInfo, "startedAt" | "seenAt">
 
-/** What a cancel came to. `Requested`: the task is running and was asked to stop. */
+/**
+ * The answer of `cancel`.
+ *
+ * **Details**
+ *
+ * - `AlreadyDone`: the task has ended (C1), or ended as `Expired` with this call (C3).
+ * - `Requested`: the task runs, and was asked to stop (C2).
+ * - `Cancelled`: the task waited, and ended as `Cancelled` (C4).
+ * - `Unknown`: there is no record.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type CancelAnswer = "Cancelled" | "Requested" | "AlreadyDone" | "Unknown"
 
 /**
- * Two steps of the engine in one of the store, for a backend and a broker that are the same store. It saves round
- * trips, and changes nothing: the same tables or keys are written as by the steps one by one. Whoever overrides
- * operations of a driver leaves its `fusion` out.
+ * Operations that do one step of the backend and one of the broker together, where both are the same store.
+ *
+ * **When to use**
+ *
+ * Use to save round trips and commits. Fusion changes nothing else: it writes the same tables or keys as the steps one
+ * by one, and processes with and without it work on the same store.
+ *
+ * **Gotchas**
+ *
+ * A driver that wraps another one and overrides operations has to leave out the `fusion` of the wrapped driver, which
+ * would bypass the overrides.
+ *
+ * @see {@link BackendDriver} for the steps
+ *
+ * @category models
+ * @since 0.1.0
  */
 export interface Fusion<out E = unknown> {
-  /** The broker with the same `store` is the other half. */
+  /** Identifies the store. Fusion is used with a broker whose `store` is the same object. */
   readonly store: object
-  /** `create`, and `publish` of what was created. Where a record exists, nothing is published. */
+  /**
+   * Does `create`, and `publish` for each record that was created, in one atomic step for each item. Publishes nothing
+   * where a record exists. Runs in the caller's transaction where `batchKey` finds one.
+   */
   readonly enqueue: (
     items: Batch<{ readonly record: NewRecord; readonly message: Envelope }>
   ) => Effect.Effect<ReadonlyArray<Created>, E>
   /**
-   * `claim`, and `start` of the at-least-once tasks whose terms are given, where nothing has to be known but what the
-   * store knows of a message. What is left out comes without a run, and is started by itself.
+   * Does `claim`, and `start` for messages of the at-least-once tasks in `startDefaults`, as far as the envelope has
+   * all that a start needs. Other messages, and any that the store chooses to leave, are returned without a run; the
+   * worker starts them by themselves. `undefined`: the worker claims and starts in two steps.
    */
   readonly claim?:
     | ((
@@ -286,95 +517,138 @@ export interface Fusion<out E = unknown> {
       ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, E>)
     | undefined
   /**
-   * `settle`, and what follows for the message: `ack` after a final outcome or `Cancelled`, `release` after a retry
-   * (when it is due) or a release (at once), nothing after `Lost`.
+   * Does `settle`, and what follows for the message, in one atomic step for each item: `ack` after a final outcome or
+   * `Cancelled`; `release` after a retry, for when it is due, or after a release, at once; nothing after `Lost`.
    */
   readonly settle: (
     items: Batch<{ readonly settlement: Settlement; readonly handle: string }>
   ) => Effect.Effect<ReadonlyArray<Settled>, E>
 }
 
-/** The port. `E` is the store's own error: the facade wraps it. */
+/**
+ * The port that keeps results. `E` is the store's own error, which the facade wraps in a `BackendError`.
+ *
+ * The head of this module has the rules that hold for every operation.
+ *
+ * @see {@link Fusion} for the operations of a store that is backend and broker
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BackendDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {
-    /** Whether `hints` tells of changes. */
+    /** Whether `hints` reports changes. `false`: waiters poll with `read`. */
     readonly hints: boolean
     /**
-     * Whether a call costs so much by itself, however little it carries, that a large one is better than two small ones
-     * at a time. Default `false`.
+     * Whether the fixed cost of a call is so high that one large batch is better than two small ones at the same time.
+     * Default `false`.
      */
     readonly prefersLargeBatches?: boolean | undefined
-    /** Whether the store itself removes records whose retention ran out; otherwise the sweep does. Default `false`. */
+    /** Whether the store itself removes records whose retention is over. Default `false`: `sweep` removes them. */
     readonly expiresRecords?: boolean | undefined
   }
   /**
-   * Requests with a key of their own are never put into a batch, and run in their caller's context (that is, in
-   * the caller's transaction). Absent or `undefined`: requests may share batches. Asked for `create` and
-   * `markPublished` only; everything else runs apart from any caller's transaction.
+   * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the
+   * caller's context, and so in its transaction. Requests for which it returns `undefined` may share a batch. Asked for
+   * `create`, `markPublished` and `fusion.enqueue` only; every other operation runs outside any caller transaction.
    */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
-  /** Whether an error would come again however often the call is repeated (authentication, a corrupt file). */
+  /**
+   * Returns whether an error would occur again however often the call is repeated, such as a refused password or a
+   * corrupt file. Default: no error is permanent.
+   */
   readonly isPermanent?: ((error: unknown) => boolean) | undefined
   /** Used where the broker is of the same store. */
   readonly fusion?: Fusion<E> | undefined
-  /** Writes `PENDING` and reserves keys. */
+  /**
+   * Writes records as `PENDING`, generation 0, enqueued now, and reserves their keys. Answers `Existing` where the key
+   * is held by another record, or else where the id is taken (E1 to E3). Repeated, it answers `Existing` with the same
+   * id.
+   */
   readonly create: (records: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, E>
+  /** Marks reservations as published. Passes over records that are published already, and ids that are unknown. */
   readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, E>
+  /**
+   * Starts runs, as S1 to S10 say: see `Started`. Of any number of starts that ask at once, one runs. Repeated with the
+   * token of the open run, it answers the same run.
+   */
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, E>
+  /** Holds the leases of open runs for `leaseMillis` from now, and writes progress (N1, N2). */
   readonly renew: (renewals: Batch<Renew>) => Effect.Effect<ReadonlyArray<Renewed>, E>
-  /** Compare-and-set on *not final* and the token. A forgotten record is removed by its final settlement. */
+  /**
+   * Writes the outcomes of runs, with their dead letters (T1 to T7). An outcome is written only if the task has not
+   * ended and its last run has the token of the settlement; a lapsed lease does not matter, as long as no other start
+   * took the run over. A final settlement removes the record of a forgotten task (F3). Repeated before the next start,
+   * it answers the same.
+   */
   readonly settle: (settlements: Batch<Settlement>) => Effect.Effect<ReadonlyArray<Settled>, E>
   /**
-   * `settle`, in the caller's transaction, for stores whose transactions callers can open. Outside of one it fails.
+   * Does `settle` in the caller's transaction, for stores whose transactions callers can open. Fails outside of one.
+   * `undefined`: the store has no such transactions.
    */
   readonly complete?: ((completion: Completion) => Effect.Effect<Settled, E>) | undefined
-  readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, E>
+  /** Writes dead letters for messages that no run can be made of. Does nothing for an id that exists. */
+  readonly parkMessage: (messages: Batch<ParkedMessage>) => Effect.Effect<void, E>
   /**
-   * Reads. A task found expired, or at-most-once with its lease run out, is ended first, so that nobody waits for
-   * what cannot finish. A record whose retention ran out is not there.
+   * Reads records; `undefined` for an id without one. A task that time has ended (L1 to L3) is ended first and returned
+   * as ended, so that no waiter waits for a task that cannot finish.
    */
   readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   /**
-   * Registers interest and reads, in one atomic step. Without hints: a plain read. Where only the `end` matters, a
-   * store may spare the hints of all that comes before. What was registered for the end may be registered again for
-   * every change.
+   * Subscribes this driver to changes of tasks, and reads them as `read` does, in one atomic step for each id: a change
+   * after the answer is hinted. An id may be subscribed to before its task exists. With `"end"` a store may leave out
+   * the hints of changes before the end; a later subscription to `"change"` (the default) replaces it. Without hints it
+   * is a plain read. Repeated, it does nothing more than read.
    */
   readonly subscribe: (
     ids: Batch<string>,
     until?: "change" | "end"
   ) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  /** Ends subscriptions. Passes over ids without one. */
   readonly unsubscribe: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Ids that may have changed (state or progress): those watched here, and those of runs that were started here for
-   * which a cancel was requested; or `resync`: any may have, and what is watched may have to be registered again. Hints may be lost, doubled, late. The stream runs at most once at a time.
+   * Emits ids that may have changed in state or progress: those that are subscribed to, and those of runs that were
+   * started by this driver and for which a cancel was requested. Emits `"resync"` after a gap: any id may have changed,
+   * and subscriptions may be gone, so the facade subscribes to all of its ids anew. Hints may be lost, repeated or late.
+   * The facade runs the stream at most once at a time, and runs it anew when it ends or fails. Required where
+   * `capabilities.hints` is `true`.
    */
   readonly hints?: Stream.Stream<ReadonlyArray<string> | "resync", E> | undefined
-  /** A waiting task ends at once; a running one (also over a lease that ran out) is asked to stop. */
+  /** Ends waiting tasks as `Cancelled`, and asks running tasks to stop, even over a lapsed lease (C1 to C4). */
   readonly cancel: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<CancelAnswer>, E>
-  /** Removes a final record; marks an unfinished one. Its key is free at once. */
+  /**
+   * Removes the records of tasks that have ended (F1); marks the others as `Forgotten` (F2), to be removed at their end
+   * (F3). Frees the keys at once. Passes over ids that are unknown.
+   */
   readonly forget: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Opens the tasks of dead letters for their next generation (the letter's + 1): a final record that is not of a later
-   * generation, or a missing one, becomes `PENDING`, enqueued now, with nothing counted and no expiry; a record that is
-   * of a later generation, or unfinished, is left alone. A missing record goes on with the letter's fence. Answers the
-   * letter, which stays; `undefined`: no such letter. A parked letter is answered and nothing is opened.
+   * Opens the tasks of dead letters for their next generation, and returns the dead letters, which stay (R1 to R3);
+   * `undefined` for an id without one. An opened task is `PENDING` in the dead letter's generation + 1, enqueued now,
+   * with nothing counted and no expiry. A missing record is created, with the fence that the dead letter keeps. A record
+   * that has not ended, or is of a later generation, is left alone, so a repeated call opens nothing more. For a parked
+   * message nothing is opened.
    */
-  readonly reopen: (letterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
-  /** Reads letters; nothing is opened. */
+  readonly reopen: (deadLetterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
+  /** Reads dead letters by their ids; `undefined` for an id without one. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
+  /** Reads one page of dead letters, newest first. Those of the same moment are in a fixed order. */
   readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
+  /** Counts the dead letters of a task, or with `undefined` all of them. */
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
+  /** Removes dead letters. Answers `false` for an id without one. */
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
+  /** Writes a worker to the registry, for `ttlMillis` from now. A worker that is listed keeps its `startedAt`. */
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, E>
-  /** Takes a worker that stopped off the list. */
+  /** Removes a worker that stopped from the registry. Passes over an id that is unknown. */
   readonly unregisterWorker: (worker: string) => Effect.Effect<void, E>
+  /** Reads the workers whose last heartbeat still holds. */
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
   /**
-   * Ends what expired while waiting, ends at-most-once runs whose lease ran out, and removes what outlived its
-   * retention: records, dead letters, workers, and reservations that were never published for as long as their
-   * retention. At most `limit` of each; answers how many in all.
+   * Ends the tasks that time has ended (L1 to L3), and removes what is over: records and dead letters after their
+   * retention, workers after their heartbeat, and reservations that were not published for as long as their retention.
+   * Handles at most `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
    */
   readonly sweep: (limit: number) => Effect.Effect<number, E>
 }

@@ -1,153 +1,226 @@
 /**
  * The port that a store implements to carry messages.
  *
- * A broker knows nothing of results, retries or dead letters: a retry is a message put back with a delay, and the
- * record in the backend decides who runs. Doubled messages are harmless, lost ones are not. Whoever writes a
- * driver proves it with `BrokerSuite` of `chicory/testing`. The rules for batches, failures and times are those
- * of `BackendDriver`; every operation but `claim` is safe to repeat.
+ * A broker knows nothing of results, retries or dead letters: a retry is a message that is put back with a delay, and
+ * the record in the backend decides which delivery runs. A message may be delivered twice without harm; a lost message
+ * is a lost task.
+ *
+ * The rules of `BackendDriver` for batches, atomicity, failure, isolation and clock hold here too. Every operation
+ * except `claim` is safe to repeat; `claim` is where the driver says so (`repeatableClaims`). `BrokerSuite` of
+ * `chicory/testing/suites` tests a driver against these rules.
+ *
+ * @since 0.1.0
  */
 import type { Array as Arr, Context, Effect, Stream } from "effect"
 
-/** A batch: at least one item. */
+/**
+ * A batch of at least one item.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Batch<A> = Arr.NonEmptyReadonlyArray<A>
 
-/** What a driver routes by, and `body`, the encoded `TaskMessage`, which it never parses. */
+/**
+ * A message to publish: the fields that a driver routes by, and the encoded message, which a driver never parses.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Envelope {
+  /** The id of the task. Not unique: a broker does not merge messages by id. */
   readonly id: string
   /** The task's name. */
   readonly task: string
   readonly queue: string
-  /** 0 to 255, higher first. */
+  /** 0 to 255; a higher one is claimed first. */
   readonly priority: number
+  /** Milliseconds from now until the message is due; at most `maxDelayMillis`. */
   readonly delayMillis: number
-  /** Of the task, for stores that start what they give out. Default 0. */
+  /** The generation of the task, for stores that start messages as they deliver them. Default 0. */
   readonly generation?: number | undefined
-  /** Milliseconds from the enqueue after which the task expires, for the same. */
+  /** Milliseconds from the enqueue after which the task expires, for the same stores. Default: never. */
   readonly expiresMillis?: number | undefined
+  /** The encoded `TaskMessage`. */
   readonly body: string
 }
 
-/** A message that was claimed. */
+/**
+ * A message that was claimed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Delivery {
-  /** The receipt for all later calls; of this claim alone: a message claimed again has another one. */
+  /** Identifies this claim in all later calls. A message that is claimed again has another handle. */
   readonly handle: string
-  /** `undefined` where foreign bytes came in. */
+  /** The id of the task; `undefined` for bytes that another program published. */
   readonly id: string | undefined
+  /** The task's name; `undefined` for bytes that another program published. */
   readonly task: string | undefined
-  /** As they were published, where the store keeps them. */
+  /** As it was published, where the store keeps it. */
   readonly generation?: number | undefined
+  /** As it was published, where the store keeps it. */
   readonly expiresMillis?: number | undefined
   readonly queue: string
   /**
-   * How long ago the message became due, by the broker's clock, or by the senders' where it shows none; a lapse makes
-   * it no younger. See `Release.keepDue`.
+   * Milliseconds since the message became due, by the broker's clock, or by the producer's clock where the broker shows
+   * none. A lapsed claim does not reset it; `Release` says what does.
    */
   readonly ageMillis: number
   /**
-   * For how long it was put back with `Release.keepDue`, in all. Given where ages are known by clocks that may differ;
-   * elsewhere the age is as good.
+   * Milliseconds for which the message was put back with `preserveDueTime`, in all. Given where the ages are those of
+   * clocks that may differ; elsewhere the age serves for it.
    */
   readonly waitedMillis?: number | undefined
+  /** The body as it was published, or the bytes that another program published. */
   readonly body: string | Uint8Array
 }
 
-/** What a worker asks for. */
+/**
+ * A request for messages.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface ClaimRequest {
   readonly queues: Batch<string>
+  /** How many messages to return at most; at least 1. */
   readonly max: number
+  /** Milliseconds for which the messages are leased to the worker. */
   readonly leaseMillis: number
+  /** The id of the worker. */
   readonly worker: string
-  /** Letters, digits and `-._`. No other claim has it, but one that is made again. */
+  /** Identifies the claim: letters, digits and `-._`. Shared only by a claim and its repetitions. */
   readonly claimId?: string | undefined
-  /** The claim of that name failed, and what became of it is unknown. */
+  /** Whether the claim of this `claimId` failed before, so that its effect is unknown. Default `false`. */
   readonly isRetry?: boolean | undefined
 }
 
-/** A message put back, nothing counted. */
+/**
+ * A request to put a claimed message back. Nothing is counted.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Release {
   readonly handle: string
+  /** Milliseconds from now until the message is due again. */
   readonly afterMillis: number
-  /** The message keeps the time from which its age is counted. Otherwise it is due anew, after `afterMillis`. */
+  /**
+   * Whether the message keeps the time from which its age is counted. Default `false`: its age is counted from when it
+   * is due again.
+   */
   readonly preserveDueTime?: boolean | undefined
-  /** Replaces the body: only without a backend, where the message itself counts its retries. */
+  /** Replaces the body. Used without a backend only, where the message itself counts its retries. */
   readonly body?: string | undefined
 }
 
-/** Messages of a queue. */
+/**
+ * The numbers of messages in a queue.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface QueueCounts {
+  /** Messages that may be claimed now, those with a lapsed claim included. */
   readonly ready: number
+  /** Messages that are not due yet. */
   readonly delayed: number
+  /** Messages that workers hold. */
   readonly claimed: number
 }
 
-/** The port. `E` is the store's own error: the facade wraps it. */
+/**
+ * The port that carries messages. `E` is the store's own error, which the facade wraps in a `BrokerError`.
+ *
+ * The head of this module has the rules that hold for every operation.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface BrokerDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {
-    /** How many priorities are told apart; 1: none. */
+    /** How many priorities the store tells apart. 1: none, and a task that asks for one fails as `Unsupported`. */
     readonly priorities: number
     /**
-     * `false`: a queue lies in several parts, and order and priorities hold within each of them. Default `true`: they
-     * hold over the whole queue, and over the queues of one claim.
+     * Whether order and priorities hold over a whole queue, and over the queues of one claim. Default `true`. `false`:
+     * a queue lies in several parts, and they hold within each.
      */
     readonly ordered?: boolean | undefined
-    /** Whether a claim that is made `again` is answered again. Default `false`. */
+    /** Whether a claim with `isRetry` is answered again. Default `false`. */
     readonly repeatableClaims?: boolean | undefined
-    /** Who holds a claim: a lease in the `store` that is renewed, or the `connection`. */
+    /** What holds a claim: a lease in the `store`, which is renewed, or the worker's `connection`. */
     readonly lease: "store" | "connection"
-    /** How long a claim is held at most, whatever is renewed. Default: for ever. */
+    /** Milliseconds for which a claim holds at most, whatever is renewed. Default: unlimited. */
     readonly maxClaimMillis?: number | undefined
-    /** The longest delay that a message can have. */
+    /** The longest delay of a message, in milliseconds. A task that asks for more fails as `Unsupported`. */
     readonly maxDelayMillis: number
     /**
-     * Whether a call costs so much by itself, however little it carries, that a large one is better than two small ones
-     * at a time. Default `false`.
+     * Whether the fixed cost of a call is so high that one large batch is better than two small ones at the same time.
+     * Default `false`.
      */
     readonly prefersLargeBatches?: boolean | undefined
   }
-  /** The store that this broker shares with a backend; see `Fusion`. */
+  /** Identifies the store that this broker shares with a backend; compared with `Fusion.store`. */
   readonly store?: object | undefined
-  /** As in `BackendDriver`; asked for `publish` only. */
+  /** As in `BackendDriver`. Asked for `publish` only; every other operation runs outside any caller transaction. */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /** As in `BackendDriver`. */
   readonly isPermanent?: ((error: unknown) => boolean) | undefined
-  /** Durable and confirmed on return. Doubles are allowed, and each is delivered: a broker does not merge by id. */
+  /**
+   * Stores messages. When it returns, they are durable, as far as the store is, and confirmed. Repeated, it may store a
+   * message twice, and each copy is delivered: a broker does not merge by id.
+   */
   readonly publish: (messages: Batch<Envelope>) => Effect.Effect<void, E>
   /**
-   * At most `max` messages that are due, of any of the queues, highest priority first, then in the order in which
-   * they became due. Never waits. A claim whose lease ran out makes the message due again.
+   * Claims at most `max` due messages from any of the queues: the highest priority first, then in the order in which
+   * they became due. Returns at once, also with none. Each message goes to one claim. A claim whose lease is over makes
+   * its message due again.
    *
-   * With `repeatableClaims` a claim that is made `again` brings what it took and still holds, and then more, up to
-   * `max`. Otherwise it takes anew, and what it took waits for its lease to run out.
+   * With `repeatableClaims`, a claim with `isRetry` first returns what the claim of that `claimId` took and still holds,
+   * with a new lease, and then claims more, up to `max`. Without, it claims anew, and what the failed claim took waits
+   * until its lease is over.
    */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**
-   * Emits when something may be there to claim: a message came, a delay or a lease ran out. May emit for nothing;
-   * a reason may be lost (a worker also looks every second). Whoever listens has so many `slots`: a store that pushes
-   * messages need not push more than it has room for. What was pushed and not claimed is given back when the stream
-   * ends.
+   * Emits when there may be messages to claim: some are there already, one was published or put back, or a delay or a
+   * lease is over. May emit without cause, and may miss a cause, because a worker also claims every second. `slots` is
+   * how many messages the worker takes at most: a store that pushes messages need not push more. When the stream ends,
+   * the store takes back what it pushed and the worker did not claim.
    */
   readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, E>
-  /** `false`: the claim is no longer held. */
+  /** Holds claims for `leaseMillis` from now, lapsed ones too until they are taken over. `false`: no longer held. */
   readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, E>
-  /** Handles that were lost without asking: a closed channel. */
+  /** Emits claims that were lost without a renewal, such as those of a closed channel. */
   readonly lost?: Stream.Stream<ReadonlyArray<string>, E> | undefined
-  /** Removes messages. A claim that lapsed may still be acked until it is taken over. `false`: the claim was no longer held, and nothing was removed. */
+  /**
+   * Removes messages. A lapsed claim may still be acked until another claim takes its message. `false`: the claim is no
+   * longer held, and nothing was removed; a repeated ack answers this too.
+   */
   readonly ack: (handles: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
   /**
-   * Gives up claims with which nothing could be done, so that their messages are due again, where a lease does not do
-   * so by running out: where the `connection` holds claims. Those that are no longer held are passed over.
+   * Gives up claims that the worker could not handle, so that their messages are due again. Needed where the
+   * `connection` holds claims; with leases in the store they are due again when the lease is over. Passes over claims
+   * that are no longer held.
    */
   readonly returnUnhandled?: ((handles: Batch<string>) => Effect.Effect<void, E>) | undefined
-  /** Puts messages back; claims that are no longer held are passed over. */
+  /** Puts messages back. Passes over claims that are no longer held, so a repeated release does nothing. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<void, E>
-  /** Parks messages natively, out of the way of every claim: only used without a backend. */
+  /** Parks messages natively, out of reach of every claim. Used without a backend only. */
   readonly reject: (
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, E>
-  /** A claim whose lease ran out counts as ready. Where the `connection` holds claims, only this process's are known. */
+  /**
+   * Counts the messages of each queue, in order. Where the `connection` holds claims, only those of this process are
+   * known.
+   */
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, E>
-  /** Removes up to `limit` messages that nobody has claimed; answers the ids of their tasks. */
+  /**
+   * Removes up to `limit` messages that no worker has claimed, delayed ones too. Returns the ids of their tasks; none
+   * when the queue is empty.
+   */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, E>
 }

@@ -1,8 +1,10 @@
 /**
- * The ports, for authors of drivers. A backend driver stores results; a broker driver carries messages.
+ * The ports, for authors of drivers: a backend driver keeps results, a broker driver carries messages.
  *
- * `Backend.make` and `Broker.make` turn a driver into the service that programs use. `chicory/testing/suites`
- * has the suites that every driver passes.
+ * `Backend.make` and `Broker.make` turn a driver into the service that programs use, `Backend.layer` and `Broker.layer`
+ * into its layer. `chicory/testing/suites` has the suites that every driver passes.
+ *
+ * @since 0.1.0
  */
 export type * from "../BackendDriver.ts"
 export type * from "../BrokerDriver.ts"
