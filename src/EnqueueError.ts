@@ -1,16 +1,26 @@
-/** Why a task could not be enqueued. */
+/**
+ * The errors of `delay`, `delayAll` and `send`. `Task` exports all of them.
+ *
+ * @since 0.1.0
+ */
 import { Data, Schema } from "effect"
 import type { BackendError, BackendNotConfigured, BrokerError } from "./StoreError.ts"
 
-/** The key (or id) is taken: by the same task with another payload, or by another task. Nothing was enqueued. */
+/**
+ * Error of an enqueue whose idempotency key, or whose id, belongs to a task with another payload or another name.
+ * Nothing was enqueued.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>(
   "chicory/IdempotencyConflict"
 )("IdempotencyConflict", {
-  /** The task that holds it. */
+  /** The task that holds the key or the id. */
   taskId: Schema.String,
   /** The name of the task that was to be enqueued. */
   taskName: Schema.String,
-  /** The key, or the id that was asked for. */
+  /** The key, or else the id that was asked for. */
   key: Schema.String
 }) {
   override get message(): string {
@@ -18,10 +28,17 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
   }
 }
 
-/** The payload does not encode with the task's schema, or is nested deeper than 1,000 levels. Nothing was enqueued. */
+/**
+ * Error of a payload that does not encode with the task's schema, or that is nested deeper than 1,000 levels. Nothing
+ * was enqueued.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/EncodeError")("EncodeError", {
   taskId: Schema.String,
   taskName: Schema.String,
+  /** What the schema expects, and where. */
   issue: Schema.String
 }) {
   override get message(): string {
@@ -29,25 +46,44 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/Encode
   }
 }
 
-/** The encoded payload is too large. Nothing was enqueued. */
+/**
+ * Error of a payload that is larger than 4 MiB when encoded. Nothing was enqueued.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("chicory/PayloadTooLarge")(
   "PayloadTooLarge",
   {
     taskId: Schema.String,
     taskName: Schema.String,
+    /** The size of the encoded payload, in bytes. */
     bytes: Schema.Number,
+    /** The largest size that is allowed, in bytes. */
     limit: Schema.Number
   }
 ) {
   override get message(): string {
-    return `the payload of ${this.taskName} has ${this.bytes} bytes, of at most ${this.limit}: store it elsewhere and send its address`
+    return `the payload of ${this.taskName} has ${this.bytes} bytes, and at most ${this.limit} are allowed: store it elsewhere and send its address`
   }
 }
 
-/** What was asked for is beyond this store or pairing. Nothing was enqueued. */
+/**
+ * Error of an enqueue that asks for more than the store, or the pairing of stores, can do. Nothing was enqueued.
+ *
+ * **Details**
+ *
+ * Causes are a priority or a delay beyond what the broker supports, and an enqueue inside a SQL transaction of which
+ * the stores are no part.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class Unsupported extends Schema.TaggedError<Unsupported>("chicory/Unsupported")("Unsupported", {
   taskId: Schema.String,
+  /** What was asked for. */
   feature: Schema.String,
+  /** The name of the broker's store. */
   store: Schema.String
 }) {
   override get message(): string {
@@ -55,7 +91,18 @@ export class Unsupported extends Schema.TaggedError<Unsupported>("chicory/Unsupp
   }
 }
 
-/** What `delay` and `send` can fail with. */
+/**
+ * The errors of `delay` and `send`.
+ *
+ * **Details**
+ *
+ * After `EncodeError`, `PayloadTooLarge`, `IdempotencyConflict`, `Unsupported` and `BackendNotConfigured` nothing was
+ * enqueued. After `BrokerError` and `BackendError` the task may have been enqueued; with an `id` the call is safe to
+ * repeat.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type EnqueueError =
   | EncodeError
   | PayloadTooLarge
@@ -65,7 +112,17 @@ export type EnqueueError =
   | BackendError
   | BackendNotConfigured
 
-/** `delayAll` stopped on the way: these ids were accepted, in the order of their payloads. */
+/**
+ * Error of a `delayAll` that stopped before its end.
+ *
+ * **Details**
+ *
+ * `accepted` has the ids of the tasks that were enqueued, in the order of their payloads. Tasks of the same batch that
+ * come after the one that failed may be among them. `error` says why it stopped.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class PartialEnqueue extends Data.TaggedError("PartialEnqueue")<{
   readonly accepted: ReadonlyArray<string>
   readonly error: EnqueueError

@@ -1,28 +1,44 @@
 /**
- * The errors of a store: a call to the backend or to the broker failed, or there is no backend.
+ * The errors of stores: a call to the backend or to the broker failed, or the program has no backend.
+ *
+ * @since 0.1.0
  */
 import { Schema } from "effect"
 import { describe } from "./internal/formatError.ts"
 
-interface Failed {
+interface FailedCall {
   readonly taskId?: string
   readonly operation: string
   readonly retryable: boolean
   readonly cause: unknown
 }
 
-const messageOf = ({ cause, operation, retryable, taskId }: Failed): string => {
-  const whose = taskId === undefined ? "" : ` for task ${taskId}`
-  return `${operation} failed${whose}: ${describe(cause)}${retryable ? "" : "; trying again will not help"}`
+const messageOf = ({ cause, operation, retryable, taskId }: FailedCall): string => {
+  const task = taskId === undefined ? "" : ` for task ${taskId}`
+  return `${operation} failed${task}: ${describe(cause)}${retryable ? "" : "; trying again will not help"}`
 }
 
-/** A call to the backend failed, or its outcome is unknown. */
+/**
+ * Error of a call to the backend that failed, or whose outcome is unknown.
+ *
+ * **Details**
+ *
+ * A call that timed out, or whose connection broke, may have been applied. `retryable` is `false` where the same call
+ * would fail again however often it is repeated, such as for a refused password or a corrupt file.
+ *
+ * @see {@link BrokerError} for calls to the broker
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class BackendError extends Schema.TaggedError<BackendError>("chicory/BackendError")("BackendError", {
+  /** The task that the call was about, where it was about one. */
   taskId: Schema.optionalKey(Schema.String),
-  /** The store and what was asked of it. */
+  /** The store and the operation, such as `redis backend: read`. */
   operation: Schema.String,
-  /** `false`: it would fail the same way again, however often it is tried (a wrong password, a corrupt file). */
+  /** Whether the same call may succeed later. */
   retryable: Schema.Boolean,
+  /** The error of the store. */
   cause: Schema.Defect()
 }) {
   override get message(): string {
@@ -30,29 +46,54 @@ export class BackendError extends Schema.TaggedError<BackendError>("chicory/Back
   }
 }
 
-/** The program needs a record, and was given `Backend.layerNotConfigured`. */
+/**
+ * Error of an operation that needs a record in a program with `Backend.layerNotConfigured`.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class BackendNotConfigured extends Schema.TaggedError<BackendNotConfigured>(
   "chicory/BackendNotConfigured"
 )("BackendNotConfigured", {
+  /** The task that the operation was about, where it was about one. */
   taskId: Schema.optionalKey(Schema.String),
   operation: Schema.String
 }) {
   override get message(): string {
-    const whose = this.taskId === undefined ? "" : ` for task ${this.taskId}`
-    return `${this.operation} needs a backend${whose}: provide one, such as Backend.layerMemory or SqliteStore.layer`
+    const task = this.taskId === undefined ? "" : ` for task ${this.taskId}`
+    return `${this.operation} needs a backend${task}: provide one, such as Backend.layerMemory or SqliteStore.layer`
   }
 }
 
-/** What any use of the backend can fail with. */
+/**
+ * The errors of any use of the backend.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export type ReadError = BackendError | BackendNotConfigured
 
-/** A call to the broker failed, or its outcome is unknown. */
+/**
+ * Error of a call to the broker that failed, or whose outcome is unknown.
+ *
+ * **Details**
+ *
+ * A call that timed out, or whose connection broke, may have been applied. `retryable` is `false` where the same call
+ * would fail again however often it is repeated, such as for a refused password or a corrupt file.
+ *
+ * @see {@link BackendError} for calls to the backend
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/BrokerError")("BrokerError", {
+  /** The task that the call was about, where it was about one. */
   taskId: Schema.optionalKey(Schema.String),
-  /** The store and what was asked of it. */
+  /** The store and the operation, such as `rabbitmq broker: publish`. */
   operation: Schema.String,
-  /** `false`: it would fail the same way again, however often it is tried (a wrong password, a corrupt file). */
+  /** Whether the same call may succeed later. */
   retryable: Schema.Boolean,
+  /** The error of the store. */
   cause: Schema.Defect()
 }) {
   override get message(): string {

@@ -1,22 +1,46 @@
 /**
- * Why a task ended without a success.
+ * Describes why a task ended without a success.
  *
- * `TaskFailed<E>` wraps a `reason`, a tagged union, so that one reason is handled with `Effect.catchReason`:
+ * `AsyncResult.get` fails with a `TaskFailed<E>`, which wraps a `reason`. The reasons are a tagged union, so that
+ * `Effect.catchReason` handles one of them.
+ *
+ * **Example** (Handling one reason)
  *
  * ```ts
- * AsyncResult.get(result).pipe(
- *   Effect.catchReason("TaskFailed", "Failed", (reason) => Effect.succeed(reason.error.dividend))
- * )
+ * import { AsyncResult, Task } from "chicory"
+ * import { Effect, Schema } from "effect"
+ *
+ * class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
+ *
+ * const Divide = Task.make("math.divide", {
+ *   payload: { dividend: Schema.Number, divisor: Schema.Number },
+ *   success: Schema.Number,
+ *   error: DivideByZero
+ * })
+ *
+ * const program = Effect.gen(function* () {
+ *   const result = yield* Divide.delay({ dividend: 6, divisor: 0 })
+ *   return yield* AsyncResult.get(result).pipe(
+ *     Effect.catchReason("TaskFailed", "Failed", (reason) => Effect.succeed(reason.error.dividend))
+ *   )
+ * })
  * ```
+ *
+ * @since 0.1.0
  */
 import { Data, Schema, SchemaTransformation } from "effect"
 import { describe } from "./internal/formatError.ts"
 
-/** The handler failed with its typed error, and was not (or no longer) retried. */
+/**
+ * Reason of a task whose handler failed with the task's typed error, and was not retried, or not retried any more.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class Failed<out E> extends Data.TaggedError("Failed")<{
-  /** What the handler failed with: the same class, with its fields, in whatever process it is read. */
+  /** The handler's error: the same class, with its fields, in every process that reads it. */
   readonly error: E
-  /** True only if the task's policy allowed a retry of this error and none was left. */
+  /** Whether the task's policy allowed a retry of this error, and none was left. */
   readonly retriesExhausted: boolean
 }> {
   override get message(): string {
@@ -24,15 +48,26 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
   }
 }
 
-/** The handler died: a bug, not an error that the task declares. */
+/**
+ * Reason of a task whose handler died: a bug, not an error that the task declares.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class Died extends Schema.TaggedError<Died>("chicory/Died")("Died", { defect: Schema.Defect() }) {
   override get message(): string {
     return `the handler died: ${describe(this.defect)}`
   }
 }
 
-/** One attempt took longer than the task's `timeout`. */
+/**
+ * Reason of a task one of whose attempts took longer than the task's `timeout`, with no retry left.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class TimedOut extends Schema.TaggedError<TimedOut>("chicory/TimedOut")("TimedOut", {
+  /** The task's `timeout`. */
   timeout: Schema.DurationFromMillis
 }) {
   override get message(): string {
@@ -40,15 +75,26 @@ export class TimedOut extends Schema.TaggedError<TimedOut>("chicory/TimedOut")("
   }
 }
 
-/** Somebody cancelled the task. */
+/**
+ * Reason of a task that was cancelled.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class Cancelled extends Schema.TaggedError<Cancelled>("chicory/Cancelled")("Cancelled", {}) {
   override get message(): string {
     return "the task was cancelled"
   }
 }
 
-/** The task waited longer than its `expires`. */
+/**
+ * Reason of a task that waited longer than its `expires`.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class Expired extends Schema.TaggedError<Expired>("chicory/Expired")("Expired", {
+  /** When it expired, by the store's clock. */
   expiredAt: Schema.DateTimeUtc
 }) {
   override get message(): string {
@@ -56,8 +102,15 @@ export class Expired extends Schema.TaggedError<Expired>("chicory/Expired")("Exp
   }
 }
 
-/** The workers that ran it vanished (killed, cut off), as often as the task's `maxCrashes` allows. */
+/**
+ * Reason of a task whose workers vanished while they ran it (killed, or cut off from the store), as often as the task's
+ * `maxCrashes` allows; of an at-most-once task, once.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class WorkerLost extends Schema.TaggedError<WorkerLost>("chicory/WorkerLost")("WorkerLost", {
+  /** The id of the last worker; `unknown` where the store does not have it. */
   worker: Schema.String
 }) {
   override get message(): string {
@@ -65,17 +118,28 @@ export class WorkerLost extends Schema.TaggedError<WorkerLost>("chicory/WorkerLo
   }
 }
 
-/** No worker of the queue knew the task's name within its `unknownTaskGrace`. */
+/**
+ * Reason of a task whose name no worker of its queue knew within the worker's `unknownTaskGrace`.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class UnknownTask extends Schema.TaggedError<UnknownTask>("chicory/UnknownTask")("UnknownTask", {}) {
   override get message(): string {
     return "no worker of the queue knows this task: add it to the worker's list of tasks"
   }
 }
 
-/** What arrived at the worker does not decode with its payload schema. No retry was spent. */
+/**
+ * Reason of a task whose payload does not decode with the worker's schema. It is never retried.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/PayloadInvalid")(
   "PayloadInvalid",
   {
+    /** What the schema expects, and where. */
     issue: Schema.String
   }
 ) {
@@ -85,24 +149,39 @@ export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/
 }
 
 /**
- * The result could not be carried over. Side `worker`: what the handler gave does not encode, or is too large; the
- * work is not run again. Side `reader`: what is stored does not decode with the schemas of this handle.
+ * Reason of a task whose result does not encode or decode.
+ *
+ * **Details**
+ *
+ * - Side `worker`: the handler's result does not encode, or is larger than 4 MiB. The task has ended and is never run
+ *   again for it.
+ * - Side `reader`: the stored result does not decode with the schemas of this handle. The record is unchanged, and a
+ *   handle with the right schemas reads it.
+ *
+ * @category reasons
+ * @since 0.1.0
  */
 export class ResultInvalid extends Schema.TaggedError<ResultInvalid>("chicory/ResultInvalid")(
   "ResultInvalid",
   {
     side: Schema.Literals(["worker", "reader"]),
+    /** What the schema expects, and where; or the size. */
     issue: Schema.String
   }
 ) {
   override get message(): string {
     return this.side === "worker"
-      ? `what the handler gave could not be stored: ${this.issue}`
-      : `what is stored does not decode with the schemas of this handle: ${this.issue}`
+      ? `the handler's result cannot be stored: ${this.issue}`
+      : `the stored result does not decode with the schemas of this handle: ${this.issue}`
   }
 }
 
-/** `TaskContext.retry` was asked for without an error, and no retries were left. */
+/**
+ * Reason of a task whose handler called `TaskContext.retry` without an error when no retry was left.
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class RetriesExhausted extends Schema.TaggedError<RetriesExhausted>("chicory/RetriesExhausted")(
   "RetriesExhausted",
   {}
@@ -112,14 +191,26 @@ export class RetriesExhausted extends Schema.TaggedError<RetriesExhausted>("chic
   }
 }
 
-/** The record was forgotten, or its retention ran out, while somebody who knew of it waited. */
+/**
+ * Reason of a waiter whose task's record was forgotten, or whose retention ran out, while it waited.
+ *
+ * @see `AsyncResult.forget`
+ *
+ * @category reasons
+ * @since 0.1.0
+ */
 export class Forgotten extends Schema.TaggedError<Forgotten>("chicory/Forgotten")("Forgotten", {}) {
   override get message(): string {
     return "the task's record was forgotten, or its retention ran out"
   }
 }
 
-/** Every way in which a task ends without a success. */
+/**
+ * The reasons for which a task ends without a success. `E` is the task's typed error.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Reason<E> =
   | Failed<E>
   | RetriesExhausted
@@ -133,11 +224,24 @@ export type Reason<E> =
   | PayloadInvalid
   | ResultInvalid
 
-/** The task ended without a success. */
+/**
+ * Error of a task that ended without a success. `E` is the task's typed error.
+ *
+ * **When to use**
+ *
+ * Use `Effect.catchReason("TaskFailed", tag, f)` to handle one reason, `Effect.catchReasons` to handle several, and
+ * `Effect.catchTag("TaskFailed", f)` to handle all of them.
+ *
+ * @see {@link Reason} for the reasons
+ * @see {@link schema} for a codec
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class TaskFailed<out E> extends Data.TaggedError("TaskFailed")<{
   readonly taskId: string
   readonly taskName: string
-  /** Starts that were not released. */
+  /** Starts of the task's last generation, without those that were released. */
   readonly attempts: number
   readonly reason: Reason<E>
 }> {
@@ -148,14 +252,14 @@ export class TaskFailed<out E> extends Data.TaggedError("TaskFailed")<{
   }
 }
 
-/** The struct of a class's fields, as a schema of its instances. An instance is read like any object. */
-const instances = <A extends object, S extends Schema.Constraint>(
+/** Returns a schema of a class's instances over the struct of its fields. */
+const instancesOf = <A extends object, S extends Schema.Constraint>(
   isInstance: (u: unknown) => u is A,
   make: (fields: A) => A,
   fields: S
 ): Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]> => {
-  const plain = fields as unknown as Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]>
-  return plain.pipe(
+  const struct = fields as unknown as Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]>
+  return struct.pipe(
     Schema.decodeTo(
       Schema.declare(isInstance),
       SchemaTransformation.transform<A, A>({ decode: make, encode: (instance) => instance })
@@ -163,12 +267,16 @@ const instances = <A extends object, S extends Schema.Constraint>(
   )
 }
 
-/** @internal Schema of a reason, over the schema of the task's error. */
+/**
+ * Returns the schema of a reason, over the schema of the task's error.
+ *
+ * @internal
+ */
 export const reasonSchema = <E extends Schema.Constraint>(
   error: E
 ): Schema.Codec<Reason<E["Type"]>, unknown, E["DecodingServices"], E["EncodingServices"]> =>
   Schema.Union([
-    instances(
+    instancesOf(
       (u): u is Failed<E["Type"]> => u instanceof Failed,
       (fields) => new Failed(fields),
       Schema.TaggedStruct("Failed", { error, retriesExhausted: Schema.Boolean })
@@ -186,20 +294,32 @@ export const reasonSchema = <E extends Schema.Constraint>(
   ])
 
 /**
- * Codec of a `TaskFailed` to JSON, for borders of one's own: RPC, HTTP, a log.
+ * Returns a codec between `TaskFailed<E>` and JSON, over the schema of the task's error.
  *
- * **Example**
+ * **When to use**
+ *
+ * Use to send a `TaskFailed` where this library does not: through RPC, HTTP, or to a log.
+ *
+ * **Example** (Encoding a failure)
  *
  * ```ts
+ * import { TaskFailed } from "chicory"
+ * import { Schema } from "effect"
+ *
+ * class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
+ *
  * const codec = TaskFailed.schema(DivideByZero)
  * const encode = Schema.encodeEffect(codec)
  * ```
+ *
+ * @category schemas
+ * @since 0.1.0
  */
 export const schema = <E extends Schema.Constraint>(
   error: E
 ): Schema.Codec<TaskFailed<E["Type"]>, Schema.Json, E["DecodingServices"], E["EncodingServices"]> =>
   Schema.toCodecJson(
-    instances(
+    instancesOf(
       (u): u is TaskFailed<E["Type"]> => u instanceof TaskFailed,
       (fields) => new TaskFailed(fields),
       Schema.TaggedStruct("TaskFailed", {
