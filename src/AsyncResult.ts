@@ -23,10 +23,10 @@ import {
 import { Backend, type BackendService } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { backoff } from "./internal/backoff.ts"
-import { describe } from "./internal/formatError.ts"
-import { nonNegative, positive, text } from "./internal/options.ts"
-import { awaitEnds, type Ended, type Overdue } from "./internal/results/awaitTerminal.ts"
-import { exitOf, toResult } from "./internal/results/decodeRecord.ts"
+import { formatError } from "./internal/formatError.ts"
+import { nonNegativeDuration, positiveDuration, text } from "./internal/options.ts"
+import { awaitTerminal, type TerminalRecord, type TimeoutInfo } from "./internal/results/awaitTerminal.ts"
+import { decodeExit, toTaskResult } from "./internal/results/decodeRecord.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from "./StoreError.ts"
 import type * as TaskFailed from "./TaskFailed.ts"
@@ -79,7 +79,7 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("chicory/Time
   cause: Schema.optionalKey(Schema.Defect())
 }) {
   override get message(): string {
-    const trouble = this.cause === undefined ? "" : `; the last read failed: ${describe(this.cause)}`
+    const trouble = this.cause === undefined ? "" : `; the last read failed: ${formatError(this.cause)}`
     return `task ${this.taskId} did not end within ${String(this.timeout)} (last seen ${this.state})${trouble}`
   }
 }
@@ -194,17 +194,17 @@ const timed = (options: GetOptions | undefined) => {
     timeout:
       timeout === undefined || !Duration.isFinite(timeout)
         ? undefined
-        : nonNegative("AsyncResult: timeout", timeout),
+        : nonNegativeDuration("AsyncResult: timeout", timeout),
     pollInterval:
       options?.pollInterval === undefined
         ? undefined
-        : positive("AsyncResult: pollInterval", options.pollInterval)
+        : positiveDuration("AsyncResult: pollInterval", options.pollInterval)
   }
 }
 
 const onOverdue =
   (options: GetOptions | undefined) =>
-  ({ cause, state, taskId }: Overdue): TimeoutError =>
+  ({ cause, state, taskId }: TimeoutInfo): TimeoutError =>
     new TimeoutError({
       taskId,
       timeout: Duration.fromInputUnsafe(options?.timeout ?? Duration.infinity),
@@ -215,8 +215,11 @@ const onOverdue =
 const wait = (
   ids: ReadonlyArray<string>,
   options: GetOptions | undefined,
-  onEnd: (ended: Ended) => boolean
-) => Effect.suspend(() => awaitEnds({ ids, ...timed(options), onOverdue: onOverdue(options), onEnd }))
+  onEnd: (ended: TerminalRecord) => boolean
+) =>
+  Effect.suspend(() =>
+    awaitTerminal({ ids, ...timed(options), onTimeout: onOverdue(options), onTerminal: onEnd })
+  )
 
 /** An error of the backend about one task tells its id. */
 const tellingTask =
@@ -239,13 +242,13 @@ const about =
 
 const exitOfHandle = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOptions | undefined) =>
   Effect.suspend(() => {
-    let ended: Ended | undefined
+    let ended: TerminalRecord | undefined
     return Effect.flatMap(
       wait([self.taskId], options, (end) => {
         ended = end
         return true
       }).pipe(about(self.taskId)),
-      () => exitOf(codecOf(self), ended!)
+      () => decodeExit(codecOf(self), ended!)
     )
   })
 
@@ -302,7 +305,7 @@ export const poll = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Effect.Effect<Option.Option<TaskResult<A, E, P>>, BackendNotConfigured | BackendError, Backend | R> =>
   Effect.flatMap(read(self), (record) =>
-    record === undefined ? Effect.succeedNone : Effect.asSome(toResult(codecOf(self), record))
+    record === undefined ? Effect.succeedNone : Effect.asSome(toTaskResult(codecOf(self), record))
   )
 
 /** One read of the state. An id that the backend has never seen is `PENDING`. */
@@ -353,7 +356,7 @@ const snapshots = (backend: BackendService, taskId: string): Stream.Stream<TaskR
           (queue) =>
             Effect.acquireRelease(
               Effect.sync(() =>
-                backend.subscriptions!.listen([taskId], {
+                backend.subscriptions!.subscribe([taskId], {
                   waitsFor: "change",
                   onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
                   onError: (error) => {
@@ -392,7 +395,7 @@ export const changes = <A, E, R, P>(
 ): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
   Stream.unwrap(Backend.useSync((backend) => snapshots(backend, self.taskId))).pipe(
     Stream.mapError(tellingTask(self.taskId)),
-    Stream.mapEffect((record) => toResult(codecOf(self), record))
+    Stream.mapEffect((record) => toTaskResult(codecOf(self), record))
   )
 
 type Handles = Iterable<Any> | { readonly [key: string]: Any }
@@ -408,7 +411,7 @@ type Values<H> =
 const ends = (
   ids: ReadonlyArray<string>,
   options: GetOptions | undefined
-): Stream.Stream<Ended, TimeoutError | ReadError, Backend> =>
+): Stream.Stream<TerminalRecord, TimeoutError | ReadError, Backend> =>
   Stream.callback((queue) =>
     wait(ids, options, (end) => {
       Queue.offerUnsafe(queue, end)
@@ -442,9 +445,9 @@ export const all = <const H extends Handles>(
     const byId = Map.groupBy(keyed, ([, handle]) => handle.taskId)
     const values = new Map<string, unknown>()
     // decoded as they arrive, so that one that does not decode fails at once
-    const take = (end: Ended) =>
+    const take = (end: TerminalRecord) =>
       Effect.forEach(byId.get(end.record.id)!, ([key, handle]) =>
-        Effect.map(Effect.flatten(exitOf(codecOf(handle), end)), (value) => values.set(key, value))
+        Effect.map(Effect.flatten(decodeExit(codecOf(handle), end)), (value) => values.set(key, value))
       )
     return Effect.map(Stream.runForEach(ends([...byId.keys()], options), take), () => {
       const pairs = keyed.map(([key]) => [key, values.get(key)] as const)
@@ -492,6 +495,6 @@ export const stream = <const H extends Iterable<Any>>(
   Stream.suspend(() => {
     const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
     return Stream.mapEffect(ends([...byId.keys()], options), (end) =>
-      Effect.map(exitOf(codecOf(byId.get(end.record.id)!), end), (exit) => [end.record.id, exit] as const)
+      Effect.map(decodeExit(codecOf(byId.get(end.record.id)!), end), (exit) => [end.record.id, exit] as const)
     )
   }) as never

@@ -32,7 +32,7 @@ import * as defaults from "./internal/defaults.ts"
 import * as Calling from "./internal/driver/driverCalls.ts"
 import * as Interest from "./internal/driver/Subscriptions.ts"
 import * as metrics from "./internal/metrics.ts"
-import { positive, positiveOrForever } from "./internal/options.ts"
+import { positiveDuration, positiveOrInfinite } from "./internal/options.ts"
 import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
 import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from "./StoreError.ts"
 
@@ -80,7 +80,7 @@ export interface BackendService {
   readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, ReadError>
   readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
   /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
-  readonly subscriptions: Interest.Interest<ReadError> | undefined
+  readonly subscriptions: Interest.Subscriptions<ReadError> | undefined
   readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
   readonly forget: Batcher.Batcher<string, void, ReadError>
   readonly reopen: (
@@ -141,7 +141,7 @@ export const make = Effect.fnUntraced(function* <E>(
 
   const { complete, fusion } = driver
   const claim = fusion?.claim
-  const producing = { key: driver.batchKey, halves: driver.capabilities.prefersLargeBatches !== true }
+  const producing = { key: driver.batchKey, splitWhenIdle: driver.capabilities.prefersLargeBatches !== true }
   const hints = driver.capabilities.hints ? driver.hints : undefined
   const live = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
@@ -154,7 +154,7 @@ export const make = Effect.fnUntraced(function* <E>(
           unwatch: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
-          sweepInterval: positive("sweepInterval", options?.sweepInterval ?? "5 seconds"),
+          sweepInterval: positiveDuration("sweepInterval", options?.sweepInterval ?? "5 seconds"),
           maxBatch: Calling.maxBatch * 8,
           onListeners: (change) => live.updateUnsafe(change, context)
         })
@@ -163,7 +163,7 @@ export const make = Effect.fnUntraced(function* <E>(
     name: driver.name,
     configured: true,
     retentionMillis: Duration.toMillis(
-      positiveOrForever("retention", options?.retention ?? defaults.retention)
+      positiveOrInfinite("retention", options?.retention ?? defaults.retention)
     ),
     capabilities: driver.capabilities,
     fusion:
@@ -225,8 +225,8 @@ export const layerMemory: Layer.Layer<Backend> = layer(makeDriverMemory)
 
 const notConfigured = (operation: string) => Effect.fail(new BackendNotConfigured({ operation }))
 const noBatcher = (operation: string) => ({
-  ask: () => Batcher.known(Exit.fail(new BackendNotConfigured({ operation }))),
-  isAlone: () => false,
+  request: () => Batcher.resolved(Exit.fail(new BackendNotConfigured({ operation }))),
+  isUnbatched: () => false,
   one: () => notConfigured(operation),
   many: noMany(operation)
 })

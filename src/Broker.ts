@@ -19,7 +19,7 @@ import type * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import * as Calling from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
-import { positive } from "./internal/options.ts"
+import { positiveDuration } from "./internal/options.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
 import { BrokerError, isRetryable } from "./StoreError.ts"
 
@@ -99,10 +99,10 @@ export const make = Effect.fnUntraced(function* <E>(
     name: driver.name,
     capabilities: driver.capabilities,
     store: driver.store,
-    lease: positive("lease", options?.lease ?? defaults.lease),
+    lease: positiveDuration("lease", options?.lease ?? defaults.lease),
     publish: yield* batchedVoid("publish", driver.publish, {
       key: driver.batchKey,
-      halves: driver.capabilities.prefersLargeBatches !== true,
+      splitWhenIdle: driver.capabilities.prefersLargeBatches !== true,
       sizeOf: ({ body }) => body.length
     }),
     claim: (claim) => call("claim", () => driver.claim(claim)),

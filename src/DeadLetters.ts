@@ -6,11 +6,11 @@ import { Array as Arr, type DateTime, Effect, Option, type Result, Schema } from
 import { Backend } from "./Backend.ts"
 import type { DeadLetter } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
-import { dateOf } from "./internal/dates.ts"
+import { toDate } from "./internal/dates.ts"
 import { stringify } from "./internal/json.ts"
 import { wholeNumber } from "./internal/options.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
-import { type Definition, definitionOf } from "./internal/task/TaskDefinition.ts"
+import { type TaskDefinition, definitionOf } from "./internal/task/TaskDefinition.ts"
 import type { BackendError, BackendNotConfigured, ReadError, BrokerError } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
@@ -54,14 +54,14 @@ export class NotReplayable extends Schema.TaggedError<NotReplayable>("chicory/No
 
 const PAGE = 100
 
-const payloadOf = (letter: DeadLetter, definition: Definition | undefined) =>
+const payloadOf = (letter: DeadLetter, definition: TaskDefinition | undefined) =>
   Effect.flatMap(TaskMessage.decode(letter.body), ({ payload }) =>
     definition === undefined ? Effect.succeed(payload) : definition.payload.decode(payload)
   ).pipe(Effect.result)
 
 const reasonOf = (
   letter: DeadLetter,
-  definition: Definition | undefined
+  definition: TaskDefinition | undefined
 ): Effect.Effect<TaskFailed.Reason<unknown>, never, unknown> => {
   if (letter.exit === null)
     return Effect.succeed(new TaskFailed.WorkerLost({ worker: letter.worker ?? "unknown" }))
@@ -73,7 +73,7 @@ const reasonOf = (
 }
 
 const toEntry =
-  (definition: Definition | undefined) =>
+  (definition: TaskDefinition | undefined) =>
   (letter: DeadLetter): Effect.Effect<Entry<unknown, unknown>, never, unknown> =>
     Effect.map(
       Effect.all([payloadOf(letter, definition), reasonOf(letter, definition)]),
@@ -85,7 +85,7 @@ const toEntry =
         payload,
         reason,
         attempts: letter.attempts,
-        at: dateOf(letter.at),
+        at: toDate(letter.at),
         raw: letter.body
       })
     )

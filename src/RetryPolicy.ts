@@ -17,7 +17,7 @@
  * says `retryDefects`; a timeout of an attempt is.
  */
 import { Duration, Effect, Option, Predicate, Pull, Random, Schedule } from "effect"
-import { nonNegative, positiveNumber, wholeNumber } from "./internal/options.ts"
+import { nonNegativeDuration, positiveNumber, wholeNumber } from "./internal/options.ts"
 
 /** What becomes of one tag of error: no retry, a delay, or a function of the error that gives either. */
 export type Rule<E> = "never" | Duration.Input | ((error: E) => Duration.Input | "never")
@@ -62,7 +62,7 @@ const make = (
   const { delay, jitter, maxDelay, maxRetries } = options
   return check(caller, {
     maxRetries,
-    schedule: schedule(nonNegative(`${caller}: delay`, delay)),
+    schedule: schedule(nonNegativeDuration(`${caller}: delay`, delay)),
     ...(maxDelay === undefined ? {} : { maxDelay }),
     ...(jitter === undefined ? {} : { jitter })
   })
@@ -71,10 +71,10 @@ const make = (
 /** @internal Refuses what is out of range: a programmer's error, so it throws. */
 export const check = <E>(caller: string, policy: RetryPolicy<E>): RetryPolicy<E> => {
   wholeNumber(`${caller}: maxRetries`, policy.maxRetries, 0)
-  if (policy.maxDelay !== undefined) nonNegative(`${caller}: maxDelay`, policy.maxDelay)
+  if (policy.maxDelay !== undefined) nonNegativeDuration(`${caller}: maxDelay`, policy.maxDelay)
   for (const [tag, rule] of Object.entries<Rule<never> | undefined>(policy.byTag ?? {})) {
     if (rule !== undefined && rule !== "never" && typeof rule !== "function") {
-      nonNegative(`${caller}: byTag.${tag}`, rule)
+      nonNegativeDuration(`${caller}: byTag.${tag}`, rule)
     }
   }
   return policy
@@ -127,7 +127,10 @@ export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Ef
     if (retries >= policy.maxRetries) return giveUp(true)
     return given === undefined
       ? fromDelay(policy, replay(policy.schedule, error, retries))
-      : fromDelay(policy, Effect.succeedSome(nonNegative("RetryPolicy: the delay that byTag gives", given)))
+      : fromDelay(
+          policy,
+          Effect.succeedSome(nonNegativeDuration("RetryPolicy: the delay that byTag gives", given))
+        )
   })
 
 /** @internal What the policy says of a failure that is no error of the task: a timeout, a defect, a retry asked for. */

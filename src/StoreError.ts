@@ -4,7 +4,7 @@
  * @since 0.1.0
  */
 import { Schema } from "effect"
-import { describe } from "./internal/formatError.ts"
+import { formatError } from "./internal/formatError.ts"
 
 interface FailedCall {
   readonly taskId?: string
@@ -15,7 +15,7 @@ interface FailedCall {
 
 const messageOf = ({ cause, operation, retryable, taskId }: FailedCall): string => {
   const task = taskId === undefined ? "" : ` for task ${taskId}`
-  return `${operation} failed${task}: ${describe(cause)}${retryable ? "" : "; trying again will not help"}`
+  return `${operation} failed${task}: ${formatError(cause)}${retryable ? "" : "; trying again will not help"}`
 }
 
 /**

@@ -16,13 +16,13 @@ import type { Backend } from "./Backend.ts"
 import type { Broker } from "./Broker.ts"
 import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
 import * as defaults from "./internal/defaults.ts"
-import { positive, positiveOrForever, text, wholeNumber } from "./internal/options.ts"
+import { positiveDuration, positiveOrInfinite, text, wholeNumber } from "./internal/options.ts"
 import { type EnqueueOptions, send, sendAll } from "./internal/producer/prepare.ts"
 import { CurrentRun } from "./internal/task/CurrentRun.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
   define,
-  type Definition,
+  type TaskDefinition,
   type Handler as HandlerService,
   handlerKey
 } from "./internal/task/TaskDefinition.ts"
@@ -202,8 +202,8 @@ type AnyOptions = Options<
 const check = (
   name: string,
   options: AnyOptions,
-  codecs: Pick<Definition, "payload" | "result">
-): Definition => {
+  codecs: Pick<TaskDefinition, "payload" | "result">
+): TaskDefinition => {
   text("Task.make: the name", name)
   const at = (option: string) => `Task.make("${name}"): ${option}`
   const delivery = options.delivery ?? "at-least-once"
@@ -211,9 +211,9 @@ const check = (
   if (delivery === "at-most-once" && (retry.maxRetries > 0 || options.retryDefects === true)) {
     throw new RangeError(at(`delivery "at-most-once" never runs a task twice, so it takes no retry policy`))
   }
-  const expires = options.expires === undefined ? undefined : positive(at("expires"), options.expires)
+  const expires = options.expires === undefined ? undefined : positiveDuration(at("expires"), options.expires)
   const retention =
-    options.retention === undefined ? undefined : positiveOrForever(at("retention"), options.retention)
+    options.retention === undefined ? undefined : positiveOrInfinite(at("retention"), options.retention)
   return {
     name,
     queue: text(at("queue"), options.queue ?? defaults.queue),
@@ -222,7 +222,7 @@ const check = (
     retryDefects: options.retryDefects ?? false,
     maxCrashes: wholeNumber(at("maxCrashes"), options.maxCrashes ?? defaults.maxCrashes, 1),
     delivery,
-    timeout: options.timeout === undefined ? undefined : positive(at("timeout"), options.timeout),
+    timeout: options.timeout === undefined ? undefined : positiveDuration(at("timeout"), options.timeout),
     priority:
       options.priority === undefined ? undefined : wholeNumber(at("priority"), options.priority, 0, 255),
     expiresMillis: expires === undefined ? undefined : Duration.toMillis(expires),
@@ -285,7 +285,7 @@ export const make = <
   return task as never
 }
 
-const writeProgress = (definition: Definition, value: unknown): Effect.Effect<void, never, unknown> =>
+const writeProgress = (definition: TaskDefinition, value: unknown): Effect.Effect<void, never, unknown> =>
   Effect.gen(function* () {
     const { taskName } = yield* TaskContext
     if (taskName !== definition.name) {

@@ -29,7 +29,7 @@
  * @since 0.1.0
  */
 import { Data, Schema, SchemaTransformation } from "effect"
-import { describe } from "./internal/formatError.ts"
+import { formatError } from "./internal/formatError.ts"
 
 /**
  * Reason of a task whose handler failed with the task's typed error, and was not retried, or not retried any more.
@@ -44,7 +44,7 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
   readonly retriesExhausted: boolean
 }> {
   override get message(): string {
-    return `the handler failed with ${describe(this.error)}${this.retriesExhausted ? "; no retries are left" : ""}`
+    return `the handler failed with ${formatError(this.error)}${this.retriesExhausted ? "; no retries are left" : ""}`
   }
 }
 
@@ -56,7 +56,7 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
  */
 export class Died extends Schema.TaggedError<Died>("chicory/Died")("Died", { defect: Schema.Defect() }) {
   override get message(): string {
-    return `the handler died: ${describe(this.defect)}`
+    return `the handler died: ${formatError(this.defect)}`
   }
 }
 

@@ -14,9 +14,9 @@ import { Backend } from "./Backend.ts"
 import type { WorkerInfo } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
 import * as defaults from "./internal/defaults.ts"
-import { nonNegative, positive, text, wholeNumber } from "./internal/options.ts"
+import { nonNegativeDuration, positiveDuration, text, wholeNumber } from "./internal/options.ts"
 import { definitionOf, type HandledTask, handlerKey } from "./internal/task/TaskDefinition.ts"
-import { consume, type WorkerService } from "./internal/worker/claimLoop.ts"
+import { startWorker, type WorkerService } from "./internal/worker/claimLoop.ts"
 import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
@@ -81,7 +81,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
       const at = (option: string) => `Worker.layer: ${option}`
       const queues = options.queues ?? [...new Set(tasks.map((task) => task.queue))]
       return Effect.contextWith((context: Context.Context<Broker | Backend>) =>
-        consume({
+        startWorker({
           backend: Context.get(context, Backend),
           broker: Context.get(context, Broker),
           tasks: known(tasks, context),
@@ -89,10 +89,13 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
             ? Arr.map(queues, (queue) => text(at("queues"), queue))
             : [defaults.queue],
           concurrency: wholeNumber(at("concurrency"), options.concurrency ?? defaults.concurrency, 1),
-          lease: positive(at("lease"), options.lease ?? Context.get(context, Broker).lease),
-          drainTimeout: nonNegative(at("drainTimeout"), options.drainTimeout ?? defaults.drainTimeout),
-          heartbeat: positive(at("heartbeat"), options.heartbeat ?? defaults.heartbeat),
-          unknownTaskGrace: nonNegative(
+          lease: positiveDuration(at("lease"), options.lease ?? Context.get(context, Broker).lease),
+          drainTimeout: nonNegativeDuration(
+            at("drainTimeout"),
+            options.drainTimeout ?? defaults.drainTimeout
+          ),
+          heartbeat: positiveDuration(at("heartbeat"), options.heartbeat ?? defaults.heartbeat),
+          unknownTaskGrace: nonNegativeDuration(
             at("unknownTaskGrace"),
             options.unknownTaskGrace ?? defaults.unknownTaskGrace
           )

@@ -5,5 +5,5 @@ import { DateTime } from "effect"
 export const latestMillis = 8_640_000_000_000_000
 
 /** The moment of epoch milliseconds; of what is no date any more the last or the first that is one. */
-export const dateOf = (millis: number): DateTime.Utc =>
+export const toDate = (millis: number): DateTime.Utc =>
   DateTime.makeUnsafe(Math.min(Math.max(millis, -latestMillis), latestMillis))

@@ -25,7 +25,7 @@ const ways: ReadonlyArray<(u: unknown) => string> = [
 ]
 
 /** One line that tells a person what an unknown value is, for the messages of errors. Never throws. */
-export const describe = (u: unknown): string => {
+export const formatError = (u: unknown): string => {
   for (const way of ways) {
     try {
       return way(u)

@@ -1,6 +1,6 @@
 /** JSON texts, on the way to the Schema that decodes what is in them, and from the one that encoded it. */
 import { Exit, Schema, SchemaIssue } from "effect"
-import { describe } from "./formatError.ts"
+import { formatError } from "./formatError.ts"
 
 /**
  * How deep a value may be nested. What writes and reads values calls itself for each level, so that a deep one
@@ -56,6 +56,6 @@ export const stringify = (json: unknown): Exit.Exit<string, Schema.SchemaError> 
     const text = JSON.stringify(json ?? null)
     return isDeeper(text, MAX_DEPTH) ? tooDeep : Exit.succeed(text)
   } catch (cause) {
-    return refused(`it makes no JSON: ${describe(cause)}`)
+    return refused(`it makes no JSON: ${formatError(cause)}`)
   }
 }

@@ -47,28 +47,28 @@ const duration = (what: string, input: Duration.Input, allowed: string): Duratio
 }
 
 /** A finite duration from zero on. */
-export const nonNegative = (what: string, input: Duration.Input): Duration.Duration => {
+export const nonNegativeDuration = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a finite duration from zero on"
   const value = duration(what, input, allowed)
   return Duration.isFinite(value) && !Duration.isNegative(value) ? value : refuse(what, allowed, input)
 }
 
 /** A finite duration above zero. */
-export const positive = (what: string, input: Duration.Input): Duration.Duration => {
+export const positiveDuration = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a finite duration above zero"
   const value = duration(what, input, allowed)
   return Duration.isFinite(value) && Duration.isPositive(value) ? value : refuse(what, allowed, input)
 }
 
 /** A duration above zero; an infinite one is `undefined`: for ever. */
-export const positiveOrForever = (what: string, input: Duration.Input): Duration.Duration => {
+export const positiveOrInfinite = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a duration above zero, or Duration.infinity"
   const value = duration(what, input, allowed)
   return Duration.isPositive(value) ? value : refuse(what, allowed, input)
 }
 
 /** A moment. */
-export const moment = (what: string, input: DateTime.DateTime.Input): DateTime.DateTime => {
+export const dateTime = (what: string, input: DateTime.DateTime.Input): DateTime.DateTime => {
   const made = DateTime.make(input)
   return Option.isSome(made) ? made.value : refuse(what, "a date", input)
 }

@@ -2,13 +2,13 @@
 import { Effect } from "effect"
 import type { ClaimedMessage, BackendDriver, StartDefaults } from "../BackendDriver.ts"
 import type { Delivery, BrokerDriver } from "../BrokerDriver.ts"
-import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
-import { startOnTerms } from "../internal/driver/startRequest.ts"
+import { redeliveryDelay } from "../internal/driver/redeliveryDelay.ts"
+import { startFromDefaults } from "../internal/driver/startRequest.ts"
 import { makeMemoryBackend } from "./MemoryBackendDriver.ts"
 import { makeMemoryBroker } from "./MemoryBrokerDriver.ts"
 
 /** The two drivers of one store. Each operation of a memory driver is a single step, and so are two in a row. */
-export const makeMemoryStore: Effect.Effect<{
+export const makeMemoryDrivers: Effect.Effect<{
   readonly backend: BackendDriver<never>
   readonly broker: BrokerDriver<never>
 }> = Effect.gen(function* () {
@@ -23,7 +23,7 @@ export const makeMemoryStore: Effect.Effect<{
     startDefaults: ReadonlyArray<StartDefaults>
   ): Effect.Effect<ClaimedMessage> => {
     const token = delivery.handle
-    const ask = startOnTerms(startDefaults, delivery, { token, worker })
+    const ask = startFromDefaults(startDefaults, delivery, { token, worker })
     if (ask === undefined) return Effect.succeed({ delivery, run: undefined })
     return Effect.map(backend.start([ask]), ([started]) => ({ delivery, run: { token, started: started! } }))
   }
@@ -50,7 +50,7 @@ export const makeMemoryStore: Effect.Effect<{
             Effect.map(backend.settle([settlement]), ([settled]) => settled!),
             (settled) => {
               if (settled === "Lost") return Effect.void
-              const afterMillis = putBackMillis(settlement, settled)
+              const afterMillis = redeliveryDelay(settlement, settled)
               return afterMillis === undefined
                 ? broker.ack([handle])
                 : broker.release([{ handle, afterMillis }])

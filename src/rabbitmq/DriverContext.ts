@@ -2,7 +2,7 @@
  * What the operations of the driver share.
  */
 import type { Clock } from "effect"
-import type { CallLimit } from "../internal/driver/callTimeout.ts"
+import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import type { PrefetchBuffer } from "./PrefetchBuffer.ts"
 import type { Publisher } from "./Publisher.ts"
 import type { RabbitError } from "./RabbitError.ts"
@@ -20,5 +20,5 @@ export interface DriverContext {
   readonly unacked: UnackedMessages
   readonly prefetchBuffer: PrefetchBuffer
   /** Bounds a call by `callTimeout`. */
-  readonly limited: CallLimit<RabbitError>
+  readonly limited: CallTimeout<RabbitError>
 }

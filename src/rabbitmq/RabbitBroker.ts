@@ -23,7 +23,7 @@ import type { SocketOptions } from "amqplib"
 import { Duration, Effect, type Layer, Redacted, type Scope } from "effect"
 import * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
-import { matchingText, positive } from "../internal/options.ts"
+import { matchingText, positiveDuration } from "../internal/options.ts"
 import * as RabbitBrokerDriver from "./RabbitBrokerDriver.ts"
 import { isPermanent, type RabbitError } from "./RabbitError.ts"
 import * as ReconnectingConnection from "./ReconnectingConnection.ts"
@@ -77,8 +77,8 @@ export const makeDriver = Effect.fnUntraced(function* (
   options: Options = {}
 ): Effect.fn.Return<BrokerDriver<RabbitError>, RabbitError, Scope.Scope> {
   const address = { url: urlOf(options.url), socket: options.socket ?? {} }
-  const callTimeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
-  const consumerTimeout = positive("consumerTimeout", options.consumerTimeout ?? "30 minutes")
+  const callTimeout = positiveDuration("callTimeout", options.callTimeout ?? "5 seconds")
+  const consumerTimeout = positiveDuration("consumerTimeout", options.consumerTimeout ?? "30 minutes")
   const prefix = prefixOf(options.prefix)
   return yield* RabbitBrokerDriver.make({
     consuming: yield* ReconnectingConnection.make(address, "consuming"),

@@ -13,7 +13,7 @@ import type {
   Started
 } from "../BackendDriver.ts"
 import * as HeartbeatText from "../internal/driver/heartbeatCodec.ts"
-import { failure } from "../internal/worker/runOutcome.ts"
+import { failureOutcome } from "../internal/worker/runOutcome.ts"
 import { PayloadInvalid } from "../TaskFailed.ts"
 import { isTerminal } from "../TaskState.ts"
 import * as Body from "./BodyText.ts"
@@ -119,7 +119,7 @@ const newestFirst = (self: Placed, that: Placed): number =>
 const toPlaced = (values: Values, at: string, member: string): Effect.Effect<Placed> =>
   reads(() => toLetter(values)).pipe(
     Effect.catch((error) =>
-      Effect.map(failure(new PayloadInvalid({ issue: error.message })), ({ exit }): DeadLetter => ({
+      Effect.map(failureOutcome(new PayloadInvalid({ issue: error.message })), ({ exit }): DeadLetter => ({
         id: member.slice(16),
         taskId: values[1] ?? null,
         task: null,

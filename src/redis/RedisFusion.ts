@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { BackendDriver, Created, Fusion, NewRecord, Settlement } from "../BackendDriver.ts"
 import type { BrokerDriver, Envelope, Batch } from "../BrokerDriver.ts"
-import { putBackMillis } from "../internal/driver/redeliveryDelay.ts"
+import { redeliveryDelay } from "../internal/driver/redeliveryDelay.ts"
 import { type ClaimHandle, decode } from "./ClaimHandle.ts"
 import type * as Claiming from "./claimMessages.ts"
 import * as Creating from "./createRecords.ts"
@@ -77,7 +77,7 @@ export const make = (
   const settleApart = Effect.fnUntraced(function* ({ handle, settlement }: Fused) {
     const [settled] = yield* backend.settle([settlement])
     if (settled === "Lost") return settled
-    const afterMillis = putBackMillis(settlement, settled!)
+    const afterMillis = redeliveryDelay(settlement, settled!)
     if (afterMillis === undefined) yield* broker.ack([handle])
     else yield* broker.release([{ handle, afterMillis }])
     return settled!

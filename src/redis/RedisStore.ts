@@ -27,7 +27,7 @@ import type { BackendDriver } from "../BackendDriver.ts"
 import * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallLimit from "../internal/driver/callTimeout.ts"
-import { positive } from "../internal/options.ts"
+import { positiveDuration } from "../internal/options.ts"
 import * as Claiming from "./claimMessages.ts"
 import { CallFailed, type StoreError } from "./fieldDecoding.ts"
 import { isPermanent } from "./isPermanent.ts"
@@ -60,7 +60,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Drivers, Redis.RedisError | Server.UnsupportedServer, Scope.Scope | Redis.Redis> {
   const redis = yield* Redis.Redis
-  const timeout = positive("callTimeout", options.callTimeout ?? "5 seconds")
+  const timeout = positiveDuration("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
   const calls = Calls.make(
     redis,

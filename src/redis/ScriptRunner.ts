@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto"
 import { Effect, Schedule } from "effect"
 import * as Redis from "effect/persistence/Redis"
-import type { CallLimit } from "../internal/driver/callTimeout.ts"
+import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import { wholeMillis } from "../internal/millis.ts"
 import { CallFailed } from "./fieldDecoding.ts"
 import type { Keyspace } from "./Keyspace.ts"
@@ -36,7 +36,7 @@ interface Placed<A> {
 export interface ScriptRunner {
   readonly keyspace: Keyspace
   /** Fails when the time of a call is up. */
-  readonly bounded: CallLimit<Redis.RedisError>
+  readonly bounded: CallTimeout<Redis.RedisError>
   readonly run: <A>(
     script: Script<A>,
     shard: number,
@@ -60,7 +60,7 @@ const reconnecting = Schedule.spaced("50 millis")
 export const make = (
   redis: Redis.Redis["Service"],
   keyspace: Keyspace,
-  bounded: CallLimit<Redis.RedisError>
+  bounded: CallTimeout<Redis.RedisError>
 ): ScriptRunner => {
   const call = <A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) => {
     const base = keyspace.base(shard)

@@ -6,7 +6,7 @@ import { type SqlClient, SqlError } from "effect/sql"
 import type { BackendDriver } from "../BackendDriver.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallLimit from "../internal/driver/callTimeout.ts"
-import { positive } from "../internal/options.ts"
+import { positiveDuration } from "../internal/options.ts"
 import * as Enqueuing from "./backend/create.ts"
 import * as Settling from "./backend/settle.ts"
 import * as SqlBackendDriver from "./backend/SqlBackendDriver.ts"
@@ -73,7 +73,7 @@ const makeNews = (
       wake: WorkerNotifier.byNotification(notifications)
     }))
   }
-  const millis = Duration.toMillis(positive("pollInterval", pollInterval ?? "250 millis"))
+  const millis = Duration.toMillis(positiveDuration("pollInterval", pollInterval ?? "250 millis"))
   return Effect.succeed({ hints: false, changes: silent, wake: WorkerNotifier.every(millis) })
 }
 
@@ -85,7 +85,7 @@ const bounded = (
   db: Database.Database,
   { callTimeout }: Options
 ): Effect.Effect<Database.Database, never, Scope.Scope> => {
-  const timeout = positive("callTimeout", callTimeout ?? "10 seconds")
+  const timeout = positiveDuration("callTimeout", callTimeout ?? "10 seconds")
   return db.dialect.name === "sqlite"
     ? Effect.succeed(db)
     : Effect.map(CallLimit.make(timeout, toError), (limit) => ({

@@ -2,7 +2,7 @@
 import type { NodeServices } from "@effect/platform-node"
 import { assert } from "@effect/vitest"
 import { Deferred, Effect, Exit, Layer, Scope } from "effect"
-import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
+import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 import { Faults } from "../../src/testing/suites/worker/faults.ts"
 import * as EventLog from "../support/eventLog.ts"
 import { program, start, type EventProcess } from "../support/processes.ts"
@@ -72,7 +72,7 @@ export const ofLocation = (
  * Workers and producers of this process over one memory. One that dies makes no call any more, and is answered none;
  * what it had underway goes on only when all is over.
  */
-export const inMemory: Effect.Effect<Deployment> = Effect.map(makeMemoryStore, (drivers) => {
+export const inMemory: Effect.Effect<Deployment> = Effect.map(makeMemoryDrivers, (drivers) => {
   const makeKillable = Effect.gen(function* () {
     const faults = new Faults()
     // a driver's hints run once at a time, and they do so for the producer

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RetryPolicy, Task, TaskFailed } from "chicory"
 import { Duration, Effect, Exit, Schedule, Schema } from "effect"
-import { describe as describeValue } from "../../src/internal/formatError.ts"
+import { formatError as describeValue } from "../../src/internal/formatError.ts"
 import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
 import { definitionOf } from "../../src/internal/task/TaskDefinition.ts"
-import { judge, type Verdict } from "../../src/internal/worker/runOutcome.ts"
+import { classifyExit, type RunOutcome } from "../../src/internal/worker/runOutcome.ts"
 import { elementOf, anything, oneOf } from "./randomValues.ts"
 
 /** What does not like to be looked at. */
@@ -41,10 +41,10 @@ const declared = Task.make("declared", { payload: {}, success: Schema.Unknown, e
 const narrow = Task.make("narrow", { payload: {}, success: Schema.Number })
 
 const judged = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
-  judge(
+  classifyExit(
     { definition: definitionOf(task), retries, stop: undefined, worker: "w" },
     exit
-  ) as Effect.Effect<Verdict>
+  ) as Effect.Effect<RunOutcome>
 
 describe("the verdict on a run", () => {
   it.effect.prop(

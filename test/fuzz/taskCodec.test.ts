@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { TaskFailed } from "chicory"
 import { Arbitrary, Cause, Effect, Exit, Schema } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
-import { exitOf, toResult } from "../../src/internal/results/decodeRecord.ts"
+import { decodeExit, toTaskResult } from "../../src/internal/results/decodeRecord.ts"
 import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
 import { fromTraceparent } from "../../src/internal/task/traceContext.ts"
 import { elementOf, anything, assertAnswers, json, oneOf, manyRuns, text, textLike } from "./randomValues.ts"
@@ -180,14 +180,14 @@ describe("the codecs of a task", () => {
     ({ record }) =>
       Effect.gen(function* () {
         for (const forgotten of [false, true]) {
-          const outcome = yield* exitOf(result, { record, forgotten })
+          const outcome = yield* decodeExit(result, { record, forgotten })
           if (Exit.isSuccess(outcome)) continue
           assert.isFalse(Cause.hasDies(outcome.cause), String(outcome))
           const error = Cause.squash(outcome.cause)
           assert.instanceOf(error, TaskFailed.TaskFailed)
           assert.isAbove((error as Error).message.length, 0)
         }
-        assert.strictEqual((yield* toResult(result, record)).taskId, record.id)
+        assert.strictEqual((yield* toTaskResult(result, record)).taskId, record.id)
       }),
     manyRuns
   )

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DateTime } from "effect"
-import { dateOf, latestMillis } from "../../src/internal/dates.ts"
+import { toDate, latestMillis } from "../../src/internal/dates.ts"
 
 describe("the date of a time", () => {
   for (const [millis, expected] of [
@@ -11,6 +11,6 @@ describe("the date of a time", () => {
     [Number.MAX_SAFE_INTEGER, latestMillis],
     [-Number.MAX_SAFE_INTEGER, -latestMillis]
   ] as const) {
-    it(`${millis} is one`, () => assert.strictEqual(DateTime.toEpochMillis(dateOf(millis)), expected))
+    it(`${millis} is one`, () => assert.strictEqual(DateTime.toEpochMillis(toDate(millis)), expected))
   }
 })

@@ -22,6 +22,6 @@ const values: ReadonlyArray<readonly [what: string, value: unknown, told: string
 
 describe("the description of", () => {
   for (const [what, value, told] of values) {
-    it(`${what} is a text`, () => assert.strictEqual(Describe.describe(value), told))
+    it(`${what} is a text`, () => assert.strictEqual(Describe.formatError(value), told))
   }
 })

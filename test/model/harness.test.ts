@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { BackendDriver } from "../../src/BackendDriver.ts"
 import type { BrokerDriver } from "../../src/BrokerDriver.ts"
-import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
+import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 import { check } from "./check.ts"
 import type { Store } from "./modelFixture.ts"
 
@@ -12,7 +12,7 @@ const changed = (
   changeBackend: (backend: BackendDriver<never>) => Partial<BackendDriver<never>>,
   changeBroker: (broker: BrokerDriver<never>) => Partial<BrokerDriver<never>> = () => ({})
 ): Effect.Effect<Store> =>
-  Effect.map(makeMemoryStore, ({ backend: { fusion: _, ...backend }, broker }) => ({
+  Effect.map(makeMemoryDrivers, ({ backend: { fusion: _, ...backend }, broker }) => ({
     backend: { ...backend, ...changeBackend(backend) },
     broker: { ...broker, ...changeBroker(broker) }
   }))

@@ -1,5 +1,5 @@
 import { describe, it } from "@effect/vitest"
-import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
+import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 import { isFullRun } from "../support/fullRun.ts"
 import { check } from "./check.ts"
 
@@ -8,7 +8,7 @@ describe("the memory store", () => {
     "does what the model says",
     () =>
       check({
-        make: makeMemoryStore,
+        make: makeMemoryDrivers,
         live: false,
         unit: 1000,
         queues: ["x", "y"],

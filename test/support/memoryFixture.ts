@@ -7,7 +7,7 @@ import { Backend, Broker, type Task, TaskFailed, Worker } from "chicory"
 import type { BackendDriver, NewRecord, Outcome, Start, BrokerDriver } from "chicory/driver"
 import { Context, Effect, type Fiber, Layer, type Scope } from "effect"
 import { TestClock } from "effect/testing"
-import { makeMemoryStore } from "../../src/memory/MemoryDrivers.ts"
+import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 
 type Operations<D> = { readonly [K in keyof D]?: D[K] }
 
@@ -47,7 +47,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const calls: Calls = new Map()
   const { backend: driver, broker: brokerDriver } =
     options.fused === true
-      ? yield* makeMemoryStore
+      ? yield* makeMemoryDrivers
       : { backend: yield* Backend.makeDriverMemory, broker: yield* Broker.makeDriverMemory }
   const hints = options.hints ?? true
   const fusion = driver.fusion === undefined ? {} : { fusion: counted(driver.fusion, calls) }

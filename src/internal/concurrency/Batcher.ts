@@ -7,52 +7,52 @@
  * first call that does.
  */
 import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
-import { tellAtOnce } from "./completedSync.ts"
+import { completedSync } from "./completedSync.ts"
 
 /** Asks, and is told the answer once, possibly at once: for those who need not wait in a fiber of their own. */
-export type Ask<out A, out E> = (answer: (exit: Exit.Exit<A, E>) => void) => Asked
+export type Request<out A, out E> = (answer: (exit: Exit.Exit<A, E>) => void) => Cancelable
 
 /** What was asked for. */
-export interface Asked {
+export interface Cancelable {
   /** The answer is no longer wanted. What is not on its way yet is not sent. */
-  withdraw(): void
+  cancel(): void
 }
 
-const nothing: Asked = { withdraw: () => {} }
+const nothing: Cancelable = { cancel: () => {} }
 
 /** What is known already. */
-export const known =
-  <A, E>(exit: Exit.Exit<A, E>): Ask<A, E> =>
+export const resolved =
+  <A, E>(exit: Exit.Exit<A, E>): Request<A, E> =>
   (answer) => {
     answer(exit)
     return nothing
   }
 
 /** Waits for the answer; interrupting withdraws. */
-export const awaited = <A, E>(ask: Ask<A, E>): Effect.Effect<A, E> =>
+export const toEffect = <A, E>(ask: Request<A, E>): Effect.Effect<A, E> =>
   Effect.callback((resume) => {
     const asked = ask(resume)
-    return Effect.sync(() => asked.withdraw())
+    return Effect.sync(() => asked.cancel())
   })
 
 /** Asks for one thing after the other, if the first is answered well. */
 export const andThen =
-  <A, E, B, E2>(first: Ask<A, E>, second: Ask<B, E2>): Ask<B, E | E2> =>
+  <A, E, B, E2>(first: Request<A, E>, second: Request<B, E2>): Request<B, E | E2> =>
   (answer) => {
-    let next: Asked | undefined
+    let next: Cancelable | undefined
     const asked = first((exit) => {
       if (Exit.isSuccess(exit)) next = second(answer)
       else answer(Exit.failCause(exit.cause))
     })
-    return { withdraw: () => (next ?? asked).withdraw() }
+    return { cancel: () => (next ?? asked).cancel() }
   }
 
 /** A batched operation. */
 export interface Batcher<in In, out Out, out E> {
   /** One item; it joins no transaction. */
-  readonly ask: (item: In) => Ask<Out, E>
+  readonly request: (item: In) => Request<Out, E>
   /** Whether a caller with that context has calls of its own, in a transaction: `one` and `many` make them. */
-  readonly isAlone: (context: Context.Context<never>) => boolean
+  readonly isUnbatched: (context: Context.Context<never>) => boolean
   /** One item. Interrupting the caller withdraws it, if it is not on its way yet. */
   readonly one: (item: In) => Effect.Effect<Out, E>
   /** Many items; each has its own answer, in order. */
@@ -77,13 +77,13 @@ export interface Options<in out In, in out Out, in out E> {
    * the store is at the other. It pays where callers come back at once with more, as producers do, and only with a
    * store that has to be waited for.
    */
-  readonly halves?: boolean | undefined
+  readonly splitWhenIdle?: boolean | undefined
   /** A caller with a key of its own is not coalesced: its call runs in its own context, that is, its transaction. */
   readonly key?: ((context: Context.Context<never>) => unknown) | undefined
 }
 
 /** An item, and who is told the answer. */
-class Entry<out In, in Out, in E> implements Asked {
+class Entry<out In, in Out, in E> implements Cancelable {
   readonly item: In
   withdrawn = false
   private readonly answer: (exit: Exit.Exit<Out, E>) => void
@@ -93,7 +93,7 @@ class Entry<out In, in Out, in E> implements Asked {
     this.answer = answer
   }
 
-  withdraw(): void {
+  cancel(): void {
     this.withdrawn = true
   }
 
@@ -144,7 +144,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   let whole = false
   const idle: Array<(wake: Effect.Effect<void>) => void> = []
 
-  const push = (item: In, answer: (exit: Exit.Exit<Out, E>) => void): Asked => {
+  const push = (item: In, answer: (exit: Exit.Exit<Out, E>) => void): Cancelable => {
     const entry = new Entry(item, answer)
     if (closed) {
       entry.tell(Exit.interrupt())
@@ -158,7 +158,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
 
   const take = (): Array<Entry<In, Out, E>> => {
     const large = pending.length >= LARGE && pending.length <= maxBatch
-    const halve = options.halves === true && waited && large && !whole && underway === 0
+    const halve = options.splitWhenIdle === true && waited && large && !whole && underway === 0
     const most = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
     const count = sizeOf === small ? most : fitting(pending, most, maxSize, sizeOfEntry)
     const taken = pending.length === count ? pending : pending.slice(0, count)
@@ -224,7 +224,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
             if (clock.monotonicTimeNanosUnsafe() - sentAt >= SLOW_NANOS) failFirst(before, exit)
           }
           underway++
-          return tellAtOnce(send(taken, onFailed), (atOnce) => {
+          return completedSync(send(taken, onFailed), (atOnce) => {
             underway--
             waited = !atOnce
           })
@@ -245,13 +245,13 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
   for (let i = 0; i < options.concurrency; i++) yield* Effect.forkScoped(pump)
 
   const ask =
-    (item: In): Ask<Out, E> =>
+    (item: In): Request<Out, E> =>
     (answer) =>
       push(item, answer)
   const coalesced: Batcher<In, Out, E> = {
-    ask,
-    isAlone: () => false,
-    one: (item) => awaited(ask(item)),
+    request: ask,
+    isUnbatched: () => false,
+    one: (item) => toEffect(ask(item)),
     many: (items) =>
       Effect.callback((resume) => {
         if (items.length === 0) return resume(Effect.succeed([]))
@@ -265,7 +265,7 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
           })
         )
         return Effect.sync(() => {
-          for (const one of asked) one.withdraw()
+          for (const one of asked) one.cancel()
         })
       })
   }
@@ -286,8 +286,8 @@ export const make = Effect.fnUntraced(function* <In, Out, E>(
     return parts
   }
   return {
-    ask,
-    isAlone,
+    request: ask,
+    isUnbatched: isAlone,
     one: (item) =>
       Effect.withFiber((fiber) =>
         isAlone(fiber.context) ? Effect.map(run([item]), (answers) => answers[0]!) : coalesced.one(item)

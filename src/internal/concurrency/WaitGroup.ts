@@ -2,20 +2,20 @@
 import { Effect, Latch } from "effect"
 
 /** Things that have begun and not ended. */
-export class Underway {
+export class WaitGroup {
   private count = 0
   private readonly latch = Latch.makeUnsafe(true)
 
-  begin(): void {
+  add(): void {
     if (++this.count === 1) this.latch.closeUnsafe()
   }
 
-  end(): void {
+  done(): void {
     if (--this.count === 0) this.latch.openUnsafe()
   }
 
   /** Waits until nothing is under way. */
-  get none(): Effect.Effect<void> {
+  get wait(): Effect.Effect<void> {
     // the latch wakes who waits within `end`, whose caller goes on first
     return Effect.andThen(this.latch.await, Effect.yieldNow)
   }

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 
 /** Tells, when the effect has succeeded, whether it did so at once. */
-export const tellAtOnce = <A, E, R>(
+export const completedSync = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
   tell: (atOnce: boolean) => void
 ): Effect.Effect<A, E, R> =>

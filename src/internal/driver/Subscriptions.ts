@@ -17,7 +17,7 @@ import { ChurnMap } from "../concurrency/ChurnMap.ts"
 export type Until = "change" | "end"
 
 /** Told of every read of an id that it listens to. */
-export interface Listener<in E> {
+export interface Subscriber<in E> {
   /** What it has to be told of: every change, or the end alone. */
   readonly waitsFor: Until
   readonly onRecord: (id: string, record: TaskRecord | undefined) => void
@@ -26,11 +26,11 @@ export interface Listener<in E> {
 }
 
 /** The registry of a process. */
-export interface Interest<out E> {
+export interface Subscriptions<out E> {
   /** Listens until the function that it answers is called. The ids are read at once. */
-  readonly listen: (ids: ReadonlyArray<string>, listener: Listener<E>) => () => void
+  readonly subscribe: (ids: ReadonlyArray<string>, listener: Subscriber<E>) => () => void
   /** Hears of every hinted id (`undefined`: of all) until the function that it answers is called. */
-  readonly hear: (hear: (ids: ReadonlyArray<string> | undefined) => void) => () => void
+  readonly onHint: (hear: (ids: ReadonlyArray<string> | undefined) => void) => () => void
 }
 
 /** What the registry needs of a driver. */
@@ -63,21 +63,21 @@ class Entry<E> {
   until: Until = "end"
   /** The last read showed the end, after which nothing changes. */
   ended = false
-  private one: Listener<E> | undefined
-  private others: Set<Listener<E>> | undefined
+  private one: Subscriber<E> | undefined
+  private others: Set<Subscriber<E>> | undefined
 
   constructor(registered: boolean) {
     this.registered = registered
   }
 
-  add(listener: Listener<E>): void {
+  add(listener: Subscriber<E>): void {
     if (listener.waitsFor === "change") this.until = "change"
     if (this.one === undefined) this.one = listener
     else (this.others ??= new Set()).add(listener)
   }
 
   /** Whether nobody is left. */
-  remove(listener: Listener<E>): boolean {
+  remove(listener: Subscriber<E>): boolean {
     if (this.one === listener) this.one = undefined
     else this.others?.delete(listener)
     return this.one === undefined && (this.others === undefined || this.others.size === 0)
@@ -98,7 +98,7 @@ class Entry<E> {
 /** Makes the registry; it asks nothing of the store before somebody listens or hears. */
 export const make = Effect.fnUntraced(function* <E>(
   options: Options<E>
-): Effect.fn.Return<Interest<E>, never, Scope.Scope> {
+): Effect.fn.Return<Subscriptions<E>, never, Scope.Scope> {
   /** Those first that were read longest ago. */
   const entries = new ChurnMap<string, Entry<E>>()
   const hearers = new Set<(ids: ReadonlyArray<string> | undefined) => void>()
@@ -279,7 +279,7 @@ export const make = Effect.fnUntraced(function* <E>(
   )
 
   return {
-    listen: (ids, listener) => {
+    subscribe: (ids, listener) => {
       const mine = ids.length === 1 ? ids : [...new Set(ids)]
       for (const id of mine) {
         let entry = entries.get(id)
@@ -312,7 +312,7 @@ export const make = Effect.fnUntraced(function* <E>(
         if (left.size > 0) work.openUnsafe()
       }
     },
-    hear: (hear) => {
+    onHint: (hear) => {
       hearers.add(hear)
       first.openUnsafe()
       return () => void hearers.delete(hear)

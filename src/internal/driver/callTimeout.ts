@@ -7,7 +7,7 @@
 import { Clock, type Context, Duration, Effect, Latch, type Scope } from "effect"
 
 /** Fails a call when its time is up. What became of it is unknown then. */
-export type CallLimit<out TooLate> = <A, E, R>(
+export type CallTimeout<out TooLate> = <A, E, R>(
   call: Effect.Effect<A, E, R>
 ) => Effect.Effect<A, E | TooLate, R>
 
@@ -23,7 +23,7 @@ interface Underway {
 export const make = Effect.fnUntraced(function* <TooLate>(
   timeout: Duration.Duration,
   toError: (cause: Error) => TooLate
-): Effect.fn.Return<CallLimit<TooLate>, never, Scope.Scope> {
+): Effect.fn.Return<CallTimeout<TooLate>, never, Scope.Scope> {
   const clock = yield* Clock.Clock
   const allowed = BigInt(Math.ceil(Duration.toMillis(timeout))) * 1_000_000n
   /** In the order in which they were made. */

@@ -11,10 +11,10 @@ export const maxSize = 2 * 1024 * 1024
 const calls = 4
 
 /** What sets one operation's batches apart. */
-export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "halves" | "sizeOf">
+export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "splitWhenIdle" | "sizeOf">
 
 /** Calls of one driver. */
-export interface Calling<Error> {
+export interface DriverCalls<Error> {
   readonly toError: (operation: string) => (cause: unknown) => Error
   /** A driver that throws or dies is an error like any other: it must not end a loop. */
   readonly call: <A>(operation: string, run: () => Effect.Effect<A, unknown>) => Effect.Effect<A, Error>
@@ -38,14 +38,14 @@ export const make = <Error>(options: {
   readonly isPermanent: (error: Error) => boolean
   /** Goes around every call of an operation. */
   readonly around?: (operation: string) => <A>(call: Effect.Effect<A, Error>) => Effect.Effect<A, Error>
-}): Calling<Error> => {
-  const call: Calling<Error>["call"] = (operation, run) => {
+}): DriverCalls<Error> => {
+  const call: DriverCalls<Error>["call"] = (operation, run) => {
     const toError = options.toError(operation)
     const fail = (cause: unknown) => Effect.fail(toError(cause))
     const called = Effect.catchDefect(Effect.catch(Effect.suspend(run), fail), fail)
     return options.around === undefined ? called : options.around(operation)(called)
   }
-  const batched: Calling<Error>["batched"] = (operation, run, batchOptions) =>
+  const batched: DriverCalls<Error>["batched"] = (operation, run, batchOptions) =>
     Batcher.make({
       run: (batch) => call(operation, () => run(batch)),
       isPermanent: options.isPermanent,

@@ -20,12 +20,12 @@ export const encode = Schema.encodeEffect(Heartbeat)
 const decode = Schema.decodeUnknownOption(Heartbeat)
 
 /** What a store has of a worker. */
-export interface Kept extends Pick<WorkerInfo, "startedAt" | "seenAt"> {
+export interface StoredHeartbeat extends Pick<WorkerInfo, "startedAt" | "seenAt"> {
   readonly info: string
 }
 
 /** From text. What nobody can read is passed over: it must not hide the others. */
-export const decodeAll = (kept: ReadonlyArray<Kept>): Effect.Effect<ReadonlyArray<WorkerInfo>> => {
+export const decodeAll = (kept: ReadonlyArray<StoredHeartbeat>): Effect.Effect<ReadonlyArray<WorkerInfo>> => {
   const workers = kept.flatMap(({ info, seenAt, startedAt }): ReadonlyArray<WorkerInfo> => {
     const worker = decode(info)
     return worker._tag === "Some" && Number.isSafeInteger(startedAt) && Number.isSafeInteger(seenAt)

@@ -5,7 +5,7 @@ import * as defaults from "../defaults.ts"
 import { type HandledTask, retentionOf } from "../task/TaskDefinition.ts"
 
 /** What starts of those tasks have in common that a store may start as it gives them out. */
-export const termsOf = (
+export const startDefaults = (
   tasks: ReadonlyMap<string, HandledTask>,
   backend: { readonly retentionMillis: number },
   leaseMillis: number
@@ -21,7 +21,7 @@ export const termsOf = (
     }))
 
 /** The start of a delivery on those terms, as far as its envelope tells; `undefined` where it does not tell enough. */
-export const startOnTerms = (
+export const startFromDefaults = (
   terms: ReadonlyArray<StartDefaults>,
   { body, expiresMillis, generation = 0, id, queue, task }: Delivery,
   run: Pick<Start, "token" | "worker">

@@ -19,7 +19,7 @@ import { fusionOf } from "../driver/fusion.ts"
 import * as metrics from "../metrics.ts"
 
 /** A task to enqueue. */
-export interface Item {
+export interface PreparedTask {
   readonly head: TaskMessage.Head
   /** The text of the payload. */
   readonly payload: string
@@ -36,9 +36,9 @@ export interface Stores {
 }
 
 /** What became of an item: the id of its task, which is another's where the key was taken. */
-export type Answer = Exit.Exit<string, EnqueueError>
+export type EnqueueExit = Exit.Exit<string, EnqueueError>
 
-const envelopeOf = ({ delayMillis, head, payload }: Item, id = head.id): Envelope => ({
+const envelopeOf = ({ delayMillis, head, payload }: PreparedTask, id = head.id): Envelope => ({
   id,
   task: head.task,
   queue: head.queue,
@@ -50,7 +50,7 @@ const envelopeOf = ({ delayMillis, head, payload }: Item, id = head.id): Envelop
 })
 
 const recordOf = (
-  { head, reservation, retentionMillis }: Item,
+  { head, reservation, retentionMillis }: PreparedTask,
   published = reservation === undefined
 ): NewRecord => ({
   id: head.id,
@@ -63,8 +63,8 @@ const recordOf = (
 })
 
 /** The id under which a task goes, unless it is taken. */
-const holder = (
-  { head, reservation }: Item,
+const idOrConflict = (
+  { head, reservation }: PreparedTask,
   created: Created
 ): Effect.Effect<string, IdempotencyConflict> => {
   if (created._tag === "Created") return Effect.succeed(head.id)
@@ -75,16 +75,16 @@ const holder = (
       )
 }
 
-const mustSend = (created: Created): boolean => created._tag === "Created" || !created.published
+const mustPublish = (created: Created): boolean => created._tag === "Created" || !created.published
 
 /** What follows a record: its message, unless it was sent, then the mark. */
-const sendReserved = (
+const publishReserved = (
   { backend, broker }: Stores,
-  item: Item,
+  item: PreparedTask,
   created: Created
 ): Effect.Effect<string, EnqueueError> =>
-  Effect.flatMap(holder(item, created), (id) =>
-    mustSend(created)
+  Effect.flatMap(idOrConflict(item, created), (id) =>
+    mustPublish(created)
       ? broker.publish
           .one(envelopeOf(item, id))
           .pipe(Effect.andThen(backend.markPublished.one(id)), Effect.as(id))
@@ -92,32 +92,43 @@ const sendReserved = (
   )
 
 /** Record and message in one step. Only what the two steps left behind is still to be sent. */
-const fusedItem = (item: Item) => ({
+const fusedItem = (item: PreparedTask) => ({
   record: recordOf(item, true),
   message: envelopeOf(item)
 })
-const afterFused = (stores: Stores, item: Item, created: Created): Effect.Effect<string, EnqueueError> =>
-  created._tag === "Created" ? Effect.succeed(item.head.id) : sendReserved(stores, item, created)
-const fused = (fusion: FusedService, stores: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
+const afterFused = (
+  stores: Stores,
+  item: PreparedTask,
+  created: Created
+): Effect.Effect<string, EnqueueError> =>
+  created._tag === "Created" ? Effect.succeed(item.head.id) : publishReserved(stores, item, created)
+const enqueueFused = (
+  fusion: FusedService,
+  stores: Stores,
+  item: PreparedTask
+): Effect.Effect<string, EnqueueError> =>
   Effect.flatMap(fusion.enqueue.one(fusedItem(item)), (created) => afterFused(stores, item, created))
 
 /** Message, then record. */
-const plain = (
+const publishThenCreate = (
   { backend: { configured, create }, broker: { publish } }: Stores,
-  item: Item
+  item: PreparedTask
 ): Effect.Effect<string, EnqueueError> => {
   const message = envelopeOf(item)
   const both = configured
-    ? Batcher.awaited(Batcher.andThen(publish.ask(message), create.ask(recordOf(item))))
+    ? Batcher.toEffect(Batcher.andThen(publish.request(message), create.request(recordOf(item))))
     : publish.one(message)
   return Effect.as(both, item.head.id)
 }
 
 /** Reservation, message, mark. */
-const reserved = ({ backend, broker }: Stores, item: Item): Effect.Effect<string, EnqueueError> =>
+const reserveThenPublish = (
+  { backend, broker }: Stores,
+  item: PreparedTask
+): Effect.Effect<string, EnqueueError> =>
   backend.configured
     ? Effect.flatMap(backend.create.one(recordOf(item)), (created) =>
-        sendReserved({ backend, broker }, item, created)
+        publishReserved({ backend, broker }, item, created)
       )
     : Effect.fail(
         new BackendNotConfigured({
@@ -126,54 +137,56 @@ const reserved = ({ backend, broker }: Stores, item: Item): Effect.Effect<string
         })
       )
 
-const sent = (
+const countSent = (
   fiber: Fiber.Fiber<unknown, unknown>,
   { broker }: Stores,
-  { head }: Item,
+  { head }: PreparedTask,
   count: number
 ): void => metrics.forQueue(broker.name, head.queue).sent.updateUnsafe(count, fiber.context)
 
-const way = (stores: Stores, item: Item): Effect.Effect<string, EnqueueError> => {
+const enqueueOne = (stores: Stores, item: PreparedTask): Effect.Effect<string, EnqueueError> => {
   const fusion = fusionOf(stores)
-  if (fusion !== undefined) return fused(fusion, stores, item)
-  return item.reservation === undefined ? plain(stores, item) : reserved(stores, item)
+  if (fusion !== undefined) return enqueueFused(fusion, stores, item)
+  return item.reservation === undefined ? publishThenCreate(stores, item) : reserveThenPublish(stores, item)
 }
 
 /** Enqueues a task, and gives the id under which it goes. */
 export const enqueue = (
   fiber: Fiber.Fiber<unknown, unknown>,
   stores: Stores,
-  item: Item
+  item: PreparedTask
 ): Effect.Effect<string, EnqueueError> =>
-  Effect.map(way(stores, item), (id) => {
-    sent(fiber, stores, item, 1)
+  Effect.map(enqueueOne(stores, item), (id) => {
+    countSent(fiber, stores, item, 1)
     return id
   })
 
 /** Enqueues tasks of one definition in bulk; each has its own answer, in order. */
 export const enqueueAll = (
   stores: Stores,
-  items: ReadonlyArray<Item>
-): Effect.Effect<ReadonlyArray<Answer>> =>
+  items: ReadonlyArray<PreparedTask>
+): Effect.Effect<ReadonlyArray<EnqueueExit>> =>
   Effect.withFiber((fiber) => {
     const [first] = items
     if (first === undefined) return Effect.succeed([])
     const fusion = fusionOf(stores)
     const all =
       fusion !== undefined
-        ? fusedAll(fusion, stores, items)
+        ? enqueueAllFused(fusion, stores, items)
         : first.reservation === undefined
-          ? plainAll(stores, items)
-          : Effect.forEach(items, (item) => Effect.exit(reserved(stores, item)), { concurrency: "unbounded" })
+          ? publishThenCreateAll(stores, items)
+          : Effect.forEach(items, (item) => Effect.exit(reserveThenPublish(stores, item)), {
+              concurrency: "unbounded"
+            })
     return Effect.map(all, (answers) => {
-      sent(fiber, stores, first, answers.filter(Exit.isSuccess).length)
+      countSent(fiber, stores, first, answers.filter(Exit.isSuccess).length)
       return answers
     })
   })
 
-const fusedAll = (fusion: FusedService, stores: Stores, items: ReadonlyArray<Item>) =>
+const enqueueAllFused = (fusion: FusedService, stores: Stores, items: ReadonlyArray<PreparedTask>) =>
   Effect.flatMap(fusion.enqueue.many(items.map(fusedItem)), (created) =>
-    Effect.forEach(items, (item, i): Effect.Effect<Answer> => {
+    Effect.forEach(items, (item, i): Effect.Effect<EnqueueExit> => {
       const exit = created[i]!
       return Exit.isSuccess(exit)
         ? Effect.exit(afterFused(stores, item, exit.value))
@@ -182,12 +195,15 @@ const fusedAll = (fusion: FusedService, stores: Stores, items: ReadonlyArray<Ite
   )
 
 /** All messages, then the records of those that were sent. */
-const plainAll = Effect.fnUntraced(function* ({ backend, broker }: Stores, items: ReadonlyArray<Item>) {
+const publishThenCreateAll = Effect.fnUntraced(function* (
+  { backend, broker }: Stores,
+  items: ReadonlyArray<PreparedTask>
+) {
   const published = yield* broker.publish.many(items.map((item) => envelopeOf(item)))
   const accepted = items.filter((_, i) => Exit.isSuccess(published[i]!))
   const created = backend.configured ? yield* backend.create.many(accepted.map((item) => recordOf(item))) : []
   let next = 0
-  return items.map(({ head }, i): Answer => {
+  return items.map(({ head }, i): EnqueueExit => {
     const last: Exit.Exit<unknown, EnqueueError> = Exit.isSuccess(published[i]!)
       ? (created[next++] ?? published[i])
       : published[i]!

@@ -16,11 +16,11 @@ import { maxBatch, maxSize } from "../driver/driverCalls.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { stringify } from "../json.ts"
 import { wholeMillis } from "../millis.ts"
-import { moment, nonNegative, positive, text, wholeNumber } from "../options.ts"
-import { type Definition, retentionOf } from "../task/TaskDefinition.ts"
+import { dateTime, nonNegativeDuration, positiveDuration, text, wholeNumber } from "../options.ts"
+import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { toTraceparent } from "../task/traceContext.ts"
-import { type Answer, enqueue, enqueueAll, type Item, type Stores } from "./enqueue.ts"
+import { type EnqueueExit, enqueue, enqueueAll, type PreparedTask, type Stores } from "./enqueue.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
 
 /** Options of one call. */
@@ -39,11 +39,11 @@ export interface EnqueueOptions {
 }
 
 /** Batches of a call for many that are on their way while the next one is encoded. */
-const AHEAD = 3
+const MAX_BATCHES_IN_FLIGHT = 3
 
 /** A call, its options read. */
-interface Call {
-  readonly definition: Definition
+interface EnqueueRequest {
+  readonly definition: TaskDefinition
   readonly stores: Stores
   readonly id: string | undefined
   readonly queue: string
@@ -58,11 +58,11 @@ interface Call {
 }
 
 /** Options out of range are a defect, since this runs inside the call's effect. */
-const readCall = (
+const readRequest = (
   fiber: Fiber.Fiber<unknown, unknown>,
-  definition: Definition,
+  definition: TaskDefinition,
   options: EnqueueOptions
-): Call => {
+): EnqueueRequest => {
   const at = (option: string) => `${definition.name}: ${option}`
   const stores: Stores = {
     backend: Context.getUnsafe(fiber.context, Backend),
@@ -75,9 +75,9 @@ const readCall = (
   }
   const delayMillis =
     options.at !== undefined
-      ? wholeMillis(Math.max(0, DateTime.toEpochMillis(moment(at("at"), options.at)) - now))
+      ? wholeMillis(Math.max(0, DateTime.toEpochMillis(dateTime(at("at"), options.at)) - now))
       : options.delay !== undefined
-        ? wholeMillis(Duration.toMillis(nonNegative(at("delay"), options.delay)))
+        ? wholeMillis(Duration.toMillis(nonNegativeDuration(at("delay"), options.delay)))
         : 0
   const asked =
     options.priority === undefined
@@ -93,7 +93,7 @@ const readCall = (
     expiresMillis:
       options.expires === undefined
         ? definition.expiresMillis
-        : Duration.toMillis(positive(at("expires"), options.expires)),
+        : Duration.toMillis(positiveDuration(at("expires"), options.expires)),
     now,
     traceparent: span === undefined ? undefined : toTraceparent(span),
     unsupported:
@@ -102,11 +102,11 @@ const readCall = (
 }
 
 const isTransacting = (context: Context.Context<never>, { backend, broker }: Stores): boolean =>
-  isInTransaction(context) || broker.publish.isAlone(context) || backend.create.isAlone(context)
+  isInTransaction(context) || broker.publish.isUnbatched(context) || backend.create.isUnbatched(context)
 
 /** A task that were there although the transaction rolls back, or before it commits, is worse than none. */
 const unsupportedHere = (context: Context.Context<never>, stores: Stores): string | undefined =>
-  isTransacting(context, stores) && fusionOf(stores)?.enqueue.isAlone(context) !== true
+  isTransacting(context, stores) && fusionOf(stores)?.enqueue.isUnbatched(context) !== true
     ? "enqueueing inside of a SQL transaction that it is no part of (enqueue after the transaction, for instance by " +
       "sql.afterCommit, or keep tasks in that database, with SqlStore)"
     : undefined
@@ -122,9 +122,9 @@ const unsupported = (
 
 /** What a payload becomes; nothing is enqueued when it fails. */
 const prepare = (
-  call: Call,
+  call: EnqueueRequest,
   payload: unknown
-): Effect.Effect<Item, EncodeError | PayloadTooLarge | Unsupported, unknown> => {
+): Effect.Effect<PreparedTask, EncodeError | PayloadTooLarge | Unsupported, unknown> => {
   const { definition, expiresMillis, traceparent } = call
   const taskName = definition.name
   const taskId = call.id ?? TaskId.make(call.now)
@@ -146,7 +146,7 @@ const prepare = (
       definition.idempotencyKey === undefined
         ? undefined
         : text(`${taskName}: idempotencyKey`, definition.idempotencyKey(value), 1000)
-    return Effect.succeed<Item>({
+    return Effect.succeed<PreparedTask>({
       head: {
         v: TaskMessage.version,
         id: taskId,
@@ -171,12 +171,12 @@ const prepare = (
 
 /** Enqueues one task, and gives the id under which it goes. */
 export const send = (
-  definition: Definition,
+  definition: TaskDefinition,
   payload: unknown,
   options: EnqueueOptions = {}
 ): Effect.Effect<string, EnqueueError, unknown> =>
   Effect.withFiber((fiber) => {
-    const call = readCall(fiber, definition, options)
+    const call = readRequest(fiber, definition, options)
     return Effect.flatMapEager(prepare(call, payload), (item) => enqueue(fiber, call.stores, item))
   })
 
@@ -185,20 +185,20 @@ export const send = (
  * fails, and tells which were accepted.
  */
 export const sendAll = (
-  definition: Definition,
+  definition: TaskDefinition,
   payloads: Iterable<unknown>,
   options: EnqueueOptions = {}
 ): Effect.Effect<Array<string>, PartialEnqueue, unknown> =>
   Effect.withFiber((fiber) => {
-    const call = readCall(fiber, definition, options)
-    const ahead = isTransacting(fiber.context, call.stores) ? 0 : AHEAD
+    const call = readRequest(fiber, definition, options)
+    const ahead = isTransacting(fiber.context, call.stores) ? 0 : MAX_BATCHES_IN_FLIGHT
     const iterator = payloads[Symbol.iterator]()
     const accepted: Array<string> = []
     let refused: EnqueueError | undefined
     let isOver = false
 
     const prepareBatch = Effect.gen(function* () {
-      const items: Array<Item> = []
+      const items: Array<PreparedTask> = []
       let size = 0
       while (items.length < maxBatch && size < maxSize && refused === undefined && !isOver) {
         const next = iterator.next()
@@ -212,14 +212,14 @@ export const sendAll = (
       }
       return items
     })
-    const receive = (answers: ReadonlyArray<Answer>): void => {
+    const receive = (answers: ReadonlyArray<EnqueueExit>): void => {
       for (const answer of answers) {
         if (Exit.isSuccess(answer)) accepted.push(answer.value)
         else refused ??= Option.getOrThrowWith(Exit.findErrorOption(answer), () => Cause.squash(answer.cause))
       }
     }
 
-    const underway: Array<Fiber.Fiber<ReadonlyArray<Answer>>> = []
+    const underway: Array<Fiber.Fiber<ReadonlyArray<EnqueueExit>>> = []
     const receiveAllBut = (count: number) =>
       Effect.whileLoop({
         while: () => underway.length > count,

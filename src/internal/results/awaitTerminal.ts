@@ -11,7 +11,7 @@ import type { BackendError, ReadError } from "../../StoreError.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { Deadline, type Deadlines, deadlinesOf } from "../concurrency/Deadlines.ts"
-import type { Interest, Listener } from "../driver/Subscriptions.ts"
+import type { Subscriptions, Subscriber } from "../driver/Subscriptions.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
 
 /** How a read that failed is tried again. */
@@ -20,13 +20,13 @@ export const ReadRetry: Context.Reference<Schedule.Schedule<unknown, BackendErro
 >("chicory/AsyncResult/ReadRetry", { defaultValue: () => backoff })
 
 /** A task that ended, or whose record went away (`forgotten`) while somebody waited. */
-export interface Ended {
+export interface TerminalRecord {
   readonly record: TaskRecord
   readonly forgotten: boolean
 }
 
 /** Why waiting was given up. */
-export interface Overdue {
+export interface TimeoutInfo {
   readonly taskId: string
   readonly state: TaskState
   readonly cause: BackendError | undefined
@@ -37,26 +37,26 @@ export interface Options<E> {
   readonly ids: ReadonlyArray<string>
   readonly timeout: Duration.Duration | undefined
   readonly pollInterval: Duration.Duration | undefined
-  readonly onOverdue: (overdue: Overdue) => E
+  readonly onTimeout: (overdue: TimeoutInfo) => E
   /** Told of each task once, as it ends; `true`: that is enough. */
-  readonly onEnd: (ended: Ended) => boolean
+  readonly onTerminal: (ended: TerminalRecord) => boolean
 }
 
 const defaultPollInterval = Duration.millis(100)
 const lastRead = Duration.seconds(1)
 
 /** The tasks that are still awaited. */
-class Awaited<E> {
+class PendingTasks<E> {
   /** What was last seen of each. */
   readonly open = new Map<string, TaskRecord | undefined>()
   lastError: BackendError | undefined
-  enough: boolean
+  done: boolean
   readonly options: Options<E>
 
   constructor(options: Options<E>) {
     this.options = options
     for (const id of options.ids) this.open.set(id, undefined)
-    this.enough = this.open.size === 0
+    this.done = this.open.size === 0
   }
 
   get ids(): ReadonlyArray<string> {
@@ -65,8 +65,8 @@ class Awaited<E> {
   }
 
   /** Takes in one read. */
-  saw(id: string, record: TaskRecord | undefined): void {
-    if (this.enough || !this.open.has(id)) return
+  onRecord(id: string, record: TaskRecord | undefined): void {
+    if (this.done || !this.open.has(id)) return
     const before = this.open.get(id)
     const forgotten = record === undefined ? before !== undefined : record.ended === "Forgotten"
     if (!forgotten && (record === undefined || !isTerminal(record.state))) {
@@ -74,7 +74,7 @@ class Awaited<E> {
       return
     }
     this.open.delete(id)
-    this.enough = this.options.onEnd({ record: (record ?? before)!, forgotten }) || this.open.size === 0
+    this.done = this.options.onTerminal({ record: (record ?? before)!, forgotten }) || this.open.size === 0
   }
 
   /** Takes in a read that failed. */
@@ -83,7 +83,7 @@ class Awaited<E> {
     if (Option.isSome(error) && error.value._tag === "BackendError") this.lastError = error.value
   }
 
-  overdue(): Overdue {
+  timeoutInfo(): TimeoutInfo {
     const [taskId] = this.open.keys()
     return {
       taskId: taskId!,
@@ -94,17 +94,17 @@ class Awaited<E> {
 }
 
 /** Reads everything that is still awaited, each id with its own answer. */
-const readOpen = <E>(backend: BackendService, awaited: Awaited<E>): Effect.Effect<void, ReadError> =>
+const readPending = <E>(backend: BackendService, awaited: PendingTasks<E>): Effect.Effect<void, ReadError> =>
   Effect.suspend(() => {
     const { ids } = awaited
     return Effect.flatMap(backend.read.many(ids), (answers) => {
       let failed: Exit.Exit<never, ReadError> | undefined
       for (let i = 0; i < ids.length; i++) {
         const answer = answers[i]!
-        if (Exit.isSuccess(answer)) awaited.saw(ids[i]!, answer.value)
+        if (Exit.isSuccess(answer)) awaited.onRecord(ids[i]!, answer.value)
         else failed = answer as Exit.Exit<never, ReadError>
       }
-      if (failed === undefined || awaited.enough) return Effect.void
+      if (failed === undefined || awaited.done) return Effect.void
       awaited.failed(failed)
       return failed
     })
@@ -116,22 +116,22 @@ export const isRetryable = (error: ReadError): boolean => error._tag === "Backen
 /** Polls at a fixed spacing. */
 const poll = <E>(
   backend: BackendService,
-  awaited: Awaited<E>,
+  awaited: PendingTasks<E>,
   interval: Duration.Duration,
   retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, ReadError> =>
-  readOpen(backend, awaited).pipe(
+  readPending(backend, awaited).pipe(
     Effect.retry({ schedule: retry, while: isRetryable }),
-    Effect.repeat({ schedule: Schedule.spaced(interval), until: () => awaited.enough })
+    Effect.repeat({ schedule: Schedule.spaced(interval), until: () => awaited.done })
   )
 
-const overdueUnlessEnough = <E>(awaited: Awaited<E>): Effect.Effect<void, E> =>
-  awaited.enough ? Effect.void : Effect.fail(awaited.options.onOverdue(awaited.overdue()))
+const timeoutUnlessDone = <E>(awaited: PendingTasks<E>): Effect.Effect<void, E> =>
+  awaited.done ? Effect.void : Effect.fail(awaited.options.onTimeout(awaited.timeoutInfo()))
 
 /** A fiber that listens to the process's registry, which reads again what failed. */
-class Listening<E> extends Deadline implements Listener<ReadError> {
+class Waiter<E> extends Deadline implements Subscriber<ReadError> {
   readonly waitsFor = "end"
-  private readonly awaited: Awaited<E>
+  private readonly awaited: PendingTasks<E>
   private readonly backend: BackendService
   /** Whether an error that may heal is borne. */
   private readonly patient: boolean
@@ -142,9 +142,9 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
   private missing = 0
 
   constructor(
-    awaited: Awaited<E>,
+    awaited: PendingTasks<E>,
     backend: BackendService,
-    subscriptions: Interest<ReadError>,
+    subscriptions: Subscriptions<ReadError>,
     patient: boolean,
     resume: (answer: Effect.Effect<void, E | ReadError>) => void
   ) {
@@ -153,7 +153,7 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
     this.backend = backend
     this.patient = patient
     this.resume = resume
-    this.leave = subscriptions.listen(awaited.ids, this)
+    this.leave = subscriptions.subscribe(awaited.ids, this)
   }
 
   /** Bounds it: at the deadline there is a last read, and then it is overdue. */
@@ -163,8 +163,8 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
   }
 
   onRecord(id: string, record: TaskRecord | undefined): void {
-    this.awaited.saw(id, record)
-    if (this.awaited.enough) this.stop(Effect.void)
+    this.awaited.onRecord(id, record)
+    if (this.awaited.done) this.stop(Effect.void)
   }
 
   onError(error: ReadError): void {
@@ -174,12 +174,12 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
 
   // asks without a fiber of its own, since those who share a deadline do all of this at once
   onDeadline(): void {
-    if (this.missing > 0) return this.stop(overdueUnlessEnough(this.awaited))
+    if (this.missing > 0) return this.stop(timeoutUnlessDone(this.awaited))
     this.leave()
     const { ids } = this.awaited
     this.missing = ids.length
     this.deadlines?.set(this, Duration.toMillis(lastRead))
-    for (const id of ids) this.backend.read.ask(id)((answer) => this.onLastRead(id, answer))
+    for (const id of ids) this.backend.read.request(id)((answer) => this.onLastRead(id, answer))
   }
 
   /** Listens no more. */
@@ -192,10 +192,10 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
   private onLastRead(id: string, answer: Exit.Exit<TaskRecord | undefined, ReadError>): void {
     if (this.missing === 0) return
     this.missing--
-    if (Exit.isSuccess(answer)) this.awaited.saw(id, answer.value)
+    if (Exit.isSuccess(answer)) this.awaited.onRecord(id, answer.value)
     else if (Exit.hasInterrupts(answer)) return this.stop(answer)
     else this.awaited.failed(answer)
-    if (this.missing === 0 || this.awaited.enough) this.stop(overdueUnlessEnough(this.awaited))
+    if (this.missing === 0 || this.awaited.done) this.stop(timeoutUnlessDone(this.awaited))
   }
 
   private stop(answer: Effect.Effect<void, E | ReadError>): void {
@@ -205,23 +205,23 @@ class Listening<E> extends Deadline implements Listener<ReadError> {
 }
 
 /** Listens until it is enough, or an error is not borne; with a timeout, until the last read at the deadline. */
-const listen = <E>(
-  awaited: Awaited<E>,
+const awaitHints = <E>(
+  awaited: PendingTasks<E>,
   backend: BackendService,
-  subscriptions: Interest<ReadError>,
+  subscriptions: Subscriptions<ReadError>,
   patient: boolean,
   deadlines?: Deadlines
 ): Effect.Effect<void, E | ReadError> =>
   Effect.callback((resume) => {
-    const listening = new Listening(awaited, backend, subscriptions, patient, resume)
+    const listening = new Waiter(awaited, backend, subscriptions, patient, resume)
     const { timeout } = awaited.options
     if (deadlines !== undefined && timeout !== undefined) listening.until(deadlines, timeout)
     return Effect.sync(() => listening.end())
   })
 
 /** Reads and listens as the options say, without a bound. */
-const unbounded = <E>(
-  awaited: Awaited<E>,
+const awaitUnbounded = <E>(
+  awaited: PendingTasks<E>,
   backend: BackendService,
   retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, E | ReadError> => {
@@ -231,8 +231,8 @@ const unbounded = <E>(
   // with a schedule of the caller's own it says how often a failed read is borne
   const listening =
     retry === backoff
-      ? listen(awaited, backend, subscriptions, true)
-      : Effect.retry(listen(awaited, backend, subscriptions, false), {
+      ? awaitHints(awaited, backend, subscriptions, true)
+      : Effect.retry(awaitHints(awaited, backend, subscriptions, false), {
           schedule: retry as Schedule.Schedule<unknown, E | ReadError>,
           while: (error) => isRetryable(error as ReadError)
         })
@@ -242,24 +242,24 @@ const unbounded = <E>(
 }
 
 /** A result that is there at the deadline is returned. */
-const lastChance = <E>(backend: BackendService, awaited: Awaited<E>): Effect.Effect<void, E> =>
-  readOpen(backend, awaited).pipe(
+const finalRead = <E>(backend: BackendService, awaited: PendingTasks<E>): Effect.Effect<void, E> =>
+  readPending(backend, awaited).pipe(
     Effect.timeoutOption(lastRead),
     Effect.catchCause((cause) =>
       Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void
     ),
-    Effect.andThen(Effect.suspend(() => overdueUnlessEnough(awaited)))
+    Effect.andThen(Effect.suspend(() => timeoutUnlessDone(awaited)))
   )
 
 /** Waits until `onEnd` has had enough, or every task has ended. */
-export const awaitEnds = <E>(options: Options<E>): Effect.Effect<void, E | ReadError, Backend> =>
+export const awaitTerminal = <E>(options: Options<E>): Effect.Effect<void, E | ReadError, Backend> =>
   Effect.withFiber((fiber) => {
     const backend = Context.getUnsafe(fiber.context, Backend)
     const run = fiber.getRef(CurrentRun)
-    const awaited = new Awaited(options)
-    if (awaited.enough) return Effect.void
+    const awaited = new PendingTasks(options)
+    if (awaited.done) return Effect.void
     // a first read tells at once where there is no backend at all
-    if (!backend.configured) return readOpen(backend, awaited)
+    if (!backend.configured) return readPending(backend, awaited)
 
     const { subscriptions } = backend
     const { pollInterval, timeout } = options
@@ -267,12 +267,12 @@ export const awaitEnds = <E>(options: Options<E>): Effect.Effect<void, E | ReadE
     const bounded =
       subscriptions !== undefined && pollInterval === undefined && retry === backoff
         ? // what nearly everybody asks for costs one fiber and one registration
-          listen(awaited, backend, subscriptions, true, deadlinesOf(fiber))
+          awaitHints(awaited, backend, subscriptions, true, deadlinesOf(fiber))
         : timeout === undefined
-          ? unbounded(awaited, backend, retry)
-          : Effect.timeoutOrElse(unbounded(awaited, backend, retry), {
+          ? awaitUnbounded(awaited, backend, retry)
+          : Effect.timeoutOrElse(awaitUnbounded(awaited, backend, retry), {
               duration: timeout,
-              orElse: () => lastChance(backend, awaited)
+              orElse: () => finalRead(backend, awaited)
             })
     return run === undefined ? bounded : run.withoutSlot(bounded)
   })

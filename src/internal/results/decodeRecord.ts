@@ -4,11 +4,11 @@ import type { TaskRecord } from "../../BackendDriver.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
 import type { TaskResult } from "../../TaskResult.ts"
 import { isTerminal } from "../../TaskState.ts"
-import { dateOf } from "../dates.ts"
+import { toDate } from "../dates.ts"
 import type * as TaskCodec from "../task/TaskCodec.ts"
-import type { Ended } from "./awaitTerminal.ts"
+import type { TerminalRecord } from "./awaitTerminal.ts"
 
-const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), dateOf)
+const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), toDate)
 
 const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
   new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
@@ -17,7 +17,7 @@ const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFa
 const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
   switch (record.ended) {
     case "Expired":
-      return new TaskFailed.Expired({ expiredAt: dateOf(record.expiresAt ?? record.finishedAt ?? 0) })
+      return new TaskFailed.Expired({ expiredAt: toDate(record.expiresAt ?? record.finishedAt ?? 0) })
     case "WorkerLost":
       return new TaskFailed.WorkerLost({ worker: record.worker ?? "unknown" })
     case "Cancelled":
@@ -33,9 +33,9 @@ const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
 }
 
 /** The outcome of a task that ended. */
-export const exitOf = <A, E, R, P>(
+export const decodeExit = <A, E, R, P>(
   codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
-  { forgotten, record }: Ended
+  { forgotten, record }: TerminalRecord
 ): Effect.Effect<Exit.Exit<A, TaskFailed.TaskFailed<E>>, never, R> => {
   if (forgotten) return Effect.succeed(Exit.fail(taskFailed(record, new TaskFailed.Forgotten())))
   if (record.exit === null) return Effect.succeed(Exit.fail(taskFailed(record, endedReason(record))))
@@ -48,13 +48,13 @@ export const exitOf = <A, E, R, P>(
 }
 
 /** A record as a user sees it. */
-export const toResult = <A, E, R, P>(
+export const toTaskResult = <A, E, R, P>(
   codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
   record: TaskRecord
 ): Effect.Effect<TaskResult<A, E, P>, never, R> =>
   Effect.gen(function* () {
     const exit = isTerminal(record.state)
-      ? Option.some(yield* exitOf(codec, { record, forgotten: false }))
+      ? Option.some(yield* decodeExit(codec, { record, forgotten: false }))
       : Option.none()
     const progress =
       record.progress === null ? Option.none() : yield* Effect.option(codec.decodeProgress(record.progress))

@@ -3,7 +3,7 @@ import { Context, Data, type Duration, type Effect } from "effect"
 import type { ReadError } from "../../StoreError.ts"
 
 /** The run that a fiber belongs to. */
-export interface Run {
+export interface RunControl {
   /** Gives the worker's slot free while the effect runs. */
   withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
   /** Writes progress, already encoded; a write that is lost is logged. */
@@ -16,7 +16,7 @@ export interface Run {
 }
 
 /** Set for the fibers of handlers. */
-export const CurrentRun = Context.Reference<Run | undefined>("chicory/CurrentRun", {
+export const CurrentRun = Context.Reference<RunControl | undefined>("chicory/CurrentRun", {
   defaultValue: () => undefined
 })
 

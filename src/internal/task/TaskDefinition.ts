@@ -10,7 +10,7 @@ export interface Handler {
 }
 
 /** A task, its options checked and its codecs built. */
-export interface Definition {
+export interface TaskDefinition {
   readonly name: string
   readonly queue: string
   readonly payload: PayloadCodec<unknown, unknown, unknown>
@@ -29,26 +29,27 @@ export interface Definition {
 
 /** A task with the handler that runs it. */
 export interface HandledTask {
-  readonly definition: Definition
+  readonly definition: TaskDefinition
   readonly handler: Handler
 }
 
 /** How long the records of a task stay in that backend; `undefined`: for ever. */
 export const retentionOf = (
-  definition: Pick<Definition, "retentionMillis"> | undefined,
+  definition: Pick<TaskDefinition, "retentionMillis"> | undefined,
   backend: { readonly retentionMillis: number }
 ): number | undefined => {
   const millis = definition?.retentionMillis ?? backend.retentionMillis
   return millis === Infinity ? undefined : millis
 }
 
-const definitions = new WeakMap<object, Definition>()
+const definitions = new WeakMap<object, TaskDefinition>()
 
 /** Remembers what a task is made of. */
-export const define = (task: object, definition: Definition): void => void definitions.set(task, definition)
+export const define = (task: object, definition: TaskDefinition): void =>
+  void definitions.set(task, definition)
 
 /** What a task is made of; `Task.make` is the only maker of tasks. */
-export const definitionOf = (task: object): Definition => {
+export const definitionOf = (task: object): TaskDefinition => {
   const definition = definitions.get(task)
   if (definition === undefined) throw new TypeError("this is no task: tasks are made with Task.make")
   return definition

@@ -1,19 +1,25 @@
-/** One run of a task: the handler with all it is given, from its payload to the verdict on its exit. */
+/** One run of a task: the handler with all it is given, from its payload to the outcome on its exit. */
 import { Cause, Context, Effect, Exit, type Fiber, Tracer } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
-import { describe } from "../formatError.ts"
+import { formatError } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
-import { nonNegative } from "../options.ts"
-import { CurrentRun, RetryRequest, type Run as RunOfHandler } from "../task/CurrentRun.ts"
+import { nonNegativeDuration } from "../options.ts"
+import { CurrentRun, RetryRequest, type RunControl as RunOfHandler } from "../task/CurrentRun.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import { fromTraceparent } from "../task/traceContext.ts"
-import { failure, judge, type Stop, timedOut, type Verdict } from "./runOutcome.ts"
-import type { Candidate } from "./RunStore.ts"
+import {
+  failureOutcome,
+  classifyExit,
+  type InterruptReason,
+  timedOut,
+  type RunOutcome
+} from "./runOutcome.ts"
+import type { StartCandidate } from "./RunStore.ts"
 
 /** A task as a worker runs it: what all its runs have in common. */
-export interface Runnable extends HandledTask {
+export interface RunnableTask extends HandledTask {
   /** The worker's context, and over it what the handler was given. */
   readonly context: Context.Context<unknown>
   /** Whether there is a tracer that could see a span. */
@@ -22,10 +28,10 @@ export interface Runnable extends HandledTask {
 }
 
 /** Finds out what the runs of a task have in common. */
-export const runnable = (
+export const toRunnableTask = (
   { definition, handler }: HandledTask,
   ofWorker: Context.Context<never>
-): Runnable => {
+): RunnableTask => {
   const context = Context.merge(ofWorker, handler.context)
   return {
     definition,
@@ -38,26 +44,26 @@ export const runnable = (
 
 /** A task that runs here. */
 export class Run {
-  readonly candidate: Candidate
-  readonly known: Runnable
+  readonly candidate: StartCandidate
+  readonly task: RunnableTask
   readonly started: Extract<Started, { readonly _tag: "Run" }>
   /** When it was asked for, by this process's monotonic clock. */
   readonly startedAt: bigint
   /** When the last successful renewal was sent, by the same. */
   renewedAt: bigint
   /** Why the handler was stopped, if it was. */
-  stop: Stop | undefined
+  interruptReason: InterruptReason | undefined
   /** The message is still claimed: at-most-once tasks ack theirs before they run, and long ones let go of theirs. */
   claimed = true
   /** Its outcome is on its way. From then on the store may call a renewal lost because it has stored that outcome. */
   settling = false
   /** Its success, stored by the handler itself, in a transaction of its own. */
-  completed: Verdict | undefined
+  completedOutcome: RunOutcome | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
-  constructor(candidate: Candidate, known: Runnable, started: Run["started"], startedAt: bigint) {
+  constructor(candidate: StartCandidate, known: RunnableTask, started: Run["started"], startedAt: bigint) {
     this.candidate = candidate
-    this.known = known
+    this.task = known
     this.started = started
     this.startedAt = startedAt
     this.renewedAt = startedAt
@@ -68,19 +74,19 @@ export class Run {
   }
 
   /** The fiber to stop. */
-  ranBy(fiber: Fiber.Fiber<unknown, unknown>): void {
+  attachFiber(fiber: Fiber.Fiber<unknown, unknown>): void {
     this.fiber = fiber
-    if (this.stop !== undefined) fiber.interruptUnsafe()
+    if (this.interruptReason !== undefined) fiber.interruptUnsafe()
   }
 
   /** Interrupts the handler, its finalizers run. Only the first reason counts, but a lost run stays lost. */
-  halt(stop: Stop): void {
-    if (this.stop === undefined || stop === "Lost") this.stop = stop
+  interrupt(stop: InterruptReason): void {
+    if (this.interruptReason === undefined || stop === "Lost") this.interruptReason = stop
     this.fiber?.interruptUnsafe()
   }
 }
 
-const taskContext = ({ candidate, known, started }: Run): TaskContext["Service"] => {
+const taskContext = ({ candidate, task: known, started }: Run): TaskContext["Service"] => {
   const { maxRetries } = known.definition.retry
   const { attempt, fence, retries } = started
   return {
@@ -103,7 +109,7 @@ const retry: TaskContext["Service"]["retry"] = (options) =>
         countdown:
           options?.countdown === undefined
             ? undefined
-            : nonNegative("TaskContext.retry: countdown", options.countdown),
+            : nonNegativeDuration("TaskContext.retry: countdown", options.countdown),
         hasError: options !== undefined && "error" in options,
         error: options?.error
       })
@@ -111,12 +117,12 @@ const retry: TaskContext["Service"]["retry"] = (options) =>
   )
 
 /** What the handler's fiber finds in its context. */
-export const contextOf = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> =>
-  Context.add(Context.add(run.known.context, TaskContext, taskContext(run)), CurrentRun, ofHandler)
+export const handlerContext = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> =>
+  Context.add(Context.add(run.task.context, TaskContext, taskContext(run)), CurrentRun, ofHandler)
 
 /** The worker's span is the child of the producer's. Without a tracer that could see it, none is made. */
 const inSpan = (
-  { candidate, known, started }: Run,
+  { candidate, task: known, started }: Run,
   handling: Effect.Effect<unknown, unknown, unknown>
 ): Effect.Effect<unknown, unknown, unknown> => {
   const { message } = candidate
@@ -141,19 +147,19 @@ const inSpan = (
 }
 
 /**
- * Runs the handler, in a fiber that is uninterruptible elsewhere and has the run's context: the verdict on its exit
+ * Runs the handler, in a fiber that is uninterruptible elsewhere and has the run's context: the outcome on its exit
  * is always reached.
  */
-export const execute = (run: Run, worker: string): Effect.Effect<Verdict, never, unknown> =>
+export const execute = (run: Run, worker: string): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.flatMapEager(
-    interruptibly(run.known.definition.payload.decode(run.candidate.message.payload)),
+    interruptibly(run.task.definition.payload.decode(run.candidate.message.payload)),
     (payload) => {
       if (Exit.isSuccess(payload)) {
         return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) => judged(run, exit, worker))
       }
       return Cause.hasInterruptsOnly(payload.cause)
         ? judged(run, payload, worker)
-        : failure(new PayloadInvalid({ issue: describe(Cause.squash(payload.cause)) }))
+        : failureOutcome(new PayloadInvalid({ issue: formatError(Cause.squash(payload.cause)) }))
     }
   )
 
@@ -161,7 +167,7 @@ const interruptibly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<E
   Effect.exit(Exit.isExit(effect) ? effect : Effect.interruptible(effect))
 
 const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, unknown> => {
-  const { definition, handler } = run.known
+  const { definition, handler } = run.task
   const handling = Effect.scoped(Effect.suspend(() => handler.run(payload)))
   return inSpan(
     run,
@@ -171,9 +177,12 @@ const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, un
   )
 }
 
-/** The verdict on a value that the handler gives before it has ended. */
-export const verdictOn = (run: Run, value: unknown, worker: string): Effect.Effect<Verdict> =>
-  Effect.provideContext(judged(run, Exit.succeed(value), worker), run.known.context)
+/** The outcome on a value that the handler gives before it has ended. */
+export const outcomeOfValue = (run: Run, value: unknown, worker: string): Effect.Effect<RunOutcome> =>
+  Effect.provideContext(judged(run, Exit.succeed(value), worker), run.task.context)
 
-const judged = ({ known, started, stop }: Run, exit: Exit.Exit<unknown, unknown>, worker: string) =>
-  judge({ definition: known.definition, retries: started.retries, stop, worker }, exit)
+const judged = (
+  { task: known, started, interruptReason: stop }: Run,
+  exit: Exit.Exit<unknown, unknown>,
+  worker: string
+) => classifyExit({ definition: known.definition, retries: started.retries, stop, worker }, exit)

@@ -19,14 +19,14 @@ import type { BrokerService as BrokerFacade } from "../../Broker.ts"
 import type { ClaimRequest, Delivery, Envelope, Batch } from "../../BrokerDriver.ts"
 import type { ReadError, BrokerError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
-import { type Ask, known } from "../concurrency/Batcher.ts"
+import { type Request, resolved } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { stringify } from "../json.ts"
-import { leavesLetter, type Verdict } from "./runOutcome.ts"
+import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 
 /** A delivery that asks to run. */
-export interface Candidate {
+export interface StartCandidate {
   readonly delivery: Delivery
   readonly message: TaskMessage.TaskMessage
   readonly start: Start
@@ -36,36 +36,44 @@ export interface Candidate {
 export type Settled = "Stored" | "Cancelled" | "Lost"
 
 /** A run's hold on its task: what there is to renew. */
-export interface Hold {
-  readonly candidate: Candidate
+export interface LeasedRun {
+  readonly candidate: StartCandidate
   /** The message is still claimed: not acked yet. */
   readonly claimed: boolean
 }
 
 /** Keeps runs. */
-export interface Ledger {
+export interface RunStore {
   /** Whether records exist: tokens, cancel requests, progress. */
-  readonly recorded: boolean
+  readonly hasRecords: boolean
   /** Claims, and starts at once what the store can start in the same step. */
   readonly claim: (
     claim: ClaimRequest
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError | BrokerError>
-  readonly start: (candidates: Batch<Candidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
+  readonly start: (candidates: Batch<StartCandidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   /** The first half of an end: what makes it durable. */
-  readonly store: (candidate: Candidate, verdict: Verdict) => Ask<Settled, ReadError>
+  readonly saveOutcome: (candidate: StartCandidate, outcome: RunOutcome) => Request<Settled, ReadError>
   /** The end of a success, in the transaction that the calling fiber is in; `undefined`: there can be none. */
   readonly complete:
-    | ((candidate: Candidate, verdict: Verdict, claimed: boolean) => Effect.Effect<Settled, ReadError>)
+    | ((
+        candidate: StartCandidate,
+        outcome: RunOutcome,
+        claimed: boolean
+      ) => Effect.Effect<Settled, ReadError>)
     | undefined
   /** The second half: what becomes of the message. */
-  readonly close: (hold: Hold, verdict: Verdict, settled: Settled) => Ask<unknown, BrokerError>
+  readonly releaseMessage: (
+    hold: LeasedRun,
+    outcome: RunOutcome,
+    settled: Settled
+  ) => Request<unknown, BrokerError>
   /** Renews what is held. A hold without an answer failed to be renewed. */
   readonly renew: (
-    holds: Batch<Hold>,
+    holds: Batch<LeasedRun>,
     leaseMillis: number
   ) => Effect.Effect<ReadonlyArray<Renewed | undefined>>
   /** A message that no run can be made of. */
-  readonly park: (
+  readonly parkMessage: (
     delivery: Delivery,
     letter: { readonly deadLetterId: string; readonly reason: string; readonly exit: string }
   ) => Effect.Effect<void, ReadError | BrokerError>
@@ -79,11 +87,11 @@ const claimOnly =
       Arr.map((delivery) => ({ delivery, run: undefined }))
     )
 
-const done = known(Exit.void)
-const stored = known<Settled, never>(Exit.succeed("Stored"))
+const done = resolved(Exit.void)
+const stored = resolved<Settled, never>(Exit.succeed("Stored"))
 
 /** Renews claims; `undefined` where the call failed. */
-const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMillis: number) => {
+const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<LeasedRun>, leaseMillis: number) => {
   const handles = holds.filter(({ claimed }) => claimed).map(({ candidate }) => candidate.delivery.handle)
   return Arr.isArrayNonEmpty(handles)
     ? Effect.map(Effect.exit(broker.renew(handles, leaseMillis)), Exit.getSuccess)
@@ -91,28 +99,28 @@ const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<Hold>, leaseMill
 }
 
 /** Runs are kept by their records; tasks with start defaults may be started as they are claimed. */
-export const recorded = (
+export const withRecords = (
   backend: BackendFacade,
   broker: BrokerFacade,
   startDefaults: ReadonlyArray<StartDefaults>
-): Ledger => {
+): RunStore => {
   const fusion = fusionOf({ backend, broker })
-  const ledger = twoSteps(backend, broker)
+  const ledger = unfused(backend, broker)
   if (fusion === undefined) return ledger
   const { claim } = fusion
   return {
     ...ledger,
     ...(claim === undefined ? {} : { claim: (asked: ClaimRequest) => claim({ ...asked, startDefaults }) }),
-    store: ({ delivery: { handle }, start }, verdict) =>
-      fusion.settle.ask({ settlement: settlementOf(start, verdict), handle }),
+    saveOutcome: ({ delivery: { handle }, start }, outcome) =>
+      fusion.settle.request({ settlement: settlementOf(start, outcome), handle }),
     complete: completing(backend, true),
-    close: () => done
+    releaseMessage: () => done
   }
 }
 
 /** For a message that was let go of while its task ran: the one that is on its way may come too late. */
-const envelopeAgain = (
-  { delivery, message: { expires, generation, id, priority, task } }: Candidate,
+const republishedEnvelope = (
+  { delivery, message: { expires, generation, id, priority, task } }: StartCandidate,
   delayMillis: number
 ): Envelope => ({
   id,
@@ -125,27 +133,27 @@ const envelopeAgain = (
   body: typeof delivery.body === "string" ? delivery.body : new TextDecoder().decode(delivery.body)
 })
 
-const completing = ({ complete }: BackendFacade, acks: boolean): Ledger["complete"] =>
+const completing = ({ complete }: BackendFacade, acks: boolean): RunStore["complete"] =>
   complete === undefined
     ? undefined
-    : ({ delivery: { handle }, start }, verdict, claimed) =>
-        complete({ settlement: settlementOf(start, verdict), handle: acks && claimed ? handle : undefined })
+    : ({ delivery: { handle }, start }, outcome, claimed) =>
+        complete({ settlement: settlementOf(start, outcome), handle: acks && claimed ? handle : undefined })
 
-const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
-  recorded: true,
+const unfused = (backend: BackendFacade, broker: BrokerFacade): RunStore => ({
+  hasRecords: true,
   claim: claimOnly(broker),
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
-  store: ({ start }, verdict) => backend.settle.ask(settlementOf(start, verdict)),
+  saveOutcome: ({ start }, outcome) => backend.settle.request(settlementOf(start, outcome)),
   complete: completing(backend, false),
-  close: ({ candidate, claimed }, verdict, settled) => {
+  releaseMessage: ({ candidate, claimed }, outcome, settled) => {
     const { handle } = candidate.delivery
-    if (settled === "Lost") return broker.returnUnhandled.ask(handle)
-    if (settled === "Cancelled" || verdict._tag === "Success" || verdict._tag === "Failure")
-      return broker.ack.ask(handle)
-    const afterMillis = verdict._tag === "Retry" ? verdict.afterMillis : 0
+    if (settled === "Lost") return broker.returnUnhandled.request(handle)
+    if (settled === "Cancelled" || outcome._tag === "Success" || outcome._tag === "Failure")
+      return broker.ack.request(handle)
+    const afterMillis = outcome._tag === "Retry" ? outcome.afterMillis : 0
     return claimed || candidate.start.deliveryMode === "at-most-once"
-      ? broker.release.ask({ handle, afterMillis })
-      : broker.publish.ask(envelopeAgain(candidate, afterMillis))
+      ? broker.release.request({ handle, afterMillis })
+      : broker.publish.request(republishedEnvelope(candidate, afterMillis))
   },
   // the record decides; the claim only keeps the message from being delivered for nothing
   renew: (holds, leaseMillis) =>
@@ -161,7 +169,7 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
       ),
       ([answers]) => answers.map((answer) => Option.getOrUndefined(Exit.getSuccess(answer)))
     ),
-  park: (delivery, { deadLetterId, exit, reason }) =>
+  parkMessage: (delivery, { deadLetterId, exit, reason }) =>
     Effect.andThen(
       backend.parkMessage([
         {
@@ -177,34 +185,34 @@ const twoSteps = (backend: BackendFacade, broker: BrokerFacade): Ledger => ({
     )
 })
 
-const settlementOf = (start: Start, verdict: Verdict): Settlement => ({
+const settlementOf = (start: Start, outcome: RunOutcome): Settlement => ({
   id: start.id,
   token: start.token,
-  outcome: outcomeOf(start, verdict)
+  outcome: outcomeOf(start, outcome)
 })
 
-const outcomeOf = ({ body, queue, retentionMillis }: Start, verdict: Verdict): Outcome => {
-  switch (verdict._tag) {
+const outcomeOf = ({ body, queue, retentionMillis }: Start, outcome: RunOutcome): Outcome => {
+  switch (outcome._tag) {
     case "Success":
-      return { _tag: "Success", exit: verdict.exit, retentionMillis }
+      return { _tag: "Success", exit: outcome.exit, retentionMillis }
     case "Failure":
       return {
         _tag: "Failure",
-        exit: verdict.exit,
+        exit: outcome.exit,
         retentionMillis,
-        deadLetter: leavesLetter(verdict.reason)
-          ? { reason: verdict.reason, queue, body, retentionMillis: defaults.deadLetterRetentionMillis }
+        deadLetter: isDeadLettered(outcome.reason)
+          ? { reason: outcome.reason, queue, body, retentionMillis: defaults.deadLetterRetentionMillis }
           : undefined
       }
     case "Retry":
     case "Release":
-      return verdict
+      return outcome
   }
 }
 
 /** Without a backend the message counts its own retries, and the broker parks what failed for good. */
-export const messageOnly = (broker: BrokerFacade): Ledger => ({
-  recorded: false,
+export const withoutRecords = (broker: BrokerFacade): RunStore => ({
+  hasRecords: false,
   claim: claimOnly(broker),
   start: (candidates) =>
     Effect.succeed(
@@ -214,37 +222,37 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
         return { _tag: "Run", fence: attempt, attempt, retries: message.retries, crashes: 0 }
       })
     ),
-  store: () => stored,
+  saveOutcome: () => stored,
   complete: undefined,
-  close: (
+  releaseMessage: (
     {
       candidate: {
         delivery: { handle },
         message
       }
     },
-    verdict
+    outcome
   ) => {
-    switch (verdict._tag) {
+    switch (outcome._tag) {
       case "Success":
-        return broker.ack.ask(handle)
+        return broker.ack.request(handle)
       case "Failure":
-        return leavesLetter(verdict.reason)
-          ? broker.reject.ask({ handle, reason: verdict.reason })
-          : broker.ack.ask(handle)
+        return isDeadLettered(outcome.reason)
+          ? broker.reject.request({ handle, reason: outcome.reason })
+          : broker.ack.request(handle)
       case "Retry": {
         const { payload, ...head } = message
         const text = stringify(payload)
         // it cannot be sent again
-        if (Exit.isFailure(text)) return broker.reject.ask({ handle, reason: "PayloadInvalid" })
-        return broker.release.ask({
+        if (Exit.isFailure(text)) return broker.reject.request({ handle, reason: "PayloadInvalid" })
+        return broker.release.request({
           handle,
-          afterMillis: verdict.afterMillis,
+          afterMillis: outcome.afterMillis,
           body: TaskMessage.encode({ ...head, retries: head.retries + 1 }, text.value)
         })
       }
       case "Release":
-        return broker.release.ask({ handle, afterMillis: 0 })
+        return broker.release.request({ handle, afterMillis: 0 })
     }
   },
   renew: (holds, leaseMillis) =>
@@ -256,5 +264,5 @@ export const messageOnly = (broker: BrokerFacade): Ledger => ({
         return held === undefined ? undefined : held ? "Held" : "Lost"
       })
     }),
-  park: ({ handle }, { reason }) => broker.reject.one({ handle, reason })
+  parkMessage: ({ handle }, { reason }) => broker.reject.one({ handle, reason })
 })

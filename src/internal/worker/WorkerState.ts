@@ -5,17 +5,17 @@ import type { Backend } from "../../Backend.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
-import { Underway } from "../concurrency/WaitGroup.ts"
-import { termsOf } from "../driver/startRequest.ts"
+import { WaitGroup } from "../concurrency/WaitGroup.ts"
+import { startDefaults } from "../driver/startRequest.ts"
 import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
-import { type Run, type Runnable, runnable } from "./Run.ts"
-import { type Ledger, messageOnly, recorded } from "./RunStore.ts"
+import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
+import { type RunStore, withoutRecords, withRecords } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
 
 /** A worker's settings, checked. */
-export interface Settings {
+export interface WorkerSettings {
   readonly backend: Backend["Service"]
   readonly broker: Broker["Service"]
   readonly tasks: ReadonlyMap<string, HandledTask>
@@ -28,52 +28,52 @@ export interface Settings {
 }
 
 /** A worker that runs. */
-export class Engine {
-  readonly settings: Settings
+export class WorkerState {
+  readonly settings: WorkerSettings
   readonly hostname = hostname()
   readonly id: string
   readonly leaseMillis: number
-  readonly ledger: Ledger
+  readonly runStore: RunStore
   readonly slots: Slots
   /** The tasks that this worker knows, by name. */
-  readonly tasks: ReadonlyMap<string, Runnable>
+  readonly tasks: ReadonlyMap<string, RunnableTask>
   /** What runs here, by task id. */
   readonly runs = new ChurnMap<string, Run>()
   /** Deliveries that were claimed and not yet let go, and whatever else the drain waits for. */
-  readonly underway = new Underway()
+  readonly inFlight = new WaitGroup()
   /** Runs that have ended and given up their slots, whose outcomes or messages are still on their way. */
-  trailing = 0
+  settlingRuns = 0
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
   /** The drain is over: what cannot be stored now is left to its lease. */
-  givingUp = false
+  drainExpired = false
   /** Open when `givingUp`. */
-  readonly gaveUp = Latch.makeUnsafe(false)
+  readonly drainExpiry = Latch.makeUnsafe(false)
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
   private tokens = 0
   private claims = 0
 
-  constructor(settings: Settings, clock: Clock.Clock, context: Context.Context<never>) {
+  constructor(settings: WorkerSettings, clock: Clock.Clock, context: Context.Context<never>) {
     const { backend, broker, concurrency, lease, tasks } = settings
     this.settings = settings
     this.clock = clock
     this.context = context
     this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
-    this.ledger = backend.configured
-      ? recorded(backend, broker, termsOf(tasks, backend, this.leaseMillis))
-      : messageOnly(broker)
+    this.runStore = backend.configured
+      ? withRecords(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
+      : withoutRecords(broker)
     this.slots = new Slots(concurrency)
-    this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, runnable(known, context)]))
+    this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, toRunnableTask(known, context)]))
   }
 
   /** Runs an effect for which the drain waits. */
   fork(effect: Effect.Effect<void>): void {
-    this.underway.begin()
+    this.inFlight.add()
     Effect.runForkWith(this.context)(effect).addObserver(this.ended)
   }
 
-  private readonly ended = () => this.underway.end()
+  private readonly ended = () => this.inFlight.done()
 
   /** A token that no other run has. */
   nextToken(): string {
@@ -81,26 +81,26 @@ export class Engine {
   }
 
   /** A name that no other claim has. */
-  nextClaim(): string {
+  nextClaimId(): string {
     return `${this.id.slice(-12)}.${++this.claims}`
   }
 
   /** Takes in a run. One of the same task that is still here was superseded by it. */
-  opened(run: Run): void {
-    this.runs.get(run.id)?.halt("Lost")
+  addRun(run: Run): void {
+    this.runs.get(run.id)?.interrupt("Lost")
     this.runs.set(run.id, run)
-    if (this.givingUp) run.halt("Drained")
+    if (this.drainExpired) run.interrupt("Drained")
   }
 
   /** Forgets a run that has ended. */
-  closed(run: Run): void {
+  removeRun(run: Run): void {
     if (this.runs.get(run.id) === run) this.runs.delete(run.id)
   }
 
   /** Ends the drain. */
-  giveUp(): void {
-    this.givingUp = true
-    this.gaveUp.openUnsafe()
+  expireDrain(): void {
+    this.drainExpired = true
+    this.drainExpiry.openUnsafe()
   }
 
   /** Monotonic nanoseconds of this process. */
@@ -113,8 +113,8 @@ export class Engine {
   }
 }
 
-/** Makes the engine of a worker. */
-export const make = (settings: Settings): Effect.Effect<Engine> =>
+/** Makes the worker of a worker. */
+export const make = (settings: WorkerSettings): Effect.Effect<WorkerState> =>
   Effect.withFiber((fiber) =>
-    Effect.sync(() => new Engine(settings, fiber.getRef(Clock.Clock), fiber.context))
+    Effect.sync(() => new WorkerState(settings, fiber.getRef(Clock.Clock), fiber.context))
   )

@@ -21,16 +21,16 @@ import type { Delivery } from "../../BrokerDriver.ts"
 import type { ReadError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { backoff } from "../backoff.ts"
-import { tellAtOnce } from "../concurrency/completedSync.ts"
-import { describe } from "../formatError.ts"
-import { keepLeases, loseClaims } from "./leaseRenewal.ts"
-import { bePresent } from "./maintenance.ts"
-import { parkUnstartable, type Refusal, refuseMalformed, refuseUnknown } from "./rejectDelivery.ts"
-import type { Candidate } from "./RunStore.ts"
-import { begin, handle } from "./runTask.ts"
-import { persist, putBack } from "./settle.ts"
-import { startOf } from "./startRequest.ts"
-import { type Engine, make, type Settings } from "./WorkerState.ts"
+import { completedSync } from "../concurrency/completedSync.ts"
+import { formatError } from "../formatError.ts"
+import { renewLeases, onClaimsLost } from "./leaseRenewal.ts"
+import { maintain } from "./maintenance.ts"
+import { parkUnstartable, type Rejection, rejectMalformed, rejectUnknown } from "./rejectDelivery.ts"
+import type { StartCandidate } from "./RunStore.ts"
+import { applyStart, handleUnrun } from "./runTask.ts"
+import { retryWhile, release } from "./settle.ts"
+import { startRequest } from "./startRequest.ts"
+import { type WorkerState, make, type WorkerSettings } from "./WorkerState.ts"
 
 /** An idle worker looks this often, whatever it is told. */
 const lookInterval = Duration.seconds(1)
@@ -60,41 +60,41 @@ export interface WorkerService {
 }
 
 /** Starts a worker, which ends with the scope. */
-export const consume = Effect.fnUntraced(function* (
-  settings: Settings
+export const startWorker = Effect.fnUntraced(function* (
+  settings: WorkerSettings
 ): Effect.fn.Return<WorkerService, never, Scope.Scope> {
-  const engine = yield* make(settings)
-  yield* bePresent(engine)
-  yield* keepLeases(engine)
-  yield* Effect.addFinalizer(() => drain(engine))
-  yield* claimForever(engine)
+  const worker = yield* make(settings)
+  yield* maintain(worker)
+  yield* renewLeases(worker)
+  yield* Effect.addFinalizer(() => drain(worker))
+  yield* claimLoop(worker)
   return {
-    id: engine.id,
-    stats: Effect.sync(() => ({ running: engine.runs.size, ...engine.stats }))
+    id: worker.id,
+    stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats }))
   }
 })
 
 /** Lets running tasks finish, interrupts the rest, and waits until they are put back. */
-const drain = (engine: Engine): Effect.Effect<void> =>
+const drain = (worker: WorkerState): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const { drainTimeout } = engine.settings
+    const { drainTimeout } = worker.settings
     const drained = Duration.isZero(drainTimeout)
       ? Option.none()
-      : yield* Effect.timeoutOption(engine.underway.none, drainTimeout)
+      : yield* Effect.timeoutOption(worker.inFlight.wait, drainTimeout)
     if (Option.isSome(drained)) return
-    for (const run of engine.runs.values()) run.halt("Drained")
-    engine.giveUp()
-    yield* engine.underway.none
+    for (const run of worker.runs.values()) run.interrupt("Drained")
+    worker.expireDrain()
+    yield* worker.inFlight.wait
   })
 
 /** Claims whenever there is a reason to and a slot is free. */
-const claimForever = Effect.fnUntraced(function* (
-  engine: Engine
+const claimLoop = Effect.fnUntraced(function* (
+  worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
-  const { broker, queues } = engine.settings
+  const { broker, queues } = worker.settings
   const reason = Latch.makeUnsafe(true)
-  const all = Math.min(MAX_CLAIM, engine.slots.total)
-  const half = Math.min(MAX_CLAIM, Math.ceil(engine.slots.total / 2))
+  const all = Math.min(MAX_CLAIM, worker.slots.total)
+  const half = Math.min(MAX_CLAIM, Math.ceil(worker.slots.total / 2))
   // While a store is waited for, the other half of the slots has work. One that answers at once leaves nothing to
   // overlap, and does best with few large claims; so does one whose calls are dear.
   let portion = all
@@ -103,11 +103,11 @@ const claimForever = Effect.fnUntraced(function* (
   const ask = (max: number) =>
     Effect.suspend(() => {
       const isRetry = failed !== undefined
-      const claimId = failed ?? engine.nextClaim()
+      const claimId = failed ?? worker.nextClaimId()
       failed = claimId
-      const { id: worker, leaseMillis } = engine
-      return tellAtOnce(
-        engine.ledger.claim({ queues, max, leaseMillis, worker, claimId, isRetry }),
+      const { id, leaseMillis } = worker
+      return completedSync(
+        worker.runStore.claim({ queues, max, leaseMillis, worker: id, claimId, isRetry }),
         (atOnce) => {
           failed = undefined
           portion = atOnce || broker.capabilities.prefersLargeBatches === true ? all : half
@@ -115,7 +115,7 @@ const claimForever = Effect.fnUntraced(function* (
       )
     })
 
-  yield* Stream.runForEach(broker.ready(queues, engine.slots.total), () =>
+  yield* Stream.runForEach(broker.ready(queues, worker.slots.total), () =>
     Effect.sync(() => reason.openUnsafe())
   ).pipe(
     Effect.catchCause((cause) =>
@@ -125,7 +125,7 @@ const claimForever = Effect.fnUntraced(function* (
     Effect.forever,
     Effect.forkScoped
   )
-  yield* Stream.runForEach(broker.lost, (handles) => loseClaims(engine, handles)).pipe(
+  yield* Stream.runForEach(broker.lost, (handles) => onClaimsLost(worker, handles)).pipe(
     Effect.catchCause((cause) =>
       Effect.logWarning("The broker no longer says what it lost; asking again", cause)
     ),
@@ -136,25 +136,25 @@ const claimForever = Effect.fnUntraced(function* (
 
   // claimed and not handed over would be lost until its lease runs out: so this part is not interrupted
   const claim = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(restore(Effect.suspend(() => engine.slots.take(portion))), (free) => {
+    Effect.flatMap(restore(Effect.suspend(() => worker.slots.take(portion))), (free) => {
       // closed before the look, so that no reason is lost
       reason.closeUnsafe()
-      const sentAt = engine.now()
+      const sentAt = worker.now()
       return Effect.matchCauseEffect(ask(free), {
         onFailure: (cause) => {
-          engine.slots.give(free)
+          worker.slots.give(free)
           return Effect.failCause(cause)
         },
         onSuccess: (claimed) => {
-          engine.slots.give(free - claimed.length)
+          worker.slots.give(free - claimed.length)
           // as many as were asked for: there may be more
           if (claimed.length === free) reason.openUnsafe()
-          if (claimed.length < free) receive(engine, claimed, sentAt)
+          if (claimed.length < free) receiveClaimed(worker, claimed, sentAt)
           else
-            engine.fork(
+            worker.fork(
               Effect.andThen(
                 sending,
-                Effect.sync(() => receive(engine, claimed, sentAt))
+                Effect.sync(() => receiveClaimed(worker, claimed, sentAt))
               )
             )
           return Effect.void
@@ -182,31 +182,35 @@ const claimForever = Effect.fnUntraced(function* (
 })
 
 /** Sorts what was claimed, asks for leave to run what can and was not started yet, and runs it. */
-const receive = (engine: Engine, claimed: ReadonlyArray<ClaimedMessage>, sentAt: bigint): void => {
-  const candidates: Array<Candidate> = []
+const receiveClaimed = (
+  worker: WorkerState,
+  claimed: ReadonlyArray<ClaimedMessage>,
+  sentAt: bigint
+): void => {
+  const candidates: Array<StartCandidate> = []
   for (const one of claimed) {
     const { delivery, run } = one
-    const { consumed, queued } = engine.queueMetrics(delivery.queue)
-    consumed.updateUnsafe(1, engine.context)
-    queued.updateUnsafe(delivery.ageMillis / 1000, engine.context)
-    const sorted = sort(engine, one)
-    if (typeof sorted === "function") handle(engine, delivery, sorted(engine, one))
+    const { consumed, queued } = worker.queueMetrics(delivery.queue)
+    consumed.updateUnsafe(1, worker.context)
+    queued.updateUnsafe(delivery.ageMillis / 1000, worker.context)
+    const sorted = sort(worker, one)
+    if (typeof sorted === "function") handleUnrun(worker, delivery, sorted(worker, one))
     else if (run === undefined) candidates.push(sorted)
-    else begin(engine, sorted, run.started, sentAt)
+    else applyStart(worker, sorted, run.started, sentAt)
   }
-  if (candidates.length > 0) engine.fork(start(engine, candidates))
+  if (candidates.length > 0) worker.fork(start(worker, candidates))
 }
 
 /** What cannot be started through the fault of one is tried again in halves, so that only that one is given up. */
-const start = (engine: Engine, candidates: ReadonlyArray<Candidate>): Effect.Effect<void> => {
+const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): Effect.Effect<void> => {
   if (!Arr.isReadonlyArrayNonEmpty(candidates)) return Effect.void
-  const sentAt = engine.now()
-  return persist(engine, engine.ledger.start(candidates), {
-    while: (error) => error._tag === "BackendError" && error.retryable && stillHeld(engine, sentAt)
+  const sentAt = worker.now()
+  return retryWhile(worker, worker.runStore.start(candidates), {
+    while: (error) => error._tag === "BackendError" && error.retryable && stillHeld(worker, sentAt)
   }).pipe(
     Effect.matchCauseEffect({
       onSuccess: (started) => {
-        candidates.forEach((candidate, i) => begin(engine, candidate, started[i]!, sentAt))
+        candidates.forEach((candidate, i) => applyStart(worker, candidate, started[i]!, sentAt))
         return Effect.void
       },
       onFailure: (cause) => {
@@ -215,15 +219,15 @@ const start = (engine: Engine, candidates: ReadonlyArray<Candidate>): Effect.Eff
           const half = candidates.length >> 1
           if (half > 0) {
             return Effect.andThen(
-              start(engine, candidates.slice(0, half)),
-              start(engine, candidates.slice(half))
+              start(worker, candidates.slice(0, half)),
+              start(worker, candidates.slice(half))
             )
           }
           const { delivery } = candidates[0]
-          handle(engine, delivery, parkUnstartable(engine, delivery, failure.success))
+          handleUnrun(worker, delivery, parkUnstartable(worker, delivery, failure.success))
           return Effect.logError("A task cannot be started; its message becomes a dead letter", cause)
         }
-        for (const { delivery } of candidates) handle(engine, delivery, putBack(engine, delivery, 1000))
+        for (const { delivery } of candidates) handleUnrun(worker, delivery, release(worker, delivery, 1000))
         return Effect.logError("Deliveries could not be started; they are put back", cause)
       }
     })
@@ -232,18 +236,18 @@ const start = (engine: Engine, candidates: ReadonlyArray<Candidate>): Effect.Eff
 
 const isPermanent = (error: ReadError): boolean => error._tag === "BackendError" && !error.retryable
 
-const stillHeld = (engine: Engine, since: bigint): boolean =>
-  !engine.givingUp && engine.now() - since < BigInt(engine.leaseMillis) * 1_000_000n
+const stillHeld = (worker: WorkerState, since: bigint): boolean =>
+  !worker.drainExpired && worker.now() - since < BigInt(worker.leaseMillis) * 1_000_000n
 
-const sort = (engine: Engine, { delivery, run }: ClaimedMessage): Candidate | Refusal => {
+const sort = (worker: WorkerState, { delivery, run }: ClaimedMessage): StartCandidate | Rejection => {
   const decoded = TaskMessage.decode(delivery.body)
-  if (Exit.isFailure(decoded)) return refuseMalformed(describe(Cause.squash(decoded.cause)))
+  if (Exit.isFailure(decoded)) return rejectMalformed(formatError(Cause.squash(decoded.cause)))
   const message = decoded.value
-  if (!isOf(delivery, message)) return refuseMalformed("its envelope names another task")
-  const known = engine.tasks.get(message.task)
+  if (!isOf(delivery, message)) return rejectMalformed("its envelope names another task")
+  const known = worker.tasks.get(message.task)
   return known === undefined
-    ? refuseUnknown(message)
-    : { delivery, message, start: startOf(engine, delivery, message, known.definition, run?.token) }
+    ? rejectUnknown(message)
+    : { delivery, message, start: startRequest(worker, delivery, message, known.definition, run?.token) }
 }
 
 /** Whether a message is what its envelope says, by which the store may have started it. */

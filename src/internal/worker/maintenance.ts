@@ -1,6 +1,6 @@
 /** What a worker does for the others: it says that it is there, measures its queues, and keeps the store tidy. */
 import { Duration, Effect, type Scope } from "effect"
-import type { Engine } from "./WorkerState.ts"
+import type { WorkerState } from "./WorkerState.ts"
 
 const sweepInterval = Duration.seconds(5)
 const SWEEP_LIMIT = 1000
@@ -13,37 +13,37 @@ const quietly =
     )
 
 /** Heartbeats, queue gauges and sweeps until the scope closes. */
-export const bePresent = Effect.fnUntraced(function* (
-  engine: Engine
+export const maintain = Effect.fnUntraced(function* (
+  worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
-  const { backend, broker, concurrency, heartbeat, queues, tasks } = engine.settings
+  const { backend, broker, concurrency, heartbeat, queues, tasks } = worker.settings
 
   const measure = Effect.map(broker.counts(queues), (counts) =>
     queues.forEach((queue, i) => {
-      const { claimed, delayed, ready } = engine.queueMetrics(queue)
+      const { claimed, delayed, ready } = worker.queueMetrics(queue)
       const { [i]: count } = counts
       if (count === undefined) return
-      ready.updateUnsafe(count.ready, engine.context)
-      delayed.updateUnsafe(count.delayed, engine.context)
-      claimed.updateUnsafe(count.claimed, engine.context)
+      ready.updateUnsafe(count.ready, worker.context)
+      delayed.updateUnsafe(count.delayed, worker.context)
+      claimed.updateUnsafe(count.claimed, worker.context)
     })
   ).pipe(quietly("Measuring the queues"))
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(measure, Effect.sleep(heartbeat))))
   if (!backend.configured) return
 
   yield* Effect.addFinalizer(() =>
-    backend.unregisterWorker(engine.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell"))
+    backend.unregisterWorker(worker.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell"))
   )
   const beat = Effect.suspend(() =>
     backend.heartbeat(
       {
-        id: engine.id,
-        hostname: engine.hostname,
+        id: worker.id,
+        hostname: worker.hostname,
         pid: process.pid,
         queues,
         tasks: [...tasks.keys()],
         concurrency,
-        running: engine.runs.size
+        running: worker.runs.size
       },
       Duration.toMillis(heartbeat) * 3
     )

@@ -7,15 +7,15 @@ import { Cause, Data, Duration, Effect, Exit, Option } from "effect"
 import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
 import * as defaults from "../defaults.ts"
-import { describe } from "../formatError.ts"
+import { formatError } from "../formatError.ts"
 import { wholeMillis } from "../millis.ts"
 import { RetryRequest } from "../task/CurrentRun.ts"
 import type { TaskExit } from "../task/TaskCodec.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
-import type { Definition } from "../task/TaskDefinition.ts"
+import type { TaskDefinition } from "../task/TaskDefinition.ts"
 
 /** What becomes of a run. */
-export type Verdict =
+export type RunOutcome =
   | { readonly _tag: "Success"; readonly exit: string }
   | { readonly _tag: "Failure"; readonly exit: string; readonly reason: TaskFailed.Reason<unknown>["_tag"] }
   | { readonly _tag: "Retry"; readonly afterMillis: number }
@@ -23,12 +23,12 @@ export type Verdict =
   | { readonly _tag: "Release" }
 
 /** How a handler whose outcome is known ends: as a defect that the worker knows. */
-export class Decided extends Data.Error<{ readonly verdict: Verdict }> {
+export class DecidedOutcome extends Data.Error<{ readonly outcome: RunOutcome }> {
   override readonly name = "chicory/Decided"
 }
 
 /** Why a worker stopped a handler. */
-export type Stop = "Lost" | "Cancelled" | "Drained"
+export type InterruptReason = "Lost" | "Cancelled" | "Drained"
 
 /** What the failure of an attempt that took too long is known by. */
 export const timedOut: unique symbol = Symbol.for("chicory/timedOut")
@@ -46,12 +46,12 @@ const withLetter = new Set<string>([
 ])
 
 /** Whether a task that failed so leaves a dead letter. */
-export const leavesLetter = (reason: string): boolean => withLetter.has(reason)
+export const isDeadLettered = (reason: string): boolean => withLetter.has(reason)
 
-/** The verdict of a failure for which no handler is needed. */
-export const failure = (
+/** The outcome of a failure for which no handler is needed. */
+export const failureOutcome = (
   reason: TaskFailed.Reason<never>
-): Effect.Effect<Extract<Verdict, { readonly _tag: "Failure" }>> =>
+): Effect.Effect<Extract<RunOutcome, { readonly _tag: "Failure" }>> =>
   Effect.map(Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason })), (exit) => ({
     _tag: "Failure",
     exit,
@@ -59,26 +59,29 @@ export const failure = (
   }))
 
 /** The run whose exit is judged. */
-export interface Judged {
-  readonly definition: Definition
+export interface RunFacts {
+  readonly definition: TaskDefinition
   readonly retries: number
-  readonly stop: Stop | undefined
+  readonly stop: InterruptReason | undefined
   readonly worker: string
 }
 
 /** Judges the exit of a handler; needs what encoding the task's result needs. */
-export const judge = (
-  run: Judged,
+export const classifyExit = (
+  run: RunFacts,
   exit: Exit.Exit<unknown, unknown>
-): Effect.Effect<Verdict, never, unknown> => {
+): Effect.Effect<RunOutcome, never, unknown> => {
   if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
-  return Effect.suspend(() => judgeCause(run, exit.cause)).pipe(
+  return Effect.suspend(() => classifyCause(run, exit.cause)).pipe(
     // a policy whose functions throw is a bug of the task, and so is an error that cannot be looked at
     Effect.catchDefect((defect) => fail(run.definition, new TaskFailed.Died({ defect })))
   )
 }
 
-const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Verdict, never, unknown> => {
+const classifyCause = (
+  run: RunFacts,
+  cause: Cause.Cause<unknown>
+): Effect.Effect<RunOutcome, never, unknown> => {
   const { definition, retries } = run
   const { retry } = definition
   const retryOr = (
@@ -87,7 +90,7 @@ const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Ver
   ) =>
     Effect.flatMap(decision, (decided) =>
       decided._tag === "Retry"
-        ? Effect.succeed<Verdict>({
+        ? Effect.succeed<RunOutcome>({
             _tag: "Retry",
             afterMillis: wholeMillis(Duration.toMillis(decided.after))
           })
@@ -95,8 +98,8 @@ const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Ver
     )
 
   const defects = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect)
-  const decided = defects.find((defect) => defect instanceof Decided)
-  if (decided !== undefined) return Effect.succeed(decided.verdict)
+  const decided = defects.find((defect) => defect instanceof DecidedOutcome)
+  if (decided !== undefined) return Effect.succeed(decided.outcome)
   const request = defects.find((defect) => defect instanceof RetryRequest)
   if (request !== undefined) {
     return retryOr(decideUntyped(retry, retries, request.countdown), () =>
@@ -132,15 +135,15 @@ const judgeCause = (run: Judged, cause: Cause.Cause<unknown>): Effect.Effect<Ver
   return fail(definition, new TaskFailed.Died({ defect: new Error("the handler interrupted itself") }))
 }
 
-const fail = (definition: Definition, reason: TaskFailed.Reason<unknown>) =>
+const fail = (definition: TaskDefinition, reason: TaskFailed.Reason<unknown>) =>
   encode(definition, { _tag: "Failure", reason })
 
 const encode = (
-  definition: Definition,
+  definition: TaskDefinition,
   outcome: TaskExit<unknown, unknown>
-): Effect.Effect<Verdict, never, unknown> =>
+): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.matchCauseEffectEager(definition.result.encodeExit(outcome), {
-    onFailure: (cause) => instead(outcome, describe(Cause.squash(cause))),
+    onFailure: (cause) => instead(outcome, formatError(Cause.squash(cause))),
     onSuccess: (exit) => {
       const bytes = defaults.bytesOf(exit)
       if (bytes > defaults.maxBytes) {
@@ -149,7 +152,7 @@ const encode = (
           `${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
         )
       }
-      return Effect.succeed<Verdict>(
+      return Effect.succeed<RunOutcome>(
         outcome._tag === "Success"
           ? { _tag: "Success", exit }
           : { _tag: "Failure", exit, reason: outcome.reason._tag }
@@ -158,9 +161,9 @@ const encode = (
   })
 
 /** An outcome that can be stored in place of one that cannot. */
-const instead = (outcome: TaskExit<unknown, unknown>, issue: string): Effect.Effect<Verdict> =>
-  failure(
+const instead = (outcome: TaskExit<unknown, unknown>, issue: string): Effect.Effect<RunOutcome> =>
+  failureOutcome(
     outcome._tag === "Failure" && outcome.reason._tag === "Died"
-      ? new TaskFailed.Died({ defect: new Error(describe(outcome.reason.defect).slice(0, 10_000)) })
+      ? new TaskFailed.Died({ defect: new Error(formatError(outcome.reason.defect).slice(0, 10_000)) })
       : new TaskFailed.ResultInvalid({ side: "worker", issue: issue.slice(0, 10_000) })
   )

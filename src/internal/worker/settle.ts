@@ -9,56 +9,57 @@ import type { Delivery } from "../../BrokerDriver.ts"
 import type { BackendError, ReadError, BrokerError } from "../../StoreError.ts"
 import { ResultInvalid } from "../../TaskFailed.ts"
 import { backoff } from "../backoff.ts"
-import { awaited } from "../concurrency/Batcher.ts"
+import { toEffect } from "../concurrency/Batcher.ts"
 import type { Run } from "./Run.ts"
-import { failure, type Verdict } from "./runOutcome.ts"
-import type { Hold, Settled } from "./RunStore.ts"
-import type { Engine } from "./WorkerState.ts"
+import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
+import type { LeasedRun, Settled } from "./RunStore.ts"
+import type { WorkerState } from "./WorkerState.ts"
 
 /**
  * Stores the outcome of a run. `Lost`: it was superseded or could not be stored, and its message is left alone.
  * A fiber is made only where there is more to it than one try.
  */
 export const settle = (
-  engine: Engine,
+  worker: WorkerState,
   run: Run,
-  verdict: Verdict,
+  outcome: RunOutcome,
   onSettled: (settled: Settled) => void
 ): void => {
-  if (run.completed !== undefined) return onSettled("Stored")
+  if (run.completedOutcome !== undefined) return onSettled("Stored")
   run.settling = true
-  const ask = engine.ledger.store(run.candidate, verdict)
+  const ask = worker.runStore.saveOutcome(run.candidate, outcome)
   ask((first) => {
     if (Exit.isSuccess(first) && first.value !== "Lost") onSettled(first.value)
-    else engine.fork(Effect.map(settleAgain(engine, run, verdict, first), onSettled))
+    else worker.fork(Effect.map(retrySettle(worker, run, outcome, first), onSettled))
   })
 }
 
 /** What follows the first try, unless it said that all is well. */
-const settleAgain = (
-  engine: Engine,
+const retrySettle = (
+  worker: WorkerState,
   run: Run,
-  verdict: Verdict,
+  outcome: RunOutcome,
   first: Exit.Exit<Settled, ReadError>
 ): Effect.Effect<Settled> => {
-  const mayWrite = () => run.stop !== "Lost" && !engine.givingUp
-  const store = (verdict: Verdict, first?: Exit.Exit<Settled, ReadError>) =>
-    persist(
-      engine,
-      awaited(engine.ledger.store(run.candidate, verdict)),
+  const mayWrite = () => run.interruptReason !== "Lost" && !worker.drainExpired
+  const store = (outcome: RunOutcome, first?: Exit.Exit<Settled, ReadError>) =>
+    retryWhile(
+      worker,
+      toEffect(worker.runStore.saveOutcome(run.candidate, outcome)),
       { while: (error) => isRetryable(error) && mayWrite() },
       first
     )
-  return store(verdict, first).pipe(
+  return store(outcome, first).pipe(
     // an outcome that the store refuses is replaced by one that says so
     Effect.catchIf(
-      (error) => !isRetryable(error) && (verdict._tag === "Success" || verdict._tag === "Failure"),
+      (error) => !isRetryable(error) && (outcome._tag === "Success" || outcome._tag === "Failure"),
       (error) =>
-        Effect.flatMap(failure(new ResultInvalid({ side: "worker", issue: error.message })), (instead) =>
-          store(instead)
+        Effect.flatMap(
+          failureOutcome(new ResultInvalid({ side: "worker", issue: error.message })),
+          (instead) => store(instead)
         )
     ),
-    Effect.tap((settled) => (settled === "Lost" ? sayLost(engine, run) : Effect.void)),
+    Effect.tap((settled) => (settled === "Lost" ? logSuperseded(worker, run) : Effect.void)),
     Effect.catchCause((cause) =>
       Effect.as(
         Effect.logError("The outcome of a run could not be stored; its task will be started again", cause),
@@ -71,36 +72,37 @@ const settleAgain = (
 const isRetryable = (error: { readonly _tag: string }): boolean =>
   error._tag === "BackendError" && (error as BackendError).retryable
 
-const sayLost = (engine: Engine, run: Run) =>
+const logSuperseded = (worker: WorkerState, run: Run) =>
   Effect.logWarning(
-    `A run was superseded, and its outcome dropped: token ${run.candidate.start.token}, last renewed ${Number(engine.now() - run.renewedAt) / 1e9} s ago`
-  ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.known.definition.name }))
+    `A run was superseded, and its outcome dropped: token ${run.candidate.start.token}, last renewed ${Number(worker.now() - run.renewedAt) / 1e9} s ago`
+  ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.task.definition.name }))
 
 /** Lets go of a message. If that fails for good it comes back, and is found to be settled. */
-export const close = (
-  engine: Engine,
-  hold: Hold,
-  verdict: Verdict,
+export const releaseMessage = (
+  worker: WorkerState,
+  hold: LeasedRun,
+  outcome: RunOutcome,
   settled: Settled,
   onClosed: () => void
 ): void => {
-  const ask = engine.ledger.close(hold, verdict, settled)
+  const ask = worker.runStore.releaseMessage(hold, outcome, settled)
   ask((first) => {
     if (Exit.isSuccess(first)) onClosed()
-    else engine.fork(Effect.map(closeAgain(engine, hold.candidate.delivery, awaited(ask), first), onClosed))
+    else
+      worker.fork(Effect.map(retryRelease(worker, hold.candidate.delivery, toEffect(ask), first), onClosed))
   })
 }
 
-const closeAgain = (
-  engine: Engine,
+const retryRelease = (
+  worker: WorkerState,
   delivery: Delivery,
   closing: Effect.Effect<unknown, BrokerError>,
   first: Exit.Exit<unknown, BrokerError>
 ): Effect.Effect<void> =>
-  Effect.catchCause(Effect.asVoid(insist(engine, closing, first)), (cause) =>
+  Effect.catchCause(Effect.asVoid(retryBriefly(worker, closing, first)), (cause) =>
     Effect.andThen(
       Effect.logWarning("A settled message could not be let go; it will come back", cause),
-      abandon(engine, delivery)
+      returnUnhandled(worker, delivery)
     )
   )
 
@@ -108,55 +110,60 @@ const closeAgain = (
 const ABANDON = "1 second"
 
 /** Leaves a message to come back: when its lease runs out, or soon where the broker's connection holds it. */
-export const abandon = (engine: Engine, { handle }: Delivery): Effect.Effect<void> => {
-  const { returnUnhandled, capabilities } = engine.settings.broker
+export const returnUnhandled = (worker: WorkerState, { handle }: Delivery): Effect.Effect<void> => {
+  const { returnUnhandled, capabilities } = worker.settings.broker
   return capabilities.lease === "store"
     ? Effect.void
-    : Effect.raceFirst(Effect.sleep(ABANDON), engine.gaveUp.await).pipe(
+    : Effect.raceFirst(Effect.sleep(ABANDON), worker.drainExpiry.await).pipe(
         Effect.andThen(returnUnhandled.one(handle)),
         Effect.ignore
       )
 }
 
 /** Takes a message off the queue whose task needs it no more. */
-export const ackOnly = (engine: Engine, delivery: Delivery): Effect.Effect<void> =>
-  insist(engine, engine.settings.broker.ack.one(delivery.handle)).pipe(
+export const ackOnly = (worker: WorkerState, delivery: Delivery): Effect.Effect<void> =>
+  retryBriefly(worker, worker.settings.broker.ack.one(delivery.handle)).pipe(
     Effect.catchCause((cause) =>
       Effect.andThen(
         Effect.logWarning("A message could not be acked; it will come back", cause),
-        abandon(engine, delivery)
+        returnUnhandled(worker, delivery)
       )
     )
   )
 
 /** Puts a message back, nothing counted. */
-export const putBack = (engine: Engine, delivery: Delivery, afterMillis: number, preserveDueTime = false) =>
-  insist(
-    engine,
-    engine.settings.broker.release.one({ handle: delivery.handle, afterMillis, preserveDueTime })
+export const release = (
+  worker: WorkerState,
+  delivery: Delivery,
+  afterMillis: number,
+  preserveDueTime = false
+) =>
+  retryBriefly(
+    worker,
+    worker.settings.broker.release.one({ handle: delivery.handle, afterMillis, preserveDueTime })
   ).pipe(
     Effect.catchCause((cause) =>
       Effect.andThen(
         Effect.logWarning("A message could not be put back; it will come back", cause),
-        abandon(engine, delivery)
+        returnUnhandled(worker, delivery)
       )
     )
   )
 
 /** Tries a few times, a second in all. */
-export const insist = <A, E extends { readonly retryable: boolean }>(
-  engine: Engine,
+export const retryBriefly = <A, E extends { readonly retryable: boolean }>(
+  worker: WorkerState,
   effect: Effect.Effect<A, E>,
   first?: Exit.Exit<A, E>
 ): Effect.Effect<A, E> =>
-  persist(engine, effect, { times: 5, while: (error) => error.retryable && !engine.givingUp }, first)
+  retryWhile(worker, effect, { times: 5, while: (error) => error.retryable && !worker.drainExpired }, first)
 
 /**
  * Tries again for as long as it may. A worker that gives up waits no longer: it tries once more. The first try may
  * have been made.
  */
-export const persist = <A, E>(
-  engine: Engine,
+export const retryWhile = <A, E>(
+  worker: WorkerState,
   effect: Effect.Effect<A, E>,
   options: { readonly while: (error: E) => boolean; readonly times?: number },
   first: Effect.Effect<A, E> = effect
@@ -165,6 +172,6 @@ export const persist = <A, E>(
   Effect.catchIf(first, options.while, () =>
     Effect.raceFirst(
       Effect.retry(Effect.delay(effect, "50 millis"), { schedule: backoff, ...options }),
-      Effect.andThen(engine.gaveUp.await, effect)
+      Effect.andThen(worker.drainExpiry.await, effect)
     )
   )

@@ -51,7 +51,7 @@ export class Slots {
 }
 
 /** A place that a handler holds. It is free while at least one of the handler's fibers waits. */
-export class Place {
+export class Slot {
   private readonly slots: Slots
   private held = true
   private waiting = 0

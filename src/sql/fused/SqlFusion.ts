@@ -5,7 +5,7 @@
 import { Array as Arr, Effect } from "effect"
 import type { ClaimedMessage, Completion, Created, Fusion, Settled, Settlement } from "../../BackendDriver.ts"
 import type { Release, Batch } from "../../BrokerDriver.ts"
-import { putBackMillis } from "../../internal/driver/redeliveryDelay.ts"
+import { redeliveryDelay } from "../../internal/driver/redeliveryDelay.ts"
 import * as Settling from "../backend/settle.ts"
 import * as SqlBackendDriver from "../backend/SqlBackendDriver.ts"
 import type { Released } from "../broker/Messages.ts"
@@ -158,7 +158,7 @@ export const make = (
     for (const [index, { handle, settlement }] of items.entries()) {
       const settled = answers[index]!
       if (settled === "Lost") continue
-      const afterMillis = putBackMillis(settlement, settled)
+      const afterMillis = redeliveryDelay(settlement, settled)
       if (afterMillis === undefined) done.push(handle)
       else releases.push({ handle, afterMillis })
     }

@@ -157,7 +157,7 @@ describe("coalescing", () => {
     ask: (on: Batcher.Batcher<number, string, string>) => Effect.Effect<unknown, string>
   ) =>
     Effect.gen(function* () {
-      const { batcher, batches } = yield* make({ halves: true, maxBatch: 100, ...options })
+      const { batcher, batches } = yield* make({ splitWhenIdle: true, maxBatch: 100, ...options })
       yield* fork(batcher.one(0))
       yield* advance(100)
       const waiting = yield* fork(ask(batcher))
@@ -170,7 +170,10 @@ describe("coalescing", () => {
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 64)), [32, 32])
       assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 31)), [31])
-      assert.deepStrictEqual(yield* sizes({ millis: 100, halves: false }, (on) => askAll(on, 64)), [64])
+      assert.deepStrictEqual(
+        yield* sizes({ millis: 100, splitWhenIdle: false }, (on) => askAll(on, 64)),
+        [64]
+      )
     })
   )
 
@@ -387,7 +390,7 @@ describe("asking without waiting", () => {
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       const answers: Array<Exit.Exit<string, string>> = []
-      batcher.ask(1)((answer) => answers.push(answer))
+      batcher.request(1)((answer) => answers.push(answer))
       assert.strictEqual(yield* batcher.one(2), "answer 2")
       assert.deepStrictEqual(answers, [Exit.succeed("answer 1")])
       assert.deepStrictEqual(batches, [[1, 2]])
@@ -397,7 +400,7 @@ describe("asking without waiting", () => {
   it.effect("a failure is told as well", () =>
     Effect.gen(function* () {
       const { batcher } = yield* make({ run: () => Effect.fail("away") })
-      assert.deepStrictEqual(yield* Effect.exit(Batcher.awaited(batcher.ask(1))), Exit.fail("away"))
+      assert.deepStrictEqual(yield* Effect.exit(Batcher.toEffect(batcher.request(1))), Exit.fail("away"))
     })
   )
 
@@ -406,8 +409,8 @@ describe("asking without waiting", () => {
       const { batcher, batches } = yield* make()
       const answers: Array<unknown> = []
       batcher
-        .ask(1)((answer) => answers.push(answer))
-        .withdraw()
+        .request(1)((answer) => answers.push(answer))
+        .cancel()
       assert.strictEqual(yield* batcher.one(2), "answer 2")
       assert.deepStrictEqual(batches, [[2]])
       assert.deepStrictEqual(answers, [])
@@ -417,8 +420,8 @@ describe("asking without waiting", () => {
   it.effect("one thing is asked for after the other", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
-      const both = Batcher.andThen(batcher.ask(1), batcher.ask(2))
-      assert.strictEqual(yield* Batcher.awaited(both), "answer 2")
+      const both = Batcher.andThen(batcher.request(1), batcher.request(2))
+      assert.strictEqual(yield* Batcher.toEffect(both), "answer 2")
       assert.deepStrictEqual(batches, [[1], [2]])
     })
   )
@@ -428,10 +431,10 @@ describe("asking without waiting", () => {
       const failing = yield* make({ run: () => Effect.fail("away") })
       const { batcher, batches } = yield* make({ millis: 100 })
       assert.deepStrictEqual(
-        yield* Effect.exit(Batcher.awaited(Batcher.andThen(failing.batcher.ask(1), batcher.ask(1)))),
+        yield* Effect.exit(Batcher.toEffect(Batcher.andThen(failing.batcher.request(1), batcher.request(1)))),
         Exit.fail("away")
       )
-      const waiting = yield* fork(Batcher.awaited(Batcher.andThen(batcher.ask(2), batcher.ask(3))))
+      const waiting = yield* fork(Batcher.toEffect(Batcher.andThen(batcher.request(2), batcher.request(3))))
       yield* Fiber.interrupt(waiting)
       yield* advance("1 second")
       assert.deepStrictEqual(batches, [[2]])
@@ -444,7 +447,7 @@ describe("asking without waiting", () => {
       const { batcher } = yield* Scope.provide(make(), scope)
       yield* Scope.close(scope, Exit.void)
       const answers: Array<Exit.Exit<string, string>> = []
-      batcher.ask(1)((answer) => answers.push(answer))
+      batcher.request(1)((answer) => answers.push(answer))
       assert.isTrue(answers.length === 1 && Exit.isFailure(answers[0]!))
     })
   )

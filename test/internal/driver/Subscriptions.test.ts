@@ -68,7 +68,7 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
     hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
       Effect.andThen(Queue.offer(hints, hint), flush),
     listen: (...ids: ReadonlyArray<string>) =>
-      interest.listen(ids, {
+      interest.subscribe(ids, {
         waitsFor: "end",
         onRecord: (id) => void seen.push(id),
         onError: () => undefined
@@ -91,8 +91,8 @@ describe("the sweep", () => {
       Effect.gen(function* () {
         const { interest, registered } = yield* make()
         const listener = { onRecord: () => undefined, onError: () => undefined }
-        interest.listen(["a", "b"], { ...listener, waitsFor: "end" })
-        interest.listen(["c"], { ...listener, waitsFor: "change" })
+        interest.subscribe(["a", "b"], { ...listener, waitsFor: "end" })
+        interest.subscribe(["c"], { ...listener, waitsFor: "change" })
         yield* flush
         assert.sameDeepMembers(registered, [
           ["a", "end"],

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { Place, Slots } from "../../../src/internal/worker/slots.ts"
+import { Slot, Slots } from "../../../src/internal/worker/slots.ts"
 import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
 
 describe("slots", () => {
@@ -56,7 +56,7 @@ describe("a place that a handler holds", () => {
   const held = Effect.gen(function* () {
     const slots = new Slots(1)
     yield* slots.take(1)
-    return { slots, place: new Place(slots) }
+    return { slots, place: new Slot(slots) }
   })
 
   it.effect("is free while its holder waits", () =>

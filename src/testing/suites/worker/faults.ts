@@ -5,7 +5,7 @@
 import { Array as Arr, Effect, Latch, Stream } from "effect"
 import type { ClaimedMessage, BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
 import type { BrokerDriver } from "../../../BrokerDriver.ts"
-import { startOnTerms } from "../../../internal/driver/startRequest.ts"
+import { startFromDefaults } from "../../../internal/driver/startRequest.ts"
 
 /** Both ports of a pairing. */
 export interface Drivers {
@@ -126,7 +126,7 @@ export class Faults {
 
   private noteStarts({ startDefaults, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
     for (const { delivery, run } of claimed) {
-      const start = run && startOnTerms(startDefaults, delivery, { token: run.token, worker })
+      const start = run && startFromDefaults(startDefaults, delivery, { token: run.token, worker })
       if (start !== undefined) this.starts.push(start)
     }
   }
