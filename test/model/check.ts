@@ -1,12 +1,12 @@
 /** Checks a store with random sequences. */
 import { Arbitrary, Cause, Effect, Exit, Random, Scope } from "effect"
 import { type Sequence, sequences } from "./commands.ts"
-import { Disagreement, Late, type Setting, type Store } from "./modelFixture.ts"
-import { play } from "./runCommands.ts"
+import { Disagreement, TooSlow, type Setting, type Store } from "./modelFixture.ts"
+import { runSequence } from "./runCommands.ts"
 import { shrink } from "./shrink.ts"
 
 /** How much is played. */
-export interface Extent extends Setting {
+export interface CheckOptions extends Setting {
   /** Makes an empty store. One that was left empty is played in again. */
   readonly make: Effect.Effect<Store, unknown, Scope.Scope>
   readonly sequences: number
@@ -19,7 +19,7 @@ export interface Extent extends Setting {
   readonly seed?: string | number | undefined
 }
 
-interface Place {
+interface OpenStore {
   readonly store: Store
   readonly scope: Scope.Closeable
 }
@@ -29,46 +29,46 @@ const GRACE_MILLIS = 5_000
 
 /** Fails with the shortest sequence that was found on which store and model disagree. */
 export const check = Effect.fnUntraced(function* (
-  extent: Extent
+  options: CheckOptions
 ): Effect.fn.Return<void, Disagreement, Scope.Scope> {
-  const free: Array<Place> = []
+  const free: Array<OpenStore> = []
   const open = Effect.gen(function* () {
     const scope = yield* Scope.make()
-    const store = yield* Effect.orDie(Scope.provide(extent.make, scope))
+    const store = yield* Effect.orDie(Scope.provide(options.make, scope))
     return { store, scope }
   })
-  const close = ({ scope }: Place) => Scope.close(scope, Exit.void)
+  const close = ({ scope }: OpenStore) => Scope.close(scope, Exit.void)
   yield* Effect.addFinalizer(() => Effect.forEach(free, close, { discard: true }))
 
   const attempt = (sequence: Sequence, unit: number) =>
     Effect.acquireUseRelease(
       Effect.suspend(() => {
-        const place = free.pop()
-        return place === undefined ? open : Effect.succeed(place)
+        const opened = free.pop()
+        return opened === undefined ? open : Effect.succeed(opened)
       }),
-      ({ store }) => play(store, { ...extent, unit }, sequence),
-      (place, exit) =>
-        Exit.isSuccess(exit) && exit.value && extent.live
-          ? Effect.sync(() => void free.push(place))
-          : close(place)
+      ({ store }) => runSequence(store, { ...options, unit }, sequence),
+      (opened, exit) =>
+        Exit.isSuccess(exit) && exit.value && options.live
+          ? Effect.sync(() => void free.push(opened))
+          : close(opened)
     )
-  const until = performance.now() + (extent.millis ?? Infinity)
-  let { unit } = extent
+  const until = performance.now() + (options.millis ?? Infinity)
+  let { unit } = options
   let decided = 0
   /** How a sequence fails, if it does. Where the time is over, and something was decided, nobody waits for it. */
-  const fails = Effect.fnUntraced(function* (sequence: Sequence, hurried = false) {
+  const fails = Effect.fnUntraced(function* (sequence: Sequence, bounded = false) {
     for (;;) {
       const current = unit
       const left = Math.max(0, until + GRACE_MILLIS - performance.now())
       const played = attempt(sequence, current)
       const exit = yield* Effect.exit(
-        hurried && decided > 0 && extent.live
-          ? Effect.timeoutOrElse(played, { duration: left, orElse: () => Effect.fail(new Late()) })
+        bounded && decided > 0 && options.live
+          ? Effect.timeoutOrElse(played, { duration: left, orElse: () => Effect.fail(new TooSlow()) })
           : played
       )
       if (Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
       const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
-      if (error instanceof Late) {
+      if (error instanceof TooSlow) {
         unit = Math.max(unit, current * 2)
         if (performance.now() > until && decided > 0) return undefined
         continue
@@ -78,8 +78,8 @@ export const check = Effect.fnUntraced(function* (
       return error instanceof Disagreement ? error.message : Cause.pretty(exit.cause)
     }
   })
-  const { commands, concurrency = 1, sequences: count } = extent
-  const seed = extent.seed ?? (yield* Random.nextInt)
+  const { commands, concurrency = 1, sequences: count } = options
+  const seed = options.seed ?? (yield* Random.nextInt)
   const checkOne = Effect.fnUntraced(function* (n: number) {
     const samples = yield* Effect.orDie(
       Arbitrary.sampleEffect(sequences(commands), { count: 1, size: commands, seed: `${seed}/${n}` })

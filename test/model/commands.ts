@@ -2,13 +2,19 @@
 import { Arbitrary, Schema } from "effect"
 
 /** How a producer writes: in one step, record first, or message first. */
-export type Way = "fused" | "reserved" | "plain"
+export type EnqueueMode = "fused" | "reserveFirst" | "publishFirst"
 
 /** How a run ends. */
-export type Ending = "success" | "failure" | "quiet failure" | "retry" | "later retry" | "release"
+export type Ending =
+  | "success"
+  | "failure"
+  | "failure without dead letter"
+  | "retry"
+  | "delayed retry"
+  | "release"
 
 /** Which one is meant: 0 is the newest there is, and where there are fewer it is counted around. */
-type Nth = number
+type Index = number
 
 /** Times are in units. */
 export type Command =
@@ -22,12 +28,12 @@ export type Command =
       readonly delay: number
       readonly expires: number | undefined
       readonly priority: number
-      readonly queue: Nth
-      readonly way: Way
+      readonly queue: Index
+      readonly mode: EnqueueMode
       /** After so many steps its producer is gone. */
       readonly steps: number
     }
-  | { readonly _tag: "Double"; readonly message: Nth }
+  | { readonly _tag: "Duplicate"; readonly message: Index }
   | {
       readonly _tag: "Claim"
       readonly worker: string
@@ -36,50 +42,50 @@ export type Command =
       /** The worker does not hear the answer. */
       readonly lost: boolean
     }
-  | { readonly _tag: "ClaimAgain"; readonly worker: string; readonly max: number }
+  | { readonly _tag: "RetryClaim"; readonly worker: string; readonly max: number }
   /** Does what a worker does next with what it claimed. */
   | {
-      readonly _tag: "GoOn"
-      readonly claim: Nth
+      readonly _tag: "NextStep"
+      readonly claim: Index
       readonly ending: Ending
       readonly fused: boolean
     }
-  | { readonly _tag: "StartAgain"; readonly claim: Nth }
+  | { readonly _tag: "RepeatStart"; readonly claim: Index }
   | {
       readonly _tag: "Settle"
-      readonly claim: Nth
+      readonly claim: Index
       readonly ending: Ending
       readonly fused: boolean
     }
   | {
       readonly _tag: "RenewRun"
-      readonly claim: Nth
+      readonly claim: Index
       readonly progress: string | undefined
     }
-  | { readonly _tag: "RenewClaim"; readonly claim: Nth }
-  | { readonly _tag: "Ack"; readonly claim: Nth }
+  | { readonly _tag: "RenewClaim"; readonly claim: Index }
+  | { readonly _tag: "Ack"; readonly claim: Index }
   | {
-      readonly _tag: "PutBack"
-      readonly claim: Nth
+      readonly _tag: "ReleaseMessage"
+      readonly claim: Index
       readonly after: number
-      readonly keepDue: boolean
+      readonly preserveDueTime: boolean
     }
   /** Where a connection holds claims, it ends. Otherwise a worker vanishes by doing nothing more. */
-  | { readonly _tag: "Vanish"; readonly worker: string }
+  | { readonly _tag: "Disconnect"; readonly worker: string }
   | { readonly _tag: "Cancel"; readonly id: string }
   | { readonly _tag: "Forget"; readonly id: string }
-  | { readonly _tag: "Pass"; readonly units: number }
+  | { readonly _tag: "AdvanceTime"; readonly units: number }
   | { readonly _tag: "Sweep" }
-  | { readonly _tag: "Look"; readonly watch: boolean }
+  | { readonly _tag: "Compare"; readonly watch: boolean }
   | { readonly _tag: "Park"; readonly letter: string; readonly retention: number | undefined }
-  | { readonly _tag: "Replay"; readonly letter: Nth; readonly steps: number }
-  | { readonly _tag: "RemoveLetter"; readonly letter: Nth }
+  | { readonly _tag: "Replay"; readonly letter: Index; readonly steps: number }
+  | { readonly _tag: "RemoveLetter"; readonly letter: Index }
   /** Repeats the last operation that is safe to repeat. */
-  | { readonly _tag: "Again" }
+  | { readonly _tag: "RepeatLast" }
 
 /** A sequence, and whether all is looked at after every command, or only where it says so: a look ends what is overdue. */
 export interface Sequence {
-  readonly looking: boolean
+  readonly comparesEach: boolean
   readonly commands: ReadonlyArray<Command>
 }
 
@@ -104,8 +110,8 @@ const ending = one<Ending>(
   "release",
   "failure",
   "retry",
-  "later retry",
-  "quiet failure"
+  "delayed retry",
+  "failure without dead letter"
 )
 
 const tag = <const Tag extends string>(_tag: Tag) => Arbitrary.Constant(_tag)
@@ -124,8 +130,8 @@ const enqueue = {
 }
 
 /** With how many chances of all each command comes. */
-const commands: ReadonlyArray<readonly [chances: number, command: Arbitrary.Arbitrary<Command>]> = [
-  [9, Arbitrary.all({ ...enqueue, way: one<Way>("reserved", "fused", "plain") })],
+const commands: ReadonlyArray<readonly [weight: number, command: Arbitrary.Arbitrary<Command>]> = [
+  [9, Arbitrary.all({ ...enqueue, mode: one<EnqueueMode>("reserveFirst", "fused", "publishFirst") })],
   [
     10,
     Arbitrary.all({
@@ -136,29 +142,29 @@ const commands: ReadonlyArray<readonly [chances: number, command: Arbitrary.Arbi
       lost: one(false, false, false, false, true)
     })
   ],
-  [28, Arbitrary.all({ _tag: tag("GoOn"), claim: one(0, 0, 0, 1), ending, fused })],
-  [12, Arbitrary.all({ _tag: tag("Pass"), units: one(1, 2, 3) })],
-  [8, Arbitrary.all({ _tag: tag("Look"), watch: one(false, true) })],
+  [28, Arbitrary.all({ _tag: tag("NextStep"), claim: one(0, 0, 0, 1), ending, fused })],
+  [12, Arbitrary.all({ _tag: tag("AdvanceTime"), units: one(1, 2, 3) })],
+  [8, Arbitrary.all({ _tag: tag("Compare"), watch: one(false, true) })],
   [4, Arbitrary.all({ _tag: tag("Settle"), claim, ending, fused })],
   [5, Arbitrary.all({ _tag: tag("Cancel"), id: one(...ids) })],
   [2, Arbitrary.all({ _tag: tag("Forget"), id: one(...ids) })],
   [3, Arbitrary.all({ _tag: tag("Sweep") })],
-  [5, Arbitrary.all({ _tag: tag("Again") })],
+  [5, Arbitrary.all({ _tag: tag("RepeatLast") })],
   [3, Arbitrary.all({ _tag: tag("RenewRun"), claim, progress: one(undefined, "1", "2") })],
   [2, Arbitrary.all({ _tag: tag("RenewClaim"), claim })],
-  [2, Arbitrary.all({ _tag: tag("StartAgain"), claim })],
+  [2, Arbitrary.all({ _tag: tag("RepeatStart"), claim })],
   [2, Arbitrary.all({ _tag: tag("Ack"), claim })],
-  [2, Arbitrary.all({ _tag: tag("PutBack"), claim, after: one(0, 1.5), keepDue: fused })],
-  [4, Arbitrary.all({ _tag: tag("ClaimAgain"), worker, max: one(1, 2, 4) })],
-  [3, Arbitrary.all({ _tag: tag("Vanish"), worker })],
+  [2, Arbitrary.all({ _tag: tag("ReleaseMessage"), claim, after: one(0, 1.5), preserveDueTime: fused })],
+  [4, Arbitrary.all({ _tag: tag("RetryClaim"), worker, max: one(1, 2, 4) })],
+  [3, Arbitrary.all({ _tag: tag("Disconnect"), worker })],
   [5, Arbitrary.all({ _tag: tag("Replay"), letter: one(0, 0, 1, 2), steps: one(3, 3, 3, 1, 2) })],
   [2, Arbitrary.all({ _tag: tag("RemoveLetter"), letter: one(0, 0, 1) })],
   [1, Arbitrary.all({ _tag: tag("Park"), letter: one("p1", "p2"), retention: one(undefined, 2.5) })],
-  [3, Arbitrary.all({ _tag: tag("Double"), message: one(0, 0, 1, 2) })]
+  [3, Arbitrary.all({ _tag: tag("Duplicate"), message: one(0, 0, 1, 2) })]
 ]
 
 const command: Arbitrary.Arbitrary<Command> = Arbitrary.flatMap(
-  one(...commands.flatMap(([chances, command]) => Array.from({ length: chances }, () => command))),
+  one(...commands.flatMap(([weight, command]) => Array.from({ length: weight }, () => command))),
   (command) => command
 )
 
@@ -166,7 +172,7 @@ const command: Arbitrary.Arbitrary<Command> = Arbitrary.flatMap(
 export const sequences = (maxLength: number): Arbitrary.Arbitrary<Sequence> => {
   const some = Arbitrary.array(command, { maxLength: Math.ceil(maxLength / 2) })
   return Arbitrary.all({
-    looking: one(true, false),
+    comparesEach: one(true, false),
     commands: Arbitrary.map(Arbitrary.all([some, some]), (halves) => halves.flat())
   })
 }

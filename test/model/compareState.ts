@@ -6,7 +6,7 @@ import type { QueueCounts } from "../../src/BrokerDriver.ts"
 import { ids } from "./commands.ts"
 import { definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
-import type { Did, Player } from "./modelRunner.ts"
+import type { Operation, ModelRunner } from "./modelRunner.ts"
 import * as Tasks from "./tasks.ts"
 
 const recordOf = (task: Tasks.Task): TaskRecord => ({
@@ -44,81 +44,88 @@ export const letterOf = (letter: Tasks.Letter): DeadLetter => ({
 })
 
 /** A letter of the store, with its time as the model counts it. */
-export const inModelTime = (on: Player, store: DeadLetter | undefined, model: Tasks.Letter | undefined) =>
-  store === undefined || model === undefined ? store : { ...store, at: on.time(store.at, model.at) }
+export const inModelTime = (
+  runner: ModelRunner,
+  store: DeadLetter | undefined,
+  model: Tasks.Letter | undefined
+) =>
+  store === undefined || model === undefined
+    ? store
+    : { ...store, at: runner.toModelTime(store.at, model.at) }
 
-const lookAtTasks = Effect.fnUntraced(function* (on: Player, watch: boolean) {
-  yield* on.follow
-  const records = yield* on.ask(on.backend[watch ? "subscribe" : "read"](ids))
+const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: boolean) {
+  yield* runner.followStore
+  const records = yield* runner.call(runner.backend[watch ? "subscribe" : "read"](ids))
   for (const [n, id] of ids.entries()) {
     const record = records[n]
-    const expected = on.step(Tasks.read(on.tasks, id, on.now))
+    const expected = runner.applyModel(Tasks.read(runner.tasks, id, runner.now))
     const times = record && {
       ...record,
-      enqueuedAt: on.time(record.enqueuedAt, expected?.enqueuedAt ?? null),
-      startedAt: on.time(record.startedAt, expected?.startedAt ?? null),
-      finishedAt: on.time(record.finishedAt, expected?.finishedAt ?? null),
-      expiresAt: on.time(record.expiresAt, expected?.expiresAt ?? null)
+      enqueuedAt: runner.toModelTime(record.enqueuedAt, expected?.enqueuedAt ?? null),
+      startedAt: runner.toModelTime(record.startedAt, expected?.startedAt ?? null),
+      finishedAt: runner.toModelTime(record.finishedAt, expected?.finishedAt ?? null),
+      expiresAt: runner.toModelTime(record.expiresAt, expected?.expiresAt ?? null)
     }
-    yield* on.agree(`the record of ${id}`, times, expected && recordOf(expected))
-    yield* on.holds(on.journal.saw(id, record))
+    yield* runner.assertEqual(`the record of ${id}`, times, expected && recordOf(expected))
+    yield* runner.assertInvariant(runner.invariants.onRead(id, record))
   }
-  if (watch) yield* on.ask(on.backend.unsubscribe(ids))
+  if (watch) yield* runner.call(runner.backend.unsubscribe(ids))
 })
 
-const lookAtLetters = Effect.fnUntraced(function* (on: Player) {
-  const { backend, now, tasks } = on
+const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
+  const { backend, now, tasks } = runner
   const expected = Tasks.lettersOf(tasks, undefined, now)
-  const listed = yield* on.ask(backend.listDeadLetters({ limit: 1000 }))
+  const listed = yield* runner.call(backend.listDeadLetters({ limit: 1000 }))
   // those of the same moment are in no order
   const byId = new Map(listed.map((letter) => [letter.id, letter]))
-  const aligned = expected.map((letter) => inModelTime(on, byId.get(letter.id), letter))
-  yield* on.agree("how many dead letters there are", listed.length, expected.length)
-  yield* on.agree("the dead letters", aligned, expected.map(letterOf))
+  const aligned = expected.map((letter) => inModelTime(runner, byId.get(letter.id), letter))
+  yield* runner.assertEqual("how many dead letters there are", listed.length, expected.length)
+  yield* runner.assertEqual("the dead letters", aligned, expected.map(letterOf))
   const times = listed.map(({ at }) => at)
   const newestFirst = times.toSorted((one, other) => other - one)
-  yield* on.agree("the times of the dead letters, newest first", times, newestFirst)
+  yield* runner.assertEqual("the times of the dead letters, newest first", times, newestFirst)
   const letterIds = listed.map(({ id }) => id)
-  const read = yield* on.ask(backend.getDeadLetters(["nobody", ...letterIds]))
-  yield* on.agree("the dead letters by their ids", read, [undefined, ...listed])
+  const read = yield* runner.call(backend.getDeadLetters(["nobody", ...letterIds]))
+  yield* runner.assertEqual("the dead letters by their ids", read, [undefined, ...listed])
   const paged: Array<string> = []
   for (let after: string | undefined; ; after = paged.at(-1)) {
-    const page = yield* on.ask(backend.listDeadLetters({ limit: 2, after }))
+    const page = yield* runner.call(backend.listDeadLetters({ limit: 2, after }))
     if (page.length === 0) break
     paged.push(...page.map(({ id }) => id))
   }
-  yield* on.agree("the dead letters page by page", paged, letterIds)
+  yield* runner.assertEqual("the dead letters page by page", paged, letterIds)
   for (const task of [undefined, ...definitions.map(({ name }) => name)]) {
-    const count = yield* on.ask(backend.countDeadLetters(task))
-    yield* on.agree(`the dead letters of ${task}`, count, Tasks.lettersOf(tasks, task, now).length)
+    const count = yield* runner.call(backend.countDeadLetters(task))
+    yield* runner.assertEqual(`the dead letters of ${task}`, count, Tasks.lettersOf(tasks, task, now).length)
   }
 })
 
 /** What waits, and what is claimed: all that can be said where messages are on their way for a while. */
-const roughly = (counts: ReadonlyArray<QueueCounts>) =>
+const withoutDelayed = (counts: ReadonlyArray<QueueCounts>) =>
   counts.map(({ claimed, delayed, ready }) => ({ claimed, waiting: delayed + ready }))
 
-const lookAtMessages = Effect.fnUntraced(function* (on: Player) {
-  const { queues } = on.setting
-  const counting = on.broker.counts(queues)
-  const expected = queues.map((queue) => Messages.counts(on.messages, queue, on.now))
-  if (on.broker.capabilities.lease === "store") {
-    return yield* on.agree("the counts", yield* on.ask(counting), expected)
+const compareMessages = Effect.fnUntraced(function* (runner: ModelRunner) {
+  const { queues } = runner.setting
+  const counting = runner.broker.counts(queues)
+  const expected = queues.map((queue) => Messages.counts(runner.messages, queue, runner.now))
+  if (runner.broker.capabilities.lease === "store") {
+    return yield* runner.assertEqual("the counts", yield* runner.call(counting), expected)
   }
   // what moves meanwhile is rather counted twice than not at all
   const settled = yield* Effect.repeat(Effect.orDie(counting), {
     schedule: Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(40)]),
-    until: (found) => isDeepStrictEqual(roughly(found), roughly(expected))
+    until: (found) => isDeepStrictEqual(withoutDelayed(found), withoutDelayed(expected))
   })
-  yield* on.agree("the counts", roughly(settled), roughly(expected))
+  yield* runner.assertEqual("the counts", withoutDelayed(settled), withoutDelayed(expected))
 })
 
 /** Looks at tasks, dead letters and messages. What is overdue is ended by that. */
-export const look = (on: Player, watch: boolean): Did =>
+export const compareState = (runner: ModelRunner, watch: boolean): Operation =>
   Effect.andThen(
-    lookAtTasks(on, watch),
-    Effect.all([lookAtLetters(on), lookAtMessages(on)], { concurrency: 2, discard: true })
+    compareTasks(runner, watch),
+    Effect.all([compareDeadLetters(runner), compareMessages(runner)], { concurrency: 2, discard: true })
   )
 
 /** The same after every command, as far as it costs little: in real time only the tasks are looked at so often. */
-export const glance = (on: Player): Did => (on.setting.live ? lookAtTasks(on, false) : look(on, false))
+export const compareAfterCommand = (runner: ModelRunner): Operation =>
+  runner.setting.live ? compareTasks(runner, false) : compareState(runner, false)

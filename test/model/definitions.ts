@@ -33,4 +33,4 @@ const byId: Readonly<Record<string, Definition>> = { c: note, q: note, d: once }
 export const taskOf = (id: string): string => (byId[id] ?? mail).name
 
 /** Ids of tasks that are enqueued without a key: their message goes first. */
-export const isPlain = (id: string): boolean => id === "p" || id === "q"
+export const isPublishFirst = (id: string): boolean => id === "p" || id === "q"

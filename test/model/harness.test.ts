@@ -8,7 +8,7 @@ import { check } from "./check.ts"
 import type { Store } from "./modelFixture.ts"
 
 /** A store whose operations are changed drops what it had fused of them. */
-const changed = (
+const withDefect = (
   changeBackend: (backend: BackendDriver<never>) => Partial<BackendDriver<never>>,
   changeBroker: (broker: BrokerDriver<never>) => Partial<BrokerDriver<never>> = () => ({})
 ): Effect.Effect<Store> =>
@@ -18,7 +18,7 @@ const changed = (
   }))
 
 /** What is said of a store, without the seed. */
-const complaintOf = (make: Effect.Effect<Store>) =>
+const disagreementOf = (make: Effect.Effect<Store>) =>
   Effect.map(
     Effect.flip(
       check({ make, live: false, unit: 1000, queues: ["x", "y"], sequences: 1000, commands: 80, seed: 1 })
@@ -30,7 +30,7 @@ describe("a planted defect is found, and told in few lines", () => {
   it.effect("a settlement that nobody asks for its token", () =>
     Effect.gen(function* () {
       const tokens = new Map<string, string>()
-      const make = changed(({ settle, start }) => ({
+      const make = withDefect(({ settle, start }) => ({
         start: (starts) =>
           Effect.tap(start(starts), (started) =>
             Effect.sync(() => {
@@ -41,9 +41,9 @@ describe("a planted defect is found, and told in few lines", () => {
           ),
         settle: ([first]) => settle([{ ...first, token: tokens.get(first.id) ?? first.token }])
       }))
-      const complaint = yield* complaintOf(make)
-      assert.isAtMost(complaint.length, 8, complaint.join("\n"))
-      assert.match(complaint.at(-1) ?? "", /settle: the store says Stored, the model Lost/)
+      const disagreement = yield* disagreementOf(make)
+      assert.isAtMost(disagreement.length, 8, disagreement.join("\n"))
+      assert.match(disagreement.at(-1) ?? "", /settle: the store says Stored, the model Lost/)
     })
   )
 })

@@ -1,10 +1,10 @@
 /** The test of a store with a clock of its own, in real time. */
 import { it } from "@effect/vitest"
 import { isFullRun } from "../support/fullRun.ts"
-import { check, type Extent } from "./check.ts"
+import { check, type CheckOptions } from "./check.ts"
 
 /** Many sequences wait at the same time. */
-type Options = Pick<Extent, "make"> & Partial<Pick<Extent, "unit" | "queues" | "concurrency">>
+type Options = Pick<CheckOptions, "make"> & Partial<Pick<CheckOptions, "unit" | "queues" | "concurrency">>
 
 /** Registers the test. It plays for some seconds in the short form, and for some minutes in the full one. */
 export const testLive = (options: Options): void =>

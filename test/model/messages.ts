@@ -16,7 +16,7 @@ export interface Message {
 /** All messages, by their bodies. */
 export type Messages = ReadonlyMap<string, Message>
 
-export const none: Messages = new Map()
+export const empty: Messages = new Map()
 
 const put = (all: Messages, message: Message): Messages => new Map(all).set(message.envelope.body, message)
 
@@ -87,7 +87,7 @@ export const release = (
 }
 
 /** Gives a claim up: its message is due as it was. */
-export const abandon = (all: Messages, handle: string): Messages => {
+export const returnUnhandled = (all: Messages, handle: string): Messages => {
   const message = heldBy(all, handle)
   return message === undefined ? all : put(all, { ...message, claim: undefined })
 }

@@ -25,30 +25,31 @@ export interface Setting {
 export class Disagreement extends Data.TaggedError("Disagreement")<{ readonly message: string }> {}
 
 /** The machine was too slow for the unit: nothing can be said. */
-export class Late extends Data.TaggedError("Late") {}
+export class TooSlow extends Data.TaggedError("Late") {}
 
 /** What may come of whatever is played. */
-export type Failure = Disagreement | Late
+export type Failure = Disagreement | TooSlow
 
 /** Deadlines lie half a unit after the beginnings of units, to which commands keep. */
-const PUNCTUAL = 0.3
+const MAX_DELAY_UNITS = 0.3
 
 /** In which state a record was, shortly; other answers as they are. */
-const brief = (answer: unknown): string =>
+const formatAnswer = (answer: unknown): string =>
   typeof answer === "string" ? answer : JSON.stringify(answer)?.replaceAll('"', "").replaceAll("_tag:", "")
 
-const showDifference = (store: unknown, model: unknown): string => {
+const formatDifference = (store: unknown, model: unknown): string => {
   const isPlain = (value: unknown): value is Record<string, unknown> =>
     typeof value === "object" && value !== null && !Array.isArray(value)
-  if (!isPlain(store) || !isPlain(model)) return `the store says ${brief(store)}, the model ${brief(model)}`
+  if (!isPlain(store) || !isPlain(model))
+    return `the store says ${formatAnswer(store)}, the model ${formatAnswer(model)}`
   return [...new Set([...Object.keys(store), ...Object.keys(model)])]
     .filter((name) => !isDeepStrictEqual(store[name], model[name]))
-    .map((name) => `${name}: ${showDifference(store[name], model[name])}`)
+    .map((name) => `${name}: ${formatDifference(store[name], model[name])}`)
     .join("\n      ")
 }
 
 /** Time, and a record of what was done. */
-export class Stage {
+export class ModelFixture {
   readonly store: Store
   readonly setting: Setting
   /** Milliseconds since the beginning, as the model counts them: whole units. */
@@ -69,22 +70,22 @@ export class Stage {
   }
 
   /** Takes a note of what is done. */
-  say(line: string): void {
+  log(line: string): void {
     this.lines.push(line)
   }
 
   /** Adds to the last note. */
-  answer(text: unknown): void {
-    this.lines.push(`${this.lines.pop() ?? ""} → ${brief(text)}`)
+  logAnswer(text: unknown): void {
+    this.lines.push(`${this.lines.pop() ?? ""} → ${formatAnswer(text)}`)
   }
 
-  fail(what: string): Effect.Effect<never, Disagreement> {
+  disagree(what: string): Effect.Effect<never, Disagreement> {
     const numbered = this.lines.map((line, n) => `${String(n + 1).padStart(4)}  ${line}`)
     return Effect.fail(new Disagreement({ message: [...numbered, `      ${what}`].join("\n") }))
   }
 
   /** Lets units pass. */
-  pass(count: number): Effect.Effect<void> {
+  advance(count: number): Effect.Effect<void> {
     return Effect.suspend(() => {
       this.now += this.units(count)
       if (!this.setting.live) return TestClock.adjust(this.units(count))
@@ -92,32 +93,32 @@ export class Stage {
     })
   }
 
-  private readonly punctual: Effect.Effect<void, Late> = Effect.suspend(() =>
-    this.setting.live && performance.now() - this.begin - this.now > this.units(PUNCTUAL)
-      ? Effect.fail(new Late())
+  private readonly assertPunctual: Effect.Effect<void, TooSlow> = Effect.suspend(() =>
+    this.setting.live && performance.now() - this.begin - this.now > this.units(MAX_DELAY_UNITS)
+      ? Effect.fail(new TooSlow())
       : Effect.void
   )
 
   /** Asks the store. */
-  ask<A>(call: Effect.Effect<A, unknown>): Effect.Effect<A, Failure> {
+  call<A>(call: Effect.Effect<A, unknown>): Effect.Effect<A, Failure> {
     return Effect.matchCauseEffect(call, {
-      onSuccess: (answer) => Effect.as(this.punctual, answer),
+      onSuccess: (answer) => Effect.as(this.assertPunctual, answer),
       onFailure: (cause) =>
         Cause.hasInterruptsOnly(cause)
           ? Effect.interrupt
-          : Effect.andThen(this.punctual, this.fail(`the store failed: ${Cause.pretty(cause)}`))
+          : Effect.andThen(this.assertPunctual, this.disagree(`the store failed: ${Cause.pretty(cause)}`))
     })
   }
 
   /** The store has to say what the model says. */
-  agree(what: string, store: unknown, model: unknown): Effect.Effect<void, Disagreement> {
+  assertEqual(what: string, store: unknown, model: unknown): Effect.Effect<void, Disagreement> {
     return isDeepStrictEqual(store, model)
       ? Effect.void
-      : this.fail(`${what}: ${showDifference(store, model)}`)
+      : this.disagree(`${what}: ${formatDifference(store, model)}`)
   }
 
   /** A time of the store as the model would have it: the nearest it can be to the one that is expected. */
-  time(store: number | null, model: number | null): number | null {
+  toModelTime(store: number | null, model: number | null): number | null {
     if (store === null || model === null) return store
     this.epoch ??= store - model
     const late = store - this.epoch - model
@@ -130,7 +131,7 @@ export class Stage {
   }
 
   /** Durations of the store are up to so much shorter than the model's, which counts whole units. */
-  near(store: number, model: number): number {
+  roundToModel(store: number, model: number): number {
     return Math.abs(store - model) <= this.tolerance ? model : store
   }
 }

@@ -15,25 +15,25 @@ import type { ClaimRequest, Delivery, Envelope, Release } from "../../src/Broker
 import * as Suite from "../../src/testing/suites/Suite.ts"
 import { inModelTime, letterOf } from "./compareState.ts"
 import * as Messages from "./messages.ts"
-import { type Failure, Stage } from "./modelFixture.ts"
+import { type Failure, ModelFixture } from "./modelFixture.ts"
 import * as Requests from "./requests.ts"
 import * as Runs from "./runs.ts"
-import { Journal } from "./storeInvariants.ts"
+import { StoreInvariants } from "./storeInvariants.ts"
 import * as Tasks from "./tasks.ts"
 
 /** What came of an operation. */
-export type Did<A = void> = Effect.Effect<A, Failure>
+export type Operation<A = void> = Effect.Effect<A, Failure>
 
 /** The answer to a batch of one. */
 const only = Suite.only
 
 /** Plays operations. */
-export class Player extends Stage {
+export class ModelRunner extends ModelFixture {
   tasks: Tasks.Tasks = Tasks.empty
-  messages: Messages.Messages = Messages.none
-  readonly journal = new Journal()
+  messages: Messages.Messages = Messages.empty
+  readonly invariants = new StoreInvariants()
   /** The last operation, where it is safe to repeat. */
-  last: Did<unknown> | undefined
+  lastRepeatable: Operation<unknown> | undefined
   private bodies = 0
 
   get backend() {
@@ -44,9 +44,9 @@ export class Player extends Stage {
   }
 
   /** Does something that is safe to repeat. */
-  safely<A>(operation: Did<A>): Did<A> {
+  repeatable<A>(operation: Operation<A>): Operation<A> {
     return Effect.suspend(() => {
-      this.last = operation
+      this.lastRepeatable = operation
       return operation
     })
   }
@@ -57,17 +57,17 @@ export class Player extends Stage {
   }
 
   /** When a claim lapses that is made or renewed now. */
-  private lapse(millis: number): number {
+  private leaseEnd(millis: number): number {
     return this.broker.capabilities.lease === "store" ? this.now + millis : Infinity
   }
 
   /** Something that has to hold of any store does not. */
-  holds(wrong: string | undefined): Did {
-    return wrong === undefined ? Effect.void : this.fail(wrong)
+  assertInvariant(wrong: string | undefined): Operation {
+    return wrong === undefined ? Effect.void : this.disagree(wrong)
   }
 
   /** The answer of the model, which goes on from there. */
-  step<A>([answer, after]: Tasks.Step<A>): A {
+  applyModel<A>([answer, after]: Tasks.Step<A>): A {
     this.tasks = after
     return answer
   }
@@ -79,12 +79,12 @@ export class Player extends Stage {
    * A reservation that was not published for as long as its retention is removed by the sweep at the latest. Until then
    * the model follows the store in whether it is there.
    */
-  readonly follow: Did = Effect.suspend(() => {
+  readonly followStore: Operation = Effect.suspend(() => {
     const stranded = [...this.tasks.tasks.values()].filter((task) => Tasks.isStranded(task, this.now))
     return Effect.forEach(
       stranded,
       ({ id }) =>
-        Effect.map(this.ask(only(this.backend.read([id]))), (found) => {
+        Effect.map(this.call(only(this.backend.read([id]))), (found) => {
           if (found === undefined) {
             this.tasks = Tasks.remove(this.tasks, id)
             this.unswept++
@@ -98,41 +98,41 @@ export class Player extends Stage {
 
   // #region Enqueuing
 
-  private created(record: NewRecord) {
-    const answer = this.step(Requests.create(this.tasks, record, this.now))
+  private applyCreate(record: NewRecord) {
+    const answer = this.applyModel(Requests.create(this.tasks, record, this.now))
     if (answer._tag === "Created") {
-      this.journal.anew(record.id)
-      this.journal.accepted.delete(record.id)
+      this.invariants.reset(record.id)
+      this.invariants.accepted.delete(record.id)
     }
     return answer
   }
 
   create(record: NewRecord) {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const answer = yield* this.ask(only(this.backend.create([record])))
-      yield* this.agree("create", answer, this.created(record))
+      yield* this.followStore
+      const answer = yield* this.call(only(this.backend.create([record])))
+      yield* this.assertEqual("create", answer, this.applyCreate(record))
       return answer
     })
   }
 
-  publish(envelope: Envelope): Did {
-    return Effect.map(this.ask(this.broker.publish([envelope])), () => {
+  publish(envelope: Envelope): Operation {
+    return Effect.map(this.call(this.broker.publish([envelope])), () => {
       this.messages = Messages.publish(this.messages, envelope, this.now)
     })
   }
 
-  markPublished(id: string): Did {
-    return Effect.map(this.ask(this.backend.markPublished([id])), () => {
+  markPublished(id: string): Operation {
+    return Effect.map(this.call(this.backend.markPublished([id])), () => {
       this.tasks = Requests.markPublished(this.tasks, id, this.now)
     })
   }
 
   enqueueFused(record: NewRecord, message: Envelope, { enqueue }: Fusion) {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const answer = yield* this.ask(only(enqueue([{ record, message }])))
-      yield* this.agree("the fused enqueue", answer, this.created(record))
+      yield* this.followStore
+      const answer = yield* this.call(only(enqueue([{ record, message }])))
+      yield* this.assertEqual("the fused enqueue", answer, this.applyCreate(record))
       if (answer._tag === "Created") this.messages = Messages.publish(this.messages, message, this.now)
       return answer
     })
@@ -143,13 +143,14 @@ export class Player extends Stage {
   // #region Claims
 
   /** What was given out has to be ready, and the best there is. */
-  private took(delivery: Delivery, leaseMillis: number): Did {
+  private assertDelivered(delivery: Delivery, leaseMillis: number): Operation {
     return Effect.gen({ self: this }, function* () {
       const { ageMillis, body, handle } = delivery
       const { capabilities } = this.broker
       const candidates = Messages.ready(this.messages, this.setting.queues, this.now)
       const message = candidates.find(({ envelope }) => envelope.body === body)
-      if (message === undefined) return yield* this.fail(`${String(body)} was given out, which is not ready`)
+      if (message === undefined)
+        return yield* this.disagree(`${String(body)} was given out, which is not ready`)
       const { id, queue, task } = message.envelope
       const given = {
         id: delivery.id,
@@ -157,7 +158,7 @@ export class Player extends Stage {
         queue: delivery.queue,
         generation: delivery.generation ?? 0
       }
-      yield* this.agree("the delivery", given, {
+      yield* this.assertEqual("the delivery", given, {
         id,
         task,
         queue,
@@ -168,53 +169,54 @@ export class Player extends Stage {
           ? undefined
           : candidates.find((other) => Messages.precedes(other, message))
       if (before !== undefined) {
-        return yield* this.fail(`${String(body)} was given out before ${before.envelope.body}`)
+        return yield* this.disagree(`${String(body)} was given out before ${before.envelope.body}`)
       }
       if (Messages.heldBy(this.messages, handle) !== undefined) {
-        return yield* this.fail(`handle ${handle} was given out twice`)
+        return yield* this.disagree(`handle ${handle} was given out twice`)
       }
       const age = this.now - message.dueAt
-      if (capabilities.lease === "store") yield* this.agree("the age", this.near(ageMillis, age), age)
-      this.messages = Messages.claim(this.messages, message, handle, this.lapse(leaseMillis))
+      if (capabilities.lease === "store")
+        yield* this.assertEqual("the age", this.roundToModel(ageMillis, age), age)
+      this.messages = Messages.claim(this.messages, message, handle, this.leaseEnd(leaseMillis))
     })
   }
 
   /** As many have to come as are ready. One that a connection put back may still be on its way. */
-  private tookEnough(count: number, max: number): Did {
+  private assertClaimedEnough(count: number, max: number): Operation {
     const left = Messages.ready(this.messages, this.setting.queues, this.now).length
     const enough = count >= max || left === 0 || this.broker.capabilities.lease === "connection"
     return enough && count <= max
       ? Effect.void
-      : this.fail(`of ${max} messages, ${count} were given out, and ${left} are ready`)
+      : this.disagree(`of ${max} messages, ${count} were given out, and ${left} are ready`)
   }
 
   /** Claims as it is told to. */
   claim(
     call: Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown>,
     { leaseMillis, max }: ClaimRequest
-  ): Did<ReadonlyArray<ClaimedMessage>> {
+  ): Operation<ReadonlyArray<ClaimedMessage>> {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const taken = yield* this.ask(call)
-      this.answer(
+      yield* this.followStore
+      const taken = yield* this.call(call)
+      this.logAnswer(
         taken.map(({ delivery, run }) => [delivery.body, ...(run === undefined ? [] : [run.started])])
       )
-      for (const { delivery } of taken) yield* this.took(delivery, leaseMillis)
-      yield* this.tookEnough(taken.length, max)
+      for (const { delivery } of taken) yield* this.assertDelivered(delivery, leaseMillis)
+      yield* this.assertClaimedEnough(taken.length, max)
       return taken
     })
   }
 
   /** The same again. `before`: what it took, as long as it still holds it. */
-  claimAgain(
+  retryClaim(
     call: Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown>,
     { leaseMillis, max }: ClaimRequest,
     before: ReadonlyArray<Delivery>
-  ): Did<ReadonlyArray<ClaimedMessage>> {
+  ): Operation<ReadonlyArray<ClaimedMessage>> {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const taken = yield* this.ask(call)
-      this.answer(
+      yield* this.followStore
+      const taken = yield* this.call(call)
+      this.logAnswer(
         taken.map(({ delivery, run }) => [delivery.body, ...(run === undefined ? [] : [run.started])])
       )
       const held = before.filter(({ handle }) => Messages.heldBy(this.messages, handle) !== undefined)
@@ -225,51 +227,51 @@ export class Player extends Stage {
       // what has lapsed may be brought again, or be given out anew
       const least = repeatable ? Math.min(live.length, max) : 0
       if (again.length < least || (!repeatable && again.length > 0)) {
-        return yield* this.fail(`${again.length} claims are brought again, and not ${least}`)
+        return yield* this.disagree(`${again.length} claims are brought again, and not ${least}`)
       }
       for (const { delivery } of again) {
-        const [, after] = Messages.renew(this.messages, delivery.handle, this.lapse(leaseMillis))
+        const [, after] = Messages.renew(this.messages, delivery.handle, this.leaseEnd(leaseMillis))
         this.messages = after
       }
       for (const { delivery } of taken) {
-        if (!handles.has(delivery.handle)) yield* this.took(delivery, leaseMillis)
+        if (!handles.has(delivery.handle)) yield* this.assertDelivered(delivery, leaseMillis)
       }
-      yield* this.tookEnough(taken.length, max)
+      yield* this.assertClaimedEnough(taken.length, max)
       return taken
     })
   }
 
-  renewClaim(handle: string, leaseMillis: number): Did {
+  renewClaim(handle: string, leaseMillis: number): Operation {
     return Effect.gen({ self: this }, function* () {
-      const held = yield* this.ask(only(this.broker.renew([handle], leaseMillis)))
-      const [answer, after] = Messages.renew(this.messages, handle, this.lapse(leaseMillis))
+      const held = yield* this.call(only(this.broker.renew([handle], leaseMillis)))
+      const [answer, after] = Messages.renew(this.messages, handle, this.leaseEnd(leaseMillis))
       this.messages = after
-      this.answer(held)
-      yield* this.agree("the renewal of a claim", held, answer)
+      this.logAnswer(held)
+      yield* this.assertEqual("the renewal of a claim", held, answer)
     })
   }
 
-  ack(handle: string): Did {
+  ack(handle: string): Operation {
     return Effect.gen({ self: this }, function* () {
-      const removed = yield* this.ask(only(this.broker.ack([handle])))
+      const removed = yield* this.call(only(this.broker.ack([handle])))
       const [answer, after] = Messages.ack(this.messages, handle)
       this.messages = after
-      this.answer(removed)
-      yield* this.agree("the ack", removed, answer)
+      this.logAnswer(removed)
+      yield* this.assertEqual("the ack", removed, answer)
     })
   }
 
-  release(release: Release): Did {
-    return Effect.map(this.ask(this.broker.release([release])), () => {
+  release(release: Release): Operation {
+    return Effect.map(this.call(this.broker.release([release])), () => {
       this.messages = Messages.release(this.messages, release, this.now)
     })
   }
 
-  abandon(handle: string): Did {
+  returnUnhandled(handle: string): Operation {
     const { returnUnhandled } = this.broker
     if (returnUnhandled === undefined) return Effect.void
-    return Effect.map(this.ask(returnUnhandled([handle])), () => {
-      this.messages = Messages.abandon(this.messages, handle)
+    return Effect.map(this.call(returnUnhandled([handle])), () => {
+      this.messages = Messages.returnUnhandled(this.messages, handle)
     })
   }
 
@@ -278,66 +280,67 @@ export class Player extends Stage {
   // #region Runs
 
   /** A store has answered that a message may run, or may not. */
-  started(ask: Start, started: Started): Did {
+  assertStarted(request: Start, started: Started): Operation {
     return Effect.gen({ self: this }, function* () {
-      const before = Tasks.find(this.tasks, ask.id, this.now)
-      const repeated = before?.run?.token === ask.token
-      const expected = this.step(Runs.start(this.tasks, ask, this.now))
+      const before = Tasks.find(this.tasks, request.id, this.now)
+      const repeated = before?.run?.token === request.token
+      const expected = this.applyModel(Runs.start(this.tasks, request, this.now))
       const millis = (busy: number) => ({
         _tag: "Busy",
-        millis: this.near(busy, expected._tag === "Busy" ? expected.millis : -1)
+        millis: this.roundToModel(busy, expected._tag === "Busy" ? expected.millis : -1)
       })
-      yield* this.agree("start", started._tag === "Busy" ? millis(started.millis) : started, expected)
+      yield* this.assertEqual("start", started._tag === "Busy" ? millis(started.millis) : started, expected)
       if (started._tag !== "Run" || repeated) return
-      if (before === undefined) this.journal.anew(ask.id)
-      yield* this.holds(this.journal.ran(ask.id, started.fence))
+      if (before === undefined) this.invariants.reset(request.id)
+      yield* this.assertInvariant(this.invariants.onRun(request.id, started.fence))
     })
   }
 
-  start(ask: Start): Did<Started> {
+  start(request: Start): Operation<Started> {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const started = yield* this.ask(only(this.backend.start([ask])))
-      this.answer(started)
-      yield* this.started(ask, started)
+      yield* this.followStore
+      const started = yield* this.call(only(this.backend.start([request])))
+      this.logAnswer(started)
+      yield* this.assertStarted(request, started)
       return started
     })
   }
 
-  renewRun(id: string, token: string, leaseMillis: number, progress: string | undefined): Did {
+  renewRun(id: string, token: string, leaseMillis: number, progress: string | undefined): Operation {
     return Effect.gen({ self: this }, function* () {
       const renewal = { id, token, leaseMillis, progress }
-      const renewed = yield* this.ask(only(this.backend.renew([renewal])))
-      this.answer(renewed)
-      yield* this.agree("renew", renewed, this.step(Runs.renew(this.tasks, renewal, this.now)))
+      const renewed = yield* this.call(only(this.backend.renew([renewal])))
+      this.logAnswer(renewed)
+      yield* this.assertEqual("renew", renewed, this.applyModel(Runs.renew(this.tasks, renewal, this.now)))
     })
   }
 
-  private settled(settlement: Settlement, generation: number, answer: string): Did {
+  private assertSettled(settlement: Settlement, generation: number, answer: string): Operation {
     return Effect.gen({ self: this }, function* () {
       const { id, outcome, token } = settlement
-      const expected = this.step(Runs.settle(this.tasks, settlement, this.now))
+      const expected = this.applyModel(Runs.settle(this.tasks, settlement, this.now))
       const [first] = expected
-      yield* this.agree("settle", answer, expected.find((one) => one === answer) ?? first)
+      yield* this.assertEqual("settle", answer, expected.find((one) => one === answer) ?? first)
       const isFinal = outcome._tag === "Success" || outcome._tag === "Failure"
-      if (answer === "Stored" && isFinal) yield* this.holds(this.journal.wrote(id, generation, token))
+      if (answer === "Stored" && isFinal)
+        yield* this.assertInvariant(this.invariants.onTerminalWrite(id, generation, token))
     })
   }
 
   settle(settlement: Settlement, generation: number) {
     return Effect.gen({ self: this }, function* () {
-      const answer = yield* this.ask(only(this.backend.settle([settlement])))
-      this.answer(answer)
-      yield* this.settled(settlement, generation, answer)
+      const answer = yield* this.call(only(this.backend.settle([settlement])))
+      this.logAnswer(answer)
+      yield* this.assertSettled(settlement, generation, answer)
       return answer
     })
   }
 
   settleFused(settlement: Settlement, generation: number, handle: string, settle: Fusion["settle"]) {
     return Effect.gen({ self: this }, function* () {
-      const answer = yield* this.ask(only(settle([{ settlement, handle }])))
-      this.answer(answer)
-      yield* this.settled(settlement, generation, answer)
+      const answer = yield* this.call(only(settle([{ settlement, handle }])))
+      this.logAnswer(answer)
+      yield* this.assertSettled(settlement, generation, answer)
       if (answer === "Lost") return answer
       const afterMillis = answer === "Cancelled" ? undefined : waitOf(settlement.outcome)
       this.messages =
@@ -352,56 +355,56 @@ export class Player extends Stage {
 
   // #region Stops, letters and time
 
-  cancel(id: string): Did {
+  cancel(id: string): Operation {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const answer = yield* this.ask(only(this.backend.cancel([id])))
-      this.answer(answer)
-      yield* this.agree("cancel", answer, this.step(Requests.cancel(this.tasks, id, this.now)))
+      yield* this.followStore
+      const answer = yield* this.call(only(this.backend.cancel([id])))
+      this.logAnswer(answer)
+      yield* this.assertEqual("cancel", answer, this.applyModel(Requests.cancel(this.tasks, id, this.now)))
     })
   }
 
-  forget(id: string): Did {
-    return Effect.map(Effect.andThen(this.follow, this.ask(this.backend.forget([id]))), () => {
+  forget(id: string): Operation {
+    return Effect.map(Effect.andThen(this.followStore, this.call(this.backend.forget([id]))), () => {
       this.tasks = Requests.forget(this.tasks, id, this.now)
-      this.journal.anew(id)
-      this.journal.accepted.delete(id)
+      this.invariants.reset(id)
+      this.invariants.accepted.delete(id)
     })
   }
 
-  park(parked: ParkedMessage): Did {
-    return Effect.map(this.ask(this.backend.parkMessage([parked])), () => {
+  park(parked: ParkedMessage): Operation {
+    return Effect.map(this.call(this.backend.parkMessage([parked])), () => {
       this.tasks = Requests.park(this.tasks, parked, this.now)
     })
   }
 
-  reopen(letterId: string): Did<DeadLetter | undefined> {
+  reopen(letterId: string): Operation<DeadLetter | undefined> {
     return Effect.gen({ self: this }, function* () {
-      yield* this.follow
-      const letter = yield* this.ask(only(this.backend.reopen([letterId])))
-      const expected = this.step(Requests.reopen(this.tasks, letterId, this.now))
-      yield* this.agree("reopen", inModelTime(this, letter, expected), expected && letterOf(expected))
+      yield* this.followStore
+      const letter = yield* this.call(only(this.backend.reopen([letterId])))
+      const expected = this.applyModel(Requests.reopen(this.tasks, letterId, this.now))
+      yield* this.assertEqual("reopen", inModelTime(this, letter, expected), expected && letterOf(expected))
       return letter
     })
   }
 
-  removeLetter(id: string): Did {
+  removeLetter(id: string): Operation {
     return Effect.gen({ self: this }, function* () {
-      const removed = yield* this.ask(only(this.backend.removeDeadLetters([id])))
+      const removed = yield* this.call(only(this.backend.removeDeadLetters([id])))
       const isOutlived =
         this.tasks.letters.has(id) && Tasks.findLetter(this.tasks, id, this.now) === undefined
-      const expected = this.step(Requests.removeLetter(this.tasks, id, this.now))
+      const expected = this.applyModel(Requests.removeLetter(this.tasks, id, this.now))
       // one that outlived its retention may still be there to be removed
-      if (!isOutlived) yield* this.agree("the removal of a letter", removed, expected)
+      if (!isOutlived) yield* this.assertEqual("the removal of a letter", removed, expected)
     })
   }
 
-  readonly sweep: Did = Effect.gen({ self: this }, function* () {
-    const swept = yield* this.ask(this.backend.sweep(1000))
-    const { least, most } = this.step(Tasks.sweep(this.tasks, this.now))
-    this.answer(swept)
+  readonly sweep: Operation = Effect.gen({ self: this }, function* () {
+    const swept = yield* this.call(this.backend.sweep(1000))
+    const { least, most } = this.applyModel(Tasks.sweep(this.tasks, this.now))
+    this.logAnswer(swept)
     if (swept < least || swept > most + this.unswept) {
-      yield* this.fail(`the sweep dealt with ${swept}, and not with ${least} to ${most + this.unswept}`)
+      yield* this.disagree(`the sweep dealt with ${swept}, and not with ${least} to ${most + this.unswept}`)
     }
     this.unswept = 0
   })

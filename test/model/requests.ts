@@ -1,13 +1,13 @@
 /** What a backend does when it is asked from without: tasks that are enqueued, stopped, forgotten and replayed. */
 import type { CancelAnswer, Created, NewRecord, ParkedMessage } from "../../src/BackendDriver.ts"
 import {
-  blank,
+  initial,
   endBy,
   find,
   findLetter,
   hasExpired,
   isFinal,
-  later,
+  deadline,
   type Letter,
   outdated,
   put,
@@ -28,7 +28,7 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   if (existing === undefined) {
     const { expiresMillis, id, key, payloadHash, published, retentionMillis, task } = record
     const expiresAt = expiresMillis === undefined ? null : now + expiresMillis
-    const made = { ...blank, id, task, key, published, expiresAt, retention: retentionMillis }
+    const made = { ...initial, id, task, key, published, expiresAt, retention: retentionMillis }
     const created: Task = {
       ...made,
       generation: 0,
@@ -99,7 +99,7 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
     exit,
     body,
     at: now,
-    until: later(now, retentionMillis)
+    until: deadline(now, retentionMillis)
   })
 }
 
@@ -109,7 +109,7 @@ export const reopen = (all: Tasks, letterId: string, now: number): Step<Letter |
   if (letter === undefined || letter.taskId === null) return [letter, all]
   const { fence, generation, task, taskId: id } = letter
   const found = find(all, id, now)
-  const next = { ...blank, generation: generation + 1, published: true, enqueuedAt: now }
+  const next = { ...initial, generation: generation + 1, published: true, enqueuedAt: now }
   if (found === undefined) {
     const missing = { key: undefined, hash: "", retention: letter.taskRetention, fence, settled: undefined }
     return [letter, put(all, { ...next, ...missing, id, task: task ?? "" })]

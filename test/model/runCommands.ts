@@ -1,92 +1,95 @@
 /** Plays a sequence: what its commands come to, after what was done before. */
 import { Effect } from "effect"
 import { type Command, ids, type Sequence } from "./commands.ts"
-import { glance, look } from "./compareState.ts"
+import { compareAfterCommand, compareState } from "./compareState.ts"
 import type { Failure, Setting, Store } from "./modelFixture.ts"
-import { type Did, Player } from "./modelRunner.ts"
+import { type Operation, ModelRunner } from "./modelRunner.ts"
 import { Producers } from "./producers.ts"
 import { Workers } from "./workers.ts"
 
 /** Workers and producers over one store. */
-interface Cast {
-  readonly on: Player
+interface Participants {
+  readonly runner: ModelRunner
   readonly producers: Producers
   readonly workers: Workers
 }
 
-const perform = ({ on, producers, workers }: Cast, command: Command): Did<unknown> => {
+const performCommand = (
+  { runner, producers, workers }: Participants,
+  command: Command
+): Operation<unknown> => {
   switch (command._tag) {
     case "Enqueue":
       return producers.enqueue(command)
-    case "Double":
-      return producers.double(command.message)
+    case "Duplicate":
+      return producers.duplicate(command.message)
     case "Replay":
       return producers.replay(command.letter, command.steps)
     case "RemoveLetter":
-      return producers.dropLetter(command.letter)
+      return producers.removeLetter(command.letter)
     case "Claim":
-      return workers.claimSome(command.worker, command.max, command.fused, command.lost)
-    case "ClaimAgain":
-      return workers.again(command.worker, command.max)
-    case "Vanish":
-      return workers.vanish(command.worker)
-    case "GoOn": {
+      return workers.claim(command.worker, command.max, command.fused, command.lost)
+    case "RetryClaim":
+      return workers.retryClaim(command.worker, command.max)
+    case "Disconnect":
+      return workers.disconnect(command.worker)
+    case "NextStep": {
       const { claim, ending, fused } = command
-      const goOn = workers.withHand(
+      const goOn = workers.withHeld(
         claim,
-        (hand) => workers.goOn(hand, ending, fused),
+        (held) => workers.nextStep(held, ending, fused),
         ({ done }) => !done
       )
       return goOn
     }
-    case "StartAgain":
-      return workers.withHand(
+    case "RepeatStart":
+      return workers.withHeld(
         command.claim,
-        (hand) => workers.startHand(hand),
-        (hand) => workers.mayStart(hand)
+        (held) => workers.start(held),
+        (held) => workers.mayStart(held)
       )
     case "Settle": {
       const { claim, ending, fused } = command
-      return workers.withHand(claim, (hand) => workers.settleHand(hand, ending, fused))
+      return workers.withHeld(claim, (held) => workers.settle(held, ending, fused))
     }
     case "RenewRun":
-      return workers.withHand(command.claim, (hand) => workers.renewRun(hand, command.progress))
+      return workers.withHeld(command.claim, (held) => workers.renewRun(held, command.progress))
     case "RenewClaim":
-      return workers.withHand(command.claim, (hand) => workers.renewClaim(hand))
+      return workers.withHeld(command.claim, (held) => workers.renewClaim(held))
     case "Ack":
-      return workers.withHand(
+      return workers.withHeld(
         command.claim,
-        (hand) => workers.ackHand(hand),
-        (hand) => workers.mayAck(hand)
+        (held) => workers.ack(held),
+        (held) => workers.mayAck(held)
       )
-    case "PutBack": {
-      const { after, claim, keepDue } = command
-      return workers.withHand(claim, (hand) => workers.putBackHand(hand, on.units(after), keepDue))
+    case "ReleaseMessage": {
+      const { after, claim, preserveDueTime } = command
+      return workers.withHeld(claim, (held) => workers.release(held, runner.units(after), preserveDueTime))
     }
     case "Cancel":
-      on.say(`cancel ${command.id}`)
-      return on.safely(on.cancel(command.id))
+      runner.log(`cancel ${command.id}`)
+      return runner.repeatable(runner.cancel(command.id))
     case "Forget":
-      on.say(`forget ${command.id}`)
-      return on.safely(on.forget(command.id))
+      runner.log(`forget ${command.id}`)
+      return runner.repeatable(runner.forget(command.id))
     case "Park": {
       const { letter, retention } = command
-      on.say(`park ${letter}`)
-      return on.safely(producers.park(letter, retention))
+      runner.log(`park ${letter}`)
+      return runner.repeatable(producers.park(letter, retention))
     }
-    case "Pass":
-      on.say(`${command.units} units pass`)
-      return on.pass(command.units)
+    case "AdvanceTime":
+      runner.log(`${command.units} units pass`)
+      return runner.advance(command.units)
     case "Sweep":
-      on.say("sweep")
-      return on.safely(on.sweep)
-    case "Look":
-      on.say(command.watch ? "look, and watch" : "look")
-      return look(on, command.watch)
-    case "Again":
-      if (on.last === undefined) return Effect.void
-      on.say("the same again")
-      return on.last
+      runner.log("sweep")
+      return runner.repeatable(runner.sweep)
+    case "Compare":
+      runner.log(command.watch ? "look, and watch" : "look")
+      return compareState(runner, command.watch)
+    case "RepeatLast":
+      if (runner.lastRepeatable === undefined) return Effect.void
+      runner.log("the same again")
+      return runner.lastRepeatable
   }
 }
 
@@ -97,67 +100,77 @@ const ROUNDS = 12
 
 /** A worker that behaves ends all that is left: nothing that was accepted is lost. */
 const drain = Effect.fnUntraced(function* ({
-  on,
+  runner,
   producers,
   workers
-}: Cast): Effect.fn.Return<void, Failure> {
-  on.say("from here on all behave well")
+}: Participants): Effect.fn.Return<void, Failure> {
+  runner.log("from here on all behave well")
   yield* producers.finishReplays
-  yield* workers.vanish()
+  yield* workers.disconnect()
   const wait = Effect.suspend(() => {
-    on.say(`${PATIENCE} units pass`)
-    return on.pass(PATIENCE)
+    runner.log(`${PATIENCE} units pass`)
+    return runner.advance(PATIENCE)
   })
-  for (let round = 0; on.messages.size > 0; round++) {
-    if (round === ROUNDS) return yield* on.fail(`there are still messages after ${ROUNDS} rounds`)
+  for (let round = 0; runner.messages.size > 0; round++) {
+    if (round === ROUNDS) return yield* runner.disagree(`there are still messages after ${ROUNDS} rounds`)
     if (round > 0) yield* wait
     for (;;) {
       const fused = round % 2 === 0
-      const hands = yield* workers.claimSome("good", 4, fused)
-      if (hands.length === 0) break
-      for (const hand of hands) while (!hand.done) yield* workers.goOn(hand, "success", fused)
+      const heldMessages = yield* workers.claim("good", 4, fused)
+      if (heldMessages.length === 0) break
+      for (const held of heldMessages) while (!held.done) yield* workers.nextStep(held, "success", fused)
     }
   }
   // what must not be run again is ended once its lease is over
-  if ([...on.tasks.tasks.values()].some(({ run }) => run !== undefined)) yield* wait
-  yield* look(on, false)
-  const records = yield* on.ask(on.backend.read(ids))
+  if ([...runner.tasks.tasks.values()].some(({ run }) => run !== undefined)) yield* wait
+  yield* compareState(runner, false)
+  const records = yield* runner.call(runner.backend.read(ids))
   for (const [n, id] of ids.entries()) {
     const state = records[n]?.state
-    if (on.journal.accepted.has(id) && state !== undefined && state !== "SUCCESS" && state !== "FAILURE") {
-      return yield* on.fail(`${id} was accepted, and is lost: it is ${state}, and there is no message`)
+    if (
+      runner.invariants.accepted.has(id) &&
+      state !== undefined &&
+      state !== "SUCCESS" &&
+      state !== "FAILURE"
+    ) {
+      return yield* runner.disagree(
+        `${id} was accepted, and is lost: it is ${state}, and there is no message`
+      )
     }
   }
 })
 
 /** Leaves the store empty, as it was. */
-const clear = Effect.fnUntraced(function* ({ on, producers }: Cast): Effect.fn.Return<void, Failure> {
+const clear = Effect.fnUntraced(function* ({
+  runner,
+  producers
+}: Participants): Effect.fn.Return<void, Failure> {
   for (const id of ids) {
-    on.say(`cancel ${id}, and forget it`)
-    yield* on.cancel(id)
-    yield* on.forget(id)
+    runner.log(`cancel ${id}, and forget it`)
+    yield* runner.cancel(id)
+    yield* runner.forget(id)
   }
   yield* producers.removeLetters
-  yield* look(on, false)
+  yield* compareState(runner, false)
 })
 
 /** Whether there is nothing left, so that another sequence can be played in the same store. */
-export type Emptied = boolean
+export type IsEmpty = boolean
 
 /** Plays a sequence to its end, in an empty store. */
-export const play = Effect.fnUntraced(function* (
+export const runSequence = Effect.fnUntraced(function* (
   store: Store,
   setting: Setting,
-  { commands, looking }: Sequence
-): Effect.fn.Return<Emptied, Failure> {
-  const on = new Player(store, setting)
-  const cast = { on, producers: new Producers(on), workers: new Workers(on) }
+  { commands, comparesEach }: Sequence
+): Effect.fn.Return<IsEmpty, Failure> {
+  const runner = new ModelRunner(store, setting)
+  const participants = { runner, producers: new Producers(runner), workers: new Workers(runner) }
   for (const command of commands) {
-    yield* perform(cast, command)
-    if (looking) yield* glance(on)
+    yield* performCommand(participants, command)
+    if (comparesEach) yield* compareAfterCommand(runner)
   }
-  yield* look(on, false)
-  yield* drain(cast)
-  yield* clear(cast)
-  return on.tasks.tasks.size === 0 && on.tasks.letters.size === 0
+  yield* compareState(runner, false)
+  yield* drain(participants)
+  yield* clear(participants)
+  return runner.tasks.tasks.size === 0 && runner.tasks.letters.size === 0
 })

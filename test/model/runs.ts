@@ -1,15 +1,15 @@
 /** What a backend does with runs: how they start, hold their lease and end. */
 import type { Outcome, Renew, Renewed, Settled, Settlement, Start, Started } from "../../src/BackendDriver.ts"
 import {
-  blank,
-  bury,
+  initial,
+  writeDeadLetter,
   end,
   endBy,
   endOverdue,
   find,
   hasExpired,
   isFinal,
-  lose,
+  endAsLost,
   put,
   type Step,
   type Task,
@@ -19,32 +19,32 @@ import {
 const DROP: Started = { _tag: "Drop" }
 
 /** A task that a message begins of which nothing is known, or of whose generation nothing is. */
-const begun = (ask: Start, now: number, fence: number): Task => ({
-  ...blank,
-  id: ask.id,
-  task: ask.task,
-  generation: ask.generation,
+const begun = (request: Start, now: number, fence: number): Task => ({
+  ...initial,
+  id: request.id,
+  task: request.task,
+  generation: request.generation,
   enqueuedAt: null,
-  expiresAt: ask.expiresMillis === undefined ? null : now + ask.expiresMillis,
+  expiresAt: request.expiresMillis === undefined ? null : now + request.expiresMillis,
   key: undefined,
   hash: "",
   published: true,
-  retention: ask.retentionMillis,
+  retention: request.retentionMillis,
   settled: undefined,
   fence
 })
 
-const running = (task: Task, ask: Start, now: number): Task => ({
+const running = (task: Task, request: Start, now: number): Task => ({
   ...task,
   state: "STARTED",
   attempt: task.attempt + 1,
   fence: task.fence + 1,
-  worker: ask.worker,
+  worker: request.worker,
   startedAt: task.startedAt ?? now,
   published: true,
-  retention: ask.retentionMillis,
+  retention: request.retentionMillis,
   settled: undefined,
-  run: { token: ask.token, ask, leaseUntil: now + ask.leaseMillis }
+  run: { token: request.token, request, leaseUntil: now + request.leaseMillis }
 })
 
 const run = (all: Tasks, task: Task): Step<Started> => {
@@ -53,28 +53,29 @@ const run = (all: Tasks, task: Task): Step<Started> => {
 }
 
 /** A message asks to run. */
-export const start = (all: Tasks, ask: Start, now: number): Step<Started> => {
-  const task = find(all, ask.id, now)
-  if (task === undefined) return run(all, running(begun(ask, now, 0), ask, now))
-  if (task.run !== undefined && task.run.token === ask.token) {
-    return run(all, { ...task, run: { ...task.run, leaseUntil: now + ask.leaseMillis } })
+export const start = (all: Tasks, request: Start, now: number): Step<Started> => {
+  const task = find(all, request.id, now)
+  if (task === undefined) return run(all, running(begun(request, now, 0), request, now))
+  if (task.run !== undefined && task.run.token === request.token) {
+    return run(all, { ...task, run: { ...task.run, leaseUntil: now + request.leaseMillis } })
   }
-  if (isFinal(task) || ask.generation < task.generation) return [DROP, all]
+  if (isFinal(task) || request.generation < task.generation) return [DROP, all]
   if (hasExpired(task, now)) return [DROP, endBy(all, task, now, "Expired")]
   const until = task.run?.leaseUntil ?? task.dueAt
   if (until > now) return [{ _tag: "Busy", millis: until - now }, all]
-  if (task.run === undefined) return run(all, running(ofGeneration(task, ask.generation, now), ask, now))
-  if (task.run.ask.deliveryMode === "at-most-once") return [DROP, endOverdue(all, task, now)]
+  if (task.run === undefined)
+    return run(all, running(ofGeneration(task, request.generation, now), request, now))
+  if (task.run.request.deliveryMode === "at-most-once") return [DROP, endOverdue(all, task, now)]
   const crashed = { ...task, crashes: task.crashes + 1 }
   if (task.cancelRequested) return [DROP, endBy(all, crashed, now, "Cancelled")]
-  return crashed.crashes >= ask.maxCrashes
-    ? [DROP, lose(all, crashed, task.run, now, ask)]
-    : run(all, running(ofGeneration(crashed, ask.generation, now), ask, now))
+  return crashed.crashes >= request.maxCrashes
+    ? [DROP, endAsLost(all, crashed, task.run, now, request)]
+    : run(all, running(ofGeneration(crashed, request.generation, now), request, now))
 }
 
 /** The task at the beginning of a later generation. */
 const ofGeneration = (task: Task, generation: number, now: number): Task =>
-  generation === task.generation ? task : { ...task, ...blank, generation, enqueuedAt: now }
+  generation === task.generation ? task : { ...task, ...initial, generation, enqueuedAt: now }
 
 /** Holds the lease of a run. */
 export const renew = (
@@ -122,7 +123,7 @@ export const settle = (all: Tasks, settlement: Settlement, now: number): Step<Re
       const buried =
         deadLetter === undefined
           ? all
-          : bury(all, ended, now, { ...deadLetter, exit }, deadLetter.retentionMillis)
+          : writeDeadLetter(all, ended, now, { ...deadLetter, exit }, deadLetter.retentionMillis)
       const how = { state: "FAILURE", exit, retention: outcome.retentionMillis } as const
       return [[answer], end(buried, task, now, { ...how, ...closed })]
     }

@@ -3,7 +3,9 @@ import { Effect } from "effect"
 import type { Command, Sequence } from "./commands.ts"
 
 /** What a counterexample has, where that will do. */
-const plainest: { readonly [Tag in Command["_tag"]]?: Partial<Extract<Command, { readonly _tag: Tag }>> } = {
+const simplestFields: {
+  readonly [Tag in Command["_tag"]]?: Partial<Extract<Command, { readonly _tag: Tag }>>
+} = {
   Enqueue: {
     key: undefined,
     delay: 0,
@@ -12,31 +14,31 @@ const plainest: { readonly [Tag in Command["_tag"]]?: Partial<Extract<Command, {
     payload: "1",
     queue: 0,
     otherTask: false,
-    way: "reserved",
+    mode: "reserveFirst",
     steps: 3,
     id: "a"
   },
   Claim: { lost: false, fused: false, worker: "v", max: 1 },
-  ClaimAgain: { worker: "v" },
-  GoOn: { ending: "success", fused: false, claim: 0 },
+  RetryClaim: { worker: "v" },
+  NextStep: { ending: "success", fused: false, claim: 0 },
   Settle: { ending: "success", fused: false, claim: 0 },
   RenewRun: { progress: undefined, claim: 0 },
   RenewClaim: { claim: 0 },
-  StartAgain: { claim: 0 },
+  RepeatStart: { claim: 0 },
   Ack: { claim: 0 },
-  PutBack: { after: 0, keepDue: false, claim: 0 },
-  Pass: { units: 1 },
-  Look: { watch: false },
+  ReleaseMessage: { after: 0, preserveDueTime: false, claim: 0 },
+  AdvanceTime: { units: 1 },
+  Compare: { watch: false },
   Park: { letter: "p1", retention: undefined },
   Replay: { letter: 0, steps: 3 },
   RemoveLetter: { letter: 0 },
-  Double: { message: 0 },
+  Duplicate: { message: 0 },
   Cancel: { id: "a" },
   Forget: { id: "a" }
 }
 
 /** Without so many commands, from anywhere: first many, then few. */
-function* shorter({ commands, looking }: Sequence): Generator<Sequence> {
+function* shorter({ commands, comparesEach }: Sequence): Generator<Sequence> {
   for (
     let count = Math.ceil(commands.length / 2);
     count >= 1;
@@ -44,19 +46,19 @@ function* shorter({ commands, looking }: Sequence): Generator<Sequence> {
   ) {
     for (let from = commands.length - count; from > -count; from -= count) {
       const start = Math.max(0, from)
-      yield { looking, commands: commands.toSpliced(start, count) }
+      yield { comparesEach, commands: commands.toSpliced(start, count) }
     }
   }
 }
 
 /** With one thing less to say. */
-function* simpler({ commands, looking }: Sequence): Generator<Sequence> {
-  if (!looking) yield { looking: true, commands }
+function* simpler({ commands, comparesEach }: Sequence): Generator<Sequence> {
+  if (!comparesEach) yield { comparesEach: true, commands }
   for (const [n, command] of commands.entries()) {
-    for (const [name, value] of Object.entries(plainest[command._tag] ?? {})) {
+    for (const [name, value] of Object.entries(simplestFields[command._tag] ?? {})) {
       const changed = { ...command, [name]: value }
       if (Object.entries(command).some(([key, before]) => key === name && before !== value)) {
-        yield { looking, commands: commands.with(n, changed) }
+        yield { comparesEach, commands: commands.with(n, changed) }
       }
     }
   }

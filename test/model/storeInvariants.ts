@@ -13,7 +13,7 @@ interface Known {
 }
 
 /** What was seen of each task. */
-export class Journal {
+export class StoreInvariants {
   private readonly known = new Map<string, Known>()
   /** Tasks whose enqueue was answered, and that nobody has forgotten since. */
   readonly accepted = new Set<string>()
@@ -25,14 +25,14 @@ export class Journal {
   }
 
   /** There is another task of that id from now on, or none. */
-  anew(id: string): void {
+  reset(id: string): void {
     this.known.delete(id)
   }
 
   /** A record was read. Answers what is wrong, if something is. */
-  saw(id: string, record: TaskRecord | undefined): string | undefined {
+  onRead(id: string, record: TaskRecord | undefined): string | undefined {
     if (record === undefined) {
-      this.anew(id)
+      this.reset(id)
       return undefined
     }
     const { ends } = this.of(id)
@@ -48,7 +48,7 @@ export class Journal {
   }
 
   /** A run was granted, for the first time. */
-  ran(id: string, fence: number): string | undefined {
+  onRun(id: string, fence: number): string | undefined {
     const known = this.of(id)
     const before = known.fence
     known.fence = fence
@@ -56,7 +56,7 @@ export class Journal {
   }
 
   /** A terminal write was accepted. */
-  wrote(id: string, generation: number, token: string): string | undefined {
+  onTerminalWrite(id: string, generation: number, token: string): string | undefined {
     const { writes } = this.of(id)
     const before = writes.get(generation)
     writes.set(generation, token)

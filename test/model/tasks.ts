@@ -11,7 +11,7 @@ import type { TaskState } from "../../src/TaskState.ts"
 /** An open run. */
 export interface Run {
   readonly token: string
-  readonly ask: Start
+  readonly request: Start
   readonly leaseUntil: number
 }
 
@@ -84,14 +84,14 @@ export type Step<A> = readonly [answer: A, after: Tasks]
 
 export const empty: Tasks = { tasks: new Map(), letters: new Map() }
 
-export const later = (now: number, millis: number | undefined): number =>
+export const deadline = (now: number, millis: number | undefined): number =>
   millis === undefined ? Infinity : now + millis
 
 export const isFinal = ({ state }: Task): boolean => state === "SUCCESS" || state === "FAILURE"
 
 /** The end of its retention, of a task that has ended. */
-const goneAt = ({ finishedAt, retention }: Task): number =>
-  finishedAt === null ? Infinity : later(finishedAt, retention)
+const removableAt = ({ finishedAt, retention }: Task): number =>
+  finishedAt === null ? Infinity : deadline(finishedAt, retention)
 
 export const put = (all: Tasks, task: Task): Tasks => ({
   ...all,
@@ -115,7 +115,7 @@ export const putLetter = (all: Tasks, letter: Letter): Tasks => {
 /** The task of that id, unless its retention ran out. */
 export const find = (all: Tasks, id: string, now: number): Task | undefined => {
   const task = all.tasks.get(id)
-  return task === undefined || goneAt(task) <= now ? undefined : task
+  return task === undefined || removableAt(task) <= now ? undefined : task
 }
 
 /** The letter of that id, unless its retention ran out. */
@@ -131,7 +131,7 @@ export const lettersOf = (all: Tasks, task: string | undefined, now: number): Re
     .toReversed()
 
 /** A task of which nothing has happened yet. */
-export const blank = {
+export const initial = {
   state: "PENDING",
   attempt: 0,
   retries: 0,
@@ -164,7 +164,7 @@ export const endBy = (all: Tasks, task: Task, now: number, ended: StoreDecidedEn
   end(all, task, now, { state: "FAILURE", ended })
 
 /** The letter of a run that ends. */
-export const bury = (
+export const writeDeadLetter = (
   all: Tasks,
   task: Task,
   now: number,
@@ -180,13 +180,13 @@ export const bury = (
     worker: task.worker,
     attempts: task.attempt,
     at: now,
-    until: later(now, retention),
+    until: deadline(now, retention),
     taskRetention: task.retention,
     fence: task.fence
   })
 
 /** A run whose worker is gone for good. */
-export const lose = (
+export const endAsLost = (
   all: Tasks,
   task: Task,
   run: Run,
@@ -194,12 +194,12 @@ export const lose = (
   message: Pick<Start, "queue" | "body">
 ): Tasks =>
   endBy(
-    bury(
+    writeDeadLetter(
       all,
       task,
       now,
       { queue: message.queue, body: message.body, reason: "WorkerLost", exit: null },
-      run.ask.deadLetterRetentionMillis
+      run.request.deadLetterRetentionMillis
     ),
     task,
     now,
@@ -213,7 +213,7 @@ const hasLapsed = ({ run }: Task, now: number): boolean => run !== undefined && 
 
 /** A run that nobody may repeat. */
 const isLost = (task: Task, now: number): boolean =>
-  hasLapsed(task, now) && task.run?.ask.deliveryMode === "at-most-once"
+  hasLapsed(task, now) && task.run?.request.deliveryMode === "at-most-once"
 
 /** What a read and the sweep end: they end nothing else. */
 export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
@@ -221,7 +221,7 @@ export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
   if (task.run === undefined || !isLost(task, now)) return all
   return task.cancelRequested
     ? endBy(all, task, now, "Cancelled")
-    : lose(all, task, task.run, now, task.run.ask)
+    : endAsLost(all, task, task.run, now, task.run.request)
 }
 
 /** Reads a task, as `read` and `subscribe` do. */
@@ -245,7 +245,7 @@ export const sweep = (all: Tasks, now: number): Step<Swept> => {
     if (hasExpired(task, now) || isLost(task, now)) {
       ended++
       after = endOverdue(after, task, now)
-    } else if (goneAt(task) <= now) {
+    } else if (removableAt(task) <= now) {
       gone++
       after = remove(after, task.id)
     } else if (isStranded(task, now)) {
@@ -263,6 +263,6 @@ export const sweep = (all: Tasks, now: number): Step<Swept> => {
 
 /** A reservation that was never published for as long as its retention: a store may remove it. */
 export const isStranded = (task: Task, now: number): boolean =>
-  !task.published && !isFinal(task) && later(task.enqueuedAt ?? Infinity, task.retention) <= now
+  !task.published && !isFinal(task) && deadline(task.enqueuedAt ?? Infinity, task.retention) <= now
 
 // #endregion
