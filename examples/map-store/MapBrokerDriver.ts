@@ -1,0 +1,125 @@
+/**
+ * A broker that keeps messages in a `Map`: the smallest driver that passes the conformance suite.
+ *
+ * A broker knows nothing of results, retries or outcomes. It gives a message to one worker at a time, under a lease,
+ * and keeps it until it is acked.
+ */
+import type { BrokerDriver, ClaimRequest, Delivery, Envelope, QueueCounts, Release } from "chicory/driver"
+import { Clock, Effect, Stream } from "effect"
+
+interface StoredMessage {
+  readonly envelope: Envelope
+  /** In the order of publishing. */
+  readonly order: number
+  body: string
+  /** The time from which its age is counted. */
+  dueAt: number
+  /** When it may be claimed: the end of its delay or of its lease. */
+  availableAt: number
+  /** The receipt of the last claim, until another claim takes the message. */
+  handle: string | undefined
+}
+
+const byRank = (a: StoredMessage, b: StoredMessage): number =>
+  b.envelope.priority - a.envelope.priority || a.dueAt - b.dueAt || a.order - b.order
+
+class MapMessages {
+  private readonly messages = new Map<number, StoredMessage>()
+  private lastOrder = 0
+  private lastHandle = 0
+
+  publish(envelope: Envelope, now: number): void {
+    const order = ++this.lastOrder
+    const dueAt = now + envelope.delayMillis
+    const { body } = envelope
+    this.messages.set(order, { envelope, order, body, dueAt, availableAt: dueAt, handle: undefined })
+  }
+
+  claim({ leaseMillis, max, queues }: ClaimRequest, now: number): ReadonlyArray<Delivery> {
+    return this.where(({ availableAt, envelope }) => availableAt <= now && queues.includes(envelope.queue))
+      .toSorted(byRank)
+      .slice(0, max)
+      .map((message) => {
+        // a new handle: whoever held the message before can do nothing more
+        const handle = `${++this.lastHandle}`
+        message.handle = handle
+        message.availableAt = now + leaseMillis
+        const { expiresMillis, generation, id, queue, task } = message.envelope
+        const { body, dueAt } = message
+        return { handle, id, task, generation, expiresMillis, queue, ageMillis: now - dueAt, body }
+      })
+  }
+
+  renew(handle: string, leaseMillis: number, now: number): boolean {
+    const message = this.held(handle)
+    if (message !== undefined) message.availableAt = now + leaseMillis
+    return message !== undefined
+  }
+
+  ack(handle: string): boolean {
+    const message = this.held(handle)
+    return message !== undefined && this.messages.delete(message.order)
+  }
+
+  release({ afterMillis, body, handle, preserveDueTime }: Release, now: number): void {
+    const message = this.held(handle)
+    if (message === undefined) return
+    message.handle = undefined
+    message.availableAt = now + afterMillis
+    if (preserveDueTime !== true) message.dueAt = message.availableAt
+    if (body !== undefined) message.body = body
+  }
+
+  counts(queue: string, now: number): QueueCounts {
+    const counts = { ready: 0, delayed: 0, claimed: 0 }
+    for (const message of this.where(({ envelope }) => envelope.queue === queue)) {
+      counts[this.placeOf(message, now)]++
+    }
+    return counts
+  }
+
+  purge(queue: string, limit: number, now: number): ReadonlyArray<string> {
+    const unclaimed = this.where(
+      (message) => message.envelope.queue === queue && this.placeOf(message, now) !== "claimed"
+    ).slice(0, limit)
+    for (const { order } of unclaimed) this.messages.delete(order)
+    return unclaimed.map(({ envelope }) => envelope.id)
+  }
+
+  private where(predicate: (message: StoredMessage) => boolean): Array<StoredMessage> {
+    return [...this.messages.values()].filter(predicate)
+  }
+
+  /** A claim that lapsed is held until another claim takes the message. */
+  private held(handle: string): StoredMessage | undefined {
+    return this.where((message) => message.handle === handle)[0]
+  }
+
+  private placeOf({ availableAt, handle }: StoredMessage, now: number): keyof QueueCounts {
+    if (availableAt <= now) return "ready"
+    return handle === undefined ? "delayed" : "claimed"
+  }
+}
+
+const at = <A>(f: (now: number) => A): Effect.Effect<A> => Effect.map(Clock.currentTimeMillis, f)
+
+/** Makes the driver, without messages. */
+export const makeMapBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(() => {
+  const messages = new MapMessages()
+  return {
+    name: "map",
+    capabilities: { priorities: 256, lease: "store", maxDelayMillis: Number.MAX_SAFE_INTEGER },
+    publish: (envelopes) => at((now) => envelopes.forEach((one) => messages.publish(one, now))),
+    claim: (request) => at((now) => messages.claim(request, now)),
+    // may emit for nothing: a store that cannot push emits at an interval
+    ready: () => Stream.tick("100 millis"),
+    renew: (handles, leaseMillis) =>
+      at((now) => handles.map((handle) => messages.renew(handle, leaseMillis, now))),
+    ack: (handles) => Effect.sync(() => handles.map((handle) => messages.ack(handle))),
+    release: (releases) => at((now) => releases.forEach((one) => messages.release(one, now))),
+    // asked for without a backend only; this store keeps no parked messages
+    reject: (rejections) => Effect.sync(() => rejections.forEach(({ handle }) => messages.ack(handle))),
+    counts: (queues) => at((now) => queues.map((queue) => messages.counts(queue, now))),
+    purge: (queue, limit) => at((now) => messages.purge(queue, limit, now))
+  }
+})
