@@ -29,6 +29,7 @@ const blocksOf = (file: string): ReadonlyArray<string> => {
 /** What a fragment may take for granted: the names of the README's first program. */
 const prelude = `
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, TaskContext, TaskFailed, Worker } from "chicory"
+import type { BackendDriver, BrokerDriver } from "chicory/driver"
 import { Effect, Fiber, Layer, Redacted, Schema, Stream } from "effect"
 class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
 class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { retryAfter: Schema.DurationFromMillis }) {}
@@ -39,8 +40,8 @@ const Divide = Task.make("math.divide", {
 const DivideLive = Divide.toLayer(({ dividend, divisor }) => Effect.succeed(dividend / divisor))
 declare const result: ReturnType<typeof Divide.result>
 declare const program: Effect.Effect<void, never, Broker.Broker | Backend.Backend>
-declare const makeMyBackend: Effect.Effect<Backend.Driver>
-declare const makeMyBroker: Effect.Effect<Broker.Driver>
+declare const makeMyBackend: Effect.Effect<BackendDriver>
+declare const makeMyBroker: Effect.Effect<BrokerDriver>
 `
 
 /** A program stands for itself; a fragment is put where its names are known. */
