@@ -1,11 +1,22 @@
 /**
- * Results in a SQLite file, beside a broker of another kind. With both in one file, take `SqliteStore`.
+ * Results in a SQLite file, beside a broker of another kind.
  */
 import { Effect, type Layer } from "effect"
 import * as Backend from "../Backend.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
-/** As `SqliteStore.layer`, the backend alone. */
+/**
+ * Provides the backend of {@link SqliteStore.layer} alone, with the same options and errors.
+ *
+ * **When to use**
+ *
+ * Beside a broker of another kind, such as `RabbitBroker`. With both services in one file, use `SqliteStore`, which
+ * stores a message and its record in one step.
+ *
+ * @see {@link SqliteStore.layer}
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (options: SqliteStore.Options): Layer.Layer<Backend.Backend, Backend.BackendError> =>
   Backend.layer(
     SqliteStore.makeDrivers(options).pipe(

@@ -1,12 +1,24 @@
 /**
- * Messages in a SQLite file, beside a backend of another kind. With both in one file, take `SqliteStore`.
+ * Messages in a SQLite file, beside a backend of another kind.
  */
 import { Effect, type Layer } from "effect"
 import * as Broker from "../Broker.ts"
 import * as SqlStore from "../sql/SqlStore.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
-/** As `SqliteStore.layer`, the broker alone. */
+/**
+ * Provides the broker of {@link SqliteStore.layer} alone, with the same options. Fails with a `BrokerError` that names the
+ * file.
+ *
+ * **When to use**
+ *
+ * Beside a backend of another kind, such as `RedisBackend`. With both services in one file, use `SqliteStore`, which
+ * stores a message and its record in one step.
+ *
+ * @see {@link SqliteStore.layer}
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (options: SqliteStore.Options): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
   Broker.layer(
     SqliteStore.makeDrivers(options).pipe(

@@ -1,179 +1,57 @@
 /**
  * Effect's `SqlClient` over `node:sqlite`.
  *
- * One connection, used by one statement or one transaction at a time. Transactions begin as `BEGIN IMMEDIATE`, so
- * that none fails half-way because another process wrote meanwhile. Whoever finds the file locked waits without
- * blocking the event loop: the one who holds the lock may be a fiber of this very process.
+ * **Details**
+ *
+ * Uses one connection, for one statement or one transaction at a time. Transactions begin with `BEGIN IMMEDIATE`, so that
+ * none fails half-way because another process wrote meanwhile. A statement that finds the file locked waits without
+ * blocking the event loop, since the lock may be held by a fiber of the same process.
  */
-import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite"
-import { Context, Duration, Effect, Layer, type Scope, Semaphore, Stream } from "effect"
+import { DatabaseSync } from "node:sqlite"
+import { Context, Duration, Effect, Layer, type Scope, Semaphore } from "effect"
 import { Reactivity } from "effect/reactivity"
-import { SqlClient, type SqlConnection, SqlError, Statement } from "effect/sql"
-import * as FileWatcher from "./FileWatcher.ts"
+import { SqlClient, type SqlError, Statement } from "effect/sql"
+import { FileWatcher } from "./FileWatcher.ts"
+import * as SqliteConnection from "./SqliteConnection.ts"
 
-/** How a file is opened. */
+/**
+ * Options for {@link make} and {@link layer}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
-  /** The path of the file, which is made if it is missing, or `":memory:"`. Its directory has to exist. */
+  /** The path of the file, which is created if it is missing, or `":memory:"`. Its directory has to exist. */
   readonly filename: string
   /**
-   * `NORMAL` (the default): a power cut may take the last commits, never the consistency of the file; a process
-   * that crashes loses nothing. `FULL`: a commit waits until it is on the disk.
+   * `NORMAL` (the default): a power cut may lose the last commits, never the consistency of the file; a process that
+   * crashes loses nothing. `FULL`: a commit waits until it is on the disk.
    */
   readonly synchronous?: "NORMAL" | "FULL" | undefined
-  /** How long a statement waits for others to let go of the file before it fails. Default 10 seconds. */
+  /** How long a statement waits for a lock on the file before it fails. Default 10 seconds. */
   readonly busyTimeout?: Duration.Input | undefined
 }
 
-/** A `SqlClient` that also tells of its connection. */
+/**
+ * A `SqlClient` with its connection and a subscription to the writes of others.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface SqliteClient extends SqlClient.SqlClient {
   readonly filename: string
-  /** The connection beneath. Whoever writes through it goes past the client's transactions. */
+  /** The connection beneath. Statements on it do not take part in the client's transactions. */
   readonly database: DatabaseSync
-  /** Calls back when another connection may have written. It may do so for nothing, and late. Until the scope closes. */
+  /**
+   * Calls `listener` when another connection may have written to the file, until the scope closes. Calls may be spurious
+   * or late.
+   */
   readonly onWrite: (listener: () => void) => Effect.Effect<void, never, Scope.Scope>
 }
 
-const PREPARED_STATEMENTS = 256
-const BUSY_SPINS = 8
-const BUSY_PAUSE_MILLIS = 1
-
-const BUSY = 5
-const LOCKED = 6
-
-interface SqliteFailure extends Error {
-  errcode?: number
-  errno?: number
-}
-
-const isBusy = (cause: unknown): boolean => {
-  const code = (cause as SqliteFailure).errcode
-  return code !== undefined && ((code & 0xff) === BUSY || (code & 0xff) === LOCKED)
-}
-
-const failure = (filename: string, operation: string, cause: unknown): SqlError.SqlError => {
-  const error = cause as SqliteFailure
-  // the classification reads `errno`; `node:sqlite` calls it `errcode`
-  if (error.errcode !== undefined && error.errno === undefined) error.errno = error.errcode
-  const message = `${filename}: ${cause instanceof Error ? cause.message : String(cause)}`
-  return new SqlError.SqlError({ reason: SqlError.classifySqliteError(cause, { message, operation }) })
-}
-
-const toInput = (value: unknown): SQLInputValue => {
-  if (value === undefined) return null
-  if (typeof value === "boolean") return value ? 1 : 0
-  if (value instanceof Date) return value.toISOString()
-  return value as SQLInputValue
-}
-
-interface Prepared {
-  readonly statement: StatementSync
-  /** The names of its columns, where they cannot change. */
-  readonly names: ReadonlyArray<string> | undefined
-}
-
-type Values = ReadonlyArray<unknown>
-
-const namesOf = (statement: StatementSync): ReadonlyArray<string> =>
-  statement.columns().map(({ name }) => name)
-
-/** The rows of a statement that answers arrays. */
-const valuesOf = (statement: StatementSync, params: Values): ReadonlyArray<Values> =>
-  statement.all(...params.map(toInput)) as ReadonlyArray<unknown> as ReadonlyArray<Values>
-
-const toObjects = (names: ReadonlyArray<string>, rows: ReadonlyArray<Values>): ReadonlyArray<object> =>
-  rows.map((values) => {
-    const row: Record<string, unknown> = {}
-    for (let i = 0; i < names.length; i++) row[names[i]!] = values[i]
-    return row
-  })
-
-const makeConnection = (options: {
-  readonly database: DatabaseSync
-  readonly filename: string
-  readonly busyMillis: number
-}): SqlConnection.Connection => {
-  const { busyMillis, database, filename } = options
-  const cache = new Map<string, Prepared>()
-
-  // Rows are read as arrays, of which objects are made here: twice as fast as having `node:sqlite` make them.
-  const prepare = (text: string): Prepared => {
-    let prepared = cache.get(text)
-    if (prepared === undefined) {
-      const statement = database.prepare(text)
-      statement.setReturnArrays(true)
-      // what a star stands for may change
-      prepared = { statement, names: text.includes("*") ? undefined : namesOf(statement) }
-      if (cache.size >= PREPARED_STATEMENTS) cache.delete(cache.keys().next().value!)
-      cache.set(text, prepared)
-    }
-    return prepared
-  }
-
-  // Outside a transaction a statement that found the file locked has done nothing, and can be tried again.
-  const again = <A>(operation: string, run: () => A): Effect.Effect<A, SqlError.SqlError> =>
-    Effect.callback((resume) => {
-      const end = performance.now() + busyMillis
-      let tries = 0
-      let timer: NodeJS.Timeout | undefined
-      let immediate: NodeJS.Immediate | undefined
-      const attempt = (): void => {
-        try {
-          resume(Effect.succeed(run()))
-        } catch (cause) {
-          if (!isBusy(cause) || performance.now() >= end)
-            return resume(Effect.fail(failure(filename, operation, cause)))
-          schedule()
-        }
-      }
-      const schedule = (): void => {
-        if (tries++ < BUSY_SPINS) immediate = setImmediate(attempt)
-        else timer = setTimeout(attempt, BUSY_PAUSE_MILLIS)
-      }
-      schedule()
-      return Effect.sync(() => {
-        clearImmediate(immediate)
-        clearTimeout(timer)
-      })
-    })
-
-  const attempt = <A>(operation: string, run: () => A): Effect.Effect<A, SqlError.SqlError> =>
-    Effect.suspend(() => {
-      const inside = database.isTransaction
-      try {
-        return Effect.succeed(run())
-      } catch (cause) {
-        return !inside && isBusy(cause)
-          ? again(operation, run)
-          : Effect.fail(failure(filename, operation, cause))
-      }
-    })
-
-  const all = (text: string, params: Values) =>
-    attempt("execute", () => {
-      const { names, statement } = prepare(text)
-      const rows = valuesOf(statement, params)
-      return rows.length === 0 ? [] : toObjects(names ?? namesOf(statement), rows)
-    })
-  const allValues = (text: string, params: Values) =>
-    attempt("executeValues", () => valuesOf(prepare(text).statement, params))
-
-  const execute: SqlConnection.Connection["execute"] = (text, params, transform) =>
-    transform === undefined ? all(text, params) : Effect.map(all(text, params), transform)
-
-  return {
-    execute,
-    executeRaw: (text, params) =>
-      attempt("executeRaw", () => prepare(text).statement.run(...params.map(toInput))),
-    executeStream: (text, params, transform) => Stream.fromIterableEffect(execute(text, params, transform)),
-    executeValues: allValues,
-    executeValuesUnprepared: allValues,
-    executeUnprepared: execute
-  }
-}
-
 /**
- * The log is copied into the file, which costs a sync of both, when it has 4,000 pages (16 MiB) and not 1,000: this
- * nearly doubled the rate of short transactions. 16 MiB of pages are kept in memory.
+ * The write-ahead log is copied into the file, which costs a sync of both, when it has 4,000 pages (16 MiB) instead of
+ * 1,000: this nearly doubled the rate of short transactions. 16 MiB of pages are cached in memory.
  */
 const pragmas = ({ synchronous }: Options): ReadonlyArray<string> => [
   "journal_mode = WAL",
@@ -182,7 +60,13 @@ const pragmas = ({ synchronous }: Options): ReadonlyArray<string> => [
   "cache_size = -16384"
 ]
 
-/** Opens the file, in WAL mode. It is closed with the scope. The error names the file. */
+/**
+ * Opens the file in WAL mode, and closes it with the scope. Fails with a `SqlError` that names the file.
+ *
+ * @see {@link layer}
+ * @category constructors
+ * @since 0.1.0
+ */
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<SqliteClient, SqlError.SqlError, Scope.Scope> {
@@ -191,11 +75,11 @@ export const make = Effect.fnUntraced(function* (
   const database = yield* Effect.acquireRelease(
     Effect.try({
       try: () => new DatabaseSync(filename, { timeout: 0 }),
-      catch: (cause) => failure(filename, "open", cause)
+      catch: (cause) => SqliteConnection.toSqlError(filename, "open", cause)
     }),
     (opened) => Effect.sync(() => opened.close())
   )
-  const connection = makeConnection({ database, filename, busyMillis })
+  const connection = SqliteConnection.make({ database, filename, busyMillis })
   for (const pragma of pragmas(options))
     yield* connection.executeUnprepared(`PRAGMA ${pragma}`, [], undefined)
 
@@ -212,9 +96,24 @@ export const make = Effect.fnUntraced(function* (
     releaseSavepoint: (name) => `RELEASE SAVEPOINT ${name}`,
     spanAttributes: [["db.system.name", "sqlite"]]
   }).pipe(Effect.provide(Reactivity.layer))
-  return Object.assign(client, { filename, database, onWrite: FileWatcher.make({ database, filename }) })
+  return Object.assign(client, {
+    filename,
+    database,
+    onWrite: new FileWatcher(database, filename).subscribe
+  })
 })
 
-/** The client as Effect's `SqlClient` service. */
+/**
+ * Provides {@link make}'s client as Effect's `SqlClient` service.
+ *
+ * **When to use**
+ *
+ * To give `SqlStore` of `chicory/sql` the connection that the program uses, so that `delay` joins the program's
+ * transactions. `SqliteStore.layer` opens its own connection instead.
+ *
+ * @see {@link make}
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (options: Options): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
   Layer.effectContext(Effect.map(make(options), (client) => Context.make(SqlClient.SqlClient, client)))

@@ -6,15 +6,6 @@
  *
  * program.pipe(Effect.provide(SqliteStore.layer({ filename: "tasks.db" })))
  * ```
- *
- * The store opens a connection of its own, so a transaction of yours on the same file holds it up only while that
- * transaction writes. The file is in WAL mode, with `synchronous` at `NORMAL`: a process that crashes loses nothing; a
- * power cut, or a crash of the operating system, may take the last commits, never the consistency of the file. What
- * was lost so was never there: a task that `delay` had accepted may be missing, and one that had finished may be run
- * again. Where that matters, set `synchronous: "FULL"`; every commit then waits for the disk. The file has to lie on a
- * local disk: WAL does not work over a network.
- *
- * `":memory:"` is a store for one process that ends with its layer.
  */
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
@@ -25,13 +16,19 @@ import * as SqlDrivers from "../sql/SqlDrivers.ts"
 import * as SqlStore from "../sql/SqlStore.ts"
 import * as SqliteClient from "./SqliteClient.ts"
 
-/** Where the file is, and how it is opened. */
+/**
+ * Options for {@link layer}: the file, how it is opened, and the prefix of its tables.
+ *
+ * @see {@link SqliteClient.Options}
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options extends SqliteClient.Options {
-  /** Begins the name of every table. Letters, digits and `_`, at most 40. Default `chicory`. */
+  /** Prefix of every table's name: letters, digits and `_`, at most 40. Default `chicory`. */
   readonly prefix?: string | undefined
 }
 
-/** @internal Opens the file, brings its tables up to date, and makes the drivers. They live as long as the scope. */
+/** @internal Opens the file, migrates its tables, and makes the drivers, which live until the scope closes. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<SqlDrivers.Drivers, Migrations.MigrationError, Scope.Scope> {
@@ -45,14 +42,42 @@ export const makeDrivers = Effect.fnUntraced(function* (
   )
 })
 
-/** @internal */
+/** @internal The operation that errors of an opening layer name. */
 export const operation = "opening the SQLite store"
 
-/** @internal What opening comes to for whoever provides a layer: an error that names the file. */
+/** @internal Converts a failure to open into the layer's error, which names the file. */
 export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
   new Backend.BackendError({ operation, retryable: SqlStore.isRetryable(cause), cause })
 
-/** Both services over one file. It fails where the file cannot be opened, or is no database. */
+/**
+ * Provides both services over one file, and migrates its tables when it is built.
+ *
+ * Fails with a `BackendError` that names the file if it cannot be opened, is not a database, or holds tables of a newer
+ * version.
+ *
+ * **When to use**
+ *
+ * For the processes of one machine, without a server. For several machines, use `chicory/sql`, `chicory/redis`, or
+ * `chicory/rabbitmq`.
+ *
+ * **Details**
+ *
+ * Opens its own connection, so a transaction of the program on the same file delays the store only while that transaction
+ * writes. The file is in WAL mode with `synchronous = NORMAL`: a process that crashes loses nothing; a power cut, or a
+ * crash of the operating system, may lose the last commits, never the consistency of the file. Lost writes are as if they
+ * never happened: a task that `delay` had accepted may be missing, and one that had finished may run again. Set
+ * `synchronous: "FULL"` where that matters; every commit then waits for the disk.
+ *
+ * `":memory:"` is a store for one process, which ends with its layer.
+ *
+ * **Gotchas**
+ *
+ * The file has to be on a local disk, since WAL does not work over a network.
+ *
+ * @see {@link Options}
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (options: Options): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError> =>
   Layer.effectContext(
     Effect.flatMap(Effect.mapError(makeDrivers(options), toBackendError), SqlStore.services)

@@ -1,15 +1,15 @@
 /**
- * Results and messages in a SQLite file, on `node:sqlite`.
+ * Stores in a SQLite file, on `node:sqlite`.
  */
 
-/** Results alone. */
+/** The backend alone: results. */
 export * as SqliteBackend from "./SqliteBackend.ts"
 
-/** Messages alone. */
+/** The broker alone: messages. */
 export * as SqliteBroker from "./SqliteBroker.ts"
 
 /** Effect's `SqlClient` over `node:sqlite`. */
 export * as SqliteClient from "./SqliteClient.ts"
 
-/** Results and messages in one file. */
+/** Both services in one file: results and messages. */
 export * as SqliteStore from "./SqliteStore.ts"
