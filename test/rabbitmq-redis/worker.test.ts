@@ -6,12 +6,12 @@ import { temporaryDriver } from "../rabbitmq/temporary.ts"
 import { describeWithRedis, isUp } from "../redis/server.ts"
 import { temporaryDrivers } from "../redis/temporary.ts"
 
-/** Both servers are needed; of the two, the one that is missing is named. */
+/** Requires both servers. A skipped suite names the one that is missing. */
 const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
 
-// they mostly wait, in real time
+// concurrent, as the tests mostly wait in real time
 await describeWithBoth("conformance", () => {
-  describe.concurrent("of workers", () => {
+  describe.concurrent("workers", () => {
     WorkerSuite.suite("rabbitmq, with results in redis", {
       make: Effect.all({
         backend: Effect.map(temporaryDrivers(), ({ backend: { fusion: _, ...backend } }) => backend),

@@ -5,9 +5,9 @@ import { describeWithRabbit } from "../rabbitmq/server.ts"
 import { temporaryDriver } from "../rabbitmq/temporary.ts"
 import { temporaryDrivers } from "../sqlite/temporary.ts"
 
-// they mostly wait, in real time
+// concurrent, as the tests mostly wait in real time
 await describeWithRabbit("conformance", () => {
-  describe.concurrent("of workers", () => {
+  describe.concurrent("workers", () => {
     WorkerSuite.suite("rabbitmq, with results in sqlite", {
       make: Effect.all({
         backend: Effect.map(temporaryDrivers, ({ backend: { fusion: _, ...backend } }) => backend),

@@ -3,9 +3,9 @@ import { BrokerSuite } from "chicory/testing/suites"
 import { describeWithRabbit } from "./server.ts"
 import { temporaryDriver } from "./temporary.ts"
 
-// they mostly wait, in real time
+// concurrent, as the tests mostly wait in real time
 await describeWithRabbit("conformance", () => {
-  describe.concurrent("of the broker", () => {
+  describe.concurrent("broker", () => {
     BrokerSuite.suite("rabbitmq", { make: temporaryDriver(), live: true })
   })
 })

@@ -1,6 +1,6 @@
-/** The last words of a server that closes a connection the moment it is ready. */
+/** Frames of a server that closes a connection as soon as it is ready. */
 
-/** `confirm.select-ok`: the last that a client waits for. */
+/** `confirm.select-ok`: the last frame of a client's handshake. */
 const READY = Buffer.from([0, 85, 0, 11])
 
 const TEXT = Buffer.from("CONNECTION_FORCED - cut")
@@ -18,6 +18,6 @@ const close = (() => {
   return Buffer.concat([head, method, Buffer.from([0xce])])
 })()
 
-/** What a client hears last, if it is ready by that. */
-export const closing = (said: Buffer): Buffer | undefined =>
-  said.includes(READY) ? Buffer.concat([said, close]) : undefined
+/** Returns the server's bytes followed by `connection.close`, if they complete the handshake. */
+export const closing = (received: Buffer): Buffer | undefined =>
+  received.includes(READY) ? Buffer.concat([received, close]) : undefined

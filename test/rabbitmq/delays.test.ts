@@ -1,4 +1,4 @@
-/** How long messages are delayed, by which queues, and what is left of them then. */
+/** How long messages are delayed, through which queues they pass, and that they arrive unchanged. */
 import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
 import { Array as Arr, Effect, Fiber, Queue, Schema, type Scope, Stream } from "effect"
@@ -10,21 +10,21 @@ import { eventually } from "../support/storeFixture.ts"
 import { channelOf, describeWithRabbit, openConnection, sharedUrl } from "./server.ts"
 import { openStore, sharedBackend, temporaryPrefix } from "./shared.ts"
 
-/** A delay is so much longer than asked for at most, or a 128th of it. */
-const SLACK = 64
-/** The way to the server and back, and from queue to queue: a few milliseconds, and more on a busy machine. */
-const BUSY = 50
+/** A delay is longer than asked for by at most this, or by 1/128 of it: milliseconds. */
+const SLACK_MILLIS = 64
+/** The round trip to the server, and the way from queue to queue: a few milliseconds, more on a busy machine. */
+const TRANSIT_MILLIS = 50
 
 // #region What the server does
 
-/** Whether the server's topic exchanges take a routing key for a pattern: `*` is any one word. */
+/** Whether a topic exchange matches a routing key with a pattern: `*` is any one word. */
 const matches = (pattern: string, key: string): boolean => {
   const words = key.split(".")
   const wanted = pattern.split(".")
   return words.length === wanted.length && wanted.every((word, i) => word === "*" || word === words[i])
 }
 
-/** The waits of a message on its way to a queue, where these queues have all that they may need. */
+/** The waits of a message, and the queues that it reaches, where each of `words` has all its delay queues. */
 const route = (
   rounded: number,
   word: string,
@@ -36,7 +36,11 @@ const route = (
   for (const exponent of delayQueues.exponents.filter((exponent) => exponent <= first!)) {
     const waiting = words.filter((one) => matches(delayQueues.bindingPattern(exponent, true, one), key))
     const goesOn = matches(delayQueues.bindingPattern(exponent, false, "*"), key)
-    assert.strictEqual(waiting.length + Number(goesOn), 1, `one way on from ${exponent}`)
+    assert.strictEqual(
+      waiting.length + Number(goesOn),
+      1,
+      `exactly one route from the exchange of ${exponent}`
+    )
     for (const one of waiting) {
       assert.strictEqual(one, word)
       waits.push(2 ** exponent)
@@ -50,7 +54,7 @@ const route = (
 
 // #endregion
 
-/** Delays from the shortest to the longest, more of them where they are short. */
+/** Delays from the shortest to the longest, most of them short. */
 const delays: ReadonlyArray<number> = [
   ...Array.from({ length: 300 }, (_, i) => i + 1),
   ...delayQueues.exponents.flatMap((exponent) => [-1, -0.5, 0, 0.5, 1].map((more) => 2 ** exponent + more)),
@@ -64,21 +68,21 @@ const delays: ReadonlyArray<number> = [
 ].filter((millis) => millis <= delayQueues.MAX_DELAY_MILLIS)
 
 describe("delays as sums of powers of two", () => {
-  it("none is shorter than asked for, nor much longer", () => {
+  it("a rounded delay is not shorter than asked for, and at most 1/128 or 64 ms longer", () => {
     for (const millis of delays) {
       const rounded = delayQueues.roundDelay(millis)
       assert.isAtLeast(rounded, millis)
-      assert.isAtMost(rounded - millis, Math.max(SLACK, millis / 128), `${millis} became ${rounded}`)
+      assert.isAtMost(rounded - millis, Math.max(SLACK_MILLIS, millis / 128), `${millis} became ${rounded}`)
       assert.isAtMost(rounded, delayQueues.MAX_DELAY_MILLIS)
     }
   })
 
-  it("what is longer than the longest waits as long as that", () => {
+  it("a delay beyond the longest is rounded to the longest", () => {
     assert.strictEqual(delayQueues.roundDelay(delayQueues.MAX_DELAY_MILLIS + 1), delayQueues.MAX_DELAY_MILLIS)
     assert.strictEqual(delayQueues.roundDelay(Number.MAX_SAFE_INTEGER), delayQueues.MAX_DELAY_MILLIS)
   })
 
-  it("the powers add up to the delay, the highest first", () => {
+  it("the powers of a delay add up to it, the highest first", () => {
     for (const millis of delays) {
       const rounded = delayQueues.roundDelay(millis)
       const exponents = delayQueues.exponentsOf(rounded)
@@ -94,13 +98,13 @@ describe("delays as sums of powers of two", () => {
     }
   })
 
-  it("no delay below a week needs more than eight queues", () => {
+  it("a delay below a week needs at most eight queues", () => {
     for (const millis of delays.filter((millis) => millis < 604_800_000)) {
       assert.isAtMost(delayQueues.exponentsOf(delayQueues.roundDelay(millis)).length, 8, `for ${millis}`)
     }
   })
 
-  it("a message goes through the queues of its powers and no others, and to its own queue alone", () => {
+  it("a message passes through the delay queues of its powers only, and reaches its own queue only", () => {
     const words = ["default", "0", "1", "emails%2Eurgent"]
     for (const millis of delays) {
       for (const word of words) {
@@ -128,17 +132,17 @@ const envelope = (id: string, more?: Partial<Envelope>): Envelope => ({
   ...more
 })
 
-/** One under a prefix, with connections of its own. */
+/** Opens a driver under a prefix, with its own connections. */
 const open = (prefix: string) => RabbitBroker.makeDriver({ url: sharedUrl, prefix })
 
 interface Arrival {
   readonly delivery: Delivery
-  /** Of `performance`. */
+  /** By `performance.now()`. */
   readonly at: number
 }
 
-/** Claims what comes, as a worker does. */
-const listen = Effect.fnUntraced(function* (
+/** Subscribes to the default queue and claims what arrives. Returns an effect that waits for the next arrival. */
+const subscribe = Effect.fnUntraced(function* (
   driver: BrokerDriver
 ): Effect.fn.Return<Effect.Effect<Arrival>, never, Scope.Scope> {
   const arrivals = yield* Queue.unbounded<Arrival>()
@@ -155,7 +159,7 @@ const listen = Effect.fnUntraced(function* (
   return Queue.take(arrivals)
 })
 
-/** The exponents of the queues for delayed messages that the server has. */
+/** The exponents of a queue's delay queues that exist on the server. */
 const queuesOf = Effect.fnUntraced(function* (prefix: string, queue: string) {
   const names = new Names(prefix)
   const connection = yield* openConnection(sharedUrl)
@@ -166,7 +170,7 @@ const queuesOf = Effect.fnUntraced(function* (prefix: string, queue: string) {
   )
 }, Effect.scoped)
 
-/** A test in real time, with a driver under a prefix of its own. */
+/** Adds a test in real time, with a driver under its own prefix. */
 const test = (
   name: string,
   body: (driver: BrokerDriver, prefix: string) => Effect.Effect<void, unknown, Scope.Scope>
@@ -179,12 +183,12 @@ const test = (
   )
 
 await describeWithRabbit("delays on RabbitMQ", () => {
-  describe.concurrent("of messages", () => {
-    test("messages that are published together arrive when they are due, not early and hardly late", (driver) =>
+  describe.concurrent("messages", () => {
+    test("messages that are published together arrive when they are due, never early and at most a little late", (driver) =>
       Effect.gen(function* () {
         const delays: Arr.NonEmptyArray<number> = [10, 100, 256, 1000, 2016, 3000]
         const rounds = ["first", "second", "third"]
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         const publish = Effect.fnUntraced(function* (round: string) {
           const before = performance.now()
           yield* driver.publish(
@@ -192,7 +196,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
           )
           return { before, after: performance.now() }
         })
-        // to make the queues takes a while, too
+        // the first round also declares the delay queues
         yield* publish("none")
         yield* Effect.forEach(delays, () => arrival)
         const sent = new Map<string, { readonly before: number; readonly after: number }>()
@@ -200,25 +204,29 @@ await describeWithRabbit("delays on RabbitMQ", () => {
           sent.set(round, yield* publish(round))
           yield* Effect.sleep("400 millis")
         }
-        const late = new Map<number, number>()
+        const lateness = new Map<number, number>()
         for (let n = 0; n < rounds.length * delays.length; n++) {
           const { at, delivery } = yield* arrival
           const [round, millis] = delivery.id!.split(" ")
           const { after, before } = sent.get(round!)!
           assert.isAtLeast(at - before, Number(millis))
-          // by a clock that counts whole milliseconds
+          // ages are counted in whole milliseconds
           assert.isAtMost(delivery.ageMillis, at - before - Number(millis) + 1)
-          const seen = late.get(Number(millis)) ?? Infinity
-          late.set(Number(millis), Math.min(seen, at - after - Number(millis)))
+          const seen = lateness.get(Number(millis)) ?? Infinity
+          lateness.set(Number(millis), Math.min(seen, at - after - Number(millis)))
         }
         for (const millis of delays) {
-          assert.isAtMost(late.get(millis)!, 100 + BUSY, `at best, of ${millis}`)
+          assert.isAtMost(
+            lateness.get(millis)!,
+            100 + TRANSIT_MILLIS,
+            `the least lateness of a delay of ${millis}`
+          )
         }
       }))
 
-    test("one with a short delay does not wait behind one with a long delay", (driver) =>
+    test("a message with a short delay does not wait behind one with a long delay", (driver) =>
       Effect.gen(function* () {
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         yield* driver.publish([envelope("long", { delayMillis: 60_000 })])
         yield* driver.publish([envelope("middle", { delayMillis: 1500 })])
         yield* driver.publish([envelope("short", { delayMillis: 300 })])
@@ -229,9 +237,9 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 1, claimed: 2 }])
       }))
 
-    test("those with the same delay arrive in the order in which they were published", (driver) =>
+    test("messages with the same delay arrive in the order in which they were published", (driver) =>
       Effect.gen(function* () {
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         const ids = Array.from({ length: 50 }, (_, n) => `${n}`)
         for (const id of ids) yield* driver.publish([envelope(id, { delayMillis: 700 })])
         const arrived = yield* Effect.forEach(ids, () => arrival)
@@ -241,9 +249,9 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         )
       }))
 
-    test("one arrives as it was published", (driver) =>
+    test("a delayed message arrives as it was published", (driver) =>
       Effect.gen(function* () {
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         const published = envelope("ünïcode \u0000 🌶️", {
           task: "mail.send ✉",
           generation: 7,
@@ -258,9 +266,9 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(rest, expected)
       }))
 
-    test("one that is put back with a delay again and again stays as it was published", (driver) =>
+    test("a message that is released with a delay several times stays as it was published", (driver) =>
       Effect.gen(function* () {
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         const published = envelope("a", { generation: 2, expiresMillis: 60_000, delayMillis: 40 })
         yield* driver.publish([published])
         for (let round = 0; round < 5; round++) {
@@ -274,9 +282,9 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 1 }])
       }))
 
-    test("one that keeps its due time is as old as it says, also with delays of fractions", (driver) =>
+    test("a message that keeps its due time keeps its age, with fractional delays too", (driver) =>
       Effect.gen(function* () {
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         yield* driver.publish([envelope("a", { delayMillis: 40.5 })])
         const { delivery } = yield* arrival
         assert.isAtLeast(delivery.ageMillis, Math.floor(delayQueues.roundDelay(40.5) - 40.5))
@@ -285,7 +293,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.isAtLeast(again.delivery.ageMillis, delivery.ageMillis + 300)
       }))
 
-    it.live("a delay of weeks is taken, and one that is longer than the longest is refused", () =>
+    it.live("a delay of weeks is accepted, and one beyond the longest is Unsupported", () =>
       Effect.gen(function* () {
         const prefix = yield* temporaryPrefix()
         const Mail = Task.make("mail", { payload: Schema.String })
@@ -301,8 +309,8 @@ await describeWithRabbit("delays on RabbitMQ", () => {
     )
   })
 
-  describe.concurrent("and their queues", () => {
-    test("there is a queue for each power that a delay is the sum of, and no other", (driver, prefix) =>
+  describe.concurrent("delay queues", () => {
+    test("a delay declares the queues of its powers and no others", (driver, prefix) =>
       Effect.gen(function* () {
         yield* driver.publish([envelope("a", { delayMillis: 60_000 })])
         assert.deepStrictEqual(
@@ -312,7 +320,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [])
       }))
 
-    test("one is made by one process at a time, which the others wait for", (driver, prefix) =>
+    test("a delay queue is declared by one process at a time, and the others wait for it", (driver, prefix) =>
       Effect.gen(function* () {
         const making = `${new Names(prefix).delayQueue("default", 7)}.making`
         const other = yield* Effect.flatMap(openConnection(sharedUrl), channelOf)
@@ -321,14 +329,14 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         yield* Effect.sleep("1500 millis")
         assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [])
         assert.isUndefined(publishing.pollUnsafe())
-        // it has vanished
+        // the other declarer is gone
         yield* Effect.promise(() => other.deleteQueue(making))
         yield* Fiber.join(publishing)
         assert.deepStrictEqual(yield* queuesOf(prefix, "default"), [7])
       }))
 
     it.live(
-      "what processes delay that need one first at the same moment arrives",
+      "messages arrive although several processes declare their delay queue at the same moment",
       () =>
         Effect.gen(function* () {
           const queues = Array.from({ length: 15 }, (_, n) => `queue ${n}`)
@@ -350,7 +358,7 @@ await describeWithRabbit("delays on RabbitMQ", () => {
       30_000
     )
 
-    test("counting and purging make none", (driver, prefix) =>
+    test("counts and purge declare no delay queue", (driver, prefix) =>
       Effect.gen(function* () {
         yield* driver.publish([envelope("a"), envelope("b", { queue: "other", delayMillis: 65_536 })])
         assert.deepStrictEqual(yield* driver.counts(["default", "other"]), [
@@ -362,9 +370,9 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(yield* queuesOf(prefix, "other"), [16])
       }))
 
-    test("what another process has delayed is counted and purged", (driver, prefix) =>
+    test("counts and purge see what another process has delayed", (driver, prefix) =>
       Effect.gen(function* () {
-        // it has looked before there was anything
+        // a first look finds no delay queue
         assert.deepStrictEqual(yield* driver.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 0 }])
         const another = yield* open(prefix)
         yield* another.publish([
@@ -377,22 +385,22 @@ await describeWithRabbit("delays on RabbitMQ", () => {
         assert.deepStrictEqual(yield* another.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 0 }])
       }))
 
-    test("what a process has delayed that is gone arrives", (driver, prefix) =>
+    test("a message arrives although the process that delayed it has ended", (driver, prefix) =>
       Effect.gen(function* () {
         yield* Effect.scoped(
           Effect.flatMap(open(prefix), (another) =>
             another.publish([envelope("a", { delayMillis: 500 }), envelope("b", { delayMillis: 64 })])
           )
         )
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         assert.strictEqual((yield* arrival).delivery.id, "b")
         assert.strictEqual((yield* arrival).delivery.id, "a")
       }))
 
-    test("queues that were removed are made again", (driver, prefix) =>
+    test("a delay queue that was removed is declared again", (driver, prefix) =>
       Effect.gen(function* () {
         const names = new Names(prefix)
-        const arrival = yield* listen(driver)
+        const arrival = yield* subscribe(driver)
         yield* driver.publish([envelope("a", { delayMillis: 64 })])
         assert.strictEqual((yield* arrival).delivery.id, "a")
         yield* Effect.scoped(

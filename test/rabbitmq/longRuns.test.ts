@@ -1,4 +1,4 @@
-/** Tasks that run for longer than the server lets a message be unacked. */
+/** Tasks that run for longer than the server's `consumer_timeout`. */
 import { NodeServices } from "@effect/platform-node"
 import { assert } from "@effect/vitest"
 import { AsyncResult, RetryPolicy, Task, TaskContext } from "chicory"
@@ -9,29 +9,29 @@ import { Count, countingHandler, eventually, roundTrip, startWorker, timed } fro
 import { describeWithOwnRabbit } from "./ownServer.ts"
 import { countsOf, drained, messagesOn, onOneServer, warnings } from "./storeFixture.ts"
 
-/** The server's, which is looked at each second. */
+/** The server's `consumer_timeout`, which it checks every second. */
 const consumerTimeoutMillis = 3_000
 
-/** The same, known to the broker. */
+/** Options of a broker that knows the server's timeout. */
 const known = { consumerTimeout: consumerTimeoutMillis }
 
-/** Tells how often it was started. */
+/** Succeeds with its attempt. */
 const Long = Task.make("long", { payload: Schema.Number, success: Schema.Number })
 const LongLive = Long.toLayer((millis) =>
   Effect.flatMap(TaskContext.TaskContext, ({ attempt }) => Effect.as(Effect.sleep(millis), attempt))
 )
 
-const Tiring = Task.make("tiring", {
+const FailsOnce = Task.make("failsOnce", {
   success: Schema.Number,
   error: Schema.String,
   retry: RetryPolicy.fixed({ maxRetries: 1, delay: "100 millis" })
 })
 
-describeWithOwnRabbit("a task that runs for longer than its message may be unacked", () => {
-  onOneServer("on a server of little patience", { consumerTimeoutMillis }, (test) => {
-    test("runs once, and no channel is closed for it", (server, place) =>
+describeWithOwnRabbit("a task that runs for longer than the consumer timeout", () => {
+  onOneServer("on a server with a short timeout", { consumerTimeoutMillis }, (test) => {
+    test("runs once, and its channel stays open", (server, place) =>
       Effect.gen(function* () {
-        const said = yield* warnings(
+        const logged = yield* warnings(
           Effect.gen(function* () {
             const producer = yield* place.open(known)
             const workers = yield* place.open(known)
@@ -50,10 +50,10 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
             }).pipe(Effect.provideContext(producer))
           })
         )
-        assert.deepStrictEqual(said, [])
+        assert.deepStrictEqual(logged, [])
       }))
 
-    test("runs once with two workers, either of which finds its message", (_, place) =>
+    test("runs once with two workers, either of which may claim its message", (_, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open(known)
         const stores = [yield* place.open(known), yield* place.open(known)]
@@ -72,45 +72,45 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("is tried again after its own delay, and not when the message that was put back is due", (_, place) =>
+    test("is retried after the delay of its policy, not when the message that was put back is due", (_, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open(known)
         const worker = yield* place.open(known)
-        const at: Array<number> = []
-        const TiringLive = Tiring.toLayer(() =>
+        const endedAt: Array<number> = []
+        const FailsOnceLive = FailsOnce.toLayer(() =>
           Effect.flatMap(TaskContext.TaskContext, ({ attempt }) => {
-            const note = Effect.sync(() => void at.push(performance.now()))
+            const note = Effect.sync(() => void endedAt.push(performance.now()))
             return attempt > 1
               ? Effect.as(note, attempt)
-              : Effect.sleep(2_600).pipe(Effect.andThen(note), Effect.andThen(Effect.fail("tired")))
+              : Effect.sleep(2_600).pipe(Effect.andThen(note), Effect.andThen(Effect.fail("failed once")))
           })
         )
-        // a message that was put back is due after a lease
-        yield* startWorker(worker, Tiring, TiringLive, { lease: "8 seconds" })
+        // longer than the retry delay, since a message that was put back is due after a lease
+        yield* startWorker(worker, FailsOnce, FailsOnceLive, { lease: "8 seconds" })
         yield* Effect.gen(function* () {
-          const handle = yield* Tiring.delay()
+          const handle = yield* FailsOnce.delay()
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "20 seconds" }), 2)
-          const [failed = 0, again = 0] = at
+          const [failed = 0, again = 0] = endedAt
           assert.isBelow(again - failed, 3_000)
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("is started again by another worker if its own is killed after the message was put back", (server, place) =>
+    test("is started by another worker if its worker is killed after the message was put back", (server, place) =>
       Effect.gen(function* () {
         const producer = yield* place.open(known)
         yield* Effect.gen(function* () {
           const rabbitmq = { url: server.url, prefix: place.prefix, ...known }
-          const elsewhere = {
+          const location = {
             dialect: "sqlite",
             filename: place.filename,
             prefix: "chicory",
             rabbitmq
           } as const
           const options = { lease: "1 second" } as const
-          const first = yield* Processes.startWorker(elsewhere, options)
+          const first = yield* Processes.startWorker(location, options)
           const handle = yield* ProcessTasks.Count.delay({ n: 1, millis: 600_000 })
           yield* first.untilBegan()
-          const second = yield* Processes.startWorker(elsewhere, options)
+          const second = yield* Processes.startWorker(location, options)
           yield* eventually(Effect.map(countsOf(producer), ({ delayed }) => delayed === 1))
           yield* first.kill
           yield* second.untilBegan()
@@ -123,9 +123,9 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
         }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))
       }))
 
-    test("runs once even where the broker knows nothing of it, and its channel is closed", (server, place) =>
+    test("runs once although the broker does not know the timeout, and the server closes the channel", (server, place) =>
       Effect.gen(function* () {
-        const said = yield* warnings(
+        const logged = yield* warnings(
           Effect.gen(function* () {
             const producer = yield* place.open()
             const workers = yield* place.open()
@@ -146,8 +146,8 @@ describeWithOwnRabbit("a task that runs for longer than its message may be unack
           })
         )
         assert.isTrue(
-          said.some((line) => line.includes("PRECONDITION_FAILED")),
-          said.join("\n")
+          logged.some((line) => line.includes("PRECONDITION_FAILED")),
+          logged.join("\n")
         )
       }))
   })

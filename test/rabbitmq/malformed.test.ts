@@ -1,4 +1,4 @@
-/** What others send to a queue: nothing of it may stop those who had no part in it, and none of it is lost. */
+/** Malformed messages from other clients: none is lost, and none stops other tasks. */
 import { assert, describe, it } from "@effect/vitest"
 import type { GetMessage, Options } from "amqplib"
 import { AsyncResult, Backend, Broker, DeadLetters, type Worker } from "chicory"
@@ -23,8 +23,8 @@ import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 import { describeWithRabbit, isUp, sharedUrl, withChannel } from "./server.ts"
 import { openStore, readyOn, sharedBackend, temporaryPrefix } from "./shared.ts"
 
-/** A message of a bare client. */
-interface Sent {
+/** A message as a bare AMQP client publishes it. */
+interface RawMessage {
   readonly content: Uint8Array | string
   readonly options?: Options.Publish
 }
@@ -60,10 +60,10 @@ const contents: ReadonlyArray<Uint8Array | string> = [
   messageWith("a", "expires", "-1e308")
 ]
 
-/** Marks a message as this library's. */
+/** Marks a message as one of this library. */
 const ours: Options.Publish = { appId: "chicory" }
 
-/** Headers and properties of others, and some that pretend to be ours. */
+/** Headers and properties of other clients, some of which claim to be of this library. */
 const odd: ReadonlyArray<Options.Publish> = [
   ...[
     { task: "count" },
@@ -88,8 +88,8 @@ const odd: ReadonlyArray<Options.Publish> = [
   { ...ours, timestamp: 2 ** 53, headers: { expires: -1, generation: -1 } }
 ]
 
-/** Headers that name a task, beside bytes that are no message. */
-const addressed: ReadonlyArray<Record<string, unknown>> = [
+/** Headers beside an id and a task name, for bytes that are not a message. */
+const addressedHeaders: ReadonlyArray<Record<string, unknown>> = [
   {},
   { id: "", task: "" },
   { id: "x".repeat(5_000) },
@@ -106,8 +106,8 @@ const addressed: ReadonlyArray<Record<string, unknown>> = [
   { due: { "!": "double", value: -1e300 } }
 ]
 
-/** What the client library decodes, and does not encode. */
-const stubborn: ReadonlyArray<Options.Publish> = [
+/** Properties that amqplib decodes but cannot encode. */
+const notEncodable: ReadonlyArray<Options.Publish> = [
   { headers: { number: { "!": "double", value: -1e300 } } },
   { headers: { due: { "!": "double", value: -1e300 } } },
   { headers: { odd: Object.create({ "!": "table-like", more: 1 }) as unknown } },
@@ -121,12 +121,12 @@ const message = (id: string, task: string, payload: unknown) =>
 
 // #endregion
 
-/** The queue of a test. */
+/** Access to the queue of a test. */
 const queueOf = (prefix: string) => {
   const names = new Names(prefix)
   return {
-    /** Sends straight to the queue, and waits until it holds all. */
-    send: (...sent: ReadonlyArray<Sent>) =>
+    /** Publishes to the queue, and waits until the server has confirmed all messages. */
+    send: (...sent: ReadonlyArray<RawMessage>) =>
       withChannel(sharedUrl, async (channel) => {
         for (const { content, options } of sent) {
           channel.sendToQueue(names.queue("default"), Buffer.from(content as string), {
@@ -136,7 +136,7 @@ const queueOf = (prefix: string) => {
         }
         await channel.waitForConfirms()
       }),
-    /** Takes what was rejected, once there is so much. */
+    /** Waits until at least `count` messages are rejected, and takes them. */
     takeRejected: (count: number) =>
       Effect.andThen(
         eventually(
@@ -155,7 +155,7 @@ const queueOf = (prefix: string) => {
           }
         })
       ),
-    /** Waits until no message is left, by the store and by the server. */
+    /** Waits until neither the store nor the server knows of a message. */
     drained: eventually(
       Effect.map(
         Effect.all([Broker.counts(["default"]), readyOn(prefix, "default")]),
@@ -179,7 +179,7 @@ const withStore = (
     Effect.gen(function* () {
       const prefix = yield* temporaryPrefix()
       const store = yield* openStore(prefix, yield* backend)
-      // its queue is made
+      // declares the queue
       yield* Effect.provideContext(Broker.counts(["default"]), store)
       yield* Effect.provideContext(body(queueOf(prefix), store), store)
     })
@@ -187,19 +187,19 @@ const withStore = (
 
 const sqlite = Effect.map(temporaryFile, (filename) => Layer.orDie(SqliteBackend.layer({ filename })))
 
-/** Waits until there are so many letters, and gives them. */
-const letters = (count: number) =>
+/** Waits for at least `count` dead letters, and returns them. */
+const awaitDeadLetters = (count: number) =>
   Effect.andThen(eventually(Effect.map(DeadLetters.count(), (found) => found >= count)), DeadLetters.list())
 
-/** Messages of another producer for that task, with each of the headers and properties. */
+/** Messages of another client for that task, one for each of the options. */
 const foreign = (
   task: string,
   payload: (n: number) => unknown,
   options: ReadonlyArray<Options.Publish>
-): ReadonlyArray<Sent> =>
+): ReadonlyArray<RawMessage> =>
   options.map((options, n) => ({ content: message(`foreign ${n}`, task, payload(n)), options }))
 
-await describeWithRabbit("garbage on RabbitMQ", () => {
+await describeWithRabbit("malformed messages on RabbitMQ", () => {
   for (const [what, backend] of [
     ["memory", sharedBackend],
     ["sqlite", sqlite]
@@ -211,11 +211,14 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
     }
 
     describe.concurrent(`with results in ${what}`, () => {
-      test("what is no message becomes a dead letter with exactly its bytes", ({ drained, send }, store) =>
+      test("guarantee 8: an undecodable message becomes a dead letter with exactly its bytes", ({
+        drained,
+        send
+      }, store) =>
         Effect.gen(function* () {
           yield* work(store)
           yield* send(...contents.map((content) => ({ content })))
-          const found = yield* letters(contents.length)
+          const found = yield* awaitDeadLetters(contents.length)
           assert.sameMembers(
             found.map(({ raw }) => textOf(raw)),
             contents.map(textOf)
@@ -229,23 +232,26 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           yield* drained
         }))
 
-      test("it does so whatever its headers and properties", ({ drained, send }, store) =>
+      test("an undecodable message becomes a dead letter whatever its headers and properties", ({
+        drained,
+        send
+      }, store) =>
         Effect.gen(function* () {
           yield* work(store)
-          const sent = [{ headers: { id: 7 } }, ...odd, ...stubborn].map((options, n) => ({
+          const sent = [{ headers: { id: 7 } }, ...odd, ...notEncodable].map((options, n) => ({
             content: `no message ${n}`,
             options
           }))
           yield* send(...sent)
           assert.sameMembers(
-            (yield* letters(sent.length)).map(({ raw }) => raw),
+            (yield* awaitDeadLetters(sent.length)).map(({ raw }) => raw),
             sent.map(({ content }) => content)
           )
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* drained
         }))
 
-      test("what a record can hardly be made of runs, or is kept, and holds up none that came with it", ({
+      test("a message with an extreme id or generation runs or becomes a dead letter, and does not hold up its batch", ({
         drained,
         send
       }, store) =>
@@ -255,7 +261,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           const bodies = [...good.slice(0, 2), ...odd, ...good.slice(2)].map((id) => messageOf(id))
           bodies.push(messageWith("last", "generation", `${Number.MAX_SAFE_INTEGER}`))
           yield* send(...bodies.map((content) => ({ content })))
-          // all of them are claimed at once
+          // started after the publishes, so that all are claimed at once
           yield* work(store)
           for (const id of [...good, ...odd]) {
             const exit = yield* Effect.exit(AsyncResult.get(Count.result(id), { timeout: "10 seconds" }))
@@ -263,21 +269,21 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           }
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* drained
-          // the last one has run, or is kept
+          // the last one has run, or is a dead letter
           const kept = (yield* DeadLetters.list()).map(({ raw }) => raw)
           const last = yield* AsyncResult.state(Count.result("last"))
           assert.deepStrictEqual(kept, last === "SUCCESS" ? [] : bodies.slice(-1))
         }))
 
-      test("where its properties name a task, that ends with it", ({ drained, send }, store) =>
+      test("an undecodable message whose properties name a task ends that task", ({ drained, send }, store) =>
         Effect.gen(function* () {
           yield* work(store)
-          const sent = addressed.map((headers, n) => ({
+          const sent = addressedHeaders.map((headers, n) => ({
             content: `no message ${n}`,
             options: { ...ours, messageId: `task ${n}`, type: "count", headers }
           }))
           yield* send(...sent)
-          const found = yield* letters(sent.length)
+          const found = yield* awaitDeadLetters(sent.length)
           assert.sameMembers(
             found.map(({ raw }) => raw),
             sent.map(({ content }) => content)
@@ -290,13 +296,13 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           yield* drained
         }))
 
-      test("a message of another producer runs, whatever its headers and properties", ({
+      test("a valid message of another client runs, whatever its headers and properties", ({
         drained,
         send
       }, store) =>
         Effect.gen(function* () {
           const runs = yield* work(store)
-          const options = [{}, ...odd, ...stubborn]
+          const options = [{}, ...odd, ...notEncodable]
           yield* send(...foreign("count", (n) => ({ n, millis: 0 }), options))
           yield* runs.untilEnded(options.length)
           assert.sameMembers(
@@ -307,14 +313,14 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           assert.strictEqual(yield* DeadLetters.count(), 0)
         }))
 
-      const puttingBack = (name: string, options: ReadonlyArray<Options.Publish>) =>
+      const testUnknownTask = (name: string, options: ReadonlyArray<Options.Publish>) =>
         test(name, ({ drained, send }, store) =>
           Effect.gen(function* () {
             yield* work(store, { unknownTaskGrace: "1200 millis" })
-            const sent = foreign("nobody's", (n) => n, options)
+            const sent = foreign("no such task", (n) => n, options)
             const before = performance.now()
             yield* send(...sent)
-            const found = yield* Effect.timeout(letters(sent.length), "10 seconds")
+            const found = yield* Effect.timeout(awaitDeadLetters(sent.length), "10 seconds")
             assert.isAtLeast(performance.now() - before, 1000)
             assert.sameMembers(
               found.map(({ reason, raw }) => `${reason._tag} ${textOf(raw)}`),
@@ -324,19 +330,24 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
           })
         )
 
-      puttingBack("one of an unknown task is put back, and ends when the time for it is over", [{}, ...odd])
-
-      puttingBack("it does so though the client library cannot send again what is in its headers", [
+      testUnknownTask("a message of an unknown task is put back, and ends once its grace is over", [
         {},
-        ...stubborn
+        ...odd
       ])
 
-      puttingBack("it does so though it says that it is due in years", [{ ...ours, timestamp: 8.64e15 }])
+      testUnknownTask("a message of an unknown task ends although amqplib cannot encode its headers", [
+        {},
+        ...notEncodable
+      ])
+
+      testUnknownTask("a message of an unknown task ends although its timestamp is years ahead", [
+        { ...ours, timestamp: 8.64e15 }
+      ])
     })
   }
 
-  describe.concurrent("without results", () => {
-    const parking = (name: string, sent: ReadonlyArray<Sent>) =>
+  describe.concurrent("without a backend", () => {
+    const testParking = (name: string, sent: ReadonlyArray<RawMessage>) =>
       withStore(name, Effect.succeed(Backend.layerNotConfigured), ({ drained, send, takeRejected }, store) =>
         Effect.gen(function* () {
           const runs = countingHandler()
@@ -357,23 +368,23 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
         })
       )
 
-    parking(
-      "what is no message is parked with its bytes, and the reason",
+    testParking(
+      "an undecodable message is parked with its bytes and the reason",
       contents.map((content) => ({ content }))
     )
 
-    parking(
-      "it is so whatever its headers and properties",
+    testParking(
+      "an undecodable message is parked whatever its headers and properties",
       odd.map((options, n) => ({ content: `no message ${n}`, options }))
     )
 
-    parking(
-      "it is so though the client library cannot send again what is in its headers",
-      [{}, ...stubborn].map((options, n) => ({ content: `no message ${n}`, options }))
+    testParking(
+      "an undecodable message is parked although amqplib cannot encode its headers",
+      [{}, ...notEncodable].map((options, n) => ({ content: `no message ${n}`, options }))
     )
 
     withStore(
-      "the id and the task that its properties name are parked with it",
+      "a parked message keeps the id and the task of its properties",
       Effect.succeed(Backend.layerNotConfigured),
       ({ send, takeRejected }, store) =>
         Effect.gen(function* () {
@@ -387,7 +398,7 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
     )
 
     withStore(
-      "a message of another producer runs",
+      "a valid message of another client runs",
       Effect.succeed(Backend.layerNotConfigured),
       ({ drained, send }, store) =>
         Effect.gen(function* () {
@@ -402,47 +413,49 @@ await describeWithRabbit("garbage on RabbitMQ", () => {
   })
 })
 
-/** Results in a database, which does not hold every id. */
-const inDatabase = <P extends StoreLocation>(
+/** Tests ids that the database of the backend cannot store. */
+const testRefusedIds = <P extends StoreLocation>(
   place: TemporaryPlaces.TemporaryLocation<P>,
   bad: ReadonlyArray<string>
 ): void =>
-  it.live("an id that the database cannot hold is a dead letter, and holds up none that came with it", () =>
-    Effect.gen(function* () {
-      const where = yield* TemporaryPlaces.rabbitmq(place)
-      const store = yield* Layer.build(layer(where))
-      yield* Effect.gen(function* () {
-        yield* Broker.counts(["default"])
-        const { drained, send } = queueOf(where.rabbitmq.prefix)
-        const good = ["good 0", "good 1", "good 2"]
-        const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
-        yield* send(...ids.map((id) => ({ content: messageOf(id) })))
-        yield* startWorker(store, Count, countingHandler().layer)
-        const values = yield* AsyncResult.all(
-          good.map((id) => Count.result(id)),
-          { timeout: "10 seconds" }
-        )
-        assert.deepStrictEqual(values, [1, 1, 1])
-        const found = yield* Effect.timeout(letters(bad.length), "10 seconds")
-        assert.sameMembers(
-          found.map(({ raw }) => raw),
-          bad.map((id) => messageOf(id))
-        )
-        assert.strictEqual(yield* roundTrip(1), 1)
-        yield* drained
-      }).pipe(Effect.provideContext(store))
-      // what cannot be started is warned of
-    }).pipe(Effect.provide(Logger.layer([])))
+  it.live(
+    "a message whose id the database cannot store becomes a dead letter, and does not hold up its batch",
+    () =>
+      Effect.gen(function* () {
+        const where = yield* TemporaryPlaces.rabbitmq(place)
+        const store = yield* Layer.build(layer(where))
+        yield* Effect.gen(function* () {
+          yield* Broker.counts(["default"])
+          const { drained, send } = queueOf(where.rabbitmq.prefix)
+          const good = ["good 0", "good 1", "good 2"]
+          const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
+          yield* send(...ids.map((id) => ({ content: messageOf(id) })))
+          yield* startWorker(store, Count, countingHandler().layer)
+          const values = yield* AsyncResult.all(
+            good.map((id) => Count.result(id)),
+            { timeout: "10 seconds" }
+          )
+          assert.deepStrictEqual(values, [1, 1, 1])
+          const found = yield* Effect.timeout(awaitDeadLetters(bad.length), "10 seconds")
+          assert.sameMembers(
+            found.map(({ raw }) => raw),
+            bad.map((id) => messageOf(id))
+          )
+          assert.strictEqual(yield* roundTrip(1), 1)
+          yield* drained
+        }).pipe(Effect.provideContext(store))
+        // silences the warnings about messages that cannot be started
+      }).pipe(Effect.provide(Logger.layer([])))
   )
 
-/** Both servers are needed; of the two, the one that is missing is named. */
+/** Requires both servers. A skipped suite names the one that is missing. */
 const withRabbit = (describeWithDatabase: typeof describeWithPostgres) =>
   isRabbitUp ? describeWithDatabase : describeWithRabbit
 const isRabbitUp = await Effect.runPromise(isUp)
 
-await withRabbit(describeWithPostgres)("garbage on RabbitMQ, with results in PostgreSQL", () =>
-  inDatabase(TemporaryPlaces.postgres, ["\0", "a\0b", loneSurrogate, "x".repeat(300)])
+await withRabbit(describeWithPostgres)("malformed messages on RabbitMQ, with results in PostgreSQL", () =>
+  testRefusedIds(TemporaryPlaces.postgres, ["\0", "a\0b", loneSurrogate, "x".repeat(300)])
 )
-await withRabbit(describeWithMariadb)("garbage on RabbitMQ, with results in MariaDB", () =>
-  inDatabase(TemporaryPlaces.mariadb, [loneSurrogate, "x".repeat(300)])
+await withRabbit(describeWithMariadb)("malformed messages on RabbitMQ, with results in MariaDB", () =>
+  testRefusedIds(TemporaryPlaces.mariadb, [loneSurrogate, "x".repeat(300)])
 )

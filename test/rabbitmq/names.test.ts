@@ -16,42 +16,44 @@ const envelope = (id: string, queue: string, delayMillis = 0): Envelope => ({
   body: id
 })
 
-/** Claims what is pushed of the queues, for as long as the scope is open. */
+/** Claims what is pushed from the queues, until the scope closes. */
 const consume = Effect.fnUntraced(function* (prefix: string, queues: readonly [string, ...Array<string>]) {
   const driver = yield* RabbitBroker.makeDriver({ url: sharedUrl, prefix })
-  const got: Array<Delivery> = []
+  const claimedMessages: Array<Delivery> = []
   yield* Stream.runForEach(driver.ready(queues, 10), () =>
     Effect.map(driver.claim({ queues, max: 10, leaseMillis: 30_000, worker: "w" }), (claimed) => {
-      got.push(...claimed)
+      claimedMessages.push(...claimed)
     })
   ).pipe(Effect.forkScoped)
   const until = (...ids: ReadonlyArray<string>) =>
-    eventually(Effect.sync(() => ids.every((id) => got.some((one) => one.id === id))))
+    eventually(Effect.sync(() => ids.every((id) => claimedMessages.some((one) => one.id === id))))
   return { driver, until }
 })
 
 await describeWithRabbit("names on RabbitMQ", () => {
-  describe.concurrent("a queue", () => {
+  describe.concurrent("queues", () => {
     for (const queue of ["nowhere", "marks", "due", "delay", "delay.5", "a b/ü#*", "\ud800"]) {
-      it.live(`${JSON.stringify(queue)} gets in no other's way, with delays and without`, () =>
-        Effect.gen(function* () {
-          const prefix = yield* temporaryPrefix([queue, "default"])
-          const { driver, until } = yield* consume(prefix, [queue, "default"])
-          yield* driver.publish([
-            envelope("now", queue),
-            envelope("later", queue, 50),
-            envelope("other", "default", 50)
-          ])
-          yield* until("now", "later", "other")
-          assert.deepStrictEqual(
-            yield* driver.counts([queue, "default"]),
-            [2, 1].map((claimed) => ({ ready: 0, delayed: 0, claimed }))
-          )
-        })
+      it.live(
+        `the queue ${JSON.stringify(queue)} does not collide with other names, with delays and without`,
+        () =>
+          Effect.gen(function* () {
+            const prefix = yield* temporaryPrefix([queue, "default"])
+            const { driver, until } = yield* consume(prefix, [queue, "default"])
+            yield* driver.publish([
+              envelope("now", queue),
+              envelope("later", queue, 50),
+              envelope("other", "default", 50)
+            ])
+            yield* until("now", "later", "other")
+            assert.deepStrictEqual(
+              yield* driver.counts([queue, "default"]),
+              [2, 1].map((claimed) => ({ ready: 0, delayed: 0, claimed }))
+            )
+          })
       )
     }
 
-    it.live("that cannot be had keeps no other of its worker from being consumed", () =>
+    it.live("a queue that cannot be consumed does not keep a worker from its other queues", () =>
       Effect.gen(function* () {
         const prefix = yield* temporaryPrefix(["bad", "good"])
         const name = new Names(prefix).queue("bad")

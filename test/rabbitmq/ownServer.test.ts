@@ -10,52 +10,52 @@ import { channelOf, openChannel, openConnection, withChannel } from "./server.ts
 const QUEUE = "quorum"
 const QUORUM = { durable: true, arguments: { "x-queue-type": "quorum" } }
 
-/** Puts messages that stay into the queue, and waits until they are confirmed. */
-const put = (channel: ConfirmChannel, ...contents: ReadonlyArray<string>) =>
+/** Publishes persistent messages, and waits for their confirms. */
+const publish = (channel: ConfirmChannel, ...contents: ReadonlyArray<string>) =>
   Effect.promise(() => {
     for (const content of contents)
       channel.sendToQueue(QUEUE, Buffer.from(content), { persistent: true, mandatory: true })
     return channel.waitForConfirms()
   })
 
-const declared = (channel: ConfirmChannel) => Effect.promise(() => channel.assertQueue(QUEUE, QUORUM))
+const declareQueue = (channel: ConfirmChannel) => Effect.promise(() => channel.assertQueue(QUEUE, QUORUM))
 
-/** What the queue gives, as the text that it is. */
+/** Takes a message of the queue, as text. */
 const take = (url: string) =>
   withChannel(url, async (channel) => {
     const message = await channel.get(QUEUE, { noAck: true })
     return message === false ? undefined : message.content.toString()
   })
 
-/** The first thing that an event tells. */
-const first = (emitter: ChannelModel | ConfirmChannel, event: string): Effect.Effect<unknown> =>
+/** Waits for an event, and returns its argument. */
+const nextEvent = (emitter: ChannelModel | ConfirmChannel, event: string): Effect.Effect<unknown> =>
   Effect.callback((resume) => {
-    emitter.once(event, (told: unknown) => resume(Effect.succeed(told)))
+    emitter.once(event, (value: unknown) => resume(Effect.succeed(value)))
   })
 
-/** Listens at once: what happens before somebody waits is not missed. */
-const heard = (emitter: ChannelModel | ConfirmChannel, event: string) =>
-  Effect.forkChild(first(emitter, event), { startImmediately: true })
+/** Subscribes to an event at once, and returns a fiber that waits for it. */
+const subscribe = (emitter: ChannelModel | ConfirmChannel, event: string) =>
+  Effect.forkChild(nextEvent(emitter, event), { startImmediately: true })
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
-/** What an expression is in the server. */
-const evaluated = (server: OwnServer, expression: string) =>
+/** Evaluates an Erlang expression on the server. */
+const evaluate = (server: OwnServer, expression: string) =>
   Effect.map(server.ctl("eval", `${expression}.`), (output) => output.trim().replace(/^"(.*)"$/, "$1"))
 
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))
 
-describeWithOwnRabbit("RabbitMQ servers of tests", () => {
-  describe.concurrent("keep what is confirmed", () => {
-    const keeps = (how: string, end: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
-      test(`when one ${how} and is started again`, {}, (server) =>
+describeWithOwnRabbit("own RabbitMQ servers", () => {
+  describe.concurrent("keep confirmed messages", () => {
+    const testRestart = (how: string, end: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
+      test(`when the server ${how} and is started again`, {}, (server) =>
         Effect.gen(function* () {
           const connection = yield* openConnection(server.url)
           const channel = yield* channelOf(connection)
-          yield* declared(channel)
-          yield* put(channel, "välue", "another")
-          const closed = yield* heard(connection, "close")
+          yield* declareQueue(channel)
+          yield* publish(channel, "välue", "another")
+          const closed = yield* subscribe(connection, "close")
           yield* end(server)
           yield* Fiber.join(closed)
           assert.match((yield* Effect.flip(take(server.url))).message, /ECONNREFUSED/)
@@ -66,20 +66,20 @@ describeWithOwnRabbit("RabbitMQ servers of tests", () => {
           assert.isUndefined(yield* take(server.url))
         })
       )
-    keeps("is killed", (server) => Effect.andThen(server.settle, server.kill))
-    keeps("is stopped", (server) => server.stop)
-    keeps("is frozen and stopped", (server) => Effect.andThen(server.freeze, server.stop))
+    testRestart("is killed", (server) => Effect.andThen(server.settle, server.kill))
+    testRestart("is stopped", (server) => server.stop)
+    testRestart("is frozen and stopped", (server) => Effect.andThen(server.freeze, server.stop))
   })
 
-  test("an alarm blocks those who publish until it is calmed", {}, (server) =>
+  test("a memory alarm blocks publishers until it is cleared", {}, (server) =>
     Effect.gen(function* () {
       const connection = yield* openConnection(server.url)
       const channel = yield* channelOf(connection)
-      yield* declared(channel)
+      yield* declareQueue(channel)
       yield* server.alarm
-      const blocked = yield* heard(connection, "blocked")
-      const unblocked = yield* heard(connection, "unblocked")
-      const confirmed = yield* Effect.forkChild(put(channel, "one"), { startImmediately: true })
+      const blocked = yield* subscribe(connection, "blocked")
+      const unblocked = yield* subscribe(connection, "unblocked")
+      const confirmed = yield* Effect.forkChild(publish(channel, "one"), { startImmediately: true })
       assert.strictEqual(yield* Fiber.join(blocked), "low on memory")
       assert.isUndefined(confirmed.pollUnsafe())
       yield* server.calm
@@ -90,16 +90,16 @@ describeWithOwnRabbit("RabbitMQ servers of tests", () => {
   )
 
   test(
-    "a channel whose consumer holds a message for too long is closed",
+    "the channel of a consumer that holds a message for longer than the timeout is closed",
     { consumerTimeoutMillis: 1_500 },
     (server) =>
       Effect.gen(function* () {
         const channel = yield* openChannel(server.url)
-        yield* declared(channel)
-        yield* put(channel, "one")
+        yield* declareQueue(channel)
+        yield* publish(channel, "one")
         const delivered = yield* Deferred.make<Message | null>()
-        const error = yield* heard(channel, "error")
-        const closed = yield* heard(channel, "close")
+        const error = yield* subscribe(channel, "error")
+        const closed = yield* subscribe(channel, "close")
         yield* Effect.promise(() =>
           channel.consume(QUEUE, (message) => Deferred.doneUnsafe(delivered, Effect.succeed(message)))
         )
@@ -107,17 +107,17 @@ describeWithOwnRabbit("RabbitMQ servers of tests", () => {
         const [elapsed] = yield* Effect.timed(Fiber.join(closed))
         assert.isBelow(Duration.toMillis(elapsed), 10_000)
         assert.match(messageOf(yield* Fiber.join(error)), /PRECONDITION_FAILED.*timed out/)
-        // it is the next one's
+        // the message is delivered again
         assert.strictEqual(yield* take(server.url), "one")
       })
   )
 
-  test("one that is frozen answers when it is thawed", {}, (server) =>
+  test("a frozen server answers once it is thawed", {}, (server) =>
     Effect.gen(function* () {
       const channel = yield* openChannel(server.url)
-      yield* declared(channel)
+      yield* declareQueue(channel)
       yield* server.freeze
-      const confirmed = yield* Effect.forkChild(put(channel, "one"), { startImmediately: true })
+      const confirmed = yield* Effect.forkChild(publish(channel, "one"), { startImmediately: true })
       const other = yield* Effect.forkChild(take(server.url), { startImmediately: true })
       yield* Effect.sleep("200 millis")
       assert.isUndefined(confirmed.pollUnsafe())
@@ -129,7 +129,7 @@ describeWithOwnRabbit("RabbitMQ servers of tests", () => {
   )
 
   test(
-    "connections are closed for a reason, and lines of the configuration count",
+    "connections are closed with the given reason, and lines of the configuration take effect",
     {
       config: ["heartbeat = 7", "channel_max = 3"]
     },
@@ -138,8 +138,8 @@ describeWithOwnRabbit("RabbitMQ servers of tests", () => {
         const connection = yield* openConnection(server.url)
         for (let n = 0; n < 3; n++) yield* channelOf(connection)
         assert.match((yield* Effect.flip(channelOf(connection))).message, /No channels left/)
-        assert.strictEqual(yield* evaluated(server, "application:get_env(rabbit, heartbeat)"), "{ok,7}")
-        const closed = yield* heard(connection, "close")
+        assert.strictEqual(yield* evaluate(server, "application:get_env(rabbit, heartbeat)"), "{ok,7}")
+        const closed = yield* subscribe(connection, "close")
         yield* server.closeConnections("the moon is full")
         assert.match(messageOf(yield* Fiber.join(closed)), /CONNECTION_FORCED.*the moon is full/)
         yield* server.restart
@@ -147,20 +147,20 @@ describeWithOwnRabbit("RabbitMQ servers of tests", () => {
       })
   )
 
-  it.live("a configuration that the server refuses fails its start with what it said", () =>
+  it.live("a start with an invalid configuration fails with the server's message", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(startServer({ config: ["no_such_option = 1"] }))
       assert.include(error.message, "no_such_option")
     })
   )
 
-  it.live("the end of the scope leaves neither processes nor a directory, even of a frozen server", () =>
+  it.live("the end of the scope removes the processes and the directory, of a frozen server too", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const server = yield* Scope.provide(startServer(), scope)
-      const pid = Number(yield* evaluated(server, "os:getpid()"))
-      const directory = yield* evaluated(server, 'os:getenv("HOME")')
-      const name = yield* evaluated(server, "lists:takewhile(fun(C) -> C =/= $@ end, atom_to_list(node()))")
+      const pid = Number(yield* evaluate(server, "os:getpid()"))
+      const directory = yield* evaluate(server, 'os:getenv("HOME")')
+      const name = yield* evaluate(server, "lists:takewhile(fun(C) -> C =/= $@ end, atom_to_list(node()))")
       assert.isTrue(yield* exists(pid))
       assert.isTrue(existsSync(directory))
       yield* server.freeze

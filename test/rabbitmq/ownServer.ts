@@ -1,4 +1,4 @@
-/** RabbitMQ servers that a test starts, stops, freezes and alarms itself. */
+/** RabbitMQ servers that a test starts, stops, freezes, and puts under a memory alarm. */
 import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Schedule, type Scope } from "effect"
@@ -20,29 +20,29 @@ import { openConnection } from "./server.ts"
 /** How a server is started. */
 export interface OwnServerOptions {
   /**
-   * For how long a consumer may hold a message that it has not acknowledged; then its channel is closed, within a
-   * further second. Default: half an hour.
+   * The server's `consumer_timeout`: after it, the channel of a consumer with an unacked message is closed within one more
+   * second. Default 30 minutes.
    */
   readonly consumerTimeoutMillis?: number | undefined
-  /** Lines of `rabbitmq.conf`, such as `["heartbeat = 1"]`. A start takes longer if there are any. */
+  /** Lines of `rabbitmq.conf`, such as `["heartbeat = 1"]`. With any, a start takes longer. */
   readonly config?: ReadonlyArray<string> | undefined
 }
 
-/** A server of one's own. Its URL is that of the administrator `guest`. */
+/** A server of one test. Its URL is that of the administrator `guest`. */
 export interface OwnServer extends AnyServer {
   /**
-   * Has it write down which quorum queues there are and who leads them, as it does of itself seconds later: a crash
-   * before that loses a queue that was declared shortly before, with messages that are confirmed.
+   * Makes the server write its registry of quorum queues to disk, which it does by itself seconds later. A crash before
+   * that loses a queue that was declared shortly before, with its confirmed messages.
    */
   readonly settle: Effect.Effect<void, ServerError>
-  /** Stops it and starts it again. */
+  /** Stops the server and starts it again. */
   readonly restart: Effect.Effect<void, ServerError>
-  /** Closes all connections that there are, with a reason that the clients are told. */
+  /** Closes all connections, with a reason for the clients. */
   readonly closeConnections: (reason: string) => Effect.Effect<void, ServerError>
-  /** Lets it believe that its memory is used up, until `calm` or its end: who publishes is blocked. */
+  /** Raises the memory alarm, which blocks publishers, until `calm` or the end of the server. */
   readonly alarm: Effect.Effect<void, ServerError>
   readonly calm: Effect.Effect<void, ServerError>
-  /** What `rabbitmqctl` prints for this server. */
+  /** Runs `rabbitmqctl` on this server, and returns its output. */
   readonly ctl: (...args: ReadonlyArray<string>) => Effect.Effect<string, ServerError>
 }
 
@@ -50,7 +50,7 @@ export interface OwnServer extends AnyServer {
 
 const ROOT = "/usr/lib/rabbitmq/lib"
 
-/** The directory of the newest version. */
+/** The directory of the newest installed version. */
 const home = existsSync(ROOT)
   ? readdirSync(ROOT)
       .sort((a, b) => b.localeCompare(a, "en", { numeric: true }))
@@ -59,8 +59,7 @@ const home = existsSync(ROOT)
   : undefined
 
 /**
- * The applications that the server is made of. To look for a module in those of the plugins as well takes a second and
- * more of a start.
+ * The applications of the server, without those of plugins: searching them too adds more than a second to a start.
  */
 const applications =
   home === undefined
@@ -70,16 +69,16 @@ const applications =
         .map((name) => join(home, "plugins", name))
         .filter((directory) => existsSync(join(directory, "ebin")))
 
-/** `undefined`: there is nobody whom it can run as. */
+/** The user that runs the server; `undefined` if there is none. */
 const owner = serverUser("rabbitmq")
 
 // #endregion
 
 // #region Directories
 
-/** What a server finds in its directory. */
+/** Writes the files that a server reads from its directory. */
 const fill = (directory: string, { config = [] }: OwnServerOptions): void => {
-  // the server's own one, which says what a configuration may hold, and no plugin
+  // the schema of the configuration is in the server's own application; no other plugin is linked
   mkdirSync(join(directory, "plugins"))
   const own = applications.find((application) => application.includes("/rabbit-"))
   if (own !== undefined) symlinkSync(own, join(directory, "plugins", "rabbit"))
@@ -91,12 +90,12 @@ const fill = (directory: string, { config = [] }: OwnServerOptions): void => {
 // #region Servers
 
 /**
- * No `epmd`: a node is known by its port. None is started, and no node is entered in one that runs:
- * nothing listens at port 1.
+ * Runs without `epmd`, as a node is known by its port: none is started, and a running one is not contacted, since nothing
+ * listens on port 1.
  */
 const NO_EPMD = { ERL_EPMD_PORT: "1", ERL_FLAGS: "-start_epmd false" }
 
-/** Nothing else of this process's environment counts. */
+/** The environment of the server. Nothing else is inherited from this process. */
 const ENVIRONMENT = {
   PATH: process.env["PATH"],
   LANG: "C.UTF-8",
@@ -104,7 +103,7 @@ const ENVIRONMENT = {
   ...NO_EPMD
 }
 
-/** A node: the place and the names of a server. */
+/** The directory, name and ports of a server. */
 interface Node {
   readonly directory: string
   readonly name: string
@@ -113,8 +112,8 @@ interface Node {
 }
 
 /**
- * Starts the program that `rabbitmq-server` starts in the end. What that one does before, and what is done to settle the
- * node's name, takes longer than all that follows.
+ * Starts the program that the script `rabbitmq-server` starts, without the script's own steps, which take longer than the
+ * start itself.
  */
 const launchServer = (
   { directory, distributionPort, name, port }: Node,
@@ -123,7 +122,7 @@ const launchServer = (
   const timeout =
     consumerTimeoutMillis === undefined
       ? []
-      : // a channel looks at the time only when it ticks, which no configuration file says
+      : // a channel checks the timeout only when it ticks, and no configuration file can set that interval
         ["-rabbit", "consumer_timeout", String(consumerTimeoutMillis), "channel_tick_interval", "1000"]
   const args = [
     ["-pa", ...applications.map((application) => join(application, "ebin"))],
@@ -133,7 +132,7 @@ const launchServer = (
     ["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "prevent_overlapping_partitions", "false"],
     ["-noshell"],
     ["-s", "rabbit", "boot"],
-    // an interrupt of the whole test run is not meant for it; and it does not wait for work by spinning
+    // ignores an interrupt of the test run, and does not spin while it waits for work
     ["+B", "i", "+W", "w", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"],
     ["-syslog", "logger", "[]", "syslog_error_logger", "false"],
     ["-rabbit", "tcp_listeners", `[{"127.0.0.1",${port}}]`],
@@ -169,7 +168,7 @@ const ctl = ({ directory, distributionPort, name }: Node, args: ReadonlyArray<st
     }
   })
 
-/** Starts a server with a directory of its own. Its processes are ended and the directory removed with the scope. */
+/** Starts a server in its own directory. Its processes are ended and the directory is removed with the scope. */
 export const startServer = Effect.fnUntraced(function* (
   options: OwnServerOptions = {}
 ): Effect.fn.Return<OwnServer, ServerError, Scope.Scope> {
@@ -194,7 +193,7 @@ export const startServer = Effect.fnUntraced(function* (
   const node = nodeAt(server.port)
   const call = (...args: ReadonlyArray<string>) => ctl(node, args)
 
-  /** Sets how much memory it may use, and waits until that has its effect. */
+  /** Sets the memory limit, and waits until the alarm is as expected. */
   const setMemory = (limit: string, alarmed: boolean) =>
     call(
       "eval",
@@ -206,7 +205,8 @@ export const startServer = Effect.fnUntraced(function* (
       }),
       Effect.timeoutOrElse({
         duration: "20 seconds",
-        orElse: () => Effect.fail(toServerError(`The alarm does not ${alarmed ? "begin" : "end"}`))
+        orElse: () =>
+          Effect.fail(toServerError(`the memory alarm was not ${alarmed ? "raised" : "cleared"} in time`))
       }),
       Effect.asVoid
     )
@@ -226,18 +226,18 @@ export const startServer = Effect.fnUntraced(function* (
 
 // #region Suites
 
-/** A suite in which tests start servers of their own. */
+/** A suite whose tests start their own servers. */
 export const describeWithOwnRabbit = (name: string, body: () => void): void => {
   const missing =
     home === undefined
-      ? `There is no server below ${ROOT}: run \`apt-get install rabbitmq-server\` to run servers of one's own.`
+      ? `No RabbitMQ is installed below ${ROOT}: run \`apt-get install rabbitmq-server\` to run servers of tests.`
       : owner === undefined
-        ? "There is no user rabbitmq, and a server is not run as root."
+        ? "There is no user rabbitmq, and the server does not run as root."
         : undefined
   describeUnless(missing, name, body)
 }
 
-/** A test in real time, on a server of its own. */
+/** Adds a test in real time, on its own server. */
 export const testWithServer = testOn(startServer, 60_000)
 
 // #endregion

@@ -1,4 +1,4 @@
-/** What the server pushes to a worker: no more is run than there are slots, and nothing stays where nobody runs it. */
+/** Messages that the server pushes to a worker: it runs no more than its slots, and what it cannot run goes to others. */
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, Task, Worker } from "chicory"
 import { Array as Arr, Deferred, Effect, Exit, Layer, Schema, Scope, Stream } from "effect"
@@ -12,22 +12,22 @@ const Parent = Task.make("parent", { payload: Schema.Int, success: Schema.Int })
 
 const LEFT_AND_RIGHT = ["left", "right"] as const
 
-/** Runs of `Work` that wait until they are let on, and how many of them there are. */
+/** A handler of `Work` whose runs wait for a gate, and counts of its runs. */
 const gated = () => {
   const gate = Deferred.makeUnsafe<void>()
   const begun: Array<number> = []
   let running = 0
-  let most = 0
+  let maxRunning = 0
   return {
     begun,
-    most: () => most,
+    maxRunning: () => maxRunning,
     open: Deferred.succeed(gate, undefined),
     untilRunning: (count: number) => eventually(Effect.sync(() => running >= count)),
     layer: Work.toLayer((n) =>
       Effect.acquireUseRelease(
         Effect.sync(() => {
           begun.push(n)
-          most = Math.max(most, ++running)
+          maxRunning = Math.max(maxRunning, ++running)
         }),
         () => Effect.as(Deferred.await(gate), n),
         () => Effect.sync(() => running--)
@@ -36,18 +36,18 @@ const gated = () => {
   }
 }
 
-/** What the parts of a test share: a prefix, and results in memory. */
-interface Place {
+/** What the stores of a test share: a prefix, and a backend in memory. */
+interface SharedStore {
   readonly prefix: string
-  /** A store with connections of its own. */
+  /** Opens a store with its own connections. */
   readonly open: Effect.Effect<Store, unknown, Scope.Scope>
 }
 
-/** A test in real time, under a prefix of its own. */
+/** Adds a test in real time, under its own prefix. */
 const test = (
   name: string,
   body: (
-    place: Place,
+    shared: SharedStore,
     store: Store
   ) => Effect.Effect<void, unknown, Scope.Scope | Backend.Backend | Broker.Broker>
 ) =>
@@ -61,14 +61,14 @@ const test = (
     })
   )
 
-/** Messages of queues, as a store knows them. */
+/** The sums of a store's counts over the queues. */
 const countsOf = (queues: Arr.NonEmptyReadonlyArray<string>) =>
   Effect.map(Broker.counts(queues), (counts) => ({
     ready: counts.reduce((total, { ready }) => total + ready, 0),
     claimed: counts.reduce((total, { claimed }) => total + claimed, 0)
   }))
 
-/** Waits until a store knows of so many messages. */
+/** Waits until the sums of a store's counts are as expected. */
 const untilCounts = (
   queues: Arr.NonEmptyReadonlyArray<string>,
   expected: { readonly ready: number; readonly claimed: number }
@@ -80,7 +80,7 @@ const untilCounts = (
     )
   )
 
-/** Enqueues so many to each of the queues. */
+/** Enqueues `each` tasks to each of the queues. */
 const fill = (each: number, queues: ReadonlyArray<string>) =>
   Effect.map(
     Effect.forEach(queues, (queue) =>
@@ -93,16 +93,16 @@ const fill = (each: number, queues: ReadonlyArray<string>) =>
     Arr.flatten
   )
 
-/** How many messages the server has left to give out. */
-const leftOf = ({ prefix }: Place, queues: ReadonlyArray<string>) =>
+/** Counts the messages that the server has not delivered. */
+const leftOf = ({ prefix }: SharedStore, queues: ReadonlyArray<string>) =>
   Effect.map(
     Effect.forEach(queues, (queue) => readyOn(prefix, queue)),
     (counts) => counts.reduce((total, count) => total + count, 0)
   )
 
-await describeWithRabbit("what RabbitMQ pushes", () => {
-  describe.concurrent("to a worker", () => {
-    test("never is more claimed than there are slots, whatever waits in its queues", (_, store) =>
+await describeWithRabbit("the prefetch of RabbitMQ", () => {
+  describe.concurrent("guarantee 7: slots", () => {
+    test("a worker claims no more than its slots, however many messages wait", (_, store) =>
       Effect.gen(function* () {
         const handles = yield* fill(20, LEFT_AND_RIGHT)
         const runs = gated()
@@ -111,14 +111,14 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         yield* untilCounts(LEFT_AND_RIGHT, { ready: 37, claimed: 3 })
         yield* runs.open
         yield* AsyncResult.all(handles, { timeout: "20 seconds" })
-        assert.strictEqual(runs.most(), 3)
+        assert.strictEqual(runs.maxRunning(), 3)
       }))
 
-    test("a task that comes while it is idle starts at once", (place) =>
+    test("an idle worker starts a task at once", (shared) =>
       Effect.gen(function* () {
         const runs = gated()
         yield* runs.open
-        yield* startWorker(yield* place.open, Work, runs.layer)
+        yield* startWorker(yield* shared.open, Work, runs.layer)
         yield* AsyncResult.get(yield* Work.delay(0), { timeout: "10 seconds" })
         const times = yield* Effect.forEach([1, 2, 3, 4, 5, 6, 7], (n) =>
           Effect.map(
@@ -128,22 +128,22 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
             ([millis]) => millis
           )
         )
-        // it looks once a second by itself
+        // a worker that is not woken claims once a second
         assert.isBelow(times.toSorted((a, b) => a - b)[3]!, 100)
       }))
 
-    test("of several queues, what became due first is claimed first", (place) =>
+    test("a claim takes the messages of several queues in the order in which they became due", (shared) =>
       Effect.gen(function* () {
-        const driver = yield* RabbitBroker.makeDriver({ url: sharedUrl, prefix: place.prefix })
+        const driver = yield* RabbitBroker.makeDriver({ url: sharedUrl, prefix: shared.prefix })
         const ids = Arr.map(Arr.range(1, 8), String)
         for (const [n, id] of ids.entries()) {
           const queue = LEFT_AND_RIGHT[n % 3 === 0 ? 0 : 1]
           yield* driver.publish([{ id, task: "t", queue, priority: 0, delayMillis: 0, body: "{}" }])
-          // the time at which one is due counts whole milliseconds
+          // due times are whole milliseconds
           yield* Effect.sleep("2 millis")
         }
         yield* Effect.forkScoped(Stream.runDrain(driver.ready(LEFT_AND_RIGHT, 10)))
-        yield* eventually(Effect.map(leftOf(place, LEFT_AND_RIGHT), (left) => left === 0))
+        yield* eventually(Effect.map(leftOf(shared, LEFT_AND_RIGHT), (left) => left === 0))
         yield* eventually(
           Effect.map(
             driver.counts(LEFT_AND_RIGHT),
@@ -159,7 +159,7 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         )
       }))
 
-    test("with 300 slots it runs 300 tasks at a time", (_, store) =>
+    test("a worker with 300 slots runs 300 tasks at a time", (_, store) =>
       Effect.gen(function* () {
         const runs = gated()
         yield* startWorker(store, Work, runs.layer, { concurrency: 300 })
@@ -168,10 +168,10 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         yield* untilCounts(["default"], { ready: 100, claimed: 300 })
         yield* runs.open
         yield* AsyncResult.all(handles, { timeout: "20 seconds" })
-        assert.strictEqual(runs.most(), 300)
+        assert.strictEqual(runs.maxRunning(), 300)
       }))
 
-    test("with 1,500 slots, more than the server pushes at once, it runs 1,500 tasks at a time", (_, store) =>
+    test("a worker with 1,500 slots, more than the largest prefetch, runs 1,500 tasks at a time", (_, store) =>
       Effect.gen(function* () {
         const runs = gated()
         yield* startWorker(store, Work, runs.layer, { concurrency: 1500 })
@@ -179,31 +179,31 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         yield* runs.untilRunning(1500)
         yield* runs.open
         yield* AsyncResult.all(handles, { timeout: "20 seconds" })
-        assert.strictEqual(runs.most(), 1500)
+        assert.strictEqual(runs.maxRunning(), 1500)
       }))
   })
 
-  describe.concurrent("and it does not run", () => {
+  describe.concurrent("a message that its worker does not run", () => {
     const busy = { queues: LEFT_AND_RIGHT, concurrency: 2 } as const
 
-    test("goes to an idle worker of another process, soon", (place, store) =>
+    test("goes to an idle worker of another process within seconds", (shared, store) =>
       Effect.gen(function* () {
         yield* fill(2, LEFT_AND_RIGHT)
         const [first, second] = [gated(), gated()]
         yield* startWorker(store, Work, first.layer, busy)
         yield* first.untilRunning(2)
         const [millis] = yield* timed(
-          Effect.andThen(startWorker(yield* place.open, Work, second.layer, busy), second.untilRunning(2))
+          Effect.andThen(startWorker(yield* shared.open, Work, second.layer, busy), second.untilRunning(2))
         )
         assert.isBelow(millis, 2500)
         assert.deepStrictEqual(first.begun.length, 2)
       }))
 
-    test("goes to a worker of another process that was idle when it came, soon", (place, store) =>
+    test("goes to a worker of another process that was idle before, within seconds", (shared, store) =>
       Effect.gen(function* () {
         const [first, second] = [gated(), gated()]
         yield* startWorker(store, Work, first.layer, { queues: LEFT_AND_RIGHT, concurrency: 8 })
-        yield* startWorker(yield* place.open, Work, second.layer, {
+        yield* startWorker(yield* shared.open, Work, second.layer, {
           queues: LEFT_AND_RIGHT,
           concurrency: 100
         })
@@ -216,10 +216,10 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         yield* first.open
         yield* second.open
         yield* AsyncResult.all(handles, { timeout: "10 seconds" })
-        assert.strictEqual(first.most(), 8)
+        assert.strictEqual(first.maxRunning(), 8)
       }))
 
-    test("goes to an idle worker of the same process, soon", (_, store) =>
+    test("goes to an idle worker of the same process within seconds", (_, store) =>
       Effect.gen(function* () {
         yield* fill(2, LEFT_AND_RIGHT)
         const [first, second] = [gated(), gated()]
@@ -231,19 +231,19 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         assert.isBelow(millis, 1500)
       }))
 
-    test("goes back to the server, and is asked for when a slot is free", (place, store) =>
+    test("returns to the server, and is consumed again once a slot is free", (shared, store) =>
       Effect.gen(function* () {
         const handles = yield* fill(3, LEFT_AND_RIGHT)
         const runs = gated()
         yield* startWorker(store, Work, runs.layer, busy)
         yield* runs.untilRunning(2)
-        yield* eventually(Effect.map(leftOf(place, LEFT_AND_RIGHT), (left) => left === 4))
+        yield* eventually(Effect.map(leftOf(shared, LEFT_AND_RIGHT), (left) => left === 4))
         yield* runs.open
         const [millis] = yield* timed(AsyncResult.all(handles, { timeout: "10 seconds" }))
         assert.isBelow(millis, 1000)
       }))
 
-    test("is ready for others at once when the worker ends, while its broker lives on", (place, store) =>
+    test("is ready for other workers as soon as its worker ends, while the broker stays open", (shared, store) =>
       Effect.gen(function* () {
         const handles = yield* fill(6, LEFT_AND_RIGHT)
         const runs = gated()
@@ -253,7 +253,7 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         const [millis] = yield* timed(
           Effect.andThen(
             Scope.close(scope, Exit.void),
-            eventually(Effect.map(leftOf(place, LEFT_AND_RIGHT), (left) => left === 12))
+            eventually(Effect.map(leftOf(shared, LEFT_AND_RIGHT), (left) => left === 12))
           )
         )
         assert.isBelow(millis, 500)
@@ -266,9 +266,9 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
       }))
   })
 
-  describe.concurrent("while handlers wait for other tasks", () => {
-    /** Tasks that start others and wait for them, until none is left to start. */
-    const family = (store: Store) =>
+  describe.concurrent("handlers that wait for other tasks", () => {
+    /** Handlers: `Parent` enqueues a task one level deeper and waits for it, down to `Work`. */
+    const handlers = (store: Store) =>
       Layer.mergeAll(
         Parent.toLayer((depth) =>
           Effect.gen(function* () {
@@ -282,13 +282,13 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
       Effect.asVoid(
         Layer.build(
           Worker.layer([Parent, Work], { drainTimeout: 0, ...options }).pipe(
-            Layer.provide(family(store)),
+            Layer.provide(handlers(store)),
             Layer.provide(Layer.succeedContext(store))
           )
         )
       )
 
-    test("in one slot, they and what they wait for end", (_, store) =>
+    test("a handler in the only slot and the task that it waits for both end", (_, store) =>
       Effect.gen(function* () {
         yield* start(store, { concurrency: 1 })
         const handle = yield* Parent.delay(1)
@@ -297,7 +297,7 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         assert.isBelow(millis, 1000)
       }))
 
-    test("in one slot, three levels deep, all end", (_, store) =>
+    test("handlers in the only slot, three levels deep, all end", (_, store) =>
       Effect.gen(function* () {
         yield* start(store, { concurrency: 1 })
         const handle = yield* Parent.delay(3)
@@ -306,7 +306,7 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
         assert.isBelow(millis, 1500)
       }))
 
-    test("twenty of them in four slots, two levels deep, all end", (_, store) =>
+    test("twenty handlers in four slots, two levels deep, all end", (_, store) =>
       Effect.gen(function* () {
         yield* start(store, { concurrency: 4 })
         const handles = yield* Parent.delayAll(Arr.replicate(2, 20))
@@ -316,23 +316,23 @@ await describeWithRabbit("what RabbitMQ pushes", () => {
       }))
   })
 
-  describe.concurrent("has no order but that of its queues:", () => {
-    const unsupported = (error: { readonly _tag: string; readonly feature?: string }) => {
+  describe.concurrent("priorities", () => {
+    const assertUnsupported = (error: { readonly _tag: string; readonly feature?: string }) => {
       assert.strictEqual(error._tag, "Unsupported")
       assert.strictEqual(error.feature, "priorities")
     }
 
-    test("a priority of a task is refused, and nothing is enqueued", () =>
+    test("a task with a priority is Unsupported, and nothing is enqueued", () =>
       Effect.gen(function* () {
         const Urgent = Task.make("urgent", { payload: Schema.Int, priority: 200 })
-        unsupported(yield* Effect.flip(Urgent.delay(1)))
-        unsupported(yield* Effect.flip(Urgent.send(1)))
+        assertUnsupported(yield* Effect.flip(Urgent.delay(1)))
+        assertUnsupported(yield* Effect.flip(Urgent.send(1)))
         assert.deepStrictEqual(yield* countsOf(["default"]), { ready: 0, claimed: 0 })
       }))
 
-    test("a priority of a call is refused, and nothing is enqueued", () =>
+    test("a call with a priority is Unsupported, and nothing is enqueued", () =>
       Effect.gen(function* () {
-        unsupported(yield* Effect.flip(Work.delay(1, { priority: 100 })))
+        assertUnsupported(yield* Effect.flip(Work.delay(1, { priority: 100 })))
         assert.deepStrictEqual(yield* countsOf(["default"]), { ready: 0, claimed: 0 })
       }))
   })

@@ -2,19 +2,19 @@ import type { Channel } from "amqplib"
 import * as delayQueues from "../../src/rabbitmq/delayQueues.ts"
 import { Names } from "../../src/rabbitmq/Names.ts"
 
-/** Removes what a prefix has for these queues, and its exchanges. What is not there is no error. */
+/** Removes everything that a prefix has for these queues, and its exchanges. Missing ones are ignored. */
 export const remove = async (
   channel: Channel,
   prefix: string,
   queues: Iterable<string> = ["default"]
 ): Promise<void> => {
   const names = new Names(prefix)
-  const queuesOf = (queue: string) => [
+  const serverQueuesOf = (queue: string) => [
     names.queue(queue),
     names.rejectedQueue(queue),
     ...delayQueues.exponents.map((exponent) => names.delayQueue(queue, exponent))
   ]
-  for (const name of [...queues].flatMap(queuesOf)) await channel.deleteQueue(name)
+  for (const name of [...queues].flatMap(serverQueuesOf)) await channel.deleteQueue(name)
   await channel.deleteQueue(names.discardQueue)
   await channel.deleteExchange(names.marksExchange)
   for (const exponent of [...delayQueues.exponents, delayQueues.LOWEST_EXPONENT - 1]) {

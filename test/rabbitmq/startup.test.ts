@@ -1,4 +1,4 @@
-/** What the broker says of a server that it cannot use, and of what it must not be told to do. */
+/** The errors of a broker whose server cannot be used, and the defects of options out of range. */
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { Backend, Broker, Task } from "chicory"
@@ -21,22 +21,22 @@ const urlOf = (parts: { readonly password?: string; readonly vhost?: string; rea
   return url.href
 }
 
-/** What building the layer comes to: an error that keeps the password secret. */
+/** Returns the error of building the layer, and checks that it does not contain the password. */
 const failureOf = (options: RabbitBroker.Options) =>
   Effect.map(Effect.flip(Effect.scoped(Layer.build(RabbitBroker.layer(options)))), (error) => {
     assert.strictEqual(error._tag, "BrokerError")
     assert.include(error.message, "connecting to RabbitMQ")
-    for (const said of [
+    for (const text of [
       error.message,
       JSON.stringify(error),
       inspect(error, { depth: 20, showHidden: true })
     ]) {
-      assert.notInclude(said, SECRET)
+      assert.notInclude(text, SECRET)
     }
     return error
   })
 
-/** What building the layer dies of. */
+/** Returns the message of the defect of building the layer. */
 const defectOf = (options: RabbitBroker.Options) =>
   Effect.map(Effect.exit(Effect.scoped(Layer.build(RabbitBroker.layer(options)))), (exit) => {
     assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause), "a defect")
@@ -45,7 +45,7 @@ const defectOf = (options: RabbitBroker.Options) =>
 
 const Ping = Task.make("ping", { payload: Schema.Number, success: Schema.Number })
 
-/** The error of an enqueue, over a broker of its own. */
+/** Returns the error of an enqueue over a new broker. */
 const enqueueError = Effect.fnUntraced(function* (prefix: string, queue: string) {
   const store = yield* Layer.build(
     Layer.merge(RabbitBroker.layer({ url: sharedUrl, prefix }), Backend.layerNotConfigured)
@@ -55,9 +55,9 @@ const enqueueError = Effect.fnUntraced(function* (prefix: string, queue: string)
   return error
 })
 
-await describeWithRabbit("opening a broker", () => {
-  describe("on a server that", () => {
-    it.live("does not know the password tells so, keeps it secret, and is not asked again", () =>
+await describeWithRabbit("RabbitBroker.layer", () => {
+  describe("fails on a server that", () => {
+    it.live("refuses the password: not retryable, and without the password in the error", () =>
       Effect.gen(function* () {
         for (const url of [urlOf({ password: SECRET }), Redacted.make(urlOf({ password: SECRET }))]) {
           const error = yield* failureOf({ url })
@@ -67,7 +67,7 @@ await describeWithRabbit("opening a broker", () => {
       })
     )
 
-    it.live("has no such virtual host tells which", () =>
+    it.live("has no such virtual host: not retryable, and names it", () =>
       Effect.gen(function* () {
         const error = yield* failureOf({ url: urlOf({ vhost: "nowhere" }) })
         assert.isFalse(error.retryable)
@@ -75,7 +75,7 @@ await describeWithRabbit("opening a broker", () => {
       })
     )
 
-    it.live("is not there tells that it was refused, and may be asked again", () =>
+    it.live("does not listen: retryable, and says that the connection was refused", () =>
       Effect.gen(function* () {
         const [millis, error] = yield* timed(failureOf({ url: urlOf({ port: 1, password: SECRET }) }))
         assert.isTrue(error.retryable)
@@ -84,7 +84,7 @@ await describeWithRabbit("opening a broker", () => {
       })
     )
 
-    it.live("cannot be found tells so, and may be asked again", () =>
+    it.live("has no address: retryable, and names the host", () =>
       Effect.gen(function* () {
         const error = yield* failureOf({ url: `amqp://user:${SECRET}@nowhere.invalid` })
         assert.isTrue(error.retryable)
@@ -93,8 +93,8 @@ await describeWithRabbit("opening a broker", () => {
     )
   })
 
-  describe("for a queue", () => {
-    it.live("that is there with other properties fails, names it, and is not tried again", () =>
+  describe("an enqueue to a queue", () => {
+    it.live("that exists with other arguments fails, names the queue, and is not retryable", () =>
       Effect.gen(function* () {
         const prefix = yield* temporaryPrefix()
         const name = new Names(prefix).queue("default")
@@ -106,10 +106,10 @@ await describeWithRabbit("opening a broker", () => {
       })
     )
 
-    it.live("whose name is too long for the server fails, names it, and is not tried again", () =>
+    it.live("whose name is too long for the server fails, names the queue, and is not retryable", () =>
       Effect.gen(function* () {
         const prefix = yield* temporaryPrefix()
-        // each of these letters takes six bytes
+        // each letter is percent-encoded to six bytes
         const queue = "ü".repeat(60)
         const error = yield* enqueueError(prefix, queue)
         assert.isFalse(error.retryable)
@@ -118,7 +118,7 @@ await describeWithRabbit("opening a broker", () => {
       })
     )
 
-    it.live("that fails so does not fail what is sent elsewhere meanwhile", () =>
+    it.live("that fails does not fail a concurrent enqueue to another queue", () =>
       Effect.gen(function* () {
         const prefix = yield* temporaryPrefix()
         const store = yield* Layer.build(
@@ -136,11 +136,11 @@ await describeWithRabbit("opening a broker", () => {
     )
   })
 
-  describe("options that are out of range are a defect:", () => {
-    it.live("a url that is none, which is not repeated", () =>
+  describe("an option out of range is a defect", () => {
+    it.live("that does not repeat an invalid url", () =>
       Effect.gen(function* () {
-        const none = [`user:${SECRET}@host`, `http://user:${SECRET}@host`, "", `amqp//user:${SECRET}@host`]
-        for (const text of none) {
+        const invalid = [`user:${SECRET}@host`, `http://user:${SECRET}@host`, "", `amqp//user:${SECRET}@host`]
+        for (const text of invalid) {
           for (const url of [text, Redacted.make(text)]) {
             const defect = yield* defectOf({ url })
             assert.include(defect, "amqp://")
@@ -150,7 +150,7 @@ await describeWithRabbit("opening a broker", () => {
       })
     )
 
-    it.live("durations and a prefix", () =>
+    it.live("for durations and the prefix", () =>
       Effect.gen(function* () {
         const wrong: ReadonlyArray<readonly [RabbitBroker.Options, string]> = [
           [{ callTimeout: 0 }, "callTimeout must be"],
@@ -166,8 +166,8 @@ await describeWithRabbit("opening a broker", () => {
   })
 })
 
-describeWithOwnRabbit("opening a broker on a server of one's own", () => {
-  testWithServer("that has stopped fails, and succeeds when it is back", {}, (server) =>
+describeWithOwnRabbit("RabbitBroker.layer on a server of the test", () => {
+  testWithServer("fails while the server is stopped, and succeeds once it is started", {}, (server) =>
     Effect.gen(function* () {
       yield* server.stop
       const error = yield* failureOf({ url: server.url })
@@ -177,7 +177,7 @@ describeWithOwnRabbit("opening a broker on a server of one's own", () => {
     })
   )
 
-  testWithServer("that is frozen can be given up", {}, (server) =>
+  testWithServer("can be interrupted while the server is frozen", {}, (server) =>
     Effect.gen(function* () {
       yield* server.freeze
       const opening = Effect.scoped(Layer.build(RabbitBroker.layer({ url: server.url })))

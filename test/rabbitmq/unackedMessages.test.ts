@@ -4,7 +4,7 @@ import { Clock, Effect, PubSub } from "effect"
 import type { Connection } from "../../src/rabbitmq/Connection.ts"
 import { UnackedMessages } from "../../src/rabbitmq/UnackedMessages.ts"
 
-/** Claims over a line that notes which frames are sent. */
+/** Unacked messages over a connection that records the frames that are sent. */
 const make = Effect.gen(function* () {
   const frames: Array<string> = []
   const frame =
@@ -31,8 +31,8 @@ const make = Effect.gen(function* () {
   return { frames, note, ack, putBack }
 })
 
-describe("what is unacked on a line", () => {
-  it.effect("is acked with one frame, where nothing before it is held", () =>
+describe("UnackedMessages", () => {
+  it.effect("one frame acks all messages up to a tag where none before it stays unacked", () =>
     Effect.gen(function* () {
       const { ack, frames, note } = yield* make
       note(1, 2, 3, 4, 5)
@@ -43,17 +43,17 @@ describe("what is unacked on a line", () => {
     })
   )
 
-  it.effect("is not taken by the ack of others, in whatever order it came to be noted", () =>
+  it.effect("an ack does not cover a message that stays unacked, in whatever order they were added", () =>
     Effect.gen(function* () {
       const { ack, frames, note } = yield* make
-      // 4 was asked for, and is noted after what was pushed behind it
+      // 4 came from `basic.get`, and is added after 5, which was pushed behind it
       note(1, 2, 3, 5, 4)
       yield* ack(1, 2, 3, 5)
       assert.deepStrictEqual(frames, ["ack up to 3", "ack 5"])
     })
   )
 
-  it.effect("is not taken by the ack of others while it is still to be noted", () =>
+  it.effect("an ack does not cover a message that is still to be added", () =>
     Effect.gen(function* () {
       const { ack, frames, note } = yield* make
       note(1, 2, 4)
@@ -65,7 +65,7 @@ describe("what is unacked on a line", () => {
     })
   )
 
-  it.effect("is put back by the same rule", () =>
+  it.effect("a requeue groups its frames by the same rule", () =>
     Effect.gen(function* () {
       const { frames, note, putBack } = yield* make
       note(1, 2, 3, 5, 4)
