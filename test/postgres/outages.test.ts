@@ -509,7 +509,7 @@ describeWithOwnPostgres("a server that", () => {
           for (const handle of bad) {
             const error = yield* Effect.flip(AsyncResult.get(handle, { timeout: "5 seconds" }))
             assert(error._tag === "TaskFailed", String(error))
-            assert.include(error.message, "what is stored does not decode")
+            assert.include(error.message, "the stored result does not decode")
           }
           yield* drained
         }).pipe(Effect.provideContext(store))
