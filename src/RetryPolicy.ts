@@ -1,9 +1,19 @@
 /**
- * Which failures of a task are tried again, and when.
+ * Decides which failures of a task are retried, and when.
  *
- * A policy is plain data, narrowed by a spread:
+ * A policy is plain data. The constructors make one, and a spread narrows it.
+ *
+ * **Example** (Retrying some errors)
  *
  * ```ts
+ * import { RetryPolicy, Task } from "chicory"
+ * import { Schema } from "effect"
+ *
+ * class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
+ *   retryAfter: Schema.DurationFromMillis
+ * }) {}
+ * class CardDeclined extends Schema.TaggedError<CardDeclined>()("CardDeclined", {}) {}
+ *
  * const Charge = Task.make("card.charge", {
  *   error: Schema.Union([RateLimited, CardDeclined]),
  *   retry: {
@@ -13,48 +23,92 @@
  * })
  * ```
  *
- * The delay lives in the broker, never in a sleeping worker. Defects are bugs and are not retried, unless the task
- * says `retryDefects`; a timeout of an attempt is.
+ * **Details**
+ *
+ * The message waits in the broker for its delay; no worker sleeps for it. Typed errors and timeouts of an attempt are
+ * retried. Defects are bugs and are not, unless the task has `retryDefects`.
+ *
+ * @since 0.1.0
  */
 import { Duration, Effect, Option, Predicate, Pull, Random, Schedule } from "effect"
 import { nonNegativeDuration, positiveNumber, wholeNumber } from "./internal/options.ts"
 
-/** What becomes of one tag of error: no retry, a delay, or a function of the error that gives either. */
+/**
+ * Decides about one tag of error: `"never"` for no retry, a delay, or a function of the error that returns either.
+ *
+ * @see {@link ByTag}
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Rule<E> = "never" | Duration.Input | ((error: E) => Duration.Input | "never")
 
-/** A rule for each tag of the task's error; the schedule serves the others. */
+/**
+ * A rule for each tag of the task's error. The policy's schedule applies to tags without a rule.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type ByTag<E> = {
   readonly [Tag in Extract<E, { readonly _tag: string }>["_tag"]]?: Rule<Extract<E, { readonly _tag: Tag }>>
 } & {
-  /** Only keeps the type from being `{}`, which would accept any tag. */
+  /** Keeps the type from being `{}`, which would accept any tag. Never set. */
   readonly "~rules"?: never
 }
 
-/** When a failed task is tried again. */
+/**
+ * When a failed task is retried. `E` is the task's typed error.
+ *
+ * **Details**
+ *
+ * An error is not retried if `while` returns `false` for it, if its rule in `byTag` is `"never"`, or if `maxRetries`
+ * are used up. Otherwise its delay is that of its rule in `byTag`, or else that of the schedule; `jitter` spreads it, and
+ * `maxDelay` bounds it.
+ *
+ * A timeout, a defect that is retried, and `TaskContext.retry` without a countdown take the schedule's delay; `while` and
+ * `byTag` do not apply to them.
+ *
+ * @see {@link fixed}, {@link linear}, {@link exponential} and {@link fromSchedule} for constructors
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface RetryPolicy<in E = unknown> {
-  /** Retries after the first attempt. */
+  /** How often a task is retried after its first attempt. */
   readonly maxRetries: number
-  /** The delay before each retry, replayed from its first step. */
+  /**
+   * The delay before each retry. It is replayed from its first step for each retry, on a clock that advances by the
+   * delays alone. The retries end when it ends.
+   */
   readonly schedule: Schedule.Schedule<unknown, E>
-  /** No delay is longer than this, whatever rule it came from; only a countdown that the handler asks for may be. */
+  /** The longest delay, whichever rule it comes from. A countdown of `TaskContext.retry` may be longer. */
   readonly maxDelay?: Duration.Input | undefined
-  /** Spreads each delay between 80 % and 120 % of itself. Never beyond `maxDelay`. */
+  /** Whether each delay is spread between 80 % and 120 % of itself, within `maxDelay`. Default `false`. */
   readonly jitter?: boolean | undefined
-  /** Errors for which it is false are not retried. */
+  /** Returns whether an error may be retried. Default: every error may. */
   readonly while?: ((error: E) => boolean) | undefined
+  /** Rules for single tags of the error. */
   readonly byTag?: ByTag<E> | undefined
 }
 
-/** What `fixed`, `linear` and `exponential` take. */
+/**
+ * Options of `fixed`, `linear` and `exponential`.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
-  /** Retries after the first attempt: a whole number from 0. */
+  /** How often a task is retried after its first attempt: a whole number from 0 on. */
   readonly maxRetries: number
+  /** The delay before the first retry. */
   readonly delay: Duration.Input
+  /** The longest delay. Default: unlimited. */
   readonly maxDelay?: Duration.Input | undefined
+  /** Whether each delay is spread between 80 % and 120 % of itself, within `maxDelay`. Default `false`. */
   readonly jitter?: boolean | undefined
 }
 
-const make = (
+const fromDelay = (
   caller: string,
   options: Options,
   schedule: (delay: Duration.Duration) => Schedule.Schedule<unknown>
@@ -68,7 +122,11 @@ const make = (
   })
 }
 
-/** @internal Refuses what is out of range: a programmer's error, so it throws. */
+/**
+ * Returns the policy, or throws a `RangeError` if an option is out of range.
+ *
+ * @internal
+ */
 export const check = <E>(caller: string, policy: RetryPolicy<E>): RetryPolicy<E> => {
   wholeNumber(`${caller}: maxRetries`, policy.maxRetries, 0)
   if (policy.maxDelay !== undefined) nonNegativeDuration(`${caller}: maxDelay`, policy.maxDelay)
@@ -80,27 +138,66 @@ export const check = <E>(caller: string, policy: RetryPolicy<E>): RetryPolicy<E>
   return policy
 }
 
-/** No retries: the default. */
+/**
+ * Never retries. It is the default of a task.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const never: RetryPolicy = { maxRetries: 0, schedule: Schedule.recurs(0) }
 
-/** The same delay before each retry. */
-export const fixed = (options: Options): RetryPolicy => make("RetryPolicy.fixed", options, Schedule.spaced)
+/**
+ * Waits for `delay` before each retry. Throws if an option is out of range.
+ *
+ * @see {@link linear} and {@link exponential} for delays that grow
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fixed = (options: Options): RetryPolicy =>
+  fromDelay("RetryPolicy.fixed", options, Schedule.spaced)
 
-/** Waits `delay` before the first retry, twice that before the second, n times that before the n-th. */
+/**
+ * Waits for `delay` before the first retry, and n times that before the n-th. Throws if an option is out of range.
+ *
+ * @see {@link fixed} for delays that stay the same
+ * @see {@link exponential} for delays that grow faster
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const linear = (options: Options): RetryPolicy =>
-  make("RetryPolicy.linear", options, (delay) =>
+  fromDelay("RetryPolicy.linear", options, (delay) =>
     Schedule.modifyDelay(Schedule.forever, ({ output }) => Effect.succeed(Duration.times(delay, output + 1)))
   )
 
-/** Waits `delay` before the first retry, and `factor` (default 2) times the last delay before each further one. */
+/**
+ * Waits for `delay` before the first retry, and for `factor` times the last delay before each further one. `factor` is
+ * above 0, and 2 by default. Throws if an option is out of range.
+ *
+ * @see {@link fixed} for delays that stay the same
+ * @see {@link linear} for delays that grow more slowly
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const exponential = (options: Options & { readonly factor?: number | undefined }): RetryPolicy =>
-  make("RetryPolicy.exponential", options, (delay) =>
+  fromDelay("RetryPolicy.exponential", options, (delay) =>
     Schedule.exponential(delay, positiveNumber("RetryPolicy.exponential: factor", options.factor ?? 2))
   )
 
 /**
- * The delays of a schedule, which is replayed from its first step for each retry, on a clock that advances by the
- * delays alone; it ends the retries when it is done. `maxRetries`: no bound of its own by default.
+ * Waits for the delays of a schedule, until it ends.
+ *
+ * **Details**
+ *
+ * The schedule is replayed from its first step for each retry, because retries of a task run in different processes. Its
+ * clock advances by the delays alone, so `Schedule.upTo({ duration })` bounds the sum of the delays. Its input is the
+ * error that is retried; `undefined` for a timeout, a defect, and a retry that the handler asks for. `maxRetries` bounds
+ * the retries further; by default the schedule alone ends them.
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const fromSchedule = <E = unknown>(
   schedule: Schedule.Schedule<unknown, E>,
@@ -108,32 +205,41 @@ export const fromSchedule = <E = unknown>(
 ): RetryPolicy<E> =>
   check("RetryPolicy.fromSchedule", { maxRetries: options?.maxRetries ?? Number.MAX_SAFE_INTEGER, schedule })
 
-/** @internal What a policy says of a failure. */
+/**
+ * The decision of a policy about a failure.
+ *
+ * @internal
+ */
 export type Decision =
   | { readonly _tag: "Retry"; readonly after: Duration.Duration }
-  /** `exhausted`: a retry would have been allowed, and none was left. */
+  /** `exhausted`: the policy allows a retry, and none is left. */
   | { readonly _tag: "GiveUp"; readonly exhausted: boolean }
 
 const giveUp = (exhausted: boolean): Effect.Effect<Decision> => Effect.succeed({ _tag: "GiveUp", exhausted })
 
-/** @internal What the policy says of an error, after so many retries. */
+/**
+ * Decides whether a typed error is retried, after the given number of retries.
+ *
+ * @internal
+ */
 export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Effect.Effect<Decision> =>
   Effect.suspend(() => {
     if (policy.maxRetries === 0) return giveUp(false)
     if (policy.while !== undefined && !policy.while(error)) return giveUp(false)
     const rule = ruleOf(policy, error)
-    const given = typeof rule === "function" ? rule(error) : rule
-    if (given === "never") return giveUp(false)
+    const delay = typeof rule === "function" ? rule(error) : rule
+    if (delay === "never") return giveUp(false)
     if (retries >= policy.maxRetries) return giveUp(true)
-    return given === undefined
-      ? fromDelay(policy, replay(policy.schedule, error, retries))
-      : fromDelay(
-          policy,
-          Effect.succeedSome(nonNegativeDuration("RetryPolicy: the delay that byTag gives", given))
-        )
+    return delay === undefined
+      ? retryAfter(policy, scheduledDelay(policy.schedule, error, retries))
+      : retryAfter(policy, Effect.succeedSome(nonNegativeDuration("RetryPolicy: a delay of byTag", delay)))
   })
 
-/** @internal What the policy says of a failure that is no error of the task: a timeout, a defect, a retry asked for. */
+/**
+ * Decides whether a failure without a typed error is retried: a timeout, a defect, or a retry that the handler asks for.
+ *
+ * @internal
+ */
 export const decideUntyped = <E>(
   policy: RetryPolicy<E>,
   retries: number,
@@ -143,7 +249,7 @@ export const decideUntyped = <E>(
     if (policy.maxRetries === 0) return giveUp(countdown !== undefined)
     if (retries >= policy.maxRetries) return giveUp(true)
     return countdown === undefined
-      ? fromDelay(policy, replay(policy.schedule, undefined as E, retries))
+      ? retryAfter(policy, scheduledDelay(policy.schedule, undefined as E, retries))
       : Effect.succeed<Decision>({ _tag: "Retry", after: countdown })
   })
 
@@ -152,14 +258,15 @@ const ruleOf = <E>(policy: RetryPolicy<E>, error: E): Rule<E> | undefined =>
     ? (policy.byTag as { readonly [tag: string]: Rule<E> | undefined })[error._tag]
     : undefined
 
-const fromDelay = <E>(
+/** Returns a retry after the delay, spread and bounded as the policy says; without a delay the retries are over. */
+const retryAfter = <E>(
   policy: RetryPolicy<E>,
   delay: Effect.Effect<Option.Option<Duration.Duration>>
 ): Effect.Effect<Decision> =>
   Effect.flatMap(delay, (found) => {
     if (Option.isNone(found)) return giveUp(true)
-    const spread = policy.jitter === true ? Effect.map(Random.next, (n) => 0.8 + n * 0.4) : Effect.succeed(1)
-    return Effect.map(spread, (factor): Decision => {
+    const jitter = policy.jitter === true ? Effect.map(Random.next, (n) => 0.8 + n * 0.4) : Effect.succeed(1)
+    return Effect.map(jitter, (factor): Decision => {
       const after = Duration.times(found.value, factor)
       return {
         _tag: "Retry",
@@ -171,8 +278,8 @@ const fromDelay = <E>(
     })
   })
 
-/** The delay of a schedule's step number `retries`, counted from 0; none when it ends before. */
-const replay = <E>(
+/** Returns the delay of a schedule's step, counted from 0; none if the schedule ends before it. */
+const scheduledDelay = <E>(
   schedule: Schedule.Schedule<unknown, E>,
   error: E,
   retries: number

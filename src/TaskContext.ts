@@ -1,25 +1,56 @@
-/** What a handler knows of the attempt that it is. */
+/**
+ * Describes the running attempt to its handler.
+ *
+ * @since 0.1.0
+ */
 import { Context, type Duration, type Effect } from "effect"
 
-/** The attempt that is running: a service inside every handler, given by the worker. */
+/**
+ * Service of the running attempt, which the worker provides to every handler.
+ *
+ * **Example** (Retrying by hand)
+ *
+ * ```ts
+ * import { Task, TaskContext } from "chicory"
+ * import { Effect, Schema } from "effect"
+ *
+ * const Fetch = Task.make("page.fetch", { payload: { url: Schema.String } })
+ *
+ * const FetchLive = Fetch.toLayer(({ url }) =>
+ *   Effect.gen(function* () {
+ *     const { attempt, retry } = yield* TaskContext.TaskContext
+ *     yield* Effect.log(`attempt ${attempt}: ${url}`)
+ *     if (url === "") return yield* retry({ countdown: "10 seconds" })
+ *   })
+ * )
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
 export class TaskContext extends Context.Service<
   TaskContext,
   {
     readonly taskId: string
     readonly taskName: string
-    /** 1 in the first run; counts every start that was not released. */
+    /** 1 in the first run; counts every start of the task's current generation that was not released. */
     readonly attempt: number
-    /** Retries that the task's policy granted so far. */
+    /** How many retries the task's policy has granted so far. */
     readonly retries: number
+    /** The `maxRetries` of the task's policy. */
     readonly maxRetries: number
-    /** No retry is left: `retries === maxRetries`. */
+    /** Whether no retry is left: `retries === maxRetries`. */
     readonly isLastRetry: boolean
+    /** `maxRetries - retries`. */
     readonly remainingRetries: number
-    /** An integer that grows with every run of the task: fences the handler's own writes against older runs. */
+    /**
+     * An integer that grows with every run of the task. Compare it in the handler's own writes to fence them against
+     * those of an older run that still goes on.
+     */
     readonly fence: number
     /**
-     * Ends this attempt. With a retry left the task runs again after `countdown` (default: the policy's delay);
-     * with none it fails with `error`, or as `RetriesExhausted`.
+     * Ends this attempt. If a retry is left, the task runs again after `countdown`, by default the delay of its policy.
+     * Otherwise it fails with `error`, or without one with the reason `RetriesExhausted`.
      */
     readonly retry: <E = never>(options?: {
       readonly countdown?: Duration.Input | undefined

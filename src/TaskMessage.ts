@@ -1,51 +1,85 @@
-/** What travels from producer to worker: JSON, versioned, decoded by Schema on arrival. */
+/**
+ * The message that a producer sends to a worker: versioned JSON, which the worker decodes with a schema.
+ *
+ * @since 0.1.0
+ */
 import { Exit, Schema } from "effect"
 import { parse } from "./internal/json.ts"
 
-/** The version of the format. A message of another version is parked, never dropped. */
+/**
+ * The version of the format. A worker parks messages of other versions as dead letters, and never drops them.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export const version = 1
 
-/** What every store keeps as it is: neither empty nor too long, and without lone surrogates. */
+/** Text that every store returns unchanged: not empty, at most 255 characters, without lone surrogates. */
 const Name = Schema.NonEmptyString.check(
   Schema.isMaxLength(255),
   Schema.makeFilter((text: string) => text.isWellFormed(), { expected: "a text without lone surrogates" })
 )
 const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 
-/** A message, with its payload still encoded. */
+/**
+ * Schema of a message, with its payload still encoded.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
 export const TaskMessage = Schema.Struct({
   v: Schema.Literal(version),
   id: Name,
-  /** Grows with every replay of a dead letter. */
+  /** 0 at first; grows by one with every replay of a dead letter. */
   generation: Count,
   task: Name,
   queue: Name,
-  /** JSON, by the codec of the task's payload. */
+  /** The payload as JSON, encoded with the codec of the task. */
   payload: Schema.Unknown,
-  /** Counted here only without a backend; the record counts otherwise. */
+  /** How often the task was retried; counted in the message only without a backend, otherwise in the record. */
   retries: Count,
-  /** 0 to 255, higher first. */
+  /** 0 to 255; a higher one runs first. */
   priority: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 })),
-  /** Milliseconds from the enqueue after which a task that still waits expires. */
+  /** Milliseconds from the enqueue after which a task that still waits expires. Absent: never. */
   expires: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
-  /** The producer's span, as W3C trace context. */
+  /** The producer's span, as a W3C `traceparent`. */
   traceparent: Schema.optionalKey(Schema.String)
 })
 
-/** A message, with its payload still encoded. */
+/**
+ * A message, with its payload still encoded.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface TaskMessage extends Schema.Schema.Type<typeof TaskMessage> {}
 
 const decodeJson = Schema.decodeUnknownExit(TaskMessage)
 
-/** Decodes the text of a message. */
+/**
+ * Decodes the text of a message. Fails for anything that is not text, not JSON, or not a message of this version.
+ *
+ * @category decoding
+ * @since 0.1.0
+ */
 export const decode = (text: unknown): Exit.Exit<TaskMessage, Schema.SchemaError> => {
   const json = parse(text)
   return Exit.isSuccess(json) ? decodeJson(json.value) : Exit.failCause(json.cause)
 }
 
-/** A message without its payload. */
+/**
+ * A message without its payload.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Head = Omit<TaskMessage, "payload">
 
-/** The text of a message, over the text of its payload. The other fields are JSON by construction. */
+/**
+ * Returns the text of a message, from its other fields and the text of its payload.
+ *
+ * @category encoding
+ * @since 0.1.0
+ */
 export const encode = (head: Head, payload: string): string =>
   `${JSON.stringify(head).slice(0, -1)},"payload":${payload}}`
