@@ -1,7 +1,7 @@
-/** For systems whose calls are promises: the loops that the workloads are made of. */
+/** The loops of the workloads, for systems whose calls return promises. */
 import type { Payload, RoundTrips } from "./system.ts"
 
-/** Runs `call` for each item, so many at once. Results in the order of the items. */
+/** Runs `call` for each item, `width` calls at a time, and returns the results in the order of the items. */
 export const forEach = async <A, B>(
   items: ReadonlyArray<A>,
   width: number,
@@ -19,7 +19,7 @@ export const forEach = async <A, B>(
   return results
 }
 
-/** `call` enqueues a task and gives the value of its result. */
+/** Measures round trips. `call` enqueues a task, awaits its result and returns the result's value. */
 export const roundTrips = async (options: RoundTrips, call: (payload: Payload) => Promise<number>) => {
   const begun = performance.now()
   const latencies: Array<number> = []
@@ -33,7 +33,7 @@ export const roundTrips = async (options: RoundTrips, call: (payload: Payload) =
   return latencies
 }
 
-/** Counts what a worker has finished; `reached` settles when it is so many. */
+/** Counts the tasks that a worker has finished. `reached(n)` resolves when there are `n`. */
 export const makeCounter = () => {
   let count = 0
   let goal = Infinity

@@ -1,4 +1,4 @@
-/** Checks another commit of this repository out, for as long as it is compared with this one. */
+/** Checks another commit of this repository out, to compare it with this one. */
 import { execFileSync, spawnSync } from "node:child_process"
 import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL("..", import.meta.url))
 const git = (...args: ReadonlyArray<string>) =>
   execFileSync("git", args, { cwd: root, encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] }).trim()
 
-/** What a child process of the bench runs, of its own commit. */
+/** The modules of the bench that its child processes run. */
 const childModules = [
   "bench/child.ts",
   "bench/calls.ts",
@@ -24,11 +24,11 @@ export interface Checkout {
   readonly commit: string
   /** Its `bench/child.ts`. */
   readonly child: string
-  /** The modules of a child process that differ from those of this working tree. */
+  /** The modules of its child processes that differ from those of this working tree. */
   readonly differing: ReadonlyArray<string>
 }
 
-/** Returns the full name of a commit, or `undefined` if there is none of that name. */
+/** Returns the full name of a commit, or `undefined` if there is no such commit. */
 export const findCommit = (name: string): string | undefined => {
   try {
     return git("rev-parse", "--verify", "--quiet", "--end-of-options", `${name}^{commit}`)
@@ -44,10 +44,10 @@ export const describeWorkingTree = (): string => {
 }
 
 /**
- * Checks `commit` out as a git worktree in a temporary directory. Its dependencies are those of this working tree
- * where the two lock files are the same, and are installed otherwise.
+ * Checks `commit` out as a git worktree in a temporary directory. The worktree shares `node_modules` with this working
+ * tree if their lock files are equal; otherwise `npm ci` installs its dependencies.
  *
- * `onRemove` takes the function that removes the worktree, before there is anything to remove.
+ * Calls `onRemove` with the function that removes the worktree, before it creates anything.
  */
 export const makeCheckout = (commit: string, onRemove: (remove: () => void) => void): Checkout => {
   const parent = mkdtempSync(join(tmpdir(), "chicory-bench-"))

@@ -1,5 +1,5 @@
+/** A process of the bench: opens one system, and answers the calls of the parent. */
 import { stores } from "./stores.ts"
-/** A process of the program: opens one system and does what the parent asks. */
 import { payloads, type RunningWorker, type TaskId, type WorkOptions } from "./system.ts"
 
 const [storeName, systemName, location, counting] = process.argv.slice(2) as [string, string, string, string]
@@ -38,7 +38,7 @@ const stopWorker = async () => {
   worker = undefined
 }
 
-/** What the parent can ask for. Times are milliseconds, measured in this process. */
+/** The calls that the parent can make. Times are in milliseconds, measured in this process. */
 const calls = {
   oneByOne: (count: number) => {
     const work = take(count)
@@ -54,12 +54,12 @@ const calls = {
     const chunks = takeChunks(count, size)
     return timed(() => bulk(chunks))
   },
-  /** Enqueues in the fastest way there is. */
+  /** Enqueues by the system's fastest call. */
   fill: (count: number): Promise<ReadonlyArray<TaskId>> =>
     session.bulk ? session.bulk(takeChunks(count, 1000)) : session.concurrently(take(count), 64),
   startWorker: async (options: WorkOptions) => void (await startWorker(options)),
   stopWorker,
-  /** From the start of the worker to the end of the last of so many tasks. */
+  /** Returns the time from the start of the worker until `count` tasks are finished. */
   drain: async (count: number, options: WorkOptions) => {
     const millis = await timed(async () => (await startWorker(options)).finished(count))
     await stopWorker()
@@ -105,5 +105,5 @@ const answer = async ({ id, name, args }: Request) => {
 
 process.on("message", (request: Request) => void answer(request))
 process.on("disconnect", () => process.exit())
-process.on("SIGINT", () => {}) // the parent's to handle: it closes the channel
+process.on("SIGINT", () => {}) // the parent handles it and closes the channel
 process.send?.({ id: 0, value: "open" } satisfies Reply)

@@ -1,10 +1,13 @@
 /**
  * Compares chicory in this working tree with chicory at another commit.
  *
- * Each side's processes run the `bench/child.ts` of their own commit; this working tree measures them, by the calls
- * that both have, and makes the places in the store. A pair is one measurement of each side, each with fresh processes
- * on a fresh place, and the sides take turns to be first (A B, B A, A B, …), so that a machine that drifts drifts
- * for both.
+ * A pair is one measurement of each side, with fresh processes on a fresh location in the store. The sides alternate
+ * in going first (A B, B A, A B, …), so that drift of the machine affects both. The processes of a side run the
+ * `bench/child.ts` of their own commit. The workloads, and the locations in the store, are those of this working tree;
+ * both sides must therefore know the calls of `child.ts` that a workload makes.
+ *
+ * A workload runs more pairs while the interval of its first metric is wide. Whether the interval contains 1 does not
+ * decide that: a comparison that stops at the first difference finds one too often.
  */
 import { type Checkout, describeWorkingTree, makeCheckout } from "./checkout.ts"
 import { containsOne, isNarrow, type Pair, type PairedRatio, pairedRatio } from "./pairedRatio.ts"
@@ -13,7 +16,7 @@ import type { Store } from "./stores.ts"
 import { alignColumns, median, number } from "./table.ts"
 import type { Metric, Values, Workload } from "./workloads.ts"
 
-/** An interval of fewer pairs does not show that a difference is noise. */
+/** With fewer pairs the verdict is never "within noise". */
 const MIN_PAIRS = 7
 
 export interface Comparison {
@@ -33,7 +36,7 @@ export interface Compared {
   readonly pairs: ReadonlyArray<Pair>
 }
 
-/** In pairs of the values of one measurement of each side; `undefined` for a metric that one of them does not have. */
+/** The values of one measurement of each side. */
 type MeasuredPair = readonly [mine: Values, theirs: Values]
 
 const pairsOf = (measured: ReadonlyArray<MeasuredPair>, index: number): ReadonlyArray<Pair> =>
@@ -75,7 +78,7 @@ const compareWorkload = async (
   return workload.metrics.map((metric, index) => ({ metric, pairs: pairsOf(measured, index) }))
 }
 
-/** What the interval says of a difference between the sides. */
+/** Says what the interval shows about a difference between the sides. */
 export const verdict = ({ unit }: Metric, pairs: number, found: PairedRatio | undefined): string => {
   if (found === undefined) return "-"
   if (!containsOne(found)) return found.ratio > 1 === (unit === "tasks/s") ? "better" : "worse"
@@ -106,7 +109,7 @@ const formatCompared = (commit: string, compared: ReadonlyArray<Compared>): stri
   return alignColumns(lines, (column) => column < 3 || column === 8)
 }
 
-/** The rows of `--json`. */
+/** Returns the rows of `--json`. */
 export const comparedRows = (compared: ReadonlyArray<Compared>) =>
   compared.map(({ metric, pairs }) => {
     const found = pairedRatio(pairs)
@@ -119,7 +122,7 @@ export const comparedRows = (compared: ReadonlyArray<Compared>) =>
     }
   })
 
-/** Runs the comparison and prints it. A workload that fails on one side is reported, and the next one is run. */
+/** Runs the comparison and prints it. Reports a workload that fails on either side, and runs the next one. */
 export const compare = async (
   comparison: Comparison
 ): Promise<{ readonly compared: ReadonlyArray<Compared>; readonly failed: boolean }> => {

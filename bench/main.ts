@@ -1,6 +1,6 @@
 /**
- * Measures chicory beside its neighbours: `npm run bench -- sqlite --rounds 5 --json rows.json`. The systems take
- * turns, round by round, so that a machine that drifts drifts for all of them.
+ * Measures chicory beside other systems: `npm run bench -- sqlite --rounds 5 --json rows.json`. The systems take turns,
+ * round by round, so that drift of the machine affects all of them.
  *
  * Compares chicory with itself at another commit: `npm run bench -- postgres compare HEAD~5 W1b W2 --pairs 9`. See
  * `compare.ts`.
@@ -79,7 +79,7 @@ const choose = <A>(
   return all.filter((item) => wanted.includes(name(item)))
 }
 
-/** The systems that can be loaded here; one whose package is not installed is left out with a word. */
+/** Loads the systems. Those whose package is not installed are listed in `missing`. */
 const loadSystems = async (store: Store, names: ReadonlyArray<string>) => {
   const systems = new Map<string, System>()
   const missing: Array<string> = []

@@ -1,16 +1,16 @@
-/** Where chicory is measured on MariaDB: one database, and a prefix of its own for each measurement. */
+/** The locations of chicory on MariaDB: one database, with a new prefix for each measurement. */
 import { randomBytes } from "node:crypto"
 import { createConnection } from "mysql2/promise"
 
 export interface MariadbLocation {
   readonly url: string
-  /** Begins the names of the tables. */
+  /** The prefix of the tables' names. */
   readonly prefix: string
 }
 
 const server = process.env["CHICORY_TEST_MARIADB_URL"] ?? "mysql://root@127.0.0.1:3306/test"
 
-/** A location is the server's URL, with the prefix as its fragment. */
+/** Parses a location: the server's URL, with the prefix as its fragment. */
 export const parseLocation = (location: string): MariadbLocation => {
   const [url = "", prefix = ""] = location.split("#")
   return { url, prefix }

@@ -1,16 +1,16 @@
-/** Where the systems on Postgres are measured: one server, and a schema of its own for each measurement. */
+/** The locations of the systems on Postgres: one server, with a new schema for each measurement. */
 import { randomBytes } from "node:crypto"
 import { Socket } from "node:net"
 
 export interface PostgresLocation {
   readonly url: string
-  /** Letters, digits and `_`: the name of a schema that is there and has nothing in it. */
+  /** The name of an existing, empty schema: letters, digits and `_`. */
   readonly schema: string
 }
 
 const server = process.env["CHICORY_TEST_POSTGRES_URL"] ?? "postgres://postgres@127.0.0.1:5432/test"
 
-/** A location is the server's URL, with the schema as its fragment. */
+/** Parses a location: the server's URL, with the schema as its fragment. */
 export const parseLocation = (location: string): PostgresLocation => {
   const [url = "", schema = ""] = location.split("#")
   return { url, schema }
@@ -56,13 +56,13 @@ export const makeSchema = async () => {
 const encryptionRequests = new Set([80877103, 80877104])
 const requests = new Set(Buffer.from("QE")) // Query and Execute
 
-/** Reads what a client sends on one connection, however it is cut into pieces. */
+/** Reads the messages that a client sends on one connection, across the borders of chunks. */
 const makeReader = (onMessage: (type: number) => void) => {
   const header = Buffer.alloc(8)
   let filled = 0
   let body = 0
   let started = false
-  /** A message before the session has started has no type, but a code behind its length. */
+  /** Before the session has started, a message has no type, but a code after its length. */
   const read = () => {
     if (started) {
       onMessage(header.readUInt8(0))
@@ -95,7 +95,7 @@ interface Writes {
   write: (this: Socket, chunk: Uint8Array | string, ...rest: ReadonlyArray<unknown>) => boolean
 }
 
-/** Counts the statements that this process sends from now on, whatever driver sends them. */
+/** Counts the statements that this process sends from now on, by any driver. */
 export const countRequests = (): (() => number) => {
   let count = 0
   const port = Number(new URL(server).port || 5432)

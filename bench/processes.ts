@@ -12,18 +12,18 @@ export interface Process {
     name: Name,
     ...args: Parameters<Calls[Name]>
   ) => Promise<Awaited<ReturnType<Calls[Name]>>>
-  /** Lets the system close what it holds, then ends the process. */
+  /** Closes the system, then ends the process. */
   readonly close: () => Promise<void>
 }
 
-/** The running processes, with promises of their ends. */
+/** The running processes, each with a promise that resolves when it has ended. */
 const children = new Map<ChildProcess, Promise<void>>()
 
 type Remove = () => void | Promise<void>
-/** Removes what is temporary, and has not been removed yet. */
+/** The functions that remove temporary things, as long as they have not run to their end. */
 const removals = new Set<Remove>()
 
-/** Runs `remove` when the program ends, unless the function that this returns has run it to its end before. */
+/** Returns a function that runs `remove`. If the program ends earlier, `remove` runs then. */
 export const removeAtEnd = (remove: Remove): (() => Promise<void>) => {
   removals.add(remove)
   return async () => {
@@ -107,13 +107,13 @@ const start = async (file: string, args: ReadonlyArray<string>): Promise<Process
   return { call, close }
 }
 
-/** One measurement's processes. With a store of one process, both are the same. */
+/** The processes of one measurement. For a store of one process, both are the same. */
 export interface Processes {
   readonly producer: Process
   readonly worker: Process
-  /** What a store does by itself some time after a lot was written, so that no measurement is cut in two by it. */
+  /** Makes the store do now what it otherwise does some time after many writes, in the middle of a measurement. */
   readonly analyze: () => Promise<void>
-  /** Adds tasks that are over, and says whether it could. */
+  /** Adds finished tasks. Returns `false` if the system's tables are not known. */
   readonly addFinished: (count: number) => Promise<boolean>
 }
 
@@ -121,13 +121,13 @@ export interface Subject {
   readonly storeName: string
   readonly store: Store
   readonly system: string
-  /** Whether its requests to the store are counted. */
+  /** Whether to count its requests to the store. */
   readonly counted: boolean
-  /** The `child.ts` of another checkout, in place of this one's. */
+  /** The path of `child.ts`, by default that of this checkout. */
   readonly child?: string
 }
 
-/** Runs `measure` with fresh processes on a fresh place; both are gone afterwards. */
+/** Runs `measure` with new processes on a new location, and removes both afterwards. */
 export const withProcesses = async <A>(
   { child = ownChild, counted, store, storeName, system }: Subject,
   measure: (processes: Processes) => Promise<A>

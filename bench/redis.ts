@@ -1,4 +1,4 @@
-/** Where the systems on Redis are measured: one server, and a prefix of its own for each measurement. */
+/** The locations of the systems on Redis: one server, with a new prefix for each measurement. */
 import { randomUUID } from "node:crypto"
 import { subscribe } from "node:diagnostics_channel"
 
@@ -10,7 +10,7 @@ export interface RedisLocation {
 
 const server = process.env["CHICORY_TEST_REDIS_URL"] ?? "redis://127.0.0.1:6379"
 
-/** A location is the server's URL, with the prefix as its fragment. */
+/** Parses a location: the server's URL, with the prefix as its fragment. */
 export const parseLocation = (location: string): RedisLocation => {
   const [url = "", prefix = ""] = location.split("#")
   return { url, prefix }
@@ -19,12 +19,12 @@ export const parseLocation = (location: string): RedisLocation => {
 const connect = async () => {
   const { createClient } = await import("redis")
   const client = createClient({ url: server, socket: { reconnectStrategy: false } })
-  client.on("error", () => {}) // what fails for it fails
+  client.on("error", () => {}) // its calls fail by themselves
   await client.connect()
   return client
 }
 
-/** Until none is found: what an ended process has sent may still be carried out after it. */
+/** Repeats until no key is found: the server may still run commands of a process that has ended. */
 const removeKeys = async (prefix: string) => {
   const client = await connect()
   let found = true
@@ -39,7 +39,7 @@ const removeKeys = async (prefix: string) => {
   await client.close()
 }
 
-/** Fails where there is no server, before anything tries to reach it again and again. */
+/** Fails if the server cannot be reached, where a client would try to connect for ever. */
 export const makePrefix = async () => {
   await (await connect()).close()
   const prefix = `chicory-bench-${randomUUID()}`

@@ -1,6 +1,6 @@
 import { DatabaseSync, StatementSync } from "node:sqlite"
 
-/** Counts the statements that this process runs on SQLite from now on, whoever runs them. */
+/** Counts the statements that this process runs on SQLite from now on, by any caller. */
 export const countStatements = (): (() => number) => {
   let count = 0
   const counted = <T extends object>(prototype: T, method: keyof T) => {

@@ -10,20 +10,20 @@ import type { System } from "./system.ts"
 
 export interface Place {
   readonly location: string
-  /** Gathers at once the statistics that the store gathers by itself within a minute, and plans by. */
+  /** Gathers the statistics that the planner uses, which the store gathers by itself only within a minute. */
   readonly analyze?: () => Promise<void>
-  /** Adds tasks of a system that are over; answers `false` for one whose tables it does not know. */
+  /** Adds finished tasks of a system. Returns `false` if the system's tables are not known. */
   readonly addFinished?: (system: string, count: number) => Promise<boolean>
   readonly remove: () => void | Promise<void>
 }
 
 export interface Store {
   readonly systems: Readonly<Record<string, () => Promise<System>>>
-  /** Producer and worker in processes of their own, or both in one. */
+  /** 2: a process for the producer and one for the worker. 1: one process for both. */
   readonly processes: 1 | 2
-  /** A fresh, empty place for one measurement. */
+  /** Makes a new, empty location for one measurement. */
   readonly makePlace: () => Place | Promise<Place>
-  /** For W4-load: counts what a process asks of the store. */
+  /** Counts the requests that a process makes to the store, for W4-load. */
   readonly countRequests?: () => () => number
 }
 

@@ -1,6 +1,5 @@
 /**
- * What the program asks of a system it measures. One module under `systems/` for each system, and nothing else
- * has to know it but the list in `stores.ts`.
+ * The interface of a measured system. Each system is a module in `systems/`, listed in `stores.ts`.
  */
 
 /** About 200 bytes as JSON. */
@@ -26,46 +25,46 @@ export type TaskId = string | number
 
 export interface WorkOptions {
   readonly concurrency: number
-  /** How long the task's body sleeps; with 0 it does nothing. Its result is `{ value }` of the payload. */
+  /** How long the task sleeps; with 0 it does nothing. Its result is `{ value }`, of the payload. */
   readonly sleepMillis: number
 }
 
 export interface RunningWorker {
-  /** Settles when so many tasks are over and done with: result stored, message gone. */
+  /** Resolves when `count` tasks are finished: their results stored, and their messages removed. */
   readonly finished: (count: number) => Promise<void>
   readonly stop: () => Promise<void>
 }
 
 export interface RoundTrips {
   readonly payloads: ReadonlyArray<Payload>
-  /** So many at once; each enqueues a task, awaits its result, and does so again until the payloads are used up. */
+  /** The number of concurrent callers. Each repeats enqueuing a task and awaiting its result until no payload is left. */
   readonly callers: number
-  /** After that long no caller begins another. */
+  /** Milliseconds after which no caller starts another round trip. */
   readonly maxMillis: number
 }
 
 /** A system in one process: producer, worker, or both. */
 export interface Session {
-  /** Enqueue, each when the one before it is stored. */
+  /** Enqueues one task after another; each waits until the one before is stored. */
   readonly oneByOne: (payloads: ReadonlyArray<Payload>) => Promise<void>
-  /** Enqueue, so many at once. */
+  /** Enqueues, with `inFlight` calls at a time. */
   readonly concurrently: (
     payloads: ReadonlyArray<Payload>,
     inFlight: number
   ) => Promise<ReadonlyArray<TaskId>>
-  /** Enqueue by the system's call for many, once for each chunk. */
+  /** Enqueues by the system's bulk call, one call for each chunk. */
   readonly bulk?: (chunks: ReadonlyArray<ReadonlyArray<Payload>>) => Promise<ReadonlyArray<TaskId>>
   readonly work: (options: WorkOptions) => Promise<RunningWorker>
-  /** The milliseconds that each round trip took. Fails if a result is not that of its payload. */
+  /** Returns the milliseconds of each round trip. Fails if a result does not match its payload. */
   readonly roundTrips?: (options: RoundTrips) => Promise<ReadonlyArray<number>>
-  /** How many of these tasks are done, with their result stored where the system stores results. */
+  /** Returns how many of these tasks are finished, with their result stored if the system stores results. */
   readonly check: (ids: ReadonlyArray<TaskId>) => Promise<number>
   readonly close: () => Promise<void>
 }
 
 export interface System {
-  /** Printed under the table: its settings, and what it does not do that the others do. */
+  /** Printed under the table: the system's settings, and what it does less than the others. */
   readonly note?: string
-  /** `location` is the store's: a file, an address. */
+  /** `location` comes from the store: a file or an address. */
   readonly open: (location: string) => Promise<Session>
 }

@@ -7,7 +7,7 @@ export interface Row {
   readonly unit: string
 }
 
-/** One metric's values, by system, a value for each round. */
+/** The values of one metric by system, one for each round. */
 export interface Measured {
   readonly metric: Metric
   readonly rounds: ReadonlyMap<string, ReadonlyArray<number>>
@@ -47,7 +47,7 @@ export const alignColumns = (
   return lines.map((line) => line.map(pad).join("  ").trimEnd()).join("\n")
 }
 
-/** A line for each metric, a column for each system, and the first system's ratio to each of the others. */
+/** Prints a line for each metric, with a column for each system and the first system's ratio to each of the others. */
 export const format = (systems: ReadonlyArray<string>, measured: ReadonlyArray<Measured>): string => {
   const [first = "", ...others] = systems
   const lines = [["", "", "unit", ...systems, ...others.map((other) => `${first} / ${other}`)]]

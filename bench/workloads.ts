@@ -6,13 +6,13 @@ export interface Metric {
   readonly unit: "tasks/s" | "ms" | "s" | "requests/s"
 }
 
-/** Values in the order of the metrics; `undefined` for what a system cannot do. */
+/** The values in the order of the metrics; `undefined` if the system cannot do it. */
 export type Values = ReadonlyArray<number | undefined>
 
 export interface Workload {
   readonly metrics: ReadonlyArray<Metric>
   readonly counted?: boolean
-  /** Takes long, and is run where it is asked for by name. */
+  /** Takes long: runs only if it is named. */
   readonly chosenOnly?: boolean
   readonly measure: (processes: Processes, size: (count: number) => number) => Promise<Values>
 }
@@ -25,7 +25,7 @@ const percentile = (sorted: ReadonlyArray<number>, p: number): number | undefine
 
 const ascending = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)
 
-/** Three times the work before: what is measured is a process that has run for seconds, not one that starts. */
+/** A measurement comes after three times its work, so that it shows a process that has run for seconds. */
 const warmUp = (count: number) => 3 * count
 
 const enqueue = (
@@ -64,7 +64,7 @@ const drain: Workload = {
 const FINISHED = 1_000_000
 const WAITING = 100_000
 
-/** How fast 100,000 tasks are drained from tables that hold a million finished ones, and from tables without. */
+/** Drains 100,000 tasks from tables without finished tasks, and from tables with 1,000,000 of them. */
 const crowd: Workload = {
   metrics: [
     { name: "W2-long", what: "drain of 100,000 tasks", unit: "tasks/s" },
@@ -127,7 +127,7 @@ const sleep = (millis: number) => new Promise<void>((resolve) => setTimeout(reso
 const countRequests = ({ producer, worker }: Processes) =>
   Promise.all([...new Set([producer, worker])].map((process) => process.call("requests")))
 
-/** The requests to the store that all processes make a second, from one moment to the other (milliseconds). */
+/** Returns the requests per second that all processes make to the store, between two moments (milliseconds). */
 const requestRate = async (processes: Processes, first: number, second: number) => {
   await sleep(first)
   const before = await countRequests(processes)

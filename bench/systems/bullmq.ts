@@ -40,9 +40,9 @@ const open = async (location: string): Promise<Session> => {
 
   let events: QueueEvents<Result> | undefined
   /**
-   * Only for who awaits results: it reads all that happens in the queue. From the start of it: by default it reads
-   * from the moment of its first read, which `waitUntilReady` does not wait for, and callers that miss their
-   * result's event wait for ever.
+   * Opened only to await results, as it reads every event of the queue. It reads from the queue's first event: by
+   * default it starts at its first read, which `waitUntilReady` does not wait for, and a caller that misses the event
+   * of its result waits for ever.
    */
   const listen = async () => {
     if (events === undefined) {
@@ -89,8 +89,8 @@ const open = async (location: string): Promise<Session> => {
 
 export const bullmq: System = {
   note:
-    "6.7.0 over ioredis 6.0.0, a connection each for queue, worker and QueueEvents; one worker, settings as they are by" +
-    " default, so each result stays with its job; W3 and W4 await by job.waitUntilFinished over QueueEvents. Without" +
+    "6.7.0 over ioredis 6.0.0, a connection each for queue, worker and QueueEvents; one worker, default" +
+    " settings, so each result stays with its job; W3 and W4 await by job.waitUntilFinished over QueueEvents. Without" +
     " enableAutoPipelining: with it W1b and W2 were some 40 % lower, and W3a took twice as long. node-redis instead of" +
     " ioredis, 2 or 4 workers, a longer event stream, removeOnComplete with a count, no renewal of locks and no check" +
     " for stalled jobs gained nothing beyond the noise.",

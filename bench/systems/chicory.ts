@@ -51,7 +51,7 @@ const roundTrips = Effect.fnUntraced(function* ({ payloads, callers, maxMillis }
   return latencies
 })
 
-/** Until so many results are stored, and then until their messages are gone. */
+/** Waits until `count` results are stored, and then until the messages are removed. */
 const finished = Effect.fnUntraced(function* (worker: Worker.Worker["Service"], count: number) {
   while ((yield* worker.stats).succeeded < count) yield* Effect.sleep("1 millis")
   for (;;) {

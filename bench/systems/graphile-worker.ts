@@ -39,7 +39,7 @@ const open = async (location: string): Promise<Session> => {
     let stopped: Promise<void> | undefined
     const stop = () => (stopped ??= runner.stop())
     return {
-      // A job that is complete is removed with others later, and nothing tells when but the end of the worker.
+      // Completed jobs are removed in batches, and only the end of the worker shows when.
       finished: async (count) => {
         await counter.reached(count)
         await stop()

@@ -10,7 +10,7 @@ interface Result {
 const queue = "work"
 const batchSize = 100
 
-/** How often a caller looks whether its job is done: what was best of 1 to 500 ms for many of them. */
+/** The poll interval of a caller: the best of 1 to 500 ms for many callers. */
 const lookMillis = (callers: number) => (callers > 1000 ? 250 : 100)
 
 const sleep = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
@@ -43,7 +43,7 @@ const open = async (location: string): Promise<Session> => {
     await boss.work<Payload>(queue, options, run)
     const stop = () => boss.offWork(queue)
     return {
-      // The results of a batch are stored when its handler is over, which nothing tells but the end of the worker.
+      // The results of a batch are stored after its handler, and only the end of the worker shows when.
       finished: async (count) => {
         await counter.reached(count)
         await stop()
@@ -77,7 +77,7 @@ const open = async (location: string): Promise<Session> => {
     },
     work,
     roundTrips: async (options) => {
-      // Only for who awaits results: every other enqueue would wait for the lock of NOTIFY.
+      // Only to await results: every other enqueue would wait for the lock of NOTIFY.
       await boss.updateQueue(queue, { notify: true })
       return roundTrips(options, async (payload) => {
         const id = await add(payload)
@@ -98,7 +98,7 @@ const open = async (location: string): Promise<Session> => {
 
 export const pgBoss: System = {
   note:
-    `12.38.0 over pg, the pool of 10 it has by default; batches of ${batchSize}, as many workers as make the` +
+    `12.38.0 over pg, the pool of 10 it has by default; batches of ${batchSize}, enough workers for the` +
     " concurrency, so one for W2, burstWhenBatchFull, polling each 0.5 s, and perJobResults, so each result stays with" +
     " its job. Four such workers, which have 400 jobs at a time, took W2 at 1.6 times the speed, two with batches of" +
     " 1,000 at twice the speed. W3, W4: queue option notify, which halves W1b, and the producer polls by getJobById," +

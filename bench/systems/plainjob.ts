@@ -7,9 +7,8 @@ const type = "work"
 const done = 2
 
 /**
- * plainjob takes its connection from outside and knows better-sqlite3 and bun:sqlite. This is better-sqlite3's
- * interface over node:sqlite, so that all systems here run on one build of SQLite. Its speed is that of
- * better-sqlite3 within the noise.
+ * plainjob takes a connection of better-sqlite3 or bun:sqlite. This is better-sqlite3's interface over node:sqlite, so
+ * that all systems here use the same build of SQLite. It is as fast as better-sqlite3, within the noise.
  */
 const connect = (filename: string): Connection => {
   const db = new DatabaseSync(filename)
@@ -44,7 +43,7 @@ const connect = (filename: string): Connection => {
 
 const quiet = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
 
-/** How often the producer looks for jobs that are done: what was best of 1 to 250 ms. */
+/** The poll interval of the producer: the best of 1 to 250 ms. */
 const lookMillis = (callers: number) => (callers > 1000 ? 50 : callers > 1 ? 10 : 1)
 
 const sleep = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
@@ -60,8 +59,8 @@ const open = async (filename: string): Promise<Session> => {
       JSON.parse(job.data)
       return sleepMillis === 0 ? undefined : sleep(sleepMillis)
     }
-    // A plainjob worker runs one job after another, and all of its calls block: more of them in a process only
-    // help where a job waits for something.
+    // A plainjob worker runs one job at a time, and all of its calls block. More workers in a process help only if a
+    // job waits.
     const workers = Array.from({ length: sleepMillis === 0 ? 1 : concurrency }, () =>
       defineWorker(type, run, {
         queue,

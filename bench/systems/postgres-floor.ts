@@ -1,6 +1,6 @@
 /**
- * What `@effect/sql-pg` itself allows: the writes a durable task needs, in as few statements as they fit in, and
- * nothing around them.
+ * The fastest that `@effect/sql-pg` allows: only the writes that a durable task needs, in as few statements as
+ * possible.
  */
 import * as PgConnection from "@effect/sql-pg/PgConnection"
 import { Effect, Exit, Queue, Redacted, Scope } from "effect"
@@ -9,11 +9,11 @@ import { parseLocation } from "../postgres.ts"
 import type { Payload, RunningWorker, Session, System, WorkOptions } from "../system.ts"
 
 const batch = 100
-/** So many statements that store results may be on their way before the next messages are claimed. */
+/** How many statements that store results may be in flight while the next messages are claimed. */
 const maxSettling = 2
 const lookMillis = 1000
 
-/** A claim writes its rows anew: the room left on a page keeps them on it, and out of the index. */
+/** A claim writes new versions of its rows. Free space keeps them on their page, so the index need not change. */
 const createMessages = `CREATE TABLE IF NOT EXISTS messages (
   seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text NOT NULL, body text NOT NULL, reply_to text,
   token text, leased_until timestamptz
@@ -37,14 +37,14 @@ const settleMessages = `WITH settled AS (
 )
 INSERT INTO results (id, result) SELECT id, result FROM settled`
 
-/** In a statement of its own, behind the one it tells of, it holds the lock of NOTIFY over no write to the disk. */
+/** As a separate statement after the one that it announces, it does not hold the lock of NOTIFY during a disk write. */
 const notify = "SELECT pg_notify($1, $2)"
 
 interface Message {
   readonly seq: bigint
   readonly id: string
   readonly body: string
-  /** The channel that its result is sent on. */
+  /** The channel for its result. */
   readonly reply_to: string | null
   readonly token: string
 }
@@ -69,7 +69,7 @@ const query = async (
   values: ReadonlyArray<unknown> = []
 ) => (await Effect.runPromise(connection.query(statement, values))).rows
 
-/** Items that come while `send` is at work are sent together after it. */
+/** Collects the items that arrive while `send` runs, and sends them together afterwards. */
 const makeBatches = <A>(send: (items: ReadonlyArray<A>) => Promise<void>) => {
   let waiting: Array<{ readonly item: A; readonly resolve: () => void }> = []
   let sending = false
@@ -92,7 +92,7 @@ const makeBatches = <A>(send: (items: ReadonlyArray<A>) => Promise<void>) => {
     })
 }
 
-/** `rest` lasts until `wake` is called, or was called since the last rest, and no longer than so many milliseconds. */
+/** `rest` waits until `wake` is called, at most the given milliseconds; not at all if it was called since the last rest. */
 const makeAlarm = () => {
   let woken = false
   let end = () => {}
@@ -125,7 +125,7 @@ const open = async (location: string): Promise<Session> => {
     const startupParameters = { search_path: schema, ...parameters }
     return run(PgConnection.make({ url: Redacted.make(url), multiplex: true, startupParameters }))
   }
-  /** On a connection of its own. */
+  /** Uses a separate connection. */
   const listen = async (channel: string, receive: (payload: string) => void) => {
     const notifications = await run((await connect()).listen(channel))
     const take = Effect.map(Queue.takeAll(notifications), (all) =>
@@ -141,7 +141,7 @@ const open = async (location: string): Promise<Session> => {
   const resultsChannel = `${schema}_results_${process.pid}`
   let listening: Promise<void> | undefined
 
-  /** A worker is only told where the results are awaited: elsewhere it is not there yet, or has enough to do. */
+  /** Wakes a worker only if results are awaited: otherwise it does not run yet, or has enough to do. */
   const insert = async (tasks: ReadonlyArray<Enqueued>) => {
     const ids = tasks.map(({ id }) => id)
     const bodies = tasks.map(({ payload }) => JSON.stringify(payload))
@@ -175,7 +175,7 @@ const open = async (location: string): Promise<Session> => {
   const work = async ({ concurrency, sleepMillis }: WorkOptions): Promise<RunningWorker> => {
     const counter = makeCounter()
     const alarm = makeAlarm()
-    // A claim that is lost with the server was not made: its commit does not have to wait for the disk.
+    // A claim that is lost in a crash of the server counts as not made, so its commit need not wait for the disk.
     const claiming = await connect({ synchronous_commit: "off" })
     const settling = new Set<Promise<void>>()
     let running = 0
@@ -277,11 +277,11 @@ const open = async (location: string): Promise<Session> => {
 export const floor: System = {
   note:
     "bare PgConnection of @effect/sql-pg 4.0.5 (multiplex: true), no worker or queue around it; a message and a result" +
-    " for each task. W1a a row each in a transaction of its own, W1c 1,000 rows by unnest, W1b the rows of the callers" +
-    ` that came during the insert before. W2: one statement leases up to ${batch} messages (FOR UPDATE SKIP LOCKED, on` +
+    " for each task. W1a inserts a row in each transaction, W1c 1,000 rows by unnest, W1b the rows of the callers" +
+    ` that arrived during the insert before. W2: one statement leases up to ${batch} messages (FOR UPDATE SKIP LOCKED, on` +
     " a connection of its own without synchronous_commit), another removes them and stores their results; up to" +
-    ` ${maxSettling} of those are on their way while the next are claimed. W3, W4: NOTIFY wakes the worker and carries` +
-    " results to the producer, in statements of their own; there is nothing that finds a result whose notification" +
-    " was missed. No tries are counted, no record says what state a task is in.",
+    ` ${maxSettling} of those are in flight while the next are claimed. W3, W4: NOTIFY wakes the worker and carries` +
+    " results to the producer, in separate statements; a result whose notification is missed is not found." +
+    " It counts no attempts and keeps no task states.",
   open
 }

@@ -1,4 +1,4 @@
-/** What amqplib allows: a quorum queue, confirms, batched acks, and nothing around them. */
+/** The fastest that amqplib allows: only a quorum queue, confirms and batched acks. */
 import type { Channel, ConsumeMessage } from "amqplib"
 import { forEach, makeCounter, roundTrips } from "../calls.ts"
 import { connect, floorQueue, parseLocation } from "../rabbitmq.ts"
@@ -6,7 +6,7 @@ import type { Payload, RunningWorker, Session, System, WorkOptions } from "../sy
 
 interface Properties {
   readonly messageId: string
-  /** The queue for an answer. */
+  /** The queue for the reply. */
   readonly replyTo?: string
 }
 
@@ -16,17 +16,17 @@ interface Done {
   readonly arrived: number
 }
 
-/** What the consumer tells of each message that asks for an answer. */
+/** The reply to a message. */
 type Answer = readonly [id: string, value: number, arrived: number]
 
-/** Milliseconds of CLOCK_MONOTONIC, which is one clock for all processes of a machine. */
+/** Milliseconds of CLOCK_MONOTONIC, which all processes of a machine share. */
 const now = () => Number(process.hrtime.bigint()) / 1e6
 
 const sleep = (millis: number) => new Promise<void>((resolve) => setTimeout(resolve, millis))
 
 /**
- * After the consumers' channels are closed: what they had not acked is in the queue again, and was put there in the
- * step that took the last of them off it. (While a consumer has it, the queue does not count it.)
+ * For use after the consumers' channels are closed. Their unacked messages are back in the queue then: the queue
+ * requeues them in the step that removes its last consumer. (It does not count the messages that a consumer has.)
  */
 const expectEmpty = async (channel: Channel, queue: string) => {
   for (;;) {
@@ -44,7 +44,7 @@ const open = async (location: string): Promise<Session> => {
   const publisher = await connection.createConfirmChannel()
   await publisher.assertQueue(queue, { durable: true, arguments: { "x-queue-type": "quorum" } })
   let unroutable = 0
-  publisher.on("return", () => unroutable++) // comes before the message's confirm
+  publisher.on("return", () => unroutable++) // arrives before the message's confirm
   const processed = new Set<string>()
   let lastId = 0
   const makeId = () => `${process.pid}-${++lastId}`
@@ -77,7 +77,7 @@ const open = async (location: string): Promise<Session> => {
     expectRouted()
     return ids
   }
-  /** What `enqueue` adds, while there is no worker, has to be in the queue afterwards. */
+  /** Fails unless all messages that `enqueue` adds are in the queue afterwards. No worker runs meanwhile. */
   const counted = async <A>(count: number, enqueue: () => Promise<A>) => {
     const before = await publisher.checkQueue(queue)
     const result = await enqueue()
@@ -106,7 +106,7 @@ const open = async (location: string): Promise<Session> => {
       }
       for (const [replyTo, all] of answers) channel.sendToQueue(replyTo, Buffer.from(JSON.stringify(all)))
     }
-    /** Those of one turn. They are done in the order they came in, so that all before the last are acked too. */
+    /** The messages of one turn of the event loop. They finish in the order of arrival, so one ack covers all of them. */
     const settleDone = () => {
       const settled = done
       done = []
@@ -202,11 +202,11 @@ export const floor: System = {
   note:
     "bare amqplib 2.3.1, no Effect and no Redis: a durable quorum queue, persistent messages, mandatory, each confirmed;" +
     " it stores no results. W1b: 64 unconfirmed at once, W1c: 1,000 published, then waitForConfirms. W2: prefetch =" +
-    " concurrency, one ack for all that came in one turn of the event loop; over when the channel is closed behind the" +
-    " acks and nothing has come back into the queue. W3a: not the round trip, but the time from the call of publish in" +
+    " concurrency, one ack for all messages of one turn of the event loop; it ends when the channel is closed after the" +
+    " acks and no message has come back into the queue. W3a: not the round trip, but the time from the call of publish in" +
     " the producer to the message's arrival in the worker, read from CLOCK_MONOTONIC in both; the next is published" +
     " when this one is confirmed and answered. W3b, W4: round trips; the worker answers those of a turn in one message," +
-    " not persistent, to an exclusive classic queue of the producer (noAck), and such an answer is all there is of a" +
-    " result. No tries are counted, no record says what state a task is in.",
+    " not persistent, to an exclusive classic queue of the producer (noAck), and this answer is the only copy of a" +
+    " result. It counts no attempts and keeps no task states.",
   open
 }

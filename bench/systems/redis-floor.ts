@@ -1,6 +1,6 @@
 /**
- * What node-redis allows: a stream, a consumer group, and nothing around them. What is sent in one turn of the event
- * loop goes out in one write.
+ * The fastest that node-redis allows: only a stream and a consumer group. The commands of one turn of the event loop
+ * go out in one write.
  */
 import { createClient } from "redis"
 import { forEach, makeCounter, roundTrips } from "../calls.ts"
@@ -16,7 +16,7 @@ interface Message {
   readonly entry: string
   readonly id: string
   readonly body: string
-  /** The channel that its result is published on; none: the result is not stored either. */
+  /** The channel for its result. Without it the result is not stored either. */
   readonly replyTo: string | undefined
 }
 
@@ -184,10 +184,10 @@ const open = async (location: string): Promise<Session> => {
 
 export const floor: System = {
   note:
-    "bare node-redis, no Effect: a stream and a consumer group. W1b, W1c: an XADD a task, 64 and 1,000 of them on" +
-    ` their way at once. W2: XREADGROUP on a connection of its own, up to ${batch} messages each, and for each such batch` +
+    "bare node-redis, no Effect: a stream and a consumer group. W1b, W1c: an XADD for each task, 64 and 1,000 of them in" +
+    ` flight. W2: XREADGROUP on a separate connection, up to ${batch} messages each, and for each such batch` +
     " one XACK and one XDEL, with the next batch read meanwhile; it stores no results there. W3, W4: the worker stores a result by SET and publishes those" +
-    " of a batch to the producer in one PUBLISH; there is nothing that finds a result whose publication was missed." +
-    " No message of a worker that died is taken over, no tries are counted, no record says what state a task is in.",
+    " of a batch to the producer in one PUBLISH; a result whose publication is missed is not found. It does not take" +
+    " over the messages of a dead worker, counts no attempts and keeps no task states.",
   open
 }

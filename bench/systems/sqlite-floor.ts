@@ -1,7 +1,6 @@
 /**
- * What `node:sqlite` itself allows: the writes a durable task needs, in transactions of 100, and nothing around
- * them. Of multi-row statements, statements over `json_each` and one statement a row, each is here where it was
- * the fastest.
+ * The fastest that `node:sqlite` allows: only the writes that a durable task needs, in transactions of 100. Multi-row
+ * statements, statements over `json_each` and one statement for each row are used wherever each was the fastest.
  */
 import { watch } from "node:fs"
 import { DatabaseSync, type SQLInputValue } from "node:sqlite"
@@ -40,7 +39,7 @@ interface Done {
 const many = (row: string) => Array.from({ length: batch }, () => row).join(", ")
 
 let lastId = 0
-/** In the order of their making, as a time-ordered UUID is. */
+/** Returns ids in ascending order, as time-ordered UUIDs are. */
 const makeId = () =>
   `${Date.now().toString(16).padStart(12, "0")}-7000-8000-${(++lastId).toString(16).padStart(12, "0")}`
 
@@ -128,7 +127,7 @@ const open = async (filename: string): Promise<Session> => {
     })
   }
 
-  /** Calls `look` when another connection has written, until it is stopped. */
+  /** Calls `look` when another connection has written. Returns a function that stops it. */
   const onWrites = (look: () => void) => {
     let seen: unknown
     const check = () => {
@@ -228,7 +227,7 @@ const open = async (filename: string): Promise<Session> => {
         }
       })
       let asked: Array<{ payload: Payload; resolve: (value: number) => void }> = []
-      /** What was asked for in one turn of the event loop is one transaction. */
+      /** Enqueues the tasks of one turn of the event loop in one transaction. */
       const enqueueAsked = () => {
         const now = asked
         asked = []
