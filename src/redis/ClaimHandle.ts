@@ -1,15 +1,23 @@
-/** A claim: where its message lies. The text of it is the handle. */
+/**
+ * The handle of a claimed message: `<shard>/<member>/<queue>`.
+ *
+ * The member is that of the queue's `:claimed` set. It ends with the id of the claim, so a message that is claimed again
+ * has another handle.
+ */
+
+/** A decoded handle. */
 export interface ClaimHandle {
+  /** The text that was decoded. */
   readonly handle: string
   readonly shard: number
   readonly queue: string
   readonly member: string
 }
 
-/** The handle of a claim. */
+/** Encodes a handle. */
 export const encode = (shard: number, member: string, queue: string): string => `${shard}/${member}/${queue}`
 
-/** The claim of a handle; `undefined` for a text that is none of this store's handles. */
+/** Decodes a handle; returns `undefined` for a text that is no handle of a store with that many shards. */
 export const decode = (handle: string, shards: number): ClaimHandle | undefined => {
   const first = handle.indexOf("/")
   const second = handle.indexOf("/", first + 1)

@@ -1,9 +1,9 @@
 /**
- * Where the keys of a store lie.
+ * The keys of a store and the shards over which they are spread.
  *
- * Every key of a task begins with the hash tag of its shard, `{<prefix>:<shard>}`, so that on Redis Cluster all of
- * them share one slot and one script reaches them. Which shard a task has follows from its id alone, in every
- * process: the number of shards is part of the wire format.
+ * Every key of a task begins with the hash tag of its shard, `{<prefix>:<shard>}`, so that on Redis Cluster all of them
+ * lie in one slot, where one script reaches them. The shard of a task follows from its id alone, in every process: the
+ * number of shards is part of the wire format.
  */
 
 /** The keys of a store. */
@@ -12,37 +12,37 @@ export interface Keyspace {
   readonly shards: number
   /** The shard of a task id, or of any other text. */
   readonly shardOf: (id: string) => number
-  /** What every key of a shard begins with. */
+  /** The prefix of every key of a shard. */
   readonly base: (shard: number) => string
   /** The channel of a process. */
   readonly channel: (process: string) => string
 }
 
-/** How a store is laid out. Every process has to say the same. */
+/** The layout of a store. Every process has to use the same. */
 export interface Options {
-  /** Begins every key. Any text without braces. Default `chicory`. */
+  /** Prefix of every key: any text without braces. Default `chicory`. */
   readonly prefix?: string | undefined
   /**
-   * Over how many hash slots tasks are spread, 1 to 1024. Default 1, which is right for every server that is no
+   * Number of hash slots over which tasks are spread, 1 to 1024. Default 1, which suits every server that is not a
    * cluster. Order and priorities hold within a shard.
    */
   readonly shards?: number | undefined
 }
 
-/** 32-bit FNV-1a over the UTF-8 bytes. */
+/** Returns the 32-bit FNV-1a hash of the UTF-8 bytes. */
 const hash = (text: string): number => {
   let value = 0x811c9dc5
   for (const byte of Buffer.from(text)) value = Math.imul(value ^ byte, 0x01000193)
   return value >>> 0
 }
 
-/** Options out of range are a programmer's error: they throw. */
+/** Makes the keys of a store. Throws a `RangeError` for options out of range, which are a programming error. */
 export const make = ({ prefix = "chicory", shards = 1 }: Options): Keyspace => {
   if (prefix === "" || /[{}]/.test(prefix)) {
-    throw new RangeError(`prefix: a text without braces, at least one character, not "${prefix}"`)
+    throw new RangeError(`prefix must be a text without braces of at least one character, not "${prefix}"`)
   }
   if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
-    throw new RangeError(`shards: a whole number from 1 to 1024, not ${shards}`)
+    throw new RangeError(`shards must be a whole number from 1 to 1024, not ${shards}`)
   }
   const bases = Array.from({ length: shards }, (_, shard) => `{${prefix}:${shard}}`)
   return {
@@ -54,5 +54,5 @@ export const make = ({ prefix = "chicory", shards = 1 }: Options): Keyspace => {
   }
 }
 
-/** A dead letter lies in the shard of its task, whose id is in front of the generation. */
-export const taskIdOfLetter = (letterId: string): string => letterId.replace(/:\d+$/, "")
+/** Returns the id that decides the shard of a dead letter: that of its task, without the generation behind it. */
+export const taskIdOfDeadLetter = (deadLetterId: string): string => deadLetterId.replace(/:\d+$/, "")

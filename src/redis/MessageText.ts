@@ -1,29 +1,30 @@
 /**
- * A message as it is stored: a line of fields divided by blanks, which the scripts read, and its body.
+ * A message as it is stored: a head line, which the scripts read, and the body.
  *
- * The fields are those of the task that it is of: id, name, generation, and milliseconds until it expires, if it does.
+ * The fields of the head are divided by blanks: the task's id, its name, its generation, and the milliseconds after
+ * which it expires, if it does.
  */
 import { Effect, Exit } from "effect"
 import type { Delivery, Envelope } from "../BrokerDriver.ts"
-import * as Record from "./RecordText.ts"
-import { millis } from "./ScriptRunner.ts"
+import * as FieldText from "./FieldText.ts"
+import { millis } from "./scriptArguments.ts"
 
-/** To the text. */
+/** Encodes a message. */
 export const encode = ({ body, expiresMillis, generation = 0, id, task }: Envelope): string =>
-  `${Record.encode(id)} ${Record.encode(task)} ${generation} ${millis(expiresMillis)}\n${body}`
+  `${FieldText.encode(id)} ${FieldText.encode(task)} ${generation} ${millis(expiresMillis)}\n${body}`
 
-/** What a text says of its message. */
-export type Parsed = Pick<Delivery, "id" | "task" | "generation" | "body">
+/** The parts of a delivery that a text holds. */
+export type Decoded = Pick<Delivery, "id" | "task" | "generation" | "body">
 
-/** No number is longer than a program can hold. */
+/** A number has at most 15 digits, so that it is a safe integer. */
 const HEAD = /^(\S+) (\S+) (\d{1,15}) (-?\d{0,15})$/
 
-/** From the text; foreign bytes are all body. */
-export const decode = (text: string): Parsed => {
+/** Decodes a message. A text without a valid head is all body. */
+export const decode = (text: string): Decoded => {
   const end = text.indexOf("\n")
   const [, first = "", second = "", generation] = HEAD.exec(text.slice(0, Math.max(0, end))) ?? []
-  const id = Record.decode(first)
-  const task = Record.decode(second)
+  const id = FieldText.decode(first)
+  const task = FieldText.decode(second)
   return generation === undefined || id === undefined || task === undefined
     ? { id: undefined, task: undefined, generation: undefined, body: text }
     : { id, task, generation: Number(generation), body: text.slice(end + 1) }
@@ -31,8 +32,8 @@ export const decode = (text: string): Parsed => {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-/** The same of bytes in hexadecimal, which may be no text. */
-export const decodeHex = (hex: string): Parsed => {
+/** Decodes a message from its bytes in hexadecimal. A body that is not UTF-8 is kept as bytes. */
+export const decodeHex = (hex: string): Decoded => {
   const bytes = Uint8Array.from(Buffer.from(hex, "hex"))
   const text = Effect.runSyncExit(Effect.try(() => utf8.decode(bytes)))
   if (Exit.isSuccess(text)) return decode(text.value)

@@ -1,155 +1,163 @@
 /**
- * The one subscription of a process: what the store has to tell it comes over a channel of its own.
+ * The channel of a process: the one subscription over which the store notifies it.
  *
- * It is open while somebody listens. A client that lost its connection makes it again in silence, and what was
- * published meanwhile is gone; so the process pings itself over the channel. A ping that does not come back means a
- * dead subscription, which is made anew; one that comes back tells whether a message reached nobody, or the server has
- * forgotten this process. Either way whoever listens hears of the gap, and reads again.
+ * The subscription is open while anything in the process is subscribed to the channel. A client that lost its connection
+ * reconnects in silence, and what was published meanwhile is lost; so the process pings itself over the channel. A ping
+ * that does not come back means a dead subscription, which is replaced. One that comes back says whether a message
+ * reached no subscriber, or the server has no mark of this process. Either way the subscribers resync.
  */
 import { Duration, Effect, Exit, Fiber, Queue, RcRef, Schema, Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import { parse } from "../internal/json.ts"
-import { CallFailed } from "./fieldDecoding.ts"
-import { type ScriptRunner, script } from "./ScriptRunner.ts"
-import { ping } from "./scripts/prelude.ts"
-import type { ServerInfo } from "./ServerInfo.ts"
+import { CallFailed } from "./RedisStoreError.ts"
+import type { ScriptRunner } from "./ScriptRunner.ts"
+import { ping } from "./scripts/ping.ts"
 
-/** Hears what comes in. */
+/** Handles what comes over the channel. */
 export interface Subscriber {
   /** Tasks that changed. */
   readonly onHint?: (ids: ReadonlyArray<string>) => void
-  /** There may be something to claim: now, or after that time. */
+  /** There may be something to claim from a queue: now, or after a time. */
   readonly onWake?: (queue: string, afterMillis: number) => void
-  /** Anything may have happened unheard. */
+  /** Any message may have been missed. */
   readonly onResync: () => void
 }
 
-/** A process's channel. */
+/** The channel of this process. */
 export interface ProcessChannel {
-  /** The name of this process, which nobody else has: its channel is named after it. */
+  /** The name of this process, which is unique and part of the channel's name. */
   readonly process: string
-  /** Keeps the subscription open until the scope closes. One that is new begins with a gap. */
-  readonly subscribe: (listener: Subscriber) => Effect.Effect<void, never, Scope.Scope>
+  /** Subscribes until the scope closes. A new subscription begins with a resync. */
+  readonly subscribe: (subscriber: Subscriber) => Effect.Effect<void, never, Scope.Scope>
 }
 
 const Changed = Schema.TupleWithRest(Schema.Tuple([Schema.Literal("changed")]), [Schema.String])
 const Ready = Schema.Tuple([Schema.Literal("ready"), Schema.String])
 const Due = Schema.Tuple([Schema.Literal("due"), Schema.String, Schema.Number])
 const Ping = Schema.Tuple([Schema.Literal("ping"), Schema.String, Schema.Boolean])
-const decode = Schema.decodeUnknownExit(Schema.Union([Changed, Ready, Due, Ping]))
+const Message = Schema.Union([Changed, Ready, Due, Ping])
+type Message = typeof Message.Type
+const decodeJson = Schema.decodeUnknownExit(Message)
 
-const pingInterval = Duration.seconds(1)
-/** Looks without an answer before the subscription is given up. */
-const PATIENCE = 2
-/** Every shard is asked once in so many looks: its mark of this process must not run out meanwhile. */
-const ROUND = 20
-/** How soon a subscription that broke is made again. */
-const resubscribe = Duration.millis(250)
+/** `undefined`: the text is not a message of the store. Anybody can publish on the channel. */
+const decodeMessage = (text: string): Message | undefined => {
+  const json = parse(text)
+  if (Exit.isFailure(json)) return undefined
+  const decoded = decodeJson(json.value)
+  return Exit.isSuccess(decoded) ? decoded.value : undefined
+}
 
-/** Makes the channel; nothing is subscribed before somebody listens. */
-export const make = Effect.fnUntraced(function* (
-  redis: Redis.Redis["Service"],
-  calls: ScriptRunner,
-  { clustered }: ServerInfo
-): Effect.fn.Return<ProcessChannel, never, Scope.Scope> {
-  const { keyspace } = calls
-  const process = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
-  const pingScript = script(ping(clustered))
-  const listeners = new Set<Subscriber>()
-  let turn = 0
+const PING_INTERVAL = Duration.seconds(1)
+/** Pings without an answer after which a subscription counts as dead. */
+const MAX_UNANSWERED_PINGS = 2
+/** Every shard is pinged once in that many intervals, so that its mark of this process does not expire. */
+const INTERVALS_PER_ROUND = 20
+const RESUBSCRIBE_DELAY = Duration.millis(250)
 
-  const gap = (): void => listeners.forEach((listener) => listener.onResync())
-
-  /**
-   * A client may take for ever over it where the server is silent, and cannot be interrupted meanwhile. So nobody
-   * waits for that; a subscription that comes too late is closed.
-   */
-  const subscribe = Effect.gen(function* () {
-    const own = yield* Scope.make()
-    const subscribing = yield* Effect.forkDetach(
-      Scope.provide(redis.subscribe(keyspace.channel(process)), own)
-    )
+/**
+ * Opens a subscription. Where the server is silent, a client may take forever and cannot be interrupted meanwhile, so
+ * the call is bounded without it; a subscription that comes too late is closed.
+ */
+const openSubscription = (redis: Redis.Redis["Service"], { bounded }: ScriptRunner, channel: string) =>
+  Effect.gen(function* () {
+    const scope = yield* Scope.make()
+    const subscribing = yield* Effect.forkDetach(Scope.provide(redis.subscribe(channel), scope))
     yield* Effect.addFinalizer((exit) => {
-      const close = Scope.close(own, exit)
+      const close = Scope.close(scope, exit)
       return subscribing.pollUnsafe() === undefined
         ? Effect.forkDetach(Effect.andThen(Fiber.interrupt(subscribing), close))
         : close
     })
-    return yield* calls.bounded(Fiber.join(subscribing))
+    return yield* bounded(Fiber.join(subscribing))
   })
 
-  /** The last subscription was heard, so that its end is news. */
-  let heard = true
+const dispatch = (
+  subscribers: ReadonlySet<Subscriber>,
+  message: Exclude<Message, typeof Ping.Type>
+): void => {
+  switch (message[0]) {
+    case "changed": {
+      const [, ...ids] = message
+      return subscribers.forEach((subscriber) => subscriber.onHint?.(ids))
+    }
+    case "ready":
+      return subscribers.forEach((subscriber) => subscriber.onWake?.(message[1], 0))
+    case "due":
+      return subscribers.forEach((subscriber) => subscriber.onWake?.(message[1], message[2]))
+  }
+}
 
-  /** One subscription, until it breaks. */
+/** Makes the channel. Nothing is subscribed on the server before the first subscriber. */
+export const make = Effect.fnUntraced(function* (
+  redis: Redis.Redis["Service"],
+  runner: ScriptRunner
+): Effect.fn.Return<ProcessChannel, never, Scope.Scope> {
+  const { shards } = runner.keyspace
+  const process = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
+  const pingShard = ping(runner, process)
+  const subscribers = new Set<Subscriber>()
+  /** Counts pings: each goes to the next shard. */
+  let round = 0
+  /** A ping of the last subscription came back; the failure of the next one is worth a warning. */
+  let wasAlive = true
+
+  /** Follows one subscription until it fails. */
   const follow = Effect.gen(function* () {
-    const inbox = yield* subscribe
-    /** Looks without an answer. */
-    let open = 0
-    /** Something may have been missed since the last gap was told. */
+    const messages = yield* openSubscription(redis, runner, runner.keyspace.channel(process))
+    let unanswered = 0
+    /** Messages may have been missed since the last resync. */
     let missed = true
 
-    const receive = ({ message }: Redis.RedisMessage): void => {
-      const json = parse(message)
-      // the name is nobody else's, but anybody can publish
-      if (Exit.isFailure(json)) return
-      const decoded = decode(json.value)
-      if (Exit.isFailure(decoded)) return
-      const news = decoded.value
-      switch (news[0]) {
-        case "changed": {
-          const [, ...ids] = news
-          return listeners.forEach((listener) => listener.onHint?.(ids))
-        }
-        case "ready":
-          return listeners.forEach((listener) => listener.onWake?.(news[1], 0))
-        case "due":
-          return listeners.forEach((listener) => listener.onWake?.(news[1], news[2]))
-        case "ping": {
-          open = 0
-          heard = true
-          if (missed || !news[2]) gap()
-          missed = false
-        }
-      }
+    const receive = (text: string): void => {
+      const message = decodeMessage(text)
+      if (message === undefined) return
+      if (message[0] !== "ping") return dispatch(subscribers, message)
+      unanswered = 0
+      wasAlive = true
+      if (missed || !message[2]) subscribers.forEach((subscriber) => subscriber.onResync())
+      missed = false
     }
-    const hear = Effect.forever(Effect.map(Queue.take(inbox), receive))
 
-    const look = Effect.suspend(() => {
-      if (open >= PATIENCE) {
+    const pingNextShard = Effect.suspend(() => pingShard(++round % shards, round))
+    const check = Effect.suspend(() => {
+      if (unanswered >= MAX_UNANSWERED_PINGS) {
         return Effect.fail(new CallFailed({ cause: new Error("the subscription is silent") }))
       }
-      const ask = Effect.suspend(() => calls.run(pingScript, ++turn % keyspace.shards, [process, `${turn}`]))
-      return Effect.match(Effect.repeat(ask, { times: Math.ceil(keyspace.shards / ROUND) - 1 }), {
+      const times = Math.ceil(shards / INTERVALS_PER_ROUND) - 1
+      return Effect.match(Effect.repeat(pingNextShard, { times }), {
         onFailure: () => {
           missed = true
         },
         onSuccess: () => {
-          open++
+          unanswered++
         }
       })
     })
-    return yield* Effect.raceFirst(hear, Effect.forever(Effect.andThen(look, Effect.sleep(pingInterval))))
+
+    return yield* Effect.raceFirst(
+      Effect.forever(Effect.map(Queue.take(messages), ({ message }) => receive(message))),
+      Effect.forever(Effect.andThen(check, Effect.sleep(PING_INTERVAL)))
+    )
   })
 
   const keepFollowing = Effect.scoped(follow).pipe(
     Effect.catchCause((cause) => {
-      const log = heard ? Effect.logWarning : Effect.logDebug
-      heard = false
-      return log("The subscription of this process broke off; subscribing again", cause)
+      const log = wasAlive ? Effect.logWarning : Effect.logDebug
+      wasAlive = false
+      return log("Lost the Redis subscription of this process; subscribing again", cause)
     }),
-    Effect.andThen(Effect.sleep(resubscribe)),
+    Effect.andThen(Effect.sleep(RESUBSCRIBE_DELAY)),
     Effect.forever
   )
   const subscription = yield* RcRef.make({ acquire: Effect.forkScoped(keepFollowing) })
 
   return {
     process,
-    subscribe: (listener) =>
+    subscribe: (subscriber) =>
       Effect.andThen(
         Effect.acquireRelease(
-          Effect.sync(() => void listeners.add(listener)),
-          () => Effect.sync(() => listeners.delete(listener))
+          Effect.sync(() => void subscribers.add(subscriber)),
+          () => Effect.sync(() => subscribers.delete(subscriber))
         ),
         RcRef.get(subscription)
       )

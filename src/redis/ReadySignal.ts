@@ -1,105 +1,104 @@
 /**
- * Tells workers when a claim is worth while: at once when a message comes, and when a delay or a lease runs out.
+ * Wakes workers when a claim is worth while: at once when a message is published, and when a delay or a lease is over.
  *
- * A claim that finds less than it asked for leaves word that its process is idle, in the same step; whoever publishes
- * then wakes it. It also learns how long until something becomes due, and so does an idle process when a message is
- * published that becomes due sooner.
+ * A claim that finds less than it asked for registers its process as idle, in the same step, and the next publish wakes
+ * it. The claim also returns how long until something becomes due; an idle process is notified of a message that becomes
+ * due sooner.
  */
 import { type Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
 import type { ProcessChannel } from "./ProcessChannel.ts"
 
-/** What a driver needs of it. */
+/** The wake-ups of the workers of a process. */
 export interface ReadySignal {
-  /** Whether somebody would claim from one of the queues, if he was told. */
+  /** Returns whether a worker of this process is subscribed to one of the queues. */
   readonly hasSubscribers: (queues: ReadonlyArray<string>) => boolean
-  /** Something becomes due in one of the queues after that time. */
+  /** Wakes the workers of the queues after a time, unless they wake sooner. */
   readonly wakeAfter: (queues: ReadonlyArray<string>, afterMillis: number) => void
-  /** Reasons to claim from the queues. */
+  /** Emits when a claim from the queues is worth while. */
   readonly ready: (queues: Batch<string>) => Stream.Stream<void>
 }
 
-/** A worker's ear. */
-interface Listener {
+/** A worker that is subscribed. */
+interface Subscription {
   readonly queues: ReadonlySet<string>
-  /** There is a reason that was not emitted yet. */
-  reason: boolean
-  /** When there will be one: monotonic nanoseconds. */
-  at: bigint | undefined
-  /** Open where it should look again. */
-  readonly latch: Latch.Latch
+  /** A wake-up was not emitted yet. */
+  isWoken: boolean
+  /** When the next wake-up is due, in monotonic nanoseconds. */
+  wakeAt: bigint | undefined
+  /** Open when `isWoken` or `wakeAt` has changed. */
+  readonly changed: Latch.Latch
 }
 
-/** Longest sleep: the server's clock may be set forward. */
-const LONGEST_MILLIS = 60_000
+/** The longest sleep: the server's clock may be set forward. */
+const MAX_SLEEP_MILLIS = 60_000
 
-/** Over a process's channel. */
-export const make = (channel: ProcessChannel, clock: Clock.Clock): ReadySignal => {
-  const listeners = new Set<Listener>()
+const wake = (subscription: Subscription): void => {
+  subscription.isWoken = true
+  subscription.changed.openUnsafe()
+}
 
-  const give = (listener: Listener): void => {
-    listener.reason = true
-    listener.latch.openUnsafe()
+const wakeAfter = (clock: Clock.Clock, subscriptions: Iterable<Subscription>, afterMillis: number): void => {
+  const now = clock.monotonicTimeNanosUnsafe()
+  const at = now + BigInt(Math.min(Math.ceil(afterMillis), MAX_SLEEP_MILLIS)) * 1_000_000n
+  for (const subscription of subscriptions) {
+    const { wakeAt } = subscription
+    if (wakeAt !== undefined && wakeAt > now && wakeAt <= at) continue
+    subscription.wakeAt = at
+    subscription.changed.openUnsafe()
   }
-  const concerned = (queues: ReadonlyArray<string>): Array<Listener> =>
-    [...listeners].filter((listener) => queues.some((queue) => listener.queues.has(queue)))
+}
 
-  const expect = (some: ReadonlyArray<Listener>, afterMillis: number): void => {
-    const now = clock.monotonicTimeNanosUnsafe()
-    const at = now + BigInt(Math.min(Math.ceil(afterMillis), LONGEST_MILLIS)) * 1_000_000n
-    for (const listener of some) {
-      if (listener.at !== undefined && listener.at > now && listener.at <= at) continue
-      listener.at = at
-      listener.latch.openUnsafe()
+const awaitWake = (clock: Clock.Clock, subscription: Subscription): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    // The latch is closed before the check, so that no wake-up is lost between the two.
+    subscription.changed.closeUnsafe()
+    const { wakeAt } = subscription
+    const left = wakeAt === undefined ? undefined : Number(wakeAt - clock.monotonicTimeNanosUnsafe()) / 1e6
+    if (subscription.isWoken || (left !== undefined && left <= 0)) {
+      subscription.isWoken = false
+      if (left !== undefined && left <= 0) subscription.wakeAt = undefined
+      return Effect.void
     }
-  }
+    const changed =
+      left === undefined
+        ? subscription.changed.await
+        : Effect.raceFirst(subscription.changed.await, clock.sleep(Duration.millis(Math.ceil(left))))
+    return Effect.andThen(changed, awaitWake(clock, subscription))
+  })
 
-  /** Waits for the next reason. */
-  const awaitReason = (listener: Listener): Effect.Effect<void> =>
-    Effect.suspend(() => {
-      // closed before the look, so that nothing that comes meanwhile is slept through
-      listener.latch.closeUnsafe()
-      const { at } = listener
-      const left = at === undefined ? undefined : Number(at - clock.monotonicTimeNanosUnsafe()) / 1e6
-      if (listener.reason || (left !== undefined && left <= 0)) {
-        listener.reason = false
-        if (left !== undefined && left <= 0) listener.at = undefined
-        return Effect.void
-      }
-      const woken =
-        left === undefined
-          ? listener.latch.await
-          : Effect.raceFirst(listener.latch.await, clock.sleep(Duration.millis(Math.ceil(left))))
-      return Effect.andThen(woken, awaitReason(listener))
+/** Makes the signal of a process. */
+export const make = (channel: ProcessChannel, clock: Clock.Clock): ReadySignal => {
+  const subscriptions = new Set<Subscription>()
+  const subscriptionsOf = (queues: ReadonlyArray<string>): Array<Subscription> =>
+    [...subscriptions].filter((subscription) => queues.some((queue) => subscription.queues.has(queue)))
+
+  const subscribe = Effect.fnUntraced(function* (queues: Batch<string>) {
+    // A new subscription is woken once, to claim what is there already.
+    const subscription: Subscription = {
+      queues: new Set(queues),
+      isWoken: true,
+      wakeAt: undefined,
+      changed: Latch.makeUnsafe(false)
+    }
+    yield* Effect.acquireRelease(
+      Effect.sync(() => subscriptions.add(subscription)),
+      () => Effect.sync(() => subscriptions.delete(subscription))
+    )
+    yield* channel.subscribe({
+      onWake: (queue, afterMillis) => {
+        if (!subscription.queues.has(queue)) return
+        if (afterMillis <= 0) wake(subscription)
+        else wakeAfter(clock, [subscription], afterMillis)
+      },
+      onResync: () => wake(subscription)
     })
+    return Stream.fromEffectRepeat(awaitWake(clock, subscription))
+  })
 
   return {
-    hasSubscribers: (queues) => concerned(queues).length > 0,
-    wakeAfter: (queues, afterMillis) => expect(concerned(queues), afterMillis),
-    ready: (queues) =>
-      Stream.unwrap(
-        Effect.gen(function* () {
-          // whoever comes looks once at what is there already
-          const listener: Listener = {
-            queues: new Set(queues),
-            reason: true,
-            at: undefined,
-            latch: Latch.makeUnsafe(false)
-          }
-          yield* Effect.acquireRelease(
-            Effect.sync(() => listeners.add(listener)),
-            () => Effect.sync(() => listeners.delete(listener))
-          )
-          yield* channel.subscribe({
-            onWake: (queue, afterMillis) => {
-              if (!listener.queues.has(queue)) return
-              if (afterMillis <= 0) give(listener)
-              else expect([listener], afterMillis)
-            },
-            onResync: () => give(listener)
-          })
-          return Stream.fromEffectRepeat(awaitReason(listener))
-        })
-      )
+    hasSubscribers: (queues) => subscriptionsOf(queues).length > 0,
+    wakeAfter: (queues, afterMillis) => wakeAfter(clock, subscriptionsOf(queues), afterMillis),
+    ready: (queues) => Stream.unwrap(subscribe(queues))
   }
 }

@@ -1,72 +1,73 @@
 /**
- * A record as it is stored: one text, so that a script reads and writes it in one command each.
+ * A record as it is stored: one text, so that a script reads or writes it in one command.
  *
- * Its first line has the fields in a fixed order, divided by blanks; `-` stands for none. What follows is the encoded
- * exit of the run that ended the task. Progress lies in a key of its own.
+ * The first line holds the fields in a fixed order, divided by blanks; `-` stands for none. The rest is the encoded exit
+ * of the run that ended the task. Progress lies under a key of its own.
  */
 import type { TaskRecord } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
-import { CorruptKey } from "./fieldDecoding.ts"
+import * as FieldText from "./FieldText.ts"
+import { CorruptKey } from "./RedisStoreError.ts"
 
 /**
- * The fields, in order. The first six are in front, so that the scripts can tell the most frequent steps, the first
- * start of a task and the success of a run, by the beginning of the text alone.
+ * The fields, in order. The first six come first so that the scripts recognise the most frequent steps, the first start
+ * of a task and the success of a run, by the beginning of the text alone.
  */
 export const FIELDS = [
   "state",
-  /** Of the open run, or of the last one. */
+  /** Token of the open run, or of the last one. */
   "token",
   /**
-   * The processes to be told of changes, divided by commas: a letter, `a` for all changes or `e` for the end alone, and
-   * the process. Nobody waits for a task that has ended.
+   * The processes to send hints to, divided by commas: `a` for every change or `e` for the end alone, and the process.
+   * `-` once the task has ended.
    */
-  "watch",
-  /** `-`: none of what is marked with * is there. Set as the text is written. */
+  "subscribers",
+  /** `-`: none of the fields marked with * is set. Written with the text. */
   "plain",
   "retention",
-  /** Until when the open run is held; when the task finished. */
+  /** Of a started task: when its lease ends. Of an ended one: when it ended. */
   "time",
   "generation",
   "attempt",
   "retries",
   "crashes",
   "fence",
-  /** Before that time a retry is not started. */
-  "due",
-  "started",
+  /** A retry is not started before this time. */
+  "dueAt",
+  "startedAt",
   "worker",
-  /** The process in which the last run was started. */
+  /** The process that started the last run. */
   "process",
-  /** The retention of a dead letter that the store writes for the open run. */
-  "letters",
+  /** Retention of a dead letter that the store writes for the open run. */
+  "deadLetterRetention",
   "task",
-  "enqueued",
-  "hash",
+  "enqueuedAt",
+  "payloadHash",
   /** * */
   "ended",
   /** * */
-  "cancel",
+  "cancelRequested",
   /** * */
-  "expires",
-  /** * It is a reservation, whose message is not known to be sent. */
+  "expiresAt",
+  /** * The record is a reservation, whose message is not known to be sent. */
   "unpublished",
-  /** * The open run is delivered at most once. */
-  "once",
+  /** * The open run is of an at-most-once task. */
+  "atMostOnce",
   /** * There is progress. */
   "progress",
   /** * */
   "key",
   /** The key may lie in another shard. */
-  "foreign"
+  "keyInOtherShard"
 ] as const
 
-/** What makes a record one that is not plain. */
-export const UNUSUAL: ReadonlyArray<Field> = [
+/** The fields of which a plain record has none. */
+export const UNUSUAL_FIELDS: ReadonlyArray<Field> = [
   "ended",
-  "cancel",
-  "expires",
+  "cancelRequested",
+  "expiresAt",
   "unpublished",
-  "once",
+  "atMostOnce",
   "progress",
   "key"
 ]
@@ -74,25 +75,6 @@ export const UNUSUAL: ReadonlyArray<Field> = [
 type Field = (typeof FIELDS)[number]
 
 const at = Object.fromEntries(FIELDS.map((field, index) => [field, index])) as Record<Field, number>
-
-/** Any text as a field: without white space, not empty, and not `-`. */
-export const encode = (text: string): string => {
-  if (!/[%\s]|^-?$/.test(text)) return text
-  if (text === "") return "%"
-  if (text === "-") return "%2D"
-  return text.replace(/[%\s]/g, encodeURIComponent)
-}
-
-/** The text of a field; `undefined`: it was not encoded by this store. */
-export const decode = (field: string): string | undefined => {
-  if (field === "%") return ""
-  if (!field.includes("%")) return field
-  try {
-    return decodeURIComponent(field)
-  } catch {
-    return undefined
-  }
-}
 
 const STATES: ReadonlySet<string> = new Set<TaskState>(["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"])
 const ENDS: ReadonlySet<string> = new Set<NonNullable<TaskRecord["ended"]>>([
@@ -102,8 +84,8 @@ const ENDS: ReadonlySet<string> = new Set<NonNullable<TaskRecord["ended"]>>([
   "Forgotten"
 ])
 
-/** Reads a record, as it came from that key; what does not fit throws `CorruptKey`. */
-export const parse = (
+/** Decodes a record that was read from a key. A field that does not fit throws `CorruptKey`. */
+export const decode = (
   key: string,
   id: string,
   value: string,
@@ -129,7 +111,7 @@ export const parse = (
   const count = (field: Field): number => number(field) ?? fail(field)
   const text = (field: Field): string | null => {
     const found = optional(field)
-    return found === null ? null : (decode(found) ?? fail(field))
+    return found === null ? null : (FieldText.decode(found) ?? fail(field))
   }
 
   const state = optional("state") ?? ""
@@ -147,11 +129,11 @@ export const parse = (
     exit: exit === "" ? null : exit,
     progress: optional("progress") === null ? null : (progressOf() ?? null),
     worker: text("worker"),
-    cancelRequested: optional("cancel") !== null,
+    cancelRequested: optional("cancelRequested") !== null,
     ended: ended as TaskRecord["ended"],
-    enqueuedAt: number("enqueued"),
-    startedAt: number("started"),
+    enqueuedAt: number("enqueuedAt"),
+    startedAt: number("startedAt"),
     finishedAt: isTerminal(state as TaskState) ? number("time") : null,
-    expiresAt: number("expires")
+    expiresAt: number("expiresAt")
   }
 }

@@ -26,19 +26,19 @@ import * as Backend from "../Backend.ts"
 import type { BackendDriver } from "../BackendDriver.ts"
 import * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
-import * as CallLimit from "../internal/driver/callTimeout.ts"
+import * as CallTimeout from "../internal/driver/callTimeout.ts"
 import { positiveDuration } from "../internal/options.ts"
-import * as Claiming from "./claimMessages.ts"
-import { CallFailed, type StoreError } from "./fieldDecoding.ts"
 import { isPermanent } from "./isPermanent.ts"
 import * as Keyspace from "./Keyspace.ts"
-import * as Channel from "./ProcessChannel.ts"
-import * as Readiness from "./ReadySignal.ts"
+import * as MessageClaims from "./MessageClaims.ts"
+import * as ProcessChannel from "./ProcessChannel.ts"
+import * as ReadySignal from "./ReadySignal.ts"
 import * as RedisBackendDriver from "./RedisBackendDriver.ts"
 import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
 import * as RedisFusion from "./RedisFusion.ts"
-import * as Calls from "./ScriptRunner.ts"
-import * as Server from "./ServerInfo.ts"
+import { CallFailed, type RedisStoreError } from "./RedisStoreError.ts"
+import * as ScriptRunner from "./ScriptRunner.ts"
+import * as ServerInfo from "./ServerInfo.ts"
 
 /** How the store is laid out, how long its calls may take, and what holds where tasks and workers say nothing. */
 export interface Options extends Keyspace.Options, Backend.Options, Broker.Options {
@@ -51,31 +51,27 @@ export interface Options extends Keyspace.Options, Backend.Options, Broker.Optio
 
 /** @internal The drivers of one store. */
 export interface Drivers {
-  readonly backend: BackendDriver<StoreError>
+  readonly backend: BackendDriver<RedisStoreError>
   readonly broker: BrokerDriver<Redis.RedisError>
 }
 
 /** @internal Looks at the server, and makes the drivers. They live as long as the scope. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
-): Effect.fn.Return<Drivers, Redis.RedisError | Server.UnsupportedServer, Scope.Scope | Redis.Redis> {
+): Effect.fn.Return<Drivers, Redis.RedisError | ServerInfo.UnsupportedServer, Scope.Scope | Redis.Redis> {
   const redis = yield* Redis.Redis
   const timeout = positiveDuration("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
-  const calls = Calls.make(
-    redis,
-    keyspace,
-    yield* CallLimit.make(timeout, (cause) => new CallFailed({ cause }))
-  )
-  const server = yield* Server.inspect(redis, calls)
-  const channel = yield* Channel.make(redis, calls, server)
-  const backend = RedisBackendDriver.make(calls, channel, server)
-  const readiness = Readiness.make(channel, yield* Clock.Clock)
-  const claiming = Claiming.make(calls, channel, readiness)
-  const broker = RedisBrokerDriver.make(calls, claiming, readiness, server)
+  const bounded = yield* CallTimeout.make(timeout, (cause) => new CallFailed({ cause }))
+  const runner = ScriptRunner.make(redis, keyspace, bounded, yield* ServerInfo.inspect(redis, bounded))
+  const channel = yield* ProcessChannel.make(redis, runner)
+  const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
+  const claims = MessageClaims.make(runner, channel, readySignal)
+  const backend = RedisBackendDriver.make(runner, channel)
+  const broker = RedisBrokerDriver.make(runner, claims, readySignal)
   const store = {}
   return {
-    backend: { ...backend, fusion: RedisFusion.make(calls, backend, broker, claiming, server, store) },
+    backend: { ...backend, fusion: RedisFusion.make(runner, backend, broker, claims, store) },
     broker: { ...broker, store }
   }
 })
@@ -84,12 +80,13 @@ export const makeDrivers = Effect.fnUntraced(function* (
 export const operation = "opening the Redis store"
 
 /** @internal Whether opening it once more may help. */
-export const isRetryable = (cause: Redis.RedisError | Server.UnsupportedServer): boolean =>
+export const isRetryable = (cause: Redis.RedisError | ServerInfo.UnsupportedServer): boolean =>
   cause._tag === "RedisError" && !isPermanent(cause)
 
 /** @internal */
-export const toBackendError = (cause: Redis.RedisError | Server.UnsupportedServer): Backend.BackendError =>
-  new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
+export const toBackendError = (
+  cause: Redis.RedisError | ServerInfo.UnsupportedServer
+): Backend.BackendError => new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
 
 /**
  * Both services over one server or cluster. It fails where the server does not answer, is too old, or is a replica.

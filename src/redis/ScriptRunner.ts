@@ -1,148 +1,116 @@
 /**
- * How the server is called: one script for a batch, on the shard where its keys lie, and never for longer than the
- * call may take.
+ * Runs scripts: one script for a batch, on the shard where its keys lie, bounded by `callTimeout`.
  */
-import { createHash } from "node:crypto"
-import { Effect, Schedule } from "effect"
-import * as Redis from "effect/persistence/Redis"
+import { Array as Arr, Effect, Schedule } from "effect"
+import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
-import { wholeMillis } from "../internal/millis.ts"
-import { CallFailed } from "./fieldDecoding.ts"
 import type { Keyspace } from "./Keyspace.ts"
+import { CallFailed } from "./RedisStoreError.ts"
+import type { Script } from "./Script.ts"
+import type { ServerInfo } from "./ServerInfo.ts"
 
-/** A script that gets the first part of a shard's keys, and texts. */
-export interface Script<A> {
-  readonly loading: Redis.Script<{ params: [base: string, args: ReadonlyArray<string>]; result: A }>
-  /** The name under which a server that knows the script runs it. */
-  readonly sha1: string
-}
-
-/** A script of its Lua text, with the type of its answer. */
-export const script = <A = null>(lua: string): Script<A> => ({
-  loading: Redis.script((base: string, args: ReadonlyArray<string>) => [base, ...args], {
-    lua,
-    numberOfKeys: 1
-  }).withReturnType<A>(),
-  sha1: createHash("sha1").update(lua).digest("hex")
-})
-
-/** An item of a batch, and its place in it. */
-interface Placed<A> {
-  readonly item: A
-  readonly index: number
-}
-
-/** Calls of one server, or cluster. */
+/** Runs scripts of one store on its server or cluster. */
 export interface ScriptRunner {
   readonly keyspace: Keyspace
-  /** Fails when the time of a call is up. */
+  /** Whether the server is a node of a cluster; the text of some scripts depends on it. */
+  readonly clustered: boolean
+  /** Fails a call that takes longer than `callTimeout`. */
   readonly bounded: CallTimeout<Redis.RedisError>
   readonly run: <A>(
     script: Script<A>,
     shard: number,
     args: ReadonlyArray<string>
   ) => Effect.Effect<A, Redis.RedisError>
-  /** Divides a batch among the shards of its items; the answers come back in its order. */
+  /** Divides a batch among the shards of its items; the answers come back in the order of the items. */
   readonly sharded: <In, Out, E>(
     items: ReadonlyArray<In>,
     idOf: (item: In) => string,
     call: (shard: number, items: ReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
   ) => Effect.Effect<ReadonlyArray<Out>, E>
+  /** Calls every shard at once; the answers come back in the order of the shards. */
+  readonly everyShard: <Out, E>(
+    call: (shard: number) => Effect.Effect<Out, E>
+  ) => Effect.Effect<ReadonlyArray<Out>, E>
 }
 
-/** The client has no connection, and was told to queue nothing meanwhile: the call was not sent. */
+/** An item of a batch, and its index there. */
+interface Indexed<A> {
+  readonly item: A
+  readonly index: number
+}
+
+/** The client has no connection and queues nothing meanwhile, so the call was not sent. */
 const isOffline = ({ cause }: Redis.RedisError): boolean =>
   cause instanceof Error && cause.message === "The client is offline"
 const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).includes("NOSCRIPT")
-const reconnecting = Schedule.spaced("50 millis")
+const OFFLINE_RETRY = Schedule.spaced("50 millis")
 
-/** Calls that may take no longer than the limit says. */
-export const make = (
-  redis: Redis.Redis["Service"],
-  keyspace: Keyspace,
-  bounded: CallTimeout<Redis.RedisError>
-): ScriptRunner => {
-  const call = <A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) => {
-    const base = keyspace.base(shard)
-    // nearly always the server knows the script, and is spared the service's look whether it was loaded
-    const known = Effect.catchIf(redis.send<A>("EVALSHA", sha1, "1", base, ...args), isUnknownScript, () =>
-      redis.eval(loading)(base, args)
+const runWith = (redis: Redis.Redis["Service"], { base }: Keyspace) =>
+  function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {
+    // The server nearly always knows the script; EVALSHA alone saves the service's own lookup of loaded scripts.
+    const known = Effect.catchIf(
+      redis.send<A>("EVALSHA", sha1, "1", base(shard), ...args),
+      isUnknownScript,
+      () => redis.eval(loading)(base(shard), args)
     )
     const called = Effect.mapError(known, (error) => CallFailed.of(error))
     return Effect.catchIf(called, isOffline, () =>
-      Effect.retry(called, { while: isOffline, schedule: reconnecting })
+      Effect.retry(called, { while: isOffline, schedule: OFFLINE_RETRY })
     )
   }
+
+const divide = <In>(
+  { shardOf }: Keyspace,
+  items: ReadonlyArray<In>,
+  idOf: (item: In) => string
+): Map<number, Array<Indexed<In>>> => {
+  const groups = new Map<number, Array<Indexed<In>>>()
+  items.forEach((item, index) => {
+    const shard = shardOf(idOf(item))
+    const group = groups.get(shard)
+    if (group === undefined) groups.set(shard, [{ item, index }])
+    else group.push({ item, index })
+  })
+  return groups
+}
+
+/** Makes the runner of a store. */
+export const make = (
+  redis: Redis.Redis["Service"],
+  keyspace: Keyspace,
+  bounded: CallTimeout<Redis.RedisError>,
+  { clustered }: ServerInfo
+): ScriptRunner => {
+  const run = runWith(redis, keyspace)
+  const shards = Arr.range(0, keyspace.shards - 1)
   return {
     keyspace,
+    clustered,
     bounded,
-    run: (script, shard, args) => bounded(call(script, shard, args)),
+    run: (script, shard, args) => bounded(run(script, shard, args)),
     sharded: <In, Out, E>(
       items: ReadonlyArray<In>,
       idOf: (item: In) => string,
       call: (shard: number, items: ReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
     ) => {
       if (keyspace.shards === 1) return call(0, items)
-      const groups = new Map<number, Array<Placed<In>>>()
-      items.forEach((item, index) => {
-        const shard = keyspace.shardOf(idOf(item))
-        const group = groups.get(shard)
-        if (group === undefined) groups.set(shard, [{ item, index }])
-        else group.push({ item, index })
-      })
       const answers: Array<Out> = Array.from({ length: items.length })
+      const callShard = (shard: number, group: ReadonlyArray<Indexed<In>>) =>
+        Effect.map(
+          call(
+            shard,
+            group.map(({ item }) => item)
+          ),
+          (some) => group.forEach(({ index }, i) => (answers[index] = some[i]!))
+        )
       return Effect.as(
-        Effect.forEach(
-          groups,
-          ([shard, group]) =>
-            Effect.map(
-              call(
-                shard,
-                group.map(({ item }) => item)
-              ),
-              (found) => group.forEach(({ index }, i) => (answers[index] = found[i]!))
-            ),
-          { concurrency: "unbounded", discard: true }
-        ),
+        Effect.forEach(divide(keyspace, items, idOf), ([shard, group]) => callShard(shard, group), {
+          concurrency: "unbounded",
+          discard: true
+        }),
         answers
       )
-    }
+    },
+    everyShard: (call) => Effect.forEach(shards, call, { concurrency: "unbounded" })
   }
 }
-
-/** Neighbours that have the same head. */
-export const groupByHead = <In>(
-  items: ReadonlyArray<In>,
-  headOf: (item: In) => ReadonlyArray<string>
-): ReadonlyArray<{ readonly head: ReadonlyArray<string>; readonly items: ReadonlyArray<In> }> => {
-  const groups: Array<{ readonly head: ReadonlyArray<string>; readonly items: Array<In> }> = []
-  let last: { readonly head: ReadonlyArray<string>; readonly items: Array<In> } | undefined
-  for (const item of items) {
-    const head = headOf(item)
-    if (last !== undefined && head.every((text, i) => text === last!.head[i])) {
-      last.items.push(item)
-      continue
-    }
-    last = { head, items: [item] }
-    groups.push(last)
-  }
-  return groups
-}
-
-/** Writes groups of neighbours that have the same head: the head, the size, the items. */
-export const encodeGroups = <In>(
-  items: ReadonlyArray<In>,
-  headOf: (item: In) => ReadonlyArray<string>,
-  write: (args: Array<string>, item: In) => void
-): ReadonlyArray<string> => {
-  const args: Array<string> = []
-  for (const { head, items: some } of groupByHead(items, headOf)) {
-    args.push(...head, `${some.length}`)
-    for (const item of some) write(args, item)
-  }
-  return args
-}
-
-/** A number of milliseconds as scripts take it; `undefined`: none. */
-export const millis = (value: number | undefined): string =>
-  value === undefined || value === Infinity ? "" : `${wholeMillis(value)}`

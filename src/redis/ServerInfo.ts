@@ -1,25 +1,25 @@
 /**
- * What the server is, as far as a store depends on it; looked at once, when the layer is built.
+ * The facts of the server that a store depends on, read once when the layer is built.
  */
 import { Data, Effect } from "effect"
 import type * as Redis from "effect/persistence/Redis"
-import { CallFailed } from "./fieldDecoding.ts"
-import type { ScriptRunner } from "./ScriptRunner.ts"
+import type { CallTimeout } from "../internal/driver/callTimeout.ts"
+import { CallFailed } from "./RedisStoreError.ts"
 
 /** A server that a store can use. */
 export interface ServerInfo {
-  /** It is one node of a cluster. */
+  /** Whether the server is a node of a cluster. */
   readonly clustered: boolean
 }
 
-/** A server that no store can use. */
+/** The server cannot be used: it is too old, or a replica. */
 export class UnsupportedServer extends Data.TaggedError("UnsupportedServer")<{ readonly reason: string }> {
   override get message(): string {
     return this.reason
   }
 }
 
-/** The oldest version that has every command the scripts need. */
+/** The oldest version that has every command of the scripts. */
 const OLDEST = [6, 2] as const
 
 const fieldOf = (info: string, name: string): string | undefined =>
@@ -30,10 +30,13 @@ const isTooOld = (version: string): boolean => {
   return major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])
 }
 
-/** Looks at the server. One that may evict keys is a loud warning; one that cannot be used is an error. */
+/**
+ * Reads the facts of the server. Fails with `UnsupportedServer` for one that is too old or a replica, and logs a warning
+ * for one that may evict keys.
+ */
 export const inspect = (
   redis: Redis.Redis["Service"],
-  { bounded }: Pick<ScriptRunner, "bounded">
+  bounded: CallTimeout<Redis.RedisError>
 ): Effect.Effect<ServerInfo, Redis.RedisError | UnsupportedServer> =>
   Effect.gen(function* () {
     const info = yield* bounded(Effect.mapError(redis.send<string>("INFO"), (error) => CallFailed.of(error)))
@@ -45,17 +48,15 @@ export const inspect = (
     }
     if (fieldOf(info, "role") === "slave") {
       return yield* new UnsupportedServer({
-        reason: `the server is a replica, which only reads; connect to its primary (${fieldOf(info, "master_host")}:${fieldOf(info, "master_port")})`
+        reason: `the server is a read-only replica; connect to its primary (${fieldOf(info, "master_host")}:${fieldOf(info, "master_port")})`
       })
     }
     const policy = fieldOf(info, "maxmemory_policy")
     if (policy !== undefined && policy !== "noeviction") {
       yield* Effect.logWarning(
-        `The Redis server's maxmemory-policy is ${policy}: when its memory is full it will delete keys, and with them` +
-          " tasks that were accepted, results that somebody waits for, and dead letters. Set it to noeviction."
+        `The Redis server's maxmemory-policy is ${policy}: when its memory is full, it deletes keys, among them` +
+          " accepted tasks, awaited results and dead letters. Set it to noeviction."
       )
     }
-    return {
-      clustered: fieldOf(info, "redis_mode") === "cluster"
-    }
+    return { clustered: fieldOf(info, "redis_mode") === "cluster" }
   })

@@ -1,41 +1,16 @@
-/**
- * Checks of what comes out of the server. What does not fit is an error that says where it lies.
- */
-import { Data } from "effect"
-import { RedisError } from "effect/persistence/Redis"
+/** Decodes what scripts return. What does not fit is a `CorruptKey` that names the key and the field. */
+import { Effect } from "effect"
+import { CorruptKey } from "./RedisStoreError.ts"
 
-/** Something in the store is not as the store writes it: a key that was edited by hand. */
-export class CorruptKey extends Data.TaggedError("CorruptKey")<{
-  readonly key: string
-  readonly field: string
-  readonly value: unknown
-}> {
-  override get message(): string {
-    const shown = String(JSON.stringify(this.value) ?? this.value).slice(0, 80)
-    return `the key ${this.key} is corrupt: ${this.field} holds ${shown}`
-  }
-}
+/** Decodes a reply; a decoder that throws fails the call with `CorruptKey`. */
+export const decodeReply = <A>(decode: () => A): Effect.Effect<A, CorruptKey> =>
+  Effect.try({
+    try: decode,
+    catch: (error) =>
+      error instanceof CorruptKey ? error : new CorruptKey({ key: "", field: "", value: error })
+  })
 
-/** A call that failed. A client's own error has no message, and a person is told nothing by its name. */
-export class CallFailed extends RedisError {
-  override readonly name = "RedisError"
-
-  static of(error: RedisError): CallFailed {
-    return error instanceof CallFailed ? error : new CallFailed({ cause: error.cause })
-  }
-
-  override get message(): string {
-    const { cause } = this
-    if (!(cause instanceof Error)) return String(cause)
-    if (cause.message !== "") return cause.message
-    return "code" in cause ? String(cause.code) : cause.name
-  }
-}
-
-/** What a call can fail with. */
-export type StoreError = RedisError | CorruptKey
-
-/** Reads the fields of one key, as a script answered them; a field that does not fit throws `CorruptKey`. */
+/** The fields of one hash, in the order in which a script returned them. A field that does not fit throws `CorruptKey`. */
 export class HashFields {
   readonly key: string
   private readonly names: ReadonlyArray<string>

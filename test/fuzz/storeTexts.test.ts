@@ -3,11 +3,13 @@ import { Arbitrary, Effect, Exit, Logger, Schema } from "effect"
 import * as Heartbeat from "../../src/internal/driver/heartbeatCodec.ts"
 import * as BodyText from "../../src/redis/BodyText.ts"
 import * as ClaimHandle from "../../src/redis/ClaimHandle.ts"
-import { CorruptKey, HashFields } from "../../src/redis/fieldDecoding.ts"
+import { HashFields } from "../../src/redis/fieldDecoding.ts"
+import * as FieldText from "../../src/redis/FieldText.ts"
 import * as MessageText from "../../src/redis/MessageText.ts"
 import * as RecordText from "../../src/redis/RecordText.ts"
-import { toSettled } from "../../src/redis/RedisBackendDriver.ts"
-import { toStarted } from "../../src/redis/startCodec.ts"
+import { CorruptKey } from "../../src/redis/RedisStoreError.ts"
+import { decodeSettled } from "../../src/redis/scripts/lib/settlements.ts"
+import { decodeStarted } from "../../src/redis/scripts/lib/starts.ts"
 import * as TaskRows from "../../src/sql/backend/TaskRows.ts"
 import { seqOf } from "../../src/sql/broker/Messages.ts"
 import { fromBody, toBody } from "../../src/sql/dialect/encodedBody.ts"
@@ -48,8 +50,8 @@ describe("the texts of Redis", () => {
     { text },
     ({ text }) =>
       Effect.sync(() => {
-        const field = RecordText.encode(text)
-        assert.strictEqual(RecordText.decode(field), text)
+        const field = FieldText.encode(text)
+        assert.strictEqual(FieldText.decode(field), text)
         assert.match(field, /^\S+$/)
         assert.notStrictEqual(field, "-")
       }),
@@ -98,7 +100,7 @@ describe("the texts of Redis", () => {
     { value: recordText },
     ({ value }) =>
       Effect.sync(() => {
-        const exit = attempt(() => RecordText.parse("the key", "id", value, () => undefined))
+        const exit = attempt(() => RecordText.decode("the key", "id", value, () => undefined))
         assertCorrupt(exit, "the key")
         if (Exit.isFailure(exit)) return
         for (const count of [
@@ -205,9 +207,9 @@ describe("the texts of Redis", () => {
     },
     ({ rest, tag }) =>
       Effect.sync(() => {
-        const started = toStarted(`${tag} ${rest}`)
+        const started = decodeStarted(`${tag} ${rest}`)
         if (started._tag === "Busy") assert.isTrue(Number.isFinite(started.millis), `${tag} ${rest}`)
-        assert.include(["Stored", "Cancelled", "Lost"], toSettled(rest))
+        assert.include(["Stored", "Cancelled", "Lost"], decodeSettled(rest))
       }),
     manyRuns
   )

@@ -320,11 +320,11 @@ describeWithServers("garbage", () => {
       readonly [what: string, fields: Partial<Record<(typeof FIELDS)[number], string>>]
     > = [
       ["a lease that never ends", { state: "STARTED", token: "another", time: nines }],
-      ["a retry that is never due", { state: "RETRY", due: nines }],
+      ["a retry that is never due", { state: "RETRY", dueAt: nines }],
       ["an attempt that no program holds", { attempt: nines }],
-      ["an expiry that no program holds", { expires: nines, plain: "+" }],
+      ["an expiry that no program holds", { expiresAt: nines, plain: "+" }],
       ["a name that nobody encoded", { task: "%zz" }],
-      ["a time that is no date", { enqueued: "8700000000000000" }],
+      ["a time that is no date", { enqueuedAt: "8700000000000000" }],
       ["a retention that no program holds", { retention: nines }],
       ["a negative retention", { retention: "-5" }],
       ["a lease long ago", { state: "STARTED", token: "another", time: "1" }],
@@ -332,8 +332,8 @@ describeWithServers("garbage", () => {
       ["a later generation than its message", { generation: "5" }],
       ["a generation that no program holds", { generation: nines }],
       ["a fence that no program holds", { fence: nines }],
-      ["a time that is no number", { enqueued: "soon" }],
-      ["watchers that there are not", { watch: "zz,,a,e" }],
+      ["a time that is no number", { enqueuedAt: "soon" }],
+      ["watchers that there are not", { subscribers: "zz,,a,e" }],
       ["a progress that there is not", { progress: "1", plain: "+" }],
       ["a key that there is not", { key: "nothing", plain: "+" }],
       ["a process that there is not", { process: "x".repeat(1_000) }]

@@ -1,0 +1,106 @@
+/** Claims messages from the shards of a store, one shard after the other. */
+import { Effect, Exit } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type { ClaimedMessage } from "../BackendDriver.ts"
+import type { ClaimRequest } from "../BrokerDriver.ts"
+import * as ClaimHandle from "./ClaimHandle.ts"
+import * as MessageText from "./MessageText.ts"
+import type { ProcessChannel } from "./ProcessChannel.ts"
+import type { ReadySignal } from "./ReadySignal.ts"
+import type { Script } from "./Script.ts"
+import type { ScriptRunner } from "./ScriptRunner.ts"
+import { type ClaimAnswer, decodeClaimed, encodeClaim } from "./scripts/lib/claims.ts"
+import { messageBytes } from "./scripts/messageBytes.ts"
+
+/** Claims of one process. */
+export interface MessageClaims {
+  /**
+   * Claims with a script, which is also given the number of queues and the encoded start defaults if it starts runs.
+   * What was claimed is returned even where another shard fails.
+   */
+  readonly claim: (
+    script: Script<ClaimAnswer>,
+    request: ClaimRequest,
+    startDefaults?: ReadonlyArray<string>
+  ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
+}
+
+/** Shows that a reply was not UTF-8. */
+const REPLACEMENT_CHARACTER = "\ufffd"
+
+const isMangled = ({ delivery: { body } }: ClaimedMessage): boolean =>
+  typeof body === "string" && body.includes(REPLACEMENT_CHARACTER)
+
+/** Makes the claims of a process. */
+export const make = (
+  runner: ScriptRunner,
+  channel: ProcessChannel,
+  readySignal: ReadySignal
+): MessageClaims => {
+  const { keyspace, run } = runner
+  const bytesOf = messageBytes(runner)
+  /** Counts the claims: each begins with the next shard. */
+  let claims = 0
+
+  /** Replaces the messages whose text was mangled on the way by what their bytes say. */
+  const withBytes = (shard: number, claimed: ReadonlyArray<ClaimedMessage>) => {
+    const mangled = claimed.filter(isMangled)
+    if (mangled.length === 0) return Effect.succeed(claimed)
+    const handles = mangled.map(({ delivery }) => ClaimHandle.decode(delivery.handle, keyspace.shards)!)
+    return Effect.map(bytesOf(shard, handles), (texts) => {
+      const hexOf = new Map(mangled.map((one, i) => [one, texts[i]!]))
+      return claimed.map((one) => {
+        const hex = hexOf.get(one)
+        return hex === undefined
+          ? one
+          : { ...one, delivery: { ...one.delivery, ...MessageText.decodeHex(hex) } }
+      })
+    })
+  }
+
+  const claimFrom = (
+    shard: number,
+    script: Script<ClaimAnswer>,
+    request: ClaimRequest & { readonly claimId: string },
+    startDefaults: ReadonlyArray<string> | undefined
+  ): Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError> => {
+    const queues = [...new Set(request.queues)]
+    const args = encodeClaim({
+      ...request,
+      process: channel.process,
+      isSubscribed: readySignal.hasSubscribers(queues)
+    })
+    if (startDefaults !== undefined) args.push(`${queues.length}`)
+    return Effect.flatMap(run(script, shard, [...args, ...queues, ...(startDefaults ?? [])]), (answer) => {
+      const nextDue = answer[1]
+      if (nextDue >= 0) readySignal.wakeAfter(queues, nextDue)
+      return withBytes(shard, decodeClaimed(shard, queues, answer, startDefaults !== undefined))
+    })
+  }
+
+  return {
+    claim: Effect.fnUntraced(function* (
+      script,
+      { claimId = crypto.randomUUID(), ...request },
+      startDefaults
+    ) {
+      const first = claims++
+      let claimed: ReadonlyArray<ClaimedMessage> = []
+      const claimAll = Effect.fnUntraced(function* (isRetry: boolean) {
+        for (let i = 0; i < keyspace.shards && claimed.length < request.max; i++) {
+          const shard = (first + i) % keyspace.shards
+          const max = request.max - claimed.length
+          const more = yield* Effect.exit(
+            claimFrom(shard, script, { ...request, max, claimId, isRetry }, startDefaults)
+          )
+          if (Exit.isSuccess(more)) claimed = claimed.length === 0 ? more.value : [...claimed, ...more.value]
+          else if (claimed.length === 0) yield* more
+          else break
+        }
+      })
+      if (request.isRetry === true) yield* claimAll(true)
+      yield* claimAll(false)
+      return claimed
+    })
+  }
+}

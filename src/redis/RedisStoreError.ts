@@ -1,0 +1,34 @@
+/** What a call to the store fails with. */
+import { Data } from "effect"
+import { RedisError } from "effect/persistence/Redis"
+
+/** A key holds something that the store did not write: it was edited by hand. */
+export class CorruptKey extends Data.TaggedError("CorruptKey")<{
+  readonly key: string
+  readonly field: string
+  readonly value: unknown
+}> {
+  override get message(): string {
+    const shown = String(JSON.stringify(this.value) ?? this.value).slice(0, 80)
+    return `the key ${this.key} is corrupt: ${this.field} holds ${shown}`
+  }
+}
+
+/** A `RedisError` whose message is that of its cause; a client's own error has none. */
+export class CallFailed extends RedisError {
+  override readonly name = "RedisError"
+
+  static of(error: RedisError): CallFailed {
+    return error instanceof CallFailed ? error : new CallFailed({ cause: error.cause })
+  }
+
+  override get message(): string {
+    const { cause } = this
+    if (!(cause instanceof Error)) return String(cause)
+    if (cause.message !== "") return cause.message
+    return "code" in cause ? String(cause.code) : cause.name
+  }
+}
+
+/** What a call can fail with. */
+export type RedisStoreError = RedisError | CorruptKey

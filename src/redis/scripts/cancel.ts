@@ -1,0 +1,57 @@
+/** Cancels tasks: ends waiting ones, and requests running ones to stop. */
+import { identity } from "effect"
+import type { BackendDriver, CancelAnswer } from "../../BackendDriver.ts"
+import type { RedisStoreError } from "../RedisStoreError.ts"
+import * as Script from "../Script.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { deadLettersLua } from "./lib/deadLetters.ts"
+import { lapseLua } from "./lib/lapse.ts"
+import { recordScript } from "./lib/recordScript.ts"
+
+const lua = (clustered: boolean): string =>
+  recordScript(
+    clustered,
+    deadLettersLua,
+    lapseLua,
+    `
+local answers = {}
+while position < #ARGV do
+  local id = nextText()
+  local record = findRecord(id)
+  local answer
+  if not record then
+    answer = 'Unknown'
+  elseif TERMINAL[record[STATE]] then
+    -- C1
+    answer = 'AlreadyDone'
+  elseif record[STATE] == 'STARTED' then
+    -- C2
+    record[CANCEL_REQUESTED] = '1'
+    saveRecord(record)
+    if record[PROCESS] ~= '-' then addHint(record[PROCESS], id) end
+    hintChange(record)
+    answer = 'Requested'
+  elseif endIfLapsed(record) then
+    -- C3
+    answer = 'AlreadyDone'
+  else
+    -- C4
+    endTask(record, 'FAILURE', nil, 'Cancelled')
+    answer = 'Cancelled'
+  end
+  answers[#answers + 1] = answer
+end
+sendHints()
+return answers
+`
+  )
+
+/** Makes the operation. */
+export const cancel = ({
+  clustered,
+  run,
+  sharded
+}: ScriptRunner): BackendDriver<RedisStoreError>["cancel"] => {
+  const script = Script.make<ReadonlyArray<CancelAnswer>>(lua(clustered))
+  return (ids) => sharded(ids, identity, (shard, some) => run(script, shard, some))
+}

@@ -1,0 +1,50 @@
+/** Forgets tasks: removes final records, marks the others, and frees their keys at once. */
+import { Effect, identity } from "effect"
+import type { BackendDriver } from "../../BackendDriver.ts"
+import type { RedisStoreError } from "../RedisStoreError.ts"
+import * as Script from "../Script.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { freeKeys } from "./freeKeys.ts"
+import { recordScript } from "./lib/recordScript.ts"
+
+/** Returns the keys that may lie in other shards, each with the id that held it. */
+const lua = (clustered: boolean): string =>
+  recordScript(
+    clustered,
+    `
+local keysInOtherShards = {}
+while position < #ARGV do
+  local record = findRecord(nextText())
+  if record then
+    if record[KEY_IN_OTHER_SHARD] ~= '-' then
+      keysInOtherShards[#keysInOtherShards + 1] = record[KEY]
+      keysInOtherShards[#keysInOtherShards + 1] = record.id
+      record[KEY], record[KEY_IN_OTHER_SHARD] = '-', '-'
+    end
+    if TERMINAL[record[STATE]] then
+      -- F1
+      removeRecord(record)
+    else
+      -- F2
+      freeKey(record)
+      record[KEY], record[ENDED] = '-', 'Forgotten'
+      hintEnd(record)
+      saveRecord(record)
+    end
+  end
+end
+sendHints()
+return keysInOtherShards
+`
+  )
+
+/** Makes the operation. */
+export const forget = (runner: ScriptRunner): BackendDriver<RedisStoreError>["forget"] => {
+  const { clustered, run, sharded } = runner
+  const script = Script.make<ReadonlyArray<string>>(lua(clustered))
+  const free = freeKeys(runner)
+  return (ids) =>
+    Effect.asVoid(
+      sharded(ids, identity, (shard, some) => Effect.as(Effect.flatMap(run(script, shard, some), free), some))
+    )
+}

@@ -1,0 +1,106 @@
+/**
+ * Claims messages, and starts those that may be started at once: at-least-once runs of the tasks whose start defaults are
+ * given. The token of such a run is the member of its claim.
+ */
+import type { Fusion } from "../../BackendDriver.ts"
+import type { MessageClaims } from "../MessageClaims.ts"
+import type { RedisStoreError } from "../RedisStoreError.ts"
+import * as Script from "../Script.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
+import { deadLettersLua } from "./lib/deadLetters.ts"
+import { lapseLua } from "./lib/lapse.ts"
+import { queuesLua } from "./lib/queues.ts"
+import { recordScript } from "./lib/recordScript.ts"
+import { encodeStartDefaults, startsLua } from "./lib/starts.ts"
+
+const lua = (clustered: boolean): string =>
+  recordScript(
+    clustered,
+    deadLettersLua,
+    lapseLua,
+    startsLua,
+    queuesLua,
+    claimsLua,
+    `
+local claim, queues, defaults = readClaim(), {}, {}
+for i = 1, nextNumber() do queues[i] = nextText() end
+while position < #ARGV do
+  local one = nextStartDefaults()
+  defaults[one.task] = one
+end
+
+-- Returns the group of a message by its head behind the id, which is nearly always that of the message before; nil where
+-- its task may not be started here.
+local last = {}
+local function groupOf(value, after)
+  local ends = string.find(value, '\\n', after, true)
+  if not ends then return nil end
+  if last.head and ends - after + 1 == #last.head and string.find(value, last.head, after, true) == after then
+    return last.group
+  end
+  local head = string.sub(value, after, ends)
+  local task, generation, expires = string.match(head, '^ (%S+) (%d+) (%d*)\\n$')
+  local one = task and defaults[task]
+  -- a number that is no safe integer is left to the worker
+  if not one or #generation > 15 or #expires > 15 then return nil end
+  group = { worker = claim.worker, process = claim.process, task = task, atMostOnce = '-', generation = generation,
+    expires = expires == '' and '-' or integerText(now + expires), lease = one.lease, maxCrashes = one.maxCrashes,
+    retention = one.retention, deadLetterRetention = one.deadLetterRetention }
+  prepareFirstRuns()
+  last.head, last.group = head, group
+  return group
+end
+
+local answer = { now, -1 }
+claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
+  local ids, keys, places, groups = {}, {}, {}, {}
+  for i = 1, #claimed / 2 do
+    local value, last = texts[i] or '', #answer
+    answer[last + 1], answer[last + 2], answer[last + 3], answer[last + 4] = queueNumber, claimed[2 * i], value, ''
+    -- a task whose id had to be encoded is started by itself
+    local after = string.find(value, '[ %%]')
+    local found = after and after > 1 and string.byte(value, after) == 32 and groupOf(value, after)
+    if found then
+      local id, at = string.sub(value, 1, after - 1), #ids + 1
+      ids[at], keys[at], places[at], groups[at] = id, base .. ':task:' .. id, last + 4, found
+    end
+  end
+  local values, seen, written = getTexts(keys), {}, {}
+  for i, id in ipairs(ids) do
+    local place = places[i]
+    local token = answer[place - 2]
+    group = groups[i]
+    group.queue = queues[queueNumber]
+    local started, subscribers
+    if values[i] and not seen[id] then started, subscribers = startFirstRun(values[i], token) end
+    if started then
+      written[#written + 1] = keys[i]
+      written[#written + 1] = started
+      if subscribers ~= '-' then hintSubscribers(id, subscribers, false) end
+      answer[place] = 'R'
+    else
+      -- its record may be among those that are still to be written
+      if #written > 0 then redis.call('MSET', unpack(written)) end
+      written = {}
+      local answered = startAnyRun(id, token, nil)
+      if answered ~= 'L' then answer[place] = answered end
+    end
+    seen[id] = true
+  end
+  if #written > 0 then redis.call('MSET', unpack(written)) end
+end)
+sendHints()
+return answer
+`
+  )
+
+/** Makes the operation. */
+export const fusedClaim = (
+  { clustered }: ScriptRunner,
+  claims: MessageClaims
+): NonNullable<Fusion<RedisStoreError>["claim"]> => {
+  const script = Script.make<ClaimAnswer>(lua(clustered))
+  return ({ startDefaults, ...request }) =>
+    claims.claim(script, request, startDefaults.flatMap(encodeStartDefaults))
+}

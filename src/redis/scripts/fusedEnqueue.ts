@@ -1,0 +1,73 @@
+/** Creates records, and publishes the messages of those that were created. */
+import { Effect } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type { Created, NewRecord } from "../../BackendDriver.ts"
+import type { Batch, Envelope } from "../../BrokerDriver.ts"
+import * as MessageText from "../MessageText.ts"
+import * as Script from "../Script.ts"
+import { groupByHead } from "../scriptArguments.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { createsLua, decodeCreated, encodeRecordHead, pushRecord } from "./lib/creates.ts"
+import { encodeMessageHead, publishesLua } from "./lib/publishes.ts"
+import { queuesLua } from "./lib/queues.ts"
+import { recordScript } from "./lib/recordScript.ts"
+
+/** A record and its message. */
+export interface Enqueued {
+  readonly record: NewRecord
+  readonly message: Envelope
+}
+
+const lua = (clustered: boolean): string =>
+  recordScript(
+    clustered,
+    createsLua,
+    queuesLua,
+    publishesLua,
+    `
+local answers = {}
+while position < #ARGV do
+  local created, values = {}, {}
+  createGroup(created)
+  local queue, priority, delay = nextText(), nextNumber(), nextNumber()
+  for _, answer in ipairs(created) do
+    local value = nextText()
+    if answer == 'C' then values[#values + 1] = value end
+    answers[#answers + 1] = answer
+  end
+  if #values > 0 then publish(queue, priority, delay, values) end
+end
+sendHints()
+return answers
+`
+  )
+
+const pushOwnRecord = pushRecord(false)
+
+/** Encodes groups: the head of the records, their number, the records, the head of their messages, the messages. */
+const encode = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
+  const args: Array<string> = []
+  const groups = groupByHead(items, ({ message, record }) => [
+    ...encodeRecordHead(record),
+    ...encodeMessageHead(message)
+  ])
+  for (const { items: some } of groups) {
+    const [{ message, record }] = some as Batch<Enqueued>
+    args.push(...encodeRecordHead(record), `${some.length}`)
+    for (const item of some) pushOwnRecord(args, item.record)
+    args.push(...encodeMessageHead(message))
+    for (const item of some) args.push(MessageText.encode(item.message))
+  }
+  return args
+}
+
+/** Makes the operation for records whose keys, if they have any, lie in their own shards. */
+export const fusedEnqueue = ({ clustered, run, sharded }: ScriptRunner) => {
+  const script = Script.make<ReadonlyArray<string>>(lua(clustered))
+  return (items: ReadonlyArray<Enqueued>): Effect.Effect<ReadonlyArray<Created>, RedisError> =>
+    sharded(
+      items,
+      ({ record }) => record.id,
+      (shard, some) => Effect.map(run(script, shard, encode(some)), (answers) => answers.map(decodeCreated))
+    )
+}

@@ -1,0 +1,121 @@
+/** Dead letters: how they are stored, in Lua, and how they are decoded. */
+import type { DeadLetter } from "../../../BackendDriver.ts"
+import * as BodyText from "../../BodyText.ts"
+import { HashFields } from "../../fieldDecoding.ts"
+import * as FieldText from "../../FieldText.ts"
+
+/**
+ * Lua: writes, finds and removes dead letters.
+ *
+ * A dead letter is a hash. Indexes hold all letters (`:letters`), those of a task name (`:letters:<task>`), both in the
+ * order in which they were added, and the times at which they expire (`:letters-until`). The member of a letter begins
+ * with a number, which keeps letters of the same moment in order.
+ */
+export const deadLettersLua = /* lua */ `
+local function deadLetterKey(id)
+  return base .. ':letter:' .. id
+end
+
+-- a key of another kind holds no dead letter
+local function deadLetterFields(id, ...)
+  local values = redis.pcall('HMGET', deadLetterKey(id), ...)
+  return values.err and {} or values
+end
+
+local function removeDeadLetter(id)
+  local v = deadLetterFields(id, 'member', 'task')
+  if not v[1] then return false end
+  redis.call('DEL', deadLetterKey(id))
+  redis.call('ZREM', base .. ':letters', v[1])
+  if v[2] then redis.call('ZREM', base .. ':letters:' .. v[2], v[1]) end
+  redis.call('ZREM', base .. ':letters-until', id)
+  return true
+end
+
+local function addDeadLetter(id, retention, task, fields)
+  local member = string.format('%015.0f', redis.call('INCR', base .. ':letters-order')) .. ':' .. id
+  local key = deadLetterKey(id)
+  redis.call('HSET', key, 'id', id, 'member', member, 'at', nowText, unpack(fields))
+  redis.call('ZADD', base .. ':letters', now, member)
+  if task then
+    redis.call('HSET', key, 'task', task)
+    redis.call('ZADD', base .. ':letters:' .. task, now, member)
+  end
+  if retention then
+    redis.call('HSET', key, 'until', now + retention)
+    redis.call('ZADD', base .. ':letters-until', now + retention, id)
+  end
+end
+
+local function hasDeadLetter(id)
+  local v = deadLetterFields(id, 'member', 'until')
+  return v[1] and (tonumber(v[2] or nil) or now + 1) > now
+end
+`
+
+/** The fields of a dead letter that a reply carries, in this order. */
+const FIELDS = [
+  "id",
+  "taskId",
+  "task",
+  "generation",
+  "queue",
+  "reason",
+  "exit",
+  "worker",
+  "body",
+  "attempts",
+  "at"
+] as const
+
+/** Lua: reads a dead letter; `false` where there is none, or its retention is over. */
+export const readDeadLetterLua = /* lua */ `
+local function readDeadLetter(id)
+  if not hasDeadLetter(id) then return false end
+  return deadLetterFields(id, ${FIELDS.map((field) => `'${field}'`).join(", ")})
+end
+`
+
+/** Lua: removes the dead letters whose retention is over, so that the indexes hold none of them. */
+export const removeExpiredDeadLettersLua = /* lua */ `
+local function removeExpiredDeadLetters()
+  repeat
+    local expired = redis.call('ZRANGEBYSCORE', base .. ':letters-until', '-inf', now, 'LIMIT', 0, 1000)
+    for _, id in ipairs(expired) do
+      if not removeDeadLetter(id) then redis.call('ZREM', base .. ':letters-until', id) end
+    end
+  until #expired < 1000
+end
+`
+
+/** The fields of a dead letter, as `readDeadLetter` returns them. */
+export type DeadLetterValues = ReadonlyArray<string | null>
+
+const decodedOrNull = (fields: HashFields, at: number): string | null => {
+  const field = fields.textOrNull(at)
+  return field === null ? null : (FieldText.decode(field) ?? fields.fail(at))
+}
+
+/** Decodes a dead letter. A field that does not fit throws `CorruptKey`. */
+export const decodeDeadLetter = (values: DeadLetterValues): DeadLetter => {
+  const fields = new HashFields(`of the dead letter ${values[0]}`, FIELDS, values)
+  return {
+    id: fields.text(0),
+    taskId: fields.textOrNull(1),
+    task: decodedOrNull(fields, 2),
+    generation: fields.integer(3),
+    queue: fields.text(4),
+    reason: fields.text(5),
+    exit: fields.textOrNull(6),
+    worker: decodedOrNull(fields, 7),
+    body: BodyText.decode(fields.text(8)),
+    attempts: fields.integer(9),
+    at: fields.integer(10)
+  }
+}
+
+/** Decodes dead letters; `undefined` where there is none. */
+export const decodeDeadLetters = (
+  found: ReadonlyArray<DeadLetterValues | null>
+): ReadonlyArray<DeadLetter | undefined> =>
+  found.map((values) => (values === null ? undefined : decodeDeadLetter(values)))

@@ -1,0 +1,68 @@
+/** Queues in Lua: where messages lie, in which order, and how idle workers are woken. */
+
+/** An idle worker claims once a second; one that did not for longer is not woken. */
+export const IDLE_MILLIS = 2_500
+
+/**
+ * Lua: keys, members and order of a queue, and wake messages to idle processes.
+ *
+ * The texts of a queue's messages lie in one hash, `:texts`, and a member for each message in exactly one of four places:
+ *
+ * - `:fresh`, a list: published for now with the default priority, which costs a fraction there;
+ * - `:ready`, a sorted set by priority and due time: everything else that can be claimed;
+ * - `:delayed`, a sorted set by due time;
+ * - `:claimed`, a sorted set by the end of the lease.
+ *
+ * A member is `<number>:<due>:<priority>`, and after a claim `<number>:<due>:<priority>:<claim id>`. It is the receipt of
+ * the claim, which holds while the member lies in one of the sets, also after the lease is over.
+ */
+export const queuesLua = /* lua */ `
+local function queueKey(queue, part)
+  return base .. ':queue:' .. queue .. ':' .. part
+end
+
+-- highest priority first, then the time; both fit into the 53 bits of a score
+local function rank(priority, due)
+  return (255 - priority) * 17592186044416 + due
+end
+
+-- message numbers have 15 digits, so that members of the same score are in their order
+local function numberOf(member)
+  return string.sub(member, 1, 15)
+end
+
+local function parseMember(member)
+  local id, due, priority = string.match(member, '^(%d+):(%d+):(%d+)')
+  return id, tonumber(due), tonumber(priority)
+end
+
+local function rankOf(member)
+  local _, due, priority = parseMember(member)
+  return rank(priority or 0, due or now)
+end
+
+local function memberOf(id, due, priority)
+  return id .. ':' .. integerText(due) .. ':' .. integerText(priority)
+end
+
+-- wakes as many idle processes as there are messages to claim now
+local function wakeIdle(queue, count)
+  local idle = redis.call('ZPOPMAX', queueKey(queue, 'idle'), count)
+  for i = 1, #idle, 2 do
+    if tonumber(idle[i + 1]) >= now - ${IDLE_MILLIS} then notify(idle[i], cjson.encode({ 'ready', queue })) end
+  end
+end
+
+-- wakes all idle processes at the time of a message that becomes due before every other
+local function wakeIdleAt(queue, due)
+  local first = redis.call('ZRANGE', queueKey(queue, 'delayed'), 0, 0, 'WITHSCORES')
+  if not first[2] or tonumber(first[2]) < due then return end
+  local idle = redis.call('ZRANGEBYSCORE', queueKey(queue, 'idle'), now - ${IDLE_MILLIS}, '+inf')
+  for _, process in ipairs(idle) do notify(process, cjson.encode({ 'due', queue, due - now })) end
+end
+
+-- calls a command with any number of items; 4,000 fit into one call
+local function callInChunks(command, key, items)
+  for i = 1, #items, 4000 do redis.call(command, key, unpack(items, i, math.min(i + 3999, #items))) end
+end
+`

@@ -1,0 +1,131 @@
+/** Starting runs: for `start`, and for the fused claim. Encoding, Lua and decoding. */
+import type { StartDefaults, Started } from "../../../BackendDriver.ts"
+import { longestMillis } from "../../../internal/millis.ts"
+import * as FieldText from "../../FieldText.ts"
+import { millis } from "../../scriptArguments.ts"
+
+/** Encodes what the starts of one task have in common. */
+export const encodeStartDefaults = (start: StartDefaults): ReadonlyArray<string> => [
+  FieldText.encode(start.task),
+  millis(start.leaseMillis),
+  `${start.maxCrashes}`,
+  millis(start.retentionMillis),
+  millis(start.deadLetterRetentionMillis)
+]
+
+/** Decodes the answer to a start. */
+export const decodeStarted = (answer: string): Started => {
+  // a first run, for which the numbers are known
+  if (answer === "R") return { _tag: "Run", fence: 1, attempt: 1, retries: 0, crashes: 0 }
+  const [tag, ...numbers] = answer.split(" ")
+  if (tag === "D") return { _tag: "Drop" }
+  const [first = 0, attempt = 0, retries = 0, crashes = 0] = numbers.map(Number)
+  // A time that was edited by hand may be no safe integer.
+  return tag === "B"
+    ? { _tag: "Busy", millis: Number.isSafeInteger(first) ? first : longestMillis }
+    : { _tag: "Run", fence: first, attempt, retries, crashes }
+}
+
+/**
+ * Lua: starts runs (rules S1 to S10 of `internal/task/transitions.ts`). Needs `deadLettersLua` and `lapseLua`.
+ *
+ * The answer to a start is `R <fence> <attempt> <retries> <crashes>`, or `R` alone for the first run of a task; `D`
+ * (drop); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call has to be repeated with the
+ * message's body, for the dead letter. Nothing is written for an `L`.
+ */
+export const startsLua = /* lua */ `
+-- what the starts that are read have in common
+local group
+
+local function runAnswer(record)
+  return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
+end
+
+-- S10, the common case: the first start of a plain task. Returns the record's text after it, and the subscribers; nil
+-- where the task has to be looked at field by field.
+local function startFirstRun(value, token)
+  if not group.before or string.find(value, 'PENDING - ', 1, true) ~= 1 then return nil end
+  local after = string.find(value, ' ', 11, true)
+  if not after or string.find(value, group.before, after, true) ~= after then return nil end
+  local subscribers = string.sub(value, 11, after - 1)
+  return 'STARTED ' .. token .. ' ' .. subscribers .. group.after .. string.sub(value, after + #group.before), subscribers
+end
+
+local function startAnyRun(id, token, body)
+  local generation = group.generation
+  local record = findRecord(id)
+  if not record then
+    record = newRecord(id)
+    record[TASK], record[GENERATION], record[EXPIRES_AT] = group.task, generation, group.expires
+    adoptPendingSubscribers(record)
+  end
+  -- S1
+  if record[STATE] == 'STARTED' and record[TOKEN] == token then
+    record[TIME] = group.lease
+    saveRecord(record)
+    setDeadline(record)
+    return runAnswer(record)
+  end
+  -- S2, S3
+  local newer = tonumber(generation) - tonumber(record[GENERATION])
+  if TERMINAL[record[STATE]] or newer < 0 then return 'D' end
+  if record[STATE] ~= 'STARTED' then
+    -- S4
+    if endIfLapsed(record) then return 'D' end
+    -- S5
+    if record[DUE_AT] ~= '-' and tonumber(record[DUE_AT]) > now then return 'B ' .. integerText(record[DUE_AT] - now) end
+  else
+    -- S6
+    if tonumber(record[TIME]) > now then return 'B ' .. integerText(record[TIME] - now) end
+    -- S7
+    if endIfLapsed(record) then return 'D' end
+    -- S8, S9
+    record[CRASHES] = integerText(record[CRASHES] + 1)
+    if record[CANCEL_REQUESTED] ~= '-' or tonumber(record[CRASHES]) >= group.maxCrashes then
+      if record[CANCEL_REQUESTED] == '-' and not body then return 'L' end
+      endLostRun(record, group.queue, body)
+      return 'D'
+    end
+  end
+  -- S10
+  removeDeadline(record)
+  if newer > 0 then
+    record[GENERATION], record[ATTEMPT], record[RETRIES], record[CRASHES] = generation, '0', '0', '0'
+    record[CANCEL_REQUESTED], record[STARTED_AT], record[PROGRESS] = '-', '-', '-'
+    record[ENDED], record[EXPIRES_AT], record[ENQUEUED_AT] = '-', '-', nowText
+  end
+  record[STATE], record[TOKEN], record[TIME], record[DUE_AT] = 'STARTED', token, group.lease, '-'
+  record[ATTEMPT] = integerText(record[ATTEMPT] + 1)
+  record[FENCE] = integerText(record[FENCE] + 1)
+  record[WORKER], record[PROCESS], record[RETENTION] = group.worker, group.process, group.retention
+  record[DEAD_LETTER_RETENTION], record[AT_MOST_ONCE], record[UNPUBLISHED] = group.deadLetterRetention, group.atMostOnce, '-'
+  if record[STARTED_AT] == '-' then record[STARTED_AT] = nowText end
+  saveRecord(record)
+  if group.atMostOnce ~= '-' then
+    redis.call('HSET', base .. ':body:' .. id, 'queue', group.queue, 'body', body)
+  end
+  setDeadline(record)
+  hintChange(record)
+  return runAnswer(record)
+end
+
+-- a field of a record: '-' for an empty argument
+local function nextField()
+  local value = nextText()
+  return value == '' and '-' or value
+end
+
+local function nextStartDefaults()
+  return { task = nextText(), lease = integerText(now + nextNumber()), maxCrashes = nextNumber(),
+    retention = nextField(), deadLetterRetention = nextField() }
+end
+
+-- Prepares the common case for starts of the first generation: the fields after the subscribers up to the retention of dead
+-- letters, before such a start and after it.
+local function prepareFirstRuns()
+  if group.generation ~= '0' or group.atMostOnce ~= '-' then return end
+  group.before = ' - ' .. group.retention .. ' - 0 0 0 0 0 - - - - - '
+  group.after = ' - ' .. group.retention .. ' ' .. group.lease .. ' 0 1 0 0 1 - ' .. nowText .. ' ' .. group.worker
+    .. ' ' .. group.process .. ' ' .. group.deadLetterRetention .. ' '
+end
+`

@@ -1,0 +1,49 @@
+/** Removes the messages of a queue that are not claimed. */
+import { Effect } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type { BrokerDriver } from "../../BrokerDriver.ts"
+import * as MessageText from "../MessageText.ts"
+import * as Script from "../Script.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { preludeLua } from "./lib/prelude.ts"
+import { queuesLua } from "./lib/queues.ts"
+
+/** Returns the texts of the removed messages. */
+const lua = `${preludeLua}${queuesLua}
+local queue, limit = nextText(), nextNumber()
+local answers = {}
+local function removeTexts(members)
+  local ids = {}
+  for i, member in ipairs(members) do ids[i] = numberOf(member) end
+  for _, value in ipairs(redis.call('HMGET', queueKey(queue, 'texts'), unpack(ids))) do
+    answers[#answers + 1] = value or ''
+  end
+  redis.call('HDEL', queueKey(queue, 'texts'), unpack(ids))
+end
+local function removeFrom(set, ends)
+  local left = limit - #answers
+  if left <= 0 then return end
+  local members = redis.call('ZRANGEBYSCORE', queueKey(queue, set), '-inf', ends, 'LIMIT', 0, left)
+  if #members == 0 then return end
+  removeTexts(members)
+  redis.call('ZREM', queueKey(queue, set), unpack(members))
+end
+local fresh = redis.call('LPOP', queueKey(queue, 'fresh'), limit)
+if fresh and #fresh > 0 then removeTexts(fresh) end
+removeFrom('ready', '+inf')
+removeFrom('delayed', '+inf')
+removeFrom('claimed', now)
+return answers
+`
+
+/** Makes the operation. */
+export const purge = ({ keyspace, run }: ScriptRunner): BrokerDriver<RedisError>["purge"] => {
+  const script = Script.make<ReadonlyArray<string>>(lua)
+  return Effect.fnUntraced(function* (queue, limit) {
+    const texts: Array<string> = []
+    for (let shard = 0; shard < keyspace.shards && texts.length < limit; shard++) {
+      texts.push(...(yield* run(script, shard, [queue, `${limit - texts.length}`])))
+    }
+    return texts.map((text) => MessageText.decode(text).id ?? "")
+  })
+}

@@ -1,0 +1,30 @@
+/** Rejects messages: moves them into a stream of their queue that operators can read. */
+import type { RedisError } from "effect/persistence/Redis"
+import type { BrokerDriver } from "../../BrokerDriver.ts"
+import * as Script from "../Script.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { removeClaimLua, runForItems } from "./lib/handles.ts"
+import { preludeLua } from "./lib/prelude.ts"
+import { queuesLua } from "./lib/queues.ts"
+
+/** How long rejected messages stay. */
+const REJECTED_MILLIS = 14 * 86_400_000
+
+const lua = `${preludeLua}${queuesLua}${removeClaimLua}
+while position < #ARGV do
+  local queue, member, reason = nextText(), nextText(), nextText()
+  if removeClaim(queueKey(queue, 'claimed'), queue, member) then
+    local id = numberOf(member)
+    redis.call('XADD', queueKey(queue, 'parked'), 'MINID', '~', integerText(now - ${REJECTED_MILLIS}), '*',
+      'reason', reason, 'message', redis.call('HGET', queueKey(queue, 'texts'), id) or '')
+    redis.call('HDEL', queueKey(queue, 'texts'), id)
+  end
+end
+`
+
+/** Makes the operation. */
+export const reject = (runner: ScriptRunner): BrokerDriver<RedisError>["reject"] => {
+  const script = Script.make(lua)
+  return (rejections) =>
+    runForItems(runner, script, rejections, ({ reason }, { member, queue }) => [queue, member, reason])
+}

@@ -1,0 +1,64 @@
+/** Renews the leases of runs, and writes their progress. */
+import { Effect } from "effect"
+import type { BackendDriver, Renew, Renewed } from "../../BackendDriver.ts"
+import * as FieldText from "../FieldText.ts"
+import type { RedisStoreError } from "../RedisStoreError.ts"
+import * as Script from "../Script.ts"
+import { millis } from "../scriptArguments.ts"
+import type { ScriptRunner } from "../ScriptRunner.ts"
+import { recordScript } from "./lib/recordScript.ts"
+
+/** Returns one code for each run: `H` (held), `C` (a cancel was requested) or `L` (lost). */
+const lua = (clustered: boolean): string =>
+  recordScript(
+    clustered,
+    `
+local answers = {}
+while position < #ARGV do
+  local id, token, lease, progress = nextText(), nextText(), nextNumber(), nextText()
+  local record = findRecord(id)
+  if not record or record[STATE] ~= 'STARTED' or record[TOKEN] ~= token then
+    -- N1
+    answers[#answers + 1] = 'L'
+  else
+    -- N2
+    record[TIME] = integerText(now + lease)
+    if progress ~= '' then
+      record[PROGRESS] = '1'
+      redis.call('SET', base .. ':progress:' .. id, progress)
+      hintChange(record)
+    end
+    saveRecord(record)
+    setDeadline(record)
+    answers[#answers + 1] = record[CANCEL_REQUESTED] == '-' and 'H' or 'C'
+  end
+end
+sendHints()
+return table.concat(answers)
+`
+  )
+
+const encode = (renewals: ReadonlyArray<Renew>): ReadonlyArray<string> =>
+  renewals.flatMap(({ id, leaseMillis, progress, token }) => [
+    id,
+    FieldText.encode(token),
+    millis(leaseMillis),
+    progress ?? ""
+  ])
+
+const decode = (code: string): Renewed => (code === "H" ? "Held" : code === "C" ? "CancelRequested" : "Lost")
+
+/** Makes the operation. */
+export const renewRuns = ({
+  clustered,
+  run,
+  sharded
+}: ScriptRunner): BackendDriver<RedisStoreError>["renew"] => {
+  const script = Script.make<string>(lua(clustered))
+  return (renewals) =>
+    sharded(
+      renewals,
+      ({ id }) => id,
+      (shard, some) => Effect.map(run(script, shard, encode(some)), (codes) => Array.from(codes, decode))
+    )
+}
