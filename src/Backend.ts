@@ -30,7 +30,7 @@ import type { ClaimRequest, Envelope, Batch } from "./BrokerDriver.ts"
 import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import * as Calling from "./internal/driver/driverCalls.ts"
-import * as Interest from "./internal/driver/Subscriptions.ts"
+import * as Subscriptions from "./internal/driver/Subscriptions.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration, positiveOrInfinite } from "./internal/options.ts"
 import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
@@ -80,7 +80,7 @@ export interface BackendService {
   readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, ReadError>
   readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
   /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
-  readonly subscriptions: Interest.Subscriptions<ReadError> | undefined
+  readonly subscriptions: Subscriptions.Subscriptions<ReadError> | undefined
   readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
   readonly forget: Batcher.Batcher<string, void, ReadError>
   readonly reopen: (
@@ -148,15 +148,15 @@ export const make = Effect.fnUntraced(function* <E>(
   const subscriptions =
     hints === undefined
       ? undefined
-      : yield* Interest.make<ReadError>({
-          watch: (ids, until) => call("subscribe", () => driver.subscribe(ids, until)),
+      : yield* Subscriptions.make<ReadError>({
+          subscribe: (ids, until) => call("subscribe", () => driver.subscribe(ids, until)),
           read: (ids) => call("read", () => driver.read(ids)),
-          unwatch: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
+          unsubscribe: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
           sweepInterval: positiveDuration("sweepInterval", options?.sweepInterval ?? "5 seconds"),
           maxBatch: Calling.maxBatch * 8,
-          onListeners: (change) => live.updateUnsafe(change, context)
+          onSubscribers: (change) => live.updateUnsafe(change, context)
         })
 
   return Backend.of({

@@ -1,5 +1,5 @@
-/** How a store that fails is tried again: after 50 milliseconds at first, after 2 seconds at last. */
+/** How calls to a failing store are retried: after 50 milliseconds at first, then after up to 2 seconds. */
 import { Schedule } from "effect"
 
-/** The delays between tries. */
+/** The schedule of the delays. */
 export const backoff = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])

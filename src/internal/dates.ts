@@ -1,9 +1,9 @@
-/** Times of a store, as a user sees them. */
+/** Converts the times of a store into dates. */
 import { DateTime } from "effect"
 
-/** The latest moment that is a date, in epoch milliseconds; the earliest is as far from zero. */
+/** The latest date in epoch milliseconds; the earliest is its negative. */
 export const latestMillis = 8_640_000_000_000_000
 
-/** The moment of epoch milliseconds; of what is no date any more the last or the first that is one. */
+/** Returns the date of epoch milliseconds, clamped to the range of dates. */
 export const toDate = (millis: number): DateTime.Utc =>
   DateTime.makeUnsafe(Math.min(Math.max(millis, -latestMillis), latestMillis))

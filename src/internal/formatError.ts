@@ -1,22 +1,24 @@
-/** Wrapped errors, at most. */
-const DEEPEST = 5
+/** Formats unknown errors for messages. */
 
-/** What an error and those that it wraps say, from the outermost; nothing twice. */
+/** Wrapped errors to follow, at most. */
+const MAX_CAUSES = 5
+
+/** Returns the messages of an error and of the errors that it wraps, from the outermost, without repetitions. */
 const messagesOf = (error: Error): ReadonlyArray<string> => {
-  const said: Array<string> = []
+  const messages: Array<string> = []
   let next: unknown = error
-  for (let depth = 0; depth < DEEPEST && typeof next === "object" && next !== null; depth++) {
+  for (let depth = 0; depth < MAX_CAUSES && typeof next === "object" && next !== null; depth++) {
     const { cause, message } = next as { readonly cause?: unknown; readonly message?: unknown }
-    if (typeof message === "string" && message !== "" && !said.some((other) => other.includes(message))) {
-      said.push(message)
+    if (typeof message === "string" && message !== "" && !messages.some((other) => other.includes(message))) {
+      messages.push(message)
     }
     next = cause
   }
-  return said
+  return messages
 }
 
-/** How a value is told, from the best way to the last: of some values one or the other throws. */
-const ways: ReadonlyArray<(u: unknown) => string> = [
+/** The formats by preference: each of them throws for some values. */
+const formats: ReadonlyArray<(u: unknown) => string> = [
   (u) => {
     if (u instanceof Error) return [u.name, ...messagesOf(u)].join(": ")
     return typeof u === "string" ? u : (JSON.stringify(u) ?? String(u))
@@ -24,13 +26,13 @@ const ways: ReadonlyArray<(u: unknown) => string> = [
   String
 ]
 
-/** One line that tells a person what an unknown value is, for the messages of errors. Never throws. */
+/** Formats an unknown value as one line. Never throws. */
 export const formatError = (u: unknown): string => {
-  for (const way of ways) {
+  for (const format of formats) {
     try {
-      return way(u)
+      return format(u)
     } catch {
-      // the next one may do
+      // the next format may do
     }
   }
   return typeof u

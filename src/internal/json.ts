@@ -1,16 +1,16 @@
-/** JSON texts, on the way to the Schema that decodes what is in them, and from the one that encoded it. */
+/** Parses and writes JSON around the Schemas that decode and encode its values. */
 import { Exit, Schema, SchemaIssue } from "effect"
 import { formatError } from "./formatError.ts"
 
 /**
- * How deep a value may be nested. What writes and reads values calls itself for each level, so that a deep one
- * would hold up all else, or find no room on the stack.
+ * How deep a value may be nested. Encoders and decoders recurse for each level: a deeper value would block the event
+ * loop or overflow the stack.
  */
 export const MAX_DEPTH = 1000
-/** What a message or an outcome adds to the value that is in it. */
-const ENVELOPE = 8
+/** Levels that a message or an outcome adds to its value. */
+const ENVELOPE_DEPTH = 8
 
-const refused = (message: string): Exit.Exit<never, Schema.SchemaError> =>
+const invalid = (message: string): Exit.Exit<never, Schema.SchemaError> =>
   Exit.fail(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message })))
 
 const QUOTE = 34
@@ -18,7 +18,7 @@ const BACKSLASH = 92
 const isOpening = (code: number) => code === 91 || code === 123
 const isClosing = (code: number) => code === 93 || code === 125
 
-/** Whether a text opens more brackets than that within each other. What is no JSON may have any answer. */
+/** Whether a JSON text nests more than `max` brackets. The answer for other texts is arbitrary. */
 const isDeeper = (text: string, max: number): boolean => {
   if (text.length <= 2 * max) return false
   let depth = 0
@@ -36,26 +36,26 @@ const isDeeper = (text: string, max: number): boolean => {
   return false
 }
 
-const tooDeep = refused(`it is nested deeper than ${MAX_DEPTH} levels`)
+const tooDeep = invalid(`nested deeper than ${MAX_DEPTH} levels`)
 
-/** Parses a text, at once: `Schema.fromJsonString` makes a fiber to parse in, which costs more than parsing does. */
+/** Parses a text synchronously: `Schema.fromJsonString` makes a fiber, which costs more than the parsing. */
 export const parse = (text: unknown): Exit.Exit<unknown, Schema.SchemaError> => {
-  if (typeof text !== "string") return refused(`it is no text, but of type ${typeof text}`)
-  if (isDeeper(text, MAX_DEPTH + ENVELOPE)) return tooDeep
+  if (typeof text !== "string") return invalid(`not a text, but of type ${typeof text}`)
+  if (isDeeper(text, MAX_DEPTH + ENVELOPE_DEPTH)) return tooDeep
   try {
     return Exit.succeed(JSON.parse(text))
   } catch {
-    // what is thrown quotes the text
-    return refused("it is no JSON")
+    // the thrown error quotes the text, which may hold secrets
+    return invalid("not JSON")
   }
 }
 
-/** Writes a text, at once. */
+/** Writes a text synchronously. */
 export const stringify = (json: unknown): Exit.Exit<string, Schema.SchemaError> => {
   try {
     const text = JSON.stringify(json ?? null)
     return isDeeper(text, MAX_DEPTH) ? tooDeep : Exit.succeed(text)
   } catch (cause) {
-    return refused(`it makes no JSON: ${formatError(cause)}`)
+    return invalid(`not representable as JSON: ${formatError(cause)}`)
   }
 }

@@ -1,12 +1,12 @@
 /**
- * What is measured, by OpenTelemetry's messaging conventions where they have a name for it. Durations are in
- * seconds. A task's id is never an attribute.
+ * The metrics, named by OpenTelemetry's messaging conventions where these have a name. Durations are in seconds. The
+ * id of a task is never an attribute.
  */
 import { Metric } from "effect"
 
 const boundaries = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60, 300]
 
-/** What tells the series of one metric apart. A metric that is made with them costs half of one that is given them. */
+/** The attributes of a series. A metric made with its attributes costs half of one that receives them at each update. */
 type Attributes = Readonly<Record<string, string>>
 
 const counter = (name: string, description: string) => (attributes: Attributes) =>
@@ -29,8 +29,8 @@ const duplicates = counter(
 const depth = (attributes: Attributes) =>
   Metric.gauge("chicory.queue.depth", { description: "Messages in a queue, by state", attributes })
 
-/** Making a metric costs more than using it, so what is made is kept. */
-const kept = <A>(make: (name: string) => A): ((name: string) => A) => {
+/** Memoizes by name: making a metric costs more than updating it. */
+const memoized = <A>(make: (name: string) => A): ((name: string) => A) => {
   const made = new Map<string, A>()
   return (name) => {
     let metric = made.get(name)
@@ -39,8 +39,8 @@ const kept = <A>(make: (name: string) => A): ((name: string) => A) => {
   }
 }
 
-const forBroker = kept((system) => ({
-  queue: kept((queue) => {
+const forBroker = memoized((system) => ({
+  queue: memoized((queue) => {
     const attributes = { "messaging.system": system, "messaging.destination.name": queue }
     const state = (name: string) => depth({ ...attributes, state: name })
     return {
@@ -53,21 +53,21 @@ const forBroker = kept((system) => ({
       claimed: state("claimed")
     }
   }),
-  operation: kept((name) => operation({ "messaging.system": system, "messaging.operation.name": name }))
+  operation: memoized((name) => operation({ "messaging.system": system, "messaging.operation.name": name }))
 }))
 
-/** Of a broker and one of its queues. */
+/** Returns the metrics of a broker's queue. */
 export const forQueue = (system: string, queue: string) => forBroker(system).queue(queue)
 
-/** Of a broker and one of its operations. */
+/** Returns the metric of a broker's operation. */
 export const forOperation = (system: string, name: string) => forBroker(system).operation(name)
 
-/** Of a task. */
-export const forTask = kept((task) => {
+/** Returns the metrics of a task. */
+export const forTask = memoized((task) => {
   const attributes = { "chicory.task.name": task }
   return {
-    /** The error's type is the tag of the reason why it failed, or empty. */
-    processed: kept((errorType) =>
+    /** `errorType` is the tag of the reason for a failure, and empty for a success. */
+    processed: memoized((errorType) =>
       processed(errorType === "" ? attributes : { ...attributes, "error.type": errorType })
     ),
     retries: retries(attributes),
@@ -76,7 +76,7 @@ export const forTask = kept((task) => {
   }
 })
 
-/** Of a backend. */
+/** Returns the metric of a backend's waiters. */
 export const liveWaiters = (system: string) =>
   Metric.counter("chicory.result.live_waiters", {
     description: "Fibers that wait for a result by way of hints",

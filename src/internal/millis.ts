@@ -1,5 +1,7 @@
-/** Ten thousand years: what is longer is counted by no store. */
+/** Durations as stores count them. */
+
+/** The longest duration, ten thousand years in milliseconds: no store counts longer ones. */
 export const longestMillis = 10_000 * 365 * 24 * 60 * 60 * 1000
 
-/** Milliseconds as stores count them: whole ones, and not more than the longest time. */
+/** Rounds milliseconds up to whole ones, at most `longestMillis`. */
 export const wholeMillis = (millis: number): number => Math.min(Math.ceil(millis), longestMillis)

@@ -1,16 +1,16 @@
 /**
- * What options may be. A value out of range is a programmer's error: these throw, with a message that says what is
- * allowed, where a task is made; inside an effect or a layer that is a defect.
+ * Checks options. A value out of range is a programmer's error: the checks throw a `RangeError` that says what is
+ * allowed, where a task is made; inside an effect or a layer the error is a defect.
  */
 import { DateTime, Duration, Option } from "effect"
 
-const refuse = (what: string, allowed: string, given: unknown): never => {
-  // JSON has no words for NaN, and none for a bigint
+const reject = (what: string, allowed: string, given: unknown): never => {
+  // JSON represents neither NaN nor a bigint
   const shown = typeof given === "number" || typeof given === "bigint" ? given : JSON.stringify(given)
   throw new RangeError(`${what} must be ${allowed}, but is ${shown}`)
 }
 
-/** A whole number of at least `min`, at most `max`. */
+/** Checks for a whole number from `min` to `max`. */
 export const wholeNumber = (
   what: string,
   value: number,
@@ -19,7 +19,7 @@ export const wholeNumber = (
 ): number =>
   Number.isSafeInteger(value) && value >= min && value <= max
     ? value
-    : refuse(
+    : reject(
         what,
         max === Number.MAX_SAFE_INTEGER
           ? `a whole number from ${min} on`
@@ -27,48 +27,48 @@ export const wholeNumber = (
         value
       )
 
-/** A finite number above zero. */
+/** Checks for a finite number above zero. */
 export const positiveNumber = (what: string, value: number): number =>
-  Number.isFinite(value) && value > 0 ? value : refuse(what, "a number above zero", value)
+  Number.isFinite(value) && value > 0 ? value : reject(what, "a number above zero", value)
 
-/** A text that is not empty, of at most `max` characters, without lone surrogates: no store would keep those. */
+/** Checks for a text of 1 to `max` characters without lone surrogates, which no store would keep. */
 export const text = (what: string, value: string, max = 255): string =>
   typeof value === "string" && value.length > 0 && value.length <= max && value.isWellFormed()
     ? value
-    : refuse(what, `a text of 1 to ${max} characters, without lone surrogates`, value)
+    : reject(what, `a text of 1 to ${max} characters, without lone surrogates`, value)
 
-/** A text that matches the pattern, which `allowed` describes. */
+/** Checks for a text that matches the pattern, which `allowed` describes. */
 export const matchingText = (what: string, value: string, pattern: RegExp, allowed: string): string =>
-  typeof value === "string" && pattern.test(value) ? value : refuse(what, allowed, value)
+  typeof value === "string" && pattern.test(value) ? value : reject(what, allowed, value)
 
 const duration = (what: string, input: Duration.Input, allowed: string): Duration.Duration => {
   const decoded = Duration.fromInput(input)
-  return Option.isSome(decoded) ? decoded.value : refuse(what, allowed, input)
+  return Option.isSome(decoded) ? decoded.value : reject(what, allowed, input)
 }
 
-/** A finite duration from zero on. */
+/** Checks for a finite duration from zero on. */
 export const nonNegativeDuration = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a finite duration from zero on"
   const value = duration(what, input, allowed)
-  return Duration.isFinite(value) && !Duration.isNegative(value) ? value : refuse(what, allowed, input)
+  return Duration.isFinite(value) && !Duration.isNegative(value) ? value : reject(what, allowed, input)
 }
 
-/** A finite duration above zero. */
+/** Checks for a finite duration above zero. */
 export const positiveDuration = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a finite duration above zero"
   const value = duration(what, input, allowed)
-  return Duration.isFinite(value) && Duration.isPositive(value) ? value : refuse(what, allowed, input)
+  return Duration.isFinite(value) && Duration.isPositive(value) ? value : reject(what, allowed, input)
 }
 
-/** A duration above zero; an infinite one is `undefined`: for ever. */
+/** Checks for a duration above zero, which may be infinite. */
 export const positiveOrInfinite = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a duration above zero, or Duration.infinity"
   const value = duration(what, input, allowed)
-  return Duration.isPositive(value) ? value : refuse(what, allowed, input)
+  return Duration.isPositive(value) ? value : reject(what, allowed, input)
 }
 
-/** A moment. */
+/** Checks for a date. */
 export const dateTime = (what: string, input: DateTime.DateTime.Input): DateTime.DateTime => {
   const made = DateTime.make(input)
-  return Option.isSome(made) ? made.value : refuse(what, "a date", input)
+  return Option.isSome(made) ? made.value : reject(what, "a date", input)
 }

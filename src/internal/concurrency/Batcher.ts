@@ -1,118 +1,117 @@
 /**
- * Coalesces what concurrent fibers ask of a store into few calls.
+ * Coalesces the requests of concurrent fibers into few calls to a store.
  *
- * What is asked for in one turn of the scheduler goes out together, at most `maxBatch` items and `maxSize` characters a
- * call, and `concurrency` calls at a time; what is asked for meanwhile makes the next batch. Every caller waits for its
- * own answer, so a producer that is faster than its store is held back; while the store is away, all of them fail with the
- * first call that does.
+ * Requests of one turn of the scheduler go out together, at most `maxBatch` items and `maxSize` characters a call, and
+ * at most `concurrency` calls at a time; requests that come meanwhile make the next batch. Every caller waits for its
+ * own answer, so a producer that is faster than its store is held back. While the store is away, all waiting requests
+ * fail with the first call that does.
  */
 import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
 import { completedSync } from "./completedSync.ts"
 
-/** Asks, and is told the answer once, possibly at once: for those who need not wait in a fiber of their own. */
-export type Request<out A, out E> = (answer: (exit: Exit.Exit<A, E>) => void) => Cancelable
+/** Sends a request and calls `onExit` once, possibly at once: for callers that need no fiber to wait in. */
+export type Request<out A, out E> = (onExit: (exit: Exit.Exit<A, E>) => void) => Cancelable
 
-/** What was asked for. */
+/** A request that was sent. */
 export interface Cancelable {
-  /** The answer is no longer wanted. What is not on its way yet is not sent. */
+  /** Drops the answer. A request that is not on its way yet is not sent. */
   cancel(): void
 }
 
-const nothing: Cancelable = { cancel: () => {} }
+const nothingToCancel: Cancelable = { cancel: () => {} }
 
-/** What is known already. */
+/** Returns a request whose answer is known. */
 export const resolved =
   <A, E>(exit: Exit.Exit<A, E>): Request<A, E> =>
-  (answer) => {
-    answer(exit)
-    return nothing
+  (onExit) => {
+    onExit(exit)
+    return nothingToCancel
   }
 
-/** Waits for the answer; interrupting withdraws. */
-export const toEffect = <A, E>(ask: Request<A, E>): Effect.Effect<A, E> =>
+/** Sends a request and waits for its answer; interrupting cancels the request. */
+export const toEffect = <A, E>(request: Request<A, E>): Effect.Effect<A, E> =>
   Effect.callback((resume) => {
-    const asked = ask(resume)
-    return Effect.sync(() => asked.cancel())
+    const sent = request(resume)
+    return Effect.sync(() => sent.cancel())
   })
 
-/** Asks for one thing after the other, if the first is answered well. */
+/** Sends the second request after the first has succeeded. */
 export const andThen =
   <A, E, B, E2>(first: Request<A, E>, second: Request<B, E2>): Request<B, E | E2> =>
-  (answer) => {
+  (onExit) => {
     let next: Cancelable | undefined
-    const asked = first((exit) => {
-      if (Exit.isSuccess(exit)) next = second(answer)
-      else answer(Exit.failCause(exit.cause))
+    const sent = first((exit) => {
+      if (Exit.isSuccess(exit)) next = second(onExit)
+      else onExit(Exit.failCause(exit.cause))
     })
-    return { cancel: () => (next ?? asked).cancel() }
+    return { cancel: () => (next ?? sent).cancel() }
   }
 
 /** A batched operation. */
 export interface Batcher<in In, out Out, out E> {
-  /** One item; it joins no transaction. */
+  /** Requests one item. It joins no transaction. */
   readonly request: (item: In) => Request<Out, E>
-  /** Whether a caller with that context has calls of its own, in a transaction: `one` and `many` make them. */
+  /** Whether `one` and `many` make calls of their own for a caller with that context, in its transaction. */
   readonly isUnbatched: (context: Context.Context<never>) => boolean
-  /** One item. Interrupting the caller withdraws it, if it is not on its way yet. */
+  /** Requests one item. Interrupting the caller cancels the request unless it is on its way. */
   readonly one: (item: In) => Effect.Effect<Out, E>
-  /** Many items; each has its own answer, in order. */
+  /** Requests many items; each has its own answer, in order. */
   readonly many: (items: ReadonlyArray<In>) => Effect.Effect<Array<Exit.Exit<Out, E>>>
 }
 
 /** How a batcher calls its store. */
 export interface Options<in out In, in out Out, in out E> {
   readonly run: (batch: Arr.NonEmptyReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
-  /** Whether an error is the fault of an item, so that a batch without it may do better. */
+  /** Whether an error is the fault of an item, so that a batch without that item may succeed. */
   readonly isPermanent: (error: E) => boolean
-  /** Items that one call carries at most. */
+  /** Items per call, at most. */
   readonly maxBatch: number
-  /** Characters that one call carries at most; an item that is larger goes alone. */
+  /** Characters per call, at most; a larger item goes alone. */
   readonly maxSize: number
-  /** The characters of an item. Default: too few to be counted. */
+  /** Returns the characters of an item. Default: items are too small to be counted. */
   readonly sizeOf?: ((item: In) => number) | undefined
-  /** Calls on their way at most. */
+  /** Calls on their way, at most. */
   readonly concurrency: number
   /**
-   * Whether a large batch goes out in two halves where nothing is on its way: so the callers of the one go on while
-   * the store is at the other. It pays where callers come back at once with more, as producers do, and only with a
-   * store that has to be waited for.
+   * Whether a large batch is split in two where no call is on its way, so that the callers of the first half go on
+   * while the store works on the second. It pays where callers come back at once with more, as producers do, and only
+   * with a store that does not answer synchronously.
    */
   readonly splitWhenIdle?: boolean | undefined
-  /** A caller with a key of its own is not coalesced: its call runs in its own context, that is, its transaction. */
+  /** A caller whose context has a key is not batched: its call runs in its own context, and so in its transaction. */
   readonly key?: ((context: Context.Context<never>) => unknown) | undefined
 }
 
-/** An item, and who is told the answer. */
+/** An item and the callback of its caller. */
 class Entry<out In, in Out, in E> implements Cancelable {
   readonly item: In
-  withdrawn = false
-  private readonly answer: (exit: Exit.Exit<Out, E>) => void
+  canceled = false
+  private readonly onExit: (exit: Exit.Exit<Out, E>) => void
 
-  constructor(item: In, answer: (exit: Exit.Exit<Out, E>) => void) {
+  constructor(item: In, onExit: (exit: Exit.Exit<Out, E>) => void) {
     this.item = item
-    this.answer = answer
+    this.onExit = onExit
   }
 
   cancel(): void {
-    this.withdrawn = true
+    this.canceled = true
   }
 
-  tell(exit: Exit.Exit<Out, E>): void {
-    if (!this.withdrawn) this.answer(exit)
+  complete(exit: Exit.Exit<Out, E>): void {
+    if (!this.canceled) this.onExit(exit)
   }
 }
 
-/** A batch of so many items is large. */
-const LARGE = 32
+/** Batches from this size on are split by `splitWhenIdle`. */
+const SPLIT_FROM = 32
 
-/** A call that fails after so long has waited for a store that is away. */
+/** A failed call that took this long has waited for a store that is away. */
 const SLOW_NANOS = 1_000_000_000n
 
-/** What need not be measured. */
-const small = () => 0
+const uncounted = () => 0
 
-/** How many of the first items go together: at most so many, and at least one. */
-const fitting = <A>(
+/** Returns how many of the first items fit into one call: at least one, at most `most`. */
+const countFitting = <A>(
   items: ReadonlyArray<A>,
   most: number,
   maxSize: number,
@@ -126,183 +125,211 @@ const fitting = <A>(
   return most
 }
 
-/** Makes a batcher whose calls run in fibers of the scope, apart from any caller's context. */
-export const make = Effect.fnUntraced(function* <In, Out, E>(
-  options: Options<In, Out, E>
-): Effect.fn.Return<Batcher<In, Out, E>, never, Scope.Scope> {
-  const { isPermanent, key, maxBatch, maxSize, run, sizeOf = small } = options
-  const sizeOfEntry = ({ item }: Entry<In, Out, E>) => sizeOf(item)
-  const clock = yield* Clock.Clock
-  let pending: Array<Entry<In, Out, E>> = []
-  /** Items so far, of which the last ones are pending. */
-  let asked = 0
-  let closed = false
-  let underway = 0
+/** Batches requests; `concurrency` fibers each run `sendForever`. */
+class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> {
+  private readonly options: Options<In, Out, E>
+  private readonly clock: Clock.Clock
+  private pending: Array<Entry<In, Out, E>> = []
+  /** All requests so far, of which the last ones are pending. */
+  private requested = 0
+  private closed = false
+  private callsInFlight = 0
   /** The last answer did not come in the turn of its call. */
-  let waited = false
-  /** What is pending was asked for at once, or left over by the last batch: it is not divided any more. */
-  let whole = false
-  const idle: Array<(wake: Effect.Effect<void>) => void> = []
+  private storeIsAsync = false
+  /** The pending items come from one `many` or are left over from a batch: they are not split again. */
+  private keepTogether = false
+  private readonly idleSenders: Array<(wake: Effect.Effect<void>) => void> = []
 
-  const push = (item: In, answer: (exit: Exit.Exit<Out, E>) => void): Cancelable => {
-    const entry = new Entry(item, answer)
-    if (closed) {
-      entry.tell(Exit.interrupt())
+  constructor(options: Options<In, Out, E>, clock: Clock.Clock) {
+    this.options = options
+    this.clock = clock
+  }
+
+  readonly isUnbatched = () => false
+
+  readonly request =
+    (item: In): Request<Out, E> =>
+    (onExit) =>
+      this.push(item, onExit)
+
+  readonly one = (item: In) => toEffect(this.request(item))
+
+  readonly many = (items: ReadonlyArray<In>) =>
+    Effect.callback<Array<Exit.Exit<Out, E>>>((resume) => {
+      if (items.length === 0) return resume(Effect.succeed([]))
+      const exits: Array<Exit.Exit<Out, E>> = Array.from({ length: items.length })
+      let missing = items.length
+      this.keepTogether = true
+      const sent = items.map((item, i) =>
+        this.push(item, (exit) => {
+          exits[i] = exit
+          if (--missing === 0) resume(Effect.succeed(exits))
+        })
+      )
+      return Effect.sync(() => {
+        for (const one of sent) one.cancel()
+      })
+    })
+
+  /** Interrupts all pending requests, and every later one at once. */
+  readonly close = Effect.sync(() => {
+    this.closed = true
+    const waiting = this.pending
+    this.pending = []
+    for (const entry of waiting) entry.complete(Exit.interrupt())
+  })
+
+  private push(item: In, onExit: (exit: Exit.Exit<Out, E>) => void): Cancelable {
+    const entry = new Entry(item, onExit)
+    if (this.closed) {
+      entry.complete(Exit.interrupt())
       return entry
     }
-    asked++
-    pending.push(entry)
-    if (idle.length > 0 && (pending.length === 1 || pending.length > maxBatch)) idle.pop()!(Effect.void)
+    this.requested++
+    this.pending.push(entry)
+    const { length } = this.pending
+    if (length === 1 || length > this.options.maxBatch) this.wakeSender()
     return entry
   }
 
-  const take = (): Array<Entry<In, Out, E>> => {
-    const large = pending.length >= LARGE && pending.length <= maxBatch
-    const halve = options.splitWhenIdle === true && waited && large && !whole && underway === 0
-    const most = halve ? pending.length >> 1 : Math.min(maxBatch, pending.length)
-    const count = sizeOf === small ? most : fitting(pending, most, maxSize, sizeOfEntry)
+  private wakeSender(): void {
+    this.idleSenders.pop()?.(Effect.void)
+  }
+
+  private readonly untilPending = Effect.callback<void>((resume) => {
+    if (this.pending.length > 0) return resume(Effect.void)
+    this.idleSenders.push(resume)
+    return Effect.sync(() => this.idleSenders.splice(this.idleSenders.indexOf(resume), 1))
+  })
+
+  /** Takes the next batch out of what is pending. */
+  private take(): Array<Entry<In, Out, E>> {
+    const { maxBatch, maxSize, sizeOf, splitWhenIdle } = this.options
+    const { pending } = this
+    const splits =
+      splitWhenIdle === true &&
+      this.storeIsAsync &&
+      !this.keepTogether &&
+      this.callsInFlight === 0 &&
+      pending.length >= SPLIT_FROM &&
+      pending.length <= maxBatch
+    const most = splits ? pending.length >> 1 : Math.min(maxBatch, pending.length)
+    const count =
+      sizeOf === undefined ? most : countFitting(pending, most, maxSize, ({ item }) => sizeOf(item))
     const taken = pending.length === count ? pending : pending.slice(0, count)
-    pending = taken === pending ? [] : pending.slice(count)
-    whole = pending.length > 0
-    if (whole && idle.length > 0) idle.pop()!(Effect.void)
-    return taken.filter((entry) => !entry.withdrawn)
+    this.pending = taken === pending ? [] : pending.slice(count)
+    this.keepTogether = this.pending.length > 0
+    if (this.keepTogether) this.wakeSender()
+    return taken.filter((entry) => !entry.canceled)
   }
 
-  /** Those among the first items that still wait fail, too. */
-  const failFirst = (items: number, exit: Exit.Exit<never, E>): void => {
-    const count = Math.max(0, items - (asked - pending.length))
-    const waiting = pending.slice(0, count)
-    pending = pending.slice(count)
-    for (const entry of waiting) entry.tell(exit)
-  }
-
-  // A batch that failed through the fault of an item is tried again in halves, so that only that item fails.
-  const send = (
+  /** Sends a batch. One that fails through the fault of an item is tried again in halves, so that only that item fails. */
+  private send(
     entries: ReadonlyArray<Entry<In, Out, E>>,
-    onFailed: (exit: Exit.Exit<never, E>) => void
-  ): Effect.Effect<void> =>
-    Arr.isReadonlyArrayNonEmpty(entries)
-      ? Effect.flatMap(
-          Effect.exit(Effect.suspend(() => run(Arr.map(entries, (entry) => entry.item)))),
-          (exit) => {
-            if (Exit.isSuccess(exit)) {
-              for (let i = 0; i < entries.length; i++) entries[i]!.tell(Exit.succeed(exit.value[i]!))
-              return Effect.void
-            }
-            const failure = Cause.findError(exit.cause)
-            const isTheirs = failure._tag === "Success" && isPermanent(failure.success)
-            if (entries.length > 1 && isTheirs) {
-              const half = entries.length >> 1
-              return Effect.andThen(
-                send(entries.slice(0, half), onFailed),
-                send(entries.slice(half), onFailed)
-              )
-            }
-            const failed = Exit.failCause(exit.cause)
-            for (const entry of entries) entry.tell(failed)
-            if (!isTheirs) onFailed(failed)
-            return Effect.void
-          }
+    onStoreFailed: (exit: Exit.Exit<never, E>) => void
+  ): Effect.Effect<void> {
+    if (!Arr.isReadonlyArrayNonEmpty(entries)) return Effect.void
+    const { isPermanent, run } = this.options
+    const batch = Arr.map(entries, ({ item }) => item)
+    return Effect.flatMap(Effect.exit(Effect.suspend(() => run(batch))), (exit) => {
+      if (Exit.isSuccess(exit)) {
+        for (let i = 0; i < entries.length; i++) entries[i]!.complete(Exit.succeed(exit.value[i]!))
+        return Effect.void
+      }
+      const error = Cause.findError(exit.cause)
+      const itemIsToBlame = error._tag === "Success" && isPermanent(error.success)
+      if (entries.length > 1 && itemIsToBlame) {
+        const half = entries.length >> 1
+        return Effect.andThen(
+          this.send(entries.slice(0, half), onStoreFailed),
+          this.send(entries.slice(half), onStoreFailed)
         )
-      : Effect.void
+      }
+      const failed = Exit.failCause(exit.cause)
+      for (const entry of entries) entry.complete(failed)
+      if (!itemIsToBlame) onStoreFailed(failed)
+      return Effect.void
+    })
+  }
 
-  const pump = Effect.callback<void>((resume) => {
-    if (pending.length > 0) return resume(Effect.void)
-    idle.push(resume)
-    return Effect.sync(() => idle.splice(idle.indexOf(resume), 1))
-  }).pipe(
-    // the rest of this turn may ask for more
+  /** Fails those of the first `items` requests that still wait. */
+  private failWaiting(items: number, exit: Exit.Exit<never, E>): void {
+    const count = Math.max(0, items - (this.requested - this.pending.length))
+    const waiting = this.pending.slice(0, count)
+    this.pending = this.pending.slice(count)
+    for (const entry of waiting) entry.complete(exit)
+  }
+
+  private readonly sendNext = Effect.suspend(() => {
+    const taken = this.take()
+    const requestedBefore = this.requested
+    const sentAt = this.clock.monotonicTimeNanosUnsafe()
+    // requests that have waited as long as this call for a store that is away fail with it
+    const onStoreFailed = (exit: Exit.Exit<never, E>) => {
+      if (this.clock.monotonicTimeNanosUnsafe() - sentAt >= SLOW_NANOS)
+        this.failWaiting(requestedBefore, exit)
+    }
+    this.callsInFlight++
+    return completedSync(this.send(taken, onStoreFailed), (sync) => {
+      this.callsInFlight--
+      this.storeIsAsync = !sync
+    })
+  })
+
+  readonly sendForever = this.untilPending.pipe(
+    // the rest of this turn may request more
     Effect.andThen(Effect.yieldNow),
-    Effect.andThen(
-      Effect.uninterruptible(
-        Effect.suspend(() => {
-          const taken = take()
-          const before = asked
-          const sentAt = clock.monotonicTimeNanosUnsafe()
-          // who has waited for as long as a call to a store that is away need not wait for another
-          const onFailed = (exit: Exit.Exit<never, E>) => {
-            if (clock.monotonicTimeNanosUnsafe() - sentAt >= SLOW_NANOS) failFirst(before, exit)
-          }
-          underway++
-          return completedSync(send(taken, onFailed), (atOnce) => {
-            underway--
-            waited = !atOnce
-          })
-        })
-      )
-    ),
+    Effect.andThen(Effect.uninterruptible(this.sendNext)),
     Effect.forever
   )
+}
 
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      closed = true
-      const waiting = pending
-      pending = []
-      for (const entry of waiting) entry.tell(Exit.interrupt())
-    })
-  )
-  for (let i = 0; i < options.concurrency; i++) yield* Effect.forkScoped(pump)
-
-  const ask =
-    (item: In): Request<Out, E> =>
-    (answer) =>
-      push(item, answer)
-  const coalesced: Batcher<In, Out, E> = {
-    request: ask,
-    isUnbatched: () => false,
-    one: (item) => toEffect(ask(item)),
-    many: (items) =>
-      Effect.callback((resume) => {
-        if (items.length === 0) return resume(Effect.succeed([]))
-        const answers: Array<Exit.Exit<Out, E>> = Array.from({ length: items.length })
-        let missing = items.length
-        whole = true
-        const asked = items.map((item, i) =>
-          push(item, (exit) => {
-            answers[i] = exit
-            if (--missing === 0) resume(Effect.succeed(answers))
-          })
-        )
-        return Effect.sync(() => {
-          for (const one of asked) one.cancel()
-        })
-      })
-  }
-  if (key === undefined) return coalesced
-
-  const isAlone = (context: Context.Context<never>) => key(context) !== undefined
-  const partsOf = (items: ReadonlyArray<In>): ReadonlyArray<Arr.NonEmptyReadonlyArray<In>> => {
-    const parts: Array<Arr.NonEmptyReadonlyArray<In>> = []
+/** Lets callers whose context has a key call the store by themselves. */
+const withUnbatchedCallers = <In, Out, E>(
+  batched: Batcher<In, Out, E>,
+  { maxBatch, maxSize, run, sizeOf = uncounted }: Options<In, Out, E>,
+  isUnbatched: Batcher<In, Out, E>["isUnbatched"]
+): Batcher<In, Out, E> => {
+  const chunksOf = (items: ReadonlyArray<In>): ReadonlyArray<Arr.NonEmptyReadonlyArray<In>> => {
+    const chunks: Array<Arr.NonEmptyReadonlyArray<In>> = []
     let rest = items
     while (Arr.isReadonlyArrayNonEmpty(rest)) {
-      const [part, more] = Arr.splitAtNonEmpty(
-        rest,
-        fitting(rest, Math.min(maxBatch, rest.length), maxSize, sizeOf)
-      )
-      parts.push(part)
+      const count = countFitting(rest, Math.min(maxBatch, rest.length), maxSize, sizeOf)
+      const [chunk, more] = Arr.splitAtNonEmpty(rest, count)
+      chunks.push(chunk)
       rest = more
     }
-    return parts
+    return chunks
   }
+  const runChunk = (batch: Arr.NonEmptyReadonlyArray<In>) =>
+    Effect.map(Effect.exit(run(batch)), (exit) =>
+      Arr.makeBy(batch.length, (i) => Exit.map(exit, (answers) => answers[i]!))
+    )
   return {
-    request: ask,
-    isUnbatched: isAlone,
+    request: batched.request,
+    isUnbatched,
     one: (item) =>
-      Effect.withFiber((fiber) =>
-        isAlone(fiber.context) ? Effect.map(run([item]), (answers) => answers[0]!) : coalesced.one(item)
+      Effect.withFiber(({ context }) =>
+        isUnbatched(context) ? Effect.map(run([item]), (answers) => answers[0]!) : batched.one(item)
       ),
     many: (items) =>
-      Effect.withFiber((fiber) => {
-        if (!isAlone(fiber.context)) return coalesced.many(items)
-        return Effect.map(
-          Effect.forEach(partsOf(items), (batch) =>
-            Effect.map(Effect.exit(run(batch)), (exit) =>
-              Arr.makeBy(batch.length, (i) => Exit.map(exit, (answers) => answers[i]!))
-            )
-          ),
-          Arr.flatten
-        )
-      })
+      Effect.withFiber(({ context }) =>
+        isUnbatched(context)
+          ? Effect.map(Effect.forEach(chunksOf(items), runChunk), Arr.flatten)
+          : batched.many(items)
+      )
   }
+}
+
+/** Makes a batcher whose calls run in fibers of the scope, outside any caller's context. */
+export const make = Effect.fnUntraced(function* <In, Out, E>(
+  options: Options<In, Out, E>
+): Effect.fn.Return<Batcher<In, Out, E>, never, Scope.Scope> {
+  const coalescer = new Coalescer(options, yield* Clock.Clock)
+  yield* Effect.addFinalizer(() => coalescer.close)
+  for (let i = 0; i < options.concurrency; i++) yield* Effect.forkScoped(coalescer.sendForever)
+  const { key } = options
+  return key === undefined
+    ? coalescer
+    : withUnbatchedCallers(coalescer, options, (context) => key(context) !== undefined)
 })

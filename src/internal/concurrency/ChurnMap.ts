@@ -1,10 +1,9 @@
 /**
  * A map whose entries come and go by the thousands a second.
  *
- * V8 puts the next table of a map where the last one lies. Once that is among the old objects, every table that a map
- * has outgrown keeps alive what it held, until the next full collection: most of what passes through a long-lived map
- * then survives every small collection, which makes them take several times as long. So the map is made anew before
- * its table grows old.
+ * V8 allocates the next table of a map in the generation of the last one. Once that is the old generation, every table
+ * that the map outgrows keeps its entries alive until the next full collection, and minor collections take several
+ * times as long. So the map is copied before its table is promoted.
  */
 export class ChurnMap<in out K, in out V> {
   private map = new Map<K, V>()
@@ -34,7 +33,7 @@ export class ChurnMap<in out K, in out V> {
     return this.map.delete(key)
   }
 
-  /** In the order in which they came; of those that come or go meanwhile nothing is promised. */
+  /** Iterates in the order of insertion. Entries that are added or removed meanwhile may or may not be seen. */
   values(): Iterable<V> {
     return this.map.values()
   }

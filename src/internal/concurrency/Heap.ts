@@ -1,14 +1,14 @@
 /**
- * A binary heap whose members know their place in it, so that any of them can be taken out, not only the first.
+ * A binary heap whose members know their position, so that any member can be removed, not only the first.
  */
 
-/** What a heap holds. A member is in one heap at a time. */
+/** A member of a heap, and of one heap at a time. */
 export interface Member {
-  /** Its index in the heap; -1 where it is in none. The heap writes it. */
+  /** The index in the heap; -1 outside of any heap. The heap writes it. */
   position: number
 }
 
-/** Members in the order that `before` gives: the first at hand, each change in logarithmic time. */
+/** Orders members by `before`. Reading the first takes constant time, each change logarithmic time. */
 export class Heap<A extends Member> {
   private readonly items: Array<A> = []
   private readonly before: (self: A, that: A) => boolean
@@ -21,18 +21,18 @@ export class Heap<A extends Member> {
     return this.items.length
   }
 
-  /** The first member, which stays. */
+  /** Returns the first member without removing it. */
   peek(): A | undefined {
     return this.items[0]
   }
 
-  /** Takes in a member that is in no heap. */
+  /** Adds a member that is in no heap. */
   push(item: A): void {
     this.items.push(item)
     this.place(item, this.items.length - 1)
   }
 
-  /** Takes a member out, if this heap holds it. */
+  /** Removes a member, if this heap holds it. */
   remove(item: A): void {
     const index = item.position
     if (index < 0 || this.items[index] !== item) return
@@ -41,7 +41,7 @@ export class Heap<A extends Member> {
     if (last !== undefined && last !== item) this.place(last, index)
   }
 
-  /** Puts a member at an index, or where it belongs above or below. */
+  /** Moves a member from an index up or down to its position. */
   private place(item: A, start: number): void {
     let index = start
     while (index > 0) {

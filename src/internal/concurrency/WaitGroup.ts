@@ -1,7 +1,7 @@
-/** Counts what is under way, for those who wait until nothing is. */
+/** Counts what is in flight, and lets fibers wait until nothing is. */
 import { Effect, Latch } from "effect"
 
-/** Things that have begun and not ended. */
+/** A counter of work in flight. */
 export class WaitGroup {
   private count = 0
   private readonly latch = Latch.makeUnsafe(true)
@@ -14,9 +14,9 @@ export class WaitGroup {
     if (--this.count === 0) this.latch.openUnsafe()
   }
 
-  /** Waits until nothing is under way. */
+  /** Waits until the count is zero. */
   get wait(): Effect.Effect<void> {
-    // the latch wakes who waits within `end`, whose caller goes on first
+    // the latch resumes its waiters inside `done`, before the caller of `done` has finished
     return Effect.andThen(this.latch.await, Effect.yieldNow)
   }
 }

@@ -1,18 +1,18 @@
-/** Whether a store answers in the turn in which it is asked, or has to be waited for. */
+/** Tells a store that answers synchronously, such as memory or SQLite, from one that has to be waited for. */
 import { Effect } from "effect"
 
-/** Tells, when the effect has succeeded, whether it did so at once. */
+/** Calls `onSuccess` when the effect has succeeded, with whether it did so before the next microtask. */
 export const completedSync = <A, E, R>(
   effect: Effect.Effect<A, E, R>,
-  tell: (atOnce: boolean) => void
+  onSuccess: (sync: boolean) => void
 ): Effect.Effect<A, E, R> =>
   Effect.suspend(() => {
-    let atOnce = true
+    let sync = true
     queueMicrotask(() => {
-      atOnce = false
+      sync = false
     })
     return Effect.map(effect, (value) => {
-      tell(atOnce)
+      onSuccess(sync)
       return value
     })
   })

@@ -1,10 +1,10 @@
 /**
- * What the fibers of this process wait for: one registration a task id, however many wait for it.
+ * What the fibers of this process wait for: one subscription a task id, for any number of waiters.
  *
- * A hint leads to a read of its ids, in batches, and what was read is given to whoever listens. After a gap in the
- * hints everything is registered again, which reads it too. For the hint that is lost all the same there is a sweep:
- * a single batch at each interval, those first that were read longest ago. So while nothing happens, the calls are
- * as many for all waiters as for one, and a lost hint costs `interval * ceil(ids / maxBatch)` at most.
+ * A hint leads to a read of its ids, in batches, and each subscriber of an id receives what was read. After a gap in
+ * the hints every id is subscribed again, which reads it too. Against lost hints a sweep reads one batch an interval,
+ * those ids first whose last read is the oldest. So while nothing happens, all waiters together cost as many calls as
+ * one, and a lost hint delays its waiter by at most `interval * ceil(ids / maxBatch)`.
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scope, Stream } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
@@ -13,309 +13,333 @@ import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
 
-/** What has to be hinted of a task: every `change`, or its `end` alone. */
+/** Which changes of a task are hinted: every `change`, or its `end` alone. */
 export type Until = "change" | "end"
 
-/** Told of every read of an id that it listens to. */
+/** Receives every read of the ids that it subscribed to. */
 export interface Subscriber<in E> {
-  /** What it has to be told of: every change, or the end alone. */
   readonly waitsFor: Until
   readonly onRecord: (id: string, record: TaskRecord | undefined) => void
-  /** A read failed. It is tried again. */
+  /** Called when a read failed; it is tried again. */
   readonly onError: (error: E) => void
 }
 
-/** The registry of a process. */
+/** The subscriptions of a process. */
 export interface Subscriptions<out E> {
-  /** Listens until the function that it answers is called. The ids are read at once. */
-  readonly subscribe: (ids: ReadonlyArray<string>, listener: Subscriber<E>) => () => void
-  /** Hears of every hinted id (`undefined`: of all) until the function that it answers is called. */
-  readonly onHint: (hear: (ids: ReadonlyArray<string> | undefined) => void) => () => void
+  /** Subscribes, which reads the ids at once. Returns what ends the subscription. */
+  readonly subscribe: (ids: ReadonlyArray<string>, subscriber: Subscriber<E>) => () => void
+  /** Passes every hinted id on; `undefined` stands for all ids. Returns what ends it. */
+  readonly onHint: (onHint: HintListener) => () => void
 }
 
-/** What the registry needs of a driver. */
+/** Called with hinted ids, or with `undefined` where any task may have changed. */
+export type HintListener = (ids: ReadonlyArray<string> | undefined) => void
+
+type Records = ReadonlyArray<TaskRecord | undefined>
+
+/** What the subscriptions need of a driver. */
 export interface Options<in out E> {
-  readonly watch: (
-    ids: Batch<string>,
-    until: Until
-  ) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
-  readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
-  readonly unwatch: (ids: Batch<string>) => Effect.Effect<void, E>
+  readonly subscribe: (ids: Batch<string>, until: Until) => Effect.Effect<Records, E>
+  readonly read: (ids: Batch<string>) => Effect.Effect<Records, E>
+  readonly unsubscribe: (ids: Batch<string>) => Effect.Effect<void, E>
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
-  /** Whether an error is the fault of an id, so that a batch without it may do better. */
+  /** Whether an error is the fault of an id, so that a batch without that id may succeed. */
   readonly isPermanent: (error: E) => boolean
-  /** How often a batch of what is awaited is read again. */
   readonly sweepInterval: Duration.Duration
-  /** Ids that one call carries at most. */
+  /** Ids per call, at most. */
   readonly maxBatch: number
-  /** Counts those who listen. */
-  readonly onListeners: (change: number) => void
+  /** Called with the change in the number of subscribers. */
+  readonly onSubscribers: (change: number) => void
 }
 
-/** How soon hints that broke off are listened to again. */
-const relisten = Duration.millis(200)
+/** How long to wait before a broken stream of hints is run again. */
+const RESTART_HINTS_AFTER = Duration.millis(200)
 
-/** An id that is awaited, and who listens to it: nearly always one, for whom a set would cost more than the rest. */
+/** The subscribers of an id: nearly always one, for which a set would cost more than everything else. */
 class Entry<E> {
-  /** The store may know of it, and has to be told when nobody listens any more. */
-  registered: boolean
-  /** What whoever listens needs. */
+  /** The store may know of the subscription, and has to be told of its end. */
+  subscribed: boolean
+  /** What the subscribers need. */
   until: Until = "end"
-  /** The last read showed the end, after which nothing changes. */
+  /** The last read was terminal: nothing changes any more. */
   ended = false
-  private one: Subscriber<E> | undefined
+  private first: Subscriber<E> | undefined
   private others: Set<Subscriber<E>> | undefined
 
-  constructor(registered: boolean) {
-    this.registered = registered
+  constructor(subscribed: boolean) {
+    this.subscribed = subscribed
   }
 
-  add(listener: Subscriber<E>): void {
-    if (listener.waitsFor === "change") this.until = "change"
-    if (this.one === undefined) this.one = listener
-    else (this.others ??= new Set()).add(listener)
+  add(subscriber: Subscriber<E>): void {
+    if (subscriber.waitsFor === "change") this.until = "change"
+    if (this.first === undefined) this.first = subscriber
+    else (this.others ??= new Set()).add(subscriber)
   }
 
-  /** Whether nobody is left. */
-  remove(listener: Subscriber<E>): boolean {
-    if (this.one === listener) this.one = undefined
-    else this.others?.delete(listener)
-    return this.one === undefined && (this.others === undefined || this.others.size === 0)
+  /** Removes a subscriber and returns whether none is left. */
+  remove(subscriber: Subscriber<E>): boolean {
+    if (this.first === subscriber) this.first = undefined
+    else this.others?.delete(subscriber)
+    return this.first === undefined && (this.others === undefined || this.others.size === 0)
   }
 
-  tell(id: string, record: TaskRecord | undefined): void {
+  notify(id: string, record: TaskRecord | undefined): void {
     this.ended = record !== undefined && isTerminal(record.state)
-    this.one?.onRecord(id, record)
-    this.others?.forEach((listener) => listener.onRecord(id, record))
+    this.first?.onRecord(id, record)
+    this.others?.forEach((subscriber) => subscriber.onRecord(id, record))
   }
 
   fail(error: E): void {
-    this.one?.onError(error)
-    this.others?.forEach((listener) => listener.onError(error))
+    this.first?.onError(error)
+    this.others?.forEach((subscriber) => subscriber.onError(error))
   }
 }
 
-/** Makes the registry; it asks nothing of the store before somebody listens or hears. */
-export const make = Effect.fnUntraced(function* <E>(
-  options: Options<E>
-): Effect.fn.Return<Subscriptions<E>, never, Scope.Scope> {
-  /** Those first that were read longest ago. */
-  const entries = new ChurnMap<string, Entry<E>>()
-  const hearers = new Set<(ids: ReadonlyArray<string> | undefined) => void>()
-  /** Ids to register, which reads them too; to read; to take back. */
-  const fresh = new Set<string>()
-  const dirty = new Set<string>()
-  const left = new Set<string>()
-  const first = Latch.makeUnsafe(false)
-  const work = Latch.makeUnsafe(false)
+class ProcessSubscriptions<E> implements Subscriptions<E> {
+  private readonly options: Options<E>
+  /** In the order of their last reads, the oldest first. */
+  private readonly entries = new ChurnMap<string, Entry<E>>()
+  private readonly hintListeners = new Set<HintListener>()
+  /** Ids to subscribe, which reads them too. */
+  private readonly toSubscribe = new Set<string>()
+  private readonly toRead = new Set<string>()
+  private readonly toUnsubscribe = new Set<string>()
+  private readonly started = Latch.makeUnsafe(false)
+  private readonly hasWork = Latch.makeUnsafe(false)
+  private nextCall = 0
 
-  const register = (id: string): void => {
-    dirty.delete(id)
-    fresh.add(id)
-  }
-  const readAgain = (id: string): void => {
-    if (entries.has(id) && !fresh.has(id)) dirty.add(id)
+  constructor(options: Options<E>) {
+    this.options = options
   }
 
-  const takeFrom = (ids: Set<string>): Array<string> => {
+  subscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): () => void {
+    const distinct = ids.length === 1 ? ids : [...new Set(ids)]
+    for (const id of distinct) this.addSubscriber(id, subscriber)
+    this.options.onSubscribers(1)
+    this.started.openUnsafe()
+    this.hasWork.openUnsafe()
+    let active = true
+    return () => {
+      if (!active) return
+      active = false
+      this.options.onSubscribers(-1)
+      for (const id of distinct) this.removeSubscriber(id, subscriber)
+      if (this.toUnsubscribe.size > 0) this.hasWork.openUnsafe()
+    }
+  }
+
+  onHint(listener: HintListener): () => void {
+    this.hintListeners.add(listener)
+    this.started.openUnsafe()
+    return () => void this.hintListeners.delete(listener)
+  }
+
+  private addSubscriber(id: string, subscriber: Subscriber<E>): void {
+    let entry = this.entries.get(id)
+    if (entry === undefined) {
+      // an id that waits to be unsubscribed is still subscribed, unless there was a gap
+      entry = new Entry(this.toUnsubscribe.delete(id))
+      this.entries.set(id, entry)
+      this.subscribeLater(id)
+    } else if (!entry.subscribed || (entry.until === "end" && subscriber.waitsFor === "change")) {
+      this.subscribeLater(id)
+    } else {
+      this.readLater(id)
+    }
+    entry.add(subscriber)
+  }
+
+  private removeSubscriber(id: string, subscriber: Subscriber<E>): void {
+    const entry = this.entries.get(id)
+    if (entry === undefined || !entry.remove(subscriber)) return
+    this.entries.delete(id)
+    this.toSubscribe.delete(id)
+    this.toRead.delete(id)
+    if (entry.subscribed) this.toUnsubscribe.add(id)
+  }
+
+  private subscribeLater(id: string): void {
+    this.toRead.delete(id)
+    this.toSubscribe.add(id)
+  }
+
+  private readLater(id: string): void {
+    if (this.entries.has(id) && !this.toSubscribe.has(id)) this.toRead.add(id)
+  }
+
+  private takeFrom(ids: Set<string>): Array<string> {
     const taken: Array<string> = []
     for (const id of ids) {
-      if (taken.length === options.maxBatch) break
+      if (taken.length === this.options.maxBatch) break
       taken.push(id)
     }
     for (const id of taken) ids.delete(id)
     return taken
   }
 
-  const failed = (from: Set<string>, ids: Batch<string>, cause: Cause.Cause<E>): void => {
-    for (const id of ids) {
-      if (entries.has(id)) from.add(id)
-      // everybody left, and the store may know of it all the same
-      else if (from === fresh) left.add(id)
-    }
-    const error = Cause.findErrorOption(cause)
-    if (Option.isNone(error)) return
-    for (const id of ids) entries.get(id)?.fail(error.value)
-  }
-
-  const answered = (
-    from: Set<string>,
+  /** Reads a batch. One that fails through the fault of an id is tried again in halves, so that only that id fails. */
+  private readBatch(
+    source: Set<string>,
     ids: Batch<string>,
-    records: ReadonlyArray<TaskRecord | undefined>
-  ): void => {
-    for (let i = 0; i < ids.length; i++) {
-      const id = ids[i]!
-      const entry = entries.get(id)
-      if (entry === undefined) {
-        // everybody left while the store was registering it
-        if (from === fresh) left.add(id)
-        continue
-      }
-      if (from === fresh) entry.registered = true
-      entry.tell(id, records[i])
-      if (entry.ended || entries.get(id) !== entry) continue
-      entries.delete(id)
-      entries.set(id, entry)
-    }
-  }
-
-  // what failed through the fault of an id is tried again in halves, so that only its own listeners hear of it
-  const read = (
-    from: Set<string>,
-    ids: Batch<string>,
-    call: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
-  ): Effect.Effect<void, E> =>
-    Effect.matchCauseEffect(call(ids), {
+    call: (ids: Batch<string>) => Effect.Effect<Records, E>
+  ): Effect.Effect<void, E> {
+    return Effect.matchCauseEffect(call(ids), {
       onFailure: (cause) => {
         const error = Cause.findErrorOption(cause)
         const half = ids.length >> 1
         const [head, tail] = [ids.slice(0, half), ids.slice(half)]
-        const mayDoBetter = Option.isSome(error) && options.isPermanent(error.value)
-        if (mayDoBetter && Arr.isArrayNonEmpty(head) && Arr.isArrayNonEmpty(tail)) {
-          return Effect.andThen(Effect.exit(read(from, head, call)), read(from, tail, call))
+        const idIsToBlame = Option.isSome(error) && this.options.isPermanent(error.value)
+        if (idIsToBlame && Arr.isArrayNonEmpty(head) && Arr.isArrayNonEmpty(tail)) {
+          return Effect.andThen(
+            Effect.exit(this.readBatch(source, head, call)),
+            this.readBatch(source, tail, call)
+          )
         }
-        failed(from, ids, cause)
+        this.onBatchFailed(source, ids, error)
         return Effect.failCause(cause)
       },
       onSuccess: (records) => {
-        answered(from, ids, records)
+        this.onBatchRead(source, ids, records)
         return Effect.void
       }
     })
+  }
 
-  const registerFor = (until: Until, ids: ReadonlyArray<string>): Effect.Effect<void, E> | undefined =>
-    Arr.isReadonlyArrayNonEmpty(ids) ? read(fresh, ids, (some) => options.watch(some, until)) : undefined
-
-  /** What a call may be for. */
-  const duties: ReadonlyArray<() => Effect.Effect<void, E> | undefined> = [
-    () => {
-      const [forChanges, forEnds] = Arr.partition(takeFrom(fresh), (id) =>
-        entries.get(id)?.until === "change" ? Result.succeed(id) : Result.fail(id)
-      )
-      const ends = registerFor("end", forEnds)
-      const changes = registerFor("change", forChanges)
-      return ends === undefined || changes === undefined
-        ? (ends ?? changes)
-        : Effect.andThen(Effect.exit(ends), changes)
-    },
-    () => {
-      const ids = takeFrom(dirty)
-      return Arr.isArrayNonEmpty(ids) ? read(dirty, ids, options.read) : undefined
-    },
-    () => {
-      // nobody waits for it: it waits until there is nothing else to do, or enough of it
-      if (left.size < options.maxBatch && fresh.size + dirty.size > 0) return undefined
-      const ids = takeFrom(left)
-      if (!Arr.isArrayNonEmpty(ids)) return undefined
-      return Effect.onError(options.unwatch(ids), () =>
-        Effect.sync(() => {
-          for (const id of ids) if (!entries.has(id)) left.add(id)
-        })
-      )
+  private onBatchRead(source: Set<string>, ids: Batch<string>, records: Records): void {
+    const isNew = source === this.toSubscribe
+    for (let i = 0; i < ids.length; i++) {
+      const id = ids[i]!
+      const entry = this.entries.get(id)
+      if (entry === undefined) {
+        // all subscribers left during the call
+        if (isNew) this.toUnsubscribe.add(id)
+        continue
+      }
+      if (isNew) entry.subscribed = true
+      entry.notify(id, records[i])
+      if (entry.ended || this.entries.get(id) !== entry) continue
+      this.entries.delete(id)
+      this.entries.set(id, entry)
     }
-  ]
-  let next = 0
+  }
 
-  // by turns, so that none holds up the others
-  const step: Effect.Effect<void, E> = Effect.suspend(() => {
-    for (let i = 0; i < duties.length; i++) {
-      const call = duties[next]!()
-      next = (next + 1) % duties.length
+  private onBatchFailed(source: Set<string>, ids: Batch<string>, error: Option.Option<E>): void {
+    for (const id of ids) {
+      if (this.entries.has(id)) source.add(id)
+      // all subscribers left, and the store may know of the subscription all the same
+      else if (source === this.toSubscribe) this.toUnsubscribe.add(id)
+    }
+    if (Option.isNone(error)) return
+    for (const id of ids) this.entries.get(id)?.fail(error.value)
+  }
+
+  private subscribeUntil(until: Until, ids: ReadonlyArray<string>): Effect.Effect<void, E> | undefined {
+    return Arr.isReadonlyArrayNonEmpty(ids)
+      ? this.readBatch(this.toSubscribe, ids, (batch) => this.options.subscribe(batch, until))
+      : undefined
+  }
+
+  private readonly subscribeNext = (): Effect.Effect<void, E> | undefined => {
+    const [changes, ends] = Arr.partition(this.takeFrom(this.toSubscribe), (id) =>
+      this.entries.get(id)?.until === "change" ? Result.succeed(id) : Result.fail(id)
+    )
+    const untilEnd = this.subscribeUntil("end", ends)
+    const untilChange = this.subscribeUntil("change", changes)
+    return untilEnd === undefined || untilChange === undefined
+      ? (untilEnd ?? untilChange)
+      : Effect.andThen(Effect.exit(untilEnd), untilChange)
+  }
+
+  private readonly readNext = (): Effect.Effect<void, E> | undefined => {
+    const ids = this.takeFrom(this.toRead)
+    return Arr.isArrayNonEmpty(ids) ? this.readBatch(this.toRead, ids, this.options.read) : undefined
+  }
+
+  /** Unsubscribing is not urgent: it waits until nothing else is to do, or a batch is full. */
+  private readonly unsubscribeNext = (): Effect.Effect<void, E> | undefined => {
+    const { maxBatch, unsubscribe } = this.options
+    if (this.toUnsubscribe.size < maxBatch && this.toSubscribe.size + this.toRead.size > 0) return undefined
+    const ids = this.takeFrom(this.toUnsubscribe)
+    if (!Arr.isArrayNonEmpty(ids)) return undefined
+    return Effect.onError(unsubscribe(ids), () =>
+      Effect.sync(() => {
+        for (const id of ids) if (!this.entries.has(id)) this.toUnsubscribe.add(id)
+      })
+    )
+  }
+
+  private readonly calls = [this.subscribeNext, this.readNext, this.unsubscribeNext]
+
+  /** Makes the calls by turns, so that no kind of call holds up the others. */
+  private readonly callNext: Effect.Effect<void, E> = Effect.suspend(() => {
+    for (let i = 0; i < this.calls.length; i++) {
+      const call = this.calls[this.nextCall]!()
+      this.nextCall = (this.nextCall + 1) % this.calls.length
       if (call !== undefined) return call
     }
-    work.closeUnsafe()
-    return Effect.andThen(work.await, Effect.yieldNow)
+    this.hasWork.closeUnsafe()
+    return Effect.andThen(this.hasWork.await, Effect.yieldNow)
   })
 
-  const touch = (ids: ReadonlyArray<string>): void => {
-    ids.forEach(readAgain)
-    work.openUnsafe()
+  /** The store may have missed or forgotten the subscriptions. */
+  private resync(): void {
+    for (const [id, entry] of this.entries) if (!entry.ended) this.subscribeLater(id)
+    this.hasWork.openUnsafe()
+    for (const listener of this.hintListeners) listener(undefined)
   }
-  /** The store may have missed or forgotten what it was asked. */
-  const registerAll = (): void => {
-    for (const [id, entry] of entries) if (!entry.ended) register(id)
-    work.openUnsafe()
+
+  private receiveHint(ids: ReadonlyArray<string>): void {
+    for (const id of ids) this.readLater(id)
+    this.hasWork.openUnsafe()
+    for (const listener of this.hintListeners) listener(ids)
   }
-  const sweepSome = (): void => {
+
+  private sweepBatch(): void {
     let count = 0
-    for (const [id, entry] of entries) {
-      if (count === options.maxBatch) break
-      if (entry.ended || !entry.registered) continue
-      readAgain(id)
+    for (const [id, entry] of this.entries) {
+      if (count === this.options.maxBatch) break
+      if (entry.ended || !entry.subscribed) continue
+      this.readLater(id)
       count++
     }
-    if (count > 0) work.openUnsafe()
+    if (count > 0) this.hasWork.openUnsafe()
   }
 
-  const follow = Stream.runForEach(options.hints, (hint) =>
-    Effect.sync(() => {
-      if (hint === "resync") registerAll()
-      else touch(hint)
-      for (const hear of hearers) hear(hint === "resync" ? undefined : hint)
-    })
+  private readonly followHints = Effect.suspend(() =>
+    Stream.runForEach(this.options.hints, (hint) =>
+      Effect.sync(() => (hint === "resync" ? this.resync() : this.receiveHint(hint)))
+    )
   ).pipe(
-    // a stream of hints that broke off has a gap
-    Effect.ensuring(
-      Effect.sync(() => {
-        registerAll()
-        for (const hear of hearers) hear(undefined)
-      })
-    ),
+    // a stream that has ended leaves a gap
+    Effect.ensuring(Effect.sync(() => this.resync())),
     Effect.catchCause((cause) =>
-      Effect.logWarning("The hints of the backend broke off; listening again", cause)
+      Effect.logWarning("Failed to receive hints of the backend; subscribing again", cause)
     ),
-    Effect.andThen(Effect.sleep(relisten)),
+    Effect.andThen(Effect.sleep(RESTART_HINTS_AFTER)),
     Effect.forever
   )
-  const sweep = Effect.andThen(Effect.sleep(options.sweepInterval), Effect.sync(sweepSome)).pipe(
+
+  private readonly sweep = Effect.suspend(() => Effect.sleep(this.options.sweepInterval)).pipe(
+    Effect.andThen(Effect.sync(() => this.sweepBatch())),
     Effect.forever
   )
-  const pump = Effect.forever(Effect.retry(step, backoff))
 
-  yield* Effect.all([follow, sweep, pump], { concurrency: "unbounded", discard: true }).pipe(
-    // a latch runs those who wait for it in its opener's step, and whoever listens must have its answer first
-    (running) => Effect.andThen(Effect.andThen(first.await, Effect.yieldNow), running),
-    Effect.forkScoped
+  private readonly callForever = Effect.forever(Effect.retry(this.callNext, backoff))
+
+  readonly run = Effect.all([this.followHints, this.sweep, this.callForever], {
+    concurrency: "unbounded",
+    discard: true
+  }).pipe((running) =>
+    // a latch resumes its waiters inside `openUnsafe`, and a subscriber has to have its handle first
+    Effect.andThen(Effect.andThen(this.started.await, Effect.yieldNow), running)
   )
+}
 
-  return {
-    subscribe: (ids, listener) => {
-      const mine = ids.length === 1 ? ids : [...new Set(ids)]
-      for (const id of mine) {
-        let entry = entries.get(id)
-        if (entry === undefined) {
-          // an id that is about to be taken back is still registered, unless there was a gap
-          entry = new Entry(left.delete(id))
-          entries.set(id, entry)
-          register(id)
-        } else if (entry.registered && entry.until === "end" && listener.waitsFor === "change") register(id)
-        else if (entry.registered) readAgain(id)
-        else register(id)
-        entry.add(listener)
-      }
-      options.onListeners(1)
-      first.openUnsafe()
-      work.openUnsafe()
-      let listening = true
-      return () => {
-        if (!listening) return
-        listening = false
-        options.onListeners(-1)
-        for (const id of mine) {
-          const entry = entries.get(id)
-          if (entry === undefined || !entry.remove(listener)) continue
-          entries.delete(id)
-          fresh.delete(id)
-          dirty.delete(id)
-          if (entry.registered) left.add(id)
-        }
-        if (left.size > 0) work.openUnsafe()
-      }
-    },
-    onHint: (hear) => {
-      hearers.add(hear)
-      first.openUnsafe()
-      return () => void hearers.delete(hear)
-    }
-  }
+/** Makes the subscriptions of a process. Nothing is requested of the store before the first subscriber or listener. */
+export const make = Effect.fnUntraced(function* <E>(
+  options: Options<E>
+): Effect.fn.Return<Subscriptions<E>, never, Scope.Scope> {
+  const subscriptions = new ProcessSubscriptions(options)
+  yield* Effect.forkScoped(subscriptions.run)
+  return subscriptions
 })

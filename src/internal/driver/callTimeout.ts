@@ -1,70 +1,70 @@
 /**
- * How long a call to a store may take.
+ * Bounds how long a call to a store may take.
  *
- * All calls may take the same time, so the one that was made first is due first, and one sleeping fiber serves all: a
+ * All calls of a store have the same timeout, so the oldest call is due first and one sleeping fiber serves all: a
  * timer for each would cost a single call a quarter of its time.
  */
 import { Clock, type Context, Duration, Effect, Latch, type Scope } from "effect"
 
-/** Fails a call when its time is up. What became of it is unknown then. */
-export type CallTimeout<out TooLate> = <A, E, R>(
+/** Fails a call when its time is up. Whether the call was carried out is unknown then. */
+export type CallTimeout<out TimeoutError> = <A, E, R>(
   call: Effect.Effect<A, E, R>
-) => Effect.Effect<A, E | TooLate, R>
+) => Effect.Effect<A, E | TimeoutError, R>
 
 /** A call on its way. */
-interface Underway {
+interface PendingCall {
   /** Monotonic nanoseconds. */
   readonly dueAt: bigint
-  /** `undefined` when it is over, so that nothing of it is kept. */
-  giveUp: (() => void) | undefined
+  /** `undefined` once the call is over, so that its closure can be collected. */
+  onTimeout: (() => void) | undefined
 }
 
-/** A limit that holds until the scope closes. A call that took too long fails so. */
-export const make = Effect.fnUntraced(function* <TooLate>(
+/** Makes a timeout that holds until the scope closes; `toError` makes the error of a call that took too long. */
+export const make = Effect.fnUntraced(function* <TimeoutError>(
   timeout: Duration.Duration,
-  toError: (cause: Error) => TooLate
-): Effect.fn.Return<CallTimeout<TooLate>, never, Scope.Scope> {
+  toError: (cause: Error) => TimeoutError
+): Effect.fn.Return<CallTimeout<TimeoutError>, never, Scope.Scope> {
   const clock = yield* Clock.Clock
-  const allowed = BigInt(Math.ceil(Duration.toMillis(timeout))) * 1_000_000n
-  /** In the order in which they were made. */
-  const calls = new Set<Underway>()
-  const some = Latch.makeUnsafe(false)
+  const timeoutNanos = BigInt(Math.ceil(Duration.toMillis(timeout))) * 1_000_000n
+  /** The oldest first. */
+  const calls = new Set<PendingCall>()
+  const hasCalls = Latch.makeUnsafe(false)
 
-  const watch = Effect.suspend(() => {
+  const expireCalls = Effect.suspend(() => {
     const now = clock.monotonicTimeNanosUnsafe()
     for (const call of calls) {
       if (call.dueAt > now) return clock.sleep(Duration.millis(Math.ceil(Number(call.dueAt - now) / 1e6)))
-      call.giveUp?.()
+      call.onTimeout?.()
     }
-    some.closeUnsafe()
-    return some.await
+    hasCalls.closeUnsafe()
+    return hasCalls.await
   })
-  yield* Effect.forkScoped(Effect.forever(watch))
+  yield* Effect.forkScoped(Effect.forever(expireCalls))
 
-  const tooLate = Effect.fail(
+  const timedOut = Effect.fail(
     toError(new Error(`the server did not answer within ${Duration.format(timeout)}`))
   )
   return <A, E, R>(call: Effect.Effect<A, E, R>) =>
-    Effect.withFiber<A, E | TooLate, R>((fiber) =>
+    Effect.withFiber<A, E | TimeoutError, R>(({ context }) =>
       Effect.callback((resume) => {
-        const calling = Effect.runForkWith(fiber.context as Context.Context<R>)(call)
-        const done = calling.pollUnsafe()
-        if (done !== undefined) return resume(done)
-        const underway: Underway = {
-          dueAt: clock.monotonicTimeNanosUnsafe() + allowed,
-          giveUp: () => {
-            resume(tooLate)
-            calling.interruptUnsafe()
+        const fiber = Effect.runForkWith(context as Context.Context<R>)(call)
+        const exit = fiber.pollUnsafe()
+        if (exit !== undefined) return resume(exit)
+        const pending: PendingCall = {
+          dueAt: clock.monotonicTimeNanosUnsafe() + timeoutNanos,
+          onTimeout: () => {
+            resume(timedOut)
+            fiber.interruptUnsafe()
           }
         }
-        calls.add(underway)
-        some.openUnsafe()
-        calling.addObserver((exit) => {
-          underway.giveUp = undefined
-          calls.delete(underway)
+        calls.add(pending)
+        hasCalls.openUnsafe()
+        fiber.addObserver((exit) => {
+          pending.onTimeout = undefined
+          calls.delete(pending)
           resume(exit)
         })
-        return Effect.sync(() => calling.interruptUnsafe())
+        return Effect.sync(() => fiber.interruptUnsafe())
       })
     )
 })

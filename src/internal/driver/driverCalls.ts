@@ -1,29 +1,30 @@
-/** How a facade calls its driver: what goes wrong becomes the facade's error, and concurrent calls are coalesced. */
+/** Calls a driver for a facade: errors become the facade's, and concurrent requests are coalesced. */
 import { Array as Arr, Effect, type Scope } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
 import * as Batcher from "../concurrency/Batcher.ts"
 
-/** Items that one call of a driver carries at most. */
+/** Items per call of a driver, at most. */
 export const maxBatch = 256
-/** Characters of payloads, results and progress that it carries at most; what has more by itself goes alone. */
+/** Characters of payloads, results and progress per call, at most; a larger item goes alone. */
 export const maxSize = 2 * 1024 * 1024
-/** Calls of one operation that are on their way at most. */
-const calls = 4
+/** Calls of one operation on their way, at most. */
+const MAX_CALLS = 4
 
-/** What sets one operation's batches apart. */
+/** Options of one operation's batches. */
 export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "splitWhenIdle" | "sizeOf">
 
-/** Calls of one driver. */
+/** The calls of one driver. */
 export interface DriverCalls<Error> {
   readonly toError: (operation: string) => (cause: unknown) => Error
-  /** A driver that throws or dies is an error like any other: it must not end a loop. */
+  /** Runs one call. A driver that throws or dies fails like any other error, so that it ends no loop. */
   readonly call: <A>(operation: string, run: () => Effect.Effect<A, unknown>) => Effect.Effect<A, Error>
+  /** Makes the batcher of an operation. */
   readonly batched: <In, Out>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, unknown>,
     options?: BatchOptions<In>
   ) => Effect.Effect<Batcher.Batcher<In, Out, Error>, never, Scope.Scope>
-  /** The same, of an operation without answers. */
+  /** Makes the batcher of an operation without answers. */
   readonly batchedVoid: <In>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<void, unknown>,
@@ -31,12 +32,12 @@ export interface DriverCalls<Error> {
   ) => Effect.Effect<Batcher.Batcher<In, void, Error>, never, Scope.Scope>
 }
 
-/** Calls that fail with `toError`. */
+/** Makes the calls of a driver. */
 export const make = <Error>(options: {
   readonly toError: (operation: string) => (cause: unknown) => Error
-  /** Whether the items are to blame, so that a batch is tried again in halves. */
+  /** Whether an error is the fault of an item, so that a batch is tried again in halves. */
   readonly isPermanent: (error: Error) => boolean
-  /** Goes around every call of an operation. */
+  /** Wraps every call of an operation. */
   readonly around?: (operation: string) => <A>(call: Effect.Effect<A, Error>) => Effect.Effect<A, Error>
 }): DriverCalls<Error> => {
   const call: DriverCalls<Error>["call"] = (operation, run) => {
@@ -51,7 +52,7 @@ export const make = <Error>(options: {
       isPermanent: options.isPermanent,
       maxBatch,
       maxSize,
-      concurrency: calls,
+      concurrency: MAX_CALLS,
       ...batchOptions
     })
   return {

@@ -1,4 +1,4 @@
-/** What a worker tells of itself, as stores keep it. */
+/** The heartbeat of a worker as stores keep it: JSON. */
 import { Effect, Schema } from "effect"
 import type { WorkerInfo } from "../../BackendDriver.ts"
 
@@ -14,26 +14,33 @@ const Heartbeat = Schema.fromJsonString(
   })
 )
 
-/** To text. */
+/** Encodes a heartbeat as text. */
 export const encode = Schema.encodeEffect(Heartbeat)
 
 const decode = Schema.decodeUnknownOption(Heartbeat)
 
-/** What a store has of a worker. */
+/** A heartbeat as a store returns it. */
 export interface StoredHeartbeat extends Pick<WorkerInfo, "startedAt" | "seenAt"> {
   readonly info: string
 }
 
-/** From text. What nobody can read is passed over: it must not hide the others. */
-export const decodeAll = (kept: ReadonlyArray<StoredHeartbeat>): Effect.Effect<ReadonlyArray<WorkerInfo>> => {
-  const workers = kept.flatMap(({ info, seenAt, startedAt }): ReadonlyArray<WorkerInfo> => {
+/** Decodes heartbeats. Undecodable entries are skipped and logged, so that they do not hide the others. */
+export const decodeAll = (
+  stored: ReadonlyArray<StoredHeartbeat>
+): Effect.Effect<ReadonlyArray<WorkerInfo>> => {
+  const workers = stored.flatMap(({ info, seenAt, startedAt }): ReadonlyArray<WorkerInfo> => {
     const worker = decode(info)
     return worker._tag === "Some" && Number.isSafeInteger(startedAt) && Number.isSafeInteger(seenAt)
       ? [{ ...worker.value, startedAt, seenAt }]
       : []
   })
-  const unread = kept.length - workers.length
-  return unread === 0
+  const undecodable = stored.length - workers.length
+  return undecodable === 0
     ? Effect.succeed(workers)
-    : Effect.as(Effect.logWarning(`${unread} entries in the list of workers cannot be read`), workers)
+    : Effect.as(
+        Effect.logWarning(
+          `Failed to decode ${undecodable} entries of the worker registry; they are left out`
+        ),
+        workers
+      )
 }

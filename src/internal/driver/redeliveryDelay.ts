@@ -1,7 +1,7 @@
-/** What follows a settlement for its message, in a store that does both in one step. */
+/** What a settlement means for the message of the run, in stores that settle and ack in one step. */
 import type { Settled, Settlement } from "../../BackendDriver.ts"
 
-/** How long a message waits that is put back; `undefined`: the message goes. */
+/** Returns after how many milliseconds the message is delivered again; `undefined`: it is acked. */
 export const redeliveryDelay = ({ outcome }: Settlement, settled: Settled): number | undefined => {
   if (settled === "Cancelled") return undefined
   if (outcome._tag === "Retry") return outcome.afterMillis

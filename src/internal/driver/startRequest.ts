@@ -1,10 +1,10 @@
-/** The parts of start requests that are known before a message is. */
+/** The parts of a start request that a worker knows before it has a message. */
 import type { Start, StartDefaults } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import * as defaults from "../defaults.ts"
 import { type HandledTask, retentionOf } from "../task/TaskDefinition.ts"
 
-/** What starts of those tasks have in common that a store may start as it gives them out. */
+/** Returns what the start requests of at-least-once tasks have in common, for stores that start what they claim. */
 export const startDefaults = (
   tasks: ReadonlyMap<string, HandledTask>,
   backend: { readonly retentionMillis: number },
@@ -20,14 +20,14 @@ export const startDefaults = (
       deadLetterRetentionMillis: defaults.deadLetterRetentionMillis
     }))
 
-/** The start of a delivery on those terms, as far as its envelope tells; `undefined` where it does not tell enough. */
+/** Returns the start request of a delivery by its envelope; `undefined` where the envelope does not name a task with defaults. */
 export const startFromDefaults = (
-  terms: ReadonlyArray<StartDefaults>,
+  all: ReadonlyArray<StartDefaults>,
   { body, expiresMillis, generation = 0, id, queue, task }: Delivery,
   run: Pick<Start, "token" | "worker">
 ): Start | undefined => {
-  const known = terms.find((one) => one.task === task)
-  return known === undefined || id === undefined
+  const defaults = all.find((one) => one.task === task)
+  return defaults === undefined || id === undefined
     ? undefined
-    : { ...known, ...run, id, generation, queue, body, deliveryMode: "at-least-once", expiresMillis }
+    : { ...defaults, ...run, id, generation, queue, body, deliveryMode: "at-least-once", expiresMillis }
 }

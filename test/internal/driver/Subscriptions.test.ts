@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Queue, Stream } from "effect"
 import type { TaskRecord } from "../../../src/BackendDriver.ts"
-import * as Interest from "../../../src/internal/driver/Subscriptions.ts"
+import * as Subscriptions from "../../../src/internal/driver/Subscriptions.ts"
 import { advance, flush } from "../../support/memoryFixture.ts"
 
 const maxBatch = 10
@@ -25,7 +25,7 @@ const record = (id: string, state: TaskRecord["state"]): TaskRecord => ({
   expiresAt: null
 })
 
-type Operation = "watch" | "read" | "unwatch"
+type Operation = "subscribe" | "read" | "unsubscribe"
 
 /** A registry over a store that the test plays, with the ids of each call. */
 const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: number | undefined }) {
@@ -42,21 +42,21 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
         ? Effect.succeed(records)
         : Effect.as(Effect.sleep(options.callMillis), records)
     })
-  const registered: Array<readonly [id: string, until: Interest.Until]> = []
-  const interest = yield* Interest.make<string>({
-    watch: (ids, until) => {
+  const registered: Array<readonly [id: string, until: Subscriptions.Until]> = []
+  const interest = yield* Subscriptions.make<string>({
+    subscribe: (ids, until) => {
       for (const id of ids) registered.push([id, until])
-      return call("watch")(ids)
+      return call("subscribe")(ids)
     },
     read: call("read"),
-    unwatch: call("unwatch"),
+    unsubscribe: call("unsubscribe"),
     hints: Stream.mapEffect(Stream.fromQueue(hints), (hint) =>
       hint === "gone" ? Effect.fail("gone") : Effect.succeed(hint)
     ),
     isPermanent: () => false,
     sweepInterval: Duration.seconds(5),
     maxBatch,
-    onListeners: () => undefined
+    onSubscribers: () => undefined
   })
   const seen: Array<string> = []
   return {
@@ -112,7 +112,7 @@ describe("the sweep", () => {
         const reads = on.taken("read")
         assert.lengthOf(reads, 12)
         for (const ids of reads) assert.lengthOf(ids, Math.min(count, maxBatch))
-        assert.lengthOf([...on.taken("watch"), ...on.taken("unwatch")], 0)
+        assert.lengthOf([...on.taken("subscribe"), ...on.taken("unsubscribe")], 0)
       })
     )
   }
@@ -180,14 +180,14 @@ describe("after a gap in the hints", () => {
         on.forgetCalls()
         on.seen.length = 0
         yield* on.hint(gap)
-        const registered = on.taken("watch")
+        const registered = on.taken("subscribe")
         assert.lengthOf(registered, 3)
         assert.deepStrictEqual(registered.flat(), ids)
         assert.deepStrictEqual(on.seen, ids)
         assert.lengthOf(on.taken("read"), 0)
         for (const leave of leaves) leave()
         yield* flush
-        assert.sameMembers(on.taken("unwatch").flat(), ids)
+        assert.sameMembers(on.taken("unsubscribe").flat(), ids)
       })
     )
   }
@@ -197,12 +197,12 @@ describe("after a gap in the hints", () => {
       const on = yield* make()
       const leave = on.listen("a")
       yield* flush
-      on.failing.add("watch")
+      on.failing.add("subscribe")
       yield* on.hint("resync")
       leave()
       on.failing.clear()
       yield* advance("1 second")
-      assert.deepStrictEqual(on.taken("unwatch"), [["a"]])
+      assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
     })
   )
 
@@ -211,7 +211,7 @@ describe("after a gap in the hints", () => {
       const on = yield* make()
       const leave = on.listen("a")
       yield* flush
-      on.failing.add("unwatch")
+      on.failing.add("unsubscribe")
       leave()
       yield* flush
       yield* on.hint("resync")
@@ -219,8 +219,8 @@ describe("after a gap in the hints", () => {
       on.listen("a")
       on.failing.clear()
       yield* advance("1 second")
-      assert.deepStrictEqual(on.taken("watch"), [["a"]])
-      assert.lengthOf(on.taken("unwatch"), 0)
+      assert.deepStrictEqual(on.taken("subscribe"), [["a"]])
+      assert.lengthOf(on.taken("unsubscribe"), 0)
     })
   )
 
@@ -236,7 +236,7 @@ describe("after a gap in the hints", () => {
       yield* on.hint(["a"])
       on.forgetCalls()
       yield* advance(50)
-      assert.deepStrictEqual(on.taken("watch"), [["a", "b"]])
+      assert.deepStrictEqual(on.taken("subscribe"), [["a", "b"]])
       assert.lengthOf(on.taken("read"), 0)
     })
   )
@@ -261,7 +261,7 @@ describe("calls", () => {
         if (i === 0) on.listen("b")
         yield* advance(5)
       }
-      assert.include(on.taken("watch").flat(), "b")
+      assert.include(on.taken("subscribe").flat(), "b")
     })
   )
 
@@ -276,7 +276,7 @@ describe("calls", () => {
         yield* advance(10)
         leave()
       }
-      assert.isAtLeast(on.taken("unwatch").flat().length, 100 - 3 * maxBatch)
+      assert.isAtLeast(on.taken("unsubscribe").flat().length, 100 - 3 * maxBatch)
     })
   )
 
@@ -294,7 +294,7 @@ describe("calls", () => {
         yield* on.hint(["a"])
         assert.lengthOf(on.seen, left)
       }
-      assert.deepStrictEqual(on.taken("unwatch"), [["a"]])
+      assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
     })
   )
 })
