@@ -1,7 +1,7 @@
 import { defaultServerConditions } from "vite"
 import { defineConfig } from "vitest/config"
 
-/** Minutes each, or tests of what tests are made with: `npm run test:faults` runs them, and `npm test` some of their kind. */
+/** Tests that take minutes, and tests of the tests' own tools. `npm run test:faults` runs all of them. */
 const long = [
   "test/load/{mariadb,postgres,rabbitmq,sqlite}.*",
   "test/load/storeDown.test.ts",
@@ -16,7 +16,7 @@ export default defineConfig({
     include: ["test/**/*.test.ts"],
     exclude: long,
     pool: "forks",
-    // they mostly wait, for servers and for time
+    // more than processors, as tests mostly wait for servers and for time
     maxWorkers: 4,
     reporters: ["default"],
     testTimeout: 30_000,

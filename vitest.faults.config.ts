@@ -1,14 +1,14 @@
 import { defineConfig } from "vitest/config"
 import config from "./vitest.config.ts"
 
-/** What breaks, all of it. */
+/** Runs every fault, where `npm test` runs a few of each kind. */
 export default defineConfig({
   ...config,
   test: {
     ...config.test,
     exclude: [],
     env: { CHICORY_TEST_FAULTS: "all" },
-    // a suite that starts servers and processes keeps a machine of two processors busy
+    // one suite with its servers and processes keeps two processors busy
     maxWorkers: 2
   }
 })

@@ -1,7 +1,7 @@
 import { defineConfig } from "vitest/config"
 import config from "./vitest.config.ts"
 
-/** What needs no server. */
+/** The tests that need no server. */
 export default defineConfig({
   ...config,
   test: {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Packs the package and checks what would be published.
+# Packs the package and checks the tarball.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a newcomer does: installs the packed package into an empty project, then type-checks and runs
-# the first program of README.md there.
+# Installs the packed package into an empty project, as a new user does, then type-checks and runs the
+# first program of README.md there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
