@@ -7,7 +7,7 @@ import * as Processes from "../support/processes.ts"
 import * as ProcessTasks from "../support/processTasks.ts"
 import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithOwnRabbit } from "./ownServer.ts"
-import { countsOf, drained, messagesOn, onOneServer, warnings } from "./storeFixture.ts"
+import { countsOf, untilDrained, countMessages, onOneServer, warningsOf } from "./storeFixture.ts"
 
 /** The server's `consumer_timeout`, which it checks every second. */
 const consumerTimeoutMillis = 3_000
@@ -29,12 +29,12 @@ const FailsOnce = Task.make("failsOnce", {
 
 describeWithOwnRabbit("a task that runs for longer than the consumer timeout", () => {
   onOneServer("on a server with a short timeout", { consumerTimeoutMillis }, (test) => {
-    test("runs once, and its channel stays open", (server, place) =>
+    test("runs once, and its channel stays open", (server, location) =>
       Effect.gen(function* () {
-        const logged = yield* warnings(
+        const logged = yield* warningsOf(
           Effect.gen(function* () {
-            const producer = yield* place.open(known)
-            const workers = yield* place.open(known)
+            const producer = yield* location.open(known)
+            const workers = yield* location.open(known)
             yield* startWorker(workers, Long, LongLive, { lease: "600 millis" })
             yield* Effect.gen(function* () {
               const handles = yield* Long.delayAll([9_000, 9_300, 4_000, 0])
@@ -44,19 +44,19 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
                 found.map((one) => Option.getOrThrow(one).attempts),
                 [1, 1, 1, 1]
               )
-              yield* drained(producer, workers)
-              assert.strictEqual(yield* place.crashes, 0)
-              assert.strictEqual(yield* messagesOn(server, place), 0)
+              yield* untilDrained(producer, workers)
+              assert.strictEqual(yield* location.crashes, 0)
+              assert.strictEqual(yield* countMessages(server, location), 0)
             }).pipe(Effect.provideContext(producer))
           })
         )
         assert.deepStrictEqual(logged, [])
       }))
 
-    test("runs once with two workers, either of which may claim its message", (_, place) =>
+    test("runs once with two workers, either of which may claim its message", (_, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open(known)
-        const stores = [yield* place.open(known), yield* place.open(known)]
+        const producer = yield* location.open(known)
+        const stores = [yield* location.open(known), yield* location.open(known)]
         const runs = countingHandler()
         for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "600 millis" })
         yield* Effect.gen(function* () {
@@ -67,15 +67,15 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
           ])
           assert.deepStrictEqual(yield* AsyncResult.all(handles), [1, 2, 3])
           assert.sameMembers(runs.begun, [1, 2, 3])
-          assert.strictEqual(yield* place.crashes, 0)
-          yield* drained(...stores)
+          assert.strictEqual(yield* location.crashes, 0)
+          yield* untilDrained(...stores)
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("is retried after the delay of its policy, not when the message that was put back is due", (_, place) =>
+    test("is retried after the delay of its policy, not when the message that was put back is due", (_, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open(known)
-        const worker = yield* place.open(known)
+        const producer = yield* location.open(known)
+        const worker = yield* location.open(known)
         const endedAt: Array<number> = []
         const FailsOnceLive = FailsOnce.toLayer(() =>
           Effect.flatMap(TaskContext.TaskContext, ({ attempt }) => {
@@ -95,40 +95,40 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("is started by another worker if its worker is killed after the message was put back", (server, place) =>
+    test("is started by another worker if its worker is killed after the message was put back", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open(known)
+        const producer = yield* location.open(known)
         yield* Effect.gen(function* () {
-          const rabbitmq = { url: server.url, prefix: place.prefix, ...known }
-          const location = {
+          const rabbitmq = { url: server.url, prefix: location.prefix, ...known }
+          const processLocation = {
             dialect: "sqlite",
-            filename: place.filename,
+            filename: location.filename,
             prefix: "chicory",
             rabbitmq
           } as const
           const options = { lease: "1 second" } as const
-          const first = yield* Processes.startWorker(location, options)
+          const first = yield* Processes.startWorker(processLocation, options)
           const handle = yield* ProcessTasks.Count.delay({ n: 1, millis: 600_000 })
           yield* first.untilBegan()
-          const second = yield* Processes.startWorker(location, options)
+          const second = yield* Processes.startWorker(processLocation, options)
           yield* eventually(Effect.map(countsOf(producer), ({ delayed }) => delayed === 1))
           yield* first.kill
           yield* second.untilBegan()
           assert.strictEqual((yield* Processes.poll(handle)).attempts, 2)
-          assert.strictEqual(yield* place.crashes, 1)
+          assert.strictEqual(yield* location.crashes, 1)
           assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
           yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
           assert.strictEqual(Processes.beganCount(first.events) + Processes.beganCount(second.events), 2)
-          yield* eventually(Effect.map(messagesOn(server, place), (messages) => messages === 0))
+          yield* eventually(Effect.map(countMessages(server, location), (messages) => messages === 0))
         }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))
       }))
 
-    test("runs once although the broker does not know the timeout, and the server closes the channel", (server, place) =>
+    test("runs once although the broker does not know the timeout, and the server closes the channel", (server, location) =>
       Effect.gen(function* () {
-        const logged = yield* warnings(
+        const logged = yield* warningsOf(
           Effect.gen(function* () {
-            const producer = yield* place.open()
-            const workers = yield* place.open()
+            const producer = yield* location.open()
+            const workers = yield* location.open()
             const runs = countingHandler()
             yield* startWorker(workers, Count, runs.layer, { lease: "900 millis" })
             yield* Effect.gen(function* () {
@@ -139,9 +139,9 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
               const [millis] = yield* timed(roundTrip(3))
               assert.isBelow(millis, 1_000)
               assert.deepStrictEqual(runs.begun, [1, 2, 3])
-              assert.strictEqual(yield* place.crashes, 0)
-              yield* drained(producer, workers)
-              assert.strictEqual(yield* messagesOn(server, place), 0)
+              assert.strictEqual(yield* location.crashes, 0)
+              yield* untilDrained(producer, workers)
+              assert.strictEqual(yield* countMessages(server, location), 0)
             }).pipe(Effect.provideContext(producer))
           })
         )

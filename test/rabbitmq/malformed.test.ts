@@ -19,9 +19,9 @@ import {
   startWorker
 } from "../support/storeFixture.ts"
 import { layer, type StoreLocation } from "../support/storeLocations.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as temporaryLocations from "../support/temporaryLocations.ts"
 import { describeWithRabbit, isUp, sharedUrl, withChannel } from "./server.ts"
-import { openStore, readyOn, sharedBackend, temporaryPrefix } from "./shared.ts"
+import { openStore, countReady, sharedBackend, temporaryPrefix } from "./shared.ts"
 
 /** A message as a bare AMQP client publishes it. */
 interface RawMessage {
@@ -158,7 +158,7 @@ const queueOf = (prefix: string) => {
     /** Waits until neither the store nor the server knows of a message. */
     drained: eventually(
       Effect.map(
-        Effect.all([Broker.counts(["default"]), readyOn(prefix, "default")]),
+        Effect.all([Broker.counts(["default"]), countReady(prefix, "default")]),
         ([[counts], ready]) => counts!.ready + counts!.delayed + counts!.claimed + ready === 0
       )
     )
@@ -415,18 +415,18 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
 
 /** Tests ids that the database of the backend cannot store. */
 const testRefusedIds = <P extends StoreLocation>(
-  place: TemporaryPlaces.TemporaryLocation<P>,
+  locations: temporaryLocations.TemporaryLocation<P>,
   bad: ReadonlyArray<string>
 ): void =>
   it.live(
     "a message whose id the database cannot store becomes a dead letter, and does not hold up its batch",
     () =>
       Effect.gen(function* () {
-        const where = yield* TemporaryPlaces.rabbitmq(place)
-        const store = yield* Layer.build(layer(where))
+        const location = yield* temporaryLocations.rabbitmq(locations)
+        const store = yield* Layer.build(layer(location))
         yield* Effect.gen(function* () {
           yield* Broker.counts(["default"])
-          const { drained, send } = queueOf(where.rabbitmq.prefix)
+          const { drained, send } = queueOf(location.rabbitmq.prefix)
           const good = ["good 0", "good 1", "good 2"]
           const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
           yield* send(...ids.map((id) => ({ content: messageOf(id) })))
@@ -454,8 +454,8 @@ const withRabbit = (describeWithDatabase: typeof describeWithPostgres) =>
 const isRabbitUp = await Effect.runPromise(isUp)
 
 await withRabbit(describeWithPostgres)("malformed messages on RabbitMQ, with results in PostgreSQL", () =>
-  testRefusedIds(TemporaryPlaces.postgres, ["\0", "a\0b", loneSurrogate, "x".repeat(300)])
+  testRefusedIds(temporaryLocations.postgres, ["\0", "a\0b", loneSurrogate, "x".repeat(300)])
 )
 await withRabbit(describeWithMariadb)("malformed messages on RabbitMQ, with results in MariaDB", () =>
-  testRefusedIds(TemporaryPlaces.mariadb, [loneSurrogate, "x".repeat(300)])
+  testRefusedIds(temporaryLocations.mariadb, [loneSurrogate, "x".repeat(300)])
 )

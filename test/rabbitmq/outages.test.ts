@@ -17,14 +17,14 @@ import { closing } from "./closing.ts"
 import { describeWithOwnRabbit, type OwnServer } from "./ownServer.ts"
 import { withChannel } from "./server.ts"
 import {
-  drained,
-  insisting,
-  loseAll,
-  messagesOn,
+  untilDrained,
+  retryUntilAccepted,
+  resetServer,
+  countMessages,
   onOneServer,
   removeQueue,
-  retryableOf,
-  warnings
+  retryableErrorOf,
+  warningsOf
 } from "./storeFixture.ts"
 
 const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
@@ -76,16 +76,16 @@ describeWithOwnRabbit("a server that", () => {
             const called = yield* Effect.forkChild(Effect.exit(meanwhile))
             yield* server.start
             yield* Fiber.join(called)
-            const after = yield* insisting(meanwhile)
+            const after = yield* retryUntilAccepted(meanwhile)
             const [millis, values] = yield* timed(Fiber.join(waiting))
             yield* report(`${how}, 90 tasks left`, millis)
             assert.deepStrictEqual(values, numbers(122))
             assert.isBelow(millis, 15_000)
             assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 122)
-            yield* drained(producer, workers)
+            yield* untilDrained(producer, workers)
             assert.sameMembers(runs.begun, [1_000, ...numbers(123)])
             assert.strictEqual(yield* place.crashes, 0)
-            assert.strictEqual(yield* messagesOn(server, place), 0)
+            assert.strictEqual(yield* countMessages(server, place), 0)
             const [again] = yield* timed(roundTrip(1_002))
             assert.isBelow(again, 1_000)
           }).pipe(Effect.provideContext(producer))
@@ -103,7 +103,7 @@ describeWithOwnRabbit("a server that", () => {
           const handle = yield* Count.delay({ n: 1, millis: 600_000 })
           yield* runs.untilBegun(1)
           yield* server.stop
-          const [millis, error] = yield* timed(retryableOf(Count.delay({ n: 2, millis: 0 })))
+          const [millis, error] = yield* timed(retryableErrorOf(Count.delay({ n: 2, millis: 0 })))
           yield* report("delay without a server", millis)
           assert.isBelow(millis, 2_500)
           assert.notInclude(error.message, "guest")
@@ -119,7 +119,7 @@ describeWithOwnRabbit("a server that", () => {
       Effect.gen(function* () {
         const store = yield* place.open(quick)
         yield* server.stop
-        yield* retryableOf(Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store))
+        yield* retryableErrorOf(Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store))
         const end = yield* startEndable(store, Count, countingHandler().layer)
         const stopping = yield* Effect.forkChild(end)
         const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
@@ -135,9 +135,9 @@ describeWithOwnRabbit("a server that", () => {
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
           assert.strictEqual(yield* roundTripLater(2), 2)
-          yield* loseAll(server)
+          yield* resetServer(server)
           const enqueue = (n: number, delay: number) =>
-            Effect.flatMap(insisting(Count.delay({ n, millis: 0 }, { delay })), (handle) =>
+            Effect.flatMap(retryUntilAccepted(Count.delay({ n, millis: 0 }, { delay })), (handle) =>
               AsyncResult.get(handle, { timeout: "10 seconds" })
             )
           assert.strictEqual(yield* enqueue(3, 0), 3)
@@ -163,25 +163,27 @@ describeWithOwnRabbit("a server that", () => {
             yield* server.closeConnections("a test")
           }
           yield* Deferred.succeed(cut, undefined)
-          const after = yield* insisting(Count.delay({ n: 161, millis: 0 }, { id: "cut" }))
+          const after = yield* retryUntilAccepted(Count.delay({ n: 161, millis: 0 }, { id: "cut" }))
           const [millis, values] = yield* timed(Fiber.join(waiting))
           yield* report("cut twice, the rest", millis)
           assert.deepStrictEqual(values, numbers(161))
           assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 161)
-          yield* drained(producer, workers)
+          yield* untilDrained(producer, workers)
           assert.sameMembers(runs.begun, numbers(162))
           assert.strictEqual(yield* place.crashes, 0)
-          assert.strictEqual(yield* messagesOn(server, place), 0)
+          assert.strictEqual(yield* countMessages(server, place), 0)
         }).pipe(Effect.provideContext(producer))
       }))
 
     test("why it closes connections is told", (server, place) =>
       Effect.gen(function* () {
-        const said = yield* warnings(
+        const said = yield* warningsOf(
           Effect.gen(function* () {
             const store = yield* place.open()
             yield* server.closeConnections("the moon is full")
-            yield* insisting(Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id: "moon" }), store))
+            yield* retryUntilAccepted(
+              Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id: "moon" }), store)
+            )
           })
         )
         assert.strictEqual(said.filter((line) => line.includes("connecting again")).length, 2)
@@ -199,7 +201,7 @@ describeWithOwnRabbit("a server that", () => {
           yield* runs.untilBegun(1)
           yield* server.closeConnections("a test")
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
-          yield* drained(...stores)
+          yield* untilDrained(...stores)
           assert.deepStrictEqual(runs.begun, [1])
           assert.strictEqual(yield* place.crashes, 0)
         }).pipe(Effect.provideContext(producer))
@@ -213,7 +215,7 @@ describeWithOwnRabbit("a server that", () => {
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* network.cut(4)
-          const handle = yield* insisting(Count.delay({ n: 2, millis: 0 }, { id: "cut at once" }))
+          const handle = yield* retryUntilAccepted(Count.delay({ n: 2, millis: 0 }, { id: "cut at once" }))
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
@@ -245,7 +247,7 @@ describeWithOwnRabbit("a server that", () => {
         yield* Deferred.await(interrupted)
         yield* Effect.timeout(Deferred.await(again), "10 seconds")
         assert.strictEqual(running.most, 1)
-        yield* drained(producer, workers)
+        yield* untilDrained(producer, workers)
       }))
 
     test("somebody removes a queue that is consumed: it is made again, and what comes then runs", (server, place) =>
@@ -263,7 +265,7 @@ describeWithOwnRabbit("a server that", () => {
           const [millis] = yield* timed(roundTrip(3))
           assert.isBelow(millis, 1_000)
           assert.deepStrictEqual(runs.begun, [1, 2, 3])
-          yield* drained(producer, workers)
+          yield* untilDrained(producer, workers)
         }).pipe(Effect.provideContext(producer))
       }))
 
@@ -285,7 +287,7 @@ describeWithOwnRabbit("a server that", () => {
             )
           )
           assert.strictEqual(yield* roundTripLater(2), 2)
-          yield* drained(producer, workers)
+          yield* untilDrained(producer, workers)
         }).pipe(Effect.provideContext(producer))
       }))
 
@@ -299,7 +301,7 @@ describeWithOwnRabbit("a server that", () => {
             for (const exponent of numbers(32))
               await channel.deleteExchange(place.names.delayExchange(exponent))
           })
-          const handle = yield* insisting(
+          const handle = yield* retryUntilAccepted(
             Count.delay({ n: 2, millis: 0 }, { delay: "100 millis", id: "no way" })
           )
           assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
@@ -342,7 +344,7 @@ describeWithOwnRabbit("a server that", () => {
         const first = yield* Effect.forkChild(enqueue(patient, 100))
         const waiting = yield* Effect.forkChild(enqueue(patient, 101))
         yield* Effect.ignore(enqueue(hasty, 102))
-        const [millis, error] = yield* timed(retryableOf(enqueue(hasty, 103)))
+        const [millis, error] = yield* timed(retryableErrorOf(enqueue(hasty, 103)))
         yield* report("delay while memory is low", millis)
         assert.isBelow(millis, 1_500)
         assert.include(error.message, "within 500ms")
@@ -351,7 +353,7 @@ describeWithOwnRabbit("a server that", () => {
         assert.isUndefined(waiting.pollUnsafe())
         yield* eventually(
           Effect.map(
-            messagesOn(server, place),
+            countMessages(server, place),
             (messages) => messages <= runs.begun.length - runs.ended.length
           )
         )
@@ -359,7 +361,7 @@ describeWithOwnRabbit("a server that", () => {
         const late = [yield* Fiber.join(first), yield* Fiber.join(waiting), yield* enqueue(hasty, 104)]
         const values = yield* Effect.provideContext(AsyncResult.all(late, { timeout: "10 seconds" }), patient)
         assert.deepStrictEqual(values, [100, 101, 104])
-        yield* drained(hasty, patient, workers)
+        yield* untilDrained(hasty, patient, workers)
         for (const n of numbers(60)) assert.strictEqual(runs.begun.filter((begun) => begun === n).length, 1)
       }))
 
@@ -419,7 +421,7 @@ describeWithOwnRabbit("a server that", () => {
           const waiting = yield* Effect.forkChild(AsyncResult.all([...handles, running]))
           yield* runs.untilEnded(8)
           yield* server.freeze
-          const [millis, error] = yield* timed(retryableOf(Count.delay({ n: 50, millis: 0 })))
+          const [millis, error] = yield* timed(retryableErrorOf(Count.delay({ n: 50, millis: 0 })))
           yield* report("delay while frozen", millis)
           assert.isBelow(millis, 2_500)
           assert.include(error.message, "within 700ms")
@@ -432,7 +434,7 @@ describeWithOwnRabbit("a server that", () => {
           assert.isBelow(left, 8_000)
           const [again] = yield* timed(roundTrip(51))
           assert.isBelow(again, 2_000)
-          yield* drained(producer, workers)
+          yield* untilDrained(producer, workers)
           // whether this one was sent is not known
           assert.sameMembers(
             runs.begun.filter((n) => n !== 50),
@@ -459,7 +461,7 @@ describeWithOwnRabbit("a server that", () => {
           const [left, values] = yield* timed(Fiber.join(waiting))
           yield* report("after a long freeze", left)
           assert.deepStrictEqual(values, numbers(20))
-          yield* drained(producer, workers)
+          yield* untilDrained(producer, workers)
           assert.sameMembers(runs.begun, numbers(20))
           assert.strictEqual(yield* place.crashes, 0)
           const [again] = yield* timed(roundTrip(51))

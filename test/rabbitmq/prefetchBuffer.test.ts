@@ -5,7 +5,7 @@ import { Array as Arr, Deferred, Effect, Exit, Layer, Schema, Scope, Stream } fr
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
 import { eventually, type Store, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithRabbit, sharedUrl } from "./server.ts"
-import { openStore, readyOn, sharedBackend, temporaryPrefix } from "./shared.ts"
+import { openStore, countReady, sharedBackend, temporaryPrefix } from "./shared.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 const Parent = Task.make("parent", { payload: Schema.Int, success: Schema.Int })
@@ -96,7 +96,7 @@ const fill = (each: number, queues: ReadonlyArray<string>) =>
 /** Counts the messages that the server has not delivered. */
 const leftOf = ({ prefix }: SharedStore, queues: ReadonlyArray<string>) =>
   Effect.map(
-    Effect.forEach(queues, (queue) => readyOn(prefix, queue)),
+    Effect.forEach(queues, (queue) => countReady(prefix, queue)),
     (counts) => counts.reduce((total, count) => total + count, 0)
   )
 

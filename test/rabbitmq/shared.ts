@@ -31,7 +31,7 @@ export const sharedBackend: Effect.Effect<Layer.Layer<Backend.Backend>, never, S
 )
 
 /** Counts the messages of a queue that the server has not delivered. */
-export const readyOn = (prefix: string, queue: string): Effect.Effect<number, ServerError> => {
+export const countReady = (prefix: string, queue: string): Effect.Effect<number, ServerError> => {
   const name = new Names(prefix).queue(queue)
   return withChannel(sharedUrl, async (channel) => (await channel.checkQueue(name)).messageCount)
 }

@@ -1,4 +1,4 @@
-/** Messages on a RabbitMQ server of one's own with results in SQLite, as a program has them: only RabbitMQ is ever away. */
+/** Stores with messages on an own RabbitMQ server and results in SQLite, so that only RabbitMQ is ever away. */
 import { DatabaseSync } from "node:sqlite"
 import { assert, layer } from "@effect/vitest"
 import { Backend, Broker } from "chicory"
@@ -14,25 +14,25 @@ import { type OwnServer, type OwnServerOptions, startServer } from "./ownServer.
 import { withChannel } from "./server.ts"
 import { makePrefix } from "./temporary.ts"
 
-/** Where the messages and results of one test are. */
-export interface Place {
+/** The location of the messages and results of one test. */
+export interface StoreLocation {
   readonly names: Names
-  /** Of the messages. */
+  /** The prefix of the messages. */
   readonly prefix: string
-  /** Of the results. */
+  /** The file of the results. */
   readonly filename: string
-  /** Opens both as a process of its own would: with connections of its own. */
+  /** Opens a store with its own connections, as another process would. */
   readonly open: (options?: RabbitBroker.Options) => Effect.Effect<Store, unknown, Scope.Scope>
-  /** The same without results. */
+  /** Opens the same without a backend. */
   readonly openBroker: (options?: RabbitBroker.Options) => Effect.Effect<Store, unknown, Scope.Scope>
-  /** How many runs vanished with their worker. */
+  /** Counts the runs that ended by a crash of their worker. */
   readonly crashes: Effect.Effect<number>
 }
 
-/** A place that nobody else has. */
-export const makePlace = Effect.fnUntraced(function* ({
+/** Makes a unique location. */
+export const makeStoreLocation = Effect.fnUntraced(function* ({
   url
-}: Pick<OwnServer, "url">): Effect.fn.Return<Place, never, Scope.Scope> {
+}: Pick<OwnServer, "url">): Effect.fn.Return<StoreLocation, never, Scope.Scope> {
   const filename = yield* temporaryFile
   const prefix = makePrefix()
   const broker = (options: RabbitBroker.Options) => RabbitBroker.layer({ url, prefix, ...options })
@@ -51,20 +51,23 @@ export const makePlace = Effect.fnUntraced(function* ({
   }
 })
 
-/** Messages of the queue of `Count`, as a process knows them. */
+/** Returns a store's counts of the default queue. */
 export const countsOf = (store: Store): Effect.Effect<Broker.QueueCounts, Broker.BrokerError> =>
   Effect.map(Effect.provideContext(Broker.counts(["default"]), store), ([counts]) => counts!)
 
-/** Waits until no message is left, claimed by one of these or by nobody. */
-export const drained = (...stores: ReadonlyArray<Store>): Effect.Effect<void, Broker.BrokerError> =>
+/** Waits until none of the stores counts a message. */
+export const untilDrained = (...stores: ReadonlyArray<Store>): Effect.Effect<void, Broker.BrokerError> =>
   eventually(
     Effect.map(Effect.forEach(stores, countsOf), (counts) =>
       counts.every(({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
     )
   )
 
-/** How many messages the server holds in the quorum queues of a place, those that are delivered included. */
-export const messagesOn = (server: OwnServer, { names }: Place): Effect.Effect<number, ServerError> =>
+/** Counts the messages of a location in the server's quorum queues, delivered ones included. */
+export const countMessages = (
+  server: OwnServer,
+  { names }: StoreLocation
+): Effect.Effect<number, ServerError> =>
   Effect.map(
     server.ctl(
       "eval",
@@ -76,24 +79,24 @@ export const messagesOn = (server: OwnServer, { names }: Place): Effect.Effect<n
     Number
   )
 
-/** Lets the server forget all it has. Those who are connected are cut off. */
-export const loseAll = (server: OwnServer): Effect.Effect<unknown, ServerError> =>
+/** Deletes everything on the server, which closes all connections. */
+export const resetServer = (server: OwnServer): Effect.Effect<unknown, ServerError> =>
   server.ctl(
     "eval",
     `rabbit_vhost:delete(<<"/">>, <<"test">>), rabbit_vhost:add(<<"/">>, <<"test">>),
     rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).`
   )
 
-/** Removes a queue, whatever is in it, as somebody else would. */
+/** Deletes a queue with its messages, over another connection. */
 export const removeQueue = (server: OwnServer, name: string): Effect.Effect<unknown, ServerError> =>
   withChannel(server.url, (channel) => channel.deleteQueue(name))
 
-/** Again and again, until it is accepted. */
-export const insisting = <A, E, R>(call: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+/** Retries a call every 50 milliseconds until it succeeds. */
+export const retryUntilAccepted = <A, E, R>(call: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.retry(call, { schedule: Schedule.spaced("50 millis"), times: 200 })
 
-/** The error of a call that may be made again. */
-export const retryableOf = <R>(
+/** Returns the error of a call, and checks that it is retryable. */
+export const retryableErrorOf = <R>(
   call: Effect.Effect<unknown, { readonly _tag: string }, R>
 ): Effect.Effect<Broker.BrokerError, unknown, R> =>
   Effect.map(Effect.flip(call), (error) => {
@@ -102,29 +105,29 @@ export const retryableOf = <R>(
     return error
   })
 
-/** What is warned of while an effect runs. */
-export const warnings = <A, E, R>(
+/** Returns the warnings and errors that are logged while an effect runs. */
+export const warningsOf = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<ReadonlyArray<string>, E, R> => {
-  const said: Array<string> = []
+  const logged: Array<string> = []
   const capture = Logger.make<unknown, void>(({ logLevel, message }) => {
-    if (logLevel !== "Info" && logLevel !== "Debug") said.push(String(message))
+    if (logLevel !== "Info" && logLevel !== "Debug") logged.push(String(message))
   })
-  return Effect.as(Effect.provide(effect, Logger.layer([capture])), said)
+  return Effect.as(Effect.provide(effect, Logger.layer([capture])), logged)
 }
 
-/** A server that all tests of a suite have. */
+/** The server that all tests of a suite share. */
 class SharedServer extends Context.Service<SharedServer, OwnServer>()("chicory/test/rabbitmq/SharedServer") {}
 
 /** Adds a test in real time. */
 export type Test = <E>(
   name: string,
-  body: (server: OwnServer, place: Place) => Effect.Effect<void, E, Scope.Scope>
+  body: (server: OwnServer, location: StoreLocation) => Effect.Effect<void, E, Scope.Scope>
 ) => void
 
 /**
- * Tests on one server, one after the other, each in a place of its own. However a test ends, the server is there when
- * its clients are closed, and for the next.
+ * Registers tests that share one server and run one after the other, each in its own location. However a test ends, the
+ * server runs again before its clients are closed, and before the next test.
  */
 export const onOneServer = (name: string, options: OwnServerOptions, tests: (test: Test) => void): void =>
   layer(Layer.effect(SharedServer, startServer(options)), {
@@ -136,7 +139,9 @@ export const onOneServer = (name: string, options: OwnServerOptions, tests: (tes
         name,
         () =>
           Effect.flatMap(SharedServer, (shared) =>
-            withServer(shared, (server) => Effect.flatMap(makePlace(server), (place) => body(server, place)))
+            withServer(shared, (server) =>
+              Effect.flatMap(makeStoreLocation(server), (location) => body(server, location))
+            )
           ),
         60_000
       )
