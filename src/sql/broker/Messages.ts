@@ -6,7 +6,7 @@
  */
 import { Effect } from "effect"
 import type { ClaimRequest, QueueCounts, Delivery, Envelope, Release, Batch } from "../../BrokerDriver.ts"
-import { type Database, toMillis, type StoreError } from "../Database.ts"
+import { type Database, distinctBatches, toMillis, type StoreError } from "../Database.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
 
@@ -325,9 +325,16 @@ export const make = (db: Database): Messages => {
         }
       ),
     ack: (handles) =>
-      Effect.map(ackRows(handles.map(seqOf), [dialect.list(handles)]), (seqs) => {
-        const removed = new Set(seqs)
-        return handles.map((handle) => removed.delete(seqOf(handle)))
+      Effect.gen(function* () {
+        const answers = handles.map(() => false)
+        // The rows that a statement answers name messages, not claims. A claim that was taken over and the one that took
+        // it over have one message: in a round of its own each has an answer of its own.
+        for (const round of distinctBatches(handles, (handle) => `${seqOf(handle)}`)) {
+          const claims = round.map(({ item }) => item)
+          const removed = new Set(yield* ackRows(claims.map(seqOf), [dialect.list(claims)]))
+          for (const { index, item } of round) answers[index] = removed.has(seqOf(item))
+        }
+        return answers
       }),
     release: (releases) =>
       Effect.flatMap(held(releases.map(({ handle }) => handle)), (found) => {

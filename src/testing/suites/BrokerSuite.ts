@@ -350,6 +350,20 @@ export const suite = (name: string, options: Options): void => {
         assert.isTrue(yield* on.ack(current))
       })
 
+      test("in one batch, a claim that was taken over and the one that took it over are told apart", function* (on, context) {
+        if (!on.leases) return yield* Suite.skip(context, NO_LEASE)
+        yield* on.publish("a")
+        const staleA = yield* on.lapse
+        const currentA = yield* on.claimOne()
+        yield* on.publish("b")
+        const staleB = yield* on.lapse
+        const currentB = yield* on.claimOne()
+        const handles = [staleA.handle, currentA.handle, currentB.handle, staleB.handle] as const
+        assert.deepStrictEqual(yield* on.driver.renew(handles, on.time.long), [false, true, true, false])
+        assert.deepStrictEqual(yield* on.driver.ack(handles), [false, true, true, false])
+        assert.deepStrictEqual(yield* on.counts, { ready: 0, delayed: 0, claimed: 0 })
+      })
+
       test("a claim that ran out holds until another one takes its message, whoever has looked", function* (on, context) {
         if (!on.leases) return yield* Suite.skip(context, NO_LEASE)
         yield* on.publish("a")
