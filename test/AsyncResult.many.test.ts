@@ -36,7 +36,7 @@ describe.each([
   const each = (name: string, body: Body) => test(name, body, options)
 
   describe("all", () => {
-    each("gives the values of a tuple in its order, whatever ends first", function* (on) {
+    each("returns the values of a tuple in its order, whatever order the tasks end in", function* (on) {
       const text = AsyncResult.make("b", { success: Schema.String })
       const waiting = yield* fork(AsyncResult.all([handle("a"), text, handle("c")]))
       yield* on.succeed("c", 3)
@@ -49,24 +49,24 @@ describe.each([
       assert.deepStrictEqual(values, [1, "two", 3])
     })
 
-    each("gives the values of a record under its keys", function* (on) {
+    each("returns the values of a record under its keys", function* (on) {
       for (const id of ["a", "b"]) yield* on.succeed(id, id.length)
       const values = yield* AsyncResult.all({ first: handle("a"), second: handle("b") })
       assert.deepStrictEqual(values, { first: 1, second: 1 })
     })
 
-    each("gives the values of any iterable", function* (on) {
+    each("returns the values of any iterable", function* (on) {
       for (const id of ["a", "b"]) yield* on.succeed(id, id.charCodeAt(0))
       assert.deepStrictEqual(yield* AsyncResult.all(new Set(handles("a", "b"))), [97, 98])
     })
 
-    each("of nothing is nothing, at once", function* (on) {
+    each("returns an empty result at once for no handles", function* (on) {
       assert.deepStrictEqual(yield* AsyncResult.all([]), [])
       assert.deepStrictEqual(yield* AsyncResult.all({}), {})
       assert.strictEqual(on.count("subscribe", "read"), 0)
     })
 
-    each("fails with the first failure, and the others run on", function* (on) {
+    each("fails with the first failure while the other tasks run on", function* (on) {
       yield* on.start("a")
       const waiting = yield* fork(Effect.exit(AsyncResult.all(handles("a", "b", "c"))))
       yield* on.fail("c", "first")
@@ -76,20 +76,20 @@ describe.each([
       assert.strictEqual(on.count("cancel"), 0)
     })
 
-    each("fails at once with a result that does not decode", function* (on) {
+    each("fails at once when a result does not decode", function* (on) {
       const waiting = yield* fork(Effect.exit(AsyncResult.all(handles("a", "b"))))
       yield* on.succeed("b", "no number")
       yield* advance("1 second")
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "ResultInvalid")
     })
 
-    each("the same task may be asked for twice, with other schemas too", function* (on) {
+    each("accepts the same task twice, with different schemas", function* (on) {
       yield* on.succeed("a", 1)
       const values = yield* AsyncResult.all([handle("a"), handle("a"), AsyncResult.make("a")])
       assert.deepStrictEqual(values, [1, 1, 1])
     })
 
-    each("TimeoutError tells the first that was missing", function* (on) {
+    each("names the first missing task in its TimeoutError", function* (on) {
       yield* on.succeed("a", 1)
       yield* on.start("b")
       const waiting = yield* fork(
@@ -102,7 +102,7 @@ describe.each([
       assert.strictEqual(error.state, "STARTED")
     })
 
-    each("waits once for all of them: reads are shared", function* (on) {
+    each("shares the reads of all its handles", function* (on) {
       const ids = Array.from({ length: 200 }, (_, i) => `task ${i}`)
       for (const id of ids) yield* on.create(id)
       const waiting = yield* fork(AsyncResult.all(ids.map(handle)))
@@ -113,7 +113,7 @@ describe.each([
       assert.isAtMost(on.count("subscribe", "read"), 2)
     })
 
-    each("one that is forgotten fails them all", function* () {
+    each("fails when one of the records is forgotten", function* () {
       const waiting = yield* fork(Effect.exit(AsyncResult.all(handles("a", "b"))))
       yield* AsyncResult.forget(handle("b"))
       yield* advance("100 millis")
@@ -122,7 +122,7 @@ describe.each([
   })
 
   describe("race", () => {
-    each("gives the first success, and the others run on", function* (on) {
+    each("returns the first success while the other tasks run on", function* (on) {
       const waiting = yield* fork(AsyncResult.race(handles("a", "b", "c")))
       yield* on.fail("a", "no")
       yield* advance("1 second")
@@ -133,7 +133,7 @@ describe.each([
       assert.strictEqual(yield* AsyncResult.state(handle("b")), "PENDING")
     })
 
-    each("fails with the failure that came last if all fail", function* (on) {
+    each("fails with the last failure when all tasks fail", function* (on) {
       const waiting = yield* fork(Effect.exit(AsyncResult.race(handles("a", "b", "c"))))
       for (const id of ["c", "a", "b"]) {
         yield* on.fail(id, `no, said ${id}`)
@@ -142,13 +142,13 @@ describe.each([
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "no, said b")
     })
 
-    each("goes on after a result that does not decode", function* (on) {
+    each("continues after a result that does not decode", function* (on) {
       yield* on.succeed("a", "no number")
       yield* on.succeed("b", 2)
       assert.strictEqual(yield* AsyncResult.race(handles("a", "b", "c")), 2)
     })
 
-    each("leaves nothing behind when it is won", function* (on) {
+    each("unsubscribes from all tasks once it has a winner", function* (on) {
       yield* on.succeed("b", 2)
       yield* AsyncResult.race(handles("a", "b", "c"))
       yield* MemoryFixture.flush
@@ -158,7 +158,7 @@ describe.each([
       assert.strictEqual(on.count("read", "subscribe"), 0)
     })
 
-    each("fails with TimeoutError when the time is up", function* (on) {
+    each("fails with TimeoutError at its deadline", function* (on) {
       yield* on.fail("a", "no")
       const waiting = yield* fork(Effect.flip(AsyncResult.race(handles("a", "b"), { timeout: "1 second" })))
       yield* advance("1 second")
@@ -167,7 +167,7 @@ describe.each([
       assert.strictEqual(error.taskId, "b")
     })
 
-    each("of no handles is a defect", function* () {
+    each("rejects an empty list of handles as a defect", function* () {
       const exit = yield* Effect.exit(AsyncResult.race([]))
       assert.isTrue(Exit.hasDies(exit))
     })
@@ -180,7 +180,7 @@ describe.each([
         Stream.runCollect
       )
 
-    each("gives outcomes as they arrive, each once; a failure is an element", function* (on) {
+    each("emits each outcome once, as it arrives; a failure is an element", function* (on) {
       const waiting = yield* fork(collected("a", "b", "c", "a"))
       yield* on.succeed("b", 2)
       yield* advance("100 millis")
@@ -196,13 +196,13 @@ describe.each([
       ])
     })
 
-    each("an outcome is there before the others are", function* (on) {
+    each("emits an outcome before the others have ended", function* (on) {
       yield* on.succeed("b", 2)
       const first = yield* Stream.runHead(AsyncResult.stream(handles("a", "b")))
       assert.deepStrictEqual(first, Option.some(["b", Exit.succeed(2)] as const))
     })
 
-    each("loses none, however many end at once and however slow they are taken", function* (on) {
+    each("loses no outcome when all end at once and the consumer is slow", function* (on) {
       const ids = Array.from({ length: 1000 }, (_, i) => `task ${i}`)
       for (const id of ids) yield* on.create(id)
       const waiting = yield* fork(
@@ -216,7 +216,7 @@ describe.each([
       assert.sameMembers([...(yield* Fiber.join(waiting))], ids)
     })
 
-    each("ends with TimeoutError if the time is up before all have arrived", function* (on) {
+    each("ends with TimeoutError when the deadline passes before all have arrived", function* (on) {
       yield* on.succeed("a", 1)
       const seen: Array<string> = []
       const waiting = yield* fork(
@@ -232,17 +232,17 @@ describe.each([
       assert.deepStrictEqual(seen, ["a"])
     })
 
-    each("of nothing ends at once", function* () {
+    each("ends at once for no handles", function* () {
       assert.deepStrictEqual(yield* Stream.runCollect(AsyncResult.stream([])), [])
     })
   })
 })
 
-describe("10,000 handles that wait in one process", () => {
+describe("10,000 waiting handles in one process", () => {
   const ids = Array.from({ length: 10_000 }, (_, i) => `task ${i}`)
   const waitForAll = Effect.forEach(ids, (id) => AsyncResult.get(handle(id)), { concurrency: "unbounded" })
 
-  test("cost the store a few calls a second, in batches", function* (on) {
+  test("cost the store a few batched calls per second", function* (on) {
     for (const id of ids) yield* on.create(id)
     const waiting = yield* fork(waitForAll)
     assert.isAtMost(on.count("subscribe"), 20)
@@ -259,7 +259,7 @@ describe("10,000 handles that wait in one process", () => {
     assert.isAtMost(on.count("unsubscribe"), 100)
   })
 
-  test("for one and the same task cost as much as one does", function* (on) {
+  test("cost as much as one handle when they wait for the same task", function* (on) {
     const waiting = yield* fork(
       Effect.forEach(ids, () => AsyncResult.get(handle("a")), { concurrency: "unbounded" })
     )
@@ -295,7 +295,7 @@ describe("10,000 handles that wait in one process", () => {
     assert.strictEqual(on.items("unsubscribe").length, ids.length)
   })
 
-  test("read once more in batches at a deadline that they share, and have what is there", function* (on) {
+  test("share one batched read at a common deadline and return what it finds", function* (on) {
     const waiting = yield* fork(
       Effect.forEach(ids, (id) => Effect.exit(AsyncResult.get(handle(id), { timeout: "3 seconds" })), {
         concurrency: "unbounded"
@@ -318,7 +318,7 @@ describe("10,000 handles that wait in one process", () => {
     assert.isAtMost(on.count("read"), 50)
   })
 
-  test("and are interrupted leave nothing behind", function* (on) {
+  test("leave no subscription behind when they are interrupted", function* (on) {
     const waiting = yield* fork(
       Effect.forEach(ids, (id) => AsyncResult.get(handle(id), { timeout: "1 minute" }), {
         concurrency: "unbounded"
@@ -333,7 +333,7 @@ describe("10,000 handles that wait in one process", () => {
   })
 
   test(
-    "for all of several tasks have at the deadline what a slow read tells of them",
+    "return what a slow read finds at the deadline of all",
     function* (on) {
       const both = AsyncResult.all(handles("a", "b"), { timeout: "3 seconds" })
       const waiting = yield* fork(both)
@@ -355,7 +355,7 @@ describe("10,000 handles that wait in one process", () => {
     { backend: (driver) => ({ read: (ids) => Effect.delay(driver.read(ids), "600 millis") }) }
   )
 
-  it.effect("time out by the clock of whoever waits, whatever clock the backend has", () =>
+  it.effect("time out by the waiting process's clock, not the backend's", () =>
     Effect.gen(function* () {
       const on = yield* MemoryFixture.make()
       const timed = (id: string) =>

@@ -27,7 +27,7 @@ const test = (
     )
   )
 
-describe("what comes back from a worker", () => {
+describe("results from a worker", () => {
   const Order = Task.make("order", {
     payload: { article: Schema.String },
     success: Schema.Number,
@@ -40,7 +40,7 @@ describe("what comes back from a worker", () => {
     return Effect.fail(new OutOfStock({ article, since }))
   })
 
-  test("an error is of the class that the handler failed with, with its fields and methods", function* (on) {
+  test("an error is an instance of the class that the handler failed with, with fields and methods", function* (on) {
     yield* work(on, Order, OrderLive)
     const result = yield* Order.delay({ article: "tea" })
     const reason = reasonOf(yield* Effect.flip(AsyncResult.get(result)))
@@ -52,7 +52,7 @@ describe("what comes back from a worker", () => {
     assert.strictEqual(reason.error.advice, "order tea elsewhere")
   })
 
-  test("errors of a union are told apart", function* (on) {
+  test("the errors of a union are distinguished by tag", function* (on) {
     yield* work(on, Order, OrderLive)
     const caught = yield* Order.delay({ article: "refused" }).pipe(
       Effect.flatMap(AsyncResult.get),
@@ -63,7 +63,7 @@ describe("what comes back from a worker", () => {
     assert.strictEqual(caught, "the shop")
   })
 
-  test("a handler that dies is known by its message", function* (on) {
+  test("a defect keeps its message", function* (on) {
     yield* work(on, Order, OrderLive)
     const error = yield* Effect.flip(AsyncResult.get(yield* Order.delay({ article: "bug" })))
     const reason = reasonOf(error)
@@ -73,7 +73,7 @@ describe("what comes back from a worker", () => {
     assert.include(String((error as Error).message), "the handler died: ")
   })
 
-  test("a handle without schemas gives the JSON of the failure", function* (on) {
+  test("a handle without schemas fails with the JSON of the error", function* (on) {
     yield* work(on, Order, OrderLive)
     const { taskId } = yield* Order.delay({ article: "tea" })
     const reason = reasonOf(yield* Effect.flip(AsyncResult.get(AsyncResult.make(taskId))))
@@ -85,7 +85,7 @@ describe("what comes back from a worker", () => {
     })
   })
 
-  test("a handle is made again from the id alone", function* (on) {
+  test("a handle is rebuilt from the id alone", function* (on) {
     yield* work(on, Order, OrderLive)
     const id = yield* Order.send({ article: "tea" })
     const reason = reasonOf(yield* Effect.flip(AsyncResult.get(Order.result(id))))
@@ -140,7 +140,7 @@ describe("what comes back from a worker", () => {
     error: new OutOfStock({ article: "tea", since })
   }
 
-  test("what JSON has no words for comes back as it was", function* (on) {
+  test("values without a JSON form round-trip", function* (on) {
     yield* work(
       on,
       Everything,
@@ -156,7 +156,7 @@ describe("what comes back from a worker", () => {
   })
 
   const Nothing = Task.make("nothing")
-  test("a task that gives nothing gives undefined, to a handle without schemas null", function* (on) {
+  test("a task without a result returns undefined, and null without schemas", function* (on) {
     yield* work(
       on,
       Nothing,
@@ -168,7 +168,7 @@ describe("what comes back from a worker", () => {
   })
 
   const Maybe = Task.make("maybe", { success: Schema.UndefinedOr(Schema.Number) })
-  test("undefined is a result like any other", function* (on) {
+  test("undefined is a valid result", function* (on) {
     yield* work(
       on,
       Maybe,
@@ -185,7 +185,7 @@ describe("what comes back from a worker", () => {
     success: Schema.Number,
     progress: Schema.Struct({ done: Schema.Number, at: Schema.Date })
   })
-  test("progress comes back typed", function* (on) {
+  test("progress is decoded", function* (on) {
     yield* work(
       on,
       Import,
@@ -208,10 +208,10 @@ describe("what comes back from a worker", () => {
   })
 })
 
-describe("a get inside a handler", () => {
+describe("get inside a handler", () => {
   const Count = Task.make("count", { payload: { n: Schema.Number }, success: Schema.Number })
 
-  test("gives the slot free: a task that awaits one of its own queue does not block it", function* (on) {
+  test("frees its slot, so a task that awaits another one on its queue does not block it", function* (on) {
     const CountLive = Count.toLayer(({ n }) =>
       n === 0
         ? Effect.succeed(0)
@@ -226,7 +226,7 @@ describe("a get inside a handler", () => {
     assert.strictEqual(yield* Fiber.join(waiting), 5)
   })
 
-  test("takes a slot again before it goes on: no more run than there are slots", function* (on) {
+  test("takes a slot again before it continues, so no more handlers run than there are slots", function* (on) {
     let running = 0
     let most = 0
     const busy = Effect.acquireUseRelease(
@@ -254,7 +254,7 @@ describe("a get inside a handler", () => {
     assert.strictEqual(most, 2)
   })
 
-  test("several at once give the one slot free that the handler has", function* (on) {
+  test("frees the one slot of the handler when it waits several times at once", function* (on) {
     let running = 0
     let most = 0
     const CountLive = Count.toLayer(({ n }) => {
@@ -280,7 +280,7 @@ describe("a get inside a handler", () => {
     assert.strictEqual(most, 1)
   })
 
-  test("is interrupted with its task, and the slot is not lost", function* (on) {
+  test("is interrupted with its task without losing the slot", function* (on) {
     const CountLive = Count.toLayer(({ n }) =>
       n === 0
         ? Effect.succeed(0)

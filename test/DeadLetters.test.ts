@@ -1,9 +1,10 @@
-import { assert, describe, it } from "@effect/vitest"
-import { AsyncResult, type Backend, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
-import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema, type Scope } from "effect"
+import { assert, describe } from "@effect/vitest"
+import { AsyncResult, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
+import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema } from "effect"
 import { TestClock } from "effect/testing"
-import * as MemoryFixture from "./support/memoryFixture.ts"
+import type * as MemoryFixture from "./support/memoryFixture.ts"
 import { fork, advance, reasonOf, assertPending, flush } from "./support/memoryFixture.ts"
+import { test } from "./support/memoryTest.ts"
 
 class Refused extends Schema.TaggedError<Refused>()("Refused", { on: Schema.Date }) {}
 const on2026 = new Date("2026-01-02T00:00:00.000Z")
@@ -15,17 +16,6 @@ const Charge = Task.make("charge", {
   retention: "1 minute"
 })
 const Other = Task.make("other", { success: Schema.Void })
-
-type Services = Scope.Scope | Backend.Backend | Broker.Broker
-type Body = (on: MemoryFixture.MemoryFixture) => Effect.fn.Return<void, unknown, Services>
-
-/** A test on memory stores. */
-const test = (name: string, body: Body, options?: MemoryFixture.Options) =>
-  it.effect(name, () =>
-    Effect.flatMap(MemoryFixture.make(options), (on) =>
-      Effect.gen(() => body(on)).pipe(Effect.provideContext(on.context))
-    )
-  )
 
 /** A worker on which charges fail as long as `broken` says so. */
 const work = (on: MemoryFixture.MemoryFixture, broken: () => boolean = () => true) =>
@@ -54,7 +44,7 @@ const fail = (amount: bigint) =>
   })
 
 describe("list", () => {
-  test("of a task is typed by it: its payload, and the reason with its error", function* (on) {
+  test("decodes payload, reason and error with the task given", function* (on) {
     yield* TestClock.setTime(5000)
     yield* work(on)
     const result = yield* fail(2n ** 70n)
@@ -74,7 +64,7 @@ describe("list", () => {
     assert.include(String(entry!.raw), result.taskId)
   })
 
-  test("of all tasks gives JSON", function* (on) {
+  test("returns JSON for all tasks", function* (on) {
     yield* work(on)
     yield* fail(7n)
     yield* Other.delay()
@@ -91,7 +81,7 @@ describe("list", () => {
     assert.deepStrictEqual(charge.reason.error, { _tag: "Refused", on: "2026-01-02T00:00:00.000Z" })
   })
 
-  test("of a task leaves the others out", function* (on) {
+  test("leaves out the letters of other tasks", function* (on) {
     yield* work(on)
     yield* fail(7n)
     yield* Other.delay()
@@ -102,7 +92,7 @@ describe("list", () => {
     assert.strictEqual(yield* DeadLetters.count(), 2)
   })
 
-  test("goes page by page, newest first", function* (on) {
+  test("pages through the letters, newest first", function* (on) {
     yield* work(on)
     for (let n = 1n; n <= 5n; n++) yield* fail(n)
     const amounts = (entries: ReadonlyArray<DeadLetters.Entry<{ readonly amount: bigint }, Refused>>) =>
@@ -117,7 +107,7 @@ describe("list", () => {
     assert.lengthOf(yield* DeadLetters.list({ limit: 3 }), 3)
   })
 
-  test("gives 100 a page by default", function* (on) {
+  test("returns 100 letters a page by default", function* (on) {
     yield* work(on)
     yield* Charge.delayAll(Array.from({ length: 120 }, (_, n) => ({ amount: BigInt(n) })))
     yield* advance("1 second")
@@ -125,7 +115,7 @@ describe("list", () => {
     assert.strictEqual(yield* DeadLetters.count(), 120)
   })
 
-  test("a limit out of range is a defect", function* () {
+  test("rejects a limit out of range as a defect", function* () {
     for (const limit of [0, -1, 1.5, 10_001]) {
       const exit = yield* Effect.exit(DeadLetters.list({ limit }))
       assert(Exit.isFailure(exit))
@@ -136,7 +126,7 @@ describe("list", () => {
     }
   })
 
-  test("a payload that does not decode says why, and its bytes are kept", function* (on) {
+  test("reports why a payload does not decode and keeps its bytes", function* (on) {
     const Before = Task.make("charge", { payload: { amount: Schema.String } })
     yield* work(on)
     const result = yield* Before.delay({ amount: "a lot" })
@@ -149,7 +139,7 @@ describe("list", () => {
     assert.strictEqual(reason._tag, "PayloadInvalid")
   })
 
-  test("an error that does not decode with the schemas of today is a reason of the reader's side", function* (on) {
+  test("reports an error that does not decode as ResultInvalid on the reader's side", function* (on) {
     const Today = Task.make("charge", { payload: { amount: Schema.BigInt }, error: Schema.Number })
     yield* work(on)
     yield* fail(7n)
@@ -160,7 +150,7 @@ describe("list", () => {
 })
 
 describe("remove and purge", () => {
-  test("remove takes one letter, and says whether there was one", function* (on) {
+  test("remove deletes one letter and answers whether it existed", function* (on) {
     yield* work(on)
     yield* fail(1n)
     yield* fail(2n)
@@ -170,14 +160,14 @@ describe("remove and purge", () => {
     assert.strictEqual(yield* DeadLetters.count(), 1)
   })
 
-  test("the failure of its task stays when a letter is removed", function* (on) {
+  test("remove keeps the failure of the letter's task", function* (on) {
     yield* work(on)
     const result = yield* fail(1n)
     yield* DeadLetters.purge()
     assert.isTrue(yield* AsyncResult.failed(result))
   })
 
-  test("purge takes all of a task, and then all", function* (on) {
+  test("purge deletes the letters of one task, or all", function* (on) {
     yield* work(on)
     yield* Charge.delayAll(Array.from({ length: 250 }, (_, n) => ({ amount: BigInt(n) })))
     yield* Other.delayAll([undefined, undefined])
@@ -189,8 +179,8 @@ describe("remove and purge", () => {
   })
 })
 
-describe("replay", () => {
-  test("sends the task again: its handle waits again, and nothing is counted", function* (on) {
+describe("guarantee 2: replay", () => {
+  test("sends the task again: its handle waits again and its counters start from zero", function* (on) {
     let broken = true
     yield* work(on, () => broken)
     const result = yield* fail(7n)
@@ -203,7 +193,7 @@ describe("replay", () => {
     assert.strictEqual(yield* DeadLetters.count(), 0)
   })
 
-  test("what fails again leaves a letter of its own", function* (on) {
+  test("leaves a new letter when the task fails again", function* (on) {
     yield* work(on)
     yield* fail(7n)
     const [first] = yield* DeadLetters.list(Charge)
@@ -215,7 +205,7 @@ describe("replay", () => {
     assert.deepStrictEqual(second!.taskId, first!.taskId)
   })
 
-  test("opens the task before any worker is there", function* (on) {
+  test("reopens the task before a worker is there", function* (on) {
     const worker = yield* Effect.scoped(Effect.andThen(work(on), fail(7n)))
     const [entry] = yield* DeadLetters.list(Charge)
     yield* DeadLetters.replay(entry!.id)
@@ -227,7 +217,7 @@ describe("replay", () => {
     assert.strictEqual(yield* Fiber.join(waiting), "charged 7")
   })
 
-  test("is safe to repeat: a letter that is gone is no letter, and the task runs once", function* (on) {
+  test("is safe to repeat: the task runs once", function* (on) {
     let runs = 0
     yield* work(on, () => ++runs === 1)
     const result = yield* fail(7n)
@@ -243,7 +233,7 @@ describe("replay", () => {
     assert.strictEqual(runs, 2)
   })
 
-  test("of an id without a letter answers false", function* () {
+  test("answers false for an id without a letter", function* () {
     assert.isFalse(yield* DeadLetters.replay("nobody:0"))
   })
 
@@ -270,7 +260,7 @@ describe("replay", () => {
   }
 
   test(
-    "that was cut off before the message is finished by the next",
+    "finishes a replay that was interrupted before its message was sent",
     function* (on) {
       let broken = true
       yield* work(on, () => broken)
@@ -288,7 +278,7 @@ describe("replay", () => {
   )
 
   test(
-    "that was cut off after the message runs once, and the next removes the letter",
+    "removes the letter of a replay that was interrupted after its message was sent",
     function* (on) {
       let runs = 0
       yield* work(on, () => ++runs === 1)
@@ -306,7 +296,7 @@ describe("replay", () => {
     failingOnce("removeDeadLetters")
   )
 
-  test("of bytes that are no message is refused, and the letter stays", function* (on) {
+  test("refuses the letter of an undecodable message and keeps it", function* (on) {
     yield* work(on)
     yield* on.brokerDriver.publish([
       { id: "t1", task: "charge", queue: "default", priority: 0, delayMillis: 0, body: "no message" }
@@ -326,7 +316,7 @@ describe("replay", () => {
     )
   })
 
-  test("of a message of another version is refused", function* (on) {
+  test("refuses a message of another version", function* (on) {
     yield* work(on)
     const body = JSON.stringify({ v: 2, id: "t1", task: "charge", payload: { amount: "7" } })
     yield* on.brokerDriver.publish([
@@ -338,7 +328,7 @@ describe("replay", () => {
     assert.instanceOf(yield* Effect.flip(DeadLetters.replay(entry!.id)), DeadLetters.NotReplayable)
   })
 
-  test("works after the record's retention ran out", function* (on) {
+  test("works after the record's retention has run out", function* (on) {
     let broken = true
     yield* work(on, () => broken)
     const result = yield* fail(7n)
@@ -351,7 +341,7 @@ describe("replay", () => {
     assert.strictEqual(Option.getOrThrow(yield* AsyncResult.poll(result)).attempts, 1)
   })
 
-  test("a task that had expired by now runs all the same", function* (on) {
+  test("runs a task whose expiry has passed", function* (on) {
     const Brief = Task.make("brief", { expires: "1 minute", error: Schema.String })
     let broken = true
     yield* Layer.build(
@@ -369,7 +359,7 @@ describe("replay", () => {
   })
 
   test(
-    "letters are kept for 14 days",
+    "works for 14 days, the default retention of letters",
     function* (on) {
       yield* Effect.scoped(Effect.andThen(work(on), fail(7n)))
       yield* advance("335 hours")
@@ -382,8 +372,8 @@ describe("replay", () => {
   )
 })
 
-describe("which ends leave a letter", () => {
-  test("none where a task was cancelled or expired", function* () {
+describe("dead letters", () => {
+  test("are not written for cancelled or expired tasks", function* () {
     const cancelled = yield* Charge.delay({ amount: 1n })
     yield* AsyncResult.cancel(cancelled)
     const expired = yield* Charge.delay({ amount: 1n }, { expires: "1 second" })
@@ -392,7 +382,7 @@ describe("which ends leave a letter", () => {
     assert.strictEqual(yield* DeadLetters.count(), 0)
   })
 
-  test("one where its workers vanished", function* (on) {
+  test("are written for a task whose workers vanished", function* (on) {
     const result = yield* Charge.delay({ amount: 7n })
     for (let crash = 0; crash < 3; crash++) {
       const [delivery] = yield* on.brokerDriver.claim({

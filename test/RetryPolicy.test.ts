@@ -23,7 +23,7 @@ const delays = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_00
 const counts = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 12 }))
 
 describe("delays", () => {
-  it.effect("fixed waits the same each time", () =>
+  it.effect("fixed waits the same time before each retry", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.fixed({ maxRetries: 3, delay: "5 seconds" })
       assert.deepStrictEqual(yield* play(policy, error), { delays: [5000, 5000, 5000], exhausted: true })
@@ -37,28 +37,28 @@ describe("delays", () => {
     })
   )
 
-  it.effect("exponential doubles", () =>
+  it.effect("exponential doubles its delay", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.exponential({ maxRetries: 5, delay: "1 second" })
       assert.deepStrictEqual((yield* play(policy, error)).delays, [1000, 2000, 4000, 8000, 16_000])
     })
   )
 
-  it.effect("exponential grows by its factor", () =>
+  it.effect("exponential multiplies its delay by its factor", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.exponential({ maxRetries: 4, delay: "1 second", factor: 3 })
       assert.deepStrictEqual((yield* play(policy, error)).delays, [1000, 3000, 9000, 27_000])
     })
   )
 
-  it.effect("none is longer than maxDelay", () =>
+  it.effect("maxDelay bounds every delay", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.exponential({ maxRetries: 5, delay: "1 second", maxDelay: "5 seconds" })
       assert.deepStrictEqual((yield* play(policy, error)).delays, [1000, 2000, 4000, 5000, 5000])
     })
   )
 
-  it.effect("a schedule is replayed from its first step, on a clock of its own", () =>
+  it.effect("a schedule is replayed from its first step on a clock of its own", () =>
     Effect.gen(function* () {
       const schedule = Schedule.max([Schedule.fibonacci("1 second"), Schedule.recurs(5)])
       const policy = RetryPolicy.fromSchedule(schedule)
@@ -70,7 +70,7 @@ describe("delays", () => {
     })
   )
 
-  it.effect("a schedule that goes by the time that passed sees the delays pass", () =>
+  it.effect("a schedule that measures elapsed time sees the delays pass", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.fromSchedule(
         Schedule.upTo(Schedule.spaced("10 seconds"), { duration: "35 seconds" })
@@ -81,21 +81,21 @@ describe("delays", () => {
     })
   )
 
-  it.effect("a schedule may be bounded by maxRetries", () =>
+  it.effect("maxRetries bounds a schedule", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.fromSchedule(Schedule.forever, { maxRetries: 2 })
       assert.deepStrictEqual(yield* play(policy, error), { delays: [0, 0], exhausted: true })
     })
   )
 
-  it.effect("never gives up at once, and nothing was exhausted", () =>
+  it.effect("never allows no retry and reports none exhausted", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* play(RetryPolicy.never, error), { delays: [], exhausted: false })
     })
   )
 
   it.effect.prop(
-    "a policy grants as many retries as maxRetries says",
+    "a policy allows as many retries as maxRetries",
     { delay: delays, maxRetries: counts },
     ({ delay, maxRetries }) =>
       Effect.gen(function* () {
@@ -121,7 +121,7 @@ describe("delays", () => {
   )
 
   it.effect.prop(
-    "jitter stays between 80 % and 120 % of the delay, and never goes beyond maxDelay",
+    "jitter stays between 80 % and 120 % of the delay and within maxDelay",
     { delay: delays, retries: counts },
     ({ delay, retries }) =>
       Effect.gen(function* () {
@@ -136,7 +136,7 @@ describe("delays", () => {
       })
   )
 
-  it.effect("jitter spreads", () =>
+  it.effect("jitter spreads the delays", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.fixed({ maxRetries: 1, delay: "1 second", jitter: true })
       const seen = yield* Effect.forEach(Array.from({ length: 50 }), () => decide(policy, error, 0))
@@ -160,20 +160,20 @@ describe("rules", () => {
     }
   }
 
-  it.effect("a function of the error gives its delay", () =>
+  it.effect("a function of the error returns its delay", () =>
     Effect.gen(function* () {
       assert.strictEqual(millis(yield* decide(policy, new RateLimited({ retryAfter: 42 }), 0)), 42_000)
     })
   )
 
-  it.effect("a function of the error may say never", () =>
+  it.effect("a function of the error may return never", () =>
     Effect.gen(function* () {
       const decision = yield* decide(policy, new RateLimited({ retryAfter: 101 }), 0)
       assert.strictEqual(millis(decision), "exhausted: false")
     })
   )
 
-  it.effect("never means never: no retry was there to exhaust", () =>
+  it.effect("never allows no retry and reports none exhausted", () =>
     Effect.gen(function* () {
       for (const retries of [0, 2, 3]) {
         assert.strictEqual(millis(yield* decide(policy, new CardDeclined(), retries)), "exhausted: false")
@@ -194,21 +194,21 @@ describe("rules", () => {
     })
   )
 
-  it.effect("a rule grants no more retries than maxRetries", () =>
+  it.effect("maxRetries bounds a rule", () =>
     Effect.gen(function* () {
       const decision = yield* decide(policy, new RateLimited({ retryAfter: 1 }), 3)
       assert.strictEqual(millis(decision), "exhausted: true")
     })
   )
 
-  it.effect("the delay of a rule is bounded by maxDelay too", () =>
+  it.effect("maxDelay bounds the delay of a rule", () =>
     Effect.gen(function* () {
       const bounded = { ...policy, maxDelay: "30 seconds" } as const
       assert.strictEqual(millis(yield* decide(bounded, new RateLimited({ retryAfter: 42 }), 0)), 30_000)
     })
   )
 
-  it.effect("a rule that gives no delay at all is a defect", () =>
+  it.effect("a rule without a delay is a defect", () =>
     Effect.gen(function* () {
       const wrong: RetryPolicy.RetryPolicy<Failure> = { ...base, byTag: { RateLimited: () => -1 } }
       const exit = yield* Effect.exit(decide(wrong, new RateLimited({ retryAfter: 1 }), 0))
@@ -216,7 +216,7 @@ describe("rules", () => {
     })
   )
 
-  it.effect("while it is false there is no retry, and nothing was exhausted", () =>
+  it.effect("while prevents retries when it is false and reports none exhausted", () =>
     Effect.gen(function* () {
       const narrowed: RetryPolicy.RetryPolicy<Failure> = { ...base, while: (e) => e._tag === "Timeout" }
       assert.strictEqual(millis(yield* decide(narrowed, new CardDeclined(), 0)), "exhausted: false")
@@ -226,7 +226,7 @@ describe("rules", () => {
   )
 })
 
-describe("what is no error of the task", () => {
+describe("a failure without a typed error", () => {
   const policy: RetryPolicy.RetryPolicy<Failure> = {
     ...RetryPolicy.exponential({ maxRetries: 2, delay: "1 second" }),
     while: () => false,
@@ -241,7 +241,7 @@ describe("what is no error of the task", () => {
     })
   )
 
-  it.effect("waits for the countdown that was asked for", () =>
+  it.effect("waits for the requested countdown", () =>
     Effect.gen(function* () {
       assert.strictEqual(millis(yield* decideUntyped(policy, 1, Duration.seconds(9))), 9000)
       assert.strictEqual(millis(yield* decideUntyped(policy, 2, Duration.seconds(9))), "exhausted: true")

@@ -54,7 +54,7 @@ const toModule = (block: string): string => {
 }
 
 describe("the documentation", () => {
-  it("shows programs and fragments that compile", () => {
+  it("has programs and fragments that compile", () => {
     const files = [...globSync(["README.md", "docs/*.md", "src/**/*.ts"], { cwd: root })].sort()
     inDirectory(join(root, "test"), (directory) => {
       let blocks = 0
@@ -80,15 +80,15 @@ describe("the documentation", () => {
     })
   })
 
-  it("has the first program that the examples run", () => {
+  it("has the first program of the examples", () => {
     assert.strictEqual(blocksOf("README.md")[0], read("examples/first-program.ts"))
   })
 
-  it("has the order and its mail that the examples run", () => {
+  it("has the order and mail of the examples", () => {
     assert.strictEqual(blocksOf("docs/transactions.md")[0], read("examples/order-and-mail.ts"))
   })
 
-  it("has the test that is run here", () => {
+  it("has the test that testClock.test.ts runs", () => {
     const shown = blocksOf("README.md").find((block) => block.includes("TestClock.adjust"))
     assert.isDefined(shown)
     assert.include(read("test/testClock.test.ts"), shown.slice(shown.indexOf("const TestLive")))
@@ -96,7 +96,7 @@ describe("the documentation", () => {
 })
 
 describe("the examples", () => {
-  it.each(examples)("%s runs to its end", (example) => {
+  it.each(examples)("%s runs to completion", (example) => {
     inDirectory(tmpdir(), (directory) => {
       const output = execFileSync(process.execPath, ["--conditions=chicory-src", join(root, example)], {
         cwd: directory,

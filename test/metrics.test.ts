@@ -56,7 +56,7 @@ const runToEnd = (fails: number) =>
   })
 
 describe("metrics", () => {
-  test("count the messages that were sent and claimed", function* () {
+  test("count sent and claimed messages", function* () {
     yield* Work.delayAll([{ fails: 0 }, { fails: 0 }])
     yield* Work.delay({ fails: 0 })
     yield* advance("10 seconds")
@@ -65,7 +65,7 @@ describe("metrics", () => {
     assert.strictEqual(yield* count("messaging.client.consumed.messages", attributes), 3)
   })
 
-  test("a message in another queue counts for that", function* () {
+  test("count a message in another queue for that queue", function* () {
     yield* Work.delay({ fails: 0 }, { queue: "others" })
     assert.strictEqual(
       yield* count("messaging.client.sent.messages", { "messaging.destination.name": "others" }),
@@ -73,7 +73,7 @@ describe("metrics", () => {
     )
   })
 
-  test("measure how long handlers ran, in seconds, and what they failed with", function* () {
+  test("measure handler durations in seconds, by error tag", function* () {
     yield* runToEnd(0)
     yield* runToEnd(1)
     yield* runToEnd(2)
@@ -97,7 +97,7 @@ describe("metrics", () => {
     assert.strictEqual(yield* count("chicory.task.dead_letters", { "chicory.task.name": "work" }), 2)
   })
 
-  test("a task that is cancelled while it runs leaves no dead letter", function* () {
+  test("count no dead letter for a task that is cancelled while it runs", function* () {
     const result = yield* Work.delay({ fails: 0 })
     yield* advance("1 second")
     assert.strictEqual(yield* AsyncResult.cancel(result), "Requested")
@@ -117,7 +117,7 @@ describe("metrics", () => {
     assert.isAtMost(sum, 1)
   })
 
-  test("count deliveries of tasks that had ended", function* () {
+  test("count deliveries of ended tasks", function* () {
     const result = yield* Work.delay({ fails: 0 }, { delay: "1 second" })
     assert.strictEqual(yield* AsyncResult.cancel(result), "Cancelled")
     yield* advance("2 seconds")
@@ -147,7 +147,7 @@ describe("metrics", () => {
     assert.includeMembers(names, ["publish", "claim", "ack", "counts"])
   })
 
-  test("count those who wait by way of hints, and no longer when they left", function* () {
+  test("count waiters with hints until they leave", function* () {
     const waiting = yield* fork(
       Effect.all(
         [
@@ -163,7 +163,7 @@ describe("metrics", () => {
     assert.strictEqual(yield* count("chicory.result.live_waiters", { "chicory.backend": "memory" }), 0)
   })
 
-  test("never have a task's id among their attributes, nor its payload", function* () {
+  test("have no task id and no payload among their attributes", function* () {
     const results = yield* Work.delayAll([{ fails: 0 }, { fails: 1 }, { fails: 2 }])
     const ids = new Set(results.map(({ taskId }) => taskId))
     yield* advance("30 seconds")

@@ -18,7 +18,7 @@ const HandlersLive = Layer.mergeAll(
 )
 const WorkerLive = Worker.layer([Plain, Kept, Stuck], { drainTimeout: 0 }).pipe(Layer.provide(HandlersLive))
 
-it.effect("a task that names no retention has that of the backend's layer", () =>
+it.effect("a task without a retention has the backend layer's", () =>
   Effect.gen(function* () {
     const plain = yield* Plain.delay()
     const kept = yield* Kept.delay()
@@ -30,7 +30,7 @@ it.effect("a task that names no retention has that of the backend's layer", () =
   }).pipe(Effect.provide(WorkerLive), Effect.provide(StoresLive))
 )
 
-it.effect("a worker that names no lease has that of the broker's layer", () =>
+it.effect("a worker without a lease has the broker layer's", () =>
   Effect.gen(function* () {
     const backend = yield* Backend.Backend
     const { taskId } = yield* Stuck.delay()
@@ -62,7 +62,7 @@ it.effect("a worker that names no lease has that of the broker's layer", () =>
   }).pipe(Effect.provide(StoresLive))
 )
 
-it.effect("defaults out of range are a defect that says what is allowed", () =>
+it.effect("defaults out of range are a defect that names the range", () =>
   Effect.gen(function* () {
     const wrong: ReadonlyArray<readonly [Layer.Layer<never>, string]> = [
       [Backend.layer(Backend.makeDriverMemory, { sweepInterval: 0 }), "sweepInterval must be"],

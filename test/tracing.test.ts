@@ -34,7 +34,7 @@ const Live = Worker.layer([Mail], { drainTimeout: 0 }).pipe(
 const parentOf = (span: Tracer.Span | undefined) => Option.getOrThrow(span!.parent)
 
 describe("trace context", () => {
-  it.effect("the worker's span is the child of the producer's, and the parent of the handler's own", () => {
+  it.effect("the worker's span is the child of the producer's and the parent of the handler's", () => {
     const { named, tracer } = recording()
     return Effect.gen(function* () {
       const result = yield* Effect.withSpan(Mail.delay({ to: "ada" }), "request")
@@ -51,7 +51,7 @@ describe("trace context", () => {
     }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
   })
 
-  it.effect("every attempt is a child of the producer's span, a replay too", () => {
+  it.effect("every attempt and every replay is a child of the producer's span", () => {
     const { named, tracer } = recording()
     return Effect.gen(function* () {
       const result = yield* Effect.withSpan(Mail.delay({ to: "nobody" }), "request")
@@ -71,7 +71,7 @@ describe("trace context", () => {
     }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
   })
 
-  it.effect("without a span of the producer's the worker's is a root", () => {
+  it.effect("the worker's span is a root without a producer's span", () => {
     const { named, tracer } = recording()
     return Effect.gen(function* () {
       yield* AsyncResult.get(yield* Mail.delay({ to: "ada" }))
@@ -81,7 +81,7 @@ describe("trace context", () => {
     }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
   })
 
-  it("goes into a traceparent and comes out of it", () => {
+  it("a traceparent round-trips", () => {
     const span = Tracer.externalSpan({
       traceId: "0af7651916cd43dd8448eb211c80319c",
       spanId: "b7ad6b7169203331"
@@ -92,7 +92,7 @@ describe("trace context", () => {
   })
 
   it.each(["", "00-", "garbage", "zz-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", undefined])(
-    "%s names no span",
+    "%s decodes to no span",
     (traceparent) => {
       assert.isUndefined(fromTraceparent(traceparent))
     }

@@ -54,15 +54,15 @@ const of = (
 
 const normal = [began(1), settled("one", "the first")]
 
-describe("accounts", () => {
-  it("are in order where all went well", () => {
+describe("audit", () => {
+  it("has no findings for a normal run", () => {
     const audit = of([normal])
     assert.deepStrictEqual(Audit.findingsOf(audit), [])
     assert.strictEqual(audit.terminal, 1)
     assert.strictEqual(audit.runs, 1)
   })
 
-  it("do not count an answer that is repeated, nor one that was refused", () => {
+  it("ignores a repeated and a refused settlement", () => {
     const audit = of([
       [...normal, settled("one", "the first")],
       [began(0), settled("zero", "other", "Lost")]
@@ -70,19 +70,19 @@ describe("accounts", () => {
     assert.strictEqual(audit.duplicated, 0)
   })
 
-  it("find a second outcome that was accepted", () => {
+  it("finds a second accepted outcome", () => {
     assert.strictEqual(of([normal, [began(2), settled("two", "the first")]]).duplicated, 1)
   })
 
-  it("find a run that began after the end", () => {
+  it("finds a run that began after the end", () => {
     assert.strictEqual(of([normal, [began(2)]]).duplicated, 1)
   })
 
-  it("find an outcome that was changed", () => {
+  it("finds a changed outcome", () => {
     assert.strictEqual(of([normal], { record: record({ exit: "another" }) }).duplicated, 1)
   })
 
-  it("find a waiter that got what is not right, or not what is stored", () => {
+  it("finds a waiter whose outcome is wrong or differs from the stored one", () => {
     assert.strictEqual(of([normal], { outcomes: [Exit.succeed({ n: 3, square: 8 })] }).wrong, 1)
     assert.strictEqual(of([normal], { record: record({ state: "FAILURE", exit: "the first" }) }).wrong, 1)
     const lost = new TaskFailed.TaskFailed<Refused>({
@@ -94,20 +94,20 @@ describe("accounts", () => {
     assert.strictEqual(of([normal], { outcomes: [Exit.fail(lost)] }).wrong, 1)
   })
 
-  it("find a task that has not ended, and one that is gone", () => {
+  it("finds an unfinished task and a missing record", () => {
     assert.strictEqual(of([normal], { record: record({ state: "RETRY", exit: null }) }).lost, 1)
     assert.strictEqual(of([normal], { record: undefined }).lost, 1)
   })
 
-  it("find a waiter that is left", () => {
+  it("finds a waiter without an outcome", () => {
     assert.strictEqual(of([normal], { outcomes: [right, undefined] }).hanging, 1)
   })
 
-  it("find that a worker did not tell all it did", () => {
+  it("finds a worker with missing events", () => {
     assert.include(Audit.findingsOf(of([[]])).join(), "0 runs")
   })
 
-  it("find a run that was repeated though nobody was stopped in the midst of it", () => {
+  it("finds a run that was repeated although no worker was halted", () => {
     const twice = [[began(1)], [began(2), settled("two", "the first")]]
     assert.include(Audit.findingsOf(of(twice)).join(), "ran again")
     assert.deepStrictEqual(Audit.findingsOf(of(twice, {}, true)), [])

@@ -42,7 +42,7 @@ export const suite = (
       120_000
     )
 
-  test("a delay, and a moment by the producer's own clock, are kept", false, (system) =>
+  test("guarantee 6: a delay and an absolute due time by the producer's clock are kept", false, (system) =>
     Effect.gen(function* () {
       yield* system.startWorker(behind)
       const assertDelayed = (enqueue: typeof delayed) =>
@@ -61,31 +61,34 @@ export const suite = (
     })
   )
 
-  test("a lease is held while it is renewed, and taken over when its worker is killed", true, (system) =>
-    Effect.gen(function* () {
-      const workers = [yield* system.startWorker(ahead), yield* system.startWorker(behind)]
-      yield* system.enqueue([payload(1, { millis: 3 * leaseMillis })])
-      const kept = yield* system.audit
-      Audit.verify(kept)
-      assert.strictEqual(kept.reruns, 0)
+  test(
+    "guarantee 6: a lease is held while it is renewed and taken over when its worker is killed",
+    true,
+    (system) =>
+      Effect.gen(function* () {
+        const workers = [yield* system.startWorker(ahead), yield* system.startWorker(behind)]
+        yield* system.enqueue([payload(1, { millis: 3 * leaseMillis })])
+        const kept = yield* system.audit
+        Audit.verify(kept)
+        assert.strictEqual(kept.reruns, 0)
 
-      const [handle] = yield* system.enqueue([payload(2, { millis: 0.8 * leaseMillis })])
-      const begun = (worker: WorkerProcess) =>
-        worker.events.some((event) => event._tag === "Began" && event.id === handle!.taskId)
-      yield* eventually(Effect.sync(() => workers.some(begun)))
-      const victim = workers.find(begun)!
-      yield* victim.kill
-      system.halted(victim)
-      const [millis] = yield* timed(
-        eventually(Effect.sync(() => workers.every((worker) => worker === victim || begun(worker))))
-      )
-      assert.isAtLeast(millis, leaseMillis / 2, "not before the lease is over")
-      assert.isBelow(millis, TIMEOUT)
-      Audit.verify(yield* system.audit)
-    })
+        const [handle] = yield* system.enqueue([payload(2, { millis: 0.8 * leaseMillis })])
+        const begun = (worker: WorkerProcess) =>
+          worker.events.some((event) => event._tag === "Began" && event.id === handle!.taskId)
+        yield* eventually(Effect.sync(() => workers.some(begun)))
+        const victim = workers.find(begun)!
+        yield* victim.kill
+        system.halted(victim)
+        const [millis] = yield* timed(
+          eventually(Effect.sync(() => workers.every((worker) => worker === victim || begun(worker))))
+        )
+        assert.isAtLeast(millis, leaseMillis / 2, "not before the lease is over")
+        assert.isBelow(millis, TIMEOUT)
+        Audit.verify(yield* system.audit)
+      })
   )
 
-  test("what waits expires when its time is over, and not before", false, (system) =>
+  test("guarantee 6: a waiting task expires at its expiry and not before", false, (system) =>
     Effect.gen(function* () {
       const enqueue = (expires: Duration.Input) => Job.delay(payload(1), { expires })
       const [millis, exit] = yield* Effect.flatMap(enqueue("1500 millis"), (handle) =>
@@ -106,7 +109,7 @@ export const suite = (
     })
   )
 
-  test("a result stays for its retention, and goes then", false, (system) =>
+  test("guarantees 6 and 11: a result is kept for its retention and removed after it", false, (system) =>
     Effect.gen(function* () {
       yield* system.startWorker(ahead)
       yield* system.startWorker(behind)
@@ -120,7 +123,7 @@ export const suite = (
     }).pipe(Effect.provideContext(system.services))
   )
 
-  test("a task that no worker knows yet is not given up before its grace is over", false, (system) =>
+  test("guarantee 6: an unknown task is not rejected before its grace period has passed", false, (system) =>
     Effect.gen(function* () {
       const unknownTask = yield* Effect.provideContext(UnknownTask.delay(), system.services)
       for (const off of [ahead, behind]) yield* system.startWorker(off)

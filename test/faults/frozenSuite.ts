@@ -23,7 +23,7 @@ export const suite = (
   const worker = { lease: leaseMillis, concurrency: 2 }
 
   it.live(
-    "a worker that was frozen while its runs were taken over can write nothing, interrupts them, says so, and works on",
+    "guarantee 3: a frozen worker that lost its runs stores nothing, interrupts them, logs the loss and works on",
     () =>
       Effect.gen(function* () {
         const system = yield* System.make(yield* makeDeployment)

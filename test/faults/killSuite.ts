@@ -98,7 +98,7 @@ export const suite = (
     describe(unfused ? "step by step" : "with steps fused, where the store has them so", () => {
       for (const point of isFullRun ? workerPoints : points) {
         test(
-          `a worker that is killed ${point} loses nothing, and nothing has two outcomes`,
+          `guarantee 1: a worker killed ${point} loses no task and gives none two outcomes`,
           point,
           unfused,
           (_, system) => killed(system, point)
@@ -109,7 +109,7 @@ export const suite = (
 
   for (const point of isFullRun ? producerPoints : (["after the record"] as const)) {
     test(
-      `a producer that is killed ${point}, and begins anew, has each task run once`,
+      `guarantee 1: a producer killed ${point} and restarted has each task run once`,
       `producer: ${point}`,
       true,
       (deployment, system) => producerKilled(deployment, system, { point, accepted: 3 }, true)
@@ -117,7 +117,7 @@ export const suite = (
   }
   if (!isFullRun) return
   test(
-    "a producer that is killed after an enqueue in one step, and begins anew, has each task run once",
+    "guarantee 1: a producer killed after a fused enqueue and restarted has each task run once",
     "producer: after all of it",
     false,
     (deployment, system) =>

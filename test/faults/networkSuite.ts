@@ -211,7 +211,7 @@ export const suite = (store: OwnStore): void => {
         (fault.targets ?? targets).map((target) => [fault, target] as const)
       )
     : short
-  store.describe(`a network to ${store.name}`, () => {
+  store.describe(`the network to ${store.name}`, () => {
     afterAll(() => {
       console.log(Audit.table(store.name, audits))
       Figures.print(`${store.name}, since the end of the fault`, figures)
@@ -219,10 +219,10 @@ export const suite = (store: OwnStore): void => {
     layer(Layer.effect(Shared, store.start), { excludeTestServices: true, timeout: "60 seconds" })(
       "fails:",
       (it) => {
-        describe.concurrent("nothing is lost, and everybody goes on, when it", () => {
+        describe.concurrent("guarantee 9: no task is lost and every client recovers when it", () => {
           for (const [fault, target] of cases) {
             it.effect(
-              `${fault.name}, on the way ${target}`,
+              `${fault.name}, on the route ${target}`,
               () =>
                 Effect.gen(function* () {
                   const audit = yield* disturb(yield* Shared, fault, target, (what, millis) =>

@@ -161,15 +161,15 @@ export const suite = (
   const cases = (isFullRun ? outages : [killed]).flatMap((outage) =>
     (isFullRun ? affected : affected.slice(-1)).map((part) => [outage, part] as const)
   )
-  store.describe(`a server of ${store.name}`, () => {
+  store.describe(`the servers of ${store.name}`, () => {
     afterAll(() => {
       console.log(Audit.table(store.name, audits))
       Figures.print(`${store.name}, since the server was back`, figures)
     })
     describe.concurrent(
       kept
-        ? "keeps what is confirmed, and everybody goes on, when"
-        : "may lose what is confirmed, but nothing is wrong, and everybody goes on, when",
+        ? "guarantee 9: keep confirmed tasks and let every client recover when"
+        : "guarantee 9: may lose confirmed tasks, but give no wrong outcome and let every client recover when",
       () => {
         for (const [outage, part] of cases) {
           const name = `${part ?? store.parts.join(" and ")} ${part === undefined ? "are" : "is"} ${outage.name}`

@@ -60,8 +60,8 @@ const stillWorks = Effect.flatMap(Any.delay({ kind: "plain" }), (handle) =>
   AsyncResult.get(handle, { timeout: "25 seconds" })
 )
 
-describe.concurrent("a value that is nested deep", () => {
-  test("as a payload is refused by its producer", Backend.layerMemory, () =>
+describe.concurrent("a deeply nested value", () => {
+  test("as a payload fails its producer with EncodeError", Backend.layerMemory, () =>
     Effect.gen(function* () {
       const refused = yield* Effect.flip(Any.delay({ kind: "plain", value: deep }))
       assert.strictEqual(refused._tag, "EncodeError")
@@ -69,7 +69,7 @@ describe.concurrent("a value that is nested deep", () => {
     })
   )
 
-  test("as a result ends its task, and is not asked for again", Backend.layerMemory, (begun) =>
+  test("as a result ends its task with ResultInvalid without a second run", Backend.layerMemory, (begun) =>
     Effect.gen(function* () {
       const handle = yield* Any.delay({ kind: "result" })
       const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "25 seconds" }))
@@ -80,7 +80,7 @@ describe.concurrent("a value that is nested deep", () => {
     })
   )
 
-  test("as a progress ends its task", Backend.layerMemory, () =>
+  test("as progress ends its task", Backend.layerMemory, () =>
     Effect.gen(function* () {
       const handle = yield* Any.delay({ kind: "progress" })
       const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "25 seconds" }))
@@ -90,7 +90,7 @@ describe.concurrent("a value that is nested deep", () => {
   )
 
   test(
-    "in a message of somebody else is not run, and its letter cannot be replayed",
+    "in a foreign message is dead-lettered, and its letter cannot be replayed",
     Backend.layerMemory,
     (begun) =>
       Effect.gen(function* () {
@@ -110,7 +110,7 @@ describe.concurrent("a value that is nested deep", () => {
       })
   )
 
-  test("in a message without results is not run", Backend.layerNotConfigured, (begun) =>
+  test("in a message without a backend is dropped", Backend.layerNotConfigured, (begun) =>
     Effect.gen(function* () {
       yield* publish("deep")
       yield* drained

@@ -84,7 +84,7 @@ const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Sc
       60_000
     )
 
-  test("every one of them is a task of its own", (store) =>
+  test("each names a separate task", (store) =>
     Effect.gen(function* () {
       yield* startWorker(store, Count, countingHandler().layer)
       const handles = yield* Effect.forEach(ids, (id, n) => Count.delay({ n, millis: 0 }, { id }), {
@@ -107,7 +107,7 @@ const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Sc
       }
     }))
 
-  test("the letter of every one can be found, replayed and removed", (store) =>
+  test("each has a dead letter that is found, replayed and removed", (store) =>
     Effect.gen(function* () {
       let mended = false
       yield* startWorker(
@@ -134,7 +134,7 @@ const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Sc
       assert.strictEqual(yield* DeadLetters.count(), 0)
     }))
 
-  test("what a store cannot keep is refused by itself, or runs", (store) =>
+  test("an unsupported id fails its own call alone, or runs", (store) =>
     Effect.gen(function* () {
       yield* startWorker(store, Count, countingHandler().layer)
       const all = [...refusable, "x".repeat(256), "x".repeat(10_000), ""]

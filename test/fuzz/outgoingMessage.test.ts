@@ -43,9 +43,9 @@ const millis = oneOf(Arbitrary.schema(Schema.Int), elementOf([0, 0.5, 1, 2 ** 31
 const isTime = (time: unknown): boolean =>
   time === undefined || (Number.isSafeInteger(time) && (time as number) >= 0)
 
-describe("the properties of messages on RabbitMQ", () => {
+describe("guarantee 10: RabbitMQ message properties", () => {
   it.effect.prop(
-    "whatever they are, what is read of them is what it should be",
+    "arbitrary properties decode to typed fields",
     {
       app: elementOf<unknown>(["chicory", "another", undefined, 7]),
       name: elementOf(names),
@@ -88,7 +88,7 @@ describe("the properties of messages on RabbitMQ", () => {
   )
 
   it.effect.prop(
-    "what a task says of itself comes back as it was",
+    "the fields of a task round-trip",
     {
       id: Arbitrary.filter(wellFormed, ({ length }) => length > 0 && length <= 255),
       task: wellFormed,
@@ -126,7 +126,7 @@ describe("the properties of messages on RabbitMQ", () => {
   )
 
   it.effect.prop(
-    "any delay gives properties that the client encodes, and queues to wait in",
+    "any delay encodes to valid properties and delay queues",
     { millis: Arbitrary.filter(millis, (time) => time >= 0) },
     ({ millis }) =>
       Effect.sync(() => {
@@ -154,7 +154,7 @@ describe("the properties of messages on RabbitMQ", () => {
   )
 
   it.effect.prop(
-    "bytes that are a text are one, and others stay what they are",
+    "UTF-8 bytes decode to text, and other bytes stay bytes",
     { text, bytes },
     ({ bytes, text }) =>
       Effect.sync(() => {

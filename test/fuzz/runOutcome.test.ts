@@ -46,9 +46,9 @@ const judged = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) 
     exit
   ) as Effect.Effect<RunOutcome>
 
-describe("the verdict on a run", () => {
+describe("runOutcome", () => {
   it.effect.prop(
-    "is one, whatever the handler gave, failed with or died of",
+    "classifies every result, error and defect of a handler",
     { value: oneOf(anything, elementOf(hostileValues())) },
     ({ value }) =>
       Effect.gen(function* () {
@@ -73,7 +73,7 @@ describe("the verdict on a run", () => {
   )
 
   for (const [n, value] of hostileValues().entries()) {
-    it.effect(`is one on what does not like to be looked at (${n}), and so are the texts of its errors`, () =>
+    it.effect(`classifies a hostile value (${n}) and formats its errors`, () =>
       Effect.gen(function* () {
         assert.isAbove(describeValue(value).length, 0)
         assert.isAbove(new TaskFailed.Died({ defect: value }).message.length, 0)
@@ -97,7 +97,7 @@ describe("the verdict on a run", () => {
     }
   } satisfies Record<string, RetryPolicy.RetryPolicy<Busy>>
   for (const [what, retry] of Object.entries<RetryPolicy.RetryPolicy<Busy>>(policies)) {
-    it.effect(`asks for no longer a delay than a store counts, by ${what}`, () =>
+    it.effect(`bounds a delay by what a store can count, by ${what}`, () =>
       Effect.gen(function* () {
         const task = Task.make("busy", { payload: {}, error: Busy, retry })
         for (const after of [1e300, Infinity, NaN, -1]) {

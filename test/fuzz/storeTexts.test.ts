@@ -44,9 +44,9 @@ const assertCorrupt = (exit: Exit.Exit<unknown, unknown>, key: string): void => 
 const attempt = <A>(run: () => A): Exit.Exit<A, unknown> =>
   Effect.runSyncExit(Effect.try({ try: run, catch: (error) => error }))
 
-describe("the texts of Redis", () => {
+describe("guarantee 10: Redis texts", () => {
   it.effect.prop(
-    "a field comes back as it was, is one word, and is never empty or nothing",
+    "a field round-trips as one non-empty word",
     { text },
     ({ text }) =>
       Effect.sync(() => {
@@ -96,7 +96,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "a record is a record, or is corrupt and says where",
+    "a record decodes, or fails as corrupt with its key and field",
     { value: recordText },
     ({ value }) =>
       Effect.sync(() => {
@@ -125,7 +125,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "a message comes back as it was sent",
+    "a message round-trips",
     {
       id: Arbitrary.filter(text, (id) => id !== ""),
       task: text,
@@ -152,7 +152,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "a text that is no message is all body, and its numbers can be held",
+    "a foreign text decodes to a body with safe numbers",
     { heads, bytes },
     ({ bytes, heads }) =>
       Effect.sync(() => {
@@ -171,7 +171,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "a body comes back as it was, text or bytes",
+    "a body of text or bytes round-trips",
     { text, bytes },
     ({ bytes, text }) =>
       Effect.sync(() => {
@@ -183,7 +183,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "a handle comes back as it was, and what is none has no shard",
+    "a claim handle round-trips, and another text has no shard",
     { shard: elementOf([0, 1, 2, 3]), queue: text, other: text },
     ({ other, queue, shard }) =>
       Effect.sync(() => {
@@ -200,7 +200,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "an answer to a start or an end is one that there is, with numbers that can be held",
+    "an answer to start or settle decodes to a known tag with finite numbers",
     {
       tag: elementOf(["R", "D", "B", "L", "", "X"]),
       rest: oneOf(text, elementOf(["inf", "-inf", "nan", "1e999"]))
@@ -215,7 +215,7 @@ describe("the texts of Redis", () => {
   )
 
   it.effect.prop(
-    "the fields of a letter are what they should be, or corrupt",
+    "the fields of a dead letter decode, or fail as corrupt",
     { values: Arbitrary.array(oneOf<string | null>(text, Arbitrary.Constant(null)), { maxLength: 3 }) },
     ({ values }) =>
       Effect.sync(() => {
@@ -236,11 +236,11 @@ describe("the texts of Redis", () => {
 
 const worker = { id: "w", hostname: "h", pid: 1, queues: ["q"], tasks: ["t"], concurrency: 1, running: 0 }
 
-describe("the list of workers", () => {
+describe("guarantee 10: heartbeats", () => {
   const times = elementOf([0, -1, NaN, Infinity, 1.5, 2 ** 60, 1_800_000_000_000])
 
   it.effect.prop(
-    "a text is a worker, or is passed over, and hides no other",
+    "a malformed heartbeat is skipped without hiding the others",
     { info: textLike(worker), startedAt: times, seenAt: times },
     (odd) =>
       Effect.gen(function* () {
@@ -260,7 +260,7 @@ describe("the list of workers", () => {
   )
 
   it.effect.prop(
-    "a worker comes back as it was",
+    "a heartbeat round-trips",
     { hostname: text, queue: text },
     ({ hostname, queue }) =>
       Effect.gen(function* () {
@@ -274,7 +274,7 @@ describe("the list of workers", () => {
   )
 })
 
-describe("the rows of a database", () => {
+describe("guarantee 10: SQL rows", () => {
   const row: Readonly<TaskRows.TaskRow> = {
     id: "a",
     task: "count",
@@ -299,7 +299,7 @@ describe("the rows of a database", () => {
   const read = Row.reader<TaskRows.TaskRow>("store", "tasks", TaskRows.shape)
 
   it.effect.prop(
-    "a row is one, or is corrupt and says which column; the rest of a batch is read without it",
+    "a row decodes, or fails as corrupt with its column, and the rest of the batch is read",
     { column: elementOf(Object.keys(row)), value: anything },
     ({ column, value }) =>
       Effect.gen(function* () {
@@ -321,7 +321,7 @@ describe("the rows of a database", () => {
   )
 
   it.effect.prop(
-    "a body comes back as it was, text or bytes, and is a text that any column holds",
+    "a body of text or bytes round-trips through any text column",
     { wellFormed, bytes },
     ({ bytes, wellFormed }) =>
       Effect.sync(() => {
@@ -336,7 +336,7 @@ describe("the rows of a database", () => {
   )
 
   it.effect.prop(
-    "whatever is stored as a body is read as one",
+    "any stored body decodes to text or bytes",
     {
       odd: oneOf(
         text,
@@ -349,7 +349,7 @@ describe("the rows of a database", () => {
   )
 
   it.effect.prop(
-    "whatever is given as a handle has a number that can be asked for",
+    "any claim handle decodes to a safe number",
     {
       odd: oneOf(
         text,

@@ -75,9 +75,9 @@ const isReason = (reason: TaskFailed.Reason<unknown>): boolean =>
 
 const jsonText = (value: unknown) => JSON.parse(JSON.stringify(value)) as unknown
 
-describe("the codecs of a task", () => {
+describe("guarantee 10: TaskCodec", () => {
   it.effect.prop(
-    "a payload comes back as it was sent",
+    "a payload round-trips",
     { value: rich },
     ({ value }) =>
       Effect.gen(function* () {
@@ -96,7 +96,7 @@ describe("the codecs of a task", () => {
   )
 
   it.effect.prop(
-    "a success, a failure and a progress come back as they were",
+    "a success, a failure and progress round-trip",
     { value: rich, why: text, exhausted: Schema.Boolean },
     ({ exhausted, value, why }) =>
       Effect.gen(function* () {
@@ -120,7 +120,7 @@ describe("the codecs of a task", () => {
   )
 
   it.effect.prop(
-    "whatever is stored as an exit, a failure or an outcome is answered",
+    "any stored exit decodes or fails with a readable error",
     { stored: exitText },
     ({ stored }) =>
       Effect.gen(function* () {
@@ -139,7 +139,7 @@ describe("the codecs of a task", () => {
   )
 
   it.effect.prop(
-    "whatever is stored as a progress, or sent as a payload, is answered",
+    "any stored progress or sent payload decodes or fails with a readable error",
     { stored: textLike(encoded), value: anything },
     ({ stored, value }) =>
       Effect.gen(function* () {
@@ -175,7 +175,7 @@ describe("the codecs of a task", () => {
   })
 
   it.effect.prop(
-    "whatever a record holds is an outcome, and a result of one read",
+    "any record decodes to an exit and a snapshot",
     { record },
     ({ record }) =>
       Effect.gen(function* () {
@@ -193,7 +193,7 @@ describe("the codecs of a task", () => {
   )
 
   it.effect.prop(
-    "any text for a trace is a span, or none",
+    "any traceparent decodes to a span or to none",
     {
       trace: oneOf(
         text,

@@ -32,16 +32,16 @@ const head = Arbitrary.all({
   traceparent: wellFormed
 })
 
-describe("the decoder of messages", () => {
+describe("guarantee 10: TaskMessage.decode", () => {
   it.effect.prop(
-    "answers a failure or a message, whatever the text",
+    "answers a message or a failure for any text",
     { text: textLike(message) },
     ({ text }) => Effect.sync(() => assertAnswers(TaskMessage.decode(text), isMessage)),
     manyRuns
   )
 
   it.effect.prop(
-    "refuses whatever is no text",
+    "fails for values other than text",
     { other: Arbitrary.all([json, bytes]) },
     ({ other: [value, some] }) =>
       Effect.sync(() => {
@@ -52,7 +52,7 @@ describe("the decoder of messages", () => {
   )
 
   it.effect.prop(
-    "gives back what was encoded, with any payload",
+    "round-trips a message with any payload",
     { head, payload: json },
     ({ head, payload }) =>
       Effect.gen(function* () {
@@ -68,7 +68,7 @@ describe("the decoder of messages", () => {
   )
 
   it.effect.prop(
-    "refuses any other version as such",
+    "fails with the version for any other version",
     { v: Arbitrary.filter(json, (v) => v !== 1) },
     ({ v }) =>
       Effect.sync(() => {
@@ -79,7 +79,7 @@ describe("the decoder of messages", () => {
     manyRuns
   )
 
-  it("takes halves of characters and odd keys in a payload for what they are", () => {
+  it("keeps lone surrogates and unusual keys in a payload", () => {
     const payload = `{"__proto__":{"polluted":true},"\\ud800":"\\udc00\\u0000","constructor":1}`
     const decoded = Exit.getSuccess(TaskMessage.decode(textWith("payload", payload)))
     assert(decoded._tag === "Some")
@@ -90,12 +90,12 @@ describe("the decoder of messages", () => {
     assert.notProperty({}, "polluted")
   })
 
-  it("finds no fields in a prototype", () => {
+  it("reads no fields from a prototype", () => {
     assert.isTrue(Exit.isFailure(TaskMessage.decode(`{"__proto__":${JSON.stringify(message)}}`)))
   })
 
   for (const field of ["generation", "retries", "priority", "expires"]) {
-    it(`refuses numbers that no message has as ${field}`, () => {
+    it(`fails for out-of-range numbers as ${field}`, () => {
       const numbers = ["-1", "1e999", "-1e999", "-1e308", "-9007199254740991"]
       if (field === "priority") numbers.push("256", "1e15")
       if (field !== "expires") numbers.push("1.5", "9007199254740993")
@@ -104,13 +104,13 @@ describe("the decoder of messages", () => {
     })
   }
 
-  it("refuses ids that a store would change", () => {
+  it("fails for ids that a store would change", () => {
     const ids = [loneSurrogate, `a${loneSurrogate}b`, "x".repeat(10_000)]
     const taken = ids.filter((id) => Exit.isSuccess(TaskMessage.decode(JSON.stringify({ ...message, id }))))
     assert.deepStrictEqual(taken, [])
   })
 
-  it("says what is wrong without saying what is in it", () => {
+  it("names the invalid field without its content", () => {
     const secret = "hunter2"
     for (const text of [
       JSON.stringify({ ...message, v: 2, payload: { secret } }),

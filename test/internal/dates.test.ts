@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime } from "effect"
 import { toDate, latestMillis } from "../../src/internal/dates.ts"
 
-describe("the date of a time", () => {
+describe("dateOf", () => {
   for (const [millis, expected] of [
     [0, 0],
     [1_700_000_000_000, 1_700_000_000_000],
@@ -11,6 +11,7 @@ describe("the date of a time", () => {
     [Number.MAX_SAFE_INTEGER, latestMillis],
     [-Number.MAX_SAFE_INTEGER, -latestMillis]
   ] as const) {
-    it(`${millis} is one`, () => assert.strictEqual(DateTime.toEpochMillis(toDate(millis)), expected))
+    it(`clamps ${millis} to a valid date`, () =>
+      assert.strictEqual(DateTime.toEpochMillis(toDate(millis)), expected))
   }
 })

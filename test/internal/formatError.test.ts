@@ -20,8 +20,8 @@ const values: ReadonlyArray<readonly [what: string, value: unknown, told: string
   ["one that cannot be looked at", new Proxy({}, { getPrototypeOf: fail, get: fail }), "object"]
 ]
 
-describe("the description of", () => {
+describe("formatError", () => {
   for (const [what, value, told] of values) {
-    it(`${what} is a text`, () => assert.strictEqual(Describe.formatError(value), told))
+    it(`formats ${what}`, () => assert.strictEqual(Describe.formatError(value), told))
   }
 })

@@ -2,19 +2,19 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { MAX_DEPTH, parse, stringify } from "../../src/internal/json.ts"
 
-describe("JSON texts", () => {
+describe("JSON", () => {
   for (const json of [null, 0, "", "\ud800", [], { a: [1, { b: null }] }]) {
-    it(`${JSON.stringify(json)} comes back as it was`, () =>
+    it(`${JSON.stringify(json)} round-trips`, () =>
       assert.deepStrictEqual(Effect.runSync(Effect.flatMap(stringify(json), parse)), json))
   }
 
-  it("nothing is written as null", () => assert.deepStrictEqual(stringify(undefined), Exit.succeed("null")))
+  it("undefined is written as null", () => assert.deepStrictEqual(stringify(undefined), Exit.succeed("null")))
 
   const nested = (levels: number, inner = "") => `${"[".repeat(levels)}${inner}${"]".repeat(levels)}`
   /** Brackets in a string are not counted, whatever else is in it. */
   const quoted = JSON.stringify(`"\\"${"[{".repeat(2 * MAX_DEPTH)}\\`)
 
-  it.effect("what is nested as deep as it may be is read and written", () =>
+  it.effect("values nested to the maximum depth are read and written", () =>
     Effect.gen(function* () {
       for (const text of [
         nested(MAX_DEPTH),
@@ -26,11 +26,11 @@ describe("JSON texts", () => {
     })
   )
 
-  it.effect("an envelope around what is nested so deep is read", () =>
+  it.effect("an envelope around a value of the maximum depth is read", () =>
     Effect.asVoid(parse(`{"payload":${nested(MAX_DEPTH)}}`))
   )
 
-  it.effect("what is nested deeper is neither written nor read", () =>
+  it.effect("values nested deeper are neither written nor read", () =>
     Effect.gen(function* () {
       const deep = nested(MAX_DEPTH + 1, quoted)
       assert.include(
@@ -44,7 +44,7 @@ describe("JSON texts", () => {
   )
 
   for (const none of ["", "{", "[1,]", undefined, null, 7, Uint8Array.of(91, 93)]) {
-    it.effect(`${String(none)} is no JSON text`, () =>
+    it.effect(`${String(none)} is rejected`, () =>
       Effect.map(Effect.flip(parse(none)), ({ message }) => assert.match(message, /^it is no (JSON|text)/))
     )
   }

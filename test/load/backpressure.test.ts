@@ -11,7 +11,7 @@ const NOISE = 24
 
 await describeEach([redis, postgres, rabbitmq], ({ name, location }) => {
   it.live(
-    "callers wait until a slow store has what they sent, and no more is held than they ask for",
+    "a slow store holds callers back and bounds memory",
     () =>
       Effect.gen(function* () {
         const count = isFullRun ? 500_000 : 20_000

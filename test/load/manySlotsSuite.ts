@@ -16,7 +16,7 @@ const LEASE = 4
 /** Registers the test. */
 export const manySlots = ({ name, location }: LoadStore): void =>
   it.live(
-    "a worker with very many slots uses all of them, holds their leases, and puts everything back when it stops",
+    "a worker with thousands of slots uses all of them, keeps their leases and releases everything when it stops",
     () =>
       Effect.flatMap(location, (storeLocation) =>
         Effect.gen(function* () {

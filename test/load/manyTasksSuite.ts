@@ -72,7 +72,7 @@ const environment = (location: StoreLocations.StoreLocation) =>
 /** Registers the test with very many small tasks. */
 export const manyTasks = ({ name, location }: LoadStore): void =>
   it.live(
-    "more tasks than there is memory for are enqueued, and run, each of them once",
+    "more tasks than fit into memory are enqueued and run once each",
     () =>
       Effect.gen(function* () {
         const storeLocation = yield* location
@@ -93,7 +93,7 @@ export const manyTasks = ({ name, location }: LoadStore): void =>
 export const largePayloads = ({ name, location }: LoadStore): void => {
   describe("payloads and results of 1 MiB", () => {
     it.live(
-      "many are enqueued, and run, with little memory",
+      "many are enqueued and run within a small heap",
       () =>
         Effect.gen(function* () {
           const storeLocation = yield* location
@@ -110,7 +110,7 @@ export const largePayloads = ({ name, location }: LoadStore): void => {
     )
 
     it.live(
-      "calls of many at once are divided, so that the store can take them",
+      "concurrent calls are split by size",
       () =>
         Effect.gen(function* () {
           const drivers = spyOn(yield* Effect.flatMap(location, StoreLocations.drivers))

@@ -16,7 +16,7 @@ export const manyWaiters = ({ name, location }: LoadStore, hints: boolean): void
   const count = isFullRun ? 20_000 : 5_000
   const heap = hints ? 256 : isFullRun ? 512 : 256
   it.live(
-    `those who wait ${hints ? "for hints" : "by polling"} all have their results, and leave nothing behind`,
+    `waiters ${hints ? "with hints" : "that poll"} all receive their results and leave nothing behind`,
     () =>
       Effect.gen(function* () {
         const storeLocation = yield* location

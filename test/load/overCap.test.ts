@@ -106,7 +106,7 @@ await describeEach(stores, ({ location }) => {
   )
 
   test(
-    "a payload over it is refused with its size, and nothing is enqueued",
+    "a payload over the cap fails with its size and enqueues nothing",
     Effect.gen(function* () {
       const refused = yield* Effect.flip(Take.delay(textOf(1, CAP - QUOTES + 1)))
       assert(refused._tag === "PayloadTooLarge", refused.message)
@@ -122,7 +122,7 @@ await describeEach(stores, ({ location }) => {
   )
 
   test(
-    "of many in bulk, those before the one that is over it are enqueued, and those alone",
+    "delayAll enqueues the payloads before one over the cap, and no others",
     Effect.gen(function* () {
       const payloads = Array.from({ length: 600 }, (_, n) => (n === 400 ? textOf(n, CAP) : textOf(n, 10)))
       const partly = yield* Effect.flip(Take.delayAll(payloads))
@@ -139,7 +139,7 @@ await describeEach(stores, ({ location }) => {
   )
 
   test(
-    "a result over it ends its task as invalid with its size and a dead letter, and the worker goes on",
+    "a result over the cap ends its task as ResultInvalid with its size and a dead letter",
     Effect.gen(function* () {
       const reason = yield* reasonOf(yield* Give.delay(CAP - ENVELOPE + 1))
       assert(reason._tag === "ResultInvalid", reason._tag)
@@ -153,7 +153,7 @@ await describeEach(stores, ({ location }) => {
   )
 
   test(
-    "so does an error over it; a defect over it is cut",
+    "an error over the cap ends its task as ResultInvalid; a defect over the cap is truncated",
     Effect.gen(function* () {
       const refused = yield* reasonOf(yield* Refuse.delay(CAP))
       assert(refused._tag === "ResultInvalid", refused._tag)
@@ -168,7 +168,7 @@ await describeEach(stores, ({ location }) => {
   )
 
   test(
-    "a progress over it is a defect that names its size, and leaves none",
+    "progress over the cap is a defect that names its size and stores none",
     Effect.gen(function* () {
       const handles = yield* Show.delayAll([CAP - QUOTES + 1, 5 * CAP])
       for (const handle of handles) {

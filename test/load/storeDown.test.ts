@@ -46,7 +46,7 @@ const onRabbit: Owned = Effect.gen(function* () {
 /** Of a call, as the stores have it by default, milliseconds. */
 const storeAway = (owned: Owned, callTimeout: number): void =>
   it.live(
-    "callers of one that is away fail within the time of a call, nothing is held, and it works again",
+    "callers of an unavailable store fail within the call timeout, hold no memory and recover",
     () =>
       Effect.gen(function* () {
         const concurrency = isFullRun ? 10_000 : 4_000

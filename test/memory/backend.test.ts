@@ -54,8 +54,8 @@ const follow = Effect.fnUntraced(function* (driver: BackendDriver<never>) {
   return heard
 })
 
-describe("the hints of the memory backend", () => {
-  it.effect("what changes in one turn is one hint, each id once", () =>
+describe("memory backend hints", () => {
+  it.effect("report the changes of one turn once for each id", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       const ids = Arr.map(Arr.range(1, 100), (n) => `id-${n}`)
@@ -71,7 +71,7 @@ describe("the hints of the memory backend", () => {
     })
   )
 
-  it.effect("tell of nothing that nobody watches", () =>
+  it.effect("leave out ids without a subscription", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       const heard = yield* follow(driver)
@@ -84,7 +84,7 @@ describe("the hints of the memory backend", () => {
     })
   )
 
-  it.effect("that came while nobody listened are not lost", () =>
+  it.effect("keep changes from before the first listener", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       yield* driver.create([record("a")])
@@ -94,7 +94,7 @@ describe("the hints of the memory backend", () => {
     })
   )
 
-  it.effect("become a resync where too many came while nobody listened", () =>
+  it.effect("become a resync when too many changes precede the first listener", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       const ids = Arr.map(Arr.range(1, 20_000), (n) => `id-${n}`)
@@ -108,8 +108,8 @@ describe("the hints of the memory backend", () => {
   )
 })
 
-describe("the clock of the memory backend", () => {
-  it.effect("what ends at a time is over at that very moment, and not before", () =>
+describe("the memory backend's clock", () => {
+  it.effect("ends a lease or an expiry at its exact time", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       yield* driver.create([

@@ -26,8 +26,8 @@ const follow = Effect.fnUntraced(function* (driver: BrokerDriver<never>) {
   return reasons
 })
 
-describe("the reasons of the memory broker", () => {
-  it.effect("there is one to begin with, and none while nothing happens", () =>
+describe("memory broker ready signals", () => {
+  it.effect("fire once at first and not while nothing happens", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBroker
       const reasons = yield* follow(driver)
@@ -37,7 +37,7 @@ describe("the reasons of the memory broker", () => {
     })
   )
 
-  it.effect("what comes in one turn is one", () =>
+  it.effect("fire once for the messages of one turn", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBroker
       const reasons = yield* follow(driver)
@@ -48,7 +48,7 @@ describe("the reasons of the memory broker", () => {
     })
   )
 
-  it.effect("a delay is one at its time, and no other", () =>
+  it.effect("fire for a delayed message at its time only", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBroker
       const reasons = yield* follow(driver)
@@ -67,7 +67,7 @@ describe("the reasons of the memory broker", () => {
     })
   )
 
-  it.effect("a lease is one at the time to which it was renewed", () =>
+  it.effect("fire for a lapsed lease at the time to which it was renewed", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBroker
       yield* driver.publish([envelope("a")])
@@ -83,7 +83,7 @@ describe("the reasons of the memory broker", () => {
     })
   )
 
-  it.effect("a lapsed claim that is renewed is one again when it lapses again", () =>
+  it.effect("fire again when a lapsed claim is renewed and lapses again", () =>
     Effect.gen(function* () {
       const driver = yield* makeMemoryBroker
       yield* driver.publish([envelope("a")])

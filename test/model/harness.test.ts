@@ -26,8 +26,8 @@ const disagreementOf = (make: Effect.Effect<Store>) =>
     ({ message }) => message.split("\n").slice(1)
   )
 
-describe("a planted defect is found, and told in few lines", () => {
-  it.effect("a settlement that nobody asks for its token", () =>
+describe("the model finds a planted defect and reports it in few lines", () => {
+  it.effect("a settlement that ignores its token", () =>
     Effect.gen(function* () {
       const tokens = new Map<string, string>()
       const make = withDefect(({ settle, start }) => ({

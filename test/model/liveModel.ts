@@ -9,7 +9,7 @@ type Options = Pick<CheckOptions, "make"> & Partial<Pick<CheckOptions, "unit" | 
 /** Registers the test. It plays for some seconds in the short form, and for some minutes in the full one. */
 export const testLive = (options: Options): void =>
   it.live(
-    "does what the model says",
+    "behaves as the model",
     () =>
       check({
         live: true,

@@ -1,4 +1,4 @@
 import { describeWithMariadb, temporaryDrivers } from "../mariadb/server.ts"
 import { testLive } from "./liveModel.ts"
 
-await describeWithMariadb("the store in MariaDB", () => testLive({ make: temporaryDrivers() }))
+await describeWithMariadb("MariaDB", () => testLive({ make: temporaryDrivers() }))

@@ -3,9 +3,9 @@ import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 import { isFullRun } from "../support/fullRun.ts"
 import { check } from "./check.ts"
 
-describe("the memory store", () => {
+describe("memory", () => {
   it.effect(
-    "does what the model says",
+    "behaves as the model",
     () =>
       check({
         make: makeMemoryDrivers,

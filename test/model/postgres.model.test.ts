@@ -1,4 +1,4 @@
 import { describeWithPostgres, temporaryDrivers } from "../postgres/server.ts"
 import { testLive } from "./liveModel.ts"
 
-await describeWithPostgres("the store in PostgreSQL", () => testLive({ make: temporaryDrivers() }))
+await describeWithPostgres("PostgreSQL", () => testLive({ make: temporaryDrivers() }))

@@ -9,7 +9,7 @@ import { testLive } from "./liveModel.ts"
 const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
 
 // every queue there costs file handles: there are few stores, of one queue each
-await describeWithBoth("RabbitMQ, with results in Redis", () =>
+await describeWithBoth("RabbitMQ with Redis", () =>
   testLive({
     make: Effect.all({
       broker: temporaryDriver(),

@@ -5,7 +5,7 @@ import { temporaryDrivers } from "../sqlite/temporary.ts"
 import { testLive } from "./liveModel.ts"
 
 // every queue there costs file handles: there are few stores, of one queue each
-await describeWithRabbit("RabbitMQ, with results in SQLite", () =>
+await describeWithRabbit("RabbitMQ with SQLite", () =>
   testLive({
     make: Effect.all({
       broker: temporaryDriver(),

@@ -2,4 +2,4 @@ import { describeWithRedis } from "../redis/server.ts"
 import { temporaryDrivers } from "../redis/temporary.ts"
 import { testLive } from "./liveModel.ts"
 
-await describeWithRedis("the store in Redis", () => testLive({ make: temporaryDrivers() }))
+await describeWithRedis("Redis", () => testLive({ make: temporaryDrivers() }))

@@ -2,4 +2,4 @@ import { describe } from "@effect/vitest"
 import { temporaryDrivers } from "../sqlite/temporary.ts"
 import { testLive } from "./liveModel.ts"
 
-describe("the store in SQLite", () => testLive({ make: temporaryDrivers }))
+describe("SQLite", () => testLive({ make: temporaryDrivers }))

@@ -76,8 +76,8 @@ const test = (
 /** Long enough for everything to arrive that is not held back. */
 const settleTime = Effect.sleep("150 millis")
 
-describe("a network", () => {
-  test("that is cut closes what there is, and takes what comes", (network, client, another) =>
+describe("Network", () => {
+  test("cut closes the open connections and accepts new ones", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.cut()
       yield* client.closes
@@ -87,7 +87,7 @@ describe("a network", () => {
       assert.strictEqual(network.accepted(), 2)
     }))
 
-  test("closes so many connections the moment they are ready", (network, _, another) =>
+  test("cut(n) closes the next n connections as soon as they are ready", (network, _, another) =>
     Effect.gen(function* () {
       yield* network.cut(1)
       const next = yield* another
@@ -99,7 +99,7 @@ describe("a network", () => {
       yield* last.receives("at last")
     }))
 
-  test("refuses until it is healed, on the same port", (network, client, another) =>
+  test("refuse refuses connections until heal, on the same port", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.refuse
       yield* client.closes
@@ -111,7 +111,7 @@ describe("a network", () => {
       assert.strictEqual(network.accepted(), 2)
     }))
 
-  test("that is half open holds back everything, and lets it arrive when it is healed", (network, client, another) =>
+  test("halfOpen holds everything back until heal", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.halfOpen
       const next = yield* another
@@ -125,7 +125,7 @@ describe("a network", () => {
       yield* next.receives("me")
     }))
 
-  test("that falls silent stays so for those who are connected, until it is cut", (network, client, another) =>
+  test("silence mutes the open connections until they are cut", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.silence
       yield* client.send(", you")
@@ -140,7 +140,7 @@ describe("a network", () => {
       yield* client.closes
     }))
 
-  test("is slow both ways", (network, client) =>
+  test("latency delays both directions", (network, client) =>
     Effect.gen(function* () {
       yield* network.latency(100)
       yield* client.send(", you")
@@ -148,7 +148,7 @@ describe("a network", () => {
       assert.isAtLeast(millis, 190)
     }))
 
-  test("lets but few bytes pass", (network, client) =>
+  test("drip limits the bytes per tick", (network, client) =>
     Effect.gen(function* () {
       yield* network.drip(10)
       const long = "x".repeat(300)
@@ -157,7 +157,7 @@ describe("a network", () => {
       assert.isAtLeast(millis, 250)
     }))
 
-  test("is stormy until it is healed", (network, client, another) =>
+  test("storm cuts connections until heal", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.storm
       yield* client.closes
@@ -170,7 +170,7 @@ describe("a network", () => {
       assert.isFalse(next.isClosed())
     }))
 
-  test("closes for the one what the other has closed", (network, _, another) =>
+  test("a closed client connection closes the server's", (network, _, another) =>
     Effect.gen(function* () {
       const before = network.accepted()
       yield* Effect.scoped(

@@ -10,10 +10,10 @@ const exists = (pid: number) =>
 
 const gone = (pid: number) => eventually(Effect.map(exists(pid), (there) => !there))
 
-describe("programs that tests start", () => {
-  it.live("end with the process that started them, also if that is killed", () =>
+describe("launched programs", () => {
+  it.live("end with the process that started them, also when it is killed", () =>
     Effect.gen(function* () {
-      const file = fileURLToPath(new URL("./launched.ts", import.meta.url))
+      const file = fileURLToPath(new URL("./sleepingProcess.ts", import.meta.url))
       const starter = spawn(process.execPath, [file], { stdio: ["ignore", "pipe", "inherit"] })
       const pid = yield* Effect.callback<number>((resume) => {
         starter.stdout.once("data", (chunk: Buffer) => resume(Effect.succeed(Number(chunk.toString()))))
@@ -24,7 +24,7 @@ describe("programs that tests start", () => {
     })
   )
 
-  it.live("have the id of the process that was started, and no guard is left when they have ended", () =>
+  it.live("have the launched process id and leave no guard behind", () =>
     Effect.gen(function* () {
       const mark = `${crypto.randomUUID()}`
       const child = launch("sh", ["-c", `echo $$; sleep 0.1; : ${mark}`])
@@ -39,7 +39,7 @@ describe("programs that tests start", () => {
     })
   )
 
-  it.live("that fail tell what they said", () =>
+  it.live("fail with their output", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(run("sh", ["-c", "echo that is wrong >&2; exit 3"]))
       assert.include(error.message, "that is wrong")
@@ -47,7 +47,7 @@ describe("programs that tests start", () => {
     })
   )
 
-  it.live("are given ports that nobody has", () =>
+  it.live("have free ports", () =>
     Effect.gen(function* () {
       const ports = { first: 2_000, count: 50, second: 500 }
       const port = yield* freePort(ports)

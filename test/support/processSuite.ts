@@ -32,8 +32,8 @@ export const suite = <P extends StoreLocations.StoreLocation>(
       { timeout: 60_000 }
     )
 
-  describe("processes that are killed", () => {
-    test("1: a task in mid-run is taken over after its lease, and has one outcome", (location) =>
+  describe("killed worker processes", () => {
+    test("guarantee 1: a running task is taken over after its lease and has one outcome", (location) =>
       Effect.gen(function* () {
         const options = { lease: "1 second" } as const
         const first = yield* startWorker(location, options)
@@ -53,7 +53,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         assert.strictEqual(beganCount(first.events) + beganCount(second.events), 2)
       }))
 
-    test("1: of many tasks none is lost and none has two outcomes", (location) =>
+    test("guarantee 1: no task of many is lost or has two outcomes", (location) =>
       Effect.gen(function* () {
         const options = { lease: "1 second", concurrency: 8 } as const
         const workers = yield* Effect.all([startWorker(location, options), startWorker(location, options)], {
@@ -83,7 +83,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         yield* drained
       }))
 
-    test("8: a task that kills its process again and again ends as WorkerLost", (location) =>
+    test("guarantee 8: a task that kills its process repeatedly ends as WorkerLost", (location) =>
       Effect.gen(function* () {
         const options = { lease: "500 millis" } as const
         const handle = yield* Count.delay({ n: 1, millis: 600_000 })
@@ -102,7 +102,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         assert.strictEqual(letter?.reason._tag, "WorkerLost")
       }))
 
-    test("9: a waiter of another process goes on when workers come and go", (location) =>
+    test("guarantee 9: a waiter in another process continues while workers come and go", (location) =>
       Effect.gen(function* () {
         const handle = yield* Count.delay({ n: 1, millis: 0 })
         const waiter = yield* Effect.forkChild(AsyncResult.get(handle, { timeout: "30 seconds" }))
@@ -111,8 +111,8 @@ export const suite = <P extends StoreLocations.StoreLocation>(
       }))
   })
 
-  describe("processes that are told to stop", () => {
-    test("7: what runs finishes within the time for it, and the process ends by itself", (location) =>
+  describe("stopped worker processes", () => {
+    test("guarantee 7: a running task finishes within the drain timeout, and the process ends by itself", (location) =>
       Effect.gen(function* () {
         const options = { drainTimeout: "30 seconds", lease: "1 second", concurrency: 2 } as const
         const worker = yield* startWorker(location, options)
@@ -131,7 +131,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         assert.isAtMost(beganCount(worker.events), 2)
       }))
 
-    test("7: what does not is put back at once, nothing counted, and run elsewhere long before the lease is over", (location) =>
+    test("guarantee 7: an unfinished task is released at once, uncounted, and runs elsewhere long before its lease ends", (location) =>
       Effect.gen(function* () {
         const options = { drainTimeout: "200 millis", lease: "10 minutes" } as const
         const first = yield* startWorker(location, options)
@@ -147,7 +147,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         assert.isTrue(Option.isSome(seen.worker) && seen.worker.value.includes(`-${second.pid}-`))
       }))
 
-    test("7: an idle worker ends at once", (location) =>
+    test("guarantee 7: an idle worker ends at once", (location) =>
       Effect.gen(function* () {
         const worker = yield* startWorker(location)
         yield* worker.signal("SIGTERM")
@@ -155,8 +155,8 @@ export const suite = <P extends StoreLocations.StoreLocation>(
       }))
   })
 
-  describe("errors", () => {
-    test("5: a typed error crosses the border of the process as the same class", (location) =>
+  describe("errors across processes", () => {
+    test("guarantee 5: a typed error is decoded to the same class", (location) =>
       Effect.gen(function* () {
         yield* startWorker(location)
         const handle = yield* Order.delay("chili")
@@ -170,7 +170,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
       }))
   })
 
-  describe("producers that are killed between the steps of an enqueue", () => {
+  describe("producer processes killed between the steps of an enqueue", () => {
     const killed = (location: P, step: string) =>
       Effect.gen(function* () {
         const child = yield* program("processProducer.ts", [StoreLocations.encode(location), step])
@@ -179,7 +179,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
       })
 
     for (const step of ["publish", "markPublished"]) {
-      test(`1: before ${step}: the key is not stranded, and the task runs once`, (location) =>
+      test(`guarantee 1: before ${step}, the key stays usable and the task runs once`, (location) =>
         Effect.gen(function* () {
           yield* killed(location, step)
           const handle = yield* Keyed.delay(7)
@@ -191,7 +191,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         }))
     }
 
-    test("1: between a message and its record: the task runs", (location) =>
+    test("guarantee 1: between a message and its record, the task runs", (location) =>
       Effect.gen(function* () {
         yield* killed(location, "create")
         const worker = yield* startWorker(location)

@@ -111,7 +111,7 @@ export const killed = (temporaryLocation: Temporary): void => {
     return { first, second, handles }
   })
 
-  describe("a worker that is killed around its transaction", () => {
+  describe("guarantee 1: a worker killed during its transaction", () => {
     // a transaction on SQLite has the file to itself
     const countIn = ({ dialect }: StoreLocations.SqlLocation) => (dialect === "sqlite" ? 1 : 4)
 
@@ -119,7 +119,7 @@ export const killed = (temporaryLocation: Temporary): void => {
       ["Written", "between its write and the outcome"],
       ["Completed", "between the outcome and the commit"]
     ] as const) {
-      test(`${where} leaves nothing, and the task is run once more`, (location, written) =>
+      test(`${where} leaves no write, and the task runs once more`, (location, written) =>
         Effect.gen(function* () {
           const { handles, second } = yield* killedAt(location, stopAt, countIn(location))
           for (const [n, handle] of handles.entries()) {
@@ -130,7 +130,7 @@ export const killed = (temporaryLocation: Temporary): void => {
         }))
     }
 
-    test("right after the commit leaves a task that is done", (location, written) =>
+    test("right after the commit leaves a finished task", (location, written) =>
       Effect.gen(function* () {
         const { first, handles, second } = yield* killedAt(location, "Committed", 4)
         for (const [n, handle] of handles.entries()) {
@@ -142,7 +142,7 @@ export const killed = (temporaryLocation: Temporary): void => {
         assert.isFalse(second.events.some(({ _tag }) => _tag === "Began"))
       }))
 
-    test("at any moment, again and again, leaves one row for each task", (location, written) =>
+    test("at random moments leaves one row for each task", (location, written) =>
       Effect.gen(function* () {
         const options: Worker.Options = { lease, concurrency: 4 }
         const handles: Array<Handle> = []
@@ -194,12 +194,12 @@ const freeze = (worker: WorkerProcess, written: WrittenTable, rows: number) =>
 export const frozen = (temporaryLocation: Temporary): void => {
   const test = makeTest(temporaryLocation)
 
-  describe("a worker that is frozen in its transaction", () => {
+  describe("guarantee 3: a worker frozen in its transaction", () => {
     for (const [stubborn, how] of [
       [false, "is interrupted"],
       [true, "comes to its end"]
     ] as const) {
-      test(`until another has done its task ${how} when it wakes, and nothing of it is committed`, (location, written) =>
+      test(`until another has run its task ${how} when it wakes and commits nothing`, (location, written) =>
         Effect.gen(function* () {
           const first = yield* startWorker(location, { lease })
           const millis = stubborn ? 2500 : 600_000
@@ -234,8 +234,8 @@ export const frozen = (temporaryLocation: Temporary): void => {
 export const lockedOut = (temporaryLocation: Temporary): void => {
   const test = makeTest(temporaryLocation)
 
-  describe("a worker that is frozen between the outcome and the commit", () => {
-    test("holds up nobody else, and is replaced when it is killed", (location, written) =>
+  describe("guarantee 3: a worker frozen between the outcome and the commit", () => {
+    test("blocks no other worker and is replaced when it is killed", (location, written) =>
       Effect.gen(function* () {
         const first = yield* startWorker(location, { lease })
         const handle = yield* Write.delay({ n: 1, stopAt: "Completed", millis: 600_000, stubborn: false })

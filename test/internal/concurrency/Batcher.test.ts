@@ -44,8 +44,8 @@ const many = (count: number) => Array.from({ length: count }, (_, n) => n)
 const askAll = (batcher: Batcher.Batcher<number, string, string>, count: number) =>
   Effect.forEach(many(count), (n) => batcher.one(n), { concurrency: "unbounded" })
 
-describe("coalescing", () => {
-  it.effect("what is asked for in one turn goes out together", () =>
+describe("batching", () => {
+  it.effect("requests of one turn go out in one call", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       const answers = yield* askAll(batcher, 8)
@@ -57,7 +57,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("one call carries maxBatch items at most", () =>
+  it.effect("a call carries at most maxBatch items", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       yield* askAll(batcher, 25)
@@ -68,7 +68,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("one call carries maxSize characters at most; what is larger goes alone", () =>
+  it.effect("a call carries at most maxSize characters, and a larger item goes alone", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ sizeOf: (n) => (n === 3 ? 1000 : 30) })
       const answers = yield* askAll(batcher, 8)
@@ -80,7 +80,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("a single item is sent, however large it is", () =>
+  it.effect("a single item is sent whatever its size", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ sizeOf: () => Infinity })
       yield* askAll(batcher, 2)
@@ -88,28 +88,26 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect(
-    "who waited while a call to a store that is away failed fails with it; who came later is sent",
-    () =>
-      Effect.gen(function* () {
-        const { batcher, batches } = yield* away("5 seconds")
-        const first = yield* fork(batcher.many(many(9)))
-        yield* advance("4 seconds")
-        const late = yield* fork(batcher.one(100))
-        yield* advance("1 second")
-        const failed = yield* exitOf(first)
-        assert.deepStrictEqual(
-          failed,
-          many(9).map(() => Exit.fail("away"))
-        )
-        assert.deepStrictEqual(batches, [[0, 1], [2, 3], [100]])
-        assertPending(late)
-        yield* advance("5 seconds")
-        assert.deepStrictEqual(exitOf(late), Exit.fail("away"))
-      })
+  it.effect("requests that waited behind a failed call fail with it, and later requests are sent", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* away("5 seconds")
+      const first = yield* fork(batcher.many(many(9)))
+      yield* advance("4 seconds")
+      const late = yield* fork(batcher.one(100))
+      yield* advance("1 second")
+      const failed = yield* exitOf(first)
+      assert.deepStrictEqual(
+        failed,
+        many(9).map(() => Exit.fail("away"))
+      )
+      assert.deepStrictEqual(batches, [[0, 1], [2, 3], [100]])
+      assertPending(late)
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(exitOf(late), Exit.fail("away"))
+    })
   )
 
-  it.effect("a call that fails at once takes nobody with it", () =>
+  it.effect("a call that fails at once fails no later request", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* away("10 millis")
       yield* fork(batcher.many(many(6)))
@@ -122,7 +120,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("what is asked for while calls are on their way makes the next batch", () =>
+  it.effect("requests during a call form the next batch", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100 })
       yield* fork(batcher.one(1))
@@ -137,7 +135,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("no more calls are on their way than concurrency says", () =>
+  it.effect("at most concurrency calls are in flight", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100 })
       const waiting = yield* fork(askAll(batcher, 45))
@@ -166,7 +164,7 @@ describe("coalescing", () => {
       return batches.slice(1).map(({ length }) => length)
     })
 
-  it.effect("with halves, a large batch goes to a store that is waited for in two", () =>
+  it.effect("splitWhenIdle splits a large batch in two for a store that answers later", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 64)), [32, 32])
       assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 31)), [31])
@@ -177,17 +175,15 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect(
-    "with halves, what was asked for at once, or of a store that answers at once, goes out whole",
-    () =>
-      Effect.gen(function* () {
-        assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => on.many(many(64))), [64])
-        assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 140)), [100, 40])
-        assert.deepStrictEqual(yield* sizes({}, (on) => askAll(on, 64)), [64])
-      })
+  it.effect("splitWhenIdle sends the requests of one turn, or to a store that answers at once, whole", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => on.many(many(64))), [64])
+      assert.deepStrictEqual(yield* sizes({ millis: 100 }, (on) => askAll(on, 140)), [100, 40])
+      assert.deepStrictEqual(yield* sizes({}, (on) => askAll(on, 64)), [64])
+    })
   )
 
-  it.effect("many items have their answers in order", () =>
+  it.effect("many items are answered in order", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       const answers = yield* batcher.many(many(25))
@@ -199,7 +195,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("nothing is asked for nothing", () =>
+  it.effect("an empty list makes no call", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       assert.deepStrictEqual(yield* batcher.many([]), [])
@@ -207,7 +203,7 @@ describe("coalescing", () => {
     })
   )
 
-  it.effect("one after the other is answered each time", () =>
+  it.effect("consecutive requests are each answered", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       for (const n of many(100)) assert.strictEqual(yield* batcher.one(n), `answer ${n}`)
@@ -217,7 +213,7 @@ describe("coalescing", () => {
 })
 
 describe("interruption", () => {
-  it.effect("withdraws what is not on its way", () =>
+  it.effect("withdraws a request that is not in flight", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100, concurrency: 1 })
       yield* fork(batcher.one(1))
@@ -230,7 +226,7 @@ describe("interruption", () => {
     })
   )
 
-  it.effect("of one caller leaves the others of its batch alone", () =>
+  it.effect("of one caller leaves the other requests of its batch alone", () =>
     Effect.gen(function* () {
       const { batcher } = yield* make({ millis: 100 })
       const first = yield* Effect.forkChild(batcher.one(1))
@@ -241,7 +237,7 @@ describe("interruption", () => {
     })
   )
 
-  it.effect("when the scope closes, whoever waits is interrupted, however many they are", () =>
+  it.effect("reaches every waiting caller when the scope closes", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const { batcher } = yield* Scope.provide(make({ millis: 100, concurrency: 1 }), scope)
@@ -259,7 +255,7 @@ describe("interruption", () => {
 })
 
 describe("failures", () => {
-  it.effect("an error that may heal is told to the whole batch, which is not sent again", () =>
+  it.effect("a retryable error fails the whole batch, which is not sent again", () =>
     Effect.gen(function* () {
       let calls = 0
       const { batcher } = yield* make({
@@ -274,7 +270,7 @@ describe("failures", () => {
     })
   )
 
-  it.effect("an error that is an item's fault fails that item alone", () =>
+  it.effect("a permanent error of one item fails that item alone", () =>
     Effect.gen(function* () {
       let calls = 0
       const { batcher } = yield* make({
@@ -295,7 +291,7 @@ describe("failures", () => {
     })
   )
 
-  it.effect("a call that dies answers its batch, and the batcher goes on", () =>
+  it.effect("a call that dies fails its batch, and the batcher continues", () =>
     Effect.gen(function* () {
       let calls = 0
       const { batcher } = yield* make({
@@ -308,7 +304,7 @@ describe("failures", () => {
     })
   )
 
-  it.effect("a driver that throws answers its batch, and the batcher goes on", () =>
+  it.effect("a driver that throws fails its batch, and the batcher continues", () =>
     Effect.gen(function* () {
       let calls = 0
       const { batcher } = yield* make({
@@ -324,7 +320,7 @@ describe("failures", () => {
   )
 })
 
-describe("a key of the caller's own", () => {
+describe("batchKey", () => {
   class Transaction extends Context.Service<Transaction, string>()("test/Transaction") {}
   const keyed = Effect.gen(function* () {
     const seen: Array<readonly [transaction: string | undefined, batch: ReadonlyArray<number>]> = []
@@ -339,7 +335,7 @@ describe("a key of the caller's own", () => {
     return { batcher, seen }
   })
 
-  it.effect("keeps requests apart: each runs in its caller's context", () =>
+  it.effect("separates requests, and each call runs in its caller's context", () =>
     Effect.gen(function* () {
       const { batcher, seen } = yield* keyed
       yield* Effect.all(
@@ -359,7 +355,7 @@ describe("a key of the caller's own", () => {
     })
   )
 
-  it.effect("many items in a transaction go out in batches of maxBatch", () =>
+  it.effect("batches many items of one transaction by maxBatch", () =>
     Effect.gen(function* () {
       const { batcher, seen } = yield* keyed
       const answers = yield* Effect.provideService(batcher.many(many(25)), Transaction, "t1")
@@ -376,7 +372,7 @@ describe("a key of the caller's own", () => {
     })
   )
 
-  it.effect("nothing is asked for nothing in a transaction", () =>
+  it.effect("makes no call for an empty list in a transaction", () =>
     Effect.gen(function* () {
       const { batcher, seen } = yield* keyed
       assert.deepStrictEqual(yield* Effect.provideService(batcher.many([]), Transaction, "t1"), [])
@@ -385,8 +381,8 @@ describe("a key of the caller's own", () => {
   )
 })
 
-describe("asking without waiting", () => {
-  it.effect("what is asked goes out with what is waited for, and the answer is told", () =>
+describe("requests without a waiting fiber", () => {
+  it.effect("are sent with the others, and their callback receives the answer", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       const answers: Array<Exit.Exit<string, string>> = []
@@ -397,14 +393,14 @@ describe("asking without waiting", () => {
     })
   )
 
-  it.effect("a failure is told as well", () =>
+  it.effect("pass a failure to their callback", () =>
     Effect.gen(function* () {
       const { batcher } = yield* make({ run: () => Effect.fail("away") })
       assert.deepStrictEqual(yield* Effect.exit(Batcher.toEffect(batcher.request(1))), Exit.fail("away"))
     })
   )
 
-  it.effect("what is withdrawn before it is on its way is not sent, and nothing is told", () =>
+  it.effect("are not sent, nor called back, when they are withdrawn before the call", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       const answers: Array<unknown> = []
@@ -417,7 +413,7 @@ describe("asking without waiting", () => {
     })
   )
 
-  it.effect("one thing is asked for after the other", () =>
+  it.effect("can be chained one after the other", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
       const both = Batcher.andThen(batcher.request(1), batcher.request(2))
@@ -426,7 +422,7 @@ describe("asking without waiting", () => {
     })
   )
 
-  it.effect("the second is not asked for after a failure, nor when the answer is no longer wanted", () =>
+  it.effect("stop after a failure or when the answer is no longer wanted", () =>
     Effect.gen(function* () {
       const failing = yield* make({ run: () => Effect.fail("away") })
       const { batcher, batches } = yield* make({ millis: 100 })
@@ -441,7 +437,7 @@ describe("asking without waiting", () => {
     })
   )
 
-  it.effect("a batcher whose scope has closed answers at once", () =>
+  it.effect("are answered at once by a batcher whose scope has closed", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const { batcher } = yield* Scope.provide(make(), scope)

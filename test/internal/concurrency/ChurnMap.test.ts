@@ -1,7 +1,7 @@
 import { assert, it } from "@effect/vitest"
 import { ChurnMap } from "../../../src/internal/concurrency/ChurnMap.ts"
 
-it("a map that is made anew again and again is a map all the same, in the order of its entries", () => {
+it("ChurnMap keeps its entries in insertion order while it is rebuilt", () => {
   const map = new ChurnMap<number, string>()
   const plain = new Map<number, string>()
   for (let n = 0; n < 20_000; n++) {

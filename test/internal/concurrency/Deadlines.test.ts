@@ -42,8 +42,8 @@ const make = Effect.gen(function* () {
   return { deadlines, set, sleeps, told }
 })
 
-describe("deadlines", () => {
-  it.effect("are told in order, each at its time, also when the clock leaps over all of them", () =>
+describe("Deadlines", () => {
+  it.effect("fires in order, each at its time, also when the clock leaps over all of them", () =>
     Effect.gen(function* () {
       const { set, sleeps, told } = yield* make
       const times = Array.from({ length: 5000 }, (_, i) => 1 + ((i * 7919) % 1000))
@@ -56,7 +56,7 @@ describe("deadlines", () => {
     })
   )
 
-  it.effect("an earlier one is not held up by one that was set before", () =>
+  it.effect("fires an earlier deadline that was set after a later one", () =>
     Effect.gen(function* () {
       const { set, told } = yield* make
       set(1, 1000)
@@ -71,7 +71,7 @@ describe("deadlines", () => {
     })
   )
 
-  it.effect("what is taken back is not told, and nobody sleeps for nothing", () =>
+  it.effect("fires no cleared deadline and keeps no timer for it", () =>
     Effect.gen(function* () {
       const { deadlines, set, sleeps, told } = yield* make
       const bells = [10, 20, 30].map((millis, name) => set(name, millis))
@@ -90,7 +90,7 @@ describe("deadlines", () => {
     })
   )
 
-  it.effect("one that is told may set and take back others", () =>
+  it.effect("lets a callback set and clear deadlines", () =>
     Effect.gen(function* () {
       const { deadlines, set, sleeps, told } = yield* make
       deadlines.set(
@@ -111,7 +111,7 @@ describe("deadlines", () => {
     })
   )
 
-  it.effect("that are set one after the other for the same span cost few sleeps", () =>
+  it.effect("needs few timers for deadlines that are set one after the other for the same span", () =>
     Effect.gen(function* () {
       const { deadlines, set, sleeps, told } = yield* make
       const last = set(0, 100_000)
@@ -125,7 +125,7 @@ describe("deadlines", () => {
     })
   )
 
-  it.live("are told by the clock of the process", () =>
+  it.live("follows the clock of the process", () =>
     Effect.gen(function* () {
       const { set, told } = yield* make
       set(2, 40)

@@ -20,7 +20,7 @@ const drain = (heap: Heap<Item>): Array<number> => {
 
 describe("Heap", () => {
   it.prop(
-    "gives its members in order, whatever was taken out meanwhile",
+    "pops its members in order, whatever was removed meanwhile",
     [Schema.Array(Schema.Int)],
     ([values]) => {
       const heap = make()
@@ -36,7 +36,7 @@ describe("Heap", () => {
     }
   )
 
-  it("lets a member in again that was taken out", () => {
+  it("accepts a removed member again", () => {
     const heap = make()
     const [one, two] = [item(1), item(2)]
     heap.push(one)
@@ -46,7 +46,7 @@ describe("Heap", () => {
     assert.deepStrictEqual(drain(heap), [1, 2])
   })
 
-  it("does not take out what another heap holds", () => {
+  it("does not remove a member of another heap", () => {
     const [heap, other] = [make(), make()]
     const [one, two] = [item(1), item(2)]
     heap.push(one)

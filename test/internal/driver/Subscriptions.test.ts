@@ -87,7 +87,7 @@ const named = (count: number) => Array.from({ length: count }, (_, i) => `task $
 
 describe("the sweep", () => {
   for (const count of [1, maxBatch, 25 * maxBatch]) {
-    it.effect("is registered for every change only where one is waited for", () =>
+    it.effect("subscribes for every change only where a listener needs it", () =>
       Effect.gen(function* () {
         const { interest, registered } = yield* make()
         const listener = { onRecord: () => undefined, onError: () => undefined }
@@ -102,7 +102,7 @@ describe("the sweep", () => {
       })
     )
 
-    it.effect(`is one call at each interval while ${count} are awaited`, () =>
+    it.effect(`makes one call at each interval while ${count} tasks are subscribed`, () =>
       Effect.gen(function* () {
         const on = yield* make()
         for (const id of named(count)) on.listen(id)
@@ -117,7 +117,7 @@ describe("the sweep", () => {
     )
   }
 
-  it.effect("reads each that is awaited within as many intervals as there are batches", () =>
+  it.effect("reads every subscribed task within as many intervals as there are batches", () =>
     Effect.gen(function* () {
       const on = yield* make()
       const ids = named(5 * maxBatch)
@@ -131,7 +131,7 @@ describe("the sweep", () => {
     })
   )
 
-  it.effect("reads those first that were read longest ago, and new ones hold up none", () =>
+  it.effect("reads the least recently read tasks first, whatever is added", () =>
     Effect.gen(function* () {
       const on = yield* make()
       const ids = named(2 * maxBatch)
@@ -149,7 +149,7 @@ describe("the sweep", () => {
     })
   )
 
-  it.effect("leaves out what has ended, though somebody waits for it and for others", () =>
+  it.effect("skips ended tasks while a listener waits for others as well", () =>
     Effect.gen(function* () {
       const on = yield* make()
       const ids = named(3 * maxBatch)
@@ -171,7 +171,7 @@ describe("the sweep", () => {
 
 describe("after a gap in the hints", () => {
   for (const gap of ["resync", "gone"] as const) {
-    it.effect(`all that is awaited is registered again: ${gap}`, () =>
+    it.effect(`subscribes every task again: ${gap}`, () =>
       Effect.gen(function* () {
         const on = yield* make()
         const ids = named(3 * maxBatch)
@@ -192,7 +192,7 @@ describe("after a gap in the hints", () => {
     )
   }
 
-  it.effect("what is left before it was registered again is taken back all the same", () =>
+  it.effect("unsubscribes a task whose listener left before it was subscribed again", () =>
     Effect.gen(function* () {
       const on = yield* make()
       const leave = on.listen("a")
@@ -206,7 +206,7 @@ describe("after a gap in the hints", () => {
     })
   )
 
-  it.effect("a registration that was about to be taken back is not relied on", () =>
+  it.effect("subscribes again a task that was about to be unsubscribed", () =>
     Effect.gen(function* () {
       const on = yield* make()
       const leave = on.listen("a")
@@ -224,7 +224,7 @@ describe("after a gap in the hints", () => {
     })
   )
 
-  it.effect("a hint of what is registered again leads to one call", () =>
+  it.effect("makes one call for a hint of a task that is being subscribed again", () =>
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
       on.listen("a")
@@ -243,7 +243,7 @@ describe("after a gap in the hints", () => {
 })
 
 describe("calls", () => {
-  it.effect("new registrations, however many, do not hold up the reads, nor reads the registrations", () =>
+  it.effect("reads are not delayed by new subscriptions, nor subscriptions by reads", () =>
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
       on.listen("a")
@@ -265,7 +265,7 @@ describe("calls", () => {
     })
   )
 
-  it.effect("what is to be taken back does not pile up, however much there is to do", () =>
+  it.effect("unsubscribes do not accumulate under load", () =>
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
       on.listen("a")
@@ -280,7 +280,7 @@ describe("calls", () => {
     })
   )
 
-  it.effect("each that listens to the same id is told, until it leaves", () =>
+  it.effect("every listener of an id is notified until it leaves", () =>
     Effect.gen(function* () {
       const on = yield* make()
       const leaves = [on.listen("a"), on.listen("a"), on.listen("a", "a")]

@@ -5,8 +5,8 @@ import { fork, exitOf, advance, assertPending } from "../../support/memoryFixtur
 
 const limit = CallLimit.make(Duration.seconds(5), (cause) => cause)
 
-describe("the limit of a call", () => {
-  it.effect("lets through what is answered in time", () =>
+describe("callTimeout", () => {
+  it.effect("passes an answer in time through", () =>
     Effect.gen(function* () {
       const bounded = yield* limit
       assert.strictEqual(yield* bounded(Effect.succeed("at once")), "at once")
@@ -16,7 +16,7 @@ describe("the limit of a call", () => {
     })
   )
 
-  it.effect("fails each call after its own time, whatever became of the others", () =>
+  it.effect("fails each call at its own deadline, independent of the others", () =>
     Effect.gen(function* () {
       const bounded = yield* limit
       const silent = yield* fork(Effect.flip(bounded(Effect.never)))
@@ -36,7 +36,7 @@ describe("the limit of a call", () => {
     })
   )
 
-  it.effect("interrupts the call that is given up, and the one whose caller is interrupted", () =>
+  it.effect("interrupts a call that times out and a call whose caller is interrupted", () =>
     Effect.gen(function* () {
       const bounded = yield* limit
       let interrupted = 0
@@ -54,7 +54,7 @@ describe("the limit of a call", () => {
     })
   )
 
-  it.effect("fails as the call does", () =>
+  it.effect("fails with the call's own failure", () =>
     Effect.gen(function* () {
       const bounded = yield* limit
       const answer = yield* Deferred.make<string>()

@@ -4,8 +4,8 @@ import * as HeartbeatText from "../../../src/internal/driver/heartbeatCodec.ts"
 
 const worker = { id: "w", hostname: "h", pid: 1, queues: ["q"], tasks: [], concurrency: 1, running: 0 }
 
-describe("what is kept of workers", () => {
-  it.effect("comes back as it was, and what cannot be read is passed over with one warning", () =>
+describe("heartbeatCodec", () => {
+  it.effect("round-trips a heartbeat and skips undecodable ones with one warning", () =>
     Effect.gen(function* () {
       const info = yield* HeartbeatText.encode(worker)
       const warnings: Array<unknown> = []

@@ -37,8 +37,8 @@ const make = Effect.fnUntraced(function* (takes: (call: number) => Duration.Inpu
   return { interrupted, sent }
 })
 
-describe("the leases of many runs", () => {
-  it.effect("a batch that is not answered takes no other with it", () =>
+describe("lease renewal of many runs", () => {
+  it.effect("loses only the batch whose renewal is not answered", () =>
     Effect.gen(function* () {
       const { interrupted } = yield* make((call) => (call % 2 === 0 ? "1 hour" : 0))
       for (let second = 0; second < 9; second++) yield* MemoryFixture.advance("1 second")
@@ -46,7 +46,7 @@ describe("the leases of many runs", () => {
     })
   )
 
-  it.effect("renewals are sent at a third of the lease, however long the last ones took", () =>
+  it.effect("sends renewals at a third of the lease, whatever the last ones took", () =>
     Effect.gen(function* () {
       const { interrupted, sent } = yield* make(() => "2 seconds")
       for (let second = 0; second < 30; second++) yield* MemoryFixture.advance("1 second")

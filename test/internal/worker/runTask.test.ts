@@ -37,7 +37,7 @@ const make = Effect.fnUntraced(function* (options?: Worker.Options) {
 })
 
 describe("slots and acks", () => {
-  it.effect("a task that has ended gives its slot free, whenever its message is let go", () =>
+  it.effect("an ended task frees its slot before its message is acked", () =>
     Effect.gen(function* () {
       const { ran, send } = yield* make()
       yield* send(3)
@@ -46,7 +46,7 @@ describe("slots and acks", () => {
     })
   )
 
-  it.effect("a handler that has ended gives its slot free while its outcome is still being stored", () =>
+  it.effect("an ended handler frees its slot while its outcome is stored", () =>
     Effect.gen(function* () {
       const stored = yield* Latch.make(false)
       const ran: Array<number> = []
@@ -76,7 +76,7 @@ describe("slots and acks", () => {
     })
   )
 
-  it.effect("messages that are not let go do not pile up: as many may wait as there are slots", () =>
+  it.effect("unacked messages are bounded by the number of slots", () =>
     Effect.gen(function* () {
       const { gate, ran, send, fixture } = yield* make()
       yield* send(10)
@@ -90,7 +90,7 @@ describe("slots and acks", () => {
     })
   )
 
-  it.effect("a claim asks for no more than the slots that are free", () =>
+  it.effect("a claim asks for at most the free slots", () =>
     Effect.gen(function* () {
       const { claims, gate, send } = yield* make({ concurrency: 3 })
       yield* gate.open
@@ -100,7 +100,7 @@ describe("slots and acks", () => {
     })
   )
 
-  it.effect("a worker that stops waits until the messages of what has ended are let go", () =>
+  it.effect("a stopping worker waits until the messages of ended tasks are acked", () =>
     Effect.gen(function* () {
       const { gate, ran, scope, send } = yield* make({ drainTimeout: "1 minute" })
       yield* send(1)
@@ -144,13 +144,13 @@ describe("slots and acks", () => {
     return claims
   })
 
-  it.effect("of a store that is waited for, half of the slots are claimed at once", () =>
+  it.effect("a claim asks for half of the slots from a store that answers later", () =>
     Effect.gen(function* () {
       assert.deepStrictEqual((yield* claimsOf(false)).slice(0, 2), [4, 4])
     })
   )
 
-  it.effect("of a store whose calls are dear, all of the slots are claimed at once", () =>
+  it.effect("a claim asks for all of the slots from a store that prefers large batches", () =>
     Effect.gen(function* () {
       assert.strictEqual((yield* claimsOf(true))[0], 8)
     })

@@ -4,7 +4,7 @@ import { Slot, Slots } from "../../../src/internal/worker/slots.ts"
 import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
 
 describe("slots", () => {
-  it.effect("takes what is free, at most what was asked for", () =>
+  it.effect("take returns what is free, at most what was asked for", () =>
     Effect.gen(function* () {
       const slots = new Slots(5)
       assert.strictEqual(yield* slots.take(3), 3)
@@ -14,7 +14,7 @@ describe("slots", () => {
     })
   )
 
-  it.effect("waits until one is free", () =>
+  it.effect("take waits until a slot is free", () =>
     Effect.gen(function* () {
       const slots = new Slots(1)
       yield* slots.take(1)
@@ -26,7 +26,7 @@ describe("slots", () => {
     })
   )
 
-  it.effect("what one who waited leaves over goes to the next", () =>
+  it.effect("what a waiter leaves goes to the next waiter", () =>
     Effect.gen(function* () {
       const slots = new Slots(2)
       yield* slots.take(2)
@@ -39,7 +39,7 @@ describe("slots", () => {
     })
   )
 
-  it.effect("whoever is interrupted while it waits takes none", () =>
+  it.effect("an interrupted waiter takes no slot", () =>
     Effect.gen(function* () {
       const slots = new Slots(1)
       yield* slots.take(1)
@@ -52,14 +52,14 @@ describe("slots", () => {
   )
 })
 
-describe("a place that a handler holds", () => {
+describe("the slot of a handler", () => {
   const held = Effect.gen(function* () {
     const slots = new Slots(1)
     yield* slots.take(1)
     return { slots, place: new Slot(slots) }
   })
 
-  it.effect("is free while its holder waits", () =>
+  it.effect("is free while its handler waits", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
       const waiting = yield* fork(place.without(Effect.sleep("1 second")))
@@ -70,7 +70,7 @@ describe("a place that a handler holds", () => {
     })
   )
 
-  it.effect("is taken again before its holder goes on", () =>
+  it.effect("is taken again before its handler continues", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
       const waiting = yield* fork(place.without(Effect.sleep("1 second")))
@@ -84,7 +84,7 @@ describe("a place that a handler holds", () => {
     })
   )
 
-  it.effect("is one place, however many fibers of its holder wait", () =>
+  it.effect("is counted once when several fibers of its handler wait", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
       for (const seconds of [1, 2, 3]) yield* fork(place.without(Effect.sleep(seconds * 1000)))
@@ -96,7 +96,7 @@ describe("a place that a handler holds", () => {
     })
   )
 
-  it.effect("stays free for those who began to wait while another was to go on", () =>
+  it.effect("stays free for a fiber that begins to wait while another is about to continue", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
       const first = yield* fork(place.without(Effect.sleep("1 second")))
@@ -114,7 +114,7 @@ describe("a place that a handler holds", () => {
     })
   )
 
-  it.effect("is taken again when its holder is interrupted", () =>
+  it.effect("is taken again when its handler is interrupted", () =>
     Effect.gen(function* () {
       const { place, slots } = yield* held
       const waiting = yield* fork(place.without(Effect.never))

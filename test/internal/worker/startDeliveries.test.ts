@@ -32,8 +32,8 @@ const make = Effect.fnUntraced(function* (options: { readonly parks: boolean }) 
   return { ran, fixture, work }
 })
 
-describe("starting what was claimed", () => {
-  it.effect("a task that cannot be started keeps no other from it; its message becomes a dead letter", () =>
+describe("startDeliveries", () => {
+  it.effect("dead-letters a message that cannot be started and starts the others", () =>
     Effect.gen(function* () {
       const { ran, fixture, work } = yield* make({ parks: true })
       yield* work
@@ -49,7 +49,7 @@ describe("starting what was claimed", () => {
     })
   )
 
-  it.effect("one whose letter cannot be written either comes back later", () =>
+  it.effect("redelivers a message whose dead letter cannot be written", () =>
     Effect.gen(function* () {
       const { ran, fixture, work } = yield* make({ parks: false })
       yield* work
