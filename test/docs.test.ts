@@ -1,4 +1,4 @@
-/** What the documentation shows compiles and runs. */
+/** The programs in the documentation compile and run, and the references of ARCHITECTURE.md lead somewhere. */
 import { execFileSync, spawnSync } from "node:child_process"
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -9,7 +9,7 @@ const root = join(import.meta.dirname, "..")
 const read = (file: string) => readFileSync(join(root, file), "utf8")
 const examples = globSync("examples/*.ts", { cwd: root }).sort()
 
-/** Runs `use` with a directory that is gone afterwards. */
+/** Runs `use` with a directory, and removes the directory afterwards. */
 const inDirectory = <A>(parent: string, use: (directory: string) => A): A => {
   const directory = mkdtempSync(join(parent, ".docs-"))
   try {
@@ -19,14 +19,22 @@ const inDirectory = <A>(parent: string, use: (directory: string) => A): A => {
   }
 }
 
-/** The `ts` blocks of a page, or of the comments of a module. */
-const blocksOf = (file: string): ReadonlyArray<string> => {
+/** Returns the `ts` blocks of a page, or of the comments of a module. */
+const allBlocksOf = (file: string): ReadonlyArray<string> => {
   const text = read(file)
   const plain = file.endsWith(".md") ? text : text.replaceAll(/^ *\* ?/gm, "")
-  return Array.from(plain.matchAll(/^```ts\n(.*?)^```/gms), ([, block]) => block!)
+  return Array.from(plain.matchAll(/^( *)```ts\n(.*?)^\1```/gms), ([, indent, block]) =>
+    block!.replaceAll(new RegExp(`^${indent}`, "gm"), "")
+  )
 }
 
-/** What a fragment may take for granted: the names of the README's first program. */
+/** The first line of a block that quotes a file. */
+const quotation = /^\/\/ examples: (\S+)\n/
+
+const blocksOf = (file: string): ReadonlyArray<string> =>
+  allBlocksOf(file).filter((block) => !quotation.test(block))
+
+/** Declares the names that a fragment may use: those of the README's first program. */
 const prelude = `
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, TaskContext, TaskFailed, Worker } from "chicory"
 import type { BackendDriver, BrokerDriver } from "chicory/driver"
@@ -44,11 +52,12 @@ declare const makeMyBackend: Effect.Effect<BackendDriver>
 declare const makeMyBroker: Effect.Effect<BrokerDriver>
 `
 
-/** A program stands for itself; a fragment is put where its names are known. */
+/** Returns a program as it is, and a fragment within the prelude. */
 const toModule = (block: string): string => {
   const imports = block.match(/^import .*$/gm) ?? []
   const rest = block.replaceAll(/^import .*$/gm, "")
-  if (imports.length > 0 && /from "chicory/.test(block) && rest.includes("Task.make")) return block
+  const isProgram = /^declare const|Task\.make/m.test(rest)
+  if (/^import .* from "chicory/m.test(block) && isProgram) return block
   const own = imports.filter((line) => !/from "(effect|chicory)"/.test(line)).join("\n")
   return `${own}${prelude}\nexport const fragment = Effect.gen(function* () {\n${rest}\n})\n`
 }
@@ -92,6 +101,33 @@ describe("the documentation", () => {
     const shown = blocksOf("README.md").find((block) => block.includes("TestClock.adjust"))
     assert.isDefined(shown)
     assert.include(read("test/testClock.test.ts"), shown.slice(shown.indexOf("const TestLive")))
+  })
+})
+
+describe("the pages", () => {
+  it("ARCHITECTURE.md names declarations that exist", () => {
+    const references = Array.from(
+      read("ARCHITECTURE.md").matchAll(/`(src\/[^`#\s]+\.ts)#(\w+)`/g),
+      ([, path, name]) => [path!, name!] as const
+    )
+    assert.isAbove(references.length, 40)
+    const missing = references.filter(([path, name]) => {
+      const declaration = new RegExp(
+        `\\b(const|let|class|interface|type|function) ${name}\\b|^ +(private |readonly |static )*${name}[(<:]`,
+        "m"
+      )
+      return !declaration.test(read(path))
+    })
+    assert.deepStrictEqual(missing, [])
+  })
+
+  it("docs/writing-a-store.md quotes its files word for word", () => {
+    const quoted = allBlocksOf("docs/writing-a-store.md").flatMap((block) => {
+      const path = block.match(quotation)?.[1]
+      return path === undefined ? [] : [{ path, text: block.replace(quotation, "") }]
+    })
+    assert.isAbove(quoted.length, 3)
+    for (const { path, text } of quoted) assert.include(read(path), text, path)
   })
 })
 
