@@ -5,7 +5,7 @@ import { Array as Arr, Effect, Exit, Fiber, Layer, Option, Schedule, type Scope 
 import { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
-import { record, success } from "../../src/testing/suites/backend/subject.ts"
+import { record, success } from "../../src/testing/suites/backend/fixture.ts"
 import { makeNetwork } from "../support/network.ts"
 import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import {

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import * as Suite from "../Suite.ts"
-import { success, type Subject, type Test } from "./subject.ts"
+import { success, type Subject, type Test } from "./fixture.ts"
 
 /** Registers these tests. */
 export const crashes = (test: Test): void => {

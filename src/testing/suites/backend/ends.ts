@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import * as Suite from "../Suite.ts"
-import { record, parked, success, failure, retry, RELEASE, type Subject, type Test } from "./subject.ts"
+import { record, parked, success, failure, retry, RELEASE, type Subject, type Test } from "./fixture.ts"
 
 /** Registers these tests. */
 export const ends = (test: Test): void => {

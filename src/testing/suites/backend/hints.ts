@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import * as Suite from "../Suite.ts"
-import { record, success, retry, type Subject, type Test } from "./subject.ts"
+import { record, success, retry, type Subject, type Test } from "./fixture.ts"
 
 /** Registers these tests. */
 export const hints = (test: Test): void => {

@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import type { Settled, Settlement } from "../../../BackendDriver.ts"
 import type { Batch } from "../../../BrokerDriver.ts"
-import { record, success, failure, burial, retry, RELEASE, type Test } from "./subject.ts"
+import { record, success, failure, burial, retry, RELEASE, type Test } from "./fixture.ts"
 
 /** Registers these tests. */
 export const runs = (test: Test): void => {

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import type { Heartbeat } from "../../../BackendDriver.ts"
 import * as Suite from "../Suite.ts"
-import type { Test } from "./subject.ts"
+import type { Test } from "./fixture.ts"
 
 const worker = (id: string, more?: Partial<Heartbeat>): Heartbeat => ({
   id,

@@ -6,7 +6,7 @@ import * as DeadLetters from "../../../DeadLetters.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import * as Suite from "../Suite.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Shout = Task.make("shout", { payload: Schema.String, success: Schema.String })
 const Once = Task.make("once", {

@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Task from "../../../Task.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Slow = Task.make("slow", { success: Schema.String })
 

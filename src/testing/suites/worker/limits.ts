@@ -4,7 +4,7 @@ import { Effect, Option, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Task from "../../../Task.ts"
 import * as Suite from "../Suite.ts"
-import type { Test } from "./subject.ts"
+import type { Test } from "./fixture.ts"
 
 const LIMIT = 4 * 1024 * 1024
 const Text = Task.make("text", { payload: Schema.String, success: Schema.String, progress: Schema.Int })

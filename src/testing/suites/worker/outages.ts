@@ -4,7 +4,7 @@ import { Effect, Exit, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Task from "../../../Task.ts"
 import * as Suite from "../Suite.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progress: Schema.Int })
 

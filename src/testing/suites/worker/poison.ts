@@ -5,7 +5,7 @@ import * as DeadLetters from "../../../DeadLetters.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 const Steady = Task.make("steady", {

@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Layer, Option, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Task from "../../../Task.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Forever = Task.make("forever", { success: Schema.Int, retention: Duration.infinity })
 const Usual = Task.make("usual", { success: Schema.Int })

@@ -6,7 +6,7 @@ import * as DeadLetters from "../../../DeadLetters.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
-import type { Test } from "./subject.ts"
+import type { Test } from "./fixture.ts"
 
 class RateLimited extends Schema.TaggedError<RateLimited>("chicory/testing/RateLimited")("RateLimited", {
   afterMillis: Schema.Int

@@ -6,7 +6,7 @@ import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as Worker from "../../../Worker.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 const Parent = Task.make("parent", { payload: Schema.Int, success: Schema.Int })

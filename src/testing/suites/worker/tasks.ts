@@ -7,7 +7,7 @@ import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as Worker from "../../../Worker.ts"
 import * as Suite from "../Suite.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, error: Schema.String })
 const Import = Task.make("import", { success: Schema.Int, progress: Schema.Struct({ done: Schema.Int }) })

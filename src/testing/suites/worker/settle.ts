@@ -5,7 +5,7 @@ import * as AsyncResult from "../../../AsyncResult.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
-import type { Test } from "./subject.ts"
+import type { Test } from "./fixture.ts"
 
 const Work = Task.make("work", { success: Schema.Int, error: Schema.String })
 const Stubborn = Task.make("stubborn", {

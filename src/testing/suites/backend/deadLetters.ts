@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import type { DeadLetter, NewRecord, Outcome } from "../../../BackendDriver.ts"
 import * as Suite from "../Suite.ts"
-import { record, success, burial, retry, parked, bytesOf, type Subject, type Test } from "./subject.ts"
+import { record, success, burial, retry, parked, bytesOf, type Subject, type Test } from "./fixture.ts"
 
 /** Registers these tests. */
 export const letters = (test: Test): void => {

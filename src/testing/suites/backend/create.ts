@@ -1,7 +1,7 @@
 /** What an enqueue writes. */
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
-import { record, RELEASE, success, retry, type Test } from "./subject.ts"
+import { record, RELEASE, success, retry, type Test } from "./fixture.ts"
 
 /** Registers these tests. */
 export const records = (test: Test): void => {

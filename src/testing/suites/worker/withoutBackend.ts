@@ -9,7 +9,7 @@ import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as TaskMessage from "../../../TaskMessage.ts"
 import * as Suite from "../Suite.ts"
-import { Gate, type Subject, type Test } from "./subject.ts"
+import { Gate, type Subject, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", {
   payload: Schema.Int,

@@ -5,7 +5,7 @@ import * as AsyncResult from "../../../AsyncResult.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
-import { Gate, type Subject, type Test } from "./subject.ts"
+import { Gate, type Subject, type Test } from "./fixture.ts"
 
 const Slow = Task.make("slow", {
   payload: Schema.Void,

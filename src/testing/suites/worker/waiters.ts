@@ -8,7 +8,7 @@ import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as Suite from "../Suite.ts"
-import { Gate, type Test } from "./subject.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 class Declined extends Schema.TaggedError<Declined>("chicory/testing/Declined")("Declined", {
   code: Schema.Int,
