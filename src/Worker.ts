@@ -1,12 +1,44 @@
 /**
- * Runs tasks: claims what is due, never more than it has slots free, and settles what became of it.
+ * Runs tasks: claims due messages, at most as many as it has free slots, runs their handlers, and stores the outcomes.
+ *
+ * **Example** (Running a worker process)
  *
  * ```ts
- * const WorkerLive = Worker.layer([Divide], { concurrency: 32 }).pipe(Layer.provide(DivideLive))
+ * import { NodeRuntime } from "@effect/platform-node"
+ * import { Task, Worker } from "chicory"
+ * import { SqliteStore } from "chicory/sqlite"
+ * import { Effect, Layer, Schema } from "effect"
+ *
+ * const Square = Task.make("math.square", {
+ *   payload: { n: Schema.Number },
+ *   success: Schema.Number
+ * })
+ *
+ * const SquareLive = Square.toLayer(({ n }) => Effect.succeed(n * n))
+ *
+ * const WorkerLive = Worker.layer([Square], { concurrency: 32 }).pipe(
+ *   Layer.provide(SquareLive),
+ *   Layer.provide(SqliteStore.layer({ filename: "tasks.db" }))
+ * )
+ *
+ * export const main = () => NodeRuntime.runMain(Layer.launch(WorkerLive))
  * ```
  *
- * When its scope closes it claims no more, lets running tasks finish within `drainTimeout`, interrupts the rest and
- * puts them back at once, counting nothing. Under `NodeRuntime.runMain` that is what SIGTERM does.
+ * **Details**
+ *
+ * When its scope closes, a worker claims no more, lets running tasks finish within `drainTimeout`, interrupts the rest,
+ * and puts them back at once, with nothing counted. Under `NodeRuntime.runMain`, SIGTERM and SIGINT do this.
+ *
+ * **Gotchas**
+ *
+ * `effect/workers` exports another `Worker`, for threads. To use both, rename one:
+ *
+ * ```ts
+ * import { Worker } from "chicory"
+ * import { Worker as WorkerThread } from "effect/workers"
+ * ```
+ *
+ * @since 0.1.0
  */
 import type { Duration } from "effect"
 import { Array as Arr, Context, Effect, Layer } from "effect"
@@ -23,32 +55,51 @@ import type * as Task from "./Task.ts"
 export type { WorkerInfo } from "./BackendDriver.ts"
 export type { Stats, WorkerService } from "./internal/worker/claimLoop.ts"
 
-/** Options of a worker. */
+/**
+ * Options of a worker.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
-  /** Default: the queues of its tasks. */
+  /** The queues to claim from. Default: the queues of its tasks. */
   readonly queues?: ReadonlyArray<string> | undefined
-  /** Tasks that run at once. Default 16. As many messages, at most 256, are claimed together, with their payloads. */
+  /**
+   * How many tasks run at once. Default 16. One claim takes as many messages with their payloads, and at most 256.
+   */
   readonly concurrency?: number | undefined
   /**
-   * How long a run is held without a sign of life, apart from a task's timeout; renewed at a third of it. A worker
-   * that vanished is replaced after that time. Default: what the broker's layer says, 30 seconds unless told otherwise.
+   * How long claims and runs are leased. A worker renews its leases after a third of it; another worker takes over the
+   * tasks of one that vanished after all of it. It does not bound how long a task runs: see the task's `timeout`.
+   * Default: the `lease` of the broker's layer, by default 30 seconds.
    */
   readonly lease?: Duration.Input | undefined
-  /** How long running tasks may take to finish when the worker stops. Default 20 seconds; 0 for tests. */
+  /**
+   * How long running tasks may take to finish when the worker stops. Default 20 seconds. Use 0 under `TestClock`, where
+   * nothing would end the wait.
+   */
   readonly drainTimeout?: Duration.Input | undefined
-  /** How often the worker says that it is there. Default 10 seconds. */
+  /** How often the worker sends its heartbeat; `active` lists it for three times as long. Default 10 seconds. */
   readonly heartbeat?: Duration.Input | undefined
   /**
-   * How long a message is put back whose task this worker does not know (a rolling deploy), counted from its due
-   * time, or with RabbitMQ from when it was first put back so; then the task ends as `UnknownTask`. Default 5 minutes.
+   * How long a message of a task that this worker does not know is put back for other workers, as in a rolling deploy.
+   * Then the task ends with the reason `UnknownTask`. Counted from the message's due time, or with RabbitMQ from when a
+   * worker first put it back. Default 5 minutes.
    */
   readonly unknownTaskGrace?: Duration.Input | undefined
 }
 
-/** A worker that runs. */
+/**
+ * Service of a running worker: its id, and what it has done.
+ *
+ * @see {@link layer} for the layer that runs it
+ *
+ * @category services
+ * @since 0.1.0
+ */
 export class Worker extends Context.Service<Worker, WorkerService>()("chicory/Worker") {}
 
-const known = (
+const handledTasks = (
   tasks: ReadonlyArray<Task.Any>,
   context: Context.Context<never>
 ): ReadonlyMap<string, HandledTask> => {
@@ -68,8 +119,18 @@ const known = (
 }
 
 /**
- * A worker for these tasks; asks for a handler of each. Where the compiler sees no names (`Array<Task.Any>`), a
- * missing handler is a defect when the layer is built, as are options out of range.
+ * Runs a worker for these tasks, for as long as the layer's scope is open.
+ *
+ * **Details**
+ *
+ * The layer needs the handler of each task, from `task.toLayer`. Where the compiler sees no names, as in an
+ * `Array<Task.Any>`, a missing handler is a defect when the layer is built. So are two tasks of one name, and options
+ * out of range.
+ *
+ * A store that fails is called again with growing delays; nothing that it returns ends the worker.
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
   tasks: Tasks,
@@ -84,7 +145,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
         startWorker({
           backend: Context.get(context, Backend),
           broker: Context.get(context, Broker),
-          tasks: known(tasks, context),
+          tasks: handledTasks(tasks, context),
           queues: Arr.isReadonlyArrayNonEmpty(queues)
             ? Arr.map(queues, (queue) => text(at("queues"), queue))
             : [defaults.queue],
@@ -104,7 +165,12 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
     })
   )
 
-/** The workers that are alive, by their heartbeats. */
+/**
+ * Reads the workers whose heartbeats are recent: at most three of their heartbeat intervals old.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const active: Effect.Effect<
   ReadonlyArray<WorkerInfo>,
   BackendError | BackendNotConfigured,

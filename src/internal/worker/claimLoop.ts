@@ -45,16 +45,31 @@ const relisten = Duration.seconds(1)
  */
 const sending = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
-/** What a worker has done since it started. */
+/**
+ * Counts of a worker's runs since it started.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Stats {
+  /** Tasks that it runs now. */
   readonly running: number
+  /** Tasks that it ended with a success. */
   readonly succeeded: number
+  /** Tasks that it ended with a failure. */
   readonly failed: number
+  /** Runs that it ended with a retry. */
   readonly retried: number
 }
 
-/** A worker that runs. */
+/**
+ * A running worker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface WorkerService {
+  /** Unique for each worker that was ever started. */
   readonly id: string
   readonly stats: Effect.Effect<Stats>
 }
