@@ -20,9 +20,10 @@ import {
   Schema,
   Stream
 } from "effect"
-import { Backend, type BackendService } from "./Backend.ts"
+import { Backend } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import { backoff } from "./internal/backoff.ts"
+import type { BackendService } from "./internal/driver/BackendService.ts"
 import { formatError } from "./internal/formatError.ts"
 import { nonNegativeDuration, positiveDuration, text } from "./internal/options.ts"
 import { awaitTerminal, type TerminalRecord, type TimeoutInfo } from "./internal/results/awaitTerminal.ts"

@@ -1,35 +1,18 @@
 /**
- * Where results live: a service given by a Layer, over a `BackendDriver`.
+ * Keeps the results of tasks: their records, outcomes, progress and dead letters.
  *
- * A program needs no more of it than its layer. Its operations serve this library's own modules; users call
- * `AsyncResult`, `Worker` and `DeadLetters`.
+ * A program provides a `Backend` as a layer and uses it through `Task`, `AsyncResult`, `Worker` and `DeadLetters`. The
+ * layers of SQLite, PostgreSQL, MariaDB and Redis are in `chicory/sqlite`, `chicory/sql` and `chicory/redis`. The
+ * operations of the service itself are internal, and change without notice.
+ *
+ * @since 0.1.0
  */
 import { Context, Duration, Effect, Exit, Layer, type Scope, Stream } from "effect"
-import type {
-  BackendDriver,
-  CancelAnswer,
-  ClaimedMessage,
-  Completion,
-  Created,
-  DeadLetter,
-  Heartbeat,
-  NewRecord,
-  DeadLetterQuery,
-  ParkedMessage,
-  Renew,
-  Renewed,
-  Settled,
-  Settlement,
-  Start,
-  Started,
-  TaskRecord,
-  StartDefaults,
-  WorkerInfo
-} from "./BackendDriver.ts"
-import type { ClaimRequest, Envelope, Batch } from "./BrokerDriver.ts"
+import type { BackendDriver, Settlement } from "./BackendDriver.ts"
 import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
-import * as Calling from "./internal/driver/driverCalls.ts"
+import type { BackendService } from "./internal/driver/BackendService.ts"
+import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import * as Subscriptions from "./internal/driver/Subscriptions.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration, positiveOrInfinite } from "./internal/options.ts"
@@ -39,83 +22,38 @@ import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from 
 export { BackendError, BackendNotConfigured } from "./StoreError.ts"
 export type { ReadError } from "./StoreError.ts"
 
-/** The fused operations of a store, coalesced. */
-export interface FusedService {
-  readonly store: object
-  readonly enqueue: Batcher.Batcher<
-    { readonly record: NewRecord; readonly message: Envelope },
-    Created,
-    ReadError
-  >
-  readonly claim:
-    | ((
-        claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> }
-      ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
-    | undefined
-  readonly settle: Batcher.Batcher<
-    { readonly settlement: Settlement; readonly handle: string },
-    Settled,
-    ReadError
-  >
-}
-
-/** The driver's operations, coalesced, with this library's errors. */
-export interface BackendService {
-  /** The store's name. */
-  readonly name: string
-  /** `false` for `layerNotConfigured`. */
-  readonly configured: boolean
-  /** For tasks that do not say how long their results stay; `Infinity`: for ever. */
-  readonly retentionMillis: number
-  readonly capabilities: BackendDriver["capabilities"]
-  /** For a broker of the same store. */
-  readonly fusion: FusedService | undefined
-  readonly create: Batcher.Batcher<NewRecord, Created, ReadError>
-  readonly markPublished: Batcher.Batcher<string, void, ReadError>
-  readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
-  readonly renew: Batcher.Batcher<Renew, Renewed, ReadError>
-  readonly settle: Batcher.Batcher<Settlement, Settled, ReadError>
-  /** `undefined`: the store is not part of its callers' transactions. */
-  readonly complete: ((completion: Completion) => Effect.Effect<Settled, ReadError>) | undefined
-  readonly parkMessage: (letters: Batch<ParkedMessage>) => Effect.Effect<void, ReadError>
-  readonly read: Batcher.Batcher<string, TaskRecord | undefined, ReadError>
-  /** Whom to tell of changes; `undefined` where the store gives no hints: then whoever waits polls. */
-  readonly subscriptions: Subscriptions.Subscriptions<ReadError> | undefined
-  readonly cancel: Batcher.Batcher<string, CancelAnswer, ReadError>
-  readonly forget: Batcher.Batcher<string, void, ReadError>
-  readonly reopen: (
-    letterIds: Batch<string>
-  ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
-  readonly getDeadLetters: (
-    ids: Batch<string>
-  ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
-  readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
-  readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
-  readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
-  readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
-  readonly unregisterWorker: (worker: string) => Effect.Effect<void, ReadError>
-  readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, ReadError>
-  readonly sweep: (limit: number) => Effect.Effect<number, ReadError>
-}
-
-/** Where results live. */
+/**
+ * Service that keeps the results of tasks.
+ *
+ * @see {@link layer} for the layer of a driver
+ * @see {@link layerMemory} for results in this process
+ * @see {@link layerNotConfigured} for programs without results
+ *
+ * @category services
+ * @since 0.1.0
+ */
 export class Backend extends Context.Service<Backend, BackendService>()("chicory/Backend") {}
 
-/** How a facade treats its driver. */
+/**
+ * Options of every backend.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
   /**
-   * Where the store gives hints: what is awaited is read again this often, up to 2,048 tasks at a time, those first
-   * that went unread for longest. Default 5 seconds.
+   * How often awaited tasks are read although the store gives hints, since a hint may be lost. Each time up to 2,048
+   * tasks are read, those first that were not read for longest. Default 5 seconds.
    */
   readonly sweepInterval?: Duration.Input | undefined
   /**
-   * How long the results of tasks stay that do not say so themselves, counted from their end; `Duration.infinity`: for
-   * ever. Default 1 day.
+   * How long the results of tasks without a `retention` are kept, counted from their end. `Duration.infinity`: forever.
+   * Default 1 day.
    */
   readonly retention?: Duration.Input | undefined
 }
 
-/** The characters of an outcome. */
+/** Returns the characters of an outcome. */
 const sizeOfSettlement = ({ outcome }: Settlement): number =>
   outcome._tag === "Success"
     ? outcome.exit.length
@@ -123,13 +61,27 @@ const sizeOfSettlement = ({ outcome }: Settlement): number =>
       ? outcome.exit.length + (outcome.deadLetter?.body.length ?? 0)
       : 0
 
-/** Coalesces, wraps errors, and listens for hints until the scope closes. */
+/**
+ * Makes the service from a driver.
+ *
+ * **When to use**
+ *
+ * Use to provide a driver as a service; `layer` provides it as a layer.
+ *
+ * **Details**
+ *
+ * Calls of concurrent fibers are coalesced into batches of at most 256 items, or 2 MiB of characters. Every error of the
+ * driver, defects included, becomes a `BackendError`. Hints are read until the scope closes.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const make = Effect.fnUntraced(function* <E>(
   driver: BackendDriver<E>,
   options?: Options
 ): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
   const isPermanent = (error: ReadError) => !isRetryable(error)
-  const { batched, batchedVoid, call, toError } = Calling.make<ReadError>({
+  const { batched, batchedVoid, call, toError } = DriverCalls.make<ReadError>({
     toError: (operation) => (cause) =>
       new BackendError({
         operation: `${driver.name} backend: ${operation}`,
@@ -141,9 +93,12 @@ export const make = Effect.fnUntraced(function* <E>(
 
   const { complete, fusion } = driver
   const claim = fusion?.claim
-  const producing = { key: driver.batchKey, splitWhenIdle: driver.capabilities.prefersLargeBatches !== true }
+  const producerOptions = {
+    key: driver.batchKey,
+    splitWhenIdle: driver.capabilities.prefersLargeBatches !== true
+  }
   const hints = driver.capabilities.hints ? driver.hints : undefined
-  const live = metrics.liveWaiters(driver.name)
+  const waiters = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
   const subscriptions =
     hints === undefined
@@ -155,8 +110,8 @@ export const make = Effect.fnUntraced(function* <E>(
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
           sweepInterval: positiveDuration("sweepInterval", options?.sweepInterval ?? "5 seconds"),
-          maxBatch: Calling.maxBatch * 8,
-          onSubscribers: (change) => live.updateUnsafe(change, context)
+          maxBatch: DriverCalls.maxBatch * 8,
+          onSubscribers: (change) => waiters.updateUnsafe(change, context)
         })
 
   return Backend.of({
@@ -172,21 +127,22 @@ export const make = Effect.fnUntraced(function* <E>(
         : {
             store: fusion.store,
             enqueue: yield* batched("enqueue", fusion.enqueue, {
-              ...producing,
+              ...producerOptions,
               sizeOf: ({ message }) => message.body.length
             }),
-            claim: claim === undefined ? undefined : (asked) => call("claim", () => claim(asked)),
+            claim: claim === undefined ? undefined : (request) => call("claim", () => claim(request)),
             settle: yield* batched("settle", fusion.settle, {
               sizeOf: ({ settlement }) => sizeOfSettlement(settlement)
             })
           },
-    create: yield* batched("create", driver.create, producing),
-    markPublished: yield* batchedVoid("markPublished", driver.markPublished, producing),
+    create: yield* batched("create", driver.create, producerOptions),
+    markPublished: yield* batchedVoid("markPublished", driver.markPublished, producerOptions),
     start: (starts) => call("start", () => driver.start(starts)),
     renew: yield* batched("renew", driver.renew, { sizeOf: ({ progress }) => progress?.length ?? 0 }),
     settle: yield* batched("settle", driver.settle, { sizeOf: sizeOfSettlement }),
-    complete: complete === undefined ? undefined : (one) => call("complete", () => complete(one)),
-    parkMessage: (letters) => call("parkMessage", () => driver.parkMessage(letters)),
+    complete:
+      complete === undefined ? undefined : (completion) => call("complete", () => complete(completion)),
+    parkMessage: (messages) => call("parkMessage", () => driver.parkMessage(messages)),
     read: yield* batched("read", driver.read),
     subscriptions,
     cancel: yield* batched("cancel", driver.cancel),
@@ -203,7 +159,14 @@ export const make = Effect.fnUntraced(function* <E>(
   })
 })
 
-/** A layer over the effect that makes a driver. */
+/**
+ * Provides a `Backend` from an effect that makes a driver.
+ *
+ * @see `BackendDriver` of `chicory/driver`
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = <E, EX = never, R = never>(
   driver: Effect.Effect<BackendDriver<E>, EX, R>,
   options?: Options
@@ -213,30 +176,55 @@ export const layer = <E, EX = never, R = never>(
     Effect.flatMap(driver, (made) => make(made, options))
   )
 
-/** A driver that keeps everything in this process. Every time is that of `Clock`. */
+/**
+ * Makes a driver that keeps everything in this process. Every time is that of `Clock`.
+ *
+ * @see {@link layerMemory} for the layer
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const makeDriverMemory: Effect.Effect<BackendDriver<never>> = makeMemoryBackend
 
 /**
- * Results in this process, for tests and for work that need not outlive it. It has the semantics of every other
- * store (leases, retention, dead letters), with every time from `Clock`, so that a test plays them under
- * `TestClock`.
+ * Keeps results in this process.
+ *
+ * **When to use**
+ *
+ * Use for tests, and for tasks that may be lost with their process. Leases, retention and dead letters are those of
+ * every other store, and every time is that of `Clock`, so that a test moves it with `TestClock`.
+ *
+ * @see `Broker.layerMemory` for messages in this process
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerMemory: Layer.Layer<Backend> = layer(makeDriverMemory)
 
 const notConfigured = (operation: string) => Effect.fail(new BackendNotConfigured({ operation }))
-const noBatcher = (operation: string) => ({
+const failingBatcher = (operation: string) => ({
   request: () => Batcher.resolved(Exit.fail(new BackendNotConfigured({ operation }))),
   isUnbatched: () => false,
   one: () => notConfigured(operation),
-  many: noMany(operation)
+  many: failingMany(operation)
 })
-const noMany = (operation: string) => (items: ReadonlyArray<unknown>) =>
+const failingMany = (operation: string) => (items: ReadonlyArray<unknown>) =>
   Effect.forEach(items, () => Effect.exit(notConfigured(operation)))
 
 /**
- * No results at all, for programs that fire and forget: whatever needs a record fails with
- * `BackendNotConfigured`. Tasks run at least once and are retried (the message counts), and what fails for good is
- * parked by the broker.
+ * Keeps no results.
+ *
+ * **When to use**
+ *
+ * Use for programs that enqueue tasks and never await them, with any broker.
+ *
+ * **Details**
+ *
+ * Tasks run at least once. The message counts their retries, and the broker parks those that fail for good. Every
+ * operation that needs a record fails with `BackendNotConfigured`.
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   name: "none",
@@ -244,17 +232,17 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   retentionMillis: Infinity,
   capabilities: { hints: false },
   fusion: undefined,
-  create: noBatcher("create"),
-  markPublished: noBatcher("markPublished"),
+  create: failingBatcher("create"),
+  markPublished: failingBatcher("markPublished"),
   start: () => notConfigured("start"),
-  renew: noBatcher("renew"),
-  settle: noBatcher("settle"),
+  renew: failingBatcher("renew"),
+  settle: failingBatcher("settle"),
   complete: undefined,
   parkMessage: () => notConfigured("parkMessage"),
-  read: noBatcher("AsyncResult"),
+  read: failingBatcher("AsyncResult"),
   subscriptions: undefined,
-  cancel: noBatcher("AsyncResult.cancel"),
-  forget: noBatcher("AsyncResult.forget"),
+  cancel: failingBatcher("AsyncResult.cancel"),
+  forget: failingBatcher("AsyncResult.forget"),
   reopen: () => notConfigured("DeadLetters.replay"),
   getDeadLetters: () => notConfigured("DeadLetters.replay"),
   listDeadLetters: () => notConfigured("DeadLetters.list"),

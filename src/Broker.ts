@@ -1,23 +1,18 @@
 /**
- * How messages travel: a service given by a Layer, over a `BrokerDriver`.
+ * Carries the messages of tasks from producers to workers.
  *
- * A program needs no more of it than its layer, `counts` and `purge`; its operations serve this library's own
- * modules.
+ * A program provides a `Broker` as a layer and uses it through `Task` and `Worker`. The layers of SQLite, PostgreSQL,
+ * MariaDB, Redis and RabbitMQ are in `chicory/sqlite`, `chicory/sql`, `chicory/redis` and `chicory/rabbitmq`. Except for
+ * `counts` and `purge` of this module, the operations of the service are internal, and change without notice.
+ *
+ * @since 0.1.0
  */
 import { Clock, Context, type Duration, Effect, Layer, Option, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"
-import type {
-  ClaimRequest,
-  BrokerDriver,
-  QueueCounts,
-  Delivery,
-  Envelope,
-  Release,
-  Batch
-} from "./BrokerDriver.ts"
-import type * as Batcher from "./internal/concurrency/Batcher.ts"
+import type { Batch, BrokerDriver, QueueCounts } from "./BrokerDriver.ts"
 import * as defaults from "./internal/defaults.ts"
-import * as Calling from "./internal/driver/driverCalls.ts"
+import type { BrokerService } from "./internal/driver/BrokerService.ts"
+import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration } from "./internal/options.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
@@ -26,44 +21,29 @@ import { BrokerError, isRetryable } from "./StoreError.ts"
 export { BrokerError } from "./StoreError.ts"
 export type { QueueCounts } from "./BrokerDriver.ts"
 
-/** The driver's operations, coalesced, with this library's errors. */
-export interface BrokerService {
-  /** The store's name. */
-  readonly name: string
-  readonly capabilities: BrokerDriver["capabilities"]
-  /** The store that it shares with a backend. */
-  readonly store: object | undefined
-  /** For workers that do not say how long they hold a claim. */
-  readonly lease: Duration.Duration
-  readonly publish: Batcher.Batcher<Envelope, void, BrokerError>
-  readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
-  readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, BrokerError>
-  readonly renew: (
-    handles: Batch<string>,
-    leaseMillis: number
-  ) => Effect.Effect<ReadonlyArray<boolean>, BrokerError>
-  readonly lost: Stream.Stream<ReadonlyArray<string>, BrokerError>
-  readonly ack: Batcher.Batcher<string, boolean, BrokerError>
-  readonly returnUnhandled: Batcher.Batcher<string, void, BrokerError>
-  readonly release: Batcher.Batcher<Release, void, BrokerError>
-  readonly reject: Batcher.Batcher<{ readonly handle: string; readonly reason: string }, void, BrokerError>
-  readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError>
-  readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, BrokerError>
-}
-
-/** How messages travel. */
+/**
+ * Service that carries the messages of tasks.
+ *
+ * @see {@link layer} for the layer of a driver
+ * @see {@link layerMemory} for messages in this process
+ *
+ * @category services
+ * @since 0.1.0
+ */
 export class Broker extends Context.Service<Broker, BrokerService>()("chicory/Broker") {}
 
-/** How a facade treats its driver. */
+/**
+ * Options of every broker.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options {
-  /**
-   * How long claims and runs are held without a sign of life, by workers that do not say so themselves. Default 30
-   * seconds.
-   */
+  /** How long claims and runs are leased by workers without a `lease` of their own. Default 30 seconds. */
   readonly lease?: Duration.Input | undefined
 }
 
-/** Measures how long calls take. */
+/** Records the duration of each call. */
 const timed =
   (system: string) =>
   (operation: string) =>
@@ -79,12 +59,26 @@ const timed =
       )
     })
 
-/** Coalesces and wraps errors until the scope closes. */
+/**
+ * Makes the service from a driver.
+ *
+ * **When to use**
+ *
+ * Use to provide a driver as a service; `layer` provides it as a layer.
+ *
+ * **Details**
+ *
+ * Calls of concurrent fibers are coalesced into batches of at most 256 items, or 2 MiB of characters, until the scope
+ * closes. Every error of the driver, defects included, becomes a `BrokerError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const make = Effect.fnUntraced(function* <E>(
   driver: BrokerDriver<E>,
   options?: Options
 ): Effect.fn.Return<Broker["Service"], never, Scope.Scope> {
-  const { batched, batchedVoid, call, toError } = Calling.make<BrokerError>({
+  const { batched, batchedVoid, call, toError } = DriverCalls.make<BrokerError>({
     toError: (operation) => (cause) =>
       new BrokerError({
         operation: `${driver.name} broker: ${operation}`,
@@ -118,7 +112,14 @@ export const make = Effect.fnUntraced(function* <E>(
   })
 })
 
-/** A layer over the effect that makes a driver. */
+/**
+ * Provides a `Broker` from an effect that makes a driver.
+ *
+ * @see `BrokerDriver` of `chicory/driver`
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = <E, EX = never, R = never>(
   driver: Effect.Effect<BrokerDriver<E>, EX, R>,
   options?: Options
@@ -128,21 +129,56 @@ export const layer = <E, EX = never, R = never>(
     Effect.flatMap(driver, (made) => make(made, options))
   )
 
-/** A driver that keeps everything in this process. Every time is that of `Clock`. */
+/**
+ * Makes a driver that keeps everything in this process. Every time is that of `Clock`.
+ *
+ * @see {@link layerMemory} for the layer
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
 export const makeDriverMemory: Effect.Effect<BrokerDriver<never>> = makeMemoryBroker
 
-/** Messages in this process, with leases, delays and priorities; every time is that of `Clock`. */
+/**
+ * Carries messages in this process, with leases, delays and priorities.
+ *
+ * **When to use**
+ *
+ * Use for tests, and for tasks that may be lost with their process. Every time is that of `Clock`, so that a test moves
+ * it with `TestClock`.
+ *
+ * @see `Backend.layerMemory` for results in this process
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerMemory: Layer.Layer<Broker> = layer(makeDriverMemory)
 
-/** How many messages each of the queues holds, in order. */
+/**
+ * Counts the messages of each of the queues, in order.
+ *
+ * @see {@link purge} to remove messages
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const counts = (
   queues: Batch<string>
 ): Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError, Broker> =>
   Broker.use((broker) => broker.counts(queues))
 
 /**
- * Removes every message of a queue that nobody has claimed, and answers how many. Where a `Backend` is at hand, the
- * tasks end as cancelled, so that nobody waits for them in vain.
+ * Removes every message of a queue that no worker has claimed, delayed ones too, and returns how many it removed.
+ *
+ * **Details**
+ *
+ * Where the context has a `Backend`, the tasks end as cancelled, so that their waiters are notified. A task that cannot
+ * be cancelled because its backend fails is logged, and left as it is.
+ *
+ * @see {@link counts} to count messages
+ *
+ * @category managing
+ * @since 0.1.0
  */
 export const purge = Effect.fn("Broker.purge")(function* (
   queue: string
@@ -151,13 +187,18 @@ export const purge = Effect.fn("Broker.purge")(function* (
   const backend = yield* Effect.serviceOption(Backend)
   let purged = 0
   while (true) {
-    const ids = yield* broker.purge(queue, Calling.maxBatch)
+    const ids = yield* broker.purge(queue, DriverCalls.maxBatch)
     if (ids.length === 0) return purged
     purged += ids.length
     if (Option.isSome(backend) && backend.value.configured) {
       const answers = yield* backend.value.cancel.many(ids)
       const failed = answers.filter((answer) => answer._tag === "Failure").length
-      if (failed > 0) yield* Effect.logWarning(`${failed} purged tasks could not be marked as cancelled`)
+      if (failed > 0) {
+        yield* Effect.annotateLogs(
+          Effect.logWarning(`Failed to cancel ${failed} purged tasks; their waiters are not notified`),
+          { queue }
+        )
+      }
     }
   }
 })

@@ -7,7 +7,7 @@
  *   other order would leave a record that waits for ever.
  */
 import { Effect, Exit, type Fiber } from "effect"
-import type { Backend, FusedService } from "../../Backend.ts"
+import type { Backend } from "../../Backend.ts"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Envelope } from "../../BrokerDriver.ts"
@@ -15,6 +15,7 @@ import { type EnqueueError, IdempotencyConflict } from "../../EnqueueError.ts"
 import { BackendNotConfigured } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import * as Batcher from "../concurrency/Batcher.ts"
+import type { FusedService } from "../driver/BackendService.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import * as metrics from "../metrics.ts"
 

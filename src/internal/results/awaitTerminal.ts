@@ -5,12 +5,13 @@
  * `Schedule.spaced`. Either way they are read at least once, and once more at the deadline.
  */
 import { Cause, Context, Duration, Effect, Exit, Option, Schedule } from "effect"
-import { Backend, type BackendService } from "../../Backend.ts"
+import { Backend } from "../../Backend.ts"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import type { BackendError, ReadError } from "../../StoreError.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { Deadline, type Deadlines, deadlinesOf } from "../concurrency/Deadlines.ts"
+import type { BackendService } from "../driver/BackendService.ts"
 import type { Subscriptions, Subscriber } from "../driver/Subscriptions.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
 

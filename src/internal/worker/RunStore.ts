@@ -5,7 +5,6 @@
  * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
  */
 import { Array as Arr, Effect, Exit, Option } from "effect"
-import type { BackendService as BackendFacade } from "../../Backend.ts"
 import type {
   ClaimedMessage,
   Outcome,
@@ -15,12 +14,13 @@ import type {
   Started,
   StartDefaults
 } from "../../BackendDriver.ts"
-import type { BrokerService as BrokerFacade } from "../../Broker.ts"
 import type { ClaimRequest, Delivery, Envelope, Batch } from "../../BrokerDriver.ts"
 import type { ReadError, BrokerError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { type Request, resolved } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
+import type { BackendService as BackendFacade } from "../driver/BackendService.ts"
+import type { BrokerService as BrokerFacade } from "../driver/BrokerService.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { stringify } from "../json.ts"
 import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
