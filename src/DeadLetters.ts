@@ -1,6 +1,8 @@
 /**
  * Messages that will not be run again, unless they are replayed: what failed for good, what crashed its workers,
  * what nobody knew, what did not decode. They live in the backend, whatever the broker.
+ *
+ * @module
  */
 import { Array as Arr, type DateTime, Effect, Option, type Result, Schema } from "effect"
 import { Backend } from "./Backend.ts"

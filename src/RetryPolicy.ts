@@ -29,6 +29,7 @@
  * retried. Defects are bugs and are not, unless the task has `retryDefects`.
  *
  * @since 0.1.0
+ * @module
  */
 import { Duration, Effect, Option, Predicate, Pull, Random, Schedule } from "effect"
 import { nonNegativeDuration, positiveNumber, wholeNumber } from "./internal/options.ts"

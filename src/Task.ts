@@ -9,6 +9,8 @@
  *   retry: RetryPolicy.exponential({ maxRetries: 3, delay: "1 second" })
  * })
  * ```
+ *
+ * @module
  */
 import { type Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import * as AsyncResult from "./AsyncResult.ts"

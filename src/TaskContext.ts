@@ -2,6 +2,7 @@
  * Describes the running attempt to its handler.
  *
  * @since 0.1.0
+ * @module
  */
 import { Context, type Duration, type Effect } from "effect"
 

@@ -27,6 +27,7 @@
  * ```
  *
  * @since 0.1.0
+ * @module
  */
 import { Data, Schema, SchemaTransformation } from "effect"
 import { formatError } from "./internal/formatError.ts"

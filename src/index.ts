@@ -1,5 +1,7 @@
 /**
  * Typed background tasks with durable, awaitable results, for Effect.
+ *
+ * @module chicory
  */
 export * as AsyncResult from "./AsyncResult.ts"
 export * as Backend from "./Backend.ts"

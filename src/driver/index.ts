@@ -5,6 +5,7 @@
  * into its layer. `chicory/testing/suites` has the suites that every driver passes.
  *
  * @since 0.1.0
+ * @module chicory/driver
  */
 export type * from "../BackendDriver.ts"
 export type * from "../BrokerDriver.ts"

@@ -18,6 +18,8 @@
  * **Details**
  *
  * Requires RabbitMQ 3.10 or newer, whose quorum queues support message TTLs, and the package `amqplib`.
+ *
+ * @module
  */
 import type { SocketOptions } from "amqplib"
 import { Duration, Effect, type Layer, Redacted, type Scope } from "effect"

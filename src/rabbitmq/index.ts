@@ -1,5 +1,7 @@
 /**
  * A broker on RabbitMQ, over `amqplib`. Results are kept in any backend.
+ *
+ * @module chicory/rabbitmq
  */
 
 /** The broker: layer and options. */

@@ -1,5 +1,7 @@
 /**
  * Messages in Redis, beside a backend of another kind. With both in one server, take `RedisStore`.
+ *
+ * @module
  */
 import { Effect, type Layer } from "effect"
 import type { Redis } from "effect/persistence/Redis"

@@ -1,5 +1,7 @@
 /**
  * Results and messages in Redis, on the `Redis` service of `effect/persistence/Redis`.
+ *
+ * @module chicory/redis
  */
 
 /** Results alone. */

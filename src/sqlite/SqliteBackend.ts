@@ -1,5 +1,7 @@
 /**
  * Results in a SQLite file, beside a broker of another kind.
+ *
+ * @module
  */
 import { Effect, type Layer } from "effect"
 import * as Backend from "../Backend.ts"

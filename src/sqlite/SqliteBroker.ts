@@ -1,5 +1,7 @@
 /**
  * Messages in a SQLite file, beside a backend of another kind.
+ *
+ * @module
  */
 import { Effect, type Layer } from "effect"
 import * as Broker from "../Broker.ts"

@@ -6,6 +6,8 @@
  * Uses one connection, for one statement or one transaction at a time. Transactions begin with `BEGIN IMMEDIATE`, so that
  * none fails half-way because another process wrote meanwhile. A statement that finds the file locked waits without
  * blocking the event loop, since the lock may be held by a fiber of the same process.
+ *
+ * @module
  */
 import { DatabaseSync } from "node:sqlite"
 import { Context, Duration, Effect, Layer, type Scope, Semaphore } from "effect"

@@ -6,6 +6,8 @@
  *
  * program.pipe(Effect.provide(SqliteStore.layer({ filename: "tasks.db" })))
  * ```
+ *
+ * @module
  */
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"

@@ -1,5 +1,7 @@
 /**
  * Stores in a SQLite file, on `node:sqlite`.
+ *
+ * @module chicory/sqlite
  */
 
 /** The backend alone: results. */

@@ -6,6 +6,8 @@
  *
  * BackendSuite.suite("my store", { make: makeMyBackend, live: true })
  * ```
+ *
+ * @module
  */
 import { describe } from "@effect/vitest"
 import { Effect } from "effect"

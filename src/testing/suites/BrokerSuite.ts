@@ -6,6 +6,8 @@
  *
  * BrokerSuite.suite("my broker", { make: makeMyBroker, live: true })
  * ```
+ *
+ * @module
  */
 import { assert, describe, type TestContext } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope, Stream } from "effect"

@@ -7,6 +7,8 @@
  *
  * WorkerSuite.suite("my stores", { make: Effect.all({ backend: makeMyBackend, broker: makeMyBroker }), live: true })
  * ```
+ *
+ * @module
  */
 import { describe } from "@effect/vitest"
 import { Effect, References } from "effect"

@@ -1,6 +1,8 @@
 /**
  * Conformance suites for those who write a driver. They register tests with `vitest` and `@effect/vitest`, which
  * the caller installs.
+ *
+ * @module chicory/testing/suites
  */
 
 /** What every `BackendDriver` is held to. */
