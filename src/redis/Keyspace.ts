@@ -5,6 +5,7 @@
  * lie in one slot, where one script reaches them. The shard of a task follows from its id alone, in every process: the
  * number of shards is part of the wire format.
  */
+import { matchingText, wholeNumber } from "../internal/options.ts"
 
 /** The keys of a store. */
 export interface Keyspace {
@@ -18,13 +19,18 @@ export interface Keyspace {
   readonly channel: (process: string) => string
 }
 
-/** The layout of a store. Every process has to use the same. */
+/**
+ * The layout of a store. Every process has to use the same.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
   /** Prefix of every key: any text without braces. Default `chicory`. */
   readonly prefix?: string | undefined
   /**
    * Number of hash slots over which tasks are spread, 1 to 1024. Default 1, which suits every server that is not a
-   * cluster. Order and priorities hold within a shard.
+   * cluster. Order and priorities hold within a shard. It cannot be changed while tasks are stored.
    */
   readonly shards?: number | undefined
 }
@@ -37,13 +43,14 @@ const hash = (text: string): number => {
 }
 
 /** Makes the keys of a store. Throws a `RangeError` for options out of range, which are a programming error. */
-export const make = ({ prefix = "chicory", shards = 1 }: Options): Keyspace => {
-  if (prefix === "" || /[{}]/.test(prefix)) {
-    throw new RangeError(`prefix must be a text without braces of at least one character, not "${prefix}"`)
-  }
-  if (!Number.isInteger(shards) || shards < 1 || shards > 1024) {
-    throw new RangeError(`shards must be a whole number from 1 to 1024, not ${shards}`)
-  }
+export const make = (options: Options): Keyspace => {
+  const prefix = matchingText(
+    "prefix",
+    options.prefix ?? "chicory",
+    /^[^{}]+$/,
+    "a text without braces of at least one character"
+  )
+  const shards = wholeNumber("shards", options.shards ?? 1, 1, 1024)
   const bases = Array.from({ length: shards }, (_, shard) => `{${prefix}:${shard}}`)
   return {
     prefix,

@@ -1,6 +1,9 @@
 /**
- * Results in Redis, beside a broker of another kind. With both in one server, take `RedisStore`.
+ * Keeps results in Redis, beside a broker of another kind.
  *
+ * @see {@link RedisStore.layer} for results and messages in one server
+ *
+ * @since 0.1.0
  * @module
  */
 import { Effect, type Layer } from "effect"
@@ -8,7 +11,21 @@ import type { Redis } from "effect/persistence/Redis"
 import * as Backend from "../Backend.ts"
 import * as RedisStore from "./RedisStore.ts"
 
-/** As `RedisStore.layer`, the backend alone. */
+/**
+ * Provides a backend that keeps results in Redis, without a broker.
+ *
+ * Fails with a `BackendError` as `RedisStore.layer` does. Options out of range are a defect.
+ *
+ * **When to use**
+ *
+ * Where messages are carried by another broker, such as `RabbitBroker`. With both in Redis, `RedisStore.layer` writes a
+ * task and its message in one step.
+ *
+ * @see {@link RedisStore.layer} for the options and their defaults
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (
   options: RedisStore.Options = {}
 ): Layer.Layer<Backend.Backend, Backend.BackendError, Redis> =>

@@ -1,6 +1,9 @@
 /**
- * Messages in Redis, beside a backend of another kind. With both in one server, take `RedisStore`.
+ * Keeps messages in Redis, beside a backend of another kind, or without one.
  *
+ * @see {@link RedisStore.layer} for results and messages in one server
+ *
+ * @since 0.1.0
  * @module
  */
 import { Effect, type Layer } from "effect"
@@ -8,7 +11,21 @@ import type { Redis } from "effect/persistence/Redis"
 import * as Broker from "../Broker.ts"
 import * as RedisStore from "./RedisStore.ts"
 
-/** As `RedisStore.layer`, the broker alone. */
+/**
+ * Provides a broker that keeps messages in Redis, without a backend.
+ *
+ * Fails with a `BrokerError` where `RedisStore.layer` fails with a `BackendError`. Options out of range are a defect.
+ *
+ * **When to use**
+ *
+ * Where results are kept by another backend, or not at all. With both in Redis, `RedisStore.layer` writes a task and its
+ * message in one step.
+ *
+ * @see {@link RedisStore.layer} for the options and their defaults
+ *
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (
   options: RedisStore.Options = {}
 ): Layer.Layer<Broker.Broker, Broker.BrokerError, Redis> =>

@@ -1,5 +1,5 @@
 /**
- * Results and messages in Redis, shared by any number of processes and machines.
+ * Keeps results and messages in Redis, shared by any number of processes and machines.
  *
  * ```ts
  * import { NodeRedis } from "@effect/platform-node"
@@ -11,14 +11,25 @@
  * program.pipe(Effect.provide(StoreLive))
  * ```
  *
- * The connection comes from the `Redis` service of `effect/persistence/Redis`: that of `@effect/platform-node`, of Bun
- * or of Deno, or, for Redis Cluster, `RedisCluster.layer`. Redis 6.2 or newer is needed, with `maxmemory-policy
- * noeviction`: any other lets it delete tasks and results when its memory is full.
+ * The connection comes from the `Redis` service of `effect/persistence/Redis`: that of `@effect/platform-node`, of Bun or
+ * of Deno, or, for Redis Cluster, `RedisCluster.layer`.
  *
- * What Redis has confirmed is as durable as its settings make it. Without persistence a restart loses everything;
- * with `appendonly yes` and the default `appendfsync everysec` a crash may take the last second, with `always`
- * nothing. What was lost so was never there: a task that `delay` had accepted may be missing, and one that had
- * finished may be run again.
+ * **Details**
+ *
+ * - Requires Redis 6.2 or newer, with `maxmemory-policy noeviction`. Any other policy lets the server delete tasks and
+ *   results when its memory is full.
+ * - What Redis has confirmed is as durable as its settings make it. Without persistence a restart loses everything; with
+ *   `appendonly yes`, a crash of the machine may lose the last second with `appendfsync everysec` (the default), and
+ *   nothing with `always`.
+ *
+ * **Gotchas**
+ *
+ * Lost writes are as if they never happened: a task that `delay` had accepted may be missing, and one that had finished
+ * may run again.
+ *
+ * @see {@link layer}
+ *
+ * @since 0.1.0
  */
 import { Clock, Context, type Duration, Effect, Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
@@ -40,22 +51,25 @@ import { CallFailed, type RedisStoreError } from "./RedisStoreError.ts"
 import * as ScriptRunner from "./ScriptRunner.ts"
 import * as ServerInfo from "./ServerInfo.ts"
 
-/** How the store is laid out, how long its calls may take, and what holds where tasks and workers say nothing. */
+/**
+ * Options for {@link layer}, which also hold for `RedisBackend.layer` and `RedisBroker.layer`: the layout of the store, the
+ * time that a call may take, and defaults for tasks and workers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options extends Keyspace.Options, Backend.Options, Broker.Options {
-  /**
-   * How long a call may take before it fails, and is tried again where that helps. What became of it is unknown
-   * then. Default 5 seconds.
-   */
+  /** How long a call may take before it fails with a retryable error; its effect is unknown then. Default 5 seconds. */
   readonly callTimeout?: Duration.Input | undefined
 }
 
-/** @internal The drivers of one store. */
+/** @internal The two drivers of one store. */
 export interface Drivers {
   readonly backend: BackendDriver<RedisStoreError>
   readonly broker: BrokerDriver<Redis.RedisError>
 }
 
-/** @internal Looks at the server, and makes the drivers. They live as long as the scope. */
+/** @internal Inspects the server and makes the drivers, which live until the scope closes. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Drivers, Redis.RedisError | ServerInfo.UnsupportedServer, Scope.Scope | Redis.Redis> {
@@ -76,20 +90,42 @@ export const makeDrivers = Effect.fnUntraced(function* (
   }
 })
 
-/** @internal */
+/** @internal The operation that errors of the layers name. */
 export const operation = "opening the Redis store"
 
-/** @internal Whether opening it once more may help. */
+/** @internal Returns whether building the layer again may succeed. */
 export const isRetryable = (cause: Redis.RedisError | ServerInfo.UnsupportedServer): boolean =>
   cause._tag === "RedisError" && !isPermanent(cause)
 
-/** @internal */
+/** @internal Wraps the error of `makeDrivers`. */
 export const toBackendError = (
   cause: Redis.RedisError | ServerInfo.UnsupportedServer
 ): Backend.BackendError => new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
 
 /**
- * Both services over one server or cluster. It fails where the server does not answer, is too old, or is a replica.
+ * Provides a backend and a broker that keep results and messages in one Redis server or cluster.
+ *
+ * Fails with a `BackendError` if the server does not answer, refuses the connection, is older than Redis 6.2, or is a
+ * read-only replica. Options out of range are a defect.
+ *
+ * **When to use**
+ *
+ * Where both are to be in Redis: a task and its message are then written in one step, and so are its outcome and the ack.
+ * Take `RedisBackend.layer` or `RedisBroker.layer` for one of the two beside another store.
+ *
+ * **Details**
+ *
+ * Logs a warning if the server's `maxmemory-policy` is not `noeviction`. The store opens no connection of its own: it uses
+ * the `Redis` service, one subscription of it while anything waits, and closes with the layer.
+ *
+ * **Gotchas**
+ *
+ * All processes have to give the same `prefix` and `shards`.
+ *
+ * @see {@link Options}
+ *
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = (
   options: Options = {}

@@ -1,17 +1,34 @@
 /**
- * Results and messages in Redis, on the `Redis` service of `effect/persistence/Redis`.
+ * Stores in Redis, on the `Redis` service of `effect/persistence/Redis`.
  *
+ * @since 0.1.0
  * @module chicory/redis
  */
 
-/** Results alone. */
+/**
+ * Keeps results in Redis.
+ *
+ * @since 0.1.0
+ */
 export * as RedisBackend from "./RedisBackend.ts"
 
-/** Messages alone. */
+/**
+ * Keeps messages in Redis.
+ *
+ * @since 0.1.0
+ */
 export * as RedisBroker from "./RedisBroker.ts"
 
-/** The `Redis` service over a cluster. */
+/**
+ * Provides the `Redis` service over a cluster.
+ *
+ * @since 0.1.0
+ */
 export * as RedisCluster from "./RedisCluster.ts"
 
-/** Results and messages in one server or cluster. */
+/**
+ * Keeps results and messages in Redis.
+ *
+ * @since 0.1.0
+ */
 export * as RedisStore from "./RedisStore.ts"
