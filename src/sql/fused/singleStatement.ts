@@ -14,7 +14,9 @@ import * as Messages from "../broker/Messages.ts"
 import { type Database, toMillis, type StoreError } from "../Database.ts"
 import type { Update } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
-import { claimFunction } from "../schema/claimFunction.ts"
+
+/** The function that the first migration of PostgreSQL creates. */
+const claimFunction = "claim_1"
 
 /** A task: its record, and its message. */
 export interface ToEnqueue {

@@ -1,15 +1,12 @@
 /**
- * The schema on MariaDB, step by step. A step that was published never changes.
+ * The migrations of MariaDB. They are frozen: literal SQL that calls no other code.
  *
- * A statement that changes the schema commits by itself, so a step may end half-way: each can be repeated. A column that
- * counts by itself cannot be checked.
+ * MariaDB commits every schema change by itself, so a migration may stop half-way: each statement can be repeated. It
+ * allows no check on an auto-increment column.
  */
 import type { Migration } from "./Migration.ts"
-import { flags, readable } from "./readable.ts"
 
-const options = "ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
-
-/** In order. */
+/** The migrations, in order of their ids. */
 export const mysqlMigrations: ReadonlyArray<Migration> = [
   {
     id: 1,
@@ -48,11 +45,11 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         body LONGTEXT,
         UNIQUE KEY tasks_key (task, idempotency_key),
         KEY tasks_check (check_at),
-        ${readable("generation", "attempt", "retries", "crashes", "fence")},
-        ${readable("enqueued_at", "started_at", "finished_at", "expires_at", "due_at", "lease_until", "check_at")},
-        ${readable("retention", "letter_retention", "remove_at")},
-        ${flags("published", "at_most_once", "cancel_requested")}
-      ) ${options}`,
+        CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
+        CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),
+        CHECK (retention BETWEEN 0 AND 8640000000000000 AND letter_retention BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000),
+        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested IN (0, 1))
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
 
       `CREATE TABLE IF NOT EXISTS ${table("dead_letters")} (
         pk BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -73,8 +70,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         UNIQUE KEY dead_letters_id (id),
         KEY dead_letters_task (task, pk),
         KEY dead_letters_remove (remove_at),
-        ${readable("generation", "attempts", "at", "task_retention", "fence", "remove_at")}
-      ) ${options}`,
+        CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempts BETWEEN 0 AND 8640000000000000 AND at BETWEEN 0 AND 8640000000000000 AND task_retention BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000)
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
 
       `CREATE TABLE IF NOT EXISTS ${table("workers")} (
         id VARCHAR(512) NOT NULL PRIMARY KEY,
@@ -82,8 +79,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL,
         until BIGINT NOT NULL,
-        ${readable("started_at", "seen_at", "until")}
-      ) ${options}`,
+        CHECK (started_at BETWEEN 0 AND 8640000000000000 AND seen_at BETWEEN 0 AND 8640000000000000 AND until BETWEEN 0 AND 8640000000000000)
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
 
       // state: 0 ready, 1 delayed, 2 claimed, 3 parked
       `CREATE TABLE IF NOT EXISTS ${table("messages")} (
@@ -101,8 +98,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         body LONGTEXT NOT NULL,
         KEY messages_ready (queue, state, priority DESC, due_at, seq),
         KEY messages_wake (queue, wake_at),
-        ${readable("due_at", "wake_at", "generation")}
-      ) ${options}`
+        CHECK (due_at BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`
     ]
   }
 ]

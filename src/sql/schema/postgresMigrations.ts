@@ -1,24 +1,85 @@
 /**
- * The schema on PostgreSQL, step by step. A step that was published never changes.
+ * The migrations of PostgreSQL. They are frozen: literal SQL that calls no other code.
  *
- * - Every index but those on ids is partial. Nothing of what a start and an end write to a task is indexed, and there is
- *   room in a page for both, so neither touches an index.
- * - The tables have some pages from the beginning, and keep them: a planner that takes a table for empty would read
- *   all of it, and go on so with a plan that it has prepared when the table is no longer empty.
+ * - All indexes but those on ids are partial. No column that a start or an end of a task writes is indexed, and a page
+ *   has room for both row versions, so that neither touches an index.
+ * - The tables begin with some empty pages and keep them: the planner scans a table that it takes for empty, and a
+ *   prepared plan keeps doing so when the table has grown.
  */
-import { createClaimFunction } from "./claimFunction.ts"
 import type { Migration } from "./Migration.ts"
-import { flags, readable } from "./readable.ts"
 
-/** Fills pages, and empties them again. */
-const fill = (table: string, columns: string, values: string): ReadonlyArray<string> => [
-  `INSERT INTO ${table} (${columns}) SELECT ${values} FROM generate_series(1, 1000) AS n`,
-  `DELETE FROM ${table}`
-]
+/** The clock of the database in epoch milliseconds. The subselect is evaluated once a statement. */
+const NOW = "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)"
 
-const FILLING = "repeat(md5(n::text), 30)"
+/**
+ * The function that claims messages and starts their tasks in one statement (S10, without a lapsed lease and without a
+ * newer generation).
+ *
+ * It is a function for the sake of its plan. A statement with `LIMIT` as a parameter is either planned anew each time,
+ * which costs a fifth of a claim, or planned by statistics that say nothing about a queue: empty now, 100,000 messages
+ * in a minute, all of which would then be sorted for every claim. The function is planned once a session, along the
+ * indexes.
+ *
+ * It returns a row for each claimed message, and another for each started task, which repeats the message's `seq`. If
+ * `p_looks` and a delay or a lease of the queues is over, it claims nothing and returns one row with `due` = 1.
+ */
+const createClaimFunction = (table: (name: string) => string): string =>
+  `CREATE FUNCTION ${table("claim_1")} (
+  p_looks BOOLEAN, p_queues TEXT[], p_max BIGINT, p_lease BIGINT, p_claim TEXT, p_worker TEXT,
+  p_tasks TEXT[], p_leases BIGINT[], p_retentions BIGINT[], p_letters BIGINT[]
+) RETURNS TABLE (
+  due INTEGER, seq BIGINT, id TEXT, task TEXT, generation BIGINT, queue TEXT, priority SMALLINT, due_at BIGINT,
+  body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+SET jit = off
+AS $claim$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY WITH
+    terms AS MATERIALIZED (
+      SELECT * FROM unnest(p_tasks, p_leases, p_retentions, p_letters) AS terms (terms_task, lease, retention, letters)
+    ),
+    looked AS MATERIALIZED (
+      SELECT CASE WHEN p_looks AND EXISTS (
+        SELECT 1 FROM ${table("messages")} WHERE wake_at <= ${NOW} AND queue = ANY (p_queues)
+      ) THEN 1 ELSE 0 END AS due
+    ),
+    taken AS (
+      UPDATE ${table("messages")} AS m SET state = 2, wake_at = ${NOW} + p_lease,
+        claim = m.seq::text || p_claim
+      WHERE m.seq = ANY (ARRAY (
+        SELECT first.seq FROM unnest(p_queues) AS asked (name) CROSS JOIN LATERAL (
+          SELECT seq, priority, due_at FROM ${table("messages")}
+          WHERE state = 0 AND queue = asked.name AND (SELECT looked.due FROM looked) = 0
+          ORDER BY priority DESC, due_at, seq LIMIT p_max FOR UPDATE SKIP LOCKED
+        ) AS first ORDER BY priority DESC, due_at, seq LIMIT p_max
+      ))
+      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.body, m.claim AS token, p_worker AS worker
+    ),
+    run AS (
+      SELECT taken.seq, taken.id, taken.generation, token, worker, lease, retention, letters
+      FROM taken JOIN terms ON terms_task = taken.task
+    ),
+    started AS (
+      UPDATE ${table("tasks")} AS t SET state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1, token = run.token, worker = run.worker, started_at = COALESCE(t.started_at, ${NOW}), due_at = NULL, remove_at = NULL, lease_until = ${NOW} + run.lease, retention = run.retention, check_at = COALESCE(t.check_at, ${NOW} + run.retention), letter_retention = run.letters
+      FROM run WHERE t.id = run.id AND t.generation = run.generation AND t.state IN ('PENDING', 'RETRY') AND t.remove_at IS NULL
+    AND (t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})
+      RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes
+    )
+  SELECT 0, taken.seq, taken.id, taken.task, taken.generation, taken.queue, taken.priority, taken.due_at, taken.body, NULL::bigint, NULL::bigint, NULL::bigint,
+    NULL::bigint, ${NOW} FROM taken
+  UNION ALL
+  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
+  UNION ALL
+  SELECT 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
+END
+$claim$`
 
-/** In order. */
+/** The migrations, in order of their ids. */
 export const postgresMigrations: ReadonlyArray<Migration> = [
   {
     id: 1,
@@ -55,10 +116,10 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         progress TEXT COLLATE "C",
         outcome TEXT COLLATE "C",
         body TEXT COLLATE "C",
-        ${readable("generation", "attempt", "retries", "crashes", "fence")},
-        ${readable("enqueued_at", "started_at", "finished_at", "expires_at", "due_at", "lease_until", "check_at")},
-        ${readable("retention", "letter_retention", "remove_at")},
-        ${flags("published", "at_most_once", "cancel_requested")}
+        CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
+        CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),
+        CHECK (retention BETWEEN 0 AND 8640000000000000 AND letter_retention BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000),
+        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested IN (0, 1))
       ) WITH (fillfactor = 30, vacuum_truncate = false)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
@@ -80,7 +141,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         remove_at BIGINT,
         outcome TEXT COLLATE "C",
         body TEXT COLLATE "C" NOT NULL,
-        ${readable("pk", "generation", "attempts", "at", "task_retention", "fence", "remove_at")}
+        CHECK (pk BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000 AND attempts BETWEEN 0 AND 8640000000000000 AND at BETWEEN 0 AND 8640000000000000 AND task_retention BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000)
       )`,
       `CREATE UNIQUE INDEX ${table("dead_letters_id")} ON ${table("dead_letters")} (id)`,
       `CREATE INDEX ${table("dead_letters_task")} ON ${table("dead_letters")} (task, pk)`,
@@ -93,10 +154,10 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         started_at BIGINT NOT NULL,
         seen_at BIGINT NOT NULL,
         until BIGINT NOT NULL,
-        ${readable("started_at", "seen_at", "until")}
+        CHECK (started_at BETWEEN 0 AND 8640000000000000 AND seen_at BETWEEN 0 AND 8640000000000000 AND until BETWEEN 0 AND 8640000000000000)
       )`,
 
-      // processes that are to be notified
+      // processes that notifications are sent to, by topic
       `CREATE TABLE ${table("listeners")} (
         id TEXT COLLATE "C" NOT NULL,
         topic TEXT COLLATE "C" NOT NULL,
@@ -118,7 +179,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         task TEXT COLLATE "C" NOT NULL,
         generation BIGINT NOT NULL,
         body TEXT COLLATE "C" NOT NULL,
-        ${readable("seq", "due_at", "wake_at", "generation")}
+        CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) WITH (
         vacuum_truncate = false,
         autovacuum_vacuum_scale_factor = 0.02,
@@ -130,16 +191,11 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
 
       createClaimFunction(table),
 
-      ...fill(
-        table("tasks"),
-        "id, task, payload_hash, published, state, progress",
-        `'filling ' || n, '', '', 1, 'PENDING', ${FILLING}`
-      ),
-      ...fill(
-        table("messages"),
-        "queue, priority, state, due_at, id, task, generation, body",
-        `'', 0, 3, 0, '', '', 0, ${FILLING}`
-      )
+      // fills pages, and empties them again
+      `INSERT INTO ${table("tasks")} (id, task, payload_hash, published, state, progress) SELECT 'filling ' || n, '', '', 1, 'PENDING', repeat(md5(n::text), 30) FROM generate_series(1, 1000) AS n`,
+      `DELETE FROM ${table("tasks")}`,
+      `INSERT INTO ${table("messages")} (queue, priority, state, due_at, id, task, generation, body) SELECT '', 0, 3, 0, '', '', 0, repeat(md5(n::text), 30) FROM generate_series(1, 1000) AS n`,
+      `DELETE FROM ${table("messages")}`
     ]
   }
 ]

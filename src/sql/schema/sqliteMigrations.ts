@@ -1,13 +1,12 @@
 /**
- * The schema on SQLite, step by step. A step that was published never changes.
+ * The migrations of SQLite. They are frozen: literal SQL that calls no other code.
  *
- * Every index but those on ids is partial, so that it holds only what somebody waits for: the messages that are
- * ready, those that become due, the tasks that expire. Finished tasks are in none but that of their removal.
+ * All indexes but those on ids are partial and hold only work that is still to come: messages that are ready or become
+ * due, and tasks that are to be checked.
  */
 import type { Migration } from "./Migration.ts"
-import { flags, readable } from "./readable.ts"
 
-/** In order. */
+/** The migrations, in order of their ids. */
 export const sqliteMigrations: ReadonlyArray<Migration> = [
   {
     id: 1,
@@ -45,10 +44,10 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         progress TEXT,
         outcome TEXT,
         body ANY CHECK (typeof(body) IN ('null', 'text', 'blob')),
-        ${readable("generation", "attempt", "retries", "crashes", "fence")},
-        ${readable("enqueued_at", "started_at", "finished_at", "expires_at", "due_at", "lease_until", "check_at")},
-        ${readable("retention", "letter_retention", "remove_at")},
-        ${flags("published", "at_most_once", "cancel_requested")}
+        CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
+        CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),
+        CHECK (retention BETWEEN 0 AND 8640000000000000 AND letter_retention BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000),
+        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested IN (0, 1))
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("tasks_id")} ON ${table("tasks")} (id)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
@@ -71,7 +70,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         remove_at INTEGER,
         outcome TEXT,
         body ANY NOT NULL CHECK (typeof(body) IN ('text', 'blob')),
-        ${readable("pk", "generation", "attempts", "at", "task_retention", "fence", "remove_at")}
+        CHECK (pk BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000 AND attempts BETWEEN 0 AND 8640000000000000 AND at BETWEEN 0 AND 8640000000000000 AND task_retention BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000)
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("dead_letters_id")} ON ${table("dead_letters")} (id)`,
       `CREATE INDEX ${table("dead_letters_task")} ON ${table("dead_letters")} (task, pk)`,
@@ -84,10 +83,10 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         started_at INTEGER NOT NULL,
         seen_at INTEGER NOT NULL,
         until INTEGER NOT NULL,
-        ${readable("started_at", "seen_at", "until")}
+        CHECK (started_at BETWEEN 0 AND 8640000000000000 AND seen_at BETWEEN 0 AND 8640000000000000 AND until BETWEEN 0 AND 8640000000000000)
       ) STRICT`,
 
-      // processes that wait for tasks, and what they are told
+      // processes that subscribe to changes, and the changes
       `CREATE TABLE ${table("watchers")} (
         id TEXT NOT NULL PRIMARY KEY,
         until INTEGER NOT NULL
@@ -113,7 +112,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         task TEXT NOT NULL,
         generation INTEGER NOT NULL,
         body ANY NOT NULL CHECK (typeof(body) IN ('text', 'blob')),
-        ${readable("seq", "due_at", "wake_at", "generation")}
+        CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) STRICT`,
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`
