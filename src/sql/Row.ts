@@ -1,16 +1,17 @@
 /**
- * Checks of what comes out of a table. A row that does not fit is an error that says where it lies.
+ * Checks rows that come out of a table. A row of another shape is an error that names the table, the row and the
+ * column.
  */
 import { Data, Effect } from "effect"
 
-/** A row in a table of the store is not as the store writes it. */
+/** A row in a table of the store holds a value that the store does not write. */
 export class CorruptRow extends Data.TaggedError("CorruptRow")<{
-  /** The file or database. */
+  /** The name of the store: its file, or its database. */
   readonly store: string
   readonly table: string
   readonly column: string
   readonly value: unknown
-  /** The row's id, where it was read. */
+  /** The id of the row, if it was read. */
   readonly id?: string | undefined
 }> {
   override get message(): string {
@@ -20,41 +21,41 @@ export class CorruptRow extends Data.TaggedError("CorruptRow")<{
   }
 }
 
-/** Whether a value can be what a column holds. */
+/** Returns whether a column can hold a value. */
 export type Check<A> = (value: unknown) => value is A
 
-/** What the columns of a row hold. */
+/** The checks of a row, by column. */
 export type Shape<A> = { readonly [K in keyof A]: Check<A[K]> }
 
-/** Any text. */
+/** Accepts any text. */
 export const text = (value: unknown): value is string => typeof value === "string"
 
-/** A whole number. A `bigint`, as some drivers give, is read as a number. */
+/** Accepts a safe integer. `reader` converts a `bigint`, as some drivers return, before the check. */
 export const integer = (value: unknown): value is number => Number.isSafeInteger(value)
 
-/** 0 or 1. */
+/** Accepts 0 and 1. */
 export const flag = (value: unknown): value is 0 | 1 => value === 0 || value === 1
 
-/** A message's body: text, or bytes that are none. */
+/** Accepts the body of a message: text, or bytes that are not text. */
 export const bytes = (value: unknown): value is string | Uint8Array =>
   typeof value === "string" || value instanceof Uint8Array
 
-/** One of the words. */
+/** Accepts one of the given words. */
 export const oneOf = <const A extends string>(...words: ReadonlyArray<A>): Check<A> => {
   const set: ReadonlySet<unknown> = new Set(words)
   return (value): value is A => set.has(value)
 }
 
-/** Or NULL. */
+/** Accepts NULL too. */
 export const orNull =
   <A>(check: Check<A>): Check<A | null> =>
   (value): value is A | null =>
     value === null || check(value)
 
-/** Checks rows of one table. */
+/** Checks the rows of a table; fails with `CorruptRow`. */
 export type Reader<A> = (rows: ReadonlyArray<object>) => Effect.Effect<ReadonlyArray<A>, CorruptRow>
 
-/** A reader of rows of that shape. */
+/** Returns a reader of rows of that shape. It replaces values of type `bigint` by numbers in place. */
 export const reader = <A extends object>(store: string, table: string, shape: Shape<A>): Reader<A> => {
   const columns = Object.entries(shape) as Array<[column: string, check: Check<unknown>]>
   return (rows) =>

@@ -1,5 +1,10 @@
 /**
- * Results in a SQL database, beside a broker of another kind. With both in one database, take `SqlStore`.
+ * Stores results in a SQL database, beside a broker of another kind.
+ *
+ * **When to use**
+ *
+ * Use it where messages travel through another broker, such as RabbitMQ. With results and messages in one database, use
+ * `SqlStore`: only then are tasks part of your transactions.
  */
 import { Effect, type Layer } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -18,12 +23,28 @@ const make = (
     options
   )
 
-/** As `SqlStore.layer`, the backend alone. */
+/**
+ * Provides the backend, after it has created the tables or brought them up to date.
+ *
+ * **Details**
+ *
+ * Options, defaults and errors are those of `SqlStore.layer`.
+ *
+ * @see {@link layerStorage} for roles that may not change the schema
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (
   options: SqlStore.Options = {}
 ): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> => make(options, true)
 
-/** As `SqlStore.layerStorage`, the backend alone. */
+/**
+ * Provides the backend over tables that exist; fails with `BackendError` if they are missing or of another version.
+ *
+ * @see {@link layer} for a layer that migrates
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerStorage = (
   options: SqlStore.Options = {}
 ): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> => make(options, false)

@@ -1,5 +1,10 @@
 /**
- * Messages in a SQL database, beside a backend of another kind. With both in one database, take `SqlStore`.
+ * Carries messages through a SQL database, beside a backend of another kind.
+ *
+ * **When to use**
+ *
+ * Use it where results are kept in another store. With results and messages in one database, use `SqlStore`: only then
+ * are tasks part of your transactions.
  */
 import { Effect, type Layer } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -25,12 +30,28 @@ const make = (
     options
   )
 
-/** As `SqlStore.layer`, the broker alone. */
+/**
+ * Provides the broker, after it has created the tables or brought them up to date.
+ *
+ * **Details**
+ *
+ * Options and defaults are those of `SqlStore.layer`. It fails with `BrokerError` for the same reasons.
+ *
+ * @see {@link layerStorage} for roles that may not change the schema
+ * @category layers
+ * @since 0.1.0
+ */
 export const layer = (
   options: SqlStore.Options = {}
 ): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> => make(options, true)
 
-/** As `SqlStore.layerStorage`, the broker alone. */
+/**
+ * Provides the broker over tables that exist; fails with `BrokerError` if they are missing or of another version.
+ *
+ * @see {@link layer} for a layer that migrates
+ * @category layers
+ * @since 0.1.0
+ */
 export const layerStorage = (
   options: SqlStore.Options = {}
 ): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> => make(options, false)

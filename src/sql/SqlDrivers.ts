@@ -1,128 +1,131 @@
 /**
- * Both ports over the tables of one store.
+ * Makes the drivers of both ports over the tables of one store.
  */
 import { Duration, Effect, type Scope } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
 import type { BackendDriver } from "../BackendDriver.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
-import * as CallLimit from "../internal/driver/callTimeout.ts"
+import * as callTimeout from "../internal/driver/callTimeout.ts"
 import { positiveDuration } from "../internal/options.ts"
-import * as Enqueuing from "./backend/create.ts"
-import * as Settling from "./backend/settle.ts"
+import { makeCreate } from "./backend/create.ts"
+import { makeSettle } from "./backend/settle.ts"
 import * as SqlBackendDriver from "./backend/SqlBackendDriver.ts"
 import * as TaskRows from "./backend/TaskRows.ts"
-import * as Messages from "./broker/Messages.ts"
+import { makeQueueStatus } from "./broker/queueStatus.ts"
 import * as SqlBrokerDriver from "./broker/SqlBrokerDriver.ts"
 import * as Database from "./Database.ts"
+import { makeComplete } from "./fused/complete.ts"
 import * as SqlFusion from "./fused/SqlFusion.ts"
 import * as ChangeTableNotifier from "./notify/ChangeTableNotifier.ts"
 import { canListen, canWatchWrites } from "./notify/clientCapabilities.ts"
 import * as ListenNotifyTaskNotifier from "./notify/ListenNotifyTaskNotifier.ts"
 import * as PostgresNotifications from "./notify/PostgresNotifications.ts"
 import * as ReadySignal from "./notify/ReadySignal.ts"
-import { type TaskNotifier, silent } from "./notify/TaskNotifier.ts"
+import * as TaskNotifier from "./notify/TaskNotifier.ts"
 import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
 
-/** How processes of the store learn of each other. */
+/** How the processes of a store notify each other, and how long a call may take. */
 export interface Options extends Database.Options {
   /**
    * Whether PostgreSQL notifies waiters and workers, over one connection of the pool that is held for it. Default
-   * `true`, where the client can listen, as the one of `@effect/sql-pg` does. With PgBouncer in transaction mode, which
-   * breaks LISTEN, it has to be `false`: who waits reads every 100 millis, or as `pollInterval` of `get` says.
+   * `true` if the client can listen, as the one of `@effect/sql-pg` can. It has to be `false` with PgBouncer in
+   * transaction mode, which breaks LISTEN: waiters then poll every 100 millis, or at the `pollInterval` of `get`.
    */
   readonly notify?: boolean | undefined
-  /** How often a worker looks for messages where nothing wakes it: without notifications, and on MariaDB. Default 250 millis. */
+  /** How often a worker polls for messages where it is not notified: without LISTEN, and on MariaDB. Default 250 millis. */
   readonly pollInterval?: Duration.Input | undefined
   /**
-   * How long a call may take before it fails, and is tried again where that helps; what became of it is unknown then.
-   * It is not for what joins a transaction of yours, nor for SQLite. Default 10 seconds.
+   * How long a call may take before it fails, with its effect unknown; it is retried where that helps. It does not apply
+   * to calls that join a transaction of the caller, nor to SQLite. Default 10 seconds.
    */
   readonly callTimeout?: Duration.Input | undefined
 }
 
-/** The two drivers. Either may be used without the other. */
+/** The two drivers. Each may be used without the other. */
 export interface Drivers {
   readonly backend: BackendDriver<Database.StoreError | Database.NoTransaction>
   readonly broker: BrokerDriver<Database.StoreError>
 }
 
-/** The ways to other processes. */
-interface News {
-  readonly hints: boolean
-  readonly changes: TaskNotifier
-  readonly wake: WorkerNotifier.WorkerNotifier
+interface Notifiers {
+  readonly notifier: TaskNotifier.TaskNotifier
+  readonly workerNotifier: WorkerNotifier.WorkerNotifier
 }
 
-const makeNews = (
+/** Chooses how processes notify each other, by what the database and the client can do. */
+const makeNotifiers = (
   db: Database.Database,
   { notify, pollInterval }: Options
-): Effect.Effect<News, Database.StoreError, Scope.Scope> => {
-  const { client, dialect } = db
+): Effect.Effect<Notifiers, Database.StoreError, Scope.Scope> => {
+  const {
+    client,
+    dialect: { notifications }
+  } = db
   const source = crypto.randomUUID()
-  if (dialect.name === "sqlite" && canWatchWrites(client)) {
+  if (notifications === "change-table" && canWatchWrites(client)) {
     return Effect.succeed({
-      hints: true,
-      changes: ChangeTableNotifier.make(db, client, source),
-      wake: WorkerNotifier.onWrite(client)
+      notifier: ChangeTableNotifier.make(db, client, source),
+      workerNotifier: WorkerNotifier.onWrite(client)
     })
   }
-  if (dialect.name === "postgres" && notify !== false && canListen(client)) {
-    return Effect.map(PostgresNotifications.make(db, client, source), (notifications) => ({
-      hints: true,
-      changes: ListenNotifyTaskNotifier.make(notifications),
-      wake: WorkerNotifier.byNotification(notifications)
+  if (notifications === "listen-notify" && notify !== false && canListen(client)) {
+    return Effect.map(PostgresNotifications.make(db, client, source), (made) => ({
+      notifier: ListenNotifyTaskNotifier.make(made),
+      workerNotifier: WorkerNotifier.byNotification(made)
     }))
   }
   const millis = Duration.toMillis(positiveDuration("pollInterval", pollInterval ?? "250 millis"))
-  return Effect.succeed({ hints: false, changes: silent, wake: WorkerNotifier.every(millis) })
+  return Effect.succeed({ notifier: TaskNotifier.none, workerNotifier: WorkerNotifier.every(millis) })
 }
 
-const toError = (cause: Error): SqlError.SqlError =>
+const toTimeoutError = (cause: Error): SqlError.SqlError =>
   new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause, message: cause.message }) })
 
-/** A server may fall silent; a file does not. */
-const bounded = (
+/** Bounds calls to a server by `callTimeout`, but for those in a transaction of the caller. */
+const withCallTimeout = Effect.fnUntraced(function* (
   db: Database.Database,
-  { callTimeout }: Options
-): Effect.Effect<Database.Database, never, Scope.Scope> => {
-  const timeout = positiveDuration("callTimeout", callTimeout ?? "10 seconds")
-  return db.dialect.name === "sqlite"
-    ? Effect.succeed(db)
-    : Effect.map(CallLimit.make(timeout, toError), (limit) => ({
-        ...db,
-        outsideTransaction: (effect) => limit(db.outsideTransaction(effect)),
-        inCallerTransaction: (effect) =>
-          Effect.withFiber(({ context }) =>
-            db.transactionOf(context) === undefined ? limit(effect) : effect
-          )
-      }))
-}
+  options: Options
+): Effect.fn.Return<Database.Database, never, Scope.Scope> {
+  const timeout = positiveDuration("callTimeout", options.callTimeout ?? "10 seconds")
+  if (db.dialect.isLocalFile) return db
+  const limit = yield* callTimeout.make(timeout, toTimeoutError)
+  return {
+    ...db,
+    outsideTransaction: (effect) => limit(db.outsideTransaction(effect)),
+    inCallerTransaction: (effect) =>
+      Effect.withFiber(({ context }) => (db.transactionOf(context) === undefined ? limit(effect) : effect))
+  }
+})
 
-/** Over tables that `Migrations.run` brought up to date. They live as long as the scope. */
+/** Makes the drivers, over tables that `Migrations.run` brought up to date, until the scope closes. */
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
-  const db = yield* bounded(yield* Database.make(options), options)
-  const { changes, hints, wake } = yield* makeNews(db, options)
-  const records = TaskRows.make(db)
-  const messages = Messages.make(db)
+  const db = yield* withCallTimeout(yield* Database.make(options), options)
+  const { notifier, workerNotifier } = yield* makeNotifiers(db, options)
+  const taskRows = TaskRows.make(db)
+  const queueStatus = makeQueueStatus(db)
   const backend: SqlBackendDriver.BackendParts = {
     db,
-    hints,
-    changes,
-    records,
-    enqueuing: Enqueuing.make(db, records),
-    settle: Settling.make(db, records)
+    notifier,
+    taskRows,
+    creating: makeCreate(db, taskRows),
+    settle: makeSettle(db, taskRows)
   }
-  const broker: SqlBrokerDriver.BrokerParts = { db, messages, readiness: ReadySignal.make(messages, wake) }
+  const broker: SqlBrokerDriver.BrokerParts = {
+    db,
+    messages: SqlBrokerDriver.makeMessageOperations(db),
+    queueStatus,
+    readySignal: ReadySignal.make(queueStatus, workerNotifier)
+  }
   const store = {}
-  const named = { name: db.dialect.name, store }
+  const { name } = db.dialect
   return {
     backend: {
-      ...SqlBackendDriver.make(backend, named),
-      complete: SqlFusion.makeComplete(backend, broker),
+      ...SqlBackendDriver.make(backend, { name }),
+      complete: makeComplete(backend, broker),
       fusion: SqlFusion.make(backend, broker, store)
     },
-    broker: SqlBrokerDriver.make(broker, named)
+    broker: SqlBrokerDriver.make(broker, { name, store })
   }
 })

@@ -1,5 +1,6 @@
 /**
- * Results and messages in a SQL database, shared by any number of processes and machines: PostgreSQL, MariaDB, SQLite.
+ * Stores results and messages in a SQL database, shared by any number of processes and machines: PostgreSQL, MariaDB,
+ * SQLite.
  *
  * ```ts
  * import { PgClient } from "@effect/sql-pg"
@@ -12,13 +13,17 @@
  * program.pipe(Effect.provide(StoreLive))
  * ```
  *
- * The connections come from the `SqlClient` service, and so tasks can be part of your transactions: a task that is
- * enqueued inside of `sql.withTransaction` is there for workers when the transaction has committed, and was never
- * there if it rolls back; and a handler can complete its task in the transaction of its own writes, with `transact`.
- * Everything else that this library does, it does on other connections of the client, in short transactions.
+ * **When to use**
  *
- * What the database has confirmed is as durable as its settings make it: with the defaults of PostgreSQL and MariaDB a
- * commit is on the disk.
+ * Use it where the data of your program is in the same database: a task that is enqueued inside `sql.withTransaction`
+ * is visible to workers after the commit and does not exist after a rollback, and a handler completes its task in the
+ * transaction of its own writes with `transact`.
+ *
+ * **Details**
+ *
+ * Connections come from the `SqlClient` service. Calls that join no transaction of yours run in short transactions on
+ * other connections of the client. A confirmed write is as durable as the settings of the database: with the defaults of
+ * PostgreSQL and MariaDB a commit is on the disk.
  */
 import { Context, Effect, Layer, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
@@ -32,10 +37,15 @@ import { isPermanent } from "./isPermanent.ts"
 import * as Migrations from "./schema/Migrations.ts"
 import * as SqlDrivers from "./SqlDrivers.ts"
 
-/** Which tables, how processes learn of each other, and what holds where tasks and workers say nothing. */
+/**
+ * The tables of the store, how its processes notify each other, and the defaults of tasks and workers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options extends SqlDrivers.Options, Backend.Options, Broker.Options {}
 
-/** @internal Brings the tables up to date, or checks that they are, and makes the drivers. */
+/** @internal Migrates the tables, or checks their version, and makes the drivers. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options,
   migrates: boolean
@@ -47,15 +57,15 @@ export const makeDrivers = Effect.fnUntraced(function* (
 /** @internal */
 export const operation = "opening the SQL store"
 
-/** @internal Whether opening it once more may help. */
+/** @internal Returns whether opening the store again may succeed. */
 export const isRetryable = (cause: Migrations.MigrationError): boolean =>
   cause._tag === "SqlError" && !isPermanent(cause)
 
-/** @internal What opening comes to for whoever provides a layer. */
+/** @internal Returns the error with which a layer fails. */
 export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
   new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
 
-/** @internal Both services over drivers. */
+/** @internal Makes both services over drivers. */
 export const services = Effect.fnUntraced(function* (
   { backend, broker }: SqlDrivers.Drivers,
   options?: Backend.Options & Broker.Options
@@ -76,8 +86,22 @@ const make = (
   )
 
 /**
- * Both services over one database, whose tables are made or brought up to date first, by one process at a time. It
- * fails with `BackendError` where the database does not answer, refuses, or has tables of a newer version.
+ * Provides both services over one database, after it has created the tables or brought them up to date.
+ *
+ * **Details**
+ *
+ * One process migrates; others that start at the same time wait for it. Without options the tables have the prefix
+ * `chicory`, workers poll every 250 millis where they are not notified, and a call may take 10 seconds. It fails with
+ * `BackendError` if the database does not answer or refuses, or if its tables are of a newer version.
+ *
+ * **Gotchas**
+ *
+ * A prefix that is not valid is a defect, and so is a `SqlClient` of another kind of database. On MariaDB every
+ * connection of the client has to be set to `READ COMMITTED`.
+ *
+ * @see {@link layerStorage} for roles that may not change the schema
+ * @category layers
+ * @since 0.1.0
  */
 export const layer = (
   options: Options = {}
@@ -85,34 +109,61 @@ export const layer = (
   make(options, true)
 
 /**
- * The same, without a change to the schema, for roles that may not make one: `migrations` prints what has to be
- * applied. It fails with `BackendError` if tables are missing or of another version.
+ * Provides both services over tables that exist; fails with `BackendError` if they are missing or of another version.
+ *
+ * **When to use**
+ *
+ * Use it for a role that may not change the schema. `migrations` returns the script to apply.
+ *
+ * @see {@link migrations} for the script
+ * @see {@link layer} for a layer that migrates
+ * @category layers
+ * @since 0.1.0
  */
 export const layerStorage = (
   options: Options = {}
 ): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError, SqlClient.SqlClient> =>
   make(options, false)
 
-/** The schema, from nothing to what this version needs, as a script of SQL. A prefix that is none throws. */
+/**
+ * Returns the SQL script that creates the tables of this version in an empty database. Throws a `RangeError` if the
+ * prefix is not valid.
+ *
+ * @see {@link layerStorage} for the layer that uses the tables
+ * @category schema
+ * @since 0.1.0
+ */
 export const migrations = (
   dialect: DialectName,
   options?: {
-    /** Begins the name of every table. Default `chicory`. */
+    /** The prefix of all table names. Default `chicory`. */
     readonly prefix?: string | undefined
   }
 ): string => Migrations.script(dialects[dialect], options)
 
 /**
- * Completes the task of the handler that calls it, in the transaction of the effect: what the effect writes with the
- * `SqlClient`, the task's success and the end of its message are committed together, or not at all. So the effect on
- * this database is exactly once: a worker that dies before the commit leaves nothing, and one that dies after it
- * leaves a task that is done. A run that was superseded, since its lease was lost, rolls back and is interrupted.
+ * Runs an effect in a transaction that also completes the task of the calling handler: what the effect writes with the
+ * `SqlClient`, the success of the task and the end of its message are committed together, or not at all.
  *
- * The value of the effect is the result of the task, and what the handler does after it no longer matters to the
- * task: return the value. Where the effect fails nothing was written, and the handler may go on, or fail with it. With
- * `SqlBackend` and another broker the message is acked after the commit, and a redelivery finds the result.
+ * **When to use**
  *
- * A backend that is not in the database of the `SqlClient` is a defect.
+ * Use it in a handler whose writes to this database have to happen exactly once: a worker that dies before the commit
+ * leaves nothing, and one that dies after it leaves a finished task.
+ *
+ * **Details**
+ *
+ * The value of the effect is the result of the task: return it from the handler. If the effect fails, nothing is
+ * written, and the handler may continue or fail with the same error. A run that lost its lease to another one is rolled
+ * back and interrupted. With `SqlBackend` and another broker the message is acked after the commit, and a redelivery
+ * finds the result.
+ *
+ * **Gotchas**
+ *
+ * Nothing that the handler does after `transact` changes the result of the task. It is a defect outside a handler, and
+ * with a backend that is not in the database of the `SqlClient`.
+ *
+ * @category transactions
+ * @since 0.1.0
  */
 export const transact = <A, E, R>(
   effect: Effect.Effect<A, E, R>
@@ -124,7 +175,7 @@ export const transact = <A, E, R>(
   Effect.gen(function* () {
     const run = yield* CurrentRun
     if (run === undefined) {
-      return yield* Effect.die(new Error("SqlStore.transact belongs into the handler of a task"))
+      return yield* Effect.die(new Error("SqlStore.transact has to be called in the handler of a task"))
     }
     const sql = yield* SqlClient.SqlClient
     return yield* sql.withTransaction(

@@ -1,11 +1,11 @@
 /**
- * Results and messages in a SQL database, on Effect's `SqlClient`: PostgreSQL, MariaDB, SQLite.
+ * Stores results and messages in a SQL database through Effect's `SqlClient`: PostgreSQL, MariaDB, SQLite.
  */
 
-/** Results alone. */
+/** Results alone, beside a broker of another kind. */
 export * as SqlBackend from "./SqlBackend.ts"
 
-/** Messages alone. */
+/** Messages alone, beside a backend of another kind. */
 export * as SqlBroker from "./SqlBroker.ts"
 
 /** Results and messages in one database. */

@@ -1,6 +1,3 @@
-/**
- * Which errors would come again however often the call is repeated.
- */
 import { SqlError } from "effect/sql"
 import { NoTransaction } from "./Database.ts"
 import { CorruptRow } from "./Row.ts"
@@ -17,8 +14,8 @@ const SQLITE_PERMANENT: ReadonlySet<number> = new Set([
 ])
 
 /**
- * Classes of SQLSTATE: a value that a type does not hold (a NUL in a text of PostgreSQL), and more than an index or a
- * statement holds.
+ * Classes of SQLSTATE: 22, a value that a type cannot hold (a NUL in a text of PostgreSQL); 54, a limit of an index or
+ * a statement is exceeded.
  */
 const SQLSTATE_PERMANENT: ReadonlySet<string> = new Set(["22", "54"])
 
@@ -30,14 +27,17 @@ const PERMANENT: ReadonlySet<string> = new Set([
   "UniqueViolation"
 ])
 
-/** A wrong password, no permission, a corrupt file or row, a statement that the tables do not fit. */
+/**
+ * Returns whether the same call would fail with the same error: a wrong password, a missing permission, a corrupt file
+ * or row, a statement that does not fit the tables.
+ */
 export const isPermanent = (error: unknown): boolean => {
   if (error instanceof CorruptRow || error instanceof NoTransaction) return true
   if (!SqlError.isSqlError(error)) return false
   const { cause, _tag } = error.reason
   if (_tag !== "UnknownError") return PERMANENT.has(_tag)
   const { code, errcode, sqlState } = (cause ?? {}) as Readonly<Record<string, unknown>>
-  // a number in a table that a program cannot hold
+  // node:sqlite: a stored integer is no safe integer
   if (code === "ERR_OUT_OF_RANGE") return true
   if (typeof errcode === "number") return SQLITE_PERMANENT.has(errcode & 0xff)
   const state = sqlState ?? code

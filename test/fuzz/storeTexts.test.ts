@@ -10,8 +10,8 @@ import * as RecordText from "../../src/redis/RecordText.ts"
 import { CorruptKey } from "../../src/redis/RedisStoreError.ts"
 import { decodeSettled } from "../../src/redis/scripts/lib/settlements.ts"
 import { decodeStarted } from "../../src/redis/scripts/lib/starts.ts"
-import * as TaskRows from "../../src/sql/backend/TaskRows.ts"
-import { seqOf } from "../../src/sql/broker/Messages.ts"
+import * as TaskRow from "../../src/sql/backend/TaskRow.ts"
+import { seqOf } from "../../src/sql/broker/MessageRow.ts"
 import { fromBody, toBody } from "../../src/sql/dialect/encodedBody.ts"
 import * as Row from "../../src/sql/Row.ts"
 import { isTerminal } from "../../src/TaskState.ts"
@@ -275,7 +275,7 @@ describe("guarantee 10: heartbeats", () => {
 })
 
 describe("guarantee 10: SQL rows", () => {
-  const row: Readonly<TaskRows.TaskRow> = {
+  const row: Readonly<TaskRow.TaskRow> = {
     id: "a",
     task: "count",
     payload_hash: "",
@@ -296,7 +296,7 @@ describe("guarantee 10: SQL rows", () => {
     retention: null,
     remove_at: null
   }
-  const read = Row.reader<TaskRows.TaskRow>("store", "tasks", TaskRows.shape)
+  const read = Row.reader<TaskRow.TaskRow>("store", "tasks", TaskRow.shape)
 
   it.effect.prop(
     "a row decodes, or fails as corrupt with its column, and the rest of the batch is read",
@@ -308,7 +308,7 @@ describe("guarantee 10: SQL rows", () => {
         assertAnswers(exit, (rows) => rows.length === 2)
         if (Exit.isSuccess(exit)) {
           const { [column as "id"]: found } = exit.value[1]!
-          assert.isTrue((TaskRows.shape as Record<string, Row.Check<unknown>>)[column]!(found))
+          assert.isTrue((TaskRow.shape as Record<string, Row.Check<unknown>>)[column]!(found))
         } else {
           const error = yield* Effect.flip(exit)
           assert.strictEqual(error.column, column)

@@ -91,7 +91,7 @@ const structure = Effect.fnUntraced(function* (place: Place) {
 const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
   const gate = Latch.makeUnsafe()
   const child = yield* program(
-    "./opener.ts",
+    "../sql/opener.ts",
     [Places.encode(place), ...(statements === undefined ? [] : [String(statements)])],
     { stdin: Stream.fromEffectDrain(gate.await) }
   )
@@ -246,9 +246,9 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
         for (const by of [layer, layerStorage]) {
           const exit = yield* Effect.exit(Effect.scoped(open({ ...place, prefix }, by)))
           assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause), `a defect: ${prefix}`)
-          assert.include(Cause.pretty(exit.cause), "is no name")
+          assert.include(Cause.pretty(exit.cause), "is not valid")
         }
-        assert.throws(() => SqlStore.migrations(place.dialect, { prefix }), "is no name")
+        assert.throws(() => SqlStore.migrations(place.dialect, { prefix }), "is not valid")
       }
       assert.deepStrictEqual(yield* structure(place), [])
     }))

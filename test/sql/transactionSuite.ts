@@ -375,7 +375,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
         SqlStore.transact(Effect.succeed(1)) as Effect.Effect<number, unknown, Services>
       )
       assert(Exit.isFailure(outside))
-      assert.include(Cause.pretty(outside.cause), "belongs into the handler")
+      assert.include(Cause.pretty(outside.cause), "has to be called in the handler")
       const memory = yield* Layer.build(Layer.merge(Backend.layerMemory, Broker.layerMemory))
       const failed = yield* Effect.gen(function* () {
         yield* work(

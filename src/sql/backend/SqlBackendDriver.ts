@@ -1,137 +1,155 @@
 /**
- * The backend's port over SQL: the operations, each in its transaction, and the news of what they changed.
+ * Implements the backend's port over SQL: runs each operation in its transaction, and notifies of what it changed.
  */
 import { Effect } from "effect"
 import type { BackendDriver, NewRecord, Settled, Settlement } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
-import type { TaskNotifier, ChangeKind } from "../notify/TaskNotifier.ts"
+import type { ChangeKind, TaskNotifier } from "../notify/TaskNotifier.ts"
 import type { BatchResult } from "./BatchResult.ts"
-import * as Stopping from "./cancel.ts"
+import { makeCancel } from "./cancel.ts"
 import type { CreateOperations } from "./create.ts"
-import * as DeadLetters from "./deadLetters.ts"
-import * as Reading from "./read.ts"
-import * as Leasing from "./renew.ts"
-import * as Starting from "./start.ts"
-import * as Retention from "./sweep.ts"
+import { makeDeadLetters } from "./deadLetters.ts"
+import { makeForget } from "./forget.ts"
+import { makeRead } from "./read.ts"
+import { makeRenew } from "./renew.ts"
+import { makeReopen } from "./reopen.ts"
+import { makeStart } from "./start.ts"
+import { makeSweep } from "./sweep.ts"
 import type { TaskRows } from "./TaskRows.ts"
-import * as Workers from "./workers.ts"
+import { makeWorkers } from "./workers.ts"
 
-/** What the driver shares with others of the same store. */
+/** The parts that the driver shares with the fused operations. */
 export interface BackendParts {
   readonly db: Database
-  /** Whether `changes` tells anybody; otherwise whoever waits has to read. */
-  readonly hints: boolean
-  readonly changes: TaskNotifier
-  readonly records: TaskRows
-  readonly enqueuing: CreateOperations
-  /** Belongs into a transaction. */
+  readonly notifier: TaskNotifier
+  readonly taskRows: TaskRows
+  readonly creating: CreateOperations
+  /** Needs a transaction. */
   readonly settle: (batch: Batch<Settlement>) => Effect.Effect<BatchResult<Settled>, StoreError>
 }
 
-/** Runs an operation in a transaction, or what comes to one, and tells what it changed once that is committed. */
-const committed =
-  ({ changes, db }: BackendParts, transaction: Database["inTransaction"]) =>
-  <In, A>(operation: (batch: In) => Effect.Effect<BatchResult<A>, StoreError>, kind: ChangeKind = "end") =>
-  (batch: In): Effect.Effect<ReadonlyArray<A>, StoreError> =>
+/** Runs an operation in a transaction, and notifies of what it changed after the commit. */
+const makeNotifying =
+  ({ db, notifier }: BackendParts, inTransaction: Database["inTransaction"]) =>
+  <In, A>(
+    operation: (batch: In) => Effect.Effect<BatchResult<A>, StoreError>,
+    kind: ChangeKind = "end"
+  ): ((batch: In) => Effect.Effect<ReadonlyArray<A>, StoreError>) =>
+  (batch) =>
     db.outsideTransaction(
       Effect.map(
-        transaction(
+        inTransaction(
           Effect.tap(operation(batch), ({ changed, ended = [] }) =>
-            changes.recordChanges([...changed, ...ended])
+            notifier.recordChanges([...changed, ...ended])
           )
         ),
         ({ answers, changed, ended = [] }) => {
-          changes.notify(changed, kind)
-          changes.notify(ended, "end")
+          notifier.notify(changed, kind)
+          notifier.notify(ended, "end")
           return answers
         }
       )
     )
 
-/** Tells of records that came. */
-export const notifyCreated =
-  ({ changes }: BackendParts) =>
-  (records: ReadonlyArray<NewRecord>): void =>
-    changes.notifyLocal(records.map(({ id }) => id))
+/** Notifies waiters of this process of records that were created. */
+export const notifyCreated = ({ notifier }: BackendParts, records: ReadonlyArray<NewRecord>): void =>
+  notifier.notifyLocal(records.map(({ id }) => id))
 
-/** The driver, without what it may do together with a broker. */
-export const make = (parts: BackendParts, options: { readonly name: string }): BackendDriver<StoreError> => {
-  const { changes, db, enqueuing, records } = parts
-  const { outsideTransaction: apart } = db
-  const inTransaction = committed(parts, db.inTransaction)
-  const inOne = committed(parts, db.inTransactionIfNeeded)
-  const tellCreated = notifyCreated(parts)
-  const reading = Reading.make(db, records)
-  const stopping = Stopping.make(db, records)
-  const letters = DeadLetters.make(db, records)
-  const workers = Workers.make(db)
-  const sweep = inTransaction(Retention.make(db, records))
-  // tasks that were looked at too soon must not keep it from what lies behind them
+/** Sweeps until the limit is reached: tasks that are checked too early must not hold up those behind them. */
+const makeSweepUpTo = (parts: BackendParts): ((limit: number) => Effect.Effect<number, StoreError>) => {
+  const { db, taskRows } = parts
+  const sweep = makeNotifying(parts, db.inTransaction)(makeSweep(db, taskRows))
   const sweepUpTo = (limit: number): Effect.Effect<number, StoreError> =>
     Effect.flatMap(sweep(limit), ([swept]) => {
-      const { count, looked } = swept!
+      const { checked, count } = swept!
       const left = limit - count
-      return looked < limit || left <= 0
+      return checked < limit || left <= 0
         ? Effect.succeed(count)
         : Effect.map(sweepUpTo(left), (more) => count + more)
     })
+  return sweepUpTo
+}
 
-  const endLapsed = inTransaction(reading.endLapsed)
-  const forget = inTransaction(stopping.forget)
-  const getMany = (ids: Batch<string>) =>
-    Effect.flatMap(reading.read(ids), ({ lapsed, records: found }) =>
+/** Reads records, after it has ended those that have lapsed. */
+const makeReadOperation = (parts: BackendParts): BackendDriver<StoreError>["read"] => {
+  const { db, taskRows } = parts
+  const { endLapsed, read } = makeRead(db, taskRows)
+  const end = makeNotifying(parts, db.inTransaction)(endLapsed)
+  return (ids) =>
+    Effect.flatMap(read(ids), ({ lapsed, records }) =>
       lapsed.length === 0
-        ? Effect.succeed(found)
+        ? Effect.succeed(records)
         : Effect.andThen(
-            endLapsed(lapsed),
-            Effect.map(reading.read(ids), (again) => again.records)
+            end(lapsed),
+            Effect.map(read(ids), (again) => again.records)
           )
     )
+}
+
+/** Cancels, and notifies all processes: the worker of a running task has no subscription to it. */
+const makeNotifyingCancel = ({
+  db,
+  notifier,
+  taskRows
+}: BackendParts): BackendDriver<StoreError>["cancel"] => {
+  const cancel = makeCancel(db, taskRows)
+  return (ids) =>
+    db.outsideTransaction(
+      Effect.map(
+        db.inTransaction(Effect.tap(cancel(ids), ({ changed }) => notifier.recordChangesForAll(changed))),
+        ({ answers, changed }) => {
+          notifier.notifyAll(changed)
+          return answers
+        }
+      )
+    )
+}
+
+/** Makes the driver without `complete` and `fusion`, which need the broker of the same database. */
+export const make = (parts: BackendParts, options: { readonly name: string }): BackendDriver<StoreError> => {
+  const { creating, db, notifier, taskRows } = parts
+  const { outsideTransaction } = db
+  const notifying = makeNotifying(parts, db.inTransaction)
+  const forget = notifying(makeForget(db, taskRows))
+  const read = makeReadOperation(parts)
+  const deadLetters = makeDeadLetters(db)
+  const workers = makeWorkers(db)
+  const sweepUpTo = makeSweepUpTo(parts)
 
   return {
     name: options.name,
     capabilities: {
-      hints: parts.hints,
-      prefersLargeBatches: db.dialect.name !== "sqlite"
+      hints: notifier.hints !== undefined,
+      prefersLargeBatches: !db.dialect.isLocalFile
     },
     batchKey: db.transactionOf,
     isPermanent,
     create: (batch) =>
-      Effect.tap(db.inCallerTransaction(enqueuing.create(batch)), () =>
-        db.afterCommit(() => tellCreated(batch))
+      Effect.tap(db.inCallerTransaction(creating.create(batch)), () =>
+        db.afterCommit(() => notifyCreated(parts, batch))
       ),
-    markPublished: (ids) => db.inCallerTransaction(enqueuing.markPublished(ids)),
-    start: inTransaction(Starting.make(db, records), "step"),
-    renew: inOne(Leasing.make(db), "step"),
-    settle: inTransaction(parts.settle),
-    parkMessage: (parked) => apart(db.inTransaction(letters.park(parked))),
-    read: (ids) => apart(getMany(ids)),
-    subscribe: (ids, until = "change") => apart(Effect.andThen(changes.subscribe(ids, until), getMany(ids))),
-    unsubscribe: (ids) => Effect.sync(() => changes.unsubscribe(ids)),
-    ...(parts.hints ? { hints: changes.hints } : {}),
-    cancel: (ids) =>
-      apart(
-        Effect.map(
-          db.inTransaction(
-            Effect.tap(stopping.cancel(ids), ({ changed }) => changes.recordChangesForAll(changed))
-          ),
-          ({ answers, changed }) => {
-            changes.notifyAll(changed)
-            return answers
-          }
-        )
-      ),
+    markPublished: (ids) => db.inCallerTransaction(creating.markPublished(ids)),
+    start: notifying(makeStart(db, taskRows), "step"),
+    renew: makeNotifying(parts, db.inTransactionIfNeeded)(makeRenew(db), "step"),
+    settle: notifying(parts.settle),
+    parkMessage: (messages) => outsideTransaction(db.inTransaction(deadLetters.park(messages))),
+    read: (ids) => outsideTransaction(read(ids)),
+    subscribe: (ids, until = "change") =>
+      outsideTransaction(Effect.andThen(notifier.subscribe(ids, until), read(ids))),
+    unsubscribe: (ids) => Effect.sync(() => notifier.unsubscribe(ids)),
+    hints: notifier.hints,
+    cancel: makeNotifyingCancel(parts),
     forget: (ids) => Effect.asVoid(forget(ids)),
-    reopen: inTransaction(letters.reopen),
-    getDeadLetters: (ids) => apart(letters.getMany(ids)),
-    listDeadLetters: (page) => apart(letters.list(page)),
-    countDeadLetters: (task) => apart(letters.count(task)),
-    removeDeadLetters: (ids) => apart(db.inTransaction(letters.remove(ids))),
-    heartbeat: (worker, ttlMillis) => apart(workers.heartbeat(worker, ttlMillis)),
-    unregisterWorker: (worker) => apart(workers.farewell(worker)),
-    workers: apart(workers.list),
-    sweep: (limit) => Effect.tap(sweepUpTo(limit), () => apart(changes.trim))
+    reopen: notifying(makeReopen(db, taskRows)),
+    getDeadLetters: (ids) => outsideTransaction(deadLetters.getMany(ids)),
+    listDeadLetters: (page) => outsideTransaction(deadLetters.list(page)),
+    countDeadLetters: (task) => outsideTransaction(deadLetters.count(task)),
+    removeDeadLetters: (ids) => outsideTransaction(db.inTransaction(deadLetters.remove(ids))),
+    heartbeat: (worker, ttlMillis) => outsideTransaction(workers.heartbeat(worker, ttlMillis)),
+    unregisterWorker: (worker) => outsideTransaction(workers.unregister(worker)),
+    workers: outsideTransaction(workers.list),
+    sweep: (limit) => Effect.tap(sweepUpTo(limit), () => outsideTransaction(notifier.trim))
   }
 }

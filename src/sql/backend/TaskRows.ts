@@ -1,180 +1,84 @@
 /**
- * The records of tasks: how they are read for a change, and the changes that more than one operation makes.
+ * Reads rows of tasks for a change, and makes the changes that more than one operation makes.
  *
- * A change locks and reads the rows concerned, decides in this process, and writes what it decided with one statement.
+ * An operation locks and reads the rows, decides in this process, and writes its decisions with one statement for each
+ * kind of change.
  */
 import { Effect } from "effect"
-import type { StoreDecidedEnd, Start } from "../../BackendDriver.ts"
-import { isTerminal, type TaskState } from "../../TaskState.ts"
-import { type Database, toMillis, type StoreError } from "../Database.ts"
+import type { Start } from "../../BackendDriver.ts"
+import type { ForcedEnd } from "../../internal/task/transitions.ts"
+import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
+import { columns, deadLetterId, isOutlived, shape, type TaskRow } from "./TaskRow.ts"
+import { timeAfter } from "./times.ts"
 
-/** What decisions are made of. */
-export interface TaskRow {
-  readonly id: string
-  readonly task: string
-  readonly payload_hash: string
-  readonly published: 0 | 1
-  readonly state: TaskState
-  readonly generation: number
-  readonly attempt: number
-  readonly retries: number
-  readonly crashes: number
-  readonly fence: number
-  readonly token: string | null
-  readonly at_most_once: 0 | 1
-  readonly cancel_requested: 0 | 1
-  readonly ended: StoreDecidedEnd | null
-  readonly expires_at: number | null
-  readonly due_at: number | null
-  readonly lease_until: number | null
-  readonly retention: number | null
-  readonly remove_at: number | null
-}
-
-/** The states of a record. */
-const state: Row.Check<TaskState> = Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE")
-
-/** The ends that the store decides. */
-const ended: Row.Check<StoreDecidedEnd | null> = Row.orNull(
-  Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten")
-)
-
-const integerOrNull = Row.orNull(Row.integer)
-
-/** The checks of those columns. */
-export const shape: Row.Shape<TaskRow> = {
-  id: Row.text,
-  task: Row.text,
-  payload_hash: Row.text,
-  published: Row.flag,
-  state,
-  generation: Row.integer,
-  attempt: Row.integer,
-  retries: Row.integer,
-  crashes: Row.integer,
-  fence: Row.integer,
-  token: Row.orNull(Row.text),
-  at_most_once: Row.flag,
-  cancel_requested: Row.flag,
-  ended,
-  expires_at: integerOrNull,
-  due_at: integerOrNull,
-  lease_until: integerOrNull,
-  retention: integerOrNull,
-  remove_at: integerOrNull
-}
-
-/** Whether the record is final. */
-export const isFinal = (record: TaskRow): boolean => isTerminal(record.state)
-
-/** Whether the record waits for a run. */
-export const isWaiting = (record: TaskRow): boolean => record.state === "PENDING" || record.state === "RETRY"
-
-/** Whether a lease is held at that time. */
-const isLeased = (record: TaskRow, now: number): boolean =>
-  record.lease_until !== null && record.lease_until > now
-
-/** How a record ends by the mere passing of time. */
-export const lapsed = (record: TaskRow, now: number): Exclude<StoreDecidedEnd, "Forgotten"> | undefined => {
-  if (isWaiting(record)) return record.expires_at !== null && record.expires_at <= now ? "Expired" : undefined
-  if (record.state !== "STARTED" || record.at_most_once === 0 || isLeased(record, now)) return undefined
-  return record.cancel_requested === 1 ? "Cancelled" : "WorkerLost"
-}
-
-/** An end that the store decides. */
+/** A task that the store ends by its own decision. */
 export interface TaskToEnd {
   readonly row: TaskRow
-  readonly ended: Exclude<StoreDecidedEnd, "Forgotten">
+  readonly ended: ForcedEnd
   readonly crashes: number
-  /** For the dead letter of a `WorkerLost`, where the record has not kept it. */
+  /** The message for the dead letter of a `WorkerLost`, where the row does not hold it. */
   readonly message?: Pick<Start, "queue" | "body">
 }
 
-/** A task that is to wait again, as a new generation. */
+/** A task that is opened as a new generation. */
 export interface TaskToOpen {
   readonly row: TaskRow
   readonly generation: number
 }
 
-/** The records of one moment. */
+/** The rows of tasks at one moment of the store's clock. */
 export interface Snapshot {
   readonly now: number
-  /** By id. A record whose retention ran out is not there. */
+  /** The rows by id, without those whose retention is over. */
   readonly rows: ReadonlyMap<string, TaskRow>
 }
 
-/** The shared changes. All of them belong into a transaction. */
+/** Reads and changes rows. All of it but `select` needs a transaction. */
 export interface TaskRows {
-  /** Reads records by their ids, and keeps nobody from them. */
+  /** Reads rows by their ids, without a lock. */
   readonly select: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
-  /** Reads records by their ids, for a change. */
+  /** Reads rows by their ids, locks them, and removes those whose retention is over. */
   readonly selectForUpdate: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
-  /** Looks again, at that time, whether a record lapsed or outlived its retention. */
+  /** Sets the times at which the sweep looks at tasks again. */
   readonly scheduleChecks: (
-    checks: ReadonlyArray<{ readonly record: TaskRow; readonly at: number }>
+    checks: ReadonlyArray<{ readonly row: TaskRow; readonly at: number }>
   ) => Effect.Effect<void, StoreError>
-  /** Ends tasks by the store's own decision; a `WorkerLost` leaves its dead letter. Forgotten records go. */
-  readonly end: (endings: ReadonlyArray<TaskToEnd>, now: number) => Effect.Effect<void, StoreError>
-  readonly remove: (records: ReadonlyArray<TaskRow>) => Effect.Effect<void, StoreError>
-  /** Removes dead letters, so that there is room for others with their ids. */
+  /** Ends tasks as `FAILURE`. A `WorkerLost` leaves a dead letter; a forgotten task is removed (F3). */
+  readonly end: (tasks: ReadonlyArray<TaskToEnd>, now: number) => Effect.Effect<void, StoreError>
+  readonly remove: (rows: ReadonlyArray<TaskRow>) => Effect.Effect<void, StoreError>
+  /** Removes dead letters, which others with the same ids replace. */
   readonly removeDeadLetters: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
-  /** Back to `PENDING`, nothing counted, without an expiry. */
-  readonly open: (openings: ReadonlyArray<TaskToOpen>, now: number) => Effect.Effect<void, StoreError>
+  /** Opens tasks for a new generation: back to `PENDING`, with nothing counted and no expiry. */
+  readonly open: (tasks: ReadonlyArray<TaskToOpen>, now: number) => Effect.Effect<void, StoreError>
 }
 
-/** The columns of `Current`, for a statement of one's own. */
-export const columns: string = Object.keys(shape).join(", ")
-
-/** The sooner of two times or durations, of which either may never come. */
-export const earliest = (one: number | null, other: number | null): number | null =>
-  one === null || other === null ? (one ?? other) : Math.min(one, other)
-
-/** A retention's end, counted from a time; `null`: never. */
-export const timeAfter = (from: number, duration: number | null | undefined): number | null =>
-  duration === null || duration === undefined ? null : from + toMillis(duration)!
-
-/** How rows are found by the `id` of a batch, for a change that needs to know no more. */
+/** Matches rows by the `id` of a batch and returns the ids, for `batchedUpdate`. */
 export const matchById = {
   where: "t.id = batch.id",
   key: ["id", "text"],
   returning: ["id"]
 } as const
 
-/** What a run leaves on its record only while it is open. */
+/** Clears the columns that are set only while a run is open. */
 export const clearRun = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
 
-/** The shared changes over one database. */
-export const make = (db: Database): TaskRows => {
-  const tasks = db.table("tasks")
-  const letters = db.table("dead_letters")
-  const { dialect } = db
-
-  const read = db.reader<TaskRow & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
-  const selectFrom = (table: string) =>
-    `SELECT ${columns}, ${dialect.now} AS now FROM ${table} WHERE ${dialect.inList("id", "text")}`
-  const select = selectFrom(tasks)
-  // in the order of their ids, so that two transactions do not wait for each other
-  const selectLocked = `${selectFrom(dialect.byIndex(tasks))} ORDER BY id ${dialect.forUpdate}`
-  const deleteLetters = db.removing<string>({
-    table: "dead_letters",
-    key: ["id", "text"],
-    index: "dead_letters_id"
-  })
-  const deleteRows = db.removing<string>({ table: "tasks", key: ["id", "text"] })
-
-  const insertLost = db.batched(
-    { id: "text", queue: "text", body: "text", at: "integer" },
+const makeInsertLostLetters = ({ batched, dialect: { concat }, table }: Database) =>
+  batched(
+    { id: "text", queue: "text", body: "body", at: "integer" },
     (batch) =>
-      `INSERT INTO ${letters}
-        (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body)
-      SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(t.queue, batch.queue), 'WorkerLost',
-        t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
+      `INSERT INTO ${table("dead_letters")} (
+        id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body
+      )
+      SELECT ${concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(t.queue, batch.queue),
+        'WorkerLost', t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
         COALESCE(t.body, batch.body)
-      FROM ${batch} JOIN ${tasks} AS t ON t.id = batch.id
+      FROM ${batch} JOIN ${table("tasks")} AS t ON t.id = batch.id
       WHERE COALESCE(t.body, batch.body) IS NOT NULL`
   )
-  const updateEnded = db.updating({
+
+const makeUpdateEnded = ({ batchedUpdate }: Database) =>
+  batchedUpdate({
     table: "tasks",
     columns: { id: "text", ended: "text", crashes: "integer", at: "integer", remove_at: "integer" },
     set: {
@@ -190,7 +94,9 @@ export const make = (db: Database): TaskRows => {
     },
     ...matchById
   })
-  const updateOpened = db.updating({
+
+const makeUpdateOpened = ({ batchedUpdate }: Database) =>
+  batchedUpdate({
     table: "tasks",
     columns: { id: "text", generation: "integer", at: "integer" },
     set: {
@@ -218,68 +124,83 @@ export const make = (db: Database): TaskRows => {
     ...matchById
   })
 
-  const updateCheck = db.updating({
+/** Makes the changes over one database. */
+export const make = (db: Database): TaskRows => {
+  const tasks = db.table("tasks")
+  const { dialect } = db
+
+  const read = db.reader<TaskRow & { readonly now: number }>("tasks", { ...shape, now: Row.integer })
+  const select = `SELECT ${columns}, ${dialect.now} AS now FROM ${tasks} WHERE ${dialect.inList("id", "text")}`
+  // in the order of the ids, so that two transactions do not deadlock
+  const selectForUpdate = `SELECT ${columns}, ${dialect.now} AS now FROM ${dialect.byIndex(tasks)}
+    WHERE ${dialect.inList("id", "text")} ORDER BY id ${dialect.forUpdate}`
+  const deleteDeadLetters = db.deleteByKeys<string>({
+    table: "dead_letters",
+    key: ["id", "text"],
+    index: "dead_letters_id"
+  })
+  const deleteTasks = db.deleteByKeys<string>({ table: "tasks", key: ["id", "text"] })
+  const insertLostLetters = makeInsertLostLetters(db)
+  const updateEnded = makeUpdateEnded(db)
+  const updateOpened = makeUpdateOpened(db)
+  const updateCheck = db.batchedUpdate({
     table: "tasks",
     columns: { id: "text", at: "integer" },
     set: { check_at: "batch.at" },
     ...matchById
   })
 
-  const remove: TaskRows["remove"] = (records) =>
-    Effect.asVoid(deleteRows(records.map((record) => record.id)))
-  const removeLetters: TaskRows["removeDeadLetters"] = (ids) => Effect.asVoid(deleteLetters(ids))
+  const remove: TaskRows["remove"] = (rows) => Effect.asVoid(deleteTasks(rows.map(({ id }) => id)))
 
-  const isGone = (record: TaskRow, now: number): boolean =>
-    record.remove_at !== null && record.remove_at <= now
-
-  const find = (text: string, ids: ReadonlyArray<string>) =>
+  const snapshot = (text: string, ids: ReadonlyArray<string>) =>
     Effect.flatMap(Effect.flatMap(db.run(text, [dialect.list(ids)]), read), (found) =>
       Effect.map(found.length === 0 ? db.now : Effect.succeed(found[0]!.now), (now) => {
         const rows = new Map<string, TaskRow>()
-        const gone: Array<TaskRow> = []
-        for (const record of found) {
-          if (isGone(record, now)) gone.push(record)
-          else rows.set(record.id, record)
+        const outlived: Array<TaskRow> = []
+        for (const row of found) {
+          if (isOutlived(row, now)) outlived.push(row)
+          else rows.set(row.id, row)
         }
-        return { now, rows, gone }
+        return { now, rows, outlived }
       })
     )
 
+  const end = Effect.fnUntraced(function* (
+    endings: ReadonlyArray<TaskToEnd>,
+    now: number
+  ): Effect.fn.Return<void, StoreError> {
+    const lost = endings.filter(({ ended }) => ended === "WorkerLost")
+    yield* deleteDeadLetters(lost.map(({ row }) => deadLetterId(row)))
+    yield* insertLostLetters(
+      lost.map(({ message, row }) => ({ id: row.id, queue: message?.queue, body: message?.body, at: now }))
+    )
+    yield* remove(endings.filter(({ row }) => row.ended === "Forgotten").map(({ row }) => row))
+    yield* updateEnded(
+      endings
+        .filter(({ row }) => row.ended !== "Forgotten")
+        .map(({ crashes, ended, row }) => ({
+          id: row.id,
+          ended,
+          crashes,
+          at: now,
+          remove_at: timeAfter(now, row.retention)
+        }))
+    )
+  })
+
   return {
-    select: (ids) => find(select, ids),
+    select: (ids) => snapshot(select, ids),
     selectForUpdate: (ids) =>
-      Effect.flatMap(find(selectLocked, ids), ({ gone, ...locked }) => Effect.as(remove(gone), locked)),
-    end: (endings, now) =>
-      Effect.gen(function* () {
-        const lost = endings.filter((ending) => ending.ended === "WorkerLost")
-        yield* removeLetters(lost.map(({ row: record }) => `${record.id}:${record.generation}`))
-        yield* insertLost(
-          lost.map(({ message, row: record }) => [
-            record.id,
-            message?.queue,
-            dialect.toBody(message?.body),
-            now
-          ])
-        )
-        yield* remove(
-          endings.filter(({ row: record }) => record.ended === "Forgotten").map(({ row: record }) => record)
-        )
-        yield* updateEnded(
-          endings
-            .filter(({ row: record }) => record.ended !== "Forgotten")
-            .map(({ crashes, ended, row: record }) => [
-              record.id,
-              ended,
-              crashes,
-              now,
-              timeAfter(now, record.retention)
-            ])
-        )
-      }),
-    scheduleChecks: (checks) => Effect.asVoid(updateCheck(checks.map(({ at, record }) => [record.id, at]))),
+      Effect.flatMap(snapshot(selectForUpdate, ids), ({ outlived, ...found }) =>
+        Effect.as(remove(outlived), found)
+      ),
+    end,
+    scheduleChecks: (checks) => Effect.asVoid(updateCheck(checks.map(({ at, row }) => ({ id: row.id, at })))),
     remove,
-    removeDeadLetters: removeLetters,
+    removeDeadLetters: (ids) => Effect.asVoid(deleteDeadLetters(ids)),
     open: (openings, now) =>
-      Effect.asVoid(updateOpened(openings.map(({ generation, row: record }) => [record.id, generation, now])))
+      Effect.asVoid(
+        updateOpened(openings.map(({ generation, row }) => ({ id: row.id, generation, at: now })))
+      )
   }
 }

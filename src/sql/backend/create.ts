@@ -1,19 +1,24 @@
 /**
- * Writes `PENDING`, and reserves keys.
+ * Creates records in `PENDING` and reserves their keys.
  */
 import { createHash } from "node:crypto"
 import { Effect } from "effect"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, toMillis, type Indexed, distinctBatches, type StoreError } from "../Database.ts"
-import type { Dialect } from "../dialect/Dialect.ts"
+import { decideCreate } from "../../internal/task/transitions.ts"
+import type { Database, StoreError } from "../Database.ts"
+import type { BatchRow } from "../dialect/Dialect.ts"
+import { distinctBatches, type Indexed } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
-import * as TaskRows from "./TaskRows.ts"
+import { toMillis } from "../toMillis.ts"
+import type { TaskRow } from "./TaskRow.ts"
+import type { Snapshot, TaskRows } from "./TaskRows.ts"
+import { earliest } from "./times.ts"
 
-/** The operations. They may be part of a caller's transaction. */
+/** Creates records. The operations may be part of a caller's transaction. */
 export interface CreateOperations {
   readonly create: (batch: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, StoreError>
-  /** The same, of ids and keys that were found to be taken. */
+  /** Creates records whose ids or keys were found to be taken; returns the answers by index. */
   readonly createTaken: (
     items: ReadonlyArray<Indexed<NewRecord>>
   ) => Effect.Effect<ReadonlyMap<number, Created>, StoreError>
@@ -21,7 +26,7 @@ export interface CreateOperations {
 }
 
 /** The columns of a batch of new records. */
-export const columns = {
+export const newRecordColumns = {
   id: "text",
   task: "text",
   idempotency_key: "text",
@@ -32,101 +37,105 @@ export const columns = {
   check_in: "integer"
 } as const
 
-/** A longer key would not fit an index; of such a one its hash is kept. */
-const LONGEST_KEY = 200
+/** The longest key that is stored as it is, in characters. Of a longer one, which may not fit an index, the hash is. */
+const MAX_KEY_LENGTH = 200
 
-const keyOf = ({ key }: NewRecord): string | null =>
-  key === undefined || key.length <= LONGEST_KEY
+const storedKey = ({ key }: NewRecord): string | null =>
+  key === undefined || key.length <= MAX_KEY_LENGTH
     ? (key ?? null)
     : `sha256:${createHash("sha256").update(key).digest("base64url")}`
 
-/** A row of that batch. */
-export const toRow = (record: NewRecord): ReadonlyArray<unknown> => [
-  record.id,
-  record.task,
-  keyOf(record),
-  record.payloadHash,
-  record.published ? 1 : 0,
-  toMillis(record.expiresMillis),
-  toMillis(record.retentionMillis),
-  TaskRows.earliest(toMillis(record.expiresMillis), toMillis(record.retentionMillis))
-]
+/** Returns the row of such a batch. */
+export const toNewRecordRow = (record: NewRecord): BatchRow<typeof newRecordColumns> => {
+  const expires = toMillis(record.expiresMillis)
+  const retention = toMillis(record.retentionMillis)
+  return {
+    id: record.id,
+    task: record.task,
+    idempotency_key: storedKey(record),
+    payload_hash: record.payloadHash,
+    published: record.published ? 1 : 0,
+    expires,
+    retention,
+    check_in: earliest(expires, retention)
+  }
+}
 
-const inserted = [
-  "id",
-  "task",
-  "idempotency_key",
-  "payload_hash",
-  "published",
-  "state",
-  "enqueued_at",
-  "expires_at",
-  "retention",
-  "remove_at",
-  "check_at"
-] as const
-
-const selectText = ({ now }: Dialect, batch: string): string =>
-  `SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
-    ${now}, ${now} + batch.expires, batch.retention,
-    CASE WHEN batch.published = 0 THEN ${now} + batch.retention END, ${now} + batch.check_in
-    FROM ${batch} WHERE batch.id IS NOT NULL`
-
-/** Inserts the rows of a batch that are new, and answers their ids. */
-export const insertText = (dialect: Dialect, tasks: string, batch: string): string =>
-  dialect.insertNew({
-    table: tasks,
-    columns: inserted,
-    select: selectText(dialect, batch),
-    returning: "id"
-  })
-
-/** Inserts the rows of a batch, all of which have to be new. */
-export const insertAllText = (dialect: Dialect, tasks: string, batch: string): string =>
-  `INSERT INTO ${tasks} (${inserted.join(", ")}) ${selectText(dialect, batch)}`
-
-/** Over one database. */
-export const make = (db: Database, records: TaskRows.TaskRows): CreateOperations => {
-  const tasks = db.table("tasks")
-  const { dialect } = db
-
-  const insert = db.batched(columns, (batch) => insertText(dialect, tasks, batch))
-  const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
-  const idOfKey = `SELECT id FROM ${tasks} WHERE task = ? AND idempotency_key = ?`
-  // a run came first, and made the record
+/** Creates one record after the other, where an id or a key is taken. */
+const makeCreateOne = (
+  { dialect, reader, run, table }: Database,
+  taskRows: TaskRows,
+  insert: (record: NewRecord) => Effect.Effect<boolean, StoreError>
+) => {
+  const tasks = table("tasks")
+  const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
+  const selectByKey = `SELECT id FROM ${tasks} WHERE task = ? AND idempotency_key = ?`
+  // E3
   const adopt = `UPDATE ${tasks} SET payload_hash = ?, idempotency_key = COALESCE(idempotency_key, ?),
     enqueued_at = COALESCE(enqueued_at, ${dialect.now}) WHERE id = ?`
-  // what ended meanwhile is kept for as long as its retention says
-  const markRows = `UPDATE ${tasks} SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
-    WHERE ${dialect.inList("id", "text")} AND published = 0`
 
-  // Nobody is kept from a record that is only looked at: a caller's transaction may go on for long. Reading it for a
-  // change removes one whose retention ran out, and then there is room after all.
-  const createOne = (record: NewRecord): Effect.Effect<Created, StoreError> =>
+  /**
+   * Reads the record that holds the key or the id. It is locked only if it may be changed, since a caller's transaction
+   * may stay open for long. Locking removes a record whose retention is over.
+   */
+  const findHolder = (record: NewRecord, key: string | null) =>
     Effect.gen(function* () {
-      const key = keyOf(record)
-      const byKey = key === null ? [] : yield* readIds(yield* db.run(idOfKey, [record.task, key]))
-      const ids = [record.id, ...byKey.map(({ id }) => id)]
-      const holder = ({ rows: found }: TaskRows.Snapshot) =>
-        (byKey[0] === undefined ? undefined : found.get(byKey[0].id)) ?? found.get(record.id)
-      let existing = holder(yield* records.select(ids))
-      if (existing === undefined || existing.payload_hash === "")
-        existing = holder(yield* records.selectForUpdate(ids))
-      if (existing === undefined) {
-        const inserted = yield* insert([toRow(record)])
-        // it was taken again in the meantime
-        return inserted.length === 0 ? yield* createOne(record) : { _tag: "Created" }
-      }
-      const unknown = existing.payload_hash === ""
-      const same =
-        existing.task === record.task &&
-        (unknown || record.payloadHash === "" || existing.payload_hash === record.payloadHash)
-      if (same && unknown && existing.ended !== "Forgotten") {
-        yield* db.run(adopt, [record.payloadHash, key, existing.id])
-      }
-      return { _tag: "Existing", id: existing.id, same, published: existing.published === 1 }
+      const [holdsKey] = key === null ? [] : yield* readIds(yield* run(selectByKey, [record.task, key]))
+      const ids = holdsKey === undefined ? [record.id] : [record.id, holdsKey.id]
+      const holder = ({ rows }: Snapshot): TaskRow | undefined =>
+        (holdsKey === undefined ? undefined : rows.get(holdsKey.id)) ?? rows.get(record.id)
+      const seen = holder(yield* taskRows.select(ids))
+      return seen === undefined || seen.payload_hash === ""
+        ? holder(yield* taskRows.selectForUpdate(ids))
+        : seen
     })
 
+  const createOne = (record: NewRecord): Effect.Effect<Created, StoreError> =>
+    Effect.gen(function* () {
+      const key = storedKey(record)
+      const existing = yield* findHolder(record, key)
+      if (existing === undefined) {
+        // again, if the id or the key was taken in the meantime
+        return (yield* insert(record)) ? { _tag: "Created" } : yield* createOne(record)
+      }
+      const { adopts, same } = decideCreate(
+        { task: existing.task, payloadHash: existing.payload_hash, ended: existing.ended },
+        record
+      )
+      if (adopts) yield* run(adopt, [record.payloadHash, key, existing.id])
+      return { _tag: "Existing", id: existing.id, same, published: existing.published === 1 }
+    })
+  return createOne
+}
+
+/** Creates records over one database. */
+export const makeCreate = (db: Database, taskRows: TaskRows): CreateOperations => {
+  const tasks = db.table("tasks")
+  const { dialect } = db
+  const { now } = dialect
+  const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
+
+  const insert = db.batched(
+    newRecordColumns,
+    (batch) =>
+      `${dialect.insertIgnore} ${tasks} (
+        id, task, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at,
+        check_at
+      )
+      SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
+        ${now}, ${now} + batch.expires, batch.retention,
+        CASE WHEN batch.published = 0 THEN ${now} + batch.retention END, ${now} + batch.check_in
+      FROM ${batch} WHERE batch.id IS NOT NULL
+      ${dialect.onConflictDoNothing} RETURNING id`
+  )
+  // the record of a task that has ended stays for as long as its retention says
+  const markRows = `UPDATE ${tasks}
+    SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
+    WHERE ${dialect.inList("id", "text")} AND published = 0`
+
+  const createOne = makeCreateOne(db, taskRows, (record) =>
+    Effect.map(insert([toNewRecordRow(record)]), (inserted) => inserted.length > 0)
+  )
   const createTaken: CreateOperations["createTaken"] = (items) =>
     db.inTransaction(
       Effect.map(
@@ -137,9 +146,9 @@ export const make = (db: Database, records: TaskRows.TaskRows): CreateOperations
       )
     )
 
-  const createRound = (items: ReadonlyArray<Indexed<NewRecord>>) =>
+  const createDistinct = (items: ReadonlyArray<Indexed<NewRecord>>) =>
     Effect.gen(function* () {
-      const inserted = yield* readIds(yield* insert(items.map(({ item }) => toRow(item))))
+      const inserted = yield* readIds(yield* insert(items.map(({ item }) => toNewRecordRow(item))))
       const created = new Set(inserted.map(({ id }) => id))
       const answers = new Map<number, Created>()
       const taken = items.filter(({ index, item }) => {
@@ -157,7 +166,7 @@ export const make = (db: Database, records: TaskRows.TaskRows): CreateOperations
       Effect.map(
         Effect.forEach(
           distinctBatches(batch, (record) => record.id),
-          (items) => db.retryOnDeadlock(createRound(items))
+          (items) => db.retryOnDeadlock(createDistinct(items))
         ),
         (parts) => {
           const answers = new Map(parts.flatMap((part) => [...part]))

@@ -1,221 +1,102 @@
 /**
- * Messages that will not be run again, unless they are replayed. Those of a run are written where it is settled.
+ * Parks messages, and lists and removes dead letters. `settle` and `TaskRows.end` write the dead letters of tasks.
  */
 import { Effect } from "effect"
 import type { DeadLetter, DeadLetterQuery, ParkedMessage } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, toMillis, distinctBatches, type StoreError } from "../Database.ts"
-import type { Dialect } from "../dialect/Dialect.ts"
+import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import type { BatchResult } from "./BatchResult.ts"
-import * as TaskRows from "./TaskRows.ts"
+import { toMillis } from "../toMillis.ts"
+import { columns, type DeadLetterRow, isRetained, shape, toDeadLetter } from "./DeadLetterRow.ts"
 
-/** The operations. */
+/** Parks messages, and lists and removes dead letters. */
 export interface DeadLetterOperations {
-  /** Belongs into a transaction. */
-  readonly park: (letters: Batch<ParkedMessage>) => Effect.Effect<void, StoreError>
-  /** Belongs into a transaction. */
-  readonly reopen: (ids: Batch<string>) => Effect.Effect<BatchResult<DeadLetter | undefined>, StoreError>
+  /** Needs a transaction. */
+  readonly park: (messages: Batch<ParkedMessage>) => Effect.Effect<void, StoreError>
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
   readonly list: (page: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
-  /** Belongs into a transaction. */
+  /** Needs a transaction. */
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
 }
 
-interface DeadLetterRow {
-  readonly pk: number
-  readonly id: string
-  readonly task_id: string | null
-  readonly task: string | null
-  readonly generation: number
-  readonly queue: string
-  readonly reason: string
-  readonly worker: string | null
-  readonly attempts: number
-  readonly at: number
-  readonly task_retention: number | null
-  readonly fence: number
-  readonly outcome: string | null
-  readonly body: string | Uint8Array
+/** Prepares the statements of parking: an older dead letter of the same id makes room if its retention is over. */
+const makePark = ({ batched, deleteByKeys, dialect, table }: Database): DeadLetterOperations["park"] => {
+  const { insertIgnore, now, onConflictDoNothing } = dialect
+  const removeOutlived = deleteByKeys<string>({
+    table: "dead_letters",
+    key: ["id", "text"],
+    index: "dead_letters_id",
+    and: `remove_at <= ${now}`
+  })
+  const insert = batched(
+    { id: "text", queue: "text", reason: "text", outcome: "text", body: "body", retention: "integer" },
+    (batch) =>
+      `${insertIgnore} ${table("dead_letters")} (
+        id, generation, queue, reason, attempts, fence, at, remove_at, outcome, body
+      )
+      SELECT batch.id, 0, batch.queue, batch.reason, 0, 0, ${now}, ${now} + batch.retention, batch.outcome, batch.body
+      FROM ${batch} WHERE batch.id IS NOT NULL
+      ${onConflictDoNothing}`
+  )
+  return Effect.fnUntraced(function* (messages) {
+    yield* removeOutlived(messages.map(({ deadLetterId }) => deadLetterId))
+    yield* insert(
+      messages.map(({ body, exit, deadLetterId, queue, reason, retentionMillis }) => ({
+        id: deadLetterId,
+        queue,
+        reason,
+        outcome: exit,
+        body,
+        retention: toMillis(retentionMillis)
+      }))
+    )
+  })
 }
 
-const shape: Row.Shape<DeadLetterRow> = {
-  pk: Row.integer,
-  id: Row.text,
-  task_id: Row.orNull(Row.text),
-  task: Row.orNull(Row.text),
-  generation: Row.integer,
-  queue: Row.text,
-  reason: Row.text,
-  worker: Row.orNull(Row.text),
-  attempts: Row.integer,
-  at: Row.integer,
-  task_retention: Row.orNull(Row.integer),
-  fence: Row.integer,
-  outcome: Row.orNull(Row.text),
-  body: Row.bytes
-}
+/** Reads and writes dead letters over one database. */
+export const makeDeadLetters = (db: Database): DeadLetterOperations => {
+  const { deleteByKeys, dialect, reader, run, table } = db
+  const letters = table("dead_letters")
+  const retained = isRetained(dialect)
+  const read = reader<DeadLetterRow>("dead_letters", shape)
+  const readPk = reader<{ readonly pk: number }>("dead_letters", { pk: Row.integer })
+  const readCount = reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
-const toDeadLetter = (row: DeadLetterRow, { fromBody }: Dialect): DeadLetter => ({
-  id: row.id,
-  taskId: row.task_id,
-  task: row.task,
-  generation: row.generation,
-  queue: row.queue,
-  reason: row.reason,
-  exit: row.outcome,
-  worker: row.worker,
-  body: fromBody(row.body),
-  attempts: row.attempts,
-  at: row.at
-})
+  const selectByIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.inList("id", "text")} AND ${retained}`
+  const selectPk = `SELECT pk FROM ${letters} WHERE id = ?`
+  const selectPage = `SELECT ${columns} FROM ${letters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
+  const selectPageOfTask = `SELECT ${columns} FROM ${letters} WHERE task = ? AND pk < ? AND ${retained}
+    ORDER BY pk DESC LIMIT ?`
+  const countAll = `SELECT COUNT(*) AS count FROM ${letters} WHERE ${retained}`
+  const countOfTask = `SELECT COUNT(*) AS count FROM ${letters} WHERE task = ? AND ${retained}`
+  const removeByIds = deleteByKeys<string>({
+    table: "dead_letters",
+    key: ["id", "text"],
+    index: "dead_letters_id"
+  })
 
-/** Over one database. */
-export const make = (db: Database, records: TaskRows.TaskRows): DeadLetterOperations => {
-  const { dialect } = db
-  const letters = db.table("dead_letters")
-  const tasks = db.table("tasks")
-  const read = db.reader<DeadLetterRow>("dead_letters", shape)
-  const readPk = db.reader<{ readonly pk: number }>("dead_letters", { pk: Row.integer })
-  const readCount = db.reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
-
-  const kept = `(remove_at IS NULL OR remove_at > ${dialect.now})`
-  const columns = Object.keys(shape).join(", ")
-  const byIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.inList("id", "text")} AND ${kept}`
-  const pkOf = `SELECT pk FROM ${letters} WHERE id = ?`
-  const page = `SELECT ${columns} FROM ${letters} WHERE pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
-  const pageOfTask = `SELECT ${columns} FROM ${letters} WHERE task = ? AND pk < ? AND ${kept} ORDER BY pk DESC LIMIT ?`
-  const countAll = `SELECT COUNT(*) AS count FROM ${letters} WHERE ${kept}`
-  const countOfTask = `SELECT COUNT(*) AS count FROM ${letters} WHERE task = ? AND ${kept}`
-  const byId = { table: "dead_letters", key: ["id", "text"], index: "dead_letters_id" } as const
-  const removeRows = db.removing<string>(byId)
-  const removeOld = db.removing<string>({ ...byId, and: `remove_at <= ${dialect.now}` })
-  const insertParked = db.batched(
-    { id: "text", queue: "text", reason: "text", outcome: "text", body: "text", retention: "integer" },
-    (batch) =>
-      dialect.insertNew({
-        table: letters,
-        columns: [
-          "id",
-          "generation",
-          "queue",
-          "reason",
-          "attempts",
-          "fence",
-          "at",
-          "remove_at",
-          "outcome",
-          "body"
-        ],
-        select: `SELECT batch.id, 0, batch.queue, batch.reason, 0, 0, ${dialect.now},
-          ${dialect.now} + batch.retention, batch.outcome, batch.body
-          FROM ${batch} WHERE batch.id IS NOT NULL`
-      })
-  )
-  const insertTask = db.batched(
-    {
-      id: "text",
-      task: "text",
-      generation: "integer",
-      fence: "integer",
-      at: "integer",
-      retention: "integer"
-    },
-    (batch) =>
-      dialect.insertNew({
-        table: tasks,
-        columns: [
-          "id",
-          "task",
-          "payload_hash",
-          "published",
-          "state",
-          "generation",
-          "fence",
-          "enqueued_at",
-          "retention",
-          "check_at"
-        ],
-        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.fence, batch.at, batch.retention,
-          batch.at + batch.retention
-          FROM ${batch} WHERE batch.id IS NOT NULL`
-      })
-  )
-
-  const reopenRound = (
-    ids: ReadonlyArray<string>,
-    answers: Map<string, DeadLetter>,
-    changed: Array<string>
-  ) =>
-    Effect.gen(function* () {
-      const found = yield* Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read)
-      for (const row of found) answers.set(row.id, toDeadLetter(row, dialect))
-      const ofTasks = found.filter((row) => row.task_id !== null)
-      // two letters of one task: the one of the later generation comes last
-      const inOrder = [...ofTasks].sort((a, b) => a.generation - b.generation)
-      for (const round of distinctBatches(inOrder, (row) => row.task_id!)) {
-        const { now, rows: current } = yield* records.selectForUpdate(round.map(({ item }) => item.task_id!))
-        const openings: Array<TaskRows.TaskToOpen> = []
-        const missing: Array<ReadonlyArray<unknown>> = []
-        for (const { item } of round) {
-          const record = current.get(item.task_id!)
-          const generation = item.generation + 1
-          if (record === undefined) {
-            missing.push([item.task_id, item.task, generation, item.fence, now, item.task_retention])
-          } else if (TaskRows.isFinal(record) && record.generation < generation) {
-            openings.push({ row: record, generation })
-          } else continue
-          changed.push(item.task_id!)
-        }
-        yield* records.open(openings, now)
-        yield* insertTask(missing)
-      }
-    })
-
-  const before = (after: string | undefined) =>
-    after === undefined
+  /** Returns the position of a page. If the letter is gone, the listing begins anew: none is missed. */
+  const positionAfter = (id: string | undefined) =>
+    id === undefined
       ? Effect.succeed(Number.MAX_SAFE_INTEGER)
       : Effect.map(
-          Effect.flatMap(db.run(pkOf, [after]), readPk),
-          // a letter that was removed meanwhile: those before it may come again, those after it are not lost
+          Effect.flatMap(run(selectPk, [id]), readPk),
           (rows) => rows[0]?.pk ?? Number.MAX_SAFE_INTEGER
         )
 
   return {
-    park: (parked) =>
-      Effect.gen(function* () {
-        yield* removeOld(parked.map(({ deadLetterId }) => deadLetterId))
-        yield* insertParked(
-          parked.map((letter) => [
-            letter.deadLetterId,
-            letter.queue,
-            letter.reason,
-            letter.exit,
-            dialect.toBody(letter.body),
-            toMillis(letter.retentionMillis)
-          ])
-        )
-      }),
-    reopen: (ids) =>
-      Effect.suspend(() => {
-        const answers = new Map<string, DeadLetter>()
-        const changed: Array<string> = []
-        return Effect.map(reopenRound([...new Set(ids)], answers, changed), () => ({
-          answers: ids.map((id) => answers.get(id)),
-          changed
-        }))
-      }),
+    park: makePark(db),
     getMany: (ids) =>
-      Effect.map(Effect.flatMap(db.run(byIds, [dialect.list(ids)]), read), (rows) => {
+      Effect.map(Effect.flatMap(run(selectByIds, [dialect.list(ids)]), read), (rows) => {
         const found = new Map(rows.map((row) => [row.id, toDeadLetter(row, dialect)]))
         return ids.map((id) => found.get(id))
       }),
     list: ({ after, limit, task }) =>
-      Effect.flatMap(before(after), (pk) =>
+      Effect.flatMap(positionAfter(after), (pk) =>
         Effect.map(
           Effect.flatMap(
-            task === undefined ? db.run(page, [pk, limit]) : db.run(pageOfTask, [task, pk, limit]),
+            task === undefined ? run(selectPage, [pk, limit]) : run(selectPageOfTask, [task, pk, limit]),
             read
           ),
           (rows) => rows.map((row) => toDeadLetter(row, dialect))
@@ -223,11 +104,11 @@ export const make = (db: Database, records: TaskRows.TaskRows): DeadLetterOperat
       ),
     count: (task) =>
       Effect.map(
-        Effect.flatMap(task === undefined ? db.run(countAll) : db.run(countOfTask, [task]), readCount),
+        Effect.flatMap(task === undefined ? run(countAll) : run(countOfTask, [task]), readCount),
         (rows) => rows[0]?.count ?? 0
       ),
     remove: (ids) =>
-      Effect.map(removeRows(ids), (found) => {
+      Effect.map(removeByIds(ids), (found) => {
         const removed = new Set(found)
         return ids.map((id) => removed.delete(id))
       })

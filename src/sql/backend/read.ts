@@ -1,30 +1,32 @@
 /**
- * Reads of records. What cannot finish any more is ended first, so that nobody waits for it.
+ * Reads records. Tasks that have lapsed are ended first, so that no waiter waits for them.
  */
 import { Effect } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import type { TaskState } from "../../TaskState.ts"
+import { lapse } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
-import * as TaskRows from "./TaskRows.ts"
+import { columns, isOutlived, shape, type TaskRow, toFacts } from "./TaskRow.ts"
+import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
 
-/** The operations. */
-export interface ReadOperations {
-  /** Records by their ids, in order, and those among them that have to be ended first. */
-  readonly read: (ids: Batch<string>) => Effect.Effect<Read, StoreError>
-  /** Ends those of the ids that lapsed. Belongs into a transaction. */
-  readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<BatchResult<never>, StoreError>
-}
-
-/** What was read. */
-export interface Read {
+/** The records that were read. */
+export interface FoundRecords {
+  /** The records in the order of the ids. */
   readonly records: ReadonlyArray<TaskRecord | undefined>
+  /** The ids of records that have lapsed (L1–L3): they are to be ended, and read again. */
   readonly lapsed: ReadonlyArray<string>
 }
 
-interface FullTaskRow extends TaskRows.TaskRow {
+/** Reads records. */
+export interface ReadOperations {
+  readonly read: (ids: Batch<string>) => Effect.Effect<FoundRecords, StoreError>
+  /** Ends the tasks among the ids that have lapsed. Needs a transaction. */
+  readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<BatchResult<never>, StoreError>
+}
+
+interface FullTaskRow extends TaskRow {
   readonly now: number
   readonly outcome: string | null
   readonly progress: string | null
@@ -34,10 +36,24 @@ interface FullTaskRow extends TaskRows.TaskRow {
   readonly finished_at: number | null
 }
 
+const textOrNull = Row.orNull(Row.text)
+const integerOrNull = Row.orNull(Row.integer)
+
+const fullShape: Row.Shape<FullTaskRow> = {
+  ...shape,
+  now: Row.integer,
+  outcome: textOrNull,
+  progress: textOrNull,
+  worker: textOrNull,
+  enqueued_at: integerOrNull,
+  started_at: integerOrNull,
+  finished_at: integerOrNull
+}
+
 const toRecord = (row: FullTaskRow): TaskRecord => ({
   id: row.id,
   task: row.task,
-  state: row.state satisfies TaskState,
+  state: row.state,
   generation: row.generation,
   attempt: row.attempt,
   retries: row.retries,
@@ -53,46 +69,34 @@ const toRecord = (row: FullTaskRow): TaskRecord => ({
   expiresAt: row.expires_at
 })
 
-/** Over one database. */
-export const make = (db: Database, records: TaskRows.TaskRows): ReadOperations => {
-  const { dialect } = db
-  const textOrNull = Row.orNull(Row.text)
-  const integerOrNull = Row.orNull(Row.integer)
-  const readRows = db.reader<FullTaskRow>("tasks", {
-    ...TaskRows.shape,
-    now: Row.integer,
-    outcome: textOrNull,
-    progress: textOrNull,
-    worker: textOrNull,
-    enqueued_at: integerOrNull,
-    started_at: integerOrNull,
-    finished_at: integerOrNull
-  })
-  const select = `SELECT ${TaskRows.columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at,
-    started_at, finished_at FROM ${db.table("tasks")} WHERE ${dialect.inList("id", "text")}`
+/** Reads records over one database. */
+export const makeRead = ({ dialect, reader, run, table }: Database, taskRows: TaskRows): ReadOperations => {
+  const readRows = reader<FullTaskRow>("tasks", fullShape)
+  const select = `SELECT ${columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at, started_at, finished_at
+    FROM ${table("tasks")} WHERE ${dialect.inList("id", "text")}`
 
   return {
     read: (ids) =>
-      Effect.map(Effect.flatMap(db.run(select, [dialect.list(ids)]), readRows), (rows) => {
+      Effect.map(Effect.flatMap(run(select, [dialect.list(ids)]), readRows), (rows) => {
         const found = new Map<string, TaskRecord>()
         const lapsed: Array<string> = []
         for (const row of rows) {
-          if (row.remove_at !== null && row.remove_at <= row.now) continue
-          if (TaskRows.lapsed(row, row.now) !== undefined) lapsed.push(row.id)
+          if (isOutlived(row, row.now)) continue
+          if (lapse(toFacts(row), row.now) !== undefined) lapsed.push(row.id)
           found.set(row.id, toRecord(row))
         }
         return { records: ids.map((id) => found.get(id)), lapsed }
       }),
     endLapsed: (ids) =>
-      Effect.flatMap(records.selectForUpdate(ids), ({ now, rows: found }) => {
-        const endings: Array<TaskRows.TaskToEnd> = []
-        for (const record of found.values()) {
-          const ended = TaskRows.lapsed(record, now)
-          if (ended !== undefined) endings.push({ row: record, ended, crashes: record.crashes })
+      Effect.flatMap(taskRows.selectForUpdate(ids), ({ now, rows }) => {
+        const endings: Array<TaskToEnd> = []
+        for (const row of rows.values()) {
+          const ended = lapse(toFacts(row), now)
+          if (ended !== undefined) endings.push({ row, ended, crashes: row.crashes })
         }
-        return Effect.as(records.end(endings, now), {
+        return Effect.as(taskRows.end(endings, now), {
           answers: [],
-          changed: endings.map(({ row: record }) => record.id)
+          changed: endings.map(({ row }) => row.id)
         })
       })
   }

@@ -1,56 +1,34 @@
 /**
- * Settles runs: the outcome, and with a final failure its dead letter, in one step, if the run still holds its task.
+ * Settles runs: writes the outcome, and with a final failure its dead letter, in one step, if the run still holds its
+ * task.
  */
 import { Effect } from "effect"
-import type { Settled, Settlement } from "../../BackendDriver.ts"
+import type { NewDeadLetter, Outcome, Settled, Settlement } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, toMillis, type StoreError } from "../Database.ts"
+import { decideSettle, stateAfterRetries } from "../../internal/task/transitions.ts"
+import type { Database, StoreError } from "../Database.ts"
+import type { BatchRow } from "../dialect/Dialect.ts"
+import type { Indexed } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
+import { toMillis } from "../toMillis.ts"
 import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
-import * as TaskRows from "./TaskRows.ts"
+import { deadLetterId, type TaskRow, toFacts } from "./TaskRow.ts"
+import { clearRun, matchById, type Snapshot, type TaskRows } from "./TaskRows.ts"
+import { timeAfter } from "./times.ts"
 
-/** A final outcome that leaves no dead letter. */
-export const isPlain = ({ outcome }: Settlement): boolean =>
-  outcome._tag === "Success" || (outcome._tag === "Failure" && outcome.deadLetter === undefined)
+type FinalOutcome = Extract<Outcome, { readonly _tag: "Success" | "Failure" }>
 
-/** What a settlement comes to. `SameExit`: it is a repetition if the exit that is stored is the same. */
-type SettleDecision = "Write" | "Cancel" | "SameExit" | Settled
+/** A settlement whose outcome is final. */
+export type FinalSettlement = Settlement & { readonly outcome: FinalOutcome }
 
-const decideSettle = (
-  record: TaskRows.TaskRow | undefined,
-  { outcome, token }: Settlement
-): SettleDecision => {
-  if (record === undefined || record.token !== token) return "Lost"
-  const { _tag } = outcome
-  const putBack = _tag === "Retry" || _tag === "Release"
-  switch (record.state) {
-    case "STARTED":
-      return putBack && record.cancel_requested === 1 ? "Cancel" : "Write"
-    case "SUCCESS":
-      return _tag === "Success" ? "SameExit" : "Lost"
-    case "FAILURE":
-      if (record.ended === "Cancelled") return putBack ? "Cancelled" : "Lost"
-      return _tag === "Failure" ? "SameExit" : "Lost"
-    case "PENDING":
-    case "RETRY":
-      // a retry left the time when it is due, a release none
-      return _tag === (record.due_at === null ? "Release" : "Retry") ? "Stored" : "Lost"
-  }
+/** Returns whether an outcome is final and leaves no dead letter: then one update settles the open run. */
+export const isPlain = (settlement: Settlement): settlement is FinalSettlement => {
+  const { outcome } = settlement
+  return outcome._tag === "Success" || (outcome._tag === "Failure" && outcome.deadLetter === undefined)
 }
 
-/** What a final outcome writes to the row `t` of a task, from a row of a batch. */
-export const assignments = (now: string): Readonly<Record<string, string>> => ({
-  state: "batch.state",
-  outcome: "batch.outcome",
-  finished_at: now,
-  retention: "batch.retention",
-  remove_at: `${now} + batch.retention`,
-  check_at: `COALESCE(t.check_at, ${now} + batch.retention)`,
-  ...TaskRows.clearRun
-})
-
-/** The columns of such a batch. */
-export const columns = {
+/** The columns of a batch of final outcomes. */
+export const finalColumns = {
   id: "text",
   token: "text",
   state: "text",
@@ -58,193 +36,271 @@ export const columns = {
   retention: "integer"
 } as const
 
-/** The run that settles is the one that is open: what most settlements find. */
-export const isOpen = "t.id = batch.id AND t.token = batch.token AND t.state = 'STARTED' AND t.ended IS NULL"
+/** Returns the row of such a batch. */
+export const toFinalRow = (
+  id: string,
+  token: string,
+  { _tag, exit, retentionMillis }: FinalOutcome
+): BatchRow<typeof finalColumns> => ({
+  id,
+  token,
+  state: _tag === "Success" ? "SUCCESS" : "FAILURE",
+  outcome: exit,
+  retention: toMillis(retentionMillis)
+})
 
-/** A final outcome, as a row of the batch; of others there is none. */
-export const toFinal = ({ id, outcome, token }: Settlement): ReadonlyArray<unknown> =>
-  outcome._tag === "Success" || outcome._tag === "Failure"
-    ? [
-        id,
-        token,
-        outcome._tag === "Success" ? "SUCCESS" : "FAILURE",
-        outcome.exit,
-        toMillis(outcome.retentionMillis)
-      ]
-    : []
+const waitingColumns = {
+  id: "text",
+  state: "text",
+  attempt: "integer",
+  retries: "integer",
+  due_at: "integer"
+} as const
 
-/** Settles, over one database. Belongs into a transaction. */
-export const make = (
-  db: Database,
-  records: TaskRows.TaskRows
-): ((batch: Batch<Settlement>) => Effect.Effect<BatchResult<Settled>, StoreError>) => {
-  const { dialect } = db
-  const tasks = db.table("tasks")
-  const letters = db.table("dead_letters")
+const cancelledColumns = { id: "text", at: "integer", remove_at: "integer" } as const
 
-  const finishing = (where: string) =>
-    db.updating({
-      table: "tasks",
-      columns,
-      set: assignments(dialect.now),
-      where,
-      key: TaskRows.matchById.key,
-      returning: TaskRows.matchById.returning
-    })
-  const finishDecided = finishing(TaskRows.matchById.where)
-  // what most settlements come to, without a look before
-  const finishStarted = finishing(isOpen)
-  const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
-  const updateWaiting = db.updating({
+const deadLetterColumns = {
+  id: "text",
+  reason: "text",
+  queue: "text",
+  body: "body",
+  outcome: "text",
+  at: "integer",
+  remove_at: "integer",
+  retention: "integer"
+} as const
+
+const makeUpdateFinal = ({ batchedUpdate, dialect: { now } }: Database, where: string) =>
+  batchedUpdate({
     table: "tasks",
-    columns: { id: "text", state: "text", attempt: "integer", retries: "integer", due_at: "integer" },
+    columns: finalColumns,
     set: {
       state: "batch.state",
-      attempt: "batch.attempt",
-      retries: "batch.retries",
-      due_at: "batch.due_at",
-      ...TaskRows.clearRun
+      outcome: "batch.outcome",
+      finished_at: now,
+      retention: "batch.retention",
+      remove_at: `${now} + batch.retention`,
+      check_at: `COALESCE(t.check_at, ${now} + batch.retention)`,
+      ...clearRun
     },
-    ...TaskRows.matchById
-  })
-  const updateCancelled = db.updating({
-    table: "tasks",
-    columns: { id: "text", at: "integer", remove_at: "integer" },
-    set: {
-      state: "'FAILURE'",
-      ended: "'Cancelled'",
-      finished_at: "batch.at",
-      remove_at: "batch.remove_at",
-      check_at: "COALESCE(t.check_at, batch.remove_at)",
-      ...TaskRows.clearRun
-    },
-    ...TaskRows.matchById
-  })
-  const insertLetters = db.batched(
-    {
-      id: "text",
-      reason: "text",
-      queue: "text",
-      body: "text",
-      outcome: "text",
-      at: "integer",
-      remove_at: "integer",
-      retention: "integer"
-    },
-    (batch) =>
-      `INSERT INTO ${letters}
-        (id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, outcome, body)
-      SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, batch.queue, batch.reason,
-        t.worker, t.attempt, batch.at, batch.retention, t.fence, batch.remove_at, batch.outcome, batch.body
-      FROM ${batch} JOIN ${tasks} AS t ON t.id = batch.id`
-  )
-  const selectOutcomes = `SELECT id, outcome FROM ${tasks} WHERE ${dialect.inList("id", "text")}`
-  const readOutcomes = db.reader<{ readonly id: string; readonly outcome: string | null }>("tasks", {
-    id: Row.text,
-    outcome: Row.orNull(Row.text)
+    where,
+    key: matchById.key,
+    returning: matchById.returning
   })
 
-  const round: DistinctBatchOperation<Settlement, Settled> = (items, answers, changed) =>
+/** Prepares the statements of a settlement. */
+const makeStatements = (db: Database) => {
+  const { batched, batchedUpdate, dialect, reader, table } = db
+  return {
+    /** T3, where the run is open and its task is not forgotten: what most settlements find. */
+    finishOpen: makeUpdateFinal(
+      db,
+      "t.id = batch.id AND t.token = batch.token AND t.state = 'STARTED' AND t.ended IS NULL"
+    ),
+    /** T3, after a decision over the locked row. */
+    finishDecided: makeUpdateFinal(db, matchById.where),
+    readIds: reader<{ readonly id: string }>("tasks", { id: Row.text }),
+    updateWaiting: batchedUpdate({
+      table: "tasks",
+      columns: waitingColumns,
+      set: {
+        state: "batch.state",
+        attempt: "batch.attempt",
+        retries: "batch.retries",
+        due_at: "batch.due_at",
+        ...clearRun
+      },
+      ...matchById
+    }),
+    updateCancelled: batchedUpdate({
+      table: "tasks",
+      columns: cancelledColumns,
+      set: {
+        state: "'FAILURE'",
+        ended: "'Cancelled'",
+        finished_at: "batch.at",
+        remove_at: "batch.remove_at",
+        check_at: "COALESCE(t.check_at, batch.remove_at)",
+        ...clearRun
+      },
+      ...matchById
+    }),
+    insertDeadLetters: batched(
+      deadLetterColumns,
+      (batch) =>
+        `INSERT INTO ${table("dead_letters")} (
+          id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at,
+          outcome, body
+        )
+        SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, batch.queue, batch.reason,
+          t.worker, t.attempt, batch.at, batch.retention, t.fence, batch.remove_at, batch.outcome, batch.body
+        FROM ${batch} JOIN ${table("tasks")} AS t ON t.id = batch.id`
+    ),
+    selectOutcomes: `SELECT id, outcome FROM ${table("tasks")} WHERE ${dialect.inList("id", "text")}`,
+    readOutcomes: reader<{ readonly id: string; readonly outcome: string | null }>("tasks", {
+      id: Row.text,
+      outcome: Row.orNull(Row.text)
+    })
+  }
+}
+
+/** What decisions over locked rows come to. */
+interface SettlePlan {
+  readonly finals: Array<BatchRow<typeof finalColumns>>
+  readonly waiting: Array<BatchRow<typeof waitingColumns>>
+  readonly cancelled: Array<BatchRow<typeof cancelledColumns>>
+  readonly deadLetters: Array<BatchRow<typeof deadLetterColumns>>
+  readonly deadLetterIds: Array<string>
+  /** F3 */
+  readonly forgotten: Array<TaskRow>
+  /** T4: final settlements that repeat a stored one if the exit is the same. */
+  readonly repeated: Array<{ readonly index: number; readonly id: string; readonly exit: string | null }>
+}
+
+const toDeadLetterRow = (
+  row: TaskRow,
+  { body, queue, reason, retentionMillis }: NewDeadLetter,
+  outcome: FinalOutcome,
+  now: number
+): BatchRow<typeof deadLetterColumns> => ({
+  id: row.id,
+  reason,
+  queue,
+  body,
+  outcome: outcome.exit,
+  at: now,
+  remove_at: timeAfter(now, retentionMillis),
+  retention: toMillis(outcome.retentionMillis)
+})
+
+/** Adds the writes of an outcome of the open run (T3). */
+const planOutcome = (plan: SettlePlan, row: TaskRow, { outcome, token }: Settlement, now: number): void => {
+  const { id } = row
+  if (outcome._tag === "Retry") {
+    plan.waiting.push({
+      id,
+      state: "RETRY",
+      attempt: row.attempt,
+      retries: row.retries + 1,
+      due_at: timeAfter(now, outcome.afterMillis)
+    })
+  } else if (outcome._tag === "Release") {
+    const state = stateAfterRetries(row.retries)
+    plan.waiting.push({ id, state, attempt: row.attempt - 1, retries: row.retries, due_at: null })
+  } else {
+    if (outcome._tag === "Failure" && outcome.deadLetter !== undefined) {
+      plan.deadLetterIds.push(deadLetterId(row))
+      plan.deadLetters.push(toDeadLetterRow(row, outcome.deadLetter, outcome, now))
+    }
+    if (row.ended === "Forgotten") plan.forgotten.push(row)
+    else plan.finals.push(toFinalRow(id, token, outcome))
+  }
+}
+
+/** Decides a batch over locked rows, and sets the answers that need no further statement. */
+const makePlan = (
+  items: ReadonlyArray<Indexed<Settlement>>,
+  { now, rows }: Snapshot,
+  answers: Array<Settled>,
+  changed: Array<string>
+): SettlePlan => {
+  const plan: SettlePlan = {
+    finals: [],
+    waiting: [],
+    cancelled: [],
+    deadLetters: [],
+    deadLetterIds: [],
+    forgotten: [],
+    repeated: []
+  }
+  for (const { index, item } of items) {
+    const { outcome, token } = item
+    const row = rows.get(item.id)
+    const decision = decideSettle(row === undefined ? undefined : toFacts(row), token, outcome._tag)
+    if (row === undefined) {
+      answers[index] = "Lost"
+      continue
+    }
+    switch (decision) {
+      case "CompareExit":
+        plan.repeated.push({ index, id: row.id, exit: "exit" in outcome ? outcome.exit : null })
+        break
+      case "Write":
+        planOutcome(plan, row, item, now)
+        answers[index] = "Stored"
+        changed.push(row.id)
+        break
+      case "Cancel":
+        if (row.ended === "Forgotten") plan.forgotten.push(row)
+        else plan.cancelled.push({ id: row.id, at: now, remove_at: timeAfter(now, row.retention) })
+        answers[index] = "Cancelled"
+        changed.push(row.id)
+        break
+      case "Stored":
+      case "Cancelled":
+      case "Lost":
+        answers[index] = decision
+    }
+  }
+  return plan
+}
+
+/** Settles runs over one database. Needs a transaction. */
+export const makeSettle = (
+  db: Database,
+  taskRows: TaskRows
+): ((batch: Batch<Settlement>) => Effect.Effect<BatchResult<Settled>, StoreError>) => {
+  const statements = makeStatements(db)
+
+  /** Writes the plain outcomes of open runs; returns the ids of those that it found open. */
+  const finishOpen = (items: ReadonlyArray<Indexed<Settlement>>) => {
+    const plain = items.map(({ item }) => item).filter(isPlain)
+    // in the order of the ids, in which all transactions lock rows
+    plain.sort((one, other) => (one.id < other.id ? -1 : 1))
+    const rows = plain.map(({ id, outcome, token }) => toFinalRow(id, token, outcome))
+    return Effect.map(
+      Effect.flatMap(statements.finishOpen(rows), statements.readIds),
+      (stored) => new Set(stored.map(({ id }) => id))
+    )
+  }
+
+  /** Answers repeated final settlements (T4, T7). */
+  const compareExits = Effect.fnUntraced(function* (
+    repeated: SettlePlan["repeated"],
+    answers: Array<Settled>
+  ): Effect.fn.Return<void, StoreError> {
+    if (repeated.length === 0) return
+    const ids = db.dialect.list(repeated.map(({ id }) => id))
+    const rows = yield* statements.readOutcomes(yield* db.run(statements.selectOutcomes, [ids]))
+    const outcomes = new Map(rows.map(({ id, outcome }) => [id, outcome]))
+    for (const { exit, id, index } of repeated) answers[index] = outcomes.get(id) === exit ? "Stored" : "Lost"
+  })
+
+  const settle: DistinctBatchOperation<Settlement, Settled> = (items, answers, changed) =>
     Effect.gen(function* () {
-      const stored = yield* Effect.flatMap(
-        finishStarted(
-          items
-            .filter(({ item }) => isPlain(item))
-            .map(({ item }) => item)
-            .sort((one, other) => (one.id < other.id ? -1 : 1))
-            .map(toFinal)
-        ),
-        readIds
-      )
-      const done = new Set(stored.map(({ id }) => id))
-      const rest = done.size === 0 ? items : items.filter(({ item }) => !done.has(item.id))
-      if (done.size > 0) {
-        for (const { index, item } of items) {
-          if (!done.has(item.id)) continue
-          answers[index] = "Stored"
-          changed.push(item.id)
+      const finished = yield* finishOpen(items)
+      const rest: Array<Indexed<Settlement>> = []
+      for (const indexed of items) {
+        const { id } = indexed.item
+        if (!finished.has(id)) {
+          rest.push(indexed)
+          continue
         }
+        answers[indexed.index] = "Stored"
+        changed.push(id)
       }
       if (rest.length === 0) return
 
-      const { now, rows: found } = yield* records.selectForUpdate(rest.map(({ item }) => item.id))
-      const finals: Array<ReadonlyArray<unknown>> = []
-      const waiting: Array<ReadonlyArray<unknown>> = []
-      const cancelled: Array<ReadonlyArray<unknown>> = []
-      const deadLetters: Array<ReadonlyArray<unknown>> = []
-      const letterIds: Array<string> = []
-      const forgotten: Array<TaskRows.TaskRow> = []
-      const repeated: Array<{ readonly index: number; readonly id: string; readonly exit: string | null }> =
-        []
-      for (const { index, item } of rest) {
-        const record = found.get(item.id)
-        const decision = decideSettle(record, item)
-        if (record === undefined) {
-          answers[index] = "Lost"
-          continue
-        }
-        if (decision === "SameExit") {
-          repeated.push({ index, id: record.id, exit: "exit" in item.outcome ? item.outcome.exit : null })
-          continue
-        }
-        if (decision !== "Write" && decision !== "Cancel") {
-          answers[index] = decision
-          continue
-        }
-        changed.push(item.id)
-        answers[index] = decision === "Cancel" ? "Cancelled" : "Stored"
-        const { outcome } = item
-        const isForgotten = record.ended === "Forgotten"
-        if (decision === "Cancel") {
-          if (isForgotten) forgotten.push(record)
-          else cancelled.push([record.id, now, TaskRows.timeAfter(now, record.retention)])
-        } else if (outcome._tag === "Retry") {
-          waiting.push([
-            record.id,
-            "RETRY",
-            record.attempt,
-            record.retries + 1,
-            TaskRows.timeAfter(now, outcome.afterMillis)
-          ])
-        } else if (outcome._tag === "Release") {
-          const state = record.retries > 0 ? "RETRY" : "PENDING"
-          waiting.push([record.id, state, record.attempt - 1, record.retries, null])
-        } else {
-          const { exit, retentionMillis } = outcome
-          if (outcome._tag === "Failure" && outcome.deadLetter !== undefined) {
-            const { body, queue, reason, retentionMillis: kept } = outcome.deadLetter
-            letterIds.push(`${record.id}:${record.generation}`)
-            deadLetters.push([
-              record.id,
-              reason,
-              queue,
-              dialect.toBody(body),
-              exit,
-              now,
-              TaskRows.timeAfter(now, kept),
-              toMillis(retentionMillis)
-            ])
-          }
-          if (isForgotten) forgotten.push(record)
-          else finals.push(toFinal(item))
-        }
-      }
-      yield* records.removeDeadLetters(letterIds)
-      yield* insertLetters(deadLetters)
-      yield* records.remove(forgotten)
-      yield* finishDecided(finals)
-      yield* updateWaiting(waiting)
-      yield* updateCancelled(cancelled)
-      if (repeated.length > 0) {
-        const rows = yield* Effect.flatMap(
-          db.run(selectOutcomes, [dialect.list(repeated.map(({ id }) => id))]),
-          readOutcomes
-        )
-        const outcomes = new Map(rows.map(({ id, outcome }) => [id, outcome]))
-        for (const { exit, id, index } of repeated)
-          answers[index] = outcomes.get(id) === exit ? "Stored" : "Lost"
-      }
+      const snapshot = yield* taskRows.selectForUpdate(rest.map(({ item }) => item.id))
+      const plan = makePlan(rest, snapshot, answers, changed)
+      yield* taskRows.removeDeadLetters(plan.deadLetterIds)
+      yield* statements.insertDeadLetters(plan.deadLetters)
+      yield* taskRows.remove(plan.forgotten)
+      yield* statements.finishDecided(plan.finals)
+      yield* statements.updateWaiting(plan.waiting)
+      yield* statements.updateCancelled(plan.cancelled)
+      yield* compareExits(plan.repeated, answers)
     })
 
-  return byDistinctBatches(round)
+  return byDistinctBatches(settle)
 }

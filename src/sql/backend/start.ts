@@ -1,16 +1,22 @@
 /**
- * Starts runs: decides, in one atomic step, whether a message that was delivered may run.
+ * Starts runs: decides in one atomic step whether a delivered message may run.
  */
 import { Effect } from "effect"
 import type { Start, Started } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { type Database, toMillis, type StoreError } from "../Database.ts"
+import { decideStart } from "../../internal/task/transitions.ts"
+import type { Database, StoreError } from "../Database.ts"
+import type { BatchRow } from "../dialect/Dialect.ts"
+import type { Indexed } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
-import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
-import * as Leasing from "./renew.ts"
-import * as TaskRows from "./TaskRows.ts"
+import { toMillis } from "../toMillis.ts"
+import { type BatchResult, byDistinctBatches } from "./BatchResult.ts"
+import { makeRenewLeases } from "./renew.ts"
+import { type TaskRow, toFacts } from "./TaskRow.ts"
+import type { Snapshot, TaskRows, TaskToEnd, TaskToOpen } from "./TaskRows.ts"
+import { earliest, timeAfter } from "./times.ts"
 
-/** What a run starts with. */
+/** The columns of a started task that its run is given. */
 export interface StartedRow {
   readonly fence: number
   readonly attempt: number
@@ -18,15 +24,15 @@ export interface StartedRow {
   readonly crashes: number
 }
 
-/** The checks of it. */
-export const shape: Row.Shape<StartedRow> = {
+/** The checks of those columns. */
+export const startedShape: Row.Shape<StartedRow> = {
   fence: Row.integer,
   attempt: Row.integer,
   retries: Row.integer,
   crashes: Row.integer
 }
 
-/** The leave to run. */
+/** Returns the answer to a start that may run. */
 export const toStarted = ({ attempt, crashes, fence, retries }: StartedRow): Started => ({
   _tag: "Run",
   fence,
@@ -35,200 +41,223 @@ export const toStarted = ({ attempt, crashes, fence, retries }: StartedRow): Sta
   crashes
 })
 
-/** What a start comes to: an answer, and what to write. */
-type StartDecision =
-  | { readonly _tag: "Drop" }
-  | { readonly _tag: "Busy"; readonly millis: number }
-  | { readonly _tag: "Again" }
-  | { readonly _tag: "End"; readonly ended: TaskRows.TaskToEnd["ended"]; readonly crashes: number }
-  | { readonly _tag: "Run"; readonly crashed: boolean }
+/** The columns of a batch of runs. `crashes` is what the start adds to those that were counted. */
+const runColumns = {
+  id: "text",
+  generation: "integer",
+  token: "text",
+  worker: "text",
+  queue: "text",
+  body: "body",
+  crashes: "integer",
+  at_most_once: "integer",
+  lease: "integer",
+  retention: "integer",
+  letter_retention: "integer"
+} as const
 
-const decideStart = (record: TaskRows.TaskRow, start: Start, now: number): StartDecision => {
-  const { crashes } = record
-  if (record.state === "STARTED" && record.token === start.token) return { _tag: "Again" }
-  if (TaskRows.isFinal(record) || start.generation < record.generation) return { _tag: "Drop" }
-  if (TaskRows.isWaiting(record)) {
-    const ended = TaskRows.lapsed(record, now)
-    if (ended !== undefined) return { _tag: "End", ended, crashes }
-    const wait = (record.due_at ?? now) - now
-    return wait > 0 ? { _tag: "Busy", millis: wait } : { _tag: "Run", crashed: false }
+/** Returns the row of such a batch. The message of an at-most-once run is gone, so the record keeps its body. */
+const toRunRow = (start: Start, crashes: number): BatchRow<typeof runColumns> => {
+  const isAtMostOnce = start.deliveryMode === "at-most-once"
+  return {
+    id: start.id,
+    generation: start.generation,
+    token: start.token,
+    worker: start.worker,
+    queue: isAtMostOnce ? start.queue : null,
+    body: isAtMostOnce ? start.body : null,
+    crashes,
+    at_most_once: isAtMostOnce ? 1 : 0,
+    lease: toMillis(start.leaseMillis),
+    retention: toMillis(start.retentionMillis),
+    letter_retention: toMillis(start.deadLetterRetentionMillis)
   }
-  const held = (record.lease_until ?? now) - now
-  if (held > 0) return { _tag: "Busy", millis: held }
-  const lapsed = TaskRows.lapsed(record, now)
-  if (lapsed !== undefined) return { _tag: "End", ended: lapsed, crashes }
-  if (record.cancel_requested === 1) return { _tag: "End", ended: "Cancelled", crashes: crashes + 1 }
-  return crashes + 1 >= start.maxCrashes
-    ? { _tag: "End", ended: "WorkerLost", crashes: crashes + 1 }
-    : { _tag: "Run", crashed: true }
 }
 
-/** What a start writes to the row `t` of a task, from a row that says the terms of the run. */
-export const assignments = (now: string, run: string): Readonly<Record<string, string>> => ({
-  state: "'STARTED'",
-  published: "1",
-  attempt: "t.attempt + 1",
-  fence: "t.fence + 1",
-  token: `${run}.token`,
-  worker: `${run}.worker`,
-  started_at: `COALESCE(t.started_at, ${now})`,
-  due_at: "NULL",
-  remove_at: "NULL",
-  lease_until: `${now} + ${run}.lease`,
-  retention: `${run}.retention`,
-  check_at: `COALESCE(t.check_at, ${now} + ${run}.retention)`,
-  letter_retention: `${run}.letters`
-})
+const makeUpdateStarted = ({ batchedUpdate, dialect: { now } }: Database, where: string) =>
+  batchedUpdate({
+    table: "tasks",
+    columns: runColumns,
+    set: {
+      state: "'STARTED'",
+      published: "1",
+      attempt: "t.attempt + 1",
+      fence: "t.fence + 1",
+      crashes: "t.crashes + batch.crashes",
+      token: "batch.token",
+      worker: "batch.worker",
+      queue: "batch.queue",
+      body: "batch.body",
+      at_most_once: "batch.at_most_once",
+      started_at: `COALESCE(t.started_at, ${now})`,
+      due_at: "NULL",
+      remove_at: "NULL",
+      lease_until: `${now} + batch.lease`,
+      retention: "batch.retention",
+      letter_retention: "batch.letter_retention",
+      check_at: `CASE WHEN batch.at_most_once = 1 THEN ${now} + batch.lease
+        ELSE COALESCE(t.check_at, ${now} + batch.retention) END`
+    },
+    where,
+    key: ["id", "text"],
+    returning: ["id", "fence", "attempt", "retries", "crashes"]
+  })
 
-/** A task that waits, and may start at once: what most starts find. */
-export const isStartable = (now: string, generation: string): string =>
-  `t.generation = ${generation} AND t.state IN ('PENDING', 'RETRY') AND t.remove_at IS NULL
-    AND (t.due_at IS NULL OR t.due_at <= ${now}) AND (t.expires_at IS NULL OR t.expires_at > ${now})`
-
-/** Starts, over one database. Belongs into a transaction. */
-export const make = (
-  db: Database,
-  records: TaskRows.TaskRows
-): ((batch: Batch<Start>) => Effect.Effect<BatchResult<Started>, StoreError>) => {
+/** Prepares the statements of a start. */
+const makeStatements = (db: Database) => {
   const { dialect } = db
-  const tasks = db.table("tasks")
-
-  // another worker may have been first
-  const insertMissing = db.batched(
-    { id: "text", task: "text", generation: "integer", expires_at: "integer", check_at: "integer" },
-    (batch) =>
-      dialect.insertNew({
-        table: tasks,
-        columns: ["id", "task", "payload_hash", "published", "state", "generation", "expires_at", "check_at"],
-        select: `SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.expires_at, batch.check_at
-          FROM ${batch} WHERE batch.id IS NOT NULL`
-      })
-  )
-  const starting = (where: string) =>
-    db.updating({
-      table: "tasks",
-      columns: {
-        id: "text",
-        generation: "integer",
-        token: "text",
-        worker: "text",
-        queue: "text",
-        body: "text",
-        crashes: "integer",
-        at_most_once: "integer",
-        lease: "integer",
-        retention: "integer",
-        letters: "integer"
-      },
-      set: {
-        ...assignments(dialect.now, "batch"),
-        crashes: "t.crashes + batch.crashes",
-        queue: "batch.queue",
-        body: "batch.body",
-        at_most_once: "batch.at_most_once",
-        check_at: `CASE WHEN batch.at_most_once = 1 THEN ${dialect.now} + batch.lease
-          ELSE COALESCE(t.check_at, ${dialect.now} + batch.retention) END`
-      },
-      where,
-      key: ["id", "text"],
-      returning: ["id", "fence", "attempt", "retries", "crashes"]
-    })
-  const startDecided = starting("t.id = batch.id")
-  // what most starts come to, without a look before
-  const startWaiting = starting(`t.id = batch.id AND ${isStartable(dialect.now, "batch.generation")}`)
-  const toStart = (start: Start, crashes: number): ReadonlyArray<unknown> => {
-    const isKept = start.deliveryMode === "at-most-once"
-    return [
-      start.id,
-      start.generation,
-      start.token,
-      start.worker,
-      isKept ? start.queue : null,
-      isKept ? dialect.toBody(start.body) : null,
-      crashes,
-      isKept ? 1 : 0,
-      toMillis(start.leaseMillis),
-      toMillis(start.retentionMillis),
-      toMillis(start.deadLetterRetentionMillis)
-    ]
+  const { now } = dialect
+  return {
+    /** S10, where the task waits and is not of another generation: what most starts find. */
+    startWaiting: makeUpdateStarted(
+      db,
+      `t.id = batch.id AND t.generation = batch.generation AND t.state IN ('PENDING', 'RETRY')
+        AND t.remove_at IS NULL AND (t.due_at IS NULL OR t.due_at <= ${now})
+        AND (t.expires_at IS NULL OR t.expires_at > ${now})`
+    ),
+    /** S10, after a decision over the locked row. */
+    startDecided: makeUpdateStarted(db, "t.id = batch.id"),
+    renewLeases: makeRenewLeases(db),
+    /** Another worker may insert the same records first. */
+    insertMissing: db.batched(
+      { id: "text", task: "text", generation: "integer", expires_at: "integer", check_at: "integer" },
+      (batch) =>
+        `${dialect.insertIgnore} ${db.table("tasks")} (
+          id, task, payload_hash, published, state, generation, expires_at, check_at
+        )
+        SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.expires_at, batch.check_at
+        FROM ${batch} WHERE batch.id IS NOT NULL
+        ${dialect.onConflictDoNothing}`
+    ),
+    readStarted: db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...startedShape })
   }
-  const readStarted = db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...shape })
-  const updateLease = Leasing.makeUpdate(db)
-  const unkept = { store: db.store, table: db.tableName("tasks"), column: "id" }
+}
 
-  const round =
-    (ended: Array<string>): DistinctBatchOperation<Start, Started> =>
-    (items, answers, changed) =>
-      Effect.gen(function* () {
-        const run = Effect.fnUntraced(function* (rows: ReadonlyArray<object>) {
-          const byId = new Map((yield* readStarted(rows)).map((row) => [row.id, row]))
-          return items.filter(({ index, item }) => {
-            const row = byId.get(item.id)
-            if (row === undefined) return answers[index] === undefined
-            answers[index] = toStarted(row)
-            changed.push(item.id)
-            return false
-          })
-        })
-        const rest = yield* run(yield* startWaiting(items.map(({ item }) => toStart(item, 0))))
-        if (rest.length === 0) return
+/** What decisions over locked rows come to. */
+interface StartPlan {
+  readonly endings: Array<TaskToEnd>
+  readonly openings: Array<TaskToOpen>
+  readonly runs: Array<BatchRow<typeof runColumns>>
+  /** Requests that repeat that of the open run. */
+  readonly repeated: Array<Start>
+}
 
-        const ids = rest.map(({ item }) => item.id)
-        const locked = yield* records.selectForUpdate(ids)
-        const { now } = locked
-        let found = locked.rows
-        const missing = rest.filter(({ item }) => !found.has(item.id))
-        if (missing.length > 0) {
-          yield* insertMissing(
-            missing.map(({ item }) => {
-              const expiresAt = TaskRows.timeAfter(now, item.expiresMillis)
-              const check = TaskRows.earliest(expiresAt, TaskRows.timeAfter(now, item.retentionMillis))
-              return [item.id, item.task, item.generation, expiresAt, check]
-            })
-          )
-          found = (yield* records.selectForUpdate(ids)).rows
+/** Decides a batch over locked rows, and sets the answers that need no further statement. */
+const plan = (
+  items: ReadonlyArray<Indexed<Start> & { readonly row: TaskRow }>,
+  now: number,
+  answers: Array<Started>
+): StartPlan => {
+  const result: StartPlan = { endings: [], openings: [], runs: [], repeated: [] }
+  for (const { index, item, row } of items) {
+    const decision = decideStart(toFacts(row), item, now)
+    switch (decision._tag) {
+      case "Drop":
+      case "Busy":
+        answers[index] = decision
+        break
+      case "Repeat":
+        result.repeated.push(item)
+        answers[index] = toStarted(row)
+        break
+      case "End":
+        result.endings.push({ row, ended: decision.ended, crashes: decision.crashes, message: item })
+        answers[index] = { _tag: "Drop" }
+        break
+      case "Run":
+        if (decision.opens === undefined) {
+          result.runs.push(toRunRow(item, decision.crashes - row.crashes))
+        } else {
+          // opening the generation sets the crashes to zero
+          result.openings.push({ row, generation: decision.opens })
+          result.runs.push(toRunRow(item, 0))
         }
-        const endings: Array<TaskRows.TaskToEnd> = []
-        const openings: Array<TaskRows.TaskToOpen> = []
-        const runs: Array<ReadonlyArray<unknown>> = []
-        const again: Array<ReadonlyArray<unknown>> = []
-        for (const { index, item } of rest) {
-          const record = found.get(item.id)
-          // the database has made another id of it
-          if (record === undefined) return yield* new Row.CorruptRow({ ...unkept, value: item.id })
-          const decision = decideStart(record, item, now)
-          switch (decision._tag) {
-            case "Drop":
-            case "Busy":
-              answers[index] = decision
-              break
-            case "Again":
-              again.push([record.id, item.token, toMillis(item.leaseMillis), null])
-              answers[index] = toStarted(record)
-              break
-            case "End":
-              endings.push({ row: record, ended: decision.ended, crashes: decision.crashes, message: item })
-              answers[index] = { _tag: "Drop" }
-              ended.push(item.id)
-              break
-            case "Run":
-              if (item.generation > record.generation) {
-                openings.push({ row: record, generation: item.generation })
-                runs.push(toStart(item, 0))
-              } else {
-                runs.push(toStart(item, decision.crashed ? 1 : 0))
-              }
-          }
-        }
-        yield* records.end(endings, now)
-        yield* records.open(openings, now)
-        yield* updateLease(again)
-        yield* run(yield* startDecided(runs))
+    }
+  }
+  return result
+}
+
+/** Starts runs over one database. Needs a transaction. */
+export const makeStart = (
+  db: Database,
+  taskRows: TaskRows
+): ((batch: Batch<Start>) => Effect.Effect<BatchResult<Started>, StoreError>) => {
+  const { insertMissing, readStarted, renewLeases, startDecided, startWaiting } = makeStatements(db)
+
+  /** Reads the rows of starts under a lock, after it has created those that are missing. */
+  const findRows = Effect.fnUntraced(function* (
+    items: ReadonlyArray<Indexed<Start>>
+  ): Effect.fn.Return<Snapshot, StoreError> {
+    const ids = items.map(({ item }) => item.id)
+    const { now, rows } = yield* taskRows.selectForUpdate(ids)
+    const missing = items.filter(({ item }) => !rows.has(item.id))
+    if (missing.length === 0) return { now, rows }
+    yield* insertMissing(
+      missing.map(({ item }) => {
+        const expires_at = timeAfter(now, item.expiresMillis)
+        const check_at = earliest(expires_at, timeAfter(now, item.retentionMillis))
+        return { id: item.id, task: item.task, generation: item.generation, expires_at, check_at }
       })
+    )
+    return { now, rows: (yield* taskRows.selectForUpdate(ids)).rows }
+  })
+
+  /** The row of a task that was created under this id; the database stores another id for it if there is none. */
+  const rowOf = ({ rows }: Snapshot, id: string) => {
+    const row = rows.get(id)
+    return row === undefined
+      ? Effect.fail(
+          new Row.CorruptRow({ store: db.store, table: db.tableName("tasks"), column: "id", value: id })
+        )
+      : Effect.succeed(row)
+  }
+
+  const start = Effect.fnUntraced(function* (
+    items: ReadonlyArray<Indexed<Start>>,
+    answers: Array<Started>,
+    changed: Array<string>,
+    ended: Array<string>
+  ): Effect.fn.Return<void, StoreError> {
+    const answerStarted = (started: ReadonlyArray<StartedRow & { readonly id: string }>) => {
+      const byId = new Map(started.map((row) => [row.id, row]))
+      for (const { index, item } of items) {
+        const row = byId.get(item.id)
+        if (row === undefined) continue
+        answers[index] = toStarted(row)
+        changed.push(item.id)
+      }
+    }
+
+    answerStarted(yield* readStarted(yield* startWaiting(items.map(({ item }) => toRunRow(item, 0)))))
+    const rest = items.filter(({ index }) => answers[index] === undefined)
+    if (rest.length === 0) return
+
+    const snapshot = yield* findRows(rest)
+    const located: Array<Indexed<Start> & { readonly row: TaskRow }> = []
+    for (const { index, item } of rest) {
+      located.push({ index, item, row: yield* rowOf(snapshot, item.id) })
+    }
+    const { endings, openings, repeated, runs } = plan(located, snapshot.now, answers)
+    for (const { row } of endings) ended.push(row.id)
+    yield* taskRows.end(endings, snapshot.now)
+    yield* taskRows.open(openings, snapshot.now)
+    yield* renewLeases(
+      repeated.map(({ id, leaseMillis, token }) => ({
+        id,
+        token,
+        lease: toMillis(leaseMillis),
+        progress: null
+      }))
+    )
+    answerStarted(yield* readStarted(yield* startDecided(runs)))
+  })
 
   return (batch) =>
     Effect.suspend(() => {
       const ended: Array<string> = []
-      return Effect.map(byDistinctBatches(round(ended))(batch), (changed) => ({ ...changed, ended }))
+      const run = byDistinctBatches<Start, Started>((items, answers, changed) =>
+        start(items, answers, changed, ended)
+      )
+      return Effect.map(run(batch), (result) => ({ ...result, ended }))
     })
 }

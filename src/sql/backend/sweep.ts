@@ -1,99 +1,107 @@
 /**
- * Ends what lapsed, and removes what nobody needs any more, a few rows at a time, by one process at a time.
+ * Ends tasks that have lapsed, and removes rows whose retention is over: a few at a time, one process at a time.
  *
- * A task has one time at which it has to be looked at, which is indexed: not when it is to be removed, but when it may
- * have expired or outlived its retention at the soonest. It is known when the task is enqueued, and so neither a start
- * nor an end rewrites an index. A task that is looked at too soon is given the time at which to look again.
+ * The time at which a task is to be checked is indexed: not the time of its removal, but the earliest at which it may
+ * have expired or outlived its retention. It is known at the enqueue, so that neither a start nor an end rewrites an
+ * index. A task that is checked too early is given a new time.
  */
 import { Effect } from "effect"
+import { isWaiting, lapse } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
-import * as TaskRows from "./TaskRows.ts"
+import { isFinal, type TaskRow, toFacts } from "./TaskRow.ts"
+import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
+import { timeAfter } from "./times.ts"
 
-/** How often a task is looked at, at most, that goes on for longer than results are kept. */
-const SOONEST_MILLIS = 1000
-/** When to look again at a task that has no other time. */
-const OTHERWISE_MILLIS = 24 * 60 * 60 * 1000
+/** The shortest pause between two checks of a task that runs for longer than its retention. */
+const MIN_CHECK_MILLIS = 1000
+/** The pause between checks of a task to which no other time applies. */
+const DEFAULT_CHECK_MILLIS = 24 * 60 * 60 * 1000
 
-/** What a sweep came to. */
+/** The result of a sweep. */
 export interface Swept {
-  /** What it ended or removed. */
+  /** How many tasks it ended, and how many rows it removed. */
   readonly count: number
-  /** The tasks that it looked at, most of them perhaps too soon: as many as it may, and there are more. */
-  readonly looked: number
+  /** How many tasks it checked. If it reaches the limit, there may be more. */
+  readonly checked: number
 }
 
-/** One sweep, of at most so many of each kind. Belongs into a transaction. */
+/** Sweeps at most `limit` rows of each kind. Needs a transaction. */
 export type Sweep = (limit: number) => Effect.Effect<BatchResult<Swept>, StoreError>
 
-/** When something may have become of a record, and not sooner. */
-const nextCheck = (record: TaskRows.TaskRow, now: number): number => {
-  if (TaskRows.isFinal(record)) return record.remove_at ?? now + OTHERWISE_MILLIS
-  const lapse = TaskRows.isWaiting(record)
-    ? record.expires_at
-    : record.at_most_once === 1
-      ? record.lease_until
-      : null
-  const times = [lapse, record.remove_at, TaskRows.timeAfter(now, record.retention)].filter(
-    (time) => time !== null
-  )
-  return times.length === 0 ? now + OTHERWISE_MILLIS : Math.max(Math.min(...times), now + SOONEST_MILLIS)
+/** Returns the earliest time at which a task may lapse (L1–L3) or outlive its retention. */
+const nextCheck = (row: TaskRow, now: number): number => {
+  if (isFinal(row)) return row.remove_at ?? now + DEFAULT_CHECK_MILLIS
+  const lapsesAt = isWaiting(row) ? row.expires_at : row.at_most_once === 1 ? row.lease_until : null
+  const times = [lapsesAt, row.remove_at, timeAfter(now, row.retention)].filter((time) => time !== null)
+  return times.length === 0
+    ? now + DEFAULT_CHECK_MILLIS
+    : Math.max(Math.min(...times), now + MIN_CHECK_MILLIS)
 }
 
-/** Over one database. */
-export const make = (db: Database, records: TaskRows.TaskRows): Sweep => {
-  const { dialect } = db
-  const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
-  // of rows that nobody else is at; in order, so that a planner sees that an index is what finds them
-  const overdue = (name: string, column: string) => {
-    const select = `SELECT id FROM ${db.table(name)} WHERE ${column} <= ${dialect.now}
-      ORDER BY ${column} LIMIT ? ${dialect.skipLocked}`
-    return (limit: number) =>
-      Effect.map(Effect.flatMap(db.run(select, [limit]), readIds), (rows) => rows.map(({ id }) => id))
-  }
-  const tasksToCheck = overdue("tasks", "check_at")
-  const outlived = (name: string, column: string, key: string) => {
-    const find = overdue(name, column)
-    const remove = db.removing({ table: name, key: ["id", "text"], index: key })
-    return (limit: number) =>
-      Effect.flatMap(find(limit), (ids) => Effect.map(remove(ids), (removed) => removed.length))
-  }
-  const lettersOutlived = outlived("dead_letters", "remove_at", "dead_letters_id")
-  const workersOutlived = outlived("workers", "until", "PRIMARY")
+/** Returns a query for the ids of rows whose time in a column has come. */
+const makeSelectDue = ({ dialect, reader, run, table }: Database, name: string, column: string) => {
+  const readIds = reader<{ readonly id: string }>(name, { id: Row.text })
+  // ordered, so that the planner uses the index of the column; skips rows that another transaction has locked
+  const select = `SELECT id FROM ${table(name)} WHERE ${column} <= ${dialect.now}
+    ORDER BY ${column} LIMIT ? ${dialect.skipLocked}`
+  return (limit: number) =>
+    Effect.map(Effect.flatMap(run(select, [limit]), readIds), (rows) => rows.map(({ id }) => id))
+}
 
-  const nothing: BatchResult<Swept> = { answers: [{ count: 0, looked: 0 }], changed: [] }
-  const checkTasks = (limit: number) =>
-    Effect.gen(function* () {
-      const ids = yield* tasksToCheck(limit)
-      if (ids.length === 0) return { count: 0, looked: 0, changed: [] }
-      // whatever outlived its retention is removed by being looked at
-      const { now, rows: found } = yield* records.selectForUpdate(ids)
-      const endings: Array<TaskRows.TaskToEnd> = []
-      const checks: Array<{ readonly record: TaskRows.TaskRow; readonly at: number }> = []
-      for (const record of found.values()) {
-        const ended = TaskRows.lapsed(record, now)
-        if (ended === undefined) checks.push({ record, at: nextCheck(record, now) })
-        else endings.push({ row: record, ended, crashes: record.crashes })
-      }
-      yield* records.end(endings, now)
-      yield* records.scheduleChecks(checks)
-      return {
-        count: ids.length - checks.length,
-        looked: ids.length,
-        changed: endings.map(({ row: record }) => record.id)
-      }
-    })
+/** Returns a removal of rows whose time in a column has come. */
+const makeRemoveDue = (
+  db: Database,
+  { column, index, table }: { readonly table: string; readonly column: string; readonly index: string }
+) => {
+  const selectDue = makeSelectDue(db, table, column)
+  const remove = db.deleteByKeys<string>({ table, key: ["id", "text"], index })
+  return (limit: number) =>
+    Effect.flatMap(selectDue(limit), (ids) => Effect.map(remove(ids), (removed) => removed.length))
+}
 
+/** Sweeps over one database. */
+export const makeSweep = (db: Database, taskRows: TaskRows): Sweep => {
+  const selectTasksToCheck = makeSelectDue(db, "tasks", "check_at")
+  const removeDeadLetters = makeRemoveDue(db, {
+    table: "dead_letters",
+    column: "remove_at",
+    index: "dead_letters_id"
+  })
+  const removeWorkers = makeRemoveDue(db, { table: "workers", column: "until", index: "PRIMARY" })
+
+  const checkTasks = Effect.fnUntraced(function* (limit: number) {
+    const ids = yield* selectTasksToCheck(limit)
+    if (ids.length === 0) return { count: 0, checked: 0, changed: [] }
+    // removes those whose retention is over
+    const { now, rows } = yield* taskRows.selectForUpdate(ids)
+    const endings: Array<TaskToEnd> = []
+    const checks: Array<{ readonly row: TaskRow; readonly at: number }> = []
+    for (const row of rows.values()) {
+      const ended = lapse(toFacts(row), now)
+      if (ended === undefined) checks.push({ row, at: nextCheck(row, now) })
+      else endings.push({ row, ended, crashes: row.crashes })
+    }
+    yield* taskRows.end(endings, now)
+    yield* taskRows.scheduleChecks(checks)
+    return {
+      count: ids.length - checks.length,
+      checked: ids.length,
+      changed: endings.map(({ row }) => row.id)
+    }
+  })
+
+  const otherwise: BatchResult<Swept> = { answers: [{ count: 0, checked: 0 }], changed: [] }
   return (limit) =>
     db.withLock(
       "retention",
       Effect.gen(function* (): Effect.fn.Return<BatchResult<Swept>, StoreError> {
-        const { changed, count, looked } = yield* checkTasks(limit)
-        const letters = yield* lettersOutlived(limit)
-        const workers = yield* workersOutlived(limit)
-        return { answers: [{ count: count + letters + workers, looked }], changed }
+        const { changed, checked, count } = yield* checkTasks(limit)
+        const letters = yield* removeDeadLetters(limit)
+        const workers = yield* removeWorkers(limit)
+        return { answers: [{ count: count + letters + workers, checked }], changed }
       }),
-      nothing
+      otherwise
     )
 }

@@ -1,69 +1,96 @@
 /**
- * The broker's port over SQL: the operations, each in its transaction, and who is told of new messages.
+ * Implements the broker's port over SQL: runs each operation in its transaction, and notifies of new messages.
  */
 import { Effect } from "effect"
-import type { ClaimRequest, BrokerDriver, Envelope } from "../../BrokerDriver.ts"
+import type { Batch, BrokerDriver, ClaimRequest, Delivery, Envelope } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { ReadySignal } from "../notify/ReadySignal.ts"
-import type { Messages } from "./Messages.ts"
+import { makeAck } from "./ack.ts"
+import { makeClaim } from "./claim.ts"
+import { makeCounts } from "./counts.ts"
+import { makePublish } from "./publish.ts"
+import { makePurge } from "./purge.ts"
+import type { QueueStatus } from "./queueStatus.ts"
+import { makeRelease } from "./release.ts"
+import { makeRenew } from "./renew.ts"
 
-/** What the driver shares with others of the same store. */
+/** The operations on messages. */
+export type MessageOperations = ReturnType<typeof makeMessageOperations>
+
+/** Makes the operations over one database. */
+export const makeMessageOperations = (db: Database) => ({
+  publish: makePublish(db),
+  ...makeClaim(db),
+  renew: makeRenew(db),
+  ack: makeAck(db),
+  ...makeRelease(db),
+  counts: makeCounts(db),
+  purge: makePurge(db)
+})
+
+/** The parts that the driver shares with the fused operations. */
 export interface BrokerParts {
   readonly db: Database
-  readonly messages: Messages
-  readonly readiness: ReadySignal
+  readonly messages: MessageOperations
+  readonly queueStatus: (queues: Batch<string>) => Effect.Effect<QueueStatus, StoreError>
+  readonly readySignal: ReadySignal
 }
 
 const PRIORITIES = 256
 /** A hundred years. */
 const MAX_DELAY_MILLIS = 100 * 365 * 24 * 60 * 60 * 1000
 
-/** Tells of messages that came. */
-export const notifyPublished =
-  ({ readiness }: BrokerParts) =>
-  (batch: ReadonlyArray<Envelope>): void => {
-    const queues = new Set<string>()
-    let firstMillis = Infinity
-    for (const { delayMillis, queue } of batch) {
-      queues.add(queue)
-      firstMillis = Math.min(firstMillis, delayMillis)
-    }
-    readiness.notify(queues, firstMillis)
+/** Notifies workers of messages that were published. */
+export const notifyPublished = ({ readySignal }: BrokerParts, batch: ReadonlyArray<Envelope>): void => {
+  const queues = new Set<string>()
+  let firstMillis = Infinity
+  for (const { delayMillis, queue } of batch) {
+    queues.add(queue)
+    firstMillis = Math.min(firstMillis, delayMillis)
   }
+  readySignal.notify(queues, firstMillis)
+}
 
-/** The driver. */
+/** Claims messages. It reads the status of the queues first: a claim that finds nothing then takes no lock. */
+const makeClaimOrReclaim = ({
+  db,
+  messages,
+  queueStatus
+}: BrokerParts): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>) => {
+  const claim = (request: ClaimRequest): Effect.Effect<ReadonlyArray<Delivery>, StoreError> =>
+    Effect.flatMap(queueStatus(request.queues), ({ due, ready }) => {
+      if (due) {
+        return db.inTransaction(
+          Effect.andThen(messages.promote(request.queues, request.max), messages.claim(request))
+        )
+      }
+      return ready ? db.inTransaction(messages.claim(request)) : Effect.succeed([])
+    })
+  const reclaim = (request: ClaimRequest): Effect.Effect<ReadonlyArray<Delivery>, StoreError> =>
+    Effect.flatMap(db.inTransaction(messages.reclaim(request)), (held) =>
+      held.length >= request.max
+        ? Effect.succeed(held)
+        : Effect.map(claim({ ...request, max: request.max - held.length }), (more) => [...held, ...more])
+    )
+  return (request) => (request.isRetry === true ? reclaim(request) : claim(request))
+}
+
+/** Makes the driver. */
 export const make = (
   parts: BrokerParts,
   options: { readonly name: string; readonly store: object }
 ): BrokerDriver<StoreError> => {
-  const { db, messages, readiness } = parts
-  const { outsideTransaction: apart } = db
-  const tellPublished = notifyPublished(parts)
-
-  // a look first: a claim that finds nothing keeps no writer waiting
-  const claim = (asked: ClaimRequest) =>
-    Effect.flatMap(messages.status(asked.queues), ({ due, ready }) => {
-      if (due) {
-        return db.inTransaction(
-          Effect.andThen(messages.promote(asked.queues, asked.max), messages.claim(asked))
-        )
-      }
-      return ready ? db.inTransaction(messages.claim(asked)) : Effect.succeed([])
-    })
-  const claimAgain = (asked: ClaimRequest) =>
-    Effect.flatMap(db.inTransaction(messages.reclaim(asked)), (held) =>
-      held.length >= asked.max
-        ? Effect.succeed(held)
-        : Effect.map(claim({ ...asked, max: asked.max - held.length }), (more) => [...held, ...more])
-    )
+  const { db, messages, readySignal } = parts
+  const { outsideTransaction } = db
+  const claim = makeClaimOrReclaim(parts)
 
   return {
     name: options.name,
     capabilities: {
       priorities: PRIORITIES,
       repeatableClaims: true,
-      prefersLargeBatches: db.dialect.name !== "sqlite",
+      prefersLargeBatches: !db.dialect.isLocalFile,
       lease: "store",
       maxDelayMillis: MAX_DELAY_MILLIS
     },
@@ -73,18 +100,20 @@ export const make = (
     publish: (batch) =>
       Effect.andThen(
         db.inCallerTransaction(messages.publish(batch)),
-        db.afterCommit(() => tellPublished(batch))
+        db.afterCommit(() => notifyPublished(parts, batch))
       ),
-    claim: (asked) => apart(asked.isRetry === true ? claimAgain(asked) : claim(asked)),
-    ready: readiness.ready,
-    renew: (handles, leaseMillis) => apart(db.inTransactionIfNeeded(messages.renew(handles, leaseMillis))),
-    ack: (handles) => apart(db.inTransactionIfNeeded(messages.ack(handles))),
+    claim: (request) => outsideTransaction(claim(request)),
+    ready: readySignal.ready,
+    renew: (handles, leaseMillis) =>
+      outsideTransaction(db.inTransactionIfNeeded(messages.renew(handles, leaseMillis))),
+    ack: (handles) => outsideTransaction(db.inTransactionIfNeeded(messages.ack(handles))),
     release: (releases) =>
-      Effect.map(apart(db.inTransaction(messages.release(releases))), ({ firstMillis, queues }) =>
-        readiness.notify(queues, firstMillis)
+      Effect.map(
+        outsideTransaction(db.inTransaction(messages.release(releases))),
+        ({ firstMillis, queues }) => readySignal.notify(queues, firstMillis)
       ),
-    reject: (rejections) => apart(db.inTransaction(messages.reject(rejections))),
-    counts: (queues) => apart(messages.counts(queues)),
-    purge: (queue, limit) => apart(db.inTransaction(messages.purge(queue, limit)))
+    reject: (rejections) => outsideTransaction(db.inTransaction(messages.reject(rejections))),
+    counts: (queues) => outsideTransaction(messages.counts(queues)),
+    purge: (queue, limit) => outsideTransaction(db.inTransaction(messages.purge(queue, limit)))
   }
 }

@@ -1,147 +1,160 @@
 /**
- * What databases say differently. The statements of the store are written once, with `?` for a parameter; a dialect
- * fills in these parts.
+ * The parts of SQL in which databases differ. The statements of the store are written once, with `?` for a parameter,
+ * and take these parts from the dialect.
  */
 
-/** What a column of a batch holds. */
-export type ColumnType = "text" | "integer"
+/** The databases that have a dialect. */
+export type DialectName = "sqlite" | "postgres" | "mysql"
 
-/** The columns of a batch, in order. */
+/** The type of a column of a batch. A `body` is text, or bytes that are not text; the dialect encodes it. */
+export type ColumnType = "text" | "integer" | "body"
+
+/** The columns of a batch, by name, in order. */
 export type Columns = Readonly<Record<string, ColumnType>>
 
-/** Rows of a batch: their values in the order of the columns. */
-export type Values = ReadonlyArray<ReadonlyArray<unknown>>
-
-/** Rows of a batch, as a part of a statement. */
-export interface BatchSource {
-  /** A table expression named `batch`, with the columns asked for. It may have rows that are all NULL. */
+/** The values of the column types. */
+export interface ColumnValues {
   readonly text: string
-  /** The parameters of the text, for up to as many rows as it was made for. */
-  readonly bind: (rows: Values) => Array<unknown>
+  readonly integer: number
+  readonly body: string | Uint8Array
 }
 
-/** An update of rows `t` of a table from the rows of a batch. */
+/** A row of a batch: a value for every column. `null` and `undefined` are NULL. */
+export type BatchRow<C extends Columns> = {
+  readonly [K in keyof C]: ColumnValues[C[K]] | null | undefined
+}
+
+/** A row of a batch whose columns are not known to the compiler. */
+export type AnyBatchRow = Readonly<Record<string, unknown>>
+
+/** A batch as a part of a statement. */
+export interface BatchSource {
+  /** A table expression named `batch`, with the declared columns. It may have rows that are all NULL. */
+  readonly text: string
+  /** Returns the parameters of the text. There may be fewer rows than the text was made for, and never more. */
+  readonly bind: (rows: ReadonlyArray<AnyBatchRow>) => Array<unknown>
+}
+
+/** An update of the rows `t` of a table from the rows of a batch. */
 export interface Update {
+  /** The quoted name of the table. */
   readonly table: string
+  /** The table expression of the batch. */
   readonly batch: string
+  /** The assigned expressions, by column. */
   readonly set: Readonly<Record<string, string>>
   readonly where: string
-  /** The column by which rows are told apart. */
+  /** The primary key of the table. */
   readonly key: string
   readonly returning: ReadonlyArray<string>
 }
 
-/** A lock that is held until the transaction ends. */
+/** A deletion of rows that returns their keys. */
+export interface ReturningDelete {
+  readonly table: string
+  readonly key: string
+  readonly where: string
+}
+
+/** A deletion of rows whose keys are in the column `k` of a batch. */
+export interface BatchDelete {
+  readonly table: string
+  readonly key: string
+  readonly index: string
+  readonly batch: string
+}
+
+/** The statements of a lock that one session of the database holds at a time. */
 export interface DatabaseLock {
-  /** Waits for it. */
+  /** Waits for the lock. */
   readonly acquire: string
-  /** Answers `got`, 0 or 1, and does not wait. */
+  /** Returns `got`, 0 or 1, without waiting. */
   readonly tryAcquire: string
-  /** Where it does not end with the transaction. */
+  /** Releases the lock, where it does not end with the transaction. */
   readonly release?: string | undefined
 }
 
-/** What goes to the driver. */
+/** A statement and its parameters in the form that the driver takes. */
 export interface Prepared {
   readonly text: string
   readonly params: ReadonlyArray<unknown>
 }
 
-/** The parts. */
+/** The parts of statements that depend on the database. */
 export interface Dialect {
   readonly name: DialectName
-  /** The clock of the store: epoch milliseconds, as an integer expression that does not stand still in a transaction. */
-  readonly now: string
-  /** A quoted identifier. */
-  readonly identifier: (name: string) => string
-  /** A statement and its parameters as the driver takes them. */
+  /** The database is a file of this machine: a call has no round trip, and cannot hang on a connection. */
+  readonly isLocalFile: boolean
+  /** How processes notify each other of changed tasks, if the client can; `undefined`: they poll. */
+  readonly notifications: "listen-notify" | "change-table" | undefined
+  /** The isolation level that transactions need where the client sets it; `select` returns it as `level`. */
+  readonly isolation?: { readonly select: string; readonly needed: string } | undefined
+  /** Begins transactions of the store, in place of the client's own statement. */
+  readonly begin?: string | undefined
+  /** The first statement of those transactions: the server ends them if the process stands still between two others. */
+  readonly transactionSetup?: string | undefined
+  /** A lock named after the table that it guards; `undefined`: a transaction excludes all others. */
+  readonly lock: ((table: string) => DatabaseLock) | undefined
+
+  /** Returns a statement in the form that the driver takes. */
   readonly prepare: (text: string, params: ReadonlyArray<unknown>) => Prepared
-  /** A body in a column of its own kind: text, or bytes that are none. */
-  readonly toBody: (body: string | Uint8Array | null | undefined) => unknown
-  /** Its way back. */
-  readonly fromBody: (stored: string | Uint8Array) => string | Uint8Array
-  /** The most rows that one batch has. */
-  readonly maxRows: number
-  /** The most characters that the texts of one batch have, unless it is a single row; `Infinity`: no limit. */
-  readonly maxText: number
-  /** A table expression for at least that many rows. */
-  readonly batch: (columns: Columns, rows: number) => BatchSource
-  /** A table whose rows are to be found by that index and in no other way, as a part of a `SELECT`. */
-  readonly byIndex: (table: string, index?: string) => string
-  /** `column` is one of a list, which is one parameter. */
-  readonly inList: (column: string, type: ColumnType) => string
-  /** That parameter. */
-  readonly list: (values: ReadonlyArray<string | number | null>) => unknown
-  /** Texts and numbers, one after the other, as text. */
+  /** Quotes an identifier. */
+  readonly identifier: (name: string) => string
+  /** The clock of the store: epoch milliseconds, an integer expression that advances within a transaction. */
+  readonly now: string
+  /** Concatenates texts and numbers to a text. */
   readonly concat: (...parts: ReadonlyArray<string>) => string
-  /** `INSERT`, but for rows that are there already; answers columns of those that were not. */
-  readonly insertNew: (insert: {
-    readonly table: string
-    readonly columns: ReadonlyArray<string>
-    readonly select: string
-    readonly returning?: string | undefined
-  }) => string
-  /** `INSERT` of one row of values, or its update by the primary key; `incoming` names a value that was to be inserted. */
-  readonly upsert: (upsert: {
-    readonly table: string
-    readonly values: Readonly<Record<string, string>>
-    readonly key: ReadonlyArray<string>
-    readonly set: (incoming: (column: string) => string) => Readonly<Record<string, string>>
-  }) => string
+  /** Decodes a stored body to text or bytes. */
+  readonly fromBody: (stored: string | Uint8Array) => string | Uint8Array
+
+  /** The most rows of one batch. */
+  readonly maxRows: number
+  /** The most characters in the texts of one batch, unless it is a single row; `Infinity`: no limit. */
+  readonly maxText: number
+  /** Returns a batch of at least that many rows. */
+  readonly batch: (columns: Columns, rows: number) => BatchSource
+  /** The condition that a column is in a list, which is one parameter. */
+  readonly inList: (column: string, type: "text" | "integer") => string
+  /** Returns the parameter of `inList`. */
+  readonly list: (values: ReadonlyArray<string | number | null>) => unknown
+
+  /** A table in a `SELECT`, whose rows are found by that index and by no other. Default: the primary key. */
+  readonly byIndex: (table: string, index?: string) => string
+  /** Ends a `SELECT` whose rows this transaction changes. */
+  readonly forUpdate: string
+  /** The same, without rows that another transaction has locked. */
+  readonly skipLocked: string
+  /** Begins an `INSERT` that skips rows which exist. `onConflictDoNothing` follows its source. */
+  readonly insertIgnore: string
+  readonly onConflictDoNothing: string
+  /** Follows the values of an `INSERT`, and begins the assignments that are made if the row exists. */
+  readonly onConflictUpdate: (key: string) => string
+  /** The value that such an `INSERT` would have inserted. */
+  readonly incoming: (column: string) => string
+  /** Whether one statement can write several tables (`WITH … AS (INSERT …)`). */
+  readonly writableCtes: boolean
   /**
-   * An update that answers what it updated, or one that answers nothing. Of the latter the rows are found and locked
-   * first, are given by their keys, as a last parameter, and are read after it.
+   * An update that returns the updated rows, or one that returns nothing. For the latter the rows are found and locked
+   * first, their keys are the last parameter of the update, and they are read after it.
    */
   readonly update:
-    | { readonly answers: true; readonly text: (update: Update) => string }
+    | { readonly returnsRows: true; readonly text: (update: Update) => string }
     | {
-        readonly answers: false
-        /** Answers the keys as `k`, and locks the rows. */
-        readonly find: (update: Update) => string
+        readonly returnsRows: false
+        /** Returns the keys as `k`, and locks the rows. */
+        readonly select: (update: Update) => string
         readonly write: (update: Update) => string
       }
   /**
-   * A removal of rows that answers their keys as `k`, or one that answers nothing. Of the latter the rows are found and
-   * locked first, by the index, and are given by the `k` of a batch.
+   * A deletion that returns the keys as `k`, or one that returns nothing. For the latter the rows are found and locked
+   * first, by the index.
    */
   readonly remove:
-    | {
-        readonly answers: true
-        readonly text: (removal: {
-          readonly table: string
-          readonly key: string
-          readonly where: string
-        }) => string
-      }
-    | {
-        readonly answers: false
-        readonly text: (removal: {
-          readonly table: string
-          readonly key: string
-          readonly index: string
-          readonly batch: string
-        }) => string
-      }
-  /** What the transactions of the store begin with, in place of the client's own. */
-  readonly begin?: string | undefined
-  /** A statement at the beginning of those: if the process stands still between two statements, they end all the same. */
-  readonly transactionSetup?: string | undefined
-  /** Ends a `SELECT` whose rows are to be changed by this transaction. */
-  readonly forUpdate: string
-  /** The same, of rows that no other transaction is at. */
-  readonly skipLocked: string
-  /** Whether one statement can have several parts that write (`WITH … AS (INSERT …)`). */
-  readonly writableCtes: boolean
-  /** Answers `level`: how far transactions of the client see each other; `undefined`: as far as they should. */
-  readonly isolation?: { readonly select: string; readonly needed: string } | undefined
-  /** A lock by the name of the table that it guards; `undefined`: a transaction excludes all others anyway. */
-  readonly lock: ((table: string) => DatabaseLock) | undefined
+    | { readonly returnsRows: true; readonly text: (removal: ReturningDelete) => string }
+    | { readonly returnsRows: false; readonly text: (removal: BatchDelete) => string }
 }
 
-/** The databases there are dialects for. */
-export type DialectName = "sqlite" | "postgres" | "mysql"
-
-/** Assignments of a statement, in order. */
+/** Returns the assignments of an update, in order. */
 export const assignments = (
   set: Readonly<Record<string, string>>,
   target: (column: string) => string = (column) => column

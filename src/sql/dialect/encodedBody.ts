@@ -1,12 +1,12 @@
 /**
- * Bodies in a column of text, for databases whose text cannot hold everything: bytes that are no text, and texts with
- * a NUL in them, are kept as base64, and say so.
+ * Encodes bodies for a text column that cannot hold all of them: bytes that are not text, and texts with a NUL, are
+ * stored as base64 with a prefix.
  */
 
 const BYTES = "base64:"
 const TEXT = "base64-text:"
 
-/** What is stored. */
+/** Encodes a body as text. */
 export const toBody = (body: string | Uint8Array | null | undefined): string | null => {
   if (body === null || body === undefined) return null
   if (typeof body !== "string") return BYTES + Buffer.from(body).toString("base64")
@@ -15,7 +15,7 @@ export const toBody = (body: string | Uint8Array | null | undefined): string | n
     : body
 }
 
-/** What it was made of. */
+/** Decodes what `toBody` returned. */
 export const fromBody = (stored: string | Uint8Array): string | Uint8Array => {
   if (typeof stored !== "string") return stored
   if (stored.startsWith(BYTES)) return new Uint8Array(Buffer.from(stored.slice(BYTES.length), "base64"))

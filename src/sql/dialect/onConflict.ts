@@ -1,12 +1,12 @@
-/** Inserts that meet rows which are there already, where the database knows `ON CONFLICT`. */
-import { assignments, type Dialect } from "./Dialect.ts"
+import type { Dialect } from "./Dialect.ts"
 
-/** These parts of a dialect. */
-export const onConflict: Pick<Dialect, "insertNew" | "upsert"> = {
-  insertNew: ({ columns, returning, select, table }) =>
-    `INSERT INTO ${table} (${columns.join(", ")}) ${select} ON CONFLICT DO NOTHING` +
-    (returning === undefined ? "" : ` RETURNING ${returning}`),
-  upsert: ({ key, set, table, values }) =>
-    `INSERT INTO ${table} (${Object.keys(values).join(", ")}) VALUES (${Object.values(values).join(", ")})
-    ON CONFLICT (${key.join(", ")}) DO UPDATE SET ${assignments(set((column) => `excluded.${column}`))}`
+/** The parts of dialects with `INSERT … ON CONFLICT`. */
+export const onConflict: Pick<
+  Dialect,
+  "insertIgnore" | "onConflictDoNothing" | "onConflictUpdate" | "incoming"
+> = {
+  insertIgnore: "INSERT INTO",
+  onConflictDoNothing: "ON CONFLICT DO NOTHING",
+  onConflictUpdate: (key) => `ON CONFLICT (${key}) DO UPDATE SET`,
+  incoming: (column) => `excluded.${column}`
 }

@@ -1,19 +1,35 @@
-/** Batches whose rows are parameters one by one. */
-import type { Values } from "./Dialect.ts"
+/**
+ * Batches that bind one parameter a value, row after row. Their sizes are powers of two, so that few statements are
+ * prepared; parameters of missing rows are NULL.
+ */
+import type { AnyBatchRow, Columns } from "./Dialect.ts"
 
-/** The next power of two: so few sizes of a statement are enough for all batches. */
+/** Returns the next power of two. */
 export const powerOfTwo = (count: number): number => {
   let size = 1
   while (size < count) size *= 2
   return size
 }
 
-/** Row after row; the room that is left is NULL. */
-export const bindRows =
-  (columns: number, room: number) =>
-  (rows: Values): Array<unknown> => {
-    const bound: Array<unknown> = []
-    for (const row of rows) for (const value of row) bound.push(value)
-    for (let left = room * columns - bound.length; left > 0; left--) bound.push(null)
-    return bound
+type Body = string | Uint8Array | null | undefined
+
+/** Returns a function that binds up to `capacity` rows. */
+export const bindRows = (
+  columns: Columns,
+  capacity: number,
+  encodeBody: (body: Body) => unknown = (body) => body
+): ((rows: ReadonlyArray<AnyBatchRow>) => Array<unknown>) => {
+  const entries = Object.entries(columns)
+  const size = capacity * entries.length
+  return (rows) => {
+    const params: Array<unknown> = []
+    for (const row of rows) {
+      for (const [name, type] of entries) {
+        const value = row[name]
+        params.push(type === "body" ? encodeBody(value as Body) : value)
+      }
+    }
+    while (params.length < size) params.push(null)
+    return params
   }
+}

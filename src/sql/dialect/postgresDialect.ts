@@ -1,22 +1,22 @@
 /**
  * The dialect of PostgreSQL.
  *
- * A batch is one array a column, so a statement is one text for every size of a batch, which is planned once.
+ * A batch is one array a column, so that a statement is one text for every size of a batch, and is planned once.
  *
- * Numbers are sent as texts, whose type the statement says: drivers give a number a type by its size, and every
- * combination would be a statement of its own to prepare.
+ * Numbers are sent as text, whose type the statement declares: drivers choose the type of a number by its size, and
+ * every combination of types would be another prepared statement.
  */
-import { assignments, type ColumnType, type Dialect } from "./Dialect.ts"
-import * as encodedBody from "./encodedBody.ts"
+import { type AnyBatchRow, assignments, type ColumnType, type Dialect } from "./Dialect.ts"
+import { fromBody, toBody } from "./encodedBody.ts"
 import { onConflict } from "./onConflict.ts"
 
-const arrayTypes: Record<ColumnType, string> = { text: "text[]", integer: "bigint[]" }
+const scalarTypes: Readonly<Record<ColumnType, string>> = { text: "text", integer: "bigint", body: "text" }
 
 /**
- * An array that the planner does not look into. Otherwise a plan for one row would look better than the one for any
- * number, and a statement would be planned anew every time.
+ * An array parameter that the planner does not look into. Otherwise a plan for one row looks better than the generic
+ * plan, and the statement is planned anew every time.
  */
-const unseen = (type: ColumnType): string => `(SELECT ?::${arrayTypes[type]})`
+const opaqueArray = (type: ColumnType): string => `(SELECT ?::${scalarTypes[type]}[])`
 
 const scalar = (value: unknown): unknown => {
   if (typeof value === "number") return String(value)
@@ -24,23 +24,26 @@ const scalar = (value: unknown): unknown => {
   return value === undefined ? null : value
 }
 
-/** Whole numbers, or nothing but NULL, as the text of an array. */
-const literal = (values: ReadonlyArray<unknown>): string =>
+/** Writes whole numbers, or values that are all NULL, as the text of an array. */
+const arrayText = (values: ReadonlyArray<unknown>): string =>
   `{${values.map((value) => (value === null || value === undefined ? "NULL" : String(scalar(value)))).join(",")}}`
 
-const texts = (values: ReadonlyArray<unknown>): unknown => {
-  let some = false
+const textArray = (values: ReadonlyArray<unknown>): unknown => {
+  let hasValue = false
   const array = values.map((value) => {
     if (value === null || value === undefined) return null
-    some = true
+    hasValue = true
     return value
   })
-  return some ? array : literal(values)
+  return hasValue ? array : arrayText(values)
 }
+
+const valueOf = (row: AnyBatchRow, name: string, type: ColumnType): unknown =>
+  type === "body" ? toBody(row[name] as string | Uint8Array | null | undefined) : row[name]
 
 const numberedTexts = new Map<string, string>()
 
-/** The same text, with numbers for its parameters. */
+/** Numbers the parameters of a text. */
 const numbered = (text: string): string => {
   let made = numberedTexts.get(text)
   if (made === undefined) {
@@ -54,57 +57,62 @@ const numbered = (text: string): string => {
 /** PostgreSQL 12 or newer. */
 export const postgresDialect: Dialect = {
   name: "postgres",
-  // evaluated once a statement, and so of use for an index; `now()` would be the time at which the transaction began
-  now: "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)",
-  identifier: (name) => `"${name.replaceAll('"', '""')}"`,
-  prepare: (text, params) => ({ text: numbered(text), params: params.map(scalar) }),
-  ...encodedBody,
-  maxRows: 1024,
-  maxText: Infinity,
-  byIndex: (table) => table,
-  remove: {
-    answers: true,
-    text: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`
-  },
-  batch: (columns, rows) => {
-    const names = Object.keys(columns)
-    const types = Object.values(columns)
-    // one row alone has no need of arrays, which cost more than it
-    if (rows === 1) {
-      const values = names.map((name, i) => `?::${arrayTypes[types[i]!].slice(0, -2)} AS ${name}`)
-      return { text: `(SELECT ${values.join(", ")}) AS batch`, bind: ([row]) => [...(row ?? [])] }
-    }
-    return {
-      text: `unnest(${types.map(unseen).join(", ")}) AS batch (${names.join(", ")})`,
-      bind: (all) =>
-        types.map((type, column) => {
-          const values = all.map((row) => row[column])
-          return type === "text" ? texts(values) : literal(values)
-        })
-    }
-  },
-  inList: (column, type) => `${column} = ANY (${unseen(type)}::${arrayTypes[type]})`,
-  list: (values) => (typeof values[0] === "string" ? values : literal(values)),
-  concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
-  ...onConflict,
-  update: {
-    answers: true,
-    text: ({ batch, returning, set, table, where }) =>
-      `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where}
-    RETURNING ${returning.map((column) => `t.${column}`).join(", ")}`
-  },
-  // whatever the connection would begin
+  isLocalFile: false,
+  notifications: "listen-notify",
+  // whatever the connection's default is
   begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
   transactionSetup: "SELECT set_config('idle_in_transaction_session_timeout', '5000', true)",
-  forUpdate: "FOR UPDATE",
-  skipLocked: "FOR UPDATE SKIP LOCKED",
-  writableCtes: true,
   lock: (table) => {
-    // by the schema too, since such a lock is of the whole database
+    // an advisory lock is of the whole database, so its key holds the schema too
     const key = `hashtextextended(current_schema() || '.' || '${table.replaceAll("'", "''")}', 0)`
     return {
       acquire: `SELECT pg_advisory_xact_lock(${key})`,
       tryAcquire: `SELECT CASE WHEN pg_try_advisory_xact_lock(${key}) THEN 1 ELSE 0 END AS got`
     }
+  },
+  prepare: (text, params) => ({ text: numbered(text), params: params.map(scalar) }),
+  identifier: (name) => `"${name.replaceAll('"', '""')}"`,
+  // evaluated once a statement, so that an index can use it; `now()` is the time at which the transaction began
+  now: "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)",
+  concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
+  fromBody,
+  maxRows: 1024,
+  maxText: Infinity,
+  batch: (columns, rows) => {
+    const entries = Object.entries(columns)
+    // a single row needs no arrays, which cost more than the row
+    if (rows === 1) {
+      const values = entries.map(([name, type]) => `?::${scalarTypes[type]} AS ${name}`)
+      return {
+        text: `(SELECT ${values.join(", ")}) AS batch`,
+        bind: ([row]) => entries.map(([name, type]) => valueOf(row!, name, type))
+      }
+    }
+    const names = entries.map(([name]) => name)
+    return {
+      text: `unnest(${entries.map(([, type]) => opaqueArray(type)).join(", ")}) AS batch (${names.join(", ")})`,
+      bind: (all) =>
+        entries.map(([name, type]) => {
+          const values = all.map((row) => valueOf(row, name, type))
+          return type === "integer" ? arrayText(values) : textArray(values)
+        })
+    }
+  },
+  inList: (column, type) => `${column} = ANY (${opaqueArray(type)}::${scalarTypes[type]}[])`,
+  list: (values) => (typeof values[0] === "string" ? values : arrayText(values)),
+  byIndex: (table) => table,
+  forUpdate: "FOR UPDATE",
+  skipLocked: "FOR UPDATE SKIP LOCKED",
+  ...onConflict,
+  writableCtes: true,
+  update: {
+    returnsRows: true,
+    text: ({ batch, returning, set, table, where }) =>
+      `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where}
+    RETURNING ${returning.map((column) => `t.${column}`).join(", ")}`
+  },
+  remove: {
+    returnsRows: true,
+    text: ({ key, table, where }) => `DELETE FROM ${table} WHERE ${where} RETURNING ${key} AS k`
   }
 }

@@ -1,199 +1,272 @@
 /**
- * What the engine does most, as one statement each, for databases in which a statement can have several parts that
- * write: one round trip, and one commit, for record and message, claim and start, outcome and acknowledgement.
+ * The hot operations as one statement each, for databases in which a statement can write several tables (PostgreSQL):
+ * one round trip and one commit for record and message, claim and start, outcome and acknowledgement.
  *
- * Such a statement does what is plain, and answers what it did. The rest goes the way of several statements.
+ * A statement handles the plain cases and returns which it handled. The others take several statements.
  */
 import { Effect } from "effect"
-import type { ClaimedMessage, NewRecord, Settlement, StartDefaults } from "../../BackendDriver.ts"
+import type { ClaimedMessage, NewRecord, StartDefaults } from "../../BackendDriver.ts"
 import type { ClaimRequest, Envelope } from "../../BrokerDriver.ts"
-import * as Enqueuing from "../backend/create.ts"
-import * as Settling from "../backend/settle.ts"
-import * as Starting from "../backend/start.ts"
-import * as Messages from "../broker/Messages.ts"
-import { type Database, toMillis, type StoreError } from "../Database.ts"
-import type { Update } from "../dialect/Dialect.ts"
+import { newRecordColumns, toNewRecordRow } from "../backend/create.ts"
+import { finalColumns, type FinalSettlement, toFinalRow } from "../backend/settle.ts"
+import { type StartedRow, startedShape, toStarted } from "../backend/start.ts"
+import {
+  byClaimOrder,
+  DELAYED,
+  handleSuffix,
+  isHeldBy,
+  type MessageRow,
+  READY,
+  seqOf,
+  shape as messageShape,
+  toDelivery
+} from "../broker/MessageRow.ts"
+import { newMessageColumns, toNewMessageRow } from "../broker/publish.ts"
+import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
+import { toMillis } from "../toMillis.ts"
 
-/** The function that the first migration of PostgreSQL creates. */
-const claimFunction = "claim_1"
-
-/** A task: its record, and its message. */
-export interface ToEnqueue {
+/** A new task: its record and its message. */
+export interface NewTask {
   readonly record: NewRecord
   readonly message: Envelope
 }
 
-/** The statements. */
-export interface SingleStatements {
-  /** Creates and publishes what is new; answers the ids. Every id is there once. */
-  readonly enqueue: (items: ReadonlyArray<ToEnqueue>) => Effect.Effect<ReadonlySet<string>, StoreError>
-  /** The same, of tasks that should all be new; where one is not, it fails as a `UniqueViolation`, and nothing is done. */
-  readonly enqueueAllNew: SingleStatements["enqueue"]
-  /**
-   * Claims, and starts what waits. `undefined`: nothing was done, since something became due that is to be made ready
-   * before; it is not looked at where `looks` is `false`.
-   */
-  readonly claim: (
-    claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> },
-    looks: boolean
-  ) => Effect.Effect<ReadonlyArray<ClaimedMessage> | undefined, StoreError>
-  /** What a claim took and still holds, and which of it was started, with leases anew. */
-  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>
-  /** Finishes runs, and removes their messages; answers the ids. Every id is there once. */
-  readonly settle: (
-    items: ReadonlyArray<{ readonly settlement: Settlement; readonly handle: string }>
-  ) => Effect.Effect<ReadonlySet<string>, StoreError>
+/** A claim of messages, with the defaults of the tasks that it may start. */
+export type FusedClaim = ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> }
+
+/** Creates records and publishes their messages; returns the ids of those that were new. No id occurs twice. */
+export type EnqueueStatement = (
+  tasks: ReadonlyArray<NewTask>
+) => Effect.Effect<ReadonlySet<string>, StoreError>
+
+/** The function that claims and starts, which the first migration of PostgreSQL creates. */
+const CLAIM_FUNCTION = "claim_1"
+
+const enqueueColumns = { ...newRecordColumns, ...newMessageColumns }
+
+const toEnqueueRow = ({ message, record }: NewTask) => ({
+  ...toNewRecordRow(record),
+  ...toNewMessageRow(message)
+})
+
+/** Prepares the statement that enqueues tasks whose ids and keys may be taken; those that are taken are skipped. */
+export const makeEnqueue = ({ batched, dialect: { now }, reader, table }: Database): EnqueueStatement => {
+  const statement = batched(
+    enqueueColumns,
+    (batch) => `WITH
+      given AS MATERIALIZED (SELECT * FROM ${batch}),
+      created AS (
+        INSERT INTO ${table("tasks")} (
+          id, task, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at,
+          check_at
+        )
+        SELECT id, task, idempotency_key, payload_hash, published, 'PENDING', ${now}, ${now} + expires, retention,
+          CASE WHEN published = 0 THEN ${now} + retention END, ${now} + check_in
+        FROM given WHERE id IS NOT NULL
+        ON CONFLICT DO NOTHING RETURNING id
+      ),
+      published AS (
+        INSERT INTO ${table("messages")} (queue, priority, state, due_at, wake_at, id, task, generation, body)
+        SELECT queue, priority, CASE WHEN delay > 0 THEN ${DELAYED} ELSE ${READY} END,
+          ${now} + delay, CASE WHEN delay > 0 THEN ${now} + delay END, id, task, generation, body
+        FROM given JOIN created USING (id)
+      )
+      SELECT id FROM created`
+  )
+  const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
+  return (tasks) =>
+    Effect.map(
+      Effect.flatMap(statement(tasks.map(toEnqueueRow)), readIds),
+      (created) => new Set(created.map(({ id }) => id))
+    )
 }
 
 /**
- * What a claim answers: a row for each message, another for each of them that was started, which says how, by its
- * `seq`. `due`: one row, in which all else is NULL.
+ * Prepares the statement that enqueues tasks all of which should be new. If one is not, it fails with a
+ * `UniqueViolation` and enqueues none.
+ */
+export const makeEnqueueAllNew = ({ batched, dialect: { now }, table }: Database): EnqueueStatement => {
+  const statement = batched(
+    enqueueColumns,
+    (batch) => `WITH
+      given AS MATERIALIZED (SELECT * FROM ${batch}),
+      created AS (
+        INSERT INTO ${table("tasks")} (
+          id, task, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at,
+          check_at
+        )
+        SELECT id, task, idempotency_key, payload_hash, published, 'PENDING', ${now}, ${now} + expires, retention,
+          CASE WHEN published = 0 THEN ${now} + retention END, ${now} + check_in
+        FROM given WHERE id IS NOT NULL
+      )
+      INSERT INTO ${table("messages")} (queue, priority, state, due_at, wake_at, id, task, generation, body)
+      SELECT queue, priority, CASE WHEN delay > 0 THEN ${DELAYED} ELSE ${READY} END,
+        ${now} + delay, CASE WHEN delay > 0 THEN ${now} + delay END, id, task, generation, body
+      FROM given WHERE id IS NOT NULL`
+  )
+  return (tasks) =>
+    Effect.map(statement(tasks.map(toEnqueueRow)), () => new Set(tasks.map(({ record }) => record.id)))
+}
+
+/**
+ * A row of a claim: one for each message, and another, with the same `seq`, for each of them that was started. `due`:
+ * the only row, which has no other columns.
  */
 interface ClaimedRow {
   readonly due: 0 | 1
 }
 
-type MessageRow = ClaimedRow & Messages.MessageRow
-type StartedRow = ClaimedRow & Starting.StartedRow & { readonly seq: number }
+const isStarted = (row: ClaimedRow): row is ClaimedRow & StartedRow & { readonly seq: number } =>
+  "fence" in row && row.fence !== null
 
-const isStarted = (row: ClaimedRow): row is StartedRow => "fence" in row && row.fence !== null
+const claimedShape: Row.Shape<ClaimedRow> = {
+  ...Object.fromEntries(
+    Object.entries<Row.Check<unknown>>({ ...messageShape, ...startedShape }).map(([column, check]) => [
+      column,
+      Row.orNull(check)
+    ])
+  ),
+  due: Row.flag
+}
 
-const orNull = <A extends object>(shape: Row.Shape<A>) =>
-  Object.fromEntries(
-    Object.entries<Row.Check<unknown>>(shape).map(([column, check]) => [column, Row.orNull(check)])
-  )
-
-/** Over one database. */
-export const make = (db: Database, update: (update: Update) => string): SingleStatements => {
-  const { dialect } = db
-  const { now } = dialect
-  const tasks = db.table("tasks")
-  const messages = db.table("messages")
-  const readIds = db.reader<{ readonly id: string }>("tasks", { id: Row.text })
-  const toSet = (rows: ReadonlyArray<object>) =>
-    Effect.map(readIds(rows), (found): ReadonlySet<string> => new Set(found.map(({ id }) => id)))
-
-  const { id: _, task: __, ...messageColumns } = Messages.columns
-  const enqueuedColumns = { ...Enqueuing.columns, ...messageColumns }
-  const toEnqueued = ({ message, record }: ToEnqueue): ReadonlyArray<unknown> => {
-    const [, , ...rest] = Messages.toRow(message)
-    return [...Enqueuing.toRow(record), ...rest]
+/** Joins the two kinds of rows, in the order of claims. */
+const toClaimed = (rows: ReadonlyArray<ClaimedRow>, suffix: string): ReadonlyArray<ClaimedMessage> => {
+  const runs = new Map<number, StartedRow>()
+  const messages: Array<ClaimedRow & MessageRow> = []
+  for (const row of rows) {
+    if (isStarted(row)) runs.set(row.seq, row)
+    else messages.push(row as ClaimedRow & MessageRow)
   }
-  const enqueueNew = db.batched(
-    enqueuedColumns,
-    (batch) => `WITH given AS MATERIALIZED (SELECT * FROM ${batch}),
-      made AS (${Enqueuing.insertAllText(dialect, tasks, "given AS batch")})
-      ${Messages.insertText(dialect, messages, "given AS batch")}`
-  )
-  const enqueue = db.batched(
-    enqueuedColumns,
-    (batch) => `WITH given AS MATERIALIZED (SELECT * FROM ${batch}),
-      made AS (${Enqueuing.insertText(dialect, tasks, "given AS batch")}),
-      sent AS (${Messages.insertText(dialect, messages, "given AS batch JOIN made USING (id)")})
-      SELECT id FROM made`
-  )
-
-  const claimed = Messages.claimableColumns
-  const claim = `SELECT * FROM ${db.table(claimFunction)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?, ?, ?::text[],
-    ?::bigint[], ?::bigint[], ?::bigint[])`
-  const readClaimed = db.reader<ClaimedRow>("messages", {
-    ...orNull({ ...Messages.messageShape, ...Starting.shape }),
-    due: Row.flag
-  })
-  const of = (table: string) => claimed.map((column) => `${table}.${column}`).join(", ")
-  const claimedAgain = `WITH held AS (
-      UPDATE ${messages} AS m SET wake_at = ${now} + ?::bigint
-      WHERE ${dialect.inList("queue", "text")} AND ${Messages.isClaimed(dialect, "?::bigint", "?")}
-      RETURNING ${of("m")}, m.claim AS token),
-    started AS (
-      UPDATE ${tasks} AS t SET lease_until = ${now} + ?::bigint
-      FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
-      RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes)
-    SELECT 0 AS due, ${of("held")}, NULL::bigint AS fence, NULL::bigint AS attempt, NULL::bigint AS retries,
-      NULL::bigint AS crashes, ${now} AS now FROM held
-    UNION ALL
-    SELECT 0, started.seq, ${claimed
-      .slice(1)
-      .map(() => "NULL")
-      .join(", ")}, fence, attempt, retries, crashes, 0 FROM started`
-  const toClaimed = (rows: ReadonlyArray<ClaimedRow>, claim: string): ReadonlyArray<ClaimedMessage> => {
-    const runs = new Map<number, Starting.StartedRow>()
-    const taken: Array<MessageRow> = []
-    for (const row of rows) {
-      if (isStarted(row)) runs.set(row.seq, row)
-      else taken.push(row as MessageRow)
+  return messages.sort(byClaimOrder).map((row) => {
+    const delivery = toDelivery(row, suffix)
+    const run = runs.get(row.seq)
+    return {
+      delivery,
+      run: run === undefined ? undefined : { token: delivery.handle, started: toStarted(run) }
     }
-    return taken.sort(Messages.inClaimOrder).map((row) => {
-      const delivery = Messages.toDelivery(row, claim)
-      const run = runs.get(row.seq)
-      return {
-        delivery,
-        run: run === undefined ? undefined : { token: delivery.handle, started: Starting.toStarted(run) }
-      }
+  })
+}
+
+/**
+ * Prepares the statement that claims messages and starts those of waiting tasks (S10). Where `checksDue` is set and a
+ * delay or a lease of the queues is over, it claims nothing and returns `undefined`: the messages are to be made ready
+ * first.
+ */
+export const makeClaim = ({
+  dialect: { list },
+  reader,
+  run,
+  table
+}: Database): ((
+  request: FusedClaim,
+  checksDue: boolean
+) => Effect.Effect<ReadonlyArray<ClaimedMessage> | undefined, StoreError>) => {
+  const statement = `SELECT * FROM ${table(CLAIM_FUNCTION)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?, ?,
+    ?::text[], ?::bigint[], ?::bigint[], ?::bigint[])`
+  const read = reader<ClaimedRow>("messages", claimedShape)
+  return (request, checksDue) =>
+    Effect.suspend(() => {
+      const { leaseMillis, max, queues, startDefaults, worker } = request
+      const suffix = handleSuffix(request)
+      const rows = run(statement, [
+        checksDue,
+        list([...new Set(queues)]),
+        max,
+        toMillis(leaseMillis),
+        suffix,
+        worker,
+        list(startDefaults.map(({ task }) => task)),
+        list(startDefaults.map((start) => toMillis(start.leaseMillis))),
+        list(startDefaults.map((start) => toMillis(start.retentionMillis))),
+        list(startDefaults.map((start) => toMillis(start.deadLetterRetentionMillis)))
+      ])
+      return Effect.map(Effect.flatMap(rows, read), (found) =>
+        found[0]?.due === 1 ? undefined : toClaimed(found, suffix)
+      )
     })
-  }
+}
 
-  const settle = db.batched(
-    { ...Settling.columns, seq: "integer", claim: "text" },
-    (batch) => `WITH given AS MATERIALIZED (SELECT * FROM ${batch}),
-      done AS (${update({
-        table: tasks,
-        batch: "given AS batch",
-        set: Settling.assignments(now),
-        where: Settling.isOpen,
-        key: "id",
-        returning: ["id"]
-      })}),
-      gone AS (DELETE FROM ${messages} AS m USING given JOIN done ON done.id = given.id
-        WHERE m.seq = given.seq AND m.claim = given.claim)
-      SELECT id FROM done`
+/**
+ * Prepares the statement that returns the messages and runs that an earlier attempt of the same claim holds, and renews
+ * their leases (N2).
+ */
+export const makeReclaim = ({
+  dialect,
+  reader,
+  run,
+  table
+}: Database): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>) => {
+  const { inList, list, now } = dialect
+  const statement = `WITH
+    held AS (
+      UPDATE ${table("messages")} AS m SET wake_at = ${now} + ?::bigint
+      WHERE ${inList("queue", "text")} AND ${isHeldBy(dialect, "?::bigint", "?")}
+      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.body, m.claim AS token
+    ),
+    started AS (
+      UPDATE ${table("tasks")} AS t SET lease_until = ${now} + ?::bigint
+      FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
+      RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes
+    )
+    SELECT 0 AS due, seq, id, task, generation, queue, priority, due_at, body, NULL::bigint AS fence,
+      NULL::bigint AS attempt, NULL::bigint AS retries, NULL::bigint AS crashes, ${now} AS now
+    FROM held
+    UNION ALL
+    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
+  const read = reader<ClaimedRow>("messages", claimedShape)
+  return (request) => {
+    const suffix = handleSuffix(request)
+    const lease = toMillis(request.leaseMillis)
+    const rows = run(statement, [lease, list(request.queues), lease, suffix, lease])
+    return Effect.map(Effect.flatMap(rows, read), (found) => toClaimed(found, suffix).slice(0, request.max))
+  }
+}
+
+/**
+ * Prepares the statement that settles open runs with plain final outcomes (T3) and removes their messages; returns the
+ * ids of those that it settled. No id occurs twice.
+ */
+export const makeSettle = ({
+  batched,
+  dialect: { now },
+  reader,
+  table
+}: Database): ((
+  items: ReadonlyArray<{ readonly settlement: FinalSettlement; readonly handle: string }>
+) => Effect.Effect<ReadonlySet<string>, StoreError>) => {
+  const statement = batched(
+    { ...finalColumns, seq: "integer", claim: "text" },
+    (batch) => `WITH
+      given AS MATERIALIZED (SELECT * FROM ${batch}),
+      settled AS (
+        UPDATE ${table("tasks")} AS t
+        SET state = given.state, outcome = given.outcome, finished_at = ${now}, retention = given.retention,
+          remove_at = ${now} + given.retention, check_at = COALESCE(t.check_at, ${now} + given.retention),
+          lease_until = NULL, queue = NULL, body = NULL
+        FROM given
+        WHERE t.id = given.id AND t.token = given.token AND t.state = 'STARTED' AND t.ended IS NULL
+        RETURNING t.id
+      ),
+      acked AS (
+        DELETE FROM ${table("messages")} AS m USING given JOIN settled ON settled.id = given.id
+        WHERE m.seq = given.seq AND m.claim = given.claim
+      )
+      SELECT id FROM settled`
   )
-
-  return {
-    enqueue: (items) => Effect.flatMap(enqueue(items.map(toEnqueued)), toSet),
-    enqueueAllNew: (items) =>
-      Effect.map(enqueueNew(items.map(toEnqueued)), () => new Set(items.map(({ record }) => record.id))),
-    reclaim: (asked) => {
-      const claim = Messages.claimSuffix(asked)
-      const lease = toMillis(asked.leaseMillis)
-      const held = db.run(claimedAgain, [lease, dialect.list(asked.queues), lease, claim, lease])
-      return Effect.map(Effect.flatMap(held, readClaimed), (rows) =>
-        toClaimed(rows, claim).slice(0, asked.max)
-      )
-    },
-    claim: (asked, looks) =>
-      Effect.suspend(() => {
-        const { startDefaults } = asked
-        const handles = Messages.claimSuffix(asked)
-        const answer = db.run(claim, [
-          looks,
-          dialect.list([...new Set(asked.queues)]),
-          asked.max,
-          toMillis(asked.leaseMillis),
-          handles,
-          asked.worker,
-          dialect.list(startDefaults.map(({ task }) => task)),
-          dialect.list(startDefaults.map(({ leaseMillis }) => toMillis(leaseMillis))),
-          dialect.list(startDefaults.map(({ retentionMillis }) => toMillis(retentionMillis))),
-          dialect.list(
-            startDefaults.map(({ deadLetterRetentionMillis }) => toMillis(deadLetterRetentionMillis))
-          )
-        ])
-        return Effect.map(Effect.flatMap(answer, readClaimed), (rows) =>
-          rows[0]?.due === 1 ? undefined : toClaimed(rows, handles)
-        )
-      }),
-    settle: (items) =>
+  const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
+  return (items) =>
+    Effect.map(
       Effect.flatMap(
-        settle(
-          items.map(({ handle, settlement }) => [
-            ...Settling.toFinal(settlement),
-            Messages.seqOf(handle),
-            handle
-          ])
+        statement(
+          items.map(({ handle, settlement: { id, outcome, token } }) => ({
+            ...toFinalRow(id, token, outcome),
+            seq: seqOf(handle),
+            claim: handle
+          }))
         ),
-        toSet
-      )
-  }
+        readIds
+      ),
+      (settled) => new Set(settled.map(({ id }) => id))
+    )
 }

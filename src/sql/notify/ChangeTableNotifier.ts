@@ -1,162 +1,177 @@
 /**
- * Tells those who wait that a task changed.
+ * Notifies waiters through a table of changes, in a database whose client notices writes of other processes.
  *
- * Within a process it is told directly. For other processes whoever writes adds one row to the table `changes`, with
- * the ids of the whole batch, in the same transaction; but only while another process waits for something, which
- * the table `watchers` says. So work that nobody waits for pays one look into an empty table. Rows are numbered
- * without a gap, and only the newest are kept: a reader that fell behind sees the gap, and reads everything again.
+ * Waiters of the same process are notified directly. For other processes a writer adds one row to the table `changes`,
+ * with the ids of the whole batch, in the same transaction, and only while another process has a row in the table
+ * `watchers`: so a task without waiters costs one look into an empty table. The rows are numbered without a gap, and
+ * only the newest are kept: a reader that fell behind sees the gap, and resyncs.
  */
-import { Effect, Latch, Schema, Semaphore, Stream } from "effect"
-import type { Database } from "../Database.ts"
+import { Effect, Latch, Schema, type Scope, Semaphore, Stream } from "effect"
+import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { sleep } from "../sleep.ts"
 import type { WriteWatchClient } from "./clientCapabilities.ts"
-import { type TaskNotifier, LocalSubscriptions } from "./TaskNotifier.ts"
+import { LocalSubscriptions } from "./LocalSubscriptions.ts"
+import type { TaskNotifier } from "./TaskNotifier.ts"
 
-/** How long a process counts as waiting after it last said so. */
+/** How long a registration in `watchers` is valid, and how often it is renewed. */
 const WATCH_MILLIS = 30_000
 const WATCH_RENEW_MILLIS = 10_000
-/** Rows that are kept for readers. */
+/** How many rows of changes are kept, and every how many rows a writer removes older ones. */
 const KEPT_ROWS = 2048
-/** How often, in rows, the writer looks for what is too old. */
-const TRIM_EVERY = 256
+const TRIM_EVERY_ROWS = 256
+/** How long rows of changes are kept at most once `trim` runs. */
 const KEPT_MILLIS = 60_000
 
 const Ids = Schema.fromJsonString(Schema.Array(Schema.String))
 const decodeIds = Schema.decodeUnknownEffect(Ids)
 
-/** Over one database. `source` tells this process from others. */
-export const make = (db: Database, client: WriteWatchClient, source: string): TaskNotifier => {
-  const { dialect, store } = db
+/** Writes and reads the table of changes. `source` is the id of this process. */
+const makeChangeTable = (db: Database, source: string) => {
+  const { dialect, reader, run, store } = db
+  const { now } = dialect
   const changes = db.table("changes")
   const watchers = db.table("watchers")
-
-  const insert = `INSERT INTO ${changes} (source, ids, at) VALUES (?, ?, ${dialect.now}) RETURNING seq`
-  const insertIfWatched = `INSERT INTO ${changes} (source, ids, at) SELECT ?, ?, ${dialect.now}
-    WHERE EXISTS (SELECT 1 FROM ${watchers} WHERE until > ${dialect.now} AND id <> ?) RETURNING seq`
+  const insert = `INSERT INTO ${changes} (source, ids, at) VALUES (?, ?, ${now}) RETURNING seq`
+  const insertIfWatched = `INSERT INTO ${changes} (source, ids, at) SELECT ?, ?, ${now}
+    WHERE EXISTS (SELECT 1 FROM ${watchers} WHERE until > ${now} AND id <> ?) RETURNING seq`
   const removeUpTo = `DELETE FROM ${changes} WHERE seq <= ?`
-  // the newest row stays, so that numbers are never used again
-  const removeOld = `DELETE FROM ${changes} WHERE at < ${dialect.now} - ${KEPT_MILLIS}
+  // the newest row stays, so that no number is used twice
+  const removeOld = `DELETE FROM ${changes} WHERE at < ${now} - ${KEPT_MILLIS}
     AND seq < (SELECT MAX(seq) FROM ${changes})`
-  const removeWatchers = `DELETE FROM ${watchers} WHERE until <= ${dialect.now}`
   const selectNewest = `SELECT COALESCE(MAX(seq), 0) AS seq FROM ${changes}`
   const selectSince = `SELECT seq, source, ids FROM ${changes} WHERE seq > ? ORDER BY seq`
-  const upsertWatcher = dialect.upsert({
-    table: watchers,
-    values: { id: "?", until: `${dialect.now} + ${WATCH_MILLIS}` },
-    key: ["id"],
-    set: (incoming) => ({ until: incoming("until") })
-  })
-  const removeWatcher = `DELETE FROM ${watchers} WHERE id = ?`
-  const readSeq = db.reader<{ readonly seq: number }>("changes", { seq: Row.integer })
-  const readChange = db.reader<{ readonly seq: number; readonly source: string; readonly ids: string }>(
+  const readSeq = reader<{ readonly seq: number }>("changes", { seq: Row.integer })
+  const readChanges = reader<{ readonly seq: number; readonly source: string; readonly ids: string }>(
     "changes",
-    {
-      seq: Row.integer,
-      source: Row.text,
-      ids: Row.text
-    }
+    { seq: Row.integer, source: Row.text, ids: Row.text }
   )
 
-  const watched = new LocalSubscriptions()
-  /** By the monotonic clock of this process: until then other processes know that this one waits. */
-  let knownUntil = -Infinity
-  const foreign = Latch.makeUnsafe(false)
+  const trimAfter = (rows: ReadonlyArray<object>) =>
+    Effect.flatMap(readSeq(rows), ([row]) =>
+      row !== undefined && row.seq % TRIM_EVERY_ROWS === 0
+        ? Effect.asVoid(run(removeUpTo, [row.seq - KEPT_ROWS]))
+        : Effect.void
+    )
+
+  return {
+    write: (ids: ReadonlyArray<string>): Effect.Effect<void, StoreError> =>
+      Effect.flatMap(run(insert, [source, JSON.stringify(ids)]), trimAfter),
+    writeIfWatched: (ids: ReadonlyArray<string>): Effect.Effect<void, StoreError> =>
+      Effect.flatMap(run(insertIfWatched, [source, JSON.stringify(ids), source]), trimAfter),
+    newest: Effect.map(Effect.flatMap(run(selectNewest), readSeq), (rows) => rows[0]!.seq),
+    /** Returns the changes after a row. The ids of this process's own are not decoded. */
+    since: Effect.fnUntraced(function* (seq: number) {
+      const rows = yield* Effect.flatMap(run(selectSince, [seq]), readChanges)
+      const others = rows.filter((row) => row.source !== source)
+      const ids = yield* Effect.forEach(others, (row) =>
+        Effect.mapError(
+          decodeIds(row.ids),
+          () => new Row.CorruptRow({ store, table: "changes", column: "ids", value: row.ids })
+        )
+      )
+      return { first: rows[0]?.seq, last: rows.at(-1)?.seq ?? seq, ids: ids.flat() }
+    }),
+    removeOld: Effect.asVoid(run(removeOld))
+  }
+}
+
+/** Keeps the registration of this process in `watchers`. */
+const makeRegistration = (db: Database, source: string, onGap: () => void) => {
+  const { incoming, now, onConflictUpdate } = db.dialect
+  const watchers = db.table("watchers")
+  const upsert = `INSERT INTO ${watchers} (id, until) VALUES (?, ${now} + ${WATCH_MILLIS})
+    ${onConflictUpdate("id")} until = ${incoming("until")}`
+  const remove = `DELETE FROM ${watchers} WHERE id = ?`
+  const removeOld = `DELETE FROM ${watchers} WHERE until <= ${now}`
+  /** Until when other processes see the registration, by the monotonic clock of this process. */
+  let validUntil = -Infinity
   const registering = Semaphore.makeUnsafe(1)
 
-  const trimAfter = (rows: ReadonlyArray<{ readonly seq: number }>) => {
-    const seq = rows[0]?.seq
-    return seq !== undefined && seq % TRIM_EVERY === 0
-      ? Effect.asVoid(db.run(removeUpTo, [seq - KEPT_ROWS]))
-      : Effect.void
-  }
-
-  const register = registering.withPermit(
-    Effect.suspend(() => {
-      const asked = performance.now()
-      if (asked < knownUntil - WATCH_MILLIS + WATCH_RENEW_MILLIS) return Effect.void
-      return Effect.map(db.run(upsertWatcher, [source]), () => {
-        // there was a time in which nobody wrote for this process
-        if (knownUntil !== -Infinity && performance.now() > knownUntil) watched.tellResync()
-        knownUntil = asked + WATCH_MILLIS
+  return {
+    /** Registers, or renews a registration that is a third over. */
+    register: registering.withPermit(
+      Effect.suspend(() => {
+        const sentAt = performance.now()
+        if (sentAt < validUntil - WATCH_MILLIS + WATCH_RENEW_MILLIS) return Effect.void
+        return Effect.map(db.run(upsert, [source]), () => {
+          // other processes wrote no changes for this one in the meantime
+          if (validUntil !== -Infinity && performance.now() > validUntil) onGap()
+          validUntil = sentAt + WATCH_MILLIS
+        })
       })
-    })
-  )
+    ),
+    unregister: Effect.suspend(() => {
+      validUntil = -Infinity
+      return Effect.ignore(db.run(remove, [source]))
+    }),
+    removeOld: Effect.asVoid(db.run(removeOld))
+  }
+}
 
-  // Reads what others left, as often as they wake this process.
+/** Makes the notifier over one database. `source` is the id of this process. */
+export const make = (db: Database, client: WriteWatchClient, source: string): TaskNotifier => {
+  const subscriptions = new LocalSubscriptions()
+  const table = makeChangeTable(db, source)
+  const { register, removeOld, unregister } = makeRegistration(db, source, () => subscriptions.resync())
+  const written = Latch.makeUnsafe(false)
+
+  /** Reads the changes of other processes whenever they wrote. */
   const follow = Effect.gen(function* () {
-    let last = (yield* Effect.flatMap(db.run(selectNewest), readSeq))[0]!.seq
-    if (watched.some) {
+    let last = yield* table.newest
+    if (subscriptions.any) {
       yield* register
-      watched.tellResync()
+      subscriptions.resync()
     }
     while (true) {
-      yield* foreign.await
-      foreign.closeUnsafe()
-      const rows = yield* Effect.flatMap(db.run(selectSince, [last]), readChange)
-      if (rows.length === 0) continue
-      if (rows[0]!.seq !== last + 1) watched.tellResync()
-      last = rows.at(-1)!.seq
-      for (const row of rows) {
-        if (row.source === source) continue
-        watched.tellAll(
-          yield* Effect.mapError(
-            decodeIds(row.ids),
-            () => new Row.CorruptRow({ store, table: "changes", column: "ids", value: row.ids })
-          )
-        )
-      }
+      yield* written.await
+      written.closeUnsafe()
+      const found = yield* table.since(last)
+      if (found.first !== undefined && found.first !== last + 1) subscriptions.resync()
+      last = found.last
+      subscriptions.notifyAll(found.ids)
     }
   })
-
-  const renewing = Effect.gen(function* () {
+  const renew = Effect.gen(function* () {
     while (true) {
       yield* sleep(WATCH_RENEW_MILLIS)
-      if (watched.some) yield* register
+      if (subscriptions.any) yield* register
     }
+  })
+  const activate: Effect.Effect<void, never, Scope.Scope> = Effect.asVoid(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        subscriptions.active = true
+      }),
+      () =>
+        Effect.suspend(() => {
+          subscriptions.active = false
+          return unregister
+        })
+    )
+  )
+  const openHints = Effect.gen(function* () {
+    yield* client.onWrite(() => written.openUnsafe())
+    yield* activate
+    return Stream.merge(
+      subscriptions.hints,
+      Stream.fromEffectDrain(Effect.all([follow, renew], { concurrency: 2, discard: true }))
+    )
   })
 
   return {
-    recordChanges: (ids) =>
-      ids.length === 0
-        ? Effect.void
-        : Effect.flatMap(
-            Effect.flatMap(db.run(insertIfWatched, [source, JSON.stringify(ids), source]), readSeq),
-            trimAfter
-          ),
-    recordChangesForAll: (ids) =>
-      ids.length === 0
-        ? Effect.void
-        : Effect.flatMap(Effect.flatMap(db.run(insert, [source, JSON.stringify(ids)]), readSeq), trimAfter),
-    notify: (ids, kind) => watched.tell(ids, kind),
-    notifyLocal: (ids) => watched.tell(ids, "end"),
-    notifyAll: (ids) => watched.tellAll(ids),
+    recordChanges: (ids) => (ids.length === 0 ? Effect.void : table.writeIfWatched(ids)),
+    recordChangesForAll: (ids) => (ids.length === 0 ? Effect.void : table.write(ids)),
+    notify: (ids, kind) => subscriptions.notify(ids, kind),
+    notifyLocal: (ids) => subscriptions.notify(ids, "end"),
+    notifyAll: (ids) => subscriptions.notifyAll(ids),
     subscribe: (ids, until) =>
       Effect.suspend(() => {
-        watched.add(ids, until)
-        return watched.listening ? register : Effect.void
+        subscriptions.add(ids, until)
+        return subscriptions.active ? register : Effect.void
       }),
-    unsubscribe: (ids) => watched.remove(ids),
-    hints: Stream.unwrap(
-      Effect.gen(function* () {
-        yield* client.onWrite(() => foreign.openUnsafe())
-        yield* Effect.acquireRelease(
-          Effect.sync(() => {
-            watched.listening = true
-          }),
-          () =>
-            Effect.suspend(() => {
-              watched.listening = false
-              knownUntil = -Infinity
-              return Effect.ignore(db.run(removeWatcher, [source]))
-            })
-        )
-        return Stream.merge(
-          watched.stream,
-          Stream.fromEffectDrain(Effect.all([follow, renewing], { concurrency: 2, discard: true }))
-        )
-      })
-    ),
-    trim: Effect.asVoid(Effect.andThen(db.run(removeOld), db.run(removeWatchers)))
+    unsubscribe: (ids) => subscriptions.remove(ids),
+    hints: Stream.unwrap(openHints),
+    trim: Effect.andThen(table.removeOld, removeOld)
   }
 }

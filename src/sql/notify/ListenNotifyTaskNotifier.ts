@@ -1,81 +1,84 @@
 /**
- * Tells those who wait that a task changed, by notifications.
+ * Notifies waiters by LISTEN and NOTIFY of PostgreSQL.
  */
-import { Effect, Stream } from "effect"
+import { Effect, type Scope, Stream } from "effect"
+import type { StoreError } from "../Database.ts"
+import { LocalSubscriptions } from "./LocalSubscriptions.ts"
 import type { PostgresNotifications } from "./PostgresNotifications.ts"
-import { type TaskNotifier, LocalSubscriptions } from "./TaskNotifier.ts"
+import type { TaskNotifier } from "./TaskNotifier.ts"
 
-/** What may be the end of tasks that somebody waits for. */
+/** The topic of changes that may be the end of a task. */
 const ENDS = "ends"
-/** Everything on the way there. */
+/** The topic of all other changes. */
 const STEPS = "steps"
-/** Changes that concern whoever runs the task. */
+/** The topic of changes that the worker of a task has to know: every process that waits registers for it. */
 const REQUESTS = "requests"
 
-/** Over the notifications of one store. */
-export const make = ({
-  subscribe: listen,
-  registerTopic: register,
-  notify: tell,
-  trim
-}: PostgresNotifications): TaskNotifier => {
-  const watched = new LocalSubscriptions()
-  const registerEnds = register(ENDS, () => watched.listening && watched.some)
-  const registerSteps = register(STEPS, () => watched.listening && watched.someSteps)
-  const registerAll = Effect.suspend(() =>
-    watched.someSteps ? Effect.andThen(registerEnds, registerSteps) : registerEnds
+/** Makes the notifier over the notifications of one store. */
+export const make = ({ notify, registerTopic, subscribe, trim }: PostgresNotifications): TaskNotifier => {
+  const subscriptions = new LocalSubscriptions()
+  const registerEnds = registerTopic(ENDS, () => subscriptions.active && subscriptions.any)
+  const registerSteps = registerTopic(STEPS, () => subscriptions.active && subscriptions.anySteps)
+  const register = Effect.suspend(() =>
+    subscriptions.anySteps ? Effect.andThen(registerEnds, registerSteps) : registerEnds
   )
+
+  const activate: Effect.Effect<void, never, Scope.Scope> = Effect.asVoid(
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        subscriptions.active = true
+      }),
+      () =>
+        Effect.sync(() => {
+          subscriptions.active = false
+        })
+    )
+  )
+  const openHints = Effect.gen(function* (): Effect.fn.Return<
+    Stream.Stream<ReadonlyArray<string> | "resync">,
+    StoreError,
+    Scope.Scope
+  > {
+    yield* activate
+    yield* subscribe({
+      onHint: ({ ids, topic }) => {
+        if (topic === ENDS) subscriptions.notify(ids, "end")
+        else if (topic === STEPS) subscriptions.notify(ids, "step")
+        else if (topic === REQUESTS) subscriptions.notifyAll(ids)
+      },
+      onResync: () => subscriptions.resync()
+    })
+    if (subscriptions.any) {
+      // subscribed before the stream ran, and not registered
+      yield* register
+      subscriptions.resync()
+    }
+    yield* registerTopic(REQUESTS, () => subscriptions.active)
+    return subscriptions.hints
+  })
 
   return {
     recordChanges: () => Effect.void,
     recordChangesForAll: () => Effect.void,
     notify: (ids, kind) => {
       if (ids.length === 0) return
-      watched.tell(ids, kind)
-      tell(kind === "end" ? ENDS : STEPS, ids)
+      subscriptions.notify(ids, kind)
+      notify(kind === "end" ? ENDS : STEPS, ids)
     },
-    notifyLocal: (ids) => watched.tell(ids, "end"),
+    notifyLocal: (ids) => subscriptions.notify(ids, "end"),
     notifyAll: (ids) => {
       if (ids.length === 0) return
-      watched.tellAll(ids)
-      tell(ENDS, ids)
-      tell(REQUESTS, ids)
+      subscriptions.notifyAll(ids)
+      notify(ENDS, ids)
+      notify(REQUESTS, ids)
     },
     subscribe: (ids, until) =>
       Effect.suspend(() => {
-        watched.add(ids, until)
-        return watched.listening ? registerAll : Effect.void
+        subscriptions.add(ids, until)
+        return subscriptions.active ? register : Effect.void
       }),
-    unsubscribe: (ids) => watched.remove(ids),
-    hints: Stream.unwrap(
-      Effect.gen(function* () {
-        yield* Effect.acquireRelease(
-          Effect.sync(() => {
-            watched.listening = true
-          }),
-          () =>
-            Effect.sync(() => {
-              watched.listening = false
-            })
-        )
-        yield* listen({
-          onHint: ({ ids, topic }) => {
-            if (topic === ENDS) watched.tell(ids, "end")
-            else if (topic === STEPS) watched.tell(ids, "step")
-            else if (topic === REQUESTS) watched.tellAll(ids)
-          },
-          onResync: () => watched.tellResync()
-        })
-        // who began to wait before reads again
-        if (watched.some)
-          yield* Effect.andThen(
-            registerAll,
-            Effect.sync(() => watched.tellResync())
-          )
-        yield* register(REQUESTS, () => watched.listening)
-        return watched.stream
-      })
-    ),
+    unsubscribe: (ids) => subscriptions.remove(ids),
+    hints: Stream.unwrap(openHints),
     trim
   }
 }

@@ -1,108 +1,139 @@
 /**
- * Tells workers when a claim is worth while: at once when a message comes, in this process or another one, and when
- * a delay or a lease runs out.
+ * Signals workers when a claim is worthwhile: at once when a message comes, in this process or another one, and when a
+ * delay or a lease is over.
  */
-import { Effect, Latch, Stream } from "effect"
+import { Effect, Latch, type Scope, Stream } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
-import type { Messages } from "../broker/Messages.ts"
+import type { QueueStatus } from "../broker/queueStatus.ts"
 import type { StoreError } from "../Database.ts"
 import type { WorkerNotifier } from "./WorkerNotifier.ts"
 
-/** What a driver needs of it. */
+/** The signal of one store. */
 export interface ReadySignal {
-  /** Messages came to these queues, the first of them due after that time. */
+  /** Notifies workers of messages in these queues, the first of which is due after that time. */
   readonly notify: (queues: ReadonlySet<string>, firstMillis: number) => void
-  /** Reasons to claim from the queues. */
+  /** Emits when a claim of the queues is worthwhile. */
   readonly ready: (queues: Batch<string>) => Stream.Stream<void, StoreError>
 }
 
-interface Listener {
+/** The shortest pause before the status is read because a time has come. */
+const MIN_CHECK_MILLIS = 1
+/** The pause after a signal: messages that were not claimed are signalled again. */
+const REPEAT_MILLIS = 1000
+/** The longest pause before the status is read: the store's clock may be set forward. */
+const MAX_CHECK_MILLIS = 60_000
+
+/** Reads the status of queues. */
+type ReadStatus = (queues: Batch<string>) => Effect.Effect<QueueStatus, StoreError>
+
+/** One stream of signals: woken by messages, by other processes and by its timer. */
+class ReadyStream {
   readonly queues: ReadonlySet<string>
-  readonly come: (firstMillis: number) => void
+  private readonly names: Batch<string>
+  private readonly readStatus: ReadStatus
+  private readonly woken = Latch.makeUnsafe(true)
+  /** Messages came, so that the status need not be read. True at first. */
+  private certain = true
+  private timer: NodeJS.Timeout | undefined
+  private timerAt = Infinity
+
+  constructor(names: Batch<string>, readStatus: ReadStatus) {
+    this.queues = new Set(names)
+    this.names = names
+    this.readStatus = readStatus
+  }
+
+  /** Wakes the stream; `certain`: messages came. */
+  wake(certain: boolean): void {
+    if (certain) this.certain = true
+    this.woken.openUnsafe()
+  }
+
+  /** Wakes the stream when a message is due. */
+  wakeWhenDue(firstMillis: number): void {
+    if (firstMillis > 0) this.wakeAfter(Math.min(firstMillis, MAX_CHECK_MILLIS))
+    else this.wake(true)
+  }
+
+  stop(): void {
+    clearTimeout(this.timer)
+  }
+
+  /** Waits until a claim is worthwhile. */
+  readonly next: Effect.Effect<void, StoreError> = Effect.asVoid(
+    Effect.repeat(
+      Effect.andThen(
+        Effect.suspend(() => this.woken.await),
+        Effect.suspend(() => this.isReady())
+      ),
+      { until: (ready) => ready }
+    )
+  )
+
+  private isReady(): Effect.Effect<boolean, StoreError> {
+    // closed before the status is read, so that no wake is lost
+    this.woken.closeUnsafe()
+    if (this.certain) {
+      this.certain = false
+      this.wakeAfter(REPEAT_MILLIS)
+      return Effect.succeed(true)
+    }
+    return Effect.map(this.readStatus(this.names), ({ due, nextMillis, ready }) => {
+      if (nextMillis !== undefined) {
+        this.wakeAfter(Math.min(Math.max(nextMillis, MIN_CHECK_MILLIS), MAX_CHECK_MILLIS))
+      }
+      if (ready || due) this.wakeAfter(REPEAT_MILLIS)
+      return ready || due
+    })
+  }
+
+  /** Wakes the stream after that time, unless the timer does so sooner. */
+  private wakeAfter(millis: number): void {
+    const at = performance.now() + millis
+    if (this.timer !== undefined && this.timerAt <= at) return
+    clearTimeout(this.timer)
+    this.timerAt = at
+    this.timer = setTimeout(() => {
+      this.timer = undefined
+      this.woken.openUnsafe()
+    }, millis)
+  }
 }
 
-/** Shortest pause between two looks for the sake of a time; what became due and is not claimed is looked at each second. */
-const SOONEST_MILLIS = 1
-const LEFT_MILLIS = 1000
-/** Longest pause: the store's clock may be set forward. */
-const LATEST_MILLIS = 60_000
+/** Makes the signal over one database. */
+export const make = (readStatus: ReadStatus, workerNotifier: WorkerNotifier): ReadySignal => {
+  const streams = new Set<ReadyStream>()
 
-/** Over the messages of one database. */
-export const make = (messages: Messages, wake: WorkerNotifier): ReadySignal => {
-  const listeners = new Set<Listener>()
-
-  const follow = (queues: Batch<string>): Stream.Stream<void, StoreError> =>
-    Stream.unwrap(
-      Effect.gen(function* () {
-        const look = Latch.makeUnsafe(true)
-        let came = true
-        let timer: NodeJS.Timeout | undefined
-        let timerAt = Infinity
-        /** Looks after that time, unless it does so sooner anyway. */
-        const lookAfter = (millis: number): void => {
-          const at = performance.now() + millis
-          if (timer !== undefined && timerAt <= at) return
-          clearTimeout(timer)
-          timerAt = at
-          timer = setTimeout(() => {
-            timer = undefined
-            look.openUnsafe()
-          }, millis)
-        }
-        const listener: Listener = {
-          queues: new Set(queues),
-          come: (firstMillis) => {
-            if (firstMillis > 0) return lookAfter(Math.min(firstMillis, LATEST_MILLIS))
-            came = true
-            look.openUnsafe()
-          }
-        }
-        yield* Effect.acquireRelease(
-          Effect.sync(() => listeners.add(listener)),
-          () =>
-            Effect.sync(() => {
-              listeners.delete(listener)
-              clearTimeout(timer)
-            })
-        )
-        yield* wake.subscribe(queues, (certain) => {
-          if (certain) came = true
-          look.openUnsafe()
-        })
-
-        const isReady: Effect.Effect<boolean, StoreError> = Effect.suspend(() => {
-          look.closeUnsafe()
-          if (came) {
-            came = false
-            lookAfter(LEFT_MILLIS)
-            return Effect.succeed(true)
-          }
-          return Effect.map(messages.status(queues), ({ due, nextMillis, ready }) => {
-            if (nextMillis !== undefined) {
-              lookAfter(Math.min(Math.max(nextMillis, SOONEST_MILLIS), LATEST_MILLIS))
-            }
-            if (ready || due) lookAfter(LEFT_MILLIS)
-            return ready || due
+  const open = (queues: Batch<string>): Effect.Effect<ReadyStream, never, Scope.Scope> =>
+    Effect.gen(function* () {
+      const stream = yield* Effect.acquireRelease(
+        Effect.sync(() => {
+          const opened = new ReadyStream(queues, readStatus)
+          streams.add(opened)
+          return opened
+        }),
+        (opened) =>
+          Effect.sync(() => {
+            streams.delete(opened)
+            opened.stop()
           })
-        })
-        const next: Effect.Effect<void, StoreError> = Effect.repeat(Effect.andThen(look.await, isReady), {
-          until: (ready) => ready
-        })
-        return Stream.fromEffectRepeat(Effect.asVoid(next))
-      })
-    )
+      )
+      yield* workerNotifier.subscribe(queues, (certain) => stream.wake(certain))
+      return stream
+    })
 
   return {
     notify: (queues, firstMillis) => {
-      wake.notify(queues)
-      for (const listener of listeners) {
+      workerNotifier.notify(queues)
+      for (const stream of streams) {
         for (const queue of queues) {
-          if (!listener.queues.has(queue)) continue
-          listener.come(firstMillis)
+          if (!stream.queues.has(queue)) continue
+          stream.wakeWhenDue(firstMillis)
           break
         }
       }
     },
-    ready: follow
+    ready: (queues) =>
+      Stream.unwrap(Effect.map(open(queues), (stream) => Stream.fromEffectRepeat(stream.next)))
   }
 }

@@ -1,35 +1,35 @@
-/** How those who wait learn that a task changed. Each kind of database has its own way to other processes. */
-import { Effect, Latch, Stream } from "effect"
+import { Effect, type Stream } from "effect"
 import type { StoreError } from "../Database.ts"
 
-/** Until when somebody watches a task. */
+/** What a subscription is for: every change of a task, or its end. */
 export type SubscribeUntil = "change" | "end"
 
-/** What changed: a step on the way, or what may be the end. */
+/** A change on the way of a task, or one that may be its end. */
 export type ChangeKind = "step" | "end"
 
-/** What the operations need of it. */
+/** Notifies waiters that tasks changed. Each kind of database reaches other processes in its own way. */
 export interface TaskNotifier {
-  /** Leaves the ids for other processes. Belongs into the transaction that changes them. */
+  /** Records changes for other processes, where they read them from a table. Needs the transaction of the changes. */
   readonly recordChanges: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
-  /** The same, whether or not somebody waits. */
+  /** Records changes even if no other process has a subscription. */
   readonly recordChangesForAll: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
-  /** Tells, after the commit, those who watch the ids. */
+  /** Notifies the subscribers of tasks, after the commit. */
   readonly notify: (ids: ReadonlyArray<string>, kind: ChangeKind) => void
-  /** The same in this process alone: of records that came, nobody else waits to hear. */
+  /** Notifies the subscribers of this process only, of records that were created. */
   readonly notifyLocal: (ids: ReadonlyArray<string>) => void
-  /** Tells everyone. */
+  /** Notifies every process, subscribed or not: the worker that runs a task has no subscription to it. */
   readonly notifyAll: (ids: ReadonlyArray<string>) => void
-  /** Registers interest. What is read after it misses nothing. */
+  /** Subscribes to tasks. A read that begins after it misses no change. */
   readonly subscribe: (ids: ReadonlyArray<string>, until: SubscribeUntil) => Effect.Effect<void, StoreError>
   readonly unsubscribe: (ids: ReadonlyArray<string>) => void
-  readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", StoreError>
-  /** Removes what is too old to be of use. */
+  /** Ids of tasks that may have changed; `resync`: any may have. `undefined`: there are no hints. */
+  readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", StoreError> | undefined
+  /** Removes what processes that are gone have left. */
   readonly trim: Effect.Effect<void, StoreError>
 }
 
-/** Tells nobody: whoever waits has to read. */
-export const silent: TaskNotifier = {
+/** Notifies no process: waiters poll. */
+export const none: TaskNotifier = {
   recordChanges: () => Effect.void,
   recordChangesForAll: () => Effect.void,
   notify: () => {},
@@ -37,76 +37,6 @@ export const silent: TaskNotifier = {
   notifyAll: () => {},
   subscribe: () => Effect.void,
   unsubscribe: () => {},
-  hints: Stream.never,
+  hints: undefined,
   trim: Effect.void
-}
-
-/** What this process watches, and what it was told of it and has not taken yet. */
-export class LocalSubscriptions {
-  private readonly ends = new Set<string>()
-  private readonly steps = new Set<string>()
-  private told = new Set<string>()
-  private resync = false
-  private readonly news = Latch.makeUnsafe(false)
-  /** Whether somebody takes it. */
-  listening = false
-
-  /** Whether anything is watched. */
-  get some(): boolean {
-    return this.ends.size > 0
-  }
-
-  /** Whether anything is watched for every change. */
-  get someSteps(): boolean {
-    return this.steps.size > 0
-  }
-
-  add(ids: ReadonlyArray<string>, until: SubscribeUntil): void {
-    for (const id of ids) {
-      this.ends.add(id)
-      if (until === "change") this.steps.add(id)
-    }
-  }
-
-  remove(ids: ReadonlyArray<string>): void {
-    for (const id of ids) {
-      this.ends.delete(id)
-      this.steps.delete(id)
-    }
-  }
-
-  /** Of those that are watched for it. */
-  tell(ids: ReadonlyArray<string>, kind: ChangeKind): void {
-    const watched = kind === "end" ? this.ends : this.steps
-    if (this.listening && watched.size > 0) this.tellAll(ids.filter((id) => watched.has(id)))
-  }
-
-  /** Of all of them. */
-  tellAll(ids: ReadonlyArray<string>): void {
-    if (!this.listening || ids.length === 0) return
-    for (const id of ids) this.told.add(id)
-    this.news.openUnsafe()
-  }
-
-  /** Anything may have changed. */
-  tellResync(): void {
-    this.resync = true
-    this.news.openUnsafe()
-  }
-
-  /** What was told, as it comes. */
-  readonly stream: Stream.Stream<ReadonlyArray<string> | "resync"> = Stream.fromEffectRepeat(
-    Effect.andThen(
-      Effect.suspend(() => this.news.await),
-      Effect.sync(() => this.take())
-    )
-  )
-
-  private take(): ReadonlyArray<string> | "resync" {
-    this.news.closeUnsafe()
-    const { resync, told } = this
-    this.told = new Set()
-    this.resync = false
-    return resync ? "resync" : [...told]
-  }
 }

@@ -1,73 +1,71 @@
-/**
- * Tells workers that messages came from another process.
- */
 import { Effect, type Scope } from "effect"
 import type { WriteWatchClient } from "./clientCapabilities.ts"
 import type { PostgresNotifications } from "./PostgresNotifications.ts"
 
-/** Each kind of database has its own way. */
+/** Notifies workers of other processes of new messages. Each kind of database has its own way. */
 export interface WorkerNotifier {
   /**
-   * Calls back when messages may have come to one of the queues, until the scope closes. `certain`: they did come, and
-   * a claim is worth while.
+   * Calls back when messages may have come to one of the queues, until the scope closes. `certain`: they did come, so
+   * that a claim is worthwhile.
    */
   readonly subscribe: (
     queues: ReadonlyArray<string>,
-    listener: (certain: boolean) => void
+    callback: (certain: boolean) => void
   ) => Effect.Effect<void, never, Scope.Scope>
-  /** Tells other processes, after the commit, that messages came to the queues. */
+  /** Notifies other processes, after the commit, that messages came to the queues. */
   readonly notify: (queues: ReadonlySet<string>) => void
 }
 
-/** Whenever something was written. */
+/** Wakes workers whenever another connection wrote to the file. */
 export const onWrite = (client: WriteWatchClient): WorkerNotifier => ({
-  subscribe: (_queues, listener) => client.onWrite(() => listener(false)),
+  subscribe: (_queues, callback) => client.onWrite(() => callback(false)),
   notify: () => {}
 })
 
-/** So often, in milliseconds, whether or not something was written. */
+/** Wakes workers at an interval, in milliseconds. */
 export const every = (millis: number): WorkerNotifier => ({
-  subscribe: (_queues, listener) =>
+  subscribe: (_queues, callback) =>
     Effect.asVoid(
       Effect.acquireRelease(
-        Effect.sync(() => setInterval(() => listener(false), millis)),
+        Effect.sync(() => setInterval(() => callback(false), millis)),
         (timer) => Effect.sync(() => clearInterval(timer))
       )
     ),
   notify: () => {}
 })
 
-/** By notifications, and every second besides as all workers do. */
+const topicOf = (queue: string): string => `queue:${queue}`
+
+/** Wakes workers by notifications. */
 export const byNotification = ({
-  subscribe: listen,
-  registerTopic: register,
-  notify: tell
+  notify,
+  registerTopic,
+  subscribe
 }: PostgresNotifications): WorkerNotifier => ({
-  subscribe: (queues, listener) =>
+  subscribe: (queues, callback) =>
     Effect.gen(function* () {
       const topics = new Set(queues.map(topicOf))
-      let listening = true
+      let active = true
       yield* Effect.addFinalizer(() =>
         Effect.sync(() => {
-          listening = false
+          active = false
         })
       )
-      yield* listen({
+      yield* subscribe({
         onHint: ({ topic }) => {
-          if (topics.has(topic)) listener(true)
+          if (topics.has(topic)) callback(true)
         },
-        onResync: () => listener(false)
+        onResync: () => callback(false)
       })
       for (const topic of topics) {
+        // it is registered again with the next renewal of registrations
         yield* Effect.ignore(
-          register(topic, () => listening),
+          registerTopic(topic, () => active),
           { log: "Debug" }
         )
       }
     }),
   notify: (queues) => {
-    for (const queue of queues) tell(topicOf(queue), [queue])
+    for (const queue of queues) notify(topicOf(queue), [queue])
   }
 })
-
-const topicOf = (queue: string): string => `queue:${queue}`

@@ -1,8 +1,8 @@
 /**
- * Brings the tables of a store up to date: numbered steps, each applied once, however many processes start at once.
+ * Migrates the tables of a store: numbered steps, each of which is applied once, however many processes start at once.
  *
- * Effect's `Migrator` makes its table outside the transaction and lets a second process go on while the first still
- * migrates. Here whoever comes second waits for the lock, and finds the work done.
+ * Effect's `Migrator` creates its table outside the transaction and lets a second process continue while the first still
+ * migrates. Here a second process waits for the lock, and finds the steps applied.
  */
 import { Data, Effect } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
@@ -12,9 +12,9 @@ import * as Row from "../Row.ts"
 import type { Migration } from "./Migration.ts"
 import { schema } from "./schema.ts"
 
-/** The tables were made by a newer version of this library. */
+/** The tables are of a newer version of this library. */
 export class SchemaTooNew extends Data.TaggedError("SchemaTooNew")<{
-  /** The file or database. */
+  /** The name of the store: its file, or its database. */
   readonly store: string
   /** The version of its tables. */
   readonly found: number
@@ -29,10 +29,10 @@ export class SchemaTooNew extends Data.TaggedError("SchemaTooNew")<{
   }
 }
 
-/** The tables are missing, or were made by an older version of this library, and this store does not migrate. */
+/** The tables are missing, or of an older version of this library, and the layer does not migrate. */
 export class SchemaTooOld extends Data.TaggedError("SchemaTooOld")<{
   readonly store: string
-  /** The version of its tables; 0: there are none. */
+  /** The version of its tables; 0 if there are none. */
   readonly found: number
   /** The version that this code needs. */
   readonly needed: number
@@ -41,12 +41,12 @@ export class SchemaTooOld extends Data.TaggedError("SchemaTooOld")<{
     const found = this.found === 0 ? "it has no tables of chicory" : `its tables have version ${this.found}`
     return (
       `${this.store}: ${found}, and version ${this.needed} is needed; ` +
-      `apply what SqlStore.migrations prints, or start once with a layer that migrates`
+      `apply the script of SqlStore.migrations, or start once with a layer that migrates`
     )
   }
 }
 
-/** The transactions of the client see too little of each other. */
+/** The transactions of the client have the wrong isolation level. */
 export class WrongIsolation extends Data.TaggedError("WrongIsolation")<{
   readonly store: string
   readonly found: string
@@ -54,13 +54,13 @@ export class WrongIsolation extends Data.TaggedError("WrongIsolation")<{
 }> {
   override get message(): string {
     return (
-      `${this.store}: the transactions of the SqlClient are ${this.found}, and have to be ${this.needed}; ` +
+      `${this.store}: the isolation level of the SqlClient is ${this.found}, and has to be ${this.needed}; ` +
       `set it for every connection of the client, with SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED`
     )
   }
 }
 
-/** What a migration can fail with. */
+/** The errors of a migration. */
 export type MigrationError = SqlError.SqlError | Row.CorruptRow | SchemaTooNew | SchemaTooOld | WrongIsolation
 
 const checkIsolation = Effect.fnUntraced(function* ({
@@ -85,7 +85,7 @@ const createVersions = (table: string): string =>
 const insertVersion = ({ now }: Dialect, table: string, { id, name }: Migration): string =>
   `INSERT INTO ${table} (version, name, applied_at) VALUES (${id}, '${name}', ${now})`
 
-/** The version of the tables; 0: there are none. */
+/** Returns the version of the tables; 0 if none was applied. */
 const readVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlError | Row.CorruptRow> => {
   const read = db.reader<{ readonly version: number | null }>("schema", { version: Row.orNull(Row.integer) })
   return Effect.map(
@@ -98,13 +98,14 @@ const SQLITE_ERROR = 1
 const MYSQL_NO_SUCH_TABLE = 1146
 const POSTGRES_UNDEFINED_TABLE = "42P01"
 
-/** Each driver has its own way to say it. */
+/** Returns whether a table does not exist, by the error codes of the drivers. */
 const isTableMissing = (error: SqlError.SqlError): boolean => {
   const { cause } = error.reason
   const { code, errcode, errno } = (cause ?? {}) as Readonly<Record<string, unknown>>
   return code === POSTGRES_UNDEFINED_TABLE || errno === MYSQL_NO_SUCH_TABLE || errcode === SQLITE_ERROR
 }
 
+/** Returns version 0 if the table of versions does not exist. */
 const orNone = (version: Effect.Effect<number, SqlError.SqlError | Row.CorruptRow>) =>
   Effect.catchIf(
     version,
@@ -112,25 +113,25 @@ const orNone = (version: Effect.Effect<number, SqlError.SqlError | Row.CorruptRo
     () => Effect.succeed(0)
   )
 
-const checkNew = (db: Database.Database, found: number): Effect.Effect<void, SchemaTooNew> => {
+const checkNotNewer = (db: Database.Database, found: number): Effect.Effect<void, SchemaTooNew> => {
   const known = latest(db.dialect)
   return found > known ? Effect.fail(new SchemaTooNew({ store: db.store, found, known })) : Effect.void
 }
 
-/** Fails if the tables are not as this code needs them. */
+/** Fails if the tables are not of the version that this code needs. */
 export const check = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
   const db = yield* Database.make(options)
   yield* db.outsideTransaction(checkIsolation(db))
   const found = yield* db.outsideTransaction(orNone(readVersion(db)))
-  yield* checkNew(db, found)
+  yield* checkNotNewer(db, found)
   const needed = latest(db.dialect)
   if (found < needed) return yield* new SchemaTooOld({ store: db.store, found, needed })
 })
 
-/** A lock that was not got in ten minutes is no reason to go on without it. */
-const refuseLocked = ([row]: ReadonlyArray<object>): Effect.Effect<void, SqlError.SqlError> => {
+/** Fails if the lock was not acquired within its ten minutes. */
+const expectAcquired = ([row]: ReadonlyArray<object>): Effect.Effect<void, SqlError.SqlError> => {
   if (row === undefined || !("got" in row) || row.got === 1) return Effect.void
   const message = "another process has been changing the schema for ten minutes"
   return Effect.fail(
@@ -140,14 +141,14 @@ const refuseLocked = ([row]: ReadonlyArray<object>): Effect.Effect<void, SqlErro
   )
 }
 
-/** Applies what is missing. */
+/** Applies the missing migrations. */
 export const run = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
   const db = yield* Database.make(options)
   const { dialect } = db
   const table = db.table("schema")
-  const exclusion = dialect.lock?.(db.tableName("schema"))
+  const lock = dialect.lock?.(db.tableName("schema"))
 
   const migrate = Effect.gen(function* () {
     yield* db.run(createVersions(table))
@@ -159,23 +160,24 @@ export const run = Effect.fnUntraced(function* (
     }
     return Math.max(found, latest(dialect))
   })
-  const alone =
-    exclusion === undefined
+  const migrateLocked =
+    lock === undefined
       ? migrate
       : Effect.acquireUseRelease(
-          Effect.flatMap(db.run(exclusion.acquire), refuseLocked),
+          Effect.flatMap(db.run(lock.acquire), expectAcquired),
           () => migrate,
-          () => (exclusion.release === undefined ? Effect.void : Effect.ignore(db.run(exclusion.release)))
+          () => (lock.release === undefined ? Effect.void : Effect.ignore(db.run(lock.release)))
         )
 
   yield* db.outsideTransaction(checkIsolation(db))
-  // without a lock, where there is nothing to do
+  // takes no lock if there is nothing to apply
   const before = yield* db.outsideTransaction(orNone(readVersion(db)))
-  const found = before >= latest(dialect) ? before : yield* db.outsideTransaction(db.inTransaction(alone))
-  yield* checkNew(db, found)
+  const found =
+    before >= latest(dialect) ? before : yield* db.outsideTransaction(db.inTransaction(migrateLocked))
+  yield* checkNotNewer(db, found)
 })
 
-/** All that `run` does to an empty database, as a script. */
+/** Returns the statements that `run` applies to an empty database, as a script. */
 export const script = (dialect: Dialect, options?: Database.Options): string => {
   const prefix = Database.prefixOf(options)
   const table = (name: string): string => dialect.identifier(`${prefix}_${name}`)

@@ -1,0 +1,75 @@
+/**
+ * A row of the table of messages: its states, its columns, the order of claims, and the handles of deliveries.
+ *
+ * A message that is due is in one small index, in the order of claims. A message that is delayed or claimed is in
+ * another, by the time at which it becomes due (again). A claim first makes ready the messages whose time has come.
+ */
+import type { ClaimRequest, Delivery } from "../../BrokerDriver.ts"
+import type { Dialect } from "../dialect/Dialect.ts"
+import * as Row from "../Row.ts"
+
+/** The states of a message, as they are stored. */
+export const READY = 0
+export const DELAYED = 1
+export const CLAIMED = 2
+export const PARKED = 3
+
+/** The columns of a claimed message. `now` is the time of the claim; times are epoch milliseconds. */
+export interface MessageRow {
+  readonly seq: number
+  readonly id: string
+  readonly task: string
+  readonly generation: number
+  readonly queue: string
+  readonly priority: number
+  readonly due_at: number
+  readonly now: number
+  readonly body: string | Uint8Array
+}
+
+/** The checks of those columns. */
+export const shape: Row.Shape<MessageRow> = {
+  seq: Row.integer,
+  id: Row.text,
+  task: Row.text,
+  generation: Row.integer,
+  queue: Row.text,
+  priority: Row.integer,
+  due_at: Row.integer,
+  now: Row.integer,
+  body: Row.bytes
+}
+
+/** The order of claims. */
+export const CLAIM_ORDER = "ORDER BY priority DESC, due_at, seq"
+
+/** Compares rows by that order. */
+export const byClaimOrder = (one: MessageRow, other: MessageRow): number =>
+  other.priority - one.priority || one.due_at - other.due_at || one.seq - other.seq
+
+/**
+ * Returns the part that the handles of a claim's messages have in common. A handle is `<seq>:<claim id>`, and is stored
+ * in the column `claim` of its message.
+ */
+export const handleSuffix = ({ claimId }: ClaimRequest): string => `:${claimId ?? crypto.randomUUID()}`
+
+/** Returns the `seq` of a handle; -1, which no message has, for a handle that is not of this store. */
+export const seqOf = (handle: string): number => {
+  const seq = Number.parseInt(handle, 10)
+  return Number.isSafeInteger(seq) ? seq : -1
+}
+
+/** Returns the delivery of a claimed message. */
+export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
+  handle: `${row.seq}${suffix}`,
+  id: row.id,
+  task: row.task,
+  generation: row.generation,
+  queue: row.queue,
+  ageMillis: Math.max(row.now - row.due_at, 0),
+  body: row.body
+})
+
+/** The condition that a message is held by the claim with a handle suffix, whose lease has that duration. */
+export const isHeldBy = ({ concat, now }: Dialect, lease: string, suffix: string): string =>
+  `wake_at > ${now} AND wake_at <= ${now} + ${lease} AND state = ${CLAIMED} AND claim = ${concat("seq", suffix)}`
