@@ -1,10 +1,7 @@
 /** PostgreSQL servers that a test starts, stops, freezes and locks itself, and stores over them. */
-import { spawnSync, type SpawnSyncReturns } from "node:child_process"
 import { existsSync, readdirSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { dirname, join } from "node:path"
+import { join } from "node:path"
 import { PgClient } from "@effect/sql-pg"
-import { afterAll } from "@effect/vitest"
 import type { Backend, Broker } from "chicory"
 import { SqlStore } from "chicory/sql"
 import { type Context, Effect, Layer, Redacted, type Scope } from "effect"
@@ -15,7 +12,7 @@ import {
   makeDirectory,
   type OwnServer as AnyServer,
   PORTS,
-  removeDirectory,
+  run as runProgram,
   type ServerError,
   startProgram,
   temporaryDirectory
@@ -49,7 +46,7 @@ export interface OwnServer extends AnyServer {
   /** Runs a statement as the superuser, on a connection of its own. */
   readonly query: (statement: string) => Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError>
   /** Runs a script as the superuser, as `psql` does. */
-  readonly script: (text: string) => Effect.Effect<void>
+  readonly script: (text: string) => Effect.Effect<void, ServerError>
   /** Ends the connections of which the condition on `pg_stat_activity` holds; answers how many. */
   readonly cut: (condition?: string) => Effect.Effect<number, SqlError.SqlError>
 }
@@ -69,14 +66,12 @@ const programs = existsSync(ROOT)
 /** `undefined`: there is nobody whom it can run as. */
 const owner = serverUser("postgres")
 
-const told = ({ error, status, stderr }: SpawnSyncReturns<string>): void => {
-  if (error !== undefined) throw error
-  if (status !== 0) throw new Error(stderr)
-}
+/** Runs a program to its end, as the owner. Other tests of this process go on meanwhile. */
+const run = (file: string, args: ReadonlyArray<string>) => runProgram(file, args, { owner })
 
-/** Runs a program to its end, as the owner. */
-const run = (file: string, args: ReadonlyArray<string>, input?: string): void =>
-  told(spawnSync(file, args, { ...owner, cwd: tmpdir(), encoding: "utf8", input }))
+/** The same, with an input. */
+const runWith = (input: string, file: string, args: ReadonlyArray<string>) =>
+  run("sh", ["-c", `input=$1; shift; printf '%s\\n' "$input" | "$@"`, "sh", input, file, ...args])
 
 const program = (name: string): string => join(programs ?? ROOT, name)
 
@@ -84,39 +79,35 @@ const program = (name: string): string => join(programs ?? ROOT, name)
 
 // #region Directories
 
-let template: string | undefined
-
-const removeTemplate = (): void => {
-  if (template !== undefined) removeDirectory(dirname(template))
-  template = undefined
-}
-
-/** The data of a new server with the database `test`: made once for a suite, and copied. */
-const templateData = (): string => {
-  if (template === undefined) {
-    const directory = makeDirectory("postgres", owner)
-    const data = join(directory, "data")
-    run(program("initdb"), [
-      "-D",
-      data,
-      "-U",
-      "postgres",
-      "--auth=trust",
-      "--encoding=UTF8",
-      "--no-locale",
-      "--no-sync",
-      "--wal-segsize=1"
-    ])
-    run(program("postgres"), ["--single", "-D", data, "-F", "postgres"], "CREATE DATABASE test\n")
-    template = data
-  }
-  return template
-}
+/** The data of a new server with the database `test`: made once, and copied. It is removed when this process ends. */
+const templateData = Effect.runSync(
+  Effect.cached(
+    Effect.gen(function* () {
+      const data = join(yield* Effect.sync(() => makeDirectory("postgres", owner)), "data")
+      yield* run(program("initdb"), [
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--no-locale",
+        "--no-sync",
+        "--wal-segsize=1"
+      ])
+      yield* runWith("CREATE DATABASE test", program("postgres"), ["--single", "-D", data, "-F", "postgres"])
+      return data
+    })
+  )
+)
 
 /** The directory of a new server. */
-const serverDirectory = Effect.tap(temporaryDirectory("postgres", owner), (directory) =>
-  Effect.sync(() => run("cp", ["-R", templateData(), join(directory, "data")]))
-)
+const serverDirectory = Effect.gen(function* () {
+  const data = yield* templateData
+  const directory = yield* temporaryDirectory("postgres", owner)
+  yield* run("cp", ["-R", data, join(directory, "data")])
+  return directory
+})
 
 // #endregion
 
@@ -146,7 +137,7 @@ const query = (url: string, statement: string): Effect.Effect<ReadonlyArray<Row>
     PgClient.layer({ url: Redacted.make(url), maxConnections: 1 })
   )
 
-const lock = (directory: string, user: string): void =>
+const lock = (directory: string, user: string) =>
   run("sh", [
     "-c",
     `printf '%s\\n' "$2" "$(cat "$1")" > "$1"`,
@@ -161,7 +152,7 @@ export const startServer = Effect.fnUntraced(function* ({
   settings
 }: OwnServerOptions = {}): Effect.fn.Return<OwnServer, ServerError, Scope.Scope> {
   const directory = yield* serverDirectory
-  if (lockedUser !== undefined) yield* Effect.sync(() => lock(directory, lockedUser))
+  if (lockedUser !== undefined) yield* lock(directory, lockedUser)
   const args = [
     "-D",
     join(directory, "data"),
@@ -193,7 +184,7 @@ export const startServer = Effect.fnUntraced(function* ({
         one("SELECT pg_reload_conf()")
       ),
     query: one,
-    script: (text) => Effect.sync(() => run(program("psql"), ["-v", "ON_ERROR_STOP=1", "-q", url], text)),
+    script: (text) => Effect.asVoid(runWith(text, program("psql"), ["-v", "ON_ERROR_STOP=1", "-q", url])),
     cut: (condition = "true") =>
       Effect.map(
         one(
@@ -243,13 +234,10 @@ export const describeWithOwnPostgres = (name: string, body: () => void): void =>
       : owner === undefined
         ? "There is no user postgres, and a server refuses to run as root."
         : undefined
-  describeUnless(missing, name, () => {
-    afterAll(removeTemplate)
-    body()
-  })
+  describeUnless(missing, name, body)
 }
 
 /** A test in real time, on a server of its own. */
-export const testWithServer = testOn(startServer, 30_000)
+export const testWithServer = testOn(startServer, 60_000)
 
 // #endregion

@@ -1,6 +1,7 @@
 /** What the servers have in common that tests start, stop, kill and freeze themselves. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { chownSync, mkdtempSync, rmSync } from "node:fs"
+import { rm } from "node:fs/promises"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -87,8 +88,10 @@ export const makeDirectory = (kind: string, owner: ServerUser = {}): string => {
 }
 
 /** A server that was killed just now may still write. */
-export const removeDirectory = (directory: string): void => {
-  rmSync(directory, { recursive: true, force: true, maxRetries: 5 })
+const REMOVAL = { recursive: true, force: true, maxRetries: 5 } as const
+
+const removeDirectory = (directory: string): void => {
+  rmSync(directory, REMOVAL)
   directories.delete(directory)
 }
 
@@ -99,7 +102,11 @@ export const temporaryDirectory = (
 ): Effect.Effect<string, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => makeDirectory(kind, owner)),
-    (directory) => Effect.sync(() => removeDirectory(directory))
+    (directory) =>
+      // other tests of this process go on meanwhile
+      Effect.promise(() => rm(directory, REMOVAL)).pipe(
+        Effect.andThen(Effect.sync(() => directories.delete(directory)))
+      )
   )
 
 // #endregion
