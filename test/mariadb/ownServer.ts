@@ -136,6 +136,6 @@ export const describeWithOwnMariadb = (name: string, body: () => void): void => 
 }
 
 /** A test in real time, on a server of its own. */
-export const testWithServer = testOn(startServer, 30_000)
+export const testWithServer = testOn(startServer, 60_000)
 
 // #endregion

@@ -39,4 +39,4 @@ export const untilSubscribed = (server: Server, count = 1): Effect.Effect<void, 
   )
 
 /** A test in real time, on a server of its own. */
-export const testWithServer = testOn(startServer, 30_000)
+export const testWithServer = testOn(startServer, 60_000)

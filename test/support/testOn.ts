@@ -16,7 +16,10 @@ export const withServer = <S extends ServerProcess, E, R>(
     // the warnings of lost connections are expected
   ).pipe(Effect.provide(Logger.layer([])))
 
-/** Tests in real time, each on a server of its own. */
+/**
+ * Tests in real time, each on a server of its own. The start of the server is a part of the test, and takes ten seconds of
+ * it where five start at once on a busy machine: the timeout has to have room for that beside the test's own waits.
+ */
 export const testOn =
   <O, S extends ServerProcess>(
     startServer: (options: O) => Effect.Effect<S, unknown, Scope.Scope>,
