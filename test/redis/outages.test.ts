@@ -1,7 +1,7 @@
 /** What a server may do to those who depend on it: die, forget, freeze, and cut them off. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
-import { Duration, Effect, Exit, Fiber, Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Latch, Scope } from "effect"
 import { FIELDS } from "../../src/redis/RecordText.ts"
 import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
@@ -130,16 +130,18 @@ describeWithServers("a server that", () => {
     test("of subscribers: a completion that nobody heard reaches its waiter all the same", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
-        const runs = countingHandler()
+        const gone = yield* Latch.make(false)
+        const runs = countingHandler((n) => (n === 7 ? gone.await : Effect.void))
         yield* startWorker(yield* openStore(server, unswept), Count, runs.layer)
         yield* Effect.gen(function* () {
-          const handle = yield* Count.delay({ n: 7, millis: 300 })
+          const handle = yield* Count.delay({ n: 7, millis: 0 })
           const waiting = yield* Effect.forkChild(AsyncResult.get(handle))
           yield* runs.untilBegun(1)
           yield* untilSubscribed(server, 2)
           // they cannot come back before the task has ended
           yield* server.command("ACL", "SETUSER", "default", "-subscribe")
           assert.strictEqual(yield* server.command("CLIENT", "KILL", "TYPE", "pubsub"), 2)
+          yield* gone.open
           yield* eventually(Effect.map(AsyncResult.ready(handle), (ready) => ready))
           assert.isUndefined(waiting.pollUnsafe())
           yield* server.command("ACL", "SETUSER", "default", "+subscribe")
