@@ -27,7 +27,7 @@ export type Options = Suite.Options<BackendDriver>
 
 /** Registers the tests of a driver, in a `describe` of that name. */
 export const suite = (name: string, options: Options): void => {
-  const register = Suite.make(options)
+  const register = Suite.make(options, ({ read }) => read(["nobody"]))
   const test: Test = (title, body) =>
     register(title, (driver, time, context) => Effect.gen(() => body(subject(driver, time), context)))
 

@@ -70,7 +70,7 @@ type Subject = ReturnType<typeof subject>
 
 /** Registers the tests of a driver, in a `describe` of that name. */
 export const suite = (name: string, options: Options): void => {
-  const register = Suite.make(options)
+  const register = Suite.make(options, ({ counts }) => counts(["default"]))
   const test = (
     title: string,
     body: (on: Subject, context: TestContext) => Effect.fn.Return<void, unknown, Scope.Scope>

@@ -17,8 +17,9 @@ export interface Options<out Driver> {
   /** Lets time pass. Default `TestClock.adjust`; in real time, `Effect.sleep`. */
   readonly advance?: ((duration: Duration.Duration) => Effect.Effect<void>) | undefined
   /**
-   * The length in which the tests measure leases, delays and retentions. A store must answer well within it. Default
-   * 1 second; in real time, 300 millis.
+   * The length in which the tests measure leases, delays and retentions. A store must answer well within it. In real
+   * time this is the least: on a machine that is busy, a test measures in longer units. Default 1 second; in real time,
+   * 300 millis.
    */
   readonly unit?: Duration.Input | undefined
 }
@@ -44,26 +45,78 @@ export type Test<in out Driver> = (
 const STEPS_PER_UNIT = 10
 const PATIENCE = 40
 
-/** What registers the tests of a suite. */
-export const make = <Driver>(options: Options<Driver>): Test<Driver> => {
-  const live = options.live === true
-  const unit = Duration.fromInputUnsafe(options.unit ?? (live ? "300 millis" : "1 second"))
-  const advance = options.advance ?? (live ? Effect.sleep : TestClock.adjust)
-  const units = (count: number): number => Math.round(Duration.toMillis(unit) * count)
-  const pass = (count: number): Effect.Effect<void> => advance(Duration.times(unit, count))
-  const eventually = Effect.fnUntraced(function* <E>(what: string, check: Effect.Effect<boolean, E>) {
-    for (let step = 0; step < PATIENCE * STEPS_PER_UNIT; step++) {
-      if (yield* check) return
-      yield* pass(1 / STEPS_PER_UNIT)
-    }
-    assert.fail(`it did not come to pass in ${PATIENCE} units of time: ${what}`)
+const TICK_MILLIS = 20
+/** The pauses of this process that count: those of the last four seconds. */
+const PAUSES = 200
+/** In real time a unit is at least so many pauses of this process, and so many calls to the store. */
+const UNIT_IN_PAUSES = 4
+const UNIT_IN_CALLS = 20
+/** And at most so many times as long as it was meant to be, so that a test ends. */
+const LONGEST = 3
+
+/** How late the timers of this process were, in milliseconds, the last ones only. */
+const pauses: Array<number> = []
+let watching = false
+
+/** Watches the pauses of this process from now on, as long as it lives. */
+const watchPauses = (): void => {
+  if (watching) return
+  watching = true
+  let last = performance.now()
+  setInterval(() => {
+    const now = performance.now()
+    if (pauses.push(now - last - TICK_MILLIS) > PAUSES) pauses.shift()
+    last = now
+  }, TICK_MILLIS).unref()
+}
+
+/** The unit of a test that begins now: longer than given where the process or the store is slow at present. */
+const unitNow = (least: number, probe: Effect.Effect<unknown, unknown>): Effect.Effect<number> =>
+  Effect.gen(function* () {
+    // the first call may connect
+    yield* Effect.exit(probe)
+    const begin = performance.now()
+    yield* Effect.exit(probe)
+    const call = performance.now() - begin
+    const needed = Math.max(least, UNIT_IN_PAUSES * Math.max(0, ...pauses), UNIT_IN_CALLS * call)
+    return Math.min(needed, LONGEST * least)
   })
-  const time: Time = { units, long: units(100_000), pass, eventually }
+
+/** What registers the tests of a suite. `probe` is a call to the store that changes nothing. */
+export const make = <Driver>(
+  options: Options<Driver>,
+  probe: (driver: Driver) => Effect.Effect<unknown, unknown>
+): Test<Driver> => {
+  const live = options.live === true
+  const least = Duration.toMillis(
+    Duration.fromInputUnsafe(options.unit ?? (live ? "300 millis" : "1 second"))
+  )
+  const advance = options.advance ?? (live ? Effect.sleep : TestClock.adjust)
+  if (live) watchPauses()
+  const timeOf = (unit: number): Time => {
+    const units = (count: number): number => Math.round(unit * count)
+    const pass = (count: number): Effect.Effect<void> => advance(Duration.millis(unit * count))
+    const eventually = Effect.fnUntraced(function* <E>(what: string, check: Effect.Effect<boolean, E>) {
+      for (let step = 0; step < PATIENCE * STEPS_PER_UNIT; step++) {
+        if (yield* check) return
+        yield* pass(1 / STEPS_PER_UNIT)
+      }
+      assert.fail(`it did not come to pass in ${PATIENCE} units of time: ${what}`)
+    })
+    return { units, long: units(100_000), pass, eventually }
+  }
   const tester = live ? it.live : it.effect
   return (name, body) =>
-    tester(name, (context) => Effect.flatMap(options.make, (driver) => body(driver, time, context)), {
-      timeout: 60_000
-    })
+    tester(
+      name,
+      (context) =>
+        Effect.gen(function* () {
+          const driver = yield* options.make
+          const unit = live ? yield* unitNow(least, probe(driver)) : least
+          return yield* body(driver, timeOf(unit), context)
+        }),
+      { timeout: 60_000 }
+    )
 }
 
 /** Reports a test as skipped, for a driver without what it is about. */

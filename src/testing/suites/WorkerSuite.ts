@@ -38,7 +38,7 @@ export type Options = Suite.Options<Drivers>
 
 /** Registers the tests of a pairing, in a `describe` of that name. */
 export const suite = (name: string, options: Options): void => {
-  const register = Suite.make(options)
+  const register = Suite.make(options, ({ broker }) => broker.counts(["default"]))
   const test: Test = (title, body) =>
     register(title, (drivers, time, context) =>
       Effect.flatMap(subject(drivers, options.live === true ? time : inSteps(time)), (on) =>

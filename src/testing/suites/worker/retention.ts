@@ -94,14 +94,17 @@ export const retention = (test: Test): void => {
     })
 
     test("whoever knew a record that went away is told", function* (on) {
-      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(1) })
+      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(5) })
       yield* on.work(
         [Brief],
         Brief.toLayer(() => Effect.succeed(1))
       )
       const handle = yield* Brief.delay()
       yield* on.value(handle)
-      yield* on.time.pass(2)
+      yield* on.eventually(
+        "its record is gone",
+        Effect.map(on.find(handle.taskId), (record) => record === undefined)
+      )
       const error = yield* on.within(
         "the wait is over",
         Effect.flip(AsyncResult.get(handle, { timeout: on.duration(1) }))
