@@ -34,7 +34,7 @@ import {
   Stream
 } from "effect"
 import { Argument, Command } from "effect/cli"
-import * as Accounts from "./accounts.ts"
+import * as Accounts from "./audit.ts"
 import * as Files from "./files.ts"
 import * as Processes from "./processes.ts"
 import * as Progress from "./progress.ts"

@@ -2,7 +2,7 @@
 import { Deferred, Effect, Fiber, Path, Schema, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
-import { Entry } from "./journal.ts"
+import { Entry } from "./workerEvents.ts"
 
 /** The process ended before it was ready to work. */
 export class NotStarted extends Schema.TaggedError<NotStarted>()("NotStarted", { pid: Schema.Int }) {

@@ -1,6 +1,6 @@
 /** What is shown in the end: the largest files, the totals, how fast it went, the accounts. */
 import { DateTime, Duration, Option } from "effect"
-import { type Accounts, type Evidence, Outcome } from "./accounts.ts"
+import { type Accounts, type Evidence, Outcome } from "./audit.ts"
 
 const number = new Intl.NumberFormat("en")
 

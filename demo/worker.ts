@@ -9,7 +9,7 @@ import { NodeRuntime, NodeServices, NodeStream } from "@effect/platform-node"
 import { TaskContext, Worker } from "chicory"
 import { SqliteStore } from "chicory/sqlite"
 import { Effect, FileSystem, Layer, Logger, Stdio, Stream } from "effect"
-import * as Journal from "./journal.ts"
+import * as Journal from "./workerEvents.ts"
 import { concurrency, lease } from "./settings.ts"
 import { Digest, DigestFile, FileUnreadable } from "./tasks.ts"
 

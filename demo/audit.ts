@@ -14,7 +14,7 @@
  */
 import type { TaskFailed, TaskResult } from "chicory"
 import { Data, Equal, type Exit, Option } from "effect"
-import type { Entry } from "./journal.ts"
+import type { Entry } from "./workerEvents.ts"
 import { type Digest, FileUnreadable } from "./tasks.ts"
 
 /** What became of a task, for the one who waited for it. */
