@@ -1,84 +1,85 @@
 /**
- * The demo's accounts: what was enqueued, held against what came back. Nothing here is assumed; each number is counted
- * from what the producer was given, what the store holds in the end, and what the workers told.
+ * Compares what was enqueued with what came back. Each number is counted from three sources: the results that the
+ * producer received, the records that the store holds at the end, and the events that the workers reported.
  *
- * The hard one is *doubled*: how does one see a second terminal write that the store should have refused? In two ways.
+ * *Doubled* counts second terminal writes, which the store should refuse. One shows in either of two ways, and the
+ * greater count is taken.
  *
- * - It changes the record. The producer reads each record as soon as its result arrives, and again when no worker is
- *   left. A task that is taken over runs again two seconds after its first run at the earliest, so a second write comes
- *   long after the first reading, and shows: in the record's worker, its attempts, its times or its outcome.
- * - It is one more than there are tasks to end. A worker counts the writes that the store accepted from it. Of the
- *   worker that was left that number is final, and must be the number of records which say that they are its own.
+ * - It changes the record. The producer reads each record as soon as its result arrives, and again when no worker
+ *   runs. A task that is taken over runs again two seconds after its first run at the earliest, so a second write comes
+ *   long after the first read, and changes the record's worker, attempts, times or outcome.
+ * - It exceeds the number of tasks. A worker counts the outcomes that the store accepted from it. The surviving
+ *   worker's count is final, and must equal the number of final records that name it.
  *
- * The greater of the two counts. And what the producer was given must be what the store holds in the end.
+ * The results that the producer received must also equal those in the records at the end.
  */
 import type { TaskFailed, TaskResult } from "chicory"
 import { Data, Equal, type Exit, Option } from "effect"
-import type { Entry } from "./workerEvents.ts"
 import { type Digest, FileUnreadable } from "./tasks.ts"
+import type { WorkerEvent } from "./workerEvents.ts"
 
-/** What became of a task, for the one who waited for it. */
+/** How a task ended, as the producer received it. */
 export type Outcome = Data.TaggedEnum<{
   Digested: { readonly digest: Digest }
   Unreadable: { readonly error: FileUnreadable }
-  /** In no way that the task declares. */
+  /** A failure that the task does not declare. */
   Broken: { readonly failed: TaskFailed.TaskFailed<FileUnreadable> }
 }>
 
-/** What became of a task, for the one who waited for it. */
+/** How a task ended, as the producer received it. */
 export const Outcome = Data.taggedEnum<Outcome>()
 
-/** A result as it arrived. */
+/** A result that the producer received. */
 export interface Received {
   readonly taskId: string
   readonly exit: Exit.Exit<Digest, TaskFailed.TaskFailed<FileUnreadable>>
   readonly outcome: Outcome
-  /** The record of the task, read as soon as the result had arrived. */
+  /** The task's record, read as soon as the result arrived. */
   readonly record: Option.Option<Snapshot>
 }
 
 type Snapshot = TaskResult<Digest, FileUnreadable>
 
-/** Who worked. */
-export interface Witness {
+/** A worker and the events that it reported. */
+export interface WorkerReport {
   /** Its name in the records. */
   readonly worker: string
-  readonly journal: ReadonlyArray<Entry>
+  readonly events: ReadonlyArray<WorkerEvent>
 }
 
-/** All that the accounts are made of. */
+/** The input of the audit. */
 export interface Evidence {
-  /** The path of each task's file, by the task's id. */
+  /** The path of each task's file, by task id. */
   readonly enqueued: ReadonlyMap<string, string>
-  /** The path where there is no file. */
+  /** The path without a file. */
   readonly missing: string
   readonly received: ReadonlyArray<Received>
-  /** The records, by task id, when no worker was left. */
+  /** The records by task id, read when no worker ran. */
   readonly records: ReadonlyMap<string, Snapshot>
-  /** The SHA-256 by path, as the producer finds it: of the files that it can read, and that stayed as they were. */
+  /** The producer's own SHA-256 by path, of the files that it can read and that did not change. */
   readonly known: ReadonlyMap<string, string>
   /** The tasks that the killed worker was running when it was killed. */
   readonly abandoned: ReadonlyArray<string>
-  /** The worker that was left. */
-  readonly survivor: Witness
+  /** The worker that was not killed. */
+  readonly survivor: WorkerReport
 }
 
-/** The accounts. They are right when there is no problem. */
-export interface Accounts {
+/** The result of the audit. It passed when `problems` is empty. */
+export interface Audit {
   readonly enqueued: number
   readonly results: number
   readonly failures: number
   readonly takenOver: number
   readonly lost: number
   readonly doubled: number
-  /** Results that the producer has held against the file itself. */
+  /** Results that the producer compared with its own hash of the file. */
   readonly checked: number
-  /** What is not as it should be, in words. */
+  /** A sentence for each problem. */
   readonly problems: ReadonlyArray<string>
 }
 
-/** Draws up the accounts. */
-export const drawUp = ({
+/** Audits a run of the demo. */
+export const audit = ({
   abandoned,
   enqueued,
   known,
@@ -86,39 +87,42 @@ export const drawUp = ({
   received,
   records,
   survivor
-}: Evidence): Accounts => {
+}: Evidence): Audit => {
   const tasks = [...enqueued.keys()]
   const pathOf = (taskId: string) => enqueued.get(taskId)!
-  const inTheEnd = (taskId: string) => Option.fromUndefinedOr(records.get(taskId))
+  const finalRecord = (taskId: string) => Option.fromUndefinedOr(records.get(taskId))
   const isFinal = (record: Snapshot) => Option.isSome(record.exit)
-  const isOwn = (record: Snapshot) => Option.contains(record.worker, survivor.worker)
+  const isSurvivors = (record: Snapshot) => Option.contains(record.worker, survivor.worker)
 
   const results = received.filter(({ outcome }) => outcome._tag === "Digested")
   const failures = received.filter(({ outcome }) => outcome._tag === "Unreadable")
   const broken = received.flatMap(({ outcome }) => (outcome._tag === "Broken" ? [outcome.failed] : []))
 
   const arrived = new Set(received.map(({ taskId }) => taskId))
-  const lost = tasks.filter((id) => !arrived.has(id) || !Option.exists(inTheEnd(id), isFinal))
+  const lost = tasks.filter((id) => !arrived.has(id) || !Option.exists(finalRecord(id), isFinal))
 
-  // run again, says the store, and by the worker that was left; which says that it did
-  const begun = new Set(survivor.journal.flatMap((entry) => (entry._tag === "Began" ? [entry.taskId] : [])))
-  const isTakenOver = (record: Snapshot) => record.attempts > 1 && isOwn(record) && begun.has(record.taskId)
-  const takenOver = tasks.filter((id) => Option.exists(inTheEnd(id), isTakenOver))
+  // the record says that the survivor ran the task again, and the survivor's events say so too
+  const startedIds = new Set(
+    survivor.events.flatMap((event) => (event._tag === "RunStarted" ? [event.taskId] : []))
+  )
+  const isTakenOver = (record: Snapshot) =>
+    record.attempts > 1 && isSurvivors(record) && startedIds.has(record.taskId)
+  const takenOver = tasks.filter((id) => Option.exists(finalRecord(id), isTakenOver))
 
   const changed = received.filter(({ record, taskId }) =>
     Option.exists(
-      Option.filter(inTheEnd(taskId), isFinal),
+      Option.filter(finalRecord(taskId), isFinal),
       (last) => !Equal.equals(record, Option.some(last))
     )
   )
-  const accepted = survivor.journal.find((entry) => entry._tag === "Left")?.accepted ?? 0
+  const accepted = survivor.events.find((event) => event._tag === "Drained")?.accepted ?? 0
   const ended = tasks.filter((id) =>
-    Option.exists(inTheEnd(id), (record) => isFinal(record) && isOwn(record))
+    Option.exists(finalRecord(id), (record) => isFinal(record) && isSurvivors(record))
   )
 
-  const untold = received.filter(
+  const different = received.filter(
     ({ exit, taskId }) =>
-      !Option.exists(inTheEnd(taskId), (record) => Equal.equals(record.exit, Option.some(exit)))
+      !Option.exists(finalRecord(taskId), (record) => Equal.equals(record.exit, Option.some(exit)))
   )
   const found = ({ taskId }: Received) => known.get(pathOf(taskId))
   const wrong = received.filter((one) =>
@@ -134,7 +138,7 @@ export const drawUp = ({
     outcome.error.path === missing &&
     outcome.error.reason === "NotFound"
 
-  const accounts = {
+  const counts = {
     enqueued: tasks.length,
     results: results.length,
     failures: failures.length,
@@ -148,22 +152,25 @@ export const drawUp = ({
     unless(ids.length === 0, `${ids.length} ${what}, such as ${ids.slice(0, 3).map(pathOf).join(", ")}`)
   const idsOf = (some: ReadonlyArray<Received>) => some.map(({ taskId }) => taskId)
   return {
-    ...accounts,
+    ...counts,
     problems: [
-      ...unless(results.length + failures.length === tasks.length, "what came back is not what was enqueued"),
+      ...unless(
+        results.length + failures.length === tasks.length,
+        "the number of results and failures is not that of the tasks"
+      ),
       ...broken.slice(0, 3).map(({ message }) => message),
-      ...none("lost", lost),
-      ...none("ended once more after the result was there", idsOf(changed)),
-      ...none("ended in the store otherwise than the producer was told", idsOf(untold)),
+      ...none("tasks were lost", lost),
+      ...none("records changed after their result arrived", idsOf(changed)),
+      ...none("records have another outcome than the producer received", idsOf(different)),
       ...unless(
         accepted === ended.length,
-        `the store accepted ${accepted} ends from the worker that was left, and holds ${ended.length}`
+        `the store accepted ${accepted} outcomes from the surviving worker, and holds ${ended.length}`
       ),
-      ...none("results that the producer does not find in the file itself", idsOf(wrong)),
+      ...none("results are not those of the file", idsOf(wrong)),
       ...unless(failures.some(isTheMissing), "the missing file did not come back as FileUnreadable"),
       ...unless(abandoned.length > 0, "no worker was killed in the middle of a task"),
       ...none(
-        "left by the killed worker and not taken over",
+        "tasks of the killed worker were not taken over",
         abandoned.filter((id) => !takenOver.includes(id))
       )
     ]

@@ -1,8 +1,8 @@
-/** The files that the demo works on, as the producer sees them. */
+/** The files of the demo: lists them, and hashes them in the producer. */
 import { createHash } from "node:crypto"
 import { type DateTime, Effect, FileSystem, Option, Path, Stream } from "effect"
 
-/** Every file under a directory, however deep. */
+/** Lists the files under a directory, recursively. */
 export const under = Effect.fn("under")(function* (directory: string) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -20,8 +20,8 @@ export const under = Effect.fn("under")(function* (directory: string) {
 })
 
 /**
- * The producer's own look at the files, to hold the workers' results against: the SHA-256 of each, by path. Files that
- * it cannot read are left out, and so are those that were written to in the meantime.
+ * Returns the SHA-256 of the files by path, to compare the workers' results with. Leaves out files that cannot be read
+ * and files that were written to after `since`.
  */
 export const hashes = Effect.fn("hashes")(function* (files: ReadonlyArray<string>, since: DateTime.Utc) {
   const fs = yield* FileSystem.FileSystem
@@ -29,18 +29,18 @@ export const hashes = Effect.fn("hashes")(function* (files: ReadonlyArray<string
     fs.stream(file).pipe(
       Stream.runFold(
         () => createHash("sha256"),
-        (hash, chunk) => hash.update(chunk)
+        (digest, chunk) => digest.update(chunk)
       ),
-      Effect.map((hash) => hash.digest("hex"))
+      Effect.map((digest) => digest.digest("hex"))
     )
-  const look = Effect.fnUntraced(function* (file: string) {
+  const hash = Effect.fnUntraced(function* (file: string) {
     const digest = yield* sha256(file)
     const { mtime } = yield* fs.stat(file)
     const isUntouched = Option.exists(mtime, (time) => time.getTime() < since.epochMilliseconds)
     return isUntouched ? [[file, digest] as const] : []
   })
-  const looked = yield* Effect.forEach(files, (file) => Effect.orElseSucceed(look(file), () => []), {
+  const hashed = yield* Effect.forEach(files, (file) => Effect.orElseSucceed(hash(file), () => []), {
     concurrency: 16
   })
-  return new Map(looked.flat())
+  return new Map(hashed.flat())
 })

@@ -1,20 +1,20 @@
 /**
  * The demo: `npm run demo [directory]`.
  *
- * Real work on real files, in real processes, over one SQLite file. This process enqueues a task for each file under
+ * Runs tasks on real files, in real processes, over one SQLite file. This process enqueues a task for each file under
  * the directory (by default the sources of the installed `effect`), and one for a file that does not exist. Two worker
- * processes compute the SHA-256, the gzipped size and the number of lines of each. Once a third of the results is in,
- * one of the workers is killed with SIGKILL in the middle of its tasks; the other takes them over when their lease has
- * run out. The missing file comes back as the typed error that the handler failed with.
+ * processes compute the SHA-256, the gzipped size and the number of lines of each. Once a third of the results has
+ * arrived, one of the workers is killed with SIGKILL while it runs tasks; the other takes them over when their lease has
+ * lapsed. The missing file comes back as the typed error that the handler failed with.
  *
- * In the end stand the accounts, drawn up from what was seen; the demo exits with 0 only if they are right.
+ * The demo ends with an audit of every task, and exits with 0 only if the audit passes.
  *
- * - `tasks.ts`      the task: a name with its schemas
- * - `worker.ts`     a worker process: the task's handler, and a layer that runs it
- * - `main.ts`       the producer
- * - `processes.ts`  starts, kills and dismisses workers; `journal.ts` is what these tell
- * - `accounts.ts`   how it is known that nothing was lost or doubled
- * - `files.ts`, `progress.ts`, `report.ts`, `settings.ts`  what their names say
+ * - `tasks.ts`         the task: a name with its schemas
+ * - `worker.ts`        a worker process: the task's handler, and a layer that runs it
+ * - `main.ts`          the producer
+ * - `processes.ts`     starts, kills and drains workers; `workerEvents.ts` has the events that they report
+ * - `audit.ts`         shows that nothing was lost or doubled
+ * - `files.ts`, `progress.ts`, `report.ts`, `settings.ts`
  */
 import { fileURLToPath } from "node:url"
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
@@ -34,7 +34,7 @@ import {
   Stream
 } from "effect"
 import { Argument, Command } from "effect/cli"
-import * as Accounts from "./audit.ts"
+import * as Audit from "./audit.ts"
 import * as Files from "./files.ts"
 import * as Processes from "./processes.ts"
 import * as Progress from "./progress.ts"
@@ -42,31 +42,30 @@ import * as Report from "./report.ts"
 import { concurrency, lease } from "./settings.ts"
 import { type Digest, DigestFile, type FileUnreadable } from "./tasks.ts"
 
-/** Fewer files than this, and there may be nothing left to run when a worker is to be killed. */
-const fewest = 6 * concurrency
+/** With fewer files than this, no task may be running when a worker is to be killed. */
+const minFiles = 6 * concurrency
 
-/** The demo cannot go on, or its accounts are not right. The message is all that need be printed. */
+/** The demo cannot continue, or its audit failed. Only the message is printed. */
 class DemoFailed extends Schema.TaggedError<DemoFailed>()("DemoFailed", { message: Schema.String }) {
   override readonly [Runtime.errorReported] = false
 }
 
-/** What the producer holds of a task. */
+/** The producer's handle on a task. */
 type Handle = AsyncResult.AsyncResult<Digest, FileUnreadable>
 
-/** The outcome of a task, with its typed error caught by name. */
+/** Returns the outcome of a task, with its typed error caught by name. */
 const outcomeOf = (exit: Exit.Exit<Digest, TaskFailed.TaskFailed<FileUnreadable>>) =>
   exit.pipe(
-    Effect.map((digest): Accounts.Outcome => Accounts.Outcome.Digested({ digest })),
+    Effect.map((digest): Audit.Outcome => Audit.Outcome.Digested({ digest })),
     Effect.catchReason("TaskFailed", "Failed", ({ error }) =>
-      Effect.succeed(Accounts.Outcome.Unreadable({ error }))
+      Effect.succeed(Audit.Outcome.Unreadable({ error }))
     ),
-    Effect.catch((failed) => Effect.succeed(Accounts.Outcome.Broken({ failed })))
+    Effect.catch((failed) => Effect.succeed(Audit.Outcome.Broken({ failed })))
   )
 
 /**
- * Kills a worker in the middle of its tasks, and gives the ids of these. It is frozen first: what it runs can then be
- * looked at, and does not end in the meantime. Should it run nothing at that very moment, it is thawed, and caught a
- * little later.
+ * Kills a worker while it runs tasks, and returns their ids. The worker is frozen first, so that its tasks can be read
+ * and do not end meanwhile. If it runs none at that moment, it is thawed, and tried again a little later.
  */
 const killRunning = Effect.fn("killRunning")(
   function* ({ freeze, kill, thaw, worker }: Processes.WorkerProcess, open: ReadonlyArray<Handle>) {
@@ -82,48 +81,48 @@ const killRunning = Effect.fn("killRunning")(
   Effect.repeat({ schedule: Schedule.spaced("5 millis"), until: (running) => running.length > 0, times: 200 })
 )
 
-/** A result, with what its record says at that moment. */
+/** Reads the record of a task whose result arrived. */
 const receive = Effect.fnUntraced(function* (
   taskId: string,
   exit: Exit.Exit<Digest, TaskFailed.TaskFailed<FileUnreadable>>
 ) {
   const outcome = yield* outcomeOf(exit)
   const record = yield* AsyncResult.poll(DigestFile.result(taskId))
-  return { taskId, exit, outcome, record } satisfies Accounts.Received
+  return { taskId, exit, outcome, record } satisfies Audit.Received
 })
 
-/** Enqueues a task for each path and awaits them all, while a worker is killed on the way. */
+/** Enqueues a task for each path and awaits all of them; kills a worker meanwhile. */
 const produce = Effect.fn("produce")(function* (
   paths: ReadonlyArray<string>,
-  doomed: Processes.WorkerProcess
+  victim: Processes.WorkerProcess
 ) {
   const handles = yield* DigestFile.delayAll(paths.map((path) => ({ path })))
   const progress = yield* Progress.make(handles.length)
   const open = new Map(handles.map((handle) => [handle.taskId, handle]))
-  const enough = Math.ceil((handles.length * 2) / 3)
+  const killAt = Math.ceil((handles.length * 2) / 3)
   let abandoned: ReadonlyArray<string> = []
 
-  const strike = Effect.gen(function* () {
-    abandoned = yield* killRunning(doomed, [...open.values()])
+  const killVictim = Effect.gen(function* () {
+    abandoned = yield* killRunning(victim, [...open.values()])
     if (abandoned.length === 0) return
     yield* progress.note(
-      `Killed process ${doomed.pid} in the middle of ${abandoned.length} tasks; their lease of ${lease} has to run out`
+      `Killed process ${victim.pid} while it ran ${abandoned.length} tasks; their lease of ${lease} has to lapse`
     )
   })
   const received = yield* AsyncResult.stream(handles).pipe(
-    // a task that never ends is found by the accounts, not waited for
+    // the audit finds a task that never ends; it is not waited for
     Stream.timeout("1 minute"),
     Stream.mapEffect(([taskId, exit]) => receive(taskId, exit), { concurrency: 16 }),
     Stream.tap(({ taskId }) => {
       open.delete(taskId)
-      return Effect.andThen(progress.step, open.size === enough ? strike : Effect.void)
+      return Effect.andThen(progress.step, open.size === killAt ? killVictim : Effect.void)
     }),
     Stream.runCollect
   )
   return { handles, received, abandoned }
 }, Effect.scoped)
 
-/** Starts two workers, lets them work, and gathers all that there is to know of what they did. */
+/** Starts two workers, produces, and collects the input of the audit. */
 const gather = Effect.fn("gather")(function* (
   paths: ReadonlyArray<string>,
   missing: string,
@@ -131,14 +130,14 @@ const gather = Effect.fn("gather")(function* (
 ) {
   const since = yield* DateTime.now
   const startWorker = Processes.start(database)
-  const [survivor, doomed] = yield* Effect.all([startWorker, startWorker], { concurrency: 2 })
-  yield* Console.log(`Two workers: processes ${survivor.pid} and ${doomed.pid}`)
+  const [survivor, victim] = yield* Effect.all([startWorker, startWorker], { concurrency: 2 })
+  yield* Console.log(`Two workers: processes ${survivor.pid} and ${victim.pid}`)
 
-  const [elapsed, { abandoned, handles, received }] = yield* Effect.timed(produce(paths, doomed))
-  yield* survivor.dismiss
+  const [elapsed, { abandoned, handles, received }] = yield* Effect.timed(produce(paths, victim))
+  yield* survivor.drain
 
   const records = yield* Effect.forEach(handles, AsyncResult.poll, { concurrency: "unbounded" })
-  const evidence: Accounts.Evidence = {
+  const evidence: Audit.Evidence = {
     enqueued: new Map(handles.map(({ taskId }, i) => [taskId, paths[i]!])),
     missing,
     received,
@@ -155,14 +154,14 @@ const demo = Effect.fn("demo")(function* (directory: string) {
   const path = yield* Path.Path
 
   const files = yield* Files.under(directory)
-  if (files.length < fewest) {
+  if (files.length < minFiles) {
     return yield* new DemoFailed({
-      message: `${directory} has ${files.length} files, and the demo takes at least ${fewest}`
+      message: `${directory} has ${files.length} files, and the demo takes at least ${minFiles}`
     })
   }
   yield* Console.log(`${files.length} files under ${directory}, and one that is missing`)
 
-  // when the scope closes, whatever happens, both go: first the processes, then their database
+  // closing the scope ends the processes first, and then removes their database
   const temporary = yield* fs.makeTempDirectoryScoped({ prefix: "chicory-demo-" })
   const missing = path.join(temporary, "no-such-file")
   const database = path.join(temporary, "tasks.db")
@@ -170,22 +169,22 @@ const demo = Effect.fn("demo")(function* (directory: string) {
     Effect.provide(SqliteStore.layer({ filename: database }))
   )
 
-  const accounts = Accounts.drawUp(evidence)
+  const audit = Audit.audit(evidence)
   yield* Console.log(
     [
       "",
       ...Report.files(evidence, (file) => path.relative(directory, file)),
       "",
       ...Report.failures(evidence),
-      `${accounts.checked} of ${accounts.results} results checked against the producer's own SHA-256 of the file`,
+      `${audit.checked} of ${audit.results} results checked against the producer's own SHA-256 of the file`,
       Report.speed(evidence, elapsed),
       "",
-      Report.accounts(accounts)
+      Report.audit(audit)
     ].join("\n")
   )
-  if (accounts.problems.length > 0) {
+  if (audit.problems.length > 0) {
     return yield* new DemoFailed({
-      message: ["The accounts are not right:", ...accounts.problems].join("\n- ")
+      message: ["The audit failed:", ...audit.problems].join("\n- ")
     })
   }
 }, Effect.scoped)
@@ -197,7 +196,7 @@ Command.make(
   "demo",
   {
     directory: Argument.Directory("directory", { mustExist: true }).pipe(
-      Argument.withDescription("Whose files to read; by default the sources of the installed effect"),
+      Argument.withDescription("The directory to read; default: the sources of the installed effect"),
       Argument.withDefault(effectSources)
     )
   },

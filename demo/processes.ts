@@ -1,10 +1,10 @@
-/** The worker processes, as the producer sees them: it starts them, reads what they tell, and ends them. */
+/** Starts worker processes, reads the events that they report, and ends them. */
 import { Deferred, Effect, Fiber, Path, Schema, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
 import { ChildProcess } from "effect/process"
-import { Entry } from "./workerEvents.ts"
+import { WorkerEvent } from "./workerEvents.ts"
 
-/** The process ended before it was ready to work. */
+/** The process ended before it was ready. */
 export class NotStarted extends Schema.TaggedError<NotStarted>()("NotStarted", { pid: Schema.Int }) {
   override get message(): string {
     return `the worker process ${this.pid} ended before it was ready`
@@ -12,8 +12,8 @@ export class NotStarted extends Schema.TaggedError<NotStarted>()("NotStarted", {
 }
 
 /**
- * Starts a worker on the database, and waits until it is ready. When the scope closes the process is ended, whatever
- * state it is in.
+ * Starts a worker on the database, and waits until it is ready. The process is ended when the scope closes, in any
+ * state.
  */
 export const start = Effect.fn("start")(function* (database: string) {
   const path = yield* Path.Path
@@ -24,13 +24,13 @@ export const start = Effect.fn("start")(function* (database: string) {
     { stderr: "inherit", forceKillAfter: "5 seconds" }
   )
 
-  const journal: Array<Entry> = []
+  const events: Array<WorkerEvent> = []
   const ready = yield* Deferred.make<string>()
   const reading = yield* stdout.pipe(
-    Stream.pipeThroughChannel(Ndjson.decodeSchema(Entry)()),
-    Stream.runForEach((entry) => {
-      journal.push(entry)
-      return entry._tag === "Ready" ? Deferred.succeed(ready, entry.worker) : Effect.void
+    Stream.pipeThroughChannel(Ndjson.decodeSchema(WorkerEvent)()),
+    Stream.runForEach((event) => {
+      events.push(event)
+      return event._tag === "Ready" ? Deferred.succeed(ready, event.worker) : Effect.void
     }),
     Effect.forkScoped
   )
@@ -42,19 +42,16 @@ export const start = Effect.fn("start")(function* (database: string) {
     pid,
     /** Its name in the records of the store. */
     worker,
-    /** What it has told so far; grows. */
-    journal,
+    /** The events that it has reported so far; grows. */
+    events,
     freeze: signal("SIGSTOP"),
     thaw: signal("SIGCONT"),
-    /** No goodbye: it gives nothing back. Returns when the process is gone. */
+    /** Kills it with SIGKILL, so it puts nothing back. Returns when the process has ended. */
     kill: kill({ killSignal: "SIGKILL" }),
-    /** Lets it finish what it runs, and returns when the process is gone. */
-    dismiss: Stream.run(Stream.empty, stdin).pipe(
-      Effect.andThen(Fiber.join(reading)),
-      Effect.andThen(exitCode)
-    )
+    /** Lets it finish its runs. Returns when the process has ended. */
+    drain: Stream.run(Stream.empty, stdin).pipe(Effect.andThen(Fiber.join(reading)), Effect.andThen(exitCode))
   }
 })
 
-/** A worker process that runs. */
+/** A running worker process. */
 export type WorkerProcess = Effect.Success<ReturnType<typeof start>>

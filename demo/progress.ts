@@ -1,18 +1,18 @@
-/** How far the work is: a bar in a terminal, plain lines elsewhere. */
+/** Shows progress: a bar in a terminal, plain lines elsewhere. */
 import { Console, Effect, Stdio, Terminal } from "effect"
 
-/** Shows how far the work is. */
+/** Shows the progress of a number of steps. */
 export interface Progress {
-  /** One more is done. */
+  /** Counts one more step. */
   readonly step: Effect.Effect<void>
-  /** Something worth a line of its own. */
+  /** Prints a line. */
   readonly note: (line: string) => Effect.Effect<void>
 }
 
 const width = 40
 const clearLine = "\r\u001B[K"
 
-/** A bar that is drawn over itself, and left standing when the scope closes. */
+/** Draws a bar in place; the last one stays when the scope closes. */
 const bar = Effect.fn("bar")(function* (total: number) {
   const terminal = yield* Terminal.Terminal
   const display = (text: string) => Effect.orDie(terminal.display(text))
@@ -31,7 +31,7 @@ const bar = Effect.fn("bar")(function* (total: number) {
   } satisfies Progress
 })
 
-/** A line for every tenth of the work. */
+/** Prints a line for every tenth of the work. */
 const lines = (total: number): Progress => {
   let done = 0
   return {
@@ -44,7 +44,7 @@ const lines = (total: number): Progress => {
   }
 }
 
-/** Shows the progress of so many steps, for as long as the scope is open. */
+/** Shows the progress of `total` steps until the scope closes. */
 export const make = Effect.fn("progress")(function* (total: number) {
   const { stdoutIsTerminal } = yield* Stdio.Stdio
   return (yield* stdoutIsTerminal) ? yield* bar(total) : lines(total)

@@ -1,10 +1,10 @@
-/** What is shown in the end: the largest files, the totals, how fast it went, the accounts. */
+/** The text that the demo prints at its end: the largest files, the totals, the speed, the audit. */
 import { DateTime, Duration, Option } from "effect"
-import { type Accounts, type Evidence, Outcome } from "./audit.ts"
+import { type Audit, type Evidence, Outcome } from "./audit.ts"
 
 const number = new Intl.NumberFormat("en")
 
-/** Columns as wide as they need to be: text to the left, numbers to the right. */
+/** Aligns columns: text to the left, numbers to the right. */
 const table = (rows: ReadonlyArray<ReadonlyArray<string | number>>): ReadonlyArray<string> => {
   const cells = rows.map((row) => row.map((cell) => (typeof cell === "number" ? number.format(cell) : cell)))
   const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)))
@@ -25,7 +25,7 @@ const median = (all: ReadonlyArray<number>) => all.toSorted((a, b) => a - b)[Mat
 
 const seconds = (duration: Duration.Input) => `${Duration.toSeconds(duration).toFixed(2)} s`
 
-/** The largest files, and all of them. */
+/** Returns a table of the largest files, and the totals of all. */
 export const files = ({ enqueued, received }: Evidence, relative: (path: string) => string, largest = 8) => {
   const digests = received
     .flatMap(({ outcome, taskId }) =>
@@ -48,13 +48,13 @@ export const files = ({ enqueued, received }: Evidence, relative: (path: string)
   ])
 }
 
-/** What came back as a failure that the task declares. */
+/** Returns a line for each failure that the task declares. */
 export const failures = ({ received }: Evidence) =>
   received.flatMap(({ outcome }) =>
     Outcome.$is("Unreadable")(outcome) ? [`FileUnreadable: ${outcome.error.message}`] : []
   )
 
-/** How fast it went. Times are the store's. */
+/** Returns the rate and the median latencies. Times are the store's. */
 export const speed = ({ records }: Evidence, elapsed: Duration.Duration) => {
   const between = (from: "enqueuedAt" | "startedAt") =>
     [...records.values()].flatMap((record) =>
@@ -70,7 +70,7 @@ export const speed = ({ records }: Evidence, elapsed: Duration.Duration) => {
   )
 }
 
-/** The accounts in one line. */
-export const accounts = ({ doubled, enqueued, failures, lost, results, takenOver }: Accounts) =>
-  `Accounts: ${enqueued} enqueued, ${results} results, ${failures} typed failure${failures === 1 ? "" : "s"}, ` +
+/** Returns the audit in one line. */
+export const audit = ({ doubled, enqueued, failures, lost, results, takenOver }: Audit) =>
+  `Audit: ${enqueued} enqueued, ${results} results, ${failures} typed failure${failures === 1 ? "" : "s"}, ` +
   `${takenOver} taken over and run again, ${lost} lost, ${doubled} doubled`

@@ -1,5 +1,5 @@
 /** Tasks that one worker runs at once. */
 export const concurrency = 8
 
-/** How long a run is held without a sign of life. Short, so that nobody waits long for the tasks of the dead. */
+/** How long a run is held without a renewal. Short, so that the tasks of the killed worker are taken over soon. */
 export const lease = "2 seconds"

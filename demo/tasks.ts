@@ -1,20 +1,20 @@
-/** What the producer and the workers share: one task, as a name with its schemas. */
+/** The task that the producer and the workers share: a name with its schemas. */
 import { Task } from "chicory"
 import { Schema } from "effect"
 
-/** What a worker finds out about a file. */
+/** The result of a task: what a worker found in a file. */
 export class Digest extends Schema.Class<Digest>("Digest")({
   bytes: Schema.Int,
-  /** Its size once compressed. */
+  /** The size of the file compressed by gzip, in bytes. */
   gzipped: Schema.Int,
   lines: Schema.Int,
   sha256: Schema.String
 }) {}
 
-/** The file could not be read. It comes out of the result as this very class, in whatever process that is read. */
+/** The file could not be read. A waiter in another process gets this same class. */
 export class FileUnreadable extends Schema.TaggedError<FileUnreadable>()("FileUnreadable", {
   path: Schema.String,
-  /** What the file system says: `NotFound`, `PermissionDenied`, … */
+  /** The reason of the platform's error: `NotFound`, `PermissionDenied`, … */
   reason: Schema.String
 }) {
   override get message(): string {
@@ -22,7 +22,7 @@ export class FileUnreadable extends Schema.TaggedError<FileUnreadable>()("FileUn
   }
 }
 
-/** Reads a file from its first to its last byte. */
+/** Reads a whole file, and measures it. */
 export const DigestFile = Task.make("demo.digest-file", {
   payload: { path: Schema.String },
   success: Digest,

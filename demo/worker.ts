@@ -1,7 +1,7 @@
 /**
  * A worker process. Its argument is the database.
  *
- * It works until its stdin ends, and so never outlives the process that started it.
+ * It works until its stdin ends, so it never outlives the process that started it.
  */
 import { createHash } from "node:crypto"
 import { createGzip } from "node:zlib"
@@ -9,13 +9,13 @@ import { NodeRuntime, NodeServices, NodeStream } from "@effect/platform-node"
 import { TaskContext, Worker } from "chicory"
 import { SqliteStore } from "chicory/sqlite"
 import { Effect, FileSystem, Layer, Logger, Stdio, Stream } from "effect"
-import * as Journal from "./workerEvents.ts"
 import { concurrency, lease } from "./settings.ts"
 import { Digest, DigestFile, FileUnreadable } from "./tasks.ts"
+import * as WorkerEvents from "./workerEvents.ts"
 
 const newline = "\n".charCodeAt(0)
 
-/** One pass over the file: every chunk is hashed, searched for line ends, and goes on into gzip. */
+/** Reads the file once: hashes each chunk, counts its line ends, and pipes it into gzip. */
 const digest = Effect.fn("digest")(function* (path: string) {
   const fs = yield* FileSystem.FileSystem
   const hash = createHash("sha256")
@@ -41,24 +41,24 @@ const digest = Effect.fn("digest")(function* (path: string) {
 const DigestFileLive = DigestFile.toLayer(({ path }) =>
   Effect.gen(function* () {
     const { taskId } = yield* TaskContext.TaskContext
-    yield* Journal.write({ _tag: "Began", taskId })
+    yield* WorkerEvents.report({ _tag: "RunStarted", taskId })
     return yield* digest(path)
   }).pipe(
     Effect.catchTag("PlatformError", ({ reason }) =>
       Effect.fail(new FileUnreadable({ path, reason: reason._tag }))
     ),
-    // what gzip should stumble over is a bug, not an error that the task declares
+    // a failure of gzip is a bug, not an error that the task declares
     Effect.catchTag("UnknownError", Effect.die)
   )
 )
 
 const WorkerLive = Worker.layer([DigestFile], { concurrency, lease }).pipe(Layer.provide(DigestFileLive))
 
-/** Works until there is no more stdin; the layer's end is the drain. */
+/** Works until stdin ends. The layer's scope then closes, which drains the worker. */
 const work = Effect.gen(function* () {
   const worker = yield* Worker.Worker
   const { stdin } = yield* Stdio.Stdio
-  yield* Journal.write({ _tag: "Ready", worker: worker.id })
+  yield* WorkerEvents.report({ _tag: "Ready", worker: worker.id })
   yield* Stream.runDrain(stdin)
   return worker
 }).pipe(Effect.provide(WorkerLive))
@@ -68,10 +68,10 @@ Effect.gen(function* () {
   const [filename = "tasks.db"] = yield* args
   const worker = yield* work.pipe(Effect.provide(SqliteStore.layer({ filename })))
   const { failed, succeeded } = yield* worker.stats
-  yield* Journal.write({ _tag: "Left", accepted: succeeded + failed })
+  yield* WorkerEvents.report({ _tag: "Drained", accepted: succeeded + failed })
 }).pipe(
   Effect.provide(NodeServices.layer),
-  // stdout is the journal's
+  // stdout is for events
   Effect.provideService(Logger.LogToStderr, true),
   NodeRuntime.runMain
 )

@@ -1,25 +1,25 @@
 /**
- * What a worker process tells of itself: one line of JSON on its stdout for each entry.
+ * The events that a worker process reports: one line of JSON on its stdout for each.
  *
- * The accounts of the demo hold it against what the store says.
+ * The audit compares them with the store's records.
  */
 import { Console, Effect, Schema } from "effect"
 
-/** One line. */
-export const Entry = Schema.TaggedUnion({
+/** An event of a worker. */
+export const WorkerEvent = Schema.TaggedUnion({
   /** The worker claims tasks from now on, under this name. */
   Ready: { worker: Schema.String },
   /** A handler began to run the task. */
-  Began: { taskId: Schema.String },
-  /** The worker has drained. So many of its runs ended their task: the store accepted what they wrote. */
-  Left: { accepted: Schema.Int }
+  RunStarted: { taskId: Schema.String },
+  /** The worker has drained. The store accepted the outcomes of `accepted` of its runs. */
+  Drained: { accepted: Schema.Int }
 })
 
-/** One line. */
-export type Entry = typeof Entry.Type
+/** An event of a worker. */
+export type WorkerEvent = typeof WorkerEvent.Type
 
-const encode = Schema.encodeEffect(Schema.fromJsonString(Entry))
+const encode = Schema.encodeEffect(Schema.fromJsonString(WorkerEvent))
 
-/** Writes a line. */
-export const write = (entry: Entry): Effect.Effect<void> =>
-  encode(entry).pipe(Effect.orDie, Effect.flatMap(Console.log))
+/** Writes an event to stdout. */
+export const report = (event: WorkerEvent): Effect.Effect<void> =>
+  encode(event).pipe(Effect.orDie, Effect.flatMap(Console.log))

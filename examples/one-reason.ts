@@ -1,4 +1,4 @@
-/** What becomes of each way in which a task can fail. */
+/** Handles the reasons for which a task can fail, each in its own way. */
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
 import { Effect, Layer, Schema } from "effect"
 

@@ -9,7 +9,7 @@ class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", { item: 
 const Confirm = Task.make("mail.confirm", { payload: { order: Schema.Int, to: Schema.String } })
 const Invoice = Task.make("invoice.book", { payload: { order: Schema.Int }, success: Schema.Int })
 
-/** The order, what it takes from the stock, and its mail: all of them, or none. */
+/** Writes the order, takes the item from the stock and enqueues the mail: all of it, or nothing. */
 const placeOrder = Effect.fn("placeOrder")(function* (item: string, to: string) {
   const sql = yield* SqlClient.SqlClient
   return yield* sql.withTransaction(
@@ -18,7 +18,7 @@ const placeOrder = Effect.fn("placeOrder")(function* (item: string, to: string) 
       yield* Confirm.send({ order: order!.id, to })
       const left =
         yield* sql`UPDATE stock SET left = left - 1 WHERE item = ${item} AND left > 0 RETURNING left`
-      // the order rolls back, and so does the mail that it has enqueued already
+      // the order rolls back, and with it the mail that is enqueued already
       if (left.length === 0) return yield* new OutOfStock({ item })
       return order!.id
     })
@@ -27,7 +27,7 @@ const placeOrder = Effect.fn("placeOrder")(function* (item: string, to: string) 
 
 const ConfirmLive = Confirm.toLayer(({ order, to }) => Effect.log(`To ${to}: order ${order} is on its way`))
 
-/** The row and the end of the task are one commit: however often a worker dies, an order has one invoice. */
+/** The row and the end of the task are one commit, so an order has one invoice, however often a worker dies. */
 const InvoiceLive = Invoice.toLayer(({ order }) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient

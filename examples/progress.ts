@@ -1,4 +1,4 @@
-/** A long task that tells how far it is, is watched, and is cancelled on the way. */
+/** A long task that reports its progress, is followed by a waiter, and is cancelled while it runs. */
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema, Stream } from "effect"
 
