@@ -1,26 +1,46 @@
 /**
- * A task is a value: a name, with Schemas for what goes in, what comes out and what it fails with.
+ * Defines tasks, enqueues them, and provides their handlers.
+ *
+ * A task is a value: a name, with schemas for its payload, its success and its error. A producer enqueues it and gets an
+ * `AsyncResult`; a `Worker`, usually in another process, runs its handler.
+ *
+ * **Example** (Defining, handling and enqueuing a task)
  *
  * ```ts
+ * import { AsyncResult, RetryPolicy, Task } from "chicory"
+ * import { Effect, Schema } from "effect"
+ *
+ * class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
+ *
  * const Divide = Task.make("math.divide", {
  *   payload: { dividend: Schema.Number, divisor: Schema.Number },
  *   success: Schema.Number,
  *   error: DivideByZero,
  *   retry: RetryPolicy.exponential({ maxRetries: 3, delay: "1 second" })
  * })
+ *
+ * export const DivideLive = Divide.toLayer(({ dividend, divisor }) =>
+ *   divisor === 0 ? Effect.fail(new DivideByZero({ dividend })) : Effect.succeed(dividend / divisor)
+ * )
+ *
+ * export const program = Effect.gen(function* () {
+ *   const result = yield* Divide.delay({ dividend: 6, divisor: 3 })
+ *   return yield* AsyncResult.get(result, { timeout: "5 seconds" })
+ * })
  * ```
  *
  * @module
+ * @since 0.1.0
  */
 import { type Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import * as AsyncResult from "./AsyncResult.ts"
 import type { Backend } from "./Backend.ts"
 import type { Broker } from "./Broker.ts"
 import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
+import type { EnqueueOptions } from "./EnqueueOptions.ts"
 import * as defaults from "./internal/defaults.ts"
 import { positiveDuration, positiveOrInfinite, text, wholeNumber } from "./internal/options.ts"
-import { type EnqueueOptions, send, sendAll } from "./internal/producer/prepare.ts"
-import { CurrentRun } from "./internal/task/CurrentRun.ts"
+import { send, sendAll } from "./internal/producer/prepare.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
   define,
@@ -28,13 +48,24 @@ import {
   type Handler as HandlerService,
   handlerKey
 } from "./internal/task/TaskDefinition.ts"
+import { writeProgress } from "./internal/worker/writeProgress.ts"
 import * as RetryPolicy from "./RetryPolicy.ts"
-import { TaskContext } from "./TaskContext.ts"
+import type { TaskContext } from "./TaskContext.ts"
 
-/** Identifies tasks at run time. */
+/**
+ * Runtime type identifier of tasks.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
 export const TypeId = "~chicory/Task"
 
-/** Identifies tasks at run time. */
+/**
+ * Type-level identifier of tasks.
+ *
+ * @category type IDs
+ * @since 0.1.0
+ */
 export type TypeId = typeof TypeId
 
 export {
@@ -45,29 +76,51 @@ export {
   Unsupported
 } from "./EnqueueError.ts"
 export type { EnqueueError } from "./EnqueueError.ts"
-export type { EnqueueOptions } from "./internal/producer/prepare.ts"
+export type { EnqueueOptions } from "./EnqueueOptions.ts"
 
-/** For arrays of tasks: nothing in it depends on their schemas. */
+/**
+ * Any task. No part of it depends on the schemas, so tasks of different types fit into one array.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Any {
   readonly [TypeId]: typeof TypeId
   readonly name: string
   readonly queue: string
 }
 
-/** `toLayer` provides it, `Worker.layer` asks for it. */
+/**
+ * The service of a task's handler. `toLayer` provides it, and `Worker.layer` needs it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Handler<in out Name extends string> {
   readonly _: unique symbol
   readonly name: Name
 }
 
-/** The handlers of a union of tasks; none where the compiler sees no names. */
+/**
+ * The handlers of a union of tasks; `never` where the compiler sees no names, as for `Any`.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
 export type HandlerOf<T extends Any> = T extends Any
   ? string extends T["name"]
     ? never
     : Handler<T["name"]>
   : never
 
-/** A task: its name, its schemas, and what is done with it. */
+/**
+ * A task: its name, its schemas, and its operations.
+ *
+ * @see {@link make} for the constructor
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Task<
   in out Name extends string,
   in out Payload extends Schema.Constraint,
@@ -81,10 +134,15 @@ export interface Task<
   readonly errorSchema: Error
   readonly progressSchema: Progress
   /**
-   * Enqueues the task and gives a handle on its result. When it returns, the store has the task.
+   * Enqueues the task, and returns a handle on its result. When it returns, the store has the task.
    *
-   * Fails with `EncodeError`, `PayloadTooLarge`, `IdempotencyConflict`, `Unsupported` (nothing was enqueued), or with
-   * `BrokerError`, `BackendError` (unknown: it may have been; with an id of one's own it is safe to call again).
+   * **Details**
+   *
+   * With `SqlStore` inside `sql.withTransaction`, the task is enqueued when the transaction commits.
+   *
+   * Fails with `EncodeError`, `PayloadTooLarge`, `IdempotencyConflict`, `Unsupported` or `BackendNotConfigured` if
+   * nothing was enqueued. Fails with `BrokerError` or `BackendError` if the task may have been enqueued; with an `id` the
+   * call is safe to repeat.
    */
   readonly delay: (
     payload: Payload["~type.make.in"],
@@ -99,7 +157,14 @@ export interface Task<
     EnqueueError,
     Broker | Backend | Payload["EncodingServices"]
   >
-  /** Enqueues many at once, in bulk; fails with the ids that were accepted. */
+  /**
+   * Enqueues one task for each payload, and returns their handles in the order of the payloads.
+   *
+   * **Details**
+   *
+   * Payloads are taken, encoded and sent in batches of at most 256, or 2 MiB of characters. It stops at the first error,
+   * and fails with `PartialEnqueue`, which has the ids of the tasks that were enqueued.
+   */
   readonly delayAll: (
     payloads: Iterable<Payload["~type.make.in"]>,
     options?: Omit<EnqueueOptions, "id">
@@ -115,12 +180,12 @@ export interface Task<
     PartialEnqueue,
     Broker | Backend | Payload["EncodingServices"]
   >
-  /** `delay` for programs that want no handle: gives the id. */
+  /** Enqueues the task as `delay` does, and returns its id. */
   readonly send: (
     payload: Payload["~type.make.in"],
     options?: EnqueueOptions
   ) => Effect.Effect<string, EnqueueError, Broker | Backend | Payload["EncodingServices"]>
-  /** A handle on a task of this name that exists, from any process. */
+  /** Returns a handle on the result of a task of this name, by its id. It reads nothing. */
   readonly result: (
     taskId: string
   ) => AsyncResult.AsyncResult<
@@ -130,13 +195,17 @@ export interface Task<
     Progress["Type"]
   >
   /**
-   * In this task's handler: writes progress. A write that is lost is logged; a value that does not encode, or that is
-   * larger than a result may be, is a defect.
+   * Writes progress, from the handler of this task.
+   *
+   * **Details**
+   *
+   * A write that fails is logged, and the handler goes on. A value that does not encode, or that is larger than 4 MiB, is
+   * a defect. Without a backend it does nothing.
    */
   readonly progress: (
     value: Progress["~type.make.in"]
   ) => Effect.Effect<void, never, TaskContext | Progress["EncodingServices"]>
-  /** The layer of this task's handler. Each attempt has a `TaskContext` and a `Scope` of its own. */
+  /** Provides the handler of this task. Each attempt has its own `TaskContext` and its own `Scope`. */
   readonly toLayer: <R>(
     handler: (payload: Payload["Type"]) => Effect.Effect<Success["Type"], Error["Type"], R>
   ) => Layer.Layer<
@@ -149,51 +218,72 @@ export interface Task<
   >
 }
 
-/** Fields make a struct; a schema stays what it is. */
+/**
+ * The payload schema of a task's options: a struct for fields, and a schema unchanged.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
 export type PayloadSchema<P extends Schema.Constraint | Schema.Struct.Fields> = P extends Schema.Constraint
   ? P
   : P extends Schema.Struct.Fields
     ? Schema.Struct<P>
     : never
 
-/** Options of a task. */
+/**
+ * Options of a task.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Options<
   Payload extends Schema.Constraint | Schema.Struct.Fields,
   Success extends Schema.Constraint,
   Error extends Schema.Constraint,
   Progress extends Schema.Constraint
 > {
-  /** Fields of a struct, or a schema. Default: nothing. */
+  /** The schema of the payload, or the fields of a struct. Default: `Schema.Void`. */
   readonly payload?: Payload
-  /** Default: nothing. */
+  /** The schema of the handler's success. Default: `Schema.Void`. */
   readonly success?: Success
-  /** Default: the handler cannot fail. */
+  /** The schema of the handler's error. Default: `Schema.Never`, for a handler that cannot fail. */
   readonly error?: Error
-  /** Default: there is no progress. */
+  /** The schema of the handler's progress. Default: `Schema.Never`, for a handler without progress. */
   readonly progress?: Progress
-  /** Default: `default`. */
+  /** The queue. Default `default`. */
   readonly queue?: string | undefined
-  /** Default: no retries. */
+  /** Which failures are retried, and when. Default `RetryPolicy.never`. */
   readonly retry?: RetryPolicy.RetryPolicy<Error["Type"]> | undefined
-  /** Defects are bugs: not retried unless asked for. */
+  /** Whether defects of the handler are retried as `retry` says. Default `false`: a defect is a bug. */
   readonly retryDefects?: boolean | undefined
-  /** The task ends as `WorkerLost` when so many of its runs vanished with their worker. Default 3, at least 1. */
+  /**
+   * How many runs may vanish with their worker before the task ends with the reason `WorkerLost`. At least 1. Default 3.
+   */
   readonly maxCrashes?: number | undefined
-  /** `at-most-once`: never runs twice, and may be lost with its worker; retries are refused. Default: at least once. */
+  /**
+   * How often a task may run. `at-least-once`: it runs again if its worker vanishes. `at-most-once`: it never runs twice,
+   * takes no retry policy, and ends with the reason `WorkerLost` if its worker vanishes. Default `at-least-once`.
+   */
   readonly delivery?: "at-least-once" | "at-most-once" | undefined
-  /** Of one attempt, apart from its lease. Default: none. */
+  /** How long one attempt may take, whatever its lease. Default: unlimited. */
   readonly timeout?: Duration.Input | undefined
-  /** 0 to 255, higher first. Default 100. */
+  /** 0 to 255; a higher one runs first. Default 100. */
   readonly priority?: number | undefined
-  /** The task ends as `Expired` when it has waited this long, counted from the enqueue. Default: never. */
+  /** How long a task may wait, counted from the enqueue; then it ends with the reason `Expired`. Default: unlimited. */
   readonly expires?: Duration.Input | undefined
-  /** How long the result stays, counted from the task's end; `Duration.infinity`: for ever. Default: what the backend's layer says, 1 day. */
+  /**
+   * How long the result is kept, counted from the task's end. `Duration.infinity`: forever. Default: the `retention` of
+   * the backend's layer, by default 1 day.
+   */
   readonly retention?: Duration.Input | undefined
-  /** The same key gives the same task, until its retention ends or it is forgotten. */
+  /**
+   * Returns the idempotency key of a payload: 1 to 1,000 characters. Payloads with the same key are one task, until its
+   * retention is over or it is forgotten. Default: none.
+   */
   readonly idempotencyKey?: ((payload: PayloadSchema<Payload>["Type"]) => string) | undefined
 }
 
-/** Options as they were given, their schemas not known. */
+/** The options of any task. */
 type AnyOptions = Options<
   Schema.Constraint | Schema.Struct.Fields,
   Schema.Constraint,
@@ -201,7 +291,8 @@ type AnyOptions = Options<
   Schema.Constraint
 >
 
-const check = (
+/** Returns the definition of a task, or throws a `RangeError` if an option is out of range. */
+const toDefinition = (
   name: string,
   options: AnyOptions,
   codecs: Pick<TaskDefinition, "payload" | "result">
@@ -234,7 +325,28 @@ const check = (
 }
 
 /**
- * Makes a task. Its name is its identity on the wire: keep it when the code moves. Options out of range throw.
+ * Makes a task.
+ *
+ * **Details**
+ *
+ * The name identifies the task in stores and messages, so it has to stay the same when the code moves, and each task of
+ * a worker needs its own. Codecs are built here, once. Throws a `RangeError` if an option is out of range.
+ *
+ * **Example** (Enqueuing once for each order)
+ *
+ * ```ts
+ * import { Task } from "chicory"
+ * import { Schema } from "effect"
+ *
+ * export const SendReceipt = Task.make("receipt.send", {
+ *   payload: { orderId: Schema.String, email: Schema.String },
+ *   retention: "7 days",
+ *   idempotencyKey: ({ orderId }) => orderId
+ * })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make = <
   const Name extends string,
@@ -257,7 +369,7 @@ export const make = <
     error: options?.error ?? Schema.Never,
     progress: options?.progress ?? Schema.Never
   }
-  const definition = check(name, options ?? {}, {
+  const definition = toDefinition(name, options ?? {}, {
     payload: TaskCodec.payload(payloadSchema),
     result: TaskCodec.result(schemas)
   })
@@ -286,25 +398,3 @@ export const make = <
   define(task, definition)
   return task as never
 }
-
-const writeProgress = (definition: TaskDefinition, value: unknown): Effect.Effect<void, never, unknown> =>
-  Effect.gen(function* () {
-    const { taskName } = yield* TaskContext
-    if (taskName !== definition.name) {
-      return yield* Effect.die(
-        new TypeError(`${definition.name}.progress was called in the handler of ${taskName}`)
-      )
-    }
-    const run = yield* CurrentRun
-    if (run === undefined) return
-    const progress = yield* Effect.orDie(definition.result.encodeProgress(value))
-    const bytes = defaults.bytesOf(progress)
-    if (bytes > defaults.maxBytes) {
-      return yield* Effect.die(
-        new RangeError(
-          `the progress of ${taskName} has ${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
-        )
-      )
-    }
-    yield* run.writeProgress(progress)
-  })

@@ -10,6 +10,7 @@ import {
   PayloadTooLarge,
   Unsupported
 } from "../../EnqueueError.ts"
+import type { EnqueueOptions } from "../../EnqueueOptions.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
@@ -22,21 +23,6 @@ import * as TaskId from "../task/TaskId.ts"
 import { toTraceparent } from "../task/traceContext.ts"
 import { type EnqueueExit, enqueue, enqueueAll, type PreparedTask, type Stores } from "./enqueue.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
-
-/** Options of one call. */
-export interface EnqueueOptions {
-  /** An id of one's own: the same id gives the same task. */
-  readonly id?: string | undefined
-  readonly queue?: string | undefined
-  /** 0 to 255, higher first. */
-  readonly priority?: number | undefined
-  /** How long the task waits before it may run. */
-  readonly delay?: Duration.Input | undefined
-  /** When the task may run, by this process's clock; instead of `delay`. */
-  readonly at?: DateTime.DateTime.Input | undefined
-  /** The task ends as `Expired` when it has waited this long, counted from now. */
-  readonly expires?: Duration.Input | undefined
-}
 
 /** Batches of a call for many that are on their way while the next one is encoded. */
 const MAX_BATCHES_IN_FLIGHT = 3

@@ -1,0 +1,35 @@
+/** Writes the progress of the run whose handler calls it. */
+import { Effect } from "effect"
+import { TaskContext } from "../../TaskContext.ts"
+import * as defaults from "../defaults.ts"
+import { CurrentRun } from "../task/CurrentRun.ts"
+import type { TaskDefinition } from "../task/TaskDefinition.ts"
+
+/**
+ * Encodes a value and writes it as the progress of the current run. Dies if the handler is that of another task, or if
+ * the value does not encode or is too large. Does nothing where the run keeps no progress.
+ */
+export const writeProgress = (
+  definition: TaskDefinition,
+  value: unknown
+): Effect.Effect<void, never, unknown> =>
+  Effect.gen(function* () {
+    const { taskName } = yield* TaskContext
+    if (taskName !== definition.name) {
+      return yield* Effect.die(
+        new TypeError(`${definition.name}.progress was called in the handler of ${taskName}`)
+      )
+    }
+    const run = yield* CurrentRun
+    if (run === undefined) return
+    const progress = yield* Effect.orDie(definition.result.encodeProgress(value))
+    const bytes = defaults.bytesOf(progress)
+    if (bytes > defaults.maxBytes) {
+      return yield* Effect.die(
+        new RangeError(
+          `the progress of ${taskName} has ${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
+        )
+      )
+    }
+    yield* run.writeProgress(progress)
+  })
