@@ -6,6 +6,7 @@
  * operations of the service itself are internal, and change without notice.
  *
  * @since 0.1.0
+ * @module
  */
 import { Context, Duration, Effect, Exit, Layer, type Scope, Stream } from "effect"
 import type { BackendDriver, Settlement } from "./BackendDriver.ts"

@@ -25,6 +25,7 @@
  * against all of them.
  *
  * @since 0.1.0
+ * @module
  */
 import type { Context, Effect, Stream } from "effect"
 import type { Batch, ClaimRequest, Delivery, Envelope } from "./BrokerDriver.ts"

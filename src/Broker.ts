@@ -6,6 +6,7 @@
  * `counts` and `purge` of this module, the operations of the service are internal, and change without notice.
  *
  * @since 0.1.0
+ * @module
  */
 import { Clock, Context, type Duration, Effect, Layer, Option, type Scope, Stream } from "effect"
 import { Backend } from "./Backend.ts"

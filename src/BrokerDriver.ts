@@ -10,6 +10,7 @@
  * `chicory/testing/suites` tests a driver against these rules.
  *
  * @since 0.1.0
+ * @module
  */
 import type { Array as Arr, Context, Effect, Stream } from "effect"
 

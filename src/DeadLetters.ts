@@ -2,6 +2,7 @@
  * Messages that will not be run again, unless they are replayed: what failed for good, what crashed its workers,
  * what nobody knew, what did not decode. They live in the backend, whatever the broker.
  *
+ * @since 0.1.0
  * @module
  */
 import { Array as Arr, type DateTime, Effect, Option, type Result, Schema } from "effect"

@@ -2,6 +2,7 @@
  * The errors of `delay`, `delayAll` and `send`. `Task` exports all of them.
  *
  * @since 0.1.0
+ * @module
  */
 import { Data, Schema } from "effect"
 import type { BackendError, BackendNotConfigured, BrokerError } from "./StoreError.ts"

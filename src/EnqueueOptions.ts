@@ -2,6 +2,7 @@
  * The options of `delay`, `delayAll` and `send`. `Task` exports them.
  *
  * @since 0.1.0
+ * @module
  */
 import type { DateTime, Duration } from "effect"
 

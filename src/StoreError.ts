@@ -2,6 +2,7 @@
  * The errors of stores: a call to the backend or to the broker failed, or the program has no backend.
  *
  * @since 0.1.0
+ * @module
  */
 import { Schema } from "effect"
 import { formatError } from "./internal/formatError.ts"

@@ -29,8 +29,8 @@
  * })
  * ```
  *
- * @module
  * @since 0.1.0
+ * @module
  */
 import { type Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import * as AsyncResult from "./AsyncResult.ts"

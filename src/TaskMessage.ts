@@ -2,6 +2,7 @@
  * The message that a producer sends to a worker: versioned JSON, which the worker decodes with a schema.
  *
  * @since 0.1.0
+ * @module
  */
 import { Exit, Schema } from "effect"
 import { parse } from "./internal/json.ts"

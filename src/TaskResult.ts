@@ -2,6 +2,7 @@
  * A task as one read shows it.
  *
  * @since 0.1.0
+ * @module
  */
 import type { DateTime, Exit, Option } from "effect"
 import type { TaskFailed } from "./TaskFailed.ts"

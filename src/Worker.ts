@@ -39,6 +39,7 @@
  * ```
  *
  * @since 0.1.0
+ * @module
  */
 import type { Duration } from "effect"
 import { Array as Arr, Context, Effect, Layer } from "effect"

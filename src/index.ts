@@ -1,6 +1,7 @@
 /**
  * Typed background tasks with durable, awaitable results, for Effect.
  *
+ * @since 0.1.0
  * @module chicory
  */
 export * as AsyncResult from "./AsyncResult.ts"
