@@ -5,10 +5,10 @@ import { SqlClient } from "effect/sql"
 import * as MysqlClient from "./MysqlClient.ts"
 import { describeWithMariadb, sharedUrl } from "./server.ts"
 
-await describeWithMariadb("the isolation of transactions", () => {
-  it.live("has to be READ COMMITTED, and the layer says so", () =>
+await describeWithMariadb("mariadb: isolation", () => {
+  it.live("fails to open a store with another isolation level than READ COMMITTED", () =>
     Effect.gen(function* () {
-      // the only connection, so the one that the layer finds
+      // the only connection, which the layer uses
       const client = yield* MysqlClient.make({ url: sharedUrl, maxConnections: 1 })
       yield* client.unsafe("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
       const layers = [SqlStore.layer({ prefix: "never" }), SqlStore.layerStorage({ prefix: "never" })]

@@ -3,8 +3,8 @@ import { WorkerSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { describeWithMariadb, temporaryDrivers } from "./server.ts"
 
-// they mostly wait, in real time
-await describeWithMariadb("conformance", () => {
+// concurrent, since the tests mostly wait in real time
+await describeWithMariadb("mariadb: conformance", () => {
   describe.concurrent("of workers", () => {
     WorkerSuite.suite("mariadb, fused", { make: temporaryDrivers(), live: true, unit: "500 millis" })
     WorkerSuite.suite("mariadb", {

@@ -3,8 +3,8 @@ import { BackendSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { describeWithPostgres, temporaryDrivers } from "./server.ts"
 
-// they mostly wait, in real time
-await describeWithPostgres("conformance", () => {
+// concurrent, since the tests mostly wait in real time
+await describeWithPostgres("postgres: conformance", () => {
   describe.concurrent("of the backend", () => {
     BackendSuite.suite("postgres", {
       make: Effect.map(temporaryDrivers(), ({ backend }) => backend),

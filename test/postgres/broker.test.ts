@@ -3,8 +3,8 @@ import { BrokerSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { describeWithPostgres, temporaryDrivers } from "./server.ts"
 
-// they mostly wait, in real time
-await describeWithPostgres("conformance", () => {
+// concurrent, since the tests mostly wait in real time
+await describeWithPostgres("postgres: conformance", () => {
   describe.concurrent("of the broker", () => {
     BrokerSuite.suite("postgres", {
       make: Effect.map(temporaryDrivers(), ({ broker }) => broker),

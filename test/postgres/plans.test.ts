@@ -21,9 +21,9 @@ const fill = [
 
 const explainable = /^\s*(SELECT|INSERT|UPDATE|DELETE|WITH)/
 
-await describeWithPostgres("plans", () => {
+await describeWithPostgres("postgres: plans", () => {
   it.live(
-    "no statement reads all tasks or all messages, nor all of a queue, whatever the planner knows of them",
+    "reads all tasks, all messages or a whole queue in no statement, whatever the statistics are",
     () =>
       Effect.gen(function* () {
         const client = Context.get(yield* Layer.build(layerOf(yield* temporaryPlace())), SqlClient.SqlClient)
@@ -46,18 +46,18 @@ await describeWithPostgres("plans", () => {
               }
             )
           )
-        yield* check("while they are empty")
+        yield* check("while the tables are empty")
         for (const statement of fill) yield* client.unsafe(statement)
-        yield* check("before they were analyzed")
+        yield* check("before ANALYZE")
         yield* client.unsafe("ANALYZE chicory_tasks")
         yield* client.unsafe("ANALYZE chicory_messages")
-        yield* check("after they were analyzed")
+        yield* check("after ANALYZE")
       }),
     60_000
   )
 
   it.live(
-    "a claim touches no more than what it takes, however long the queue is",
+    "touches only the pages of the claimed messages, however long the queue is",
     () =>
       Effect.gen(function* () {
         const client = Context.get(yield* Layer.build(layerOf(yield* temporaryPlace())), SqlClient.SqlClient)
@@ -70,7 +70,7 @@ await describeWithPostgres("plans", () => {
           const [, hit = "0"] = /hit=(\d+)/.exec(rows.map((row) => row["QUERY PLAN"]).join("\n")) ?? []
           return Number(hit)
         })
-        // the plan is made while the tables are empty, and is used when they no longer are
+        // planned while the tables are empty, and used when they are full
         yield* pages
         for (const statement of fill) yield* client.unsafe(statement)
         yield* pages

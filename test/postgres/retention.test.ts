@@ -5,7 +5,7 @@ import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeWithPostgres, layerOf, temporaryPlace } from "./server.ts"
 
-/** A store with records that outlived their retention, and its client. */
+/** Makes a store with records whose retention is over, and its client. */
 const makeStale = Effect.fnUntraced(function* (count: number) {
   const place = yield* temporaryPlace()
   const client = Context.get(yield* Layer.build(layerOf(place)), SqlClient.SqlClient)
@@ -31,8 +31,8 @@ const makeStale = Effect.fnUntraced(function* (count: number) {
   return { backend, client, left }
 })
 
-await describeWithPostgres("retention", () => {
-  it.live("is the work of one process at a time", () =>
+await describeWithPostgres("postgres: sweep", () => {
+  it.live("sweeps in one process at a time", () =>
     Effect.gen(function* () {
       const { backend, client, left } = yield* makeStale(10)
       const held = yield* Deferred.make<void>()
@@ -58,7 +58,7 @@ await describeWithPostgres("retention", () => {
     })
   )
 
-  it.live("passes over a row that another transaction is at, and waits for nobody", () =>
+  it.live("skips a row that another transaction has locked, without waiting", () =>
     Effect.gen(function* () {
       const { backend, client, left } = yield* makeStale(10)
       yield* client.withTransaction(

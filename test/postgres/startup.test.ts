@@ -1,4 +1,4 @@
-/** What a store says of a database that it cannot use, or not yet. */
+/** Opening a store on databases that it cannot use, or not yet. */
 import { inspect } from "node:util"
 import { assert, describe } from "@effect/vitest"
 import type { Backend } from "chicory"
@@ -15,7 +15,7 @@ import {
   testWithServer as test
 } from "./ownServer.ts"
 
-/** What opening comes to. */
+/** Returns the error with which a layer fails. */
 const failureOf = <A>(
   layer: Layer.Layer<A, Backend.BackendError | SqlError.SqlError, SqlClient.SqlClient>,
   url: string
@@ -25,7 +25,7 @@ const failureOf = <A>(
     return error
   })
 
-/** What opening a store comes to, whether or not it migrates. */
+/** Returns the errors of a layer that migrates and of one that does not. */
 const failuresOf = (url: string) =>
   Effect.forEach([SqlStore.layer(), SqlStore.layerStorage()], (layer) => failureOf(layer, url))
 
@@ -34,15 +34,15 @@ const asSqlError = ({ cause }: Backend.BackendError): SqlError.SqlError => {
   return cause
 }
 
-/** A role that may connect, and use what it is granted. */
+/** Creates a role that may connect, and has no other rights. */
 const createRole = (server: OwnServer, name: string, password = "") =>
   server.query(`CREATE ROLE ${name} LOGIN ${password === "" ? "" : `PASSWORD '${password}'`}`)
 
-/** What the documentation asks for, of a role that may not change the schema. */
+/** Grants the rights that the documentation names for a role that does not change the schema. */
 const grantUse = (server: OwnServer, name: string) =>
   server.query(`GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ${name}`)
 
-/** Makes the tables, as a program with the rights does. */
+/** Creates the tables with a role that may. */
 const migrate = (server: OwnServer) => Effect.scoped(openStore(server))
 
 const worksAs = (server: OwnServer, url: string): Effect.Effect<void, unknown, Scope.Scope> =>
@@ -55,9 +55,9 @@ const worksAs = (server: OwnServer, url: string): Effect.Effect<void, unknown, S
     assert.deepStrictEqual(row, { state: "SUCCESS" })
   })
 
-describeWithOwnPostgres("opening a store", () => {
-  describe.concurrent("on a server that", () => {
-    test("wants a password tells a wrong one, and keeps it secret", { lockedUser: "app" }, (server) =>
+describeWithOwnPostgres("postgres: opening a store", () => {
+  describe.concurrent("on a server", () => {
+    test("fails with a wrong password, which the error does not show", { lockedUser: "app" }, (server) =>
       Effect.gen(function* () {
         yield* createRole(server, "app", "the right one")
         for (const password of ["wrong-and-secret", undefined]) {
@@ -78,7 +78,7 @@ describeWithOwnPostgres("opening a store", () => {
       })
     )
 
-    test("has no such database tells which", {}, (server) =>
+    test("names a database that does not exist", {}, (server) =>
       Effect.gen(function* () {
         for (const error of yield* failuresOf(server.urlOf({ database: "nowhere" }))) {
           asSqlError(error)
@@ -87,7 +87,7 @@ describeWithOwnPostgres("opening a store", () => {
       })
     )
 
-    test("is not there tells that it was refused", {}, (server) =>
+    test("fails as retryable if the connection is refused", {}, (server) =>
       Effect.gen(function* () {
         yield* server.kill
         for (const error of yield* failuresOf(server.url)) {
@@ -98,7 +98,7 @@ describeWithOwnPostgres("opening a store", () => {
       })
     )
 
-    test("only reads tells so, and may be asked again", {}, (server) =>
+    test("fails as retryable if the server is read-only", {}, (server) =>
       Effect.gen(function* () {
         yield* server.setReadOnly(true)
         const error = yield* failureOf(SqlStore.layer(), server.url)
@@ -110,8 +110,8 @@ describeWithOwnPostgres("opening a store", () => {
     )
   })
 
-  describe.concurrent("as a role without the right to change the schema", () => {
-    test("is refused, clearly, where there are no tables", {}, (server) =>
+  describe.concurrent("as a role that may not change the schema", () => {
+    test("fails if there are no tables", {}, (server) =>
       Effect.gen(function* () {
         yield* createRole(server, "app")
         const error = yield* failureOf(SqlStore.layer(), server.urlOf({ user: "app" }))
@@ -121,18 +121,18 @@ describeWithOwnPostgres("opening a store", () => {
       })
     )
 
-    test("works where they are", {}, (server) =>
+    test("works with existing tables", {}, (server) =>
       Effect.gen(function* () {
         yield* createRole(server, "app")
         yield* migrate(server)
         yield* grantUse(server, "app")
         yield* worksAs(server, server.urlOf({ user: "app" }))
-        // there is nothing to change
+        // there is nothing to migrate
         yield* Effect.scoped(openStore({ url: server.urlOf({ user: "app" }) }))
       })
     )
 
-    test("works where the script that is printed was applied", {}, (server) =>
+    test("works after the script was applied", {}, (server) =>
       Effect.gen(function* () {
         yield* createRole(server, "app")
         yield* server.script(SqlStore.migrations("postgres"))
@@ -141,7 +141,7 @@ describeWithOwnPostgres("opening a store", () => {
       })
     )
 
-    test("is refused, clearly, where it may not read", {}, (server) =>
+    test("fails if it may not read", {}, (server) =>
       Effect.gen(function* () {
         yield* createRole(server, "app")
         yield* migrate(server)
@@ -155,7 +155,7 @@ describeWithOwnPostgres("opening a store", () => {
   })
 
   describe.concurrent("with tables", () => {
-    test("that are missing tells what to apply", {}, (server) =>
+    test("says what to apply if they are missing", {}, (server) =>
       Effect.gen(function* () {
         for (const layer of [
           SqlStore.layerStorage(),
@@ -175,7 +175,7 @@ describeWithOwnPostgres("opening a store", () => {
       })
     )
 
-    test("of a newer version tells to update", {}, (server) =>
+    test("says to update if they are of a newer version", {}, (server) =>
       Effect.gen(function* () {
         yield* migrate(server)
         yield* server.query("INSERT INTO chicory_schema VALUES (999, 'from the future', 0)")
@@ -189,7 +189,7 @@ describeWithOwnPostgres("opening a store", () => {
     )
   })
 
-  describe.concurrent("behind a pooler of transactions", () => {
+  describe.concurrent("behind a transaction pooler", () => {
     test("works without prepared statements and without LISTEN, over one connection", {}, (server) =>
       Effect.gen(function* () {
         const client = clientOf(server.url, { prepare: false, maxConnections: 1 })

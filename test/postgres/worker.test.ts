@@ -3,8 +3,8 @@ import { WorkerSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { describeWithPostgres, temporaryDrivers } from "./server.ts"
 
-// they mostly wait, in real time
-await describeWithPostgres("conformance", () => {
+// concurrent, since the tests mostly wait in real time
+await describeWithPostgres("postgres: conformance", () => {
   describe.concurrent("of workers", () => {
     WorkerSuite.suite("postgres, fused", { make: temporaryDrivers(), live: true, unit: "500 millis" })
     WorkerSuite.suite("postgres", {

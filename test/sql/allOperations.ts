@@ -1,4 +1,4 @@
-/** Everything that a store is asked while tasks run, and now and then. */
+/** Runs every operation of the drivers once, for checks of their statements. */
 import { assert } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import type { Start } from "../../src/BackendDriver.ts"
@@ -23,7 +23,7 @@ const ask = (id: string): Start => ({
   deadLetterRetentionMillis: never
 })
 
-/** Asks all of it, once. */
+/** Runs the operations. */
 export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
   Effect.gen(function* () {
     yield* backend.create(

@@ -1,4 +1,4 @@
-/** What others edit in dead letters, in the list of workers and in what processes tell each other. */
+/** Malformed rows of dead letters and workers, and malformed notifications: they affect nothing else. */
 import { createHash } from "node:crypto"
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, DeadLetters, Worker } from "chicory"
@@ -13,25 +13,25 @@ import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
 const huge = 2n ** 60n
 
-/** A message whose payload no worker takes, and in which the value of one field may be any text. */
+/** A message with a payload that does not decode, and any text as the value of one field. */
 const refused = (id: string, field = "payload", value = "7") =>
   messageWith(id, field, value).replace(`"payload":{"n":1,"millis":0}`, `"payload":7`)
 
-/** Edits of the letter of the task `bad`; the first ones are the short form. */
+/** Edits of the dead letter of the task `bad`. The short form of the suite runs the first six. */
 const edits: ReadonlyArray<readonly [what: string, column: string, value: bigint | number | string | null]> =
   [
-    ["a time that is no date", "at", 8_700_000_000_000_000],
+    ["a time outside the range of dates", "at", 8_700_000_000_000_000],
     ["a generation that cannot grow", "generation", Number.MAX_SAFE_INTEGER],
     ["bytes of another task", "body", refused("another")],
-    ["a payload that is nested deep", "body", refused("bad", "payload", nested)],
-    ["a priority that is none", "body", refused("bad", "priority", "1000000000")],
-    ["a queue that no store has", "body", messageOf("bad", { payload: 7, queue: `\0${"q".repeat(10_000)}` })],
-    ["an exit that is no JSON", "outcome", "}{"],
+    ["a deeply nested payload", "body", refused("bad", "payload", nested)],
+    ["a priority out of range", "body", refused("bad", "priority", "1000000000")],
+    ["an invalid queue name", "body", messageOf("bad", { payload: 7, queue: `\0${"q".repeat(10_000)}` })],
+    ["an exit that is not JSON", "outcome", "}{"],
     ["an exit that is a success", "outcome", `{"_tag":"Success","value":1}`],
-    ["bytes that are none", "body", ""],
-    ["an expiry that is none", "body", refused("bad", "expires", "-1e308")],
-    ["a time that is no number", "at", huge],
-    ["a time before all times", "at", -huge],
+    ["an empty body", "body", ""],
+    ["a negative expiry", "body", refused("bad", "expires", "-1e308")],
+    ["a time beyond safe integers", "at", huge],
+    ["a negative time", "at", -huge],
     ["a negative generation", "generation", -7],
     ["a huge generation", "generation", huge],
     ["a negative count", "attempts", -1],
@@ -39,26 +39,26 @@ const edits: ReadonlyArray<readonly [what: string, column: string, value: bigint
     ["a huge fence", "fence", huge],
     ["a huge retention", "task_retention", huge],
     ["an exit of another shape", "outcome", "[]"],
-    ["an exit that is nested deep", "outcome", nested],
-    [
-      "a defect that is nested deep",
-      "outcome",
-      `{"_tag":"Failure","reason":{"_tag":"Died","defect":${nested}}}`
-    ],
+    ["a deeply nested exit", "outcome", nested],
+    ["a deeply nested defect", "outcome", `{"_tag":"Failure","reason":{"_tag":"Died","defect":${nested}}}`],
     ["no exit", "outcome", null],
-    ["a reason that there is not", "reason", "Bored"],
+    ["an unknown reason", "reason", "Bored"],
     ["no task", "task", null],
-    ["no task's id", "task_id", null],
-    ["another task's id", "task_id", "another"],
-    ["a number for bytes", "body", 7],
-    ["bytes that are half", "body", messageOf("bad").slice(0, 50)],
-    ["what says that it is base64", "body", "base64:$$$"],
-    ["a generation of the message", "body", refused("bad", "generation", String(Number.MAX_SAFE_INTEGER))]
+    ["no task id", "task_id", null],
+    ["the id of another task", "task_id", "another"],
+    ["a number as the body", "body", 7],
+    ["a truncated body", "body", messageOf("bad").slice(0, 50)],
+    ["an invalid base64 body", "body", "base64:$$$"],
+    [
+      "a generation in the message that cannot grow",
+      "body",
+      refused("bad", "generation", String(Number.MAX_SAFE_INTEGER))
+    ]
   ]
 
 const suite = (test: Test): void => {
   for (const [what, column, value] of isFullRun ? edits : edits.slice(0, 6)) {
-    test(`a dead letter with ${what}: the others are listed, and a replay runs the task or leaves all as it is`, (store) =>
+    test(`lists the others beside a dead letter with ${what}, whose replay runs the task or changes nothing`, (store) =>
       Effect.gen(function* () {
         yield* store.work()
         yield* store.publish(...["good 0", "bad", "good 1"].map((id) => ({ id, body: refused(id) })))
@@ -71,7 +71,7 @@ const suite = (test: Test): void => {
         }
         const replayed = yield* Effect.exit(DeadLetters.replay("bad:0"))
         assert.isFalse(Exit.isFailure(replayed) && Cause.hasDies(replayed.cause), String(replayed))
-        // it runs again, and ends again; or it has not been opened, and the letter is there
+        // either the task ran and ended again, or it was not reopened and the letter is still there
         if (Exit.isFailure(replayed)) assert.strictEqual(yield* DeadLetters.count(), 3)
         const exit = yield* exitOf("bad")
         assert(Exit.isFailure(exit))
@@ -84,7 +84,7 @@ const suite = (test: Test): void => {
       }))
   }
 
-  test("a dead letter that is deleted while it is replayed runs its task, or was not there", (store) =>
+  test("runs the task of a dead letter that is deleted during its replay, or finds no letter", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       const ids = Array.from({ length: 8 }, (_, n) => `bad ${n}`)
@@ -103,7 +103,7 @@ const suite = (test: Test): void => {
       yield* drained
     }))
 
-  test("what says nothing readable is no worker, and hides none", (store) =>
+  test("skips malformed rows of workers and lists the others", (store) =>
     Effect.gen(function* () {
       yield* store.work({ heartbeat: "100 millis" })
       const ours = Effect.map(Worker.active, (workers) =>
@@ -140,20 +140,20 @@ const suite = (test: Test): void => {
     }))
 }
 
-/** A waiter is told of an end, whatever else was told. */
-const wakes = (test: Test, tell: Parameters<Test>[1]) =>
-  test("what others tell the processes is passed over", (store) =>
+/** A waiter is woken by the end of its task after malformed notifications. */
+const wakes = (test: Test, sendMalformed: Parameters<Test>[1]) =>
+  test("skips malformed notifications", (store) =>
     Effect.gen(function* () {
       const waiting = yield* Effect.forkChild(AsyncResult.get(Count.result("mine"), { timeout: BOUND }))
       yield* Count.delay({ n: 3, millis: 0 }, { id: "mine" })
-      yield* tell(store)
+      yield* sendMalformed(store)
       assert.isUndefined(waiting.pollUnsafe())
       yield* store.work()
       assert.strictEqual(yield* Fiber.join(waiting), 3)
       yield* stillWorks
     }))
 
-const told = [
+const malformedHints = [
   "",
   "}{",
   "null",
@@ -167,12 +167,12 @@ const told = [
   `{"source":"s","topic":"echo","ids":[]}`
 ]
 
-describe.concurrent("garbage in dead letters on SQLite", () => {
+describe.concurrent("sqlite: malformed dead letters", () => {
   const test = testsAt(TemporaryPlaces.sqlite)
   suite(test)
   wakes(test, (store) =>
     Effect.forEach(
-      told,
+      malformedHints,
       (ids) => store.sql("INSERT INTO {changes} (source, ids, at) VALUES ('s', ?, 0)", ids),
       {
         discard: true
@@ -180,8 +180,8 @@ describe.concurrent("garbage in dead letters on SQLite", () => {
     )
   )
 })
-await describeWithPostgres("on PostgreSQL", () =>
-  describe.concurrent("garbage in dead letters", () => {
+await describeWithPostgres("postgres", () =>
+  describe.concurrent("malformed dead letters", () => {
     const test = testsAt(TemporaryPlaces.postgres)
     suite(test)
     wakes(test, (store) =>
@@ -191,18 +191,18 @@ await describeWithPostgres("on PostgreSQL", () =>
           .update(`${String(place!["name"])}.chicory_`)
           .digest("hex")
         const channel = `chicory_${digest.slice(0, 32)}`
-        // the process listens there
+        // until the process listens on the channel
         yield* eventually(
           Effect.map(
             store.sql("SELECT 1 FROM pg_stat_activity WHERE query LIKE 'LISTEN%' || ? || '%'", channel),
             (rows) => rows.length > 0
           )
         ).pipe(Effect.timeout(BOUND))
-        for (const text of told) yield* store.sql("SELECT pg_notify(?, ?)", channel, text)
+        for (const text of malformedHints) yield* store.sql("SELECT pg_notify(?, ?)", channel, text)
       })
     )
   })
 )
-await describeWithMariadb("on MariaDB", () =>
-  describe.concurrent("garbage in dead letters", () => suite(testsAt(TemporaryPlaces.mariadb)))
+await describeWithMariadb("mariadb", () =>
+  describe.concurrent("malformed dead letters", () => suite(testsAt(TemporaryPlaces.mariadb)))
 )

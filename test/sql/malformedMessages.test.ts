@@ -1,4 +1,4 @@
-/** What others write among the messages: nothing of it may stop those who had no part in it, and none of it is lost. */
+/** Malformed rows of messages: they hold up no other message, and their bytes are kept. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, DeadLetters } from "chicory"
 import { Effect, Exit, Option } from "effect"
@@ -22,14 +22,14 @@ import { isFullRun } from "../support/fullRun.ts"
 import { Count } from "../support/storeFixture.ts"
 import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
-/** Values of another type than most fields have. */
+/** Values of types that most fields do not have. */
 const types: ReadonlyArray<unknown> = [null, true, {}, [], [1], { length: 1 }]
 const fields = ["id", "generation", "task", "queue", "retries", "priority", "expires", "traceparent"]
 
-/** Numbers that no message has. */
+/** Numbers out of range. */
 const numbers = ["-1", "1.5", "1e999", "-1e999", "-1e308", "9007199254740993", "-9007199254740991"]
 
-/** Columns of a row with values that are not there by this library; the first ones are the short form. */
+/** Columns with values that the library does not write. The short form of the suite runs the first four. */
 const rows: ReadonlyArray<readonly [column: string, value: bigint | number]> = [
   ["generation", 2n ** 60n],
   ["due_at", 2n ** 60n],
@@ -46,7 +46,7 @@ const rows: ReadonlyArray<readonly [column: string, value: bigint | number]> = [
 const good = (count: number): ReadonlyArray<RawMessage> =>
   Array.from({ length: count }, (_, n) => ({ id: `good ${n}`, body: messageOf(`good ${n}`) }))
 
-/** Waits until all of those have run. */
+/** Waits until as many well-formed messages have run. */
 const allRun = (count: number) =>
   AsyncResult.all(
     good(count).map(({ id }) => Count.result(id)),
@@ -54,7 +54,7 @@ const allRun = (count: number) =>
   )
 
 const suite = (test: Test): void => {
-  test("what is no message becomes a dead letter with exactly its bytes, and its task ends", (store) =>
+  test("parks an undecodable message with exactly its bytes, and ends its task", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       const bodies = undecodableBodies.map((body, n) => body(`bad ${n}`))
@@ -76,7 +76,7 @@ const suite = (test: Test): void => {
       yield* drained
     }))
 
-  test("a field of another type ends its task, and no other", (store) =>
+  test("ends the task of a message with a field of another type, and no other task", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       const bodies = fields.flatMap((field) =>
@@ -93,14 +93,14 @@ const suite = (test: Test): void => {
       assert.strictEqual(yield* DeadLetters.count(), bodies.length)
     }))
 
-  test("a number that no message has: every task ends, and no other waits for it", (store) =>
+  test("ends every task whose message has a number out of range, and holds up no other", (store) =>
     Effect.gen(function* () {
       const bodies = ["generation", "retries", "priority", "expires"].flatMap((field) =>
         numbers.map((number) => (id: string) => messageWith(id, field, number))
       )
       const bad = bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) }))
       yield* store.publish(...good(4), ...bad)
-      // many of them are claimed at once
+      // many of them are in one claim
       yield* store.work()
       yield* allRun(4)
       for (const { body, id } of bad) {
@@ -116,10 +116,10 @@ const suite = (test: Test): void => {
     }))
 
   for (const [column, value] of isFullRun ? rows : rows.slice(0, 4)) {
-    test(`a row whose ${column} is ${value} is refused by the database, or holds up nobody`, (store) =>
+    test(`refuses a row whose ${column} is ${value}, or runs the messages around it`, (store) =>
       Effect.gen(function* () {
         yield* store.publish(...good(2))
-        // MariaDB counts on from there, whatever becomes of the row: it is not for tables in use
+        // MariaDB continues its sequence from there, even if it refuses the row
         if (column === "seq" && store.dialect === "mysql") return
         const overriding = store.dialect === "postgres" ? "OVERRIDING SYSTEM VALUE" : ""
         const columns = {
@@ -153,7 +153,7 @@ const suite = (test: Test): void => {
       }))
   }
 
-  test("one that is larger than a payload may be runs, or ends", (store) =>
+  test("runs a message that is larger than the payload limit", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       const payload = { n: 1, millis: 0, more: "x".repeat(5 * 1024 * 1024) }
@@ -163,7 +163,7 @@ const suite = (test: Test): void => {
       yield* drained
     }))
 
-  test("one of another version is kept until it can be read, and says so when it is replayed", (store) =>
+  test("keeps a message of a newer version as a dead letter whose replay fails with NotReplayable", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       yield* store.publish({ id: "new", body: messageOf("new", { v: 2 }) })
@@ -176,7 +176,7 @@ const suite = (test: Test): void => {
       assert.strictEqual(yield* reasonOf("new"), "PayloadInvalid")
     }))
 
-  test("a message that is deleted does not keep its task from ending", (store) =>
+  test("ends a task whose message was deleted while it ran", (store) =>
     Effect.gen(function* () {
       const runs = yield* store.work({ concurrency: 1, lease: "900 millis" })
       const handle = yield* Count.delay({ n: 7, millis: 1_500 })
@@ -188,7 +188,7 @@ const suite = (test: Test): void => {
       yield* drained
     }))
 
-  test("a record that is deleted stops its handler; its message brings it again", (store) =>
+  test("interrupts the handler of a deleted record, and runs its message again", (store) =>
     Effect.gen(function* () {
       const runs = yield* store.work({ concurrency: 1, lease: "900 millis" })
       const handle = yield* Count.delay({ n: 1, millis: 600_000 })
@@ -200,7 +200,7 @@ const suite = (test: Test): void => {
       yield* stillWorks
     }))
 
-  test("everything is deleted while tasks run: the worker goes on", (store) =>
+  test("continues to run tasks after all rows were deleted", (store) =>
     Effect.gen(function* () {
       const runs = yield* store.work({ concurrency: 4, lease: "900 millis" })
       yield* Count.delayAll(Array.from({ length: 20 }, (_, n) => ({ n, millis: 200 })))
@@ -213,7 +213,7 @@ const suite = (test: Test): void => {
 }
 
 const bytesOnSqlite = (test: Test): void => {
-  test("bytes that are no text become a dead letter with exactly these", (store: SqlTestStore) =>
+  test("parks bytes that are not text with exactly these bytes", (store: SqlTestStore) =>
     Effect.gen(function* () {
       yield* store.work()
       const bodies = [[255, 254, 0, 10, 195, 40], [0x80], [], [0], [0xed, 0xa0, 0x80]].map((bytes) =>
@@ -230,14 +230,14 @@ const bytesOnSqlite = (test: Test): void => {
     }))
 }
 
-describe.concurrent("garbage among messages on SQLite", () => {
+describe.concurrent("sqlite: malformed messages", () => {
   const test = testsAt(TemporaryPlaces.sqlite)
   suite(test)
   bytesOnSqlite(test)
 })
-await describeWithPostgres("on PostgreSQL", () =>
-  describe.concurrent("garbage among messages", () => suite(testsAt(TemporaryPlaces.postgres)))
+await describeWithPostgres("postgres", () =>
+  describe.concurrent("malformed messages", () => suite(testsAt(TemporaryPlaces.postgres)))
 )
-await describeWithMariadb("on MariaDB", () =>
-  describe.concurrent("garbage among messages", () => suite(testsAt(TemporaryPlaces.mariadb)))
+await describeWithMariadb("mariadb", () =>
+  describe.concurrent("malformed messages", () => suite(testsAt(TemporaryPlaces.mariadb)))
 )

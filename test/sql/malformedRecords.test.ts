@@ -1,4 +1,4 @@
-/** What others edit in the records: nothing of it may stop those who had no part in it, and nobody waits for ever. */
+/** Malformed rows of tasks: they hold up no other task, and no waiter waits for ever. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Cause, Effect, Exit, Option } from "effect"
@@ -12,7 +12,7 @@ import * as TemporaryPlaces from "../support/temporaryLocations.ts"
 
 const huge = 2n ** 60n
 
-/** Columns of a record with values that are not there by this library; the first ones are the short form. */
+/** Columns with values that the library does not write. The short form of the suite runs the first six. */
 const edits: ReadonlyArray<readonly [column: string, value: bigint | number | string | null]> = [
   ["published", 7],
   ["cancel_requested", 7],
@@ -51,21 +51,21 @@ const edits: ReadonlyArray<readonly [column: string, value: bigint | number | st
   ["body", "}{"]
 ]
 
-/** Texts that are no exit. */
+/** Malformed exits. */
 const exits = {
-  "no JSON": "}{",
+  "not JSON": "}{",
   nothing: "",
   "JSON of another shape": `[{"_tag":"Success"}]`,
   "a success of another type": `{"_tag":"Success","value":"one"}`,
-  "a reason that there is not": `{"_tag":"Failure","reason":{"_tag":"Bored"}}`,
+  "an unknown reason": `{"_tag":"Failure","reason":{"_tag":"Bored"}}`,
   "a reason without its fields": `{"_tag":"Failure","reason":{"_tag":"WorkerLost"}}`,
-  "a date that is none": `{"_tag":"Failure","reason":{"_tag":"Expired","expiredAt":"+275760-09-13T00:00:00.001Z"}}`,
-  "a duration that is none": `{"_tag":"Failure","reason":{"_tag":"TimedOut","timeout":-1e999}}`,
-  "a deep one": nested,
+  "an invalid date": `{"_tag":"Failure","reason":{"_tag":"Expired","expiredAt":"+275760-09-13T00:00:00.001Z"}}`,
+  "an invalid duration": `{"_tag":"Failure","reason":{"_tag":"TimedOut","timeout":-1e999}}`,
+  "a deeply nested one": nested,
   "a prototype": `{"__proto__":{"_tag":"Success","value":1}}`
 }
 
-/** Times that are numbers, and no dates. */
+/** Times outside the range of dates. */
 const times = {
   "when it was enqueued": "enqueued_at = 8700000000000000",
   "when it started": "started_at = 8700000000000000",
@@ -76,14 +76,14 @@ const times = {
 
 const nine = Array.from({ length: 9 }, (_, n) => ({ n, millis: 0 }))
 
-/** A failure that was foreseen, and not a defect. */
+/** Returns whether an exit is a success or a typed failure, and no defect. */
 const isTyped = (exit: Exit.Exit<unknown, unknown>): boolean =>
   Exit.isSuccess(exit) || !Cause.hasDies(exit.cause)
 
 const suite = (test: Test): void => {
   for (const state of isFullRun ? ["PENDING", "STARTED", "RETRY"] : ["STARTED"]) {
     for (const [column, value] of isFullRun ? edits : edits.slice(0, 6)) {
-      test(`${column} of a record in ${state} is ${value}: nobody else is held up`, (store) =>
+      test(`holds up no other task if ${column} of a record in ${state} is ${value}`, (store) =>
         Effect.gen(function* () {
           const handles = yield* Count.delayAll(nine)
           const bad = handles[4]!
@@ -105,7 +105,7 @@ const suite = (test: Test): void => {
               assert.include(error.message, bad.taskId)
             }
           }
-          // all of them are claimed at once
+          // all of them are in one claim
           yield* store.work()
           const good = handles.filter((handle) => handle !== bad)
           assert.deepStrictEqual(yield* AsyncResult.all(good, { timeout: BOUND }), [0, 1, 2, 3, 5, 6, 7, 8])
@@ -118,7 +118,7 @@ const suite = (test: Test): void => {
     }
   }
 
-  test("an exit that is none: who reads it is told, and nobody else", (store) =>
+  test("fails a read of a malformed exit with ResultInvalid, and no other read", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       const bad = Object.entries(exits)
@@ -145,12 +145,12 @@ const suite = (test: Test): void => {
         assert.isBelow(error.message.length, 20_000)
         const result = Option.getOrThrow(yield* AsyncResult.poll(handle))
         assert.strictEqual(result.state, "SUCCESS")
-        // a handle without schemas tells what is there, if it is an exit at all
+        // a handle without schemas returns any exit that decodes
         assert.isTrue(isTyped(yield* Effect.exit(AsyncResult.get(AsyncResult.make(handle.taskId)))), what)
       }
     }))
 
-  test("a time that is no date is no defect of whoever reads it", (store) =>
+  test("reads a time outside the range of dates without a defect", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       for (const [what, set] of Object.entries(times)) {
@@ -168,7 +168,7 @@ const suite = (test: Test): void => {
       }
     }))
 
-  test("an end without an exit, and a progress that is none, are read as what they are", (store) =>
+  test("reads an end without an exit as ResultInvalid, and a malformed progress as None", (store) =>
     Effect.gen(function* () {
       yield* store.work()
       const handle = yield* Count.delay({ n: 1, millis: 0 })
@@ -184,7 +184,7 @@ const suite = (test: Test): void => {
       assert.strictEqual(lost.reason.worker, "unknown")
     }))
 
-  test("a message of an older generation than the record is dropped", (store) =>
+  test("drops a message of an older generation than the record", (store) =>
     Effect.gen(function* () {
       const handle = yield* Count.delay({ n: 1, millis: 0 })
       yield* store.sql("UPDATE {tasks} SET generation = 5 WHERE id = ?", handle.taskId)
@@ -194,7 +194,7 @@ const suite = (test: Test): void => {
       assert.strictEqual((yield* Effect.flip(AsyncResult.get(handle, { timeout: 0 })))._tag, "TimeoutError")
     }))
 
-  test("the end of a run whose record was edited meanwhile is dropped, and those of others are told", (store) =>
+  test("drops the outcome of a run whose record was edited, and stores the others", (store) =>
     Effect.gen(function* () {
       const runs = yield* store.work({ lease: "2 seconds" })
       const handles = yield* Count.delayAll(nine.map(({ n }) => ({ n, millis: 600 })))
@@ -207,10 +207,10 @@ const suite = (test: Test): void => {
     }))
 }
 
-describe.concurrent("garbage in records on SQLite", () => suite(testsAt(TemporaryPlaces.sqlite)))
-await describeWithPostgres("on PostgreSQL", () =>
-  describe.concurrent("garbage in records", () => suite(testsAt(TemporaryPlaces.postgres)))
+describe.concurrent("sqlite: malformed records", () => suite(testsAt(TemporaryPlaces.sqlite)))
+await describeWithPostgres("postgres", () =>
+  describe.concurrent("malformed records", () => suite(testsAt(TemporaryPlaces.postgres)))
 )
-await describeWithMariadb("on MariaDB", () =>
-  describe.concurrent("garbage in records", () => suite(testsAt(TemporaryPlaces.mariadb)))
+await describeWithMariadb("mariadb", () =>
+  describe.concurrent("malformed records", () => suite(testsAt(TemporaryPlaces.mariadb)))
 )

@@ -1,4 +1,4 @@
-/** How the tables come to be, on every database. */
+/** Migrations, on every database. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, Worker } from "chicory"
@@ -24,19 +24,19 @@ const { layer, layerStorage } = SqlStore
 
 const versionsKnown = ({ dialect }: Place) => schema[dialect].map(({ id }) => id)
 
-/** The script, in the parts that a client takes. */
+/** The statements of the script. */
 const statementsOf = ({ dialect, prefix }: Place) =>
   SqlStore.migrations(dialect, { prefix })
     .split(/;\n(?:\n|$)/)
     .filter((statement) => statement !== "")
 
-/** A store at the place, over the client of the test. */
+/** Opens a store over the client of the test. */
 const open = (place: Place, by: Open) => Layer.build(by({ prefix: place.prefix }))
 
-/** How a store cannot be opened. */
+/** Returns the error with which a store fails to open. */
 const refusal = (place: Place, by: Open) => Effect.flip(Effect.scoped(open(place, by)))
 
-/** A task is enqueued, run and awaited. */
+/** Enqueues a task, runs it and awaits its result. */
 const roundTrip = Effect.gen(function* () {
   yield* Layer.build(
     Layer.provide(
@@ -48,7 +48,7 @@ const roundTrip = Effect.gen(function* () {
   assert.deepStrictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), { n: 1, pid: 0 })
 })
 
-/** Checks that a store can be opened, and that its tables do. */
+/** Checks that a store opens and runs a task. */
 const expectWorking = (place: Place, by: Open) =>
   Effect.scoped(Effect.flatMap(open(place, by), (store) => Effect.provideContext(roundTrip, store)))
 
@@ -59,7 +59,7 @@ const versions = Effect.fnUntraced(function* ({ prefix }: Place) {
   return rows.map(({ version }) => Number(version))
 })
 
-/** Columns and indexes of the tables of a place, in words without its names. */
+/** Returns columns, indexes and functions of the tables as texts, without schema and prefix. */
 const structure = Effect.fnUntraced(function* (place: Place) {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql.onDialectOrElse({
@@ -87,7 +87,7 @@ const structure = Effect.fnUntraced(function* (place: Place) {
     .toSorted()
 })
 
-/** A program that opens a store. What is made of it starts it, and tells whether it ended by itself. */
+/** Starts a process that waits to open a store; returns an effect that lets it, and returns how it ended. */
 const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
   const gate = Latch.makeUnsafe()
   const child = yield* program(
@@ -108,18 +108,18 @@ const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
   )
 })
 
-/** Another place in the same database. */
+/** Returns another location in the same database. */
 const neighbour = (place: Place) =>
   place.dialect === "mysql" ? TemporaryPlaces.mariadb : Effect.succeed({ ...place, prefix: "other" })
 
-/** A process of its own, as far as the store can tell. */
+/** Makes drivers that the store takes for another process. */
 const drivers = (place: Place) =>
   Effect.flatMap(Layer.build(Places.clientLayer(place)), (client) =>
     Effect.provideContext(Effect.andThen(Migrations.run(place), SqlDrivers.make(place)), client)
   )
 
-/** What one is told by others, as it comes. */
-const listener = Effect.fnUntraced(function* (place: Place) {
+/** Collects the ids of the hints that a process receives. */
+const collectHints = Effect.fnUntraced(function* (place: Place) {
   const told = new Set<string>()
   const { backend } = yield* drivers(place)
   yield* Stream.runForEach(backend.hints ?? Stream.empty, (hint) =>
@@ -130,8 +130,8 @@ const listener = Effect.fnUntraced(function* (place: Place) {
   return told
 })
 
-/** Cancels tasks, which is told to everyone, until one was heard of: nobody listens from the first moment on. */
-const tellUntilHeard = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<string>) =>
+/** Cancels tasks, which notifies every process, until a hint arrives: listening takes a moment to begin. */
+const notifyUntilReceived = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<string>) =>
   Effect.suspend(() => {
     const id = crypto.randomUUID()
     const record = {
@@ -151,7 +151,7 @@ const tellUntilHeard = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<strin
   )
 
 const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void => {
-  /** A test in an empty place. */
+  /** Adds a test with an empty database or schema. */
   const test = (
     name: string,
     body: (
@@ -172,7 +172,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       })
     )
 
-  test("ten processes that start at once on an empty database all go to work", (place) =>
+  test("starts ten processes at once on an empty database", (place) =>
     Effect.gen(function* () {
       const processes = yield* Effect.replicateEffect(opener(place), 10, { concurrency: 5 })
       const codes = yield* Effect.all(processes, { concurrency: "unbounded" })
@@ -186,13 +186,13 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       assert.strictEqual(counts?.ready, 10)
     }))
 
-  test("the script makes by hand what the layer makes", (place) =>
+  test("creates the same tables by the script as by the layer", (place) =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       for (const statement of statementsOf(place)) yield* sql.unsafe(statement)
       assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
       yield* expectWorking(place, layerStorage)
-      // there is nothing left to do
+      // nothing is left to apply
       yield* expectWorking(place, layer)
       const byHand = yield* structure(place)
 
@@ -202,7 +202,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       assert.isAtLeast(byHand.length, 15)
     }))
 
-  test("without tables the layer that does not migrate says what to do, and makes none", (place) =>
+  test("fails without tables where the layer does not migrate, says what to do, and creates none", (place) =>
     Effect.gen(function* () {
       const error = yield* refusal(place, layerStorage)
       assert.instanceOf(error, Backend.BackendError)
@@ -214,7 +214,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
     }))
 
   for (const [name, by] of Object.entries({ layer, layerStorage })) {
-    test(`tables of a version to come are refused by ${name}, which says what to do`, (place) =>
+    test(`refuses tables of a newer version with ${name}, and says what to do`, (place) =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         yield* Effect.scoped(open(place, layer))
@@ -230,7 +230,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       }))
   }
 
-  test("a prefix that is no name is a defect", (place) =>
+  test("dies with an invalid prefix", (place) =>
     Effect.gen(function* () {
       const prefixes = [
         "",
@@ -253,7 +253,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       assert.deepStrictEqual(yield* structure(place), [])
     }))
 
-  test("a process that is killed while it migrates leaves what the next one completes", (place) =>
+  test("completes the migration of a process that was killed", (place) =>
     Effect.gen(function* () {
       const count = statementsOf(place).length
       for (const statements of [6, Math.floor(count / 2) + 4, count]) {
@@ -262,7 +262,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
         const error = yield* refusal(place, layerStorage)
         assert.instanceOf(error.cause, Migrations.SchemaTooOld)
         const left = yield* structure(place)
-        // only here a change of the schema cannot be rolled back
+        // only MariaDB cannot roll back a change of the schema
         if (place.dialect === "mysql") assert.isNotEmpty(left)
         else assert.isEmpty(left)
       }
@@ -275,11 +275,11 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       assert.deepStrictEqual(found, yield* Effect.provide(atOnce, Places.clientLayer(other)))
     }))
 
-  test("two prefixes in one database know nothing of each other", (place) =>
+  test("separates stores with different prefixes in one database", (place) =>
     Effect.gen(function* () {
       const other = yield* neighbour(place)
       const [here, there] = [yield* open(place, layer), yield* open(other, layer)]
-      const id = "of the same id"
+      const id = "the same id"
       const one = yield* Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id }), here)
       const [counts] = yield* Effect.provideContext(Broker.counts(["default"]), there)
       assert.deepStrictEqual([counts?.ready, counts?.delayed, counts?.claimed], [0, 0, 0])
@@ -301,25 +301,25 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
     }))
 }
 
-describe("the tables on SQLite", () => suite(TemporaryPlaces.sqlite))
+describe("sqlite: migrations", () => suite(TemporaryPlaces.sqlite))
 
-await describeWithMariadb("the tables on MariaDB", () => suite(TemporaryPlaces.mariadb))
+await describeWithMariadb("mariadb: migrations", () => suite(TemporaryPlaces.mariadb))
 
-await describeWithPostgres("the tables on PostgreSQL", () => {
+await describeWithPostgres("postgres: migrations", () => {
   suite(TemporaryPlaces.postgres)
 
-  it.live("processes are notified of their own prefix alone", () =>
+  it.live("notifies processes of their own prefix only", () =>
     Effect.gen(function* () {
       const here = yield* TemporaryPlaces.postgres
       const there = { ...here, prefix: "other" }
-      const [told, teller] = [yield* listener(here), yield* drivers(here)]
-      const [toldThere, tellerThere] = [yield* listener(there), yield* drivers(there)]
-      yield* tellUntilHeard(teller, told)
-      yield* tellUntilHeard(tellerThere, toldThere)
-      // a channel keeps the order: what was told before has come before
-      assert.isAbove(told.size, 0)
-      for (const id of told) assert.isFalse(toldThere.has(id))
-      for (const id of toldThere) assert.isFalse(told.has(id))
+      const [received, sender] = [yield* collectHints(here), yield* drivers(here)]
+      const [receivedThere, senderThere] = [yield* collectHints(there), yield* drivers(there)]
+      yield* notifyUntilReceived(sender, received)
+      yield* notifyUntilReceived(senderThere, receivedThere)
+      // a channel keeps the order, so that earlier notifications have arrived
+      assert.isAbove(received.size, 0)
+      for (const id of received) assert.isFalse(receivedThere.has(id))
+      for (const id of receivedThere) assert.isFalse(received.has(id))
     })
   )
 })

@@ -1,6 +1,6 @@
 /**
- * A process that opens a store when its input ends, and enqueues a task there: `opener.ts <place> [<statements>]`. With
- * a number it is killed instead, when it has sent so many statements.
+ * A process that opens a store when its input ends, and enqueues a task: `opener.ts <location> [<statements>]`. With a
+ * number it kills itself after as many statements.
  */
 import { SqlStore } from "chicory/sql"
 import { Context, Effect, Layer } from "effect"
@@ -11,7 +11,7 @@ import * as Places from "../support/storeLocations.ts"
 const place = Places.decode(process.argv[2]) as Places.SqlLocation
 const statements = Number(process.argv[3] ?? Infinity)
 
-/** Kills the process at one statement more. */
+/** Returns a client that kills the process at the next statement. */
 const killing = (client: SqlClient.SqlClient): SqlClient.SqlClient => {
   let sent = 0
   const unsafe: SqlClient.SqlClient["unsafe"] = (...args) => {

@@ -24,7 +24,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>, re
     )
 
   test(
-    "a key that the database cannot hold fails its own task, and no other of the batch",
+    "fails the task with a key that the database cannot store, and no other of the batch",
     Effect.gen(function* () {
       const keys = ["a", "b\0c", "d", "é🌶️", " ", "'; --", "?"]
       const exits = yield* Effect.forEach(
@@ -45,7 +45,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>, re
   )
 
   test(
-    "keys are told apart to the last character, and long ones too",
+    "distinguishes keys by every character, long ones too",
     Effect.gen(function* () {
       const keys = [
         "a",
@@ -69,6 +69,6 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>, re
   )
 }
 
-describe("values on SQLite", () => suite(temporaryDrivers, false))
-await Postgres.describeWithPostgres("values on PostgreSQL", () => suite(Postgres.temporaryDrivers(), true))
-await Mariadb.describeWithMariadb("values on MariaDB", () => suite(Mariadb.temporaryDrivers(), false))
+describe("sqlite: values", () => suite(temporaryDrivers, false))
+await Postgres.describeWithPostgres("postgres: values", () => suite(Postgres.temporaryDrivers(), true))
+await Mariadb.describeWithMariadb("mariadb: values", () => suite(Mariadb.temporaryDrivers(), false))

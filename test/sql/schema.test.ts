@@ -5,8 +5,8 @@ import { schema } from "../../src/sql/schema/schema.ts"
 const table = (name: string) => `"chicory_${name}"`
 
 /**
- * What each step of a schema comes to. The steps of a version that was published stay as they are, for they were
- * applied; whatever a change to the code makes of one of them belongs into a step of its own.
+ * The hashes of the migrations. A published migration never changes, since it was applied to databases: a change to the
+ * schema is a migration of its own.
  */
 const published = {
   postgres: ["470c7145dbc71e26"],
@@ -14,9 +14,9 @@ const published = {
   sqlite: ["61bf8ab88c452b10"]
 }
 
-describe("the schema", () => {
+describe("sql: the schema", () => {
   for (const dialect of ["postgres", "mysql", "sqlite"] as const) {
-    it(`on ${dialect} has the steps that it had`, () => {
+    it(`keeps its published migrations on ${dialect}`, () => {
       const steps = schema[dialect].map(({ statements }) =>
         createHash("sha256").update(statements(table).join(";\n")).digest("hex").slice(0, 16)
       )

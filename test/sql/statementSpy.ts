@@ -1,12 +1,12 @@
 import type { SqlClient } from "effect/sql"
 
-/** What a client was asked. */
+/** A statement that was sent, with its last parameters. */
 export interface Asked {
   readonly text: string
   readonly params: ReadonlyArray<unknown>
 }
 
-/** A client that notes what it is asked, each text once. */
+/** Returns a client that records the statements it is sent, each text once. */
 export const spyOn = <Client extends SqlClient.SqlClient>(client: Client) => {
   const asked = new Map<string, Asked>()
   const spied: SqlClient.SqlClient = Object.assign(

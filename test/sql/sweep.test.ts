@@ -18,7 +18,7 @@ const recordOf = (id: string, more: Partial<NewRecord>): NewRecord => ({
 })
 
 const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): void => {
-  it.live("finds what is over behind many tasks that wait for longer than results are kept", () =>
+  it.live("finds overdue rows behind many tasks that wait for longer than their retention", () =>
     Effect.gen(function* () {
       const { backend } = yield* make
       yield* backend.create(Arr.map(Arr.range(1, 30), (n) => recordOf(`waits ${n}`, {})))
@@ -38,6 +38,6 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): v
   )
 }
 
-describe("the sweep on SQLite", () => suite(temporaryDrivers))
-await Postgres.describeWithPostgres("the sweep on PostgreSQL", () => suite(Postgres.temporaryDrivers()))
-await Mariadb.describeWithMariadb("the sweep on MariaDB", () => suite(Mariadb.temporaryDrivers()))
+describe("sqlite: sweep", () => suite(temporaryDrivers))
+await Postgres.describeWithPostgres("postgres: sweep", () => suite(Postgres.temporaryDrivers()))
+await Mariadb.describeWithMariadb("mariadb: sweep", () => suite(Mariadb.temporaryDrivers()))

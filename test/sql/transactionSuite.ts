@@ -1,4 +1,4 @@
-/** What transactions promise, on any database. */
+/** The guarantees of transactions, on any database. */
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
 import { SqlBackend, SqlStore } from "chicory/sql"
@@ -28,10 +28,10 @@ const Book = Task.make("book", { payload: Schema.Int, success: Schema.Int.check(
 
 const Next = Task.make("next", { payload: Schema.Int, queue: "next" })
 
-/** Why a transaction is rolled back. */
+/** Fails an effect, so that its transaction rolls back. */
 class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {}
 
-/** Where a test takes place: two clients of one database, as two processes have them, and a prefix for tables. */
+/** Two clients of one database, as of two processes, and the prefix of its tables. */
 export interface Place {
   readonly client: SqlClient.SqlClient
   readonly other: SqlClient.SqlClient
@@ -46,7 +46,7 @@ const storeOn = (client: SqlClient.SqlClient, prefix: string) =>
 const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts?.ready)
 const exists = (id: string) => Effect.map(AsyncResult.poll(Mail.result(id)), Option.isSome)
 
-/** A table of the program's own. */
+/** Creates a table of the program itself. */
 const makeTable = ({ client, prefix }: Place) =>
   Effect.acquireRelease(
     Effect.as(client.unsafe(`CREATE TABLE ${prefix}_book (n BIGINT NOT NULL PRIMARY KEY)`), `${prefix}_book`),
@@ -65,7 +65,7 @@ const insert = (name: string, n: number) =>
     Effect.orDie(sql.unsafe(`INSERT INTO ${name} (n) VALUES (${n})`))
   )
 
-/** A worker that stops with the test. */
+/** Starts a worker that stops with the test. */
 const work = <T extends Task.Any>(task: T, handler: Layer.Layer<Task.HandlerOf<T>, never, Services>) =>
   Effect.flatMap(Effect.context<Services>(), (context) =>
     Layer.build(
@@ -82,7 +82,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
     name: string,
     body: (
       place: Place,
-      /** As another process does it. */
+      /** Runs an effect as another process. */
       elsewhere: <A, E, R>(
         effect: Effect.Effect<A, E, R | Services>
       ) => Effect.Effect<A, E, Exclude<R, Services>>
@@ -103,7 +103,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       60_000
     )
 
-  test("a task is there when its transaction has committed, and not before", ({ client }, elsewhere) =>
+  test("shows a task once its transaction has committed, and not before", ({ client }, elsewhere) =>
     Effect.gen(function* () {
       const inside = yield* Deferred.make<string>()
       const commit = yield* Deferred.make<void>()
@@ -125,7 +125,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* elsewhere(ready), 1)
     }))
 
-  test("a worker runs it after the commit, and the result comes back", ({ client }, elsewhere) =>
+  test("runs a task after the commit, and returns its result", ({ client }, elsewhere) =>
     Effect.gen(function* () {
       let committed = false
       yield* elsewhere(
@@ -137,7 +137,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       const result = yield* client.withTransaction(
         Effect.tap(Mail.delay(7), () =>
           Effect.andThen(
-            // longer than a worker sleeps between two looks
+            // longer than a worker pauses between two polls
             Effect.sleep("1200 millis"),
             Effect.sync(() => {
               committed = true
@@ -148,7 +148,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 7)
     }))
 
-  test("a task whose transaction rolls back was never there, nor was its key taken", ({ client }) =>
+  test("leaves no task and no key of a transaction that rolls back", ({ client }) =>
     Effect.gen(function* () {
       const ids: Array<string> = []
       const refused = yield* Effect.exit(
@@ -169,7 +169,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* ready, 1)
     }))
 
-  test("a savepoint that rolls back takes its tasks with it, and leaves the others", ({ client }) =>
+  test("rolls back the tasks of a savepoint, and keeps the others", ({ client }) =>
     Effect.gen(function* () {
       const [outer, inner] = yield* client.withTransaction(
         Effect.gen(function* () {
@@ -191,7 +191,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* ready, 1)
     }))
 
-  test("a savepoint belongs to the transaction around it", ({ client }) =>
+  test("rolls back a savepoint with the transaction around it", ({ client }) =>
     Effect.gen(function* () {
       let id = ""
       yield* Effect.exit(
@@ -207,7 +207,9 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* ready, 0)
     }))
 
-  test("of thousands of transactions at once, each decides over its own tasks alone", ({ client }) =>
+  test("commits or rolls back the tasks of each of thousands of concurrent transactions by itself", ({
+    client
+  }) =>
     Effect.gen(function* () {
       const enqueue = (n: number) =>
         n % 3 === 0
@@ -219,11 +221,11 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
           let ids: ReadonlyArray<string> = []
           const one = Effect.gen(function* () {
             ids = yield* enqueue(n)
-            // others get their turn
+            // lets other fibers run
             yield* Effect.yieldNow
             if (n % 2 === 0) return yield* new Refused()
           })
-          // a third of them in no transaction, which makes batches
+          // some of them in no transaction, which share batches
           const whole = n % 5 === 0 ? Effect.ignore(one) : Effect.exit(client.withTransaction(one))
           return Effect.map(whole, () => ({ ids, stays: n % 2 === 1 || n % 5 === 0 }))
         },
@@ -239,7 +241,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* ready, all.filter(({ stays }) => stays).length)
     }))
 
-  test("a key that an open transaction has taken is waited for", ({ client }, elsewhere) =>
+  test("waits for a key that an open transaction has taken", ({ client }, elsewhere) =>
     Effect.gen(function* () {
       const decide = Effect.fnUntraced(function* (n: number, commits: boolean) {
         const inside = yield* Deferred.make<string>()
@@ -268,7 +270,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* ready, 2)
     }))
 
-  test("with stores that are no part of it, enqueueing in a transaction is refused", (place) =>
+  test("refuses to enqueue in a transaction with stores that are not in its database", (place) =>
     Effect.gen(function* () {
       const { client, prefix } = place
       const refusal = (context: Context.Context<Backend.Backend | Broker.Broker>) =>
@@ -279,7 +281,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
           const partly = yield* Effect.flip(client.withTransaction(Mail.delayAll([1, 2])))
           assert(partly._tag === "PartialEnqueue" && partly.error._tag === "Unsupported")
           assert.strictEqual(yield* ready, 0)
-          // and it is open again afterwards
+          // outside the transaction it works
           yield* Mail.delay(1)
           assert.strictEqual(yield* ready, 1)
         }).pipe(Effect.provideContext(context))
@@ -294,7 +296,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       )
     }))
 
-  test("a handler completes its task in the transaction of its own writes", (place, elsewhere) =>
+  test("completes a task in the transaction of its handler's writes", (place, elsewhere) =>
     Effect.gen(function* () {
       const table = yield* makeTable(place)
       yield* work(
@@ -312,12 +314,12 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       const result = yield* elsewhere(Book.delay(1))
       assert.strictEqual(yield* elsewhere(AsyncResult.get(result, { timeout: "10 seconds" })), 2)
       assert.deepStrictEqual(yield* elsewhere(rowsOf(table)), [1])
-      // its message went with the transaction, the one of the next task came
+      // its message was removed and that of the next task added
       const none = { ready: 0, delayed: 0, claimed: 0 }
       assert.deepStrictEqual(yield* Broker.counts(["default", "next"]), [none, { ...none, ready: 1 }])
     }))
 
-  test("a handler that fails in it has written nothing, and may go on", (place) =>
+  test("writes nothing if the effect of transact fails, and the handler continues", (place) =>
     Effect.gen(function* () {
       const table = yield* makeTable(place)
       yield* work(
@@ -334,7 +336,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
 
-  test("a result that does not encode rolls it back, and ends the task", (place) =>
+  test("rolls back a result that does not encode, and ends the task", (place) =>
     Effect.gen(function* () {
       const table = yield* makeTable(place)
       yield* work(
@@ -346,7 +348,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
 
-  test("a transaction around it decides, and nothing after it changes the result", (place) =>
+  test("rolls back with the transaction around transact, and keeps the result after it", (place) =>
     Effect.gen(function* () {
       const { client } = place
       const table = yield* makeTable(place)
@@ -369,7 +371,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.deepStrictEqual(yield* rowsOf(table), [2])
     }))
 
-  test("completing outside of a handler, or with a backend elsewhere, is a defect that says so", () =>
+  test("dies with a reason outside a handler, or with a backend in another database", () =>
     Effect.gen(function* () {
       const outside = yield* Effect.exit(
         SqlStore.transact(Effect.succeed(1)) as Effect.Effect<number, unknown, Services>

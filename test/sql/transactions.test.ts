@@ -8,7 +8,7 @@ import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
 import { suite } from "./transactionSuite.ts"
 
-describe("transactions on SQLite", () =>
+describe("sqlite: transactions", () =>
   suite(
     Effect.gen(function* () {
       const filename = yield* temporaryFile
@@ -18,7 +18,7 @@ describe("transactions on SQLite", () =>
     })
   ))
 
-await Postgres.describeWithPostgres("transactions on PostgreSQL", () =>
+await Postgres.describeWithPostgres("postgres: transactions", () =>
   suite(
     Effect.gen(function* () {
       const place = yield* Postgres.temporaryPlace()
@@ -31,7 +31,7 @@ await Postgres.describeWithPostgres("transactions on PostgreSQL", () =>
   )
 )
 
-await Mariadb.describeWithMariadb("transactions on MariaDB", () =>
+await Mariadb.describeWithMariadb("mariadb: transactions", () =>
   suite(
     Effect.gen(function* () {
       const { client, prefix } = yield* Mariadb.temporaryPlace
