@@ -1,4 +1,4 @@
-/** Backend and broker of one process as one store, fused: the fused engine under `TestClock`. */
+/** Both memory drivers as one store, with fused operations. */
 import { Effect } from "effect"
 import type { ClaimedMessage, BackendDriver, StartDefaults } from "../BackendDriver.ts"
 import type { Delivery, BrokerDriver } from "../BrokerDriver.ts"
@@ -7,7 +7,7 @@ import { startFromDefaults } from "../internal/driver/startRequest.ts"
 import { makeMemoryBackend } from "./MemoryBackendDriver.ts"
 import { makeMemoryBroker } from "./MemoryBrokerDriver.ts"
 
-/** The two drivers of one store. Each operation of a memory driver is a single step, and so are two in a row. */
+/** Makes the two drivers of one store. Operations of the memory drivers run in one step, and so do two in a row. */
 export const makeMemoryDrivers: Effect.Effect<{
   readonly backend: BackendDriver<never>
   readonly broker: BrokerDriver<never>
@@ -16,16 +16,19 @@ export const makeMemoryDrivers: Effect.Effect<{
   const broker = yield* makeMemoryBroker
   const store = {}
 
-  /** What it was told of the message is all it knows; the token is the claim. */
+  /** Starts a claimed message by its envelope alone; the handle of the claim is the token of the run. */
   const start = (
     delivery: Delivery,
     worker: string,
     startDefaults: ReadonlyArray<StartDefaults>
   ): Effect.Effect<ClaimedMessage> => {
     const token = delivery.handle
-    const ask = startFromDefaults(startDefaults, delivery, { token, worker })
-    if (ask === undefined) return Effect.succeed({ delivery, run: undefined })
-    return Effect.map(backend.start([ask]), ([started]) => ({ delivery, run: { token, started: started! } }))
+    const request = startFromDefaults(startDefaults, delivery, { token, worker })
+    if (request === undefined) return Effect.succeed({ delivery, run: undefined })
+    return Effect.map(backend.start([request]), ([started]) => ({
+      delivery,
+      run: { token, started: started! }
+    }))
   }
 
   return {

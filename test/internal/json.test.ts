@@ -45,7 +45,7 @@ describe("JSON", () => {
 
   for (const none of ["", "{", "[1,]", undefined, null, 7, Uint8Array.of(91, 93)]) {
     it.effect(`${String(none)} is rejected`, () =>
-      Effect.map(Effect.flip(parse(none)), ({ message }) => assert.match(message, /^it is no (JSON|text)/))
+      Effect.map(Effect.flip(parse(none)), ({ message }) => assert.match(message, /^not (JSON|a text)/))
     )
   }
 })

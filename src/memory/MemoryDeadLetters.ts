@@ -1,0 +1,111 @@
+/** The dead letters of the memory store. */
+import type { DeadLetter, DeadLetterQuery, ParkedMessage } from "../BackendDriver.ts"
+import { Heap } from "../internal/concurrency/Heap.ts"
+import { type Expiring, isSooner, timeAfter } from "./Expiring.ts"
+
+/** A dead letter and what the replay of its task needs. */
+export interface StoredDeadLetter extends Expiring {
+  readonly letter: DeadLetter
+  /** The fence of the task, for a record that is gone when the dead letter is replayed. */
+  readonly fence: number
+  /** The retention of the task, for the same. */
+  readonly taskRetention: number | undefined
+}
+
+export class MemoryDeadLetters {
+  /** The oldest first. */
+  private readonly byId = new Map<string, StoredDeadLetter>()
+  private readonly deadlines = new Heap<StoredDeadLetter>(isSooner)
+
+  /** Adds a dead letter in place of one with the same id. */
+  add(
+    letter: DeadLetter,
+    retention: number | undefined,
+    task: { readonly fence: number; readonly retention: number | undefined }
+  ): void {
+    const older = this.byId.get(letter.id)
+    if (older !== undefined) this.drop(older)
+    const entry: StoredDeadLetter = {
+      letter,
+      fence: task.fence,
+      taskRetention: task.retention,
+      deadline: timeAfter(letter.at, retention),
+      position: -1
+    }
+    this.byId.set(letter.id, entry)
+    if (entry.deadline !== Infinity) this.deadlines.push(entry)
+  }
+
+  /** Parks a message that no run can be made of, unless it is parked already. */
+  park(message: ParkedMessage, now: number): void {
+    const { body, deadLetterId: id, exit, queue, reason } = message
+    if (this.get(id, now) !== undefined) return
+    this.add(
+      {
+        id,
+        taskId: null,
+        task: null,
+        generation: 0,
+        queue,
+        reason,
+        exit,
+        worker: null,
+        body,
+        attempts: 0,
+        at: now
+      },
+      message.retentionMillis,
+      { fence: 0, retention: undefined }
+    )
+  }
+
+  /** Returns a dead letter whose retention is not over. */
+  get(id: string, now: number): StoredDeadLetter | undefined {
+    const entry = this.byId.get(id)
+    return entry === undefined || entry.deadline <= now ? undefined : entry
+  }
+
+  /** Lists a page, the newest first. Where the last entry of the page before is gone, the first page comes again. */
+  list({ after, limit, task }: DeadLetterQuery, now: number): ReadonlyArray<DeadLetter> {
+    const page: Array<DeadLetter> = []
+    let reached = after === undefined || !this.byId.has(after)
+    for (const { deadline, letter } of Array.from(this.byId.values()).reverse()) {
+      if (page.length >= limit) break
+      if (reached && deadline > now && (task === undefined || letter.task === task)) page.push(letter)
+      if (letter.id === after) reached = true
+    }
+    return page
+  }
+
+  count(task: string | undefined, now: number): number {
+    let count = 0
+    for (const { deadline, letter } of this.byId.values()) {
+      if (deadline > now && (task === undefined || letter.task === task)) count++
+    }
+    return count
+  }
+
+  /** Removes a dead letter and returns whether it was there. */
+  remove(id: string, now: number): boolean {
+    const entry = this.get(id, now)
+    if (entry === undefined) return false
+    this.drop(entry)
+    return true
+  }
+
+  /** Removes up to `limit` dead letters whose retention is over, and returns how many. */
+  sweep(limit: number, now: number): number {
+    let swept = 0
+    for (; swept < limit; swept++) {
+      const entry = this.deadlines.peek()
+      if (entry === undefined || entry.deadline > now) break
+      this.drop(entry)
+    }
+    return swept
+  }
+
+  private drop(entry: StoredDeadLetter): void {
+    this.deadlines.remove(entry)
+    this.byId.delete(entry.letter.id)
+  }
+}

@@ -1,0 +1,133 @@
+/** A queue of the memory store: its messages by what they wait for, and the workers that wait for messages. */
+import { Clock, Duration, Effect, Latch } from "effect"
+import type { Envelope, QueueCounts } from "../BrokerDriver.ts"
+import { Heap, type Member } from "../internal/concurrency/Heap.ts"
+
+/** A message in one of the heaps of its queue. */
+export interface Message extends Member {
+  readonly envelope: Envelope
+  readonly queue: MemoryQueue
+  /** Counts up in the order of publishing. */
+  readonly order: number
+  body: string
+  /** The time from which the age of the message is counted. */
+  dueAt: number
+  /** When the message may be claimed (again): when its delay or its lease is over. */
+  wakeAt: number
+  /** The handle of the last claim; it stays after the lease is over, until the message is claimed again. */
+  handle: string | undefined
+  heap: Heap<Message>
+}
+
+/** Whether a message is claimed before another: by priority, then by due time, then by order. */
+export const isClaimedBefore = (self: Message, that: Message): boolean => {
+  const [mine, other] = [self.envelope.priority, that.envelope.priority]
+  if (mine !== other) return mine > other
+  return self.dueAt < that.dueAt || (self.dueAt === that.dueAt && self.order < that.order)
+}
+
+const wakesBefore = (self: Message, that: Message): boolean => self.wakeAt < that.wakeAt
+
+/** A worker that waits for messages of one or more queues. */
+export class MessageWaiter {
+  /** There may be messages that the worker was not told of. */
+  hinted = true
+  /** Until when the worker sleeps. */
+  sleepsUntil = Infinity
+  readonly latch = Latch.makeUnsafe(false)
+
+  hint(): void {
+    this.hinted = true
+    this.latch.openUnsafe()
+  }
+
+  /** Makes a sleeping worker look again, if it would sleep past that time. */
+  wakeBy(at: number): void {
+    if (this.sleepsUntil > at) this.latch.openUnsafe()
+  }
+
+  /** Waits until there may be messages in the queues. */
+  await(queues: ReadonlyArray<MemoryQueue>): Effect.Effect<void> {
+    return Clock.clockWith((clock) => {
+      const now = clock.currentTimeMillisUnsafe()
+      // closed before the scan, so that what happens during it wakes the worker
+      this.latch.closeUnsafe()
+      this.sleepsUntil = Infinity
+      for (const queue of queues) {
+        queue.promote(now)
+        this.sleepsUntil = Math.min(this.sleepsUntil, queue.nextWakeAt)
+      }
+      if (this.hinted) {
+        this.hinted = false
+        return Effect.void
+      }
+      const woken =
+        this.sleepsUntil === Infinity
+          ? this.latch.await
+          : Effect.raceFirst(this.latch.await, clock.sleep(Duration.millis(this.sleepsUntil - now)))
+      // the latch resumes its waiters inside an operation; the rest of the turn belongs to the same hint
+      return Effect.andThen(Effect.andThen(woken, Effect.yieldNow), this.await(queues))
+    })
+  }
+}
+
+export class MemoryQueue {
+  readonly name: string
+  /** In the order in which messages are claimed. */
+  readonly ready = new Heap<Message>(isClaimedBefore)
+  /** In the order in which messages become due. */
+  readonly delayed = new Heap<Message>(wakesBefore)
+  /** In the order in which leases end. */
+  readonly claimed = new Heap<Message>(wakesBefore)
+  readonly waiters = new Set<MessageWaiter>()
+
+  constructor(name: string) {
+    this.name = name
+  }
+
+  get counts(): QueueCounts {
+    return { ready: this.ready.size, delayed: this.delayed.size, claimed: this.claimed.size }
+  }
+
+  /** The time at which the next delay or lease is over. */
+  get nextWakeAt(): number {
+    return Math.min(this.delayed.peek()?.wakeAt ?? Infinity, this.claimed.peek()?.wakeAt ?? Infinity)
+  }
+
+  /** Makes a message ready or delayed, by its time. */
+  put(message: Message, now: number): void {
+    if (message.wakeAt > now) {
+      this.move(message, this.delayed)
+      for (const waiter of this.waiters) waiter.wakeBy(message.wakeAt)
+    } else {
+      this.move(message, this.ready)
+      for (const waiter of this.waiters) waiter.hint()
+    }
+  }
+
+  /** Moves a message to the claimed ones, until its lease is over. */
+  claim(message: Message): void {
+    this.move(message, this.claimed)
+    for (const waiter of this.waiters) waiter.wakeBy(message.wakeAt)
+  }
+
+  /** Makes ready what became due. A claim whose lease is over keeps its handle until another claim takes the message. */
+  promote(now: number): void {
+    let promoted = false
+    for (const heap of [this.delayed, this.claimed]) {
+      for (;;) {
+        const message = heap.peek()
+        if (message === undefined || message.wakeAt > now) break
+        this.move(message, this.ready)
+        promoted = true
+      }
+    }
+    if (promoted) for (const waiter of this.waiters) waiter.hint()
+  }
+
+  private move(message: Message, heap: Heap<Message>): void {
+    message.heap.remove(message)
+    message.heap = heap
+    heap.push(message)
+  }
+}

@@ -1,0 +1,352 @@
+/**
+ * The tasks of the memory store: its rows, and the transitions that change them.
+ *
+ * `internal/task/transitions.ts` decides; this class carries the decisions out.
+ */
+import type {
+  CancelAnswer,
+  Created,
+  DeadLetter,
+  NewRecord,
+  Outcome,
+  Renew,
+  Renewed,
+  Settled,
+  Settlement,
+  Start,
+  Started,
+  TaskRecord
+} from "../BackendDriver.ts"
+import { Heap } from "../internal/concurrency/Heap.ts"
+import * as Transitions from "../internal/task/transitions.ts"
+import { isSooner } from "./Expiring.ts"
+import type { MemoryDeadLetters } from "./MemoryDeadLetters.ts"
+import type { MemoryHints } from "./MemoryHints.ts"
+import * as TaskRow from "./TaskRow.ts"
+
+type Row = TaskRow.TaskRow
+type Message = Pick<Start, "queue" | "body">
+
+/** The length of the name keeps two pairs of name and key apart that read the same when joined. */
+const scopedKey = (task: string, key: string): string => `${task.length}:${task}${key}`
+
+const toRun = ({ attempt, crashes, fence, retries }: Row): Started => ({
+  _tag: "Run",
+  fence,
+  attempt,
+  retries,
+  crashes
+})
+
+export class MemoryTasks {
+  private readonly deadLetters: MemoryDeadLetters
+  private readonly hints: MemoryHints
+  private readonly rows = new Map<string, Row>()
+  /** Ids by scoped idempotency key. */
+  private readonly keys = new Map<string, string>()
+  private readonly deadlines = new Heap<Row>(isSooner)
+
+  constructor(deadLetters: MemoryDeadLetters, hints: MemoryHints) {
+    this.deadLetters = deadLetters
+    this.hints = hints
+  }
+
+  create(record: NewRecord, now: number): Created {
+    const key = record.key === undefined ? undefined : scopedKey(record.task, record.key)
+    const holder = key === undefined ? undefined : this.keys.get(key)
+    const existing = (holder === undefined ? undefined : this.find(holder, now)) ?? this.find(record.id, now)
+    if (existing !== undefined) return this.compare(existing, record, key, now)
+    const row: Row = {
+      ...TaskRow.make(record.id, record.task, 0),
+      payloadHash: record.payloadHash,
+      published: record.published,
+      retention: record.retentionMillis,
+      enqueuedAt: now,
+      expiresAt: record.expiresMillis === undefined ? null : now + record.expiresMillis
+    }
+    if (key !== undefined) this.reserveKey(row, key)
+    this.add(row)
+    return { _tag: "Created" }
+  }
+
+  markPublished(id: string, now: number): void {
+    const row = this.find(id, now)
+    if (row === undefined || row.published) return
+    row.published = true
+    this.schedule(row)
+  }
+
+  start(request: Start, now: number): Started {
+    const row = this.find(request.id, now) ?? this.addUnknown(request, now)
+    const decision = Transitions.decideStart(row, request, now)
+    switch (decision._tag) {
+      case "Drop":
+      case "Busy":
+        return decision
+      case "Repeat":
+        row.leaseUntil = now + request.leaseMillis
+        this.schedule(row)
+        return toRun(row)
+      case "End":
+        row.crashes = decision.crashes
+        this.end(row, decision.ended, now, request)
+        return { _tag: "Drop" }
+      case "Run":
+        if (decision.opens !== undefined) TaskRow.openGeneration(row, decision.opens, now)
+        row.crashes = decision.crashes
+        this.openRun(row, request, now)
+        return toRun(row)
+    }
+  }
+
+  renew({ id, leaseMillis, progress, token }: Renew, now: number): Renewed {
+    const row = this.find(id, now)
+    const renewed = Transitions.decideRenew(row, token)
+    if (row === undefined || renewed === "Lost") return "Lost"
+    row.leaseUntil = now + leaseMillis
+    if (progress !== undefined) row.progress = progress
+    this.schedule(row)
+    if (progress !== undefined) this.hints.notifyChange(id)
+    return renewed
+  }
+
+  settle({ id, outcome, token }: Settlement, now: number): Settled {
+    const row = this.find(id, now)
+    const decision = Transitions.decideSettle(row, token, outcome._tag)
+    if (row === undefined) return "Lost"
+    switch (decision) {
+      case "Write":
+        this.write(row, outcome, now)
+        return "Stored"
+      case "Cancel":
+        this.finish(row, now, { state: "FAILURE", exit: null, ended: "Cancelled" })
+        return "Cancelled"
+      case "CompareExit":
+        return "exit" in outcome && outcome.exit === row.exit ? "Stored" : "Lost"
+      case "Stored":
+      case "Cancelled":
+      case "Lost":
+        return decision
+    }
+  }
+
+  /** Reads a record. A task that time has ended is ended first, and may be gone with that. */
+  read(id: string, now: number): TaskRecord | undefined {
+    const row = this.find(id, now)
+    if (row === undefined) return undefined
+    const current = this.endLapsed(row, now) ? this.find(id, now) : row
+    return current === undefined ? undefined : TaskRow.toRecord(current)
+  }
+
+  cancel(id: string, now: number): CancelAnswer {
+    const row = this.find(id, now)
+    if (row === undefined) return "Unknown"
+    const decision = Transitions.decideCancel(row, now)
+    switch (decision) {
+      case "AlreadyDone":
+        return "AlreadyDone"
+      case "Request":
+        row.cancelRequested = true
+        this.hints.notify(id)
+        return "Requested"
+      default:
+        this.end(row, decision, now)
+        return decision === "Cancelled" ? "Cancelled" : "AlreadyDone"
+    }
+  }
+
+  forget(id: string, now: number): void {
+    const row = this.find(id, now)
+    if (row === undefined) return
+    if (Transitions.decideForget(row) === "Remove") return this.remove(row)
+    this.freeKey(row)
+    row.ended = "Forgotten"
+    this.hints.notifyChange(id)
+  }
+
+  reopen(deadLetterId: string, now: number): DeadLetter | undefined {
+    const stored = this.deadLetters.get(deadLetterId, now)
+    if (stored === undefined) return undefined
+    const { generation, task, taskId } = stored.letter
+    if (taskId === null || task === null) return stored.letter
+    const existing = this.find(taskId, now)
+    const decision = Transitions.decideReopen(existing, generation)
+    if (decision === "Leave") return stored.letter
+    const row = existing ?? {
+      ...TaskRow.make(taskId, task, generation),
+      fence: stored.fence,
+      retention: stored.taskRetention
+    }
+    TaskRow.openGeneration(row, generation + 1, now)
+    this.add(row)
+    return stored.letter
+  }
+
+  /** Ends or removes up to `limit` rows whose deadline has passed, and returns how many. */
+  sweep(limit: number, now: number): number {
+    let swept = 0
+    for (; swept < limit; swept++) {
+      const row = this.deadlines.peek()
+      if (row === undefined || row.deadline > now) break
+      if (!this.endLapsed(row, now)) this.remove(row)
+    }
+    return swept
+  }
+
+  /** Returns a row whose retention is not over. */
+  private find(id: string, now: number): Row | undefined {
+    const row = this.rows.get(id)
+    if (row === undefined || row.finishedAt === null || row.deadline > now) return row
+    this.remove(row)
+    return undefined
+  }
+
+  private add(row: Row): void {
+    this.rows.set(row.id, row)
+    this.schedule(row)
+    this.hints.notifyChange(row.id)
+  }
+
+  /** Adds the row of a message whose record is missing. */
+  private addUnknown({ expiresMillis, generation, id, task }: Start, now: number): Row {
+    const row = TaskRow.make(id, task, generation)
+    if (expiresMillis !== undefined) row.expiresAt = now + expiresMillis
+    this.rows.set(id, row)
+    return row
+  }
+
+  private compare(row: Row, record: NewRecord, key: string | undefined, now: number): Created {
+    const { adopts, same } = Transitions.decideCreate(row, record)
+    if (adopts) {
+      row.payloadHash = record.payloadHash
+      row.enqueuedAt ??= now
+      if (key !== undefined && row.key === undefined) this.reserveKey(row, key)
+    }
+    return { _tag: "Existing", id: row.id, same, published: row.published }
+  }
+
+  private openRun(row: Row, request: Start, now: number): void {
+    row.state = "STARTED"
+    row.attempt += 1
+    row.fence += 1
+    row.worker = request.worker
+    row.startedAt ??= now
+    row.published = true
+    row.retention = request.retentionMillis
+    row.deadLetterRetention = request.deadLetterRetentionMillis
+    row.token = request.token
+    row.leaseUntil = now + request.leaseMillis
+    row.atMostOnce = request.deliveryMode === "at-most-once"
+    row.message = row.atMostOnce ? { queue: request.queue, body: request.body } : undefined
+    row.dueAt = null
+    this.changed(row)
+  }
+
+  /** Writes the outcome of the open run. */
+  private write(row: Row, outcome: Outcome, now: number): void {
+    switch (outcome._tag) {
+      case "Success": {
+        row.retention = outcome.retentionMillis
+        return this.finish(row, now, { state: "SUCCESS", exit: outcome.exit, ended: null })
+      }
+      case "Failure": {
+        const { deadLetter, exit } = outcome
+        row.retention = outcome.retentionMillis
+        if (deadLetter !== undefined) {
+          this.addDeadLetter(row, deadLetter, now, { ...deadLetter, exit })
+        }
+        return this.finish(row, now, { state: "FAILURE", exit, ended: null })
+      }
+      case "Retry":
+        row.retries += 1
+        row.dueAt = now + outcome.afterMillis
+        return this.wait(row)
+      case "Release":
+        row.attempt -= 1
+        row.dueAt = null
+        return this.wait(row)
+    }
+  }
+
+  private wait(row: Row): void {
+    row.state = Transitions.stateAfterRetries(row.retries)
+    TaskRow.closeRun(row)
+    this.changed(row)
+  }
+
+  /** Ends a task by time or by request. A `WorkerLost` leaves a dead letter. */
+  private end(row: Row, ended: Transitions.ForcedEnd, now: number, message?: Message): void {
+    const lost = row.message ?? message
+    if (ended === "WorkerLost" && lost !== undefined) {
+      const retentionMillis = row.deadLetterRetention
+      this.addDeadLetter(row, lost, now, { reason: "WorkerLost", exit: null, retentionMillis })
+    }
+    row.token = null
+    this.finish(row, now, { state: "FAILURE", exit: null, ended })
+  }
+
+  /** Ends a task whose time is over, and returns whether it did. */
+  private endLapsed(row: Row, now: number): boolean {
+    const ended = Transitions.lapse(row, now)
+    if (ended === undefined) return false
+    this.end(row, ended, now)
+    return true
+  }
+
+  /** Writes the terminal state. A forgotten task goes instead (F3). */
+  private finish(row: Row, now: number, end: Pick<TaskRecord, "state" | "exit" | "ended">): void {
+    TaskRow.closeRun(row)
+    if (row.ended === "Forgotten") return this.remove(row)
+    Object.assign(row, end)
+    row.finishedAt = now
+    this.changed(row)
+  }
+
+  private addDeadLetter(
+    row: Row,
+    { body, queue }: Message,
+    now: number,
+    why: {
+      readonly reason: string
+      readonly exit: string | null
+      readonly retentionMillis: number | undefined
+    }
+  ): void {
+    const { attempt: attempts, generation, task, worker } = row
+    const { exit, reason } = why
+    const id = `${row.id}:${generation}`
+    this.deadLetters.add(
+      { id, taskId: row.id, task, generation, queue, reason, exit, worker, body, attempts, at: now },
+      why.retentionMillis,
+      row
+    )
+  }
+
+  private remove(row: Row): void {
+    this.deadlines.remove(row)
+    this.rows.delete(row.id)
+    this.freeKey(row)
+    this.hints.notifyChange(row.id)
+  }
+
+  private reserveKey(row: Row, key: string): void {
+    row.key = key
+    this.keys.set(key, row.id)
+  }
+
+  private freeKey(row: Row): void {
+    if (row.key !== undefined) this.keys.delete(row.key)
+    row.key = undefined
+  }
+
+  private changed(row: Row): void {
+    this.schedule(row)
+    this.hints.notifyChange(row.id)
+  }
+
+  private schedule(row: Row): void {
+    this.deadlines.remove(row)
+    row.deadline = TaskRow.deadlineOf(row)
+    if (row.deadline !== Infinity) this.deadlines.push(row)
+  }
+}
