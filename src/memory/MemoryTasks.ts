@@ -142,17 +142,14 @@ export class MemoryTasks {
     const row = this.find(id, now)
     if (row === undefined) return "Unknown"
     const decision = Transitions.decideCancel(row, now)
-    switch (decision) {
-      case "AlreadyDone":
-        return "AlreadyDone"
-      case "Request":
-        row.cancelRequested = true
-        this.hints.notify(id)
-        return "Requested"
-      default:
-        this.end(row, decision, now)
-        return decision === "Cancelled" ? "Cancelled" : "AlreadyDone"
+    if (decision === "AlreadyDone") return decision
+    if (decision === "Request") {
+      row.cancelRequested = true
+      this.hints.notify(id)
+      return "Requested"
     }
+    this.end(row, decision, now)
+    return decision === "Cancelled" ? "Cancelled" : "AlreadyDone"
   }
 
   forget(id: string, now: number): void {
