@@ -99,7 +99,7 @@ const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<LeasedRun>, leas
 }
 
 /** Runs are kept by their records; tasks with start defaults may be started as they are claimed. */
-export const withRecords = (
+const withRecords = (
   backend: BackendFacade,
   broker: BrokerFacade,
   startDefaults: ReadonlyArray<StartDefaults>
@@ -211,7 +211,7 @@ const outcomeOf = ({ body, queue, retentionMillis }: Start, outcome: RunOutcome)
 }
 
 /** Without a backend the message counts its own retries, and the broker parks what failed for good. */
-export const withoutRecords = (broker: BrokerFacade): RunStore => ({
+const withoutRecords = (broker: BrokerFacade): RunStore => ({
   hasRecords: false,
   claim: claimOnly(broker),
   start: (candidates) =>
@@ -266,3 +266,10 @@ export const withoutRecords = (broker: BrokerFacade): RunStore => ({
     }),
   parkMessage: ({ handle }, { reason }) => broker.reject.one({ handle, reason })
 })
+
+/** Makes the run store of a worker: with records if there is a backend, and otherwise without. */
+export const makeRunStore = (
+  backend: BackendFacade,
+  broker: BrokerFacade,
+  startDefaults: ReadonlyArray<StartDefaults>
+): RunStore => (backend.configured ? withRecords(backend, broker, startDefaults) : withoutRecords(broker))

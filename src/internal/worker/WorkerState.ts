@@ -11,7 +11,7 @@ import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
-import { type RunStore, withoutRecords, withRecords } from "./RunStore.ts"
+import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
 
 /** A worker's settings, checked. */
@@ -60,9 +60,7 @@ export class WorkerState {
     this.context = context
     this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
-    this.runStore = backend.configured
-      ? withRecords(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
-      : withoutRecords(broker)
+    this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
     this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, toRunnableTask(known, context)]))
   }

@@ -29,7 +29,7 @@ export const maintain = Effect.fnUntraced(function* (
     })
   ).pipe(quietly("Measuring the queues"))
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(measure, Effect.sleep(heartbeat))))
-  if (!backend.configured) return
+  if (!worker.runStore.hasRecords) return
 
   yield* Effect.addFinalizer(() =>
     backend.unregisterWorker(worker.id).pipe(Effect.timeoutOption("1 second"), quietly("Farewell"))
