@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { describeWithRedis } from "./server.ts"
 import { temporaryDrivers } from "./temporary.ts"
 
-// they mostly wait, in real time; several shards are for clusters, where they are tested too
+// these tests mostly wait, in real time; cluster.suites.test.ts tests several shards
 await describeWithRedis("conformance", () => {
   describe.concurrent("of the backend", () => {
     BackendSuite.suite("redis", {

@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { describeWithRedis } from "./server.ts"
 import { temporaryDrivers } from "./temporary.ts"
 
-// they mostly wait, in real time
+// these tests mostly wait, in real time
 await describeWithRedis("conformance", () => {
   describe.concurrent("of the broker", () => {
     BrokerSuite.suite("redis", { make: Effect.map(temporaryDrivers(), ({ broker }) => broker), live: true })

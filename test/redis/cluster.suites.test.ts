@@ -20,7 +20,7 @@ describeWithServers("conformance on a cluster of three nodes", () => {
     return yield* Effect.provideContext(RedisStore.makeDrivers({ prefix: makePrefix(), shards: 3 }), redis)
   })
 
-  // they mostly wait, in real time
+  // these tests mostly wait, in real time
   describe.concurrent("with three shards", () => {
     BackendSuite.suite("redis", { make: Effect.map(drivers, ({ backend }) => backend), live: true })
     BrokerSuite.suite("redis", { make: Effect.map(drivers, ({ broker }) => broker), live: true })

@@ -9,7 +9,7 @@ class TestCluster extends Context.Service<TestCluster, Cluster>()("test/TestClus
   static readonly layerPersistent = Layer.effect(TestCluster, startCluster(3, { persistent: true }))
 }
 
-// the warnings of lost connections are expected
+// warnings about lost connections are expected
 const clientLayer = Layer.unwrap(
   Effect.map(TestCluster, ({ rootNodes }) => RedisCluster.layer({ rootNodes }))
 ).pipe(Layer.provideMerge(Logger.layer([])))
@@ -22,7 +22,7 @@ const increment = Redis.script((key: string, by: number) => [key, by], {
   numberOfKeys: 1
 }).withReturnType<number>()
 
-/** A key of each node. */
+/** Returns one key of each node. */
 const keys = Effect.gen(function* () {
   const { nodeOf, nodes } = yield* TestCluster
   const prefix = crypto.randomUUID()
@@ -39,7 +39,7 @@ const killSubscribers = Effect.flatMap(TestCluster, ({ nodes }) =>
   )
 )
 
-/** Waits until one subscriber is left: those of the tests before may still be on their way out. */
+/** Waits until one subscriber is left: those of earlier tests may still be disconnecting. */
 const untilOneSubscriber = Effect.flatMap(TestCluster, ({ nodes }) =>
   Effect.repeat(
     Effect.forEach(nodes, (node) => node.command("CLIENT", "LIST", "TYPE", "pubsub")),
@@ -53,26 +53,26 @@ const untilOneSubscriber = Effect.flatMap(TestCluster, ({ nodes }) =>
 const subscribers = (node: Server, channel: string) =>
   Effect.map(node.command("PUBSUB", "NUMSUB", channel), (reply) => Number((reply as Array<unknown>)[1]))
 
-/** Publishes at a node until a message arrives: nothing tells when a subscription is there again. */
-const publishUntilHeard = (
+/** Publishes at a node until a message arrives, as nothing shows when a subscription is restored. */
+const publishUntilReceived = (
   node: Server,
   channel: string,
   queue: Queue.Dequeue<Redis.RedisMessage, Redis.RedisError>
 ) =>
   Effect.gen(function* () {
-    const heard = yield* Effect.forkChild(Queue.take(queue))
+    const received = yield* Effect.forkChild(Queue.take(queue))
     yield* Effect.repeat(node.command("PUBLISH", channel, "again"), {
       schedule: Schedule.spaced("20 millis"),
-      until: () => heard.pollUnsafe() !== undefined
+      until: () => received.pollUnsafe() !== undefined
     })
-    return yield* Fiber.join(heard)
+    return yield* Fiber.join(received)
   })
 
 describeWithServers("RedisCluster", () => {
   layer(Layer.provideMerge(clientLayer, TestCluster.layer), { excludeTestServices: true })(
     "a cluster",
     (it) => {
-      it.effect("keys of all nodes are written and read", () =>
+      it.effect("writes and reads keys of all nodes", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           for (const key of yield* keys) {
@@ -82,7 +82,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("commands whose key is not their first argument find its node", () =>
+      it.effect("routes commands whose key is not the first argument", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           for (const key of yield* keys) {
@@ -98,7 +98,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("commands without a key are answered", () =>
+      it.effect("answers commands without a key", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           assert.strictEqual(yield* redis.send("PING"), "PONG")
@@ -107,7 +107,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("an error that a node answers is a RedisError", () =>
+      it.effect("fails with a RedisError where a node answers with an error", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const [key] = yield* keys
@@ -118,7 +118,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a script runs for keys of all nodes", () =>
+      it.effect("runs a script for keys of all nodes", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const counts = yield* Effect.forEach(yield* keys, (key) => redis.eval(increment)(key, 2))
@@ -126,7 +126,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a script that a node has forgotten is loaded again", () =>
+      it.effect("loads a script again that a node has lost", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes } = yield* TestCluster
@@ -138,7 +138,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("what is published at any node reaches a subscriber", () =>
+      it.effect("delivers messages that were published at any node", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes } = yield* TestCluster
@@ -153,7 +153,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a subscription ends with its scope", () =>
+      it.effect("ends a subscription with its scope", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes } = yield* TestCluster
@@ -171,7 +171,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a subscriber whose connection is killed comes back", () =>
+      it.effect("restores a subscription whose connection was killed", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes } = yield* TestCluster
@@ -179,13 +179,13 @@ describeWithServers("RedisCluster", () => {
           for (let kill = 0; kill < 2; kill++) {
             yield* untilOneSubscriber
             assert.strictEqual(yield* killSubscribers, 1)
-            const { message } = yield* publishUntilHeard(nodes[0]!, "survivor", queue)
+            const { message } = yield* publishUntilReceived(nodes[0]!, "survivor", queue)
             assert.strictEqual(message, "again")
           }
         })
       )
 
-      it.effect("a reserved connection blocks nobody else", () =>
+      it.effect("a blocking command on a reserved connection blocks no other caller", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           for (const key of yield* keys) {
@@ -202,7 +202,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a reserved connection runs scripts", () =>
+      it.effect("runs scripts on a reserved connection", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const connection = yield* redis.reserve
@@ -211,7 +211,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("the end of the layer fails what is under way, and its queues", () =>
+      it.effect("closing the layer fails running commands, and queues of subscriptions", () =>
         Effect.gen(function* () {
           const { rootNodes } = yield* TestCluster
           const [key] = yield* keys
@@ -228,7 +228,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a layer that is interrupted while it connects leaves no connection", () =>
+      it.effect("a layer that is interrupted while connecting leaves no connection", () =>
         Effect.gen(function* () {
           const { nodes, rootNodes } = yield* TestCluster
           const connections = Effect.map(
@@ -251,9 +251,9 @@ describeWithServers("RedisCluster", () => {
   )
 
   layer(Layer.provideMerge(clientLayer, TestCluster.layerPersistent), { excludeTestServices: true })(
-    "a cluster whose nodes come and go",
+    "a cluster whose nodes stop and start",
     (it) => {
-      it.effect("a node that is restarted comes back", () =>
+      it.effect("uses a node again after its restart", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes, ready } = yield* TestCluster
@@ -267,7 +267,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("while a node is down the others run scripts, and the layer cannot be built", () =>
+      it.effect("while a node is down, the others run scripts, and building a layer fails", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes, ready, rootNodes } = yield* TestCluster
@@ -287,7 +287,7 @@ describeWithServers("RedisCluster", () => {
         })
       )
 
-      it.effect("a subscriber whose node is down listens at another", () =>
+      it.effect("a subscription whose node is down moves to another node", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes, ready } = yield* TestCluster
@@ -296,13 +296,13 @@ describeWithServers("RedisCluster", () => {
           const listened = nodes[counts.indexOf(1)]!
           yield* listened.kill
           const other = nodes.find((node) => node !== listened)!
-          assert.strictEqual((yield* publishUntilHeard(other, "mover", queue)).message, "again")
+          assert.strictEqual((yield* publishUntilReceived(other, "mover", queue)).message, "again")
           yield* listened.start
           yield* ready
         })
       )
 
-      it.effect("a command follows a slot that has moved, and its script with it", () =>
+      it.effect("sends a command and its script to the new node of a moved slot", () =>
         Effect.gen(function* () {
           const redis = yield* Redis.Redis
           const { nodes } = yield* TestCluster
@@ -321,7 +321,7 @@ describeWithServers("RedisCluster", () => {
     }
   )
 
-  it.live("a password is one of the defaults", () =>
+  it.live("authenticates with the password in `defaults`", () =>
     Effect.gen(function* () {
       const { rootNodes } = yield* startCluster(1, { password: "secret word" })
       const redis = yield* build({ rootNodes, defaults: { password: "secret word" } })
@@ -333,7 +333,7 @@ describeWithServers("RedisCluster", () => {
 })
 
 describe("RedisCluster without a cluster", () => {
-  it.live("a port at which nothing listens is a RedisError", () =>
+  it.live("fails with a RedisError if no root node answers", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(build({ rootNodes: [{ url: "redis://127.0.0.1:1" }] }))
       assert.instanceOf(error, Redis.RedisError)
@@ -341,7 +341,7 @@ describe("RedisCluster without a cluster", () => {
     })
   )
 
-  it.live("without its package it says what to install", () =>
+  it.live("without the package `redis`, the error names what to install", () =>
     Effect.gen(function* () {
       vi.doMock("redis", () => Promise.reject(new Error("Cannot find package")))
       yield* Effect.addFinalizer(() => Effect.sync(() => vi.doUnmock("redis")))

@@ -1,4 +1,4 @@
-/** What others write under a store's keys: nothing of it may stop those who had no part in it. */
+/** Values that other programs write under a store's keys: none of them may stop tasks that have no part in it. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters, Task, Worker } from "chicory"
 import { Cause, Effect, Exit, Fiber, Option, Schema, type Scope } from "effect"
@@ -21,13 +21,13 @@ const base = "{chicory:0}"
 const queue = `${base}:queue:default`
 const taskKey = (id: string) => `${base}:task:${id}`
 
-/** A test on a server of its own, with its store. */
+/** Runs a test with a store on a server of its own. */
 const test = <E>(name: string, body: (server: Server, store: Store) => Effect.Effect<void, E, Scope.Scope>) =>
   testWithServer(name, {}, (server) =>
     Effect.flatMap(openStore(server, { sweepInterval: "60 seconds" }), (store) => body(server, store))
   )
 
-/** Puts texts among what is ready, as messages that come one after the other. */
+/** Adds texts to the ready messages, in order. */
 const post = (server: Server, ...texts: ReadonlyArray<string>) => {
   const members = texts.map((_, n) => `${900_000 + n}`.padStart(15, "0"))
   return Effect.andThen(
@@ -40,20 +40,20 @@ const post = (server: Server, ...texts: ReadonlyArray<string>) => {
   )
 }
 
-/** Waits until those messages have run, whose texts are as they should be. */
+/** Waits until the tasks of valid messages have run. */
 const goodRun = (ids: ReadonlyArray<string>) =>
   AsyncResult.all(
     ids.map((id) => Count.result(id)),
     { timeout: "10 seconds" }
   )
 
-/** The exit of a task, waited for no longer than a test may take. */
+/** Returns the exit of a task, waiting no longer than a test may take. */
 const exitOf = (id: string) => Effect.exit(AsyncResult.get(Count.result(id), { timeout: "10 seconds" }))
 
-/** A number that no program holds. */
+/** A number that overflows every type. */
 const nines = "9".repeat(400)
 
-/** Waits until no message is left. */
+/** Waits until the queue is empty. */
 const drained = eventually(
   Effect.map(
     Broker.counts(["default"]),
@@ -61,9 +61,9 @@ const drained = eventually(
   )
 )
 
-describeWithServers("garbage", () => {
-  describe.concurrent("among messages", () => {
-    test("a text that is no UTF-8 becomes a dead letter with exactly its bytes", (server, store) =>
+describeWithServers("malformed values in Redis", () => {
+  describe.concurrent("messages", () => {
+    test("bytes that are not UTF-8 become a dead letter with exactly these bytes", (server, store) =>
       Effect.gen(function* () {
         yield* Count.delay({ n: 1, millis: 0 })
         const [field] = (yield* server.command("HKEYS", `${queue}:texts`)) as ReadonlyArray<string>
@@ -84,7 +84,7 @@ describeWithServers("garbage", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("a text whose head nobody encoded becomes a dead letter, and holds up no claim", (server, store) =>
+    test("a text with an invalid head becomes a dead letter, and other claims go on", (server, store) =>
       Effect.gen(function* () {
         const texts = [
           "%zz count 0 \n{}",
@@ -109,7 +109,7 @@ describeWithServers("garbage", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("members that are no messages become dead letters, from every set", (server, store) =>
+    test("members that are not messages become dead letters, from every set", (server, store) =>
       Effect.gen(function* () {
         const members = ["", "hello", "1:2", "x:1:1:0", "-1:1:1:0", "7:1:1:0:0", "9\n:1:1:0", "🌶️"]
         for (const set of ["ready", "delayed", "claimed"]) {
@@ -120,7 +120,7 @@ describeWithServers("garbage", () => {
         for (const member of members) yield* server.command("RPUSH", `${queue}:fresh`, `${member}fresh`)
         yield* startWorker(store, Count, countingHandler().layer)
         assert.strictEqual(yield* roundTrip(1), 1)
-        // the empty one is the same in all sets
+        // the empty member is the same in all sets
         yield* eventually(Effect.map(DeadLetters.count(), (count) => count >= 4 * members.length - 2))
         yield* drained
         const raw = (yield* DeadLetters.list()).map((letter) => letter.raw)
@@ -129,7 +129,7 @@ describeWithServers("garbage", () => {
         assert.strictEqual(yield* server.command("HLEN", `${queue}:texts`), 0)
       }).pipe(Effect.provideContext(store)))
 
-    test("a member whose numbers are out of range runs, or becomes a dead letter", (server, store) =>
+    test("a member whose numbers are out of range becomes a dead letter", (server, store) =>
       Effect.gen(function* () {
         const members = [
           "99999999999999999999:1:100:0",
@@ -144,7 +144,7 @@ describeWithServers("garbage", () => {
         assert.strictEqual(yield* DeadLetters.count(), members.length)
       }).pipe(Effect.provideContext(store)))
 
-    test("a message whose text is gone becomes an empty dead letter", (server, store) =>
+    test("a message whose text was deleted becomes an empty dead letter", (server, store) =>
       Effect.gen(function* () {
         yield* Count.delay({ n: 1, millis: 0 })
         yield* server.command("DEL", `${queue}:texts`)
@@ -155,7 +155,7 @@ describeWithServers("garbage", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("a body that is no message ends its task, and is kept", (server, store) =>
+    test("an undecodable body ends its task, and is kept in the dead letter", (server, store) =>
       Effect.gen(function* () {
         yield* startWorker(store, Count, countingHandler().layer)
         const bodies = undecodableBodies.map((body, n) => body(`bad-${n}`))
@@ -181,16 +181,20 @@ describeWithServers("garbage", () => {
       }).pipe(Effect.provideContext(store)))
 
     const heads: ReadonlyArray<readonly [what: string, head: string, body: string]> = [
-      ["a generation that no program holds", `bad count ${nines} `, messageOf("bad")],
-      ["an expiry that no program holds", `bad count 0 ${nines}`, messageOf("bad")],
-      ["another generation than its message", "bad count 7 ", messageOf("bad")],
-      ["a generation that is no safe number", `bad count ${"9".repeat(30)} `, messageOf("bad")],
-      ["an expiry long ago", `bad count 0 -${"9".repeat(15)}`, messageOf("bad")],
-      ["an expiry that is no number", "bad count 0 -", messageOf("bad")],
-      ["an id that is encoded, and an expiry", "b%61d count 0 ", messageWith("bad", "expires", "1e308")]
+      ["a generation that overflows", `bad count ${nines} `, messageOf("bad")],
+      ["an expiry that overflows", `bad count 0 ${nines}`, messageOf("bad")],
+      ["a generation other than that of its message", "bad count 7 ", messageOf("bad")],
+      ["a generation that is not a safe integer", `bad count ${"9".repeat(30)} `, messageOf("bad")],
+      ["an expiry far in the past", `bad count 0 -${"9".repeat(15)}`, messageOf("bad")],
+      ["an expiry that is not a number", "bad count 0 -", messageOf("bad")],
+      [
+        "an encoded id, and an expiry that overflows in the message",
+        "b%61d count 0 ",
+        messageWith("bad", "expires", "1e308")
+      ]
     ]
     for (const [what, head, body] of isFullRun ? heads : heads.slice(0, 3)) {
-      test(`a head with ${what}: its task runs or ends once, and its neighbours run`, (server, store) =>
+      test(`a head with ${what}: its task runs or ends once, and the others run`, (server, store) =>
         Effect.gen(function* () {
           const good = ["good-0", "good-1", "good-2", "good-3"]
           const texts = good.map((id) => `${id} count 0 \n${messageOf(id)}`)
@@ -199,7 +203,7 @@ describeWithServers("garbage", () => {
           yield* startWorker(store, Count, runs.layer, { lease: "1 second" })
           yield* goodRun(good)
           yield* drained
-          // it ended, or it is a letter, and whoever looks at letters can
+          // it ended, or became a dead letter that can be listed
           const letters = yield* DeadLetters.list()
           assert.isAtMost(letters.length, 1)
           if (letters.length === 0) assert.isTrue(Exit.isSuccess(yield* exitOf("bad")), what)
@@ -209,7 +213,7 @@ describeWithServers("garbage", () => {
         }).pipe(Effect.provideContext(store)))
     }
 
-    test("a queue of another kind fails its worker's claims, and heals with it", (server, store) =>
+    test("a queue under a key of another type fails claims until the key is deleted", (server, store) =>
       Effect.gen(function* () {
         yield* server.command("SET", `${queue}:fresh`, "mine")
         yield* startWorker(store, Count, countingHandler().layer)
@@ -222,15 +226,15 @@ describeWithServers("garbage", () => {
       }).pipe(Effect.provideContext(store)))
   })
 
-  describe.concurrent("in records", () => {
+  describe.concurrent("records", () => {
     const edits = {
-      "a text that is no record": (server: Server, key: string) => server.command("SET", key, "nonsense"),
+      "a text that is not a record": (server: Server, key: string) => server.command("SET", key, "nonsense"),
       "an empty text": (server: Server, key: string) => server.command("SET", key, ""),
-      "a record with a field too few": (server: Server, key: string) =>
+      "a record without its last field": (server: Server, key: string) =>
         Effect.flatMap(server.command("GET", key), (value) =>
           server.command("SET", key, String(value).replace(/ \S+\n/, "\n"))
         ),
-      "a state that there is not": (server: Server, key: string) =>
+      "an unknown state": (server: Server, key: string) =>
         Effect.flatMap(server.command("GET", key), (value) =>
           server.command("SET", key, String(value).replace(/^\S+/, "SLEEPING"))
         ),
@@ -238,7 +242,7 @@ describeWithServers("garbage", () => {
         Effect.andThen(server.command("DEL", key), server.command("HSET", key, "state", "SUCCESS"))
     }
     for (const [what, edit] of Object.entries(edits)) {
-      test(`${what}: the reads of that task alone fail, and tell the key`, (server, store) =>
+      test(`${what}: only the reads of that task fail, with an error that names the key`, (server, store) =>
         Effect.gen(function* () {
           const handles = yield* Count.delayAll(Array.from({ length: 9 }, (_, n) => ({ n, millis: 0 })))
           const bad = handles[4]!
@@ -266,7 +270,7 @@ describeWithServers("garbage", () => {
           }
         }).pipe(Effect.provideContext(store)))
 
-      test(`${what}: tasks that are claimed with it run`, (server, store) =>
+      test(`${what}: other tasks of the same claim run`, (server, store) =>
         Effect.gen(function* () {
           const handles = yield* Count.delayAll(Array.from({ length: 9 }, (_, n) => ({ n, millis: 0 })))
           const bad = handles[4]!
@@ -278,7 +282,7 @@ describeWithServers("garbage", () => {
           assert.isBelow(millis, 5_000)
         }).pipe(Effect.provideContext(store)))
 
-      test(`${what}: tasks that are enqueued with its id run`, (server, store) =>
+      test(`${what}: a task enqueued under its id runs`, (server, store) =>
         Effect.gen(function* () {
           yield* Count.delay({ n: 4, millis: 0 }, { id: "bad" })
           yield* server.command("DEL", `${queue}:fresh`, `${queue}:texts`)
@@ -290,13 +294,13 @@ describeWithServers("garbage", () => {
             { concurrency: "unbounded" }
           )
           for (const [n, exit] of exits.entries()) {
-            // what is no record counts as not there; a state is looked at by those who read
-            if (n === 4 && what === "a state that there is not") continue
+            // a value that is not a record counts as absent; only reads check the state
+            if (n === 4 && what === "an unknown state") continue
             assert.strictEqual(yield* AsyncResult.get(yield* exit, { timeout: "5 seconds" }), n)
           }
         }).pipe(Effect.provideContext(store)))
 
-      test(`${what}: the end of its run is dropped, and those of others are told at once`, (server, store) =>
+      test(`${what}: the outcome of its run is dropped, and waiters for other tasks are notified at once`, (server, store) =>
         Effect.gen(function* () {
           const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { lease: "2 seconds" })
@@ -315,31 +319,31 @@ describeWithServers("garbage", () => {
     }
   })
 
-  describe.concurrent("in fields of records", () => {
+  describe.concurrent("fields of records", () => {
     const edits: ReadonlyArray<
       readonly [what: string, fields: Partial<Record<(typeof FIELDS)[number], string>>]
     > = [
       ["a lease that never ends", { state: "STARTED", token: "another", time: nines }],
       ["a retry that is never due", { state: "RETRY", dueAt: nines }],
-      ["an attempt that no program holds", { attempt: nines }],
-      ["an expiry that no program holds", { expiresAt: nines, plain: "+" }],
-      ["a name that nobody encoded", { task: "%zz" }],
-      ["a time that is no date", { enqueuedAt: "8700000000000000" }],
-      ["a retention that no program holds", { retention: nines }],
+      ["an attempt that overflows", { attempt: nines }],
+      ["an expiry that overflows", { expiresAt: nines, plain: "+" }],
+      ["a name with an invalid escape", { task: "%zz" }],
+      ["a time beyond the range of dates", { enqueuedAt: "8700000000000000" }],
+      ["a retention that overflows", { retention: nines }],
       ["a negative retention", { retention: "-5" }],
-      ["a lease long ago", { state: "STARTED", token: "another", time: "1" }],
+      ["a lease far in the past", { state: "STARTED", token: "another", time: "1" }],
       ["a lease far in the future", { state: "STARTED", token: "another", time: "8".repeat(15) }],
-      ["a later generation than its message", { generation: "5" }],
-      ["a generation that no program holds", { generation: nines }],
-      ["a fence that no program holds", { fence: nines }],
-      ["a time that is no number", { enqueuedAt: "soon" }],
-      ["watchers that there are not", { subscribers: "zz,,a,e" }],
-      ["a progress that there is not", { progress: "1", plain: "+" }],
-      ["a key that there is not", { key: "nothing", plain: "+" }],
-      ["a process that there is not", { process: "x".repeat(1_000) }]
+      ["a generation later than that of its message", { generation: "5" }],
+      ["a generation that overflows", { generation: nines }],
+      ["a fence that overflows", { fence: nines }],
+      ["a time that is not a number", { enqueuedAt: "soon" }],
+      ["unknown subscribers", { subscribers: "zz,,a,e" }],
+      ["a progress that is missing", { progress: "1", plain: "+" }],
+      ["a key that is missing", { key: "nothing", plain: "+" }],
+      ["an unknown process", { process: "x".repeat(1_000) }]
     ]
     for (const [what, fields] of isFullRun ? edits : edits.slice(0, 4)) {
-      test(`${what}: nobody else is held up, and no message is lost`, (server, store) =>
+      test(`${what}: other tasks run, and no message is lost`, (server, store) =>
         Effect.gen(function* () {
           const handles = yield* Count.delayAll(Array.from({ length: 5 }, (_, n) => ({ n, millis: 0 })))
           const bad = handles[2]!
@@ -365,7 +369,7 @@ describeWithServers("garbage", () => {
             if (error._tag === "BackendError") assert.include(error.message, key)
           }
           assert.strictEqual(yield* roundTrip(7), 7)
-          // it ran, or was dropped for a later generation, or its message waits
+          // the task ran, or its message was dropped for a later generation, or the message still waits
           const [counts] = yield* Broker.counts(["default"])
           const over = runs.ended.includes(2) || "generation" in fields
           assert.strictEqual(counts!.delayed + counts!.claimed + counts!.ready, over ? 0 : 1)
@@ -374,33 +378,33 @@ describeWithServers("garbage", () => {
     }
   })
 
-  describe.concurrent("in dead letters", () => {
+  describe.concurrent("dead letters", () => {
     const edits: ReadonlyArray<
       readonly [what: string, edit: (server: Server, key: string) => Effect.Effect<unknown, unknown>]
     > = [
-      ["a time that is no number", (server, key) => server.command("HSET", key, "at", "soon")],
-      ["a time that is no date", (server, key) => server.command("HSET", key, "at", "8700000000000000")],
+      ["a time that is not a number", (server, key) => server.command("HSET", key, "at", "soon")],
       [
-        "a generation that no program holds",
-        (server, key) => server.command("HSET", key, "generation", nines)
+        "a time beyond the range of dates",
+        (server, key) => server.command("HSET", key, "at", "8700000000000000")
       ],
+      ["a generation that overflows", (server, key) => server.command("HSET", key, "generation", nines)],
       ["no generation", (server, key) => server.command("HDEL", key, "generation")],
       ["no body", (server, key) => server.command("HDEL", key, "body")],
-      ["a name that nobody encoded", (server, key) => server.command("HSET", key, "task", "%zz")],
+      ["a name with an invalid escape", (server, key) => server.command("HSET", key, "task", "%zz")],
       [
-        "another kind",
+        "another type of key",
         (server, key) => Effect.andThen(server.command("DEL", key), server.command("SET", key, "x"))
       ],
-      ["an exit that is no JSON", (server, key) => server.command("HSET", key, "exit", "}{")],
-      ["a body that nobody encoded", (server, key) => server.command("HSET", key, "body", "b$$$")],
-      ["a task's id that is another", (server, key) => server.command("HSET", key, "taskId", "another")],
-      ["a fence that is no number", (server, key) => server.command("HSET", key, "fence", "high")],
-      ["a retention that is no number", (server, key) => server.command("HSET", key, "retention", "long")],
-      ["a place that there is not", (server, key) => server.command("HSET", key, "member", "nowhere")],
-      ["nothing", (server, key) => server.command("DEL", key)]
+      ["an exit that is not JSON", (server, key) => server.command("HSET", key, "exit", "}{")],
+      ["an invalid body", (server, key) => server.command("HSET", key, "body", "b$$$")],
+      ["the id of another task", (server, key) => server.command("HSET", key, "taskId", "another")],
+      ["a fence that is not a number", (server, key) => server.command("HSET", key, "fence", "high")],
+      ["a retention that is not a number", (server, key) => server.command("HSET", key, "retention", "long")],
+      ["an unknown index member", (server, key) => server.command("HSET", key, "member", "nowhere")],
+      ["no fields at all", (server, key) => server.command("DEL", key)]
     ]
     for (const [what, edit] of isFullRun ? edits : edits.slice(0, 4)) {
-      test(`one with ${what}: the others are listed, and a replay is answered`, (server, store) =>
+      test(`a dead letter with ${what}: the others are listed, and its replay returns`, (server, store) =>
         Effect.gen(function* () {
           yield* startWorker(store, Count, countingHandler().layer)
           const ids = ["good-0", "bad", "good-1"]
@@ -423,8 +427,8 @@ describeWithServers("garbage", () => {
     }
   })
 
-  describe.concurrent("elsewhere:", () => {
-    test("a record that is deleted stops its handler, and frees its slot", (server, store) =>
+  describe.concurrent("other keys", () => {
+    test("deleting a record stops its handler, and frees the slot", (server, store) =>
       Effect.gen(function* () {
         const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
@@ -432,13 +436,13 @@ describeWithServers("garbage", () => {
         yield* runs.untilBegun(1)
         yield* server.command("DEL", taskKey(handle.taskId))
         yield* runs.untilInterrupted
-        // its message came back, and runs it again
+        // its message was redelivered, and starts it again
         yield* runs.untilBegun(2)
         assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
         assert.strictEqual(yield* roundTrip(2), 2)
       }).pipe(Effect.provideContext(store)))
 
-    test("a message that is deleted does not keep its task from ending", (server, store) =>
+    test("a task whose message is deleted still ends", (server, store) =>
       Effect.gen(function* () {
         const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
@@ -451,7 +455,7 @@ describeWithServers("garbage", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("everything is deleted while tasks run: the worker goes on", (server, store) =>
+    test("a worker goes on after everything is deleted while tasks run", (server, store) =>
       Effect.gen(function* () {
         const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 4, lease: "900 millis" })
@@ -462,7 +466,7 @@ describeWithServers("garbage", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("a key that holds a task which is gone is free", (server, store) =>
+    test("an idempotency key whose task was deleted is free", (server, store) =>
       Effect.gen(function* () {
         const Keyed = Task.make("count", {
           payload: { n: Schema.Number, millis: Schema.Number },
@@ -476,7 +480,7 @@ describeWithServers("garbage", () => {
         const second = yield* Keyed.delay({ n: 2, millis: 0 })
         assert.notStrictEqual(second.taskId, first.taskId)
         assert.strictEqual(yield* AsyncResult.get(second, { timeout: "10 seconds" }), 2)
-        // and what holds it is no id
+        // and so is one that holds an invalid id
         for (const key of (yield* server.command("KEYS", `${base}:key:*`)) as ReadonlyArray<string>) {
           yield* server.command("SET", key, "\n")
         }
@@ -484,7 +488,7 @@ describeWithServers("garbage", () => {
         assert.strictEqual(yield* AsyncResult.get(third, { timeout: "10 seconds" }), 3)
       }).pipe(Effect.provideContext(store)))
 
-    test("what says nothing readable is no worker, and hides none", (server, store) =>
+    test("unreadable entries in the registry hide no worker", (server, store) =>
       Effect.gen(function* () {
         yield* startWorker(store, Count, countingHandler().layer)
         yield* eventually(Effect.map(Worker.active, ({ length }) => length === 1))
@@ -507,7 +511,7 @@ describeWithServers("garbage", () => {
           `1 2 ${nines} {}`
         ]
         for (const [n, entry] of entries.entries()) {
-          yield* server.command("HSET", `${base}:workers`, `garbage ${n}`, entry)
+          yield* server.command("HSET", `${base}:workers`, `malformed ${n}`, entry)
         }
         const workers = yield* Worker.active
         assert.lengthOf(
@@ -519,7 +523,7 @@ describeWithServers("garbage", () => {
         }
       }).pipe(Effect.provideContext(store)))
 
-    test("what others put into the indexes does not keep what is over from being swept", (server, store) =>
+    test("unknown members of the indexes do not stop the sweep", (server, store) =>
       Effect.gen(function* () {
         yield* startWorker(store, Count, countingHandler().layer)
         for (const index of ["foreign", "deadlines", "letters-until", "letters"]) {
@@ -527,7 +531,7 @@ describeWithServers("garbage", () => {
             yield* server.command("ZADD", `${base}:${index}`, "1", member)
           }
         }
-        // nobody reads it
+        // no read ends this task, only a sweep
         const handle = yield* Count.delay({ n: 1, millis: 0 }, { delay: "1 hour", expires: "1 millis" })
         yield* eventually(
           Effect.map(server.command("GET", taskKey(handle.taskId)), (value) =>
@@ -538,7 +542,7 @@ describeWithServers("garbage", () => {
         assert.deepStrictEqual(yield* DeadLetters.list(), [])
       }).pipe(Effect.provideContext(store)))
 
-    test("what others publish on a process's channel is passed over", (server, store) =>
+    test("other messages on a process's channel are ignored", (server, store) =>
       Effect.gen(function* () {
         yield* startWorker(store, Count, countingHandler().layer)
         const waiting = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))

@@ -1,5 +1,5 @@
-import * as ProcessSuite from "../support/processSuite.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as processSuite from "../support/processSuite.ts"
+import * as temporaryLocations from "../support/temporaryLocations.ts"
 import { describeWithRedis } from "./server.ts"
 
-await describeWithRedis("processes on Redis", () => ProcessSuite.suite(TemporaryPlaces.redis))
+await describeWithRedis("processes on Redis", () => processSuite.suite(temporaryLocations.redis))

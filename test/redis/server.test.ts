@@ -8,8 +8,8 @@ const pidOf = (info: unknown) => Number(/process_id:(\d+)/.exec(String(info))?.[
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))
 
-describeWithServers("servers of tests", () => {
-  it.live("a persistent server that is killed has its data when it is started again", () =>
+describeWithServers("Redis servers of tests", () => {
+  it.live("a persistent server that was killed has its data after a restart", () =>
     Effect.gen(function* () {
       const server = yield* startServer({ persistent: true, password: "a/b c" })
       yield* server.command("SET", "key", "välue\r\n")
@@ -20,7 +20,7 @@ describeWithServers("servers of tests", () => {
     })
   )
 
-  it.live("a server that is frozen answers when it is resumed", () =>
+  it.live("a frozen server answers once it is resumed", () =>
     Effect.gen(function* () {
       const server = yield* startServer()
       yield* server.freeze
@@ -32,7 +32,7 @@ describeWithServers("servers of tests", () => {
     })
   )
 
-  it.live("the end of the scope leaves neither process nor directory, even of a frozen server", () =>
+  it.live("closing the scope removes process and directory, even of a frozen server", () =>
     Effect.gen(function* () {
       const [pid, directory] = yield* Effect.scoped(
         Effect.gen(function* () {
@@ -48,7 +48,7 @@ describeWithServers("servers of tests", () => {
     })
   )
 
-  it.live("arguments that the server refuses fail its start with what it said", () =>
+  it.live("arguments that the server refuses fail its start with the server's message", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(startServer({ args: ["--no-such-option", "1"] }))
       assert.include(error.message, "no-such-option")

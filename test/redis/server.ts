@@ -1,4 +1,4 @@
-/** Redis servers for tests: the one that is there for all, and ones that a test starts, stops and freezes itself. */
+/** Redis servers for tests: the shared one, and servers that a test starts, stops and freezes. */
 import { spawnSync } from "node:child_process"
 import { connect as connectPlain } from "node:net"
 import { connect as connectTls } from "node:tls"
@@ -14,7 +14,7 @@ import {
   temporaryDirectory
 } from "../support/ownServers.ts"
 
-/** What a server answers. */
+/** The reply to a command. */
 export type Reply = string | number | null | ReadonlyArray<Reply>
 
 // #region Commands
@@ -56,7 +56,7 @@ const parse = (data: Buffer, at: number): Parsed | undefined => {
 const encode = (words: ReadonlyArray<string>): string =>
   `*${words.length}\r\n${words.map((word) => `$${Buffer.byteLength(word)}\r\n${word}\r\n`).join("")}`
 
-/** Runs commands, one after another, on a connection of their own, and gives what the last one answers. */
+/** Runs commands, one after another, on a new connection, and returns the reply to the last one. */
 const run = (target: string, ...commands: ReadonlyArray<ReadonlyArray<string>>) => {
   const { hostname, password, port, protocol, username } = new URL(target)
   const words = [username === "" ? "default" : username, password].map(decodeURIComponent)
@@ -91,22 +91,22 @@ const run = (target: string, ...commands: ReadonlyArray<ReadonlyArray<string>>) 
 
 // #region Servers
 
-/** How a server is started. */
+/** Options of a server. */
 export interface ServerOptions {
-  /** More arguments of `redis-server`, such as `["--maxmemory", "2mb"]`. */
+  /** Further arguments of `redis-server`, such as `["--maxmemory", "2mb"]`. */
   readonly args?: ReadonlyArray<string> | undefined
-  /** Whether every write is on the disk before it is answered, and there after a restart. Default: nothing is. */
+  /** Whether every write is on disk before its reply, and survives a restart. Default `false`: no write is. */
   readonly persistent?: boolean | undefined
   readonly password?: string | undefined
 }
 
-/** A server of one's own. Its URL has the password, if there is one. */
+/** A server of one test. Its URL contains the password, if there is one. */
 export interface Server extends OwnServer {
-  /** Runs a command on a connection of its own. */
+  /** Runs a command on a new connection. */
   readonly command: (...command: ReadonlyArray<string>) => Effect.Effect<Reply, ServerError>
 }
 
-/** Starts a server with a directory of its own. The process is killed and the directory removed with the scope. */
+/** Starts a server in a temporary directory. Both are removed when the scope closes. */
 export const startServer = Effect.fnUntraced(function* (
   options: ServerOptions = {}
 ): Effect.fn.Return<Server, ServerError, Scope.Scope> {
@@ -141,13 +141,13 @@ export const startServer = Effect.fnUntraced(function* (
 
 // #region Clusters
 
-/** A cluster of one's own. */
+/** A cluster of one test. */
 export interface Cluster {
   readonly nodes: ReadonlyArray<Server>
   readonly ports: ReadonlyArray<number>
-  /** For the client's options. */
+  /** The root nodes, as an option of the client. */
   readonly rootNodes: Array<{ url: string }>
-  /** The node whose slots a key is of. */
+  /** Returns the node that has the slot of a key. */
   readonly nodeOf: (key: string) => Effect.Effect<Server, ServerError>
   /** Waits until all nodes see the whole cluster. */
   readonly ready: Effect.Effect<void, ServerError>
@@ -155,7 +155,7 @@ export interface Cluster {
 
 const SLOTS = 16_384
 
-/** Starts a cluster of masters, which share the slots evenly. The processes are killed with the scope. */
+/** Starts a cluster of masters, which share the slots evenly. They are killed when the scope closes. */
 export const startCluster = Effect.fnUntraced(function* (
   count = 3,
   options: ServerOptions = {}
@@ -182,7 +182,7 @@ export const startCluster = Effect.fnUntraced(function* (
     yield* node.command("CLUSTER", "ADDSLOTSRANGE", String(firstSlot(index)), String(last))
     yield* node.command("CLUSTER", "SET-CONFIG-EPOCH", String(index + 1))
   }
-  // each meets each, as gossip takes its time
+  // every node meets every other, since gossip takes long
   for (const node of nodes)
     for (const port of ports)
       if (port !== node.port) yield* node.command("CLUSTER", "MEET", "127.0.0.1", String(port))
@@ -219,16 +219,16 @@ export const startCluster = Effect.fnUntraced(function* (
 
 // #region Suites
 
-/** The server that is there for all: `CHICORY_TEST_REDIS_URL`, or the local one. */
+/** The URL of the shared server: `CHICORY_TEST_REDIS_URL`, or the local server. */
 export const sharedUrl: string = process.env["CHICORY_TEST_REDIS_URL"] ?? "redis://127.0.0.1:6379"
 
-/** Whether the server that is there for all answers. */
+/** Whether the shared server answers. */
 export const isUp: Effect.Effect<boolean> = run(sharedUrl, ["PING"]).pipe(
   Effect.timeout("2 seconds"),
   Effect.isSuccess
 )
 
-/** A suite on the server that is there for all. To be awaited at the top of a module. */
+/** Describes a suite on the shared server. Has to be awaited at the top of a module. */
 export const describeWithRedis = async (name: string, body: () => void): Promise<void> => {
   const up = await Effect.runPromise(isUp)
   const hint = "start one with `redis-server`, or name one with CHICORY_TEST_REDIS_URL"
@@ -239,7 +239,7 @@ export const describeWithRedis = async (name: string, body: () => void): Promise
   )
 }
 
-/** A suite that starts servers of its own. */
+/** Describes a suite that starts servers of its own. */
 export const describeWithServers = (name: string, body: () => void): void => {
   const installed = spawnSync("redis-server", ["--version"]).status === 0
   const missing = "`redis-server` is not on the PATH: install Redis 7, which has it."

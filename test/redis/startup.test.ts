@@ -1,4 +1,4 @@
-/** What a store says of a server that it cannot use, or should not. */
+/** Building the layer on servers that cannot or should not be used. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { assert, describe, it } from "@effect/vitest"
 import { RedisBroker, RedisStore } from "chicory/redis"
@@ -18,7 +18,7 @@ const messageOf = (error: unknown): string => {
     : own
 }
 
-/** A server that says of itself what a test lets it say. */
+/** A `Redis` service that answers every command with the given text. */
 const stub = (info: string) =>
   Layer.effect(
     Redis.Redis,
@@ -29,18 +29,18 @@ const stub = (info: string) =>
     })
   )
 
-/** What was logged while the store was opened. */
+/** Returns what is logged while a store is opened. */
 const warnings = (server: Pick<Server, "url">) =>
   Effect.gen(function* () {
-    const said: Array<string> = []
-    const capture = Logger.make<unknown, void>(({ message }) => void said.push(String(message)))
+    const logged: Array<string> = []
+    const capture = Logger.make<unknown, void>(({ message }) => void logged.push(String(message)))
     yield* Effect.scoped(openStore(server)).pipe(Effect.provide(Logger.layer([capture])))
-    return said
+    return logged
   })
 
-describeWithServers("opening a store", () => {
-  describe.concurrent("on a server that", () => {
-    test("wants a password tells a wrong one", { password: "right" }, ({ port }) =>
+describeWithServers("opening a Redis store", () => {
+  describe.concurrent("on a server", () => {
+    test("that refuses the password fails with WRONGPASS", { password: "right" }, ({ port }) =>
       Effect.gen(function* () {
         const store = RedisStore.layer().pipe(Layer.provide(clientOf(`redis://:wrong@127.0.0.1:${port}`)))
         const error = yield* Effect.flip(Effect.scoped(Layer.build(store)))
@@ -48,7 +48,7 @@ describeWithServers("opening a store", () => {
       })
     )
 
-    test("wants a password tells that there is none", { password: "right" }, ({ port }) =>
+    test("that requires a password fails with NOAUTH", { password: "right" }, ({ port }) =>
       Effect.gen(function* () {
         const store = RedisStore.layer().pipe(Layer.provide(clientOf(`redis://127.0.0.1:${port}`)))
         const error = yield* Effect.flip(Effect.scoped(Layer.build(store)))
@@ -56,7 +56,7 @@ describeWithServers("opening a store", () => {
       })
     )
 
-    test("is not there tells that it was refused", {}, (server) =>
+    test("that is down fails with ECONNREFUSED", {}, (server) =>
       Effect.gen(function* () {
         yield* server.kill
         const store = RedisStore.layer().pipe(Layer.provide(clientOf(server.url)))
@@ -65,7 +65,7 @@ describeWithServers("opening a store", () => {
       })
     )
 
-    test("only reads tells whose replica it is", {}, (server) =>
+    test("that is a replica fails with the address of its primary", {}, (server) =>
       Effect.gen(function* () {
         yield* server.command("REPLICAOF", "127.0.0.1", "1")
         const store = yield* Effect.flip(Effect.scoped(openStore(server)))
@@ -79,21 +79,21 @@ describeWithServers("opening a store", () => {
       })
     )
 
-    test("may evict keys is warned of, loudly", { args: ["--maxmemory-policy", "allkeys-lru"] }, (server) =>
+    test("that may evict keys logs a warning", { args: ["--maxmemory-policy", "allkeys-lru"] }, (server) =>
       Effect.gen(function* () {
-        const said = (yield* warnings(server)).filter((line) => line.includes("allkeys-lru"))
-        assert.strictEqual(said.length, 1)
-        assert.include(said[0]!, "accepted tasks")
+        const logged = (yield* warnings(server)).filter((line) => line.includes("allkeys-lru"))
+        assert.strictEqual(logged.length, 1)
+        assert.include(logged[0]!, "accepted tasks")
       })
     )
 
-    test("evicts nothing is not warned of", {}, (server) =>
+    test("that evicts nothing logs no warning", {}, (server) =>
       Effect.gen(function* () {
         assert.deepStrictEqual(yield* warnings(server), [])
       })
     )
 
-    test("becomes a replica fails calls that may be made again", {}, (server) =>
+    test("that becomes a replica fails calls with a retryable error", {}, (server) =>
       Effect.gen(function* () {
         const store = yield* openStore(server)
         const enqueue = Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store)
@@ -109,7 +109,7 @@ describeWithServers("opening a store", () => {
     )
   })
 
-  it.live("a server that is too old is told so", () =>
+  it.live("a server that is too old fails with the required version", () =>
     Effect.gen(function* () {
       const store = RedisStore.layer().pipe(Layer.provide(stub("redis_version:5.0.7\r\nrole:master\r\n")))
       const error = yield* Effect.flip(Effect.scoped(Layer.build(store)))
@@ -118,7 +118,7 @@ describeWithServers("opening a store", () => {
     })
   )
 
-  it.live("options out of range are a defect that says what is allowed", () =>
+  it.live("options out of range are a defect that names the allowed values", () =>
     Effect.gen(function* () {
       const wrong: ReadonlyArray<readonly [RedisStore.Options, string]> = [
         [{ prefix: "a{b}" }, "without braces"],

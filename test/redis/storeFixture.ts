@@ -1,4 +1,4 @@
-/** Stores over one server, as a program has them. */
+/** Stores on a server of a test. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { RedisStore } from "chicory/redis"
 import { Context, Effect, Layer, type Scope } from "effect"
@@ -8,7 +8,7 @@ import { eventually, type Store } from "../support/storeFixture.ts"
 import { testOn } from "../support/testOn.ts"
 import { type Server, startServer } from "./server.ts"
 
-/** A client. One of NodeRedis that has lost its connection is never closed, so at the end it is waited for. */
+/** Connects a client. NodeRedis never closes one without a connection, so its connection is awaited at the end. */
 export const clientOf = (
   url: string
 ): Effect.Effect<Context.Context<Redis.Redis>, Redis.RedisError, Scope.Scope> =>
@@ -20,7 +20,7 @@ export const clientOf = (
     )
   )
 
-/** Opens a store as a process of its own would: with connections and a channel of its own. */
+/** Opens a store with its own connections and channel, as another process would. */
 export const openStore = (
   { url }: Pick<Server, "url">,
   options?: RedisStore.Options
@@ -29,7 +29,7 @@ export const openStore = (
     Layer.build(Layer.provide(RedisStore.layer(options), Layer.succeedContext(client)))
   )
 
-/** Waits until a server counts so many subscribers of processes' channels. */
+/** Waits until at least `count` processes are subscribed to their channels. */
 export const untilSubscribed = (server: Server, count = 1): Effect.Effect<void, ServerError> =>
   eventually(
     Effect.map(
@@ -38,5 +38,5 @@ export const untilSubscribed = (server: Server, count = 1): Effect.Effect<void, 
     )
   )
 
-/** A test in real time, on a server of its own. */
+/** Runs a test in real time, on a server of its own. */
 export const testWithServer = testOn(startServer, 60_000)

@@ -1,11 +1,11 @@
-/** Drivers under a prefix of their own. */
+/** Drivers under a unique prefix on the shared server. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { Effect, Layer, type Scope } from "effect"
 import { Redis, type RedisError } from "effect/persistence/Redis"
 import * as RedisStore from "../../src/redis/RedisStore.ts"
 import { sharedUrl } from "./server.ts"
 
-/** A prefix that nobody else has. */
+/** Returns a unique prefix. */
 export const makePrefix = (): string => `chicory-test-${crypto.randomUUID()}`
 
 /** Removes every key of a prefix. */
@@ -28,7 +28,7 @@ export const removeKeys = Effect.fnUntraced(function* (
   } while (cursor !== "0")
 })
 
-/** A prefix that nobody else has, and a client; its keys on the shared server are removed when the scope closes. */
+/** Makes a unique prefix and a client. The keys of the prefix are removed when the scope closes. */
 const temporary = Effect.gen(function* () {
   const prefix = makePrefix()
   const redis = yield* Layer.build(NodeRedis.layer({ url: sharedUrl }))
@@ -36,13 +36,13 @@ const temporary = Effect.gen(function* () {
   return { prefix, redis }
 })
 
-/** The prefix alone. */
+/** Makes a unique prefix, whose keys are removed when the scope closes. */
 export const temporaryPrefix: Effect.Effect<string, unknown, Scope.Scope> = Effect.map(
   temporary,
   ({ prefix }) => prefix
 )
 
-/** The drivers of one store on the shared server. */
+/** Makes the drivers of one store on the shared server. */
 export const temporaryDrivers = Effect.fnUntraced(function* (
   options: RedisStore.Options = {}
 ): Effect.fn.Return<RedisStore.Drivers, unknown, Scope.Scope> {

@@ -1,4 +1,4 @@
-/** What waiting costs, and how soon it ends: of workers for tasks, and of callers for results. */
+/** The cost and latency of waiting: workers for tasks, and callers for results. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Fiber, Stream } from "effect"
@@ -6,13 +6,13 @@ import { Count, countingHandler, eventually, roundTrip, startWorker, timed } fro
 import { describeWithServers, type Server } from "./server.ts"
 import { openStore, testWithServer as test, untilSubscribed } from "./storeFixture.ts"
 
-/** No sweep comes to help. */
+/** No sweep happens within a test. */
 const unswept = { sweepInterval: "60 seconds" } as const
 
 const median = (values: ReadonlyArray<number>): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1]!
 
-/** Scripts that clients called a second, over a while. */
+/** Returns how many scripts clients call per second, measured over a while. */
 const callRate = (server: Server, seconds: number) => {
   const calls = Effect.map(server.command("INFO", "commandstats"), (info) =>
     Number(/cmdstat_evalsha:calls=(\d+)/.exec(String(info))?.[1] ?? 0)
@@ -24,7 +24,7 @@ const callRate = (server: Server, seconds: number) => {
   })
 }
 
-/** A worker that has nothing to do, and has left word that it is idle. */
+/** Starts a worker, and waits until it is registered as idle. */
 const idleWorker = Effect.fnUntraced(function* (server: Server) {
   const handler = countingHandler()
   yield* startWorker(yield* openStore(server, unswept), Count, handler.layer)
@@ -35,46 +35,53 @@ const idleWorker = Effect.fnUntraced(function* (server: Server) {
   return handler
 })
 
-describeWithServers("waiting", () => {
-  describe.concurrent("of workers", () => {
-    test("an idle worker does not spin", {}, (server) =>
+describeWithServers("waiting on Redis", () => {
+  describe.concurrent("workers", () => {
+    test("an idle worker makes fewer than 5 calls a second", {}, (server) =>
       Effect.gen(function* () {
         yield* idleWorker(server)
         assert.isBelow(yield* callRate(server, 3), 5)
       })
     )
 
-    test("a task that comes while a worker is idle starts at once", {}, (server) =>
+    test("an idle worker starts a new task at once", {}, (server) =>
       Effect.gen(function* () {
         yield* idleWorker(server)
         const store = yield* openStore(server, unswept)
         const times = yield* Effect.forEach([1, 2, 3, 4, 5, 6, 7], (n) =>
           Effect.map(timed(Effect.provideContext(roundTrip(n), store)), ([millis]) => millis)
         )
-        // it looks once a second by itself
-        assert.isBelow(median(times), 100)
+        // without a wake-up the worker claims once a second, so half of the tasks would take longer than 500 milliseconds
+        assert.isBelow(median(times), 250)
       })
     )
 
-    test("a delayed task starts within 50 ms of its time, whoever published it", {}, (server) =>
+    test("a delayed task of another process starts as promptly as one without delay", {}, (server) =>
       Effect.gen(function* () {
         const handler = yield* idleWorker(server)
         const store = yield* openStore(server, unswept)
-        const late: Array<number> = []
-        for (const n of [1, 2, 3, 4, 5]) {
+        /** Milliseconds from the time at which a task is due to its start. */
+        const startLatency = Effect.fnUntraced(function* (n: number, delayMillis: number) {
           const published = performance.now()
-          yield* Effect.provideContext(Count.delay({ n, millis: 0 }, { delay: "330 millis" }), store)
+          yield* Effect.provideContext(Count.delay({ n, millis: 0 }, { delay: delayMillis }), store)
           yield* handler.untilBegun(n)
-          late.push(performance.now() - published - 330)
+          return performance.now() - published - delayMillis
+        })
+        const immediate: Array<number> = []
+        const delayed: Array<number> = []
+        for (const n of [1, 2, 3, 4, 5]) {
+          immediate.push(yield* startLatency(2 * n - 1, 0))
+          delayed.push(yield* startLatency(2 * n, 330))
         }
-        assert.isBelow(median(late), 50)
-        assert.isAtLeast(Math.min(...late), -2)
+        // without a wake-up the worker claims once a second, so half of the tasks would be late by 500 milliseconds
+        assert.isBelow(median(delayed), median(immediate) + 50)
+        assert.isAtLeast(Math.min(...delayed), -2)
       })
     )
   })
 
-  describe.concurrent("of callers", () => {
-    test("a change of state and an end are pushed", {}, (server) =>
+  describe.concurrent("callers", () => {
+    test("changes of state and the end are pushed", {}, (server) =>
       Effect.gen(function* () {
         yield* idleWorker(server)
         const store = yield* openStore(server, unswept)
@@ -84,14 +91,15 @@ describeWithServers("waiting", () => {
         )
         const [millis, value] = yield* timed(Effect.provideContext(AsyncResult.get(handle), store))
         assert.strictEqual(value, 7)
-        assert.isBelow(millis, 2000)
+        // without a hint the end is found by the sweep, after 60 seconds
+        assert.isBelow(millis, 20_000)
         const states = [...(yield* Fiber.join(changes))].map(({ state }) => state)
         assert.strictEqual(states.at(-1), "SUCCESS")
         assert.include(states, "STARTED")
       })
     )
 
-    test("2,000 of them cost fewer than 20 calls a second", {}, (server) =>
+    test("2,000 waiting callers cost fewer than 20 calls a second", {}, (server) =>
       Effect.gen(function* () {
         const store = yield* openStore(server)
         const handles = yield* Effect.provideContext(
@@ -104,7 +112,7 @@ describeWithServers("waiting", () => {
             discard: true
           }).pipe(Effect.provideContext(store))
         )
-        // one registers after the other, the last last
+        // they subscribe in order
         const last = `{chicory:0}:task:${handles.at(-1)!.taskId}`
         yield* eventually(
           Effect.map(server.command("GET", last), (record) => !String(record).startsWith("PENDING - - "))
@@ -113,7 +121,7 @@ describeWithServers("waiting", () => {
       })
     )
 
-    test("there is no subscription before somebody waits, and none after the layer is closed", {}, (server) =>
+    test("the subscription opens with the first waiter, and closes with the layer", {}, (server) =>
       Effect.gen(function* () {
         const channels = Effect.map(server.command("PUBSUB", "CHANNELS", "*:process:*"), (found) => {
           return (found as ReadonlyArray<string>).length
