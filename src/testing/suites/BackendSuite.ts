@@ -1,5 +1,5 @@
 /**
- * The conformance suite of `BackendDriver`: what the port promises, one behaviour a test.
+ * The conformance suite of `BackendDriver`: one test for each behaviour that the port requires.
  *
  * ```ts
  * import { BackendSuite } from "chicory/testing/suites"
@@ -12,31 +12,64 @@
 import { describe } from "@effect/vitest"
 import { Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
+import { atMostOnce } from "./backend/atMostOnce.ts"
+import { bodies } from "./backend/bodies.ts"
+import { cancel } from "./backend/cancel.ts"
 import { crashes } from "./backend/crashes.ts"
-import { records } from "./backend/create.ts"
-import { letters } from "./backend/deadLetters.ts"
-import { ends } from "./backend/ends.ts"
-import { subject, type Test } from "./backend/fixture.ts"
+import { create } from "./backend/create.ts"
+import { deadLetters } from "./backend/deadLetters.ts"
+import { expiry } from "./backend/expiry.ts"
+import { makeFixture, type Test } from "./backend/fixture.ts"
+import { forget } from "./backend/forget.ts"
 import { hints } from "./backend/hints.ts"
-import { runs } from "./backend/runs.ts"
+import { renew } from "./backend/renew.ts"
+import { reopen } from "./backend/reopen.ts"
+import { reservations } from "./backend/reservations.ts"
+import { retention } from "./backend/retention.ts"
+import { settle } from "./backend/settle.ts"
+import { start } from "./backend/start.ts"
 import { workers } from "./backend/workers.ts"
 import * as Suite from "./Suite.ts"
 
-/** How the suite is run on a driver. */
+/**
+ * How the suite is run on a driver.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export type Options = Suite.Options<BackendDriver>
 
-/** Registers the tests of a driver, in a `describe` of that name. */
+/**
+ * Registers the tests of a backend driver, in a `describe` that bears `name`.
+ *
+ * **Details**
+ *
+ * Tests of hints are skipped where the driver's `capabilities.hints` is `false`.
+ *
+ * @see {@link Options}
+ * @category suites
+ * @since 0.1.0
+ */
 export const suite = (name: string, options: Options): void => {
   const register = Suite.make(options, ({ read }) => read(["nobody"]))
   const test: Test = (title, body) =>
-    register(title, (driver, time, context) => Effect.gen(() => body(subject(driver, time), context)))
+    register(title, (driver, time, context) => Effect.gen(() => body(makeFixture(driver, time), context)))
 
   describe(`${name}: backend`, () => {
-    records(test)
-    runs(test)
+    create(test)
+    reservations(test)
+    start(test)
+    renew(test)
+    settle(test)
     crashes(test)
-    ends(test)
-    letters(test)
+    atMostOnce(test)
+    cancel(test)
+    expiry(test)
+    retention(test)
+    forget(test)
+    reopen(test)
+    deadLetters(test)
+    bodies(test)
     hints(test)
     workers(test)
   })

@@ -1,5 +1,5 @@
 /**
- * The driver under test, as the tests of `BackendSuite` speak to it.
+ * The driver under test, with the operations that the tests of `BackendSuite` use.
  */
 import { assert, type TestContext } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
@@ -14,16 +14,16 @@ import type {
 } from "../../../BackendDriver.ts"
 import * as Suite from "../Suite.ts"
 
-/** The subject of a test. */
-export type Subject = ReturnType<typeof subject>
+/** The fixture of a test. */
+export type Fixture = ReturnType<typeof makeFixture>
 
 /** Registers one test. */
 export type Test = (
   title: string,
-  body: (on: Subject, context: TestContext) => Effect.fn.Return<void, unknown, Scope.Scope>
+  body: (t: Fixture, context: TestContext) => Effect.fn.Return<void, unknown, Scope.Scope>
 ) => void
 
-/** A task that is enqueued. */
+/** Makes the record of a task that is enqueued. */
 export const record = (id: string, more?: Partial<NewRecord>): NewRecord => ({
   id,
   task: "mail",
@@ -35,14 +35,14 @@ export const record = (id: string, more?: Partial<NewRecord>): NewRecord => ({
   ...more
 })
 
-/** Ends a task. */
+/** An outcome: a success. */
 export const success = (exit = `{"success":1}`, retentionMillis?: number): Outcome => ({
   _tag: "Success",
   exit,
   retentionMillis
 })
 
-/** A failure without a dead letter. */
+/** An outcome: a failure without a dead letter. */
 export const failure = (exit = `{"failure":1}`): Outcome => ({
   _tag: "Failure",
   exit,
@@ -50,26 +50,26 @@ export const failure = (exit = `{"failure":1}`): Outcome => ({
   deadLetter: undefined
 })
 
-/** A failure that leaves a dead letter. */
-export const burial = (
+/** An outcome: a failure with a dead letter. */
+export const failureWithDeadLetter = (
   reason = "Failed",
-  letterRetention?: number,
+  deadLetterRetentionMillis?: number,
   retentionMillis?: number,
   message: Pick<Start, "queue" | "body"> = { queue: "default", body: "a message" }
 ): Outcome => ({
   _tag: "Failure",
   exit: `{"failure":"${reason}"}`,
   retentionMillis,
-  deadLetter: { reason, retentionMillis: letterRetention, ...message }
+  deadLetter: { reason, retentionMillis: deadLetterRetentionMillis, ...message }
 })
 
-/** Puts a task back for another run. */
+/** An outcome: a retry. */
 export const retry = (afterMillis = 0): Outcome => ({ _tag: "Retry", afterMillis })
 
-/** Puts a task back, nothing counted. */
+/** An outcome: a release, which counts nothing. */
 export const RELEASE: Outcome = { _tag: "Release" }
 
-/** A message that no run can be made of. */
+/** Makes a message that cannot be decoded, to be parked. */
 export const parked = (deadLetterId: string, more?: Partial<ParkedMessage>): ParkedMessage => ({
   deadLetterId,
   queue: "default",
@@ -80,13 +80,13 @@ export const parked = (deadLetterId: string, more?: Partial<ParkedMessage>): Par
   ...more
 })
 
-/** A body in a form that compares. */
+/** Converts a body to a value that compares by content. */
 export const bytesOf = (body: string | Uint8Array): Array<number> | string =>
   typeof body === "string" ? body : Array.from(body)
 
-/** The driver's operations on one item each, with the answers that a test goes on from checked. */
-export const subject = (driver: BackendDriver, time: Suite.Time) => {
-  const ask = (id: string, token: string, more?: Partial<Start>): Start => ({
+/** Makes the fixture: operations on one item each, whose answers are checked where a test depends on them. */
+export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
+  const startRequest = (id: string, token: string, more?: Partial<Start>): Start => ({
     id,
     task: "mail",
     generation: 0,
@@ -104,32 +104,35 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
   })
   const create = (id: string, more?: Partial<NewRecord>) => Suite.only(driver.create([record(id, more)]))
   const start = (id: string, token: string, more?: Partial<Start>) =>
-    Suite.only(driver.start([ask(id, token, more)]))
+    Suite.only(driver.start([startRequest(id, token, more)]))
   const settle = (id: string, token: string, outcome: Outcome) =>
     Suite.only(driver.settle([{ id, token, outcome }]))
-  const find = (id: string) => Suite.only(driver.read([id]))
+  const readOptional = (id: string) => Suite.only(driver.read([id]))
   const read = (id: string): Effect.Effect<TaskRecord, unknown> =>
-    Effect.map(find(id), (found) => {
-      assert(found !== undefined, `the record of ${id} is there`)
+    Effect.map(readOptional(id), (found) => {
+      assert(found !== undefined, `the record of ${id} exists`)
       return found
     })
-  const run = (id: string, token: string, more?: Partial<Start>) =>
+  /** Starts a run, and expects `Run`. */
+  const startRun = (id: string, token: string, more?: Partial<Start>) =>
     Effect.map(start(id, token, more), (started) => {
-      assert(started._tag === "Run", `${token} starts ${id}, and is not told ${started._tag}`)
+      assert(started._tag === "Run", `${token} starts ${id}: expected Run, got ${started._tag}`)
       return started
     })
-  const end = (id: string, token: string, outcome: Outcome) =>
+  /** Settles a run, and expects `Stored`. */
+  const settleRun = (id: string, token: string, outcome: Outcome) =>
     Effect.map(settle(id, token, outcome), (settled) => assert.strictEqual(settled, "Stored"))
-  /** Starts and settles. */
-  const play = (id: string, token: string, outcome: Outcome, more?: Partial<Start>) =>
-    Effect.andThen(run(id, token, more), end(id, token, outcome))
-  /** A run whose lease has run out. */
-  const crash = (id: string, token: string, more?: Partial<Start>) =>
-    Effect.tap(run(id, token, { leaseMillis: time.units(1), ...more }), time.pass(2))
-  const page = (limit = 100, after?: string, task?: string) => driver.listDeadLetters({ limit, after, task })
-  const letters = (task?: string) => page(100, undefined, task)
-  const letter: Effect.Effect<DeadLetter, unknown> = Suite.only(letters())
-  /** Sweeps until nothing is left to sweep; how many in all. */
+  /** Starts and settles a run. */
+  const startAndSettle = (id: string, token: string, outcome: Outcome, more?: Partial<Start>) =>
+    Effect.andThen(startRun(id, token, more), settleRun(id, token, outcome))
+  /** Starts a run, and waits until its lease has lapsed. */
+  const lapsedRun = (id: string, token: string, more?: Partial<Start>) =>
+    Effect.tap(startRun(id, token, { leaseMillis: time.units(1), ...more }), time.pass(2))
+  const deadLetterPage = (limit = 100, after?: string, task?: string) =>
+    driver.listDeadLetters({ limit, after, task })
+  const deadLetters = (task?: string) => deadLetterPage(100, undefined, task)
+  const onlyDeadLetter: Effect.Effect<DeadLetter, unknown> = Suite.only(deadLetters())
+  /** Sweeps until nothing is left to sweep, and returns the total. */
   const sweepAll = Effect.gen(function* () {
     let total = 0
     for (;;) {
@@ -138,8 +141,8 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
       if (swept === 0) return total
     }
   })
-  /** Checks the state and who ended the task. */
-  const expectEnd = (id: string, ended: TaskRecord["ended"]) =>
+  /** Expects a failure that the store decided, for that reason. */
+  const expectEndedByStore = (id: string, ended: TaskRecord["ended"]) =>
     Effect.map(read(id), (found) => {
       assert.strictEqual(found.state, "FAILURE")
       assert.strictEqual(found.ended, ended)
@@ -150,24 +153,24 @@ export const subject = (driver: BackendDriver, time: Suite.Time) => {
   return {
     driver,
     time,
-    ask,
+    startRequest,
     create,
     start,
     settle,
-    find,
+    readOptional,
     read,
-    run,
-    end,
-    play,
-    crash,
-    page,
-    letters,
-    letter,
+    startRun,
+    settleRun,
+    startAndSettle,
+    lapsedRun,
+    deadLetterPage,
+    deadLetters,
+    onlyDeadLetter,
     sweepAll,
-    expectEnd,
+    expectEndedByStore,
     renew: (id: string, token: string, progress?: string, leaseMillis = time.long) =>
       Suite.only(driver.renew([{ id, token, leaseMillis, progress }])),
     cancel: (id: string) => Suite.only(driver.cancel([id])),
-    reopen: (letterId: string) => Suite.only(driver.reopen([letterId]))
+    reopen: (deadLetterId: string) => Suite.only(driver.reopen([deadLetterId]))
   }
 }

@@ -18,52 +18,52 @@ const worker = (id: string, more?: Partial<Heartbeat>): Heartbeat => ({
 /** Registers these tests. */
 export const workers = (test: Test): void => {
   describe("workers", () => {
-    test("a worker is listed as its heartbeat described it", function* (on) {
-      yield* on.driver.heartbeat(worker("w"), on.time.long)
-      const { seenAt, startedAt, ...rest } = yield* Suite.only(on.driver.workers)
+    test("a worker is listed as its heartbeat described it", function* (t) {
+      yield* t.driver.heartbeat(worker("w"), t.time.long)
+      const { seenAt, startedAt, ...rest } = yield* Suite.only(t.driver.workers)
       assert.isNumber(startedAt)
       assert.isAtLeast(seenAt, startedAt)
       assert.deepStrictEqual(rest, worker("w"))
     })
 
-    test("a later heartbeat renews what is known, and keeps when it began", function* (on) {
-      yield* on.driver.heartbeat(worker("w"), on.time.long)
-      const first = yield* Suite.only(on.driver.workers)
-      yield* on.time.pass(1)
-      yield* on.driver.heartbeat(worker("w", { running: 9, queues: [] }), on.time.long)
-      const second = yield* Suite.only(on.driver.workers)
+    test("a later heartbeat renews what is known, and keeps when it began", function* (t) {
+      yield* t.driver.heartbeat(worker("w"), t.time.long)
+      const first = yield* Suite.only(t.driver.workers)
+      yield* t.time.pass(1)
+      yield* t.driver.heartbeat(worker("w", { running: 9, queues: [] }), t.time.long)
+      const second = yield* Suite.only(t.driver.workers)
       assert.strictEqual(second.startedAt, first.startedAt)
       assert.isAbove(second.seenAt, first.seenAt)
       assert.deepStrictEqual([second.running, second.queues], [9, []])
     })
 
-    test("a worker that fell silent is not listed", function* (on) {
-      yield* on.driver.heartbeat(worker("silent"), on.time.units(1))
-      yield* on.driver.heartbeat(worker("alive"), on.time.long)
-      yield* on.time.pass(2)
-      assert.strictEqual((yield* Suite.only(on.driver.workers)).id, "alive")
-      yield* on.sweepAll
-      assert.strictEqual((yield* Suite.only(on.driver.workers)).id, "alive")
+    test("a worker that fell silent is not listed", function* (t) {
+      yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
+      yield* t.driver.heartbeat(worker("alive"), t.time.long)
+      yield* t.time.pass(2)
+      assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "alive")
+      yield* t.sweepAll
+      assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "alive")
     })
 
-    test("the sweep removes a worker that fell silent", function* (on) {
-      yield* on.driver.heartbeat(worker("silent"), on.time.units(1))
-      yield* on.driver.heartbeat(worker("alive"), on.time.long)
-      yield* on.time.pass(2)
-      assert.strictEqual(yield* on.sweepAll, 1)
+    test("the sweep removes a worker that fell silent", function* (t) {
+      yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
+      yield* t.driver.heartbeat(worker("alive"), t.time.long)
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 1)
     })
 
-    test("a worker that says farewell is off the list, and may say it twice", function* (on) {
-      yield* on.driver.heartbeat(worker("v"), on.time.long)
-      yield* on.driver.heartbeat(worker("w"), on.time.long)
-      yield* on.driver.unregisterWorker("v")
-      yield* on.driver.unregisterWorker("v")
-      yield* on.driver.unregisterWorker("nobody")
-      assert.strictEqual((yield* Suite.only(on.driver.workers)).id, "w")
+    test("a worker that says farewell is off the list, and may say it twice", function* (t) {
+      yield* t.driver.heartbeat(worker("v"), t.time.long)
+      yield* t.driver.heartbeat(worker("w"), t.time.long)
+      yield* t.driver.unregisterWorker("v")
+      yield* t.driver.unregisterWorker("v")
+      yield* t.driver.unregisterWorker("nobody")
+      assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "w")
     })
 
-    test("no worker is listed at first", function* (on) {
-      assert.deepStrictEqual(yield* on.driver.workers, [])
+    test("no worker is listed at first", function* (t) {
+      assert.deepStrictEqual(yield* t.driver.workers, [])
     })
   })
 }

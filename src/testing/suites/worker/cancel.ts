@@ -16,27 +16,27 @@ const Retried = Task.make("retried", {
 })
 
 /** Registers the tests. */
-export const cancelling = (test: Test): void => {
+export const cancel = (test: Test): void => {
   describe("5: a cancel ends a task, and completes its waiters", () => {
-    test("while it waits, at once", function* (on) {
+    test("while it waits, at once", function* (t) {
       const handle = yield* Work.delay("hello")
-      const waiter = yield* on.follow(AsyncResult.stream([handle]))
+      const waiter = yield* t.collect(AsyncResult.stream([handle]))
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Cancelled")
       yield* waiter.done
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
       )
-      yield* on.drained()
+      yield* t.untilDrained()
       assert.strictEqual(runs, 0)
     })
 
-    test("while it runs, with the handler's finalizers run", function* (on) {
+    test("while it runs, with the handler's finalizers run", function* (t) {
       const gate = new Gate()
       let finalized = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer(() =>
           gate.pass.pipe(
@@ -44,79 +44,78 @@ export const cancelling = (test: Test): void => {
             Effect.onInterrupt(() => Effect.sync(() => finalized++))
           )
         ),
-        { lease: on.duration(9) }
+        { lease: t.duration(9) }
       )
       const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
+      yield* t.until("it runs", () => gate.entered === 1)
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
       assert.strictEqual(finalized, 1)
       assert.strictEqual(yield* DeadLetters.count(), 0)
-      yield* on.drained()
+      yield* t.untilDrained()
     })
 
-    test("while it runs, long before the next renewal, where the store can push", function* (on, context) {
-      if (!on.drivers.backend.capabilities.hints)
-        return yield* Suite.skip(context, "the store gives no hints")
+    test("while it runs, long before the next renewal, where the store can push", function* (t, context) {
+      if (!t.drivers.backend.capabilities.hints) return yield* Suite.skip(context, "the store gives no hints")
       const gate = new Gate()
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) => Effect.as(gate.pass, text))
       )
       const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
+      yield* t.until("it runs", () => gate.entered === 1)
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
     })
 
-    test("between two attempts", function* (on) {
+    test("between two attempts", function* (t) {
       let runs = 0
       const Later = Task.make("later", {
         error: Schema.String,
-        retry: RetryPolicy.fixed({ maxRetries: 2, delay: on.duration(20) })
+        retry: RetryPolicy.fixed({ maxRetries: 2, delay: t.duration(20) })
       })
-      yield* on.work(
+      yield* t.startWorker(
         [Later],
         Later.toLayer(() => Effect.suspend(() => Effect.fail(`no ${++runs}`)))
       )
       const handle = yield* Later.delay()
-      yield* on.eventually(
+      yield* t.eventually(
         "it waits for its retry",
         Effect.map(AsyncResult.state(handle), (state) => state === "RETRY")
       )
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Cancelled")
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
       assert.strictEqual(runs, 1)
     })
 
-    test("of a run whose worker vanished", function* (on) {
+    test("of a run whose worker vanished", function* (t) {
       const handle = yield* Work.delay("hello")
-      yield* on.abandon()
+      yield* t.startAndVanish()
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
       )
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
       assert.strictEqual(runs, 0)
     })
   })
 
   describe("5: the first end wins", () => {
-    test("a cancel that comes with the success", function* (on) {
+    test("a cancel that comes with the success", function* (t) {
       const gate = new Gate()
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) => Effect.uninterruptible(Effect.as(gate.pass, text)))
       )
       const outcomes = new Set<string>()
       for (let n = 0; n < 5; n++) {
         const handle = yield* Work.delay("hello")
-        if (n === 0) yield* on.until("it runs", () => gate.entered === 1)
+        if (n === 0) yield* t.until("it runs", () => gate.entered === 1)
         gate.open()
         const answer = yield* AsyncResult.cancel(handle)
-        const exit = yield* on.outcome(handle)
+        const exit = yield* t.awaitExit(handle)
         const reason = Exit.isSuccess(exit)
           ? "success"
           : Option.getOrThrow(Exit.findErrorOption(exit)).reason._tag
@@ -124,38 +123,38 @@ export const cancelling = (test: Test): void => {
         if (answer === "Cancelled") assert.strictEqual(reason, "Cancelled")
         if (answer === "AlreadyDone") assert.strictEqual(reason, "success")
         outcomes.add(reason)
-        const again = yield* on.outcome(handle)
+        const again = yield* t.awaitExit(handle)
         assert.strictEqual(Exit.isSuccess(again), Exit.isSuccess(exit))
       }
       assert.isNotEmpty([...outcomes])
-      yield* on.drained()
+      yield* t.untilDrained()
     })
 
-    test("a retry under a cancel request ends as cancelled", function* (on) {
+    test("a retry under a cancel request ends as cancelled", function* (t) {
       const gate = new Gate()
-      yield* on.work(
+      yield* t.startWorker(
         [Retried],
         Retried.toLayer(() => Effect.uninterruptible(Effect.andThen(gate.pass, Effect.fail("no"))))
       )
       const handle = yield* Retried.delay({ n: 1 })
-      yield* on.until("it runs", () => gate.entered === 1)
+      yield* t.until("it runs", () => gate.entered === 1)
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
       gate.open()
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
       assert.strictEqual(gate.entered, 1)
     })
 
-    test("a shutdown under a cancel request ends the task as cancelled", function* (on) {
+    test("a shutdown under a cancel request ends the task as cancelled", function* (t) {
       const gate = new Gate()
-      const worker = yield* on.workApart(
+      const worker = yield* t.startSeparateWorker(
         [Work],
         Work.toLayer((text) => Effect.as(gate.pass, text))
       )
       const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
+      yield* t.until("it runs", () => gate.entered === 1)
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
       yield* worker.stop
-      yield* on.reason(handle, "Cancelled")
+      yield* t.awaitReason(handle, "Cancelled")
     })
   })
 }

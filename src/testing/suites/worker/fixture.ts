@@ -1,6 +1,6 @@
 /**
- * The pairing under test, as the tests of `WorkerSuite` speak to it: through the services that users have, and
- * through the drivers, for what happens behind a worker's back.
+ * The pairing under test, with the operations that the tests of `WorkerSuite` use: on the services that programs have, and
+ * on the drivers, to change what a worker does not see.
  */
 import { assert, type TestContext } from "@effect/vitest"
 import { Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
@@ -19,31 +19,31 @@ import { type Drivers, Faults } from "./faults.ts"
 /** The services of a pairing. */
 export type Services = Backend.Backend | Broker.Broker
 
-/** The subject of a test. */
-export type Subject = Effect.Success<ReturnType<typeof subject>>
+/** The fixture of a test. */
+export type Fixture = Effect.Success<ReturnType<typeof makeFixture>>
 
 /** Registers one test. */
 export type Test = (
   title: string,
-  body: (on: Subject, context: TestContext) => Effect.fn.Return<void, unknown, Scope.Scope | Services>
+  body: (t: Fixture, context: TestContext) => Effect.fn.Return<void, unknown, Scope.Scope | Services>
 ) => void
 
-/** A worker that runs. */
-export interface Running {
+/** A started worker. */
+export interface RunningWorker {
   readonly id: string
   readonly stats: Effect.Effect<Worker.Stats>
-  /** Stops it as a shutdown does, and returns when it has stopped. */
+  /** Shuts the worker down, and returns once it has stopped. */
   readonly stop: Effect.Effect<void>
 }
 
 /** A worker whose connection can be cut. */
-export interface Apart extends Running {
+export interface SeparateWorker extends RunningWorker {
   readonly faults: Faults
 }
 
-/** How a worker that vanished had run its task. */
-export interface Abandoned {
-  /** In units of time; 1 by default. */
+/** How a worker that vanished had started its task. */
+export interface VanishedRun {
+  /** In units of time. Default 1. */
   readonly lease?: number
   readonly delivery?: "at-least-once" | "at-most-once"
   readonly maxCrashes?: number
@@ -51,7 +51,7 @@ export interface Abandoned {
   readonly acked?: boolean
 }
 
-const DEAD = "a worker that vanished"
+const VANISHED_WORKER = "a worker that vanished"
 
 const services = Effect.fnUntraced(function* (drivers: Drivers) {
   const backend = yield* Backend.make(drivers.backend)
@@ -62,29 +62,29 @@ const services = Effect.fnUntraced(function* (drivers: Drivers) {
 
 const STEPS_PER_UNIT = 10
 
-/** Virtual time in small steps: what a step wakes has gone to sleep again when the next one comes. */
-export const inSteps = (time: Suite.Time): Suite.Time => ({
+/** Passes virtual time in small steps, so that a fiber that one step wakes sleeps again before the next step. */
+export const inSmallSteps = (time: Suite.Time): Suite.Time => ({
   ...time,
   pass: (count) =>
     Effect.repeat(time.pass(1 / STEPS_PER_UNIT), { times: Math.ceil(count * STEPS_PER_UNIT) - 1 })
 })
 
-/** What the tests need of a pairing, made in the scope of one test. */
-export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suite.Time) {
+/** Makes the fixture, in the scope of one test. */
+export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: Suite.Time) {
   const faults = new Faults()
   const context = yield* services(faults.over(drivers))
-  // what hangs on purpose must not keep the test from ending
+  // calls that hang on purpose must not keep the test from ending
   yield* Effect.addFinalizer(() => Effect.sync(() => faults.heal()))
   let tokens = 0
 
-  /** Lets time pass until the check holds. */
+  /** Passes time until the check succeeds. */
   const eventually = <E, R>(what: string, check: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
     Effect.contextWith((context: Context.Context<R>) =>
       time.eventually(what, Effect.provideContext(check, context))
     )
 
-  /** Lets time pass until the effect is done. */
-  const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  /** Passes time until the effect completes, and returns its result. */
+  const complete = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(effect)
       yield* time.eventually(
@@ -93,6 +93,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
       )
       return yield* Fiber.join(fiber)
     })
+  /** Passes time until the condition holds. */
   const until = (what: string, check: () => boolean) => time.eventually(what, Effect.sync(check))
 
   const start = Effect.fnUntraced(function* <const Tasks extends ReadonlyArray<Task.Any>>(
@@ -100,7 +101,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     handlers: Layer.Layer<Task.HandlerOf<Tasks[number]>>,
     options: Worker.Options | undefined,
     using: Context.Context<Services>
-  ): Effect.fn.Return<Running, never, Scope.Scope> {
+  ): Effect.fn.Return<RunningWorker, never, Scope.Scope> {
     const scope = yield* Scope.fork(yield* Effect.scope)
     const layer = Worker.layer(tasks, {
       lease: Duration.millis(time.long),
@@ -114,93 +115,94 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     return { id: worker.id, stats: worker.stats, stop: Scope.close(scope, Exit.void) }
   })
 
-  /** Starts a worker: no drain, and a lease that no test outlives, unless told otherwise. */
-  const work = <const Tasks extends ReadonlyArray<Task.Any>>(
+  /** Starts a worker. Defaults: no drain, and a lease that outlives the test. */
+  const startWorker = <const Tasks extends ReadonlyArray<Task.Any>>(
     tasks: Tasks,
     handlers: Layer.Layer<Task.HandlerOf<Tasks[number]>>,
     options?: Worker.Options
-  ): Effect.Effect<Running, never, Scope.Scope> => start(tasks, handlers, options, context)
+  ): Effect.Effect<RunningWorker, never, Scope.Scope> => start(tasks, handlers, options, context)
 
-  /** Starts a worker with a connection of its own, which can be cut. */
-  const workApart = Effect.fnUntraced(function* <const Tasks extends ReadonlyArray<Task.Any>>(
+  /** Starts a worker with its own connection, which can be cut. */
+  const startSeparateWorker = Effect.fnUntraced(function* <const Tasks extends ReadonlyArray<Task.Any>>(
     tasks: Tasks,
     handlers: Layer.Layer<Task.HandlerOf<Tasks[number]>>,
     options?: Worker.Options
-  ): Effect.fn.Return<Apart, never, Scope.Scope> {
+  ): Effect.fn.Return<SeparateWorker, never, Scope.Scope> {
     const faults = new Faults()
-    // a driver's hints run once at a time, and they do so for the test's own services
+    // a driver's hints can be subscribed to once, and the services of the test have done so
     const { hints: _, ...backend } = drivers.backend
-    const apart = yield* services(
+    const ownServices = yield* services(
       faults.over({
         backend: { ...backend, capabilities: { ...backend.capabilities, hints: false } },
         broker: drivers.broker
       })
     )
-    const worker = yield* start(tasks, handlers, options, apart)
+    const worker = yield* start(tasks, handlers, options, ownServices)
     yield* Effect.addFinalizer(() => Effect.sync(() => faults.heal()))
     return { ...worker, faults }
   })
 
-  /** Runs effects and workers over other services. */
-  const over = (using: Context.Context<Services>) => ({
+  /** Runs effects and workers with other services. */
+  const withServices = (using: Context.Context<Services>) => ({
     provide: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.provideContext(effect, using),
-    work: <const Tasks extends ReadonlyArray<Task.Any>>(
+    startWorker: <const Tasks extends ReadonlyArray<Task.Any>>(
       tasks: Tasks,
       handlers: Layer.Layer<Task.HandlerOf<Tasks[number]>>,
       options?: Worker.Options
     ) => start(tasks, handlers, options, using)
   })
 
-  const find = (id: string) => Suite.only(drivers.backend.read([id]))
+  const readOptional = (id: string) => Suite.only(drivers.backend.read([id]))
   const read = (id: string): Effect.Effect<TaskRecord, unknown> =>
-    Effect.map(find(id), (record) => {
-      assert(record !== undefined, `the record of ${id} is there`)
+    Effect.map(readOptional(id), (record) => {
+      assert(record !== undefined, `the record of ${id} exists`)
       return record
     })
   const counts = (queue = "default") => Suite.only(drivers.broker.counts([queue]))
 
-  /** Waits for the outcome, letting time pass. */
-  const outcome = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>, options?: AsyncResult.GetOptions) =>
-    within(`task ${handle.taskId} ends`, AsyncResult.exit(handle, options))
-  const value = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>) =>
-    within(`task ${handle.taskId} ends`, AsyncResult.get(handle))
-  /** Waits for the failure, letting time pass. */
-  const failure = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>) =>
-    Effect.map(Effect.flip(value(handle)), (error): TaskFailed.TaskFailed<E> => {
-      assert(error._tag === "TaskFailed", `a failure of the task, and no ${error._tag}: ${error.message}`)
+  /** Passes time until the task ends, and returns its exit. */
+  const awaitExit = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>, options?: AsyncResult.GetOptions) =>
+    complete(`task ${handle.taskId} ends`, AsyncResult.exit(handle, options))
+  /** Passes time until the task ends, and returns its value. */
+  const awaitValue = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>) =>
+    complete(`task ${handle.taskId} ends`, AsyncResult.get(handle))
+  /** Passes time until the task ends, and returns its failure. */
+  const awaitFailure = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>) =>
+    Effect.map(Effect.flip(awaitValue(handle)), (error): TaskFailed.TaskFailed<E> => {
+      assert(error._tag === "TaskFailed", `expected TaskFailed, got ${error._tag}: ${error.message}`)
       return error
     })
-  /** Waits for a failure of that reason. */
-  const reason = <A, E, R, Tag extends TaskFailed.Reason<E>["_tag"]>(
+  /** Passes time until the task ends, expects a failure of that reason, and returns the reason. */
+  const awaitReason = <A, E, R, Tag extends TaskFailed.Reason<E>["_tag"]>(
     handle: AsyncResult.AsyncResult<A, E, R>,
     tag: Tag
   ) =>
-    Effect.map(failure(handle), (failed) => {
+    Effect.map(awaitFailure(handle), (failed) => {
       assert.strictEqual(failed.reason._tag, tag, failed.message)
       return failed.reason as Extract<TaskFailed.Reason<E>, { readonly _tag: Tag }>
     })
 
   const claim = (max = 1, lease = time.long) =>
-    drivers.broker.claim({ queues: ["default"], max, leaseMillis: lease, worker: DEAD })
+    drivers.broker.claim({ queues: ["default"], max, leaseMillis: lease, worker: VANISHED_WORKER })
   const claimOne = (lease?: number) =>
     Effect.map(claim(1, lease), ([delivery]) => {
       assert(delivery !== undefined, "there is a message to claim")
       return delivery
     })
 
-  /** Lets go of a claim as a vanished worker does: by its lease, or with its connection. */
+  /** Ends a claim as the store does for a vanished worker: by its lease, or with its connection. */
   const vanish = ({ handle }: Delivery, leaseMillis: number) =>
     drivers.broker.capabilities.lease === "store"
       ? Effect.asVoid(drivers.broker.renew([handle], leaseMillis))
       : drivers.broker.release([{ handle, afterMillis: leaseMillis }])
 
-  /** Starts the next task, as a worker that vanishes then and there. */
-  const abandon = Effect.fnUntraced(function* ({
+  /** Claims and starts the next task as a worker that vanishes right after. */
+  const startAndVanish = Effect.fnUntraced(function* ({
     acked = false,
     delivery: mode = "at-least-once",
     lease = 1,
     maxCrashes = 3
-  }: Abandoned = {}) {
+  }: VanishedRun = {}) {
     const leaseMillis = time.units(lease)
     const delivery = yield* claimOne()
     const message = yield* TaskMessage.decode(delivery.body)
@@ -212,7 +214,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
           task: message.task,
           generation: message.generation,
           token,
-          worker: DEAD,
+          worker: VANISHED_WORKER,
           queue: delivery.queue,
           body: delivery.body,
           leaseMillis,
@@ -224,7 +226,7 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
         }
       ])
     )
-    assert.strictEqual(started._tag, "Run", "the worker that vanishes starts its task")
+    assert.strictEqual(started._tag, "Run", "the vanishing worker starts its task")
     if (acked) yield* drivers.broker.ack([delivery.handle])
     else yield* vanish(delivery, leaseMillis)
     const settle = (outcome: Outcome) =>
@@ -232,24 +234,24 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     return { delivery, message, token, settle }
   })
 
-  /** Sends bytes as they are, under the name of a task. */
-  const send = (id: string, task: string, body: string, queue = "default") =>
+  /** Publishes a body as it is, under the id and name of a task. */
+  const publishRaw = (id: string, task: string, body: string, queue = "default") =>
     drivers.broker.publish([{ id, task, queue, priority: 100, delayMillis: 0, body }])
 
-  /** Nothing is left in the queue: waiting, delayed or claimed. */
-  const drained = (queue = "default") =>
+  /** Passes time until the queue holds no message: ready, delayed or claimed. */
+  const untilDrained = (queue = "default") =>
     time.eventually(
       "no message is left in the queue",
       Effect.map(counts(queue), ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
     )
 
-  /** Collects what a stream gives, from now on. */
-  const follow = Effect.fnUntraced(function* <A, E, R>(stream: Stream.Stream<A, E, R>) {
-    const seen: Array<A> = []
+  /** Collects the values of a stream, from now on. */
+  const collect = Effect.fnUntraced(function* <A, E, R>(stream: Stream.Stream<A, E, R>) {
+    const values: Array<A> = []
     const fiber = yield* Effect.forkScoped(
-      Stream.runForEach(stream, (one) => Effect.sync(() => void seen.push(one)))
+      Stream.runForEach(stream, (one) => Effect.sync(() => void values.push(one)))
     )
-    return { seen, done: within("the stream ends", Fiber.join(fiber)) }
+    return { values, done: complete("the stream ends", Fiber.join(fiber)) }
   })
 
   return {
@@ -258,32 +260,32 @@ export const subject = Effect.fnUntraced(function* (drivers: Drivers, time: Suit
     faults,
     context,
     eventually,
-    within,
+    complete,
     until,
-    work,
-    workApart,
-    over,
-    find,
+    startWorker,
+    startSeparateWorker,
+    withServices,
+    readOptional,
     read,
     counts,
-    outcome,
-    value,
-    failure,
-    reason,
+    awaitExit,
+    awaitValue,
+    awaitFailure,
+    awaitReason,
     claim,
     claimOne,
-    abandon,
-    send,
-    drained,
-    follow,
+    startAndVanish,
+    publishRaw,
+    untilDrained,
+    collect,
     duration: (units: number) => Duration.millis(time.units(units)),
-    worker: DEAD
+    vanishedWorker: VANISHED_WORKER
   }
 })
 
-/** A gate that a handler waits at. */
+/** A gate at which handlers wait. */
 export class Gate {
-  /** How many have come to the gate. */
+  /** How many handlers have reached the gate. */
   entered = 0
   private waiting: Array<(go: Effect.Effect<void>) => void> = []
   private isOpen = false
@@ -298,7 +300,7 @@ export class Gate {
     })
   })
 
-  /** Lets all through, also those who come later. */
+  /** Opens the gate for good. */
   open(): void {
     this.isOpen = true
     for (const go of this.waiting.splice(0)) go(Effect.void)

@@ -11,57 +11,57 @@ const Usual = Task.make("usual", { success: Schema.Int })
 /** Registers the tests. */
 export const retention = (test: Test): void => {
   describe("11: retention starts at the terminal write", () => {
-    test("a result is there for as long as its task says, and then it is not", function* (on) {
-      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(3) })
-      yield* on.work(
+    test("a result is there for as long as its task says, and then it is not", function* (t) {
+      const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(3) })
+      yield* t.startWorker(
         [Brief],
         Brief.toLayer(() => Effect.succeed(7))
       )
       const handle = yield* Brief.delay()
-      assert.strictEqual(yield* on.value(handle), 7)
-      yield* on.time.pass(1)
-      assert.strictEqual(yield* on.value(handle), 7)
-      yield* on.time.pass(3)
+      assert.strictEqual(yield* t.awaitValue(handle), 7)
+      yield* t.time.pass(1)
+      assert.strictEqual(yield* t.awaitValue(handle), 7)
+      yield* t.time.pass(3)
       assert.isTrue(Option.isNone(yield* AsyncResult.poll(handle)))
       assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
     })
 
-    test("a task that waits or runs for longer than that is kept", function* (on) {
+    test("a task that waits or runs for longer than that is kept", function* (t) {
       const gate = new Gate()
-      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(2) })
+      const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(2) })
       const handle = yield* Brief.delay()
-      yield* on.time.pass(3)
+      yield* t.time.pass(3)
       assert.isTrue(Option.isSome(yield* AsyncResult.poll(handle)))
-      yield* on.work(
+      yield* t.startWorker(
         [Brief],
         Brief.toLayer(() => Effect.as(gate.pass, 7))
       )
-      yield* on.until("it runs", () => gate.entered === 1)
-      yield* on.time.pass(3)
+      yield* t.until("it runs", () => gate.entered === 1)
+      yield* t.time.pass(3)
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       gate.open()
-      assert.strictEqual(yield* on.value(handle), 7)
+      assert.strictEqual(yield* t.awaitValue(handle), 7)
     })
 
-    test("failures and what the store ends have it too", function* (on) {
-      const Brief = Task.make("brief", { error: Schema.String, retention: on.duration(2) })
+    test("failures and what the store ends have it too", function* (t) {
+      const Brief = Task.make("brief", { error: Schema.String, retention: t.duration(2) })
       const cancelled = yield* Brief.delay()
       yield* AsyncResult.cancel(cancelled)
-      yield* on.work(
+      yield* t.startWorker(
         [Brief],
         Brief.toLayer(() => Effect.fail("no"))
       )
       const failed = yield* Brief.delay()
-      yield* on.reason(failed, "Failed")
+      yield* t.awaitReason(failed, "Failed")
       assert.isTrue(Option.isSome(yield* AsyncResult.poll(failed)))
-      yield* on.time.pass(3)
+      yield* t.time.pass(3)
       assert.isTrue(Option.isNone(yield* AsyncResult.poll(cancelled)))
       assert.isTrue(Option.isNone(yield* AsyncResult.poll(failed)))
     })
 
-    test("it is per task", function* (on) {
-      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(1) })
-      yield* on.work(
+    test("it is per task", function* (t) {
+      const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(1) })
+      yield* t.startWorker(
         [Brief, Usual, Forever],
         Layer.mergeAll(
           Brief.toLayer(() => Effect.succeed(1)),
@@ -72,61 +72,58 @@ export const retention = (test: Test): void => {
       const brief = yield* Brief.delay()
       const usual = yield* Usual.delay()
       const forever = yield* Forever.delay()
-      yield* on.within("they end", AsyncResult.all([brief, usual, forever]))
-      yield* on.time.pass(2)
+      yield* t.complete("they end", AsyncResult.all([brief, usual, forever]))
+      yield* t.time.pass(2)
       assert.isTrue(Option.isNone(yield* AsyncResult.poll(brief)))
-      assert.strictEqual(yield* on.value(usual), 2)
-      assert.strictEqual(yield* on.value(forever), 3)
+      assert.strictEqual(yield* t.awaitValue(usual), 2)
+      assert.strictEqual(yield* t.awaitValue(forever), 3)
     })
 
-    test("a worker's sweep removes what is past it", function* (on) {
-      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(1) })
-      yield* on.work(
+    test("a worker's sweep removes what is past it", function* (t) {
+      const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(1) })
+      yield* t.startWorker(
         [Brief],
         Brief.toLayer(() => Effect.succeed(1))
       )
       const handle = yield* Brief.delay()
-      yield* on.value(handle)
-      const before = on.faults.count("backend.sweep")
-      yield* on.until("it sweeps", () => on.faults.count("backend.sweep") > before + 1)
-      assert.strictEqual(yield* on.drivers.backend.sweep(100), 0)
-      assert.isUndefined(yield* on.find(handle.taskId))
+      yield* t.awaitValue(handle)
+      const before = t.faults.count("backend.sweep")
+      yield* t.until("it sweeps", () => t.faults.count("backend.sweep") > before + 1)
+      assert.strictEqual(yield* t.drivers.backend.sweep(100), 0)
+      assert.isUndefined(yield* t.readOptional(handle.taskId))
     })
 
-    test("whoever knew a record that went away is told", function* (on) {
-      const Brief = Task.make("brief", { success: Schema.Int, retention: on.duration(5) })
-      yield* on.work(
+    test("whoever knew a record that went away is told", function* (t) {
+      const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(5) })
+      yield* t.startWorker(
         [Brief],
         Brief.toLayer(() => Effect.succeed(1))
       )
       const handle = yield* Brief.delay()
-      yield* on.value(handle)
-      yield* on.eventually(
-        "its record is gone",
-        Effect.map(on.find(handle.taskId), (record) => record === undefined)
-      )
-      const error = yield* on.within(
+      yield* t.awaitValue(handle)
+      yield* t.time.pass(2)
+      const error = yield* t.complete(
         "the wait is over",
-        Effect.flip(AsyncResult.get(handle, { timeout: on.duration(1) }))
+        Effect.flip(AsyncResult.get(handle, { timeout: t.duration(1) }))
       )
       assert.strictEqual(error._tag, "TimeoutError", "to whoever comes later it is an unknown id")
     })
 
-    test("a key is free again when its result is gone", function* (on) {
+    test("a key is free again when its result is gone", function* (t) {
       const Keyed = Task.make("keyed", {
         payload: Schema.Int,
         success: Schema.Int,
-        retention: on.duration(2),
+        retention: t.duration(2),
         idempotencyKey: (n) => `${n}`
       })
-      yield* on.work([Keyed], Keyed.toLayer(Effect.succeed))
+      yield* t.startWorker([Keyed], Keyed.toLayer(Effect.succeed))
       const first = yield* Keyed.delay(1)
-      yield* on.value(first)
+      yield* t.awaitValue(first)
       assert.strictEqual((yield* Keyed.delay(1)).taskId, first.taskId)
-      yield* on.time.pass(3)
+      yield* t.time.pass(3)
       const second = yield* Keyed.delay(1)
       assert.notStrictEqual(second.taskId, first.taskId)
-      assert.strictEqual(yield* on.value(second), 1)
+      assert.strictEqual(yield* t.awaitValue(second), 1)
     })
   })
 }

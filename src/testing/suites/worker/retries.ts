@@ -29,9 +29,9 @@ const Payment = Task.make("payment", {
 /** Registers the tests. */
 export const retries = (test: Test): void => {
   describe("retries", () => {
-    test("a failure is tried again, and the attempts are told apart", function* (on) {
+    test("a failure is tried again, and the attempts are told apart", function* (t) {
       const seen: Array<object> = []
-      yield* on.work(
+      yield* t.startWorker(
         [Flaky],
         Flaky.toLayer(() =>
           TaskContext.use(({ attempt, fence, isLastRetry, maxRetries, remainingRetries, retries }) => {
@@ -41,7 +41,7 @@ export const retries = (test: Test): void => {
         )
       )
       const handle = yield* Flaky.delay()
-      assert.strictEqual(yield* on.value(handle), 4)
+      assert.strictEqual(yield* t.awaitValue(handle), 4)
       assert.deepStrictEqual(
         seen,
         [1, 2, 3, 4].map((attempt) => ({
@@ -54,54 +54,54 @@ export const retries = (test: Test): void => {
         }))
       )
       assert.strictEqual(yield* DeadLetters.count(), 0)
-      yield* on.drained()
+      yield* t.untilDrained()
     })
 
-    test("the delay is kept, and a new worker finds it", function* (on) {
+    test("the delay is kept, and a new worker finds it", function* (t) {
       const Later = Task.make("later", {
         success: Schema.Int,
         error: Schema.String,
-        retry: RetryPolicy.fixed({ maxRetries: 1, delay: on.duration(4) })
+        retry: RetryPolicy.fixed({ maxRetries: 1, delay: t.duration(4) })
       })
       let runs = 0
       const handler = Later.toLayer(() =>
         Effect.suspend(() => (++runs === 1 ? Effect.fail("no") : Effect.succeed(runs)))
       )
-      const worker = yield* on.work([Later], handler)
+      const worker = yield* t.startWorker([Later], handler)
       const handle = yield* Later.delay()
-      yield* on.eventually(
+      yield* t.eventually(
         "it waits for its retry",
         Effect.map(AsyncResult.state(handle), (state) => state === "RETRY")
       )
-      yield* on.eventually(
+      yield* t.eventually(
         "its message has the delay",
-        Effect.map(on.counts(), ({ delayed }) => delayed === 1)
+        Effect.map(t.counts(), ({ delayed }) => delayed === 1)
       )
       yield* worker.stop
-      yield* on.work([Later], handler)
-      yield* on.time.pass(2)
+      yield* t.startWorker([Later], handler)
+      yield* t.time.pass(2)
       assert.strictEqual(runs, 1)
-      assert.strictEqual(yield* on.value(handle), 2)
+      assert.strictEqual(yield* t.awaitValue(handle), 2)
     })
 
-    test("a schedule is replayed from its first step", function* (on) {
+    test("a schedule is replayed from its first step", function* (t) {
       const Scheduled = Task.make("scheduled", {
         success: Schema.Int,
         error: Schema.String,
         retry: RetryPolicy.fromSchedule(Schedule.max([Schedule.spaced("10 millis"), Schedule.recurs(2)]))
       })
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Scheduled],
         Scheduled.toLayer(() => Effect.suspend(() => Effect.fail(`no ${++runs}`)))
       )
-      const failed = yield* on.reason(yield* Scheduled.delay(), "Failed")
+      const failed = yield* t.awaitReason(yield* Scheduled.delay(), "Failed")
       assert.deepStrictEqual([failed.error, failed.retriesExhausted], ["no 3", true])
     })
 
-    test("a tag may say never, or how long", function* (on) {
+    test("a tag may say never, or how long", function* (t) {
       const seen: Array<number> = []
-      yield* on.work(
+      yield* t.startWorker(
         [Payment],
         Payment.toLayer(() =>
           TaskContext.use(({ attempt }) => {
@@ -110,46 +110,46 @@ export const retries = (test: Test): void => {
           })
         )
       )
-      const failed = yield* on.reason(yield* Payment.delay(), "Failed")
+      const failed = yield* t.awaitReason(yield* Payment.delay(), "Failed")
       assert.instanceOf(failed.error, Declined)
       assert.isFalse(failed.retriesExhausted)
       assert.deepStrictEqual(seen, [1, 2])
     })
 
-    test("a defect is a bug, and is not tried again", function* (on) {
+    test("a defect is a bug, and is not tried again", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Buggy],
         Buggy.toLayer(() => Effect.suspend(() => Effect.die(`a bug ${++runs}`)))
       )
-      yield* on.reason(yield* Buggy.delay(), "Died")
+      yield* t.awaitReason(yield* Buggy.delay(), "Died")
       assert.strictEqual(runs, 1)
     })
 
-    test("unless the task asks for it", function* (on) {
+    test("unless the task asks for it", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [BuggyRetried],
         BuggyRetried.toLayer(() =>
           Effect.suspend(() => (++runs < 3 ? Effect.die(`a bug ${runs}`) : Effect.succeed(runs)))
         )
       )
-      assert.strictEqual(yield* on.value(yield* BuggyRetried.delay()), 3)
+      assert.strictEqual(yield* t.awaitValue(yield* BuggyRetried.delay()), 3)
     })
 
-    test("an attempt that took too long is tried again", function* (on) {
-      const Timed = Task.make("timed", { success: Schema.Int, timeout: on.duration(0.5), retry: soon })
+    test("an attempt that took too long is tried again", function* (t) {
+      const Timed = Task.make("timed", { success: Schema.Int, timeout: t.duration(0.5), retry: soon })
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Timed],
         Timed.toLayer(() => Effect.suspend(() => (++runs < 3 ? Effect.never : Effect.succeed(runs))))
       )
       const handle = yield* Timed.delay()
-      assert.strictEqual(yield* on.value(handle), 3)
-      assert.strictEqual((yield* on.read(handle.taskId)).retries, 2)
+      assert.strictEqual(yield* t.awaitValue(handle), 3)
+      assert.strictEqual((yield* t.read(handle.taskId)).retries, 2)
     })
 
-    test("a policy that throws ends the task", function* (on) {
+    test("a policy that throws ends the task", function* (t) {
       const Broken = Task.make("broken", {
         error: Schema.String,
         retry: {
@@ -159,16 +159,16 @@ export const retries = (test: Test): void => {
           }
         }
       })
-      yield* on.work(
+      yield* t.startWorker(
         [Broken],
         Broken.toLayer(() => Effect.fail("no"))
       )
-      yield* on.reason(yield* Broken.delay(), "Died")
+      yield* t.awaitReason(yield* Broken.delay(), "Died")
     })
 
-    test("a handler may ask for one, when and with which error", function* (on) {
+    test("a handler may ask for one, when and with which error", function* (t) {
       const seen: Array<number> = []
-      yield* on.work(
+      yield* t.startWorker(
         [Flaky],
         Flaky.toLayer(() =>
           TaskContext.use(({ attempt, retry }) => {
@@ -178,50 +178,50 @@ export const retries = (test: Test): void => {
         )
       )
       const handle = yield* Flaky.delay()
-      const failed = yield* on.reason(handle, "Failed")
+      const failed = yield* t.awaitReason(handle, "Failed")
       assert.deepStrictEqual([failed.error, failed.retriesExhausted], ["gave up 4", true])
       assert.deepStrictEqual(seen, [1, 2, 3, 4])
     })
 
-    test("the countdown that a handler asks for is kept", function* (on) {
+    test("the countdown that a handler asks for is kept", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Flaky],
         Flaky.toLayer(() =>
           TaskContext.use(({ retry }) =>
-            ++runs === 1 ? retry({ countdown: on.duration(4) }) : Effect.succeed(runs)
+            ++runs === 1 ? retry({ countdown: t.duration(4) }) : Effect.succeed(runs)
           )
         )
       )
       const handle = yield* Flaky.delay()
-      yield* on.until("it ran once", () => runs === 1)
-      yield* on.time.pass(2)
+      yield* t.until("it ran once", () => runs === 1)
+      yield* t.time.pass(2)
       assert.strictEqual(runs, 1)
       assert.strictEqual(yield* AsyncResult.state(handle), "RETRY")
-      assert.strictEqual(yield* on.value(handle), 2)
+      assert.strictEqual(yield* t.awaitValue(handle), 2)
     })
 
-    test("a task without a policy cannot be tried again", function* (on) {
+    test("a task without a policy cannot be tried again", function* (t) {
       const Single = Task.make("single", { success: Schema.Int })
-      yield* on.work(
+      yield* t.startWorker(
         [Single],
         Single.toLayer(() => TaskContext.use(({ retry }) => retry({ countdown: 0 })))
       )
-      yield* on.reason(yield* Single.delay(), "RetriesExhausted")
+      yield* t.awaitReason(yield* Single.delay(), "RetriesExhausted")
     })
 
-    test("the expiry reaches what waits for a retry", function* (on) {
+    test("the expiry reaches what waits for a retry", function* (t) {
       const Expiring = Task.make("expiring", {
         error: Schema.String,
-        expires: on.duration(2),
-        retry: RetryPolicy.fixed({ maxRetries: 1, delay: on.duration(20) })
+        expires: t.duration(2),
+        retry: RetryPolicy.fixed({ maxRetries: 1, delay: t.duration(20) })
       })
-      yield* on.work(
+      yield* t.startWorker(
         [Expiring],
         Expiring.toLayer(() => Effect.fail("no"))
       )
       const handle = yield* Expiring.delay()
-      yield* on.reason(handle, "Expired")
+      yield* t.awaitReason(handle, "Expired")
       assert.strictEqual(Option.getOrThrow(yield* AsyncResult.poll(handle)).attempts, 1)
     })
   })

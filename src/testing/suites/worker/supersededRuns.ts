@@ -5,7 +5,7 @@ import * as AsyncResult from "../../../AsyncResult.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
-import { Gate, type Subject, type Test } from "./fixture.ts"
+import { Gate, type Fixture, type Test } from "./fixture.ts"
 
 const Slow = Task.make("slow", {
   payload: Schema.Void,
@@ -19,128 +19,128 @@ const Slow = Task.make("slow", {
  * gate opens.
  */
 const superseded = Effect.fnUntraced(function* (
-  on: Subject,
+  t: Fixture,
   late: Effect.Effect<string, string, TaskContext>
 ) {
   const [first, second] = [new Gate(), new Gate()]
-  const options = { lease: on.duration(3) }
-  const old = yield* on.workApart(
+  const options = { lease: t.duration(3) }
+  const old = yield* t.startSeparateWorker(
     [Slow],
     Slow.toLayer(() => Effect.uninterruptible(Effect.andThen(first.pass, late))),
     options
   )
   const handle = yield* Slow.delay()
-  yield* on.until("it runs", () => first.entered === 1)
+  yield* t.until("it runs", () => first.entered === 1)
   old.faults.cut()
-  yield* on.work(
+  yield* t.startWorker(
     [Slow],
     Slow.toLayer(() => Effect.as(second.pass, "fresh")),
     options
   )
-  yield* on.until("it was taken over", () => second.entered === 1)
+  yield* t.until("it was taken over", () => second.entered === 1)
   // what it still holds it may write; it shall not run the task anew
   old.faults.set("fails", ["broker.claim"])
   first.open()
-  yield* on.time.pass(3)
+  yield* t.time.pass(3)
   return { handle, old, second }
 })
 
 /** Registers the tests. */
-export const fencing = (test: Test): void => {
+export const supersededRuns = (test: Test): void => {
   describe("3: a worker whose run was superseded writes nothing", () => {
-    test("not its success", function* (on) {
-      const { handle, old, second } = yield* superseded(on, Effect.succeed("stale"))
+    test("not its success", function* (t) {
+      const { handle, old, second } = yield* superseded(t, Effect.succeed("stale"))
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       assert.strictEqual((yield* old.stats).succeeded, 0)
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh")
-      yield* on.drained()
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
+      yield* t.untilDrained()
     })
 
-    test("not its failure, nor a dead letter", function* (on) {
-      const { handle, second } = yield* superseded(on, Effect.fail("stale"))
+    test("not its failure, nor a dead letter", function* (t) {
+      const { handle, second } = yield* superseded(t, Effect.fail("stale"))
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       assert.strictEqual(yield* DeadLetters.count(), 0)
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh")
-      yield* on.drained()
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
+      yield* t.untilDrained()
     })
 
-    test("not its progress", function* (on) {
+    test("not its progress", function* (t) {
       const late = Effect.as(Slow.progress("stale"), "stale")
-      const { handle, second } = yield* superseded(on, late)
+      const { handle, second } = yield* superseded(t, late)
       const seen = Option.getOrThrow(yield* AsyncResult.poll(handle))
       assert.isTrue(Option.isNone(seen.progress))
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh")
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
     })
 
-    test("not after the task has ended either", function* (on) {
-      const { handle, second } = yield* superseded(on, Effect.succeed("stale"))
+    test("not after the task has ended either", function* (t) {
+      const { handle, second } = yield* superseded(t, Effect.succeed("stale"))
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh")
-      yield* on.time.pass(3)
-      assert.strictEqual(yield* on.value(handle), "fresh")
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
+      yield* t.time.pass(3)
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
     })
 
-    test("it does not ack the message of the run that took over", function* (on) {
-      const { handle, second } = yield* superseded(on, Effect.succeed("stale"))
-      const { claimed, delayed, ready } = yield* on.counts()
+    test("it does not ack the message of the run that took over", function* (t) {
+      const { handle, second } = yield* superseded(t, Effect.succeed("stale"))
+      const { claimed, delayed, ready } = yield* t.counts()
       assert.strictEqual(claimed + delayed + ready, 1)
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh")
-      yield* on.drained()
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
+      yield* t.untilDrained()
     })
 
-    test("the fence grows with every run", function* (on) {
+    test("the fence grows with every run", function* (t) {
       const fences: Array<number> = []
       const handle = yield* Slow.delay()
-      yield* on.abandon()
-      yield* on.time.pass(2)
-      yield* on.abandon()
-      yield* on.work(
+      yield* t.startAndVanish()
+      yield* t.time.pass(2)
+      yield* t.startAndVanish()
+      yield* t.startWorker(
         [Slow],
         Slow.toLayer(() => TaskContext.useSync(({ fence }) => `${fences.push(fence)}`))
       )
-      yield* on.value(handle)
+      yield* t.awaitValue(handle)
       assert.deepStrictEqual(fences, [3])
     })
   })
 
   describe("3: a lease that ran out and was not taken over", () => {
-    test("may still be settled", function* (on) {
+    test("may still be settled", function* (t) {
       const handle = yield* Slow.delay()
-      const run = yield* on.abandon()
-      yield* on.time.pass(2)
+      const run = yield* t.startAndVanish()
+      yield* t.time.pass(2)
       const exit = JSON.stringify({ _tag: "Success", value: "late" })
-      const settled = yield* run.settle({ _tag: "Success", exit, retentionMillis: on.time.long })
+      const settled = yield* run.settle({ _tag: "Success", exit, retentionMillis: t.time.long })
       assert.strictEqual(settled, "Stored")
-      assert.strictEqual(yield* on.value(handle), "late")
+      assert.strictEqual(yield* t.awaitValue(handle), "late")
     })
 
-    test("may still be renewed", function* (on) {
+    test("may still be renewed", function* (t) {
       const gate = new Gate()
       const handle = yield* Slow.delay()
-      const run = yield* on.abandon()
-      yield* on.time.pass(2)
-      const [answer] = yield* on.drivers.backend.renew([
-        { id: handle.taskId, token: run.token, leaseMillis: on.time.units(3) }
+      const run = yield* t.startAndVanish()
+      yield* t.time.pass(2)
+      const [answer] = yield* t.drivers.backend.renew([
+        { id: handle.taskId, token: run.token, leaseMillis: t.time.units(3) }
       ])
       assert.strictEqual(answer, "Held")
-      yield* on.work(
+      yield* t.startWorker(
         [Slow],
         Slow.toLayer(() => Effect.as(gate.pass, "taken over"))
       )
-      yield* on.time.pass(1)
+      yield* t.time.pass(1)
       assert.strictEqual(gate.entered, 0)
       gate.open()
-      assert.strictEqual(yield* on.value(handle), "taken over")
+      assert.strictEqual(yield* t.awaitValue(handle), "taken over")
     })
 
-    test("and is taken over by the same worker, which did not know, interrupts the older run", function* (on) {
+    test("and is taken over by the same worker, which did not know, interrupts the older run", function* (t) {
       const [first, second] = [new Gate(), new Gate()]
       let interrupted = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Slow],
         Slow.toLayer(() =>
           TaskContext.use(({ fence }) =>
@@ -154,28 +154,28 @@ export const fencing = (test: Test): void => {
         )
       )
       const handle = yield* Slow.delay()
-      yield* on.until("it runs", () => first.entered === 1)
-      const [run] = on.faults.starts
+      yield* t.until("it runs", () => first.entered === 1)
+      const [run] = t.faults.starts
       assert(run !== undefined && typeof run.body === "string")
       const { body, id, token } = run
       // the store alone sees the lease run out; a renewal of the worker's may come between
       const again = Effect.gen(function* () {
-        yield* on.drivers.backend.renew([{ id, token, leaseMillis: 1 }])
-        yield* on.time.pass(0.5)
-        yield* on.send(id, "slow", body)
-        yield* on.time.pass(0.5)
+        yield* t.drivers.backend.renew([{ id, token, leaseMillis: 1 }])
+        yield* t.time.pass(0.5)
+        yield* t.publishRaw(id, "slow", body)
+        yield* t.time.pass(0.5)
         return second.entered === 1
       })
-      yield* on.time.eventually("it runs again", again)
-      yield* on.until("the older run is interrupted", () => interrupted === 1)
+      yield* t.time.eventually("it runs again", again)
+      yield* t.until("the older run is interrupted", () => interrupted === 1)
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh")
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh")
     })
 
-    test("and is taken over by the same worker is a run of its own", function* (on) {
+    test("and is taken over by the same worker is a run of its own", function* (t) {
       const [first, second] = [new Gate(), new Gate()]
       let runs = 0
-      const worker = yield* on.workApart(
+      const worker = yield* t.startSeparateWorker(
         [Slow],
         Slow.toLayer(() =>
           Effect.suspend(() =>
@@ -184,22 +184,22 @@ export const fencing = (test: Test): void => {
               : Effect.as(second.pass, `fresh ${runs}`)
           )
         ),
-        { lease: on.duration(4), concurrency: 2 }
+        { lease: t.duration(4), concurrency: 2 }
       )
       const handle = yield* Slow.delay()
-      yield* on.until("it runs", () => first.entered === 1)
+      yield* t.until("it runs", () => first.entered === 1)
       worker.faults.set("fails", ["backend.renew", "broker.renew"])
-      yield* on.until("it runs again", () => {
+      yield* t.until("it runs again", () => {
         if (second.entered === 1) worker.faults.heal()
         return second.entered === 1
       })
       first.open()
       // several leases: the second run is still renewed when the first has gone
-      yield* on.time.pass(9)
+      yield* t.time.pass(9)
       assert.strictEqual(runs, 2)
       second.open()
-      assert.strictEqual(yield* on.value(handle), "fresh 2")
-      yield* on.drained()
+      assert.strictEqual(yield* t.awaitValue(handle), "fresh 2")
+      yield* t.untilDrained()
     })
   })
 }

@@ -41,31 +41,31 @@ const older = (id: string, payload: unknown) =>
   })
 
 /** Registers the tests. */
-export const ends = (test: Test): void => {
+export const waiters = (test: Test): void => {
   describe("5: every way in which a task ends completes its waiters", () => {
-    test("a success, with what it gave", function* (on) {
-      yield* on.work([Work], Work.toLayer(Effect.succeed))
-      assert.strictEqual(yield* on.value(yield* Work.delay("hello")), "hello")
+    test("a success, with what it gave", function* (t) {
+      yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
+      assert.strictEqual(yield* t.awaitValue(yield* Work.delay("hello")), "hello")
     })
 
-    test("a success that gave nothing", function* (on) {
-      yield* on.work(
+    test("a success that gave nothing", function* (t) {
+      yield* t.startWorker(
         [Nothing],
         Nothing.toLayer(() => Effect.void)
       )
       const handle = yield* Nothing.delay()
-      assert.isUndefined(yield* on.value(handle))
+      assert.isUndefined(yield* t.awaitValue(handle))
       assert.isTrue(yield* AsyncResult.successful(handle))
     })
 
-    test("a typed failure, with the same class and its fields", function* (on) {
+    test("a typed failure, with the same class and its fields", function* (t) {
       const at = new Date(0)
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.fail(new Declined({ code: 7, at })))
       )
       const handle = yield* Work.delay("hello")
-      const failed = yield* on.failure(handle)
+      const failed = yield* t.awaitFailure(handle)
       assert.strictEqual(failed.taskId, handle.taskId)
       assert.strictEqual(failed.taskName, "work")
       assert.strictEqual(failed.attempts, 1)
@@ -76,48 +76,48 @@ export const ends = (test: Test): void => {
       assert.isFalse(failed.reason.retriesExhausted)
     })
 
-    test("a defect, with its message", function* (on) {
-      yield* on.work(
+    test("a defect, with its message", function* (t) {
+      yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.die(new RangeError("a bug")))
       )
-      const { defect } = yield* on.reason(yield* Work.delay("hello"), "Died")
+      const { defect } = yield* t.awaitReason(yield* Work.delay("hello"), "Died")
       assert(defect instanceof Error)
       assert.include(defect.message, "a bug")
     })
 
-    test("a handler that throws before it gives an effect", function* (on) {
-      yield* on.work(
+    test("a handler that throws before it gives an effect", function* (t) {
+      yield* t.startWorker(
         [Work],
         Work.toLayer(() => {
           throw new RangeError("a bug")
         })
       )
-      yield* on.reason(yield* Work.delay("hello"), "Died")
+      yield* t.awaitReason(yield* Work.delay("hello"), "Died")
     })
 
-    test("a defect that cannot be told", function* (on) {
+    test("a defect that cannot be told", function* (t) {
       const circular: Record<string, unknown> = {}
       circular["self"] = circular
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.die(circular))
       )
-      yield* on.reason(yield* Work.delay("hello"), "Died")
+      yield* t.awaitReason(yield* Work.delay("hello"), "Died")
     })
 
-    test("a handler that interrupts itself", function* (on) {
-      yield* on.work(
+    test("a handler that interrupts itself", function* (t) {
+      yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.interrupt)
       )
-      yield* on.reason(yield* Work.delay("hello"), "Died")
+      yield* t.awaitReason(yield* Work.delay("hello"), "Died")
     })
 
-    test("a timeout, with the handler's finalizers run", function* (on) {
-      const Timed = Task.make("timed", { timeout: on.duration(1) })
+    test("a timeout, with the handler's finalizers run", function* (t) {
+      const Timed = Task.make("timed", { timeout: t.duration(1) })
       let finalized = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Timed],
         Timed.toLayer(() =>
           Effect.andThen(
@@ -126,171 +126,171 @@ export const ends = (test: Test): void => {
           )
         )
       )
-      const { timeout } = yield* on.reason(yield* Timed.delay(), "TimedOut")
-      assert.strictEqual(Duration.toMillis(timeout), on.time.units(1))
+      const { timeout } = yield* t.awaitReason(yield* Timed.delay(), "TimedOut")
+      assert.strictEqual(Duration.toMillis(timeout), t.time.units(1))
       assert.strictEqual(finalized, 1)
     })
 
-    test("the expiry of what waits, with a worker and without", function* (on) {
-      const expires = on.duration(1)
+    test("the expiry of what waits, with a worker and without", function* (t) {
+      const expires = t.duration(1)
       const alone = yield* Work.delay("hello", { expires })
-      yield* on.time.pass(2)
-      const { expiredAt } = yield* on.reason(alone, "Expired")
+      yield* t.time.pass(2)
+      const { expiredAt } = yield* t.awaitReason(alone, "Expired")
       assert.isNumber(expiredAt.epochMilliseconds)
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
       )
-      const delayed = yield* Work.delay("hello", { expires, delay: on.duration(2) })
-      yield* on.reason(delayed, "Expired")
-      yield* on.drained()
+      const delayed = yield* Work.delay("hello", { expires, delay: t.duration(2) })
+      yield* t.awaitReason(delayed, "Expired")
+      yield* t.untilDrained()
       assert.strictEqual(runs, 0)
       assert.strictEqual(yield* DeadLetters.count(), 0)
     })
 
-    test("crashes, when there were as many as it may have", function* (on) {
+    test("crashes, when there were as many as it may have", function* (t) {
       const handle = yield* Fragile.delay()
-      yield* on.abandon({ maxCrashes: 2 })
-      yield* on.time.pass(2)
-      yield* on.abandon({ maxCrashes: 2 })
+      yield* t.startAndVanish({ maxCrashes: 2 })
+      yield* t.time.pass(2)
+      yield* t.startAndVanish({ maxCrashes: 2 })
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Fragile],
         Fragile.toLayer(() => Effect.sync(() => void runs++))
       )
-      const { worker } = yield* on.reason(handle, "WorkerLost")
-      assert.strictEqual(worker, on.worker)
+      const { worker } = yield* t.awaitReason(handle, "WorkerLost")
+      assert.strictEqual(worker, t.vanishedWorker)
       assert.strictEqual(runs, 0)
-      yield* on.time.pass(1)
+      yield* t.time.pass(1)
       const [letter] = yield* DeadLetters.list(Fragile)
       assert(letter !== undefined)
       assert.strictEqual(letter.reason._tag, "WorkerLost")
       assert.isTrue(yield* DeadLetters.replay(letter.id))
-      assert.isUndefined(yield* on.value(handle), "what is replayed has its crashes before it again")
+      assert.isUndefined(yield* t.awaitValue(handle), "what is replayed has its crashes before it again")
     })
 
-    test("a task that no worker knows, after the grace", function* (on) {
-      yield* on.work(
+    test("a task that no worker knows, after the grace", function* (t) {
+      yield* t.startWorker(
         [Nothing],
         Nothing.toLayer(() => Effect.void),
-        { unknownTaskGrace: on.duration(5) }
+        { unknownTaskGrace: t.duration(5) }
       )
       const handle = yield* Work.delay("hello")
-      yield* on.time.pass(3)
+      yield* t.time.pass(3)
       assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
-      yield* on.reason(handle, "UnknownTask")
+      yield* t.awaitReason(handle, "UnknownTask")
       const [letter] = yield* DeadLetters.list(Work)
       assert(letter !== undefined)
       assert.strictEqual(letter.reason._tag, "UnknownTask")
       assert.isTrue(letter.payload._tag === "Success" && letter.payload.success === "hello")
-      yield* on.drained()
+      yield* t.untilDrained()
     })
 
-    test("bytes that are no message, if they came under the task's name", function* (on) {
-      const handle = yield* Retried.delay({ n: 1 }, { delay: on.duration(1) })
-      yield* on.send(handle.taskId, "retried", "}no message{")
-      yield* on.work(
+    test("bytes that are no message, if they came under the task's name", function* (t) {
+      const handle = yield* Retried.delay({ n: 1 }, { delay: t.duration(1) })
+      yield* t.publishRaw(handle.taskId, "retried", "}no message{")
+      yield* t.startWorker(
         [Retried],
         Retried.toLayer(({ n }) => Effect.succeed(n))
       )
-      yield* on.reason(handle, "PayloadInvalid")
-      yield* on.drained()
+      yield* t.awaitReason(handle, "PayloadInvalid")
+      yield* t.untilDrained()
     })
 
-    test("a payload that does not decode, with no retries burned and its bytes kept", function* (on) {
+    test("a payload that does not decode, with no retries burned and its bytes kept", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Retried],
         Retried.toLayer(({ n }) => Effect.sync(() => n + ++runs))
       )
       const body = older("a", { n: "one" })
-      yield* on.send("a", "retried", body)
+      yield* t.publishRaw("a", "retried", body)
       const handle = Retried.result("a")
-      const failed = yield* on.failure(handle)
+      const failed = yield* t.awaitFailure(handle)
       assert(failed.reason._tag === "PayloadInvalid")
       assert.isNotEmpty(failed.reason.issue)
       assert.strictEqual(runs, 0)
-      const { attempt, retries } = yield* on.read("a")
+      const { attempt, retries } = yield* t.read("a")
       assert.deepStrictEqual({ attempt, retries }, { attempt: 1, retries: 0 })
       const [letter] = yield* DeadLetters.list(Retried)
       assert(letter !== undefined)
       assert.strictEqual(letter.raw, body)
       assert.strictEqual(letter.payload._tag, "Failure")
-      yield* on.drained()
+      yield* t.untilDrained()
     })
 
-    test("a result that does not encode, and the work is not done again", function* (on) {
+    test("a result that does not encode, and the work is not done again", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Small],
         Small.toLayer(() => Effect.sync(() => 10 + runs++))
       )
-      const { issue, side } = yield* on.reason(yield* Small.delay(), "ResultInvalid")
+      const { issue, side } = yield* t.awaitReason(yield* Small.delay(), "ResultInvalid")
       assert.strictEqual(side, "worker")
       assert.isNotEmpty(issue)
-      yield* on.drained()
+      yield* t.untilDrained()
       assert.strictEqual(runs, 1)
     })
 
-    test("a result that is too large, and the work is not done again", function* (on) {
+    test("a result that is too large, and the work is not done again", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Large],
         Large.toLayer(() => Effect.sync(() => `${++runs}`.repeat(4 * 1024 * 1024 + 1)))
       )
-      const { issue } = yield* on.reason(yield* Large.delay(), "ResultInvalid")
+      const { issue } = yield* t.awaitReason(yield* Large.delay(), "ResultInvalid")
       assert.include(issue, "bytes")
       assert.strictEqual(runs, 1)
     })
 
-    test("an error that is too large", function* (on) {
-      yield* on.work(
+    test("an error that is too large", function* (t) {
+      yield* t.startWorker(
         [Large],
         Large.toLayer(() => Effect.fail("no".repeat(4 * 1024 * 1024)))
       )
-      yield* on.reason(yield* Large.delay(), "ResultInvalid")
+      yield* t.awaitReason(yield* Large.delay(), "ResultInvalid")
     })
 
-    test("an error when no retry is left", function* (on) {
+    test("an error when no retry is left", function* (t) {
       let runs = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Retried],
         Retried.toLayer(() => Effect.suspend(() => Effect.fail(`no ${++runs}`)))
       )
-      const failed = yield* on.failure(yield* Retried.delay({ n: 1 }))
+      const failed = yield* t.awaitFailure(yield* Retried.delay({ n: 1 }))
       assert(failed.reason._tag === "Failed")
       assert.strictEqual(failed.reason.error, "no 3")
       assert.isTrue(failed.reason.retriesExhausted)
       assert.strictEqual(failed.attempts, 3)
     })
 
-    test("a retry that the handler asks for when none is left", function* (on) {
-      yield* on.work(
+    test("a retry that the handler asks for when none is left", function* (t) {
+      yield* t.startWorker(
         [Retried],
         Retried.toLayer(() => TaskContext.use(({ retry }) => retry()))
       )
-      const failed = yield* on.failure(yield* Retried.delay({ n: 1 }))
+      const failed = yield* t.awaitFailure(yield* Retried.delay({ n: 1 }))
       assert.strictEqual(failed.reason._tag, "RetriesExhausted")
       assert.strictEqual(failed.attempts, 3)
     })
 
-    test("a record that is forgotten while it waits", function* (on) {
+    test("a record that is forgotten while it waits", function* (t) {
       const handle = yield* Work.delay("hello")
-      const waiter = yield* on.follow(AsyncResult.stream([handle]))
-      yield* on.time.pass(1)
+      const waiter = yield* t.collect(AsyncResult.stream([handle]))
+      yield* t.time.pass(1)
       yield* AsyncResult.forget(handle)
       yield* waiter.done
-      const exit = waiter.seen[0]?.[1]
+      const exit = waiter.values[0]?.[1]
       assert(exit !== undefined && Exit.isFailure(exit))
       const failed = Option.getOrThrow(Exit.findErrorOption(exit))
       assert.strictEqual(failed.reason._tag, "Forgotten")
     })
 
-    test("a record that is forgotten while it runs; it runs on, and leaves nothing", function* (on) {
+    test("a record that is forgotten while it runs; it runs on, and leaves nothing", function* (t) {
       const gate = new Gate()
       let done = 0
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) =>
           Effect.as(
@@ -303,59 +303,58 @@ export const ends = (test: Test): void => {
         )
       )
       const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
-      const waiter = yield* on.follow(AsyncResult.stream([handle]))
-      yield* on.time.pass(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      const waiter = yield* t.collect(AsyncResult.stream([handle]))
+      yield* t.time.pass(1)
       yield* AsyncResult.forget(handle)
       yield* waiter.done
       gate.open()
-      yield* on.drained()
+      yield* t.untilDrained()
       assert.strictEqual(done, 1)
-      yield* on.eventually(
+      yield* t.eventually(
         "the record is gone",
         Effect.map(AsyncResult.poll(handle), (seen) => Option.isNone(seen))
       )
     })
 
-    test("a purge of its queue", function* (on) {
+    test("a purge of its queue", function* (t) {
       const handles = yield* Work.delayAll(["a", "b"])
       assert.strictEqual(yield* Broker.purge("default"), 2)
-      for (const handle of handles) yield* on.reason(handle, "Cancelled")
+      for (const handle of handles) yield* t.awaitReason(handle, "Cancelled")
     })
 
-    test("within a moment, where the store can push", function* (on, context) {
-      if (!on.drivers.backend.capabilities.hints)
-        return yield* Suite.skip(context, "the store gives no hints")
+    test("within a moment, where the store can push", function* (t, context) {
+      if (!t.drivers.backend.capabilities.hints) return yield* Suite.skip(context, "the store gives no hints")
       const gate = new Gate()
-      yield* on.workApart(
+      yield* t.startSeparateWorker(
         [Work],
         Work.toLayer((text) => Effect.as(gate.pass, text))
       )
       const handle = yield* Work.delay("hello")
-      yield* on.until("it runs", () => gate.entered === 1)
-      const waiter = yield* on.follow(AsyncResult.stream([handle]))
-      yield* on.time.pass(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      const waiter = yield* t.collect(AsyncResult.stream([handle]))
+      yield* t.time.pass(1)
       gate.open()
       const before = yield* Clock.currentTimeMillis
       yield* waiter.done
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 2000)
     })
 
-    test("all who wait for it, and those who come later", function* (on) {
+    test("all who wait for it, and those who come later", function* (t) {
       const gate = new Gate()
-      yield* on.work(
+      yield* t.startWorker(
         [Work],
         Work.toLayer((text) => Effect.as(gate.pass, text))
       )
       const handle = yield* Work.delay("hello")
-      const waiters = yield* Effect.forEach([1, 2, 3], () => on.follow(AsyncResult.stream([handle])))
-      yield* on.until("it runs", () => gate.entered === 1)
+      const waiters = yield* Effect.forEach([1, 2, 3], () => t.collect(AsyncResult.stream([handle])))
+      yield* t.until("it runs", () => gate.entered === 1)
       gate.open()
       for (const waiter of waiters) {
         yield* waiter.done
-        assert.isTrue(waiter.seen.length === 1 && Exit.isSuccess(waiter.seen[0]![1]))
+        assert.isTrue(waiter.values.length === 1 && Exit.isSuccess(waiter.values[0]![1]))
       }
-      assert.strictEqual(yield* on.value(Work.result(handle.taskId)), "hello")
+      assert.strictEqual(yield* t.awaitValue(Work.result(handle.taskId)), "hello")
     })
   })
 }

@@ -9,7 +9,7 @@ import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as TaskMessage from "../../../TaskMessage.ts"
 import * as Suite from "../Suite.ts"
-import { Gate, type Subject, type Test } from "./fixture.ts"
+import { Gate, type Fixture, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", {
   payload: Schema.Int,
@@ -26,35 +26,35 @@ const Once = Task.make("once", { delivery: "at-most-once", error: Schema.String 
 const Keyed = Task.make("keyed", { payload: Schema.Int, idempotencyKey: (n) => `${n}` })
 
 /** The same broker, with no backend. */
-const without = Effect.fnUntraced(function* (on: Subject) {
+const without = Effect.fnUntraced(function* (t: Fixture) {
   const none = yield* Layer.build(Backend.layerNotConfigured)
-  return on.over(Context.add(none, Broker.Broker, Context.get(on.context, Broker.Broker)))
+  return t.withServices(Context.add(none, Broker.Broker, Context.get(t.context, Broker.Broker)))
 })
 
 /** Registers the tests. */
-export const messageOnly = (test: Test): void => {
+export const withoutBackend = (test: Test): void => {
   describe("without a backend", () => {
-    test("tasks run, and leave no message", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("tasks run, and leave no message", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       const ran: Array<number> = []
-      yield* work(
+      yield* startWorker(
         [Work],
         Work.toLayer((n) => Effect.sync(() => ran.push(n)))
       )
       yield* provide(Work.send(1))
       yield* provide(Work.delayAll([2, 3]))
-      yield* on.until("they ran", () => ran.length === 3)
-      yield* on.drained()
+      yield* t.until("they ran", () => ran.length === 3)
+      yield* t.untilDrained()
       assert.sameMembers(ran, [1, 2, 3])
     })
 
-    test("what needs a record fails, and enqueues nothing", function* (on) {
-      const { provide } = yield* without(on)
+    test("what needs a record fails, and enqueues nothing", function* (t) {
+      const { provide } = yield* without(t)
       const expect = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
         Effect.map(Effect.flip(effect), ({ _tag }) => assert.strictEqual(_tag, "BackendNotConfigured"))
       yield* expect(provide(Work.delay(1, { id: "mine" })))
       yield* expect(provide(Keyed.delay(1)))
-      yield* on.drained()
+      yield* t.untilDrained()
       const handle = yield* provide(Work.delay(1))
       yield* expect(provide(AsyncResult.get(handle)))
       yield* expect(provide(AsyncResult.poll(handle)))
@@ -62,10 +62,10 @@ export const messageOnly = (test: Test): void => {
       yield* expect(provide(AsyncResult.forget(handle)))
     })
 
-    test("retries are counted in the message", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("retries are counted in the message", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       const seen: Array<readonly [attempt: number, retries: number, last: boolean]> = []
-      yield* work(
+      yield* startWorker(
         [Flaky],
         Flaky.toLayer(() =>
           TaskContext.use(({ attempt, isLastRetry, retries }) => {
@@ -75,8 +75,8 @@ export const messageOnly = (test: Test): void => {
         )
       )
       yield* provide(Flaky.send(1))
-      yield* on.until("it ran three times", () => seen.length === 3)
-      yield* on.drained()
+      yield* t.until("it ran three times", () => seen.length === 3)
+      yield* t.untilDrained()
       assert.deepStrictEqual(seen, [
         [1, 0, false],
         [2, 1, false],
@@ -84,137 +84,137 @@ export const messageOnly = (test: Test): void => {
       ])
     })
 
-    test("a worker that vanished is replaced after its lease", function* (on, context) {
-      if (on.drivers.broker.capabilities.lease !== "store")
+    test("a worker that vanished is replaced after its lease", function* (t, context) {
+      if (t.drivers.broker.capabilities.lease !== "store")
         return yield* Suite.skip(context, "a connection holds the claims")
-      const { provide, work } = yield* without(on)
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
       yield* provide(Work.send(1))
-      yield* on.claimOne(on.time.units(2))
-      yield* work(
+      yield* t.claimOne(t.time.units(2))
+      yield* startWorker(
         [Work],
         Work.toLayer(() => Effect.sync(() => ++runs))
       )
-      yield* on.time.pass(1)
+      yield* t.time.pass(1)
       assert.strictEqual(runs, 0)
-      yield* on.until("it ran", () => runs === 1)
-      yield* on.drained()
+      yield* t.until("it ran", () => runs === 1)
+      yield* t.untilDrained()
     })
 
-    test("a claim is renewed while the handler runs", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("a claim is renewed while the handler runs", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
-      yield* work(
+      yield* startWorker(
         [Work],
         Work.toLayer((n) =>
           Effect.suspend(() => {
             runs++
-            return Effect.as(Effect.sleep(on.duration(6)), n)
+            return Effect.as(Effect.sleep(t.duration(6)), n)
           })
         ),
-        { lease: on.duration(2), concurrency: 3 }
+        { lease: t.duration(2), concurrency: 3 }
       )
       yield* provide(Work.send(1))
-      yield* on.until("it runs", () => runs === 1)
-      yield* on.drained()
+      yield* t.until("it runs", () => runs === 1)
+      yield* t.untilDrained()
       assert.strictEqual(runs, 1)
     })
 
-    test("a shutdown puts back what runs, uncounted", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("a shutdown puts back what runs, uncounted", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       const gate = new Gate()
-      const worker = yield* work(
+      const worker = yield* startWorker(
         [Flaky],
         Flaky.toLayer(() => gate.pass)
       )
       yield* provide(Flaky.send(1))
-      yield* on.until("it runs", () => gate.entered === 1)
+      yield* t.until("it runs", () => gate.entered === 1)
       yield* worker.stop
-      const message = yield* TaskMessage.decode((yield* on.claimOne()).body)
+      const message = yield* TaskMessage.decode((yield* t.claimOne()).body)
       assert.strictEqual(message.retries, 0)
     })
 
-    test("a task that is delivered at most once is acked before it runs", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("a task that is delivered at most once is acked before it runs", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       const gate = new Gate()
-      const worker = yield* work(
+      const worker = yield* startWorker(
         [Once],
         Once.toLayer(() => gate.pass)
       )
       yield* provide(Once.send())
-      yield* on.until("it runs", () => gate.entered === 1)
-      assert.deepStrictEqual(yield* on.counts(), { ready: 0, delayed: 0, claimed: 0 })
+      yield* t.until("it runs", () => gate.entered === 1)
+      assert.deepStrictEqual(yield* t.counts(), { ready: 0, delayed: 0, claimed: 0 })
       yield* worker.stop
-      assert.deepStrictEqual(yield* on.counts(), { ready: 0, delayed: 0, claimed: 0 })
+      assert.deepStrictEqual(yield* t.counts(), { ready: 0, delayed: 0, claimed: 0 })
     })
 
-    test("one whose ack fails is not run", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("one whose ack fails is not run", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
-      on.faults.set("fails", ["broker.ack"])
-      yield* work(
+      t.faults.set("fails", ["broker.ack"])
+      yield* startWorker(
         [Once],
         Once.toLayer(() => Effect.sync(() => void runs++)),
-        { lease: on.duration(2) }
+        { lease: t.duration(2) }
       )
       yield* provide(Once.send())
-      yield* on.time.pass(4)
+      yield* t.time.pass(4)
       assert.strictEqual(runs, 0)
-      on.faults.heal()
-      yield* on.until("it ran", () => runs === 1)
-      yield* on.drained()
+      t.faults.heal()
+      yield* t.until("it ran", () => runs === 1)
+      yield* t.untilDrained()
     })
 
-    test("one whose ack is answered late is run", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("one whose ack is answered late is run", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
-      on.faults.set("answer late", ["broker.ack"])
-      yield* work(
+      t.faults.set("answer late", ["broker.ack"])
+      yield* startWorker(
         [Once],
         Once.toLayer(() => Effect.sync(() => void runs++)),
-        { lease: on.duration(2) }
+        { lease: t.duration(2) }
       )
       yield* provide(Once.send())
       // renewals meanwhile find no claim
-      yield* on.time.pass(3)
+      yield* t.time.pass(3)
       assert.strictEqual(runs, 0)
-      on.faults.heal()
-      yield* on.until("it ran", () => runs === 1)
-      yield* on.drained()
+      t.faults.heal()
+      yield* t.until("it ran", () => runs === 1)
+      yield* t.untilDrained()
     })
 
-    test("what expired is dropped", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("what expired is dropped", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
-      yield* provide(Work.send(1, { expires: on.duration(1) }))
-      yield* on.time.pass(2)
-      yield* work(
+      yield* provide(Work.send(1, { expires: t.duration(1) }))
+      yield* t.time.pass(2)
+      yield* startWorker(
         [Work],
         Work.toLayer(() => Effect.sync(() => ++runs))
       )
-      yield* on.drained()
+      yield* t.untilDrained()
       assert.strictEqual(runs, 0)
     })
 
-    test("garbage and what fails for good are parked by the broker", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("garbage and what fails for good are parked by the broker", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
-      yield* work(
+      yield* startWorker(
         [Work],
         Work.toLayer((n) => (n === 0 ? Effect.fail("no") : Effect.sync(() => ++runs)))
       )
-      yield* on.send("poison", "work", "}{")
+      yield* t.publishRaw("poison", "work", "}{")
       yield* provide(Work.send(0))
       yield* provide(Work.send(1))
-      yield* on.until("the last one ran", () => runs === 1)
-      yield* on.drained()
-      assert.isAtLeast(on.faults.count("broker.reject"), 1)
+      yield* t.until("the last one ran", () => runs === 1)
+      yield* t.untilDrained()
+      assert.isAtLeast(t.faults.count("broker.reject"), 1)
     })
 
-    test("progress goes nowhere, and does no harm", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("progress goes nowhere, and does no harm", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       let runs = 0
-      yield* work(
+      yield* startWorker(
         [Work],
         Work.toLayer((n) =>
           Effect.as(
@@ -224,26 +224,26 @@ export const messageOnly = (test: Test): void => {
         )
       )
       yield* provide(Work.send(1))
-      yield* on.until("it ran", () => runs === 1)
-      yield* on.drained()
+      yield* t.until("it ran", () => runs === 1)
+      yield* t.untilDrained()
     })
 
-    test("a shutdown drains", function* (on) {
-      const { provide, work } = yield* without(on)
+    test("a shutdown drains", function* (t) {
+      const { provide, startWorker } = yield* without(t)
       const gate = new Gate()
-      const worker = yield* work(
+      const worker = yield* startWorker(
         [Work],
         Work.toLayer((n) => Effect.as(gate.pass, n)),
-        { drainTimeout: on.duration(20), lease: on.duration(2) }
+        { drainTimeout: t.duration(20), lease: t.duration(2) }
       )
       yield* provide(Work.send(1))
-      yield* on.until("it runs", () => gate.entered === 1)
+      yield* t.until("it runs", () => gate.entered === 1)
       const stopping = yield* Effect.forkChild(worker.stop)
-      yield* on.time.pass(4)
-      assert.strictEqual((yield* on.counts()).claimed, 1)
+      yield* t.time.pass(4)
+      assert.strictEqual((yield* t.counts()).claimed, 1)
       gate.open()
-      yield* on.within("it stops", Fiber.join(stopping))
-      yield* on.drained()
+      yield* t.complete("it stops", Fiber.join(stopping))
+      yield* t.untilDrained()
       assert.strictEqual(gate.entered, 1)
     })
   })

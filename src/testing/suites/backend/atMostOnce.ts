@@ -1,0 +1,74 @@
+/** Lost runs of at-most-once tasks. */
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Suite from "../Suite.ts"
+import { success, type Fixture, type Test } from "./fixture.ts"
+
+/** Registers the tests. */
+export const atMostOnce = (test: Test): void => {
+  describe("at-most-once", () => {
+    const once = { deliveryMode: "at-most-once" as const, queue: "slow", body: "the body" }
+    const expectLost = Effect.fnUntraced(function* (t: Fixture, id: string) {
+      yield* t.expectEndedByStore(id, "WorkerLost")
+      const letter = yield* t.onlyDeadLetter
+      assert.deepStrictEqual(
+        [letter.id, letter.reason, letter.exit, letter.queue, letter.body, letter.worker, letter.attempts],
+        [`${id}:0`, "WorkerLost", null, "slow", "the body", "worker of t1", 1]
+      )
+    })
+
+    test("a redelivery ends a lost run, and does not repeat it", function* (t) {
+      yield* t.create("a")
+      yield* t.lapsedRun("a", "t1", once)
+      const another = { ...once, queue: "other", body: "another message of it" }
+      assert.strictEqual((yield* t.start("a", "t2", another))._tag, "Drop")
+      yield* expectLost(t, "a")
+    })
+
+    test("a read ends a lost run", function* (t) {
+      yield* t.create("a")
+      yield* t.lapsedRun("a", "t1", once)
+      yield* expectLost(t, "a")
+      assert.strictEqual((yield* t.start("a", "t2", once))._tag, "Drop")
+    })
+
+    test("a watch ends a lost run", function* (t) {
+      yield* t.create("a")
+      yield* t.lapsedRun("a", "t1", once)
+      const found = yield* Suite.only(t.driver.subscribe(["a"]))
+      assert.strictEqual(found?.ended, "WorkerLost")
+    })
+
+    test("the sweep ends a lost run", function* (t) {
+      yield* t.create("a")
+      yield* t.lapsedRun("a", "t1", once)
+      assert.strictEqual(yield* t.sweepAll, 1)
+      assert.strictEqual(yield* t.driver.countDeadLetters("mail"), 1)
+      yield* expectLost(t, "a")
+    })
+
+    test("a run that holds its lease is left alone", function* (t) {
+      yield* t.create("a")
+      yield* t.startRun("a", "t1", once)
+      assert.strictEqual((yield* t.start("a", "t2", once))._tag, "Busy")
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "STARTED")
+    })
+
+    test("a renewal keeps the run from being ended", function* (t) {
+      yield* t.create("a")
+      yield* t.startRun("a", "t1", { ...once, leaseMillis: t.time.units(1) })
+      assert.strictEqual(yield* t.renew("a", "t1"), "Held")
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "STARTED")
+    })
+
+    test("a lapse that nobody noticed can still be settled", function* (t) {
+      yield* t.create("a")
+      yield* t.lapsedRun("a", "t1", once)
+      yield* t.settleRun("a", "t1", success())
+      assert.strictEqual((yield* t.read("a")).state, "SUCCESS")
+    })
+  })
+}

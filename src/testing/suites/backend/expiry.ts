@@ -1,0 +1,83 @@
+/** Expiry of tasks that wait for too long. */
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import * as Suite from "../Suite.ts"
+import { success, retry, RELEASE, type Fixture, type Test } from "./fixture.ts"
+
+/** Registers the tests. */
+export const expiry = (test: Test): void => {
+  describe("expiry", () => {
+    const waits = {
+      "a task that waits": (t: Fixture) => Effect.asVoid(t.create("a", { expiresMillis: t.time.units(5) })),
+      "a task that waits for its retry": (t: Fixture) =>
+        Effect.andThen(
+          t.create("a", { expiresMillis: t.time.units(5) }),
+          t.startAndSettle("a", "t1", retry(t.time.long))
+        ),
+      "a task that was put back": (t: Fixture) =>
+        Effect.andThen(
+          t.create("a", { expiresMillis: t.time.units(5) }),
+          t.startAndSettle("a", "t1", RELEASE)
+        ),
+      "a record that a run created": (t: Fixture) =>
+        t.startAndSettle("a", "t1", retry(t.time.long), { expiresMillis: t.time.units(5) })
+    }
+    for (const [what, wait] of Object.entries(waits)) {
+      test(`a message ends ${what} too long, and is dropped`, function* (t) {
+        yield* wait(t)
+        yield* t.time.pass(6)
+        assert.strictEqual((yield* t.start("a", "t9"))._tag, "Drop")
+        yield* t.expectEndedByStore("a", "Expired")
+      })
+
+      test(`a read ends ${what} too long`, function* (t) {
+        yield* wait(t)
+        yield* t.time.pass(6)
+        yield* t.expectEndedByStore("a", "Expired")
+        assert.strictEqual(yield* t.sweepAll, 0)
+      })
+
+      test(`the sweep ends ${what} too long`, function* (t) {
+        yield* wait(t)
+        yield* t.time.pass(6)
+        assert.strictEqual(yield* t.sweepAll, 1)
+        yield* t.expectEndedByStore("a", "Expired")
+      })
+    }
+
+    test("a watch ends a task that waits too long", function* (t) {
+      yield* t.create("a", { expiresMillis: t.time.units(1) })
+      yield* t.time.pass(2)
+      const found = yield* Suite.only(t.driver.subscribe(["a"]))
+      assert.strictEqual(found?.ended, "Expired")
+    })
+
+    test("a task does not expire before its time", function* (t) {
+      yield* t.create("a", { expiresMillis: t.time.long })
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+      yield* t.startRun("a", "t1")
+      yield* t.startAndSettle("b", "t1", retry(), { expiresMillis: t.time.long })
+      assert.strictEqual((yield* t.read("b")).state, "RETRY")
+      yield* t.startRun("b", "t2")
+    })
+
+    test("a task that runs does not expire", function* (t) {
+      yield* t.create("a", { expiresMillis: t.time.units(5) })
+      yield* t.startRun("a", "t1")
+      yield* t.time.pass(6)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "STARTED")
+      yield* t.settleRun("a", "t1", success())
+    })
+
+    test("an expired task leaves no dead letter, and is not to be cancelled", function* (t) {
+      yield* t.create("a", { expiresMillis: t.time.units(1) })
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.cancel("a"), "AlreadyDone")
+      yield* t.expectEndedByStore("a", "Expired")
+      assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 0)
+    })
+  })
+}

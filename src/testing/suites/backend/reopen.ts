@@ -1,0 +1,184 @@
+/** `reopen`: the next generation of a task, from its dead letter. */
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import type { NewRecord } from "../../../BackendDriver.ts"
+import { success, failureWithDeadLetter, retry, parked, type Fixture, type Test } from "./fixture.ts"
+
+/** Registers the tests. */
+export const reopen = (test: Test): void => {
+  describe("reopen", () => {
+    /** A task that failed with a dead letter. */
+    const bury = (t: Fixture, id: string, more?: Partial<NewRecord>) =>
+      Effect.andThen(t.create(id, more), t.startAndSettle(id, `${id}-0`, failureWithDeadLetter()))
+
+    test("opens a task for its next generation, with nothing counted and no expiry", function* (t) {
+      yield* t.create("a", { expiresMillis: t.time.units(20) })
+      yield* t.lapsedRun("a", "t1")
+      yield* t.startRun("a", "t2")
+      yield* t.renew("a", "t2", "progress")
+      yield* t.settleRun("a", "t2", retry())
+      yield* t.startAndSettle("a", "t3", failureWithDeadLetter())
+      const letter = yield* t.onlyDeadLetter
+      assert.deepStrictEqual(yield* t.reopen("a:0"), letter)
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.generation, found.task], ["PENDING", 1, "mail"])
+      assert.deepStrictEqual([found.attempt, found.retries, found.crashes], [0, 0, 0])
+      assert.deepStrictEqual(
+        [found.exit, found.ended, found.startedAt, found.finishedAt],
+        [null, null, null, null]
+      )
+      assert.isNull(found.expiresAt)
+      assert.isFalse(found.cancelRequested)
+      assert.deepStrictEqual(yield* t.onlyDeadLetter, letter)
+    })
+
+    test("the task runs in its next generation, and messages of the last are dropped", function* (t) {
+      yield* bury(t, "a")
+      yield* t.reopen("a:0")
+      assert.strictEqual((yield* t.start("a", "t1"))._tag, "Drop")
+      const started = yield* t.startRun("a", "t2", { generation: 1 })
+      assert.deepStrictEqual([started.attempt, started.retries, started.crashes], [1, 0, 0])
+      yield* t.settleRun("a", "t2", success("again"))
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.exit, found.generation], ["SUCCESS", "again", 1])
+    })
+
+    test("what an earlier cancel asked for is over", function* (t) {
+      yield* t.create("a")
+      yield* t.startRun("a", "t1")
+      yield* t.cancel("a")
+      yield* t.settleRun("a", "t1", failureWithDeadLetter())
+      yield* t.reopen("a:0")
+      yield* t.startRun("a", "t2", { generation: 1 })
+      assert.strictEqual(yield* t.renew("a", "t2"), "Held")
+    })
+
+    test("is safe to repeat", function* (t) {
+      yield* bury(t, "a")
+      const letters = yield* t.driver.reopen(["a:0", "a:0"])
+      assert.deepStrictEqual(
+        letters.map((letter) => letter?.id),
+        ["a:0", "a:0"]
+      )
+      assert.strictEqual((yield* t.reopen("a:0"))?.id, "a:0")
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.generation], ["PENDING", 1])
+    })
+
+    test("leaves a record of a later generation alone", function* (t) {
+      yield* bury(t, "a")
+      yield* t.reopen("a:0")
+      yield* t.startRun("a", "t1", { generation: 1 })
+      assert.strictEqual((yield* t.reopen("a:0"))?.id, "a:0")
+      assert.strictEqual((yield* t.read("a")).state, "STARTED")
+      yield* t.settleRun("a", "t1", success())
+      assert.strictEqual((yield* t.reopen("a:0"))?.id, "a:0")
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.generation], ["SUCCESS", 1])
+    })
+
+    test("writes a record that is missing", function* (t) {
+      yield* bury(t, "a")
+      yield* t.driver.forget(["a"])
+      yield* t.driver.reopen(["a:0", "a:0"])
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.generation, found.task], ["PENDING", 1, "mail"])
+      const created = yield* t.create("a")
+      assert.isTrue(created._tag === "Existing" && created.published)
+      assert.strictEqual((yield* t.start("a", "t1"))._tag, "Drop")
+      yield* t.startAndSettle("a", "t2", success(), { generation: 1 })
+    })
+
+    test("the retention of the last generation does not end the next", function* (t) {
+      yield* t.create("a")
+      yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", undefined, t.time.units(5)))
+      yield* t.reopen("a:0")
+      yield* t.time.pass(6)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+    })
+
+    test("the fence grows on over the generations", function* (t) {
+      yield* t.create("a")
+      const first = yield* t.startRun("a", "t1")
+      yield* t.settleRun("a", "t1", failureWithDeadLetter())
+      yield* t.reopen("a:0")
+      const second = yield* t.startRun("a", "t2", { generation: 1 })
+      assert.strictEqual(second.fence, first.fence + 1)
+    })
+
+    test("the fence grows on where the record is gone", function* (t) {
+      yield* t.create("a")
+      const first = yield* t.startRun("a", "t1")
+      yield* t.settleRun("a", "t1", failureWithDeadLetter())
+      yield* t.driver.forget(["a"])
+      yield* t.reopen("a:0")
+      const second = yield* t.startRun("a", "t2", { generation: 1 })
+      assert.isAbove(second.fence, first.fence)
+    })
+
+    test("the key still leads to the task", function* (t) {
+      yield* bury(t, "a", { key: "k", payloadHash: "h" })
+      yield* t.reopen("a:0")
+      const again = yield* t.create("b", { key: "k", payloadHash: "h" })
+      assert(again._tag === "Existing")
+      assert.deepStrictEqual([again.id, again.same], ["a", true])
+    })
+
+    test("each generation has a dead letter of its own", function* (t) {
+      yield* bury(t, "a")
+      yield* t.reopen("a:0")
+      yield* t.time.pass(0.1)
+      yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Died"), { generation: 1 })
+      const letters = yield* t.deadLetters()
+      assert.deepStrictEqual(
+        letters.map(({ generation, id, reason }) => [id, generation, reason]),
+        [
+          ["a:1", 1, "Died"],
+          ["a:0", 0, "Failed"]
+        ]
+      )
+    })
+
+    test("a task enqueued anew under the same id has a dead letter anew", function* (t) {
+      yield* bury(t, "b")
+      yield* bury(t, "a")
+      yield* t.driver.forget(["b"])
+      yield* t.time.pass(0.1)
+      yield* t.create("b")
+      yield* t.startAndSettle("b", "t1", failureWithDeadLetter("Died"))
+      const letters = yield* t.deadLetters()
+      assert.deepStrictEqual(
+        letters.map(({ id, reason }) => [id, reason]),
+        [
+          ["b:0", "Died"],
+          ["a:0", "Failed"]
+        ]
+      )
+    })
+
+    test("opens the task of a run that was lost", function* (t) {
+      yield* t.create("a")
+      yield* t.lapsedRun("a", "t1", { maxCrashes: 1 })
+      yield* t.start("a", "t2", { maxCrashes: 1 })
+      assert.strictEqual((yield* t.reopen("a:0"))?.reason, "WorkerLost")
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.ended, found.crashes], ["PENDING", null, 0])
+    })
+
+    test("answers a parked letter, and opens nothing", function* (t) {
+      yield* t.driver.parkMessage([parked("p")])
+      const letter = yield* t.reopen("p")
+      assert(letter !== undefined)
+      assert.deepStrictEqual([letter.id, letter.taskId, letter.task], ["p", null, null])
+      assert.isUndefined(yield* t.readOptional("p"))
+    })
+
+    test("does not know other letters", function* (t) {
+      yield* t.create("a")
+      assert.deepStrictEqual(yield* t.driver.reopen(["nobody", "a:0"]), [undefined, undefined])
+      const found = yield* t.read("a")
+      assert.deepStrictEqual([found.state, found.generation], ["PENDING", 0])
+    })
+  })
+}

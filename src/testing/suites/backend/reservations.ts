@@ -1,0 +1,61 @@
+/** Reservations: records that are created before their message is published. */
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import { record, RELEASE, type Test } from "./fixture.ts"
+
+/** Registers the tests. */
+export const reservations = (test: Test): void => {
+  describe("reservations", () => {
+    test("a reservation is unpublished until it is marked", function* (t) {
+      const again = Effect.map(t.create("a"), (created) => created._tag === "Existing" && created.published)
+      yield* t.create("a", { published: false })
+      assert.isFalse(yield* again)
+      yield* t.driver.markPublished(["a"])
+      assert.isTrue(yield* again)
+    })
+
+    test("marking is safe to repeat, and passes over what is not there", function* (t) {
+      yield* t.create("a", { published: false })
+      yield* t.driver.markPublished(["nobody", "a", "a"])
+      yield* t.driver.markPublished(["a"])
+      const again = yield* t.create("a")
+      assert.isTrue(again._tag === "Existing" && again.published)
+      assert.isUndefined(yield* t.readOptional("nobody"))
+    })
+
+    test("a run proves that a reservation was published", function* (t) {
+      yield* t.create("a", { published: false, retentionMillis: t.time.units(1) })
+      yield* t.startAndSettle("a", "t1", RELEASE, { retentionMillis: t.time.units(1) })
+      const again = yield* t.create("a")
+      assert.isTrue(again._tag === "Existing" && again.published)
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+    })
+
+    test("the sweep removes a reservation that was not published for as long as its retention", function* (t) {
+      const retentionMillis = t.time.units(1)
+      yield* t.driver.create([
+        record("a", { published: false, retentionMillis, key: "k" }),
+        record("b", { published: false, retentionMillis }),
+        record("c", { published: false, retentionMillis: t.time.long })
+      ])
+      yield* t.driver.markPublished(["b"])
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      assert.isUndefined(yield* t.readOptional("a"))
+      assert.strictEqual((yield* t.create("d", { key: "k" }))._tag, "Created")
+      assert.strictEqual((yield* t.read("b")).state, "PENDING")
+      assert.strictEqual((yield* t.read("c")).state, "PENDING")
+    })
+
+    test("a reservation that ended before it was marked as published is kept no longer for that", function* (t) {
+      yield* t.create("a", { published: false, retentionMillis: t.time.units(1) })
+      assert.strictEqual(yield* t.cancel("a"), "Cancelled")
+      yield* t.driver.markPublished(["a"])
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      assert.isUndefined(yield* t.readOptional("a"))
+    })
+  })
+}

@@ -1,0 +1,100 @@
+/** Retention of records, and the sweep. */
+import { assert, describe } from "@effect/vitest"
+import { Array as Arr, Effect } from "effect"
+import * as Suite from "../Suite.ts"
+import { record, parked, success, failure, type Test } from "./fixture.ts"
+
+/** Registers the tests. */
+export const retention = (test: Test): void => {
+  describe("retention", () => {
+    test("starts at the end of the task", function* (t) {
+      const retentionMillis = t.time.units(1)
+      yield* t.create("a", { retentionMillis })
+      yield* t.time.pass(2)
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+      yield* t.startRun("a", "t1", { retentionMillis })
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "STARTED")
+    })
+
+    test("a record that outlived it is not there, whether or not it was swept", function* (t) {
+      const retentionMillis = t.time.units(1)
+      yield* t.create("a", { key: "k", payloadHash: "h", retentionMillis })
+      yield* t.startAndSettle("a", "t1", success("1", retentionMillis))
+      yield* t.time.pass(2)
+      assert.isUndefined(yield* t.readOptional("a"))
+      assert.isUndefined(yield* Suite.only(t.driver.subscribe(["a"])))
+      assert.strictEqual(yield* t.cancel("a"), "Unknown")
+      assert.strictEqual(yield* t.renew("a", "t1"), "Lost")
+      assert.strictEqual(yield* t.settle("a", "t1", failure()), "Lost")
+      assert.strictEqual((yield* t.create("b", { key: "k", payloadHash: "other" }))._tag, "Created")
+      assert.strictEqual((yield* t.create("a", { payloadHash: "other" }))._tag, "Created")
+    })
+
+    test("a record stays for as long as it", function* (t) {
+      yield* t.create("a", { retentionMillis: t.time.units(1) })
+      yield* t.startAndSettle("a", "t1", success("1", t.time.long))
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "SUCCESS")
+    })
+
+    test("without one, a record stays for ever", function* (t) {
+      yield* t.create("a", { retentionMillis: t.time.units(1) })
+      yield* t.startAndSettle("a", "t1", success())
+      yield* t.time.pass(3)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "SUCCESS")
+    })
+
+    test("holds for the ends that the store decides", function* (t) {
+      const retentionMillis = t.time.units(1)
+      yield* t.driver.create([
+        record("expired", { retentionMillis, expiresMillis: t.time.units(1) }),
+        record("cancelled", { retentionMillis })
+      ])
+      yield* t.cancel("cancelled")
+      yield* t.lapsedRun("lost", "t1", { retentionMillis, maxCrashes: 1 })
+      yield* t.start("lost", "t2", { retentionMillis, maxCrashes: 1 })
+      yield* t.driver.read(["expired"])
+      yield* t.time.pass(2)
+      assert.deepStrictEqual(yield* t.driver.read(["expired", "cancelled", "lost"]), [
+        undefined,
+        undefined,
+        undefined
+      ])
+    })
+
+    test("the sweep removes what outlived it, once", function* (t) {
+      yield* t.driver.create([record("a"), record("b"), record("c")])
+      yield* t.startAndSettle("a", "t1", success("1", t.time.units(1)))
+      yield* t.startAndSettle("b", "t1", success("1", t.time.units(1)))
+      yield* t.startAndSettle("c", "t1", success("1", t.time.long))
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.driver.sweep(100), t.driver.capabilities.expiresRecords ? 0 : 2)
+      assert.strictEqual(yield* t.driver.sweep(100), 0)
+      assert.deepStrictEqual(
+        (yield* t.driver.read(["a", "b", "c"])).map((found) => found?.state),
+        [undefined, undefined, "SUCCESS"]
+      )
+    })
+
+    test("the sweep keeps to its limit", function* (t) {
+      const ids = Arr.map(Arr.range(1, 5), (n) => `id-${n}`)
+      yield* t.driver.create(Arr.map(ids, (id) => record(id)))
+      yield* Effect.forEach(ids, (id) => t.startAndSettle(id, "t1", success("1", t.time.units(1))))
+      yield* t.time.pass(2)
+      const swept = yield* Effect.replicateEffect(t.driver.sweep(2), 4)
+      assert.deepStrictEqual(swept, t.driver.capabilities.expiresRecords ? [0, 0, 0, 0] : [2, 2, 1, 0])
+      yield* t.driver.parkMessage(Arr.map(ids, (id) => parked(id, { retentionMillis: t.time.units(1) })))
+      yield* t.time.pass(2)
+      const sweptLetters = yield* Effect.replicateEffect(t.driver.sweep(2), 4)
+      assert.deepStrictEqual(sweptLetters, [2, 2, 1, 0])
+    })
+
+    test("the sweep finds nothing in an empty store", function* (t) {
+      assert.strictEqual(yield* t.driver.sweep(100), 0)
+    })
+  })
+}

@@ -1,0 +1,103 @@
+/** `ready`: wakes a worker when there may be something to claim. */
+import { assert, describe } from "@effect/vitest"
+import { Array as Arr, Effect, Stream } from "effect"
+import type { Batch, Delivery } from "../../../BrokerDriver.ts"
+import * as Suite from "../Suite.ts"
+import { type Fixture, idsOf, NO_LEASE, type Test } from "./fixture.ts"
+
+/** Registers the tests. */
+export const ready = (test: Test): void => {
+  describe("ready", () => {
+    /** Claims whenever there is a reason to, and keeps what it got. */
+    const consume = Effect.fnUntraced(function* (t: Fixture, queues: Batch<string> = ["default"]) {
+      const got: Array<Delivery> = []
+      yield* Stream.runForEach(t.driver.ready(queues, 100), () =>
+        Effect.map(t.claim(100, t.time.long, queues), (claimed) => void got.push(...claimed))
+      ).pipe(Effect.forkScoped)
+      const expectMessage = (id: string) =>
+        t.time.eventually(
+          `${id} is claimed`,
+          Effect.sync(() => got.some((delivery) => delivery.id === id))
+        )
+      return { got, expectMessage }
+    })
+
+    /** As `consume`, with reasons known to flow. */
+    const consumeActively = Effect.fnUntraced(function* (t: Fixture, queues: Batch<string> = ["default"]) {
+      const consumer = yield* consume(t, queues)
+      yield* t.time.eventually(
+        "a message wakes a consumer",
+        Effect.suspend(() => Effect.as(t.publish("probe", { queue: queues[0] }), consumer.got.length > 0))
+      )
+      return consumer
+    })
+
+    test("wakes a consumer for what is published", function* (t) {
+      const { expectMessage } = yield* consumeActively(t)
+      yield* t.time.pass(2)
+      yield* t.publish("a")
+      yield* expectMessage("a")
+    })
+
+    test("wakes a consumer for any of its queues", function* (t) {
+      const { expectMessage } = yield* consumeActively(t, ["x", "y"])
+      yield* t.publish("a", { queue: "y" })
+      yield* expectMessage("a")
+      yield* t.publish("b", { queue: "x" })
+      yield* expectMessage("b")
+    })
+
+    test("wakes a consumer for what is there already", function* (t) {
+      yield* t.publish("a")
+      const { expectMessage } = yield* consume(t)
+      yield* expectMessage("a")
+    })
+
+    test("wakes a consumer when a delay is over", function* (t) {
+      yield* t.publish("a", { delayMillis: t.time.units(4) })
+      const { expectMessage } = yield* consumeActively(t)
+      yield* t.publish("b", { delayMillis: t.time.units(2) })
+      yield* expectMessage("b")
+      yield* expectMessage("a")
+    })
+
+    test("wakes a consumer for every delay, also for one soon after another", function* (t) {
+      const { expectMessage, got } = yield* consumeActively(t)
+      const delays = [2, 2.25, 2.5, 2.75]
+      yield* Effect.forEach(delays, (delay) => t.publish(`${delay}`, { delayMillis: t.time.units(delay) }))
+      yield* Effect.forEach(delays, (delay) => expectMessage(`${delay}`))
+      for (const { ageMillis, id } of got) assert.isBelow(ageMillis, t.time.units(2), `${id} came late`)
+    })
+
+    test("wakes a consumer when a message is put back", function* (t) {
+      const { expectMessage, got } = yield* consumeActively(t)
+      yield* t.publish("a")
+      yield* expectMessage("a")
+      const claimed = got.find(({ id }) => id === "a")
+      assert(claimed !== undefined)
+      got.length = 0
+      yield* t.release(claimed, { afterMillis: t.time.units(1) })
+      yield* expectMessage("a")
+    })
+
+    test("wakes a consumer when a lease ran out", function* (t, context) {
+      if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
+      yield* t.publish("a")
+      yield* t.claimOne(t.time.units(4))
+      const { expectMessage } = yield* consumeActively(t)
+      yield* expectMessage("a")
+    })
+
+    test("wakes each of several consumers, and each message goes to one", function* (t) {
+      const consumers = [yield* consumeActively(t), yield* consume(t)]
+      const ids = Arr.map(Arr.range(1, 50), (n) => `id-${n}`)
+      yield* Effect.forEach(ids, (id) => t.publish(id), { concurrency: 5, discard: true })
+      const got = () => consumers.flatMap((consumer) => idsOf(consumer.got)).filter((id) => id !== "probe")
+      yield* t.time.eventually(
+        "all messages are claimed",
+        Effect.sync(() => got().length >= ids.length)
+      )
+      assert.deepStrictEqual(got().toSorted(), ids.toSorted())
+    })
+  })
+}

@@ -1,0 +1,79 @@
+/** Guarantee 10: what arrives from a store is decoded. */
+import { assert, describe } from "@effect/vitest"
+import { Effect, Option, Schema } from "effect"
+import * as AsyncResult from "../../../AsyncResult.ts"
+import * as Task from "../../../Task.ts"
+import * as Suite from "../Suite.ts"
+import type { Test } from "./fixture.ts"
+
+const Text = Task.make("text", { payload: Schema.String, success: Schema.String, progress: Schema.Int })
+const Fields = Task.make("fields", {
+  payload: { n: Schema.Int, when: Schema.Date, big: Schema.BigInt, bytes: Schema.Uint8Array },
+  success: Schema.Struct({ n: Schema.Int, when: Schema.Date, big: Schema.BigInt, bytes: Schema.Uint8Array })
+})
+
+/** Registers the tests. */
+export const decode = (test: Test): void => {
+  describe("10: what arrives from a store is decoded", () => {
+    test("what a schema can tell comes back as it was", function* (t) {
+      yield* t.startWorker([Fields], Fields.toLayer(Effect.succeed))
+      const payload = {
+        n: 7,
+        when: new Date(86_400_000),
+        big: 12_345_678_901_234_567_890n,
+        bytes: Uint8Array.from(Suite.bytes)
+      }
+      assert.deepStrictEqual(yield* t.awaitValue(yield* Fields.delay(payload)), payload)
+    })
+
+    test("texts that stores stumble over come back as they were", function* (t) {
+      yield* t.startWorker([Text], Text.toLayer(Effect.succeed))
+      for (const [what, text] of Suite.texts) {
+        assert.isTrue((yield* t.awaitValue(yield* Text.delay(text))) === text, what)
+      }
+    })
+
+    test("a result that is none fails the read, and says so", function* (t) {
+      for (const exit of ["}{", "null", `{"_tag":"Success","value":7}`, `{"_tag":"Failure"}`]) {
+        const handle = yield* Text.delay("hello")
+        const run = yield* t.startAndVanish({ lease: 20 })
+        yield* run.settle({ _tag: "Success", exit, retentionMillis: t.time.long })
+        yield* t.drivers.broker.ack([run.delivery.handle])
+        const { issue, side } = yield* t.awaitReason(handle, "ResultInvalid")
+        assert.strictEqual(side, "reader")
+        assert.isNotEmpty(issue)
+        const seen = Option.getOrThrow(yield* AsyncResult.poll(handle))
+        assert.strictEqual(seen.state, "SUCCESS")
+      }
+    })
+
+    test("progress that is none is none", function* (t) {
+      const handle = yield* Text.delay("hello")
+      const run = yield* t.startAndVanish({ lease: 20 })
+      yield* t.drivers.backend.renew([
+        { id: handle.taskId, token: run.token, leaseMillis: t.time.long, progress: "}{" }
+      ])
+      const seen = Option.getOrThrow(yield* AsyncResult.poll(handle))
+      assert.isTrue(Option.isNone(seen.progress))
+    })
+
+    test("a handle without schemas sees the JSON that is stored", function* (t) {
+      yield* t.startWorker([Text], Text.toLayer(Effect.succeed))
+      const { taskId } = yield* Text.delay("hello")
+      assert.strictEqual(yield* t.awaitValue(AsyncResult.make(taskId)), "hello")
+    })
+
+    test("names and ids are values, whatever is in them", function* (t) {
+      const odd = `'"; DROP TABLE tasks; -- {x} \\ * ? 🌶️`
+      const Odd = Task.make(odd, { queue: odd, success: Schema.String })
+      yield* t.startWorker(
+        [Odd],
+        Odd.toLayer(() => Effect.succeed(odd))
+      )
+      const handle = yield* Odd.delay(undefined, { id: odd })
+      assert.strictEqual(handle.taskId, odd)
+      assert.strictEqual(yield* t.awaitValue(handle), odd)
+      yield* t.untilDrained(odd)
+    })
+  })
+}

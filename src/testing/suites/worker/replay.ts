@@ -1,0 +1,137 @@
+/** Guarantee 2: a replay of a dead letter starts a new generation. */
+import { assert, describe } from "@effect/vitest"
+import { Effect, Option, Schema } from "effect"
+import * as AsyncResult from "../../../AsyncResult.ts"
+import * as DeadLetters from "../../../DeadLetters.ts"
+import * as Task from "../../../Task.ts"
+import { TaskContext } from "../../../TaskContext.ts"
+import { Gate, type Fixture, type Test } from "./fixture.ts"
+
+const Fussy = Task.make("fussy", { payload: Schema.String, success: Schema.String, error: Schema.String })
+
+/** A task that ended without a success, with its message and its dead letter. */
+const failFussy = Effect.fnUntraced(function* (t: Fixture) {
+  const worker = yield* t.startWorker(
+    [Fussy],
+    Fussy.toLayer(() => Effect.fail("not today"))
+  )
+  const handle = yield* Fussy.delay("hello")
+  yield* t.awaitReason(handle, "Failed")
+  yield* worker.stop
+  const [letter] = yield* DeadLetters.list(Fussy)
+  assert(letter !== undefined && typeof letter.raw === "string", "there is a dead letter")
+  return { handle, letter, body: letter.raw }
+})
+
+/** Registers the tests. */
+export const replay = (test: Test): void => {
+  describe("2: a replay of a dead letter starts a new generation", () => {
+    test("the task runs again, nothing counted, and its handle has the new outcome", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      assert.isTrue(yield* DeadLetters.replay(letter.id))
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+      const attempts: Array<readonly [attempt: number, fence: number]> = []
+      yield* t.startWorker(
+        [Fussy],
+        Fussy.toLayer((text) =>
+          TaskContext.useSync(({ attempt, fence }) => {
+            attempts.push([attempt, fence])
+            return text
+          })
+        )
+      )
+      assert.strictEqual(yield* t.awaitValue(handle), "hello")
+      assert.deepStrictEqual(attempts, [[1, 2]])
+      assert.strictEqual(Option.getOrThrow(yield* AsyncResult.poll(handle)).attempts, 1)
+      yield* t.untilDrained()
+    })
+
+    test("messages of older generations are dropped", function* (t) {
+      const { body, handle, letter } = yield* failFussy(t)
+      let runs = 0
+      const gate = new Gate()
+      yield* t.startWorker(
+        [Fussy],
+        Fussy.toLayer((text) => {
+          runs++
+          return Effect.as(gate.pass, text)
+        }),
+        { lease: t.duration(2) }
+      )
+      // reopened, and its message not sent yet
+      t.faults.set("fails", ["broker.publish"], 1)
+      yield* Effect.flip(DeadLetters.replay(letter.id))
+      yield* t.publishRaw(handle.taskId, "fussy", body)
+      yield* t.untilDrained()
+      assert.strictEqual(runs, 0)
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      yield* DeadLetters.replay(letter.id)
+      yield* t.until("it runs", () => gate.entered === 1)
+      yield* t.publishRaw(handle.taskId, "fussy", body)
+      yield* t.time.pass(3)
+      assert.deepStrictEqual(yield* t.counts(), { ready: 0, delayed: 0, claimed: 1 })
+      gate.open()
+      assert.strictEqual(yield* t.awaitValue(handle), "hello")
+      yield* t.untilDrained()
+      assert.strictEqual(runs, 1)
+    })
+
+    test("it can fail again, and leaves a letter again", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      yield* DeadLetters.replay(letter.id)
+      yield* t.startWorker(
+        [Fussy],
+        Fussy.toLayer(() => Effect.fail("nor tomorrow"))
+      )
+      assert.strictEqual((yield* t.awaitReason(handle, "Failed")).error, "nor tomorrow")
+      const [again, ...more] = yield* DeadLetters.list(Fussy)
+      assert.strictEqual(more.length, 0)
+      assert.strictEqual(again?.reason._tag === "Failed" ? again.reason.error : undefined, "nor tomorrow")
+    })
+
+    test("a replay that was cut off is finished by the next", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      t.faults.set("fails", ["broker.publish"], 1)
+      const error = yield* Effect.flip(DeadLetters.replay(letter.id))
+      assert.strictEqual(error._tag, "BrokerError")
+      assert.isTrue(yield* DeadLetters.replay(letter.id))
+      assert.isFalse(yield* DeadLetters.replay(letter.id))
+      let runs = 0
+      yield* t.startWorker(
+        [Fussy],
+        Fussy.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
+      )
+      assert.strictEqual(yield* t.awaitValue(handle), "hello 1")
+      yield* t.untilDrained()
+    })
+
+    test("a replay whose removal of the letter was cut off runs the task once", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      t.faults.set("fails", ["backend.removeDeadLetters"], 1)
+      assert.strictEqual((yield* Effect.flip(DeadLetters.replay(letter.id)))._tag, "BackendError")
+      let runs = 0
+      yield* t.startWorker(
+        [Fussy],
+        Fussy.toLayer((text) => Effect.sync(() => `${text} ${++runs}`))
+      )
+      assert.strictEqual(yield* t.awaitValue(handle), "hello 1")
+      yield* DeadLetters.replay(letter.id)
+      yield* t.time.pass(1)
+      yield* t.untilDrained()
+      assert.strictEqual(runs, 1)
+      assert.strictEqual(yield* t.awaitValue(handle), "hello 1")
+    })
+
+    test("whoever waits across a replay gets the new outcome", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      yield* DeadLetters.replay(letter.id)
+      const outcome = yield* t.collect(AsyncResult.stream([handle]))
+      yield* t.time.pass(1)
+      assert.strictEqual(outcome.values.length, 0)
+      yield* t.startWorker([Fussy], Fussy.toLayer(Effect.succeed))
+      yield* outcome.done
+      assert.strictEqual(outcome.values[0]?.[1]._tag, "Success")
+    })
+  })
+}

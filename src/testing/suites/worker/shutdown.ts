@@ -1,0 +1,166 @@
+/** Guarantee 7: a shutdown drains, then interrupts and puts back. */
+import { assert, describe } from "@effect/vitest"
+import { Effect, Fiber, Schema } from "effect"
+import * as AsyncResult from "../../../AsyncResult.ts"
+import * as RetryPolicy from "../../../RetryPolicy.ts"
+import * as Task from "../../../Task.ts"
+import { TaskContext } from "../../../TaskContext.ts"
+import * as Worker from "../../../Worker.ts"
+import { Gate, type Test } from "./fixture.ts"
+
+const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
+const Flaky = Task.make("flaky", {
+  success: Schema.Int,
+  error: Schema.String,
+  retry: RetryPolicy.fixed({ maxRetries: 5, delay: "10 millis" })
+})
+
+/** Registers the tests. */
+export const shutdown = (test: Test): void => {
+  describe("7: a shutdown drains", () => {
+    test("running tasks finish within the time for it, with their leases renewed", function* (t) {
+      const gate = new Gate()
+      let elsewhere = 0
+      const options = { lease: t.duration(2), concurrency: 1, drainTimeout: t.duration(30) }
+      const worker = yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(gate.pass, n)),
+        options
+      )
+      const handle = yield* Work.delay(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      const stopping = yield* Effect.forkChild(worker.stop)
+      yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => Effect.sync(() => n + ++elsewhere)),
+        options
+      )
+      yield* t.time.pass(6)
+      assert.strictEqual(elsewhere, 0)
+      assert.isUndefined(stopping.pollUnsafe(), "it waits for what runs")
+      gate.open()
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+      yield* t.complete("it stops", Fiber.join(stopping))
+      yield* t.untilDrained()
+    })
+
+    test("it claims nothing more", function* (t) {
+      const gate = new Gate()
+      const worker = yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(gate.pass, n)),
+        { drainTimeout: t.duration(30) }
+      )
+      yield* Work.delay(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      const stopping = yield* Effect.forkChild(worker.stop)
+      yield* t.time.pass(0.5)
+      const later = yield* Work.delay(2)
+      yield* t.time.pass(3)
+      assert.strictEqual(gate.entered, 1)
+      assert.strictEqual(yield* AsyncResult.state(later), "PENDING")
+      gate.open()
+      yield* t.complete("it stops", Fiber.join(stopping))
+      assert.strictEqual(yield* AsyncResult.state(later), "PENDING")
+    })
+
+    test("what does not finish is interrupted and put back at once, nothing counted", function* (t) {
+      const gate = new Gate()
+      let finalized = 0
+      const attempts: Array<number> = []
+      const worker = yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) =>
+          gate.pass.pipe(
+            Effect.as(n),
+            Effect.onInterrupt(() => Effect.sync(() => finalized++))
+          )
+        ),
+        { drainTimeout: t.duration(1) }
+      )
+      const handle = yield* Work.delay(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      yield* t.complete("it stops", worker.stop)
+      assert.strictEqual(finalized, 1)
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      assert.strictEqual((yield* t.read(handle.taskId)).attempt, 0)
+      assert.deepStrictEqual(yield* t.counts(), { ready: 1, delayed: 0, claimed: 0 })
+      yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) =>
+          TaskContext.useSync(({ attempt }) => {
+            attempts.push(attempt)
+            return n
+          })
+        )
+      )
+      // the lease of the first run is longer than any test
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+      assert.deepStrictEqual(attempts, [1])
+      yield* t.untilDrained()
+    })
+
+    test("a retried task is put back as such", function* (t) {
+      const gate = new Gate()
+      let runs = 0
+      const handler = Flaky.toLayer(() =>
+        Effect.suspend(() => (++runs === 1 ? Effect.fail("no") : Effect.as(gate.pass, runs)))
+      )
+      const worker = yield* t.startWorker([Flaky], handler)
+      const handle = yield* Flaky.delay()
+      yield* t.until("it runs again", () => gate.entered === 1)
+      yield* worker.stop
+      assert.strictEqual(yield* AsyncResult.state(handle), "RETRY")
+      const { attempt, retries } = yield* t.read(handle.taskId)
+      assert.deepStrictEqual({ attempt, retries }, { attempt: 1, retries: 1 })
+      gate.open()
+      yield* t.startWorker([Flaky], handler)
+      assert.strictEqual(yield* t.awaitValue(handle), 3)
+    })
+
+    test("a handler that finishes as it is interrupted has its outcome stored", function* (t) {
+      const gate = new Gate()
+      const worker = yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) =>
+          gate.pass.pipe(
+            Effect.as(n),
+            Effect.catchCause(() => Effect.succeed(n))
+          )
+        )
+      )
+      const handle = yield* Work.delay(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      yield* worker.stop
+      const state = yield* AsyncResult.state(handle)
+      assert.include(["SUCCESS", "PENDING"], state)
+      if (state === "PENDING") assert.strictEqual((yield* t.counts()).ready, 1)
+    })
+
+    test("a worker that stops is taken off the list", function* (t) {
+      const worker = yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
+      yield* t.eventually(
+        "it is on the list",
+        Effect.map(Worker.active, (workers) => workers.some(({ id }) => id === worker.id))
+      )
+      yield* worker.stop
+      assert.isFalse((yield* Worker.active).some(({ id }) => id === worker.id))
+    })
+
+    test("a store that is away does not keep it from stopping", function* (t) {
+      const gate = new Gate()
+      const worker = yield* t.startSeparateWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(gate.pass, n)),
+        { lease: t.duration(2) }
+      )
+      const handle = yield* Work.delay(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      worker.faults.cut()
+      yield* t.complete("it stops", worker.stop)
+      gate.open()
+      yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+    })
+  })
+}

@@ -1,0 +1,102 @@
+/** Guarantee 9: a lost connection never ends a worker. */
+import { assert, describe } from "@effect/vitest"
+import { Effect, Schema } from "effect"
+import * as AsyncResult from "../../../AsyncResult.ts"
+import * as Task from "../../../Task.ts"
+import * as Suite from "../Suite.ts"
+import type { Test } from "./fixture.ts"
+
+const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progress: Schema.Int })
+
+/** Registers the tests. */
+export const workerOutages = (test: Test): void => {
+  describe("9: a lost connection never ends a worker", () => {
+    test("it claims again when the broker is back", function* (t) {
+      const worker = yield* t.startSeparateWorker([Work], Work.toLayer(Effect.succeed))
+      assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
+      worker.faults.cut()
+      yield* t.time.pass(5)
+      const handle = yield* Work.delay(2)
+      yield* t.time.pass(3)
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      worker.faults.heal()
+      assert.strictEqual(yield* t.awaitValue(handle), 2)
+      yield* t.untilDrained()
+    })
+
+    test("it starts over a store that is not there yet", function* (t) {
+      t.faults.cut()
+      yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
+      yield* t.time.pass(4)
+      t.faults.heal()
+      assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
+    })
+
+    test("it claims without being told that there is a reason", function* (t) {
+      const worker = yield* t.startSeparateWorker([Work], Work.toLayer(Effect.succeed))
+      worker.faults.set("fails", ["broker.ready"])
+      worker.faults.breakStreams()
+      assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
+    })
+
+    test("it is told of reasons again after they broke off", function* (t) {
+      const worker = yield* t.startSeparateWorker([Work], Work.toLayer(Effect.succeed))
+      for (let n = 0; n < 5; n++) {
+        worker.faults.breakStreams()
+        assert.strictEqual(yield* t.awaitValue(yield* Work.delay(n)), n)
+      }
+    })
+
+    test("a driver that dies is a driver that fails", function* (t) {
+      let dying = 5
+      t.faults.of = (operation) => {
+        if (operation === "broker.claim" && dying-- > 0) throw new TypeError("a driver with a bug")
+        return "passes"
+      }
+      yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
+      assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
+      assert.isBelow(dying, 0)
+    })
+
+    test("a broker that fails while tasks start, run and end", function* (t) {
+      let seed = 1
+      const worker = yield* t.startSeparateWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(Effect.sleep(t.duration(0.1)), n)),
+        { lease: t.duration(3), concurrency: 4 }
+      )
+      // a third of all calls, in no rhythm that theirs could fall in with
+      worker.faults.of = () => {
+        seed = (seed * 48_271) % 2_147_483_647
+        return seed % 3 === 0 ? "fails" : "passes"
+      }
+      const handles = yield* Work.delayAll(Array.from({ length: 30 }, (_, n) => n))
+      const values = yield* t.complete("they end", AsyncResult.all(handles))
+      assert.deepStrictEqual(
+        values,
+        Array.from({ length: 30 }, (_, n) => n)
+      )
+      worker.faults.heal()
+      yield* t.untilDrained()
+    })
+
+    test("an answer to a claim that was lost costs one lease", function* (t, context) {
+      if (t.drivers.broker.capabilities.lease !== "store")
+        return yield* Suite.skip(context, "a connection holds the claims")
+      t.faults.set("answer lost", ["broker.claim"], 1)
+      const handle = yield* Work.delay(1)
+      yield* t.startWorker([Work], Work.toLayer(Effect.succeed), { lease: t.duration(2) })
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+      assert.strictEqual((yield* t.read(handle.taskId)).crashes, 0)
+    })
+
+    test("progress that cannot be written does not end the handler", function* (t) {
+      const worker = yield* t.startSeparateWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(Work.progress(n), n))
+      )
+      worker.faults.set("fails", ["backend.renew"])
+      assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
+    })
+  })
+}
