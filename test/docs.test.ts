@@ -121,6 +121,18 @@ describe("the pages", () => {
     assert.deepStrictEqual(missing, [])
   })
 
+  it("ARCHITECTURE.md has every room, and every part of the worker", () => {
+    const rooms = [...globSync("src/*/", { cwd: root }), ...globSync("src/internal/*/", { cwd: root })]
+    const parts = globSync("src/internal/worker/*.ts", { cwd: root })
+    const map = read("ARCHITECTURE.md")
+    const named = [...rooms, ...parts].map((path) => path.replaceAll(/\/$/g, ""))
+    assert.isAbove(named.length, 20)
+    assert.deepStrictEqual(
+      named.filter((path) => !map.includes(`\`${path}`)),
+      []
+    )
+  })
+
   it("docs/writing-a-store.md quotes its files word for word", () => {
     const quoted = allBlocksOf("docs/writing-a-store.md").flatMap((block) => {
       const path = block.match(quotation)?.[1]
