@@ -1,8 +1,7 @@
 /** Lists dead letters, newest first. */
 import { Array as Arr, Effect } from "effect"
 import type { BackendDriver, DeadLetter } from "../../BackendDriver.ts"
-import * as TaskCodec from "../../internal/task/TaskCodec.ts"
-import { PayloadInvalid } from "../../TaskFailed.ts"
+import { payloadInvalidExit } from "../../internal/driver/payloadInvalidExit.ts"
 import * as BodyText from "../BodyText.ts"
 import { decodeReply } from "../fieldDecoding.ts"
 import * as FieldText from "../FieldText.ts"
@@ -64,22 +63,19 @@ const newestFirst = (self: Positioned, that: Positioned): number =>
 
 /** Stands for a dead letter that was edited by hand into something else; its failure says what is wrong with it. */
 const unreadable = (values: DeadLetterValues, at: string, member: string, issue: string) =>
-  Effect.map(
-    Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason: new PayloadInvalid({ issue }) })),
-    (exit): DeadLetter => ({
-      id: member.slice(16),
-      taskId: values[1] ?? null,
-      task: null,
-      generation: 0,
-      queue: values[4] ?? "",
-      reason: "PayloadInvalid",
-      exit,
-      worker: null,
-      body: BodyText.decode(values[8] ?? ""),
-      attempts: 0,
-      at: Number(at)
-    })
-  )
+  Effect.map(payloadInvalidExit(issue), (exit): DeadLetter => ({
+    id: member.slice(16),
+    taskId: values[1] ?? null,
+    task: null,
+    generation: 0,
+    queue: values[4] ?? "",
+    reason: "PayloadInvalid",
+    exit,
+    worker: null,
+    body: BodyText.decode(values[8] ?? ""),
+    attempts: 0,
+    at: Number(at)
+  }))
 
 const decode = (values: DeadLetterValues, at: string, member: string): Effect.Effect<Positioned> =>
   decodeReply(() => decodeDeadLetter(values)).pipe(
