@@ -9,3 +9,4 @@
  */
 export type * from "../BackendDriver.ts"
 export type * from "../BrokerDriver.ts"
+export { startFromDefaults } from "../internal/driver/startFromDefaults.ts"

@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import type { ClaimedMessage, BackendDriver, StartDefaults } from "../BackendDriver.ts"
 import type { Delivery, BrokerDriver } from "../BrokerDriver.ts"
 import { redeliveryDelay } from "../internal/driver/redeliveryDelay.ts"
-import { startFromDefaults } from "../internal/driver/startRequest.ts"
+import { startFromDefaults } from "../internal/driver/startFromDefaults.ts"
 import { makeMemoryBackend } from "./MemoryBackendDriver.ts"
 import { makeMemoryBroker } from "./MemoryBrokerDriver.ts"
 

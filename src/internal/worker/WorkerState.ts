@@ -6,13 +6,13 @@ import type { Broker } from "../../Broker.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
 import { WaitGroup } from "../concurrency/WaitGroup.ts"
-import { startDefaults } from "../driver/startRequest.ts"
 import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
 import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
+import { startDefaults } from "./startDefaults.ts"
 
 /** A worker's settings, checked. */
 export interface WorkerSettings {

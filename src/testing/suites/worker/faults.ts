@@ -5,7 +5,7 @@
 import { Array as Arr, Effect, Latch, Stream } from "effect"
 import type { ClaimedMessage, BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
 import type { BrokerDriver } from "../../../BrokerDriver.ts"
-import { startFromDefaults } from "../../../internal/driver/startRequest.ts"
+import { startFromDefaults } from "../../../driver/index.ts"
 
 /** Both ports of a pairing. */
 export interface Drivers {

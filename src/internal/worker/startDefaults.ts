@@ -1,6 +1,4 @@
-/** The parts of a start request that a worker knows before it has a message. */
-import type { Start, StartDefaults } from "../../BackendDriver.ts"
-import type { Delivery } from "../../BrokerDriver.ts"
+import type { StartDefaults } from "../../BackendDriver.ts"
 import * as defaults from "../defaults.ts"
 import { type HandledTask, retentionOf } from "../task/TaskDefinition.ts"
 
@@ -19,15 +17,3 @@ export const startDefaults = (
       retentionMillis: retentionOf(definition, backend),
       deadLetterRetentionMillis: defaults.deadLetterRetentionMillis
     }))
-
-/** Returns the start request of a delivery by its envelope; `undefined` where the envelope does not name a task with defaults. */
-export const startFromDefaults = (
-  all: ReadonlyArray<StartDefaults>,
-  { body, expiresMillis, generation = 0, id, queue, task }: Delivery,
-  run: Pick<Start, "token" | "worker">
-): Start | undefined => {
-  const defaults = all.find((one) => one.task === task)
-  return defaults === undefined || id === undefined
-    ? undefined
-    : { ...defaults, ...run, id, generation, queue, body, deliveryMode: "at-least-once", expiresMillis }
-}
