@@ -12,7 +12,7 @@ import * as Row from "../Row.ts"
 import { columns, deadLetterId, isOutlived, shape, type TaskRow } from "./TaskRow.ts"
 import { timeAfter } from "./times.ts"
 
-/** A task that the store ends by its own decision. */
+/** A task that the store ends without the exit of a run (S4, S7–S9, L1–L3, C3, C4). */
 export interface TaskToEnd {
   readonly row: TaskRow
   readonly ended: ForcedEnd
@@ -21,7 +21,7 @@ export interface TaskToEnd {
   readonly message?: Pick<Start, "queue" | "body">
 }
 
-/** A task that is opened as a new generation. */
+/** A task that is opened as a new generation (S10, R2). */
 export interface TaskToOpen {
   readonly row: TaskRow
   readonly generation: number
@@ -40,7 +40,7 @@ export interface TaskRows {
   readonly select: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
   /** Reads rows by their ids, locks them, and removes those whose retention is over. */
   readonly selectForUpdate: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
-  /** Sets the times at which the sweep looks at tasks again. */
+  /** Sets the times at which the sweep checks tasks again. */
   readonly scheduleChecks: (
     checks: ReadonlyArray<{ readonly row: TaskRow; readonly at: number }>
   ) => Effect.Effect<void, StoreError>

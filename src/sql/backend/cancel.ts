@@ -15,6 +15,7 @@ export const makeCancel = (
   { dialect, run, table }: Database,
   taskRows: TaskRows
 ): ((ids: Batch<string>) => Effect.Effect<BatchResult<CancelAnswer>, StoreError>) => {
+  // C2
   const requestCancel = `UPDATE ${table("tasks")} SET cancel_requested = 1 WHERE ${dialect.inList("id", "text")}`
 
   return Effect.fnUntraced(function* (

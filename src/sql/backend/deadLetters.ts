@@ -57,26 +57,26 @@ const makePark = ({ batched, deleteByKeys, dialect, table }: Database): DeadLett
 /** Reads and writes dead letters over one database. */
 export const makeDeadLetters = (db: Database): DeadLetterOperations => {
   const { deleteByKeys, dialect, reader, run, table } = db
-  const letters = table("dead_letters")
+  const deadLetters = table("dead_letters")
   const retained = isRetained(dialect)
   const read = reader<DeadLetterRow>("dead_letters", shape)
   const readPk = reader<{ readonly pk: number }>("dead_letters", { pk: Row.integer })
   const readCount = reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
-  const selectByIds = `SELECT ${columns} FROM ${letters} WHERE ${dialect.inList("id", "text")} AND ${retained}`
-  const selectPk = `SELECT pk FROM ${letters} WHERE id = ?`
-  const selectPage = `SELECT ${columns} FROM ${letters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
-  const selectPageOfTask = `SELECT ${columns} FROM ${letters} WHERE task = ? AND pk < ? AND ${retained}
+  const selectByIds = `SELECT ${columns} FROM ${deadLetters} WHERE ${dialect.inList("id", "text")} AND ${retained}`
+  const selectPk = `SELECT pk FROM ${deadLetters} WHERE id = ?`
+  const selectPage = `SELECT ${columns} FROM ${deadLetters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
+  const selectPageOfTask = `SELECT ${columns} FROM ${deadLetters} WHERE task = ? AND pk < ? AND ${retained}
     ORDER BY pk DESC LIMIT ?`
-  const countAll = `SELECT COUNT(*) AS count FROM ${letters} WHERE ${retained}`
-  const countOfTask = `SELECT COUNT(*) AS count FROM ${letters} WHERE task = ? AND ${retained}`
+  const countAll = `SELECT COUNT(*) AS count FROM ${deadLetters} WHERE ${retained}`
+  const countOfTask = `SELECT COUNT(*) AS count FROM ${deadLetters} WHERE task = ? AND ${retained}`
   const removeByIds = deleteByKeys<string>({
     table: "dead_letters",
     key: ["id", "text"],
     index: "dead_letters_id"
   })
 
-  /** Returns the position of a page. If the letter is gone, the listing begins anew: none is missed. */
+  /** Returns the position of a page. If the dead letter is gone, it is the first page: none is missed. */
   const positionAfter = (id: string | undefined) =>
     id === undefined
       ? Effect.succeed(Number.MAX_SAFE_INTEGER)

@@ -21,12 +21,12 @@ const missingColumns = {
   retention: "integer"
 } as const
 
-type TaskLetterRow = DeadLetterRow & { readonly task_id: string }
+type TaskDeadLetterRow = DeadLetterRow & { readonly task_id: string }
 
 /** Returns the dead letters of tasks, those of a task in the order of their generations. */
-const lettersOfTasks = (rows: ReadonlyArray<DeadLetterRow>): ReadonlyArray<TaskLetterRow> =>
+const deadLettersOfTasks = (rows: ReadonlyArray<DeadLetterRow>): ReadonlyArray<TaskDeadLetterRow> =>
   rows
-    .filter((row): row is TaskLetterRow => row.task_id !== null)
+    .filter((row): row is TaskDeadLetterRow => row.task_id !== null)
     .toSorted((one, other) => one.generation - other.generation)
 
 /** Reopens tasks over one database. Needs a transaction. */
@@ -50,19 +50,19 @@ export const makeReopen = (
       ${dialect.onConflictDoNothing}`
   )
 
-  /** Opens tasks, each of which has one letter in the batch; returns the ids of those that it opened. */
+  /** Opens tasks, each of which has one dead letter in the batch; returns the ids of those that it opened. */
   const openTasks = Effect.fnUntraced(function* (
-    letters: ReadonlyArray<TaskLetterRow>
+    deadLetters: ReadonlyArray<TaskDeadLetterRow>
   ): Effect.fn.Return<ReadonlyArray<string>, StoreError> {
-    const { now, rows } = yield* taskRows.selectForUpdate(letters.map((letter) => letter.task_id))
+    const { now, rows } = yield* taskRows.selectForUpdate(deadLetters.map((row) => row.task_id))
     const openings: Array<TaskToOpen> = []
     const missing: Array<BatchRow<typeof missingColumns>> = []
-    for (const { fence, generation: letterGeneration, task, task_id, task_retention } of letters) {
+    for (const { fence, generation: deadGeneration, task, task_id, task_retention } of deadLetters) {
       const row = rows.get(task_id)
-      const generation = letterGeneration + 1
+      const generation = deadGeneration + 1
       if (row === undefined) {
         missing.push({ id: task_id, task, generation, fence, at: now, retention: task_retention })
-      } else if (decideReopen(row, letterGeneration) === "Open") {
+      } else if (decideReopen(row, deadGeneration) === "Open") {
         openings.push({ row, generation })
       }
     }
@@ -76,10 +76,10 @@ export const makeReopen = (
   ): Effect.fn.Return<BatchResult<DeadLetter | undefined>, StoreError> {
     const found = yield* read(yield* run(select, [dialect.list([...new Set(ids)])]))
     const changed: Array<string> = []
-    for (const letters of distinctBatches(lettersOfTasks(found), (letter) => letter.task_id)) {
-      changed.push(...(yield* openTasks(letters.map(({ item }) => item))))
+    for (const batch of distinctBatches(deadLettersOfTasks(found), (row) => row.task_id)) {
+      changed.push(...(yield* openTasks(batch.map(({ item }) => item))))
     }
-    const letters = new Map(found.map((row) => [row.id, toDeadLetter(row, dialect)]))
-    return { answers: ids.map((id) => letters.get(id)), changed }
+    const deadLetters = new Map(found.map((row) => [row.id, toDeadLetter(row, dialect)]))
+    return { answers: ids.map((id) => deadLetters.get(id)), changed }
   })
 }

@@ -100,6 +100,7 @@ const makeStatements = (db: Database) => {
     /** T3, after a decision over the locked row. */
     finishDecided: makeUpdateFinal(db, matchById.where),
     readIds: reader<{ readonly id: string }>("tasks", { id: Row.text }),
+    /** T3, of retries and releases. */
     updateWaiting: batchedUpdate({
       table: "tasks",
       columns: waitingColumns,
@@ -112,6 +113,7 @@ const makeStatements = (db: Database) => {
       },
       ...matchById
     }),
+    /** T2 */
     updateCancelled: batchedUpdate({
       table: "tasks",
       columns: cancelledColumns,

@@ -117,6 +117,7 @@ const makeStatements = (db: Database) => {
     ),
     /** S10, after a decision over the locked row. */
     startDecided: makeUpdateStarted(db, "t.id = batch.id"),
+    /** S1 */
     renewLeases: makeRenewLeases(db),
     /** Another worker may insert the same records first. */
     insertMissing: db.batched(

@@ -98,9 +98,9 @@ export const makeSweep = (db: Database, taskRows: TaskRows): Sweep => {
       "retention",
       Effect.gen(function* (): Effect.fn.Return<BatchResult<Swept>, StoreError> {
         const { changed, checked, count } = yield* checkTasks(limit)
-        const letters = yield* removeDeadLetters(limit)
+        const deadLetters = yield* removeDeadLetters(limit)
         const workers = yield* removeWorkers(limit)
-        return { answers: [{ count: count + letters + workers, checked }], changed }
+        return { answers: [{ count: count + deadLetters + workers, checked }], changed }
       }),
       otherwise
     )

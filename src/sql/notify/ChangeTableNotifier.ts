@@ -3,7 +3,7 @@
  *
  * Waiters of the same process are notified directly. For other processes a writer adds one row to the table `changes`,
  * with the ids of the whole batch, in the same transaction, and only while another process has a row in the table
- * `watchers`: so a task without waiters costs one look into an empty table. The rows are numbered without a gap, and
+ * `watchers`: so a task without waiters costs one read of an empty table. The rows are numbered without a gap, and
  * only the newest are kept: a reader that fell behind sees the gap, and resyncs.
  */
 import { Effect, Latch, Schema, type Scope, Semaphore, Stream } from "effect"

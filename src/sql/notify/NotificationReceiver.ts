@@ -1,5 +1,5 @@
 /**
- * Receives notifications of PostgreSQL over one connection, which is opened anew when it breaks or falls silent.
+ * Receives notifications of PostgreSQL over one connection, which is replaced when it breaks or falls silent.
  */
 import { Effect, Fiber, Latch, Queue, Schema, Scope } from "effect"
 import { sleep } from "../sleep.ts"
@@ -8,9 +8,9 @@ import { type Channel, ECHO, Payload, type Subscriber } from "./notificationProt
 
 /** How often a process sends itself an echo. */
 export const ECHO_MILLIS = 10_000
-/** How long a process may receive no echo before it listens anew. */
+/** How long a process may receive no echo before it listens on another connection. */
 const MAX_SILENCE_MILLIS = 2.5 * ECHO_MILLIS
-/** The first and the longest pause before it listens anew. */
+/** The first and the longest pause before it listens again. */
 const RELISTEN_MILLIS = 50
 const MAX_RELISTEN_MILLIS = 5000
 /** How long to wait until a connection no longer listens. */
@@ -29,7 +29,7 @@ const decode = Schema.decodeUnknownOption(Payload)
 
 /**
  * Provides a scope, and waits for its end for a while only: UNLISTEN gets no answer from a connection that fell silent,
- * and must not hold up listening anew.
+ * and must not hold up listening again.
  */
 const withImpatientScope = <A, E, R>(effect: Effect.Effect<A, E, R | Scope.Scope>) =>
   Effect.acquireUseRelease(
@@ -62,7 +62,7 @@ const superviseListener = <E>(options: {
     Effect.catchCause((cause) => {
       const pause = Math.min(MAX_RELISTEN_MILLIS, RELISTEN_MILLIS * 2 ** failures++)
       return Effect.andThen(
-        Effect.logDebug("Failed to listen for notifications; listening anew", cause),
+        Effect.logDebug("Failed to listen for notifications; listening again", cause),
         sleep(pause)
       )
     }),
@@ -79,7 +79,7 @@ export const make = Effect.fnUntraced(function* (
   const wanted = Latch.makeUnsafe(false)
   const unwanted = Latch.makeUnsafe(true)
   /** When the connection began to listen, or the last echo came, by the monotonic clock. */
-  let heardAt = 0
+  let lastEchoAt = 0
 
   const resync = (): void => {
     for (const subscriber of subscribers) subscriber.onResync()
@@ -89,7 +89,7 @@ export const make = Effect.fnUntraced(function* (
     if (decoded._tag === "None") return
     const { ids, source, topic } = decoded.value
     if (source === channel.source) {
-      if (topic === ECHO) heardAt = performance.now()
+      if (topic === ECHO) lastEchoAt = performance.now()
       return
     }
     if (ids.length === 0) return resync()
@@ -99,7 +99,7 @@ export const make = Effect.fnUntraced(function* (
   const listen = withImpatientScope(
     Effect.gen(function* () {
       const queue = yield* client.listen(channel.name)
-      heardAt = performance.now()
+      lastEchoAt = performance.now()
       resync()
       const receiveAll = Effect.forever(
         Effect.map(Queue.takeAll(queue), (messages) => {
@@ -107,7 +107,7 @@ export const make = Effect.fnUntraced(function* (
         })
       )
       const watchdog = Effect.gen(function* () {
-        while (performance.now() - heardAt < MAX_SILENCE_MILLIS) yield* sleep(ECHO_MILLIS / 2)
+        while (performance.now() - lastEchoAt < MAX_SILENCE_MILLIS) yield* sleep(ECHO_MILLIS / 2)
         return yield* Effect.fail(new Error("notifications no longer arrive"))
       })
       return yield* Effect.raceFirst(receiveAll, watchdog)
@@ -118,7 +118,7 @@ export const make = Effect.fnUntraced(function* (
       listen,
       wanted,
       unwanted,
-      isHealthy: () => performance.now() - heardAt < ECHO_MILLIS
+      isHealthy: () => performance.now() - lastEchoAt < ECHO_MILLIS
     })
   )
 

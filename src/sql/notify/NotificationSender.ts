@@ -6,7 +6,7 @@ import type { Database } from "../Database.ts"
 import { sleep } from "../sleep.ts"
 import type { Channel } from "./notificationProtocol.ts"
 
-/** The pause before a topic is looked at again for which no process had registered. */
+/** The pause before the registrations of a topic are read again if there were none. */
 const UNREGISTERED_PAUSE_MILLIS = 50
 /** The bytes of one notification. PostgreSQL allows 8,000. */
 const MAX_PAYLOAD_BYTES = 7500
@@ -50,7 +50,7 @@ export const make = Effect.fnUntraced(function* (
 
   /** The ids to be sent, of each topic that a fiber is sending. */
   const pending = new Map<string, Set<string>>()
-  /** The topics for which no other process had registered at the last look. */
+  /** The topics without a registration of another process when they were last read. */
   const unregistered = new Set<string>()
   const fork = yield* FiberSet.makeRuntime()
 

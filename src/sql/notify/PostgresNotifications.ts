@@ -2,8 +2,8 @@
  * Notifications between the processes of a store, by LISTEN and NOTIFY of PostgreSQL.
  *
  * They are hints: a lost connection loses them. NOTIFY takes a lock at the commit that all notifying transactions
- * share, so it is part of no transaction that does work: ids are collected, and sent after the commit by a statement of
- * its own, one at a time, and only to topics for which another process has registered. Such a statement writes nothing
+ * share, so it is part of no transaction that does work: ids are collected, and sent after the commit by separate
+ * statements, one at a time, and only to topics for which another process has registered. Such a statement writes nothing
  * that has to reach the disk.
  */
 import { createHash } from "node:crypto"

@@ -7,7 +7,7 @@ export type SubscribeUntil = "change" | "end"
 /** A change on the way of a task, or one that may be its end. */
 export type ChangeKind = "step" | "end"
 
-/** Notifies waiters that tasks changed. Each kind of database reaches other processes in its own way. */
+/** Notifies waiters that tasks changed. How it reaches other processes depends on the database. */
 export interface TaskNotifier {
   /** Records changes for other processes, where they read them from a table. Needs the transaction of the changes. */
   readonly recordChanges: (ids: ReadonlyArray<string>) => Effect.Effect<void, StoreError>

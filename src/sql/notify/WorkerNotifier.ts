@@ -2,7 +2,7 @@ import { Effect, type Scope } from "effect"
 import type { WriteWatchClient } from "./clientCapabilities.ts"
 import type { PostgresNotifications } from "./PostgresNotifications.ts"
 
-/** Notifies workers of other processes of new messages. Each kind of database has its own way. */
+/** Notifies workers of other processes of new messages. How it reaches them depends on the database. */
 export interface WorkerNotifier {
   /**
    * Calls back when messages may have come to one of the queues, until the scope closes. `certain`: they did come, so
