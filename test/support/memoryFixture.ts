@@ -26,13 +26,14 @@ export interface Options {
 /** Calls by operation, with the items of each. */
 type Calls = Map<string, Array<ReadonlyArray<unknown>>>
 
-const counted = <D extends object>(driver: D, calls: Calls): D => {
+const counted = <D extends object>(driver: D, calls: Calls, order: Array<string>): D => {
   const wrapped = Object.entries(driver).map(([name, operation]) => [
     name,
     typeof operation === "function" && name !== "isPermanent" && name !== "batchKey"
       ? (...args: ReadonlyArray<unknown>) => {
           const items = Array.isArray(args[0]) ? args[0] : [args[0]]
           calls.set(name, [...(calls.get(name) ?? []), items])
+          order.push(name)
           return (operation as (...args: ReadonlyArray<unknown>) => unknown)(...args)
         }
       : operation
@@ -45,19 +46,23 @@ const exitText = (exit: unknown): string => JSON.stringify(exit)
 /** The stage of a test; ends with the scope. */
 export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const calls: Calls = new Map()
+  const order: Array<string> = []
   const { backend: driver, broker: brokerDriver } =
     options.fused === true
       ? yield* makeMemoryDrivers
       : { backend: yield* Backend.makeDriverMemory, broker: yield* Broker.makeDriverMemory }
   const hints = options.hints ?? true
-  const fusion = driver.fusion === undefined ? {} : { fusion: counted(driver.fusion, calls) }
+  const fusion = driver.fusion === undefined ? {} : { fusion: counted(driver.fusion, calls, order) }
   const backend = yield* Backend.make(
     counted(
       { ...driver, ...fusion, capabilities: { ...driver.capabilities, hints }, ...options.backend?.(driver) },
-      calls
+      calls,
+      order
     )
   )
-  const broker = yield* Broker.make(counted({ ...brokerDriver, ...options.broker?.(brokerDriver) }, calls))
+  const broker = yield* Broker.make(
+    counted({ ...brokerDriver, ...options.broker?.(brokerDriver) }, calls, order)
+  )
   const context = Context.mergeAll(
     Context.make(Backend.Backend, backend),
     Context.make(Broker.Broker, broker)
@@ -119,7 +124,13 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
       operations.reduce((sum, operation) => sum + (calls.get(operation)?.length ?? 0), 0),
     /** The items of all calls of an operation, in order. */
     items: (operation: string): ReadonlyArray<unknown> => (calls.get(operation) ?? []).flat(),
-    clearCalls: Effect.sync(() => calls.clear()),
+    /** The given operations in the order in which they were called. */
+    sequence: (...operations: ReadonlyArray<string>): ReadonlyArray<string> =>
+      order.filter((operation) => operations.includes(operation)),
+    clearCalls: Effect.sync(() => {
+      calls.clear()
+      order.length = 0
+    }),
     create,
     start,
     settle,

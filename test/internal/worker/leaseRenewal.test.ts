@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Task } from "chicory"
-import { Array as Arr, type Duration, Effect, Latch, Schema } from "effect"
+import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { Array as Arr, type Duration, Effect, Latch, Layer, Schema } from "effect"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
+import * as WorkerFixture from "./workerFixture.ts"
 
 const Work = Task.make("work", { payload: { n: Schema.Number } })
 
@@ -53,6 +54,154 @@ describe("lease renewal of many runs", () => {
       const gaps = Arr.dedupe(sent).map((time, i, all) => time - (all[i - 1] ?? 0))
       assert.deepStrictEqual(Arr.dedupe(gaps), [3000])
       assert.strictEqual(interrupted.size, 0)
+    })
+  )
+})
+
+describe("guarantee 6: the lease of a run", () => {
+  /** A worker with a lease of 9 seconds, and the ids whose handlers were interrupted. */
+  const makeOne = Effect.fnUntraced(function* (options: WorkerFixture.Options = {}) {
+    let interrupts = 0
+    const worker = yield* WorkerFixture.make({
+      ...options,
+      worker: { lease: "9 seconds" },
+      handler: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupts++))
+    })
+    yield* worker.enqueue("a")
+    yield* worker.start
+    const renewals = () => worker.fixture.items("renew").filter((item) => typeof item === "object").length
+    return { ...worker, interrupts: () => interrupts, renewals }
+  })
+
+  it.effect("is renewed at every third of it", () =>
+    Effect.gen(function* () {
+      const { renewals } = yield* makeOne()
+      yield* MemoryFixture.advance("2999 millis")
+      assert.strictEqual(renewals(), 0)
+      yield* MemoryFixture.advance("1 millis")
+      assert.strictEqual(renewals(), 1)
+      yield* MemoryFixture.advance("6 seconds")
+      assert.strictEqual(renewals(), 3)
+    })
+  )
+
+  it.effect("is lost when no renewal succeeds within it", () =>
+    Effect.gen(function* () {
+      const { interrupts } = yield* makeOne({ backend: () => ({ renew: () => Effect.fail("cut off") }) })
+      yield* MemoryFixture.advance("8 seconds")
+      assert.strictEqual(interrupts(), 0)
+      yield* MemoryFixture.advance("1 second")
+      assert.strictEqual(interrupts(), 1)
+    })
+  )
+
+  it.effect("is lost when the store does not answer", () =>
+    Effect.gen(function* () {
+      const answer = yield* Latch.make(false)
+      const { interrupts } = yield* makeOne({
+        backend: (driver) => ({
+          renew: (renewals) => Effect.andThen(answer.await, driver.renew(renewals))
+        })
+      })
+      // the worker waits for the call when it stops
+      yield* Effect.addFinalizer(() => answer.open)
+      yield* MemoryFixture.advance("8 seconds")
+      assert.strictEqual(interrupts(), 0)
+      yield* MemoryFixture.advance("4 seconds")
+      assert.strictEqual(interrupts(), 1)
+    })
+  )
+
+  it.effect("is lost when the store says that the run was superseded", () =>
+    Effect.gen(function* () {
+      const { fixture, interrupts } = yield* makeOne({
+        backend: () => ({
+          renew: () => Effect.succeed(["Lost"]),
+          settle: () => Effect.succeed(["Lost"])
+        })
+      })
+      yield* MemoryFixture.advance("3 seconds")
+      assert.strictEqual(interrupts(), 1)
+      assert.strictEqual(fixture.count("ack", "release"), 0)
+    })
+  )
+
+  it.effect("survives a failed renewal when the next one succeeds", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const { interrupts } = yield* makeOne({
+        backend: (driver) => ({
+          renew: (renewals) => (++calls < 3 ? Effect.fail("cut off") : driver.renew(renewals))
+        })
+      })
+      yield* MemoryFixture.advance("1 minute")
+      assert.strictEqual(interrupts(), 0)
+    })
+  )
+})
+
+describe("a cancel request", () => {
+  const makeCancelled = Effect.fnUntraced(function* (hints: boolean) {
+    let interrupted = false
+    const worker = yield* WorkerFixture.make({
+      hints,
+      worker: { lease: "9 seconds" },
+      handler: () => Effect.onInterrupt(Effect.never, () => Effect.sync(() => (interrupted = true)))
+    })
+    yield* worker.enqueue("a")
+    yield* worker.start
+    const answer = yield* Effect.provideContext(
+      AsyncResult.cancel(WorkerFixture.Work.result("a")),
+      worker.fixture.context
+    )
+    assert.strictEqual(answer, "Requested")
+    yield* MemoryFixture.flush
+    return { ...worker, interrupted: () => interrupted }
+  })
+
+  it.effect("interrupts the handler at the next renewal", () =>
+    Effect.gen(function* () {
+      const { interrupted, record } = yield* makeCancelled(false)
+      yield* MemoryFixture.advance("2 seconds")
+      assert.isFalse(interrupted())
+      yield* MemoryFixture.advance("1 second")
+      assert.isTrue(interrupted())
+      const { ended, state } = yield* record("a")
+      assert.deepStrictEqual([state, ended], ["FAILURE", "Cancelled"])
+    })
+  )
+
+  it.effect("interrupts the handler at once where the store hints", () =>
+    Effect.gen(function* () {
+      const { interrupted, record } = yield* makeCancelled(true)
+      yield* MemoryFixture.advance("1 millis")
+      assert.isTrue(interrupted())
+      assert.strictEqual((yield* record("a")).ended, "Cancelled")
+    })
+  )
+})
+
+describe("without a backend", () => {
+  it.effect("a run is lost when the broker has lost its claim", () =>
+    Effect.gen(function* () {
+      let interrupts = 0
+      const fixture = yield* MemoryFixture.make({
+        broker: () => ({ renew: (handles) => Effect.succeed(handles.map(() => false)) })
+      })
+      const services = Layer.merge(Backend.layerNotConfigured, Layer.succeed(Broker.Broker, fixture.broker))
+      yield* Layer.build(
+        Worker.layer([Work], { lease: "9 seconds", drainTimeout: 0 }).pipe(
+          Layer.provide(
+            Work.toLayer(() => Effect.onInterrupt(Effect.never, () => Effect.sync(() => interrupts++)))
+          ),
+          Layer.provide(services)
+        )
+      )
+      yield* Effect.provide(Work.send({ n: 1 }), services)
+      yield* MemoryFixture.advance("2 seconds")
+      assert.strictEqual(interrupts, 0)
+      yield* MemoryFixture.advance("1 second")
+      assert.strictEqual(interrupts, 1)
     })
   )
 })

@@ -1,74 +1,47 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Task, Worker } from "chicory"
-import type { BrokerDriver } from "chicory/driver"
-import { Effect, Exit, Latch, Layer, Schema, Scope } from "effect"
+import { Backend, Broker, Task, Worker } from "chicory"
+import { Effect, Exit, Latch, Layer, Scope } from "effect"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
+import * as WorkerFixture from "./workerFixture.ts"
 
-const Work = Task.make("work", { payload: { n: Schema.Number } })
-
-/** A worker of two slots over a broker that lets go of nothing until the gate opens. */
+/** A worker of two slots over a broker that answers no ack until the gate opens; the scope is its own. */
 const make = Effect.fnUntraced(function* (options?: Worker.Options) {
   const gate = yield* Latch.make(false)
-  const claims: Array<number> = []
-  const fixture = yield* MemoryFixture.make({
-    hints: false,
-    broker: (driver: BrokerDriver<never>) => ({
-      claim: (asked) => {
-        claims.push(asked.max)
-        return driver.claim(asked)
-      },
-      ack: (handles) => Effect.andThen(gate.await, driver.ack(handles))
-    })
+  const worker = yield* WorkerFixture.make({
+    worker: { concurrency: 2, ...options },
+    broker: (driver) => ({ ack: (handles) => Effect.andThen(gate.await, driver.ack(handles)) })
   })
-  const ran: Array<number> = []
-  const handler = Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n)))
   const scope = yield* Scope.make()
+  yield* Scope.provide(worker.start, scope)
+  // the worker waits for its acks when it stops
   yield* Effect.addFinalizer((exit) => Effect.andThen(gate.open, Scope.close(scope, exit)))
-  yield* Layer.buildWithScope(
-    Worker.layer([Work], { concurrency: 2, ...options }).pipe(
-      Layer.provide(handler),
-      Layer.provide(fixture.layer)
-    ),
-    scope
-  )
-  const send = (count: number) =>
-    Effect.provideContext(Work.delayAll(Array.from({ length: count }, (_, n) => ({ n }))), fixture.context)
-  return { claims, gate, ran, scope, send, fixture }
+  return { ...worker, gate, scope }
 })
 
-describe("slots and acks", () => {
-  it.effect("an ended task frees its slot before its message is acked", () =>
+describe("the slot of a run", () => {
+  it.effect("is free before the message of the ended task is acked", () =>
     Effect.gen(function* () {
-      const { ran, send } = yield* make()
-      yield* send(3)
+      const { enqueueAll, ran } = yield* make()
+      yield* enqueueAll(3)
       yield* MemoryFixture.advance("1 second")
       assert.deepStrictEqual(ran, [0, 1, 2])
     })
   )
 
-  it.effect("an ended handler frees its slot while its outcome is stored", () =>
+  it.effect("is free while the outcome of the ended handler is stored", () =>
     Effect.gen(function* () {
       const stored = yield* Latch.make(false)
-      const ran: Array<number> = []
-      const fixture = yield* MemoryFixture.make({
-        hints: false,
+      const { enqueueAll, ran, start } = yield* WorkerFixture.make({
+        worker: { concurrency: 2 },
         backend: (driver) => ({
           settle: (settlements) => Effect.andThen(stored.await, driver.settle(settlements))
         })
       })
+      yield* start
       yield* Effect.addFinalizer(() => stored.open)
-      yield* MemoryFixture.startWorker(
-        fixture,
-        Work,
-        Work.toLayer(({ n }) => Effect.sync(() => void ran.push(n))),
-        { concurrency: 2 }
-      )
-      yield* Effect.provideContext(
-        Work.delayAll(Array.from({ length: 10 }, (_, n) => ({ n }))),
-        fixture.context
-      )
+      yield* enqueueAll(10)
       yield* MemoryFixture.advance("5 seconds")
-      // two outcomes are on their way without a slot, two with one
+      // two outcomes are stored without a slot, two with one
       assert.strictEqual(ran.length, 4)
       yield* stored.open
       yield* MemoryFixture.advance("5 seconds")
@@ -76,12 +49,12 @@ describe("slots and acks", () => {
     })
   )
 
-  it.effect("unacked messages are bounded by the number of slots", () =>
+  it.effect("is kept when as many acks as there are slots are in flight", () =>
     Effect.gen(function* () {
-      const { gate, ran, send, fixture } = yield* make()
-      yield* send(10)
+      const { enqueueAll, fixture, gate, ran } = yield* make()
+      yield* enqueueAll(10)
       yield* MemoryFixture.advance("5 seconds")
-      // two of them wait for their acks without a slot, two with one
+      // two acks are in flight without a slot, two with one
       assert.strictEqual(ran.length, 4)
       yield* gate.open
       yield* MemoryFixture.advance("5 seconds")
@@ -89,21 +62,13 @@ describe("slots and acks", () => {
       assert.strictEqual(new Set(fixture.items("ack")).size, 10)
     })
   )
+})
 
-  it.effect("a claim asks for at most the free slots", () =>
+describe("guarantee 7: a stopping worker", () => {
+  it.effect("waits until the messages of ended tasks are acked", () =>
     Effect.gen(function* () {
-      const { claims, gate, send } = yield* make({ concurrency: 3 })
-      yield* gate.open
-      yield* send(20)
-      yield* MemoryFixture.advance("5 seconds")
-      assert.strictEqual(Math.max(...claims), 3)
-    })
-  )
-
-  it.effect("a stopping worker waits until the messages of ended tasks are acked", () =>
-    Effect.gen(function* () {
-      const { gate, ran, scope, send } = yield* make({ drainTimeout: "1 minute" })
-      yield* send(1)
+      const { enqueueAll, gate, ran, scope } = yield* make({ drainTimeout: "1 minute" })
+      yield* enqueueAll(1)
       yield* MemoryFixture.advance("1 second")
       assert.strictEqual(ran.length, 1)
       const stopping = yield* MemoryFixture.fork(Scope.close(scope, Exit.void))
@@ -115,44 +80,73 @@ describe("slots and acks", () => {
     })
   )
 
-  /** How many messages a worker of eight slots asks for, of a store that is waited for. */
-  const claimsOf = Effect.fnUntraced(function* (prefersLargeBatches: boolean) {
-    const claims: Array<number> = []
+  it.effect("interrupts its handlers after the drain timeout and releases their messages uncounted", () =>
+    Effect.gen(function* () {
+      const worker = yield* WorkerFixture.make({
+        worker: { drainTimeout: "10 seconds" },
+        handler: () => Effect.never
+      })
+      const scope = yield* Scope.make()
+      yield* worker.enqueue("a")
+      yield* Scope.provide(worker.start, scope)
+      const stopping = yield* MemoryFixture.fork(Scope.close(scope, Exit.void))
+      yield* MemoryFixture.advance("9 seconds")
+      MemoryFixture.assertPending(stopping)
+      yield* MemoryFixture.advance("1 second")
+      assert.deepStrictEqual(MemoryFixture.exitOf(stopping), Exit.void)
+      const { attempt, state } = yield* worker.record("a")
+      assert.deepStrictEqual([state, attempt], ["PENDING", 0])
+      const [counts] = yield* worker.fixture.broker.counts(["default"])
+      assert.deepStrictEqual(counts, { ready: 1, delayed: 0, claimed: 0 })
+    })
+  )
+})
+
+describe("guarantee 1: an at-most-once task", () => {
+  const Once = Task.make("once", { delivery: "at-most-once" })
+
+  /** Runs the task with a broker whose ack answers so, with or without a backend. */
+  const run = Effect.fnUntraced(function* (acks: "acked" | "gone" | "fails", hasRecords: boolean) {
+    const order: Array<string> = []
     const fixture = yield* MemoryFixture.make({
       hints: false,
       broker: (driver) => ({
-        capabilities: { ...driver.capabilities, prefersLargeBatches },
-        claim: (asked) => {
-          claims.push(asked.max)
-          return Effect.delay(driver.claim(asked), "1 millis")
-        }
+        ack: (handles) =>
+          Effect.suspend(() => {
+            order.push("ack")
+            if (acks === "fails") return Effect.fail("cut off")
+            const acked = driver.ack(handles)
+            return acks === "acked" ? acked : Effect.as(acked, [false])
+          })
       })
     })
-    yield* MemoryFixture.startWorker(
-      fixture,
-      Work,
-      Work.toLayer(() => Effect.sleep("1 hour")),
-      { concurrency: 8 }
+    const layer = hasRecords
+      ? fixture.layer
+      : Layer.merge(Backend.layerNotConfigured, Layer.succeed(Broker.Broker, fixture.broker))
+    yield* Effect.provide(Once.send(), layer)
+    yield* Layer.build(
+      Worker.layer([Once], { drainTimeout: 0 }).pipe(
+        Layer.provide(Once.toLayer(() => Effect.sync(() => void order.push("run")))),
+        Layer.provide(layer)
+      )
     )
-    yield* Effect.repeat(MemoryFixture.advance("10 millis"), { times: 3 })
-    claims.length = 0
-    yield* Effect.provideContext(
-      Work.delayAll(Array.from({ length: 20 }, (_, n) => ({ n }))),
-      fixture.context
-    )
-    yield* Effect.repeat(MemoryFixture.advance("10 millis"), { times: 5 })
-    return claims
+    yield* MemoryFixture.advance("5 seconds")
+    return order
   })
 
-  it.effect("a claim asks for half of the slots from a store that answers later", () =>
-    Effect.gen(function* () {
-      assert.deepStrictEqual((yield* claimsOf(false)).slice(0, 2), [4, 4])
-    })
+  it.effect("is acked before it runs", () =>
+    Effect.map(run("acked", true), (order) => assert.deepStrictEqual(order.slice(0, 2), ["ack", "run"]))
   )
 
-  it.effect("a claim asks for all of the slots from a store that prefers large batches", () =>
-    Effect.gen(function* () {
-      assert.strictEqual((yield* claimsOf(true))[0], 8)
-    })
+  it.effect("is not run without a backend when its message is gone", () =>
+    Effect.map(run("gone", false), (order) => assert.deepStrictEqual(order, ["ack"]))
+  )
+
+  it.effect("is not run without a backend when its ack fails", () =>
+    Effect.map(run("fails", false), (order) => assert.notInclude(order, "run"))
+  )
+
+  it.effect("is run with a record when its ack fails", () =>
+    Effect.map(run("fails", true), (order) => assert.include(order, "run"))
   )
 })
