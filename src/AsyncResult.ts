@@ -1,132 +1,85 @@
 /**
- * A handle on the result of a task: the task's id and its codec, no connection. A handle made elsewhere from the
- * same id is as good.
+ * Waits for tasks and reads them, through handles on their results.
+ *
+ * A handle is the id of a task with the codec of its result. It holds no connection, and any number of handles in any
+ * number of processes may exist for one task: `task.delay` returns one, and `task.result(id)` makes one from an id.
+ *
+ * **Example** (Waiting for a result)
  *
  * ```ts
- * const result = yield* Divide.delay({ dividend: 6, divisor: 3 })
- * const two = yield* AsyncResult.get(result, { timeout: "5 seconds" })
+ * import { AsyncResult, Task } from "chicory"
+ * import { Effect, Schema } from "effect"
+ *
+ * const Double = Task.make("math.double", {
+ *   payload: { n: Schema.Number },
+ *   success: Schema.Number
+ * })
+ *
+ * export const program = Effect.gen(function* () {
+ *   const result = yield* Double.delay({ n: 21 })
+ *   return yield* AsyncResult.get(result, { timeout: "5 seconds" })
+ * })
  * ```
+ *
+ * **Gotchas**
+ *
+ * `effect/reactivity` exports another `AsyncResult`, for the state of a value in a user interface. To use both, rename
+ * one:
+ *
+ * ```ts
+ * import { AsyncResult } from "chicory"
+ * import { AsyncResult as AsyncState } from "effect/reactivity"
+ * ```
+ *
+ * @since 0.1.0
+ * @module
  */
-import {
-  Cause,
-  Duration,
-  Effect,
-  Exit,
-  Option,
-  Pipeable,
-  Predicate,
-  Queue,
-  Schedule,
-  Schema,
-  Stream
-} from "effect"
+import { Effect, Exit, Option, type Schema, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
-import { backoff } from "./internal/backoff.ts"
-import type { BackendService } from "./internal/driver/BackendService.ts"
-import { formatError } from "./internal/formatError.ts"
-import { nonNegativeDuration, positiveDuration, text } from "./internal/options.ts"
-import { awaitTerminal, type TerminalRecord, type TimeoutInfo } from "./internal/results/awaitTerminal.ts"
+import type { GetOptions } from "./GetOptions.ts"
+import { awaitTasks, terminalRecords, withTaskId } from "./internal/results/awaitTasks.ts"
+import type { TerminalRecord } from "./internal/results/awaitTerminal.ts"
 import { decodeExit, toTaskResult } from "./internal/results/decodeRecord.ts"
+import { recordChanges } from "./internal/results/recordChanges.ts"
+import {
+  type Any,
+  type AsyncResult,
+  codecFor,
+  codecOf,
+  type Error,
+  fromCodec,
+  type HandleSchemas,
+  isAsyncResult,
+  type Services,
+  type Success
+} from "./internal/results/ResultHandle.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
-import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from "./StoreError.ts"
+import type { BackendError, BackendNotConfigured, ReadError } from "./StoreError.ts"
 import type * as TaskFailed from "./TaskFailed.ts"
 import type { TaskResult } from "./TaskResult.ts"
-import { isTerminal, TaskState } from "./TaskState.ts"
+import { isTerminal, type TaskState } from "./TaskState.ts"
+import type { TimeoutError } from "./TimeoutError.ts"
 
 export type { CancelAnswer } from "./BackendDriver.ts"
-export { ReadRetry } from "./internal/results/awaitTerminal.ts"
-
-/** Identifies handles at run time. */
-export const TypeId = "~chicory/AsyncResult"
-
-/** Identifies handles at run time. */
-export type TypeId = typeof TypeId
-
-/** A task's id with the codec of its result: `A` and `E` of the task, `R` what decoding needs, `P` its progress. */
-export interface AsyncResult<out A, out E = never, out R = never, out P = unknown> extends Pipeable.Pipeable {
-  readonly [TypeId]: {
-    readonly _A: () => A
-    readonly _E: () => E
-    readonly _R: () => R
-    readonly _P: () => P
-  }
-  readonly taskId: string
-}
-
-/** Any handle. */
-export type Any = AsyncResult<unknown, unknown, unknown>
-
-/** What the task of a handle gives. */
-export type Success<T> = T extends AsyncResult<infer A, infer _E, infer _R> ? A : never
-
-/** What the task of a handle fails with. */
-export type Error<T> = T extends AsyncResult<infer _A, infer E, infer _R> ? E : never
-
-/** What decoding the result of a handle needs. */
-export type Services<T> = T extends AsyncResult<infer _A, infer _E, infer R> ? R : never
+export type { GetOptions } from "./GetOptions.ts"
+export { ReadRetry } from "./internal/results/ReadRetry.ts"
+export {
+  type Any,
+  type AsyncResult,
+  type Error,
+  isAsyncResult,
+  type Services,
+  type Success,
+  TypeId
+} from "./internal/results/ResultHandle.ts"
+export { TimeoutError } from "./TimeoutError.ts"
 
 /**
- * The time was up. Its tag is that of Effect's own `Cause.TimeoutError`: where both can occur, `Cause.isTimeoutError`
- * tells them apart.
+ * Makes a function that takes its handle first or last. Its callers have one signature for both, because an overloaded
+ * function infers `unknown` when it is passed to `pipe`.
  */
-export class TimeoutError extends Schema.TaggedError<TimeoutError>("chicory/TimeoutError")("TimeoutError", {
-  /** The task, or the first that was missing. */
-  taskId: Schema.String,
-  timeout: Schema.DurationFromMillis,
-  /** The state it was last seen in. */
-  state: TaskState,
-  /** The last error of the backend while waiting, if there was one. */
-  cause: Schema.optionalKey(Schema.Defect())
-}) {
-  override get message(): string {
-    const trouble = this.cause === undefined ? "" : `; the last read failed: ${formatError(this.cause)}`
-    return `task ${this.taskId} did not end within ${String(this.timeout)} (last seen ${this.state})${trouble}`
-  }
-}
-
-/** How to wait. */
-export interface GetOptions {
-  /** How long to wait. Default: for ever. Zero: one read. */
-  readonly timeout?: Duration.Input | undefined
-  /**
-   * How often to read. Default: 100 millis where the backend gives no hints; where it does, a hint wakes the waiter
-   * and all that is awaited is read again every 5 seconds. An interval that is given is honoured.
-   */
-  readonly pollInterval?: Duration.Input | undefined
-}
-
-const absurd = (): never => {
-  throw new TypeError("the variance of an AsyncResult is no value")
-}
-const variance = { _A: absurd, _E: absurd, _R: absurd, _P: absurd }
-
-class Handle<A, E, R, P> extends Pipeable.Class implements AsyncResult<A, E, R, P> {
-  readonly [TypeId]: AsyncResult<A, E, R, P>[TypeId] = variance
-  readonly taskId: string
-  readonly codec: TaskCodec.ResultCodec<A, E, P, R, unknown>
-  constructor(taskId: string, codec: TaskCodec.ResultCodec<A, E, P, R, unknown>) {
-    super()
-    this.taskId = taskId
-    this.codec = codec
-  }
-  toJSON(): unknown {
-    return { _id: "chicory/AsyncResult", taskId: this.taskId }
-  }
-}
-const codecOf = <A, E, R, P>(self: AsyncResult<A, E, R, P>) => (self as Handle<A, E, R, P>).codec
-
-/** @internal A handle over a codec that exists. */
-export const fromCodec = <A, E, R, P>(
-  taskId: string,
-  codec: TaskCodec.ResultCodec<A, E, P, R, unknown>
-): AsyncResult<A, E, R, P> => new Handle(text("AsyncResult: taskId", taskId), codec)
-
-/** Whether a value is a handle. */
-export const isAsyncResult = (u: unknown): u is Any => Predicate.hasProperty(u, TypeId)
-
-/** One signature for data-first and data-last: an overloaded function infers `unknown` when it is passed on. */
-const dualWith = (
+const dual = (
   body: (self: AsyncResult<unknown, unknown, unknown>, options: GetOptions | undefined) => unknown
 ): never =>
   ((selfOrOptions?: Any | GetOptions, options?: GetOptions) =>
@@ -134,42 +87,30 @@ const dualWith = (
       ? body(selfOrOptions, options)
       : (self: AsyncResult<unknown, unknown, unknown>) => body(self, selfOrOptions)) as never
 
-interface Schemas {
-  readonly success: Schema.Constraint
-  readonly error?: Schema.Constraint | undefined
-  readonly progress?: Schema.Constraint | undefined
-}
-
-/** Codecs of handles made from schemas: made once for each success schema and what came with it last. */
-const codecs = new WeakMap<
-  Schema.Constraint,
-  {
-    readonly schemas: Schemas
-    readonly codec: TaskCodec.ResultCodec<unknown, unknown, unknown, unknown, unknown>
-  }
->()
-
-const codecFor = (schemas: Schemas) => {
-  const known = codecs.get(schemas.success)
-  if (
-    known !== undefined &&
-    known.schemas.error === schemas.error &&
-    known.schemas.progress === schemas.progress
-  ) {
-    return known.codec
-  }
-  const codec = TaskCodec.result({
-    success: schemas.success,
-    error: schemas.error ?? Schema.Never,
-    progress: schemas.progress ?? Schema.Never
-  })
-  codecs.set(schemas.success, { schemas, codec })
-  return codec
-}
-
 /**
- * A handle from an id. With the id alone, success and error are the JSON that is stored; a task's own
- * `task.result(id)` is the typed way.
+ * Makes a handle from the id of a task. It reads nothing.
+ *
+ * **When to use**
+ *
+ * Use where the task itself is not at hand; `task.result(id)` makes the same handle with the task's types.
+ *
+ * **Details**
+ *
+ * Without schemas, success, error and progress are the JSON that is stored. The id has 1 to 255 characters; any other
+ * throws a `RangeError`.
+ *
+ * **Example** (Reading a task by its id)
+ *
+ * ```ts
+ * import { AsyncResult } from "chicory"
+ * import { Schema } from "effect"
+ *
+ * const untyped = AsyncResult.make("4fkz0q")
+ * const typed = AsyncResult.make("4fkz0q", { success: Schema.Number })
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
  */
 export const make: {
   (taskId: string): AsyncResult<Schema.Json, Schema.Json, never, Schema.Json>
@@ -186,82 +127,53 @@ export const make: {
     A["DecodingServices"] | E["DecodingServices"] | P["DecodingServices"],
     P["Type"]
   >
-} = (taskId: string, schemas?: Schemas): AsyncResult<never, never, never, never> =>
+} = (taskId: string, schemas?: HandleSchemas): AsyncResult<never, never, never, never> =>
   fromCodec(taskId, (schemas === undefined ? TaskCodec.json : codecFor(schemas)) as never)
 
-const timed = (options: GetOptions | undefined) => {
-  const timeout = options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
-  return {
-    timeout:
-      timeout === undefined || !Duration.isFinite(timeout)
-        ? undefined
-        : nonNegativeDuration("AsyncResult: timeout", timeout),
-    pollInterval:
-      options?.pollInterval === undefined
-        ? undefined
-        : positiveDuration("AsyncResult: pollInterval", options.pollInterval)
-  }
-}
-
-const onOverdue =
-  (options: GetOptions | undefined) =>
-  ({ cause, state, taskId }: TimeoutInfo): TimeoutError =>
-    new TimeoutError({
-      taskId,
-      timeout: Duration.fromInputUnsafe(options?.timeout ?? Duration.infinity),
-      state,
-      ...(cause === undefined ? {} : { cause })
-    })
-
-const wait = (
-  ids: ReadonlyArray<string>,
-  options: GetOptions | undefined,
-  onEnd: (ended: TerminalRecord) => boolean
-) =>
-  Effect.suspend(() =>
-    awaitTerminal({ ids, ...timed(options), onTimeout: onOverdue(options), onTerminal: onEnd })
-  )
-
-/** An error of the backend about one task tells its id. */
-const tellingTask =
-  (taskId: string) =>
-  <E>(error: E): E => {
-    if (error instanceof BackendError && error.taskId === undefined) {
-      const { cause, operation, retryable } = error
-      return new BackendError({ taskId, operation, retryable, cause }) as E & BackendError
-    }
-    if (error instanceof BackendNotConfigured && error.taskId === undefined) {
-      return new BackendNotConfigured({ taskId, operation: error.operation }) as E & BackendNotConfigured
-    }
-    return error
-  }
-
-const about =
-  (taskId: string) =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.mapError(effect, tellingTask(taskId))
-
-const exitOfHandle = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOptions | undefined) =>
+const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOptions | undefined) =>
   Effect.suspend(() => {
-    let ended: TerminalRecord | undefined
+    let terminal: TerminalRecord | undefined
     return Effect.flatMap(
-      wait([self.taskId], options, (end) => {
-        ended = end
-        return true
-      }).pipe(about(self.taskId)),
-      () => decodeExit(codecOf(self), ended!)
+      Effect.mapError(
+        awaitTasks([self.taskId], options, (ended) => {
+          terminal = ended
+          return true
+        }),
+        withTaskId(self.taskId)
+      ),
+      () => decodeExit(codecOf(self), terminal!)
     )
   })
 
 /**
- * Waits until the task has ended, and gives what it gave; a task that gave nothing gives `undefined`. Interrupting
- * it never touches the task. Inside a handler, the worker's slot is free while it waits.
+ * Waits until the task has ended, and returns its success.
  *
- * Fails with `TaskFailed<E>` if the task did, with `TimeoutError` when the time is up (after a last read), with
- * `BackendNotConfigured` without a backend, and with `BackendError` for what trying again cannot heal; other errors
- * of the backend are borne as `ReadRetry` says, by default until the timeout.
+ * **Details**
  *
- * `get(result)`, `get(result, options)`, `result.pipe(get)`, `result.pipe(get(options))`.
+ * Fails with
+ *
+ * - `TaskFailed<E>` if the task ended without a success, also if the stored result does not decode;
+ * - `TimeoutError` if the task did not end within `timeout`, after one last read;
+ * - `BackendNotConfigured` if the program has no backend;
+ * - `BackendError` if the backend fails with an error that is not retryable. Retryable errors are retried as `ReadRetry`
+ *   says, by default until the timeout.
+ *
+ * The forms `get(result)`, `get(result, options)`, `result.pipe(get)` and `result.pipe(get(options))` are the same.
+ *
+ * Interrupting it leaves the task alone. Inside a handler it frees the worker's slot while it waits, so that a task may
+ * wait for others of the same worker.
+ *
+ * **Gotchas**
+ *
+ * Without a `timeout` it waits for as long as the task takes. An id that no store knows may still be enqueued, so it
+ * waits for that one too.
+ *
+ * @see {@link exit} for the outcome as a value
+ * @see {@link all}, {@link race} and {@link stream} for several tasks
+ * @see {@link poll} for one read without waiting
+ *
+ * @category waiting
+ * @since 0.1.0
  */
 export const get: <Arg extends Any | GetOptions = GetOptions>(
   selfOrOptions?: Arg,
@@ -278,9 +190,16 @@ export const get: <Arg extends Any | GetOptions = GetOptions>(
       A,
       TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<E> | BackendError,
       Backend | R
-    > = dualWith((self, options) => Effect.flatten(exitOfHandle(self, options)))
+    > = dual((self, options) => Effect.flatten(awaitExit(self, options)))
 
-/** Waits as `get` does; that the task failed is a value. */
+/**
+ * Waits as `get` does, and returns the outcome of the task as a value, also if it is a failure.
+ *
+ * @see {@link get} for the errors and the forms
+ *
+ * @category waiting
+ * @since 0.1.0
+ */
 export const exit: <Arg extends Any | GetOptions = GetOptions>(
   selfOrOptions?: Arg,
   options?: GetOptions
@@ -296,12 +215,23 @@ export const exit: <Arg extends Any | GetOptions = GetOptions>(
       Exit.Exit<A, TaskFailed.TaskFailed<E>>,
       TimeoutError | BackendNotConfigured | BackendError,
       Backend | R
-    > = dualWith(exitOfHandle)
+    > = dual(awaitExit)
 
 const read = (self: Any): Effect.Effect<TaskRecord | undefined, ReadError, Backend> =>
-  Backend.use((backend) => backend.read.one(self.taskId)).pipe(about(self.taskId))
+  Effect.mapError(
+    Backend.use((backend) => backend.read.one(self.taskId)),
+    withTaskId(self.taskId)
+  )
 
-/** One read. `none`: no such task, or its record is gone. */
+/**
+ * Reads the task once. `None` if it has no record: it was never enqueued, or its retention is over.
+ *
+ * @see {@link get} to wait for its end
+ * @see {@link changes} to follow it
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const poll = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Effect.Effect<Option.Option<TaskResult<A, E, P>>, BackendNotConfigured | BackendError, Backend | R> =>
@@ -309,93 +239,101 @@ export const poll = <A, E, R, P>(
     record === undefined ? Effect.succeedNone : Effect.asSome(toTaskResult(codecOf(self), record))
   )
 
-/** One read of the state. An id that the backend has never seen is `PENDING`. */
+/**
+ * Reads the state of the task once. A task without a record is `PENDING`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const state = (self: Any): Effect.Effect<TaskState, BackendNotConfigured | BackendError, Backend> =>
   Effect.map(read(self), (record) => record?.state ?? "PENDING")
 
-/** Whether the task has ended: `SUCCESS` or `FAILURE`. One read. */
+/**
+ * Reads once whether the task has ended, in `SUCCESS` or `FAILURE`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const ready = (self: Any): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
   Effect.map(state(self), isTerminal)
 
-/** Whether the task has ended in `FAILURE`. One read. */
+/**
+ * Reads once whether the task has ended in `FAILURE`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const failed = (self: Any): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
   Effect.map(state(self), (state) => state === "FAILURE")
 
-/** Whether the task has ended in `SUCCESS`. One read. */
+/**
+ * Reads once whether the task has ended in `SUCCESS`.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const successful = (self: Any): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
   Effect.map(state(self), (state) => state === "SUCCESS")
 
 /**
- * Cancels the task. A waiting one ends at once, as `Cancelled`; a running one is asked to stop, and its handler is
- * interrupted within a second where the store can push, at the next renewal of its lease otherwise.
+ * Cancels the task.
+ *
+ * **Details**
+ *
+ * A waiting task ends at once with the reason `Cancelled`: the answer is `Cancelled`. A running task is asked to stop:
+ * the answer is `Requested`, and its handler is interrupted within a second where the store gives hints, otherwise at the
+ * next renewal of its lease. A task that has ended is left alone: `AlreadyDone`. A task without a record is `Unknown`.
+ *
+ * **Gotchas**
+ *
+ * A running handler may end before it is interrupted; its outcome stands.
+ *
+ * @category managing
+ * @since 0.1.0
  */
 export const cancel = (
   self: Any
 ): Effect.Effect<CancelAnswer, BackendNotConfigured | BackendError, Backend> =>
-  Backend.use((backend) => backend.cancel.one(self.taskId)).pipe(about(self.taskId))
+  Effect.mapError(
+    Backend.use((backend) => backend.cancel.one(self.taskId)),
+    withTaskId(self.taskId)
+  )
 
 /**
- * Gives up the task's record. That of a task which has ended is removed; one that has not runs on, and its record
- * goes when it ends. Whoever waits for it gets the reason `Forgotten`. Its idempotency key is free at once.
+ * Removes the record of the task.
+ *
+ * **Details**
+ *
+ * The record of a task that has ended is removed at once. A task that has not ended runs on, and its record is removed
+ * when it ends. Waiters get the reason `Forgotten`. The idempotency key is free at once.
+ *
+ * @category managing
+ * @since 0.1.0
  */
 export const forget = (self: Any): Effect.Effect<void, BackendNotConfigured | BackendError, Backend> =>
-  Backend.use((backend) => backend.forget.one(self.taskId)).pipe(about(self.taskId))
-
-/** What is told apart by `changes`. */
-const fingerprint = (record: TaskRecord): string =>
-  `${record.generation} ${record.state} ${record.attempt} ${record.ended ?? ""} ${record.progress ?? ""}`
-
-/** Every read that shows something new, until the terminal one. */
-const snapshots = (backend: BackendService, taskId: string): Stream.Stream<TaskRecord, ReadError> => {
-  const reads: Stream.Stream<TaskRecord | undefined, ReadError> =
-    backend.subscriptions === undefined
-      ? Stream.fromEffectSchedule(
-          Effect.retry(backend.read.one(taskId), { schedule: backoff, while: isRetryable }),
-          Schedule.spaced("100 millis")
-        )
-      : Stream.callback(
-          (queue) =>
-            Effect.acquireRelease(
-              Effect.sync(() =>
-                backend.subscriptions!.subscribe([taskId], {
-                  waitsFor: "change",
-                  onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
-                  onError: (error) => {
-                    if (!isRetryable(error)) Queue.failCauseUnsafe(queue, Cause.fail(error))
-                  }
-                })
-              ),
-              (leave) => Effect.sync(leave)
-            ),
-          { bufferSize: 16, strategy: "sliding" }
-        )
-  return reads.pipe(
-    Stream.mapAccum(
-      () => undefined as TaskRecord | undefined,
-      (last, record) => {
-        // a record that was forgotten or went away has ended for whoever looked at it
-        const gone = record === undefined || record.ended === "Forgotten"
-        const known = record ?? last
-        const seen: TaskRecord | undefined =
-          known !== undefined && gone ? { ...known, state: "FAILURE", exit: null, ended: "Forgotten" } : known
-        return [seen, seen === undefined ? [] : [seen]] as const
-      }
-    ),
-    Stream.changesWith((a, b) => fingerprint(a) === fingerprint(b)),
-    Stream.takeUntil((record) => isTerminal(record.state))
+  Effect.mapError(
+    Backend.use((backend) => backend.forget.one(self.taskId)),
+    withTaskId(self.taskId)
   )
-}
 
 /**
- * A snapshot for every change of state or progress that is seen, from the current one on; ends with the terminal
- * one. Changes that follow each other fast may be seen as one. Of an unknown id nothing is seen before its task is
- * enqueued.
+ * Emits the task as it is now, and then after every change of its state or progress, until it has ended.
+ *
+ * **Details**
+ *
+ * Of changes in quick succession some may be skipped; the end is not. For an id without a record it emits nothing until
+ * the task is enqueued. A record that is forgotten, or whose retention ends, ends the stream with the reason `Forgotten`.
+ *
+ * @see {@link poll} for one read
+ *
+ * @category waiting
+ * @since 0.1.0
  */
 export const changes = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
-  Stream.unwrap(Backend.useSync((backend) => snapshots(backend, self.taskId))).pipe(
-    Stream.mapError(tellingTask(self.taskId)),
+  Stream.unwrap(Backend.useSync((backend) => recordChanges(backend, self.taskId))).pipe(
+    Stream.mapError(withTaskId(self.taskId)),
     Stream.mapEffect((record) => toTaskResult(codecOf(self), record))
   )
 
@@ -408,28 +346,39 @@ type Values<H> =
       ? Array<Success<I>>
       : { -readonly [K in keyof H]: Success<H[K]> }
 
-/** The ends of tasks as they are seen, in one shared wait. */
-const ends = (
-  ids: ReadonlyArray<string>,
-  options: GetOptions | undefined
-): Stream.Stream<TerminalRecord, TimeoutError | ReadError, Backend> =>
-  Stream.callback((queue) =>
-    wait(ids, options, (end) => {
-      Queue.offerUnsafe(queue, end)
-      return false
-    }).pipe(
-      Effect.matchCauseEffect({
-        onFailure: (cause) => Queue.failCause(queue, cause),
-        onSuccess: () => Queue.end(queue)
-      })
-    )
-  )
-
 const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterator in handles
 
 /**
- * Waits for all of them, in one shared wait, and gives their values in the shape of the argument: tuple, iterable or
- * record. Fails with the first failure; the other tasks run on.
+ * Waits for all tasks, and returns their successes in the shape of the argument: a tuple, an array for another iterable,
+ * or a record.
+ *
+ * **Details**
+ *
+ * All tasks share one wait. Fails with the first failure; the other tasks run on.
+ *
+ * **Example** (Waiting for several tasks)
+ *
+ * ```ts
+ * import { AsyncResult, Task } from "chicory"
+ * import { Effect, Schema } from "effect"
+ *
+ * const Double = Task.make("math.double", {
+ *   payload: { n: Schema.Number },
+ *   success: Schema.Number
+ * })
+ *
+ * export const program = Effect.gen(function* () {
+ *   const one = yield* Double.delay({ n: 1 })
+ *   const two = yield* Double.delay({ n: 2 })
+ *   return yield* AsyncResult.all({ one, two }, { timeout: "5 seconds" })
+ * })
+ * ```
+ *
+ * @see {@link get} for the errors
+ * @see {@link stream} for the outcomes as they arrive
+ *
+ * @category waiting
+ * @since 0.1.0
  */
 export const all = <const H extends Handles>(
   handles: H,
@@ -445,20 +394,28 @@ export const all = <const H extends Handles>(
       : Object.entries(handles)
     const byId = Map.groupBy(keyed, ([, handle]) => handle.taskId)
     const values = new Map<string, unknown>()
-    // decoded as they arrive, so that one that does not decode fails at once
-    const take = (end: TerminalRecord) =>
-      Effect.forEach(byId.get(end.record.id)!, ([key, handle]) =>
-        Effect.map(Effect.flatten(decodeExit(codecOf(handle), end)), (value) => values.set(key, value))
+    // decodes each as it arrives, so that one that does not decode fails at once
+    const take = (ended: TerminalRecord) =>
+      Effect.forEach(byId.get(ended.record.id)!, ([key, handle]) =>
+        Effect.map(Effect.flatten(decodeExit(codecOf(handle), ended)), (value) => values.set(key, value))
       )
-    return Effect.map(Stream.runForEach(ends([...byId.keys()], options), take), () => {
+    return Effect.map(Stream.runForEach(terminalRecords([...byId.keys()], options), take), () => {
       const pairs = keyed.map(([key]) => [key, values.get(key)] as const)
       return isIterable(handles) ? pairs.map(([, value]) => value) : Object.fromEntries(pairs)
     })
   }) as never
 
 /**
- * The first success; the other tasks run on. If all of them fail, the failure that came last. Of no handles at all:
- * a defect.
+ * Waits for the first success of any of the tasks. The other tasks run on.
+ *
+ * **Details**
+ *
+ * All tasks share one wait. If all of them fail, it fails with the last failure. Without any handle it dies.
+ *
+ * @see {@link get} for the errors
+ *
+ * @category waiting
+ * @since 0.1.0
  */
 export const race = <const H extends Iterable<Any>>(
   handles: H,
@@ -469,21 +426,30 @@ export const race = <const H extends Iterable<Any>>(
   Backend | Services<Member<H>>
 > =>
   Effect.suspend(() => {
-    const open = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
-    if (open.size === 0) return Effect.die(new RangeError("AsyncResult.race needs at least one handle"))
-    // a success that does not decode is a failure, and the race goes on
-    return stream(open.values(), options).pipe(
+    const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
+    if (byId.size === 0) return Effect.die(new RangeError("AsyncResult.race needs at least one handle"))
+    // a success that does not decode counts as a failure
+    return stream(byId.values(), options).pipe(
       Stream.map(([, exit]) => exit),
       Stream.takeUntil((exit) => Exit.isSuccess(exit)),
       Stream.runLast,
-      // there is at least one handle, and so at least one outcome
+      // at least one handle has at least one outcome
       Effect.flatMap(Option.getOrThrow)
     )
   }) as never
 
 /**
- * Outcomes as they arrive, each once, in one shared wait. A task that failed is an element, not the end of the
- * stream; `TimeoutError` is its end, if the time is up before all have arrived.
+ * Emits the outcome of each task once, as they arrive.
+ *
+ * **Details**
+ *
+ * All tasks share one wait. A task that failed is an element, and does not end the stream. The stream fails with
+ * `TimeoutError` if not all have arrived within `timeout`.
+ *
+ * @see {@link all} for all successes at once
+ *
+ * @category waiting
+ * @since 0.1.0
  */
 export const stream = <const H extends Iterable<Any>>(
   handles: H,
@@ -495,7 +461,10 @@ export const stream = <const H extends Iterable<Any>>(
 > =>
   Stream.suspend(() => {
     const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
-    return Stream.mapEffect(ends([...byId.keys()], options), (end) =>
-      Effect.map(decodeExit(codecOf(byId.get(end.record.id)!), end), (exit) => [end.record.id, exit] as const)
+    return Stream.mapEffect(terminalRecords([...byId.keys()], options), (ended) =>
+      Effect.map(
+        decodeExit(codecOf(byId.get(ended.record.id)!), ended),
+        (exit) => [ended.record.id, exit] as const
+      )
     )
   }) as never

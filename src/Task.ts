@@ -33,7 +33,7 @@
  * @module
  */
 import { type Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
-import * as AsyncResult from "./AsyncResult.ts"
+import type * as AsyncResult from "./AsyncResult.ts"
 import type { Backend } from "./Backend.ts"
 import type { Broker } from "./Broker.ts"
 import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
@@ -41,6 +41,7 @@ import type { EnqueueOptions } from "./EnqueueOptions.ts"
 import * as defaults from "./internal/defaults.ts"
 import { positiveDuration, positiveOrInfinite, text, wholeNumber } from "./internal/options.ts"
 import { send, sendAll } from "./internal/producer/prepare.ts"
+import { fromCodec } from "./internal/results/ResultHandle.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
   define,
@@ -373,7 +374,7 @@ export const make = <
     payload: TaskCodec.payload(payloadSchema),
     result: TaskCodec.result(schemas)
   })
-  const result = (taskId: string) => AsyncResult.fromCodec(taskId, definition.result)
+  const result = (taskId: string) => fromCodec(taskId, definition.result)
   const task = {
     [TypeId]: TypeId,
     name,

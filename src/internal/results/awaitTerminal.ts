@@ -14,11 +14,7 @@ import { Deadline, type Deadlines, deadlinesOf } from "../concurrency/Deadlines.
 import type { BackendService } from "../driver/BackendService.ts"
 import type { Subscriptions, Subscriber } from "../driver/Subscriptions.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
-
-/** How a read that failed is tried again. */
-export const ReadRetry: Context.Reference<Schedule.Schedule<unknown, BackendError>> = Context.Reference<
-  Schedule.Schedule<unknown, BackendError>
->("chicory/AsyncResult/ReadRetry", { defaultValue: () => backoff })
+import { ReadRetry } from "./ReadRetry.ts"
 
 /** A task that ended, or whose record went away (`forgotten`) while somebody waited. */
 export interface TerminalRecord {

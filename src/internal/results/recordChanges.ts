@@ -1,0 +1,61 @@
+/** Follows the record of one task, for `AsyncResult.changes`. */
+import { Cause, Effect, Queue, Schedule, Stream } from "effect"
+import type { TaskRecord } from "../../BackendDriver.ts"
+import { isRetryable, type ReadError } from "../../StoreError.ts"
+import { isTerminal } from "../../TaskState.ts"
+import { backoff } from "../backoff.ts"
+import type { BackendService } from "../driver/BackendService.ts"
+
+/** Two reads with the same fingerprint are the same to users. */
+const fingerprint = (record: TaskRecord): string =>
+  `${record.generation} ${record.state} ${record.attempt} ${record.ended ?? ""} ${record.progress ?? ""}`
+
+/** Emits what each read finds. Retryable errors are retried; a burst of reads is reduced to the last 16. */
+const reads = (backend: BackendService, taskId: string): Stream.Stream<TaskRecord | undefined, ReadError> => {
+  const { subscriptions } = backend
+  if (subscriptions === undefined) {
+    return Stream.fromEffectSchedule(
+      Effect.retry(backend.read.one(taskId), { schedule: backoff, while: isRetryable }),
+      Schedule.spaced("100 millis")
+    )
+  }
+  return Stream.callback(
+    (queue) =>
+      Effect.acquireRelease(
+        Effect.sync(() =>
+          subscriptions.subscribe([taskId], {
+            waitsFor: "change",
+            onRecord: (_, record) => void Queue.offerUnsafe(queue, record),
+            onError: (error) => {
+              if (!isRetryable(error)) Queue.failCauseUnsafe(queue, Cause.fail(error))
+            }
+          })
+        ),
+        (unsubscribe) => Effect.sync(unsubscribe)
+      ),
+    { bufferSize: 16, strategy: "sliding" }
+  )
+}
+
+/** Emits every record that differs from the last one, until the terminal one. */
+export const recordChanges = (
+  backend: BackendService,
+  taskId: string
+): Stream.Stream<TaskRecord, ReadError> =>
+  reads(backend, taskId).pipe(
+    Stream.mapAccum(
+      () => undefined as TaskRecord | undefined,
+      (last, record) => {
+        // a record that was forgotten, or is gone after it was seen, has ended for this reader
+        const isGone = record === undefined || record.ended === "Forgotten"
+        const known = record ?? last
+        const seen: TaskRecord | undefined =
+          known !== undefined && isGone
+            ? { ...known, state: "FAILURE", exit: null, ended: "Forgotten" }
+            : known
+        return [seen, seen === undefined ? [] : [seen]] as const
+      }
+    ),
+    Stream.changesWith((a, b) => fingerprint(a) === fingerprint(b)),
+    Stream.takeUntil((record) => isTerminal(record.state))
+  )
