@@ -2,7 +2,7 @@
  * A record as it is stored: one text, so that a script reads or writes it in one command.
  *
  * The first line holds the fields in a fixed order, divided by blanks; `-` stands for none. The rest is the encoded exit
- * of the run that ended the task. Progress lies under a key of its own.
+ * of the run that ended the task. Progress lies under another key.
  */
 import type { TaskRecord } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"

@@ -18,7 +18,7 @@ import {
 } from "./lib/deadLetters.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns a page of a shard, after a position if one is given: for each letter its fields, its score and its member. */
+/** Returns a page of a shard, after a position if one is given: for each dead letter its fields, its score and its member. */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
@@ -36,9 +36,9 @@ repeat
   for i = 1, #members, 2 do
     local passed = member ~= '' and tonumber(members[i + 1]) == tonumber(before) and members[i] >= member
     if not passed and #found < 3 * limit then
-      local letter = readDeadLetter(string.sub(members[i], 17))
-      if letter then
-        found[#found + 1] = letter
+      local deadLetter = readDeadLetter(string.sub(members[i], 17))
+      if deadLetter then
+        found[#found + 1] = deadLetter
         found[#found + 1] = members[i + 1]
         found[#found + 1] = members[i]
       end
@@ -54,7 +54,7 @@ return found
 const TOP: DeadLetterPosition = { at: "+inf", member: "" }
 
 interface Positioned extends DeadLetterPosition {
-  readonly letter: DeadLetter
+  readonly deadLetter: DeadLetter
 }
 
 /** Compares as the index of a shard does. */
@@ -80,12 +80,12 @@ const unreadable = (values: DeadLetterValues, at: string, member: string, issue:
 const decode = (values: DeadLetterValues, at: string, member: string): Effect.Effect<Positioned> =>
   decodeReply(() => decodeDeadLetter(values)).pipe(
     Effect.catch((error) => unreadable(values, at, member, error.message)),
-    Effect.map((letter) => ({ letter, at, member }))
+    Effect.map((deadLetter) => ({ deadLetter, at, member }))
   )
 
 /**
- * Makes the operation. Each shard returns a page, and the newest of all are kept. If the last letter of the page before
- * is gone, the list begins anew.
+ * Makes the operation. Each shard returns a page, and the newest of all are kept. If the last dead letter of the page before
+ * is gone, the list starts at the newest again.
  */
 export const listDeadLetters = (runner: ScriptRunner): BackendDriver<RedisStoreError>["listDeadLetters"] => {
   const { clustered, everyShard, run } = runner
@@ -102,6 +102,6 @@ export const listDeadLetters = (runner: ScriptRunner): BackendDriver<RedisStoreE
     return found
       .sort(newestFirst)
       .slice(0, limit)
-      .map(({ letter }) => letter)
+      .map(({ deadLetter }) => deadLetter)
   })
 }

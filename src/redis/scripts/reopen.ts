@@ -20,8 +20,8 @@ const lua = (clustered: boolean): string =>
     deadLettersLua,
     readDeadLetterLua,
     `
-local function reopen(letterId)
-  local v = deadLetterFields(letterId, 'taskId', 'task', 'generation', 'fence', 'retention')
+local function reopen(deadLetterId)
+  local v = deadLetterFields(deadLetterId, 'taskId', 'task', 'generation', 'fence', 'retention')
   if not v[1] then return end
   local record = findRecord(v[1])
   -- R3
@@ -53,9 +53,9 @@ end
 local answers = {}
 while position < #ARGV do
   local id = nextText()
-  local letter = readDeadLetter(id)
-  if letter then reopen(id) end
-  answers[#answers + 1] = letter
+  local deadLetter = readDeadLetter(id)
+  if deadLetter then reopen(id) end
+  answers[#answers + 1] = deadLetter
 end
 sendHints()
 return answers

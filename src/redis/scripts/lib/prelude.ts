@@ -27,7 +27,7 @@ end
 /**
  * Lua: publishes a message on the channel of a process.
  *
- * A message that reached no subscriber marks the process, and the next ping tells it to resync. On a cluster the number
+ * A message that reached no subscriber marks the process, and its next ping makes it resync. On a cluster the number
  * of receivers counts one node only, so no process is marked.
  */
 export const notifyLua = (clustered: boolean): string => /* lua */ `

@@ -7,8 +7,8 @@ const PENDING_SUBSCRIBERS_MILLIS = 86_400_000
  * Lua: collects hints, which `sendHints` sends at the end of the script, and edits the subscribers of a record: `a` (every
  * change) or `e` (the end alone) and the process, divided by commas.
  *
- * Subscribers of a task that does not exist yet lie under a key of their own, `:early:<id>`. Nearly always there are none,
- * which the single key `:early` tells for all.
+ * Subscribers of a task that does not exist yet lie under a separate key, `:early:<id>`. Nearly always there are none,
+ * as the absence of the single key `:early` shows.
  */
 export const subscribersLua = /* lua */ `
 -- the message of each process: 'changed', and the ids of tasks
