@@ -1,9 +1,10 @@
 /** Everything that can be seen of a store has to be as in the model. */
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Schedule } from "effect"
-import type { DeadLetter, TaskRecord } from "../../src/BackendDriver.ts"
+import type { TaskRecord } from "../../src/BackendDriver.ts"
 import type { QueueCounts } from "../../src/BrokerDriver.ts"
 import { ids } from "./commands.ts"
+import { inModelTime, letterOf } from "./deadLetters.ts"
 import { definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
 import type { Operation, ModelRunner } from "./modelRunner.ts"
@@ -27,31 +28,6 @@ const recordOf = (task: Tasks.Task): TaskRecord => ({
   finishedAt: task.finishedAt,
   expiresAt: task.expiresAt
 })
-
-/** A letter as a store tells of it. */
-export const letterOf = (letter: Tasks.Letter): DeadLetter => ({
-  id: letter.id,
-  taskId: letter.taskId,
-  task: letter.task,
-  generation: letter.generation,
-  queue: letter.queue,
-  reason: letter.reason,
-  exit: letter.exit,
-  worker: letter.worker,
-  body: letter.body,
-  attempts: letter.attempts,
-  at: letter.at
-})
-
-/** A letter of the store, with its time as the model counts it. */
-export const inModelTime = (
-  runner: ModelRunner,
-  store: DeadLetter | undefined,
-  model: Tasks.Letter | undefined
-) =>
-  store === undefined || model === undefined
-    ? store
-    : { ...store, at: runner.toModelTime(store.at, model.at) }
 
 const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: boolean) {
   yield* runner.followStore

@@ -13,7 +13,7 @@ import type {
 } from "../../src/BackendDriver.ts"
 import type { ClaimRequest, Delivery, Envelope, Release } from "../../src/BrokerDriver.ts"
 import * as Suite from "../../src/testing/suites/Suite.ts"
-import { inModelTime, letterOf } from "./compareState.ts"
+import { inModelTime, letterOf } from "./deadLetters.ts"
 import * as Messages from "./messages.ts"
 import { type Failure, ModelFixture } from "./modelFixture.ts"
 import * as Requests from "./requests.ts"
