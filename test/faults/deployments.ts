@@ -77,7 +77,7 @@ export const inMemory: Effect.Effect<Deployment> = Effect.map(makeMemoryDrivers,
     const faults = new Faults()
     // a driver's hints run once at a time, and they do so for the producer
     const { hints: _, ...backend } = drivers.backend
-    const isolated = faults.over({
+    const isolated = faults.applyTo({
       backend: { ...backend, capabilities: { ...backend.capabilities, hints: false } },
       broker: drivers.broker
     })
@@ -87,7 +87,7 @@ export const inMemory: Effect.Effect<Deployment> = Effect.map(makeMemoryDrivers,
     const die: Die = (point) =>
       Effect.suspend(() => {
         eventLog.append({ _tag: "Reached", point })
-        faults.of = () => "hangs"
+        faults.modeOf = () => "hangs"
         Deferred.doneUnsafe(dead, Effect.void)
         return Deferred.await(released)
       })

@@ -17,7 +17,7 @@ export const atMostOnce = (test: Test): void => {
       )
     })
 
-    test("a redelivery ends a lost run, and does not repeat it", function* (t) {
+    test("a redelivery ends a lost run, and does not start it again", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", once)
       const another = { ...once, queue: "other", body: "another message of it" }
@@ -32,7 +32,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual((yield* t.start("a", "t2", once))._tag, "Drop")
     })
 
-    test("a watch ends a lost run", function* (t) {
+    test("a subscription ends a lost run", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", once)
       const found = yield* Suite.only(t.driver.subscribe(["a"]))
@@ -47,7 +47,7 @@ export const atMostOnce = (test: Test): void => {
       yield* expectLost(t, "a")
     })
 
-    test("a run that holds its lease is left alone", function* (t) {
+    test("a run under a live lease stays open", function* (t) {
       yield* t.create("a")
       yield* t.startRun("a", "t1", once)
       assert.strictEqual((yield* t.start("a", "t2", once))._tag, "Busy")
@@ -55,7 +55,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
     })
 
-    test("a renewal keeps the run from being ended", function* (t) {
+    test("a renewal keeps a run open", function* (t) {
       yield* t.create("a")
       yield* t.startRun("a", "t1", { ...once, leaseMillis: t.time.units(1) })
       assert.strictEqual(yield* t.renew("a", "t1"), "Held")
@@ -64,7 +64,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
     })
 
-    test("a lapse that nobody noticed can still be settled", function* (t) {
+    test("a lapsed run can be settled before its lapse is noticed", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", once)
       yield* t.settleRun("a", "t1", success())

@@ -8,7 +8,7 @@ import { record, success, failureWithDeadLetter, bytesOf, type Test } from "./fi
 export const bodies = (test: Test): void => {
   describe("texts and bytes", () => {
     for (const [what, text] of Suite.texts) {
-      test(`${what} comes back as it was`, function* (t) {
+      test(`${what} reads back unchanged`, function* (t) {
         yield* t.driver.create([record("a"), record("b")])
         yield* t.startRun("a", "t1")
         yield* t.renew("a", "t1", text)
@@ -26,7 +26,7 @@ export const bodies = (test: Test): void => {
       })
     }
 
-    test("bytes come back as they were, also from a run that was lost", function* (t) {
+    test("bytes read back unchanged, from a lost run too", function* (t) {
       const message = { queue: "default", body: Suite.bytes }
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", undefined, undefined, message))
       yield* t.lapsedRun("b", "t1")

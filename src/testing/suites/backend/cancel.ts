@@ -21,7 +21,7 @@ export const cancel = (test: Test): void => {
       assert.deepStrictEqual([found.attempt, found.retries], [1, 1])
     })
 
-    test("asks a running task to stop", function* (t) {
+    test("marks a running task with a cancel request", function* (t) {
       yield* t.create("a")
       yield* t.startRun("a", "t1")
       assert.isFalse((yield* t.read("a")).cancelRequested)
@@ -30,14 +30,14 @@ export const cancel = (test: Test): void => {
       assert.deepStrictEqual([found.state, found.cancelRequested, found.ended], ["STARTED", true, null])
     })
 
-    test("asks a run whose lease ran out to stop", function* (t) {
+    test("marks a run whose lease has lapsed with a cancel request", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       assert.strictEqual(yield* t.cancel("a"), "Requested")
       assert.strictEqual(yield* t.renew("a", "t1"), "CancelRequested")
     })
 
-    test("changes nothing that is final", function* (t) {
+    test("changes no final record", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", success())
       const before = yield* t.read("a")
@@ -45,7 +45,7 @@ export const cancel = (test: Test): void => {
       assert.deepStrictEqual(yield* t.read("a"), before)
     })
 
-    test("does not know an id that was never enqueued", function* (t) {
+    test("returns Unknown for an id that was never enqueued", function* (t) {
       assert.strictEqual(yield* t.cancel("a"), "Unknown")
       assert.isUndefined(yield* t.readOptional("a"))
     })
@@ -60,7 +60,7 @@ export const cancel = (test: Test): void => {
       assert.deepStrictEqual(yield* t.driver.read(["a", "b"]), before)
     })
 
-    test("answers a batch in order, and applies one id twice in order", function* (t) {
+    test("answers a batch in order, and applies repeated ids in order", function* (t) {
       yield* t.driver.create([record("a"), record("b"), record("c")])
       yield* t.startRun("b", "t1")
       yield* t.startAndSettle("c", "t1", success())
@@ -73,7 +73,7 @@ export const cancel = (test: Test): void => {
       ])
     })
 
-    test("a run that ends under the request wins", function* (t) {
+    test("a run that settles under a cancel request keeps its outcome", function* (t) {
       yield* t.driver.create([record("a"), record("b")])
       for (const id of ["a", "b"]) {
         yield* t.startRun(id, "t1")
@@ -90,7 +90,7 @@ export const cancel = (test: Test): void => {
       ["retry", retry()],
       ["release", RELEASE]
     ] as const) {
-      test(`a ${what} under the request ends as cancelled`, function* (t) {
+      test(`a ${what} under a cancel request ends the task as cancelled`, function* (t) {
         yield* t.create("a")
         yield* t.startRun("a", "t1")
         yield* t.cancel("a")

@@ -5,7 +5,7 @@ import type { Test } from "./fixture.ts"
 /** Registers the tests. */
 export const crashes = (test: Test): void => {
   describe("crashes", () => {
-    test("a run over a lease that ran out counts a crash", function* (t) {
+    test("a start over a lapsed lease counts a crash", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       const started = yield* t.startRun("a", "t2")
@@ -38,14 +38,14 @@ export const crashes = (test: Test): void => {
       })
     })
 
-    test("with a limit of one, the first crash ends the task", function* (t) {
+    test("the first crash ends a task whose limit is one", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", { maxCrashes: 1 })
       assert.strictEqual((yield* t.start("a", "t2", { maxCrashes: 1 }))._tag, "Drop")
       yield* t.expectEndedByStore("a", "WorkerLost")
     })
 
-    test("an at-least-once run that is lost stays open until it is taken over", function* (t) {
+    test("a lost at-least-once run stays open until it is taken over", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", { maxCrashes: 1 })
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
@@ -53,7 +53,7 @@ export const crashes = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
     })
 
-    test("a lapse under a cancel request ends as cancelled, and leaves no dead letter", function* (t) {
+    test("a lapse under a cancel request ends the task as cancelled, without a dead letter", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       assert.strictEqual(yield* t.cancel("a"), "Requested")

@@ -6,7 +6,7 @@ import { record, success, retry, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const create = (test: Test): void => {
   describe("create", () => {
-    test("writes a record that waits", function* (t) {
+    test("writes the record of a waiting task", function* (t) {
       assert.deepStrictEqual(yield* t.create("a"), { _tag: "Created" })
       const { enqueuedAt, ...rest } = yield* t.read("a")
       assert.isNumber(enqueuedAt)
@@ -29,7 +29,7 @@ export const create = (test: Test): void => {
       })
     })
 
-    test("writes when the task expires", function* (t) {
+    test("writes the time at which the task expires", function* (t) {
       yield* t.create("a", { expiresMillis: t.time.long })
       const { enqueuedAt, expiresAt } = yield* t.read("a")
       assert(enqueuedAt !== null && expiresAt !== null)
@@ -45,7 +45,7 @@ export const create = (test: Test): void => {
       )
     })
 
-    test("leads from a key to the task that holds it", function* (t) {
+    test("returns the task that holds a key", function* (t) {
       yield* t.create("a", { key: "k", payloadHash: "h" })
       assert.deepStrictEqual(yield* t.create("b", { key: "k", payloadHash: "h" }), {
         _tag: "Existing",
@@ -56,7 +56,7 @@ export const create = (test: Test): void => {
       assert.isUndefined(yield* t.readOptional("b"))
     })
 
-    test("tells another payload under a key", function* (t) {
+    test("returns a conflict for another payload under a key", function* (t) {
       yield* t.create("a", { key: "k", payloadHash: "h" })
       assert.deepStrictEqual(yield* t.create("b", { key: "k", payloadHash: "other" }), {
         _tag: "Existing",
@@ -72,7 +72,7 @@ export const create = (test: Test): void => {
       assert.strictEqual(other._tag, "Created")
     })
 
-    test("takes any text for a key", function* (t) {
+    test("accepts any text as a key", function* (t) {
       const keys = [`' " \\ ; -- %`, "🌶️", "K", "k", "k ", "k:1", "k*"]
       for (const [index, key] of keys.entries()) {
         const made = yield* t.create(`id-${index}`, { key, payloadHash: "h" })
@@ -84,7 +84,7 @@ export const create = (test: Test): void => {
       }
     })
 
-    test("leads to a task in any state", function* (t) {
+    test("returns the task of a key in any state", function* (t) {
       const again = Effect.map(t.create("b", { key: "k", payloadHash: "h" }), (created) => created._tag)
       yield* t.create("a", { key: "k", payloadHash: "h" })
       yield* t.startRun("a", "t1")
@@ -95,7 +95,7 @@ export const create = (test: Test): void => {
       assert.strictEqual(yield* again, "Existing")
     })
 
-    test("takes an id that is given again for the same task", function* (t) {
+    test("accepts an id that is given again for the same task", function* (t) {
       yield* t.create("a", { payloadHash: "h" })
       assert.deepStrictEqual(yield* t.create("a", { payloadHash: "h" }), {
         _tag: "Existing",
@@ -110,7 +110,7 @@ export const create = (test: Test): void => {
       }
     })
 
-    test("tells an id that another task has taken", function* (t) {
+    test("returns a conflict for an id that another task has taken", function* (t) {
       yield* t.create("a", { payloadHash: "h" })
       const other = yield* t.create("a", { task: "other", payloadHash: "h" })
       assert(other._tag === "Existing")
@@ -119,7 +119,7 @@ export const create = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).task, "mail")
     })
 
-    test("compares no hash that was not given", function* (t) {
+    test("compares no payload hash where none was given", function* (t) {
       yield* t.create("a")
       const again = yield* t.create("a")
       assert(again._tag === "Existing")
@@ -140,7 +140,7 @@ export const create = (test: Test): void => {
       assert.deepStrictEqual(yield* t.read("a"), before)
     })
 
-    test("applies one key twice in a batch in order", function* (t) {
+    test("applies repeated keys in a batch in order", function* (t) {
       const one = { key: "k", payloadHash: "h" }
       const [first, second, third] = yield* t.driver.create([
         record("a", one),
@@ -154,7 +154,7 @@ export const create = (test: Test): void => {
       assert.isUndefined(yield* t.readOptional("b"))
     })
 
-    test("gives a key to one of many that ask at once", function* (t) {
+    test("gives a key to one of many concurrent callers", function* (t) {
       const answers = yield* Effect.forEach(
         Arr.range(1, 50),
         (n) => t.create(`id-${n}`, { key: "k", payloadHash: "h" }),

@@ -39,7 +39,7 @@ export const deadLetters = (test: Test): void => {
       assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 6)
     })
 
-    test("are read by their ids, and nothing is opened", function* (t) {
+    test("are read by id without being opened", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter())
       yield* t.driver.parkMessage([parked("p"), parked("gone", { retentionMillis: t.time.units(1) })])
@@ -51,14 +51,14 @@ export const deadLetters = (test: Test): void => {
       assert.deepStrictEqual([state, generation], ["FAILURE", 0])
     })
 
-    test("a page after a letter that was removed misses none", function* (t) {
+    test("a page after a removed dead letter misses none", function* (t) {
       yield* fill(t)
       yield* t.driver.removeDeadLetters(["d:0"])
       const rest = (yield* t.deadLetterPage(100, "d:0")).map(({ id }) => id)
       assert.deepStrictEqual(rest.slice(-3), ["c:0", "b:0", "a:0"])
     })
 
-    test("those of the same moment are paged through, each once", function* (t) {
+    test("those of the same moment are listed once each, over several pages", function* (t) {
       const ids = Arr.map(Arr.range(1, 7), (n) => `p${n}`)
       yield* t.driver.parkMessage(Arr.map(ids, (id) => parked(id)))
       const seen: Array<string> = []
@@ -71,7 +71,7 @@ export const deadLetters = (test: Test): void => {
       assert.deepStrictEqual(seen.toSorted(), ids)
     })
 
-    test("are removed, and removing is safe to repeat", function* (t) {
+    test("are removed by id, and removing is safe to repeat", function* (t) {
       yield* fill(t)
       const removed = yield* t.driver.removeDeadLetters(["a:0", "nobody", "b:0", "a:0"])
       assert.deepStrictEqual(removed, [true, false, true, false])
@@ -81,7 +81,7 @@ export const deadLetters = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "FAILURE")
     })
 
-    test("have a retention of their own, which the record outlives", function* (t) {
+    test("have their own retention, which the record may outlive", function* (t) {
       yield* t.driver.create([record("a"), record("b"), record("c")])
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", t.time.units(1)))
       yield* t.startAndSettle("b", "t1", failureWithDeadLetter("Failed", t.time.long))
@@ -96,14 +96,14 @@ export const deadLetters = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "FAILURE")
     })
 
-    test("are removed by the sweep", function* (t) {
+    test("are removed by the sweep after their retention", function* (t) {
       yield* t.driver.parkMessage([parked("p", { retentionMillis: t.time.units(1) }), parked("q")])
       yield* t.time.pass(2)
       assert.strictEqual(yield* t.sweepAll, 1)
       assert.strictEqual((yield* t.onlyDeadLetter).id, "q")
     })
 
-    test("outlive the record", function* (t) {
+    test("may outlive their record", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", t.time.long, t.time.units(1)))
       yield* t.time.pass(2)
@@ -112,7 +112,7 @@ export const deadLetters = (test: Test): void => {
       assert.strictEqual((yield* t.onlyDeadLetter).id, "a:0")
     })
 
-    test("of a lost run have the retention that the run was started with", function* (t) {
+    test("of a lost run have the retention that its start gave", function* (t) {
       const lost = { maxCrashes: 1, deadLetterRetentionMillis: t.time.units(1) }
       yield* t.lapsedRun("a", "t1", lost)
       yield* t.start("a", "t2", { maxCrashes: 1 })
@@ -121,7 +121,7 @@ export const deadLetters = (test: Test): void => {
       assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 0)
     })
 
-    test("are parked without a run, once", function* (t) {
+    test("are created for parked messages, once each", function* (t) {
       yield* t.driver.parkMessage([parked("p", { body: Suite.bytes, queue: "slow" }), parked("p")])
       yield* t.driver.parkMessage([parked("p")])
       const { at, body, ...letter } = yield* t.onlyDeadLetter

@@ -8,13 +8,13 @@ import { success, retry, RELEASE, type Fixture, type Test } from "./fixture.ts"
 export const expiry = (test: Test): void => {
   describe("expiry", () => {
     const waits = {
-      "a task that waits": (t: Fixture) => Effect.asVoid(t.create("a", { expiresMillis: t.time.units(5) })),
+      "a waiting task": (t: Fixture) => Effect.asVoid(t.create("a", { expiresMillis: t.time.units(5) })),
       "a task that waits for its retry": (t: Fixture) =>
         Effect.andThen(
           t.create("a", { expiresMillis: t.time.units(5) }),
           t.startAndSettle("a", "t1", retry(t.time.long))
         ),
-      "a task that was put back": (t: Fixture) =>
+      "a released task": (t: Fixture) =>
         Effect.andThen(
           t.create("a", { expiresMillis: t.time.units(5) }),
           t.startAndSettle("a", "t1", RELEASE)
@@ -23,21 +23,21 @@ export const expiry = (test: Test): void => {
         t.startAndSettle("a", "t1", retry(t.time.long), { expiresMillis: t.time.units(5) })
     }
     for (const [what, wait] of Object.entries(waits)) {
-      test(`a message ends ${what} too long, and is dropped`, function* (t) {
+      test(`a message ends ${what} after its expiry, and is dropped`, function* (t) {
         yield* wait(t)
         yield* t.time.pass(6)
         assert.strictEqual((yield* t.start("a", "t9"))._tag, "Drop")
         yield* t.expectEndedByStore("a", "Expired")
       })
 
-      test(`a read ends ${what} too long`, function* (t) {
+      test(`a read ends ${what} after its expiry`, function* (t) {
         yield* wait(t)
         yield* t.time.pass(6)
         yield* t.expectEndedByStore("a", "Expired")
         assert.strictEqual(yield* t.sweepAll, 0)
       })
 
-      test(`the sweep ends ${what} too long`, function* (t) {
+      test(`the sweep ends ${what} after its expiry`, function* (t) {
         yield* wait(t)
         yield* t.time.pass(6)
         assert.strictEqual(yield* t.sweepAll, 1)
@@ -45,7 +45,7 @@ export const expiry = (test: Test): void => {
       })
     }
 
-    test("a watch ends a task that waits too long", function* (t) {
+    test("a subscription ends a waiting task after its expiry", function* (t) {
       yield* t.create("a", { expiresMillis: t.time.units(1) })
       yield* t.time.pass(2)
       const found = yield* Suite.only(t.driver.subscribe(["a"]))
@@ -63,7 +63,7 @@ export const expiry = (test: Test): void => {
       yield* t.startRun("b", "t2")
     })
 
-    test("a task that runs does not expire", function* (t) {
+    test("a running task does not expire", function* (t) {
       yield* t.create("a", { expiresMillis: t.time.units(5) })
       yield* t.startRun("a", "t1")
       yield* t.time.pass(6)
@@ -72,7 +72,7 @@ export const expiry = (test: Test): void => {
       yield* t.settleRun("a", "t1", success())
     })
 
-    test("an expired task leaves no dead letter, and is not to be cancelled", function* (t) {
+    test("an expired task leaves no dead letter, and cannot be cancelled", function* (t) {
       yield* t.create("a", { expiresMillis: t.time.units(1) })
       yield* t.time.pass(2)
       assert.strictEqual(yield* t.cancel("a"), "AlreadyDone")

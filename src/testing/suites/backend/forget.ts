@@ -13,7 +13,7 @@ export const forget = (test: Test): void => {
       assert.strictEqual((yield* t.create("b", { key: "k", payloadHash: "other" }))._tag, "Created")
     })
 
-    test("a key of a record that is gone does not lead to a later task of the same id", function* (t) {
+    test("the key of a removed record does not lead to a later task of the same id", function* (t) {
       yield* t.create("a", { key: "k", payloadHash: "h" })
       yield* t.startAndSettle("a", "t1", success())
       yield* t.driver.forget(["a"])
@@ -29,7 +29,7 @@ export const forget = (test: Test): void => {
       assert.strictEqual((yield* t.create("b", { key: "k", payloadHash: "other" }))._tag, "Created")
     })
 
-    test("the end of a forgotten task does not free a key that another has taken", function* (t) {
+    test("the end of a forgotten task does not free a key that another task has taken", function* (t) {
       yield* t.create("a", { key: "k", payloadHash: "h" })
       yield* t.driver.forget(["a"])
       yield* t.create("b", { key: "k", payloadHash: "h" })
@@ -38,7 +38,7 @@ export const forget = (test: Test): void => {
       assert.strictEqual(again._tag === "Existing" ? again.id : again._tag, "b")
     })
 
-    test("lets a task run on, and removes the record when it ends", function* (t) {
+    test("lets a running task continue, and removes its record when it ends", function* (t) {
       yield* t.driver.create([record("a"), record("b")])
       yield* t.startAndSettle("a", "t1", retry())
       yield* t.driver.forget(["a", "b"])
@@ -53,7 +53,7 @@ export const forget = (test: Test): void => {
       assert.deepStrictEqual(yield* t.driver.read(["a", "b"]), [undefined, undefined])
     })
 
-    test("the ends that the store decides remove the record too", function* (t) {
+    test("the ends that the store decides remove a forgotten record too", function* (t) {
       yield* t.driver.create([
         record("expired", { expiresMillis: t.time.units(1) }),
         record("cancelled"),
@@ -71,7 +71,7 @@ export const forget = (test: Test): void => {
       assert.deepStrictEqual(found, [undefined, undefined, undefined, undefined])
     })
 
-    test("is safe to repeat, and passes over what is not there", function* (t) {
+    test("is safe to repeat, and skips unknown ids", function* (t) {
       yield* t.driver.create([record("a"), record("b")])
       yield* t.startAndSettle("a", "t1", success())
       yield* t.driver.forget(["nobody", "a", "a", "b", "b"])

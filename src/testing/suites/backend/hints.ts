@@ -1,13 +1,13 @@
-/** Reads, and the hints that ask for one. */
+/** `read`, `subscribe`, and hints of changes. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import * as Suite from "../Suite.ts"
 import { record, success, retry, type Fixture, type Test } from "./fixture.ts"
 
-/** Registers these tests. */
+/** Registers the tests. */
 export const hints = (test: Test): void => {
   describe("reads and hints", () => {
-    test("a batch is read in order, unknown ids and doubles too", function* (t) {
+    test("read answers a batch in order, with unknown and repeated ids", function* (t) {
       yield* t.driver.create([record("a"), record("b")])
       const found = yield* t.driver.read(["b", "nobody", "a", "b"])
       assert.deepStrictEqual(
@@ -16,13 +16,13 @@ export const hints = (test: Test): void => {
       )
     })
 
-    test("a watch reads", function* (t) {
+    test("subscribe returns the records", function* (t) {
       yield* t.create("a")
       const before = yield* t.read("a")
       assert.deepStrictEqual(yield* t.driver.subscribe(["a", "nobody"]), [before, undefined])
     })
 
-    test("watching and leaving are safe to repeat", function* (t) {
+    test("subscribe and unsubscribe are safe to repeat", function* (t) {
       yield* t.create("a")
       yield* t.driver.subscribe(["a", "a"])
       yield* t.driver.subscribe(["a"])
@@ -30,62 +30,62 @@ export const hints = (test: Test): void => {
       yield* t.driver.unsubscribe(["a"])
     })
 
-    /** Follows the hints. What is made of it makes a change, and expects a hint of the id since. */
-    const follow = Effect.fnUntraced(function* (t: Fixture) {
-      const heard = new Set<string>()
+    /** Collects hints. Returns a function that makes a change, and expects a hint of the id after it. */
+    const collectHints = Effect.fnUntraced(function* (t: Fixture) {
+      const hintedIds = new Set<string>()
       let all = false
       yield* Stream.runForEach(t.driver.hints ?? Stream.empty, (hint) =>
         Effect.sync(() => {
           if (hint === "resync") all = true
-          else for (const id of hint) heard.add(id)
+          else for (const id of hint) hintedIds.add(id)
         })
       ).pipe(Effect.forkScoped)
-      // the stream may take its time to begin: a change is repeated until it is heard of
+      // the stream may start late, so a change is repeated until it is hinted
       yield* t.create("probe")
       yield* t.driver.subscribe(["probe"])
       yield* t.startRun("probe", "t1")
       let changes = 0
       yield* t.time.eventually(
-        "a change of a watched task is hinted",
-        Effect.suspend(() => Effect.as(t.renew("probe", "t1", `${changes++}`), all || heard.has("probe")))
+        "a change of a subscribed task is hinted",
+        Effect.suspend(() => Effect.as(t.renew("probe", "t1", `${changes++}`), all || hintedIds.has("probe")))
       )
       return Effect.fnUntraced(function* (id: string, change: Effect.Effect<unknown, unknown>) {
         all = false
-        heard.clear()
+        hintedIds.clear()
         yield* change
         yield* t.time.eventually(
           `a change of ${id} is hinted`,
-          Effect.sync(() => all || heard.has(id))
+          Effect.sync(() => all || hintedIds.has(id))
         )
       })
     })
 
-    const hinted = (title: string, change: (t: Fixture) => Effect.Effect<unknown, unknown>): void =>
+    const testHint = (title: string, change: (t: Fixture) => Effect.Effect<unknown, unknown>): void =>
       test(title, function* (t, context) {
         if (!t.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
-        const expectHint = yield* follow(t)
+        const expectHint = yield* collectHints(t)
         yield* t.create("a")
         yield* t.startRun("a", "t1")
         yield* t.driver.subscribe(["a"])
         yield* expectHint("a", change(t))
       })
 
-    hinted("the end of a watched task is hinted", (t) => t.settleRun("a", "t1", success()))
-    hinted("a retry of a watched task is hinted", (t) => t.settleRun("a", "t1", retry()))
-    hinted("progress of a watched task is hinted", (t) => t.renew("a", "t1", "progress"))
-    hinted("a watched task that is forgotten is hinted", (t) => t.driver.forget(["a"]))
+    testHint("the end of a subscribed task is hinted", (t) => t.settleRun("a", "t1", success()))
+    testHint("a retry of a subscribed task is hinted", (t) => t.settleRun("a", "t1", retry()))
+    testHint("progress of a subscribed task is hinted", (t) => t.renew("a", "t1", "progress"))
+    testHint("the forgetting of a subscribed task is hinted", (t) => t.driver.forget(["a"]))
 
-    test("a watched task that starts is hinted", function* (t, context) {
+    test("the start of a subscribed task is hinted", function* (t, context) {
       if (!t.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
-      const expectHint = yield* follow(t)
+      const expectHint = yield* collectHints(t)
       yield* t.create("a")
       yield* t.driver.subscribe(["a"])
       yield* expectHint("a", t.startRun("a", "t1"))
     })
 
-    test("whoever watches for the end is told of it, and of all changes once he asks for them", function* (t, context) {
+    test("a subscription to the end hints the end alone, and one to changes hints every change", function* (t, context) {
       if (!t.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
-      const expectHint = yield* follow(t)
+      const expectHint = yield* collectHints(t)
       yield* t.create("a")
       yield* t.create("b")
       yield* t.driver.subscribe(["a", "b"], "end")
@@ -98,9 +98,9 @@ export const hints = (test: Test): void => {
       yield* expectHint("b", t.settleRun("b", "t2", success()))
     })
 
-    test("a task that is watched before it is there is hinted when it has come, and when it ends", function* (t, context) {
+    test("a task that is subscribed before it exists is hinted when it is created, and when it ends", function* (t, context) {
       if (!t.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
-      const expectHint = yield* follow(t)
+      const expectHint = yield* collectHints(t)
       yield* t.driver.subscribe(["a"])
       yield* expectHint("a", t.create("a"))
       yield* t.driver.subscribe(["b", "c"], "end")
@@ -110,15 +110,15 @@ export const hints = (test: Test): void => {
       yield* expectHint("b", t.settleRun("b", "t1", success()))
     })
 
-    test("a cancel request is hinted without a watch", function* (t, context) {
+    test("a cancel request is hinted without a subscription", function* (t, context) {
       if (!t.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
-      const expectHint = yield* follow(t)
+      const expectHint = yield* collectHints(t)
       yield* t.create("a")
       yield* t.startRun("a", "t1")
       yield* expectHint("a", t.cancel("a"))
     })
 
-    test("a driver gives hints exactly if it says so", function* (t) {
+    test("the driver has hints exactly if its capabilities say so", function* (t) {
       yield* t.driver.unsubscribe(["nobody"])
       assert.strictEqual(t.driver.hints !== undefined, t.driver.capabilities.hints)
     })

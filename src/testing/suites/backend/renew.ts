@@ -14,14 +14,14 @@ export const renew = (test: Test): void => {
       assert.strictEqual((yield* t.start("a", "t2"))._tag, "Busy")
     })
 
-    test("holds a run after its lease ran out, as long as nobody took it over", function* (t) {
+    test("holds a run whose lease has lapsed, until it is taken over", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       assert.strictEqual(yield* t.renew("a", "t1"), "Held")
       assert.strictEqual((yield* t.start("a", "t2"))._tag, "Busy")
     })
 
-    test("tells a run that was taken over that it is lost", function* (t) {
+    test("returns Lost for a run that was taken over", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       yield* t.startRun("a", "t2")
@@ -30,7 +30,7 @@ export const renew = (test: Test): void => {
       assert.strictEqual(yield* t.renew("a", "t2"), "Held")
     })
 
-    test("finds nothing to hold where no run is open", function* (t) {
+    test("returns Lost where no run is open", function* (t) {
       yield* t.driver.create([record("waiting"), record("retry"), record("final")])
       yield* t.startAndSettle("retry", "t1", retry())
       yield* t.startAndSettle("final", "t1", success())
@@ -54,7 +54,7 @@ export const renew = (test: Test): void => {
       assert.strictEqual(yield* progress, `{"done":2}`)
     })
 
-    test("tells of a cancel request, and holds the lease", function* (t) {
+    test("reports a cancel request, and renews the lease", function* (t) {
       yield* t.create("a")
       yield* t.startRun("a", "t1", { leaseMillis: t.time.units(1) })
       yield* t.cancel("a")
@@ -64,7 +64,7 @@ export const renew = (test: Test): void => {
       assert.strictEqual(yield* t.renew("a", "t1"), "CancelRequested")
     })
 
-    test("answers a batch in order, and applies one id twice in order", function* (t) {
+    test("answers a batch in order, and applies repeated ids in order", function* (t) {
       const leaseMillis = t.time.long
       yield* t.driver.create([record("a"), record("b")])
       yield* t.startRun("a", "t1")

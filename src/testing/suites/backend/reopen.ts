@@ -7,11 +7,11 @@ import { success, failureWithDeadLetter, retry, parked, type Fixture, type Test 
 /** Registers the tests. */
 export const reopen = (test: Test): void => {
   describe("reopen", () => {
-    /** A task that failed with a dead letter. */
+    /** Makes a task fail with a dead letter. */
     const bury = (t: Fixture, id: string, more?: Partial<NewRecord>) =>
       Effect.andThen(t.create(id, more), t.startAndSettle(id, `${id}-0`, failureWithDeadLetter()))
 
-    test("opens a task for its next generation, with nothing counted and no expiry", function* (t) {
+    test("opens the next generation of a task, with its counts at zero and no expiry", function* (t) {
       yield* t.create("a", { expiresMillis: t.time.units(20) })
       yield* t.lapsedRun("a", "t1")
       yield* t.startRun("a", "t2")
@@ -32,7 +32,7 @@ export const reopen = (test: Test): void => {
       assert.deepStrictEqual(yield* t.onlyDeadLetter, letter)
     })
 
-    test("the task runs in its next generation, and messages of the last are dropped", function* (t) {
+    test("a reopened task runs in its next generation, and drops messages of the last one", function* (t) {
       yield* bury(t, "a")
       yield* t.reopen("a:0")
       assert.strictEqual((yield* t.start("a", "t1"))._tag, "Drop")
@@ -43,7 +43,7 @@ export const reopen = (test: Test): void => {
       assert.deepStrictEqual([found.state, found.exit, found.generation], ["SUCCESS", "again", 1])
     })
 
-    test("what an earlier cancel asked for is over", function* (t) {
+    test("removes an earlier cancel request", function* (t) {
       yield* t.create("a")
       yield* t.startRun("a", "t1")
       yield* t.cancel("a")
@@ -77,7 +77,7 @@ export const reopen = (test: Test): void => {
       assert.deepStrictEqual([found.state, found.generation], ["SUCCESS", 1])
     })
 
-    test("writes a record that is missing", function* (t) {
+    test("creates a record that is missing", function* (t) {
       yield* bury(t, "a")
       yield* t.driver.forget(["a"])
       yield* t.driver.reopen(["a:0", "a:0"])
@@ -89,7 +89,7 @@ export const reopen = (test: Test): void => {
       yield* t.startAndSettle("a", "t2", success(), { generation: 1 })
     })
 
-    test("the retention of the last generation does not end the next", function* (t) {
+    test("the retention of the last generation does not end the next one", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", undefined, t.time.units(5)))
       yield* t.reopen("a:0")
@@ -98,7 +98,7 @@ export const reopen = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "PENDING")
     })
 
-    test("the fence grows on over the generations", function* (t) {
+    test("the fence continues to grow over the generations", function* (t) {
       yield* t.create("a")
       const first = yield* t.startRun("a", "t1")
       yield* t.settleRun("a", "t1", failureWithDeadLetter())
@@ -107,7 +107,7 @@ export const reopen = (test: Test): void => {
       assert.strictEqual(second.fence, first.fence + 1)
     })
 
-    test("the fence grows on where the record is gone", function* (t) {
+    test("the fence continues to grow where the record is missing", function* (t) {
       yield* t.create("a")
       const first = yield* t.startRun("a", "t1")
       yield* t.settleRun("a", "t1", failureWithDeadLetter())
@@ -117,7 +117,7 @@ export const reopen = (test: Test): void => {
       assert.isAbove(second.fence, first.fence)
     })
 
-    test("the key still leads to the task", function* (t) {
+    test("the key still leads to the reopened task", function* (t) {
       yield* bury(t, "a", { key: "k", payloadHash: "h" })
       yield* t.reopen("a:0")
       const again = yield* t.create("b", { key: "k", payloadHash: "h" })
@@ -125,7 +125,7 @@ export const reopen = (test: Test): void => {
       assert.deepStrictEqual([again.id, again.same], ["a", true])
     })
 
-    test("each generation has a dead letter of its own", function* (t) {
+    test("each generation has its own dead letter", function* (t) {
       yield* bury(t, "a")
       yield* t.reopen("a:0")
       yield* t.time.pass(0.1)
@@ -140,7 +140,7 @@ export const reopen = (test: Test): void => {
       )
     })
 
-    test("a task enqueued anew under the same id has a dead letter anew", function* (t) {
+    test("a task that is enqueued again under the same id has a new dead letter", function* (t) {
       yield* bury(t, "b")
       yield* bury(t, "a")
       yield* t.driver.forget(["b"])
@@ -157,7 +157,7 @@ export const reopen = (test: Test): void => {
       )
     })
 
-    test("opens the task of a run that was lost", function* (t) {
+    test("opens a task that ended as WorkerLost", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", { maxCrashes: 1 })
       yield* t.start("a", "t2", { maxCrashes: 1 })
@@ -166,7 +166,7 @@ export const reopen = (test: Test): void => {
       assert.deepStrictEqual([found.state, found.ended, found.crashes], ["PENDING", null, 0])
     })
 
-    test("answers a parked letter, and opens nothing", function* (t) {
+    test("returns a parked message, and opens nothing", function* (t) {
       yield* t.driver.parkMessage([parked("p")])
       const letter = yield* t.reopen("p")
       assert(letter !== undefined)
@@ -174,7 +174,7 @@ export const reopen = (test: Test): void => {
       assert.isUndefined(yield* t.readOptional("p"))
     })
 
-    test("does not know other letters", function* (t) {
+    test("returns nothing for unknown dead letters", function* (t) {
       yield* t.create("a")
       assert.deepStrictEqual(yield* t.driver.reopen(["nobody", "a:0"]), [undefined, undefined])
       const found = yield* t.read("a")

@@ -14,7 +14,7 @@ export const reservations = (test: Test): void => {
       assert.isTrue(yield* again)
     })
 
-    test("marking is safe to repeat, and passes over what is not there", function* (t) {
+    test("marking is safe to repeat, and skips unknown ids", function* (t) {
       yield* t.create("a", { published: false })
       yield* t.driver.markPublished(["nobody", "a", "a"])
       yield* t.driver.markPublished(["a"])
@@ -23,7 +23,7 @@ export const reservations = (test: Test): void => {
       assert.isUndefined(yield* t.readOptional("nobody"))
     })
 
-    test("a run proves that a reservation was published", function* (t) {
+    test("a run marks its reservation as published", function* (t) {
       yield* t.create("a", { published: false, retentionMillis: t.time.units(1) })
       yield* t.startAndSettle("a", "t1", RELEASE, { retentionMillis: t.time.units(1) })
       const again = yield* t.create("a")
@@ -33,7 +33,7 @@ export const reservations = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "PENDING")
     })
 
-    test("the sweep removes a reservation that was not published for as long as its retention", function* (t) {
+    test("the sweep removes a reservation that stays unpublished for its retention", function* (t) {
       const retentionMillis = t.time.units(1)
       yield* t.driver.create([
         record("a", { published: false, retentionMillis, key: "k" }),
@@ -49,7 +49,7 @@ export const reservations = (test: Test): void => {
       assert.strictEqual((yield* t.read("c")).state, "PENDING")
     })
 
-    test("a reservation that ended before it was marked as published is kept no longer for that", function* (t) {
+    test("marking an ended reservation as published does not extend its retention", function* (t) {
       yield* t.create("a", { published: false, retentionMillis: t.time.units(1) })
       assert.strictEqual(yield* t.cancel("a"), "Cancelled")
       yield* t.driver.markPublished(["a"])

@@ -7,7 +7,7 @@ import { record, parked, success, failure, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const retention = (test: Test): void => {
   describe("retention", () => {
-    test("starts at the end of the task", function* (t) {
+    test("a retention starts at the end of the task", function* (t) {
       const retentionMillis = t.time.units(1)
       yield* t.create("a", { retentionMillis })
       yield* t.time.pass(2)
@@ -18,7 +18,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
     })
 
-    test("a record that outlived it is not there, whether or not it was swept", function* (t) {
+    test("a record past its retention reads as missing, swept or not", function* (t) {
       const retentionMillis = t.time.units(1)
       yield* t.create("a", { key: "k", payloadHash: "h", retentionMillis })
       yield* t.startAndSettle("a", "t1", success("1", retentionMillis))
@@ -32,7 +32,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual((yield* t.create("a", { payloadHash: "other" }))._tag, "Created")
     })
 
-    test("a record stays for as long as it", function* (t) {
+    test("a record stays for its whole retention", function* (t) {
       yield* t.create("a", { retentionMillis: t.time.units(1) })
       yield* t.startAndSettle("a", "t1", success("1", t.time.long))
       yield* t.time.pass(2)
@@ -40,7 +40,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "SUCCESS")
     })
 
-    test("without one, a record stays for ever", function* (t) {
+    test("a record without a retention stays for ever", function* (t) {
       yield* t.create("a", { retentionMillis: t.time.units(1) })
       yield* t.startAndSettle("a", "t1", success())
       yield* t.time.pass(3)
@@ -48,7 +48,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "SUCCESS")
     })
 
-    test("holds for the ends that the store decides", function* (t) {
+    test("a retention applies to the ends that the store decides", function* (t) {
       const retentionMillis = t.time.units(1)
       yield* t.driver.create([
         record("expired", { retentionMillis, expiresMillis: t.time.units(1) }),
@@ -66,7 +66,7 @@ export const retention = (test: Test): void => {
       ])
     })
 
-    test("the sweep removes what outlived it, once", function* (t) {
+    test("the sweep removes a record past its retention once", function* (t) {
       yield* t.driver.create([record("a"), record("b"), record("c")])
       yield* t.startAndSettle("a", "t1", success("1", t.time.units(1)))
       yield* t.startAndSettle("b", "t1", success("1", t.time.units(1)))
@@ -80,7 +80,7 @@ export const retention = (test: Test): void => {
       )
     })
 
-    test("the sweep keeps to its limit", function* (t) {
+    test("the sweep removes at most its limit", function* (t) {
       const ids = Arr.map(Arr.range(1, 5), (n) => `id-${n}`)
       yield* t.driver.create(Arr.map(ids, (id) => record(id)))
       yield* Effect.forEach(ids, (id) => t.startAndSettle(id, "t1", success("1", t.time.units(1))))
@@ -93,7 +93,7 @@ export const retention = (test: Test): void => {
       assert.deepStrictEqual(sweptLetters, [2, 2, 1, 0])
     })
 
-    test("the sweep finds nothing in an empty store", function* (t) {
+    test("the sweep of an empty store removes nothing", function* (t) {
       assert.strictEqual(yield* t.driver.sweep(100), 0)
     })
   })

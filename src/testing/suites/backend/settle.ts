@@ -76,7 +76,7 @@ export const settle = (test: Test): void => {
       assert.deepStrictEqual([started.attempt, started.retries, started.crashes], [1, 0, 0])
     })
 
-    test("puts a retry that is released back as a retry, due at once", function* (t) {
+    test("puts a released retry back as a retry that is due at once", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", retry(t.time.units(1)))
       yield* t.time.pass(2)
@@ -86,7 +86,7 @@ export const settle = (test: Test): void => {
       assert.strictEqual((yield* t.startRun("a", "t3")).attempt, 2)
     })
 
-    test("keeps the crashes of a run that is released", function* (t) {
+    test("keeps the crashes of a released run", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       yield* t.startAndSettle("a", "t2", RELEASE)
@@ -134,13 +134,13 @@ export const settle = (test: Test): void => {
         assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 0)
       })
 
-      test(`a ${what} of a task that nobody knows writes nothing`, function* (t) {
+      test(`a ${what} of an unknown task writes nothing`, function* (t) {
         assert.strictEqual(yield* t.settle("a", "t1", outcome), "Lost")
         assert.isUndefined(yield* t.readOptional("a"))
         assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 0)
       })
 
-      test(`a ${what} after a lease that ran out is stored, where nobody took the run over`, function* (t) {
+      test(`a ${what} of a lapsed run that was not taken over is stored`, function* (t) {
         yield* t.create("a")
         yield* t.lapsedRun("a", "t1")
         yield* t.settleRun("a", "t1", outcome)
@@ -148,7 +148,7 @@ export const settle = (test: Test): void => {
       })
     }
 
-    test("a settlement that is repeated after the next start is lost", function* (t) {
+    test("a settlement that is repeated after the next start returns Lost", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", retry())
       yield* t.startRun("a", "t2")
@@ -167,7 +167,7 @@ export const settle = (test: Test): void => {
       }
     })
 
-    test("stores one of many outcomes that come at once", function* (t) {
+    test("stores one of many concurrent outcomes", function* (t) {
       const outcomes = [success("s"), failure("f"), retry(), RELEASE]
       const states = ["SUCCESS", "FAILURE", "RETRY", "PENDING"]
       for (const [round, rotated] of outcomes
@@ -186,7 +186,7 @@ export const settle = (test: Test): void => {
       }
     })
 
-    test("answers a batch in order, and applies one id twice in order", function* (t) {
+    test("answers a batch in order, and applies repeated ids in order", function* (t) {
       yield* t.driver.create([record("a"), record("b"), record("c")])
       yield* t.startRun("a", "t1")
       yield* t.startRun("b", "t1")

@@ -6,7 +6,7 @@ import { record, success, failure, retry, RELEASE, type Test } from "./fixture.t
 /** Registers the tests. */
 export const start = (test: Test): void => {
   describe("start", () => {
-    test("runs what waits", function* (t) {
+    test("runs a waiting task", function* (t) {
       yield* t.create("a")
       const started = yield* t.startRun("a", "t1")
       assert.isTrue(Number.isSafeInteger(started.fence))
@@ -26,7 +26,7 @@ export const start = (test: Test): void => {
       assert.deepStrictEqual([found.state, found.task, found.generation], ["STARTED", "mail", 2])
     })
 
-    test("a record that it created takes over the hash of the enqueue", function* (t) {
+    test("a record that it created takes the payload hash of a later enqueue", function* (t) {
       yield* t.startRun("a", "t1")
       const same = Effect.fnUntraced(function* (payloadHash: string) {
         const created = yield* t.create("a", { payloadHash })
@@ -39,7 +39,7 @@ export const start = (test: Test): void => {
       assert.isFalse(yield* same("other"))
     })
 
-    test("a record that it created takes over the key of the enqueue", function* (t) {
+    test("a record that it created takes the key of a later enqueue", function* (t) {
       yield* t.startRun("a", "t1")
       yield* t.create("a", { key: "k", payloadHash: "h" })
       const again = yield* t.create("b", { key: "k", payloadHash: "h" })
@@ -47,21 +47,21 @@ export const start = (test: Test): void => {
       assert.deepStrictEqual([again.id, again.same], ["a", true])
     })
 
-    test("a record that it created for another task is a conflict", function* (t) {
+    test("an enqueue under a record that it created for another task is a conflict", function* (t) {
       yield* t.startRun("a", "t1", { task: "other" })
       const created = yield* t.create("a", { payloadHash: "h" })
       assert(created._tag === "Existing")
       assert.isFalse(created.same)
     })
 
-    test("repeated with the token of the open run, answers that run again", function* (t) {
+    test("repeated with the token of the open run, returns that run again", function* (t) {
       yield* t.create("a")
       const first = yield* t.startRun("a", "t1")
       assert.deepStrictEqual(yield* t.start("a", "t1"), first)
       assert.strictEqual((yield* t.read("a")).attempt, 1)
     })
 
-    test("repeated with the token of the open run, holds its lease anew", function* (t) {
+    test("repeated with the token of the open run, renews its lease", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1")
       yield* t.startRun("a", "t1")
@@ -69,7 +69,7 @@ export const start = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).crashes, 0)
     })
 
-    test("is busy under a live lease", function* (t) {
+    test("returns Busy under a live lease", function* (t) {
       yield* t.create("a")
       yield* t.startRun("a", "t1")
       const started = yield* t.start("a", "t2")
@@ -79,7 +79,7 @@ export const start = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).attempt, 1)
     })
 
-    test("is busy before a retry is due", function* (t) {
+    test("returns Busy before a retry is due", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", retry(t.time.long))
       const started = yield* t.start("a", "t2")
@@ -109,7 +109,7 @@ export const start = (test: Test): void => {
       }
     })
 
-    test("takes over a newer generation, and drops the messages of the older", function* (t) {
+    test("opens a newer generation, and drops messages of the older one", function* (t) {
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", retry())
       const started = yield* t.startRun("a", "t2", { generation: 1 })
@@ -156,7 +156,7 @@ export const start = (test: Test): void => {
       )
     })
 
-    test("applies one id twice in a batch in order", function* (t) {
+    test("applies repeated ids in a batch in order", function* (t) {
       yield* t.create("a")
       const started = yield* t.driver.start([
         t.startRequest("a", "t1"),
@@ -170,7 +170,7 @@ export const start = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).worker, "worker of t1")
     })
 
-    test("gives a task to one of many that ask at once", function* (t) {
+    test("gives a task to one of many concurrent callers", function* (t) {
       yield* t.create("a")
       for (const id of ["a", "missing"]) {
         const started = yield* Effect.forEach(Arr.range(1, 50), (n) => t.start(id, `t${n}`), {
@@ -181,7 +181,7 @@ export const start = (test: Test): void => {
       }
     })
 
-    test("gives a lapsed run to one of many that ask at once", function* (t) {
+    test("gives a lapsed run to one of many concurrent callers", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t0")
       const started = yield* Effect.forEach(Arr.range(1, 20), (n) => t.start("a", `t${n}`), {

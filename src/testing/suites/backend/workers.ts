@@ -1,4 +1,4 @@
-/** The registry of workers. */
+/** The registry of workers, by their heartbeats. */
 import { assert, describe } from "@effect/vitest"
 import type { Heartbeat } from "../../../BackendDriver.ts"
 import * as Suite from "../Suite.ts"
@@ -15,10 +15,10 @@ const worker = (id: string, more?: Partial<Heartbeat>): Heartbeat => ({
   ...more
 })
 
-/** Registers these tests. */
+/** Registers the tests. */
 export const workers = (test: Test): void => {
   describe("workers", () => {
-    test("a worker is listed as its heartbeat described it", function* (t) {
+    test("a worker is listed with the fields of its heartbeat", function* (t) {
       yield* t.driver.heartbeat(worker("w"), t.time.long)
       const { seenAt, startedAt, ...rest } = yield* Suite.only(t.driver.workers)
       assert.isNumber(startedAt)
@@ -26,7 +26,7 @@ export const workers = (test: Test): void => {
       assert.deepStrictEqual(rest, worker("w"))
     })
 
-    test("a later heartbeat renews what is known, and keeps when it began", function* (t) {
+    test("a later heartbeat updates a worker, and keeps the time of its start", function* (t) {
       yield* t.driver.heartbeat(worker("w"), t.time.long)
       const first = yield* Suite.only(t.driver.workers)
       yield* t.time.pass(1)
@@ -37,7 +37,7 @@ export const workers = (test: Test): void => {
       assert.deepStrictEqual([second.running, second.queues], [9, []])
     })
 
-    test("a worker that fell silent is not listed", function* (t) {
+    test("a worker whose heartbeat has lapsed is not listed", function* (t) {
       yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
       yield* t.driver.heartbeat(worker("alive"), t.time.long)
       yield* t.time.pass(2)
@@ -46,14 +46,14 @@ export const workers = (test: Test): void => {
       assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "alive")
     })
 
-    test("the sweep removes a worker that fell silent", function* (t) {
+    test("the sweep removes a worker whose heartbeat has lapsed", function* (t) {
       yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
       yield* t.driver.heartbeat(worker("alive"), t.time.long)
       yield* t.time.pass(2)
       assert.strictEqual(yield* t.sweepAll, 1)
     })
 
-    test("a worker that says farewell is off the list, and may say it twice", function* (t) {
+    test("an unregistered worker is not listed, and unregistering is safe to repeat", function* (t) {
       yield* t.driver.heartbeat(worker("v"), t.time.long)
       yield* t.driver.heartbeat(worker("w"), t.time.long)
       yield* t.driver.unregisterWorker("v")
@@ -62,7 +62,7 @@ export const workers = (test: Test): void => {
       assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "w")
     })
 
-    test("no worker is listed at first", function* (t) {
+    test("an empty store lists no worker", function* (t) {
       assert.deepStrictEqual(yield* t.driver.workers, [])
     })
   })

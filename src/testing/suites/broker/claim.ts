@@ -9,7 +9,7 @@ import { envelope, idsOf, NO_ORDER, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const claim = (test: Test): void => {
   describe("publish and claim", () => {
-    test("a message comes as it was sent", function* (t) {
+    test("a message is delivered as it was published", function* (t) {
       yield* t.publish("a", { task: "mail.send", body: "the body" })
       const {
         ageMillis,
@@ -26,7 +26,7 @@ export const claim = (test: Test): void => {
       assert.deepStrictEqual(rest, { id: "a", task: "mail.send", queue: "default", body: "the body" })
     })
 
-    test("a claim of what is empty answers nothing, and does not wait", function* (t) {
+    test("a claim of an empty queue returns nothing, without waiting", function* (t) {
       assert.deepStrictEqual(yield* t.claim(), [])
     })
 
@@ -39,7 +39,7 @@ export const claim = (test: Test): void => {
       assert.strictEqual(new Set([...first, ...second, ...third]).size, 7)
     })
 
-    test("a message that is claimed is not claimed again", function* (t) {
+    test("a claimed message is not claimed again", function* (t) {
       yield* t.publish("a")
       const first = yield* t.claimOne()
       yield* t.time.pass(1)
@@ -47,7 +47,7 @@ export const claim = (test: Test): void => {
       assert.isTrue(yield* t.ack(first))
     })
 
-    test("a claim that is made again under its name is answered again, by drivers that can", function* (t) {
+    test("a claim that is repeated under its claimId returns what it holds, if the driver supports it", function* (t) {
       const claim = (claimId: string, max: number, isRetry: boolean) =>
         t.driver.claim({
           queues: ["default"],
@@ -72,12 +72,12 @@ export const claim = (test: Test): void => {
       ])
       assert.isTrue(yield* t.ack(first[0]!))
       const third = yield* claim("one", 3, true)
-      assert.deepStrictEqual(handles(third).slice(0, 1), [first[1]!.handle], "what is acked is over")
-      assert.strictEqual(third.length, 2, "and there is room for another")
-      assert.deepStrictEqual(yield* claim("two", 3, true), [], "no other claim is answered")
+      assert.deepStrictEqual(handles(third).slice(0, 1), [first[1]!.handle], "an acked claim is not returned")
+      assert.strictEqual(third.length, 2, "and another message takes its place")
+      assert.deepStrictEqual(yield* claim("two", 3, true), [], "another claimId returns nothing")
     })
 
-    test("queues are apart, and one claim can take from several", function* (t) {
+    test("queues are separate, and one claim can take from several", function* (t) {
       yield* t.driver.publish([
         envelope("a", { queue: "x" }),
         envelope("b", { queue: "y" }),
@@ -95,7 +95,7 @@ export const claim = (test: Test): void => {
       assert.deepStrictEqual(idsOf(yield* from("x:y")), ["d"])
     })
 
-    test("messages come in the order in which they were sent", function* (t, context) {
+    test("messages are claimed in the order in which they were published", function* (t, context) {
       if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
       const ids = Arr.map(Arr.range(1, 6), (n) => `id-${n}`)
       for (const id of ids) {
@@ -105,7 +105,7 @@ export const claim = (test: Test): void => {
       assert.deepStrictEqual([...(yield* t.claimIds(4)), ...(yield* t.claimIds(4))], ids)
     })
 
-    test("higher priorities come first, over the queues that are asked", function* (t, context) {
+    test("higher priorities are claimed first, over all queues of a claim", function* (t, context) {
       if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
       if (t.driver.capabilities.priorities < 2) return yield* Suite.skip(context, "there is one priority")
       const send = (id: string, priority: number, queue: string) =>
@@ -121,10 +121,10 @@ export const claim = (test: Test): void => {
       assert.deepStrictEqual(idsOf(claimed), ["high", "high too", "low", "low too"])
     })
 
-    test("a task's default priority has its place among the others, delayed or not", function* (t, context) {
+    test("the default priority of tasks is ordered among the others, for delayed messages too", function* (t, context) {
       if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
       if (t.driver.capabilities.priorities < 256)
-        return yield* Suite.skip(context, "the driver tells fewer priorities apart")
+        return yield* Suite.skip(context, "the driver distinguishes fewer priorities")
       const usual = { priority: defaults.priority }
       yield* t.publish("delayed", { ...usual, delayMillis: t.time.units(1) })
       yield* t.time.pass(2)
@@ -141,7 +141,7 @@ export const claim = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claimIds(), ["second", "third", "low"])
     })
 
-    test("as many priorities are told apart as the driver says", function* (t, context) {
+    test("all 256 priorities are distinguished", function* (t, context) {
       const { priorities } = t.driver.capabilities
       if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
       if (priorities < 256) return yield* Suite.skip(context, `there are ${priorities} priorities`)
@@ -151,7 +151,7 @@ export const claim = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claimIds(), ["255", "254", "128", "127", "1", "0"])
     })
 
-    test("one id may be sent twice, and nothing of it is lost", function* (t) {
+    test("messages with the same id are both delivered", function* (t) {
       yield* t.driver.publish([envelope("a", { body: "first" }), envelope("a", { body: "second" })])
       yield* t.publish("b")
       const claimed = yield* t.claim()
@@ -168,14 +168,14 @@ export const claim = (test: Test): void => {
       assert.strictEqual((yield* t.claimOne()).body, "second")
     })
 
-    test("a large batch comes whole", function* (t) {
+    test("a large batch is delivered completely", function* (t) {
       const ids = Arr.map(Arr.range(1, 1000), (n) => `id-${n}`)
       yield* t.driver.publish(Arr.map(ids, (id) => envelope(id)))
       const claimed = yield* t.claimIds(2000)
       assert.deepStrictEqual(claimed.toSorted(), ids.toSorted())
     })
 
-    test("of many that claim at once, each message goes to one", function* (t) {
+    test("concurrent claims share the messages without duplicates", function* (t) {
       const ids = Arr.map(Arr.range(1, 400), (n) => `id-${n}`)
       yield* t.driver.publish(Arr.map(ids, (id) => envelope(id)))
       const claimer = Effect.gen(function* () {
@@ -192,7 +192,7 @@ export const claim = (test: Test): void => {
     })
 
     for (const [what, text] of Suite.texts) {
-      test(`${what} in a body comes as it was sent`, function* (t) {
+      test(`${what} in a body is delivered unchanged`, function* (t) {
         yield* t.publish("a", { body: text })
         assert.isTrue((yield* t.claimOne()).body === text)
       })

@@ -8,7 +8,7 @@ import { envelope, idsOf, NO_LEASE, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const counts = (test: Test): void => {
   describe("counts and purge", () => {
-    test("messages are counted by what they wait for", function* (t) {
+    test("messages are counted as ready, delayed and claimed", function* (t) {
       yield* t.driver.publish(Arr.map(Arr.range(1, 6), (n) => envelope(`id-${n}`)))
       yield* t.publish("later", { delayMillis: t.time.long })
       const [first] = yield* t.claim(3)
@@ -18,7 +18,7 @@ export const counts = (test: Test): void => {
       assert.deepStrictEqual(yield* t.counts, { ready: 4, delayed: 1, claimed: 2 })
     })
 
-    test("queues are counted in order", function* (t) {
+    test("counts answers the queues in order", function* (t) {
       yield* t.publish("a", { queue: "x" })
       yield* t.publish("b", { queue: "y", delayMillis: t.time.long })
       const counts = yield* t.driver.counts(["nobody", "y", "x"])
@@ -29,20 +29,20 @@ export const counts = (test: Test): void => {
       ])
     })
 
-    test("what became due is counted as ready", function* (t) {
+    test("a delayed message counts as ready once it is due", function* (t) {
       yield* t.publish("a", { delayMillis: t.time.units(1) })
       yield* t.time.pass(2)
       assert.deepStrictEqual(yield* t.counts, { ready: 1, delayed: 0, claimed: 0 })
     })
 
-    test("a claim whose lease ran out is counted as ready", function* (t, context) {
+    test("a message whose claim has lapsed counts as ready", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       yield* t.claimAndLapse
       assert.deepStrictEqual(yield* t.counts, { ready: 1, delayed: 0, claimed: 0 })
     })
 
-    test("a purge removes what nobody has claimed, and answers the ids", function* (t) {
+    test("a purge removes unclaimed messages, and returns their ids", function* (t) {
       yield* t.publish("claimed")
       const claimed = yield* t.claimOne()
       yield* t.publish("ready")
@@ -56,7 +56,7 @@ export const counts = (test: Test): void => {
       assert.isTrue(yield* t.ack(claimed))
     })
 
-    test("a purge removes what waits with a task's default priority too", function* (t) {
+    test("a purge removes messages of the default priority", function* (t) {
       for (const id of ["a", "b", "c"]) yield* t.publish(id, { priority: defaults.priority })
       const [first, second] = [yield* t.driver.purge("default", 2), yield* t.driver.purge("default", 2)]
       assert.deepStrictEqual([first.length, second.length], [2, 1])
@@ -64,7 +64,7 @@ export const counts = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claim(), [])
     })
 
-    test("a purge keeps to its limit", function* (t) {
+    test("a purge removes at most its limit", function* (t) {
       yield* t.driver.publish([
         ...Arr.map(Arr.range(1, 3), (n) => envelope(`id-${n}`)),
         ...Arr.map(Arr.range(4, 5), (n) => envelope(`id-${n}`, { delayMillis: t.time.long }))

@@ -19,7 +19,7 @@ export const delays = (test: Test): void => {
       assert.strictEqual((yield* t.claimOne()).body, "the body")
     })
 
-    test("messages come in the order in which they became due", function* (t, context) {
+    test("messages are claimed in the order in which they became due", function* (t, context) {
       if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
       yield* t.publish("last", { delayMillis: t.time.units(2) })
       yield* t.publish("second", { delayMillis: t.time.units(1) })
@@ -28,7 +28,7 @@ export const delays = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claimIds(), ["first", "second", "last"])
     })
 
-    test("the age of a message is counted from when it became due", function* (t) {
+    test("the age of a message counts from the time at which it became due", function* (t) {
       yield* t.publish("a", { delayMillis: t.time.units(10) })
       yield* t.publish("b")
       yield* t.time.pass(11)
@@ -37,7 +37,7 @@ export const delays = (test: Test): void => {
       assert.isBelow(ages.get("a") ?? Infinity, t.time.units(9))
     })
 
-    test("a message can be delayed as long as the driver says", function* (t) {
+    test("a message can have the longest delay of the driver's capabilities", function* (t) {
       yield* t.publish("a", { delayMillis: t.driver.capabilities.maxDelayMillis })
       assert.deepStrictEqual(yield* t.claim(), [])
       assert.deepStrictEqual(yield* t.counts, { ready: 0, delayed: 1, claimed: 0 })

@@ -7,7 +7,7 @@ import { NO_LEASE, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const leases = (test: Test): void => {
   describe("leases", () => {
-    test("a claim whose lease ran out makes the message due again, under another handle", function* (t, context) {
+    test("a lapsed claim makes its message due again, under another handle", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a", { body: "the body" })
       const first = yield* t.claimAndLapse
@@ -16,7 +16,7 @@ export const leases = (test: Test): void => {
       assert.notStrictEqual(second.handle, first.handle)
     })
 
-    test("a renewal holds a claim", function* (t, context) {
+    test("a renewal extends the lease of a claim", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       const claimed = yield* t.claimOne(t.time.units(5))
@@ -27,7 +27,7 @@ export const leases = (test: Test): void => {
       assert.isTrue(yield* t.ack(claimed))
     })
 
-    test("a renewed claim lapses too", function* (t, context) {
+    test("a renewed claim lapses at the end of its lease", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       const claimed = yield* t.claimOne()
@@ -50,7 +50,7 @@ export const leases = (test: Test): void => {
       assert.isTrue(yield* t.ack(current))
     })
 
-    test("in one batch, a claim that was taken over and the one that took it over are told apart", function* (t, context) {
+    test("a batch distinguishes a claim that was taken over from the claim that took over", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       const staleA = yield* t.claimAndLapse
@@ -64,7 +64,7 @@ export const leases = (test: Test): void => {
       assert.deepStrictEqual(yield* t.counts, { ready: 0, delayed: 0, claimed: 0 })
     })
 
-    test("a claim that ran out holds until another one takes its message, whoever has looked", function* (t, context) {
+    test("a lapsed claim can be renewed until another claim takes its message", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       const lapsed = yield* t.claimAndLapse
@@ -75,7 +75,7 @@ export const leases = (test: Test): void => {
       assert.isTrue(yield* t.ack(lapsed))
     })
 
-    test("of many that claim a lapsed message at once, one has it", function* (t, context) {
+    test("of many concurrent claims, one gets a lapsed message", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       yield* t.claimAndLapse

@@ -8,7 +8,7 @@ import { type Fixture, idsOf, NO_LEASE, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const ready = (test: Test): void => {
   describe("ready", () => {
-    /** Claims whenever there is a reason to, and keeps what it got. */
+    /** Subscribes to `ready`, claims at each wakeup, and collects the deliveries. */
     const consume = Effect.fnUntraced(function* (t: Fixture, queues: Batch<string> = ["default"]) {
       const got: Array<Delivery> = []
       yield* Stream.runForEach(t.driver.ready(queues, 100), () =>
@@ -22,7 +22,7 @@ export const ready = (test: Test): void => {
       return { got, expectMessage }
     })
 
-    /** As `consume`, with reasons known to flow. */
+    /** Like `consume`, and waits until a wakeup has arrived. */
     const consumeActively = Effect.fnUntraced(function* (t: Fixture, queues: Batch<string> = ["default"]) {
       const consumer = yield* consume(t, queues)
       yield* t.time.eventually(
@@ -32,7 +32,7 @@ export const ready = (test: Test): void => {
       return consumer
     })
 
-    test("wakes a consumer for what is published", function* (t) {
+    test("wakes a consumer for a published message", function* (t) {
       const { expectMessage } = yield* consumeActively(t)
       yield* t.time.pass(2)
       yield* t.publish("a")
@@ -47,13 +47,13 @@ export const ready = (test: Test): void => {
       yield* expectMessage("b")
     })
 
-    test("wakes a consumer for what is there already", function* (t) {
+    test("wakes a consumer for a message that waits already", function* (t) {
       yield* t.publish("a")
       const { expectMessage } = yield* consume(t)
       yield* expectMessage("a")
     })
 
-    test("wakes a consumer when a delay is over", function* (t) {
+    test("wakes a consumer at the end of a delay", function* (t) {
       yield* t.publish("a", { delayMillis: t.time.units(4) })
       const { expectMessage } = yield* consumeActively(t)
       yield* t.publish("b", { delayMillis: t.time.units(2) })
@@ -61,7 +61,7 @@ export const ready = (test: Test): void => {
       yield* expectMessage("a")
     })
 
-    test("wakes a consumer for every delay, also for one soon after another", function* (t) {
+    test("wakes a consumer at the end of each of several delays in short succession", function* (t) {
       const { expectMessage, got } = yield* consumeActively(t)
       const delays = [2, 2.25, 2.5, 2.75]
       yield* Effect.forEach(delays, (delay) => t.publish(`${delay}`, { delayMillis: t.time.units(delay) }))
@@ -69,7 +69,7 @@ export const ready = (test: Test): void => {
       for (const { ageMillis, id } of got) assert.isBelow(ageMillis, t.time.units(2), `${id} came late`)
     })
 
-    test("wakes a consumer when a message is put back", function* (t) {
+    test("wakes a consumer for a released message", function* (t) {
       const { expectMessage, got } = yield* consumeActively(t)
       yield* t.publish("a")
       yield* expectMessage("a")
@@ -80,7 +80,7 @@ export const ready = (test: Test): void => {
       yield* expectMessage("a")
     })
 
-    test("wakes a consumer when a lease ran out", function* (t, context) {
+    test("wakes a consumer when a lease lapses", function* (t, context) {
       if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
       yield* t.publish("a")
       yield* t.claimOne(t.time.units(4))
@@ -88,7 +88,7 @@ export const ready = (test: Test): void => {
       yield* expectMessage("a")
     })
 
-    test("wakes each of several consumers, and each message goes to one", function* (t) {
+    test("wakes several consumers, and each message goes to one of them", function* (t) {
       const consumers = [yield* consumeActively(t), yield* consume(t)]
       const ids = Arr.map(Arr.range(1, 50), (n) => `id-${n}`)
       yield* Effect.forEach(ids, (id) => t.publish(id), { concurrency: 5, discard: true })

@@ -17,7 +17,7 @@ export const release = (test: Test): void => {
       assert.deepStrictEqual(yield* t.counts, { ready: 0, delayed: 0, claimed: 0 })
     })
 
-    test("a repeated ack finds nothing to remove", function* (t) {
+    test("a repeated ack returns false", function* (t) {
       yield* t.publish("a")
       const claimed = yield* t.claimOne()
       assert.isTrue(yield* t.ack(claimed))
@@ -36,7 +36,7 @@ export const release = (test: Test): void => {
       assert.isTrue(yield* t.ack(second))
     })
 
-    test("a released message is held no more", function* (t) {
+    test("a released claim is no longer held", function* (t) {
       yield* t.publish("a")
       const claimed = yield* t.claimOne()
       yield* t.release(claimed)
@@ -56,7 +56,7 @@ export const release = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claim(), [])
     })
 
-    test("a message that is put back with a delay is not claimed before", function* (t) {
+    test("a message that is released with a delay is not claimed before it is due", function* (t) {
       yield* t.publish("a")
       yield* t.release(yield* t.claimOne(), { afterMillis: t.time.long })
       yield* t.time.pass(1)
@@ -64,21 +64,21 @@ export const release = (test: Test): void => {
       assert.deepStrictEqual(yield* t.counts, { ready: 0, delayed: 1, claimed: 0 })
     })
 
-    test("a message that is put back with a delay is claimed after", function* (t) {
+    test("a message that is released with a delay is claimed once it is due", function* (t) {
       yield* t.publish("a")
       yield* t.release(yield* t.claimOne(), { afterMillis: t.time.units(1) })
       yield* t.time.pass(2)
       assert.strictEqual((yield* t.claimOne()).id, "a")
     })
 
-    test("a message that is put back is due anew", function* (t) {
+    test("a released message is due from its release on", function* (t) {
       yield* t.publish("a")
       yield* t.time.pass(10)
       yield* t.release(yield* t.claimOne())
       assert.isBelow((yield* t.claimOne()).ageMillis, t.time.units(9))
     })
 
-    test("a message that keeps its due time keeps its age, and waits all the same", function* (t) {
+    test("a release that preserves the due time keeps the age, and delays the message", function* (t) {
       yield* t.publish("a")
       yield* t.time.pass(3)
       yield* t.release(yield* t.claimOne(), { afterMillis: t.time.units(5), preserveDueTime: true })
@@ -90,7 +90,7 @@ export const release = (test: Test): void => {
       assert.isAtLeast((yield* t.claimOne()).ageMillis, t.time.units(8))
     })
 
-    test("a message that keeps its due time tells for how long it was put back", function* (t) {
+    test("a release that preserves the due time adds up the time for which the message was put back", function* (t) {
       const claimed = Effect.map(t.claimOne(), (delivery) => ({
         delivery,
         waited: delivery.waitedMillis ?? delivery.ageMillis
@@ -104,7 +104,7 @@ export const release = (test: Test): void => {
       }
     })
 
-    test("a message can be put back with another body", function* (t) {
+    test("a release can replace the body", function* (t) {
       yield* t.publish("a", { body: "first" })
       yield* t.release(yield* t.claimOne(), { body: "second" })
       const second = yield* t.claimOne()
@@ -113,7 +113,7 @@ export const release = (test: Test): void => {
       assert.strictEqual((yield* t.claimOne()).body, "second")
     })
 
-    test("a message that is put back keeps its priority", function* (t, context) {
+    test("a released message keeps its priority", function* (t, context) {
       if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
       if (t.driver.capabilities.priorities < 2) return yield* Suite.skip(context, "there is one priority")
       yield* t.publish("high", { priority: 255 })
@@ -122,7 +122,7 @@ export const release = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claimIds(), ["high", "low"])
     })
 
-    test("a rejected message is out of the way of every claim", function* (t) {
+    test("a rejected message is not claimed again", function* (t) {
       yield* t.driver.publish([envelope("a"), envelope("b")])
       const claimed = yield* t.claim(100, t.time.units(5))
       const rejections = Arr.map(claimed, ({ handle, id }) => ({ handle, reason: `no ${id}` }))
@@ -143,7 +143,7 @@ export const release = (test: Test): void => {
       assert.deepStrictEqual(yield* t.driver.ack(handles), [false, true, false])
     })
 
-    test("a handle that somebody made up is refused", function* (t) {
+    test("an unknown handle is not held", function* (t) {
       const madeUp: Delivery = {
         handle: "made up",
         id: "a",

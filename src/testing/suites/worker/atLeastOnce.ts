@@ -11,8 +11,8 @@ const Number = Task.make("number", { payload: Schema.Int, success: Schema.Int })
 
 /** Registers the tests. */
 export const atLeastOnce = (test: Test): void => {
-  describe("1: a task runs at least once, and has exactly one outcome", () => {
-    test("a task runs and gives its result", function* (t) {
+  describe("guarantee 1: a task runs at least once, and has exactly one outcome", () => {
+    test("a task runs, and its handle gets the result", function* (t) {
       yield* t.startWorker(
         [Shout],
         Shout.toLayer((text) => Effect.succeed(text.toUpperCase()))
@@ -29,7 +29,7 @@ export const atLeastOnce = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a task that was enqueued before there was a worker runs when there is one", function* (t) {
+    test("a task that was enqueued before a worker starts runs once one has started", function* (t) {
       const handle = yield* Shout.delay("hello")
       yield* t.time.pass(1)
       yield* t.startWorker(
@@ -39,7 +39,7 @@ export const atLeastOnce = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "HELLO")
     })
 
-    test("a task whose worker vanished is run again after its lease, and has one outcome", function* (t) {
+    test("a task whose worker vanished runs again after its lease, and has one outcome", function* (t) {
       let runs = 0
       const handle = yield* Shout.delay("hello")
       const dead = yield* t.startAndVanish({ lease: 2 })
@@ -62,7 +62,7 @@ export const atLeastOnce = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a message that was claimed and not started is claimed again after its lease", function* (t, context) {
+    test("a claimed message that was not started is claimed again after its lease", function* (t, context) {
       if (t.drivers.broker.capabilities.lease !== "store")
         return yield* Suite.skip(context, "a connection holds the claims")
       const handle = yield* Shout.delay("hello")
@@ -72,7 +72,7 @@ export const atLeastOnce = (test: Test): void => {
       assert.strictEqual((yield* t.read(handle.taskId)).crashes, 0)
     })
 
-    test("messages that come twice run once", function* (t) {
+    test("duplicate messages run their task once", function* (t) {
       let runs = 0
       const handle = yield* Shout.delay("hello")
       const message = yield* t.claimOne()
@@ -89,7 +89,7 @@ export const atLeastOnce = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("of many tasks none is lost or doubled when a worker is cut off amidst them", function* (t) {
+    test("no task is lost or doubled when a worker loses its connection", function* (t) {
       const handler = (n: number) => Effect.as(Effect.sleep(t.duration(0.05)), n + 1)
       const options = { lease: t.duration(3), concurrency: 8 }
       const cut = yield* t.startSeparateWorker([Number], Number.toLayer(handler), options)

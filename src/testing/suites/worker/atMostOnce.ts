@@ -16,8 +16,8 @@ const Once = Task.make("once", {
 
 /** Registers the tests. */
 export const atMostOnce = (test: Test): void => {
-  describe("1: a task that is delivered at most once never runs twice", () => {
-    test("it is acked before it runs", function* (t) {
+  describe("guarantee 1: an at-most-once task never runs twice", () => {
+    test("an at-most-once task is acked before it runs", function* (t) {
       const gate = new Gate()
       yield* t.startWorker(
         [Once],
@@ -30,7 +30,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "hello")
     })
 
-    test("one whose worker vanished ends as WorkerLost, found so by whoever reads it", function* (t) {
+    test("an at-most-once task whose worker vanished reads as WorkerLost", function* (t) {
       const handle = yield* Once.delay("hello")
       yield* t.startAndVanish({ delivery: "at-most-once", acked: true })
       yield* t.time.pass(2)
@@ -39,7 +39,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual(worker, t.vanishedWorker)
     })
 
-    test("one whose worker vanished is ended by the sweep of another, with its dead letter", function* (t) {
+    test("the sweep of another worker ends an at-most-once task whose worker vanished, with a dead letter", function* (t) {
       let runs = 0
       yield* Once.delay("hello")
       yield* t.startAndVanish({ delivery: "at-most-once", acked: true })
@@ -56,7 +56,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual(runs, 0)
     })
 
-    test("one whose worker vanished before the ack is ended by its redelivery, and not run", function* (t) {
+    test("a redelivery ends an at-most-once task whose worker vanished before the ack, without a run", function* (t) {
       let runs = 0
       const handle = yield* Once.delay("hello")
       yield* t.startAndVanish({ delivery: "at-most-once" })
@@ -70,7 +70,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual(runs, 0)
     })
 
-    test("a failure ends it", function* (t) {
+    test("a failure ends an at-most-once task", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Once],
@@ -80,7 +80,7 @@ export const atMostOnce = (test: Test): void => {
       assert.deepStrictEqual([failed.error, failed.retriesExhausted], ["no 1", false])
     })
 
-    test("a shutdown ends it, and does not put it back", function* (t) {
+    test("a shutdown ends an at-most-once task, and does not put it back", function* (t) {
       const gate = new Gate()
       const handler = Once.toLayer((text) => Effect.as(gate.pass, text))
       const worker = yield* t.startWorker([Once], handler)
@@ -93,7 +93,7 @@ export const atMostOnce = (test: Test): void => {
       assert.strictEqual(gate.entered, 1)
     })
 
-    test("an ack that fails does not let it run twice", function* (t) {
+    test("an at-most-once task whose ack fails runs once", function* (t) {
       let runs = 0
       t.faults.set("answer lost", ["broker.ack"], 3)
       yield* t.startWorker(
@@ -110,7 +110,7 @@ export const atMostOnce = (test: Test): void => {
     })
 
     // oxlint-disable-next-line require-yield
-    test("it takes no retry policy", function* () {
+    test("an at-most-once task cannot have a retry policy", function* () {
       const retry = RetryPolicy.fixed({ maxRetries: 1, delay: 0 })
       assert.throws(() => Task.make("a", { delivery: "at-most-once", retry }), /at-most-once/)
       assert.throws(() => Task.make("a", { delivery: "at-most-once", retryDefects: true }), /at-most-once/)

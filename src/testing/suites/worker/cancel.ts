@@ -1,4 +1,4 @@
-/** Guarantee 5, where somebody asks for the end: cancels, of what waits and of what runs. */
+/** Guarantee 5: a cancel ends waiting and running tasks, and completes their waiters. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Exit, Option, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
@@ -17,8 +17,8 @@ const Retried = Task.make("retried", {
 
 /** Registers the tests. */
 export const cancel = (test: Test): void => {
-  describe("5: a cancel ends a task, and completes its waiters", () => {
-    test("while it waits, at once", function* (t) {
+  describe("guarantee 5: a cancel ends a task, and completes its waiters", () => {
+    test("a cancel ends a waiting task at once", function* (t) {
       const handle = yield* Work.delay("hello")
       const waiter = yield* t.collect(AsyncResult.stream([handle]))
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Cancelled")
@@ -33,7 +33,7 @@ export const cancel = (test: Test): void => {
       assert.strictEqual(runs, 0)
     })
 
-    test("while it runs, with the handler's finalizers run", function* (t) {
+    test("a cancel ends a running task, and runs the handler's finalizers", function* (t) {
       const gate = new Gate()
       let finalized = 0
       yield* t.startWorker(
@@ -55,7 +55,7 @@ export const cancel = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("while it runs, long before the next renewal, where the store can push", function* (t, context) {
+    test("a cancel reaches a running task before its next renewal, if the store gives hints", function* (t, context) {
       if (!t.drivers.backend.capabilities.hints) return yield* Suite.skip(context, "the store gives no hints")
       const gate = new Gate()
       yield* t.startWorker(
@@ -68,7 +68,7 @@ export const cancel = (test: Test): void => {
       yield* t.awaitReason(handle, "Cancelled")
     })
 
-    test("between two attempts", function* (t) {
+    test("a cancel ends a task between two attempts", function* (t) {
       let runs = 0
       const Later = Task.make("later", {
         error: Schema.String,
@@ -88,7 +88,7 @@ export const cancel = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("of a run whose worker vanished", function* (t) {
+    test("a cancel ends a task whose worker vanished", function* (t) {
       const handle = yield* Work.delay("hello")
       yield* t.startAndVanish()
       assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
@@ -102,8 +102,8 @@ export const cancel = (test: Test): void => {
     })
   })
 
-  describe("5: the first end wins", () => {
-    test("a cancel that comes with the success", function* (t) {
+  describe("guarantee 5: the first outcome wins", () => {
+    test("a concurrent cancel and success lead to one outcome", function* (t) {
       const gate = new Gate()
       yield* t.startWorker(
         [Work],

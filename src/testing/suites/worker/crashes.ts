@@ -17,8 +17,8 @@ const Steady = Task.make("steady", {
 
 /** Registers the tests. */
 export const crashes = (test: Test): void => {
-  describe("8: runs that end by a crash are counted apart", () => {
-    test("they use up no retries", function* (t) {
+  describe("guarantee 8: crashes are counted apart from retries", () => {
+    test("crashes use up no retries", function* (t) {
       const handle = yield* Steady.delay()
       yield* t.startAndVanish()
       yield* t.time.pass(2)
@@ -41,7 +41,7 @@ export const crashes = (test: Test): void => {
       assert.strictEqual((yield* t.read(handle.taskId)).crashes, 2)
     })
 
-    test("when they are used up the task ends, and no more", function* (t) {
+    test("a task ends at its limit of crashes, and other tasks run", function* (t) {
       const handle = yield* Steady.delay()
       for (let crash = 0; crash < 3; crash++) {
         yield* t.startAndVanish({ maxCrashes: 3 })
@@ -67,7 +67,7 @@ export const crashes = (test: Test): void => {
       assert.strictEqual(letter.attempts, 3)
     })
 
-    test("a task that may crash once is not run after it", function* (t) {
+    test("a task with a limit of one crash does not run after it", function* (t) {
       const Brittle = Task.make("brittle", { maxCrashes: 1 })
       const handle = yield* Brittle.delay()
       yield* t.startAndVanish({ maxCrashes: 1 })
@@ -80,7 +80,7 @@ export const crashes = (test: Test): void => {
       assert.strictEqual(runs, 0)
     })
 
-    test("the letter of a run that vanished stays", function* (t) {
+    test("a lost run leaves a dead letter that can be replayed", function* (t) {
       const Brittle = Task.make("brittle", { maxCrashes: 1 })
       const gate = new Gate()
       const options = { lease: t.duration(2) }
@@ -103,7 +103,7 @@ export const crashes = (test: Test): void => {
     })
 
     // oxlint-disable-next-line require-yield
-    test("a task may crash at least once", function* () {
+    test("maxCrashes is at least one", function* () {
       assert.throws(() => Task.make("a", { maxCrashes: 0 }), /maxCrashes/)
     })
   })

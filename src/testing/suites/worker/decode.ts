@@ -14,8 +14,8 @@ const Fields = Task.make("fields", {
 
 /** Registers the tests. */
 export const decode = (test: Test): void => {
-  describe("10: what arrives from a store is decoded", () => {
-    test("what a schema can tell comes back as it was", function* (t) {
+  describe("guarantee 10: data from a store is decoded", () => {
+    test("values of every schema round-trip unchanged", function* (t) {
       yield* t.startWorker([Fields], Fields.toLayer(Effect.succeed))
       const payload = {
         n: 7,
@@ -26,14 +26,14 @@ export const decode = (test: Test): void => {
       assert.deepStrictEqual(yield* t.awaitValue(yield* Fields.delay(payload)), payload)
     })
 
-    test("texts that stores stumble over come back as they were", function* (t) {
+    test("unusual texts round-trip unchanged", function* (t) {
       yield* t.startWorker([Text], Text.toLayer(Effect.succeed))
       for (const [what, text] of Suite.texts) {
         assert.isTrue((yield* t.awaitValue(yield* Text.delay(text))) === text, what)
       }
     })
 
-    test("a result that is none fails the read, and says so", function* (t) {
+    test("an undecodable result fails the read with the reason ResultInvalid", function* (t) {
       for (const exit of ["}{", "null", `{"_tag":"Success","value":7}`, `{"_tag":"Failure"}`]) {
         const handle = yield* Text.delay("hello")
         const run = yield* t.startAndVanish({ lease: 20 })
@@ -47,7 +47,7 @@ export const decode = (test: Test): void => {
       }
     })
 
-    test("progress that is none is none", function* (t) {
+    test("undecodable progress reads as None", function* (t) {
       const handle = yield* Text.delay("hello")
       const run = yield* t.startAndVanish({ lease: 20 })
       yield* t.drivers.backend.renew([
@@ -57,13 +57,13 @@ export const decode = (test: Test): void => {
       assert.isTrue(Option.isNone(seen.progress))
     })
 
-    test("a handle without schemas sees the JSON that is stored", function* (t) {
+    test("a handle without schemas reads the stored JSON", function* (t) {
       yield* t.startWorker([Text], Text.toLayer(Effect.succeed))
       const { taskId } = yield* Text.delay("hello")
       assert.strictEqual(yield* t.awaitValue(AsyncResult.make(taskId)), "hello")
     })
 
-    test("names and ids are values, whatever is in them", function* (t) {
+    test("names and ids may contain any characters", function* (t) {
       const odd = `'"; DROP TABLE tasks; -- {x} \\ * ? 🌶️`
       const Odd = Task.make(odd, { queue: odd, success: Schema.String })
       yield* t.startWorker(

@@ -1,6 +1,5 @@
 /**
- * Drivers that fail when a test asks for it: calls that never reach the store, answers that are lost, streams that
- * break off.
+ * Drivers with injected faults: calls that do not reach the store, lost and late answers, interrupted streams.
  */
 import { Array as Arr, Effect, Latch, Stream } from "effect"
 import type { ClaimedMessage, BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
@@ -20,55 +19,59 @@ export type Operation =
   | `backend.${Exclude<keyof BackendDriver, "name" | "capabilities" | "batchKey" | "isPermanent" | "fusion">}`
   | `broker.${Exclude<keyof BrokerDriver, "name" | "capabilities" | "batchKey" | "isPermanent" | "store">}`
 
-/** What becomes of a call: it `passes`, never reaches the store, is answered to nobody, late, or is not answered. */
-export type Fate = "passes" | "fails" | "refused" | "answer lost" | "answer late" | "hangs"
+/**
+ * How a call behaves. `passes`: normally. `fails`, `refused`: it does not reach the store, and fails with a retryable or a
+ * permanent error. `answer lost`: it takes effect, and fails. `answer late`: it takes effect, and is answered after `heal`.
+ * `hangs`: it is made after `heal`.
+ */
+export type FaultMode = "passes" | "fails" | "refused" | "answer lost" | "answer late" | "hangs"
 
-/** The store is not there; it would be, if it were asked again later. */
-class Away extends Error {
-  override readonly name = "Away"
+/** A retryable error: the store is unavailable. */
+class Unavailable extends Error {
+  override readonly name = "Unavailable"
 }
 
-/** The store will not do it, however often it is asked. */
+/** A permanent error: the store refuses the call. */
 class Refused extends Error {
   override readonly name = "Refused"
 }
 
-/** Decides what becomes of calls; all pass at first. */
+/** Decides how calls behave. At first all of them pass. */
 export class Faults {
-  /** Asked before every call. */
-  of: (operation: Operation) => Fate = () => "passes"
-  /** Calls so far, by operation; those that failed count too. */
+  /** The mode of a call. */
+  modeOf: (operation: Operation) => FaultMode = () => "passes"
+  /** The number of calls so far, by operation, failed ones included. */
   readonly calls = new Map<Operation, number>()
-  /** What asked to run. */
+  /** All starts that were requested. */
   readonly starts: Array<Start> = []
-  private readonly hung = Latch.makeUnsafe(false)
-  private broken = Latch.makeUnsafe(false)
-  /** Gives up what was claimed, where the connection that is cut held it. */
-  private letGo: () => void = () => {}
+  private readonly healed = Latch.makeUnsafe(false)
+  private interrupted = Latch.makeUnsafe(false)
+  /** Returns the claims that a connection holds, as the server does when the connection is cut. */
+  private returnClaims: () => void = () => {}
 
-  /** These operations meet that fate, the first so many times. */
-  set(fate: Fate, operations: ReadonlyArray<Operation>, times = Infinity): void {
+  /** Sets the mode of the first `times` calls of these operations. All other calls pass. */
+  set(mode: FaultMode, operations: ReadonlyArray<Operation>, times = Infinity): void {
     let left = times
-    this.of = (operation) => (operations.includes(operation) && left-- > 0 ? fate : "passes")
+    this.modeOf = (operation) => (operations.includes(operation) && left-- > 0 ? mode : "passes")
   }
 
-  /** No call reaches the store. */
+  /** Cuts the connection: all calls fail, streams are interrupted, and claims that the connection held are returned. */
   cut(): void {
-    this.of = () => "fails"
-    this.breakStreams()
-    this.letGo()
+    this.modeOf = () => "fails"
+    this.interruptStreams()
+    this.returnClaims()
   }
 
-  /** All calls pass, those that hung are made, and late answers are given. */
+  /** Restores the connection: all calls pass, hanging calls are made, and late answers are given. */
   heal(): void {
-    this.of = () => "passes"
-    this.hung.openUnsafe()
+    this.modeOf = () => "passes"
+    this.healed.openUnsafe()
   }
 
-  /** Every stream that runs now fails; it may be run again. */
-  breakStreams(): void {
-    const broken = this.broken
-    this.broken = Latch.makeUnsafe(false)
+  /** Makes every running stream fail. It can be run again. */
+  interruptStreams(): void {
+    const broken = this.interrupted
+    this.interrupted = Latch.makeUnsafe(false)
     broken.openUnsafe()
   }
 
@@ -76,67 +79,69 @@ export class Faults {
     return this.calls.get(operation) ?? 0
   }
 
-  private call<A>(operation: Operation, effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> {
+  private guardCall<A>(operation: Operation, effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> {
     return Effect.suspend(() => {
       this.calls.set(operation, this.count(operation) + 1)
-      switch (this.of(operation)) {
+      switch (this.modeOf(operation)) {
         case "passes":
           return effect
         case "fails":
-          return Effect.fail(new Away(`${operation} failed on purpose`))
+          return Effect.fail(new Unavailable(`${operation} failed on purpose`))
         case "refused":
           return Effect.fail(new Refused(`${operation} is refused on purpose`))
         case "answer lost":
           return Effect.andThen(
             effect,
-            Effect.fail(new Away(`the answer of ${operation} was lost on purpose`))
+            Effect.fail(new Unavailable(`the answer of ${operation} was lost on purpose`))
           )
         case "answer late":
-          return Effect.tap(effect, () => this.hung.await)
+          return Effect.tap(effect, () => this.healed.await)
         case "hangs":
-          return Effect.andThen(this.hung.await, effect)
+          return Effect.andThen(this.healed.await, effect)
       }
     })
   }
 
-  private follow<A>(operation: Operation, stream: Stream.Stream<A, unknown>): Stream.Stream<A, unknown> {
+  private guardStream<A>(operation: Operation, stream: Stream.Stream<A, unknown>): Stream.Stream<A, unknown> {
     return Stream.suspend(() => {
-      const away = Stream.fail(new Away(`${operation} broke off on purpose`))
-      if (this.of(operation) !== "passes") return away
-      return Stream.merge(stream, Stream.unwrap(Effect.as(this.broken.await, away)))
+      const away = Stream.fail(new Unavailable(`${operation} was interrupted on purpose`))
+      if (this.modeOf(operation) !== "passes") return away
+      return Stream.merge(stream, Stream.unwrap(Effect.as(this.interrupted.await, away)))
     })
   }
 
-  /** A fused operation fails where the first of its steps does. */
+  /** A fused operation has the mode of the first of its steps. */
   private fuse({ claim, enqueue, settle, store }: Fusion): Fusion {
     return {
       store,
-      enqueue: (batch) => this.call("backend.create", enqueue(batch)),
+      enqueue: (batch) => this.guardCall("backend.create", enqueue(batch)),
       ...(claim === undefined
         ? {}
         : {
             claim: (asked) =>
-              this.call("broker.claim", this.call("backend.start", claim(asked))).pipe(
-                Effect.tap((claimed) => Effect.sync(() => this.noteStarts(asked, claimed)))
+              this.guardCall("broker.claim", this.guardCall("backend.start", claim(asked))).pipe(
+                Effect.tap((claimed) => Effect.sync(() => this.recordStarts(asked, claimed)))
               )
           }),
-      settle: (batch) => this.call("backend.settle", settle(batch))
+      settle: (batch) => this.guardCall("backend.settle", settle(batch))
     }
   }
 
-  private noteStarts({ startDefaults, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
+  private recordStarts({ startDefaults, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
     for (const { delivery, run } of claimed) {
       const start = run && startFromDefaults(startDefaults, delivery, { token: run.token, worker })
       if (start !== undefined) this.starts.push(start)
     }
   }
 
-  /** The driver, under these faults. */
+  /** Wraps a driver. */
   private wrap<D extends BackendDriver | BrokerDriver>(port: "backend" | "broker", driver: D): D {
     const guard = (key: string, made: unknown): unknown => {
       const operation = `${port}.${key}` as Operation
-      if (Effect.isEffect(made)) return this.call(operation, made as Effect.Effect<unknown, unknown>)
-      return Stream.isStream(made) ? this.follow(operation, made as Stream.Stream<unknown, unknown>) : made
+      if (Effect.isEffect(made)) return this.guardCall(operation, made as Effect.Effect<unknown, unknown>)
+      return Stream.isStream(made)
+        ? this.guardStream(operation, made as Stream.Stream<unknown, unknown>)
+        : made
     }
     const operations = Object.entries(driver).map(([key, value]: [string, unknown]) => [
       key,
@@ -148,7 +153,7 @@ export class Faults {
         : guard(key, value)
     ])
     const isPermanent = (error: unknown) =>
-      error instanceof Refused || (!(error instanceof Away) && driver.isPermanent?.(error) === true)
+      error instanceof Refused || (!(error instanceof Unavailable) && driver.isPermanent?.(error) === true)
     const fusion = "fusion" in driver && driver.fusion !== undefined ? this.fuse(driver.fusion) : undefined
     return {
       ...(Object.fromEntries(operations) as D),
@@ -157,12 +162,12 @@ export class Faults {
     }
   }
 
-  /** Notes the claims that a connection holds: a server puts them back when it is cut. */
-  private holding(broker: BrokerDriver): BrokerDriver {
+  /** Records the claims of a driver whose connection holds them, for `returnClaims`. */
+  private recordClaims(broker: BrokerDriver): BrokerDriver {
     const { returnUnhandled } = broker
     if (returnUnhandled === undefined) return broker
     const handles = new Set<string>()
-    this.letGo = () => {
+    this.returnClaims = () => {
       const held = [...handles]
       handles.clear()
       if (Arr.isArrayNonEmpty(held)) Effect.runFork(Effect.ignore(returnUnhandled(held)))
@@ -176,8 +181,8 @@ export class Faults {
     }
   }
 
-  /** Both drivers, under these faults. */
-  over({ backend, broker }: Drivers): Drivers {
-    return { backend: this.wrap("backend", backend), broker: this.wrap("broker", this.holding(broker)) }
+  /** Wraps both drivers. */
+  applyTo({ backend, broker }: Drivers): Drivers {
+    return { backend: this.wrap("backend", backend), broker: this.wrap("broker", this.recordClaims(broker)) }
   }
 }

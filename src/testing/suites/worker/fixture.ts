@@ -72,7 +72,7 @@ export const inSmallSteps = (time: Suite.Time): Suite.Time => ({
 /** Makes the fixture, in the scope of one test. */
 export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: Suite.Time) {
   const faults = new Faults()
-  const context = yield* services(faults.over(drivers))
+  const context = yield* services(faults.applyTo(drivers))
   // calls that hang on purpose must not keep the test from ending
   yield* Effect.addFinalizer(() => Effect.sync(() => faults.heal()))
   let tokens = 0
@@ -132,7 +132,7 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
     // a driver's hints can be subscribed to once, and the services of the test have done so
     const { hints: _, ...backend } = drivers.backend
     const ownServices = yield* services(
-      faults.over({
+      faults.applyTo({
         backend: { ...backend, capabilities: { ...backend.capabilities, hints: false } },
         broker: drivers.broker
       })

@@ -1,4 +1,4 @@
-/** Guarantee 6: a run holds a lease that is renewed, apart from the task's timeout; who loses it stops. */
+/** Guarantee 6: a run holds a renewable lease, apart from the task's timeout, and a worker that loses it interrupts the handler. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
@@ -9,8 +9,8 @@ const Slow = Task.make("slow", { success: Schema.String })
 
 /** Registers the tests. */
 export const leases = (test: Test): void => {
-  describe("6: a run holds a lease that is renewed", () => {
-    test("a handler may take longer than several leases, and runs once", function* (t) {
+  describe("guarantee 6: a run holds a lease that is renewed", () => {
+    test("a handler that runs longer than several leases runs once", function* (t) {
       let runs = 0
       const handler = Slow.toLayer(() =>
         Effect.suspend(() => {
@@ -29,7 +29,7 @@ export const leases = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("renewals that fail for less than a lease are made up for", function* (t) {
+    test("renewals that fail for less than a lease do not end the run", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(
         [Slow],
@@ -65,7 +65,7 @@ export const leases = (test: Test): void => {
       assert.strictEqual(gate.entered, 50)
     })
 
-    test("the lease has nothing to do with the task's timeout", function* (t) {
+    test("a lease shorter than the task's timeout does not end the run", function* (t) {
       const Timed = Task.make("timed", { timeout: t.duration(20), success: Schema.String })
       yield* t.startWorker(
         [Timed],
@@ -76,8 +76,8 @@ export const leases = (test: Test): void => {
     })
   })
 
-  describe("6: a worker that loses a lease interrupts the handler", () => {
-    test("when the store says that it was superseded", function* (t) {
+  describe("guarantee 6: a worker that loses a lease interrupts the handler", () => {
+    test("a renewal that returns Lost interrupts the handler", function* (t) {
       const gate = new Gate()
       let interrupted = 0
       yield* t.startWorker(
@@ -94,23 +94,23 @@ export const leases = (test: Test): void => {
       yield* t.until("it runs", () => gate.entered === 1)
       const [run] = t.faults.starts
       assert(run !== undefined)
-      // the store alone sees the lease run out; a renewal of the worker's may come between
+      // the lease lapses in the store alone; repeated, as a renewal of the worker may extend it again
       const takeOver = Effect.gen(function* () {
         yield* t.drivers.backend.renew([{ id: run.id, token: run.token, leaseMillis: 1 }])
         yield* t.time.pass(0.1)
         const [taken] = yield* t.drivers.backend.start([{ ...run, token: "another", worker: "another" }])
         return taken?._tag === "Run"
       })
-      yield* t.time.eventually("another takes it over", takeOver)
+      yield* t.time.eventually("another worker takes the run over", takeOver)
       yield* t.time.pass(4.5)
-      assert.strictEqual(interrupted, 1, "it is told by its next renewal")
+      assert.strictEqual(interrupted, 1, "its next renewal returns Lost")
       gate.open()
       yield* t.time.pass(1)
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       assert.strictEqual((yield* t.read(handle.taskId)).worker, "another")
     })
 
-    test("when its own clock says that no renewal succeeded", function* (t) {
+    test("a lease without a successful renewal, by the worker's clock, interrupts the handler", function* (t) {
       const gate = new Gate()
       let interrupted = 0
       yield* t.startWorker(
@@ -135,7 +135,7 @@ export const leases = (test: Test): void => {
       assert.strictEqual(gate.entered, 2)
     })
 
-    test("when its own clock says so, also if the store does not answer at all", function* (t) {
+    test("a lease lapses by the worker's clock although the store does not answer", function* (t) {
       const gate = new Gate()
       let interrupted = 0
       const worker = yield* t.startSeparateWorker(
@@ -159,7 +159,7 @@ export const leases = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "done")
     })
 
-    test("and does so within a lease and a renewal's interval", function* (t) {
+    test("the handler is interrupted within one lease and one renewal interval", function* (t) {
       let interrupted = false
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(

@@ -13,8 +13,8 @@ const Fields = Task.make("fields", {
 
 /** Registers the tests. */
 export const limits = (test: Test): void => {
-  describe("10: payloads and results have a size", () => {
-    test("a payload that is too large is refused, and nothing is enqueued", function* (t) {
+  describe("guarantee 10: payloads and results have a size cap", () => {
+    test("a payload that is too large fails with PayloadTooLarge, and nothing is enqueued", function* (t) {
       const error = yield* Effect.flip(Text.delay("a".repeat(LIMIT)))
       assert(error._tag === "PayloadTooLarge")
       assert.strictEqual(error.limit, LIMIT)
@@ -23,19 +23,19 @@ export const limits = (test: Test): void => {
       assert.isUndefined(yield* t.readOptional(error.taskId))
     })
 
-    test("bytes are counted, and not characters", function* () {
+    test("the size cap counts bytes, not characters", function* () {
       const error = yield* Effect.flip(Text.delay("é".repeat(LIMIT / 2)))
       assert.strictEqual(error._tag, "PayloadTooLarge")
     })
 
-    test("a payload and a result of the largest size pass", function* (t) {
+    test("a payload and a result of nearly the largest size pass", function* (t) {
       yield* t.startWorker([Text], Text.toLayer(Effect.succeed))
       const payload = "a".repeat(LIMIT - 1000)
       const value = yield* t.awaitValue(yield* Text.delay(payload))
       assert.isTrue(value === payload)
     })
 
-    test("a payload that does not encode is refused, and nothing is enqueued", function* (t) {
+    test("a payload that does not encode fails with EncodeError, and nothing is enqueued", function* (t) {
       const error = yield* Effect.flip(
         Fields.delay({ n: 1.5, when: new Date(0), big: 1n, bytes: new Uint8Array() })
       )
@@ -43,7 +43,7 @@ export const limits = (test: Test): void => {
       assert.deepStrictEqual(yield* t.counts(), { ready: 0, delayed: 0, claimed: 0 })
     })
 
-    test("in bulk the ids are told that were accepted before", function* (t) {
+    test("a failed bulk enqueue returns the ids that were accepted before", function* (t) {
       const error = yield* Effect.flip(Text.delayAll(["a", "b", "a".repeat(LIMIT), "c"]))
       assert.strictEqual(error.error._tag, "PayloadTooLarge")
       assert.strictEqual(error.accepted.length, 2)

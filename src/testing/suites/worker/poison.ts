@@ -8,14 +8,14 @@ import type { Test } from "./fixture.ts"
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 
 const garbage: ReadonlyArray<readonly [what: string, body: string]> = [
-  ["no JSON", "}{"],
+  ["text that is not JSON", "}{"],
   ["nothing", ""],
-  ["JSON that is no message", "[1, 2, 3]"],
+  ["JSON that is not a message", "[1, 2, 3]"],
   ["null", "null"],
   ["a message without an id", `{"v":1,"task":"work"}`],
   ["an odd id", `{"v":1,"id":7,"generation":0,"task":"work","queue":"default","retries":0,"priority":1}`],
   [
-    "a message of a version to come",
+    "a message of a future version",
     `{"v":2,"id":"a","generation":0,"task":"work","queue":"default","payload":1,"retries":0,"priority":1}`
   ],
   ["control characters", "\u0001\u0002"]
@@ -23,8 +23,8 @@ const garbage: ReadonlyArray<readonly [what: string, body: string]> = [
 
 /** Registers the tests. */
 export const poison = (test: Test): void => {
-  describe("8: a poison message becomes a dead letter", () => {
-    test("bytes that are no message are kept, and the worker goes on", function* (t) {
+  describe("guarantee 8: a poison message becomes a dead letter", () => {
+    test("the bytes of an undecodable message are kept, and the worker continues", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed), { concurrency: 2 })
       for (const [i, [, body]] of garbage.entries()) yield* t.publishRaw(`poison-${i}`, "work", body)
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(7)), 7)
@@ -40,11 +40,11 @@ export const poison = (test: Test): void => {
       }
     })
 
-    test("it cannot be replayed, and stays until it is removed", function* (t) {
+    test("the dead letter of an undecodable message cannot be replayed, and stays until it is removed", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       yield* t.publishRaw("poison", "work", "}{")
       yield* t.eventually(
-        "there is a letter",
+        "there is a dead letter",
         Effect.map(DeadLetters.count(), (count) => count === 1)
       )
       const [letter] = yield* DeadLetters.list()
@@ -56,7 +56,7 @@ export const poison = (test: Test): void => {
       assert.strictEqual(yield* DeadLetters.count(), 0)
     })
 
-    test("one whose parking fails comes back, and is parked once", function* (t) {
+    test("an undecodable message whose parking fails is redelivered, and parked once", function* (t) {
       t.faults.set("fails", ["backend.parkMessage", "backend.start"], 12)
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed), { lease: t.duration(2) })
       yield* t.publishRaw("poison", "work", "}{")
@@ -64,7 +64,7 @@ export const poison = (test: Test): void => {
       assert.strictEqual(yield* DeadLetters.count(), 1)
     })
 
-    test("one that comes for a task that has ended leaves its outcome alone", function* (t) {
+    test("an undecodable message for a task that has ended does not change its outcome", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       const handle = yield* Work.delay(7)
       assert.strictEqual(yield* t.awaitValue(handle), 7)
@@ -77,7 +77,7 @@ export const poison = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a message that is not the one of its envelope runs nothing, and ends the envelope's task", function* (t) {
+    test("a message whose body differs from its envelope runs nothing, and ends the envelope's task", function* (t) {
       let runs = 0
       const Other = Task.make("other", { success: Schema.Int })
       yield* t.startWorker(
@@ -114,7 +114,7 @@ export const poison = (test: Test): void => {
       )
     })
 
-    test("many of them do not hold up the others", function* (t) {
+    test("many undecodable messages do not hold up other tasks", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed), { concurrency: 2 })
       for (let i = 0; i < 50; i++) yield* t.publishRaw(`poison-${i}`, "work", `}{ ${i}`)
       const handles = yield* Work.delayAll([1, 2, 3])

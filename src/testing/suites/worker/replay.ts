@@ -1,32 +1,16 @@
 /** Guarantee 2: a replay of a dead letter starts a new generation. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Option, Schema } from "effect"
+import { Effect, Option } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
-import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
-import { Gate, type Fixture, type Test } from "./fixture.ts"
-
-const Fussy = Task.make("fussy", { payload: Schema.String, success: Schema.String, error: Schema.String })
-
-/** A task that ended without a success, with its message and its dead letter. */
-const failFussy = Effect.fnUntraced(function* (t: Fixture) {
-  const worker = yield* t.startWorker(
-    [Fussy],
-    Fussy.toLayer(() => Effect.fail("not today"))
-  )
-  const handle = yield* Fussy.delay("hello")
-  yield* t.awaitReason(handle, "Failed")
-  yield* worker.stop
-  const [letter] = yield* DeadLetters.list(Fussy)
-  assert(letter !== undefined && typeof letter.raw === "string", "there is a dead letter")
-  return { handle, letter, body: letter.raw }
-})
+import { failFussy, Fussy } from "./failedTask.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 /** Registers the tests. */
 export const replay = (test: Test): void => {
-  describe("2: a replay of a dead letter starts a new generation", () => {
-    test("the task runs again, nothing counted, and its handle has the new outcome", function* (t) {
+  describe("guarantee 2: a replay of a dead letter starts a new generation", () => {
+    test("a replayed task runs with its counts at zero, and its handle gets the new outcome", function* (t) {
       const { handle, letter } = yield* failFussy(t)
       assert.isTrue(yield* DeadLetters.replay(letter.id))
       assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
@@ -77,7 +61,7 @@ export const replay = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("it can fail again, and leaves a letter again", function* (t) {
+    test("a replayed task that fails again leaves a new dead letter", function* (t) {
       const { handle, letter } = yield* failFussy(t)
       yield* DeadLetters.replay(letter.id)
       yield* t.startWorker(
@@ -90,7 +74,7 @@ export const replay = (test: Test): void => {
       assert.strictEqual(again?.reason._tag === "Failed" ? again.reason.error : undefined, "nor tomorrow")
     })
 
-    test("a replay that was cut off is finished by the next", function* (t) {
+    test("a replay that was interrupted is completed by the next one", function* (t) {
       const { handle, letter } = yield* failFussy(t)
       t.faults.set("fails", ["broker.publish"], 1)
       const error = yield* Effect.flip(DeadLetters.replay(letter.id))
@@ -106,7 +90,7 @@ export const replay = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a replay whose removal of the letter was cut off runs the task once", function* (t) {
+    test("a replay that failed to remove the dead letter runs the task once", function* (t) {
       const { handle, letter } = yield* failFussy(t)
       t.faults.set("fails", ["backend.removeDeadLetters"], 1)
       assert.strictEqual((yield* Effect.flip(DeadLetters.replay(letter.id)))._tag, "BackendError")
@@ -123,7 +107,7 @@ export const replay = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "hello 1")
     })
 
-    test("whoever waits across a replay gets the new outcome", function* (t) {
+    test("a waiter during a replay gets the new outcome", function* (t) {
       const { handle, letter } = yield* failFussy(t)
       yield* DeadLetters.replay(letter.id)
       const outcome = yield* t.collect(AsyncResult.stream([handle]))

@@ -10,8 +10,8 @@ const Usual = Task.make("usual", { success: Schema.Int })
 
 /** Registers the tests. */
 export const retention = (test: Test): void => {
-  describe("11: retention starts at the terminal write", () => {
-    test("a result is there for as long as its task says, and then it is not", function* (t) {
+  describe("guarantee 11: retention starts at the terminal write", () => {
+    test("a result is kept for the retention of its task", function* (t) {
       const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(3) })
       yield* t.startWorker(
         [Brief],
@@ -26,7 +26,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
     })
 
-    test("a task that waits or runs for longer than that is kept", function* (t) {
+    test("a record of a waiting or running task outlives the retention", function* (t) {
       const gate = new Gate()
       const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(2) })
       const handle = yield* Brief.delay()
@@ -43,7 +43,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), 7)
     })
 
-    test("failures and what the store ends have it too", function* (t) {
+    test("failures and the ends that the store decides are kept for the retention", function* (t) {
       const Brief = Task.make("brief", { error: Schema.String, retention: t.duration(2) })
       const cancelled = yield* Brief.delay()
       yield* AsyncResult.cancel(cancelled)
@@ -59,7 +59,7 @@ export const retention = (test: Test): void => {
       assert.isTrue(Option.isNone(yield* AsyncResult.poll(failed)))
     })
 
-    test("it is per task", function* (t) {
+    test("each task has its own retention", function* (t) {
       const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(1) })
       yield* t.startWorker(
         [Brief, Usual, Forever],
@@ -79,7 +79,7 @@ export const retention = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(forever), 3)
     })
 
-    test("a worker's sweep removes what is past it", function* (t) {
+    test("a worker's sweep removes records past their retention", function* (t) {
       const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(1) })
       yield* t.startWorker(
         [Brief],
@@ -93,7 +93,7 @@ export const retention = (test: Test): void => {
       assert.isUndefined(yield* t.readOptional(handle.taskId))
     })
 
-    test("whoever knew a record that went away is told", function* (t) {
+    test("a waiter that knew a record gets Forgotten once its retention is over", function* (t) {
       const Brief = Task.make("brief", { success: Schema.Int, retention: t.duration(5) })
       yield* t.startWorker(
         [Brief],
@@ -106,10 +106,10 @@ export const retention = (test: Test): void => {
         "the wait is over",
         Effect.flip(AsyncResult.get(handle, { timeout: t.duration(1) }))
       )
-      assert.strictEqual(error._tag, "TimeoutError", "to whoever comes later it is an unknown id")
+      assert.strictEqual(error._tag, "TimeoutError", "an unknown id for a later caller")
     })
 
-    test("a key is free again when its result is gone", function* (t) {
+    test("a key is free again after the retention of its task", function* (t) {
       const Keyed = Task.make("keyed", {
         payload: Schema.Int,
         success: Schema.Int,

@@ -1,4 +1,4 @@
-/** Retries: what a policy grants is durable, and waits in the broker. */
+/** Retries: a retry is durable, and its delay is kept by the broker. */
 import { assert, describe } from "@effect/vitest"
 import { Duration, Effect, Option, Schedule, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
@@ -29,7 +29,7 @@ const Payment = Task.make("payment", {
 /** Registers the tests. */
 export const retries = (test: Test): void => {
   describe("retries", () => {
-    test("a failure is tried again, and the attempts are told apart", function* (t) {
+    test("a failed task is retried, and each attempt knows its number", function* (t) {
       const seen: Array<object> = []
       yield* t.startWorker(
         [Flaky],
@@ -57,7 +57,7 @@ export const retries = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("the delay is kept, and a new worker finds it", function* (t) {
+    test("the delay of a retry outlives its worker", function* (t) {
       const Later = Task.make("later", {
         success: Schema.Int,
         error: Schema.String,
@@ -99,7 +99,7 @@ export const retries = (test: Test): void => {
       assert.deepStrictEqual([failed.error, failed.retriesExhausted], ["no 3", true])
     })
 
-    test("a tag may say never, or how long", function* (t) {
+    test("a tag of the error can refuse a retry, or set its delay", function* (t) {
       const seen: Array<number> = []
       yield* t.startWorker(
         [Payment],
@@ -116,7 +116,7 @@ export const retries = (test: Test): void => {
       assert.deepStrictEqual(seen, [1, 2])
     })
 
-    test("a defect is a bug, and is not tried again", function* (t) {
+    test("a defect is not retried", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Buggy],
@@ -126,7 +126,7 @@ export const retries = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("unless the task asks for it", function* (t) {
+    test("a defect is retried if the task has retryDefects", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [BuggyRetried],
@@ -137,7 +137,7 @@ export const retries = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* BuggyRetried.delay()), 3)
     })
 
-    test("an attempt that took too long is tried again", function* (t) {
+    test("an attempt that timed out is retried", function* (t) {
       const Timed = Task.make("timed", { success: Schema.Int, timeout: t.duration(0.5), retry: soon })
       let runs = 0
       yield* t.startWorker(
@@ -166,7 +166,7 @@ export const retries = (test: Test): void => {
       yield* t.awaitReason(yield* Broken.delay(), "Died")
     })
 
-    test("a handler may ask for one, when and with which error", function* (t) {
+    test("a handler can request a retry, with a countdown and an error", function* (t) {
       const seen: Array<number> = []
       yield* t.startWorker(
         [Flaky],
@@ -183,7 +183,7 @@ export const retries = (test: Test): void => {
       assert.deepStrictEqual(seen, [1, 2, 3, 4])
     })
 
-    test("the countdown that a handler asks for is kept", function* (t) {
+    test("the countdown that a handler requests is kept", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Flaky],
@@ -201,7 +201,7 @@ export const retries = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), 2)
     })
 
-    test("a task without a policy cannot be tried again", function* (t) {
+    test("a task without a policy cannot be retried", function* (t) {
       const Single = Task.make("single", { success: Schema.Int })
       yield* t.startWorker(
         [Single],
@@ -210,7 +210,7 @@ export const retries = (test: Test): void => {
       yield* t.awaitReason(yield* Single.delay(), "RetriesExhausted")
     })
 
-    test("the expiry reaches what waits for a retry", function* (t) {
+    test("a task that waits for its retry can expire", function* (t) {
       const Expiring = Task.make("expiring", {
         error: Schema.String,
         expires: t.duration(2),

@@ -1,4 +1,4 @@
-/** Guarantee 4: the outcome is stored in one write, then the message is acked; work that is done is not done again. */
+/** Guarantee 4: the outcome is stored in one write, then the message is acked, and a finished handler does not run again. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
@@ -16,8 +16,8 @@ const Stubborn = Task.make("stubborn", {
 
 /** Registers the tests. */
 export const settle = (test: Test): void => {
-  describe("4: what a run came to is stored, then its message is acked", () => {
-    test("a crash between the two leads to a redelivery that only acks", function* (t) {
+  describe("guarantee 4: the outcome is stored, then the message is acked", () => {
+    test("a crash between settlement and ack leads to a redelivery that only acks", function* (t) {
       let runs = 0
       const handle = yield* Work.delay()
       const crashed = yield* t.startAndVanish()
@@ -50,7 +50,7 @@ export const settle = (test: Test): void => {
       assert.strictEqual((yield* t.read(handle.taskId)).attempt, 1)
     })
 
-    test("storing that fails after the work is tried again under the lease, and the work is not", function* (t) {
+    test("a settlement that fails is retried under the lease, and the handler does not run again", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Work],
@@ -58,7 +58,7 @@ export const settle = (test: Test): void => {
         { lease: t.duration(4) }
       )
       let failing = true
-      t.faults.of = (operation) => (failing && operation === "backend.settle" ? "fails" : "passes")
+      t.faults.modeOf = (operation) => (failing && operation === "backend.settle" ? "fails" : "passes")
       const handle = yield* Work.delay()
       yield* t.time.pass(10)
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
@@ -70,7 +70,7 @@ export const settle = (test: Test): void => {
       assert.strictEqual((yield* t.read(handle.taskId)).crashes, 0)
     })
 
-    test("an outcome whose answer was lost is stored once", function* (t) {
+    test("a settlement whose answer was lost is stored once", function* (t) {
       let runs = 0
       t.faults.set("answer lost", ["backend.settle"], 2)
       yield* t.startWorker(
@@ -84,7 +84,7 @@ export const settle = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("a renewal that finds the outcome stored does not keep its message from being acked", function* (t) {
+    test("a renewal that finds a stored outcome does not prevent the ack", function* (t) {
       t.faults.set("answer lost", ["backend.settle"])
       yield* t.startWorker(
         [Work],
@@ -100,7 +100,7 @@ export const settle = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a start whose answer was lost is no second attempt", function* (t) {
+    test("a start whose answer was lost counts one attempt", function* (t) {
       let runs = 0
       t.faults.set("answer lost", ["backend.start"], 2)
       yield* t.startWorker(
@@ -129,7 +129,7 @@ export const settle = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a crash between a retry and its message neither loses nor doubles it", function* (t) {
+    test("a crash between a stored retry and its message neither loses nor doubles the task", function* (t) {
       let runs = 0
       const handle = yield* Stubborn.delay()
       const crashed = yield* t.startAndVanish()
@@ -147,7 +147,7 @@ export const settle = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("whoever sees a failure finds its dead letter", function* (t) {
+    test("a failure is visible together with its dead letter", function* (t) {
       yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.fail("no"))
@@ -158,7 +158,7 @@ export const settle = (test: Test): void => {
       }
     })
 
-    test("a success that the store refuses for good ends the task, and the work is not done again", function* (t) {
+    test("a success that the store refuses permanently ends the task, and the handler does not run again", function* (t) {
       let runs = 0
       t.faults.set("refused", ["backend.settle"], 1)
       yield* t.startWorker(
@@ -171,7 +171,7 @@ export const settle = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("an error that the store refuses for good ends the task too", function* (t) {
+    test("a failure that the store refuses permanently ends the task", function* (t) {
       let runs = 0
       t.faults.set("refused", ["backend.settle"], 1)
       yield* t.startWorker(

@@ -17,8 +17,8 @@ const Flaky = Task.make("flaky", {
 
 /** Registers the tests. */
 export const shutdown = (test: Test): void => {
-  describe("7: a shutdown drains", () => {
-    test("running tasks finish within the time for it, with their leases renewed", function* (t) {
+  describe("guarantee 7: a shutdown drains", () => {
+    test("running tasks finish within drainTimeout, with renewed leases", function* (t) {
       const gate = new Gate()
       let elsewhere = 0
       const options = { lease: t.duration(2), concurrency: 1, drainTimeout: t.duration(30) }
@@ -37,14 +37,14 @@ export const shutdown = (test: Test): void => {
       )
       yield* t.time.pass(6)
       assert.strictEqual(elsewhere, 0)
-      assert.isUndefined(stopping.pollUnsafe(), "it waits for what runs")
+      assert.isUndefined(stopping.pollUnsafe(), "it waits for the running task")
       gate.open()
       assert.strictEqual(yield* t.awaitValue(handle), 1)
       yield* t.complete("it stops", Fiber.join(stopping))
       yield* t.untilDrained()
     })
 
-    test("it claims nothing more", function* (t) {
+    test("a worker that shuts down claims nothing more", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startWorker(
         [Work],
@@ -64,7 +64,7 @@ export const shutdown = (test: Test): void => {
       assert.strictEqual(yield* AsyncResult.state(later), "PENDING")
     })
 
-    test("what does not finish is interrupted and put back at once, nothing counted", function* (t) {
+    test("a task that does not finish is interrupted and put back at once, with nothing counted", function* (t) {
       const gate = new Gate()
       let finalized = 0
       const attempts: Array<number> = []
@@ -94,13 +94,13 @@ export const shutdown = (test: Test): void => {
           })
         )
       )
-      // the lease of the first run is longer than any test
+      // the lease of the first run outlives the test
       assert.strictEqual(yield* t.awaitValue(handle), 1)
       assert.deepStrictEqual(attempts, [1])
       yield* t.untilDrained()
     })
 
-    test("a retried task is put back as such", function* (t) {
+    test("a retried task is put back with its counts", function* (t) {
       const gate = new Gate()
       let runs = 0
       const handler = Flaky.toLayer(() =>
@@ -118,7 +118,7 @@ export const shutdown = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), 3)
     })
 
-    test("a handler that finishes as it is interrupted has its outcome stored", function* (t) {
+    test("a handler that finishes during its interruption has its outcome stored", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startWorker(
         [Work],
@@ -137,17 +137,17 @@ export const shutdown = (test: Test): void => {
       if (state === "PENDING") assert.strictEqual((yield* t.counts()).ready, 1)
     })
 
-    test("a worker that stops is taken off the list", function* (t) {
+    test("a worker that stops is unregistered", function* (t) {
       const worker = yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       yield* t.eventually(
-        "it is on the list",
+        "it is listed",
         Effect.map(Worker.active, (workers) => workers.some(({ id }) => id === worker.id))
       )
       yield* worker.stop
       assert.isFalse((yield* Worker.active).some(({ id }) => id === worker.id))
     })
 
-    test("a store that is away does not keep it from stopping", function* (t) {
+    test("a worker stops although its store is away", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(
         [Work],

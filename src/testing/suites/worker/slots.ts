@@ -11,8 +11,8 @@ const Parent = Task.make("parent", { payload: Schema.Int, success: Schema.Int })
 
 /** Registers the tests. */
 export const slots = (test: Test): void => {
-  describe("7: a worker claims no more than its free slots", () => {
-    test("never do more tasks run than it has slots", function* (t) {
+  describe("guarantee 7: a worker claims no more than its free slots", () => {
+    test("a worker runs no more tasks than its slots", function* (t) {
       let running = 0
       let most = 0
       yield* t.startWorker(
@@ -31,7 +31,7 @@ export const slots = (test: Test): void => {
       assert.strictEqual(most, 3)
     })
 
-    test("what it cannot run is left for others", function* (t) {
+    test("messages beyond a worker's slots are left for other workers", function* (t) {
       const [first, second] = [new Gate(), new Gate()]
       yield* t.startWorker(
         [Work],
@@ -78,7 +78,7 @@ export const slots = (test: Test): void => {
       assert.strictEqual((ran.get("a") ?? 0) + (ran.get("b") ?? 0), 24)
     })
 
-    test("a task that awaits another frees its slot meanwhile", function* (t) {
+    test("a task that waits for another frees its slot", function* (t) {
       yield* t.startWorker(
         [Parent, Work],
         Layer.mergeAll(
@@ -96,7 +96,7 @@ export const slots = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a retry that waits holds no slot", function* (t) {
+    test("a task that waits for its retry holds no slot", function* (t) {
       let runs = 0
       const Patient = Task.make("patient", {
         success: Schema.Int,
@@ -124,7 +124,7 @@ export const slots = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(patient), 2)
     })
 
-    test("it works on when its slots were all taken", function* (t) {
+    test("a worker continues after all its slots were taken", function* (t) {
       const gate = new Gate()
       yield* t.startWorker(
         [Work],

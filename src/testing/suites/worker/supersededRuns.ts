@@ -1,4 +1,4 @@
-/** Guarantee 3: a run that was superseded writes nothing; a lease that lapsed may still be settled. */
+/** Guarantee 3: a superseded run writes nothing, and a lapsed run that was not taken over can be settled. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Option, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
@@ -15,8 +15,8 @@ const Slow = Task.make("slow", {
 })
 
 /**
- * A task that was taken over from a worker that is back: its handler, which cannot be interrupted, goes on when the
- * gate opens.
+ * Takes a task over from a worker whose connection was cut and is back. Its handler, which cannot be interrupted, continues
+ * when the gate opens.
  */
 const superseded = Effect.fnUntraced(function* (
   t: Fixture,
@@ -38,7 +38,7 @@ const superseded = Effect.fnUntraced(function* (
     options
   )
   yield* t.until("it was taken over", () => second.entered === 1)
-  // what it still holds it may write; it shall not run the task anew
+  // the worker may write what it still holds, but does not claim the task again
   old.faults.set("fails", ["broker.claim"])
   first.open()
   yield* t.time.pass(3)
@@ -47,8 +47,8 @@ const superseded = Effect.fnUntraced(function* (
 
 /** Registers the tests. */
 export const supersededRuns = (test: Test): void => {
-  describe("3: a worker whose run was superseded writes nothing", () => {
-    test("not its success", function* (t) {
+  describe("guarantee 3: a worker whose run was superseded writes nothing", () => {
+    test("a superseded worker cannot store a success", function* (t) {
       const { handle, old, second } = yield* superseded(t, Effect.succeed("stale"))
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       assert.strictEqual((yield* old.stats).succeeded, 0)
@@ -57,7 +57,7 @@ export const supersededRuns = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("not its failure, nor a dead letter", function* (t) {
+    test("a superseded worker cannot store a failure or a dead letter", function* (t) {
       const { handle, second } = yield* superseded(t, Effect.fail("stale"))
       assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
       assert.strictEqual(yield* DeadLetters.count(), 0)
@@ -66,7 +66,7 @@ export const supersededRuns = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("not its progress", function* (t) {
+    test("a superseded worker cannot write progress", function* (t) {
       const late = Effect.as(Slow.progress("stale"), "stale")
       const { handle, second } = yield* superseded(t, late)
       const seen = Option.getOrThrow(yield* AsyncResult.poll(handle))
@@ -75,7 +75,7 @@ export const supersededRuns = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "fresh")
     })
 
-    test("not after the task has ended either", function* (t) {
+    test("a superseded worker cannot write after the task has ended", function* (t) {
       const { handle, second } = yield* superseded(t, Effect.succeed("stale"))
       second.open()
       assert.strictEqual(yield* t.awaitValue(handle), "fresh")
@@ -83,7 +83,7 @@ export const supersededRuns = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "fresh")
     })
 
-    test("it does not ack the message of the run that took over", function* (t) {
+    test("a superseded worker does not ack the message of the current run", function* (t) {
       const { handle, second } = yield* superseded(t, Effect.succeed("stale"))
       const { claimed, delayed, ready } = yield* t.counts()
       assert.strictEqual(claimed + delayed + ready, 1)
@@ -107,8 +107,8 @@ export const supersededRuns = (test: Test): void => {
     })
   })
 
-  describe("3: a lease that ran out and was not taken over", () => {
-    test("may still be settled", function* (t) {
+  describe("guarantee 3: a lapsed run that was not taken over is still held", () => {
+    test("a lapsed run can be settled before it is taken over", function* (t) {
       const handle = yield* Slow.delay()
       const run = yield* t.startAndVanish()
       yield* t.time.pass(2)
@@ -118,7 +118,7 @@ export const supersededRuns = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "late")
     })
 
-    test("may still be renewed", function* (t) {
+    test("a lapsed run can be renewed before it is taken over", function* (t) {
       const gate = new Gate()
       const handle = yield* Slow.delay()
       const run = yield* t.startAndVanish()
@@ -137,7 +137,7 @@ export const supersededRuns = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "taken over")
     })
 
-    test("and is taken over by the same worker, which did not know, interrupts the older run", function* (t) {
+    test("a lapsed run that its own worker takes over interrupts the older run", function* (t) {
       const [first, second] = [new Gate(), new Gate()]
       let interrupted = 0
       yield* t.startWorker(
@@ -158,7 +158,7 @@ export const supersededRuns = (test: Test): void => {
       const [run] = t.faults.starts
       assert(run !== undefined && typeof run.body === "string")
       const { body, id, token } = run
-      // the store alone sees the lease run out; a renewal of the worker's may come between
+      // the lease lapses in the store alone; repeated, as a renewal of the worker may extend it again
       const again = Effect.gen(function* () {
         yield* t.drivers.backend.renew([{ id, token, leaseMillis: 1 }])
         yield* t.time.pass(0.5)
@@ -172,7 +172,7 @@ export const supersededRuns = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "fresh")
     })
 
-    test("and is taken over by the same worker is a run of its own", function* (t) {
+    test("a lapsed run that its own worker takes over is a separate run", function* (t) {
       const [first, second] = [new Gate(), new Gate()]
       let runs = 0
       const worker = yield* t.startSeparateWorker(
@@ -194,7 +194,7 @@ export const supersededRuns = (test: Test): void => {
         return second.entered === 1
       })
       first.open()
-      // several leases: the second run is still renewed when the first has gone
+      // several leases: the second run is renewed after the first has ended
       yield* t.time.pass(9)
       assert.strictEqual(runs, 2)
       second.open()

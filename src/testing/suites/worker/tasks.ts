@@ -19,7 +19,7 @@ const Other = Task.make("other", { payload: Schema.Int, success: Schema.Int, que
 /** Registers the tests. */
 export const tasks = (test: Test): void => {
   describe("tasks", () => {
-    test("a task that is delayed waits", function* (t) {
+    test("a delayed task waits", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Work],
@@ -32,7 +32,7 @@ export const tasks = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), 1)
     })
 
-    test("a task may be given a time", function* (t) {
+    test("a task can be enqueued for a time", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Work],
@@ -46,7 +46,7 @@ export const tasks = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(2, { at: 0 })), 3)
     })
 
-    test("higher priorities run first", function* (t, context) {
+    test("tasks with a higher priority run first", function* (t, context) {
       if (t.drivers.broker.capabilities.ordered === false)
         return yield* Suite.skip(context, "a queue lies in several parts, each with its own order")
       if (t.drivers.broker.capabilities.priorities < 2)
@@ -66,7 +66,7 @@ export const tasks = (test: Test): void => {
       assert.deepStrictEqual(order, [200, 100, 1])
     })
 
-    test("the same key gives the same task, and another payload a conflict", function* (t) {
+    test("the same key returns the same task, and a conflict for another payload", function* (t) {
       let runs = 0
       const first = yield* Keyed.delay({ user: 1, text: "a" })
       assert.strictEqual((yield* Keyed.delay({ user: 1, text: "a" })).taskId, first.taskId)
@@ -88,7 +88,7 @@ export const tasks = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(anew), "c 3")
     })
 
-    test("the same key from many producers at once gives one task", function* (t) {
+    test("the same key from many concurrent producers leads to one task", function* (t) {
       let runs = 0
       const payload = { user: 1, text: "a" }
       const handles = yield* Effect.all(
@@ -106,7 +106,7 @@ export const tasks = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("an id of one's own is the task's, and is taken for all others", function* (t) {
+    test("a given id is the task's id, and a conflict for other tasks", function* (t) {
       const handle = yield* Work.delay(1, { id: "mine" })
       assert.strictEqual(handle.taskId, "mine")
       assert.strictEqual((yield* Work.delay(1, { id: "mine" })).taskId, "mine")
@@ -117,7 +117,7 @@ export const tasks = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a bulk of tasks keeps its order", function* (t) {
+    test("a bulk enqueue keeps the order of its tasks", function* (t) {
       yield* t.startWorker(
         [Work],
         Work.toLayer((n) => Effect.succeed(n * 2))
@@ -130,13 +130,13 @@ export const tasks = (test: Test): void => {
       )
     })
 
-    test("a task sent without a handle has one all the same", function* (t) {
+    test("a task that was sent without a handle can be awaited by its id", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       const id = yield* Work.send(7)
       assert.strictEqual(yield* t.awaitValue(Work.result(id)), 7)
     })
 
-    test("progress is seen by whoever follows, and by a poll", function* (t) {
+    test("progress is part of changes and of a poll", function* (t) {
       const [first, second] = [new Gate(), new Gate()]
       yield* t.startWorker(
         [Import],
@@ -167,7 +167,7 @@ export const tasks = (test: Test): void => {
       yield* changes.done
     })
 
-    test("progress that does not encode is a bug of the handler", function* (t) {
+    test("progress that does not encode is a defect of the handler", function* (t) {
       yield* t.startWorker(
         [Import],
         Import.toLayer(() => Effect.as(Import.progress({ done: 0.5 }), 1))
@@ -175,7 +175,7 @@ export const tasks = (test: Test): void => {
       yield* t.awaitReason(yield* Import.delay(), "Died")
     })
 
-    test("all, race and stream wait for many at once", function* (t) {
+    test("all, race and stream wait for several tasks", function* (t) {
       const gate = new Gate()
       yield* t.startWorker(
         [Work],
@@ -197,7 +197,7 @@ export const tasks = (test: Test): void => {
       })
     })
 
-    test("each attempt has a scope of its own", function* (t) {
+    test("each attempt has its own scope", function* (t) {
       const closed: Array<number> = []
       yield* t.startWorker(
         [Work],
@@ -214,7 +214,7 @@ export const tasks = (test: Test): void => {
       assert.deepStrictEqual(closed, [1, 2])
     })
 
-    test("a handler is told which task it is", function* (t) {
+    test("a handler knows its task", function* (t) {
       const Named = Task.make("named", { success: Schema.Tuple([Schema.String, Schema.String]) })
       yield* t.startWorker(
         [Named],

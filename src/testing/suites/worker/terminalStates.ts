@@ -2,30 +2,15 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
-import * as DeadLetters from "../../../DeadLetters.ts"
 import * as Task from "../../../Task.ts"
-import { Gate, type Fixture, type Test } from "./fixture.ts"
+import { failFussy, Fussy } from "./failedTask.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Shout = Task.make("shout", { payload: Schema.String, success: Schema.String })
-const Fussy = Task.make("fussy", { payload: Schema.String, success: Schema.String, error: Schema.String })
-
-/** A task that ended without a success, with its message and its dead letter. */
-const failFussy = Effect.fnUntraced(function* (t: Fixture) {
-  const worker = yield* t.startWorker(
-    [Fussy],
-    Fussy.toLayer(() => Effect.fail("not today"))
-  )
-  const handle = yield* Fussy.delay("hello")
-  yield* t.awaitReason(handle, "Failed")
-  yield* worker.stop
-  const [letter] = yield* DeadLetters.list(Fussy)
-  assert(letter !== undefined && typeof letter.raw === "string", "there is a dead letter")
-  return { handle, letter, body: letter.raw }
-})
 
 /** Registers the tests. */
 export const terminalStates = (test: Test): void => {
-  describe("2: a terminal state never changes", () => {
+  describe("guarantee 2: a terminal state never changes", () => {
     test("a task that has ended cannot be cancelled", function* (t) {
       yield* t.startWorker([Shout], Shout.toLayer(Effect.succeed))
       const handle = yield* Shout.delay("hello")
@@ -35,7 +20,7 @@ export const terminalStates = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), "hello")
     })
 
-    test("a message that comes late is dropped", function* (t) {
+    test("a late message is dropped", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Shout],
@@ -60,7 +45,7 @@ export const terminalStates = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(Shout.result("a")), "hello 1")
     })
 
-    test("a failure stays one, whatever comes for it", function* (t) {
+    test("a failure is not changed by later messages", function* (t) {
       const { body, handle } = yield* failFussy(t)
       yield* t.startWorker([Fussy], Fussy.toLayer(Effect.succeed))
       yield* t.publishRaw(handle.taskId, "fussy", body)
@@ -70,7 +55,7 @@ export const terminalStates = (test: Test): void => {
       assert.strictEqual(failed.error, "not today")
     })
 
-    test("a stream of changes ends with the terminal one", function* (t) {
+    test("changes ends with the terminal state", function* (t) {
       const gate = new Gate()
       const handle = yield* Shout.delay("hello")
       const changes = yield* t.collect(AsyncResult.changes(handle))

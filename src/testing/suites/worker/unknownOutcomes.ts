@@ -8,11 +8,11 @@ const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progr
 
 /** Registers the tests. */
 export const unknownOutcomes = (test: Test): void => {
-  describe("9: a call whose outcome is unknown is safe to repeat", () => {
-    test("an enqueue with an id of one's own", function* (t) {
+  describe("guarantee 9: a call whose outcome is unknown is safe to repeat", () => {
+    test("an enqueue with a given id can be repeated", function* (t) {
       let runs = 0
       t.faults.set("answer lost", ["backend.create", "broker.publish", "backend.markPublished"], 3)
-      const id = "an id of one's own"
+      const id = "a given id"
       let failures = 0
       const send = Effect.tapError(Work.delay(1, { id }), () => Effect.sync(() => failures++))
       const handle = yield* t.complete("it is accepted", Effect.eventually(send))
@@ -27,7 +27,7 @@ export const unknownOutcomes = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("an enqueue that failed between its steps strands neither the key nor the task", function* (t) {
+    test("an enqueue that fails between its steps strands neither the key nor the task", function* (t) {
       const Keyed = Task.make("keyed", {
         payload: Schema.Int,
         success: Schema.Int,
@@ -42,7 +42,7 @@ export const unknownOutcomes = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a message without a record is a task all the same", function* (t) {
+    test("a message without a record runs its task", function* (t) {
       t.faults.set("fails", ["backend.create"], 1)
       const sent = yield* Effect.exit(Work.delay(1))
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed))

@@ -9,8 +9,8 @@ const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progr
 
 /** Registers the tests. */
 export const waiterOutages = (test: Test): void => {
-  describe("9: a lost connection never ends a waiter", () => {
-    test("whoever waits reads again when the store is back", function* (t) {
+  describe("guarantee 9: a lost connection never ends a waiter", () => {
+    test("a waiter reads again once the store is back", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(
         [Work],
@@ -32,7 +32,7 @@ export const waiterOutages = (test: Test): void => {
       assert.isTrue(Exit.isSuccess(waiter.values[0]![1]))
     })
 
-    test("hints that broke off leave no gap", function* (t) {
+    test("a waiter misses nothing while the hints are interrupted", function* (t) {
       const gate = new Gate()
       yield* t.startSeparateWorker(
         [Work],
@@ -41,13 +41,13 @@ export const waiterOutages = (test: Test): void => {
       const handle = yield* Work.delay(1)
       const waiter = yield* t.collect(AsyncResult.stream([handle]))
       yield* t.until("it runs", () => gate.entered === 1)
-      t.faults.breakStreams()
+      t.faults.interruptStreams()
       gate.open()
       yield* waiter.done
       assert.isTrue(Exit.isSuccess(waiter.values[0]![1]))
     })
 
-    test("without any hints the result is found", function* (t) {
+    test("a waiter finds the result without any hint", function* (t) {
       t.faults.set("fails", ["backend.hints"])
       yield* t.startSeparateWorker(
         [Work],
@@ -56,7 +56,7 @@ export const waiterOutages = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
     })
 
-    test("a wait that is bounded ends in time, and tells what was in its way", function* (t) {
+    test("a wait with a timeout ends in time, with the last error of the store", function* (t) {
       const handle = yield* Work.delay(1)
       t.faults.cut()
       const error = yield* t.complete(
@@ -68,7 +68,7 @@ export const waiterOutages = (test: Test): void => {
       assert.isDefined(error.cause)
     })
 
-    test("what cannot heal is told at once", function* (t) {
+    test("a permanent error fails a waiter at once", function* (t) {
       const handle = yield* Work.delay(1)
       t.faults.set("refused", ["backend.subscribe", "backend.read"])
       const error = yield* t.complete("the wait is over", Effect.flip(AsyncResult.get(handle)))
@@ -80,7 +80,7 @@ export const waiterOutages = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(handle), 1)
     })
 
-    test("a cancel that is asked for while nobody listens is found by the next renewal", function* (t) {
+    test("a cancel request without a hint is found by the next renewal", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(
         [Work],

@@ -42,13 +42,13 @@ const older = (id: string, payload: unknown) =>
 
 /** Registers the tests. */
 export const waiters = (test: Test): void => {
-  describe("5: every way in which a task ends completes its waiters", () => {
-    test("a success, with what it gave", function* (t) {
+  describe("guarantee 5: every way in which a task can end completes its waiters", () => {
+    test("a success completes the waiter with its value", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay("hello")), "hello")
     })
 
-    test("a success that gave nothing", function* (t) {
+    test("a success without a value completes the waiter", function* (t) {
       yield* t.startWorker(
         [Nothing],
         Nothing.toLayer(() => Effect.void)
@@ -58,7 +58,7 @@ export const waiters = (test: Test): void => {
       assert.isTrue(yield* AsyncResult.successful(handle))
     })
 
-    test("a typed failure, with the same class and its fields", function* (t) {
+    test("a typed failure completes the waiter with its class and fields", function* (t) {
       const at = new Date(0)
       yield* t.startWorker(
         [Work],
@@ -76,7 +76,7 @@ export const waiters = (test: Test): void => {
       assert.isFalse(failed.reason.retriesExhausted)
     })
 
-    test("a defect, with its message", function* (t) {
+    test("a defect completes the waiter with its message", function* (t) {
       yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.die(new RangeError("a bug")))
@@ -86,7 +86,7 @@ export const waiters = (test: Test): void => {
       assert.include(defect.message, "a bug")
     })
 
-    test("a handler that throws before it gives an effect", function* (t) {
+    test("a handler that throws before it returns an effect completes the waiter", function* (t) {
       yield* t.startWorker(
         [Work],
         Work.toLayer(() => {
@@ -96,7 +96,7 @@ export const waiters = (test: Test): void => {
       yield* t.awaitReason(yield* Work.delay("hello"), "Died")
     })
 
-    test("a defect that cannot be told", function* (t) {
+    test("a defect that cannot be encoded completes the waiter", function* (t) {
       const circular: Record<string, unknown> = {}
       circular["self"] = circular
       yield* t.startWorker(
@@ -106,7 +106,7 @@ export const waiters = (test: Test): void => {
       yield* t.awaitReason(yield* Work.delay("hello"), "Died")
     })
 
-    test("a handler that interrupts itself", function* (t) {
+    test("a handler that interrupts itself completes the waiter", function* (t) {
       yield* t.startWorker(
         [Work],
         Work.toLayer(() => Effect.interrupt)
@@ -114,7 +114,7 @@ export const waiters = (test: Test): void => {
       yield* t.awaitReason(yield* Work.delay("hello"), "Died")
     })
 
-    test("a timeout, with the handler's finalizers run", function* (t) {
+    test("a timeout completes the waiter, after the handler's finalizers", function* (t) {
       const Timed = Task.make("timed", { timeout: t.duration(1) })
       let finalized = 0
       yield* t.startWorker(
@@ -131,7 +131,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(finalized, 1)
     })
 
-    test("the expiry of what waits, with a worker and without", function* (t) {
+    test("an expiry completes the waiter, with and without a worker", function* (t) {
       const expires = t.duration(1)
       const alone = yield* Work.delay("hello", { expires })
       yield* t.time.pass(2)
@@ -149,7 +149,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(yield* DeadLetters.count(), 0)
     })
 
-    test("crashes, when there were as many as it may have", function* (t) {
+    test("the limit of crashes completes the waiter", function* (t) {
       const handle = yield* Fragile.delay()
       yield* t.startAndVanish({ maxCrashes: 2 })
       yield* t.time.pass(2)
@@ -167,10 +167,10 @@ export const waiters = (test: Test): void => {
       assert(letter !== undefined)
       assert.strictEqual(letter.reason._tag, "WorkerLost")
       assert.isTrue(yield* DeadLetters.replay(letter.id))
-      assert.isUndefined(yield* t.awaitValue(handle), "what is replayed has its crashes before it again")
+      assert.isUndefined(yield* t.awaitValue(handle), "a replayed task has no crashes")
     })
 
-    test("a task that no worker knows, after the grace", function* (t) {
+    test("an unknown task completes the waiter after its grace", function* (t) {
       yield* t.startWorker(
         [Nothing],
         Nothing.toLayer(() => Effect.void),
@@ -187,7 +187,7 @@ export const waiters = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("bytes that are no message, if they came under the task's name", function* (t) {
+    test("an undecodable message that names the task completes the waiter", function* (t) {
       const handle = yield* Retried.delay({ n: 1 }, { delay: t.duration(1) })
       yield* t.publishRaw(handle.taskId, "retried", "}no message{")
       yield* t.startWorker(
@@ -198,7 +198,7 @@ export const waiters = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a payload that does not decode, with no retries burned and its bytes kept", function* (t) {
+    test("an undecodable payload completes the waiter, without retries and with its bytes kept", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Retried],
@@ -220,7 +220,7 @@ export const waiters = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("a result that does not encode, and the work is not done again", function* (t) {
+    test("a result that does not encode completes the waiter, and the handler does not run again", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Small],
@@ -233,7 +233,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("a result that is too large, and the work is not done again", function* (t) {
+    test("a result that is too large completes the waiter, and the handler does not run again", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Large],
@@ -244,7 +244,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("an error that is too large", function* (t) {
+    test("an error that is too large completes the waiter", function* (t) {
       yield* t.startWorker(
         [Large],
         Large.toLayer(() => Effect.fail("no".repeat(4 * 1024 * 1024)))
@@ -252,7 +252,7 @@ export const waiters = (test: Test): void => {
       yield* t.awaitReason(yield* Large.delay(), "ResultInvalid")
     })
 
-    test("an error when no retry is left", function* (t) {
+    test("an error without a retry left completes the waiter", function* (t) {
       let runs = 0
       yield* t.startWorker(
         [Retried],
@@ -265,7 +265,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(failed.attempts, 3)
     })
 
-    test("a retry that the handler asks for when none is left", function* (t) {
+    test("a retry that the handler requests without one left completes the waiter", function* (t) {
       yield* t.startWorker(
         [Retried],
         Retried.toLayer(() => TaskContext.use(({ retry }) => retry()))
@@ -275,7 +275,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(failed.attempts, 3)
     })
 
-    test("a record that is forgotten while it waits", function* (t) {
+    test("forgetting a waiting task completes the waiter", function* (t) {
       const handle = yield* Work.delay("hello")
       const waiter = yield* t.collect(AsyncResult.stream([handle]))
       yield* t.time.pass(1)
@@ -287,7 +287,7 @@ export const waiters = (test: Test): void => {
       assert.strictEqual(failed.reason._tag, "Forgotten")
     })
 
-    test("a record that is forgotten while it runs; it runs on, and leaves nothing", function* (t) {
+    test("forgetting a running task completes the waiter, and the task runs to its end", function* (t) {
       const gate = new Gate()
       let done = 0
       yield* t.startWorker(
@@ -317,13 +317,13 @@ export const waiters = (test: Test): void => {
       )
     })
 
-    test("a purge of its queue", function* (t) {
+    test("a purge of the queue completes the waiter", function* (t) {
       const handles = yield* Work.delayAll(["a", "b"])
       assert.strictEqual(yield* Broker.purge("default"), 2)
       for (const handle of handles) yield* t.awaitReason(handle, "Cancelled")
     })
 
-    test("within a moment, where the store can push", function* (t, context) {
+    test("an end completes the waiter at once, if the store gives hints", function* (t, context) {
       if (!t.drivers.backend.capabilities.hints) return yield* Suite.skip(context, "the store gives no hints")
       const gate = new Gate()
       yield* t.startSeparateWorker(
@@ -340,7 +340,7 @@ export const waiters = (test: Test): void => {
       assert.isBelow((yield* Clock.currentTimeMillis) - before, 2000)
     })
 
-    test("all who wait for it, and those who come later", function* (t) {
+    test("an end completes all waiters, and later ones too", function* (t) {
       const gate = new Gate()
       yield* t.startWorker(
         [Work],

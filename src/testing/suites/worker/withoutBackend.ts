@@ -1,4 +1,4 @@
-/** Without a backend only what needs no record holds: the message counts its retries, and the broker parks. */
+/** Without a backend: tasks run, the message counts its retries, and the broker parks; operations on records fail. */
 import { assert, describe } from "@effect/vitest"
 import { Context, Effect, Fiber, Layer, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
@@ -25,7 +25,7 @@ const Flaky = Task.make("flaky", {
 const Once = Task.make("once", { delivery: "at-most-once", error: Schema.String })
 const Keyed = Task.make("keyed", { payload: Schema.Int, idempotencyKey: (n) => `${n}` })
 
-/** The same broker, with no backend. */
+/** Returns the services of the same broker without a backend. */
 const without = Effect.fnUntraced(function* (t: Fixture) {
   const none = yield* Layer.build(Backend.layerNotConfigured)
   return t.withServices(Context.add(none, Broker.Broker, Context.get(t.context, Broker.Broker)))
@@ -48,7 +48,7 @@ export const withoutBackend = (test: Test): void => {
       assert.sameMembers(ran, [1, 2, 3])
     })
 
-    test("what needs a record fails, and enqueues nothing", function* (t) {
+    test("an operation that needs a record fails with BackendNotConfigured, and enqueues nothing", function* (t) {
       const { provide } = yield* without(t)
       const expect = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
         Effect.map(Effect.flip(effect), ({ _tag }) => assert.strictEqual(_tag, "BackendNotConfigured"))
@@ -62,7 +62,7 @@ export const withoutBackend = (test: Test): void => {
       yield* expect(provide(AsyncResult.forget(handle)))
     })
 
-    test("retries are counted in the message", function* (t) {
+    test("the message counts the retries", function* (t) {
       const { provide, startWorker } = yield* without(t)
       const seen: Array<readonly [attempt: number, retries: number, last: boolean]> = []
       yield* startWorker(
@@ -84,7 +84,7 @@ export const withoutBackend = (test: Test): void => {
       ])
     })
 
-    test("a worker that vanished is replaced after its lease", function* (t, context) {
+    test("the task of a worker that vanished runs again after its lease", function* (t, context) {
       if (t.drivers.broker.capabilities.lease !== "store")
         return yield* Suite.skip(context, "a connection holds the claims")
       const { provide, startWorker } = yield* without(t)
@@ -120,7 +120,7 @@ export const withoutBackend = (test: Test): void => {
       assert.strictEqual(runs, 1)
     })
 
-    test("a shutdown puts back what runs, uncounted", function* (t) {
+    test("a shutdown puts running tasks back, and counts nothing", function* (t) {
       const { provide, startWorker } = yield* without(t)
       const gate = new Gate()
       const worker = yield* startWorker(
@@ -134,7 +134,7 @@ export const withoutBackend = (test: Test): void => {
       assert.strictEqual(message.retries, 0)
     })
 
-    test("a task that is delivered at most once is acked before it runs", function* (t) {
+    test("an at-most-once task is acked before it runs", function* (t) {
       const { provide, startWorker } = yield* without(t)
       const gate = new Gate()
       const worker = yield* startWorker(
@@ -148,7 +148,7 @@ export const withoutBackend = (test: Test): void => {
       assert.deepStrictEqual(yield* t.counts(), { ready: 0, delayed: 0, claimed: 0 })
     })
 
-    test("one whose ack fails is not run", function* (t) {
+    test("an at-most-once task whose ack fails does not run", function* (t) {
       const { provide, startWorker } = yield* without(t)
       let runs = 0
       t.faults.set("fails", ["broker.ack"])
@@ -165,7 +165,7 @@ export const withoutBackend = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("one whose ack is answered late is run", function* (t) {
+    test("an at-most-once task whose ack is answered late runs", function* (t) {
       const { provide, startWorker } = yield* without(t)
       let runs = 0
       t.faults.set("answer late", ["broker.ack"])
@@ -183,7 +183,7 @@ export const withoutBackend = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("what expired is dropped", function* (t) {
+    test("an expired message is dropped", function* (t) {
       const { provide, startWorker } = yield* without(t)
       let runs = 0
       yield* provide(Work.send(1, { expires: t.duration(1) }))
@@ -196,7 +196,7 @@ export const withoutBackend = (test: Test): void => {
       assert.strictEqual(runs, 0)
     })
 
-    test("garbage and what fails for good are parked by the broker", function* (t) {
+    test("the broker parks undecodable messages and tasks that failed", function* (t) {
       const { provide, startWorker } = yield* without(t)
       let runs = 0
       yield* startWorker(
@@ -211,7 +211,7 @@ export const withoutBackend = (test: Test): void => {
       assert.isAtLeast(t.faults.count("broker.reject"), 1)
     })
 
-    test("progress goes nowhere, and does no harm", function* (t) {
+    test("progress is ignored", function* (t) {
       const { provide, startWorker } = yield* without(t)
       let runs = 0
       yield* startWorker(

@@ -10,8 +10,8 @@ const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progr
 
 /** Registers the tests. */
 export const workerOutages = (test: Test): void => {
-  describe("9: a lost connection never ends a worker", () => {
-    test("it claims again when the broker is back", function* (t) {
+  describe("guarantee 9: a lost connection never ends a worker", () => {
+    test("a worker claims again once the broker is back", function* (t) {
       const worker = yield* t.startSeparateWorker([Work], Work.toLayer(Effect.succeed))
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
       worker.faults.cut()
@@ -24,7 +24,7 @@ export const workerOutages = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("it starts over a store that is not there yet", function* (t) {
+    test("a worker starts although its store is not there yet", function* (t) {
       t.faults.cut()
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       yield* t.time.pass(4)
@@ -32,24 +32,24 @@ export const workerOutages = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
     })
 
-    test("it claims without being told that there is a reason", function* (t) {
+    test("a worker claims without a wakeup", function* (t) {
       const worker = yield* t.startSeparateWorker([Work], Work.toLayer(Effect.succeed))
       worker.faults.set("fails", ["broker.ready"])
-      worker.faults.breakStreams()
+      worker.faults.interruptStreams()
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
     })
 
-    test("it is told of reasons again after they broke off", function* (t) {
+    test("a worker subscribes to wakeups again after they were interrupted", function* (t) {
       const worker = yield* t.startSeparateWorker([Work], Work.toLayer(Effect.succeed))
       for (let n = 0; n < 5; n++) {
-        worker.faults.breakStreams()
+        worker.faults.interruptStreams()
         assert.strictEqual(yield* t.awaitValue(yield* Work.delay(n)), n)
       }
     })
 
-    test("a driver that dies is a driver that fails", function* (t) {
+    test("a defect of a driver counts as a failure", function* (t) {
       let dying = 5
-      t.faults.of = (operation) => {
+      t.faults.modeOf = (operation) => {
         if (operation === "broker.claim" && dying-- > 0) throw new TypeError("a driver with a bug")
         return "passes"
       }
@@ -58,15 +58,15 @@ export const workerOutages = (test: Test): void => {
       assert.isBelow(dying, 0)
     })
 
-    test("a broker that fails while tasks start, run and end", function* (t) {
+    test("tasks end although the broker fails while they start, run and end", function* (t) {
       let seed = 1
       const worker = yield* t.startSeparateWorker(
         [Work],
         Work.toLayer((n) => Effect.as(Effect.sleep(t.duration(0.1)), n)),
         { lease: t.duration(3), concurrency: 4 }
       )
-      // a third of all calls, in no rhythm that theirs could fall in with
-      worker.faults.of = () => {
+      // every third call on average, in an irregular sequence that calls cannot fall in step with
+      worker.faults.modeOf = () => {
         seed = (seed * 48_271) % 2_147_483_647
         return seed % 3 === 0 ? "fails" : "passes"
       }
@@ -80,7 +80,7 @@ export const workerOutages = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("an answer to a claim that was lost costs one lease", function* (t, context) {
+    test("a claim whose answer was lost costs one lease", function* (t, context) {
       if (t.drivers.broker.capabilities.lease !== "store")
         return yield* Suite.skip(context, "a connection holds the claims")
       t.faults.set("answer lost", ["broker.claim"], 1)

@@ -14,7 +14,7 @@ const Other = Task.make("other", { payload: Schema.Int, success: Schema.Int, que
 /** Registers the tests. */
 export const workers = (test: Test): void => {
   describe("workers", () => {
-    test("a worker takes from its queues alone", function* (t) {
+    test("a worker claims from its queues only", function* (t) {
       const handlers = Layer.mergeAll(Work.toLayer(Effect.succeed), Other.toLayer(Effect.succeed))
       yield* t.startWorker([Work, Other], handlers, { queues: ["default"] })
       const other = yield* Other.delay(1)
@@ -27,7 +27,7 @@ export const workers = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(other), 1)
     })
 
-    test("a task may be sent to another queue", function* (t) {
+    test("a task can be enqueued to another queue", function* (t) {
       yield* t.startWorker([Work], Work.toLayer(Effect.succeed), { queues: ["a", "b"] })
       const handles = [yield* Work.delay(1, { queue: "a" }), yield* Work.delay(2, { queue: "b" })]
       assert.deepStrictEqual(yield* t.complete("they end", AsyncResult.all(handles)), [1, 2])
@@ -35,7 +35,7 @@ export const workers = (test: Test): void => {
       yield* t.untilDrained("b")
     })
 
-    test("a task that one worker does not know is run by one that does, in a rolling deploy", function* (t) {
+    test("during a rolling deploy, a task runs on a worker that knows it", function* (t) {
       const New = Task.make("new", { payload: Schema.Int, success: Schema.Int })
       const old = yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
       const handle = yield* New.delay(7)
@@ -48,7 +48,7 @@ export const workers = (test: Test): void => {
       yield* t.untilDrained()
     })
 
-    test("they are listed by their heartbeats, and go when they are silent", function* (t) {
+    test("workers are listed by their heartbeats, until these lapse", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(
         [Work],
@@ -77,7 +77,7 @@ export const workers = (test: Test): void => {
       )
     })
 
-    test("they count what they have done", function* (t) {
+    test("workers count their tasks", function* (t) {
       const gate = new Gate()
       const Retried = Task.make("retried", {
         success: Schema.Int,
