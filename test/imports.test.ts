@@ -24,7 +24,8 @@ const layers: ReadonlyArray<Layer> = [
   {
     name: "values",
     files: [
-      "{EnqueueError,EnqueueOptions,RetryPolicy,StoreError,TaskContext,TaskFailed,TaskMessage,TaskResult,TaskState}.ts"
+      "{EnqueueError,EnqueueOptions,GetOptions,RetryPolicy,StoreError}.ts",
+      "{TaskContext,TaskFailed,TaskMessage,TaskResult,TaskState,TimeoutError}.ts"
     ],
     imports: ["helpers"]
   },
