@@ -17,6 +17,7 @@
  * Nothing is shared between processes, and nothing survives the end of this one.
  *
  * @since 0.1.0
+ * @module
  */
 import { Context, Effect, Layer } from "effect"
 import * as Backend from "../Backend.ts"

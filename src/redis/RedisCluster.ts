@@ -18,6 +18,7 @@
  * ```
  *
  * @since 0.1.0
+ * @module
  */
 import { Deferred, Effect, Layer } from "effect"
 import { Redis } from "effect/persistence"

@@ -30,6 +30,7 @@
  * @see {@link layer}
  *
  * @since 0.1.0
+ * @module
  */
 import { Clock, Context, type Duration, Effect, Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"

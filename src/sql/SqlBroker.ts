@@ -5,6 +5,8 @@
  *
  * Use it where results are kept in another store. With results and messages in one database, use `SqlStore`: only then
  * are tasks part of your transactions.
+ *
+ * @module
  */
 import { Effect, type Layer } from "effect"
 import type { SqlClient } from "effect/sql"

@@ -24,6 +24,8 @@
  * Connections come from the `SqlClient` service. Calls that join no transaction of yours run in short transactions on
  * other connections of the client. A confirmed write is as durable as the settings of the database: with the defaults of
  * PostgreSQL and MariaDB a commit is on the disk.
+ *
+ * @module
  */
 import { Context, Effect, Layer, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"

@@ -1,5 +1,7 @@
 /**
  * Stores results and messages in a SQL database through Effect's `SqlClient`: PostgreSQL, MariaDB, SQLite.
+ *
+ * @module chicory/sql
  */
 
 /** Results alone, beside a broker of another kind. */
