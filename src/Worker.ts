@@ -49,12 +49,12 @@ import { Broker } from "./Broker.ts"
 import * as defaults from "./internal/defaults.ts"
 import { nonNegativeDuration, positiveDuration, text, wholeNumber } from "./internal/options.ts"
 import { definitionOf, type HandledTask, handlerKey } from "./internal/task/TaskDefinition.ts"
-import { startWorker, type WorkerService } from "./internal/worker/claimLoop.ts"
+import { startWorker, type WorkerService } from "./internal/worker/startWorker.ts"
 import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
 export type { WorkerInfo } from "./BackendDriver.ts"
-export type { Stats, WorkerService } from "./internal/worker/claimLoop.ts"
+export type { Stats, WorkerService } from "./internal/worker/startWorker.ts"
 
 /**
  * Options of a worker.

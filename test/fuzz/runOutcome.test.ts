@@ -42,7 +42,7 @@ const narrow = Task.make("narrow", { payload: {}, success: Schema.Number })
 
 const judged = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
   classifyExit(
-    { definition: definitionOf(task), retries, stop: undefined, worker: "w" },
+    { definition: definitionOf(task), retries, interruptReason: undefined, worker: "w" },
     exit
   ) as Effect.Effect<RunOutcome>
 

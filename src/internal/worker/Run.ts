@@ -1,4 +1,4 @@
-/** One run of a task: the handler with all it is given, from its payload to the outcome on its exit. */
+/** One run of a task: the handler and its context, from the decoding of the payload to the outcome of its exit. */
 import { Cause, Context, Effect, Exit, type Fiber, Tracer } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
@@ -6,7 +6,7 @@ import { PayloadInvalid } from "../../TaskFailed.ts"
 import { formatError } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
 import { nonNegativeDuration } from "../options.ts"
-import { CurrentRun, RetryRequest, type RunControl as RunOfHandler } from "../task/CurrentRun.ts"
+import { CurrentRun, RetryRequest, type RunControl } from "../task/CurrentRun.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import { fromTraceparent } from "../task/traceContext.ts"
 import {
@@ -18,21 +18,21 @@ import {
 } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 
-/** A task as a worker runs it: what all its runs have in common. */
+/** A task with what all its runs have in common. */
 export interface RunnableTask extends HandledTask {
-  /** The worker's context, and over it what the handler was given. */
+  /** The worker's context, overridden by the context of the handler's layer. */
   readonly context: Context.Context<unknown>
-  /** Whether there is a tracer that could see a span. */
+  /** Whether a tracer is configured: without one no span is made. */
   readonly traced: boolean
   readonly metrics: ReturnType<typeof metrics.forTask>
 }
 
-/** Finds out what the runs of a task have in common. */
+/** Prepares what the runs of a task have in common. */
 export const toRunnableTask = (
   { definition, handler }: HandledTask,
-  ofWorker: Context.Context<never>
+  workerContext: Context.Context<never>
 ): RunnableTask => {
-  const context = Context.merge(ofWorker, handler.context)
+  const context = Context.merge(workerContext, handler.context)
   return {
     definition,
     handler,
@@ -42,28 +42,28 @@ export const toRunnableTask = (
   }
 }
 
-/** A task that runs here. */
+/** An open run of this worker. */
 export class Run {
   readonly candidate: StartCandidate
   readonly task: RunnableTask
   readonly started: Extract<Started, { readonly _tag: "Run" }>
-  /** When it was asked for, by this process's monotonic clock. */
+  /** When the start was requested, in monotonic nanoseconds. */
   readonly startedAt: bigint
-  /** When the last successful renewal was sent, by the same. */
+  /** When the last successful renewal was sent, in monotonic nanoseconds. */
   renewedAt: bigint
-  /** Why the handler was stopped, if it was. */
+  /** Why the handler was interrupted. */
   interruptReason: InterruptReason | undefined
-  /** The message is still claimed: at-most-once tasks ack theirs before they run, and long ones let go of theirs. */
+  /** Whether the message is still claimed: at-most-once tasks ack it before they run, long runs release it. */
   claimed = true
-  /** Its outcome is on its way. From then on the store may call a renewal lost because it has stored that outcome. */
+  /** Whether the outcome is on its way. The store answers `Lost` to a renewal once it has stored the outcome. */
   settling = false
-  /** Its success, stored by the handler itself, in a transaction of its own. */
+  /** The success that the handler stored itself, in its own transaction. */
   completedOutcome: RunOutcome | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
-  constructor(candidate: StartCandidate, known: RunnableTask, started: Run["started"], startedAt: bigint) {
+  constructor(candidate: StartCandidate, task: RunnableTask, started: Run["started"], startedAt: bigint) {
     this.candidate = candidate
-    this.task = known
+    this.task = task
     this.started = started
     this.startedAt = startedAt
     this.renewedAt = startedAt
@@ -73,25 +73,25 @@ export class Run {
     return this.candidate.start.id
   }
 
-  /** The fiber to stop. */
+  /** Sets the fiber of the handler, which is interrupted at once if the run is. */
   attachFiber(fiber: Fiber.Fiber<unknown, unknown>): void {
     this.fiber = fiber
     if (this.interruptReason !== undefined) fiber.interruptUnsafe()
   }
 
-  /** Interrupts the handler, its finalizers run. Only the first reason counts, but a lost run stays lost. */
-  interrupt(stop: InterruptReason): void {
-    if (this.interruptReason === undefined || stop === "Lost") this.interruptReason = stop
+  /** Interrupts the handler, whose finalizers run. The first reason is kept, but `Lost` overrides any other. */
+  interrupt(reason: InterruptReason): void {
+    if (this.interruptReason === undefined || reason === "Lost") this.interruptReason = reason
     this.fiber?.interruptUnsafe()
   }
 }
 
-const taskContext = ({ candidate, task: known, started }: Run): TaskContext["Service"] => {
-  const { maxRetries } = known.definition.retry
+const taskContext = ({ candidate, started, task }: Run): TaskContext["Service"] => {
+  const { maxRetries } = task.definition.retry
   const { attempt, fence, retries } = started
   return {
     taskId: candidate.start.id,
-    taskName: known.definition.name,
+    taskName: task.definition.name,
     attempt,
     retries,
     maxRetries,
@@ -116,21 +116,21 @@ const retry: TaskContext["Service"]["retry"] = (options) =>
     )
   )
 
-/** What the handler's fiber finds in its context. */
-export const handlerContext = (run: Run, ofHandler: RunOfHandler): Context.Context<unknown> =>
-  Context.add(Context.add(run.task.context, TaskContext, taskContext(run)), CurrentRun, ofHandler)
+/** Returns the context of the handler's fiber. */
+export const handlerContext = (run: Run, control: RunControl): Context.Context<unknown> =>
+  Context.add(Context.add(run.task.context, TaskContext, taskContext(run)), CurrentRun, control)
 
-/** The worker's span is the child of the producer's. Without a tracer that could see it, none is made. */
+/** Runs the handler in a span that is a child of the producer's. Without a tracer no span is made. */
 const inSpan = (
-  { candidate, task: known, started }: Run,
+  { candidate, started, task }: Run,
   handling: Effect.Effect<unknown, unknown, unknown>
 ): Effect.Effect<unknown, unknown, unknown> => {
   const { message } = candidate
   const parent = fromTraceparent(message.traceparent)
-  if (!known.traced) return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
+  if (!task.traced) return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
   return handling.pipe(
     Effect.withSpan(
-      known.definition.name,
+      task.definition.name,
       {
         kind: "consumer",
         ...(parent === undefined ? { root: true } : { parent }),
@@ -147,18 +147,20 @@ const inSpan = (
 }
 
 /**
- * Runs the handler, in a fiber that is uninterruptible elsewhere and has the run's context: the outcome on its exit
- * is always reached.
+ * Runs the handler and returns the outcome of its exit. It expects a fiber that is uninterruptible outside of the
+ * handler and has the run's context, so that every exit leads to an outcome.
  */
 export const execute = (run: Run, worker: string): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.flatMapEager(
     interruptibly(run.task.definition.payload.decode(run.candidate.message.payload)),
     (payload) => {
       if (Exit.isSuccess(payload)) {
-        return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) => judged(run, exit, worker))
+        return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) =>
+          classified(run, exit, worker)
+        )
       }
       return Cause.hasInterruptsOnly(payload.cause)
-        ? judged(run, payload, worker)
+        ? classified(run, payload, worker)
         : failureOutcome(new PayloadInvalid({ issue: formatError(Cause.squash(payload.cause)) }))
     }
   )
@@ -177,12 +179,12 @@ const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, un
   )
 }
 
-/** The outcome on a value that the handler gives before it has ended. */
+/** Returns the outcome of a value that the handler completes with before it has ended. */
 export const outcomeOfValue = (run: Run, value: unknown, worker: string): Effect.Effect<RunOutcome> =>
-  Effect.provideContext(judged(run, Exit.succeed(value), worker), run.task.context)
+  Effect.provideContext(classified(run, Exit.succeed(value), worker), run.task.context)
 
-const judged = (
-  { task: known, started, interruptReason: stop }: Run,
+const classified = (
+  { interruptReason, started, task }: Run,
   exit: Exit.Exit<unknown, unknown>,
   worker: string
-) => classifyExit({ definition: known.definition, retries: started.retries, stop, worker }, exit)
+) => classifyExit({ definition: task.definition, retries: started.retries, interruptReason, worker }, exit)

@@ -1,14 +1,16 @@
 /**
- * Who decides which delivery runs, and keeps what became of it: the record in the backend, or, without a backend,
- * the message itself. Only here do the two differ.
+ * Where the runs of a worker are kept: in the backend's records, or, without a backend, in the messages themselves.
+ * Only this module knows which.
  *
- * The order that loses nothing: store the outcome, then ack. A redelivery that finds the outcome acks only.
+ * The order of the two steps of an end loses nothing: save the outcome, then ack the message. A redelivery that finds
+ * the outcome saved is acked and not run.
  */
 import { Array as Arr, Effect, Exit, Option } from "effect"
 import type {
   ClaimedMessage,
   Outcome,
   Renewed,
+  Settled,
   Settlement,
   Start,
   Started,
@@ -19,41 +21,38 @@ import type { ReadError, BrokerError } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { type Request, resolved } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
-import type { BackendService as BackendFacade } from "../driver/BackendService.ts"
-import type { BrokerService as BrokerFacade } from "../driver/BrokerService.ts"
+import type { BackendService } from "../driver/BackendService.ts"
+import type { BrokerService } from "../driver/BrokerService.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { stringify } from "../json.ts"
 import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 
-/** A delivery that asks to run. */
+/** A decoded delivery and its start request. */
 export interface StartCandidate {
   readonly delivery: Delivery
   readonly message: TaskMessage.TaskMessage
   readonly start: Start
 }
 
-/** What a ledger says of a settled run. `Lost`: it was superseded, and nothing was written. */
-export type Settled = "Stored" | "Cancelled" | "Lost"
-
-/** A run's hold on its task: what there is to renew. */
+/** A started run, as far as its leases go. */
 export interface LeasedRun {
   readonly candidate: StartCandidate
-  /** The message is still claimed: not acked yet. */
+  /** Whether the message is still claimed, so neither acked nor released. */
   readonly claimed: boolean
 }
 
-/** Keeps runs. */
+/** The operations on runs. */
 export interface RunStore {
-  /** Whether records exist: tokens, cancel requests, progress. */
+  /** Whether tasks have records, and with them tokens, cancel requests and progress. */
   readonly hasRecords: boolean
-  /** Claims, and starts at once what the store can start in the same step. */
+  /** Claims messages, and starts those that the store can start in the same step. */
   readonly claim: (
     claim: ClaimRequest
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError | BrokerError>
   readonly start: (candidates: Batch<StartCandidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
-  /** The first half of an end: what makes it durable. */
+  /** Makes the outcome of a run durable: the first step of its end. */
   readonly saveOutcome: (candidate: StartCandidate, outcome: RunOutcome) => Request<Settled, ReadError>
-  /** The end of a success, in the transaction that the calling fiber is in; `undefined`: there can be none. */
+  /** Saves a success in the transaction of the calling fiber; `undefined` where the store joins no transactions. */
   readonly complete:
     | ((
         candidate: StartCandidate,
@@ -61,64 +60,64 @@ export interface RunStore {
         claimed: boolean
       ) => Effect.Effect<Settled, ReadError>)
     | undefined
-  /** The second half: what becomes of the message. */
+  /** Acks the message, or releases it for another attempt: the second step. */
   readonly releaseMessage: (
     hold: LeasedRun,
     outcome: RunOutcome,
     settled: Settled
   ) => Request<unknown, BrokerError>
-  /** Renews what is held. A hold without an answer failed to be renewed. */
+  /** Renews the leases of runs. `undefined`: the renewal of that run failed. */
   readonly renew: (
-    holds: Batch<LeasedRun>,
+    runs: Batch<LeasedRun>,
     leaseMillis: number
   ) => Effect.Effect<ReadonlyArray<Renewed | undefined>>
-  /** A message that no run can be made of. */
+  /** Parks a message that no run can be made of. */
   readonly parkMessage: (
     delivery: Delivery,
     letter: { readonly deadLetterId: string; readonly reason: string; readonly exit: string }
   ) => Effect.Effect<void, ReadError | BrokerError>
 }
 
-const claimOnly =
-  (broker: BrokerFacade) =>
+const claimWithoutStart =
+  (broker: BrokerService) =>
   (claim: ClaimRequest): Effect.Effect<ReadonlyArray<ClaimedMessage>, BrokerError> =>
     Effect.map(
       broker.claim(claim),
       Arr.map((delivery) => ({ delivery, run: undefined }))
     )
 
-const done = resolved(Exit.void)
+const nothingToRelease = resolved(Exit.void)
 const stored = resolved<Settled, never>(Exit.succeed("Stored"))
 
-/** Renews claims; `undefined` where the call failed. */
-const renewClaims = (broker: BrokerFacade, holds: ReadonlyArray<LeasedRun>, leaseMillis: number) => {
-  const handles = holds.filter(({ claimed }) => claimed).map(({ candidate }) => candidate.delivery.handle)
+/** Renews the claims of messages; `undefined` where the call failed. */
+const renewClaims = (broker: BrokerService, runs: ReadonlyArray<LeasedRun>, leaseMillis: number) => {
+  const handles = runs.filter(({ claimed }) => claimed).map(({ candidate }) => candidate.delivery.handle)
   return Arr.isArrayNonEmpty(handles)
     ? Effect.map(Effect.exit(broker.renew(handles, leaseMillis)), Exit.getSuccess)
     : Effect.succeedSome<ReadonlyArray<boolean>>([])
 }
 
-/** Runs are kept by their records; tasks with start defaults may be started as they are claimed. */
+/** Keeps runs in records. Tasks with start defaults may be started as they are claimed. */
 const withRecords = (
-  backend: BackendFacade,
-  broker: BrokerFacade,
+  backend: BackendService,
+  broker: BrokerService,
   startDefaults: ReadonlyArray<StartDefaults>
 ): RunStore => {
   const fusion = fusionOf({ backend, broker })
-  const ledger = unfused(backend, broker)
-  if (fusion === undefined) return ledger
+  const runStore = unfused(backend, broker)
+  if (fusion === undefined) return runStore
   const { claim } = fusion
   return {
-    ...ledger,
+    ...runStore,
     ...(claim === undefined ? {} : { claim: (asked: ClaimRequest) => claim({ ...asked, startDefaults }) }),
     saveOutcome: ({ delivery: { handle }, start }, outcome) =>
       fusion.settle.request({ settlement: settlementOf(start, outcome), handle }),
     complete: completing(backend, true),
-    releaseMessage: () => done
+    releaseMessage: () => nothingToRelease
   }
 }
 
-/** For a message that was let go of while its task ran: the one that is on its way may come too late. */
+/** Returns a new message for a task whose message was released during its run, and may come too late. */
 const republishedEnvelope = (
   { delivery, message: { expires, generation, id, priority, task } }: StartCandidate,
   delayMillis: number
@@ -133,15 +132,15 @@ const republishedEnvelope = (
   body: typeof delivery.body === "string" ? delivery.body : new TextDecoder().decode(delivery.body)
 })
 
-const completing = ({ complete }: BackendFacade, acks: boolean): RunStore["complete"] =>
+const completing = ({ complete }: BackendService, acks: boolean): RunStore["complete"] =>
   complete === undefined
     ? undefined
     : ({ delivery: { handle }, start }, outcome, claimed) =>
         complete({ settlement: settlementOf(start, outcome), handle: acks && claimed ? handle : undefined })
 
-const unfused = (backend: BackendFacade, broker: BrokerFacade): RunStore => ({
+const unfused = (backend: BackendService, broker: BrokerService): RunStore => ({
   hasRecords: true,
-  claim: claimOnly(broker),
+  claim: claimWithoutStart(broker),
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
   saveOutcome: ({ start }, outcome) => backend.settle.request(settlementOf(start, outcome)),
   complete: completing(backend, false),
@@ -155,15 +154,15 @@ const unfused = (backend: BackendFacade, broker: BrokerFacade): RunStore => ({
       ? broker.release.request({ handle, afterMillis })
       : broker.publish.request(republishedEnvelope(candidate, afterMillis))
   },
-  // the record decides; the claim only keeps the message from being delivered for nothing
-  renew: (holds, leaseMillis) =>
+  // the record decides; the claim only spares a redelivery that would be dropped
+  renew: (runs, leaseMillis) =>
     Effect.map(
       Effect.all(
         [
           backend.renew.many(
-            Arr.map(holds, ({ candidate: { start } }) => ({ id: start.id, token: start.token, leaseMillis }))
+            Arr.map(runs, ({ candidate: { start } }) => ({ id: start.id, token: start.token, leaseMillis }))
           ),
-          renewClaims(broker, holds, leaseMillis)
+          renewClaims(broker, runs, leaseMillis)
         ],
         { concurrency: 2 }
       ),
@@ -210,10 +209,10 @@ const outcomeOf = ({ body, queue, retentionMillis }: Start, outcome: RunOutcome)
   }
 }
 
-/** Without a backend the message counts its own retries, and the broker parks what failed for good. */
-const withoutRecords = (broker: BrokerFacade): RunStore => ({
+/** Keeps runs in their messages: a message counts its retries, and the broker parks it after the last one. */
+const withoutRecords = (broker: BrokerService): RunStore => ({
   hasRecords: false,
-  claim: claimOnly(broker),
+  claim: claimWithoutStart(broker),
   start: (candidates) =>
     Effect.succeed(
       Arr.map(candidates, ({ delivery, message }): Started => {
@@ -243,7 +242,7 @@ const withoutRecords = (broker: BrokerFacade): RunStore => ({
       case "Retry": {
         const { payload, ...head } = message
         const text = stringify(payload)
-        // it cannot be sent again
+        // a payload that does not encode cannot be published again
         if (Exit.isFailure(text)) return broker.reject.request({ handle, reason: "PayloadInvalid" })
         return broker.release.request({
           handle,
@@ -255,10 +254,10 @@ const withoutRecords = (broker: BrokerFacade): RunStore => ({
         return broker.release.request({ handle, afterMillis: 0 })
     }
   },
-  renew: (holds, leaseMillis) =>
-    Effect.map(renewClaims(broker, holds, leaseMillis), (answer) => {
+  renew: (runs, leaseMillis) =>
+    Effect.map(renewClaims(broker, runs, leaseMillis), (answer) => {
       let next = 0
-      return holds.map(({ claimed }): Renewed | undefined => {
+      return runs.map(({ claimed }): Renewed | undefined => {
         if (!claimed) return "Held"
         const held = Option.isSome(answer) ? answer.value[next++] : undefined
         return held === undefined ? undefined : held ? "Held" : "Lost"
@@ -269,7 +268,7 @@ const withoutRecords = (broker: BrokerFacade): RunStore => ({
 
 /** Makes the run store of a worker: with records if there is a backend, and otherwise without. */
 export const makeRunStore = (
-  backend: BackendFacade,
-  broker: BrokerFacade,
+  backend: BackendService,
+  broker: BrokerService,
   startDefaults: ReadonlyArray<StartDefaults>
 ): RunStore => (backend.configured ? withRecords(backend, broker, startDefaults) : withoutRecords(broker))

@@ -1,4 +1,4 @@
-/** What the parts of a worker share: its settings, its runs, and what it has counted. */
+/** The state that the parts of a worker share: its settings, its runs, and its counts. */
 import { hostname } from "node:os"
 import { Clock, type Context, Duration, Effect, Latch } from "effect"
 import type { Backend } from "../../Backend.ts"
@@ -14,7 +14,7 @@ import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
 import { startDefaults } from "./startDefaults.ts"
 
-/** A worker's settings, checked. */
+/** The checked settings of a worker. */
 export interface WorkerSettings {
   readonly backend: Backend["Service"]
   readonly broker: Broker["Service"]
@@ -27,7 +27,7 @@ export interface WorkerSettings {
   readonly unknownTaskGrace: Duration.Duration
 }
 
-/** A worker that runs. */
+/** The state of a running worker. */
 export class WorkerState {
   readonly settings: WorkerSettings
   readonly hostname = hostname()
@@ -35,18 +35,18 @@ export class WorkerState {
   readonly leaseMillis: number
   readonly runStore: RunStore
   readonly slots: Slots
-  /** The tasks that this worker knows, by name. */
+  /** The tasks that this worker runs, by name. */
   readonly tasks: ReadonlyMap<string, RunnableTask>
-  /** What runs here, by task id. */
+  /** The open runs of this worker, by task id. */
   readonly runs = new ChurnMap<string, Run>()
-  /** Deliveries that were claimed and not yet let go, and whatever else the drain waits for. */
+  /** Everything that the drain waits for: deliveries that are neither acked nor released, and what `fork` runs. */
   readonly inFlight = new WaitGroup()
-  /** Runs that have ended and given up their slots, whose outcomes or messages are still on their way. */
+  /** Ended runs that have freed their slots, and whose outcomes or messages are still on their way. */
   settlingRuns = 0
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
-  /** The drain is over: what cannot be stored now is left to its lease. */
+  /** The drain timeout is over: what cannot be stored now is left to its lease. */
   drainExpired = false
-  /** Open when `givingUp`. */
+  /** Open when `drainExpired`. */
   readonly drainExpiry = Latch.makeUnsafe(false)
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
@@ -62,46 +62,46 @@ export class WorkerState {
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
-    this.tasks = new Map(Array.from(tasks, ([name, known]) => [name, toRunnableTask(known, context)]))
+    this.tasks = new Map(Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context)]))
   }
 
-  /** Runs an effect for which the drain waits. */
+  /** Runs an effect in a fiber that the drain waits for. */
   fork(effect: Effect.Effect<void>): void {
     this.inFlight.add()
-    Effect.runForkWith(this.context)(effect).addObserver(this.ended)
+    Effect.runForkWith(this.context)(effect).addObserver(this.onEnd)
   }
 
-  private readonly ended = () => this.inFlight.done()
+  private readonly onEnd = () => this.inFlight.done()
 
-  /** A token that no other run has. */
+  /** Returns a token that no other run has. */
   nextToken(): string {
     return `${this.id}/${++this.tokens}`
   }
 
-  /** A name that no other claim has. */
+  /** Returns an id that no other claim has. */
   nextClaimId(): string {
     return `${this.id.slice(-12)}.${++this.claims}`
   }
 
-  /** Takes in a run. One of the same task that is still here was superseded by it. */
+  /** Adds a run. It supersedes a run of the same task that is still here. */
   addRun(run: Run): void {
     this.runs.get(run.id)?.interrupt("Lost")
     this.runs.set(run.id, run)
     if (this.drainExpired) run.interrupt("Drained")
   }
 
-  /** Forgets a run that has ended. */
+  /** Removes an ended run. */
   removeRun(run: Run): void {
     if (this.runs.get(run.id) === run) this.runs.delete(run.id)
   }
 
-  /** Ends the drain. */
+  /** Ends the drain: what is still in flight makes one last try. */
   expireDrain(): void {
     this.drainExpired = true
     this.drainExpiry.openUnsafe()
   }
 
-  /** Monotonic nanoseconds of this process. */
+  /** Returns the monotonic nanoseconds of this process. */
   now(): bigint {
     return this.clock.monotonicTimeNanosUnsafe()
   }
@@ -111,7 +111,7 @@ export class WorkerState {
   }
 }
 
-/** Makes the worker of a worker. */
+/** Makes the state of a worker. */
 export const make = (settings: WorkerSettings): Effect.Effect<WorkerState> =>
   Effect.withFiber((fiber) =>
     Effect.sync(() => new WorkerState(settings, fiber.getRef(Clock.Clock), fiber.context))

@@ -1,273 +1,150 @@
 /**
- * A worker: claims what is due, as much as it has slots free, runs it, and drains when its scope closes.
+ * The claim loop of a worker: claims due messages, at most as many as it has free slots, and passes them on.
  *
- * Every loop is supervised: a store that fails is tried again with backoff, and a message that makes no sense ends
- * as a dead letter. Nothing that arrives can end a loop.
+ * Every loop here is supervised: a store that fails is tried again with backoff, and nothing that arrives ends a loop.
  */
-import {
-  Array as Arr,
-  Cause,
-  Duration,
-  Effect,
-  Exit,
-  Latch,
-  Option,
-  Schedule,
-  type Scope,
-  Stream
-} from "effect"
+import { Duration, Effect, Latch, Schedule, type Scope, Stream } from "effect"
 import type { ClaimedMessage } from "../../BackendDriver.ts"
-import type { Delivery } from "../../BrokerDriver.ts"
-import type { ReadError } from "../../StoreError.ts"
-import * as TaskMessage from "../../TaskMessage.ts"
+import type { BrokerError, ReadError } from "../../StoreError.ts"
 import { backoff } from "../backoff.ts"
 import { completedSync } from "../concurrency/completedSync.ts"
-import { formatError } from "../formatError.ts"
-import { renewLeases, onClaimsLost } from "./leaseRenewal.ts"
-import { maintain } from "./maintenance.ts"
-import { parkUnstartable, type Rejection, rejectMalformed, rejectUnknown } from "./rejectDelivery.ts"
-import type { StartCandidate } from "./RunStore.ts"
-import { applyStart, handleUnrun } from "./runTask.ts"
-import { retryWhile, release } from "./settle.ts"
-import { startRequest } from "./startRequest.ts"
-import { type WorkerState, make, type WorkerSettings } from "./WorkerState.ts"
+import { onClaimsLost } from "./leaseRenewal.ts"
+import { startDeliveries } from "./startDeliveries.ts"
+import type { WorkerState } from "./WorkerState.ts"
 
-/** An idle worker looks this often, whatever it is told. */
-const lookInterval = Duration.seconds(1)
-/** Deliveries that one claim brings at most. */
+/** An idle worker claims this often, whether or not the broker hints messages. */
+const CLAIM_INTERVAL = Duration.seconds(1)
+/** Messages per claim, at most. */
 const MAX_CLAIM = 256
-/** How soon a stream of the broker that broke off is listened to again. */
-const relisten = Duration.seconds(1)
+/** How long to wait before a broken stream of the broker is run again. */
+const RESTART_STREAM_AFTER = Duration.seconds(1)
 
 /**
- * Where there may be more, the next claim is sent before what this one brought is run, which may take a while: so the
- * store is not idle meanwhile. What is asked for in one turn is written in the next.
+ * Two turns of the scheduler: requests of one turn are sent in the next. A claim that may not have been the last one is
+ * followed by the next claim before its messages are started, which takes a while, so that the store does not idle.
  */
-const sending = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
+const untilNextClaimIsSent = Effect.andThen(Effect.yieldNow, Effect.yieldNow)
 
-/**
- * Counts of a worker's runs since it started.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Stats {
-  /** Tasks that it runs now. */
-  readonly running: number
-  /** Tasks that it ended with a success. */
-  readonly succeeded: number
-  /** Tasks that it ended with a failure. */
-  readonly failed: number
-  /** Runs that it ended with a retry. */
-  readonly retried: number
-}
+class ClaimLoop {
+  private readonly worker: WorkerState
+  /** Open when there may be messages to claim. */
+  private readonly mayClaim = Latch.makeUnsafe(true)
+  /** Slots that one claim fills at most. */
+  private portion: number
+  /** The id of a claim that failed: the next one repeats it and returns what it took. */
+  private failedClaimId: string | undefined
 
-/**
- * A running worker.
- *
- * @category models
- * @since 0.1.0
- */
-export interface WorkerService {
-  /** Unique for each worker that was ever started. */
-  readonly id: string
-  readonly stats: Effect.Effect<Stats>
-}
-
-/** Starts a worker, which ends with the scope. */
-export const startWorker = Effect.fnUntraced(function* (
-  settings: WorkerSettings
-): Effect.fn.Return<WorkerService, never, Scope.Scope> {
-  const worker = yield* make(settings)
-  yield* maintain(worker)
-  yield* renewLeases(worker)
-  yield* Effect.addFinalizer(() => drain(worker))
-  yield* claimLoop(worker)
-  return {
-    id: worker.id,
-    stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats }))
+  constructor(worker: WorkerState) {
+    this.worker = worker
+    this.portion = this.allSlots
   }
-})
 
-/** Lets running tasks finish, interrupts the rest, and waits until they are put back. */
-const drain = (worker: WorkerState): Effect.Effect<void> =>
-  Effect.gen(function* () {
-    const { drainTimeout } = worker.settings
-    const drained = Duration.isZero(drainTimeout)
-      ? Option.none()
-      : yield* Effect.timeoutOption(worker.inFlight.wait, drainTimeout)
-    if (Option.isSome(drained)) return
-    for (const run of worker.runs.values()) run.interrupt("Drained")
-    worker.expireDrain()
-    yield* worker.inFlight.wait
-  })
+  private get allSlots(): number {
+    return Math.min(MAX_CLAIM, this.worker.slots.total)
+  }
 
-/** Claims whenever there is a reason to and a slot is free. */
-const claimLoop = Effect.fnUntraced(function* (
-  worker: WorkerState
-): Effect.fn.Return<void, never, Scope.Scope> {
-  const { broker, queues } = worker.settings
-  const reason = Latch.makeUnsafe(true)
-  const all = Math.min(MAX_CLAIM, worker.slots.total)
-  const half = Math.min(MAX_CLAIM, Math.ceil(worker.slots.total / 2))
-  // While a store is waited for, the other half of the slots has work. One that answers at once leaves nothing to
-  // overlap, and does best with few large claims; so does one whose calls are dear.
-  let portion = all
-  /** The claim that failed last: what it took is asked for again. */
-  let failed: string | undefined
-  const ask = (max: number) =>
-    Effect.suspend(() => {
-      const isRetry = failed !== undefined
-      const claimId = failed ?? worker.nextClaimId()
-      failed = claimId
+  /** While the worker waits for an asynchronous store, the other half of its slots has work. */
+  private get halfOfSlots(): number {
+    return Math.min(MAX_CLAIM, Math.ceil(this.worker.slots.total / 2))
+  }
+
+  private request(max: number): Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError | BrokerError> {
+    return Effect.suspend(() => {
+      const { worker } = this
+      const { broker, queues } = worker.settings
+      const isRetry = this.failedClaimId !== undefined
+      const claimId = this.failedClaimId ?? worker.nextClaimId()
+      this.failedClaimId = claimId
       const { id, leaseMillis } = worker
       return completedSync(
         worker.runStore.claim({ queues, max, leaseMillis, worker: id, claimId, isRetry }),
-        (atOnce) => {
-          failed = undefined
-          portion = atOnce || broker.capabilities.prefersLargeBatches === true ? all : half
+        (sync) => {
+          this.failedClaimId = undefined
+          // a store that answers synchronously, or prefers large batches, does best with few large claims
+          const fillsAll = sync || broker.capabilities.prefersLargeBatches === true
+          this.portion = fillsAll ? this.allSlots : this.halfOfSlots
         }
       )
     })
+  }
 
-  yield* Stream.runForEach(broker.ready(queues, worker.slots.total), () =>
-    Effect.sync(() => reason.openUnsafe())
-  ).pipe(
-    Effect.catchCause((cause) =>
-      Effect.logWarning("The broker no longer says what is ready; asking again", cause)
-    ),
-    Effect.andThen(Effect.sleep(relisten)),
-    Effect.forever,
-    Effect.forkScoped
-  )
-  yield* Stream.runForEach(broker.lost, (handles) => onClaimsLost(worker, handles)).pipe(
-    Effect.catchCause((cause) =>
-      Effect.logWarning("The broker no longer says what it lost; asking again", cause)
-    ),
-    Effect.andThen(Effect.sleep(relisten)),
-    Effect.forever,
-    Effect.forkScoped
-  )
-
-  // claimed and not handed over would be lost until its lease runs out: so this part is not interrupted
-  const claim = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(restore(Effect.suspend(() => worker.slots.take(portion))), (free) => {
-      // closed before the look, so that no reason is lost
-      reason.closeUnsafe()
+  // uninterruptible from the claim on: messages that were claimed and not passed on would wait for their lease to end
+  private readonly claim = Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(restore(Effect.suspend(() => this.worker.slots.take(this.portion))), (slots) => {
+      const { worker } = this
+      // closed before the claim, so that hints that come meanwhile are kept
+      this.mayClaim.closeUnsafe()
       const sentAt = worker.now()
-      return Effect.matchCauseEffect(ask(free), {
+      return Effect.matchCauseEffect(this.request(slots), {
         onFailure: (cause) => {
-          worker.slots.give(free)
+          worker.slots.give(slots)
           return Effect.failCause(cause)
         },
         onSuccess: (claimed) => {
-          worker.slots.give(free - claimed.length)
-          // as many as were asked for: there may be more
-          if (claimed.length === free) reason.openUnsafe()
-          if (claimed.length < free) receiveClaimed(worker, claimed, sentAt)
-          else
+          worker.slots.give(slots - claimed.length)
+          const mayBeMore = claimed.length === slots
+          if (!mayBeMore) startDeliveries(worker, claimed, sentAt)
+          else {
+            this.mayClaim.openUnsafe()
             worker.fork(
               Effect.andThen(
-                sending,
-                Effect.sync(() => receiveClaimed(worker, claimed, sentAt))
+                untilNextClaimIsSent,
+                Effect.sync(() => startDeliveries(worker, claimed, sentAt))
               )
             )
+          }
           return Effect.void
         }
       })
     })
   )
-  yield* Effect.andThen(
-    Effect.sleep(lookInterval),
-    Effect.sync(() => reason.openUnsafe())
-  ).pipe(Effect.forever, Effect.forkScoped)
-  yield* reason.await.pipe(
-    Effect.andThen(claim),
+
+  readonly claimForever = Effect.suspend(() => this.mayClaim.await).pipe(
+    Effect.andThen(this.claim),
     Effect.catchCause((cause) => {
-      reason.openUnsafe()
+      this.mayClaim.openUnsafe()
       return Effect.andThen(
-        Effect.logWarning("Claiming failed; trying again", cause),
-        Effect.fail("claiming failed")
+        Effect.logWarning("Failed to claim messages; trying again", cause),
+        Effect.fail("claim failed")
       )
     }),
-    Effect.retry(Schedule.min([backoff, Schedule.spaced(lookInterval)])),
-    Effect.forever,
-    Effect.forkScoped
+    Effect.retry(Schedule.min([backoff, Schedule.spaced(CLAIM_INTERVAL)])),
+    Effect.forever
   )
+
+  readonly claimRegularly = Effect.andThen(
+    Effect.sleep(CLAIM_INTERVAL),
+    Effect.sync(() => this.mayClaim.openUnsafe())
+  ).pipe(Effect.forever)
+
+  readonly followHints = Effect.suspend(() => {
+    const { settings, slots } = this.worker
+    return Stream.runForEach(settings.broker.ready(settings.queues, slots.total), () =>
+      Effect.sync(() => this.mayClaim.openUnsafe())
+    )
+  }).pipe(restarted("Failed to receive hints of ready messages; subscribing again"))
+
+  readonly followLostClaims = Effect.suspend(() =>
+    Stream.runForEach(this.worker.settings.broker.lost, (handles) => onClaimsLost(this.worker, handles))
+  ).pipe(restarted("Failed to receive lost claims; subscribing again"))
+}
+
+/** Runs an effect again and again, and logs its failures. */
+function restarted(message: string) {
+  return <E>(effect: Effect.Effect<void, E>): Effect.Effect<never> =>
+    Effect.catchCause(effect, (cause) => Effect.logWarning(message, cause)).pipe(
+      Effect.andThen(Effect.sleep(RESTART_STREAM_AFTER)),
+      Effect.forever
+    )
+}
+
+/** Claims messages until the scope closes. */
+export const claimMessages = Effect.fnUntraced(function* (
+  worker: WorkerState
+): Effect.fn.Return<void, never, Scope.Scope> {
+  const loop = new ClaimLoop(worker)
+  yield* Effect.forkScoped(loop.followHints)
+  yield* Effect.forkScoped(loop.followLostClaims)
+  yield* Effect.forkScoped(loop.claimRegularly)
+  yield* Effect.forkScoped(loop.claimForever)
 })
-
-/** Sorts what was claimed, asks for leave to run what can and was not started yet, and runs it. */
-const receiveClaimed = (
-  worker: WorkerState,
-  claimed: ReadonlyArray<ClaimedMessage>,
-  sentAt: bigint
-): void => {
-  const candidates: Array<StartCandidate> = []
-  for (const one of claimed) {
-    const { delivery, run } = one
-    const { consumed, queued } = worker.queueMetrics(delivery.queue)
-    consumed.updateUnsafe(1, worker.context)
-    queued.updateUnsafe(delivery.ageMillis / 1000, worker.context)
-    const sorted = sort(worker, one)
-    if (typeof sorted === "function") handleUnrun(worker, delivery, sorted(worker, one))
-    else if (run === undefined) candidates.push(sorted)
-    else applyStart(worker, sorted, run.started, sentAt)
-  }
-  if (candidates.length > 0) worker.fork(start(worker, candidates))
-}
-
-/** What cannot be started through the fault of one is tried again in halves, so that only that one is given up. */
-const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): Effect.Effect<void> => {
-  if (!Arr.isReadonlyArrayNonEmpty(candidates)) return Effect.void
-  const sentAt = worker.now()
-  return retryWhile(worker, worker.runStore.start(candidates), {
-    while: (error) => error._tag === "BackendError" && error.retryable && stillHeld(worker, sentAt)
-  }).pipe(
-    Effect.matchCauseEffect({
-      onSuccess: (started) => {
-        candidates.forEach((candidate, i) => applyStart(worker, candidate, started[i]!, sentAt))
-        return Effect.void
-      },
-      onFailure: (cause) => {
-        const failure = Cause.findError(cause)
-        if (failure._tag === "Success" && isPermanent(failure.success)) {
-          const half = candidates.length >> 1
-          if (half > 0) {
-            return Effect.andThen(
-              start(worker, candidates.slice(0, half)),
-              start(worker, candidates.slice(half))
-            )
-          }
-          const { delivery } = candidates[0]
-          handleUnrun(worker, delivery, parkUnstartable(worker, delivery, failure.success))
-          return Effect.logError("A task cannot be started; its message becomes a dead letter", cause)
-        }
-        for (const { delivery } of candidates) handleUnrun(worker, delivery, release(worker, delivery, 1000))
-        return Effect.logError("Deliveries could not be started; they are put back", cause)
-      }
-    })
-  )
-}
-
-const isPermanent = (error: ReadError): boolean => error._tag === "BackendError" && !error.retryable
-
-const stillHeld = (worker: WorkerState, since: bigint): boolean =>
-  !worker.drainExpired && worker.now() - since < BigInt(worker.leaseMillis) * 1_000_000n
-
-const sort = (worker: WorkerState, { delivery, run }: ClaimedMessage): StartCandidate | Rejection => {
-  const decoded = TaskMessage.decode(delivery.body)
-  if (Exit.isFailure(decoded)) return rejectMalformed(formatError(Cause.squash(decoded.cause)))
-  const message = decoded.value
-  if (!isOf(delivery, message)) return rejectMalformed("its envelope names another task")
-  const known = worker.tasks.get(message.task)
-  return known === undefined
-    ? rejectUnknown(message)
-    : { delivery, message, start: startRequest(worker, delivery, message, known.definition, run?.token) }
-}
-
-/** Whether a message is what its envelope says, by which the store may have started it. */
-const isOf = ({ generation, id, task }: Delivery, message: TaskMessage.TaskMessage): boolean =>
-  id === undefined ||
-  (id === message.id &&
-    task === message.task &&
-    (generation === undefined || generation === message.generation))

@@ -1,27 +1,28 @@
 /**
- * The leases of a worker's runs: renewed in batches at a third of the lease, and given up when they are lost.
+ * Renews the leases of a worker's runs, in batches, at a third of the lease.
  *
- * A run is lost when the store says so, or when this process's monotonic clock says that the last successful
- * renewal was sent a lease ago. Its handler is interrupted. A renewal also tells of a cancel request; a hint of one
- * leads to a renewal at once.
+ * A run is lost when the store answers so, or when the last successful renewal was sent a lease ago by this process's
+ * monotonic clock; its handler is interrupted then. A renewal also tells of a cancel request, and a hint of one leads
+ * to a renewal at once.
  */
 import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "effect"
 import type { Renewed } from "../../BackendDriver.ts"
 import { maxBatch } from "../driver/driverCalls.ts"
+import { annotateDelivery } from "./annotateDelivery.ts"
 import type { Run } from "./Run.ts"
 import { returnUnhandled } from "./settle.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** Takes in the answer to a renewal that was sent at `sentAt`. */
+/** Applies the answer to a renewal that was sent at the monotonic time `sentAt`. */
 export const applyRenewal = (
   worker: WorkerState,
   run: Run,
   answer: Renewed | undefined,
   sentAt: bigint
 ): Effect.Effect<void> => {
-  // a run that has ended meanwhile has nothing to lose
+  // the run has ended meanwhile
   if (answer === undefined || worker.runs.get(run.id) !== run) return Effect.void
-  // settling tells whether it was superseded, and must be told so by its own answer
+  // a run that settles learns from its settlement whether it was superseded
   if (answer === "Lost" && run.settling) return Effect.void
   if (answer === "Lost") return loseRun(worker, run, "the store says that the run was superseded")
   run.renewedAt = sentAt
@@ -33,35 +34,36 @@ export const applyRenewal = (
 const loseRun = (worker: WorkerState, run: Run, cause: string) =>
   Effect.suspend(() => {
     if (run.interruptReason === "Lost") return Effect.void
-    const idle = Number(worker.now() - run.renewedAt) / 1e9
+    const { delivery, start } = run.candidate
+    const idleSeconds = Number(worker.now() - run.renewedAt) / 1e9
     run.interrupt("Lost")
     return Effect.logWarning(
-      `A lease was lost, the handler is interrupted: ${cause} (token ${run.candidate.start.token}, last renewed ${idle.toFixed(3)} s ago, lease ${worker.leaseMillis / 1000} s)`
+      `Lost the lease of a run, since ${cause}; its handler is interrupted (token ${start.token}, last renewed ${idleSeconds.toFixed(3)} s ago, lease ${worker.leaseMillis / 1000} s)`
     ).pipe(
-      Effect.annotateLogs({ taskId: run.id, taskName: run.task.definition.name }),
-      // the handler may take its time to end, and whoever runs the task next shall not wait for that
-      Effect.andThen(Effect.sync(() => worker.fork(returnUnhandled(worker, run.candidate.delivery))))
+      annotateDelivery(delivery, run.started.attempt),
+      // the next run of the task must not wait for this handler to end
+      Effect.andThen(Effect.sync(() => worker.fork(returnUnhandled(worker, delivery))))
     )
   })
 
-/** Batches of renewals that are on their way at most. */
-const RENEWALS = 4
+/** Batches of renewals on their way, at most. */
+const MAX_BATCHES_IN_FLIGHT = 4
 
-/** A batch at a time: what was answered counts, however long the rest takes. */
+/** Renews in batches, each of which is applied as its answer comes. */
 const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
   Effect.forEach(
     Arr.chunksOf(runs, maxBatch),
-    (some) =>
+    (batch) =>
       Effect.suspend(() => {
         const sentAt = worker.now()
-        return Effect.flatMap(worker.runStore.renew(some, worker.leaseMillis), (answers) =>
-          Effect.forEach(some, (run, i) => applyRenewal(worker, run, answers[i], sentAt), { discard: true })
+        return Effect.flatMap(worker.runStore.renew(batch, worker.leaseMillis), (answers) =>
+          Effect.forEach(batch, (run, i) => applyRenewal(worker, run, answers[i], sentAt), { discard: true })
         )
       }),
-    { concurrency: RENEWALS, discard: true }
+    { concurrency: MAX_BATCHES_IN_FLIGHT, discard: true }
   )
 
-/** Gives up what has gone without a successful renewal for a whole lease. */
+/** Loses the runs whose last successful renewal is a whole lease ago. */
 const loseOverdue = (worker: WorkerState): Effect.Effect<void> =>
   Effect.suspend(() => {
     const limit = worker.now() - BigInt(worker.leaseMillis) * 1_000_000n
@@ -72,15 +74,15 @@ const loseOverdue = (worker: WorkerState): Effect.Effect<void> =>
   })
 
 /**
- * Puts back the messages of runs that go on for longer than a broker lets a claim be held. They come back in a while,
- * and find their task running, or its end; if this worker has vanished by then, they start it again.
+ * Releases the messages of runs that last longer than the broker lets a claim be held. A released message comes back
+ * after a lease: it finds the task running or ended, or starts it again if this worker has crashed by then.
  */
 const releaseLongRuns = (worker: WorkerState, millis: number): Effect.Effect<void> =>
   Effect.suspend(() => {
-    const before = worker.now() - BigInt(Math.ceil(millis)) * 1_000_000n
-    const old = [...worker.runs.values()].filter((run) => run.claimed && run.startedAt < before)
+    const startedBefore = worker.now() - BigInt(Math.ceil(millis)) * 1_000_000n
+    const longRuns = [...worker.runs.values()].filter((run) => run.claimed && run.startedAt < startedBefore)
     return Effect.forEach(
-      old,
+      longRuns,
       (run) =>
         worker.settings.broker.release
           .one({
@@ -93,25 +95,25 @@ const releaseLongRuns = (worker: WorkerState, millis: number): Effect.Effect<voi
               run.claimed = false
             }),
             Effect.catchCause((cause) =>
-              Effect.logWarning("The message of a long run could not be put back; trying again", cause)
+              Effect.logWarning("Failed to release the message of a long run; trying again", cause)
             )
           ),
       { concurrency: "unbounded", discard: true }
     )
   })
 
-/** Renews until the scope closes. */
+/** Renews leases until the scope closes. */
 export const renewLeases = Effect.fnUntraced(function* (
   worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const interval = Duration.millis(Math.max(1, worker.leaseMillis / 3))
-  const round = Effect.suspend(() => renew(worker, [...worker.runs.values()])).pipe(
-    // a store that does not answer must not hold up the watch over the leases
+  const renewAll = Effect.suspend(() => renew(worker, [...worker.runs.values()])).pipe(
+    // a store that does not answer must not delay the loss of overdue runs
     Effect.timeoutOption(Duration.times(interval, 2)),
     Effect.andThen(Effect.suspend(() => loseOverdue(worker)))
   )
-  // the pause is counted from the beginning of a round, which may take a while
-  yield* Effect.all([round, Effect.sleep(interval)], { concurrency: "unbounded", discard: true }).pipe(
+  // the interval is counted from the beginning of a round, which may take a while
+  yield* Effect.all([renewAll, Effect.sleep(interval)], { concurrency: "unbounded", discard: true }).pipe(
     Effect.forever,
     Effect.delay(interval),
     Effect.forkScoped
@@ -142,7 +144,7 @@ export const renewLeases = Effect.fnUntraced(function* (
         if (runs.length > 0) Queue.offerUnsafe(hinted, runs)
       })
     ),
-    (deafen) => Effect.sync(deafen)
+    (stop) => Effect.sync(stop)
   )
   yield* Effect.flatMap(Queue.take(hinted), (runs) => renew(worker, runs)).pipe(
     Effect.forever,
@@ -150,7 +152,7 @@ export const renewLeases = Effect.fnUntraced(function* (
   )
 })
 
-/** Claims that the broker lost: without a record they were all that held the run. */
+/** Loses the runs of claims that the broker lost, where no record holds them. */
 export const onClaimsLost = (worker: WorkerState, handles: ReadonlyArray<string>): Effect.Effect<void> => {
   if (worker.runStore.hasRecords) return Effect.void
   const lost = new Set(handles)

@@ -1,6 +1,6 @@
 /**
- * Deliveries that no handler can take: of a task that this worker does not know, or no message at all. They end as
- * dead letters with their bytes, and whoever waits is told; they never end the loop that claimed them.
+ * Handles deliveries that no handler can run: an unknown task, or bytes that do not decode. Their tasks end with a dead
+ * letter that keeps the bytes, and so complete their waiters. No delivery ends the loop that claimed it.
  */
 import { Cause, Duration, Effect } from "effect"
 import type { ClaimedMessage, Started } from "../../BackendDriver.ts"
@@ -11,19 +11,23 @@ import * as TaskMessage from "../../TaskMessage.ts"
 import { toEffect } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
 import * as TaskId from "../task/TaskId.ts"
+import { annotateDelivery } from "./annotateDelivery.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { returnUnhandled, ackOnly, releaseMessage, retryBriefly, release } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** How soon a message of an unknown task is looked at again, and how late at most. */
-const unknownBackoff = { min: 1000, max: 5000 }
+/** The shortest and the longest delay of a message with an unknown task, in milliseconds. */
+const UNKNOWN_BACKOFF = { min: 1000, max: 5000 }
 
-/** What is done instead of running a delivery, which may have been started already. */
+/** Handles a delivery instead of running it. The store may have started it already. */
 export type Rejection = (worker: WorkerState, claimed: ClaimedMessage) => Effect.Effect<void>
 
-/** A message of a task that this worker does not know: another may, in a rolling deploy. */
+/**
+ * Rejects a message of a task that this worker does not know: it is released until the grace is over, since another
+ * worker may know the task in a rolling deploy, and then ended.
+ */
 export const rejectUnknown =
   (message: TaskMessage.TaskMessage): Rejection =>
   (worker, { delivery, run }) =>
@@ -31,7 +35,7 @@ export const rejectUnknown =
       const waited = delivery.waitedMillis ?? delivery.ageMillis
       const left = Duration.toMillis(worker.settings.unknownTaskGrace) - waited
       if (left > 0) {
-        const wait = Math.min(Math.max(waited, unknownBackoff.min), unknownBackoff.max)
+        const wait = Math.min(Math.max(waited, UNKNOWN_BACKOFF.min), UNKNOWN_BACKOFF.max)
         return release(worker, delivery, Math.ceil(Math.min(wait, left)), true)
       }
       return Effect.flatMap(failureOutcome(new UnknownTask()), (outcome) =>
@@ -39,7 +43,7 @@ export const rejectUnknown =
       )
     })
 
-/** Bytes that are no message. Where their task is known by the envelope, it ends, and whoever waits is told. */
+/** Rejects bytes that do not decode: the task that the envelope names ends; without a name the message is parked. */
 export const rejectMalformed =
   (issue: string): Rejection =>
   (worker, { delivery, run }) =>
@@ -59,7 +63,7 @@ export const rejectMalformed =
       return endWithoutHandler(worker, candidateOf(worker, delivery, message, run), outcome, run?.started)
     })
 
-/** A message whose task the store refuses to start, however often it is asked: it cannot hold the id, or read the record. */
+/** Parks a message whose task the store can never start: it cannot hold the id, or not read the record. */
 export const parkUnstartable = (
   worker: WorkerState,
   delivery: Delivery,
@@ -94,23 +98,23 @@ const park = (worker: WorkerState, delivery: Delivery, outcome: RunOutcome): Eff
       ).pipe(
         Effect.catchCause((cause) =>
           Effect.andThen(
-            Effect.logError("A message that is none could not be parked; it will come back", cause),
+            Effect.logError("Failed to park a message; it will be redelivered", cause),
             returnUnhandled(worker, delivery)
-          )
+          ).pipe(annotateDelivery(delivery))
         )
       )
 
-/** Starts a run, unless it is started, only to end it. */
+/** Starts a run, unless the store has started it, and settles it with a failure. */
 const endWithoutHandler = (
   worker: WorkerState,
   candidate: StartCandidate,
   outcome: RunOutcome,
-  already?: Started
+  startedByStore?: Started
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const started = already ?? (yield* worker.runStore.start([candidate]))[0]
+    const started = startedByStore ?? (yield* worker.runStore.start([candidate]))[0]
     if (started?._tag === "Busy") return yield* release(worker, candidate.delivery, started.millis)
-    // a message of an older generation, or of a task that has ended: its bytes are kept all the same if they are odd
+    // a message of an older generation or of an ended task; undecodable bytes are kept all the same
     if (started?._tag !== "Run") {
       return outcome._tag === "Failure" && outcome.reason === "PayloadInvalid"
         ? yield* park(worker, candidate.delivery, outcome)
@@ -122,7 +126,7 @@ const endWithoutHandler = (
     )
     worker.stats.failed++
   }).pipe(
-    // what the store will not have in a record it may have in a letter
+    // the store may accept in a dead letter what it refuses in a record
     Effect.catchIf(
       (error) => error._tag === "BackendError" && !error.retryable,
       () => park(worker, candidate.delivery, outcome)
@@ -131,8 +135,8 @@ const endWithoutHandler = (
       Effect.andThen(
         Cause.hasInterruptsOnly(cause)
           ? Effect.void
-          : Effect.logError("A message without a handler could not be ended; it will come back", cause),
+          : Effect.logError("Failed to end a task without a handler; its message will be redelivered", cause),
         returnUnhandled(worker, candidate.delivery)
-      )
+      ).pipe(annotateDelivery(candidate.delivery))
     )
   )

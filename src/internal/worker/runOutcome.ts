@@ -1,7 +1,7 @@
 /**
- * What a run's exit means for its task: its one outcome, ready to be stored, or another attempt.
+ * Classifies the exit of a handler: a final outcome, encoded for the store, or another attempt.
  *
- * An outcome that does not encode is itself an outcome (`ResultInvalid`): the work is done, and is not done again.
+ * An outcome that does not encode becomes the outcome `ResultInvalid`: the work is done, and is not done again.
  */
 import { Cause, Data, Duration, Effect, Exit, Option } from "effect"
 import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
@@ -14,27 +14,27 @@ import type { TaskExit } from "../task/TaskCodec.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
 import type { TaskDefinition } from "../task/TaskDefinition.ts"
 
-/** What becomes of a run. */
+/** The outcome of a run. */
 export type RunOutcome =
   | { readonly _tag: "Success"; readonly exit: string }
   | { readonly _tag: "Failure"; readonly exit: string; readonly reason: TaskFailed.Reason<unknown>["_tag"] }
   | { readonly _tag: "Retry"; readonly afterMillis: number }
-  /** Put back, nothing counted; under a cancel request the store ends the task. */
+  /** Released, with nothing counted. Under a cancel request the store ends the task. */
   | { readonly _tag: "Release" }
 
-/** How a handler whose outcome is known ends: as a defect that the worker knows. */
+/** The defect by which a handler ends whose outcome is decided already. */
 export class DecidedOutcome extends Data.Error<{ readonly outcome: RunOutcome }> {
   override readonly name = "chicory/Decided"
 }
 
-/** Why a worker stopped a handler. */
+/** Why a worker interrupted a handler. */
 export type InterruptReason = "Lost" | "Cancelled" | "Drained"
 
-/** What the failure of an attempt that took too long is known by. */
+/** The error of an attempt that took longer than the task's timeout. */
 export const timedOut: unique symbol = Symbol.for("chicory/timedOut")
 
 /** The reasons that leave a dead letter. */
-const withLetter = new Set<string>([
+const DEAD_LETTERED = new Set<string>([
   "Failed",
   "RetriesExhausted",
   "Died",
@@ -45,10 +45,10 @@ const withLetter = new Set<string>([
   "ResultInvalid"
 ])
 
-/** Whether a task that failed so leaves a dead letter. */
-export const isDeadLettered = (reason: string): boolean => withLetter.has(reason)
+/** Whether a failure with that reason leaves a dead letter. */
+export const isDeadLettered = (reason: string): boolean => DEAD_LETTERED.has(reason)
 
-/** The outcome of a failure for which no handler is needed. */
+/** Returns the outcome of a failure that no handler caused. */
 export const failureOutcome = (
   reason: TaskFailed.Reason<never>
 ): Effect.Effect<Extract<RunOutcome, { readonly _tag: "Failure" }>> =>
@@ -58,22 +58,22 @@ export const failureOutcome = (
     reason: reason._tag
   }))
 
-/** The run whose exit is judged. */
+/** What the classification depends on. */
 export interface RunFacts {
   readonly definition: TaskDefinition
   readonly retries: number
-  readonly stop: InterruptReason | undefined
+  readonly interruptReason: InterruptReason | undefined
   readonly worker: string
 }
 
-/** Judges the exit of a handler; needs what encoding the task's result needs. */
+/** Classifies the exit of a handler. Requires the services that encode the task's result. */
 export const classifyExit = (
   run: RunFacts,
   exit: Exit.Exit<unknown, unknown>
 ): Effect.Effect<RunOutcome, never, unknown> => {
   if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
   return Effect.suspend(() => classifyCause(run, exit.cause)).pipe(
-    // a policy whose functions throw is a bug of the task, and so is an error that cannot be looked at
+    // a retry policy that throws is a bug of the task, and so is an error whose properties throw
     Effect.catchDefect((defect) => fail(run.definition, new TaskFailed.Died({ defect })))
   )
 }
@@ -128,10 +128,10 @@ const classifyCause = (
       (retriesExhausted) => new TaskFailed.Failed({ error: error.value, retriesExhausted })
     )
   }
-  if (run.stop === "Drained" && definition.delivery === "at-most-once") {
+  if (run.interruptReason === "Drained" && definition.delivery === "at-most-once") {
     return fail(definition, new TaskFailed.WorkerLost({ worker: run.worker }))
   }
-  if (run.stop !== undefined) return Effect.succeed({ _tag: "Release" })
+  if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
   return fail(definition, new TaskFailed.Died({ defect: new Error("the handler interrupted itself") }))
 }
 
@@ -143,11 +143,11 @@ const encode = (
   outcome: TaskExit<unknown, unknown>
 ): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.matchCauseEffectEager(definition.result.encodeExit(outcome), {
-    onFailure: (cause) => instead(outcome, formatError(Cause.squash(cause))),
+    onFailure: (cause) => replacement(outcome, formatError(Cause.squash(cause))),
     onSuccess: (exit) => {
       const bytes = defaults.bytesOf(exit)
       if (bytes > defaults.maxBytes) {
-        return instead(
+        return replacement(
           outcome,
           `${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
         )
@@ -160,8 +160,8 @@ const encode = (
     }
   })
 
-/** An outcome that can be stored in place of one that cannot. */
-const instead = (outcome: TaskExit<unknown, unknown>, issue: string): Effect.Effect<RunOutcome> =>
+/** Returns the outcome that is stored in place of one that does not encode or is too large. */
+const replacement = (outcome: TaskExit<unknown, unknown>, issue: string): Effect.Effect<RunOutcome> =>
   failureOutcome(
     outcome._tag === "Failure" && outcome.reason._tag === "Died"
       ? new TaskFailed.Died({ defect: new Error(formatError(outcome.reason.defect).slice(0, 10_000)) })

@@ -1,18 +1,16 @@
-/** From the leave to run to the end of a run, and what is counted of it. */
+/** Runs a started task to completion, settles it, and records metrics. */
 import { type Cause, Effect, Exit } from "effect"
-import type { Started } from "../../BackendDriver.ts"
+import type { Settled, Started } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
-import type { ReadError } from "../../StoreError.ts"
-import type { RunControl as RunOfHandler } from "../task/CurrentRun.ts"
-import { applyRenewal } from "./leaseRenewal.ts"
-import { handlerContext, execute, Run, outcomeOfValue } from "./Run.ts"
-import { DecidedOutcome, type RunOutcome } from "./runOutcome.ts"
-import type { StartCandidate, Settled } from "./RunStore.ts"
-import { returnUnhandled, ackOnly, releaseMessage, retryBriefly, release, settle } from "./settle.ts"
-import { Slot } from "./slots.ts"
+import { annotateDelivery } from "./annotateDelivery.ts"
+import { HandlerRun } from "./HandlerRun.ts"
+import { execute, handlerContext, Run } from "./Run.ts"
+import type { RunOutcome } from "./runOutcome.ts"
+import type { StartCandidate } from "./RunStore.ts"
+import { ackOnly, release, releaseMessage, retryBriefly, returnUnhandled, settle } from "./settle.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** Runs what may run; the others are dropped or put back. */
+/** Carries out the answer to a start: runs the task, acks its message, or releases it. */
 export const applyStart = (
   worker: WorkerState,
   candidate: StartCandidate,
@@ -32,7 +30,7 @@ export const applyStart = (
   }
 }
 
-/** Does with a delivery what is to be done without running it, then gives its slot free, whatever became of it. */
+/** Handles a delivery that is not run, then frees its slot, however the effect ends. */
 export const handleUnrun = (worker: WorkerState, delivery: Delivery, effect: Effect.Effect<void>): void =>
   worker.fork(
     Effect.ensuring(
@@ -43,9 +41,9 @@ export const handleUnrun = (worker: WorkerState, delivery: Delivery, effect: Eff
 
 const leaveUnhandled = (worker: WorkerState, delivery: Delivery, cause: Cause.Cause<unknown>) =>
   Effect.andThen(
-    Effect.logError("A delivery could not be handled; it will come back", cause),
+    Effect.logError("Failed to handle a delivery; it will be redelivered", cause),
     returnUnhandled(worker, delivery)
-  )
+  ).pipe(annotateDelivery(delivery))
 
 const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
@@ -53,7 +51,7 @@ const runTask = (worker: WorkerState, run: Run): void => {
     const startedAt = worker.now()
     worker.addRun(run)
     run.attachFiber(fiber)
-    return Effect.map(outcomeOf(worker, run), (outcome) => {
+    return Effect.map(executeOnce(worker, run), (outcome) => {
       if (outcome === undefined) {
         worker.fork(returnUnhandled(worker, run.candidate.delivery))
         return finishRun(worker, run)
@@ -69,115 +67,68 @@ const runTask = (worker: WorkerState, run: Run): void => {
   })
 }
 
-/** `undefined`: it may not run. */
-const outcomeOf = (worker: WorkerState, run: Run): Effect.Effect<RunOutcome | undefined, never, unknown> =>
+/** Executes the handler; an at-most-once task only after its ack. `undefined`: the task may not run. */
+const executeOnce = (worker: WorkerState, run: Run): Effect.Effect<RunOutcome | undefined, never, unknown> =>
   run.task.definition.delivery === "at-most-once"
-    ? Effect.flatMap(ackBeforeRun(worker, run), (may) => (may ? execute(run, worker.id) : Effect.undefined))
+    ? Effect.flatMap(ackBeforeRun(worker, run), (mayRun) =>
+        mayRun ? execute(run, worker.id) : Effect.undefined
+      )
     : execute(run, worker.id)
 
 /**
- * Stores the outcome, then lets go of the message. With a record the slot is free as soon as the handler has ended,
- * so that the next claim goes out together with the outcome, unless as many outcomes as there are slots are still on
- * their way. Without one the message is all there is of the task.
- */
-const settleRun = (worker: WorkerState, run: Run, outcome: RunOutcome, seconds: number): void => {
-  const trails = worker.runStore.hasRecords && worker.settlingRuns < worker.slots.total
-  if (trails) {
-    worker.settlingRuns++
-    worker.slots.give(1)
-  }
-  settle(worker, run, outcome, (settled) => {
-    recordRun(worker, run, outcome, settled, seconds)
-    if (worker.runStore.hasRecords) worker.removeRun(run)
-    releaseMessage(worker, run, outcome, settled, () => {
-      if (!trails) return finishRun(worker, run)
-      worker.settlingRuns--
-      worker.inFlight.done()
-    })
-  })
-}
-
-/** Nothing is left to do for a run. */
-const finishRun = (worker: WorkerState, run: Run): void => {
-  worker.removeRun(run)
-  worker.slots.give(1)
-  worker.inFlight.done()
-}
-
-/**
- * An at-most-once task is acked before it runs: no redelivery can run it again. Whether it may run: with a record a
- * message that comes back finds the run; without one only the ack keeps it from running twice.
+ * Acks an at-most-once task before it runs, so that no redelivery runs it again. Returns whether it may run: with a
+ * record a redelivery finds the run, so a failed ack does no harm; without one only the ack keeps it from running twice.
  */
 const ackBeforeRun = (worker: WorkerState, run: Run): Effect.Effect<boolean> =>
   Effect.suspend(() => {
-    // a renewal that crosses the ack finds no claim any more, and must not take that for a loss
+    // a renewal that crosses the ack finds no claim, and must not take that for a loss
     run.claimed = false
     return retryBriefly(worker, worker.settings.broker.ack.one(run.candidate.delivery.handle))
   }).pipe(
     Effect.map((acked) => acked || worker.runStore.hasRecords),
     Effect.catchCause((cause) => {
       run.claimed = true
-      return Effect.as(
-        Effect.logWarning("An at-most-once message could not be acked", cause),
-        worker.runStore.hasRecords
+      const { hasRecords } = worker.runStore
+      const effect = hasRecords ? "the task runs, and its message is redelivered" : "the task does not run"
+      return Effect.logWarning(`Failed to ack an at-most-once message; ${effect}`, cause).pipe(
+        annotateDelivery(run.candidate.delivery, run.started.attempt),
+        Effect.as(hasRecords)
       )
     })
   )
 
-/** What a handler can do with its run. */
-class HandlerRun implements RunOfHandler {
-  private readonly worker: WorkerState
-  private readonly run: Run
-  private place: Slot | undefined
-
-  constructor(worker: WorkerState, run: Run) {
-    this.worker = worker
-    this.run = run
+/**
+ * Saves the outcome, then releases the message.
+ *
+ * With a record the slot is free as soon as the handler has ended, so that the next claim goes out together with the
+ * outcome, unless as many outcomes as there are slots are still on their way. Without a record the message is all that
+ * exists of the task, and the slot is held until it is released.
+ */
+const settleRun = (worker: WorkerState, run: Run, outcome: RunOutcome, seconds: number): void => {
+  const { hasRecords } = worker.runStore
+  const freesSlotEarly = hasRecords && worker.settlingRuns < worker.slots.total
+  if (freesSlotEarly) {
+    worker.settlingRuns++
+    worker.slots.give(1)
   }
-
-  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return (this.place ??= new Slot(this.worker.slots)).without(effect)
-  }
-
-  writeProgress(progress: string): Effect.Effect<void> {
-    const { worker, run } = this
-    return Effect.suspend(() => {
-      const { id, token } = run.candidate.start
-      const sentAt = worker.now()
-      return Effect.flatMap(
-        worker.settings.backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
-        (answer) => applyRenewal(worker, run, answer, sentAt)
-      )
-    }).pipe(Effect.catchCause((cause) => Effect.logWarning("Progress could not be written", cause)))
-  }
-
-  complete(value: unknown): Effect.Effect<() => void, ReadError> {
-    const { worker, run } = this
-    const { complete } = worker.runStore
-    if (complete === undefined) {
-      return Effect.die(
-        new Error(
-          "SqlStore.transact needs the results in the database of the transaction: provide SqlStore or SqlBackend"
-        )
-      )
-    }
-    return Effect.gen(function* () {
-      const outcome = yield* outcomeOfValue(run, value, worker.id)
-      if (outcome._tag !== "Success") return yield* Effect.die(new DecidedOutcome({ outcome }))
-      const settled = yield* complete(run.candidate, outcome, run.claimed)
-      if (settled !== "Stored") {
-        run.interrupt("Lost")
-        return yield* Effect.interrupt
-      }
-      return () => {
-        run.settling = true
-        run.completedOutcome = outcome
-      }
+  settle(worker, run, outcome, (settled) => {
+    recordMetrics(worker, run, outcome, settled, seconds)
+    if (hasRecords) worker.removeRun(run)
+    releaseMessage(worker, run, outcome, settled, () => {
+      if (!freesSlotEarly) return finishRun(worker, run)
+      worker.settlingRuns--
+      worker.inFlight.done()
     })
-  }
+  })
 }
 
-const recordRun = (
+const finishRun = (worker: WorkerState, run: Run): void => {
+  worker.removeRun(run)
+  worker.slots.give(1)
+  worker.inFlight.done()
+}
+
+const recordMetrics = (
   worker: WorkerState,
   run: Run,
   outcome: RunOutcome,

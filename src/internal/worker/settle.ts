@@ -1,23 +1,25 @@
 /**
- * The end of a run: first its outcome is stored, then its message is let go.
+ * Settles runs: saves the outcome first, then releases the message.
  *
- * If storing fails after the work succeeded, storing is tried again for as long as the run may still write; the
- * work is not run again. A crash between the two halves leaves a message that finds the outcome and is acked.
+ * If saving fails after the work succeeded, it is tried again for as long as the run may still write; the work is not
+ * run again. A crash between the two steps leaves a message whose redelivery finds the outcome and is acked.
  */
 import { Effect, Exit } from "effect"
+import type { Settled } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
-import type { BackendError, ReadError, BrokerError } from "../../StoreError.ts"
+import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
 import { ResultInvalid } from "../../TaskFailed.ts"
 import { backoff } from "../backoff.ts"
 import { toEffect } from "../concurrency/Batcher.ts"
+import { annotateDelivery } from "./annotateDelivery.ts"
 import type { Run } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
-import type { LeasedRun, Settled } from "./RunStore.ts"
+import type { LeasedRun } from "./RunStore.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /**
- * Stores the outcome of a run. `Lost`: it was superseded or could not be stored, and its message is left alone.
- * A fiber is made only where there is more to it than one try.
+ * Saves the outcome of a run. `Lost`: the run was superseded or its outcome could not be saved, and its message is left
+ * alone. A fiber is made only where the first try does not succeed.
  */
 export const settle = (
   worker: WorkerState,
@@ -27,14 +29,14 @@ export const settle = (
 ): void => {
   if (run.completedOutcome !== undefined) return onSettled("Stored")
   run.settling = true
-  const ask = worker.runStore.saveOutcome(run.candidate, outcome)
-  ask((first) => {
+  const save = worker.runStore.saveOutcome(run.candidate, outcome)
+  save((first) => {
     if (Exit.isSuccess(first) && first.value !== "Lost") onSettled(first.value)
     else worker.fork(Effect.map(retrySettle(worker, run, outcome, first), onSettled))
   })
 }
 
-/** What follows the first try, unless it said that all is well. */
+/** Follows up on a first try that failed, or that found the run superseded. */
 const retrySettle = (
   worker: WorkerState,
   run: Run,
@@ -42,115 +44,102 @@ const retrySettle = (
   first: Exit.Exit<Settled, ReadError>
 ): Effect.Effect<Settled> => {
   const mayWrite = () => run.interruptReason !== "Lost" && !worker.drainExpired
-  const store = (outcome: RunOutcome, first?: Exit.Exit<Settled, ReadError>) =>
+  const save = (outcome: RunOutcome, first?: Exit.Exit<Settled, ReadError>) =>
     retryWhile(
       worker,
       toEffect(worker.runStore.saveOutcome(run.candidate, outcome)),
       { while: (error) => isRetryable(error) && mayWrite() },
       first
     )
-  return store(outcome, first).pipe(
-    // an outcome that the store refuses is replaced by one that says so
+  return save(outcome, first).pipe(
+    // an outcome that the store refuses for good is replaced by one that says so
     Effect.catchIf(
       (error) => !isRetryable(error) && (outcome._tag === "Success" || outcome._tag === "Failure"),
       (error) =>
         Effect.flatMap(
           failureOutcome(new ResultInvalid({ side: "worker", issue: error.message })),
-          (instead) => store(instead)
+          (replacement) => save(replacement)
         )
     ),
     Effect.tap((settled) => (settled === "Lost" ? logSuperseded(worker, run) : Effect.void)),
     Effect.catchCause((cause) =>
       Effect.as(
-        Effect.logError("The outcome of a run could not be stored; its task will be started again", cause),
+        Effect.logError("Failed to save the outcome of a run; its task will be started again", cause),
         "Lost" as const
       )
-    )
+    ),
+    annotateDelivery(run.candidate.delivery, run.started.attempt)
   )
 }
 
-const isRetryable = (error: { readonly _tag: string }): boolean =>
-  error._tag === "BackendError" && (error as BackendError).retryable
+const logSuperseded = (worker: WorkerState, run: Run) => {
+  const seconds = Number(worker.now() - run.renewedAt) / 1e9
+  return Effect.logWarning(
+    `A run was superseded; its outcome is dropped (token ${run.candidate.start.token}, last renewed ${seconds.toFixed(3)} s ago)`
+  )
+}
 
-const logSuperseded = (worker: WorkerState, run: Run) =>
-  Effect.logWarning(
-    `A run was superseded, and its outcome dropped: token ${run.candidate.start.token}, last renewed ${Number(worker.now() - run.renewedAt) / 1e9} s ago`
-  ).pipe(Effect.annotateLogs({ taskId: run.id, taskName: run.task.definition.name }))
-
-/** Lets go of a message. If that fails for good it comes back, and is found to be settled. */
+/** Releases the message of a settled run. If that fails for good, its redelivery finds the run settled. */
 export const releaseMessage = (
   worker: WorkerState,
-  hold: LeasedRun,
+  run: LeasedRun,
   outcome: RunOutcome,
   settled: Settled,
-  onClosed: () => void
+  onReleased: () => void
 ): void => {
-  const ask = worker.runStore.releaseMessage(hold, outcome, settled)
-  ask((first) => {
-    if (Exit.isSuccess(first)) onClosed()
-    else
-      worker.fork(Effect.map(retryRelease(worker, hold.candidate.delivery, toEffect(ask), first), onClosed))
+  const request = worker.runStore.releaseMessage(run, outcome, settled)
+  request((first) => {
+    if (Exit.isSuccess(first)) return onReleased()
+    const released = retryBriefly(worker, toEffect(request), first)
+    worker.fork(Effect.map(orReturn(worker, run.candidate.delivery, released), onReleased))
   })
 }
 
-const retryRelease = (
-  worker: WorkerState,
-  delivery: Delivery,
-  closing: Effect.Effect<unknown, BrokerError>,
-  first: Exit.Exit<unknown, BrokerError>
-): Effect.Effect<void> =>
-  Effect.catchCause(Effect.asVoid(retryBriefly(worker, closing, first)), (cause) =>
-    Effect.andThen(
-      Effect.logWarning("A settled message could not be let go; it will come back", cause),
-      returnUnhandled(worker, delivery)
-    )
-  )
-
-/** A message that a connection holds, and with which nothing could be done, comes back no sooner. */
-const ABANDON = "1 second"
-
-/** Leaves a message to come back: when its lease runs out, or soon where the broker's connection holds it. */
-export const returnUnhandled = (worker: WorkerState, { handle }: Delivery): Effect.Effect<void> => {
-  const { returnUnhandled, capabilities } = worker.settings.broker
-  return capabilities.lease === "store"
-    ? Effect.void
-    : Effect.raceFirst(Effect.sleep(ABANDON), worker.drainExpiry.await).pipe(
-        Effect.andThen(returnUnhandled.one(handle)),
-        Effect.ignore
-      )
-}
-
-/** Takes a message off the queue whose task needs it no more. */
+/** Acks a message whose task needs it no more. */
 export const ackOnly = (worker: WorkerState, delivery: Delivery): Effect.Effect<void> =>
-  retryBriefly(worker, worker.settings.broker.ack.one(delivery.handle)).pipe(
-    Effect.catchCause((cause) =>
-      Effect.andThen(
-        Effect.logWarning("A message could not be acked; it will come back", cause),
-        returnUnhandled(worker, delivery)
-      )
-    )
-  )
+  orReturn(worker, delivery, retryBriefly(worker, worker.settings.broker.ack.one(delivery.handle)))
 
-/** Puts a message back, nothing counted. */
+/** Releases a message, with nothing counted. */
 export const release = (
   worker: WorkerState,
   delivery: Delivery,
   afterMillis: number,
   preserveDueTime = false
-) =>
-  retryBriefly(
-    worker,
-    worker.settings.broker.release.one({ handle: delivery.handle, afterMillis, preserveDueTime })
-  ).pipe(
-    Effect.catchCause((cause) =>
-      Effect.andThen(
-        Effect.logWarning("A message could not be put back; it will come back", cause),
-        returnUnhandled(worker, delivery)
-      )
+): Effect.Effect<void> => {
+  const { handle } = delivery
+  const request = worker.settings.broker.release.one({ handle, afterMillis, preserveDueTime })
+  return orReturn(worker, delivery, retryBriefly(worker, request))
+}
+
+const orReturn = (
+  worker: WorkerState,
+  delivery: Delivery,
+  released: Effect.Effect<unknown, BrokerError>
+): Effect.Effect<void> =>
+  Effect.catchCause(Effect.asVoid(released), (cause) =>
+    Effect.andThen(
+      Effect.logWarning("Failed to ack or release a message; it will be redelivered", cause).pipe(
+        annotateDelivery(delivery)
+      ),
+      returnUnhandled(worker, delivery)
     )
   )
 
-/** Tries a few times, a second in all. */
+/** How long a message that its connection holds, and that could not be handled, is kept before it is returned. */
+const RETURN_AFTER = "1 second"
+
+/** Leaves a message to be redelivered: when its lease ends, or soon where the broker's connection holds it. */
+export const returnUnhandled = (worker: WorkerState, { handle }: Delivery): Effect.Effect<void> => {
+  const { capabilities, returnUnhandled } = worker.settings.broker
+  return capabilities.lease === "store"
+    ? Effect.void
+    : Effect.raceFirst(Effect.sleep(RETURN_AFTER), worker.drainExpiry.await).pipe(
+        Effect.andThen(returnUnhandled.one(handle)),
+        Effect.ignore
+      )
+}
+
+/** Retries a few times, for about a second. */
 export const retryBriefly = <A, E extends { readonly retryable: boolean }>(
   worker: WorkerState,
   effect: Effect.Effect<A, E>,
@@ -159,8 +148,8 @@ export const retryBriefly = <A, E extends { readonly retryable: boolean }>(
   retryWhile(worker, effect, { times: 5, while: (error) => error.retryable && !worker.drainExpired }, first)
 
 /**
- * Tries again for as long as it may. A worker that gives up waits no longer: it tries once more. The first try may
- * have been made.
+ * Retries with backoff for as long as the options allow. A worker whose drain has expired tries once more, at once.
+ * `first` is the exit of a first try that was made already.
  */
 export const retryWhile = <A, E>(
   worker: WorkerState,
@@ -168,7 +157,7 @@ export const retryWhile = <A, E>(
   options: { readonly while: (error: E) => boolean; readonly times?: number },
   first: Effect.Effect<A, E> = effect
 ): Effect.Effect<A, E> =>
-  // where the first try succeeds, no schedule is made
+  // no schedule is made where the first try succeeds
   Effect.catchIf(first, options.while, () =>
     Effect.raceFirst(
       Effect.retry(Effect.delay(effect, "50 millis"), { schedule: backoff, ...options }),

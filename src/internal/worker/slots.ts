@@ -1,10 +1,11 @@
-/** The places of a worker in which tasks run: a worker claims no more than are free. */
+/** The slots of a worker: it runs as many tasks at a time, and claims no more than are free. */
 import { Effect } from "effect"
 
-/** Counts free places. */
+/** Counts free slots. */
 export class Slots {
   readonly total: number
-  private free: number
+  /** Free slots. */
+  free: number
   private readonly waiting = new Set<() => void>()
 
   constructor(total: number) {
@@ -12,16 +13,11 @@ export class Slots {
     this.free = total
   }
 
-  /** Places that are taken. */
-  get taken(): number {
-    return this.total - this.free
-  }
-
-  /** Takes as many places as are free, at most `max`; waits until there is one. */
+  /** Takes as many slots as are free, at most `max`; waits until one is. */
   take(max: number): Effect.Effect<number> {
     return Effect.suspend(() => {
       if (this.free > 0) return this.takeFree(max)
-      // what frees one place often frees more in the same turn
+      // whatever frees one slot often frees more in the same turn
       return this.whenFree.pipe(
         Effect.andThen(Effect.yieldNow),
         Effect.andThen(Effect.suspend(() => this.take(max)))
@@ -41,7 +37,7 @@ export class Slots {
     return Effect.sync(() => this.waiting.delete(wake))
   })
 
-  /** Gives places back. */
+  /** Frees slots. */
   give(count: number): void {
     this.free += count
     if (this.free <= 0) return
@@ -50,7 +46,7 @@ export class Slots {
   }
 }
 
-/** A place that a handler holds. It is free while at least one of the handler's fibers waits. */
+/** The slot of a handler. It is free while at least one of the handler's fibers waits. */
 export class Slot {
   private readonly slots: Slots
   private held = true
@@ -60,27 +56,27 @@ export class Slot {
     this.slots = slots
   }
 
-  /** Gives the place free while the effect runs; whoever is the last to go on waits for one. */
+  /** Frees the slot while the effect runs. The last fiber that goes on waits for a slot. */
   without<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.acquireUseRelease(
-      Effect.sync(() => this.leave()),
+      Effect.sync(() => this.suspend()),
       () => effect,
-      () => this.goOn()
+      () => this.resume()
     )
   }
 
-  private leave(): void {
+  private suspend(): void {
     this.waiting++
     if (!this.held) return
     this.held = false
     this.slots.give(1)
   }
 
-  private goOn(): Effect.Effect<void> {
+  private resume(): Effect.Effect<void> {
     this.waiting--
     if (this.waiting > 0 || this.held) return Effect.void
     return Effect.map(this.slots.take(1), () => {
-      // meanwhile another fiber of the handler may have begun to wait, or have taken a place
+      // meanwhile another fiber of the handler may have begun to wait, or have taken a slot
       if (this.waiting > 0 || this.held) this.slots.give(1)
       else this.held = true
     })

@@ -1,4 +1,4 @@
-/** How a worker asks to start a delivery. */
+/** The request of a worker to start a delivery. */
 import type { Start } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import type * as TaskMessage from "../../TaskMessage.ts"
@@ -6,7 +6,7 @@ import * as defaults from "../defaults.ts"
 import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** The request of a delivery; without a definition its task is not known here. */
+/** Makes the start request of a delivery. `definition` is `undefined` for a task that this worker does not know. */
 export const startRequest = (
   worker: WorkerState,
   { body, queue }: Delivery,

@@ -1,0 +1,66 @@
+/** What a handler can do with its run. */
+import { Effect } from "effect"
+import type { ReadError } from "../../StoreError.ts"
+import type { RunControl } from "../task/CurrentRun.ts"
+import { annotateDelivery } from "./annotateDelivery.ts"
+import { applyRenewal } from "./leaseRenewal.ts"
+import { outcomeOfValue, type Run } from "./Run.ts"
+import { DecidedOutcome } from "./runOutcome.ts"
+import { Slot } from "./slots.ts"
+import type { WorkerState } from "./WorkerState.ts"
+
+/** The run of a handler, as its fibers see it. */
+export class HandlerRun implements RunControl {
+  private readonly worker: WorkerState
+  private readonly run: Run
+  private slot: Slot | undefined
+
+  constructor(worker: WorkerState, run: Run) {
+    this.worker = worker
+    this.run = run
+  }
+
+  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+    return (this.slot ??= new Slot(this.worker.slots)).without(effect)
+  }
+
+  writeProgress(progress: string): Effect.Effect<void> {
+    const { run, worker } = this
+    return Effect.suspend(() => {
+      const { id, token } = run.candidate.start
+      const sentAt = worker.now()
+      return Effect.flatMap(
+        worker.settings.backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
+        (answer) => applyRenewal(worker, run, answer, sentAt)
+      )
+    }).pipe(
+      Effect.catchCause((cause) => Effect.logWarning("Failed to write progress; the handler runs on", cause)),
+      annotateDelivery(run.candidate.delivery, run.started.attempt)
+    )
+  }
+
+  complete(value: unknown): Effect.Effect<() => void, ReadError> {
+    const { run, worker } = this
+    const { complete } = worker.runStore
+    if (complete === undefined) {
+      return Effect.die(
+        new Error(
+          "SqlStore.transact needs the results in the database of the transaction: provide SqlStore or SqlBackend"
+        )
+      )
+    }
+    return Effect.gen(function* () {
+      const outcome = yield* outcomeOfValue(run, value, worker.id)
+      if (outcome._tag !== "Success") return yield* Effect.die(new DecidedOutcome({ outcome }))
+      const settled = yield* complete(run.candidate, outcome, run.claimed)
+      if (settled !== "Stored") {
+        run.interrupt("Lost")
+        return yield* Effect.interrupt
+      }
+      return () => {
+        run.settling = true
+        run.completedOutcome = outcome
+      }
+    })
+  }
+}
