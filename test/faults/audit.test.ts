@@ -1,4 +1,4 @@
-/** The accounts find what they are there to find. */
+/** Tests of the audit itself: it reports every kind of fault. */
 import { assert, describe, it } from "@effect/vitest"
 import { TaskFailed } from "chicory"
 import { Exit } from "effect"
@@ -38,7 +38,7 @@ const settled = (token: string, exit: string, answer: "Stored" | "Lost" = "Store
   answer
 })
 
-/** The accounts of one task. */
+/** Audits one task. */
 const of = (
   workers: ReadonlyArray<ReadonlyArray<WorkerEvent>>,
   task: {

@@ -1,38 +1,38 @@
-/** The verdict on a run of the system while things broke: what became of every task that was accepted. */
+/** Audits a run of the system under faults: what became of every accepted task. */
 import { assert } from "@effect/vitest"
 import { Exit } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
 import { isExpected, type Outcome, type Payload } from "./job.ts"
 import type { WorkerEvent } from "./workerEvents.ts"
 
-/** A task that was accepted, and what its producer came to know of it. */
+/** An accepted task, and what its producer knows of it. */
 export interface Accepted {
   readonly id: string
   readonly payload: Payload
-  /** What each of its waiters got; `undefined`: nothing in good time. */
+  /** The outcome that each of its waiters received; `undefined`: none in time. */
   readonly outcomes: ReadonlyArray<Outcome | undefined>
-  /** What the store says in the end. */
+  /** The record at the end. */
   readonly record: TaskRecord | undefined
 }
 
-/** Numbers of tasks, but for `runs`. */
+/** Counts of tasks, except for `runs` and `hanging`. */
 export interface Audit {
   readonly enqueued: number
-  /** Ended for good. */
+  /** Tasks in a terminal state. */
   readonly terminal: number
-  /** How often a handler began. */
+  /** Starts of a handler. */
   readonly runs: number
-  /** Runs beyond those that the retries of a task ask for. */
+  /** Runs beyond those that the tasks' retries require. */
   readonly reruns: number
-  /** Runs that were in hand when their worker was killed or frozen: the most that may run again. */
+  /** Runs that were open when their worker was killed or frozen: the upper bound of `reruns`. */
   readonly openRuns: number
-  /** A second outcome was accepted, an outcome changed, or a run began after the end. */
+  /** Tasks with a second accepted outcome, a changed outcome, or a run that began after the end. */
   readonly duplicated: number
-  /** The outcome is not that of the payload, or not what a waiter got. */
+  /** Tasks whose outcome does not fit the payload or differs from a waiter's. */
   readonly wrong: number
-  /** Accepted, and not ended, or unknown. */
+  /** Accepted tasks that have not ended or have no record. */
   readonly lost: number
-  /** Waiters, not tasks, that got nothing in good time. */
+  /** Waiters without an outcome in time. */
   readonly hanging: number
 }
 
@@ -41,7 +41,7 @@ type Settled = Extract<WorkerEvent, { readonly _tag: "Settled" }>
 const isTerminal = (record: TaskRecord | undefined): record is TaskRecord =>
   record?.state === "SUCCESS" || record?.state === "FAILURE"
 
-/** What one worker told, and whether it was stopped in the midst of it. */
+/** The events of one worker, and whether it was killed or frozen. */
 export interface WorkerLog {
   readonly events: ReadonlyArray<WorkerEvent>
   readonly halted: boolean
@@ -52,7 +52,7 @@ const isFinal = (event: WorkerEvent): event is Settled =>
   event.answer !== "Lost" &&
   (event.outcome === "Success" || event.outcome === "Failure")
 
-/** The runs that a worker had begun, and whose end it did not know to be stored. */
+/** Counts the runs that a worker began and did not know to be settled. */
 const openRunsOf = (events: ReadonlyArray<WorkerEvent>): number => {
   const open = new Set<string>()
   for (const event of events) {
@@ -62,7 +62,7 @@ const openRunsOf = (events: ReadonlyArray<WorkerEvent>): number => {
   return open.size
 }
 
-/** For each task, the fence of the run whose end was accepted, and the highest of a run that began. */
+/** For each task, the fence of the accepted run and the highest fence of a run that began. */
 const fencesOf = (workers: ReadonlyArray<WorkerLog>) => {
   const accepted = new Map<string, number>()
   const begun = new Map<string, number>()
@@ -80,14 +80,14 @@ const fencesOf = (workers: ReadonlyArray<WorkerLog>) => {
   return { accepted, begun }
 }
 
-/** How many have each key. */
+/** Counts items by key. */
 const count = <A>(all: Iterable<A>, key: (one: A) => string): Map<string, number> => {
   const counts = new Map<string, number>()
   for (const one of all) counts.set(key(one), (counts.get(key(one)) ?? 0) + 1)
   return counts
 }
 
-/** Draws up the accounts. */
+/** Audits tasks against the events of the workers. */
 export const of = (tasks: ReadonlyArray<Accepted>, workers: ReadonlyArray<WorkerLog>): Audit => {
   const events = workers.flatMap((worker) => worker.events)
   const runs = count(
@@ -100,7 +100,7 @@ export const of = (tasks: ReadonlyArray<Accepted>, workers: ReadonlyArray<Worker
     ends.set(event.id, tokens.set(event.token, event))
   }
   const { accepted: fences, begun } = fencesOf(workers)
-  /** The fence grows with every run: one that is higher began after the end. */
+  /** The fence grows with every run: a higher one began after the end. */
   const isLate = (id: string): boolean => (begun.get(id) ?? 0) > (fences.get(id) ?? Infinity)
   const isDuplicated = ({ id, record }: Accepted): boolean => {
     const accepted = [...(ends.get(id)?.values() ?? [])]
@@ -145,7 +145,7 @@ const columns = [
   "hanging"
 ] as const satisfies ReadonlyArray<keyof Audit>
 
-/** One line for each of the accounts, under a title. */
+/** Formats audits as a table, one line each. */
 export const table = (title: string, all: ReadonlyArray<readonly [name: string, audit: Audit]>): string => {
   const width = Math.max(title.length, ...all.map(([name]) => name.length))
   const line = (name: string, cells: ReadonlyArray<string | number>): string =>
@@ -161,13 +161,13 @@ export const table = (title: string, all: ReadonlyArray<readonly [name: string, 
   ].join("\n")
 }
 
-/** All of them together. */
+/** Sums audits. */
 export const sum = (all: ReadonlyArray<Audit>): Audit =>
   Object.fromEntries(
     columns.map((column) => [column, all.reduce((total, audit) => total + audit[column], 0)])
   ) as Record<keyof Audit, number>
 
-/** What should not be: an outcome that is doubled, wrong or lost, a waiter that is left, a run that was repeated without need. */
+/** Lists the faults: a duplicated, wrong or lost outcome, a hanging waiter, a run repeated without need. */
 export const findingsOf = (audit: Audit): ReadonlyArray<string> => {
   const { enqueued, openRuns, reruns, runs, terminal } = audit
   return [
@@ -175,12 +175,12 @@ export const findingsOf = (audit: Audit): ReadonlyArray<string> => {
       audit[column] === 0 ? [] : [`${audit[column]} ${column}`]
     ),
     ...(terminal === enqueued ? [] : [`${terminal} of ${enqueued} ended`]),
-    // what is told is complete: nothing ends that has not begun
+    // the events are complete: nothing ends that has not begun
     ...(runs >= terminal ? [] : [`${runs} runs were told of, though ${terminal} ended`]),
     ...(reruns <= openRuns ? [] : [`${reruns} ran again, though ${openRuns} were in hand`])
   ]
 }
 
-/** Fails unless all is as it has to be. */
+/** Fails if the audit has findings. */
 export const verify = (audit: Audit): void =>
   assert.deepStrictEqual(findingsOf(audit), [], JSON.stringify(audit))

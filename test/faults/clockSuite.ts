@@ -1,4 +1,4 @@
-/** Machines whose clocks are ten minutes off, to either side: the store's clock alone decides. */
+/** Tests with clocks that are ten minutes fast or slow: only the store's clock decides. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Task } from "chicory"
@@ -14,10 +14,10 @@ import * as System from "./system.ts"
 const SKEW_MILLIS = Duration.toMillis("10 minutes")
 const TIMEOUT = 20_000
 
-/** Known to producers only, as in a deploy that rolls. */
+/** A task that only producers know, as in a rolling deploy. */
 const UnknownTask = Task.make("stranger")
 
-/** Registers the tests: the producer's clock is ahead, those of workers are ahead or behind. */
+/** Registers the tests: the producer's clock is fast, the workers' clocks are fast or slow. */
 export const suite = (
   makeDeployment: Effect.Effect<Deployment<WorkerProcess>, unknown, Scope.Scope>,
   leaseMillis: number
@@ -127,7 +127,7 @@ export const suite = (
     Effect.gen(function* () {
       const unknownTask = yield* Effect.provideContext(UnknownTask.delay(), system.services)
       for (const off of [ahead, behind]) yield* system.startWorker(off)
-      // whatever has been claimed before this one has been put back
+      // whatever was claimed before these has been released
       for (const n of [1, 2, 3]) {
         yield* system.enqueue([payload(n, { millis: 500 })])
         Audit.verify(yield* system.audit)

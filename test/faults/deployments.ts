@@ -1,4 +1,4 @@
-/** Where a system of the fault suites runs: a store, and workers over it, beside this process, which is the producer. */
+/** Deployments of the fault suites: a store, workers over it, and this process as the producer. */
 import type { NodeServices } from "@effect/platform-node"
 import { assert } from "@effect/vitest"
 import { Deferred, Effect, Exit, Layer, Scope } from "effect"
@@ -13,34 +13,34 @@ import * as Worker from "./worker.ts"
 import { WorkerEvent } from "./workerEvents.ts"
 import type { Options } from "./workerProcess.ts"
 
-/** A worker that tells what it does. */
+/** A worker that emits events. */
 export interface FaultyWorker {
   readonly events: ReadonlyArray<WorkerEvent>
   readonly until: (check: (events: ReadonlyArray<WorkerEvent>) => boolean) => Effect.Effect<void>
-  /** Tells it to stop, as a shutdown does. */
+  /** Stops it gracefully, as a shutdown does. */
   readonly stop: Effect.Effect<void>
-  /** Waits until it has come to the point where it dies, and is dead. */
+  /** Waits until it has reached its kill point and has died. */
   readonly died: Effect.Effect<void, unknown>
 }
 
-/** A store, and how workers over it are started. */
+/** A store, and how its workers are started. */
 export interface Deployment<out W extends FaultyWorker = FaultyWorker> {
-  /** Of this process. */
+  /** The drivers of this process. */
   readonly drivers: StoreLocations.Drivers
-  /** Starts a worker, and waits until it works. It ends with the scope. */
+  /** Starts a worker and waits until it is ready. It ends with the scope. */
   readonly startWorker: (
     options: Options
   ) => Effect.Effect<W, unknown, Scope.Scope | NodeServices.NodeServices>
-  /** Runs a producer until it dies, and gives what it told. */
+  /** Runs a producer until it dies and returns its events. */
   readonly produce: (
     options: DyingProducer.Options
   ) => Effect.Effect<ReadonlyArray<WorkerEvent>, unknown, Scope.Scope | NodeServices.NodeServices>
 }
 
-/** A worker in a process of its own. */
+/** A worker in its own process. */
 export interface WorkerProcess extends FaultyWorker, EventProcess<WorkerEvent> {}
 
-/** Processes over one place. */
+/** Makes a deployment of processes over one store location. */
 export const ofLocation = (
   location: StoreLocations.StoreLocation
 ): Effect.Effect<Deployment<WorkerProcess>, unknown, Scope.Scope> =>
@@ -69,13 +69,13 @@ export const ofLocation = (
   })
 
 /**
- * Workers and producers of this process over one memory. One that dies makes no call any more, and is answered none;
- * what it had underway goes on only when all is over.
+ * A deployment of this process over one memory store. A worker or producer that dies makes no more calls and receives
+ * no more answers; its pending calls end with the scope.
  */
 export const inMemory: Effect.Effect<Deployment> = Effect.map(makeMemoryDrivers, (drivers) => {
   const makeKillable = Effect.gen(function* () {
     const faults = new Faults()
-    // a driver's hints run once at a time, and they do so for the producer
+    // a driver's hints have one consumer, which is the producer
     const { hints: _, ...backend } = drivers.backend
     const isolated = faults.applyTo({
       backend: { ...backend, capabilities: { ...backend.capabilities, hints: false } },

@@ -1,11 +1,11 @@
-/** What may happen to a running system, at random. */
+/** Random faults of a running system. */
 import { Effect, Random } from "effect"
 import type { Network } from "../support/network.ts"
 import type { OwnServer } from "../support/ownServers.ts"
 import { workerPoints } from "./killPoints.ts"
 import type { SupervisedWorker } from "./supervisedWorker.ts"
 
-/** What there is to disturb. */
+/** What the faults may strike. */
 export interface Targets {
   readonly leaseMillis: number
   /** Workers that may be killed. */
@@ -14,12 +14,12 @@ export interface Targets {
   readonly servers: ReadonlyArray<OwnServer>
 }
 
-/** What happened, in words. */
+/** A fault; returns its description. */
 type Disturbance = Effect.Effect<string, unknown>
 
 const between = (min: number, max: number) => Random.nextIntBetween(min, max)
 
-/** Something goes on for a while. */
+/** A fault that lasts for a random time. */
 const temporary = (
   name: string,
   spawn: Effect.Effect<unknown, unknown>,
@@ -65,7 +65,7 @@ const serverDisturbances = ({ servers }: Targets): ReadonlyArray<Disturbance> =>
     temporary(`server ${i} is frozen`, freeze, thaw, 200, 5_000)
   ])
 
-/** Lets one thing after the other happen, until it is interrupted; each is told. */
+/** Causes one fault after the other until it is interrupted, and logs each. */
 export const disturb = (targets: Targets, emit: (what: string) => void): Effect.Effect<never, unknown> => {
   const kinds = [
     workerDisturbances(targets),

@@ -1,21 +1,21 @@
-/** A producer of the fault suites: it enqueues one task after the other under ids of its own, and dies where it is told to. */
+/** A producer of the fault suites: enqueues tasks one by one under fixed ids and dies at its kill point. */
 import { Effect, type Scope } from "effect"
 import * as StoreLocations from "../support/storeLocations.ts"
 import { Job, type Payload } from "./job.ts"
 import { type Die, type ProducerKillPlan, forProducer, unfused } from "./killPoints.ts"
 import type { Emit } from "./workerEvents.ts"
 
-/** What it enqueues, and when it dies. */
+/** What the producer enqueues, and when it dies. */
 export interface Options extends ProducerKillPlan {
   readonly payloads: ReadonlyArray<Payload>
-  /** Whether each step is done by itself. */
+  /** Whether fused operations are replaced by single steps. */
   readonly unfused?: boolean
 }
 
-/** The id of its task: the same, whoever enqueues it. */
+/** The id of a payload's task, the same for every producer. */
 export const idOf = ({ n }: Payload): string => `job ${n}`
 
-/** Enqueues all, unless it dies. */
+/** Enqueues all payloads, unless it dies first. */
 export const run = Effect.fnUntraced(function* (
   drivers: StoreLocations.Drivers,
   options: Options,

@@ -1,4 +1,4 @@
-/** Those who use a store while something happens to it: two workers, a producer, and one who looks on. */
+/** A scenario under a fault: two workers, a producer, and an observer that the fault does not strike. */
 import { assert } from "@effect/vitest"
 import type { AsyncResult } from "chicory"
 import { Array as Arr, Cause, type Duration, Effect, Exit, Option, type Scope } from "effect"
@@ -11,60 +11,60 @@ import { type Payload, payload, payloads } from "./job.ts"
 import type { StoreInstance } from "./ownStores.ts"
 import { type Enqueued, makeProducer, type Producer, unresolved } from "./producer.ts"
 
-/** Of workers whose runs shall outlast what happens, and of those whose leases shall run out meanwhile. */
+/** Leases that outlast a fault, and leases that run out during one. */
 const LEASE_MILLIS = { outlasts: 20_000, lapses: 5_000 }
 
-/** Within which something has to come to its end, once nothing is wrong any more; on a machine that does much else. */
+/** Bound for work to end once the fault is over, on a busy machine. */
 export const BOUND_MILLIS = 60_000
 
-/** How the parties reach the servers: by URLs in the servers' order. */
+/** How each party reaches the servers: URLs in the servers' order. */
 export interface Options {
   readonly instance: StoreInstance
   readonly workers: ReadonlyArray<ReadonlyArray<string>>
   readonly producer: ReadonlyArray<string>
   readonly observer: ReadonlyArray<string>
   readonly callTimeout?: Duration.Input | undefined
-  /** Whether leases run out while something happens. */
+  /** Whether leases run out during the fault. */
   readonly lapses?: boolean | undefined
   /** How the producer waits for its tasks. */
   readonly waiting?: AsyncResult.GetOptions | undefined
 }
 
-/** Tells how many milliseconds something took. */
+/** Records how many milliseconds something took. */
 export type Note = (what: string, millis: number) => void
 
 export interface FaultScenario {
   readonly workers: ReadonlyArray<InProcessWorker>
   readonly producer: Producer
-  /** Whom nothing disturbs but what disturbs the servers themselves. */
+  /** A producer that only faults of the servers themselves affect. */
   readonly observer: Producer
-  /** Payloads that nobody else in this scene has. */
+  /** Makes payloads that are unique in the scenario. */
   readonly makePayloads: (count: number, millis: number) => ReadonlyArray<Payload>
-  /** Lets the producer enqueue, a few tasks at a time, while this goes on; waits until all of it was accepted. */
+  /** Lets the producer enqueue tasks while the effect runs; waits until all of them are accepted. */
   readonly whileEnqueuing: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, unknown, R>
-  /** Waits until each worker has begun so many runs more. */
+  /** Waits until each worker has begun that many further runs. */
   readonly untilWorking: (runs: number) => Effect.Effect<void>
-  /** Waits until the waiters of these tasks were told. */
+  /** Waits until the waiters of these tasks are resolved. */
   readonly untilResolved: (tasks: () => ReadonlyArray<Enqueued>) => Effect.Effect<void, unknown>
-  /** Waits until each of those who take part has done something since that time. */
+  /** Waits until every participant has made progress since that time. */
   readonly untilProgress: (since: number, note: Note) => Effect.Effect<void, unknown>
-  /** Waits until nobody waits any more, and nothing is left to do. */
+  /** Waits until every waiter is resolved and no message is left. */
   readonly untilIdle: Effect.Effect<void, unknown>
-  /** What the store says of all tasks, by their ids. */
+  /** The records of all tasks, by id. */
   readonly records: Effect.Effect<ReadonlyMap<string, TaskRecord | undefined>, unknown>
-  /** The tasks of which a run began while another one held them. */
+  /** The tasks that ran twice at the same time. */
   readonly overlappingRuns: () => ReadonlyArray<string>
-  /** What became of all tasks, and of those waiters that got an outcome. */
+  /** Audits all tasks, and the waiters that received an outcome. */
   readonly audit: Effect.Effect<Audit.Audit, unknown>
 }
 
-/** Whether a waiter was told that the task is no longer known. */
+/** Whether a waiter failed with `Forgotten`. */
 export const isForgotten = ({ outcome }: Enqueued): boolean =>
   outcome !== undefined &&
   Exit.isFailure(outcome) &&
   Option.exists(Cause.findErrorOption(outcome.cause), ({ reason }) => reason._tag === "Forgotten")
 
-/** Begins; it ends with the scope. */
+/** Starts the scenario, which ends with the scope. */
 export const startScenario = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<FaultScenario, unknown, Scope.Scope> {
@@ -91,7 +91,7 @@ export const startScenario = Effect.fnUntraced(function* (
   const tasks = () => [...producer.tasks, ...observer.tasks]
   const begun = ({ events }: InProcessWorker) => events().filter(({ _tag }) => _tag === "Began").length
 
-  /** Some that are short, now and then one that is under way for a while, and no more than can be done. */
+  /** Enqueues short tasks and now and then a long one, with at most 40 unresolved. */
   const enqueueSome = Effect.suspend(() => {
     if (producer.tasks.filter(({ resolvedAt }) => resolvedAt === undefined).length > 40) return Effect.void
     const long = next % 30 < 5 ? [payload(next++, { millis: 1_500 })] : []
@@ -104,7 +104,9 @@ export const startScenario = Effect.fnUntraced(function* (
     )
     assert.deepStrictEqual(states, [], "nobody waits any more")
   })
-  /** What is delayed now is the message of a task that has ended, delivered twice and put back for a lease. */
+  /**
+   * Messages that are not delayed: a delayed one is that of an ended task, delivered twice and released for a lease.
+   */
   const left = Effect.map(drivers.broker.counts(["default"]), ([counts]) =>
     counts === undefined ? 0 : counts.ready + counts.claimed
   )
@@ -148,7 +150,7 @@ export const startScenario = Effect.fnUntraced(function* (
             ),
           { concurrency: "unbounded", discard: true }
         )
-        // so many that neither of them can do all
+        // more than one worker can run at once
         const work = Effect.andThen(
           Effect.suspend(() => observer.enqueueAll(make(12, 150))),
           Effect.sleep("500 millis")

@@ -1,10 +1,10 @@
-/** How long things took: printed at the end of a suite where `CHICORY_FIGURES` is set. */
+/** Measured durations, printed at the end of a suite if `CHICORY_FIGURES` is set. */
 import { Array as Arr } from "effect"
 
-/** What was measured of something, in milliseconds. */
+/** Collects durations in milliseconds. */
 export interface Figures {
   readonly note: (subject: string, what: string, millis: number) => void
-  /** One line for each of what was measured. */
+  /** Formats one line for each subject. */
   readonly table: (title: string) => string
 }
 
@@ -27,7 +27,7 @@ export const make = (): Figures => {
   }
 }
 
-/** Prints figures, if they are asked for. */
+/** Prints figures if `CHICORY_FIGURES` is set. */
 export const print = (title: string, figures: Figures): void => {
   if (process.env["CHICORY_FIGURES"]) console.log(figures.table(title))
 }

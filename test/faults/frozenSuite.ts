@@ -1,4 +1,4 @@
-/** Workers that are frozen for longer than their lease, and go on then. */
+/** Tests with workers that are frozen for longer than their lease and then thawed. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
@@ -31,7 +31,7 @@ export const suite = (
         const frozen = yield* system.startWorker({ worker, killPlan: freezes })
         const [long, short] = yield* system.enqueue([
           payload(1, { millis: 600_000, rerunMillis: 500 }),
-          // it is frozen when it is about to store the outcome of this one
+          // the worker is frozen before it stores the outcome of this task
           payload(2, { millis: 200 })
         ])
         assert(long !== undefined && short !== undefined)

@@ -1,16 +1,16 @@
-/** What a process holds while it lives: whether it grows. */
+/** Detects growth of a process's memory and handles. */
 
-/** What a process holds at a moment. */
+/** The resources of a process at one moment. */
 export interface Sample {
-  /** Bytes of what is reachable. */
+  /** Bytes of reachable objects. */
   readonly heap: number
-  /** Bytes that the process has of the machine. */
+  /** Bytes of resident memory. */
   readonly rss: number
-  /** Sockets, timers and files that are open. */
+  /** Open sockets, timers and files. */
   readonly handles: number
 }
 
-/** How much more of it there may be in the end: a part of what there was, and so much beside. */
+/** Allowed growth: a ratio of the warm value plus an absolute amount. */
 const ALLOWED = {
   heap: { ratio: 0.15, absolute: 8 * 2 ** 20 },
   rss: { ratio: 0.25, absolute: 40 * 2 ** 20 },
@@ -22,7 +22,7 @@ const keys = ["heap", "rss", "handles"] as const
 const median = (numbers: ReadonlyArray<number>): number =>
   [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? 0
 
-/** When it was warm, and in the end: the medians of the second quarter of the samples, and of the last. */
+/** Medians of the second quarter of the samples (warm) and of the last quarter. */
 const compare = (samples: ReadonlyArray<Sample>) => {
   const quarter = Math.max(1, Math.floor(samples.length / 4))
   const medians = (some: ReadonlyArray<Sample>): Sample => ({
@@ -33,7 +33,7 @@ const compare = (samples: ReadonlyArray<Sample>) => {
   return { warm: medians(samples.slice(quarter, 2 * quarter)), end: medians(samples.slice(-quarter)) }
 }
 
-/** What has grown. At least four samples of each process are needed to tell. */
+/** Lists what has grown. Needs at least four samples of each process. */
 export const findingsOf = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): ReadonlyArray<string> =>
   [...samples].flatMap(([name, ofProcess]) => {
     if (ofProcess.length < 4)
@@ -47,7 +47,7 @@ export const findingsOf = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>):
 const show = ({ handles, heap, rss }: Sample): string =>
   `heap ${(heap / 2 ** 20).toFixed(1)} MiB, rss ${(rss / 2 ** 20).toFixed(1)} MiB, ${handles} handles`
 
-/** A line for each process. */
+/** Formats a line for each process. */
 export const table = (samples: ReadonlyMap<string, ReadonlyArray<Sample>>): string =>
   [...samples]
     .map(([name, ofProcess]) => {

@@ -1,4 +1,4 @@
-/** Workers in this process that have connections of their own, and what they tell, and when. */
+/** Workers in this process with their own connections, and a timeline of their events. */
 import type { Worker as WorkerService } from "chicory"
 import { Effect, Layer, type Scope } from "effect"
 import { eventually } from "../support/storeFixture.ts"
@@ -6,26 +6,26 @@ import type { Drivers } from "../support/storeLocations.ts"
 import * as Worker from "./worker.ts"
 import type { WorkerEvent } from "./workerEvents.ts"
 
-/** An entry, and when it was told, in milliseconds. */
+/** An event and its time in milliseconds. */
 export interface TimedEvent {
   readonly event: WorkerEvent
   readonly millis: number
 }
 
-/** A worker at work. */
+/** A running worker. */
 export interface InProcessWorker {
   readonly timeline: ReadonlyArray<TimedEvent>
   readonly events: () => ReadonlyArray<WorkerEvent>
-  /** Waits until so many runs have been settled. */
+  /** Waits until that many runs are settled. */
   readonly untilSettled: (count: number) => Effect.Effect<void>
   /** Waits until a run has begun after that time. */
   readonly untilBegunAfter: (millis: number) => Effect.Effect<void>
 }
 
-/** Nobody dies here. */
+/** No worker dies here. */
 const neverDie = () => Effect.never
 
-/** Starts a worker, until the scope closes. */
+/** Starts a worker, which stops with the scope. */
 export const startInProcessWorker = Effect.fnUntraced(function* (
   drivers: Drivers,
   options: WorkerService.Options
@@ -48,7 +48,7 @@ export const startInProcessWorker = Effect.fnUntraced(function* (
   }
 })
 
-/** A run, as its worker told of it. */
+/** A run, by its worker's events. */
 interface Run {
   readonly began: number
   readonly retries: number
@@ -56,8 +56,8 @@ interface Run {
 }
 
 /**
- * The tasks of which a run began while another one held them: it is neither a retry that was asked for, nor follows one
- * that was interrupted, nor one that is older than a lease.
+ * Returns the tasks with overlapping runs: a run that is no retry, follows no interrupted run, and began within a
+ * lease of the one before.
  */
 export const overlappingRuns = (
   workers: ReadonlyArray<InProcessWorker>,
@@ -85,7 +85,7 @@ export const overlappingRuns = (
         before !== undefined &&
         run.retries !== before.retries + 1 &&
         !before.interrupted &&
-        // the store looks at another clock
+        // the store uses another clock
         run.began - before.began < leaseMillis - 250
       )
     })

@@ -1,39 +1,39 @@
-/** The task of the fault suites: its payload says how it comes to its end, so that anybody can tell what is right. */
+/** The task of the fault suites: its payload determines its outcome, so that every outcome can be checked. */
 import { RetryPolicy, Task, type TaskFailed } from "chicory"
 import { Option, Cause, Exit, Schema } from "effect"
 
-/** Asks for another try. */
+/** Fails an attempt that is retried. */
 export class TryAgain extends Schema.TaggedError<TryAgain>()("Again", {}) {}
 
-/** Is not tried again. */
+/** Fails an attempt that is not retried. */
 export class Refused extends Schema.TaggedError<Refused>()("Refused", { n: Schema.Int }) {}
 
 export const Job = Task.make("job", {
   payload: {
     n: Schema.Int,
-    /** How long its first run takes. */
+    /** Duration of the first run. */
     millis: Schema.Int,
-    /** How long a further one takes. Default: as long. */
+    /** Duration of later runs. Default: `millis`. */
     rerunMillis: Schema.optionalKey(Schema.Int),
-    /** How often it asks for another try first. */
+    /** How many attempts fail before the last. */
     retries: Schema.Int,
     ends: Schema.Literals(["Succeeds", "Fails", "Dies"])
   },
   success: Schema.Struct({ n: Schema.Int, square: Schema.Int }),
   error: Schema.Union([TryAgain, Refused]),
   retry: { ...RetryPolicy.fixed({ maxRetries: 20, delay: "100 millis" }), byTag: { Refused: "never" } },
-  // how many of its workers are killed is for the tests to say
+  // the tests decide how many workers are killed
   maxCrashes: 1000
 })
 
-/** Its result is soon gone. */
+/** A task with a short retention. */
 export const ShortRetention = Task.make("brief", { retention: "3 seconds" })
 
 export type Payload = typeof Job.payloadSchema.Type
 export type Value = typeof Job.successSchema.Type
 export type Outcome = Exit.Exit<Value, TaskFailed.TaskFailed<TryAgain | Refused>>
 
-/** A payload; what is not given is the plainest there is. */
+/** Makes a payload that succeeds at once, unless the options say otherwise. */
 export const payload = (n: number, options?: Partial<Payload>): Payload => ({
   n,
   millis: 0,
@@ -42,7 +42,7 @@ export const payload = (n: number, options?: Partial<Payload>): Payload => ({
   ...options
 })
 
-/** Payloads of all kinds, a third of them with retries. */
+/** Makes payloads of all kinds, a third of them with retries. */
 export const payloads = (count: number, millis: number, first = 0): ReadonlyArray<Payload> =>
   Array.from({ length: count }, (_, i) =>
     payload(first + i, {
@@ -52,7 +52,7 @@ export const payloads = (count: number, millis: number, first = 0): ReadonlyArra
     })
   )
 
-/** Whether an outcome is the one that the payload asks for. */
+/** Whether an outcome is the one that the payload determines. */
 export const isExpected = ({ ends, n }: Payload, outcome: Outcome): boolean => {
   if (Exit.isSuccess(outcome)) {
     return ends === "Succeeds" && outcome.value.n === n && outcome.value.square === n * n

@@ -1,6 +1,6 @@
 /**
- * The points at which a worker or a producer is killed: drivers that pass everything on, tell of what was settled,
- * and do not come back from one call.
+ * Kill points of workers and producers: drivers that delegate every call, emit what was settled, and never return
+ * from one call.
  */
 import { Array as Arr, Effect } from "effect"
 import type { Settled, Settlement } from "../../src/BackendDriver.ts"
@@ -8,7 +8,7 @@ import type { Batch } from "../../src/BrokerDriver.ts"
 import type { Drivers } from "../support/storeLocations.ts"
 import type { Emit } from "./workerEvents.ts"
 
-/** Where a worker dies. */
+/** Points at which a worker dies. */
 export const workerPoints = [
   "after the claim",
   "in the handler",
@@ -21,17 +21,17 @@ export const workerPoints = [
 ] as const
 export type WorkerPoint = (typeof workerPoints)[number]
 
-/** Where a producer dies. */
+/** Points at which a producer dies. */
 export const producerPoints = ["after the record", "after the message", "after all of it"] as const
 export type ProducerPoint = (typeof producerPoints)[number]
 
-/** Stops whoever calls: nothing that follows is done, unless it is thawed. */
+/** Stops the caller: nothing that follows runs, unless the process is thawed. */
 export type Die = (point: WorkerPoint | ProducerPoint) => Effect.Effect<void>
 
-/** How a process stops in the midst of what it does. */
+/** The signal that stops a process. */
 export type Stop = "SIGKILL" | "SIGSTOP"
 
-/** Kills the process, or freezes it, once. */
+/** Kills or freezes this process, once. */
 export const halting = (emit: Emit, stop: Stop = "SIGKILL"): Die => {
   let halted = false
   return (point) =>
@@ -43,12 +43,12 @@ export const halting = (emit: Emit, stop: Stop = "SIGKILL"): Die => {
     })
 }
 
-/** When a worker dies. */
+/** When and how a worker dies. */
 export interface KillPlan {
   readonly point: WorkerPoint
-  /** Not before so many of its runs are settled. */
+  /** The worker dies only after that many settled runs. */
   readonly settled: number
-  /** Default: it is killed. */
+  /** Default `SIGKILL`. */
   readonly stop?: Stop
 }
 
@@ -58,30 +58,30 @@ const isFinal = ({ outcome: { _tag } }: Settlement): boolean => _tag === "Succes
 /** When a producer dies. */
 export interface ProducerKillPlan {
   readonly point: ProducerPoint
-  /** How many of its tasks are accepted before. */
+  /** How many tasks are accepted before. */
   readonly accepted: number
 }
 
-/** What has been written to a connection until now is sent. */
+/** Waits until pending writes to connections are sent. */
 const flushSockets = Effect.callback<void>((resume) => {
   setImmediate(() => resume(Effect.void))
 })
 
-/** The drivers of a worker that tells of what it settled, and dies at a point once so many of its runs are settled. */
+/** Wraps the drivers of a worker: emits settlements, and dies at a point after that many settled runs. */
 export const forWorker = (
   { backend, broker }: Drivers,
   emit: Emit,
   killPlan?: KillPlan & { readonly die: Die }
 ): Drivers => {
   let settled = 0
-  /** A retry is stored, and its message is not let go yet. */
+  /** A retry is stored and its message is not released yet. */
   let retrying = false
   const dieAt = (point: WorkerPoint, here = true): Effect.Effect<void> =>
     here && killPlan !== undefined && killPlan.point === point && settled >= killPlan.settled
       ? killPlan.die(point)
       : Effect.void
 
-  /** Around the settling of a batch, by one call or with what follows for the messages in the same. */
+  /** Wraps the settlement of a batch, fused with its messages or alone. */
   const settling =
     <A, E>(
       settle: (batch: Batch<A>) => Effect.Effect<ReadonlyArray<Settled>, E>,
@@ -138,7 +138,7 @@ export const forWorker = (
       settle: settling(settle, (settlement) => settlement, false),
       renew: (batch) =>
         killPlan?.point === "in a renewal"
-          ? // it is on its way, or has just been answered
+          ? // the call is in flight or has just been answered
             Effect.forkDetach(backend.renew(batch)).pipe(
               Effect.andThen(flushSockets),
               Effect.andThen(killPlan.die(killPlan.point)),
@@ -156,7 +156,7 @@ export const forWorker = (
   }
 }
 
-/** The drivers of a producer that dies at a point, of the enqueue that follows so many. */
+/** Wraps the drivers of a producer that dies at a point of the enqueue after that many. */
 export const forProducer = (
   { backend, broker }: Drivers,
   { accepted, die, point }: ProducerKillPlan & { readonly die: Die }
@@ -180,7 +180,7 @@ export const forProducer = (
   }
 }
 
-/** Drivers that do each step by itself. */
+/** Returns the drivers without fused operations. */
 export const unfused = ({ backend: { fusion: _, ...backend }, broker }: Drivers): Drivers => ({
   backend,
   broker

@@ -1,4 +1,4 @@
-/** Workers and producers that are killed at every point where something is half done. */
+/** Tests with workers and producers killed at every point between two steps. */
 import { NodeServices } from "@effect/platform-node"
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
@@ -10,17 +10,17 @@ import { Job, payloads } from "./job.ts"
 import { type ProducerKillPlan, producerPoints, type WorkerPoint, workerPoints } from "./killPoints.ts"
 import * as System from "./system.ts"
 
-/** What a store is asked for. */
+/** Settings of the suite for one store. */
 export interface Options {
   /** Long enough for a slow machine to renew it in time. */
   readonly leaseMillis: number
-  /** Those of the short form. Default: all. */
+  /** Kill points of the short form. Default: all. */
   readonly points?: ReadonlyArray<WorkerPoint>
 }
 
 const CONCURRENCY = 8
 
-/** Registers the tests: each in a site of its own. */
+/** Registers the tests, each in its own deployment. */
 export const suite = (
   name: string,
   makeDeployment: Effect.Effect<Deployment, unknown, Scope.Scope>,
@@ -40,7 +40,7 @@ export const suite = (
     yield* system.enqueue(renews ? payloads(12, 0.6 * leaseMillis) : payloads(32, stops ? 400 : 40))
     const victim = yield* system.startWorker({ worker, killPlan: { point, settled } })
     if (stops) {
-      // a run that has just begun is in hand for a while
+      // a run that has just begun stays open for a while
       yield* victim.until(
         (events) =>
           events.at(-1)?._tag === "Began" && events.filter(({ _tag }) => _tag === "Settled").length >= settled
@@ -62,7 +62,7 @@ export const suite = (
     const events = yield* deployment.produce({ payloads: all, unfused, ...killPlan })
     const accepted = events.flatMap((event) => (event._tag === "Accepted" ? [event.id] : []))
     assert.deepStrictEqual(accepted, all.slice(0, killPlan.accepted).map(idOf))
-    // whoever starts it again enqueues all of it again
+    // a restarted producer enqueues all of them again
     for (const payload of all) {
       const handle = yield* Effect.provideContext(Job.delay(payload, { id: idOf(payload) }), system.services)
       yield* system.accept(handle.taskId, payload)

@@ -1,4 +1,4 @@
-/** What networks do to those who use a store: each fault on the way of workers, of producers and of both. */
+/** Tests with network faults on the routes of workers, of producers and of both. */
 import { afterAll, assert, describe, layer } from "@effect/vitest"
 import { Context, Effect, Layer, Logger } from "effect"
 import { isFullRun } from "../support/fullRun.ts"
@@ -8,17 +8,17 @@ import { startScenario, type Note } from "./faultScenario.ts"
 import * as Figures from "./figures.ts"
 import type { OwnStore, RunningStore } from "./ownStores.ts"
 
-/** What happens to a way, and for how long. */
+/** A fault of a route, and its duration. */
 interface Fault {
   readonly name: string
   readonly begin: (network: Network) => Effect.Effect<void>
   readonly end: (network: Network) => Effect.Effect<void, unknown>
   readonly millis: number
-  /** Whether those who were connected have to connect again. */
+  /** Whether connected clients have to reconnect. */
   readonly cuts: boolean
-  /** Whether leases run out meanwhile. */
+  /** Whether leases run out during the fault. */
   readonly lapses?: boolean
-  /** On whose way it is tried. Default: on that of each. */
+  /** The routes it is applied to. Default: each of them. */
   readonly targets?: ReadonlyArray<Target>
 }
 
@@ -97,22 +97,22 @@ const faults = {
   }
 } as const satisfies Record<string, Fault>
 
-/** Those that stand for all in the short form. */
+/** The cases of the short form. */
 const short: ReadonlyArray<readonly [Fault, Target]> = [
   [faults.stormy, "of all"],
   [faults.halfOpen, "of the workers"]
 ]
 
-/** Shorter than the faults in the short form; in the full one that of the store. */
+/** Shorter than the faults in the short form; the store's default in the full form. */
 const CALL_TIMEOUT = isFullRun ? undefined : "2 seconds"
 
-/** Ways to all servers of a store. */
+/** Makes routes to all servers of a store. */
 const makeRoutes = Effect.fnUntraced(function* ({ networks, servers }: RunningStore) {
   const routes = yield* Effect.forEach(servers, ({ url }, i) => makeNetwork(url, networks[i]))
   return { urls: routes.map(({ url }) => url), routes }
 })
 
-/** Lets a fault happen in the midst of work, and while there is nothing to do, and holds all to account. */
+/** Applies a fault during work and while idle, and audits all tasks. */
 const disturb = Effect.fnUntraced(function* (
   running: RunningStore,
   fault: Fault,
@@ -180,7 +180,7 @@ const disturb = Effect.fnUntraced(function* (
     yield* all(fault.end)
     const healed = performance.now()
     yield* untilResolved(() => waiting)
-    // it may have been told before
+    // the waiter may have been resolved before
     note("idle, a waiter is told", Math.max(0, ...waiting.map(({ resolvedAt }) => resolvedAt! - healed)))
     yield* untilProgress(healed, (what, millis) => note(`idle, ${what}`, millis))
     yield* untilIdle
@@ -199,7 +199,7 @@ const disturb = Effect.fnUntraced(function* (
   return yield* audit
 })
 
-/** Servers that all tests of a suite have. */
+/** Servers that the tests of a suite share. */
 class Shared extends Context.Service<Shared, RunningStore>()("chicory/test/faults/networkSuite/Shared") {}
 
 /** Registers the tests. */
@@ -229,7 +229,7 @@ export const suite = (store: OwnStore): void => {
                     figures.note(fault.name, what, millis)
                   )
                   audits.push([`${fault.name}, ${target}`, audit])
-                  // whose lease ran out, that is run again, and that it did is looked at already
+                  // a run whose lease ran out is repeated; overlapping runs are checked already
                   Audit.verify(fault.lapses === true ? { ...audit, reruns: 0 } : audit)
                   // the warnings of lost connections are expected
                 }).pipe(Effect.provide(Logger.layer([]))),

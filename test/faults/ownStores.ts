@@ -1,4 +1,4 @@
-/** Stores over servers of a test's own, described alike: how they are started, what they keep, how they are reached. */
+/** Stores over dedicated servers: how they are started, what they persist, how they are reached. */
 import { describe } from "@effect/vitest"
 import { type Duration, Effect, Layer, type Scope } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -19,43 +19,43 @@ import type { Options as NetworkOptions } from "../support/network.ts"
 import type { OwnServer, ServerError } from "../support/ownServers.ts"
 import type * as StoreLocations from "../support/storeLocations.ts"
 
-/** How a process of its own reaches a place. */
+/** How a client reaches a store. */
 export interface OpenOptions {
-  /** Of each server, in the order of `servers`: where it is, or a way to it. */
+  /** For each server, in the order of `servers`: its URL, or that of a route to it. */
   readonly urls: ReadonlyArray<string>
-  /** Default: that of the store. */
+  /** Default: the store's. */
   readonly callTimeout?: Duration.Input | undefined
 }
 
-/** Names that nobody else has. */
+/** A store under a fresh prefix. */
 export interface StoreInstance {
-  /** What another process has to know, to reach it by these URLs of the servers, in order. */
+  /** The location for another process, by these URLs of the servers. */
   readonly locationFor: (urls: ReadonlyArray<string>) => StoreLocations.StoreLocation
-  /** Opens connections of one's own, and makes the drivers over them. */
+  /** Opens new connections and makes drivers over them. */
   readonly open: (options: OpenOptions) => Effect.Effect<StoreLocations.Drivers, unknown, Scope.Scope>
 }
 
-/** The servers of a store, running. */
+/** The running servers of a store. */
 export interface RunningStore {
   readonly servers: ReadonlyArray<OwnServer>
-  /** How a network fails whose other end is that server. */
+  /** How a network to each server ends a connection. */
   readonly networks: ReadonlyArray<NetworkOptions>
   readonly newInstance: Effect.Effect<StoreInstance, unknown, Scope.Scope>
   /**
-   * Waits until a server that is killed keeps what it has taken for its own use so far: of tasks it keeps what it
-   * confirms anyway, if it keeps anything.
+   * Waits until a killed server would keep what it has written for its own use. Confirmed tasks are kept anyway, if
+   * anything is.
    */
   readonly settle: Effect.Effect<void, ServerError>
 }
 
-/** A store, and the servers that it needs. */
+/** A store and the servers that it needs. */
 export interface OwnStore {
   readonly name: string
-  /** What its servers are, in order. */
+  /** The names of its servers, in order. */
   readonly parts: ReadonlyArray<string>
-  /** What was confirmed is there after a server was killed and started again; or some of it may not be. */
+  /** Whether confirmed tasks survive a killed and restarted server. */
   readonly persistence: "kept" | "none"
-  /** A suite that needs them to be installed. */
+  /** Registers a suite that needs the servers to be installed. */
   readonly describe: (name: string, body: () => void) => void
   /** Starts the servers. */
   readonly start: Effect.Effect<RunningStore, unknown, Scope.Scope>
@@ -70,7 +70,7 @@ type Open = (
   options: OpenOptions
 ) => Effect.Effect<StoreLocations.Drivers, unknown, Scope.Scope>
 
-/** A store on one server that has a prefix for each place. */
+/** Makes a store on one server, with a prefix for each instance. */
 const onOneServer = (
   part: string,
   name: string,
@@ -111,7 +111,7 @@ const redisServers = {
   never: {}
 } as const satisfies Record<string, Redis.ServerOptions>
 
-/** Redis, and when it writes to the disk. */
+/** Redis, by when it writes to disk. */
 export const redis = (writes: keyof typeof redisServers = "always"): OwnStore =>
   onOneServer(
     "Redis",
@@ -136,7 +136,7 @@ const openSql =
       )
     )
 
-/** PostgreSQL, and whether it writes before it confirms. */
+/** PostgreSQL, by whether it writes to disk before it confirms. */
 export const postgres = (synchronous: "on" | "off" = "on"): OwnStore =>
   onOneServer(
     "PostgreSQL",
@@ -155,7 +155,7 @@ export const postgres = (synchronous: "on" | "off" = "on"): OwnStore =>
     openSql((url) => Postgres.clientOf(url, { maxConnections: 5 }))
   )
 
-/** MariaDB, and what it does at a commit: 1 writes to the disk, 2 hands it to the system, 0 does so within a second. */
+/** MariaDB, by what a commit does: 1 writes to disk, 2 hands the log to the system, 0 does so within a second. */
 export const mariadb = (flushes: "0" | "1" | "2" = "1"): OwnStore =>
   onOneServer(
     "MariaDB",
@@ -173,7 +173,7 @@ export const mariadb = (flushes: "0" | "1" | "2" = "1"): OwnStore =>
 
 // #region SQLite
 
-/** A file, for which there is no server. */
+/** SQLite, which needs no server. */
 export const sqlite: OwnStore = {
   name: "SQLite",
   parts: [],

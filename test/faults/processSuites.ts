@@ -1,4 +1,4 @@
-/** What is asked of processes on every store. */
+/** The process suites of every store. */
 import { Effect, type Scope } from "effect"
 import type { StoreLocation } from "../support/storeLocations.ts"
 import * as ClockSuite from "./clockSuite.ts"
@@ -11,7 +11,10 @@ const LEASE = 2_000
 
 type Temporary = Effect.Effect<StoreLocation, unknown, Scope.Scope>
 
-/** Registers the tests, each in a place of its own, those with frozen workers where their silence is noticed. */
+/**
+ * Registers the tests, each in its own location; those with frozen workers where a short heartbeat notices their
+ * silence.
+ */
 export const suite = (
   name: string,
   temporaryLocation: Temporary,

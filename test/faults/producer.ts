@@ -1,35 +1,35 @@
-/** A producer in this process: it enqueues until it is told that a task was accepted, and waits for each of them. */
+/** A producer in this process: retries an enqueue until it is accepted, and waits for every task. */
 import { AsyncResult, type Backend, type Broker, type Task } from "chicory"
 import { type Context, type Duration, Effect, Exit, Schedule, type Scope } from "effect"
 import { eventually } from "../support/storeFixture.ts"
 import { Job, type Outcome, type Payload } from "./job.ts"
 
-/** A task that was accepted, and what became of the one who waits for it. */
+/** An accepted task and the state of its waiter. */
 export interface Enqueued {
   readonly id: string
   readonly payload: Payload
   /** When it was accepted, in milliseconds. */
   readonly acceptedAt: number
-  /** When its waiter was told, of an outcome or an error. */
+  /** When its waiter received an outcome or an error. */
   resolvedAt: number | undefined
   outcome: Outcome | undefined
   error: string | undefined
 }
 
-/** What it did so far. */
+/** A producer and its tasks so far. */
 export interface Producer {
   readonly tasks: ReadonlyArray<Enqueued>
-  /** How many calls failed with an error that leaves open what became of them. */
+  /** How many calls failed with a retryable error, so that their effect is unknown. */
   readonly unknown: () => number
-  /** Enqueues a task, again under the same id until it is accepted, and begins to wait for it. */
+  /** Enqueues a task, under the same id until it is accepted, and starts a waiter. */
   readonly enqueue: (payload: Payload, options?: Task.EnqueueOptions) => Effect.Effect<Enqueued>
-  /** The same, several at a time. */
+  /** Enqueues several tasks concurrently. */
   readonly enqueueAll: (payloads: ReadonlyArray<Payload>) => Effect.Effect<ReadonlyArray<Enqueued>>
-  /** Waits for a task that somebody else enqueues. */
+  /** Starts a waiter for a task of another producer. */
   readonly waitFor: (id: string, payload: Payload) => Effect.Effect<Enqueued>
 }
 
-/** Who enqueues and waits by these services, until the scope closes. */
+/** Makes a producer over these services; its waiters end with the scope. */
 export const makeProducer = (
   services: Context.Context<Backend.Backend | Broker.Broker>,
   waiting: AsyncResult.GetOptions = {}
@@ -87,8 +87,8 @@ export const makeProducer = (
   })
 
 /**
- * Waits until the waiters of these tasks were told, for as long as one of them is told within that time; answers the ids of
- * those that were not.
+ * Waits until the waiters of these tasks are resolved, as long as one of them is resolved within that time. Returns
+ * the ids of the others.
  */
 export const unresolved = (
   tasks: () => ReadonlyArray<Enqueued>,

@@ -1,4 +1,4 @@
-/** A producer of the fault suites in a process of its own: `producerProcess.ts <place> <options as JSON>`. */
+/** A producer process of the fault suites: `producerProcess.ts <location> <options as JSON>`. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect } from "effect"
 import * as StoreLocations from "../support/storeLocations.ts"

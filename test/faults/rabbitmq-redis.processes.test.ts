@@ -4,7 +4,7 @@ import { describeWithRedis, isUp } from "../redis/server.ts"
 import * as TemporaryLocations from "../support/temporaryLocations.ts"
 import * as ProcessSuites from "./processSuites.ts"
 
-/** Both servers are needed; of the two, the one that is missing is named. */
+/** Both servers are needed; a skipped suite names the missing one. */
 const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
 
 const location = TemporaryLocations.rabbitmq(TemporaryLocations.redis)

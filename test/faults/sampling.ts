@@ -1,4 +1,4 @@
-/** What this process holds. */
+/** Samples the resources of this process. */
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { Effect } from "effect"
@@ -7,7 +7,7 @@ import type { Sample } from "./growth.ts"
 setFlagsFromString("--expose_gc")
 const collectGarbage: () => void = runInNewContext("gc")
 
-/** Frees what is not reachable, and looks. */
+/** Takes a sample after a garbage collection. */
 export const sample: Effect.Effect<Sample> = Effect.sync(() => {
   collectGarbage()
   const { heapUsed, rss } = process.memoryUsage()

@@ -1,4 +1,4 @@
-/** What servers do to those who use a store: they are killed, stopped and frozen in the midst of enqueuing and of work. */
+/** Tests with servers that are killed, stopped and frozen while tasks are enqueued and run. */
 import { afterAll, assert, describe, it } from "@effect/vitest"
 import { Effect, Logger, type Scope } from "effect"
 import { isFullRun } from "../support/fullRun.ts"
@@ -9,16 +9,16 @@ import { startScenario, BOUND_MILLIS, isForgotten, type Note, type FaultScenario
 import * as Figures from "./figures.ts"
 import type { OwnStore } from "./ownStores.ts"
 
-/** How a server goes, and for how long it stays away. */
+/** How a server goes down, and for how long. */
 interface Outage {
   readonly name: string
   readonly begin: (server: OwnServer) => Effect.Effect<void>
   readonly millis: number
-  /** Whether leases run out meanwhile. */
+  /** Whether leases run out during the outage. */
   readonly lapses?: boolean
 }
 
-/** The hardest of them. */
+/** The hardest outage. */
 export const killed: Outage = { name: "killed", begin: ({ kill }) => kill, millis: 300 }
 
 const all: ReadonlyArray<Outage> = [
@@ -33,16 +33,16 @@ const all: ReadonlyArray<Outage> = [
   { name: "frozen", begin: ({ freeze }) => freeze, millis: 4_000 }
 ]
 
-/** Shorter than the absences in the short form; in the full one that of the store. */
+/** Shorter than the outages in the short form; the store's default in the full form. */
 const CALL_TIMEOUT = isFullRun ? undefined : "2 seconds"
 
-/** How often a server goes. */
+/** Outages of a server in one test. */
 const ROUNDS = isFullRun ? 3 : 1
 
-/** For a task that may be gone, where nobody ever knew of it but by its id. */
+/** Bounds the wait for a task that may be lost and that its waiter knows by its id alone. */
 const TIMEOUT = "25 seconds"
 
-/** Lets servers go and come back a few times, and waits each time until all is as before. */
+/** Takes servers down and up again, and waits each time until the system is idle. */
 const runOutages = Effect.fnUntraced(function* (
   store: OwnStore,
   part: string | undefined,
@@ -109,7 +109,7 @@ const runOutages = Effect.fnUntraced(function* (
   return scenario
 })
 
-/** What was confirmed is there, and ends once. */
+/** Asserts that confirmed tasks exist and end once. */
 const assertKept = Effect.fnUntraced(function* (
   { audit, overlappingRuns, observer, producer }: FaultScenario,
   { lapses }: Outage
@@ -119,16 +119,16 @@ const assertKept = Effect.fnUntraced(function* (
   assert.deepStrictEqual([...producer.tasks, ...observer.tasks].filter(isForgotten), [])
   assert.deepStrictEqual(overlappingRuns(), [], "no task was run while another run held it")
   const result = yield* audit
-  // whose lease ran out, that is run again, and that it did is looked at already
+  // a run whose lease ran out is repeated; overlapping runs are checked already
   Audit.verify(lapses === true ? { ...result, reruns: 0 } : result)
   return result
 })
 
-/** What was confirmed may be gone: then nobody waits for it for ever, and what is there ends as it should. */
+/** Asserts that waiters of lost tasks are released and that the remaining tasks end correctly. */
 const assertConsistent = Effect.fnUntraced(function* ({ audit, observer, producer, records }: FaultScenario) {
   const tasks = [...producer.tasks, ...observer.tasks]
   for (const { error } of tasks) if (error !== undefined) assert.include(error, "TimeoutError")
-  // whose waiters were told that it is gone may still run, where its message is left
+  // a task whose waiters failed with Forgotten may still run if its message is left
   const open = Effect.map(records, (all) =>
     [...all.values()].filter(
       (record) => record !== undefined && record.state !== "SUCCESS" && record.state !== "FAILURE"
@@ -142,14 +142,14 @@ const assertConsistent = Effect.fnUntraced(function* ({ audit, observer, produce
   return result
 })
 
-/** How many waiters were told what of tasks that are gone. */
+/** Counts the waiters of lost tasks by how they ended. */
 const lostSummary = ({ observer, producer }: FaultScenario): string => {
   const tasks = [...producer.tasks, ...observer.tasks]
   const overdue = tasks.filter(({ error }) => error !== undefined).length
   return `Forgotten ${tasks.filter(isForgotten).length}, timed out ${overdue}`
 }
 
-/** Registers the tests. Of a store that may lose what is confirmed the servers are killed only. */
+/** Registers the tests. The servers of a store that may lose confirmed tasks are only killed. */
 export const suite = (
   store: OwnStore,
   outages: ReadonlyArray<Outage> = store.persistence === "kept" ? all : [killed]

@@ -1,7 +1,7 @@
-/** A machine whose clock is wrong. */
+/** A wrong wall clock. */
 import { Clock, Effect } from "effect"
 
-/** Gives a program a wall clock that is ahead by so many milliseconds. Time passes as ever. */
+/** Provides a wall clock that is ahead by that many milliseconds. Monotonic time and sleeps are unchanged. */
 export const provide =
   (aheadMillis: number) =>
   <A, E, R>(program: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>

@@ -1,9 +1,9 @@
 /**
- * A system that runs for as long as it is told while anything breaks that may: `npm run soak -- --store redis --minutes 30`.
+ * Runs a system under random faults for a given time: `npm run soak -- --store redis --minutes 30`.
  *
- * It goes on in rounds. In each one tasks are enqueued while workers are killed, frozen and replaced, networks fail and
- * servers are killed; then all is healed, all that was accepted has to come to its end, and accounts are drawn up. One worker
- * lives through all of it: what it holds in memory, and how many handles, must not grow once it is warm.
+ * In each round tasks are enqueued while workers are killed, frozen and replaced, networks fail and servers are
+ * killed. Then everything is healed, every accepted task has to end, and the round is audited. One worker lives
+ * through all rounds: its memory and its handles must not grow once it is warm.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import { Effect, Logger, Option, Random } from "effect"

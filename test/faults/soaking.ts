@@ -1,4 +1,4 @@
-/** Rounds of work while anything breaks, with accounts of each, and samples of those who live through them. */
+/** Rounds of work under random faults, an audit of each, and samples of the processes that live through them. */
 import { type Duration, Effect, Fiber, Schedule } from "effect"
 import { makeNetwork } from "../support/network.ts"
 import { program, start } from "../support/processes.ts"
@@ -16,16 +16,16 @@ import { WorkerEvent } from "./workerEvents.ts"
 import type { Options } from "./workerProcess.ts"
 
 const LEASE = 3_000
-/** For how long tasks are enqueued and disturbed in a round. */
+/** Duration of a round's faults. */
 const ROUND: Duration.Input = "25 seconds"
-/** Within which all of it has to end, once nothing is wrong any more. */
+/** Bound for a round's tasks to end once everything is healed. */
 const BOUND: Duration.Input = "2 minutes"
 /** Workers that may be killed. */
 const WORKERS = 2
-/** Tasks that are enqueued at a time. */
+/** Tasks that are enqueued at once. */
 const BATCH = 10
 
-/** What came of it. */
+/** The result of a soak. */
 export interface SoakResult {
   readonly rounds: ReadonlyArray<Audit.Audit>
   readonly samples: ReadonlyMap<string, ReadonlyArray<Sample>>
@@ -34,11 +34,11 @@ export interface SoakResult {
 const isSample = (event: WorkerEvent): event is Extract<WorkerEvent, { readonly _tag: "Sampled" }> =>
   event._tag === "Sampled"
 
-/** A way of one's own to all servers. */
+/** Makes routes to all servers. */
 const makeRoutes = ({ networks, servers }: RunningStore) =>
   Effect.forEach(servers, ({ url }, i) => makeNetwork(url, networks[i]))
 
-/** Goes on for that long; each thing that happens is told. */
+/** Runs rounds for that long and logs every fault. */
 export const run = Effect.fnUntraced(function* (
   store: OwnStore,
   millis: number,
@@ -92,7 +92,7 @@ export const run = Effect.fnUntraced(function* (
       )
     )
     const left = Effect.map(directDrivers.broker.counts(["default"]), ([counts]) => counts!)
-    // it may have to connect again to a server that was killed a moment ago
+    // the client may have to reconnect to a server that was just killed
     const done = Effect.map(left, ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
     yield* Effect.timeout(eventually(Effect.retry(done, Schedule.spaced("200 millis"))), BOUND)
     const logs = workers.flatMap(({ takeLogs }) => takeLogs())

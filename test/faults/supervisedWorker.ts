@@ -1,4 +1,4 @@
-/** A place in a crew: workers come and go there. */
+/** A supervised worker: every incarnation that ends is replaced by the next. */
 import type { NodeServices } from "@effect/platform-node"
 import { Effect, type Scope } from "effect"
 import type { EventProcess } from "../support/processes.ts"
@@ -6,19 +6,19 @@ import type { WorkerLog } from "./audit.ts"
 import type { KillPlan } from "./killPoints.ts"
 import type { WorkerEvent } from "./workerEvents.ts"
 
-/** Whoever ends the worker there has another one take its place. */
+/** Operations on the current incarnation. Ending it starts the next. */
 export interface SupervisedWorker {
-  /** No goodbye. */
+  /** Kills it with SIGKILL. */
   readonly kill: Effect.Effect<void, unknown>
-  /** As a deploy does. */
+  /** Stops it gracefully, as a deploy does. */
   readonly replace: Effect.Effect<void, unknown>
-  /** Its successor is one that dies at a point, if it comes to it. */
+  /** Replaces it by one that dies at a kill point. */
   readonly replaceWith: (killPlan: KillPlan) => Effect.Effect<void, unknown>
   readonly freeze: Effect.Effect<void>
   readonly thaw: Effect.Effect<void>
-  /** Has another one take the place of one that has died. */
+  /** Replaces it if it has died. */
   readonly ensureRunning: Effect.Effect<void, unknown>
-  /** What those told that were there since the last time, and whether they were stopped in the midst of it. */
+  /** Takes the events of all incarnations since the last call, and whether each was killed or frozen. */
   readonly takeLogs: () => ReadonlyArray<WorkerLog>
 }
 
@@ -28,7 +28,7 @@ interface Incarnation {
   ended: boolean
 }
 
-/** Begins with a worker there. */
+/** Starts the first incarnation. */
 export const make = Effect.fnUntraced(function* (
   start: (
     killPlan?: KillPlan

@@ -1,4 +1,4 @@
-/** A running system: a producer, its waiters, and workers, with accounts of all that was accepted. */
+/** A running system: a producer, its waiters and workers, and an audit of every accepted task. */
 import { AsyncResult, Broker } from "chicory"
 import { Array as Arr, type Duration, Effect, Fiber, Option } from "effect"
 import { eventually } from "../support/storeFixture.ts"
@@ -9,7 +9,7 @@ import { Job, type Outcome, type Payload } from "./job.ts"
 import { unfused } from "./killPoints.ts"
 import type { Options } from "./workerProcess.ts"
 
-/** How long anybody waits for what has to come. */
+/** Bounds every wait. */
 const TIMEOUT: Duration.Input = "60 seconds"
 
 interface Task {
@@ -18,7 +18,7 @@ interface Task {
   readonly waiters: ReadonlyArray<Fiber.Fiber<Option.Option<Outcome>, unknown>>
 }
 
-/** What all workers and the producer of a system do alike. */
+/** Options that all workers and the producer share. */
 export type Shape = Pick<Options, "unfused">
 
 /** Starts a system without workers. */
@@ -31,7 +31,7 @@ export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(
   const tasks: Array<Task> = []
   const workers: Array<{ readonly worker: W; halted: boolean }> = []
 
-  /** Each task has two waiters: one with the handle of its producer, one with a handle from elsewhere. */
+  /** Starts two waiters for a task, each with its own handle. */
   const accept = Effect.fnUntraced(function* (id: string, payload: Payload) {
     const waiters = yield* Effect.forEach([Job.result(id), Job.result(id)], (handle) =>
       Effect.forkScoped(Effect.timeoutOption(AsyncResult.exit(handle), TIMEOUT))
@@ -39,7 +39,7 @@ export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(
     tasks.push({ id, payload, waiters })
   }, Effect.provideContext(services))
 
-  /** Waits for all that was accepted, and draws up the accounts. */
+  /** Waits for every accepted task and audits them. */
   const audit: Effect.Effect<Audit.Audit, unknown> = Effect.gen(function* () {
     const outcomes = yield* Effect.forEach(tasks, ({ waiters }) =>
       Effect.map(Fiber.joinAll(waiters), Arr.map(Option.getOrUndefined))
@@ -56,7 +56,7 @@ export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(
 
   return {
     services,
-    /** Enqueues, and waits for the ends. */
+    /** Enqueues tasks and starts their waiters. */
     enqueue: (payloads: ReadonlyArray<Payload>) =>
       Job.delayAll(payloads).pipe(
         Effect.provideContext(services),
@@ -64,13 +64,13 @@ export const make = Effect.fnUntraced(function* <W extends FaultyWorker>(
           Effect.forEach(handles, ({ taskId }, i) => accept(taskId, payloads[i]!), { discard: true })
         )
       ),
-    /** Counts a task that somebody else has enqueued, and waits for its end. */
+    /** Adds a task of another producer and starts its waiters. */
     accept,
     startWorker: (options: Options) =>
       Effect.tap(deployment.startWorker({ ...shape, ...options }), (worker) =>
         Effect.sync(() => workers.push({ worker, halted: options.killPlan !== undefined }))
       ),
-    /** Says that a worker was stopped in the midst of what it did. */
+    /** Marks a worker as killed or frozen. */
     halted: (worker: W): void => {
       for (const one of workers) if (one.worker === worker) one.halted = true
     },

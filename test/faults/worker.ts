@@ -1,4 +1,4 @@
-/** A worker of the fault suites: it tells what it does, and dies where it is told to. */
+/** A worker of the fault suites: emits events and dies at its kill point. */
 import { TaskContext, Worker } from "chicory"
 import { Effect, Layer, Logger, LogLevel } from "effect"
 import * as StoreLocations from "../support/storeLocations.ts"
@@ -6,7 +6,7 @@ import { TryAgain, ShortRetention, Job, Refused } from "./job.ts"
 import * as KillPoints from "./killPoints.ts"
 import type { Emit } from "./workerEvents.ts"
 
-/** How it works, and when it dies. */
+/** The worker's options, and when it dies. */
 export interface Options {
   readonly worker?: Worker.Options
   readonly killPlan?: KillPoints.KillPlan | undefined
@@ -28,7 +28,7 @@ const handler = (emit: Emit, reached: (point: KillPoints.WorkerPoint) => Effect.
     })
   )
 
-/** What is logged as a warning or worse is told. */
+/** Emits warnings and errors of the log as events. */
 export const warnings = (emit: Emit): Layer.Layer<never> =>
   Logger.layer([
     Logger.make<unknown, void>(({ logLevel, message }) => {
@@ -37,7 +37,7 @@ export const warnings = (emit: Emit): Layer.Layer<never> =>
     })
   ])
 
-/** The worker over these drivers, for as long as the layer lives. */
+/** The worker over these drivers. */
 export const layer = (
   drivers: StoreLocations.Drivers,
   { killPlan, worker }: Options,

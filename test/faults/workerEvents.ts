@@ -1,4 +1,4 @@
-/** What workers and producers tell of themselves, as it happens; what a process tells before it is killed is not lost. */
+/** Events of workers and producers, written as they happen, so that a killed process loses none. */
 import { Schema } from "effect"
 
 export const WorkerEvent = Schema.Union([
@@ -7,7 +7,7 @@ export const WorkerEvent = Schema.Union([
   Schema.TaggedStruct("Began", { id: Schema.String, retries: Schema.Int, fence: Schema.Int }),
   /** A handler was interrupted. */
   Schema.TaggedStruct("Interrupted", { id: Schema.String }),
-  /** The store answered what became of the end of a run. */
+  /** The store answered a settlement. */
   Schema.TaggedStruct("Settled", {
     id: Schema.String,
     token: Schema.String,
@@ -15,21 +15,21 @@ export const WorkerEvent = Schema.Union([
     exit: Schema.NullOr(Schema.String),
     answer: Schema.Literals(["Stored", "Cancelled", "Lost"])
   }),
-  /** A producer was told that its task is accepted. */
+  /** An enqueue of a producer was accepted. */
   Schema.TaggedStruct("Accepted", { id: Schema.String, n: Schema.Int }),
-  /** The point at which it dies. */
+  /** The process has reached its kill point. */
   Schema.TaggedStruct("Reached", { point: Schema.String }),
-  /** What it holds. */
+  /** A sample of the process's resources. */
   Schema.TaggedStruct("Sampled", { heap: Schema.Int, rss: Schema.Int, handles: Schema.Int }),
-  /** What it logged, and where that was said to be a warning or worse. */
+  /** A warning or error was logged. */
   Schema.TaggedStruct("Warned", { message: Schema.String })
 ])
 export type WorkerEvent = typeof WorkerEvent.Type
 
-/** Takes in what is told. */
+/** Receives an event. */
 export type Emit = (event: WorkerEvent) => void
 
-/** Tells the process that started this one. */
+/** Writes an event to the process that started this one. */
 export const emit: Emit = (event) => {
   process.stdout.write(`${JSON.stringify(event)}\n`)
 }

@@ -1,4 +1,4 @@
-/** A worker of the fault suites in a process of its own: `workerProcess.ts <place> <options as JSON>`. It works until a signal. */
+/** A worker process of the fault suites: `workerProcess.ts <location> <options as JSON>`. Runs until a signal. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import * as StoreLocations from "../support/storeLocations.ts"
@@ -8,20 +8,20 @@ import * as SkewedClock from "./skewedClock.ts"
 import * as Worker from "./worker.ts"
 import { emit } from "./workerEvents.ts"
 
-/** How it works, and when it dies. */
+/** The worker's options, and when it dies. */
 export interface Options extends Worker.Options {
-  /** Whether each step is done by itself. */
+  /** Whether fused operations are replaced by single steps. */
   readonly unfused?: boolean
   /** By how much its clock is ahead of the machine's. */
   readonly clockAheadMillis?: number
-  /** How often it tells what it holds. Default: never. */
+  /** Interval of resource samples. Default: none. */
   readonly sampleMillis?: number
 }
 
 const location = StoreLocations.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "{}") as Options
 
-/** Tells what it holds, again and again. */
+/** Emits resource samples. */
 const sampling = (millis: number) =>
   Effect.map(sample, (sample) => emit({ _tag: "Sampled", ...sample })).pipe(
     Effect.delay(millis),
@@ -47,7 +47,7 @@ Layer.effectDiscard(
       )
     )
   ),
-  // its output is for what is told alone
+  // stdout is for events alone
   Layer.provide(Worker.warnings(emit)),
   Layer.launch,
   SkewedClock.provide(options.clockAheadMillis ?? 0),

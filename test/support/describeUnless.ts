@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 
-/** Skips a suite with a line that says what it lacks. In continuous integration it fails instead. */
+/** Skips a suite with a line that names what is missing. In continuous integration it fails instead. */
 export const describeUnless = (missing: string | undefined, name: string, body: () => void): void => {
   if (missing === undefined) {
     describe(name, body)

@@ -1,13 +1,13 @@
-/** What is told, in order, for those who wait for something to be told. */
+/** A log of events that tests can wait on. */
 import { Deferred, Effect } from "effect"
 
 export interface EventLog<T> {
   readonly append: (event: T) => void
-  /** What was told so far. */
+  /** The events so far. */
   readonly events: ReadonlyArray<T>
-  /** Waits until what was told passes the check. */
+  /** Waits until the events pass the check. */
   readonly until: (check: (events: ReadonlyArray<T>) => boolean) => Effect.Effect<void>
-  /** Forgets what was told so far. */
+  /** Removes the events so far. */
   readonly clear: () => void
 }
 

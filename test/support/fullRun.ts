@@ -1,4 +1,4 @@
-/** How much the fault suites do. */
+/** The extent of the fault suites. */
 
-/** Whether all of it is asked for, by `npm run test:faults`; otherwise a short form. */
+/** Whether the full form runs, as `npm run test:faults` asks; otherwise a short form. */
 export const isFullRun: boolean = process.env["CHICORY_TEST_FAULTS"] === "all"

@@ -1,6 +1,6 @@
 /**
- * A memory backend and a memory broker on which a test plays the worker's part by hand, to the millisecond, and
- * counts what is asked of the two.
+ * A memory backend and a memory broker whose calls are counted. A test can run tasks on them by hand, to the
+ * millisecond.
  */
 import { assert } from "@effect/vitest"
 import { Backend, Broker, type Task, TaskFailed, Worker } from "chicory"
@@ -11,11 +11,11 @@ import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 
 type Operations<D> = { readonly [K in keyof D]?: D[K] }
 
-/** How a stage differs from plain memory. */
+/** How a fixture differs from the plain memory stores. */
 export interface Options {
-  /** Whether both are one store, whose steps are fused. Default: they are two. */
+  /** Whether both are one store with fused operations. Default: two stores. */
   readonly fused?: boolean | undefined
-  /** Whether the backend tells of changes. Default: as memory does. */
+  /** Whether the backend hints of changes. Default `true`. */
   readonly hints?: boolean | undefined
   /** Replaces operations of the backend's driver; these are counted as well. */
   readonly backend?: ((driver: BackendDriver<never>) => Operations<BackendDriver>) | undefined
@@ -43,7 +43,7 @@ const counted = <D extends object>(driver: D, calls: Calls, order: Array<string>
 
 const exitText = (exit: unknown): string => JSON.stringify(exit)
 
-/** The stage of a test; ends with the scope. */
+/** Makes a fixture, which ends with the scope. */
 export const make = Effect.fnUntraced(function* (options: Options = {}) {
   const calls: Calls = new Map()
   const order: Array<string> = []
@@ -134,7 +134,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
     create,
     start,
     settle,
-    /** Runs the task and stores what it gave, as JSON. */
+    /** Runs the task and stores its success; the value is JSON. */
     succeed: (id: string, value: unknown, retentionMillis?: number) =>
       end(id, { _tag: "Success", exit: exitText({ _tag: "Success", value }), retentionMillis }),
     /** Runs the task and stores a failure; the error is JSON. */
@@ -150,7 +150,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
   }
 })
 
-/** Starts a worker over the stage, which stops with the test. */
+/** Starts a worker over the fixture, which stops with the scope. */
 export const startWorker = <T extends Task.Any>(
   { layer }: MemoryFixture,
   task: T,
@@ -164,32 +164,32 @@ export const startWorker = <T extends Task.Any>(
   return Effect.andThen(Layer.build(Layer.provide(worker, layer)), flush)
 }
 
-/** The stage of a test. */
+/** A fixture. */
 export type MemoryFixture = Effect.Success<ReturnType<typeof make>>
 
-/** Lets all fibers run until each of them waits. */
+/** Runs all fibers until each of them waits. */
 export const flush: Effect.Effect<void> = Effect.asVoid(Effect.repeat(Effect.yieldNow, { times: 60 }))
 
-/** Lets all fibers come to rest, then lets time pass, then lets them come to rest again. */
+/** Flushes all fibers, advances the test clock, and flushes them again. */
 export const advance = (...args: Parameters<typeof TestClock.adjust>): Effect.Effect<void> =>
   flush.pipe(Effect.andThen(TestClock.adjust(...args)), Effect.andThen(flush))
 
-/** Starts an effect in a fiber and lets it come to rest. */
+/** Starts an effect in a fiber and flushes all fibers. */
 export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
   Effect.tap(Effect.forkChild(effect), flush)
 
 /** Checks that a fiber has not ended. */
 export const assertPending = (fiber: Fiber.Fiber<unknown, unknown>): void =>
-  assert.isUndefined(fiber.pollUnsafe(), "it still waits")
+  assert.isUndefined(fiber.pollUnsafe(), "the fiber is pending")
 
-/** The exit of a fiber that has ended by now. */
+/** Returns the exit of a fiber that has ended. */
 export const exitOf = <A, E>(fiber: Fiber.Fiber<A, E>) => {
   const exit = fiber.pollUnsafe()
-  assert(exit !== undefined, "it has ended by now")
+  assert(exit !== undefined, "the fiber has ended")
   return exit
 }
 
-/** The reason in a failure of a task. */
+/** Returns the reason of a `TaskFailed`. */
 export const reasonOf = (error: unknown): TaskFailed.Reason<unknown> => {
   assert(error instanceof TaskFailed.TaskFailed, `a TaskFailed, and not ${String(error)}`)
   return error.reason

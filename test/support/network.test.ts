@@ -4,7 +4,7 @@ import { Effect, type Scope } from "effect"
 import { makeNetwork, type Network } from "./network.ts"
 import { eventually, timed } from "./storeFixture.ts"
 
-/** A server that says everything again. */
+/** A server that echoes every byte. */
 const makeEcho = Effect.map(
   Effect.acquireRelease(
     Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
@@ -29,7 +29,7 @@ const makeEcho = Effect.map(
   ({ port }) => `tcp://127.0.0.1:${port}`
 )
 
-/** A client, and what it hears. */
+/** A client and what it has received. */
 const makeClient = (url: string) =>
   Effect.map(
     Effect.acquireRelease(
@@ -73,7 +73,7 @@ const test = (
     })
   )
 
-/** Long enough for everything to arrive that is not held back. */
+/** Long enough for everything that is not held back to arrive. */
 const settleTime = Effect.sleep("150 millis")
 
 describe("Network", () => {

@@ -1,42 +1,42 @@
-/** A way to a server that fails as networks do. */
+/** A proxy to a server that fails as networks do. */
 import { createConnection, createServer, type Server, type Socket } from "node:net"
 import { Effect, type Scope } from "effect"
 import { toServerError, freePort, PORTS, type ServerError } from "./ownServers.ts"
 
-/** Carries what a client and a server say. */
+/** Forwards bytes between clients and a server. */
 export interface Network {
-  /** Leads to the server. It stays the same. */
+  /** The proxy's URL, which never changes. */
   readonly url: string
   /** How many connections it has accepted. */
   readonly accepted: () => number
-  /** Destroys the connections that there are. So many of those that follow are destroyed the moment they are ready. */
+  /** Destroys the open connections, and the next `unready` ones as soon as they are ready. */
   readonly cut: (unready?: number) => Effect.Effect<void>
-  /** Destroys the connections that there are, and refuses all others. */
+  /** Destroys the open connections and refuses new ones. */
   readonly refuse: Effect.Effect<void>
-  /** Refuses no more. */
+  /** Accepts connections again. */
   readonly accept: Effect.Effect<void, ServerError>
-  /** The connections that there are carry nothing any more, and nobody is told, until they are cut. Those to come do. */
+  /** Mutes the open connections without closing them, until they are cut. New connections work. */
   readonly silence: Effect.Effect<void>
   /**
-   * Nothing arrives, nothing closes, and connections are accepted that answer nothing. When it is healed, all that was
-   * said arrives.
+   * Holds everything back: nothing arrives, nothing closes, and accepted connections answer nothing. `heal` delivers
+   * it all.
    */
   readonly halfOpen: Effect.Effect<void>
-  /** All arrives so much later. */
+  /** Delays every byte by that much. */
   readonly latency: (millis: number) => Effect.Effect<void>
-  /** So many bytes arrive at a time, each 10 milliseconds, on each connection and either way. */
+  /** Delivers that many bytes every 10 milliseconds, on each connection and in either direction. */
   readonly drip: (bytes: number) => Effect.Effect<void>
-  /** Cuts all connections every few hundred milliseconds, and some of those that follow the moment they are ready. */
+  /** Cuts all connections every few hundred milliseconds, and some of the next ones as soon as they are ready. */
   readonly storm: Effect.Effect<void>
-  /** Ends all of that, but silence. Connections stay. */
+  /** Ends every fault except silence. Connections stay. */
   readonly heal: Effect.Effect<void, ServerError>
 }
 
-/** How a connection is destroyed the moment it is ready. */
+/** How a connection is destroyed once it is ready. */
 export interface Options {
   /**
-   * Of what the server says: what the client hears last, if it is ready by that. Default: one is ready when the server
-   * has spoken once, or a few times.
+   * Returns the last bytes for the client if the server's chunk makes the connection ready. Default: a connection is
+   * ready after the server's first chunks, one to three of them.
    */
   readonly closingData?: ((chunk: Buffer) => Buffer | undefined) | undefined
 }
@@ -45,13 +45,13 @@ interface Conditions {
   halfOpen: boolean
   latency: number
   drip: number
-  /** How many connections are still to be destroyed the moment they are ready. */
+  /** How many connections are still to be destroyed once they are ready. */
   unready: number
 }
 
 const TICK_MILLIS = 10
 
-/** A sender is told to wait when so much has not arrived. */
+/** A sender is paused beyond that many undelivered bytes. */
 const HIGH_WATER_MARK = 256 * 1024
 
 /** One direction of a connection. */
@@ -81,7 +81,7 @@ class Direction {
     from.on("error", () => {})
   }
 
-  /** Takes what was said. */
+  /** Takes a chunk from the sender. */
   receive(chunk: Buffer): void {
     if (this.silent) return
     this.waiting.push({ chunk, due: performance.now() + this.conditions.latency })
@@ -90,7 +90,7 @@ class Direction {
     this.deliver()
   }
 
-  /** Lets arrive what is due. */
+  /** Delivers the chunks that are due. */
   deliver(): void {
     if (this.silent || this.conditions.halfOpen || this.timer !== undefined) return
     for (let first = this.waiting[0]; first !== undefined; first = this.waiting[0]) {
@@ -108,7 +108,7 @@ class Direction {
     else if (this.ended) this.to.end()
   }
 
-  /** The conditions are other ones. */
+  /** Delivers under changed conditions. */
   reschedule(): void {
     clearTimeout(this.timer)
     this.timer = undefined
@@ -128,7 +128,7 @@ class Direction {
   }
 }
 
-/** A connection. */
+/** A client's connection and its counterpart to the server. */
 class ProxiedConnection {
   private readonly directions: ReadonlyArray<Direction>
   private readonly sockets: ReadonlyArray<Socket>
@@ -150,7 +150,7 @@ class ProxiedConnection {
       const last = conditions.unready > 0 ? lastWords(this, chunk) : undefined
       if (last === undefined) return toClient.receive(chunk)
       conditions.unready--
-      // in one piece, as from a server that is stopped just then
+      // in one piece, as from a server that stops at that moment
       client.end(last)
       server.destroy()
     })
@@ -178,7 +178,7 @@ class ProxiedConnection {
 
 type ClosingData = (connection: ProxiedConnection, chunk: Buffer) => Buffer | undefined
 
-/** One to three times. */
+/** Ready after one to three chunks. */
 const afterSomeChunks = (): ClosingData => {
   const chunkCounts = new WeakMap<ProxiedConnection, number>()
   let next = 0
@@ -200,7 +200,7 @@ const listen = (server: Server, port: number): Effect.Effect<void, ServerError> 
 
 const HEALTHY = { halfOpen: false, latency: 0, drip: Infinity, unready: 0 }
 
-/** A way to the server of that URL, until the scope closes. */
+/** Makes a proxy to the server of that URL, which closes with the scope. */
 export const makeNetwork = Effect.fnUntraced(function* (
   to: string,
   { closingData: lastWords }: Options = {}
@@ -238,7 +238,7 @@ export const makeNetwork = Effect.fnUntraced(function* (
   }
   const port = yield* Effect.acquireRelease(
     Effect.flatMap(freePort(PORTS.networks), (port) => Effect.as(listen(server, port), port)).pipe(
-      // another one was faster
+      // another process took the port
       Effect.retry({ times: 9 })
     ),
     () =>

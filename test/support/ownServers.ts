@@ -1,4 +1,4 @@
-/** What the servers have in common that tests start, stop, kill and freeze themselves. */
+/** Servers that tests start, stop, kill and freeze. */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
 import { chownSync, mkdtempSync, rmSync } from "node:fs"
 import { rm } from "node:fs/promises"
@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { ServerUser } from "./serverUser.ts"
 
-/** What went wrong with a server: an error it answered, or that it does not answer. */
+/** An error of a server, or its lack of an answer. */
 export class ServerError extends Schema.TaggedError<ServerError>()("ServerError", {
   message: Schema.String
 }) {}
@@ -16,23 +16,23 @@ export class ServerError extends Schema.TaggedError<ServerError>()("ServerError"
 export const toServerError = (cause: unknown): ServerError =>
   new ServerError({ message: cause instanceof Error ? cause.message : String(cause) })
 
-/** A server's processes. */
+/** The processes of a server. */
 export interface ServerProcess {
   readonly port: number
   /** Kills all its processes, as a crash would, and waits until they have ended. */
   readonly kill: Effect.Effect<void>
-  /** Lets it end in order, whoever is connected, and waits until it has ended. */
+  /** Shuts it down in order despite open connections, and waits until it has ended. */
   readonly stop: Effect.Effect<void>
-  /** Starts it again, with the port and the data it had, and waits until it answers. */
+  /** Starts it again with its port and data, and waits until it answers. */
   readonly start: Effect.Effect<void, ServerError>
   /** Freezes all its processes: connections stay, and nothing is answered. */
   readonly freeze: Effect.Effect<void>
   readonly thaw: Effect.Effect<void>
 }
 
-/** A server of one's own. */
+/** A server for one test or suite. */
 export interface OwnServer extends ServerProcess {
-  /** Of somebody who may do everything. */
+  /** The URL of an administrator. */
   readonly url: string
 }
 
@@ -42,13 +42,13 @@ export interface OwnServer extends ServerProcess {
 export interface Ports {
   readonly first: number
   readonly count: number
-  /** A second port that each has, so far from the first. */
+  /** The offset of a second port. */
   readonly second?: number
 }
 
 /**
- * They are apart from each other, and below the ports that connections are given: one that is made again and again to a
- * port of those may in the end be connected to itself.
+ * The ranges do not overlap and lie below the ephemeral ports: a client that keeps connecting to an unused ephemeral
+ * port may in the end connect to itself.
  */
 export const PORTS = {
   networks: { first: 2_000, count: 1_200 },
@@ -65,7 +65,7 @@ const isFree = (port: number) =>
     probe.listen(port, "127.0.0.1", () => probe.close(() => resume(Effect.succeed(true))))
   })
 
-/** A port that nobody has at this moment. */
+/** Finds a port that is free at this moment. */
 export const freePort = Effect.fnUntraced(function* ({ count, first, second = 0 }: Ports) {
   while (true) {
     const port = first + Math.floor(Math.random() * count)
@@ -79,7 +79,7 @@ export const freePort = Effect.fnUntraced(function* ({ count, first, second = 0 
 
 const directories = new Set<string>()
 
-/** Makes a directory, which is removed when this process ends at the latest. */
+/** Makes a directory, which is removed at the latest when this process ends. */
 export const makeDirectory = (kind: string, owner: ServerUser = {}): string => {
   const directory = mkdtempSync(join(tmpdir(), `chicory-${kind}-`))
   directories.add(directory)
@@ -87,7 +87,7 @@ export const makeDirectory = (kind: string, owner: ServerUser = {}): string => {
   return directory
 }
 
-/** A server that was killed just now may still write. */
+/** Removes a directory; retries, as a server that was just killed may still write. */
 const REMOVAL = { recursive: true, force: true, maxRetries: 5 } as const
 
 const removeDirectory = (directory: string): void => {
@@ -95,7 +95,7 @@ const removeDirectory = (directory: string): void => {
   directories.delete(directory)
 }
 
-/** A directory, until the scope closes. */
+/** Makes a directory, which is removed with the scope. */
 export const temporaryDirectory = (
   kind: string,
   owner?: ServerUser
@@ -113,11 +113,11 @@ export const temporaryDirectory = (
 
 // #region Processes
 
-/** The signal at which a program ends at once, and leaves nothing behind. */
+/** The signal at which a program ends at once and leaves nothing behind. */
 type QuitSignal = "SIGKILL" | "SIGQUIT"
 
 const running = new Map<ChildProcess, QuitSignal>()
-// A test run that is cut short runs no finalizers. Vitest ends its processes by this signal.
+// an aborted test run runs no finalizers; vitest ends its processes by this signal
 process.once("SIGTERM", () => process.exit())
 process.once("exit", () => {
   for (const [child, quit] of running) {
@@ -128,8 +128,8 @@ process.once("exit", () => {
 })
 
 /**
- * A program in the place of this shell, which is killed when its starter has ended, however that was: nobody holds the
- * other end of the shell's input then.
+ * Replaces the shell by a program and kills it when its starter has ended in any way: the other end of the shell's
+ * input is closed then.
  */
 const GUARDED = `(exec 3<&0; (read -r _ <&3; kill -9 $$) >/dev/null 2>&1 &); exec "$@" </dev/null`
 
@@ -141,7 +141,7 @@ export interface LaunchOptions {
   readonly quit?: QuitSignal | undefined
 }
 
-/** Starts a program, which ends with this process at the latest. */
+/** Starts a program, which ends at the latest with this process. */
 export const launch = (
   file: string,
   args: ReadonlyArray<string>,
@@ -155,12 +155,12 @@ export const launch = (
   })
   child.stdin?.on("error", () => {})
   if (child.pid !== undefined) running.set(child, quit)
-  // not "exit": processes that it has started, which end after it, have its output open as well
+  // not "exit": its child processes, which end after it, hold its output open as well
   child.once("close", () => running.delete(child))
   return child
 }
 
-/** Waits until a program and what it has started have ended. */
+/** Waits until a program and its children have ended. */
 const ended = (child: ChildProcess) =>
   Effect.callback<void>((resume) => {
     if (!running.has(child)) return resume(Effect.void)
@@ -175,7 +175,7 @@ const signal = (pid: number, name: NodeJS.Signals): void => {
   }
 }
 
-/** A server's processes: one of PostgreSQL has one for each connection, and each of them is a group of its own. */
+/** Lists a server's processes. PostgreSQL has one for each connection, each in its own group. */
 const processesOf = (pid: number): ReadonlyArray<number> => {
   const { stdout } = spawnSync("ps", ["-A", "-o", "pid=,ppid="], { encoding: "utf8" })
   const children = stdout.split("\n").flatMap((line) => {
@@ -185,14 +185,14 @@ const processesOf = (pid: number): ReadonlyArray<number> => {
   return [pid, ...children]
 }
 
-/** The first one makes the others: it is stopped before they are looked for. */
+/** Signals all processes of a program. The first one is stopped before its children are listed. */
 const signalAll = ({ pid }: ChildProcess, name: NodeJS.Signals): void => {
   if (pid === undefined) return
   if (name !== "SIGCONT") signal(pid, "SIGSTOP")
   for (const each of processesOf(pid)) signal(each, name)
 }
 
-/** Ends a program by a signal, also one that is frozen, which would not see it; and waits until it has ended. */
+/** Ends a program by a signal, also a frozen one, and waits until it has ended. */
 export const end = (child: ChildProcess, name: NodeJS.Signals): Effect.Effect<void> =>
   Effect.andThen(
     Effect.sync(() => {
@@ -209,7 +209,7 @@ const kill = (child: ChildProcess): Effect.Effect<void> =>
     ended(child)
   )
 
-/** Waits until a program has said something that means that it is there, or has ended. */
+/** Waits until a program prints that it is ready; fails if it ends. */
 const untilReady = (child: ChildProcess, { name, ready }: ServerProgram) =>
   Effect.callback<void, ServerError>((resume) => {
     let output = ""
@@ -223,7 +223,7 @@ const untilReady = (child: ChildProcess, { name, ready }: ServerProgram) =>
     child.once("close", () => resume(Effect.fail(toServerError(`${name} has ended: ${output}`))))
   })
 
-/** Runs a program to its end, and gives what it has printed. */
+/** Runs a program to its end and returns its output. */
 export const run = (...args: Parameters<typeof launch>): Effect.Effect<string, ServerError> =>
   Effect.acquireUseRelease(
     Effect.sync(() => launch(...args)),
@@ -241,19 +241,19 @@ export const run = (...args: Parameters<typeof launch>): Effect.Effect<string, S
     (child) => (running.has(child) ? end(child, "SIGKILL") : Effect.void)
   )
 
-/** What a server is, as a program. */
+/** A server's program. */
 export interface ServerProgram {
-  /** In errors. */
+  /** Its name in errors. */
   readonly name: string
   readonly ports: Ports
   readonly launch: (port: number) => ChildProcess
-  /** What it says when it accepts connections. */
+  /** What it prints when it accepts connections. */
   readonly ready: RegExp
-  /** What it says when another one has its port. */
+  /** What it prints when its port is taken. */
   readonly portTaken: string
-  /** Waits until it answers. Default: it answers when it is ready. */
+  /** Waits until it answers. Default: it answers once it is ready. */
   readonly untilAnswers?: ((port: number) => Effect.Effect<void, ServerError>) | undefined
-  /** Ends it in order, whoever is connected. Default `SIGTERM`. */
+  /** The signal that shuts it down in order despite open connections. Default `SIGTERM`. */
   readonly stop?: NodeJS.Signals | undefined
 }
 

@@ -1,4 +1,6 @@
-/** A producer that is killed between the steps of an enqueue: `processProducer.ts <place> <the step it dies at>`. */
+/**
+ * A producer that is killed between the steps of an enqueue: `processProducer.ts <location> <the step it dies at>`.
+ */
 import { Effect } from "effect"
 import { Count, Keyed } from "./processTasks.ts"
 import * as StoreLocations from "./storeLocations.ts"

@@ -1,4 +1,4 @@
-/** The guarantees with real processes on one store: killed, told to stop, cut off between two steps. */
+/** The guarantees with real processes on one store, which are killed, stopped, or interrupted between two steps. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, DeadLetters } from "chicory"
@@ -7,7 +7,7 @@ import { beganCount, drained, poll, program, startWorker } from "./processes.ts"
 import { Count, Keyed, Order, OutOfStock } from "./processTasks.ts"
 import * as StoreLocations from "./storeLocations.ts"
 
-/** Registers the tests: each in a place of its own, with this process as the producer. */
+/** Registers the tests, each in its own location, with this process as the producer. */
 export const suite = <P extends StoreLocations.StoreLocation>(
   temporaryLocation: Effect.Effect<P, unknown, Scope.Scope>,
   layerOf: (location: P) => Layer.Layer<Backend.Backend | Broker.Broker, unknown> = StoreLocations.layer
@@ -75,7 +75,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         const again = results.filter(({ attempts }) => attempts > 1)
         assert.isAtMost(again.length, options.concurrency)
         assert.isTrue(again.every(({ attempts }) => attempts === 2))
-        // what was started is what ended, and what was in the hands of the one that was killed
+        // every start is one of an ended task or of a run that the killed worker held
         assert.isAtMost(beganCount(first.events) + beganCount(second.events), 200 + again.length)
         assert.isAtLeast(beganCount(first.events) + beganCount(second.events), 200)
         assert.isTrue(again.every(({ exit }) => Option.isSome(exit)))
@@ -120,7 +120,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         yield* worker.untilBegan()
         yield* worker.signal("SIGTERM")
         yield* worker.until((events) => events.some(({ _tag }) => _tag === "Stopping"))
-        // a claim that was on its way then may bring one more
+        // a claim in flight may bring one more
         yield* Count.delay({ n: 2, millis: 0 })
         const later = yield* Count.delay({ n: 3, millis: 0 })
         const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })

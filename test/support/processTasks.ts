@@ -1,4 +1,4 @@
-/** The tasks of the tests with real processes, and what the processes tell of themselves: a line of JSON each. */
+/** The tasks and events of the tests with real processes; an event is a line of JSON. */
 import { Task } from "chicory"
 import { Schema } from "effect"
 
@@ -9,7 +9,7 @@ export class OutOfStock extends Schema.TaggedError<OutOfStock>()("OutOfStock", {
 
 const Run = Schema.Struct({ n: Schema.Int, pid: Schema.Int })
 
-/** Gives the id of the process that ran it to its end; takes that long. */
+/** Takes `millis` and returns the id of the process that ran it. */
 export const Count = Task.make("count", {
   payload: { n: Schema.Int, millis: Schema.Int },
   success: Run
@@ -24,19 +24,19 @@ export const Keyed = Task.make("keyed", {
 })
 
 /**
- * Where a handler that writes stops in its first run, for that long: in the transaction, after its own write or also
- * after that of its outcome; after the commit.
+ * Where the first run of a writing handler pauses: in the transaction after its own write or after its outcome's, or
+ * after the commit.
  */
 export const StopAt = Schema.Literals(["Nowhere", "Written", "Completed", "Committed"])
 export type StopAt = typeof StopAt.Type
 
-/** Writes a row of the table `written`, in the transaction that ends the task. */
+/** Writes a row into the table `written` in the transaction that ends the task. */
 export const Write = Task.make("write", {
   payload: {
     n: Schema.Int,
     stopAt: StopAt,
     millis: Schema.Int,
-    /** Whether it goes on though it is interrupted. */
+    /** Whether it ignores interruption. */
     stubborn: Schema.Boolean
   },
   success: Run,
@@ -45,18 +45,18 @@ export const Write = Task.make("write", {
 
 export const ProcessEvent = Schema.Union([
   Schema.TaggedStruct("Ready", {}),
-  /** The signal to stop came, and the worker is being stopped. */
+  /** The stop signal came and the worker is stopping. */
   Schema.TaggedStruct("Stopping", {}),
   /** A handler began. */
   Schema.TaggedStruct("Began", { n: Schema.Int }),
-  /** A handler stops there. */
+  /** A handler pauses at that point. */
   Schema.TaggedStruct("Stopped", { n: Schema.Int, at: StopAt }),
   /** A handler was interrupted. */
   Schema.TaggedStruct("Interrupted", { n: Schema.Int })
 ])
 export type ProcessEvent = typeof ProcessEvent.Type
 
-/** Tells the process that started this one. */
+/** Writes an event to the process that started this one. */
 export const emit = (events: ProcessEvent): void => {
   process.stdout.write(`${JSON.stringify(events)}\n`)
 }

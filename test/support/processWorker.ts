@@ -1,4 +1,4 @@
-/** A worker process: `processWorker.ts <place> <options of Worker.layer as JSON>`. It works until a signal. */
+/** A worker process: `processWorker.ts <location> <options of Worker.layer as JSON>`. Runs until a signal. */
 import { NodeRuntime } from "@effect/platform-node"
 import { type Backend, type Broker, TaskContext, Worker } from "chicory"
 import { SqlStore } from "chicory/sql"
@@ -10,7 +10,7 @@ import * as StoreLocations from "./storeLocations.ts"
 const location = StoreLocations.decode(process.argv[2])
 const options = JSON.parse(process.argv[3] ?? "{}") as Worker.Options
 
-/** With the client of a database, for those who write to it. */
+/** The store, with the client of a database for handlers that write to it. */
 const store: Layer.Layer<Backend.Backend | Broker.Broker, unknown> = StoreLocations.isSql(location)
   ? StoreLocations.sqlLayer(location)
   : StoreLocations.layer(location)
@@ -33,7 +33,7 @@ const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.p
   const transact = SqlStore.transact(
     insert.pipe(Effect.andThen(stop("Written")), Effect.as({ n, pid: process.pid }))
   )
-  // only a transaction around it leaves room between the outcome and the commit
+  // only an outer transaction leaves room between the outcome and the commit
   const value = yield* stopAt === "Completed"
     ? sql.withTransaction(Effect.tap(transact, stop("Completed")))
     : transact
@@ -41,7 +41,7 @@ const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.p
   return value
 })
 
-/** Gives the client of the database. */
+/** Provides the client of the database. */
 const withClient = <A, E>(effect: Effect.Effect<A, E, SqlClient.SqlClient | TaskContext.TaskContext>) =>
   Effect.flatMap(Effect.serviceOption(SqlClient.SqlClient), (sql) =>
     Effect.provideService(effect, SqlClient.SqlClient, Option.getOrThrow(sql))
@@ -78,7 +78,7 @@ Layer.effectDiscard(
   Layer.provide(handlers),
   Layer.provide(store),
   Layer.provide(
-    // stdout is for what is told; to lose a lease is no surprise here
+    // stdout is for events; lost leases are expected
     Layer.merge(
       Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
       Layer.succeed(References.MinimumLogLevel, "Error")

@@ -1,4 +1,4 @@
-/** Worker processes for tests: started, told, stopped and killed. */
+/** Worker processes for tests: started, observed, stopped and killed. */
 import type { NodeServices } from "@effect/platform-node"
 import { AsyncResult, Broker, type Worker } from "chicory"
 import { Effect, Exit, Fiber, Option, Schedule, type Schema, type Scope, Stream } from "effect"
@@ -8,7 +8,7 @@ import * as EventLog from "./eventLog.ts"
 import { ProcessEvent } from "./processTasks.ts"
 import * as StoreLocations from "./storeLocations.ts"
 
-/** Node on a program: its path from this module. */
+/** A Node process of a program, whose path is relative to this module. */
 export const program = (
   name: string,
   args: ReadonlyArray<string>,
@@ -20,23 +20,23 @@ export const program = (
     { stderr: "inherit", forceKillAfter: "5 seconds", ...options }
   )
 
-/** A process of a test, which tells what it does. */
+/** A process that emits events. */
 export interface EventProcess<T> {
   readonly pid: number
-  /** What it has told so far. */
+  /** The events so far. */
   readonly events: ReadonlyArray<T>
-  /** Waits until what it has told passes the check. */
+  /** Waits until the events pass the check. */
   readonly until: (check: (events: ReadonlyArray<T>) => boolean) => Effect.Effect<void>
-  /** Forgets what it has told so far. */
+  /** Removes the events so far. */
   readonly clear: () => void
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
-  /** No goodbye. */
+  /** Kills it with SIGKILL. */
   readonly kill: Effect.Effect<void, unknown>
-  /** Waits until the process has ended, and all that it told is known; tells whether it ended by itself. */
+  /** Waits until the process has ended and its events are read. Returns whether it ended by itself. */
   readonly ended: Effect.Effect<boolean, unknown>
 }
 
-/** Starts a process that tells a line of JSON at a time. It is ended with the scope. */
+/** Starts a process that writes events as lines of JSON. It is ended with the scope. */
 export const start = Effect.fnUntraced(function* <T>(
   command: ChildProcess.Command,
   schema: Schema.Codec<T, unknown>
@@ -65,11 +65,11 @@ export const start = Effect.fnUntraced(function* <T>(
 
 /** A worker process. */
 export interface WorkerProcess extends EventProcess<ProcessEvent> {
-  /** Waits until so many handlers have begun. */
+  /** Waits until that many handlers have begun. */
   readonly untilBegan: (count?: number) => Effect.Effect<void>
 }
 
-/** A worker process that is ready. */
+/** Starts a worker process and waits until it is ready. */
 export const startWorker = Effect.fnUntraced(function* (
   location: StoreLocations.StoreLocation,
   options?: Worker.Options
@@ -80,11 +80,11 @@ export const startWorker = Effect.fnUntraced(function* (
   return { ...worker, untilBegan: (count = 1) => worker.until((events) => beganCount(events) >= count) }
 })
 
-/** How many handlers have begun. */
+/** Counts the handlers that have begun. */
 export const beganCount = (events: ReadonlyArray<ProcessEvent>): number =>
   events.filter(({ _tag }) => _tag === "Began").length
 
-/** What is known of a task that exists. */
+/** Polls a task that exists. */
 export const poll = <A, E, R, P>(handle: AsyncResult.AsyncResult<A, E, R, P>) =>
   Effect.map(AsyncResult.poll(handle), Option.getOrThrow)
 

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process"
 
-/** Whom a process runs as, as `spawn` takes it. */
+/** The user of a process, as `spawn` takes it. */
 export interface ServerUser {
   readonly uid?: number
   readonly gid?: number
@@ -11,7 +11,10 @@ const idOf = (kind: "-u" | "-g", name: string): number | undefined => {
   return status === 0 ? Number(stdout) : undefined
 }
 
-/** Whom a server runs as, that is not run as root: that user, or whoever runs the tests. `undefined`: there is nobody. */
+/**
+ * Returns the user for a server that does not run as root: the named user, or the one that runs the tests.
+ * `undefined`: there is none.
+ */
 export const serverUser = (name: string): ServerUser | undefined => {
   if (process.getuid?.() !== 0) return {}
   const uid = idOf("-u", name)

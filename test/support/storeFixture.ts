@@ -1,17 +1,17 @@
-/** Workers and tasks over any store, as a program has them, and what tests ask of them. */
+/** Workers and tasks over any store, and what tests check on them. */
 import { AsyncResult, type Backend, type Broker, Task, Worker } from "chicory"
 import { type Context, Deferred, Effect, Layer, Schedule, Schema, type Scope } from "effect"
 
 /** Both services. */
 export type Store = Context.Context<Backend.Backend | Broker.Broker>
 
-/** Does what it is told: waits, and gives its number. */
+/** Waits for `millis` and returns its number. */
 export const Count = Task.make("count", {
   payload: { n: Schema.Number, millis: Schema.Number },
   success: Schema.Number
 })
 
-/** A worker for one task, until the scope closes. It puts back at once what it has not finished then. */
+/** Starts a worker for one task, which stops with the scope and releases unfinished tasks at once. */
 export const startWorker = <T extends Task.Any>(
   store: Store,
   task: T,
@@ -25,7 +25,7 @@ export const startWorker = <T extends Task.Any>(
   return Effect.asVoid(Layer.build(Layer.provide(worker, Layer.succeedContext(store))))
 }
 
-/** A handler of `Count` that tells of its runs, and that ends none for as long as `hold` waits. */
+/** Makes a handler of `Count` that records its runs; a run ends after `hold`. */
 export const countingHandler = (hold: (n: number) => Effect.Effect<void> = () => Effect.void) => {
   const begun: Array<number> = []
   const ended: Array<number> = []
@@ -65,22 +65,22 @@ export const countingHandler = (hold: (n: number) => Effect.Effect<void> = () =>
         )
       )
     ),
-    /** Waits until so many runs have begun. */
+    /** Waits until that many runs have begun. */
     untilBegun: (count: number) => until(() => begun.length >= count),
-    /** Waits until so many runs have come to their end. */
+    /** Waits until that many runs have ended. */
     untilEnded: (count: number) => until(() => ended.length >= count),
     untilInterrupted: until(() => interrupted > 0)
   }
 }
 
 const TICK_MILLIS = 2
-/** What a tick counts for at most: as long as the timer of an idle machine takes at its longest. */
+/** Upper bound of a tick's length: the longest that a timer takes on an idle machine. */
 const LONGEST_TICK_MILLIS = 3.5
 
 /**
- * How long an effect takes, and what it gives. The milliseconds are those in which the machine had time for this process:
- * they are counted by a timer beside the effect, and a tick that came late counts as one that came in time. On an idle
- * machine they are the clock's; a bound on them holds on a busy one too, which is as slow with the effect as with the timer.
+ * Returns how long an effect takes, and its value. The milliseconds are those in which the machine had time for this
+ * process: a timer beside the effect counts them, and a late tick counts as one in time. On an idle machine they are
+ * the clock's; a bound on them holds on a busy machine too, which delays the effect as much as the timer.
  */
 export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [number, A], E, R> =>
   Effect.suspend(() => {
@@ -101,9 +101,9 @@ export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<re
     )
   })
 
-/** Waits until it holds: where nothing tells. */
+/** Polls until the check holds. */
 export const eventually = <E, R>(check: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.asVoid(Effect.repeat(check, { schedule: Schedule.spaced("20 millis"), until: (holds) => holds }))
 
-/** A task runs, and its result is pushed to the one that waits for it. */
+/** Enqueues a task and waits for its result. */
 export const roundTrip = (n: number) => Effect.flatMap(Count.delay({ n, millis: 0 }), AsyncResult.get)

@@ -1,4 +1,4 @@
-/** Where a store is, in a form that can be given to another process, and how it is reached. */
+/** Locations of stores, in a form that another process can take, and how they are reached. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { PgClient } from "@effect/sql-pg"
 import { Backend, Broker } from "chicory"
@@ -14,7 +14,7 @@ import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as MysqlClient from "../mariadb/MysqlClient.ts"
 
 interface Prefixed {
-  /** Begins the names of its tables or keys. */
+  /** Starts the names of its tables or keys. */
   readonly prefix: string
 }
 
@@ -26,7 +26,7 @@ export interface SqliteLocation extends Prefixed {
 export interface PostgresLocation extends Prefixed {
   readonly dialect: "postgres"
   readonly url: string
-  /** The schema that all names are looked up in. */
+  /** The schema of all its names. */
   readonly schema: string
 }
 
@@ -55,13 +55,13 @@ export type StoreLocation = (SqlLocation | RedisLocation) & Partial<RabbitmqLoca
 export const isSql = (location: StoreLocation): location is SqlLocation =>
   location.dialect !== "redis" && location.rabbitmq === undefined
 
-/** As an argument of a program. */
+/** Encodes a location as a program's argument. */
 export const encode = (location: StoreLocation): string => JSON.stringify(location)
 
-/** Its way back. */
+/** Decodes a program's argument. */
 export const decode = (argument = ""): StoreLocation => JSON.parse(argument) as StoreLocation
 
-/** Connections of one's own. */
+/** A new client. */
 export const clientLayer = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient, unknown> => {
   switch (location.dialect) {
     case "sqlite":
@@ -77,7 +77,7 @@ export const clientLayer = (location: SqlLocation): Layer.Layer<SqlClient.SqlCli
   }
 }
 
-/** The drivers of a place. */
+/** The drivers of a location. */
 export interface Drivers {
   readonly backend: BackendDriver
   readonly broker: BrokerDriver
@@ -96,7 +96,7 @@ const driversOfStore = (
         )
       )
 
-/** Opens connections of one's own, and makes the drivers over them. They live as long as the scope. */
+/** Opens new connections and makes the drivers over them, which live as long as the scope. */
 export const drivers = Effect.fnUntraced(function* (
   location: StoreLocation
 ): Effect.fn.Return<Drivers, unknown, Scope.Scope> {
@@ -106,7 +106,7 @@ export const drivers = Effect.fnUntraced(function* (
     : { ...drivers, broker: yield* RabbitBroker.makeDriver(location.rabbitmq) }
 })
 
-/** Both services over drivers. */
+/** Makes both services over drivers. */
 export const services = Effect.fnUntraced(function* ({
   backend,
   broker
@@ -116,11 +116,11 @@ export const services = Effect.fnUntraced(function* ({
   )
 })
 
-/** Both services, as a process of its own has them. */
+/** Both services over new connections. */
 export const layer = (location: StoreLocation): Layer.Layer<Backend.Backend | Broker.Broker, unknown> =>
   Layer.effectContext(Effect.flatMap(drivers(location), services))
 
-/** The store, and the client beneath it. */
+/** The store and the client beneath it. */
 export const sqlLayer = (
   location: SqlLocation
 ): Layer.Layer<Backend.Backend | Broker.Broker | SqlClient.SqlClient, unknown> =>

@@ -1,4 +1,4 @@
-/** Places that nobody else has; what is in them is gone when the scope closes. */
+/** Fresh store locations, which are removed with the scope. */
 import { Effect, type Scope } from "effect"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
@@ -52,7 +52,7 @@ export const redis: TemporaryLocation<RedisLocation> = Effect.map(Redis.temporar
   prefix
 }))
 
-/** Messages in RabbitMQ, and results where it is said. */
+/** Messages in RabbitMQ, and results in the given location. */
 export const rabbitmq = <P extends StoreLocation>(
   results: TemporaryLocation<P>
 ): TemporaryLocation<P & RabbitmqLocation> =>
@@ -61,7 +61,7 @@ export const rabbitmq = <P extends StoreLocation>(
     return { ...(yield* results), rabbitmq: { url: Rabbitmq.sharedUrl, prefix } }
   })
 
-/** With a server that gives up a connection which says nothing for some two seconds. */
+/** Sets a heartbeat of one second: the server closes a connection that is silent for about two. */
 export const withShortHeartbeat = <P extends StoreLocation & RabbitmqLocation>(
   location: TemporaryLocation<P>
 ): TemporaryLocation<P> =>

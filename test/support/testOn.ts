@@ -1,11 +1,11 @@
-/** Tests on servers of their own. */
+/** Tests on dedicated servers. */
 import { it } from "@effect/vitest"
 import { Effect, Logger, type Scope } from "effect"
 import type { ServerProcess } from "./ownServers.ts"
 
 /**
- * Runs something on a server. However it ends, the server is there when its clients are closed: some of them wait for
- * the answers that are due to them.
+ * Runs the body on a server. The server runs again before its clients are closed, since some of them wait for pending
+ * answers.
  */
 export const withServer = <S extends ServerProcess, E, R>(
   server: S,
@@ -17,8 +17,8 @@ export const withServer = <S extends ServerProcess, E, R>(
   ).pipe(Effect.provide(Logger.layer([])))
 
 /**
- * Tests in real time, each on a server of its own. The start of the server is a part of the test, and takes ten seconds of
- * it where five start at once on a busy machine: the timeout has to have room for that beside the test's own waits.
+ * Registers a test in real time on its own server. The start of the server is part of the test and takes ten seconds
+ * where five start at once on a busy machine: the timeout has to leave room for it.
  */
 export const testOn =
   <O, S extends ServerProcess>(

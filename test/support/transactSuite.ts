@@ -1,4 +1,4 @@
-/** `SqlStore.transact` in processes that are killed or frozen: what a handler writes is there exactly once. */
+/** Tests of `SqlStore.transact` in processes that are killed or frozen: a handler's write is there exactly once. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, type Worker } from "chicory"
@@ -22,9 +22,9 @@ type Handle = Effect.Success<ReturnType<typeof Write.delay>>
 
 /** The table that handlers write to. */
 interface WrittenTable {
-  /** Who wrote, by the number of the task. */
+  /** The processes that wrote for a task. */
   readonly writers: (n: number) => Effect.Effect<ReadonlyArray<number>, unknown>
-  /** How many rows of the store's tables no transaction holds. */
+  /** Counts the rows of the store's tables that no transaction has locked. */
   readonly free: Effect.Effect<number, unknown>
 }
 
@@ -34,7 +34,7 @@ const makeTable = Effect.fnUntraced(function* ({
   const sql = yield* SqlClient.SqlClient
   const table = sql(`${prefix}_written`)
   yield* Effect.acquireRelease(
-    // a row for every write: nothing but the transactions keeps a task from having two
+    // a row for every write: only the transactions keep a task from having two
     sql`CREATE TABLE ${table} (n INTEGER NOT NULL, pid INTEGER NOT NULL)`,
     () => Effect.orDie(sql`DROP TABLE ${table}`)
   )
@@ -74,7 +74,7 @@ const makeTest =
 const untilStopped = (worker: WorkerProcess, count: number): Effect.Effect<void> =>
   worker.until((events) => events.filter(({ _tag }) => _tag === "Stopped").length >= count)
 
-/** Checks that a task succeeded, and that its one row is that of the run that gave its result. */
+/** Checks that a task succeeded and that its one row is that of the run with its result. */
 const expectOnce = Effect.fnUntraced(function* (written: WrittenTable, n: number, handle: Handle) {
   const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })
   assert.deepStrictEqual(yield* written.writers(n), [value.pid], `the writers of task ${n}`)
@@ -90,7 +90,7 @@ const lease = "1 second"
 export const killed = (temporaryLocation: Temporary): void => {
   const test = makeTest(temporaryLocation)
 
-  /** Kills a worker whose handlers have all come to a point, and has another one go on. */
+  /** Kills a worker whose handlers have all reached a point, and starts another one. */
   const killedAt = Effect.fnUntraced(function* (
     location: StoreLocations.SqlLocation,
     stopAt: StopAt,
@@ -112,7 +112,7 @@ export const killed = (temporaryLocation: Temporary): void => {
   })
 
   describe("guarantee 1: a worker killed during its transaction", () => {
-    // a transaction on SQLite has the file to itself
+    // a transaction on SQLite locks the whole file
     const countIn = ({ dialect }: StoreLocations.SqlLocation) => (dialect === "sqlite" ? 1 : 4)
 
     for (const [stopAt, where] of [
@@ -152,7 +152,7 @@ export const killed = (temporaryLocation: Temporary): void => {
           const payloads = yield* Effect.forEach(Array.from({ length: 40 }), (_, index) =>
             Effect.map(Random.nextIntBetween(0, 80), (millis) => ({
               n: handles.length + index,
-              // in its first run a handler takes some time in its transaction, or after it
+              // the first run of a handler pauses in its transaction or after it
               stopAt: index % 2 === 0 ? ("Written" as const) : ("Committed" as const),
               millis,
               stubborn: false
@@ -175,8 +175,8 @@ export const killed = (temporaryLocation: Temporary): void => {
 }
 
 /**
- * Freezes a worker between two steps of its own: in the middle of a renewal it would hold the rows of its tasks for as
- * long as it is frozen.
+ * Freezes a worker outside of its own statements: a worker frozen during a renewal would keep the rows of its tasks
+ * locked.
  */
 const freeze = (worker: WorkerProcess, written: WrittenTable, rows: number) =>
   Effect.repeat(
@@ -190,7 +190,7 @@ const freeze = (worker: WorkerProcess, written: WrittenTable, rows: number) =>
     { until: (free) => free === rows }
   )
 
-/** Registers tests with workers that are stopped for a while, on databases where writers do not exclude each other. */
+/** Registers tests with frozen workers, on databases where writers do not exclude each other. */
 export const frozen = (temporaryLocation: Temporary): void => {
   const test = makeTest(temporaryLocation)
 
@@ -205,7 +205,7 @@ export const frozen = (temporaryLocation: Temporary): void => {
           const millis = stubborn ? 2500 : 600_000
           const handle = yield* Write.delay({ n: 1, stopAt: "Written", millis, stubborn })
           yield* untilStopped(first, 1)
-          // of the record and the message
+          // the rows of the record and the message
           yield* freeze(first, written, 2)
           const second = yield* startWorker(location, { lease })
           const once = { writer: second.pid, attempts: 2 }
@@ -213,7 +213,7 @@ export const frozen = (temporaryLocation: Temporary): void => {
           yield* first.signal("SIGCONT")
           yield* first.until((events) => events.some(({ _tag }) => _tag === "Interrupted"))
           assert.deepStrictEqual(yield* expectOnce(written, 1, handle), once)
-          // it goes on with other tasks
+          // it continues with other tasks
           yield* second.signal("SIGTERM")
           assert.isTrue(yield* second.ended)
           const other = yield* Count.delay({ n: 2, millis: 0 })
@@ -230,7 +230,7 @@ export const frozen = (temporaryLocation: Temporary): void => {
   })
 }
 
-/** The same, of workers that have locked what is the store's. */
+/** Registers tests with frozen workers that hold locks on the store's rows. */
 export const lockedOut = (temporaryLocation: Temporary): void => {
   const test = makeTest(temporaryLocation)
 
@@ -243,7 +243,7 @@ export const lockedOut = (temporaryLocation: Temporary): void => {
         yield* first.signal("SIGSTOP")
         const second = yield* startWorker(location, { lease })
         const others = yield* Count.delayAll(
-          // until the lease of the one that is frozen has run out, and after that
+          // until the frozen worker's lease has run out, and beyond
           Array.from({ length: 60 }, (_, n) => ({ n, millis: n < 10 ? 2000 : 100 }))
         )
         yield* AsyncResult.all(others, { timeout: "10 seconds" })
