@@ -1,5 +1,5 @@
 /** Handles the reasons for which a task can fail, each in its own way. */
-import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { AsyncResult, MemoryStore, Task, Worker } from "chicory"
 import { Effect, Layer, Schema } from "effect"
 
 class CardDeclined extends Schema.TaggedError<CardDeclined>()("CardDeclined", { code: Schema.String }) {}
@@ -28,8 +28,10 @@ const charge = (cents: number) =>
     })
   )
 
-const StoreLive = Layer.merge(Backend.layerMemory, Broker.layerMemory)
-const WorkerLive = Worker.layer([Charge]).pipe(Layer.provide(ChargeLive), Layer.provideMerge(StoreLive))
+const WorkerLive = Worker.layer([Charge]).pipe(
+  Layer.provide(ChargeLive),
+  Layer.provideMerge(MemoryStore.layer)
+)
 
 await Effect.forEach([5_00, 500_00, -1], (cents) => Effect.flatMap(charge(cents), Effect.log)).pipe(
   Effect.provide(WorkerLive),

@@ -1,5 +1,5 @@
 /** A long task that reports its progress, is followed by a waiter, and is cancelled while it runs. */
-import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { AsyncResult, MemoryStore, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema, Stream } from "effect"
 
 const Import = Task.make("csv.import", {
@@ -39,7 +39,9 @@ const program = Effect.gen(function* () {
   )
 })
 
-const StoreLive = Layer.merge(Backend.layerMemory, Broker.layerMemory)
-const WorkerLive = Worker.layer([Import]).pipe(Layer.provide(ImportLive), Layer.provideMerge(StoreLive))
+const WorkerLive = Worker.layer([Import]).pipe(
+  Layer.provide(ImportLive),
+  Layer.provideMerge(MemoryStore.layer)
+)
 
 await program.pipe(Effect.provide(WorkerLive), Effect.runPromise)

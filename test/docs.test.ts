@@ -36,7 +36,7 @@ const blocksOf = (file: string): ReadonlyArray<string> =>
 
 /** Declares the names that a fragment may use: those of the README's first program. */
 const prelude = `
-import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task, TaskContext, TaskFailed, Worker } from "chicory"
+import { AsyncResult, Backend, Broker, DeadLetters, MemoryStore, RetryPolicy, Task, TaskContext, TaskFailed, Worker } from "chicory"
 import type { BackendDriver, BrokerDriver } from "chicory/driver"
 import { Effect, Fiber, Layer, Redacted, Schema, Stream } from "effect"
 class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}
@@ -63,6 +63,7 @@ const toModule = (block: string): string => {
 }
 
 describe("the documentation", () => {
+  // a run of the compiler, which shares the processors with other tests
   it("has programs and fragments that compile", () => {
     const files = [...globSync(["README.md", "docs/*.md", "src/**/*.ts"], { cwd: root })].sort()
     inDirectory(join(root, "test"), (directory) => {
@@ -87,7 +88,7 @@ describe("the documentation", () => {
       )
       assert.isNotNull(tsc.status)
     })
-  })
+  }, 180_000)
 
   it("has the first program of the examples", () => {
     assert.strictEqual(blocksOf("README.md")[0], read("examples/first-program.ts"))

@@ -1,6 +1,6 @@
 /** The test that the README shows, with the task it is about. */
 import { assert, it } from "@effect/vitest"
-import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { AsyncResult, MemoryStore, Task, Worker } from "chicory"
 import { Effect, Fiber, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 
@@ -12,7 +12,7 @@ const DivideLive = Divide.toLayer(({ dividend, divisor }) => Effect.succeed(divi
 
 const TestLive = Worker.layer([Divide], { drainTimeout: 0 }).pipe(
   Layer.provide(DivideLive),
-  Layer.provideMerge(Layer.merge(Backend.layerMemory, Broker.layerMemory))
+  Layer.provideMerge(MemoryStore.layer)
 )
 
 it.effect("divides an hour later", () =>
