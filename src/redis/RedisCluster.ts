@@ -22,15 +22,12 @@
  */
 import { Deferred, Effect, Layer } from "effect"
 import { Redis } from "effect/persistence"
-import type {
-  RedisClusterOptions,
-  RedisFunctions,
-  RedisModules,
-  RedisScripts,
-  RespVersions,
-  TypeMapping
-} from "redis"
-import { connectCluster, connectReserved, loadCreateCluster } from "./cluster/connectCluster.ts"
+import {
+  type ClientOptions,
+  connectCluster,
+  connectReserved,
+  loadCreateCluster
+} from "./cluster/connectCluster.ts"
 import { sendWith, toRedisError } from "./cluster/routeCommand.ts"
 import { subscribeWith } from "./cluster/subscribeToCluster.ts"
 
@@ -51,10 +48,7 @@ import { subscribeWith } from "./cluster/subscribeToCluster.ts"
  * @category models
  * @since 0.1.0
  */
-export interface Options
-  extends
-    RedisClusterOptions<RedisModules, RedisFunctions, RedisScripts, RespVersions, TypeMapping>,
-    Redis.PoolOptions {}
+export interface Options extends ClientOptions, Redis.PoolOptions {}
 
 const make = Effect.fnUntraced(function* ({
   acquireTimeout,

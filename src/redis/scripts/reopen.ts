@@ -1,17 +1,9 @@
 /** Opens the tasks of dead letters for their next generation. */
-import { Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
-import { decodeReply } from "../fieldDecoding.ts"
-import { taskIdOfDeadLetter } from "../Keyspace.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import {
-  deadLettersLua,
-  type DeadLetterValues,
-  decodeDeadLetters,
-  readDeadLetterLua
-} from "./lib/deadLetters.ts"
+import { deadLettersById, deadLettersLua, readDeadLetterLua } from "./lib/deadLetters.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
@@ -63,14 +55,5 @@ return answers
   )
 
 /** Makes the operation. */
-export const reopen = ({
-  clustered,
-  run,
-  sharded
-}: ScriptRunner): BackendDriver<RedisStoreError>["reopen"] => {
-  const script = Script.make<ReadonlyArray<DeadLetterValues | null>>(lua(clustered))
-  return (ids) =>
-    sharded(ids, taskIdOfDeadLetter, (shard, some) =>
-      Effect.flatMap(run(script, shard, some), (found) => decodeReply(() => decodeDeadLetters(found)))
-    )
-}
+export const reopen = (runner: ScriptRunner): BackendDriver<RedisStoreError>["reopen"] =>
+  deadLettersById(runner, Script.make(lua(runner.clustered)))

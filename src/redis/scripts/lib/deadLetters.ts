@@ -1,8 +1,13 @@
 /** Dead letters: how they are stored, in Lua, and how they are decoded. */
-import type { DeadLetter } from "../../../BackendDriver.ts"
+import { Effect } from "effect"
+import type { BackendDriver, DeadLetter } from "../../../BackendDriver.ts"
 import * as BodyText from "../../BodyText.ts"
-import { HashFields } from "../../fieldDecoding.ts"
+import { decodeReply, HashFields } from "../../fieldDecoding.ts"
 import * as FieldText from "../../FieldText.ts"
+import { taskIdOfDeadLetter } from "../../Keyspace.ts"
+import type { RedisStoreError } from "../../RedisStoreError.ts"
+import type { Script } from "../../Script.ts"
+import type { ScriptRunner } from "../../ScriptRunner.ts"
 
 /**
  * Lua: writes, finds and removes dead letters.
@@ -114,8 +119,13 @@ export const decodeDeadLetter = (values: DeadLetterValues): DeadLetter => {
   }
 }
 
-/** Decodes dead letters; `undefined` where there is none. */
-export const decodeDeadLetters = (
-  found: ReadonlyArray<DeadLetterValues | null>
-): ReadonlyArray<DeadLetter | undefined> =>
-  found.map((values) => (values === null ? undefined : decodeDeadLetter(values)))
+/** Makes an operation that returns dead letters by their ids, in each shard by the script; `undefined` where there is none. */
+export const deadLettersById = (
+  { run, sharded }: ScriptRunner,
+  script: Script<ReadonlyArray<DeadLetterValues | null>>
+): BackendDriver<RedisStoreError>["getDeadLetters"] => {
+  const decode = (found: ReadonlyArray<DeadLetterValues | null>) =>
+    decodeReply(() => found.map((values) => (values === null ? undefined : decodeDeadLetter(values))))
+  return (ids) =>
+    sharded(ids, taskIdOfDeadLetter, (shard, some) => Effect.flatMap(run(script, shard, some), decode))
+}
