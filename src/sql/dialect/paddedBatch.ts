@@ -13,23 +13,27 @@ export const powerOfTwo = (count: number): number => {
 
 type Body = string | Uint8Array | null | undefined
 
-/** Returns a function that binds up to `capacity` rows. */
+/**
+ * Returns a function that binds up to `capacity` rows. It goes through the columns one by one, so that the key is
+ * constant in the inner loop: going through the rows takes twice as long.
+ */
 export const bindRows = (
   columns: Columns,
   capacity: number,
   encodeBody: (body: Body) => unknown = (body) => body
 ): ((rows: ReadonlyArray<AnyBatchRow>) => Array<unknown>) => {
   const entries = Object.entries(columns)
-  const size = capacity * entries.length
+  const width = entries.length
   return (rows) => {
-    const params: Array<unknown> = []
-    for (const row of rows) {
-      for (const [name, type] of entries) {
+    const params = new Array<unknown>(capacity * width).fill(null)
+    for (const [column, [name, type]] of entries.entries()) {
+      let index = column
+      for (const row of rows) {
         const value = row[name]
-        params.push(type === "body" ? encodeBody(value as Body) : value)
+        params[index] = type === "body" ? encodeBody(value as Body) : value
+        index += width
       }
     }
-    while (params.length < size) params.push(null)
     return params
   }
 }
