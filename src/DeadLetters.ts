@@ -1,6 +1,27 @@
 /**
- * Messages that will not be run again, unless they are replayed: what failed for good, what crashed its workers,
- * what nobody knew, what did not decode. They live in the backend, whatever the broker.
+ * Lists, replays and removes dead letters: messages that are not run again unless they are replayed.
+ *
+ * A dead letter is written for a task that fails for good, that crashes its workers, whose name no worker knows, or whose
+ * payload does not decode, and for bytes that are no message. Dead letters are kept in the backend, whatever the broker,
+ * for two weeks.
+ *
+ * **Example** (Replaying the failures of a task)
+ *
+ * ```ts
+ * import { DeadLetters, Task } from "chicory"
+ * import { Effect, Schema } from "effect"
+ *
+ * const Notify = Task.make("user.notify", {
+ *   payload: { userId: Schema.String },
+ *   error: Schema.String
+ * })
+ *
+ * export const program = Effect.gen(function* () {
+ *   for (const letter of yield* DeadLetters.list(Notify)) {
+ *     if (letter.reason._tag === "Failed") yield* DeadLetters.replay(letter.id)
+ *   }
+ * })
+ * ```
  *
  * @since 0.1.0
  * @module
@@ -19,34 +40,59 @@ import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import * as TaskMessage from "./TaskMessage.ts"
 
-/** A dead letter. `P` and `E` are the payload and the error of its task. */
+/**
+ * A dead letter. `P` and `E` are the payload and the error of its task.
+ *
+ * @see {@link list}
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Entry<out P, out E> {
+  /** The id of the dead letter, which is not that of the task. */
   readonly id: string
+  /** `None` for a message that no run could be made of. */
   readonly taskId: Option.Option<string>
+  /** `None` for a message that no run could be made of. */
   readonly taskName: Option.Option<string>
   readonly queue: string
-  /** The payload, or why it does not decode. */
+  /** The payload, or the error of decoding it. */
   readonly payload: Result.Result<P, Schema.SchemaError>
+  /** Why the task ended; `ResultInvalid` if the stored reason does not decode. */
   readonly reason: TaskFailed.Reason<E>
+  /** Starts of the task's generation, without those that were released. */
   readonly attempts: number
+  /** When it was written, by the store's clock. */
   readonly at: DateTime.Utc
-  /** The message as it was. */
+  /** The message as it was delivered, byte for byte. */
   readonly raw: string | Uint8Array
 }
 
-/** Which letters to list. */
+/**
+ * Selects a page of dead letters.
+ *
+ * @category options
+ * @since 0.1.0
+ */
 export interface Page {
-  /** At most so many. Default 100. */
+  /** How many to return at most: 1 to 10,000. Default 100. */
   readonly limit?: number | undefined
-  /** The id of the last entry of the page before. */
+  /** The id of the last entry of the page before. Default: the first page. */
   readonly after?: string | undefined
 }
 
-/** The bytes of the letter are no message, or not one of its task: there is nothing to send again. The letter stays. */
+/**
+ * Error of a replay of a dead letter whose bytes are no message, or no message of its task. The dead letter stays.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
 export class NotReplayable extends Schema.TaggedError<NotReplayable>("chicory/NotReplayable")(
   "NotReplayable",
   {
+    /** The id of the dead letter. */
     id: Schema.String,
+    /** Why it cannot be sent. */
     issue: Schema.String
   }
 ) {
@@ -55,7 +101,7 @@ export class NotReplayable extends Schema.TaggedError<NotReplayable>("chicory/No
   }
 }
 
-const PAGE = 100
+const DEFAULT_LIMIT = 100
 
 const payloadOf = (letter: DeadLetter, definition: TaskDefinition | undefined) =>
   Effect.flatMap(TaskMessage.decode(letter.body), ({ payload }) =>
@@ -71,7 +117,8 @@ const reasonOf = (
   const unreadable = (issue: string) => new TaskFailed.ResultInvalid({ side: "reader", issue })
   return Effect.match((definition?.result ?? TaskCodec.json).decodeExit(letter.exit), {
     onFailure: (error) => unreadable(error.message),
-    onSuccess: (exit) => (exit._tag === "Failure" ? exit.reason : unreadable("the letter holds a success"))
+    onSuccess: (exit) =>
+      exit._tag === "Failure" ? exit.reason : unreadable("the dead letter has the exit of a success")
   })
 }
 
@@ -95,7 +142,20 @@ const toEntry =
 
 const isTask = (u: Task.Any | Page | undefined): u is Task.Any => u !== undefined && "name" in u
 
-/** One page of letters, newest first: of one task, typed by it; or of all, also of tasks that are unknown here. */
+/**
+ * Reads one page of dead letters, newest first.
+ *
+ * **Details**
+ *
+ * With a task, lists its dead letters, with their payloads and reasons decoded by its schemas. Without one, lists all
+ * dead letters, also of tasks that this program does not know, with payloads and errors as JSON. A `limit` out of range
+ * is a defect. If the entry of `after` was removed since, a page may repeat some entries, and misses none.
+ *
+ * @see {@link count} to count them
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const list: {
   <
     N extends string,
@@ -126,7 +186,7 @@ export const list: {
       Backend.use((backend) =>
         backend.listDeadLetters({
           task: task?.name,
-          limit: wholeNumber("DeadLetters.list: limit", page?.limit ?? PAGE, 1, 10_000),
+          limit: wholeNumber("DeadLetters.list: limit", page?.limit ?? DEFAULT_LIMIT, 1, 10_000),
           after: page?.after
         })
       ),
@@ -134,14 +194,30 @@ export const list: {
     )
   })) as never
 
-/** How many letters there are, of one task or of all. */
+/**
+ * Counts the dead letters of a task, or all of them.
+ *
+ * @category getters
+ * @since 0.1.0
+ */
 export const count = (task?: Task.Any): Effect.Effect<number, BackendNotConfigured | BackendError, Backend> =>
   Backend.use((backend) => backend.countDeadLetters(task?.name))
 
 /**
- * Sends the message of a letter again and removes the letter. The task starts a new generation: its handle waits
- * again, nothing is counted, and what is left of older generations is dropped. Safe to repeat: a replay that was
- * cut off is finished by the next. `false`: there is no such letter.
+ * Sends the message of a dead letter again, and removes the dead letter. Returns `false` if there is no such dead letter.
+ *
+ * **Details**
+ *
+ * The task starts a new generation: its state is `PENDING` again, its handles wait again, and nothing is counted.
+ * Messages of its older generations are dropped. A replay that fails half-way is safe to repeat, and is finished by the
+ * next one.
+ *
+ * Fails with `NotReplayable` if the bytes are no message, or no message of its task.
+ *
+ * @see {@link remove} to drop it instead
+ *
+ * @category managing
+ * @since 0.1.0
  */
 export const replay: (
   id: string
@@ -154,19 +230,22 @@ export const replay: (
   const broker = yield* Broker
   const [letter] = yield* backend.getDeadLetters([id])
   if (letter === undefined) return false
-  const refuse = (error: Schema.SchemaError) => new NotReplayable({ id, issue: error.message })
-  const { payload, ...head } = yield* Effect.mapError(TaskMessage.decode(letter.body), refuse)
-  const isForeign = letter.taskId !== null && (head.id !== letter.taskId || head.task !== letter.task)
-  if (isForeign) {
-    return yield* new NotReplayable({ id, issue: `its bytes are of another task, ${head.task} (${head.id})` })
+  const toNotReplayable = (error: Schema.SchemaError) => new NotReplayable({ id, issue: error.message })
+  const { payload, ...head } = yield* Effect.mapError(TaskMessage.decode(letter.body), toNotReplayable)
+  const isOfOtherTask = letter.taskId !== null && (head.id !== letter.taskId || head.task !== letter.task)
+  if (isOfOtherTask) {
+    return yield* new NotReplayable({
+      id,
+      issue: `its message is that of another task, ${head.task} (${head.id})`
+    })
   }
   const generation = letter.taskId === null ? head.generation : letter.generation + 1
   const body = yield* Effect.map(stringify(payload), (text) =>
     TaskMessage.encode({ ...head, queue: letter.queue, generation, retries: 0 }, text)
   ).pipe(
-    // a task whose message nobody can read would never end
+    // opens no task whose message no worker could decode, because such a task would never end
     Effect.tap(TaskMessage.decode),
-    Effect.mapError(refuse)
+    Effect.mapError(toNotReplayable)
   )
   yield* backend.reopen([id])
   yield* broker.publish.one({
@@ -183,18 +262,35 @@ export const replay: (
   return true
 })
 
-/** Removes a letter. `false`: there was none. */
+/**
+ * Removes a dead letter. Returns `false` if there is no such dead letter.
+ *
+ * @see {@link purge} to remove all
+ *
+ * @category managing
+ * @since 0.1.0
+ */
 export const remove = (id: string): Effect.Effect<boolean, BackendNotConfigured | BackendError, Backend> =>
   Backend.use((backend) => Effect.map(backend.removeDeadLetters([id]), ([removed]) => removed ?? false))
 
-/** Removes all letters, or those of one task, and answers how many. */
+/**
+ * Removes the dead letters of a task, or all of them, and returns how many it removed.
+ *
+ * @see {@link remove} to remove one
+ *
+ * @category managing
+ * @since 0.1.0
+ */
 export const purge: (task?: Task.Any) => Effect.Effect<number, ReadError, Backend> = Effect.fn(
   "DeadLetters.purge"
 )(function* (task?: Task.Any) {
   const backend = yield* Backend
   let purged = 0
   while (true) {
-    const ids = Arr.map(yield* backend.listDeadLetters({ task: task?.name, limit: PAGE }), ({ id }) => id)
+    const ids = Arr.map(
+      yield* backend.listDeadLetters({ task: task?.name, limit: DEFAULT_LIMIT }),
+      ({ id }) => id
+    )
     if (!Arr.isArrayNonEmpty(ids)) return purged
     const removed = yield* backend.removeDeadLetters(ids)
     purged += removed.filter(Boolean).length
