@@ -1,0 +1,89 @@
+/**
+ * Dead letters, as a backend driver keeps them. `BackendDriver` exports these types.
+ *
+ * @since 0.1.0
+ */
+
+/**
+ * The dead letter of a run that failed. The store adds what the record knows: id, task, generation, worker, attempts,
+ * and the time.
+ *
+ * @see {@link DeadLetter} for what is read
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NewDeadLetter {
+  /** The tag of the failure's reason. */
+  readonly reason: string
+  readonly queue: string
+  readonly body: string | Uint8Array
+  /** Milliseconds for which the dead letter is kept. `undefined`: forever. */
+  readonly retentionMillis: number | undefined
+}
+
+/**
+ * A message that no run can be made of: its bytes do not decode, or no worker knows its task.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ParkedMessage {
+  /** The id of the dead letter. An id that exists makes the call do nothing. */
+  readonly deadLetterId: string
+  readonly queue: string
+  /** The tag of the failure's reason. */
+  readonly reason: string
+  /** The encoded exit. */
+  readonly exit: string
+  readonly body: string | Uint8Array
+  /** Milliseconds for which the dead letter is kept. `undefined`: forever. */
+  readonly retentionMillis: number | undefined
+}
+
+/**
+ * A message that is not run again unless it is replayed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DeadLetter {
+  /** `<task id>:<generation>` for a task that ended; the `deadLetterId` of a parked message. */
+  readonly id: string
+  /** `null` for a parked message. */
+  readonly taskId: string | null
+  /** The task's name; `null` for a parked message. */
+  readonly task: string | null
+  readonly generation: number
+  readonly queue: string
+  /** The tag of the failure's reason. */
+  readonly reason: string
+  /** The encoded exit; `null` where the store decided the end (`WorkerLost`). */
+  readonly exit: string | null
+  /** The id of the worker of the last run. */
+  readonly worker: string | null
+  /** The body of the message, as it was delivered. */
+  readonly body: string | Uint8Array
+  /** The `attempt` of the record; 0 for a parked message. */
+  readonly attempts: number
+  /** When it was written, in epoch milliseconds of the store's clock. */
+  readonly at: number
+}
+
+/**
+ * Selects a page of dead letters, newest first.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DeadLetterQuery {
+  /** The name of the task. `undefined`: all dead letters, parked messages too. */
+  readonly task?: string | undefined
+  /** How many to return at most. */
+  readonly limit: number
+  /**
+   * The id of the last dead letter of the page before. If it was removed since, a page may repeat some, and misses
+   * none.
+   */
+  readonly after?: string | undefined
+}

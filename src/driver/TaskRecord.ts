@@ -1,0 +1,125 @@
+/**
+ * The records of tasks, as a backend driver creates and returns them. `BackendDriver` exports these types.
+ *
+ * @since 0.1.0
+ */
+import type { TaskState } from "../TaskState.ts"
+
+/**
+ * An end that the store decides without the exit of a run. The facade makes the reason of a `TaskFailed` from it.
+ *
+ * **Details**
+ *
+ * - `Expired`: the task waited until its expiry (L1).
+ * - `WorkerLost`: the lease of an at-most-once run is over (L3), or the crashes reached their limit (S9).
+ * - `Cancelled`: the task was cancelled while it waited (C4), or when its run ended under a cancel request (L2, S8, T2).
+ * - `Forgotten`: the record was forgotten (F2).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type StoreDecidedEnd = "Expired" | "WorkerLost" | "Cancelled" | "Forgotten"
+
+/**
+ * A task as the store returns it. Times are epoch milliseconds of the store's clock.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TaskRecord {
+  readonly id: string
+  /** The task's name. */
+  readonly task: string
+  readonly state: TaskState
+  /** 0 at first; grows by one with every replay of a dead letter. */
+  readonly generation: number
+  /** Starts of this generation, without those that were released. */
+  readonly attempt: number
+  /** Retries of this generation that the task's policy granted. */
+  readonly retries: number
+  /** Starts of this generation over a lapsed lease. */
+  readonly crashes: number
+  /** The encoded exit of the run that ended the task; `null` before the end, and where `ended` says why it ended. */
+  readonly exit: string | null
+  /** The last progress that was written, encoded. */
+  readonly progress: string | null
+  /** The id of the worker of the last run. */
+  readonly worker: string | null
+  /** Whether a running task was asked to stop. */
+  readonly cancelRequested: boolean
+  /**
+   * Why the store ended the task, set together with `FAILURE`. `Forgotten` alone is set before the end: the task runs
+   * on, its record is removed when it ends, and waiters are notified at once.
+   */
+  readonly ended: StoreDecidedEnd | null
+  /** When the task was enqueued, or reopened; `null` for a record that a start created. */
+  readonly enqueuedAt: number | null
+  /** When this generation started for the first time. */
+  readonly startedAt: number | null
+  readonly finishedAt: number | null
+  /** When a waiting task expires; `null`: never. */
+  readonly expiresAt: number | null
+}
+
+/**
+ * A record to create.
+ *
+ * @see `BackendDriver.create`
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface NewRecord {
+  readonly id: string
+  /** The task's name. */
+  readonly task: string
+  /** The idempotency key, any text, scoped by the task's name. `undefined`: none. */
+  readonly key: string | undefined
+  /** Identifies the payload under a given key or id. Empty where neither was given, and then never compared. */
+  readonly payloadHash: string
+  /** Milliseconds from now after which a task that still waits expires. `undefined`: never. */
+  readonly expiresMillis: number | undefined
+  /** Milliseconds for which the record is kept after the task's end. `undefined`: forever. */
+  readonly retentionMillis: number | undefined
+  /** `false` for a reservation: its message is not known to be sent yet. */
+  readonly published: boolean
+}
+
+/**
+ * The answer of `create` (E1 to E3).
+ *
+ * **Details**
+ *
+ * - `Created`: the record was written.
+ * - `Existing`: the key or the id is taken, and nothing was written, except that a record which a start created adopts
+ *   the payload hash, the key and the time of the enqueue (E3).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Created =
+  | { readonly _tag: "Created" }
+  | {
+      readonly _tag: "Existing"
+      /** The id of the task that holds the key, or else the id that was asked for. */
+      readonly id: string
+      /** Whether the task's name and the payload hash are the same. An empty hash on either side equals any other. */
+      readonly same: boolean
+      /** Whether the message of the existing record is known to be sent. */
+      readonly published: boolean
+    }
+
+/**
+ * The answer of `cancel`.
+ *
+ * **Details**
+ *
+ * - `AlreadyDone`: the task has ended (C1), or ended as `Expired` with this call (C3).
+ * - `Requested`: the task runs, and was asked to stop (C2).
+ * - `Cancelled`: the task waited, and ended as `Cancelled` (C4).
+ * - `Unknown`: there is no record.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type CancelAnswer = "Cancelled" | "Requested" | "AlreadyDone" | "Unknown"
