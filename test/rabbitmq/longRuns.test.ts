@@ -89,7 +89,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         yield* startWorker(worker, FailsOnce, FailsOnceLive, { lease: "8 seconds" })
         yield* Effect.gen(function* () {
           const handle = yield* FailsOnce.delay()
-          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "20 seconds" }), 2)
+          assert.strictEqual(yield* AsyncResult.get(handle), 2)
           const [failed = 0, again = 0] = endedAt
           assert.isBelow(again - failed, 3_000)
         }).pipe(Effect.provideContext(producer))
@@ -117,7 +117,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
           assert.strictEqual((yield* Processes.poll(handle)).attempts, 2)
           assert.strictEqual(yield* location.crashes, 1)
           assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-          yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
+          yield* Effect.flip(AsyncResult.get(handle))
           assert.strictEqual(Processes.beganCount(first.events) + Processes.beganCount(second.events), 2)
           yield* eventually(Effect.map(countMessages(server, location), (messages) => messages === 0))
         }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))

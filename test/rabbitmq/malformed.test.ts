@@ -264,7 +264,7 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
           // started after the publishes, so that all are claimed at once
           yield* work(store)
           for (const id of [...good, ...odd]) {
-            const exit = yield* Effect.exit(AsyncResult.get(Count.result(id), { timeout: "10 seconds" }))
+            const exit = yield* Effect.exit(AsyncResult.get(Count.result(id)))
             assert.deepStrictEqual(exit, Exit.succeed(1), JSON.stringify(id))
           }
           assert.strictEqual(yield* roundTrip(1), 1)
@@ -289,7 +289,7 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
             sent.map(({ content }) => content)
           )
           assert.isTrue(found.every(({ reason }) => reason._tag === "PayloadInvalid"))
-          const failed = yield* Effect.flip(AsyncResult.get(Count.result("task 0"), { timeout: "5 seconds" }))
+          const failed = yield* Effect.flip(AsyncResult.get(Count.result("task 0")))
           assert(failed._tag === "TaskFailed")
           assert.strictEqual(failed.reason._tag, "PayloadInvalid")
           assert.strictEqual(yield* roundTrip(1), 1)
@@ -431,12 +431,9 @@ const testRefusedIds = <P extends StoreLocation>(
           const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
           yield* send(...ids.map((id) => ({ content: messageOf(id) })))
           yield* startWorker(store, Count, countingHandler().layer)
-          const values = yield* AsyncResult.all(
-            good.map((id) => Count.result(id)),
-            { timeout: "10 seconds" }
-          )
+          const values = yield* AsyncResult.all(good.map((id) => Count.result(id)))
           assert.deepStrictEqual(values, [1, 1, 1])
-          const found = yield* Effect.timeout(awaitDeadLetters(bad.length), "10 seconds")
+          const found = yield* awaitDeadLetters(bad.length)
           assert.sameMembers(
             found.map(({ raw }) => raw),
             bad.map((id) => messageOf(id))

@@ -36,9 +36,7 @@ const report = (name: string, millis: number) =>
 
 /** A task that is due a while after it was enqueued. */
 const roundTripLater = (n: number) =>
-  Effect.flatMap(Count.delay({ n, millis: 0 }, { delay: "100 millis" }), (handle) =>
-    AsyncResult.get(handle, { timeout: "15 seconds" })
-  )
+  Effect.flatMap(Count.delay({ n, millis: 0 }, { delay: "100 millis" }), (handle) => AsyncResult.get(handle))
 
 /** What is delivered again while its task runs is put back for as long. */
 const renewed = { lease: "2 seconds" } as const
@@ -81,7 +79,7 @@ describeWithOwnRabbit("a server that", () => {
             yield* report(`${how}, 90 tasks left`, millis)
             assert.deepStrictEqual(values, numbers(122))
             assert.isBelow(millis, 15_000)
-            assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 122)
+            assert.strictEqual(yield* AsyncResult.get(after), 122)
             yield* untilDrained(producer, workers)
             assert.sameMembers(runs.begun, [1_000, ...numbers(123)])
             assert.strictEqual(yield* place.crashes, 0)
@@ -138,7 +136,7 @@ describeWithOwnRabbit("a server that", () => {
           yield* resetServer(server)
           const enqueue = (n: number, delay: number) =>
             Effect.flatMap(retryUntilAccepted(Count.delay({ n, millis: 0 }, { delay })), (handle) =>
-              AsyncResult.get(handle, { timeout: "10 seconds" })
+              AsyncResult.get(handle)
             )
           assert.strictEqual(yield* enqueue(3, 0), 3)
           assert.strictEqual(yield* enqueue(4, 100), 4)
@@ -167,7 +165,7 @@ describeWithOwnRabbit("a server that", () => {
           const [millis, values] = yield* timed(Fiber.join(waiting))
           yield* report("cut twice, the rest", millis)
           assert.deepStrictEqual(values, numbers(161))
-          assert.strictEqual(yield* AsyncResult.get(after, { timeout: "5 seconds" }), 161)
+          assert.strictEqual(yield* AsyncResult.get(after), 161)
           yield* untilDrained(producer, workers)
           assert.sameMembers(runs.begun, numbers(162))
           assert.strictEqual(yield* place.crashes, 0)
@@ -200,7 +198,7 @@ describeWithOwnRabbit("a server that", () => {
           const handle = yield* Count.delay({ n: 1, millis: 4_000 })
           yield* runs.untilBegun(1)
           yield* server.closeConnections("a test")
-          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
+          assert.strictEqual(yield* AsyncResult.get(handle), 1)
           yield* untilDrained(...stores)
           assert.deepStrictEqual(runs.begun, [1])
           assert.strictEqual(yield* place.crashes, 0)
@@ -216,7 +214,7 @@ describeWithOwnRabbit("a server that", () => {
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* network.cut(4)
           const handle = yield* retryUntilAccepted(Count.delay({ n: 2, millis: 0 }, { id: "cut at once" }))
-          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
+          assert.strictEqual(yield* AsyncResult.get(handle), 2)
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
 
@@ -261,7 +259,7 @@ describeWithOwnRabbit("a server that", () => {
           yield* runs.untilBegun(1)
           yield* removeQueue(server, place.names.queue("default"))
           assert.strictEqual(yield* roundTrip(2), 2)
-          assert.strictEqual(yield* AsyncResult.get(running, { timeout: "5 seconds" }), 1)
+          assert.strictEqual(yield* AsyncResult.get(running), 1)
           const [millis] = yield* timed(roundTrip(3))
           assert.isBelow(millis, 1_000)
           assert.deepStrictEqual(runs.begun, [1, 2, 3])
@@ -304,7 +302,7 @@ describeWithOwnRabbit("a server that", () => {
           const handle = yield* retryUntilAccepted(
             Count.delay({ n: 2, millis: 0 }, { delay: "100 millis", id: "no way" })
           )
-          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 2)
+          assert.strictEqual(yield* AsyncResult.get(handle), 2)
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
 
@@ -349,7 +347,7 @@ describeWithOwnRabbit("a server that", () => {
         assert.isBelow(millis, 1_500)
         assert.include(error.message, "within 500ms")
         assert.isBelow(runs.ended.length, 60, "the alarm was early enough")
-        yield* Effect.provideContext(AsyncResult.all(handles, { timeout: "20 seconds" }), patient)
+        yield* Effect.provideContext(AsyncResult.all(handles), patient)
         assert.isUndefined(waiting.pollUnsafe())
         yield* eventually(
           Effect.map(
@@ -359,7 +357,7 @@ describeWithOwnRabbit("a server that", () => {
         )
         yield* server.calm
         const late = [yield* Fiber.join(first), yield* Fiber.join(waiting), yield* enqueue(hasty, 104)]
-        const values = yield* Effect.provideContext(AsyncResult.all(late, { timeout: "10 seconds" }), patient)
+        const values = yield* Effect.provideContext(AsyncResult.all(late), patient)
         assert.deepStrictEqual(values, [100, 101, 104])
         yield* untilDrained(hasty, patient, workers)
         for (const n of numbers(60)) assert.strictEqual(runs.begun.filter((begun) => begun === n).length, 1)
@@ -392,7 +390,7 @@ describeWithOwnRabbit("a server that", () => {
           const store = yield* place.open(quick)
           const end = yield* startEndable(store, Count, runs.layer)
           yield* runs.untilBegun(2)
-          assert.strictEqual(yield* AsyncResult.get(handles[0], { timeout: "5 seconds" }), 1)
+          assert.strictEqual(yield* AsyncResult.get(handles[0]), 1)
           const ended = yield* end
           yield* report("a worker stopped while memory is low", ended)
           assert.isBelow(ended, 4_000)
@@ -403,7 +401,7 @@ describeWithOwnRabbit("a server that", () => {
             Count,
             Count.toLayer(({ n }) => Effect.succeed(n))
           )
-          assert.strictEqual(yield* AsyncResult.get(handles[1], { timeout: "10 seconds" }), 2)
+          assert.strictEqual(yield* AsyncResult.get(handles[1]), 2)
         }).pipe(Effect.provideContext(producer))
       }))
   })
@@ -489,7 +487,7 @@ describeWithOwnRabbit("a server that", () => {
             Count,
             Count.toLayer(({ n }) => Effect.succeed(n))
           )
-          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
+          assert.strictEqual(yield* AsyncResult.get(handle), 1)
         }).pipe(Effect.provideContext(producer))
       }))
 

@@ -110,7 +110,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         yield* runs.untilRunning(3)
         yield* untilCounts(LEFT_AND_RIGHT, { ready: 37, claimed: 3 })
         yield* runs.open
-        yield* AsyncResult.all(handles, { timeout: "20 seconds" })
+        yield* AsyncResult.all(handles)
         assert.strictEqual(runs.maxRunning(), 3)
       }))
 
@@ -119,12 +119,10 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         const runs = gated()
         yield* runs.open
         yield* startWorker(yield* shared.open, Work, runs.layer)
-        yield* AsyncResult.get(yield* Work.delay(0), { timeout: "10 seconds" })
+        yield* AsyncResult.get(yield* Work.delay(0))
         const times = yield* Effect.forEach([1, 2, 3, 4, 5, 6, 7], (n) =>
           Effect.map(
-            timed(
-              Effect.flatMap(Work.delay(n), (handle) => AsyncResult.get(handle, { timeout: "10 seconds" }))
-            ),
+            timed(Effect.flatMap(Work.delay(n), (handle) => AsyncResult.get(handle))),
             ([millis]) => millis
           )
         )
@@ -167,7 +165,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         yield* runs.untilRunning(300)
         yield* untilCounts(["default"], { ready: 100, claimed: 300 })
         yield* runs.open
-        yield* AsyncResult.all(handles, { timeout: "20 seconds" })
+        yield* AsyncResult.all(handles)
         assert.strictEqual(runs.maxRunning(), 300)
       }))
 
@@ -178,7 +176,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         const handles = yield* Work.delayAll(Arr.range(1, 1600))
         yield* runs.untilRunning(1500)
         yield* runs.open
-        yield* AsyncResult.all(handles, { timeout: "20 seconds" })
+        yield* AsyncResult.all(handles)
         assert.strictEqual(runs.maxRunning(), 1500)
       }))
   })
@@ -215,7 +213,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         assert.isBelow(millis, 4000)
         yield* first.open
         yield* second.open
-        yield* AsyncResult.all(handles, { timeout: "10 seconds" })
+        yield* AsyncResult.all(handles)
         assert.strictEqual(first.maxRunning(), 8)
       }))
 
@@ -239,7 +237,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         yield* runs.untilRunning(2)
         yield* eventually(Effect.map(leftOf(shared, LEFT_AND_RIGHT), (left) => left === 4))
         yield* runs.open
-        const [millis] = yield* timed(AsyncResult.all(handles, { timeout: "10 seconds" }))
+        const [millis] = yield* timed(AsyncResult.all(handles))
         assert.isBelow(millis, 1000)
       }))
 
@@ -261,7 +259,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
         const next = gated()
         yield* next.open
         yield* startWorker(store, Work, next.layer, busy)
-        yield* AsyncResult.all(handles, { timeout: "10 seconds" })
+        yield* AsyncResult.all(handles)
         assert.strictEqual(next.begun.length, 12)
       }))
   })
@@ -292,7 +290,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
       Effect.gen(function* () {
         yield* start(store, { concurrency: 1 })
         const handle = yield* Parent.delay(1)
-        const [millis, value] = yield* timed(AsyncResult.get(handle, { timeout: "10 seconds" }))
+        const [millis, value] = yield* timed(AsyncResult.get(handle))
         assert.strictEqual(value, 2)
         assert.isBelow(millis, 1000)
       }))
@@ -301,7 +299,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
       Effect.gen(function* () {
         yield* start(store, { concurrency: 1 })
         const handle = yield* Parent.delay(3)
-        const [millis, value] = yield* timed(AsyncResult.get(handle, { timeout: "10 seconds" }))
+        const [millis, value] = yield* timed(AsyncResult.get(handle))
         assert.strictEqual(value, 4)
         assert.isBelow(millis, 1500)
       }))
@@ -310,7 +308,7 @@ await describeWithRabbit("the prefetch of RabbitMQ", () => {
       Effect.gen(function* () {
         yield* start(store, { concurrency: 4 })
         const handles = yield* Parent.delayAll(Arr.replicate(2, 20))
-        const values = yield* AsyncResult.all(handles, { timeout: "20 seconds" })
+        const values = yield* AsyncResult.all(handles)
         assert.deepStrictEqual(values, Arr.replicate(3, 20))
         yield* untilCounts(["default"], { ready: 0, claimed: 0 })
       }))

@@ -34,13 +34,13 @@ await describeWithRabbit("processes on RabbitMQ, with results in SQLite", () => 
             const polled = yield* poll(handle)
             assert.isTrue(Option.isSome(polled.worker) && polled.worker.value.includes(`-${second.pid}-`))
             assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-            const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
+            const failed = yield* Effect.flip(AsyncResult.get(handle))
             assert(failed._tag === "TaskFailed")
             assert.strictEqual(failed.reason._tag, "Cancelled")
             assert.strictEqual(beganCount(first.events) + beganCount(second.events), 2)
             yield* second.kill
             const later = yield* Count.delay({ n: 2, millis: 0 })
-            assert.strictEqual((yield* AsyncResult.get(later, { timeout: "20 seconds" })).pid, first.pid)
+            assert.strictEqual((yield* AsyncResult.get(later)).pid, first.pid)
             assert.strictEqual(yield* DeadLetters.count(), 0)
           }).pipe(Effect.provide(Layer.mergeAll(NodeServices.layer, storeLocations.layer(location))))
         }),

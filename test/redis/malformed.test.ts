@@ -41,11 +41,7 @@ const post = (server: Server, ...texts: ReadonlyArray<string>) => {
 }
 
 /** Waits until the tasks of valid messages have run. */
-const goodRun = (ids: ReadonlyArray<string>) =>
-  AsyncResult.all(
-    ids.map((id) => Count.result(id)),
-    { timeout: "10 seconds" }
-  )
+const goodRun = (ids: ReadonlyArray<string>) => AsyncResult.all(ids.map((id) => Count.result(id)))
 
 /** Returns the exit of a task, waiting no longer than a test may take. */
 const exitOf = (id: string) => Effect.exit(AsyncResult.get(Count.result(id), { timeout: "10 seconds" }))
@@ -277,7 +273,7 @@ describeWithServers("malformed values in Redis", () => {
           yield* edit(server, taskKey(bad.taskId))
           yield* startWorker(store, Count, countingHandler().layer)
           const good = handles.filter((handle) => handle !== bad)
-          const [millis, values] = yield* timed(AsyncResult.all(good, { timeout: "10 seconds" }))
+          const [millis, values] = yield* timed(AsyncResult.all(good))
           assert.deepStrictEqual(values, [0, 1, 2, 3, 5, 6, 7, 8])
           assert.isBelow(millis, 5_000)
         }).pipe(Effect.provideContext(store)))
@@ -296,7 +292,7 @@ describeWithServers("malformed values in Redis", () => {
           for (const [n, exit] of exits.entries()) {
             // a value that is not a record counts as absent; only reads check the state
             if (n === 4 && what === "an unknown state") continue
-            assert.strictEqual(yield* AsyncResult.get(yield* exit, { timeout: "5 seconds" }), n)
+            assert.strictEqual(yield* AsyncResult.get(yield* exit), n)
           }
         }).pipe(Effect.provideContext(store)))
 
@@ -308,7 +304,7 @@ describeWithServers("malformed values in Redis", () => {
           const bad = handles[4]!
           const good = handles.filter((handle) => handle !== bad)
           yield* runs.untilBegun(9)
-          const waiting = yield* Effect.forkChild(AsyncResult.all(good, { timeout: "10 seconds" }))
+          const waiting = yield* Effect.forkChild(AsyncResult.all(good))
           yield* edit(server, taskKey(bad.taskId))
           yield* runs.untilEnded(8)
           const [millis, values] = yield* timed(Fiber.join(waiting))
@@ -357,7 +353,7 @@ describeWithServers("malformed values in Redis", () => {
           const runs = countingHandler()
           yield* startWorker(store, Count, runs.layer, { lease: "1 second" })
           const good = handles.filter((handle) => handle !== bad)
-          assert.deepStrictEqual(yield* AsyncResult.all(good, { timeout: "10 seconds" }), [0, 1, 3, 4])
+          assert.deepStrictEqual(yield* AsyncResult.all(good), [0, 1, 3, 4])
           for (const read of [
             Effect.asVoid(AsyncResult.get(bad, { timeout: "500 millis" })),
             Effect.asVoid(AsyncResult.poll(bad))
@@ -449,7 +445,7 @@ describeWithServers("malformed values in Redis", () => {
         const handle = yield* Count.delay({ n: 1, millis: 1_000 })
         yield* runs.untilBegun(1)
         yield* server.command("DEL", `${queue}:claimed`, `${queue}:texts`)
-        assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), 1)
+        assert.strictEqual(yield* AsyncResult.get(handle), 1)
         assert.strictEqual(yield* roundTrip(2), 2)
         assert.deepStrictEqual(runs.begun, [1, 2])
         yield* drained
@@ -475,17 +471,17 @@ describeWithServers("malformed values in Redis", () => {
         })
         yield* startWorker(store, Count, countingHandler().layer)
         const first = yield* Keyed.delay({ n: 1, millis: 0 })
-        yield* AsyncResult.get(first, { timeout: "10 seconds" })
+        yield* AsyncResult.get(first)
         yield* server.command("DEL", taskKey(first.taskId))
         const second = yield* Keyed.delay({ n: 2, millis: 0 })
         assert.notStrictEqual(second.taskId, first.taskId)
-        assert.strictEqual(yield* AsyncResult.get(second, { timeout: "10 seconds" }), 2)
+        assert.strictEqual(yield* AsyncResult.get(second), 2)
         // and so is one that holds an invalid id
         for (const key of (yield* server.command("KEYS", `${base}:key:*`)) as ReadonlyArray<string>) {
           yield* server.command("SET", key, "\n")
         }
         const third = yield* Keyed.delay({ n: 3, millis: 0 })
-        assert.strictEqual(yield* AsyncResult.get(third, { timeout: "10 seconds" }), 3)
+        assert.strictEqual(yield* AsyncResult.get(third), 3)
       }).pipe(Effect.provideContext(store)))
 
     test("unreadable entries in the registry hide no worker", (server, store) =>

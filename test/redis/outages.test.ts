@@ -49,11 +49,11 @@ describeWithServers("a server that", () => {
           yield* report("killed with its data, 160 tasks left", millis)
           assert.deepStrictEqual(values, numbers(200))
           assert.isBelow(millis, 12_000)
-          assert.strictEqual(yield* AsyncResult.get(later, { timeout: "5 seconds" }), 200)
+          assert.strictEqual(yield* AsyncResult.get(later), 200)
           // unknown to the caller, if it was on its way
           const accepted = yield* Fiber.await(meanwhile)
           if (Exit.isSuccess(accepted)) {
-            assert.strictEqual(yield* AsyncResult.get(accepted.value, { timeout: "5 seconds" }), 201)
+            assert.strictEqual(yield* AsyncResult.get(accepted.value), 201)
           }
         }).pipe(Effect.provideContext(producer))
       })
@@ -189,7 +189,7 @@ describeWithServers("a server that", () => {
             Effect.forever(Effect.andThen(server.command("SCRIPT", "FLUSH"), Effect.sleep("20 millis")))
           )
           const handles = yield* Count.delayAll(payloads(200, 20))
-          assert.deepStrictEqual(yield* AsyncResult.all(handles, { timeout: "15 seconds" }), numbers(200))
+          assert.deepStrictEqual(yield* AsyncResult.all(handles), numbers(200))
         }).pipe(Effect.provideContext(producer))
       })
     )

@@ -145,7 +145,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
           )
         )
       )
-      assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 7)
+      assert.strictEqual(yield* AsyncResult.get(result), 7)
     }))
 
   test("leaves no task and no key of a transaction that rolls back", ({ client }) =>
@@ -312,7 +312,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
         )
       )
       const result = yield* elsewhere(Book.delay(1))
-      assert.strictEqual(yield* elsewhere(AsyncResult.get(result, { timeout: "10 seconds" })), 2)
+      assert.strictEqual(yield* elsewhere(AsyncResult.get(result)), 2)
       assert.deepStrictEqual(yield* elsewhere(rowsOf(table)), [1])
       // its message was removed and that of the next task added
       const none = { ready: 0, delayed: 0, claimed: 0 }
@@ -332,7 +332,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
         )
       )
       const result = yield* Book.delay(1)
-      assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 11)
+      assert.strictEqual(yield* AsyncResult.get(result), 11)
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
 
@@ -343,7 +343,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
         Book,
         Book.toLayer((n) => SqlStore.transact(Effect.as(insert(table, n), 100)).pipe(Effect.orDie))
       )
-      const failed = yield* Effect.flip(AsyncResult.get(yield* Book.delay(1), { timeout: "10 seconds" }))
+      const failed = yield* Effect.flip(AsyncResult.get(yield* Book.delay(1)))
       assert.strictEqual(reasonOf(failed)._tag, "ResultInvalid")
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
@@ -367,7 +367,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
         )
       )
       const result = yield* Book.delay(1)
-      assert.strictEqual(yield* AsyncResult.get(result, { timeout: "10 seconds" }), 2)
+      assert.strictEqual(yield* AsyncResult.get(result), 2)
       assert.deepStrictEqual(yield* rowsOf(table), [2])
     }))
 
@@ -384,7 +384,7 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
           Book,
           Book.toLayer((n) => SqlStore.transact(Effect.succeed(n)).pipe(Effect.orDie))
         )
-        return yield* Effect.flip(AsyncResult.get(yield* Book.delay(1), { timeout: "10 seconds" }))
+        return yield* Effect.flip(AsyncResult.get(yield* Book.delay(1)))
       }).pipe(
         Effect.updateContext((context: Context.Context<Services | Scope.Scope>) =>
           Context.merge(context, memory)

@@ -1,8 +1,8 @@
 import { connect, createServer, type Socket } from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
+import { Duration, Effect, type Scope } from "effect"
 import { makeNetwork, type Network } from "./network.ts"
-import { eventually, timed } from "./storeFixture.ts"
+import { eventually } from "./storeFixture.ts"
 
 /** A server that echoes every byte. */
 const makeEcho = Effect.map(
@@ -144,8 +144,8 @@ describe("Network", () => {
     Effect.gen(function* () {
       yield* network.latency(100)
       yield* client.send(", you")
-      const [millis] = yield* timed(client.receives("hello, you"))
-      assert.isAtLeast(millis, 190)
+      const [duration] = yield* Effect.timed(client.receives("hello, you"))
+      assert.isAtLeast(Duration.toMillis(duration), 190)
     }))
 
   test("drip limits the bytes per tick", (network, client) =>
@@ -153,8 +153,8 @@ describe("Network", () => {
       yield* network.drip(10)
       const long = "x".repeat(300)
       yield* client.send(long)
-      const [millis] = yield* timed(client.receives(`hello${long}`))
-      assert.isAtLeast(millis, 250)
+      const [duration] = yield* Effect.timed(client.receives(`hello${long}`))
+      assert.isAtLeast(Duration.toMillis(duration), 250)
     }))
 
   test("storm cuts connections until heal", (network, client, another) =>

@@ -47,7 +47,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         assert.strictEqual(seen.state, "STARTED")
         assert.isTrue(Option.isSome(seen.worker) && seen.worker.value.includes(`-${second.pid}-`))
         assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
-        const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
+        const failed = yield* Effect.flip(AsyncResult.get(handle))
         assert(failed._tag === "TaskFailed")
         assert.strictEqual(failed.reason._tag, "Cancelled")
         assert.strictEqual(beganCount(first.events) + beganCount(second.events), 2)
@@ -64,7 +64,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         const handles = yield* Count.delayAll(payloads)
         yield* first.untilBegan(20)
         yield* first.kill
-        const values = yield* AsyncResult.all(handles, { timeout: "40 seconds" })
+        const values = yield* AsyncResult.all(handles)
         assert.deepStrictEqual(
           values.map(({ n }) => n),
           payloads.map(({ n }) => n)
@@ -93,7 +93,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
           yield* worker.kill
         }
         const last = yield* startWorker(location, options)
-        const failed = yield* Effect.flip(AsyncResult.get(handle, { timeout: "10 seconds" }))
+        const failed = yield* Effect.flip(AsyncResult.get(handle))
         assert(failed._tag === "TaskFailed")
         assert.strictEqual(failed.reason._tag, "WorkerLost")
         assert.strictEqual(failed.attempts, 3)
@@ -105,7 +105,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
     test("guarantee 9: a waiter in another process continues while workers come and go", (location) =>
       Effect.gen(function* () {
         const handle = yield* Count.delay({ n: 1, millis: 0 })
-        const waiter = yield* Effect.forkChild(AsyncResult.get(handle, { timeout: "30 seconds" }))
+        const waiter = yield* Effect.forkChild(AsyncResult.get(handle))
         const worker = yield* startWorker(location)
         assert.strictEqual((yield* Fiber.join(waiter)).pid, worker.pid)
       }))
@@ -123,7 +123,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         // a claim in flight may bring one more
         yield* Count.delay({ n: 2, millis: 0 })
         const later = yield* Count.delay({ n: 3, millis: 0 })
-        const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })
+        const value = yield* AsyncResult.get(handle)
         assert.deepStrictEqual(value, { n: 1, pid: worker.pid })
         assert.isTrue(yield* worker.ended)
         assert.strictEqual((yield* poll(handle)).attempts, 1)
@@ -160,7 +160,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
       Effect.gen(function* () {
         yield* startWorker(location)
         const handle = yield* Order.delay("chili")
-        const error = yield* AsyncResult.get(handle, { timeout: "20 seconds" }).pipe(
+        const error = yield* AsyncResult.get(handle).pipe(
           Effect.andThen(Effect.die("the task fails")),
           Effect.catchReason("TaskFailed", "Failed", (reason) => Effect.succeed(reason.error))
         )
@@ -184,7 +184,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
           yield* killed(location, step)
           const handle = yield* Keyed.delay(7)
           const worker = yield* startWorker(location, { lease: "1 second" })
-          assert.strictEqual(yield* AsyncResult.get(handle, { timeout: "20 seconds" }), 7)
+          assert.strictEqual(yield* AsyncResult.get(handle), 7)
           assert.strictEqual((yield* Keyed.delay(7)).taskId, handle.taskId)
           yield* drained
           assert.strictEqual(beganCount(worker.events), 1)

@@ -76,7 +76,7 @@ const untilStopped = (worker: WorkerProcess, count: number): Effect.Effect<void>
 
 /** Checks that a task succeeded and that its one row is that of the run with its result. */
 const expectOnce = Effect.fnUntraced(function* (written: WrittenTable, n: number, handle: Handle) {
-  const value = yield* AsyncResult.get(handle, { timeout: "20 seconds" })
+  const value = yield* AsyncResult.get(handle)
   assert.deepStrictEqual(yield* written.writers(n), [value.pid], `the writers of task ${n}`)
   assert.strictEqual(value.n, n)
   const seen = yield* poll(handle)
@@ -217,7 +217,7 @@ export const frozen = (temporaryLocation: Temporary): void => {
           yield* second.signal("SIGTERM")
           assert.isTrue(yield* second.ended)
           const other = yield* Count.delay({ n: 2, millis: 0 })
-          assert.deepStrictEqual(yield* AsyncResult.get(other, { timeout: "10 seconds" }), {
+          assert.deepStrictEqual(yield* AsyncResult.get(other), {
             n: 2,
             pid: first.pid
           })
@@ -246,7 +246,7 @@ export const lockedOut = (temporaryLocation: Temporary): void => {
           // until the frozen worker's lease has run out, and beyond
           Array.from({ length: 60 }, (_, n) => ({ n, millis: n < 10 ? 2000 : 100 }))
         )
-        yield* AsyncResult.all(others, { timeout: "10 seconds" })
+        yield* AsyncResult.all(others)
         const seen = yield* Effect.timeout(poll(handle), "2 seconds")
         assert.deepStrictEqual([seen.state, seen.attempts], ["STARTED", 1])
         assert.deepStrictEqual(yield* written.writers(1), [])
