@@ -606,8 +606,9 @@ describeWithOwnPostgres("a server that", () => {
         const store = yield* openStore(server)
         yield* Effect.gen(function* () {
           const runs = countingHandler()
-          yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
-          const handle = yield* Count.delay({ n: 1, millis: 1_000 })
+          yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "3 seconds" })
+          // a renewal comes after a second
+          const handle = yield* Count.delay({ n: 1, millis: 1_500 })
           yield* runs.untilBegun(1)
           yield* server.query("DELETE FROM chicory_messages")
           assert.strictEqual(yield* AsyncResult.get(handle), 1)
@@ -628,7 +629,7 @@ describeWithOwnPostgres("a server that", () => {
           yield* Count.delayAll(payloads(20, 200))
           yield* runs.untilEnded(4)
           const tables = ["tasks", "messages", "listeners", "workers", "dead_letters"]
-          // one by one: who holds several tables is a deadlock for the worker, or its victim
+          // One by one: a statement that locks several tables deadlocks with the worker's.
           for (const table of tables) yield* server.query(`TRUNCATE chicory_${table}`)
           assert.strictEqual(yield* roundTrip(100), 100)
           yield* drained

@@ -35,7 +35,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
           Effect.gen(function* () {
             const producer = yield* location.open(known)
             const workers = yield* location.open(known)
-            yield* startWorker(workers, Long, LongLive, { lease: "600 millis" })
+            yield* startWorker(workers, Long, LongLive, { lease: "2 seconds" })
             yield* Effect.gen(function* () {
               const handles = yield* Long.delayAll([9_000, 9_300, 4_000, 0])
               assert.deepStrictEqual(yield* AsyncResult.all(handles), [1, 1, 1, 1])
@@ -58,7 +58,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         const producer = yield* location.open(known)
         const stores = [yield* location.open(known), yield* location.open(known)]
         const runs = countingHandler()
-        for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "600 millis" })
+        for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "2 seconds" })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll([
             { n: 1, millis: 7_000 },
@@ -130,7 +130,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
             const producer = yield* location.open()
             const workers = yield* location.open()
             const runs = countingHandler()
-            yield* startWorker(workers, Count, runs.layer, { lease: "900 millis" })
+            yield* startWorker(workers, Count, runs.layer, { lease: "2 seconds" })
             yield* Effect.gen(function* () {
               const handle = yield* Count.delay({ n: 1, millis: 8_000 })
               yield* runs.untilBegun(1)

@@ -193,7 +193,7 @@ describeWithOwnRabbit("a server that", () => {
         const producer = yield* place.open()
         const stores = [yield* place.open(), yield* place.open()]
         const runs = countingHandler()
-        for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "900 millis" })
+        for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "2 seconds" })
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 1, millis: 4_000 })
           yield* runs.untilBegun(1)

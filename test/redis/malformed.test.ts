@@ -196,7 +196,7 @@ describeWithServers("malformed values in Redis", () => {
           const texts = good.map((id) => `${id} count 0 \n${messageOf(id)}`)
           yield* post(server, ...texts.slice(0, 2), `${head}\n${body}`, ...texts.slice(2))
           const runs = countingHandler()
-          yield* startWorker(store, Count, runs.layer, { lease: "1 second" })
+          yield* startWorker(store, Count, runs.layer, { lease: "20 seconds" })
           yield* goodRun(good)
           yield* drained
           // it ended, or became a dead letter that can be listed
@@ -351,7 +351,7 @@ describeWithServers("malformed values in Redis", () => {
             .map((field, at) => fields[FIELDS[at]!] ?? field)
           yield* server.command("SET", key, `${edited.join(" ")}\n`)
           const runs = countingHandler()
-          yield* startWorker(store, Count, runs.layer, { lease: "1 second" })
+          yield* startWorker(store, Count, runs.layer, { lease: "20 seconds" })
           const good = handles.filter((handle) => handle !== bad)
           assert.deepStrictEqual(yield* AsyncResult.all(good), [0, 1, 3, 4])
           for (const read of [
@@ -441,8 +441,9 @@ describeWithServers("malformed values in Redis", () => {
     test("a task whose message is deleted still ends", (server, store) =>
       Effect.gen(function* () {
         const runs = countingHandler()
-        yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "900 millis" })
-        const handle = yield* Count.delay({ n: 1, millis: 1_000 })
+        yield* startWorker(store, Count, runs.layer, { concurrency: 1, lease: "3 seconds" })
+        // a renewal comes after a second
+        const handle = yield* Count.delay({ n: 1, millis: 1_500 })
         yield* runs.untilBegun(1)
         yield* server.command("DEL", `${queue}:claimed`, `${queue}:texts`)
         assert.strictEqual(yield* AsyncResult.get(handle), 1)

@@ -178,7 +178,8 @@ const suite = (test: Test): void => {
 
   test("ends a task whose message was deleted while it ran", (store) =>
     Effect.gen(function* () {
-      const runs = yield* store.work({ concurrency: 1, lease: "900 millis" })
+      const runs = yield* store.work({ concurrency: 1, lease: "3 seconds" })
+      // a renewal comes after a second
       const handle = yield* Count.delay({ n: 7, millis: 1_500 })
       yield* runs.untilBegun(1)
       yield* store.sql("DELETE FROM {messages}")
