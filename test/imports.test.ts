@@ -33,7 +33,7 @@ const layers: ReadonlyArray<Layer> = [
   { name: "broker port", files: ["BrokerDriver.ts"], imports: ["helpers", "values", "task"] },
   {
     name: "backend port",
-    files: ["BackendDriver.ts"],
+    files: ["BackendDriver.ts", "driver/!(index).ts"],
     imports: ["helpers", "values", "task", "broker port"]
   },
   { name: "driver support", files: ["internal/driver/*.ts"], imports: ports },
