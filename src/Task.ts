@@ -44,7 +44,7 @@ import { send, sendAll } from "./internal/producer/prepare.ts"
 import { fromCodec } from "./internal/results/ResultHandle.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
-  define,
+  register,
   type TaskDefinition,
   type Handler as HandlerService,
   handlerKey
@@ -396,6 +396,6 @@ export const make = <
         Effect.contextWith((context: Context.Context<unknown>) => Effect.succeed({ run: handler, context }))
       )
   }
-  define(task, definition)
+  register(task, definition)
   return task as never
 }

@@ -1,10 +1,11 @@
 /**
- * How a task becomes a record and a message, so that a crash between the two loses nothing that was accepted.
+ * Enqueues prepared tasks: each becomes a record and a message, in an order in which a crash between the two loses
+ * nothing that was accepted.
  *
- * - With a key or an id of the caller's: the record reserves it (`published: false`), the message is sent, the
- *   reservation is marked. Whoever hits a reservation that is not marked sends the message again, under its id.
- * - Without: the message first, then the record. A crash between leaves a message whose run creates the record; the
- *   other order would leave a record that waits for ever.
+ * - With a key or a given id: the record reserves it (`published: false`), the message is published, the reservation is
+ *   marked. A request that finds an unmarked reservation publishes the message again, under the reserved id.
+ * - Otherwise: the message first, then the record. A crash between the two leaves a message whose start creates the
+ *   record; the other order would leave a record that waits for ever.
  */
 import { Effect, Exit, type Fiber } from "effect"
 import type { Backend } from "../../Backend.ts"
@@ -19,24 +20,24 @@ import type { FusedService } from "../driver/BackendService.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import * as metrics from "../metrics.ts"
 
-/** A task to enqueue. */
+/** A task to enqueue, with its payload encoded. */
 export interface PreparedTask {
   readonly head: TaskMessage.Head
-  /** The text of the payload. */
+  /** The payload as JSON text. */
   readonly payload: string
   readonly delayMillis: number
   readonly retentionMillis: number | undefined
-  /** `undefined` where neither a key nor an id was given: nothing to hold the task to. */
+  /** `undefined` where neither a key nor an id was given. */
   readonly reservation: { readonly key: string | undefined; readonly payloadHash: string } | undefined
 }
 
-/** Where tasks go. */
+/** The services that tasks are enqueued in. */
 export interface Stores {
   readonly backend: Backend["Service"]
   readonly broker: Broker["Service"]
 }
 
-/** What became of an item: the id of its task, which is another's where the key was taken. */
+/** The id of the task, which is that of an earlier task where the key or id was taken by the same request. */
 export type EnqueueExit = Exit.Exit<string, EnqueueError>
 
 const envelopeOf = ({ delayMillis, head, payload }: PreparedTask, id = head.id): Envelope => ({
@@ -63,7 +64,7 @@ const recordOf = (
   published
 })
 
-/** The id under which a task goes, unless it is taken. */
+/** Returns the id that the task has now, or fails if the key or id is taken by another request. */
 const idOrConflict = (
   { head, reservation }: PreparedTask,
   created: Created
@@ -78,63 +79,66 @@ const idOrConflict = (
 
 const mustPublish = (created: Created): boolean => created._tag === "Created" || !created.published
 
-/** What follows a record: its message, unless it was sent, then the mark. */
+/** Publishes the message of a reserved task, unless it is published, and marks the reservation. */
 const publishReserved = (
   { backend, broker }: Stores,
-  item: PreparedTask,
+  task: PreparedTask,
   created: Created
 ): Effect.Effect<string, EnqueueError> =>
-  Effect.flatMap(idOrConflict(item, created), (id) =>
+  Effect.flatMap(idOrConflict(task, created), (id) =>
     mustPublish(created)
       ? broker.publish
-          .one(envelopeOf(item, id))
+          .one(envelopeOf(task, id))
           .pipe(Effect.andThen(backend.markPublished.one(id)), Effect.as(id))
       : Effect.succeed(id)
   )
 
-/** Record and message in one step. Only what the two steps left behind is still to be sent. */
-const fusedItem = (item: PreparedTask) => ({
-  record: recordOf(item, true),
-  message: envelopeOf(item)
+/** Enqueues record and message in one step. Only a reservation of the two-step way is still to be published. */
+const fusedTask = (task: PreparedTask) => ({
+  record: recordOf(task, true),
+  message: envelopeOf(task)
 })
 const afterFused = (
   stores: Stores,
-  item: PreparedTask,
+  task: PreparedTask,
   created: Created
 ): Effect.Effect<string, EnqueueError> =>
-  created._tag === "Created" ? Effect.succeed(item.head.id) : publishReserved(stores, item, created)
+  created._tag === "Created" ? Effect.succeed(task.head.id) : publishReserved(stores, task, created)
 const enqueueFused = (
   fusion: FusedService,
   stores: Stores,
-  item: PreparedTask
+  task: PreparedTask
 ): Effect.Effect<string, EnqueueError> =>
-  Effect.flatMap(fusion.enqueue.one(fusedItem(item)), (created) => afterFused(stores, item, created))
+  Effect.flatMap(fusion.enqueue.one(fusedTask(task)), (created) => afterFused(stores, task, created))
 
-/** Message, then record. */
+/** Publishes the message, then creates the record. */
 const publishThenCreate = (
   { backend: { configured, create }, broker: { publish } }: Stores,
-  item: PreparedTask
+  task: PreparedTask
 ): Effect.Effect<string, EnqueueError> => {
-  const message = envelopeOf(item)
+  const message = envelopeOf(task)
   const both = configured
-    ? Batcher.toEffect(Batcher.andThen(publish.request(message), create.request(recordOf(item))))
+    ? Batcher.toEffect(Batcher.andThen(publish.request(message), create.request(recordOf(task))))
     : publish.one(message)
-  return Effect.as(both, item.head.id)
+  return Effect.as(both, task.head.id)
 }
 
-/** Reservation, message, mark. */
+/** Reserves the record, publishes the message, and marks the reservation. */
 const reserveThenPublish = (
   { backend, broker }: Stores,
-  item: PreparedTask
+  task: PreparedTask
 ): Effect.Effect<string, EnqueueError> =>
   backend.configured
-    ? Effect.flatMap(backend.create.one(recordOf(item)), (created) =>
-        publishReserved({ backend, broker }, item, created)
+    ? Effect.flatMap(backend.create.one(recordOf(task)), (created) =>
+        publishReserved({ backend, broker }, task, created)
       )
     : Effect.fail(
         new BackendNotConfigured({
-          taskId: item.head.id,
-          operation: item.reservation?.key === undefined ? "an id of one's own" : "an idempotency key"
+          taskId: task.head.id,
+          operation:
+            task.reservation?.key === undefined
+              ? "an enqueue with a given id"
+              : "an enqueue with an idempotency key"
         })
       )
 
@@ -145,38 +149,38 @@ const countSent = (
   count: number
 ): void => metrics.forQueue(broker.name, head.queue).sent.updateUnsafe(count, fiber.context)
 
-const enqueueOne = (stores: Stores, item: PreparedTask): Effect.Effect<string, EnqueueError> => {
+const enqueueOne = (stores: Stores, task: PreparedTask): Effect.Effect<string, EnqueueError> => {
   const fusion = fusionOf(stores)
-  if (fusion !== undefined) return enqueueFused(fusion, stores, item)
-  return item.reservation === undefined ? publishThenCreate(stores, item) : reserveThenPublish(stores, item)
+  if (fusion !== undefined) return enqueueFused(fusion, stores, task)
+  return task.reservation === undefined ? publishThenCreate(stores, task) : reserveThenPublish(stores, task)
 }
 
-/** Enqueues a task, and gives the id under which it goes. */
+/** Enqueues a task and returns its id. */
 export const enqueue = (
   fiber: Fiber.Fiber<unknown, unknown>,
   stores: Stores,
-  item: PreparedTask
+  task: PreparedTask
 ): Effect.Effect<string, EnqueueError> =>
-  Effect.map(enqueueOne(stores, item), (id) => {
-    countSent(fiber, stores, item, 1)
+  Effect.map(enqueueOne(stores, task), (id) => {
+    countSent(fiber, stores, task, 1)
     return id
   })
 
-/** Enqueues tasks of one definition in bulk; each has its own answer, in order. */
+/** Enqueues tasks of one definition in bulk. Each has its own exit, in order. */
 export const enqueueAll = (
   stores: Stores,
-  items: ReadonlyArray<PreparedTask>
+  tasks: ReadonlyArray<PreparedTask>
 ): Effect.Effect<ReadonlyArray<EnqueueExit>> =>
   Effect.withFiber((fiber) => {
-    const [first] = items
+    const [first] = tasks
     if (first === undefined) return Effect.succeed([])
     const fusion = fusionOf(stores)
     const all =
       fusion !== undefined
-        ? enqueueAllFused(fusion, stores, items)
+        ? enqueueAllFused(fusion, stores, tasks)
         : first.reservation === undefined
-          ? publishThenCreateAll(stores, items)
-          : Effect.forEach(items, (item) => Effect.exit(reserveThenPublish(stores, item)), {
+          ? publishThenCreateAll(stores, tasks)
+          : Effect.forEach(tasks, (task) => Effect.exit(reserveThenPublish(stores, task)), {
               concurrency: "unbounded"
             })
     return Effect.map(all, (answers) => {
@@ -185,26 +189,26 @@ export const enqueueAll = (
     })
   })
 
-const enqueueAllFused = (fusion: FusedService, stores: Stores, items: ReadonlyArray<PreparedTask>) =>
-  Effect.flatMap(fusion.enqueue.many(items.map(fusedItem)), (created) =>
-    Effect.forEach(items, (item, i): Effect.Effect<EnqueueExit> => {
+const enqueueAllFused = (fusion: FusedService, stores: Stores, tasks: ReadonlyArray<PreparedTask>) =>
+  Effect.flatMap(fusion.enqueue.many(tasks.map(fusedTask)), (created) =>
+    Effect.forEach(tasks, (task, i): Effect.Effect<EnqueueExit> => {
       const exit = created[i]!
       return Exit.isSuccess(exit)
-        ? Effect.exit(afterFused(stores, item, exit.value))
-        : Effect.succeed(Exit.map(exit, () => item.head.id))
+        ? Effect.exit(afterFused(stores, task, exit.value))
+        : Effect.succeed(Exit.map(exit, () => task.head.id))
     })
   )
 
-/** All messages, then the records of those that were sent. */
+/** Publishes all messages, then creates the records of those that were published. */
 const publishThenCreateAll = Effect.fnUntraced(function* (
   { backend, broker }: Stores,
-  items: ReadonlyArray<PreparedTask>
+  tasks: ReadonlyArray<PreparedTask>
 ) {
-  const published = yield* broker.publish.many(items.map((item) => envelopeOf(item)))
-  const accepted = items.filter((_, i) => Exit.isSuccess(published[i]!))
-  const created = backend.configured ? yield* backend.create.many(accepted.map((item) => recordOf(item))) : []
+  const published = yield* broker.publish.many(tasks.map((task) => envelopeOf(task)))
+  const accepted = tasks.filter((_, i) => Exit.isSuccess(published[i]!))
+  const created = backend.configured ? yield* backend.create.many(accepted.map((task) => recordOf(task))) : []
   let next = 0
-  return items.map(({ head }, i): EnqueueExit => {
+  return tasks.map(({ head }, i): EnqueueExit => {
     const last: Exit.Exit<unknown, EnqueueError> = Exit.isSuccess(published[i]!)
       ? (created[next++] ?? published[i])
       : published[i]!

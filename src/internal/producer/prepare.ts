@@ -1,4 +1,4 @@
-/** From a call of `delay`, `send` or `delayAll` to what is enqueued: options read, payload encoded, sizes checked. */
+/** Prepares the calls `delay`, `send` and `delayAll`: reads options, encodes payloads, and checks sizes. */
 import { createHash } from "node:crypto"
 import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
 import { Backend } from "../../Backend.ts"
@@ -24,10 +24,10 @@ import { toTraceparent } from "../task/traceContext.ts"
 import { type EnqueueExit, enqueue, enqueueAll, type PreparedTask, type Stores } from "./enqueue.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
 
-/** Batches of a call for many that are on their way while the next one is encoded. */
+/** Batches of one `delayAll` on their way while the next batch is encoded. */
 const MAX_BATCHES_IN_FLIGHT = 3
 
-/** A call, its options read. */
+/** A call with its options read. */
 interface EnqueueRequest {
   readonly definition: TaskDefinition
   readonly stores: Stores
@@ -37,13 +37,13 @@ interface EnqueueRequest {
   readonly delayMillis: number
   readonly expiresMillis: number | undefined
   readonly now: number
-  /** The producer's span, if there is one, becomes the parent of the worker's. */
+  /** The producer's span, which becomes the parent of the worker's. */
   readonly traceparent: string | undefined
-  /** What was asked for and the broker cannot do. */
+  /** What the call needs and the stores do not support. */
   readonly unsupported: string | undefined
 }
 
-/** Options out of range are a defect, since this runs inside the call's effect. */
+/** Reads the options of a call. Options out of range are a defect, since this runs inside the call's effect. */
 const readRequest = (
   fiber: Fiber.Fiber<unknown, unknown>,
   definition: TaskDefinition,
@@ -83,18 +83,19 @@ const readRequest = (
     now,
     traceparent: span === undefined ? undefined : toTraceparent(span),
     unsupported:
-      unsupportedHere(fiber.context, stores) ?? unsupported(stores.broker.capabilities, asked, delayMillis)
+      unsupportedInTransaction(fiber.context, stores) ??
+      unsupported(stores.broker.capabilities, asked, delayMillis)
   }
 }
 
 const isTransacting = (context: Context.Context<never>, { backend, broker }: Stores): boolean =>
   isInTransaction(context) || broker.publish.isUnbatched(context) || backend.create.isUnbatched(context)
 
-/** A task that were there although the transaction rolls back, or before it commits, is worse than none. */
-const unsupportedHere = (context: Context.Context<never>, stores: Stores): string | undefined =>
+/** Returns what is unsupported inside a transaction: a task that exists before the commit, or after a rollback. */
+const unsupportedInTransaction = (context: Context.Context<never>, stores: Stores): string | undefined =>
   isTransacting(context, stores) && fusionOf(stores)?.enqueue.isUnbatched(context) !== true
-    ? "enqueueing inside of a SQL transaction that it is no part of (enqueue after the transaction, for instance by " +
-      "sql.afterCommit, or keep tasks in that database, with SqlStore)"
+    ? "enqueuing inside a SQL transaction of another database (enqueue after the transaction, for instance with " +
+      "sql.afterCommit, or keep tasks in the same database with SqlStore)"
     : undefined
 
 const unsupported = (
@@ -106,7 +107,7 @@ const unsupported = (
   return delayMillis > maxDelayMillis ? `a delay of more than ${maxDelayMillis} milliseconds` : undefined
 }
 
-/** What a payload becomes; nothing is enqueued when it fails. */
+/** Encodes and checks a payload. Nothing is enqueued when it fails. */
 const prepare = (
   call: EnqueueRequest,
   payload: unknown
@@ -155,7 +156,7 @@ const prepare = (
   })
 }
 
-/** Enqueues one task, and gives the id under which it goes. */
+/** Enqueues one task and returns its id. */
 export const send = (
   definition: TaskDefinition,
   payload: unknown,
@@ -163,12 +164,12 @@ export const send = (
 ): Effect.Effect<string, EnqueueError, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readRequest(fiber, definition, options)
-    return Effect.flatMapEager(prepare(call, payload), (item) => enqueue(fiber, call.stores, item))
+    return Effect.flatMapEager(prepare(call, payload), (task) => enqueue(fiber, call.stores, task))
   })
 
 /**
- * Enqueues many, a batch at a time: while some are on their way, the next ones are encoded. Stops at the first that
- * fails, and tells which were accepted.
+ * Enqueues many tasks, in batches: while some batches are on their way, the next one is encoded. Stops at the first
+ * failure, which lists the ids that were accepted.
  */
 export const sendAll = (
   definition: TaskDefinition,
@@ -180,58 +181,58 @@ export const sendAll = (
     const ahead = isTransacting(fiber.context, call.stores) ? 0 : MAX_BATCHES_IN_FLIGHT
     const iterator = payloads[Symbol.iterator]()
     const accepted: Array<string> = []
-    let refused: EnqueueError | undefined
-    let isOver = false
+    let failure: EnqueueError | undefined
+    let exhausted = false
 
     const prepareBatch = Effect.gen(function* () {
-      const items: Array<PreparedTask> = []
+      const tasks: Array<PreparedTask> = []
       let size = 0
-      while (items.length < maxBatch && size < maxSize && refused === undefined && !isOver) {
+      while (tasks.length < maxBatch && size < maxSize && failure === undefined && !exhausted) {
         const next = iterator.next()
-        isOver = next.done === true
-        if (isOver) break
-        const item = yield* Effect.result(prepare(call, next.value))
-        if (item._tag === "Success") {
-          items.push(item.success)
-          size += item.success.payload.length
-        } else refused = item.failure
+        exhausted = next.done === true
+        if (exhausted) break
+        const task = yield* Effect.result(prepare(call, next.value))
+        if (task._tag === "Success") {
+          tasks.push(task.success)
+          size += task.success.payload.length
+        } else failure = task.failure
       }
-      return items
+      return tasks
     })
-    const receive = (answers: ReadonlyArray<EnqueueExit>): void => {
-      for (const answer of answers) {
-        if (Exit.isSuccess(answer)) accepted.push(answer.value)
-        else refused ??= Option.getOrThrowWith(Exit.findErrorOption(answer), () => Cause.squash(answer.cause))
+    const receive = (exits: ReadonlyArray<EnqueueExit>): void => {
+      for (const exit of exits) {
+        if (Exit.isSuccess(exit)) accepted.push(exit.value)
+        else failure ??= Option.getOrThrowWith(Exit.findErrorOption(exit), () => Cause.squash(exit.cause))
       }
     }
 
-    const underway: Array<Fiber.Fiber<ReadonlyArray<EnqueueExit>>> = []
+    const inFlight: Array<Fiber.Fiber<ReadonlyArray<EnqueueExit>>> = []
     const receiveAllBut = (count: number) =>
       Effect.whileLoop({
-        while: () => underway.length > count,
-        body: () => Fiber.join(underway.shift()!),
+        while: () => inFlight.length > count,
+        body: () => Fiber.join(inFlight.shift()!),
         step: receive
       })
     const sendBatch = Effect.gen(function* () {
-      const items = yield* prepareBatch
-      if (items.length > 0) underway.push(yield* Effect.forkChild(enqueueAll(call.stores, items)))
-      // what was asked for goes out in the meantime
+      const tasks = yield* prepareBatch
+      if (tasks.length > 0) inFlight.push(yield* Effect.forkChild(enqueueAll(call.stores, tasks)))
+      // lets the batcher send what was requested
       yield* Effect.yieldNow
       yield* receiveAllBut(ahead)
     })
 
     return Effect.whileLoop({
-      while: () => refused === undefined && !isOver,
+      while: () => failure === undefined && !exhausted,
       body: () => sendBatch,
       step: () => {}
     }).pipe(
-      // a source that breaks takes nothing back that was sent
+      // an iterable that throws does not take back what was sent
       Effect.catchDefect((defect) => Effect.andThen(receiveAllBut(0), Effect.die(defect))),
       Effect.andThen(receiveAllBut(0)),
       Effect.flatMap(() =>
-        refused === undefined
+        failure === undefined
           ? Effect.succeed(accepted)
-          : Effect.fail(new PartialEnqueue({ accepted, error: refused }))
+          : Effect.fail(new PartialEnqueue({ accepted, error: failure }))
       )
     )
   })

@@ -1,13 +1,13 @@
-/** Whether a fiber is in a transaction of some `SqlClient`. */
+/** Detects transactions of `SqlClient`s. */
 import { Context } from "effect"
 
-/** Under this key `effect/sql` keeps the key of the innermost transaction's own service. */
+/** The reference by which `effect/sql` keeps the key of the innermost transaction's service. */
 const CurrentTransaction = Context.Reference<Context.Key<never, object> | undefined>(
   "effect/sql/CurrentTransactionService",
   { defaultValue: () => undefined }
 )
 
-/** Whether a transaction is open, and not hidden. */
+/** Whether the context is that of an open transaction. */
 export const isInTransaction = (context: Context.Context<never>): boolean => {
   const key = Context.get(context, CurrentTransaction)
   return key !== undefined && Context.getOrUndefined(context, key) !== undefined

@@ -1,13 +1,13 @@
 /**
- * The one way to wait for tasks: `get`, `exit`, `all`, `race` and `stream` are all made of it.
+ * Waits for the ends of tasks: `get`, `exit`, `all`, `race` and `stream` are all built on it.
  *
- * Over a backend with hints the process's registry tells of every read; over one without, the ids are polled on
- * `Schedule.spaced`. Either way they are read at least once, and once more at the deadline.
+ * Over a backend with hints a waiter subscribes to the process's reads; over one without, the ids are polled on
+ * `Schedule.spaced`. Either way every id is read at least once, and once more at the deadline.
  */
 import { Cause, Context, Duration, Effect, Exit, Option, Schedule } from "effect"
 import { Backend } from "../../Backend.ts"
 import type { TaskRecord } from "../../BackendDriver.ts"
-import type { BackendError, ReadError } from "../../StoreError.ts"
+import { type BackendError, isRetryable, type ReadError } from "../../StoreError.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { Deadline, type Deadlines, deadlinesOf } from "../concurrency/Deadlines.ts"
@@ -16,35 +16,36 @@ import type { Subscriptions, Subscriber } from "../driver/Subscriptions.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
 import { ReadRetry } from "./ReadRetry.ts"
 
-/** A task that ended, or whose record went away (`forgotten`) while somebody waited. */
+/** A task that has ended, or whose record was removed during the wait (`forgotten`). */
 export interface TerminalRecord {
   readonly record: TaskRecord
   readonly forgotten: boolean
 }
 
-/** Why waiting was given up. */
+/** What was known of a task when the time was up. */
 export interface TimeoutInfo {
   readonly taskId: string
   readonly state: TaskState
   readonly cause: BackendError | undefined
 }
 
-/** How to wait. */
+/** Options of a wait. */
 export interface Options<E> {
   readonly ids: ReadonlyArray<string>
   readonly timeout: Duration.Duration | undefined
   readonly pollInterval: Duration.Duration | undefined
-  readonly onTimeout: (overdue: TimeoutInfo) => E
-  /** Told of each task once, as it ends; `true`: that is enough. */
+  readonly onTimeout: (info: TimeoutInfo) => E
+  /** Called once for each task as it ends. Returns `true` to end the wait. */
   readonly onTerminal: (ended: TerminalRecord) => boolean
 }
 
-const defaultPollInterval = Duration.millis(100)
-const lastRead = Duration.seconds(1)
+const DEFAULT_POLL_INTERVAL = Duration.millis(100)
+/** How long the read at the deadline may take. */
+const FINAL_READ_TIMEOUT = Duration.seconds(1)
 
-/** The tasks that are still awaited. */
+/** The tasks of one wait that have not ended. */
 class PendingTasks<E> {
-  /** What was last seen of each. */
+  /** The last record that was read of each. */
   readonly open = new Map<string, TaskRecord | undefined>()
   lastError: BackendError | undefined
   done: boolean
@@ -61,7 +62,7 @@ class PendingTasks<E> {
     return this.open.size === ids.length ? ids : [...this.open.keys()]
   }
 
-  /** Takes in one read. */
+  /** Applies one read. */
   onRecord(id: string, record: TaskRecord | undefined): void {
     if (this.done || !this.open.has(id)) return
     const before = this.open.get(id)
@@ -74,8 +75,8 @@ class PendingTasks<E> {
     this.done = this.options.onTerminal({ record: (record ?? before)!, forgotten }) || this.open.size === 0
   }
 
-  /** Takes in a read that failed. */
-  failed(answer: Exit.Exit<unknown, ReadError>): void {
+  /** Keeps the error of a failed read, for the timeout. */
+  onReadFailed(answer: Exit.Exit<unknown, ReadError>): void {
     const error = Exit.findErrorOption(answer)
     if (Option.isSome(error) && error.value._tag === "BackendError") this.lastError = error.value
   }
@@ -90,7 +91,7 @@ class PendingTasks<E> {
   }
 }
 
-/** Reads everything that is still awaited, each id with its own answer. */
+/** Reads all pending tasks, each with its own answer. */
 const readPending = <E>(backend: BackendService, awaited: PendingTasks<E>): Effect.Effect<void, ReadError> =>
   Effect.suspend(() => {
     const { ids } = awaited
@@ -102,15 +103,12 @@ const readPending = <E>(backend: BackendService, awaited: PendingTasks<E>): Effe
         else failed = answer as Exit.Exit<never, ReadError>
       }
       if (failed === undefined || awaited.done) return Effect.void
-      awaited.failed(failed)
+      awaited.onReadFailed(failed)
       return failed
     })
   })
 
-/** Whether an error may heal. */
-export const isRetryable = (error: ReadError): boolean => error._tag === "BackendError" && error.retryable
-
-/** Polls at a fixed spacing. */
+/** Polls at a fixed interval. */
 const poll = <E>(
   backend: BackendService,
   awaited: PendingTasks<E>,
@@ -125,35 +123,35 @@ const poll = <E>(
 const timeoutUnlessDone = <E>(awaited: PendingTasks<E>): Effect.Effect<void, E> =>
   awaited.done ? Effect.void : Effect.fail(awaited.options.onTimeout(awaited.timeoutInfo()))
 
-/** A fiber that listens to the process's registry, which reads again what failed. */
+/** A waiting fiber, subscribed to the reads of the process, which retry by themselves. */
 class Waiter<E> extends Deadline implements Subscriber<ReadError> {
   readonly waitsFor = "end"
   private readonly awaited: PendingTasks<E>
   private readonly backend: BackendService
-  /** Whether an error that may heal is borne. */
-  private readonly patient: boolean
+  /** Whether the waiter waits through retryable errors. */
+  private readonly toleratesErrors: boolean
   private readonly resume: (answer: Effect.Effect<void, E | ReadError>) => void
-  private readonly leave: () => void
+  private readonly unsubscribe: () => void
   private deadlines: Deadlines | undefined
-  /** Of the reads at the deadline those whose answer has not come. */
+  /** Reads at the deadline whose answers have not come. */
   private missing = 0
 
   constructor(
     awaited: PendingTasks<E>,
     backend: BackendService,
     subscriptions: Subscriptions<ReadError>,
-    patient: boolean,
+    toleratesErrors: boolean,
     resume: (answer: Effect.Effect<void, E | ReadError>) => void
   ) {
     super()
     this.awaited = awaited
     this.backend = backend
-    this.patient = patient
+    this.toleratesErrors = toleratesErrors
     this.resume = resume
-    this.leave = subscriptions.subscribe(awaited.ids, this)
+    this.unsubscribe = subscriptions.subscribe(awaited.ids, this)
   }
 
-  /** Bounds it: at the deadline there is a last read, and then it is overdue. */
+  /** Bounds the wait: at the deadline the pending tasks are read once more. */
   until(deadlines: Deadlines, timeout: Duration.Duration): void {
     this.deadlines = deadlines
     deadlines.set(this, Duration.toMillis(timeout))
@@ -166,32 +164,32 @@ class Waiter<E> extends Deadline implements Subscriber<ReadError> {
 
   onError(error: ReadError): void {
     if (error._tag === "BackendError") this.awaited.lastError = error
-    if (!this.patient || !isRetryable(error)) this.stop(Effect.fail(error))
+    if (!this.toleratesErrors || !isRetryable(error)) this.stop(Effect.fail(error))
   }
 
-  // asks without a fiber of its own, since those who share a deadline do all of this at once
+  // without fibers, since all waiters that share a deadline do this at once
   onDeadline(): void {
     if (this.missing > 0) return this.stop(timeoutUnlessDone(this.awaited))
-    this.leave()
+    this.unsubscribe()
     const { ids } = this.awaited
     this.missing = ids.length
-    this.deadlines?.set(this, Duration.toMillis(lastRead))
-    for (const id of ids) this.backend.read.request(id)((answer) => this.onLastRead(id, answer))
+    this.deadlines?.set(this, Duration.toMillis(FINAL_READ_TIMEOUT))
+    for (const id of ids) this.backend.read.request(id)((answer) => this.onFinalRead(id, answer))
   }
 
-  /** Listens no more. */
+  /** Ends the subscription. */
   end(): void {
     this.missing = 0
     this.deadlines?.clear(this)
-    this.leave()
+    this.unsubscribe()
   }
 
-  private onLastRead(id: string, answer: Exit.Exit<TaskRecord | undefined, ReadError>): void {
+  private onFinalRead(id: string, answer: Exit.Exit<TaskRecord | undefined, ReadError>): void {
     if (this.missing === 0) return
     this.missing--
     if (Exit.isSuccess(answer)) this.awaited.onRecord(id, answer.value)
     else if (Exit.hasInterrupts(answer)) return this.stop(answer)
-    else this.awaited.failed(answer)
+    else this.awaited.onReadFailed(answer)
     if (this.missing === 0 || this.awaited.done) this.stop(timeoutUnlessDone(this.awaited))
   }
 
@@ -201,22 +199,22 @@ class Waiter<E> extends Deadline implements Subscriber<ReadError> {
   }
 }
 
-/** Listens until it is enough, or an error is not borne; with a timeout, until the last read at the deadline. */
+/** Waits for hinted reads until the wait is done or fails; with `deadlines`, until the read at the deadline at the latest. */
 const awaitHints = <E>(
   awaited: PendingTasks<E>,
   backend: BackendService,
   subscriptions: Subscriptions<ReadError>,
-  patient: boolean,
+  toleratesErrors: boolean,
   deadlines?: Deadlines
 ): Effect.Effect<void, E | ReadError> =>
   Effect.callback((resume) => {
-    const listening = new Waiter(awaited, backend, subscriptions, patient, resume)
+    const waiter = new Waiter(awaited, backend, subscriptions, toleratesErrors, resume)
     const { timeout } = awaited.options
-    if (deadlines !== undefined && timeout !== undefined) listening.until(deadlines, timeout)
-    return Effect.sync(() => listening.end())
+    if (deadlines !== undefined && timeout !== undefined) waiter.until(deadlines, timeout)
+    return Effect.sync(() => waiter.end())
   })
 
-/** Reads and listens as the options say, without a bound. */
+/** Waits by hints and polls as the options say, without a deadline. */
 const awaitUnbounded = <E>(
   awaited: PendingTasks<E>,
   backend: BackendService,
@@ -224,9 +222,9 @@ const awaitUnbounded = <E>(
 ): Effect.Effect<void, E | ReadError> => {
   const { subscriptions } = backend
   const { pollInterval } = awaited.options
-  if (subscriptions === undefined) return poll(backend, awaited, pollInterval ?? defaultPollInterval, retry)
-  // with a schedule of the caller's own it says how often a failed read is borne
-  const listening =
+  if (subscriptions === undefined) return poll(backend, awaited, pollInterval ?? DEFAULT_POLL_INTERVAL, retry)
+  // a schedule that the caller provides decides how often a failed read is retried
+  const hinted =
     retry === backoff
       ? awaitHints(awaited, backend, subscriptions, true)
       : Effect.retry(awaitHints(awaited, backend, subscriptions, false), {
@@ -234,28 +232,28 @@ const awaitUnbounded = <E>(
           while: (error) => isRetryable(error as ReadError)
         })
   return pollInterval === undefined
-    ? listening
-    : Effect.raceFirst(listening, Effect.delay(poll(backend, awaited, pollInterval, retry), pollInterval))
+    ? hinted
+    : Effect.raceFirst(hinted, Effect.delay(poll(backend, awaited, pollInterval, retry), pollInterval))
 }
 
-/** A result that is there at the deadline is returned. */
+/** Reads once more at the deadline: a result that is there then is returned. */
 const finalRead = <E>(backend: BackendService, awaited: PendingTasks<E>): Effect.Effect<void, E> =>
   readPending(backend, awaited).pipe(
-    Effect.timeoutOption(lastRead),
+    Effect.timeoutOption(FINAL_READ_TIMEOUT),
     Effect.catchCause((cause) =>
       Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void
     ),
     Effect.andThen(Effect.suspend(() => timeoutUnlessDone(awaited)))
   )
 
-/** Waits until `onEnd` has had enough, or every task has ended. */
+/** Waits until `onTerminal` returns `true`, or every task has ended. */
 export const awaitTerminal = <E>(options: Options<E>): Effect.Effect<void, E | ReadError, Backend> =>
   Effect.withFiber((fiber) => {
     const backend = Context.getUnsafe(fiber.context, Backend)
     const run = fiber.getRef(CurrentRun)
     const awaited = new PendingTasks(options)
     if (awaited.done) return Effect.void
-    // a first read tells at once where there is no backend at all
+    // fails with BackendNotConfigured
     if (!backend.configured) return readPending(backend, awaited)
 
     const { subscriptions } = backend
@@ -263,7 +261,7 @@ export const awaitTerminal = <E>(options: Options<E>): Effect.Effect<void, E | R
     const retry = fiber.getRef(ReadRetry) as Schedule.Schedule<unknown, ReadError>
     const bounded =
       subscriptions !== undefined && pollInterval === undefined && retry === backoff
-        ? // what nearly everybody asks for costs one fiber and one registration
+        ? // the common case costs one fiber and one subscription
           awaitHints(awaited, backend, subscriptions, true, deadlinesOf(fiber))
         : timeout === undefined
           ? awaitUnbounded(awaited, backend, retry)

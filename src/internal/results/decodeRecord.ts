@@ -1,4 +1,4 @@
-/** From a stored record to what a user is given: the outcome, and the snapshot of one read. */
+/** Decodes records for users: the exit of a task, and the result of one read. */
 import { Effect, Exit, Option } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
@@ -13,7 +13,7 @@ const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), toD
 const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
   new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
 
-/** The reason of an end that the store decided. */
+/** Returns the reason of an end that the store decided. */
 const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
   switch (record.ended) {
     case "Expired":
@@ -27,12 +27,12 @@ const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
     case null:
       return new TaskFailed.ResultInvalid({
         side: "reader",
-        issue: "the record has ended, and holds no exit"
+        issue: "the record has ended without an exit"
       })
   }
 }
 
-/** The outcome of a task that ended. */
+/** Decodes the exit of a task that has ended. */
 export const decodeExit = <A, E, R, P>(
   codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
   { forgotten, record }: TerminalRecord
@@ -47,7 +47,7 @@ export const decodeExit = <A, E, R, P>(
   })
 }
 
-/** A record as a user sees it. */
+/** Decodes a record as one read of its task. */
 export const toTaskResult = <A, E, R, P>(
   codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
   record: TaskRecord

@@ -1,21 +1,21 @@
 /**
- * The codecs of a task, built once when the task is made: building one costs fifty times what using it does.
+ * The codecs of a task, built once when the task is made: building a codec costs fifty times what using it costs.
  *
- * A schema that waits for nothing answers an `Exit` at once. The eager operators keep it one, so that no fiber has
- * to step through what is there already.
+ * A schema without asynchronous parts returns an `Exit`. The eager operators keep it an `Exit`, so that no fiber has to
+ * step through a value that is known.
  */
 import { Effect, Schema, type SchemaIssue, SchemaParser } from "effect"
 import { type Reason, reasonSchema } from "../../TaskFailed.ts"
 import { parse, stringify } from "../json.ts"
 
-/** How a run ended, as it is stored. */
+/** The exit of a run as it is stored. */
 export type TaskExit<A, E> =
   | { readonly _tag: "Success"; readonly value: A }
   | { readonly _tag: "Failure"; readonly reason: Reason<E> }
 
 type Coding<A, R> = (input: unknown) => Effect.Effect<A, Schema.SchemaError, R>
 
-/** Codec of a task's outcome. */
+/** The codec of a task's exit and progress. */
 export interface ResultCodec<out A, out E, out P, out RD = never, out RE = never> {
   readonly decodeExit: Coding<TaskExit<A, E>, RD>
   readonly encodeExit: Coding<string, RE>
@@ -23,18 +23,18 @@ export interface ResultCodec<out A, out E, out P, out RD = never, out RE = never
   readonly encodeProgress: Coding<string, RE>
 }
 
-/** Codec of a task's payload; what is made of it is JSON, not yet text. */
+/** The codec of a task's payload, between values and JSON that is not yet text. */
 export interface PayloadCodec<out A, out RD = never, out RE = never> {
   /** Applies the defaults of the schema's constructor, then encodes. */
   readonly encode: Coding<{ readonly value: A; readonly json: unknown }, RE>
   readonly decode: Coding<A, RD>
 }
 
-/** Codec of a payload. */
+/** Builds the codec of a payload. */
 export const payload = <S extends Schema.Constraint>(
   schema: S
 ): PayloadCodec<S["Type"], S["DecodingServices"], S["EncodingServices"]> => {
-  // class schemas encode instances only, so a plain object goes through `make` first
+  // class schemas encode instances only, so a plain object is constructed first
   const construct = SchemaParser.makeEffect(schema)
   const json = Schema.toCodecJson(schema)
   const encode = Schema.encodeUnknownEffect(json)
@@ -50,7 +50,7 @@ export const payload = <S extends Schema.Constraint>(
 const constructed = <T, R>(effect: Effect.Effect<T, SchemaIssue.Issue, R>) =>
   Effect.mapErrorEager(effect, (issue) => new Schema.SchemaError(issue))
 
-/** What is made of a schema's values as JSON, as text. */
+/** Builds a codec between the values of a schema and JSON text. */
 const textOf = <S extends Schema.Constraint>(schema: S) => {
   const json = Schema.toCodecJson(schema)
   const decode = Schema.decodeUnknownEffect(json)
@@ -61,7 +61,7 @@ const textOf = <S extends Schema.Constraint>(schema: S) => {
   }
 }
 
-/** Codec of an outcome. */
+/** Builds the codec of exits and progress. */
 export const result = <
   A extends Schema.Constraint,
   E extends Schema.Constraint,
@@ -88,12 +88,12 @@ export const result = <
   const constructProgress = SchemaParser.makeEffect(schemas.progress)
   const progress = textOf(schemas.progress)
   return {
-    // the struct is seen through an opaque type while its schemas are parameters
+    // the type of a struct is opaque while its schemas are type parameters
     decodeExit: exit.decode as Coding<
       TaskExit<A["Type"], E["Type"]>,
       A["DecodingServices"] | E["DecodingServices"]
     >,
-    // what nearly every run ends with is spared the union
+    // a success, the common case, skips the union
     encodeExit: (outcome) =>
       isSuccess(outcome)
         ? Effect.mapEager(
@@ -112,8 +112,8 @@ export const result = <
 const isSuccess = (u: unknown): u is { readonly _tag: "Success"; readonly value: unknown } =>
   (u as TaskExit<unknown, unknown>)._tag === "Success"
 
-/** The codec of handles that know no schemas: what is stored, as JSON. */
+/** The codec of handles without schemas: stored values as JSON. */
 export const json = result({ success: Schema.Json, error: Schema.Json, progress: Schema.Json })
 
-/** The codec of failures that no handler made, for tasks that are not known here. */
+/** The codec of failures that no handler caused, for tasks that this process does not know. */
 export const untyped = result({ success: Schema.Void, error: Schema.Never, progress: Schema.Never })

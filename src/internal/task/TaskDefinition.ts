@@ -1,15 +1,15 @@
-/** What a worker and a producer need of a task, with its schemas turned into codecs. */
+/** The definition of a task: what a worker and a producer need of it, with its schemas as codecs. */
 import { Context, type Duration, type Effect } from "effect"
 import type { RetryPolicy } from "../../RetryPolicy.ts"
 import type { PayloadCodec, ResultCodec } from "./TaskCodec.ts"
 
-/** A handler with the services it was given, as `task.toLayer` provides it and `Worker.layer` asks for it. */
+/** A handler with the context of its layer, as `task.toLayer` provides it and `Worker.layer` requires it. */
 export interface Handler {
   readonly run: (payload: unknown) => Effect.Effect<unknown, unknown, unknown>
   readonly context: Context.Context<unknown>
 }
 
-/** A task, its options checked and its codecs built. */
+/** A task with checked options and built codecs. */
 export interface TaskDefinition {
   readonly name: string
   readonly queue: string
@@ -22,7 +22,7 @@ export interface TaskDefinition {
   readonly timeout: Duration.Duration | undefined
   readonly priority: number | undefined
   readonly expiresMillis: number | undefined
-  /** `undefined`: what the backend says. `Infinity`: for ever. */
+  /** `undefined`: the backend's default. `Infinity`: for ever. */
   readonly retentionMillis: number | undefined
   readonly idempotencyKey: ((payload: unknown) => string) | undefined
 }
@@ -33,7 +33,7 @@ export interface HandledTask {
   readonly handler: Handler
 }
 
-/** How long the records of a task stay in that backend; `undefined`: for ever. */
+/** Returns how many milliseconds the records of a task stay in a backend; `undefined`: for ever. */
 export const retentionOf = (
   definition: Pick<TaskDefinition, "retentionMillis"> | undefined,
   backend: { readonly retentionMillis: number }
@@ -44,17 +44,17 @@ export const retentionOf = (
 
 const definitions = new WeakMap<object, TaskDefinition>()
 
-/** Remembers what a task is made of. */
-export const define = (task: object, definition: TaskDefinition): void =>
+/** Registers the definition of a task. */
+export const register = (task: object, definition: TaskDefinition): void =>
   void definitions.set(task, definition)
 
-/** What a task is made of; `Task.make` is the only maker of tasks. */
+/** Returns the definition of a task; throws for a value that `Task.make` did not make. */
 export const definitionOf = (task: object): TaskDefinition => {
   const definition = definitions.get(task)
-  if (definition === undefined) throw new TypeError("this is no task: tasks are made with Task.make")
+  if (definition === undefined) throw new TypeError("not a task: make tasks with Task.make")
   return definition
 }
 
-/** The key under which a handler is found. */
+/** Returns the context key of a task's handler. */
 export const handlerKey = (name: string): Context.Service<Handler, Handler> =>
   Context.Service<Handler>(`chicory/Task/Handler/${name}`)

@@ -1,10 +1,10 @@
-/** Ids of tasks: UUIDs of version 7, so that those made one after the other lie together in an index. */
+/** Makes task ids: UUIDs of version 7, which lie next to each other in an index when they are made together. */
 import { randomUUID } from "node:crypto"
 
 let lastMillis = -1
 let lastPrefix = ""
 
-/** What the ids of a moment begin with. Many are made in the same millisecond. */
+/** Returns the first part of the ids of a millisecond, in which many may be made. */
 const prefixOf = (millis: number): string => {
   if (millis === lastMillis) return lastPrefix
   const time = Math.max(0, Math.floor(millis)).toString(16).padStart(12, "0")
@@ -13,5 +13,5 @@ const prefixOf = (millis: number): string => {
   return lastPrefix
 }
 
-/** An id for a moment, in epoch milliseconds. Node's own generator gives the random bits (a tenth of the cost of v7 libraries). */
+/** Makes an id for a time in epoch milliseconds. Node generates the random bits, at a tenth of the cost of v7 libraries. */
 export const make = (millis: number): string => prefixOf(millis) + randomUUID().slice(15)
