@@ -184,7 +184,7 @@ describeWithOwnRabbit("a server that", () => {
             )
           })
         )
-        assert.strictEqual(said.filter((line) => line.includes("connecting again")).length, 2)
+        assert.strictEqual(said.filter((line) => line.includes("reconnecting")).length, 2)
         for (const line of said) assert.include(line, "the moon is full")
       }))
 
