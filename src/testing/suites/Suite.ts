@@ -28,6 +28,8 @@ export interface Options<out Driver> {
 export interface Time {
   /** That many units, in milliseconds. */
   readonly units: (count: number) => number
+  /** How many times longer a unit is than given in the options. 1 under `TestClock` and on an idle machine, at most 3. */
+  readonly slowdown: number
   /** Longer than any test takes, in milliseconds. */
   readonly long: number
   /** Lets that many units pass. */
@@ -103,7 +105,7 @@ export const make = <Driver>(
       }
       assert.fail(`it did not come to pass in ${PATIENCE} units of time: ${what}`)
     })
-    return { units, long: units(100_000), pass, eventually }
+    return { units, slowdown: unit / least, long: units(100_000), pass, eventually }
   }
   const tester = live ? it.live : it.effect
   return (name, body) =>
