@@ -149,7 +149,7 @@ describe.each([
     yield* on.create("a")
     const waiting = yield* fork(AsyncResult.get(handle(), { timeout: "5 seconds", pollInterval: "1 minute" }))
     yield* advance("4999 millis")
-    // a change that no hint tells of
+    // a change without a hint
     yield* on.driver.unsubscribe(["a"])
     yield* on.succeed("a", 42)
     yield* MemoryFixture.flush
@@ -245,7 +245,7 @@ describe.each([
     yield* on.create("a")
     yield* on.start("a")
     const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { pollInterval: "1 minute" })))
-    // it ended, and its retention ran out before anybody looked
+    // it ended and its retention ran out before a read
     yield* on.driver.unsubscribe(["a"])
     yield* on.settle("a", { _tag: "Success", exit: `{"_tag":"Success","value":1}`, retentionMillis: 1000 })
     yield* advance("1 minute")
@@ -411,7 +411,7 @@ describe("get, with hints", () => {
       yield* on.create("a")
       const waiting = yield* fork(AsyncResult.get(handle()))
       yield* advance("500 millis")
-      // registered and read by now, the answer is on its way
+      // subscribed and read by now; the answer is in flight
       yield* on.succeed("a", 42)
       yield* advance("500 millis")
       assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))

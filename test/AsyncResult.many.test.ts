@@ -13,7 +13,7 @@ type Body = (
   on: MemoryFixture.MemoryFixture
 ) => Effect.fn.Return<void, unknown, Scope.Scope | Backend.Backend>
 
-/** A test over a memory backend whose worker the test itself plays; tasks a, b and c are enqueued. */
+/** Registers a test over a memory fixture on which tasks a, b and c are enqueued. */
 const test = (name: string, body: Body, options?: MemoryFixture.Options) =>
   it.effect(name, () =>
     Effect.flatMap(MemoryFixture.make(options), (on) =>
@@ -303,7 +303,7 @@ describe("10,000 waiting handles in one process", () => {
     )
     yield* advance("2999 millis")
     assertPending(waiting)
-    // changes that no hint tells of
+    // changes without hints
     yield* on.driver.unsubscribe(["task 7", "task 9999"])
     yield* on.succeed("task 7", 7)
     yield* on.succeed("task 9999", 9999)

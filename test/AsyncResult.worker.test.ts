@@ -16,7 +16,7 @@ class Refused extends Schema.TaggedError<Refused>()("Refused", { by: Schema.NonE
 
 type Services = Scope.Scope | Backend.Backend | Broker.Broker
 
-/** A test on a stage of its own; workers stop with the test. */
+/** Registers a test on its own fixture; workers stop with the test. */
 const test = (
   name: string,
   body: (on: MemoryFixture.MemoryFixture) => Effect.fn.Return<void, unknown, Services>

@@ -17,7 +17,7 @@ const Charge = Task.make("charge", {
 })
 const Other = Task.make("other", { success: Schema.Void })
 
-/** A worker on which charges fail as long as `broken` says so. */
+/** Starts a worker whose charges fail while `broken` returns true. */
 const work = (on: MemoryFixture.MemoryFixture, broken: () => boolean = () => true) =>
   Effect.tap(
     Layer.build(
@@ -34,7 +34,7 @@ const work = (on: MemoryFixture.MemoryFixture, broken: () => boolean = () => tru
     flush
   )
 
-/** Enqueues and lets it fail. */
+/** Enqueues a charge and waits until it fails. */
 const fail = (amount: bigint) =>
   Effect.gen(function* () {
     const result = yield* Charge.delay({ amount })
@@ -249,7 +249,7 @@ describe("guarantee 2: replay", () => {
     return operation === "publish"
       ? {
           broker: (driver) => ({
-            // the first message is that of the task itself
+            // the first message is the task's own
             publish: (messages) =>
               messages.some(({ body }) => body.includes(`"generation":1`))
                 ? once(driver.publish)(messages)
@@ -309,7 +309,7 @@ describe("guarantee 2: replay", () => {
     assert(error instanceof DeadLetters.NotReplayable)
     assert.include(error.message, `dead letter ${entry!.id} cannot be replayed`)
     assert.strictEqual(yield* DeadLetters.count(), 1)
-    // its task is not opened for a message that never comes
+    // its task is not reopened for a message that is never sent
     assert.strictEqual(
       reasonOf(yield* Effect.flip(AsyncResult.get(Charge.result("t1"))))._tag,
       "PayloadInvalid"
@@ -367,7 +367,7 @@ describe("guarantee 2: replay", () => {
       yield* advance("1 hour")
       assert.strictEqual(yield* DeadLetters.count(), 0)
     },
-    // nothing reads again, so that two weeks pass at once
+    // nothing else reads, so that two weeks pass at once
     { hints: false }
   )
 })

@@ -5,7 +5,7 @@ import { decide, type Decision, decideUntyped } from "../src/RetryPolicy.ts"
 
 const error = new Error("no")
 
-/** What a policy says before each retry, in milliseconds; what it says at last. */
+/** Collects a policy's delays in milliseconds, and its last decision. */
 const play = Effect.fnUntraced(function* <E>(policy: RetryPolicy.RetryPolicy<E>, failure: E, most = 10) {
   const delays: Array<number> = []
   for (let retries = 0; retries < most; retries++) {
@@ -64,7 +64,7 @@ describe("delays", () => {
       const policy = RetryPolicy.fromSchedule(schedule)
       const all = yield* play(policy, error)
       assert.deepStrictEqual(all, { delays: [1000, 1000, 2000, 3000, 5000], exhausted: true })
-      // asked out of turn it says the same
+      // an earlier retry gets the same answer again
       assert.strictEqual(millis(yield* decide(policy, error, 3)), 3000)
       assert.strictEqual(millis(yield* decide(policy, error, 0)), 1000)
     })

@@ -23,7 +23,7 @@ describe("delay, over a slow or failing store", () => {
           { concurrency: "unbounded" }
         )
       )
-      // 4 calls of 256 on their way
+      // 4 calls of 256 in flight
       assert.strictEqual(on.count("publish"), 4)
       assert.isAtMost(on.items("publish").length, 1024)
       yield* advance("4 seconds")

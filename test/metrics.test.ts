@@ -23,7 +23,7 @@ const Live = Worker.layer([Work], { drainTimeout: 0, heartbeat: "1 second" }).pi
   Layer.provideMerge(StoresLive)
 )
 
-/** A test with a registry of metrics of its own. */
+/** Registers a test with its own registry of metrics. */
 const test = (
   name: string,
   body: () => Effect.fn.Return<void, unknown, Backend.Backend | Broker.Broker>,
@@ -33,7 +33,7 @@ const test = (
     Effect.gen(body).pipe(Effect.provide(live), Effect.provideService(Metric.MetricRegistry, new Map()))
   )
 
-/** The state of the metrics of that name whose attributes are among these. */
+/** Returns the state of the metrics of that name with these attributes. */
 const metrics = (id: string, attributes: Record<string, string> = {}) =>
   Effect.map(Metric.snapshot, (all) =>
     all.filter(
@@ -84,7 +84,7 @@ describe("metrics", () => {
         return [attributes?.["error.type"] ?? "", [count, sum]]
       })
     )
-    // the one that fails ran twice: a retry is no error
+    // the failing task ran twice, and a retry is not counted as an error
     assert.deepStrictEqual(seconds.get("Failed"), [1, 2])
     assert.deepStrictEqual(seconds.get("Died"), [1, 2])
     assert.deepStrictEqual(seconds.get(""), [2, 4])
@@ -113,7 +113,7 @@ describe("metrics", () => {
     const [found] = yield* metrics("chicory.task.time_in_queue", { "messaging.destination.name": "jobs" })
     const { count, sum } = found!.state as { readonly count: number; readonly sum: number }
     assert.strictEqual(count, 1)
-    // from its due time on
+    // counted from its due time
     assert.isAtMost(sum, 1)
   })
 

@@ -1,4 +1,4 @@
-/** The test that the README shows, with the task it is about. */
+/** The test that the README shows, with its task. */
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, MemoryStore, Task, Worker } from "chicory"
 import { Effect, Fiber, Layer, Schema } from "effect"

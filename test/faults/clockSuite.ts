@@ -82,7 +82,7 @@ export const suite = (
         const [millis] = yield* timed(
           eventually(Effect.sync(() => workers.every((worker) => worker === victim || begun(worker))))
         )
-        assert.isAtLeast(millis, leaseMillis / 2, "not before the lease is over")
+        assert.isAtLeast(millis, leaseMillis / 2, "not before the lease has run out")
         assert.isBelow(millis, TIMEOUT)
         Audit.verify(yield* system.audit)
       })

@@ -102,7 +102,7 @@ export const startScenario = Effect.fnUntraced(function* (
     const states = yield* Effect.forEach(ids, (id) =>
       Effect.map(drivers.backend.read([id]), ([record]) => `${id}: ${JSON.stringify(record)}`)
     )
-    assert.deepStrictEqual(states, [], "nobody waits any more")
+    assert.deepStrictEqual(states, [], "every waiter is resolved")
   })
   /**
    * Messages that are not delayed: a delayed one is that of an ended task, delivered twice and released for a lease.
@@ -159,7 +159,7 @@ export const startScenario = Effect.fnUntraced(function* (
           const probe = yield* producer.enqueue(payload(next++))
           note("a task is accepted", probe.acceptedAt - since)
           yield* untilResolved(() => [probe])
-          note("its waiter is told", probe.resolvedAt! - since)
+          note("its waiter is resolved", probe.resolvedAt! - since)
         })
         yield* Effect.all([probing, Effect.raceFirst(atWork, Effect.forever(work))], {
           concurrency: "unbounded",

@@ -160,9 +160,7 @@ const disturb = Effect.fnUntraced(function* (
         yield* all(fault.begin)
         yield* Effect.sleep(fault.millis)
         yield* all(fault.end)
-        yield* untilProgress(performance.now(), (what, millis) =>
-          note(`in the midst of work, ${what}`, millis)
-        )
+        yield* untilProgress(performance.now(), (what, millis) => note(`during work, ${what}`, millis))
       })
     )
     yield* untilIdle
@@ -181,7 +179,7 @@ const disturb = Effect.fnUntraced(function* (
     const healed = performance.now()
     yield* untilResolved(() => waiting)
     // the waiter may have been resolved before
-    note("idle, a waiter is told", Math.max(0, ...waiting.map(({ resolvedAt }) => resolvedAt! - healed)))
+    note("idle, a waiter is resolved", Math.max(0, ...waiting.map(({ resolvedAt }) => resolvedAt! - healed)))
     yield* untilProgress(healed, (what, millis) => note(`idle, ${what}`, millis))
     yield* untilIdle
   }).pipe(Effect.ensuring(Effect.ignore(all(heal))))
@@ -192,7 +190,7 @@ const disturb = Effect.fnUntraced(function* (
   )
   if (fault.cuts) {
     for (const [i, network] of disturbed.entries()) {
-      assert.isAbove(network.accepted(), accepted[i]!, "it was connected again")
+      assert.isAbove(network.accepted(), accepted[i]!, "the client has reconnected")
     }
   }
   assert.deepStrictEqual(overlappingRuns(), [], "no task was run while another run held it")

@@ -90,7 +90,7 @@ const runOutages = Effect.fnUntraced(function* (
         Effect.gen(function* () {
           yield* untilWorking(6)
           const since = yield* interruptService
-          yield* untilProgress(since, (what, millis) => note(`in the midst of work, ${what}`, millis))
+          yield* untilProgress(since, (what, millis) => note(`during work, ${what}`, millis))
         })
       )
       yield* untilIdle
@@ -101,7 +101,7 @@ const runOutages = Effect.fnUntraced(function* (
       const since = yield* interruptService
       yield* observer.enqueue(payload!, { id })
       yield* untilResolved(() => [expected])
-      note("idle, a waiter is told of a task that is enqueued then", expected.resolvedAt! - since)
+      note("idle, the waiter of a task enqueued then is resolved", expected.resolvedAt! - since)
       yield* untilProgress(since, (what, millis) => note(`idle, ${what}`, millis))
       yield* untilIdle
     }
@@ -135,7 +135,7 @@ const assertConsistent = Effect.fnUntraced(function* ({ audit, observer, produce
     )
   )
   yield* Effect.timeoutOption(eventually(Effect.map(open, ({ length }) => length === 0)), BOUND_MILLIS)
-  assert.deepStrictEqual(yield* open, [], "what is there has ended")
+  assert.deepStrictEqual(yield* open, [], "every remaining task has ended")
   const result = yield* audit
   assert.strictEqual(result.wrong, 0, JSON.stringify(result))
   assert.strictEqual(result.hanging, 0, JSON.stringify(result))

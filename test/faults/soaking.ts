@@ -49,7 +49,7 @@ export const run = Effect.fnUntraced(function* (
   const worker = { lease: LEASE, concurrency: 8, drainTimeout: "2 seconds" } as const
   const startWorker = Effect.fnUntraced(function* (urls: ReadonlyArray<string>, options: Options) {
     const args = [StoreLocations.encode(location.locationFor(urls)), JSON.stringify({ worker, ...options })]
-    return yield* start(program("./workerProcess.ts", args), WorkerEvent)
+    return yield* start(program("../faults/workerProcess.ts", args), WorkerEvent)
   })
 
   const routes = yield* Effect.forEach(Array.from({ length: WORKERS + 2 }), () => makeRoutes(running))

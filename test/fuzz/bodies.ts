@@ -1,5 +1,5 @@
-/** What is sent in place of a message. */
-/** The text of a message, with other fields if they are given. */
+/** Bodies that are sent in place of messages. */
+/** Returns the text of a message, with the given fields. */
 export const messageOf = (id: string, fields: Readonly<Record<string, unknown>> = {}): string =>
   JSON.stringify({
     v: 1,
@@ -13,16 +13,16 @@ export const messageOf = (id: string, fields: Readonly<Record<string, unknown>> 
     ...fields
   })
 
-/** The text of a message in which the value of one field is any text. */
+/** Returns the text of a message in which one field has any raw JSON text as its value. */
 export const messageWith = (id: string, field: string, value: string): string =>
   messageOf(id, { [field]: "here" }).replace(`"${field}":"here"`, `"${field}":${value}`)
 
 const deep = 100_000
 
-/** JSON that is nested so deep that it can be read, and not written. */
+/** JSON that is nested too deeply to be written, though it can be parsed. */
 export const nested = `${"[".repeat(deep)}${"]".repeat(deep)}`
 
-/** Bodies that are no messages of the task with that id. */
+/** Bodies that do not decode to a message of the task with that id. */
 export const undecodableBodies: ReadonlyArray<(id: string) => string> = [
   () => "",
   () => " ",

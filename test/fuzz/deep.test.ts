@@ -1,4 +1,4 @@
-/** Values that are nested so deep that to read and to write them would hold up all else. */
+/** Values that are nested so deeply that reading and writing them would block the process. */
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, DeadLetters, RetryPolicy, Task } from "chicory"
 import { Effect, Layer, Schema, type Scope } from "effect"
@@ -103,7 +103,7 @@ describe.concurrent("a deeply nested value", () => {
         assert.strictEqual(letter!.raw, body("deep"))
         const refused = yield* Effect.flip(DeadLetters.replay(letter!.id))
         assert.strictEqual(refused._tag, "NotReplayable")
-        // it has not been opened, and nobody waits in vain
+        // the task has not been reopened
         assert.strictEqual(yield* AsyncResult.state(Any.result("deep")), "FAILURE")
         assert.strictEqual(yield* DeadLetters.count(Any), 1)
         yield* stillWorks

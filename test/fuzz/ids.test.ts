@@ -1,4 +1,4 @@
-/** Ids with odd characters, from end to end on each store: they are kept to the letter, or refused at once. */
+/** Ids with unusual characters, end to end on each store: they are kept exactly or refused at once. */
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, type Backend, type Broker, DeadLetters, Task } from "chicory"
 import { Cause, Effect, Exit, Layer, Logger, Option, Schema, type Scope } from "effect"
@@ -53,10 +53,10 @@ const ids: ReadonlyArray<string> = [
   "🌶".repeat(127)
 ]
 
-/** Fails until it is mended. */
+/** Fails until the test mends it. */
 const Fragile = Task.make("fragile", { payload: {}, success: Schema.Number, error: Schema.String })
 
-/** What a store cannot keep as it is. */
+/** Ids that a store may be unable to keep. */
 const refusable = ["\0", "a\0b", loneSurrogate, `a${loneSurrogate}b`]
 
 const isTyped = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean => {
@@ -64,7 +64,7 @@ const isTyped = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean =
   return Option.isSome(error) && ["BackendError", "BrokerError", "EncodeError"].includes(error.value._tag)
 }
 
-/** A text that is none is a programmer's error. */
+/** Whether an id was refused: by a typed error, or as a programmer's error. */
 const isRefused = (exit: Exit.Exit<unknown, { readonly _tag: string }>): boolean =>
   isTyped(exit) || (Exit.isFailure(exit) && Cause.squash(exit.cause) instanceof RangeError)
 
@@ -79,7 +79,7 @@ const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Sc
         Effect.gen(function* () {
           const store = yield* Layer.build(layer(yield* temporaryLocation))
           yield* Effect.provideContext(body(store), store)
-          // what is refused is warned of
+          // refused ids are logged as warnings
         }).pipe(Effect.provide(Logger.layer([]))),
       60_000
     )
@@ -98,7 +98,7 @@ const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Sc
         yield* AsyncResult.all(handles, { timeout: "25 seconds" }),
         ids.map((_, n) => n)
       )
-      // another process would ask by the id
+      // reads by the id, as another process does
       for (const [n, id] of ids.entries()) {
         const found = Option.getOrThrow(yield* AsyncResult.poll(Count.result(id)))
         assert.strictEqual(found.taskId, id)
@@ -153,7 +153,7 @@ const suite = (temporaryLocation: Effect.Effect<StoreLocation, unknown, Scope.Sc
         assert.strictEqual(yield* AsyncResult.get(exit.value, { timeout: "25 seconds" }), n)
       }
       for (const id of all) {
-        // who asks for it is answered
+        // a read of it is answered
         const read = yield* Effect.exit(Effect.suspend(() => AsyncResult.poll(Count.result(id))))
         assert.isTrue(Exit.isSuccess(read) || isRefused(read), `${JSON.stringify(id)}: ${String(read)}`)
       }

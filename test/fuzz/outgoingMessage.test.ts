@@ -39,7 +39,7 @@ const names = [
 
 const millis = oneOf(Arbitrary.schema(Schema.Int), elementOf([0, 0.5, 1, 2 ** 31, 2 ** 53, 1e300, Infinity]))
 
-/** What the client library can write as a timestamp, and this library reads again. */
+/** Whether the client library can write a time as a timestamp that this library reads again. */
 const isTime = (time: unknown): boolean =>
   time === undefined || (Number.isSafeInteger(time) && (time as number) >= 0)
 
@@ -75,7 +75,7 @@ describe("guarantee 10: RabbitMQ message properties", () => {
           for (const millis of [expiresMillis, waitedMillis]) {
             assert.isTrue(millis === undefined || (Number.isFinite(millis) && millis >= 0))
           }
-          // it can be sent once more, with its bytes
+          // it can be sent again with its bytes
           const copy = OutgoingMessage.fromDelivered(message, { queue: "q", delayMillis: 0, reason: "odd" })
           assert.deepStrictEqual(copy.content, message.content)
           assert.isTrue(isTime(copy.properties.timestamp))

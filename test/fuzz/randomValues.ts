@@ -1,12 +1,12 @@
-/** What nobody would write, as arbitraries, and what a decoder has to make of it. */
+/** Arbitraries of unusual values, and the assertion on a decoder that receives them. */
 import { assert } from "@effect/vitest"
 import { Arbitrary, Cause, Exit, Schema } from "effect"
 import { isFullRun } from "../support/fullRun.ts"
 
-/** How often a property is looked at. */
+/** How often a property is checked. */
 export const manyRuns = { arbitrary: { runs: isFullRun ? 2000 : 300 } }
 
-/** One of them. */
+/** One of several arbitraries. */
 export const oneOf = <A>(...all: ReadonlyArray<Arbitrary.Arbitrary<A>>): Arbitrary.Arbitrary<A> =>
   Arbitrary.flatMap(below(all.length), (n) => all[n]!)
 
@@ -17,7 +17,7 @@ const below = (count: number) =>
 export const elementOf = <A>(values: ReadonlyArray<A>): Arbitrary.Arbitrary<A> =>
   Arbitrary.map(below(values.length), (n) => values[n]!)
 
-/** Half of a character. Written out in a source it would not survive the way to the program. */
+/** A lone surrogate. It is built at run time because a source file in UTF-8 cannot hold it. */
 export const loneSurrogate = String.fromCharCode(0xd800)
 
 const texts: ReadonlyArray<string> = [
@@ -47,10 +47,10 @@ const texts: ReadonlyArray<string> = [
   "x".repeat(10_000)
 ]
 
-/** Any text, odd ones often. */
+/** Any text, often an unusual one. */
 export const text: Arbitrary.Arbitrary<string> = oneOf(Arbitrary.schema(Schema.String), elementOf(texts))
 
-/** Any text without halves of characters: what a store keeps as it is. */
+/** Any well-formed text, which a store keeps as it is. */
 export const wellFormed: Arbitrary.Arbitrary<string> = Arbitrary.filter(text, (value) => value.isWellFormed())
 
 const values: ReadonlyArray<Schema.Json> = [
@@ -75,7 +75,7 @@ const values: ReadonlyArray<Schema.Json> = [
   ...texts
 ]
 
-/** Any JSON, odd values often. */
+/** Any JSON, often an unusual value. */
 export const json: Arbitrary.Arbitrary<Schema.Json> = oneOf(Arbitrary.schema(Schema.Json), elementOf(values))
 
 /** Any bytes. */
@@ -84,7 +84,7 @@ export const bytes: Arbitrary.Arbitrary<Uint8Array> = Arbitrary.map(
   (all) => Uint8Array.from(all)
 )
 
-/** Anything that a program may hold, and no JSON can say. */
+/** Any value, including values without a JSON form. */
 export const anything: Arbitrary.Arbitrary<unknown> = oneOf<unknown>(
   json,
   bytes,
@@ -101,7 +101,7 @@ export const anything: Arbitrary.Arbitrary<unknown> = oneOf<unknown>(
   ])
 )
 
-/** A text of JSON that is not quite what it was: a field without its value, with another, twice; a text cut off, or torn. */
+/** A damaged JSON text: a field missing, replaced or repeated; the text cut off or with other text inside. */
 export const damaged = (whole: Readonly<Record<string, unknown>>): Arbitrary.Arbitrary<string> => {
   const keys = Object.keys(whole)
   const is = JSON.stringify(whole)
@@ -120,7 +120,7 @@ export const damaged = (whole: Readonly<Record<string, unknown>>): Arbitrary.Arb
   )
 }
 
-/** A text that is no JSON, or that is, or that is nearly what was asked for. */
+/** Any text, any JSON text, or a damaged form of the given value. */
 export const textLike = (whole: Readonly<Record<string, unknown>>): Arbitrary.Arbitrary<string> =>
   oneOf(
     text,
@@ -129,7 +129,7 @@ export const textLike = (whole: Readonly<Record<string, unknown>>): Arbitrary.Ar
     damaged(whole)
   )
 
-/** A decoder answers: a typed failure that a person can read, or what it was asked for. */
+/** Asserts that a decoder returns a valid value or a typed failure with a message. */
 export const assertAnswers = <A>(
   exit: Exit.Exit<A, { readonly message: string }>,
   is: (value: A) => boolean

@@ -7,7 +7,7 @@ import { definitionOf } from "../../src/internal/task/TaskDefinition.ts"
 import { classifyExit, type RunOutcome } from "../../src/internal/worker/runOutcome.ts"
 import { elementOf, anything, oneOf } from "./randomValues.ts"
 
-/** What does not like to be looked at. */
+/** Values that throw or never end when they are inspected. */
 const hostileValues = (): ReadonlyArray<unknown> => {
   const circular: Record<string, unknown> = Object.create(null) as Record<string, unknown>
   circular["self"] = circular
@@ -57,7 +57,7 @@ describe("runOutcome", () => {
             const verdict = yield* judged(task, exit)
             assert.include(["Success", "Failure"], verdict._tag)
             if (verdict._tag !== "Success" && verdict._tag !== "Failure") continue
-            // it can be read again
+            // the outcome decodes
             const outcome = yield* (
               verdict._tag === "Success" ? definitionOf(task).result : TaskCodec.json
             ).decodeExit(verdict.exit) as Effect.Effect<

@@ -1,4 +1,4 @@
-/** A store in a database, into whose tables a test writes what it likes. */
+/** SQL stores into whose tables a test writes directly. */
 import { it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, DeadLetters } from "chicory"
 import { SqlStore } from "chicory/sql"
@@ -9,28 +9,28 @@ import * as Postgres from "../postgres/server.ts"
 import { Count, countingHandler, eventually, roundTrip, startWorker } from "../support/storeFixture.ts"
 import { clientLayer, type SqlLocation } from "../support/storeLocations.ts"
 
-/** How long a test waits for what has to come: on a busy machine that may take a while. */
+/** Bounds every wait; on a busy machine work may take a while. */
 export const BOUND = "25 seconds"
 
-/** Rows, as somebody else's program sees them. */
+/** Rows as read by a plain client. */
 type Rows = ReadonlyArray<Readonly<Record<string, unknown>>>
 
-/** The store of a test. */
+/** A store and direct access to its tables. */
 export interface SqlTestStore {
   readonly dialect: SqlLocation["dialect"]
-  /** A worker for `Count`, until the test ends. */
+  /** Starts a worker for `Count`, which stops with the test. */
   readonly work: (
     options?: Parameters<typeof startWorker>[3]
   ) => Effect.Effect<ReturnType<typeof countingHandler>, never, Scope.Scope>
-  /** A statement of somebody else; `{tasks}` and the like stand for the names of the tables. */
+  /** Runs a statement; `{tasks}` and the like stand for the names of the tables. */
   readonly sql: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<Rows, unknown>
-  /** The same; whether the database took it. */
+  /** Runs a statement and returns whether the database accepted it. */
   readonly accepts: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<boolean>
-  /** Puts messages into the queue, all at once. */
+  /** Inserts messages into the queue in one statement. */
   readonly publish: (...messages: ReadonlyArray<RawMessage>) => Effect.Effect<void, unknown>
 }
 
-/** A message, as its row says. Its record may be missing. */
+/** A message by the columns of its row. Its record may be missing. */
 export interface RawMessage {
   readonly id: string
   readonly body: string | Uint8Array
@@ -69,7 +69,7 @@ const storeOf = (
   }
 }
 
-/** Few connections: many of these tests run at once. */
+/** A client with few connections, as many of these tests run at once. */
 const fewConnections = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient, unknown> => {
   const maxConnections = 2
   switch (location.dialect) {
@@ -82,13 +82,13 @@ const fewConnections = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient,
   }
 }
 
-/** Adds a test in real time, on a store of its own. */
+/** Registers a test in real time on its own store. */
 export type Test = <E>(
   name: string,
   body: (store: SqlTestStore) => Effect.Effect<void, E, Scope.Scope | Backend.Backend | Broker.Broker>
 ) => void
 
-/** Tests in places of that kind. */
+/** Makes the registration of tests at locations of one kind. */
 export const testsAt =
   (temporaryLocation: Effect.Effect<SqlLocation, unknown, Scope.Scope>): Test =>
   (name, body) =>
@@ -101,38 +101,38 @@ export const testsAt =
             SqlStore.layer({ prefix: location.prefix }).pipe(Layer.provideMerge(fewConnections(location)))
           )
           yield* Effect.provideContext(body(storeOf(context, location)), context)
-          // what is odd is warned of
+          // malformed rows are logged as warnings
         }).pipe(Effect.provide(Logger.layer([]))),
       60_000
     )
 
-/** The messages of the queue. */
+/** The counts of the queue. */
 const counts = Effect.map(Broker.counts(["default"]), ([found]) => found!)
 
-/** Waits until no message is left, but those that are put off. */
+/** Waits until no message is ready or claimed. */
 export const settled = eventually(Effect.map(counts, ({ claimed, ready }) => claimed + ready === 0)).pipe(
   Effect.timeout(BOUND)
 )
 
-/** Waits until no message is left at all. */
+/** Waits until no message is left. */
 export const drained = eventually(
   Effect.map(counts, ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
 ).pipe(Effect.timeout(BOUND))
 
-/** The worker still runs tasks. */
+/** Checks that the worker still runs tasks. */
 export const stillWorks = roundTrip(1)
 
-/** Waits until there are so many letters, and gives them. */
+/** Waits until there are that many dead letters and returns them. */
 export const letters = (count: number) =>
   Effect.andThen(
     eventually(Effect.map(DeadLetters.count(), (found) => found >= count)),
     DeadLetters.list()
   ).pipe(Effect.timeout(BOUND))
 
-/** How a task ended, waited for no longer than a test may take. */
+/** Waits for the exit of a task within the bound. */
 export const exitOf = (id: string) => Effect.exit(AsyncResult.get(Count.result(id), { timeout: BOUND }))
 
-/** Why a task failed. */
+/** Waits for the reason of a failed task within the bound. */
 export const reasonOf = (id: string) =>
   Effect.map(Effect.flip(AsyncResult.get(Count.result(id), { timeout: BOUND })), (error) =>
     error._tag === "TaskFailed" ? error.reason._tag : error._tag

@@ -31,7 +31,7 @@ import {
 
 const small = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))
 
-/** What is thrown has to be the error that is foreseen, and has to say where. */
+/** Asserts that a failure is a `CorruptKey` with its key and field. */
 const assertCorrupt = (exit: Exit.Exit<unknown, unknown>, key: string): void => {
   if (Exit.isSuccess(exit)) return
   const error = Exit.findErrorOption(exit)

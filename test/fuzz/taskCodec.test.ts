@@ -26,15 +26,15 @@ const payload = TaskCodec.payload(Rich)
 const result = TaskCodec.result({ success: Rich, error: Refused, progress: Rich })
 
 /**
- * Whether no key is written with an escape. The `JSON.parse` of V8 13.6 (Node 24) may take such a key for one with a
- * backslash that it has read before in the same place: `"\b"` for `"\\"`.
+ * Whether no key needs an escape in JSON. `JSON.parse` of V8 13.6 (Node 24) may confuse such a key with one that it
+ * has read before in the same place: `"\b"` with `"\\"`.
  */
 const hasPlainKeys = (value: unknown): boolean =>
   typeof value !== "object" ||
   value === null ||
   Object.entries(value).every(([key, inner]) => JSON.stringify(key) === `"${key}"` && hasPlainKeys(inner))
 
-/** Odd texts and values are in the fields that take any. */
+/** Values with unusual texts in the fields that take any text. */
 const rich = Arbitrary.flatMap(Arbitrary.all([Arbitrary.schema(Rich), text, json]), ([made, odd, any]) =>
   oneOf(Arbitrary.Constant(made), Arbitrary.Constant({ ...made, text: odd, json: any, record: { [odd]: 1 } }))
 ).pipe(Arbitrary.filter(({ json, record }) => hasPlainKeys(json) && hasPlainKeys(record)))
@@ -60,7 +60,7 @@ const reasons: ReadonlyArray<Readonly<Record<string, unknown>>> = [
   { _tag: "Cancelled" }
 ]
 
-/** Texts of exits, damaged on the outside or within. */
+/** Texts of exits with damage outside or inside of the reason. */
 const exitText = oneOf(
   textLike({ _tag: "Success", value: encoded }),
   Arbitrary.flatMap(elementOf(reasons), (reason) => textLike({ _tag: "Failure", reason })),
@@ -69,7 +69,7 @@ const exitText = oneOf(
   )
 )
 
-/** One of the classes, with a message that can be read. */
+/** Whether a reason is an instance of its class and has a message. */
 const isReason = (reason: TaskFailed.Reason<unknown>): boolean =>
   reason instanceof TaskFailed[reason._tag] && reason.message.length > 0
 
@@ -88,7 +88,7 @@ describe("guarantee 10: TaskCodec", () => {
         assert.strictEqual(decoded.text, value.text)
         assert.deepStrictEqual(decoded.bytes, value.bytes)
         assert.strictEqual(decoded.big, value.big)
-        // JSON has one zero, and words for what it has no numbers for
+        // JSON has no negative zero, and the codec uses words for infinities and NaN
         assert.isTrue(Object.is(decoded.number, value.number) || value.number === 0)
         assert.deepStrictEqual(Object.keys(decoded.record), Object.keys(value.record))
       }),

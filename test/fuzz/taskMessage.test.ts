@@ -58,7 +58,7 @@ describe("guarantee 10: TaskMessage.decode", () => {
       Effect.gen(function* () {
         const text = TaskMessage.encode(head, JSON.stringify(payload))
         const decoded = yield* TaskMessage.decode(text)
-        // JSON has one zero
+        // JSON has no negative zero
         assert.deepStrictEqual(JSON.parse(JSON.stringify(decoded)), JSON.parse(text))
         assert.strictEqual(decoded.id, head.id)
         const { payload: again, ...rest } = decoded

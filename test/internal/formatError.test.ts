@@ -8,20 +8,20 @@ const fail = (): never => {
   throw new Error("no")
 }
 
-const values: ReadonlyArray<readonly [what: string, value: unknown, told: string]> = [
-  ["an error with what it wraps", new Error("outer", { cause: new Error("inner") }), "Error: outer: inner"],
+const values: ReadonlyArray<readonly [what: string, value: unknown, formatted: string]> = [
+  ["an error and its cause", new Error("outer", { cause: new Error("inner") }), "Error: outer: inner"],
   ["a text", "text", "text"],
   ["an object", { a: 1 }, `{"a":1}`],
-  ["nothing", undefined, "undefined"],
+  ["undefined", undefined, "undefined"],
   ["a bigint", 1n, "1"],
-  ["a circle without a prototype", circular, "object"],
-  ["one that cannot be written", { toJSON: fail, toString: fail }, "object"],
+  ["a circular object without a prototype", circular, "object"],
+  ["an object that throws when it is serialized", { toJSON: fail, toString: fail }, "object"],
   ["an error whose message throws", Object.defineProperty(new Error(), "message", { get: fail }), "object"],
-  ["one that cannot be looked at", new Proxy({}, { getPrototypeOf: fail, get: fail }), "object"]
+  ["an object that throws when it is inspected", new Proxy({}, { getPrototypeOf: fail, get: fail }), "object"]
 ]
 
 describe("formatError", () => {
-  for (const [what, value, told] of values) {
-    it(`formats ${what}`, () => assert.strictEqual(Describe.formatError(value), told))
+  for (const [what, value, formatted] of values) {
+    it(`formats ${what}`, () => assert.strictEqual(Describe.formatError(value), formatted))
   }
 })

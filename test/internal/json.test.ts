@@ -11,7 +11,7 @@ describe("JSON", () => {
   it("undefined is written as null", () => assert.deepStrictEqual(stringify(undefined), Exit.succeed("null")))
 
   const nested = (levels: number, inner = "") => `${"[".repeat(levels)}${inner}${"]".repeat(levels)}`
-  /** Brackets in a string are not counted, whatever else is in it. */
+  /** Brackets inside a string do not count as nesting. */
   const quoted = JSON.stringify(`"\\"${"[{".repeat(2 * MAX_DEPTH)}\\`)
 
   it.effect("values nested to the maximum depth are read and written", () =>

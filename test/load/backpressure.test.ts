@@ -1,4 +1,4 @@
-/** A producer that is faster than its store is held back. */
+/** A producer that is faster than its store waits for it. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -6,7 +6,7 @@ import { isFullRun } from "../support/fullRun.ts"
 import { print, start } from "./loadProcess.ts"
 import { describeEach, postgres, rabbitmq, redis } from "./stores.ts"
 
-/** MiB by which what is alive may differ from one time to another. */
+/** MiB by which the live heap may differ between two measurements. */
 const NOISE = 24
 
 await describeEach([redis, postgres, rabbitmq], ({ name, location }) => {
@@ -26,7 +26,7 @@ await describeEach([redis, postgres, rabbitmq], ({ name, location }) => {
           { confirmed: count, early: 0, returned: count }
         )
         assert.isAtMost(mostOpen!, concurrency)
-        // four calls of 256
+        // four calls of 256 items
         assert.isAtMost(mostInFlight!, 1024)
         assert.isAtMost(later!, warm! + NOISE)
       }).pipe(Effect.provide(NodeServices.layer)),

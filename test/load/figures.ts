@@ -1,8 +1,8 @@
-/** What a process of a load test tells of itself: figures of its memory, and of what it has done. */
+/** Reports of a load test's processes: figures of their memory and their work. */
 import { readdirSync } from "node:fs"
 import { Effect, Schema } from "effect"
 
-/** What was reached, with figures by their names. Sizes are MiB. */
+/** A milestone, with figures by name. Sizes are in MiB. */
 export const Report = Schema.Struct({
   milestone: Schema.String,
   figures: Schema.Record(Schema.String, Schema.Number),
@@ -10,10 +10,10 @@ export const Report = Schema.Struct({
 })
 export type Report = typeof Report.Type
 
-/** By their names. */
+/** Figures by name. */
 export type Figures = Report["figures"]
 
-/** Tells the process that started this one. */
+/** Writes a report to the process that started this one. */
 export const report = (milestone: string, figures: Figures = {}, ids?: ReadonlyArray<string>): void => {
   const line: Report = { milestone, figures, ...(ids === undefined ? {} : { ids }) }
   process.stdout.write(`${JSON.stringify(line)}\n`)
@@ -22,14 +22,14 @@ export const report = (milestone: string, figures: Figures = {}, ids?: ReadonlyA
 const MEBIBYTE = 1024 * 1024
 const rounded = (bytes: number): number => Math.round((bytes / MEBIBYTE) * 10) / 10
 
-/** What is alive on the heap and beside it, after a collection. */
+/** Returns the MiB of live objects and external memory after a garbage collection. */
 export const alive = (): number => {
   globalThis.gc?.()
   const { external, heapUsed } = process.memoryUsage()
   return rounded(heapUsed + external)
 }
 
-/** The memory of this process, and its open files and sockets. */
+/** Returns this process's memory and the number of its open descriptors. */
 export const memory = (): Figures => ({
   alive: alive(),
   rss: rounded(process.memoryUsage.rss()),
@@ -37,7 +37,7 @@ export const memory = (): Figures => ({
   descriptors: readdirSync("/proc/self/fd").length
 })
 
-/** What is alive at the most, looked at again and again while an effect runs. */
+/** Runs an effect and returns the peak of the heap, sampled every 50 milliseconds, and its value. */
 export const peakOf = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<readonly [number, A], E, R> =>
   Effect.suspend(() => {
     let most = 0

@@ -1,6 +1,4 @@
-/**
- * A producer that sends as fast as it may to a store that is slow: `flood.ts <place> <options as JSON>`.
- */
+/** A producer that sends as fast as it can to a slow store: `flood.ts <location> <options as JSON>`. */
 import { NodeRuntime } from "@effect/platform-node"
 import { Array as Arr, Effect } from "effect"
 import * as StoreLocations from "../support/storeLocations.ts"
@@ -8,12 +6,12 @@ import { alive, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
 import { spyOn } from "./operationSpy.ts"
 
-/** What is sent. */
+/** What the producer sends. */
 export interface Options {
   readonly count: number
-  /** Calls that are open at once. */
+  /** Concurrent calls. */
   readonly concurrency: number
-  /** Milliseconds by which the store is slower than it is. */
+  /** Milliseconds that are added to every call of the store. */
   readonly latency: number
 }
 
@@ -22,11 +20,11 @@ const { concurrency, count, latency } = JSON.parse(process.argv[3]!) as Options
 
 let asked = 0
 let returned = 0
-/** Calls that were open at once, at the most. */
+/** The peak of concurrent calls. */
 let mostOpen = 0
-/** Calls that returned before the store had what they sent. */
+/** Calls that returned before the store confirmed them. */
 let early = 0
-/** What is alive, after a third of the tasks and at the most from then on. */
+/** Live MiB after a third of the tasks, and their peak from then on. */
 let warm = 0
 let later = 0
 

@@ -1,4 +1,4 @@
-/** Processes of load tests: each has little memory for its objects, and dies where it needs more. */
+/** Processes of load tests: each has a small heap and dies if it needs more. */
 import type { NodeServices } from "@effect/platform-node"
 import { Deferred, Effect, Exit, Fiber, type Scope, Stream } from "effect"
 import { Ndjson } from "effect/encoding"
@@ -6,21 +6,21 @@ import { ChildProcess } from "effect/process"
 import * as StoreLocations from "../support/storeLocations.ts"
 import { type Figures, Report } from "./figures.ts"
 
-/** A process of a test. */
+/** A process of a load test. */
 export interface LoadProcess {
   readonly pid: number
-  /** Waits until a stage is reached, and gives what was told of it. A process that ends before is a defect. */
+  /** Waits until a milestone is reached and returns its report. A process that ends before is a defect. */
   readonly reached: (milestone: string) => Effect.Effect<Report>
   readonly signal: (signal: NodeJS.Signals) => Effect.Effect<void>
-  /** Waits until the process has ended, and tells whether it ended by itself. */
+  /** Waits until the process has ended and returns whether it ended by itself. */
   readonly ended: Effect.Effect<boolean, unknown>
 }
 
-/** Starts a program beside this module. It is ended with the scope. */
+/** Starts a program of this directory. It is ended with the scope. */
 export const start = Effect.fnUntraced(function* (
   program: string,
   location: StoreLocations.StoreLocation,
-  /** Of the heap, in MiB. */
+  /** The size of the heap in MiB. */
   size: number,
   options: object
 ): Effect.fn.Return<LoadProcess, unknown, Scope.Scope | NodeServices.NodeServices> {
@@ -58,10 +58,10 @@ export const start = Effect.fnUntraced(function* (
           Effect.orDie(Fiber.join(reading)),
           Effect.suspend(() => {
             const reached = milestoneOf(milestone)
-            // what it told last may have come with its end
+            // its last report may have arrived with its end
             return Deferred.isDoneUnsafe(reached)
               ? Deferred.await(reached)
-              : Effect.die(new Error(`The process ${program} has ended, and never reached "${milestone}"`))
+              : Effect.die(new Error(`The process ${program} has ended before it reached "${milestone}"`))
           })
         )
       ),

@@ -1,4 +1,4 @@
-/** A worker with very many slots: all are used, held, and given back. */
+/** A worker with thousands of slots: all are used, kept and released. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Broker } from "chicory"
@@ -10,7 +10,7 @@ import { print, start } from "./loadProcess.ts"
 import { Wait } from "./loadTasks.ts"
 import type { LoadStore } from "./stores.ts"
 
-/** Seconds. */
+/** The lease in seconds. */
 const LEASE = 4
 
 /** Registers the test. */
@@ -40,7 +40,7 @@ export const manySlots = ({ name, location }: LoadStore): void =>
           const first = yield* start("worker.ts", storeLocation, 256, options)
           yield* first.reached("all wait")
           yield* Effect.sleep(`${LEASE * (isFullRun ? 4 : 1.5)} seconds`)
-          // a run whose lease was lost would be interrupted, and started again
+          // a run with a lost lease would be interrupted and started again
           yield* all("STARTED", 1)
           yield* first.signal("SIGTERM")
           const [millis, stopped] = yield* timed(first.reached("stopped"))
@@ -51,7 +51,7 @@ export const manySlots = ({ name, location }: LoadStore): void =>
           assert.strictEqual(stopped.figures["interrupted"], count)
           assert.isAtMost(millis, 20_000)
 
-          // nothing was counted, and nothing waits for a lease
+          // no attempt was counted, and no message waits for a lease to end
           yield* all("PENDING", 0)
           const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts!.ready)
           yield* eventually(Effect.map(ready, (ready) => ready === count))

@@ -1,4 +1,4 @@
-/** Very many tasks, or tasks with very large payloads, with little memory for those who send and run them. */
+/** Many tasks, or tasks with large payloads, with small heaps for the producer and the worker. */
 import { isDeepStrictEqual } from "node:util"
 import { NodeServices } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
@@ -16,18 +16,18 @@ import type { LoadStore } from "./stores.ts"
 import type * as Worker from "./worker.ts"
 
 const MEBIBYTE = 1024 * 1024
-/** MiB by which what is alive may differ from one time to another. */
+/** MiB by which the live heap may differ between two measurements. */
 const NOISE = 24
 
-/** What is sent, and what there is for it. */
+/** The load, and the resources for it. */
 interface Load {
   readonly producer: Producer.Options
   readonly worker: Worker.Options["worker"]
-  /** Of the heaps of both, MiB. */
+  /** The size of both heaps in MiB. */
   readonly heap: number
 }
 
-/** Enqueues everything, then runs it, and looks at what became of some of it. */
+/** Enqueues all tasks, then runs them, and checks a sample of their results. */
 const run = Effect.fnUntraced(function* (name: string, location: StoreLocations.StoreLocation, load: Load) {
   const { count, size } = load.producer
   const producer = yield* start("producer.ts", location, load.heap, load.producer)
@@ -69,7 +69,7 @@ const run = Effect.fnUntraced(function* (name: string, location: StoreLocations.
 const environment = (location: StoreLocations.StoreLocation) =>
   Layer.merge(NodeServices.layer, StoreLocations.layer(location))
 
-/** Registers the test with very many small tasks. */
+/** Registers the test with many small tasks. */
 export const manyTasks = ({ name, location }: LoadStore): void =>
   it.live(
     "more tasks than fit into memory are enqueued and run once each",

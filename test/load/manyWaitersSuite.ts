@@ -1,4 +1,4 @@
-/** Very many who wait in one process: what they cost it and the store, and that nothing is left of them. */
+/** Many waiters in one process: their cost for it and the store, and that they leave nothing behind. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
@@ -6,9 +6,9 @@ import { isFullRun } from "../support/fullRun.ts"
 import { print, start } from "./loadProcess.ts"
 import type { LoadStore } from "./stores.ts"
 
-/** MiB by which what is alive may differ from one time to another. */
+/** MiB by which the live heap may differ between two measurements. */
 const NOISE = 24
-/** Ids that a call carries at most. */
+/** Maximum of ids in one call. */
 const BATCH = 256
 
 /** Registers the test, with or without the store's hints. */
@@ -37,7 +37,7 @@ export const manyWaiters = ({ name, location }: LoadStore, hints: boolean): void
 
         assert.strictEqual(completed.figures["right"], count)
         assert.strictEqual(timedOut.figures["right"], count)
-        // those who wait at once are read together
+        // waiters of one turn are read together
         assert.isAtMost(waiting.figures["calls"]!, 2 * Math.ceil(count / BATCH) + 20)
         if (hints) {
           assert.isAtMost(completed.figures["calls"]!, count / 5)
@@ -47,7 +47,7 @@ export const manyWaiters = ({ name, location }: LoadStore, hints: boolean): void
           const { calls, items } = completed.figures
           assert.isAtLeast(items! / calls!, BATCH / 8)
         }
-        // their time was up at once, and so they end together
+        // their deadlines are the same, so that they end together
         assert.isAtMost(timedOut.figures["last"]!, 20)
         assert.strictEqual(interrupted.figures["watched"], 0)
         assert.strictEqual(quiet.figures["calls"], 0)

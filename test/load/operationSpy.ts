@@ -1,15 +1,15 @@
-/** Drivers that count what is asked of them. */
+/** Drivers that count their calls. */
 import type { Fusion } from "chicory/driver"
 import { Effect, Exit } from "effect"
 import type { Drivers } from "../support/storeLocations.ts"
 
-/** The calls of one operation. */
+/** Counts the calls of one operation. */
 export class Counted {
   calls = 0
   items = 0
-  /** Of one call. */
+  /** The largest size of one call. */
   largest = 0
-  /** Items that are on their way at once, at the most. */
+  /** The peak of items in flight. */
   mostInFlight = 0
   /** Items of calls that succeeded. */
   confirmed = 0
@@ -32,23 +32,23 @@ export class Counted {
     })
   }
 
-  /** Counts from zero. */
+  /** Resets the counters. */
   reset(): void {
     this.calls = this.items = this.largest = this.mostInFlight = 0
   }
 }
 
-/** What is counted. */
+/** Drivers and the counters of their calls. */
 export interface Spied extends Drivers {
-  /** Enqueuing, by its messages. */
+  /** Enqueued messages. */
   readonly sent: Counted
-  /** Reads of records, those that register included. */
+  /** Reads of records, subscriptions included. */
   readonly read: Counted
-  /** Ids that are registered with the store. */
+  /** Ids that the store has subscriptions for. */
   readonly watched: ReadonlySet<string>
 }
 
-/** Counts the calls of drivers; each of those that enqueue comes after an effect. */
+/** Counts the calls of drivers; `before` runs before each call that enqueues. */
 export const spyOn = (
   { backend, broker }: Drivers,
   before: Effect.Effect<void, Error> = Effect.void
@@ -94,7 +94,7 @@ export const spyOn = (
   }
 }
 
-/** The same drivers, which tell of no changes. */
+/** Returns the drivers without hints. */
 export const withoutHints = (drivers: Drivers): Drivers => ({
   ...drivers,
   backend: {

@@ -1,4 +1,4 @@
-/** What is larger than the cap of 4 MiB is refused, and says so; what is just as large is not. */
+/** Values over the cap of 4 MiB are refused with their size; values of exactly the cap are not. */
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, type Backend, Broker, DeadLetters, Task, Worker } from "chicory"
 import { Effect, Layer, Option, Schema } from "effect"
@@ -8,20 +8,20 @@ import { textOf } from "./loadTasks.ts"
 import { describeEach, stores } from "./stores.ts"
 
 const CAP = 4 * 1024 * 1024
-/** What JSON has around a text. */
+/** Characters that JSON adds to a text. */
 const QUOTES = 2
-/** What is around the text of a success. */
+/** Characters around the text of a success. */
 const ENVELOPE = '{"_tag":"Success","value":}'.length + QUOTES
 
-/** Gives a text of so many characters. */
+/** Returns a text of that many characters. */
 const Give = Task.make("give", { payload: Schema.Int, success: Schema.String })
-/** Gives the length of its payload. */
+/** Returns the length of its payload. */
 const Take = Task.make("take", { payload: Schema.String, success: Schema.Int })
-/** Fails with a text of so many characters. */
+/** Fails with a text of that many characters. */
 const Refuse = Task.make("refuse", { payload: Schema.Int, error: Schema.String })
-/** Dies with a message of so many characters. */
+/** Dies with a message of that many characters. */
 const Die = Task.make("die", { payload: Schema.Int })
-/** Writes progress of so many characters, and ends. */
+/** Writes progress of that many characters and succeeds. */
 const Show = Task.make("show", { payload: Schema.Int, progress: Schema.String })
 
 const workerLayer = Worker.layer([Give, Take, Refuse, Die, Show], { drainTimeout: 0 }).pipe(
@@ -36,27 +36,27 @@ const workerLayer = Worker.layer([Give, Take, Refuse, Die, Show], { drainTimeout
 
 const options = { timeout: "60 seconds" } as const
 
-/** How a task failed. */
+/** Waits for the reason of a failed task. */
 const reasonOf = <A, E>(handle: AsyncResult.AsyncResult<A, E>) =>
   Effect.map(Effect.flip(AsyncResult.get(handle, options)), (error) => {
     assert(error._tag === "TaskFailed", error.message)
     return error.reason
   })
 
-/** Tells sizes: that which it has, and that which it may have. */
+/** Asserts that a message names the size and the cap. */
 const assertNamesSizes = (text: string, bytes: number): void => {
   assert.include(text, `${bytes} bytes`)
   assert.include(text, `${CAP}`)
 }
 
-/** The dead letter of a task. */
+/** Returns the one dead letter of a task. */
 const letterOf = (task: Task.Any) =>
   Effect.map(DeadLetters.list(task as typeof Give), (letters) => {
     assert.strictEqual(letters.length, 1)
     return letters[0]!
   })
 
-/** A small task is run, and nothing is left. */
+/** Checks that a small task still runs and that no message is left. */
 const stillWorks = Effect.gen(function* () {
   assert.strictEqual(yield* AsyncResult.get(yield* Take.delay("small"), options), 5)
   yield* eventually(

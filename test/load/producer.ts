@@ -1,5 +1,5 @@
 /**
- * A producer process: `producer.ts <place> <options as JSON>`. It enqueues tasks, half of them in bulk and half by
+ * A producer process: `producer.ts <location> <options as JSON>`. It enqueues tasks, half of them in bulk and half by
  * concurrent calls, and ends.
  */
 import { NodeRuntime } from "@effect/platform-node"
@@ -9,14 +9,14 @@ import * as StoreLocations from "../support/storeLocations.ts"
 import { memory, report } from "./figures.ts"
 import { Copy, Mark, sampleInterval, textOf } from "./loadTasks.ts"
 
-/** What is enqueued. */
+/** What the producer enqueues. */
 export interface Options {
   readonly count: number
-  /** Calls that are open at once. */
+  /** Concurrent calls. */
   readonly concurrency: number
-  /** Tasks of one call in bulk. */
+  /** Tasks of one bulk call. */
   readonly chunk: number
-  /** Characters of a payload; `undefined`: its number alone. */
+  /** Characters of a payload; `undefined`: a number alone. */
   readonly size?: number | undefined
 }
 
@@ -24,7 +24,7 @@ const location = StoreLocations.decode(process.argv[2])
 const { chunk, concurrency, count, size } = JSON.parse(process.argv[3]!) as Options
 const half = Math.floor(count / 2)
 
-/** Of some tasks, so that what became of them can be looked at. */
+/** Ids of sampled tasks, whose results are checked afterwards. */
 const ids: Array<string> = []
 const every = sampleInterval(count)
 const note =

@@ -1,4 +1,4 @@
-/** A producer whose store is away is told so in time, and holds nothing. */
+/** A producer whose store is unavailable fails in time and holds no memory. */
 import { NodeServices } from "@effect/platform-node"
 import { assert, it } from "@effect/vitest"
 import { Effect, type Scope } from "effect"
@@ -11,7 +11,7 @@ import type { OwnServer } from "../support/ownServers.ts"
 import type * as StoreLocations from "../support/storeLocations.ts"
 import { print, start } from "./loadProcess.ts"
 
-/** MiB by which what is alive may differ from one time to another. */
+/** MiB by which the live heap may differ between two measurements. */
 const NOISE = 24
 
 /** A server that can be frozen, and the store on it. */
@@ -43,7 +43,7 @@ const onRabbit: Owned = Effect.gen(function* () {
   }
 })
 
-/** Of a call, as the stores have it by default, milliseconds. */
+/** Registers the test; `callTimeout` is the store's default in milliseconds. */
 const storeAway = (owned: Owned, callTimeout: number): void =>
   it.live(
     "callers of an unavailable store fail within the call timeout, hold no memory and recover",
@@ -53,7 +53,7 @@ const storeAway = (owned: Owned, callTimeout: number): void =>
         const rounds = isFullRun ? 6 : 1
         const { location, server } = yield* owned
         yield* Effect.gen(function* () {
-          const producer = yield* start("away.ts", location, 192, { concurrency, rounds })
+          const producer = yield* start("storeDown.ts", location, 192, { concurrency, rounds })
           const there = yield* producer.reached("there")
           assert.strictEqual(there.figures["sent"], concurrency)
           yield* server.freeze
@@ -63,7 +63,7 @@ const storeAway = (owned: Owned, callTimeout: number): void =>
             yield* print(`${server.url} away, round ${round}`, failed)
             const { alive, descriptors, longest, most, sent, typed } = failed.figures
             assert.deepStrictEqual({ sent, typed }, { sent: 0, typed: concurrency })
-            // one call that was on its way, one that was sent after it, and a busy machine
+            // one call in flight, one after it, and a busy machine
             assert.isAtMost(longest!, 2 * callTimeout + 5_000)
             assert.isAtMost(most!, there.figures["alive"]! + 4 * NOISE)
             assert.isAtMost(alive!, there.figures["alive"]! + NOISE)

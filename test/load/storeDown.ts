@@ -1,5 +1,6 @@
 /**
- * A producer whose store goes away and comes back: `away.ts <place> <options as JSON>`. It is told so by SIGUSR2.
+ * A producer whose store becomes unavailable and comes back: `storeDown.ts <location> <options as JSON>`. SIGUSR2
+ * announces each.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Backend, Broker } from "chicory"
@@ -9,11 +10,11 @@ import * as StoreLocations from "../support/storeLocations.ts"
 import { peakOf, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
 
-/** What is sent. */
+/** What the producer sends. */
 export interface Options {
-  /** Calls that are open at once. */
+  /** Concurrent calls. */
   readonly concurrency: number
-  /** How often as many as that are sent while the store is away. */
+  /** Rounds of calls while the store is unavailable. */
   readonly rounds: number
 }
 
@@ -25,9 +26,9 @@ Effect.gen(function* () {
   const signals = yield* Queue.unbounded<void>()
   process.on("SIGUSR2", () => Queue.offerUnsafe(signals, undefined))
   let sent = 0
-  /** Those that failed as they should. */
+  /** Calls that failed with a retryable typed error. */
   let typed = 0
-  /** Of a call, milliseconds. */
+  /** The longest call in milliseconds. */
   let longest = 0
   const send = (n: number) =>
     Effect.suspend(() => {
@@ -60,7 +61,7 @@ Effect.gen(function* () {
   report("back", takeFigures())
 }).pipe(
   Effect.provide(StoreLocations.layer(location)),
-  // that its connections are lost is no surprise
+  // the warnings of lost connections are expected
   Effect.provide(Logger.layer([])),
   Effect.scoped,
   NodeRuntime.runMain

@@ -6,7 +6,7 @@ import { describeWithRabbit } from "../rabbitmq/server.ts"
 import { describeWithRedis } from "../redis/server.ts"
 import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
-/** A store, and whether it tells of changes by itself. */
+/** A store, and whether it hints of changes. */
 export interface LoadStore {
   readonly name: string
   readonly location: TemporaryLocations.TemporaryLocation
@@ -14,7 +14,7 @@ export interface LoadStore {
   readonly describe: (name: string, body: () => void) => void | Promise<void>
 }
 
-/** What has no server is always there. */
+/** Registers a suite without a server. */
 const describeAtOnce: LoadStore["describe"] = (name, body) => void describe(name, body)
 
 export const sqlite: LoadStore = {
@@ -48,10 +48,10 @@ export const rabbitmq: LoadStore = {
   describe: describeWithRabbit
 }
 
-/** All of them. */
+/** All stores. */
 export const stores: ReadonlyArray<LoadStore> = [sqlite, redis, postgres, mariadb, rabbitmq]
 
-/** A suite on each of the stores. To be awaited at the top of a module. */
+/** Registers a suite for each store. The promise is awaited at the top of a module. */
 export const describeEach = async (
   some: ReadonlyArray<LoadStore>,
   body: (store: LoadStore) => void

@@ -1,6 +1,6 @@
 /**
- * A process in which very many wait: `waiters.ts <place> <options as JSON>`. First for tasks that a worker runs, then,
- * for tasks that nobody runs, until their time is up, and at last until they are interrupted.
+ * A process with many waiters: `waiters.ts <location> <options as JSON>`. They wait for tasks that a worker runs,
+ * then for tasks that no worker runs until they time out, and at last until they are interrupted.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { AsyncResult } from "chicory"
@@ -11,7 +11,7 @@ import { peakOf, memory, report } from "./figures.ts"
 import { Mark } from "./loadTasks.ts"
 import { spyOn, withoutHints } from "./operationSpy.ts"
 
-/** Who waits. */
+/** The waiters. */
 export interface Options {
   readonly count: number
   readonly hints: boolean
@@ -26,7 +26,7 @@ Effect.gen(function* () {
   const spied = spyOn(hints ? drivers : withoutHints(drivers))
   const { read, watched } = spied
   const store = yield* StoreLocations.services(spied)
-  /** What was asked for since it was told last. */
+  /** Returns the figures since the last report. */
   const takeFigures = () => {
     const figures = { calls: read.calls, items: read.items, watched: watched.size, ...memory() }
     read.reset()
@@ -87,7 +87,7 @@ Effect.gen(function* () {
     yield* Fiber.interrupt(waiting)
     yield* eventually(Effect.sync(() => watched.size === 0))
     report("interrupted", takeFigures())
-    // nobody waits any more, and so nothing is asked for
+    // without waiters there are no calls
     yield* Effect.sleep("1 second")
     report("quiet", takeFigures())
   }).pipe(Effect.provideContext(store))

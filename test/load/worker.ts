@@ -1,5 +1,5 @@
 /**
- * A worker process: `worker.ts <place> <options as JSON>`. It works until a signal, and then tells what it has run.
+ * A worker process: `worker.ts <location> <options as JSON>`. Runs until a signal and then reports what it has run.
  */
 import { NodeRuntime } from "@effect/platform-node"
 import { Worker } from "chicory"
@@ -8,17 +8,17 @@ import * as StoreLocations from "../support/storeLocations.ts"
 import { alive, memory, report } from "./figures.ts"
 import { Copy, Mark, textOf, Wait } from "./loadTasks.ts"
 
-/** How it works. */
+/** The worker's options. */
 export interface Options {
   readonly worker: Worker.Options
-  /** Tasks that are there. */
+  /** The number of tasks. */
   readonly count: number
 }
 
 const location = StoreLocations.decode(process.argv[2])
 const { count, worker } = JSON.parse(process.argv[3]!) as Options
 
-/** Which were run. */
+/** Marks the tasks that have run. */
 const ran = new Uint8Array(count)
 let runs = 0
 let distinct = 0
@@ -26,7 +26,7 @@ let wrong = 0
 let waiting = 0
 let mostWaiting = 0
 let interrupted = 0
-/** What is alive, after a third of the tasks and at the most from then on. */
+/** Live MiB after a third of the tasks, and their peak from then on. */
 let warm = 0
 let later = 0
 const gate = Latch.makeUnsafe(false)
@@ -86,7 +86,7 @@ Layer.effectDiscard(
     Layer.effectDiscard(Effect.addFinalizer(() => Effect.sync(() => report("stopped", figures()))))
   ),
   Layer.provide(
-    // stdout is for what is told
+    // stdout is for reports
     Layer.merge(
       Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
       Layer.succeed(References.MinimumLogLevel, "Error")

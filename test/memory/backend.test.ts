@@ -44,7 +44,7 @@ const start = (
     ])
   )
 
-/** Follows the hints into an array. */
+/** Collects the hints. */
 const follow = Effect.fnUntraced(function* (driver: BackendDriver<never>) {
   const heard: Array<ReadonlyArray<string> | "resync"> = []
   yield* Effect.forkScoped(

@@ -16,7 +16,7 @@ const envelope = (id: string, delayMillis = 0): Envelope => ({
   body: "{}"
 })
 
-/** Counts the reasons to claim. */
+/** Counts the ready signals. */
 const follow = Effect.fnUntraced(function* (driver: BrokerDriver<never>) {
   const reasons = { count: 0 }
   yield* Effect.forkScoped(

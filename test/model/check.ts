@@ -5,16 +5,16 @@ import { Disagreement, TooSlow, type Setting, type Store } from "./modelFixture.
 import { runSequence } from "./runCommands.ts"
 import { shrink } from "./shrink.ts"
 
-/** How much is played. */
+/** How a store is checked. */
 export interface CheckOptions extends Setting {
-  /** Makes an empty store. One that was left empty is played in again. */
+  /** Makes an empty store. A store that a sequence leaves empty is used again. */
   readonly make: Effect.Effect<Store, unknown, Scope.Scope>
   readonly sequences: number
-  /** None is begun later than that. */
+  /** No sequence starts later than this many milliseconds after the beginning. */
   readonly millis?: number | undefined
-  /** Of so many commands at most. */
+  /** Maximum of commands in a sequence. */
   readonly commands: number
-  /** So many at a time, each in a store of its own. */
+  /** Sequences that run at once, each in its own store. */
   readonly concurrency?: number | undefined
   readonly seed?: string | number | undefined
 }
@@ -24,10 +24,10 @@ interface OpenStore {
   readonly scope: Scope.Closeable
 }
 
-/** What is under way when the time is over may take so much longer. */
+/** Extra time for sequences that run when the time is over. */
 const GRACE_MILLIS = 5_000
 
-/** Fails with the shortest sequence that was found on which store and model disagree. */
+/** Fails with the shortest sequence found on which store and model disagree. */
 export const check = Effect.fnUntraced(function* (
   options: CheckOptions
 ): Effect.fn.Return<void, Disagreement, Scope.Scope> {
@@ -55,7 +55,10 @@ export const check = Effect.fnUntraced(function* (
   const until = performance.now() + (options.millis ?? Infinity)
   let { unit } = options
   let decided = 0
-  /** How a sequence fails, if it does. Where the time is over, and something was decided, nobody waits for it. */
+  /**
+   * Returns how a sequence fails; `undefined` if it does not, or if the time is over and another sequence was
+   * decided.
+   */
   const fails = Effect.fnUntraced(function* (sequence: Sequence, bounded = false) {
     for (;;) {
       const current = unit

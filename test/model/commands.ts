@@ -1,7 +1,7 @@
-/** What a sequence is made of. A command is plain data; what it comes to depends on what was done before it. */
+/** The commands of a sequence. A command is plain data; its effect depends on the commands before it. */
 import { Arbitrary, Schema } from "effect"
 
-/** How a producer writes: in one step, record first, or message first. */
+/** How a producer enqueues: in one step, record first, or message first. */
 export type EnqueueMode = "fused" | "reserveFirst" | "publishFirst"
 
 /** How a run ends. */
@@ -13,15 +13,15 @@ export type Ending =
   | "delayed retry"
   | "release"
 
-/** Which one is meant: 0 is the newest there is, and where there are fewer it is counted around. */
+/** Picks one of several: 0 is the newest; a larger index wraps around. */
 type Index = number
 
-/** Times are in units. */
+/** A command. Times are in units. */
 export type Command =
   | {
       readonly _tag: "Enqueue"
       readonly id: string
-      /** Asks for another task than the id is of. */
+      /** Enqueues under another task name than the id's. */
       readonly otherTask: boolean
       readonly key: string | undefined
       readonly payload: string
@@ -30,7 +30,7 @@ export type Command =
       readonly priority: number
       readonly queue: Index
       readonly mode: EnqueueMode
-      /** After so many steps its producer is gone. */
+      /** The producer stops after that many steps. */
       readonly steps: number
     }
   | { readonly _tag: "Duplicate"; readonly message: Index }
@@ -39,11 +39,11 @@ export type Command =
       readonly worker: string
       readonly max: number
       readonly fused: boolean
-      /** The worker does not hear the answer. */
+      /** The worker does not receive the answer. */
       readonly lost: boolean
     }
   | { readonly _tag: "RetryClaim"; readonly worker: string; readonly max: number }
-  /** Does what a worker does next with what it claimed. */
+  /** Takes a worker's next step with a claimed message. */
   | {
       readonly _tag: "NextStep"
       readonly claim: Index
@@ -70,7 +70,7 @@ export type Command =
       readonly after: number
       readonly preserveDueTime: boolean
     }
-  /** Where a connection holds claims, it ends. Otherwise a worker vanishes by doing nothing more. */
+  /** Ends a connection that holds claims. Elsewhere a worker disconnects by doing nothing more. */
   | { readonly _tag: "Disconnect"; readonly worker: string }
   | { readonly _tag: "Cancel"; readonly id: string }
   | { readonly _tag: "Forget"; readonly id: string }
@@ -80,27 +80,30 @@ export type Command =
   | { readonly _tag: "Park"; readonly letter: string; readonly retention: number | undefined }
   | { readonly _tag: "Replay"; readonly letter: Index; readonly steps: number }
   | { readonly _tag: "RemoveLetter"; readonly letter: Index }
-  /** Repeats the last operation that is safe to repeat. */
+  /** Repeats the last repeatable operation. */
   | { readonly _tag: "RepeatLast" }
 
-/** A sequence, and whether all is looked at after every command, or only where it says so: a look ends what is overdue. */
+/**
+ * A sequence, and whether the state is compared after every command or only at `Compare`: a comparison ends overdue
+ * tasks.
+ */
 export interface Sequence {
   readonly comparesEach: boolean
   readonly commands: ReadonlyArray<Command>
 }
 
-/** Tasks of these ids: an enqueue without a key of its own takes the last two, as ids are made then. */
+/** The ids of the tasks. Those of publish-first enqueues are the last two, as such ids are generated. */
 export const ids = ["a", "b", "c", "d", "p", "q"] as const
 
 const upTo = (most: number): Arbitrary.Arbitrary<number> =>
   Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: most })))
 
-/** One of several values; a counterexample has the first, where that will do. */
+/** One of several values; shrinking prefers the first. */
 const one = <const A>(...values: ReadonlyArray<A>): Arbitrary.Arbitrary<A> =>
   Arbitrary.map(upTo(values.length - 1), (n) => values[n]!)
 
 const worker = one("v", "w")
-/** Mostly the newest of all workers. */
+/** Mostly the newest claim. */
 const claim = one(0, 0, 0, 1, 1, 2, 3)
 const fused = one(false, true)
 const ending = one<Ending>(
@@ -129,7 +132,7 @@ const enqueue = {
   steps: one(3, 3, 3, 3, 1, 2)
 }
 
-/** With how many chances of all each command comes. */
+/** The weight of each command. */
 const commands: ReadonlyArray<readonly [weight: number, command: Arbitrary.Arbitrary<Command>]> = [
   [9, Arbitrary.all({ ...enqueue, mode: one<EnqueueMode>("reserveFirst", "fused", "publishFirst") })],
   [
@@ -168,7 +171,7 @@ const command: Arbitrary.Arbitrary<Command> = Arbitrary.flatMap(
   (command) => command
 )
 
-/** Sequences of so many commands at most. Of one array many would be empty; of two hardly any is. */
+/** Sequences of at most that many commands. Two arrays are joined, as many single arrays would be empty. */
 export const sequences = (maxLength: number): Arbitrary.Arbitrary<Sequence> => {
   const some = Arbitrary.array(command, { maxLength: Math.ceil(maxLength / 2) })
   return Arbitrary.all({

@@ -1,4 +1,4 @@
-/** Everything that can be seen of a store has to be as in the model. */
+/** Compares everything that can be read from a store with the model. */
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Schedule } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
@@ -52,7 +52,7 @@ const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
   const { backend, now, tasks } = runner
   const expected = Tasks.lettersOf(tasks, undefined, now)
   const listed = yield* runner.call(backend.listDeadLetters({ limit: 1000 }))
-  // those of the same moment are in no order
+  // letters of the same moment are in no order
   const byId = new Map(listed.map((letter) => [letter.id, letter]))
   const aligned = expected.map((letter) => inModelTime(runner, byId.get(letter.id), letter))
   yield* runner.assertEqual("how many dead letters there are", listed.length, expected.length)
@@ -61,7 +61,7 @@ const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
   const newestFirst = times.toSorted((one, other) => other - one)
   yield* runner.assertEqual("the times of the dead letters, newest first", times, newestFirst)
   const letterIds = listed.map(({ id }) => id)
-  const read = yield* runner.call(backend.getDeadLetters(["nobody", ...letterIds]))
+  const read = yield* runner.call(backend.getDeadLetters(["unknown", ...letterIds]))
   yield* runner.assertEqual("the dead letters by their ids", read, [undefined, ...listed])
   const paged: Array<string> = []
   for (let after: string | undefined; ; after = paged.at(-1)) {
@@ -76,7 +76,7 @@ const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
   }
 })
 
-/** What waits, and what is claimed: all that can be said where messages are on their way for a while. */
+/** Counts without the split into ready and delayed, for brokers whose messages are in transit for a while. */
 const withoutDelayed = (counts: ReadonlyArray<QueueCounts>) =>
   counts.map(({ claimed, delayed, ready }) => ({ claimed, waiting: delayed + ready }))
 
@@ -87,7 +87,7 @@ const compareMessages = Effect.fnUntraced(function* (runner: ModelRunner) {
   if (runner.broker.capabilities.lease === "store") {
     return yield* runner.assertEqual("the counts", yield* runner.call(counting), expected)
   }
-  // what moves meanwhile is rather counted twice than not at all
+  // a message in transit may be counted twice
   const settled = yield* Effect.repeat(Effect.orDie(counting), {
     schedule: Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(40)]),
     until: (found) => isDeepStrictEqual(withoutDelayed(found), withoutDelayed(expected))
@@ -95,13 +95,13 @@ const compareMessages = Effect.fnUntraced(function* (runner: ModelRunner) {
   yield* runner.assertEqual("the counts", withoutDelayed(settled), withoutDelayed(expected))
 })
 
-/** Looks at tasks, dead letters and messages. What is overdue is ended by that. */
+/** Compares tasks, dead letters and messages. Reading them ends overdue tasks. */
 export const compareState = (runner: ModelRunner, watch: boolean): Operation =>
   Effect.andThen(
     compareTasks(runner, watch),
     Effect.all([compareDeadLetters(runner), compareMessages(runner)], { concurrency: 2, discard: true })
   )
 
-/** The same after every command, as far as it costs little: in real time only the tasks are looked at so often. */
+/** Compares after every command; in real time only the tasks, to save time. */
 export const compareAfterCommand = (runner: ModelRunner): Operation =>
   runner.setting.live ? compareTasks(runner, false) : compareState(runner, false)

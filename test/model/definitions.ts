@@ -1,6 +1,6 @@
-/** The tasks that are played with. */
+/** The tasks of the model tests. */
 
-/** Durations are in units. */
+/** A task's settings. Durations are in units. */
 export interface Definition {
   readonly name: string
   readonly delivery: "at-least-once" | "at-most-once"
@@ -16,10 +16,10 @@ const mail: Definition = {
   retention: undefined,
   letterRetention: undefined
 }
-/** What is known of it ends soon. */
+/** A task with short retentions. */
 const note: Definition = { ...mail, name: "note", maxCrashes: 1, retention: 4.5, letterRetention: 6.5 }
 const once: Definition = { ...mail, name: "once", delivery: "at-most-once", letterRetention: 6.5 }
-/** Asks for ids that are taken. */
+/** A task that asks for taken ids. */
 const other: Definition = { ...mail, name: "other" }
 
 export const definitions: ReadonlyArray<Definition> = [mail, note, once, other]
@@ -29,8 +29,8 @@ export const definitionOf = (task: string): Definition =>
 
 const byId: Readonly<Record<string, Definition>> = { c: note, q: note, d: once }
 
-/** An id is of one task for ever. */
+/** Returns the name of an id's task, which never changes. */
 export const taskOf = (id: string): string => (byId[id] ?? mail).name
 
-/** Ids of tasks that are enqueued without a key: their message goes first. */
+/** Whether an id is of a task without a key, whose message is published first. */
 export const isPublishFirst = (id: string): boolean => id === "p" || id === "q"

@@ -1,4 +1,4 @@
-/** The harness itself: it finds what is wrong with a store, and says it shortly. */
+/** Tests of the harness: it finds a defect of a store and reports it in few lines. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { BackendDriver } from "../../src/BackendDriver.ts"
@@ -7,7 +7,7 @@ import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
 import { check } from "./check.ts"
 import type { Store } from "./modelFixture.ts"
 
-/** A store whose operations are changed drops what it had fused of them. */
+/** A memory store with changed operations, without fusion. */
 const withDefect = (
   changeBackend: (backend: BackendDriver<never>) => Partial<BackendDriver<never>>,
   changeBroker: (broker: BrokerDriver<never>) => Partial<BrokerDriver<never>> = () => ({})
@@ -17,7 +17,7 @@ const withDefect = (
     broker: { ...broker, ...changeBroker(broker) }
   }))
 
-/** What is said of a store, without the seed. */
+/** The lines of the disagreement, without the seed. */
 const disagreementOf = (make: Effect.Effect<Store>) =>
   Effect.map(
     Effect.flip(

@@ -1,12 +1,12 @@
-/** The test of a store with a clock of its own, in real time. */
+/** Model test of a store with its own clock, in real time. */
 import { it } from "@effect/vitest"
 import { isFullRun } from "../support/fullRun.ts"
 import { check, type CheckOptions } from "./check.ts"
 
-/** Many sequences wait at the same time. */
+/** The store, and settings that differ from the defaults. */
 type Options = Pick<CheckOptions, "make"> & Partial<Pick<CheckOptions, "unit" | "queues" | "concurrency">>
 
-/** Registers the test. It plays for some seconds in the short form, and for some minutes in the full one. */
+/** Registers the test, which runs for 10 seconds in the short form and 2 minutes in the full form. */
 export const testLive = (options: Options): void =>
   it.live(
     "behaves as the model",

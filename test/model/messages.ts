@@ -1,26 +1,24 @@
-/**
- * What a broker has to do, as pure functions over plain data. Times are those of the tasks.
- */
+/** The model of a broker, as pure functions over plain data. Times are those of the tasks. */
 import type { QueueCounts, Envelope, Release } from "../../src/BrokerDriver.ts"
 
-/** A message, told from all others by its body. */
+/** A message, identified by its body. */
 export interface Message {
   readonly envelope: Envelope
-  /** From when on its age is counted. */
+  /** The time from which its age is counted. */
   readonly dueAt: number
-  /** From when on it may be claimed. */
+  /** The time from which it may be claimed. */
   readonly wakeAt: number
   readonly claim: { readonly handle: string; readonly until: number } | undefined
 }
 
-/** All messages, by their bodies. */
+/** All messages, by body. */
 export type Messages = ReadonlyMap<string, Message>
 
 export const empty: Messages = new Map()
 
 const put = (all: Messages, message: Message): Messages => new Map(all).set(message.envelope.body, message)
 
-/** Sends a message. */
+/** Adds a message. */
 export const publish = (all: Messages, envelope: Envelope, now: number): Messages => {
   const at = now + envelope.delayMillis
   return put(all, { envelope, dueAt: at, wakeAt: at, claim: undefined })
@@ -28,39 +26,41 @@ export const publish = (all: Messages, envelope: Envelope, now: number): Message
 
 const isHeld = ({ claim }: Message, now: number): boolean => claim !== undefined && claim.until > now
 
-/** Those that may be claimed. */
+/** Returns the messages that may be claimed. */
 export const ready = (all: Messages, queues: ReadonlyArray<string>, now: number): ReadonlyArray<Message> =>
   [...all.values()].filter(
     (message) => queues.includes(message.envelope.queue) && message.wakeAt <= now && !isHeld(message, now)
   )
 
-/** Whether one has to be claimed before the other. Those that became due in the same unit are in no order. */
+/**
+ * Whether one message has to be claimed before the other. Messages that became due in the same unit are in no order.
+ */
 export const precedes = (one: Message, other: Message): boolean => {
   const [mine, its] = [one.envelope.priority, other.envelope.priority]
   return mine === its ? one.dueAt < other.dueAt : mine > its
 }
 
-/** Gives a message out. */
+/** Claims a message. */
 export const claim = (all: Messages, message: Message, handle: string, until: number): Messages =>
   put(all, { ...message, claim: { handle, until } })
 
-/** The message of a claim, also of one that lapsed and was not taken over. */
+/** Returns the message of a claim, also of a lapsed one that was not taken over. */
 export const heldBy = (all: Messages, handle: string): Message | undefined =>
   [...all.values()].find((message) => message.claim?.handle === handle)
 
-/** Whether the lease of a claim runs. */
+/** Whether the lease of a claim is live. */
 export const isLive = (all: Messages, handle: string, now: number): boolean => {
   const message = heldBy(all, handle)
   return message !== undefined && isHeld(message, now)
 }
 
-/** Whether the claim is still held. */
+/** Renews a claim; returns whether it is still held. */
 export const renew = (all: Messages, handle: string, until: number): readonly [boolean, Messages] => {
   const message = heldBy(all, handle)
   return message === undefined ? [false, all] : [true, claim(all, message, handle, until)]
 }
 
-/** Whether a message was removed. */
+/** Acks a message; returns whether it was removed. */
 export const ack = (all: Messages, handle: string): readonly [boolean, Messages] => {
   const message = heldBy(all, handle)
   if (message === undefined) return [false, all]
@@ -69,7 +69,7 @@ export const ack = (all: Messages, handle: string): readonly [boolean, Messages]
   return [true, after]
 }
 
-/** Puts a message back. */
+/** Releases a message. */
 export const release = (
   all: Messages,
   { afterMillis, handle, preserveDueTime }: Release,
@@ -86,13 +86,13 @@ export const release = (
   })
 }
 
-/** Gives a claim up: its message is due as it was. */
+/** Returns a claimed message unhandled: it is due as before. */
 export const returnUnhandled = (all: Messages, handle: string): Messages => {
   const message = heldBy(all, handle)
   return message === undefined ? all : put(all, { ...message, claim: undefined })
 }
 
-/** The messages of a queue by what they wait for. */
+/** Counts the messages of a queue by state. */
 export const counts = (all: Messages, queue: string, now: number): QueueCounts => {
   const here = [...all.values()].filter(({ envelope }) => envelope.queue === queue)
   const claimed = here.filter((message) => isHeld(message, now))

@@ -1,39 +1,39 @@
-/** Where a sequence is played: a store, the time, and what was said so far. */
+/** The surroundings of a sequence: a store, the time, and a log of what was done. */
 import { isDeepStrictEqual } from "node:util"
 import { Cause, Data, Effect } from "effect"
 import { TestClock } from "effect/testing"
 import type { BackendDriver } from "../../src/BackendDriver.ts"
 import type { BrokerDriver } from "../../src/BrokerDriver.ts"
 
-/** The two drivers of a store, or of two. Nobody else has them while a sequence is played. */
+/** The drivers of a store, or of two. No other sequence uses them at the same time. */
 export interface Store {
   readonly backend: BackendDriver
   readonly broker: BrokerDriver
 }
 
-/** How a store is played with. */
+/** Settings of a sequence. */
 export interface Setting {
-  /** Milliseconds. In real time a store has three tenths of it for the commands between two of its ends. */
+  /** Milliseconds of a unit. In real time the commands between two unit boundaries have three tenths of it. */
   readonly unit: number
-  /** Whether time is real; otherwise it is that of `TestClock`. */
+  /** Whether time is real; otherwise `TestClock` rules. */
   readonly live: boolean
-  /** Messages go to these queues. */
+  /** The queues of the messages. */
   readonly queues: readonly [string, ...Array<string>]
 }
 
-/** The store did otherwise than the model. The message tells all that was done. */
+/** The store and the model disagree. The message lists all that was done. */
 export class Disagreement extends Data.TaggedError("Disagreement")<{ readonly message: string }> {}
 
-/** The machine was too slow for the unit: nothing can be said. */
+/** The machine was too slow for the unit: the sequence decides nothing. */
 export class TooSlow extends Data.TaggedError("Late") {}
 
-/** What may come of whatever is played. */
+/** How a sequence can fail. */
 export type Failure = Disagreement | TooSlow
 
-/** Deadlines lie half a unit after the beginnings of units, to which commands keep. */
+/** Maximum delay of a command after its unit began, in units. Deadlines lie half a unit after. */
 const MAX_DELAY_UNITS = 0.3
 
-/** In which state a record was, shortly; other answers as they are. */
+/** Formats an answer for the log. */
 const formatAnswer = (answer: unknown): string =>
   typeof answer === "string" ? answer : JSON.stringify(answer)?.replaceAll('"', "").replaceAll("_tag:", "")
 
@@ -48,15 +48,15 @@ const formatDifference = (store: unknown, model: unknown): string => {
     .join("\n      ")
 }
 
-/** Time, and a record of what was done. */
+/** A store, the time, and the log. */
 export class ModelFixture {
   readonly store: Store
   readonly setting: Setting
-  /** Milliseconds since the beginning, as the model counts them: whole units. */
+  /** Milliseconds of the model since the beginning: whole units. */
   now = 0
   private readonly lines: Array<string> = []
   private readonly begin = performance.now()
-  /** What the store's clock showed at the beginning. */
+  /** The store's clock at the beginning. */
   private epoch: number | undefined
 
   constructor(store: Store, setting: Setting) {
@@ -64,17 +64,17 @@ export class ModelFixture {
     this.setting = setting
   }
 
-  /** So many units, in milliseconds. */
+  /** Converts units to milliseconds. */
   units(count: number): number {
     return count * this.setting.unit
   }
 
-  /** Takes a note of what is done. */
+  /** Adds a line to the log. */
   log(line: string): void {
     this.lines.push(line)
   }
 
-  /** Adds to the last note. */
+  /** Adds the answer to the last line. */
   logAnswer(text: unknown): void {
     this.lines.push(`${this.lines.pop() ?? ""} → ${formatAnswer(text)}`)
   }
@@ -99,7 +99,7 @@ export class ModelFixture {
       : Effect.void
   )
 
-  /** Asks the store. */
+  /** Calls the store. */
   call<A>(call: Effect.Effect<A, unknown>): Effect.Effect<A, Failure> {
     return Effect.matchCauseEffect(call, {
       onSuccess: (answer) => Effect.as(this.assertPunctual, answer),
@@ -110,14 +110,14 @@ export class ModelFixture {
     })
   }
 
-  /** The store has to say what the model says. */
+  /** Fails unless the store's answer equals the model's. */
   assertEqual(what: string, store: unknown, model: unknown): Effect.Effect<void, Disagreement> {
     return isDeepStrictEqual(store, model)
       ? Effect.void
       : this.disagree(`${what}: ${formatDifference(store, model)}`)
   }
 
-  /** A time of the store as the model would have it: the nearest it can be to the one that is expected. */
+  /** Converts a time of the store to the model's, and to the expected one if it is within the tolerance. */
   toModelTime(store: number | null, model: number | null): number | null {
     if (store === null || model === null) return store
     this.epoch ??= store - model
@@ -125,12 +125,12 @@ export class ModelFixture {
     return Math.abs(late) <= this.tolerance ? model : store - this.epoch
   }
 
-  /** By how much times may be off. */
+  /** How many milliseconds times may differ. */
   get tolerance(): number {
     return this.setting.live ? this.units(0.4) : 0
   }
 
-  /** Durations of the store are up to so much shorter than the model's, which counts whole units. */
+  /** Returns the model's duration if the store's is within the tolerance. */
   roundToModel(store: number, model: number): number {
     return Math.abs(store - model) <= this.tolerance ? model : store
   }

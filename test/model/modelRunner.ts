@@ -1,4 +1,4 @@
-/** The operations of the ports: each is asked of the store and of the model, and the answers have to agree. */
+/** Runs the operations of the ports on the store and on the model, and compares the answers. */
 import { Effect } from "effect"
 import type {
   ClaimedMessage,
@@ -21,18 +21,18 @@ import * as Runs from "./runs.ts"
 import { StoreInvariants } from "./storeInvariants.ts"
 import * as Tasks from "./tasks.ts"
 
-/** What came of an operation. */
+/** An operation on store and model. */
 export type Operation<A = void> = Effect.Effect<A, Failure>
 
-/** The answer to a batch of one. */
+/** Returns the answer to a batch of one. */
 const only = Suite.only
 
-/** Plays operations. */
+/** Runs operations on store and model. */
 export class ModelRunner extends ModelFixture {
   tasks: Tasks.Tasks = Tasks.empty
   messages: Messages.Messages = Messages.empty
   readonly invariants = new StoreInvariants()
-  /** The last operation, where it is safe to repeat. */
+  /** The last operation that is safe to repeat. */
   lastRepeatable: Operation<unknown> | undefined
   private bodies = 0
 
@@ -43,7 +43,7 @@ export class ModelRunner extends ModelFixture {
     return this.store.broker
   }
 
-  /** Does something that is safe to repeat. */
+  /** Runs an operation that is safe to repeat. */
   repeatable<A>(operation: Operation<A>): Operation<A> {
     return Effect.suspend(() => {
       this.lastRepeatable = operation
@@ -51,33 +51,33 @@ export class ModelRunner extends ModelFixture {
     })
   }
 
-  /** The body of a message: no other has it. */
+  /** Returns a unique body for a message. */
   nextBody(id: string): string {
     return `${id}${++this.bodies}`
   }
 
-  /** When a claim lapses that is made or renewed now. */
+  /** Returns when a claim lapses that is made or renewed now. */
   private leaseEnd(millis: number): number {
     return this.broker.capabilities.lease === "store" ? this.now + millis : Infinity
   }
 
-  /** Something that has to hold of any store does not. */
+  /** Fails with a violated invariant. */
   assertInvariant(wrong: string | undefined): Operation {
     return wrong === undefined ? Effect.void : this.disagree(wrong)
   }
 
-  /** The answer of the model, which goes on from there. */
+  /** Advances the model and returns its answer. */
   applyModel<A>([answer, after]: Tasks.Step<A>): A {
     this.tasks = after
     return answer
   }
 
-  /** What reads say is gone may still be there for the sweep to remove. */
+  /** Tasks that reads no longer show and that the sweep may still have to remove. */
   private unswept = 0
 
   /**
-   * A reservation that was not published for as long as its retention is removed by the sweep at the latest. Until then
-   * the model follows the store in whether it is there.
+   * Removes stranded reservations that the store no longer has. A reservation that was not published within its
+   * retention is removed by the sweep at the latest; until then the model follows the store.
    */
   readonly followStore: Operation = Effect.suspend(() => {
     const stranded = [...this.tasks.tasks.values()].filter((task) => Tasks.isStranded(task, this.now))
@@ -142,15 +142,14 @@ export class ModelRunner extends ModelFixture {
 
   // #region Claims
 
-  /** What was given out has to be ready, and the best there is. */
+  /** Checks that a delivered message was ready and first in order. */
   private assertDelivered(delivery: Delivery, leaseMillis: number): Operation {
     return Effect.gen({ self: this }, function* () {
       const { ageMillis, body, handle } = delivery
       const { capabilities } = this.broker
       const candidates = Messages.ready(this.messages, this.setting.queues, this.now)
       const message = candidates.find(({ envelope }) => envelope.body === body)
-      if (message === undefined)
-        return yield* this.disagree(`${String(body)} was given out, which is not ready`)
+      if (message === undefined) return yield* this.disagree(`${String(body)} was delivered and is not ready`)
       const { id, queue, task } = message.envelope
       const given = {
         id: delivery.id,
@@ -169,10 +168,10 @@ export class ModelRunner extends ModelFixture {
           ? undefined
           : candidates.find((other) => Messages.precedes(other, message))
       if (before !== undefined) {
-        return yield* this.disagree(`${String(body)} was given out before ${before.envelope.body}`)
+        return yield* this.disagree(`${String(body)} was delivered before ${before.envelope.body}`)
       }
       if (Messages.heldBy(this.messages, handle) !== undefined) {
-        return yield* this.disagree(`handle ${handle} was given out twice`)
+        return yield* this.disagree(`handle ${handle} was delivered twice`)
       }
       const age = this.now - message.dueAt
       if (capabilities.lease === "store")
@@ -181,16 +180,19 @@ export class ModelRunner extends ModelFixture {
     })
   }
 
-  /** As many have to come as are ready. One that a connection put back may still be on its way. */
+  /**
+   * Checks that a claim took as many messages as were ready. A message that a connection returned may still be in
+   * transit.
+   */
   private assertClaimedEnough(count: number, max: number): Operation {
     const left = Messages.ready(this.messages, this.setting.queues, this.now).length
     const enough = count >= max || left === 0 || this.broker.capabilities.lease === "connection"
     return enough && count <= max
       ? Effect.void
-      : this.disagree(`of ${max} messages, ${count} were given out, and ${left} are ready`)
+      : this.disagree(`of ${max} messages, ${count} were delivered, and ${left} are ready`)
   }
 
-  /** Claims as it is told to. */
+  /** Runs a claim and checks its deliveries. */
   claim(
     call: Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown>,
     { leaseMillis, max }: ClaimRequest
@@ -207,7 +209,7 @@ export class ModelRunner extends ModelFixture {
     })
   }
 
-  /** The same again. `before`: what it took, as long as it still holds it. */
+  /** Repeats a claim. `before`: the deliveries of the first attempt. */
   retryClaim(
     call: Effect.Effect<ReadonlyArray<ClaimedMessage>, unknown>,
     { leaseMillis, max }: ClaimRequest,
@@ -224,10 +226,10 @@ export class ModelRunner extends ModelFixture {
       const handles = new Set(held.map(({ handle }) => handle))
       const again = taken.filter(({ delivery }) => handles.has(delivery.handle))
       const repeatable = this.broker.capabilities.repeatableClaims === true
-      // what has lapsed may be brought again, or be given out anew
+      // a lapsed claim may be repeated or claimed anew
       const least = repeatable ? Math.min(live.length, max) : 0
       if (again.length < least || (!repeatable && again.length > 0)) {
-        return yield* this.disagree(`${again.length} claims are brought again, and not ${least}`)
+        return yield* this.disagree(`${again.length} claims are repeated, and not ${least}`)
       }
       for (const { delivery } of again) {
         const [, after] = Messages.renew(this.messages, delivery.handle, this.leaseEnd(leaseMillis))
@@ -279,7 +281,7 @@ export class ModelRunner extends ModelFixture {
 
   // #region Runs
 
-  /** A store has answered that a message may run, or may not. */
+  /** Compares the store's answer to a start with the model's. */
   assertStarted(request: Start, started: Started): Operation {
     return Effect.gen({ self: this }, function* () {
       const before = Tasks.find(this.tasks, request.id, this.now)
@@ -394,7 +396,7 @@ export class ModelRunner extends ModelFixture {
       const isOutlived =
         this.tasks.letters.has(id) && Tasks.findLetter(this.tasks, id, this.now) === undefined
       const expected = this.applyModel(Requests.removeLetter(this.tasks, id, this.now))
-      // one that outlived its retention may still be there to be removed
+      // a letter beyond its retention may still be there to be removed
       if (!isOutlived) yield* this.assertEqual("the removal of a letter", removed, expected)
     })
   }
@@ -412,7 +414,7 @@ export class ModelRunner extends ModelFixture {
   // #endregion
 }
 
-/** How long a message waits after an outcome; `undefined`: it is done. */
+/** Returns how long a message waits after an outcome; `undefined`: it is removed. */
 export const waitOf = (outcome: Outcome): number | undefined => {
   if (outcome._tag === "Retry") return outcome.afterMillis
   return outcome._tag === "Release" ? 0 : undefined

@@ -1,4 +1,4 @@
-/** Who enqueues, and who looks after the dead letters. */
+/** Producers, and the replay of dead letters. */
 import { Effect } from "effect"
 import type { NewRecord } from "../../src/BackendDriver.ts"
 import type { Envelope } from "../../src/BrokerDriver.ts"
@@ -10,7 +10,7 @@ import * as Tasks from "./tasks.ts"
 /** Producers over one store. */
 export class Producers {
   private readonly runner: ModelRunner
-  /** Letters whose replay was cut off. */
+  /** Letters whose replay was interrupted. */
   private readonly interruptedReplays = new Set<string>()
 
   constructor(runner: ModelRunner) {
@@ -62,7 +62,7 @@ export class Producers {
       this.runner.log(`enqueue ${what.filter((word) => word !== "").join(", ")} (${mode})`)
       if (mode === "publishFirst") {
         yield* this.runner.publish(message)
-        if (steps === 1) return this.runner.log("  its producer vanishes")
+        if (steps === 1) return this.runner.log("  its producer stops")
         const created = yield* this.runner.repeatable(this.runner.create(record))
         this.runner.logAnswer(created)
         this.runner.invariants.accepted.add(id)
@@ -77,9 +77,9 @@ export class Producers {
       if (created._tag === "Existing" && !created.same) return
       const effectiveId = created._tag === "Existing" ? created.id : id
       if (created._tag === "Existing" ? !created.published : mode !== "fused") {
-        if (steps === 1) return this.runner.log("  its producer vanishes before the message is sent")
+        if (steps === 1) return this.runner.log("  its producer stops before the message is sent")
         yield* this.runner.publish({ ...message, id: effectiveId })
-        if (steps === 2) return this.runner.log("  its producer vanishes before the mark")
+        if (steps === 2) return this.runner.log("  its producer stops before the mark")
         yield* this.runner.repeatable(this.runner.markPublished(effectiveId))
       }
       this.runner.invariants.accepted.add(effectiveId)
@@ -94,7 +94,7 @@ export class Producers {
       if (message === undefined) return Effect.void
       const { envelope } = message
       const body = this.runner.nextBody(envelope.id)
-      this.runner.log(`message ${envelope.body} is doubled as ${body}`)
+      this.runner.log(`message ${envelope.body} is duplicated as ${body}`)
       return this.runner.publish({ ...envelope, delayMillis: 0, body })
     })
   }
@@ -115,7 +115,7 @@ export class Producers {
       const { generation, queue, task, taskId: id } = letter
       if (steps === 1) {
         this.interruptedReplays.add(letterId)
-        return this.runner.log("  cut off before the message is sent")
+        return this.runner.log("  interrupted before the message is sent")
       }
       const message = { id, task, queue, priority: 100, delayMillis: 0, generation: generation + 1 }
       const body = this.runner.nextBody(id)
@@ -123,7 +123,7 @@ export class Producers {
       this.runner.log(`  message ${body} of generation ${generation + 1}`)
       if (steps === 2) {
         this.interruptedReplays.add(letterId)
-        return this.runner.log("  cut off before the letter is removed")
+        return this.runner.log("  interrupted before the letter is removed")
       }
       yield* this.runner.repeatable(this.runner.removeLetter(letterId))
       this.interruptedReplays.delete(letterId)
@@ -136,7 +136,7 @@ export class Producers {
       const letter = letters[nth % Math.max(1, letters.length)]
       if (letter === undefined) return Effect.void
       this.runner.log(`remove letter ${letter.id}`)
-      // a replay that was cut off cannot be finished then
+      // an interrupted replay cannot be finished then
       if (this.interruptedReplays.has(letter.id) && letter.taskId !== null)
         this.runner.invariants.accepted.delete(letter.taskId)
       return this.runner.repeatable(this.runner.removeLetter(letter.id))
@@ -150,14 +150,14 @@ export class Producers {
     return this.runner.park({ ...message, deadLetterId, retentionMillis })
   }
 
-  /** Repeats the replays that were cut off. */
+  /** Repeats interrupted replays. */
   readonly finishReplays: Operation = Effect.suspend(() =>
     Effect.forEach(
       this.interruptedReplays,
       (letterId) => {
         const letter = Tasks.findLetter(this.runner.tasks, letterId, this.runner.now)
         if (letter !== undefined) return this.replayLetter(letterId, 3)
-        // it was kept for too short a time
+        // its retention was too short
         this.runner.invariants.accepted.delete(letterId.slice(0, letterId.lastIndexOf(":")))
         return Effect.void
       },

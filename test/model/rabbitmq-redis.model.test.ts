@@ -5,10 +5,10 @@ import { describeWithRedis, isUp } from "../redis/server.ts"
 import { temporaryDrivers } from "../redis/temporary.ts"
 import { testLive } from "./liveModel.ts"
 
-/** Both servers are needed; of the two, the one that is missing is named. */
+/** Both servers are needed; a skipped suite names the missing one. */
 const describeWithBoth = (await Effect.runPromise(isUp)) ? describeWithRabbit : describeWithRedis
 
-// every queue there costs file handles: there are few stores, of one queue each
+// every queue costs RabbitMQ file handles: there are few stores, with one queue each
 await describeWithBoth("RabbitMQ with Redis", () =>
   testLive({
     make: Effect.all({

@@ -4,7 +4,7 @@ import { temporaryDriver } from "../rabbitmq/temporary.ts"
 import { temporaryDrivers } from "../sqlite/temporary.ts"
 import { testLive } from "./liveModel.ts"
 
-// every queue there costs file handles: there are few stores, of one queue each
+// every queue costs RabbitMQ file handles: there are few stores, with one queue each
 await describeWithRabbit("RabbitMQ with SQLite", () =>
   testLive({
     make: Effect.all({

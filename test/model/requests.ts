@@ -1,4 +1,4 @@
-/** What a backend does when it is asked from without: tasks that are enqueued, stopped, forgotten and replayed. */
+/** The model of a backend's requests: create, cancel, forget, park and reopen. */
 import type { CancelAnswer, Created, NewRecord, ParkedMessage } from "../../src/BackendDriver.ts"
 import {
   initial,
@@ -18,7 +18,7 @@ import {
   type Tasks
 } from "./tasks.ts"
 
-/** Reserves an id and a key, and leads to who has them. */
+/** Reserves an id and a key, or returns the task that holds them. */
 export const create = (all: Tasks, record: NewRecord, now: number): Step<Created> => {
   const ofKey = [...all.tasks.values()].find(
     ({ id, key, task }) =>
@@ -43,7 +43,7 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   const known = hash !== "" && record.payloadHash !== ""
   const same = task === record.task && (!known || hash === record.payloadHash)
   const answer: Created = { _tag: "Existing", id, same, published }
-  // what a run created knows nothing of the enqueue
+  // a record that a run created does not know the enqueue
   if (!same || hash !== "" || existing.ended === "Forgotten") return [answer, all]
   const adopted = {
     hash: record.payloadHash,
@@ -53,13 +53,13 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   return [answer, put(all, { ...existing, ...adopted })]
 }
 
-/** The message of a reservation was sent. */
+/** Marks a reservation as published. */
 export const markPublished = (all: Tasks, id: string, now: number): Tasks => {
   const task = find(all, id, now)
   return task === undefined ? all : put(all, { ...task, published: true })
 }
 
-/** Ends what waits, and asks what runs to stop. */
+/** Ends a waiting task, or stores the request for a running one. */
 export const cancel = (all: Tasks, id: string, now: number): Step<CancelAnswer> => {
   const found = find(all, id, now)
   if (found === undefined) return ["Unknown", all]
@@ -71,14 +71,14 @@ export const cancel = (all: Tasks, id: string, now: number): Step<CancelAnswer> 
     : ["Requested", put(after, { ...task, cancelRequested: true })]
 }
 
-/** Removes what has ended, and marks what has not. The key is free. */
+/** Removes an ended task and marks an unfinished one. Its key is free. */
 export const forget = (all: Tasks, id: string, now: number): Tasks => {
   const task = find(all, id, now)
   if (task === undefined) return all
   return isFinal(task) ? remove(all, id) : put(all, { ...task, ended: "Forgotten", key: undefined })
 }
 
-/** Writes a letter without a run, once. */
+/** Writes a dead letter without a run, once. */
 export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   const { body, exit, deadLetterId: id, queue, reason, retentionMillis } = parked
   if (findLetter(all, id, now) !== undefined) return all
@@ -103,7 +103,7 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   })
 }
 
-/** Opens the task of a letter for its next generation. */
+/** Reopens the task of a letter in its next generation. */
 export const reopen = (all: Tasks, letterId: string, now: number): Step<Letter | undefined> => {
   const letter = findLetter(all, letterId, now)
   if (letter === undefined || letter.taskId === null) return [letter, all]
@@ -119,7 +119,7 @@ export const reopen = (all: Tasks, letterId: string, now: number): Step<Letter |
     : [letter, all]
 }
 
-/** Whether there was such a letter. */
+/** Removes a letter; returns whether it existed. */
 export const removeLetter = (all: Tasks, id: string, now: number): Step<boolean> => {
   const letters = new Map(all.letters)
   letters.delete(id)

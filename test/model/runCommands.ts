@@ -1,4 +1,4 @@
-/** Plays a sequence: what its commands come to, after what was done before. */
+/** Runs the commands of a sequence. */
 import { Effect } from "effect"
 import { type Command, ids, type Sequence } from "./commands.ts"
 import { compareAfterCommand, compareState } from "./compareState.ts"
@@ -7,7 +7,7 @@ import { type Operation, ModelRunner } from "./modelRunner.ts"
 import { Producers } from "./producers.ts"
 import { Workers } from "./workers.ts"
 
-/** Workers and producers over one store. */
+/** The runner, producers and workers of one store. */
 interface Participants {
   readonly runner: ModelRunner
   readonly producers: Producers
@@ -35,12 +35,12 @@ const performCommand = (
       return workers.disconnect(command.worker)
     case "NextStep": {
       const { claim, ending, fused } = command
-      const goOn = workers.withHeld(
+      const step = workers.withHeld(
         claim,
         (held) => workers.nextStep(held, ending, fused),
         ({ done }) => !done
       )
-      return goOn
+      return step
     }
     case "RepeatStart":
       return workers.withHeld(
@@ -84,27 +84,27 @@ const performCommand = (
       runner.log("sweep")
       return runner.repeatable(runner.sweep)
     case "Compare":
-      runner.log(command.watch ? "look, and watch" : "look")
+      runner.log(command.watch ? "compare, subscribed" : "compare")
       return compareState(runner, command.watch)
     case "RepeatLast":
       if (runner.lastRepeatable === undefined) return Effect.void
-      runner.log("the same again")
+      runner.log("repeat the last operation")
       return runner.lastRepeatable
   }
 }
 
 /** Longer than any lease and any delay. */
 const PATIENCE = 4
-/** A worker needs no more rounds than messages have crashes, retries and generations before them. */
+/** Maximum of rounds: more than the crashes, retries and generations that can precede an end. */
 const ROUNDS = 12
 
-/** A worker that behaves ends all that is left: nothing that was accepted is lost. */
+/** Lets a well-behaved worker end every task, and checks that no accepted task is lost. */
 const drain = Effect.fnUntraced(function* ({
   runner,
   producers,
   workers
 }: Participants): Effect.fn.Return<void, Failure> {
-  runner.log("from here on all behave well")
+  runner.log("every participant behaves from here on")
   yield* producers.finishReplays
   yield* workers.disconnect()
   const wait = Effect.suspend(() => {
@@ -121,7 +121,7 @@ const drain = Effect.fnUntraced(function* ({
       for (const held of heldMessages) while (!held.done) yield* workers.nextStep(held, "success", fused)
     }
   }
-  // what must not be run again is ended once its lease is over
+  // an at-most-once run ends once its lease is over
   if ([...runner.tasks.tasks.values()].some(({ run }) => run !== undefined)) yield* wait
   yield* compareState(runner, false)
   const records = yield* runner.call(runner.backend.read(ids))
@@ -140,7 +140,7 @@ const drain = Effect.fnUntraced(function* ({
   }
 })
 
-/** Leaves the store empty, as it was. */
+/** Empties the store. */
 const clear = Effect.fnUntraced(function* ({
   runner,
   producers
@@ -154,10 +154,10 @@ const clear = Effect.fnUntraced(function* ({
   yield* compareState(runner, false)
 })
 
-/** Whether there is nothing left, so that another sequence can be played in the same store. */
+/** Whether the store is empty, so that another sequence can use it. */
 export type IsEmpty = boolean
 
-/** Plays a sequence to its end, in an empty store. */
+/** Runs a sequence in an empty store. */
 export const runSequence = Effect.fnUntraced(function* (
   store: Store,
   setting: Setting,

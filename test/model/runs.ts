@@ -1,4 +1,4 @@
-/** What a backend does with runs: how they start, hold their lease and end. */
+/** The model of runs: how they start, renew their lease and end. */
 import type { Outcome, Renew, Renewed, Settled, Settlement, Start, Started } from "../../src/BackendDriver.ts"
 import {
   initial,
@@ -18,7 +18,7 @@ import {
 
 const DROP: Started = { _tag: "Drop" }
 
-/** A task that a message begins of which nothing is known, or of whose generation nothing is. */
+/** Returns the record that a start creates for an unknown task. */
 const begun = (request: Start, now: number, fence: number): Task => ({
   ...initial,
   id: request.id,
@@ -52,7 +52,7 @@ const run = (all: Tasks, task: Task): Step<Started> => {
   return [{ _tag: "Run", fence, attempt, retries, crashes }, put(all, task)]
 }
 
-/** A message asks to run. */
+/** Starts a message's task. */
 export const start = (all: Tasks, request: Start, now: number): Step<Started> => {
   const task = find(all, request.id, now)
   if (task === undefined) return run(all, running(begun(request, now, 0), request, now))
@@ -73,11 +73,11 @@ export const start = (all: Tasks, request: Start, now: number): Step<Started> =>
     : run(all, running(ofGeneration(crashed, request.generation, now), request, now))
 }
 
-/** The task at the beginning of a later generation. */
+/** Opens a later generation of a task. */
 const ofGeneration = (task: Task, generation: number, now: number): Task =>
   generation === task.generation ? task : { ...task, ...initial, generation, enqueuedAt: now }
 
-/** Holds the lease of a run. */
+/** Renews the lease of a run. */
 export const renew = (
   all: Tasks,
   { id, leaseMillis, progress, token }: Renew,
@@ -93,11 +93,11 @@ export const renew = (
   return [task.cancelRequested ? "CancelRequested" : "Held", put(all, held)]
 }
 
-/** An outcome is told by what it is and by the exit: no run asks for two delays. */
+/** Compares outcomes by tag and exit: no run has retries with different delays. */
 const isSame = (one: Outcome, other: Outcome): boolean =>
   one._tag === other._tag && ("exit" in one ? one.exit : "") === ("exit" in other ? other.exit : "")
 
-/** The end of a run, or its return to those that wait: what may be answered. */
+/** Settles a run; returns the answers that a store may give. */
 export const settle = (all: Tasks, settlement: Settlement, now: number): Step<ReadonlyArray<Settled>> => {
   const { id, outcome, token } = settlement
   const task = find(all, id, now)

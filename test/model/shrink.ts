@@ -1,8 +1,8 @@
-/** Makes a sequence that fails shorter and simpler, for as long as it fails. */
+/** Shrinks a failing sequence while it still fails. */
 import { Effect } from "effect"
 import type { Command, Sequence } from "./commands.ts"
 
-/** What a counterexample has, where that will do. */
+/** The simplest value of each field. */
 const simplestFields: {
   readonly [Tag in Command["_tag"]]?: Partial<Extract<Command, { readonly _tag: Tag }>>
 } = {
@@ -37,7 +37,7 @@ const simplestFields: {
   Forget: { id: "a" }
 }
 
-/** Without so many commands, from anywhere: first many, then few. */
+/** Yields sequences with fewer commands: first without many of them, then without few. */
 function* shorter({ commands, comparesEach }: Sequence): Generator<Sequence> {
   for (
     let count = Math.ceil(commands.length / 2);
@@ -51,7 +51,7 @@ function* shorter({ commands, comparesEach }: Sequence): Generator<Sequence> {
   }
 }
 
-/** With one thing less to say. */
+/** Yields sequences with one simpler field. */
 function* simpler({ commands, comparesEach }: Sequence): Generator<Sequence> {
   if (!comparesEach) yield { comparesEach: true, commands }
   for (const [n, command] of commands.entries()) {
@@ -64,10 +64,12 @@ function* simpler({ commands, comparesEach }: Sequence): Generator<Sequence> {
   }
 }
 
-/** Others are tried for so long: in real time every try takes a while. */
+/** Time limit of shrinking: in real time every attempt takes a while. */
 const PATIENCE_MILLIS = 60_000
 
-/** The simplest sequence found that fails, and its failure. `fails` says how one fails, if it does. */
+/**
+ * Returns the simplest failing sequence found, and its failure. `fails` returns how a sequence fails, or `undefined`.
+ */
 export const shrink = Effect.fnUntraced(function* <F>(
   sequence: Sequence,
   failure: F,

@@ -1,21 +1,19 @@
-/**
- * What holds of every store, in words of its own: judged by what the store said alone, whatever the model says.
- */
+/** Invariants of every store, checked on its answers alone, independent of the model. */
 import type { TaskRecord } from "../../src/BackendDriver.ts"
 
 interface Known {
   /** The last fence. */
   fence: number
-  /** The end of each generation, as it was first seen. */
+  /** The end of each generation as first read. */
   readonly ends: Map<number, string>
-  /** The token of the terminal write that was accepted in each generation. */
+  /** The token of the accepted terminal write of each generation. */
   readonly writes: Map<number, string>
 }
 
-/** What was seen of each task. */
+/** Checks the invariants of each task. */
 export class StoreInvariants {
   private readonly known = new Map<string, Known>()
-  /** Tasks whose enqueue was answered, and that nobody has forgotten since. */
+  /** Tasks whose enqueue was answered and that were not forgotten since. */
   readonly accepted = new Set<string>()
 
   private of(id: string): Known {
@@ -24,12 +22,12 @@ export class StoreInvariants {
     return known
   }
 
-  /** There is another task of that id from now on, or none. */
+  /** Forgets what was seen of an id: its task is removed or made anew. */
   reset(id: string): void {
     this.known.delete(id)
   }
 
-  /** A record was read. Answers what is wrong, if something is. */
+  /** Checks a record that was read; returns the violation, if there is one. */
   onRead(id: string, record: TaskRecord | undefined): string | undefined {
     if (record === undefined) {
       this.reset(id)
@@ -47,7 +45,7 @@ export class StoreInvariants {
     return undefined
   }
 
-  /** A run was granted, for the first time. */
+  /** Checks the fence of a new run. */
   onRun(id: string, fence: number): string | undefined {
     const known = this.of(id)
     const before = known.fence
@@ -55,7 +53,7 @@ export class StoreInvariants {
     return fence > before ? undefined : `a run of ${id} has fence ${fence}, after one with ${before}`
   }
 
-  /** A terminal write was accepted. */
+  /** Checks an accepted terminal write. */
   onTerminalWrite(id: string, generation: number, token: string): string | undefined {
     const { writes } = this.of(id)
     const before = writes.get(generation)

@@ -1,9 +1,8 @@
 /**
- * What a backend has to do, as pure functions over plain data: tasks, their runs and their dead letters.
+ * The model of a backend, as pure functions over plain data: tasks, their runs and their dead letters.
  *
- * It is the port in other words, not a store: nothing is fast here, and nothing is forgotten for want of room. Every
- * function takes the tasks and a time, and gives the answer and the tasks after it. Times are milliseconds from
- * the beginning of a sequence.
+ * It restates the port and shares no code with the stores. Every function takes the tasks and a time, and returns the
+ * answer and the tasks after it. Times are milliseconds from the beginning of a sequence.
  */
 import type { StoreDecidedEnd, Settled, Settlement, Start } from "../../src/BackendDriver.ts"
 import type { TaskState } from "../../src/TaskState.ts"
@@ -15,7 +14,7 @@ export interface Run {
   readonly leaseUntil: number
 }
 
-/** A task, as far as a store has to know it. */
+/** A task's record. */
 export interface Task {
   readonly id: string
   readonly task: string
@@ -34,11 +33,11 @@ export interface Task {
   readonly finishedAt: number | null
   readonly expiresAt: number | null
   readonly key: string | undefined
-  /** Empty where none is known. */
+  /** Empty where it is unknown. */
   readonly hash: string
   readonly published: boolean
   readonly retention: number | undefined
-  /** Before that time a retry is not started. */
+  /** The time before which a retry is not started. */
   readonly dueAt: number
   readonly run: Run | undefined
   /** The last settlement, while it may be repeated. */
@@ -46,7 +45,7 @@ export interface Task {
     | {
         readonly settlement: Settlement
         readonly answer: Settled
-        /** Something else was written since, though no run was started: a store need not know it any more. */
+        /** Another write followed without a new run: a store need not remember the settlement. */
         readonly outdated: boolean
       }
     | undefined
@@ -68,18 +67,18 @@ export interface Letter {
   readonly attempts: number
   readonly at: number
   readonly until: number
-  /** For a task that is gone when it is replayed. */
+  /** The retention for a task whose record is gone at the replay. */
   readonly taskRetention: number | undefined
   readonly fence: number
 }
 
-/** All that a backend holds. */
+/** The state of a backend. */
 export interface Tasks {
   readonly tasks: ReadonlyMap<string, Task>
   readonly letters: ReadonlyMap<string, Letter>
 }
 
-/** An answer, and what is held after it. */
+/** An answer and the state after it. */
 export type Step<A> = readonly [answer: A, after: Tasks]
 
 export const empty: Tasks = { tasks: new Map(), letters: new Map() }
@@ -89,7 +88,7 @@ export const deadline = (now: number, millis: number | undefined): number =>
 
 export const isFinal = ({ state }: Task): boolean => state === "SUCCESS" || state === "FAILURE"
 
-/** The end of its retention, of a task that has ended. */
+/** Returns when the record of an ended task is removed. */
 const removableAt = ({ finishedAt, retention }: Task): number =>
   finishedAt === null ? Infinity : deadline(finishedAt, retention)
 
@@ -98,39 +97,39 @@ export const put = (all: Tasks, task: Task): Tasks => ({
   tasks: new Map(all.tasks).set(task.id, task)
 })
 
-/** Without that task. */
+/** Removes a task. */
 export const remove = (all: Tasks, id: string): Tasks => {
   const tasks = new Map(all.tasks)
   tasks.delete(id)
   return { ...all, tasks }
 }
 
-/** Newest last; one that is written anew is new. */
+/** Adds a letter as the newest; it replaces one of the same id. */
 export const putLetter = (all: Tasks, letter: Letter): Tasks => {
   const letters = new Map(all.letters)
   letters.delete(letter.id)
   return { ...all, letters: letters.set(letter.id, letter) }
 }
 
-/** The task of that id, unless its retention ran out. */
+/** Returns a task, unless its retention has run out. */
 export const find = (all: Tasks, id: string, now: number): Task | undefined => {
   const task = all.tasks.get(id)
   return task === undefined || removableAt(task) <= now ? undefined : task
 }
 
-/** The letter of that id, unless its retention ran out. */
+/** Returns a letter, unless its retention has run out. */
 export const findLetter = (all: Tasks, id: string, now: number): Letter | undefined => {
   const letter = all.letters.get(id)
   return letter === undefined || letter.until <= now ? undefined : letter
 }
 
-/** Newest first. */
+/** Returns the letters of a task, or all, newest first. */
 export const lettersOf = (all: Tasks, task: string | undefined, now: number): ReadonlyArray<Letter> =>
   [...all.letters.values()]
     .filter((letter) => letter.until > now && (task === undefined || letter.task === task))
     .toReversed()
 
-/** A task of which nothing has happened yet. */
+/** The fields of a task before its first run. */
 export const initial = {
   state: "PENDING",
   attempt: 0,
@@ -154,7 +153,7 @@ export const outdated = ({ settled }: Task): Task["settled"] => settled && { ...
 
 type End = Partial<Task> & { readonly state: "SUCCESS" | "FAILURE" }
 
-/** Ends a task. A forgotten one is gone with it. */
+/** Ends a task. The end of a forgotten task removes it. */
 export const end = (all: Tasks, task: Task, now: number, how: End): Tasks =>
   task.ended === "Forgotten"
     ? remove(all, task.id)
@@ -163,7 +162,7 @@ export const end = (all: Tasks, task: Task, now: number, how: End): Tasks =>
 export const endBy = (all: Tasks, task: Task, now: number, ended: StoreDecidedEnd): Tasks =>
   end(all, task, now, { state: "FAILURE", ended })
 
-/** The letter of a run that ends. */
+/** Writes the dead letter of a run. */
 export const writeDeadLetter = (
   all: Tasks,
   task: Task,
@@ -185,7 +184,7 @@ export const writeDeadLetter = (
     fence: task.fence
   })
 
-/** A run whose worker is gone for good. */
+/** Ends a task as `WorkerLost` with a dead letter. */
 export const endAsLost = (
   all: Tasks,
   task: Task,
@@ -211,11 +210,11 @@ export const hasExpired = ({ expiresAt, run, state }: Task, now: number): boolea
 
 const hasLapsed = ({ run }: Task, now: number): boolean => run !== undefined && run.leaseUntil <= now
 
-/** A run that nobody may repeat. */
+/** Whether a task's run has lapsed and must not be repeated. */
 const isLost = (task: Task, now: number): boolean =>
   hasLapsed(task, now) && task.run?.request.deliveryMode === "at-most-once"
 
-/** What a read and the sweep end: they end nothing else. */
+/** Ends an overdue task, as reads and the sweep do. */
 export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
   if (hasExpired(task, now)) return endBy(all, task, now, "Expired")
   if (task.run === undefined || !isLost(task, now)) return all
@@ -231,13 +230,13 @@ export const read = (all: Tasks, id: string, now: number): Step<Task | undefined
   return [find(after, id, now), after]
 }
 
-/** How many a sweep deals with: at least, and at most, as a store may have dealt with some before. */
+/** Bounds of a sweep's count: a store may have handled some tasks before. */
 export interface Swept {
   readonly least: number
   readonly most: number
 }
 
-/** Ends and removes all that there is to end and to remove. */
+/** Ends overdue tasks and removes those beyond their retention. */
 export const sweep = (all: Tasks, now: number): Step<Swept> => {
   let after = all
   let [ended, gone] = [0, 0]
@@ -261,7 +260,7 @@ export const sweep = (all: Tasks, now: number): Step<Swept> => {
   ]
 }
 
-/** A reservation that was never published for as long as its retention: a store may remove it. */
+/** Whether a reservation was not published within its retention: a store may remove it. */
 export const isStranded = (task: Task, now: number): boolean =>
   !task.published && !isFinal(task) && deadline(task.enqueuedAt ?? Infinity, task.retention) <= now
 

@@ -1,4 +1,4 @@
-/** Who claims messages, and runs what it may. */
+/** Workers that claim messages and run tasks. */
 import { Effect } from "effect"
 import type { ClaimedMessage, Outcome, Settled, Start, Started } from "../../src/BackendDriver.ts"
 import type { ClaimRequest, Delivery } from "../../src/BrokerDriver.ts"
@@ -8,7 +8,7 @@ import * as Messages from "./messages.ts"
 import { type Operation, type ModelRunner, waitOf } from "./modelRunner.ts"
 import * as Tasks from "./tasks.ts"
 
-/** A message that a worker has claimed, and what it knows of it. It is never forgotten: it may come back to it. */
+/** A claimed message and what its worker knows of it. It is kept for good, as a worker may return to it. */
 export interface HeldMessage {
   readonly worker: string
   readonly delivery: Delivery
@@ -17,14 +17,14 @@ export interface HeldMessage {
   started: Started | undefined
   acked: boolean
   settled: { readonly outcome: Outcome; readonly answer: Settled } | undefined
-  /** There is nothing left to do. */
+  /** Whether nothing is left to do. */
   done: boolean
 }
 
 interface LastClaim {
   readonly claim: ClaimRequest
   readonly fused: boolean
-  /** The worker does not know what it took. */
+  /** The worker did not receive the answer. */
   readonly lost: boolean
   readonly deliveries: ReadonlyArray<Delivery>
 }
@@ -58,7 +58,7 @@ export class Workers {
       queue,
       body,
       deliveryMode: definition.delivery,
-      // it stands in the body, which a worker decodes
+      // a worker decodes it from the body
       expiresMillis: Messages.heldBy(this.runner.messages, handle)?.envelope.expiresMillis
     }
     const held: HeldMessage = {
@@ -87,7 +87,7 @@ export class Workers {
 
   private readonly nextToken = () => `t${this.name}-${++this.tokens}`
 
-  /** A claim of messages, fused with their starts where that is asked for and can be done. */
+  /** Returns a claim's call, fused with starts if that is asked for and supported. */
   private claimCall(
     claim: ClaimRequest,
     fused: boolean
@@ -104,7 +104,7 @@ export class Workers {
     return Effect.map(this.runner.broker.claim(claim), (deliveries) => deliveries.map(unstarted))
   }
 
-  /** A worker receives what it claimed, some of it started. */
+  /** Takes in claimed messages, some of them started. */
   private receive(
     worker: string,
     claimed: ReadonlyArray<ClaimedMessage>,
@@ -123,7 +123,7 @@ export class Workers {
     })
   }
 
-  /** Claims messages. Where the answer is lost, nobody knows of them until the claim is made again. */
+  /** Claims messages. A lost answer leaves them unknown until the claim is repeated. */
   claim(
     worker: string,
     max: number,
@@ -131,7 +131,7 @@ export class Workers {
     answerLost = false
   ): Operation<ReadonlyArray<HeldMessage>> {
     return Effect.gen({ self: this }, function* () {
-      // a connection that is there loses no answer
+      // a live connection loses no answer
       const lost = answerLost && this.runner.broker.capabilities.lease === "store"
       const claimId = `c${this.name}-${++this.claims}`
       const claim: ClaimRequest = {
@@ -147,20 +147,20 @@ export class Workers {
       const heldMessages = yield* this.receive(worker, claimed, lost)
       if (lost) this.runner.log("  the answer is lost")
       const deliveries = claimed.map(({ delivery }) => delivery)
-      // who knows of a run makes the claim of it no more
+      // a claim whose runs are known is not repeated
       if (lost || !starting) this.lastClaims.set(worker, { claim, fused, lost, deliveries })
       else this.lastClaims.delete(worker)
       return heldMessages
     })
   }
 
-  /** Makes the last claim of a worker again. What it did not know of it knows then. */
+  /** Repeats the last claim of a worker, which then knows the deliveries of a lost answer. */
   retryClaim(worker: string, max: number): Operation {
     return Effect.gen({ self: this }, function* () {
       const last = this.lastClaims.get(worker)
       if (last === undefined) return
       const claim: ClaimRequest = { ...last.claim, max, isRetry: true }
-      this.runner.log(`${worker} makes its last claim again, for up to ${max}`)
+      this.runner.log(`${worker} repeats its last claim, for up to ${max}`)
       const claimed = yield* this.runner.retryClaim(this.claimCall(claim, last.fused), claim, last.deliveries)
       const known = new Set(last.lost ? [] : last.deliveries.map(({ handle }) => handle))
       yield* this.receive(
@@ -194,8 +194,8 @@ export class Workers {
   }
 
   /**
-   * A claim that was taken over, of a task of which nothing is known any more. A worker starts nothing so late: the
-   * task would begin anew, and its message is gone.
+   * Whether a claim was taken over and its task is gone. A worker starts nothing so late: the start would create the
+   * task again without a message.
    */
   private isStray(id: string, handle: string): boolean {
     return (
@@ -204,7 +204,7 @@ export class Workers {
     )
   }
 
-  /** A token is of one run alone: it is used again only for that run, or where it was refused. */
+  /** Whether a message may be started: a token is reused only for its own run or after a refusal. */
   mayStart({ acked, request, delivery, started }: HeldMessage): boolean {
     if (acked || this.isStray(request.id, delivery.handle)) return false
     return (
@@ -235,7 +235,7 @@ export class Workers {
   }
 
   private outcomeOf(asked: Ending, { request, definition }: HeldMessage): Outcome {
-    // what must not be run again is not put back
+    // an at-most-once run is not released
     const puts = asked.endsWith("retry") || asked === "release"
     const ending = puts && definition.delivery === "at-most-once" ? "failure" : asked
     const { body, queue, token } = request
@@ -270,15 +270,15 @@ export class Workers {
   release({ delivery, worker }: HeldMessage, afterMillis: number, preserveDueTime: boolean): Operation {
     return Effect.suspend(() => {
       const { body, handle } = delivery
-      const keeping = preserveDueTime ? ", as old as it was" : ""
+      const keeping = preserveDueTime ? ", keeping its due time" : ""
       this.runner.log(
-        `${worker} puts ${String(body)} back for ${afterMillis / this.runner.setting.unit}${keeping}`
+        `${worker} releases ${String(body)} for ${afterMillis / this.runner.setting.unit}${keeping}`
       )
       return this.runner.repeatable(this.runner.release({ handle, afterMillis, preserveDueTime }))
     })
   }
 
-  /** Does what the engine does next with a message. */
+  /** Takes the worker's next step with a message. */
   nextStep(held: HeldMessage, ending: Ending, fused: boolean): Operation {
     return Effect.suspend(() => {
       const { definition, settled, started } = held
@@ -306,14 +306,14 @@ export class Workers {
     })
   }
 
-  /** A message that nothing more is to be done for, or that somebody else may have. */
+  /** Whether a message may be acked: nothing is left to do for it, or another worker may hold it. */
   mayAck({ acked, delivery, done, started, settled }: HeldMessage): boolean {
     if (Messages.heldBy(this.runner.messages, delivery.handle) === undefined || acked) return true
     const isOver = settled !== undefined && settled.answer !== "Lost" && waitOf(settled.outcome) === undefined
     return started?._tag === "Drop" || isOver || (done && settled?.answer === "Cancelled")
   }
 
-  /** Does something with the claim that is meant, if there is one. */
+  /** Uses the held message of that index, if there is one. */
   withHeld(
     nth: number,
     does: (held: HeldMessage) => Operation,
@@ -342,11 +342,11 @@ export class Workers {
     })
   }
 
-  /** Ends the connection of a worker, or of all, where it holds claims. */
+  /** Ends the connections of a worker, or of all, where connections hold claims. */
   disconnect(worker?: string): Operation {
     return Effect.suspend(() => {
       if (this.runner.broker.returnUnhandled === undefined) return Effect.void
-      this.runner.log(`${worker ?? "everybody"} vanishes`)
+      this.runner.log(`${worker ?? "every worker"} disconnects`)
       const theirs = this.held.filter((held) => worker === undefined || held.worker === worker)
       return Effect.forEach(theirs, ({ delivery }) => this.runner.returnUnhandled(delivery.handle), {
         discard: true

@@ -50,7 +50,7 @@ export const start = Effect.fnUntraced(function* <T>(
   )
   const endedEarly = Effect.andThen(
     Effect.orDie(Fiber.join(reading)),
-    Effect.die(new Error("The process has ended, and never told what was waited for"))
+    Effect.die(new Error("the process has ended without the awaited events"))
   )
   return {
     pid: child.pid,

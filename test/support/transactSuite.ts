@@ -167,7 +167,7 @@ export const killed = (temporaryLocation: Temporary): void => {
         const runs = yield* Effect.forEach(handles.entries(), ([n, handle]) => expectOnce(written, n, handle))
         assert.isTrue(
           runs.some(({ attempts }) => attempts > 1),
-          "somebody was killed in the middle of a task"
+          "a worker was killed during a task"
         )
         yield* drained
       }))

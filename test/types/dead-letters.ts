@@ -50,7 +50,7 @@ expectType(DeadLetters.replay("0190:0")).is<
   Effect.Effect<boolean, DeadLetters.NotReplayable | Broker.BrokerError | ReadError, Store>
 >(true)
 
-// all of it together
+// all operations together
 const replayLimited = Effect.gen(function* () {
   for (const { id, payload, raw, reason } of yield* letters) {
     if (Result.isFailure(payload)) {

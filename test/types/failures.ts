@@ -131,7 +131,7 @@ expectType(brokerError.operation).is<string>(true)
 typeOf<Backend.ReadError>().is<ReadError>(true)
 new Backend.BackendError({ operation: "read", retryable: true, cause: "refused" })
 new Broker.BrokerError({ operation: "claim", retryable: false, cause: "password", taskId: "0190" })
-// @ts-expect-error it does not say whether trying again helps
+// @ts-expect-error it does not say whether a retry helps
 new Backend.BackendError({ operation: "read", cause: "refused" })
 typeOf<Task.EnqueueError>().is<
   | Task.EncodeError
@@ -142,7 +142,7 @@ typeOf<Task.EnqueueError>().is<
   | Backend.BackendError
   | Backend.BackendNotConfigured
 >(true)
-// each tells which task it is about, as far as one is known
+// each names its task, as far as one is known
 typeOf<Task.EnqueueError["taskId"]>().is<string | undefined>(true)
 typeOf<
   (Task.EncodeError | Task.PayloadTooLarge | Task.IdempotencyConflict | Task.Unsupported)["taskId"]
@@ -153,7 +153,7 @@ expectType(partly.error).is<Task.EnqueueError>(true)
 declare const notReplayable: DeadLetters.NotReplayable
 expectType(notReplayable.issue).is<string>(true)
 
-// schema: `TaskFailed` as JSON, for borders of one's own
+// schema: `TaskFailed` as JSON, for other protocols
 expectType(TaskFailed.schema(DivideByZero)).is<
   Schema.Codec<TaskFailed.TaskFailed<DivideByZero>, Schema.Json, never, never>
 >(true)

@@ -1,4 +1,4 @@
-/** `toLayer`: what a handler may give, fail with and need. */
+/** `toLayer`: what a handler may return, fail with and need. */
 import { Task, TaskContext } from "chicory"
 import { type Duration, Effect, type Layer } from "effect"
 import {
@@ -58,10 +58,10 @@ Divide.toLayer(({ divident }) => Effect.succeed(divident))
 Tick.toLayer(() => Effect.fail("late"))
 // @ts-expect-error a promise is no effect
 Divide.toLayer(() => Promise.resolve(2))
-// with a success of nothing, any value fits: an `Effect<number>` is an `Effect<void>`
+// without a success schema any value fits: an `Effect<number>` is an `Effect<void>`
 fits<Layer.Layer<Task.Handler<"clock.tick">>>(Tick.toLayer(() => Effect.succeed(1)))
 
-// a handler that enqueues has to say what becomes of its errors
+// a handler that enqueues has to handle the errors of enqueuing
 expectType(
   Tick.toLayer(() => Divide.delay({ dividend: 1, divisor: 2 }).pipe(Effect.asVoid, Effect.orDie))
 ).is<Layer.Layer<Task.Handler<"clock.tick">, never, Store>>(true)

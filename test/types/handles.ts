@@ -1,4 +1,4 @@
-/** `AsyncResult`: what each of its functions gives, fails with and needs. */
+/** `AsyncResult`: what each of its functions returns, fails with and needs. */
 import { AsyncResult, type Backend, type Task, type TaskFailed, type TaskResult, TaskState } from "chicory"
 import {
   type Context,
@@ -112,7 +112,7 @@ expectType(AsyncResult.make("0190", { success: Import.successSchema, progress: R
 // @ts-expect-error without its success schema
 AsyncResult.make("0190", { error: DivideByZero })
 
-// what decoding needs is what reading needs, and no more
+// reading needs the services of decoding, and no others
 const secret = Reveal.result("0190")
 expectType(AsyncResult.get(secret)).is<Effect.Effect<string, GetError<never>, Backend.Backend | Opener>>(true)
 expectType(AsyncResult.exit(secret)).is<
@@ -136,7 +136,7 @@ typeOf<AsyncResult.Success<typeof mailed>>().is<Date>(true)
 typeOf<AsyncResult.Error<typeof mailed>>().is<NoSuchAddress>(true)
 typeOf<AsyncResult.Services<ReturnType<typeof Reveal.result>>>().is<Opener>(true)
 
-// one read, and the small questions
+// poll, state, ready, successful and failed
 expectType(AsyncResult.poll(ratio)).is<
   Effect.Effect<Option.Option<TaskResult<number, DivideByZero, unknown>>, ReadError, Backend.Backend>
 >(true)
@@ -248,7 +248,7 @@ AsyncResult.race([Divide])
 // @ts-expect-error an id, not a handle
 AsyncResult.stream(["0190"])
 
-// ReadRetry is ambient: set for a whole program, and no requirement of it
+// ReadRetry is ambient: it is set for a whole program and is no requirement
 expectType(AsyncResult.ReadRetry).is<Context.Reference<Schedule.Schedule<unknown, Backend.BackendError>>>(
   true
 )

@@ -4,7 +4,7 @@ import { type Duration, Schedule, Schema } from "effect"
 import { type CardDeclined, ChargeError, NoSuchAddress, RateLimited } from "./subjects.ts"
 import { expectType, fits, typeOf } from "./support.ts"
 
-// every maker gives a policy for any error
+// every constructor makes a policy for any error
 expectType(RetryPolicy.never).is<RetryPolicy.RetryPolicy>(true)
 expectType(RetryPolicy.fixed({ maxRetries: 1, delay: "1 second" })).is<RetryPolicy.RetryPolicy<unknown>>(true)
 expectType(RetryPolicy.linear({ maxRetries: 1, delay: 1, maxDelay: "1 minute" })).is<RetryPolicy.RetryPolicy>(
@@ -77,7 +77,7 @@ Task.make("a", { retry: { ...spread, byTag: { RateLimited: "never" } } })
 // @ts-expect-error nor has one whose error is text
 Task.make("a", { error: Schema.String, retry: { ...spread, byTag: { RateLimited: "never" } } })
 
-// a policy of its own fits every task whose error it covers
+// a custom policy fits every task whose error it covers
 const onlyRateLimits: RetryPolicy.RetryPolicy<RateLimited | CardDeclined> = {
   ...RetryPolicy.linear({ maxRetries: 5, delay: "1 second" }),
   while: (error) => error._tag === "RateLimited"

@@ -1,4 +1,4 @@
-/** `Backend` and `Broker`: the layers that come with the library, and drivers of others. */
+/** `Backend` and `Broker`: the library's layers, and custom drivers. */
 import { AsyncResult, Backend, Broker, type TaskContext, type TaskState } from "chicory"
 import type {
   BackendDriver,
@@ -63,7 +63,7 @@ SqlStore.migrations("oracle")
 // @ts-expect-error a misspelt option
 SqlStore.layer({ notfy: false })
 
-// what completes a task keeps the value and the errors of the effect, and belongs into a handler
+// `transact` keeps the value and the errors of the effect, and belongs into a handler
 declare const booking: Effect.Effect<number, KvError, KvConfig>
 expectType(SqlStore.transact(booking)).is<
   Effect.Effect<
@@ -82,7 +82,7 @@ typeOf<keyof Broker.QueueCounts>().is<"ready" | "delayed" | "claimed">(true)
 // @ts-expect-error of no queue there is nothing to count
 Broker.counts([])
 
-// A driver of another: a key-value store, with an error of its own
+// a custom driver: a key-value store with its own error
 class KvError extends Data.TaggedError("KvError")<{ readonly code: number }> {}
 class KvConfig extends Context.Service<KvConfig, { readonly url: string }>()("kv/Config") {}
 interface Kv {
@@ -220,7 +220,7 @@ Broker.make({ ...brokerDriver, claim: undefined })
 // any broker goes with any backend
 expectType(Layer.merge(KvBackend, Broker.layerMemory)).is<Layer.Layer<Store, KvError, KvConfig>>(true)
 
-// a driver that plays a script, under TestClock
+// a scripted driver under TestClock
 const scripted = (reads: ReadonlyArray<TaskRecord | undefined>) =>
   Backend.layer(
     Effect.map(Backend.makeDriverMemory, (memory) => {

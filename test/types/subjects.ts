@@ -1,4 +1,4 @@
-/** Tasks, errors and services that several of the type tests look at. */
+/** Tasks, errors and services that several type tests use. */
 import { RetryPolicy, Task } from "chicory"
 import { Context, Duration, Effect, Schema, SchemaGetter } from "effect"
 import { expectType, typeOf } from "./support.ts"
@@ -38,7 +38,7 @@ export const SendMail = Task.make("mail.send", {
   timeout: "10 seconds"
 })
 
-/** Takes nothing, gives nothing, fails with nothing. */
+/** Has no payload, no success and no error. */
 export const Tick = Task.make("clock.tick")
 
 /** Fails with a union. */
@@ -66,19 +66,19 @@ export const Import = Task.make("csv.import", {
   progress: Schema.Struct({ done: Schema.Int, total: Schema.Int })
 })
 
-/** What decodes a `Secret`. */
+/** The service that decodes a `Secret`. */
 export class Opener extends Context.Service<
   Opener,
   { readonly open: (sealed: string) => Effect.Effect<string> }
 >()("app/Opener") {}
 
-/** What encodes a `Secret`. */
+/** The service that encodes a `Secret`. */
 export class Sealer extends Context.Service<
   Sealer,
   { readonly seal: (plain: string) => Effect.Effect<string> }
 >()("app/Sealer") {}
 
-/** Each direction needs a service of its own. */
+/** A schema that needs a service in each direction. */
 export const Secret = Schema.String.pipe(
   Schema.decodeTo(Schema.String, {
     decode: SchemaGetter.transformEffect((sealed: string) =>

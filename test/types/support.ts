@@ -1,18 +1,18 @@
-/** What the type tests assert with, and the unions that occur in most signatures. Checked by `tsc`, never run. */
+/** Assertions of the type tests, and the unions that occur in most signatures. Checked by `tsc`, never run. */
 import type { AsyncResult, Backend, Broker, TaskFailed } from "chicory"
 import type { Effect } from "effect"
 
 /** `true` for identical types only: `any`, `never` and `unknown` equal nothing but themselves. */
 export type Equal<X, Y> = (<T>() => T extends X ? 1 : 2) extends <T>() => T extends Y ? 1 : 2 ? true : false
 
-/** What the compiler prints of two types that should be one. */
+/** The compiler's message for two types that should be identical. */
 interface Mismatch<Expected, Actual> {
   readonly expected: Expected
   readonly actual: Actual
 }
 
 interface Subject<Actual> {
-  /** Takes `true` where the types are identical, and shows both where they are not. */
+  /** Takes `true` if the types are identical, and otherwise shows both. */
   readonly is: <Expected>(
     identical: Equal<Actual, Expected> extends true ? true : Mismatch<Expected, Actual>
   ) => void
@@ -24,7 +24,7 @@ export declare const expectType: <Actual>(value: Actual) => Subject<Actual>
 /** A type by itself: `typeOf<Services<typeof effect>>().is<never>(true)`. */
 export declare const typeOf: <Actual>() => Subject<Actual>
 
-/** That a value fits a type, which need not be its own. */
+/** Asserts that a value is assignable to a type. */
 export declare const fits: <Wanted>(value: Wanted) => void
 
 export type Success<T> = Effect.Success<T>
@@ -34,11 +34,11 @@ export type Services<T> = Effect.Services<T>
 /** Both services that a store provides. */
 export type Store = Backend.Backend | Broker.Broker
 
-/** What one read of a task can fail with. */
+/** The errors of one read of a task. */
 export type ReadError = Backend.BackendNotConfigured | Backend.BackendError
 
-/** What waiting for a task can fail with, that the task failed aside. */
+/** The errors of waiting for a task, except its failure. */
 export type WaitError = AsyncResult.TimeoutError | ReadError
 
-/** What `get` can fail with, for a task whose error is `E`. */
+/** The errors of `get`, for a task whose error is `E`. */
 export type GetError<E> = WaitError | TaskFailed.TaskFailed<E>

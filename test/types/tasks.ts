@@ -47,7 +47,7 @@ Task.make({ payload: Schema.String })
 // @ts-expect-error the third way does not exist
 Task.make("a", { delivery: "exactly-once" })
 
-// delay: a handle, every way in which enqueuing can fail, both services
+// delay: a handle, every error of enqueuing, both services
 type DivideHandle = AsyncResult.AsyncResult<number, DivideByZero, never, never>
 expectType(Divide.delay({ dividend: 6, divisor: 3 })).is<
   Effect.Effect<DivideHandle, Task.EnqueueError, Store>
@@ -93,7 +93,7 @@ Divide.send({ dividend: 6, divisor: 3 }, { delai: "1 second" })
 // @ts-expect-error no duration
 Tick.delay(undefined, { delay: "tomorrow" })
 
-// a class as payload: an instance, or what makes one
+// a class as payload: an instance, or its fields
 class Parcel extends Schema.Class<Parcel>("Parcel")({ id: Schema.String, grams: Schema.Number }) {}
 const Ship = Task.make("parcel.ship", { payload: Parcel, success: Schema.Void })
 Ship.delay(new Parcel({ id: "1", grams: 300 }))
@@ -134,7 +134,7 @@ Resize.toLayer((payload) => {
 const Echo = Task.make("echo", { payload: Schema.String, success: Schema.String })
 typeOf<Parameters<typeof Echo.delay>[0]>().is<string>(true)
 
-// delayAll: many handles; how far it came is in the error
+// delayAll: many handles; the error has the accepted ids
 const DaySync = Task.make("user.sync", {
   idempotencyKey: (payload) => {
     expectType(payload).is<{ readonly user: string; readonly day: Date }>(true)
@@ -159,7 +159,7 @@ Divide.delayAll([{ dividend: 1, divisor: 2 }, { dividend: 1 }])
 // @ts-expect-error a key of a field that is not there
 Task.make("a", { payload: { user: Schema.String }, idempotencyKey: (payload) => payload.usr })
 
-// schemas with services: encoding is the producer's, decoding that of whoever reads the result
+// schemas with services: the producer encodes, the reader of the result decodes
 typeOf<Services<ReturnType<typeof Reveal.delay>>>().is<Store | Sealer>(true)
 typeOf<Services<ReturnType<typeof Reveal.send>>>().is<Store | Sealer>(true)
 typeOf<Services<ReturnType<typeof Reveal.delayAll>>>().is<Store | Sealer>(true)

@@ -66,12 +66,12 @@ expectType(Worker.layer(known)).is<
   Layer.Layer<Worker.Worker, never, Store | Task.Handler<"math.divide"> | Task.Handler<"clock.tick">>
 >(true)
 
-// no results at all
+// without a backend
 expectType(
   Worker.layer([Divide]).pipe(Layer.provide([DivideLive, Backend.layerNotConfigured, Broker.layerMemory]))
 ).is<Layer.Layer<Worker.Worker>>(true)
 
-// a process that does nothing else
+// a process that only works
 const main = Layer.launch(
   Worker.layer([Divide, SendMail], {
     queues: ["default"],
@@ -84,7 +84,7 @@ const main = Layer.launch(
 )
 expectType(main).is<Effect.Effect<never, Backend.BackendError>>(true)
 
-// who is there, and what they did
+// workers, and their stats
 expectType(Worker.active).is<Effect.Effect<ReadonlyArray<Worker.WorkerInfo>, ReadError, Backend.Backend>>(
   true
 )

@@ -7,7 +7,7 @@ interface Options extends Partial<Batcher.Options<number, string, string>> {
   readonly millis?: number
 }
 
-/** A batcher that answers in words, and the batches it sent. */
+/** A batcher that answers every item by a text, and the batches that it sent. */
 const make = Effect.fnUntraced(function* (options: Options = {}) {
   const batches: Array<ReadonlyArray<number>> = []
   const batcher = yield* Batcher.make<number, string, string>({
@@ -26,7 +26,7 @@ const make = Effect.fnUntraced(function* (options: Options = {}) {
   return { batches, batcher }
 })
 
-/** A batcher of a store that is away, whose calls fail after that time. */
+/** A batcher of an unavailable store, whose calls fail after that time. */
 const away = Effect.fnUntraced(function* (time: Duration.Input) {
   const batches: Array<ReadonlyArray<number>> = []
   const { batcher } = yield* make({
@@ -149,7 +149,7 @@ describe("batching", () => {
     })
   )
 
-  /** The sizes of the batches after the first, in which the store was found to be waited for or not. */
+  /** The sizes of the batches after the first, which shows whether the store answers at once. */
   const sizes = (
     options: Options,
     ask: (on: Batcher.Batcher<number, string, string>) => Effect.Effect<unknown, string>

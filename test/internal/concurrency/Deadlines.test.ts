@@ -12,7 +12,7 @@ class TestDeadline extends Deadline {
   }
 }
 
-/** Deadlines of the test's clock, which of them fired and when, and how many sleeps are open. */
+/** Deadlines on the test's clock, those that fired and when, and the number of open sleeps. */
 const make = Effect.gen(function* () {
   const clock = yield* Clock.Clock
   const sleeps = { open: 0, begun: 0 }

@@ -27,7 +27,7 @@ const record = (id: string, state: TaskRecord["state"]): TaskRecord => ({
 
 type Operation = "subscribe" | "read" | "unsubscribe"
 
-/** A registry over a store that the test plays, with the ids of each call. */
+/** Subscriptions over a scripted store, with the ids of each call. */
 const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: number | undefined }) {
   const calls: Array<readonly [operation: Operation, ids: ReadonlyArray<string>]> = []
   const states = new Map<string, TaskRecord["state"]>()
@@ -73,7 +73,7 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
         onRecord: (id) => void seen.push(id),
         onError: () => undefined
       }),
-    /** The ids of the calls of an operation since the last time. */
+    /** Takes the ids of an operation's calls since the last time. */
     taken: (operation: Operation): ReadonlyArray<ReadonlyArray<string>> => {
       const taken = calls.filter(([name]) => name === operation).map(([, ids]) => ids)
       calls.splice(0, calls.length, ...calls.filter(([name]) => name !== operation))
@@ -160,7 +160,7 @@ describe("the sweep", () => {
       on.forgetCalls()
       yield* advance("10 seconds")
       assert.deepStrictEqual(on.taken("read"), [["task 0"], ["task 0"]])
-      // who comes later is told all the same, also if the task was opened again
+      // a later listener is notified as well, also of a reopened task
       on.states.set("task 5", "STARTED")
       on.listen("task 5")
       yield* advance("5 seconds")
@@ -231,7 +231,7 @@ describe("after a gap in the hints", () => {
       yield* advance(10)
       on.listen("b")
       yield* flush
-      // the call for b is on its way
+      // the call for b is in flight
       yield* on.hint("resync")
       yield* on.hint(["a"])
       on.forgetCalls()

@@ -6,10 +6,10 @@ import * as WorkerFixture from "./workerFixture.ts"
 
 const Work = Task.make("work", { payload: { n: Schema.Number } })
 
-/** Runs that are renewed together. */
+/** Runs that one call renews. */
 const BATCH = 256
 
-/** A worker with more runs than one call renews, and those that were interrupted. Tells how long renewals take. */
+/** A worker with more runs than one call renews; `takes` returns how long a renewal takes. */
 const make = Effect.fnUntraced(function* (takes: (call: number) => Duration.Input) {
   /** When renewals were sent. */
   const sent: Array<number> = []
