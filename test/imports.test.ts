@@ -103,6 +103,7 @@ const layers: ReadonlyArray<Layer> = [
     imports: [
       "helpers",
       "values",
+      "task",
       "broker port",
       "backend port",
       "services",

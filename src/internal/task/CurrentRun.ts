@@ -1,6 +1,8 @@
 /** The run of a handler, as the library's own functions find it in the handler's fibers. */
-import { Context, Data, type Duration, type Effect } from "effect"
+import { Context, Data, type Duration, Effect } from "effect"
 import type { ReadError } from "../../StoreError.ts"
+import type { TaskContext } from "../../TaskContext.ts"
+import { nonNegativeDuration } from "../options.ts"
 
 /** What the library does with the run of the calling fiber. */
 export interface RunControl {
@@ -29,3 +31,18 @@ export class RetryRequest extends Data.Error<{
 }> {
   override readonly name = "chicory/RetryRequest"
 }
+
+/** Leaves a handler with a `RetryRequest`. */
+export const requestRetry: TaskContext["Service"]["retry"] = (options) =>
+  Effect.suspend(() =>
+    Effect.die(
+      new RetryRequest({
+        countdown:
+          options?.countdown === undefined
+            ? undefined
+            : nonNegativeDuration("TaskContext.retry: countdown", options.countdown),
+        hasError: options !== undefined && "error" in options,
+        error: options?.error
+      })
+    )
+  )

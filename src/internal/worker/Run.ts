@@ -5,8 +5,7 @@ import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
 import { formatError } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
-import { nonNegativeDuration } from "../options.ts"
-import { CurrentRun, RetryRequest, type RunControl } from "../task/CurrentRun.ts"
+import { CurrentRun, requestRetry, type RunControl } from "../task/CurrentRun.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import { fromTraceparent } from "../task/traceContext.ts"
 import {
@@ -98,23 +97,9 @@ const taskContext = ({ candidate, started, task }: Run): TaskContext["Service"] 
     isLastRetry: retries === maxRetries,
     remainingRetries: Math.max(0, maxRetries - retries),
     fence,
-    retry
+    retry: requestRetry
   }
 }
-
-const retry: TaskContext["Service"]["retry"] = (options) =>
-  Effect.suspend(() =>
-    Effect.die(
-      new RetryRequest({
-        countdown:
-          options?.countdown === undefined
-            ? undefined
-            : nonNegativeDuration("TaskContext.retry: countdown", options.countdown),
-        hasError: options !== undefined && "error" in options,
-        error: options?.error
-      })
-    )
-  )
 
 /** Returns the context of the handler's fiber. */
 export const handlerContext = (run: Run, control: RunControl): Context.Context<unknown> =>
