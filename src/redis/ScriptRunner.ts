@@ -47,11 +47,12 @@ const OFFLINE_RETRY = Schedule.spaced("50 millis")
 
 const runWith = (redis: Redis.Redis["Service"], { base }: Keyspace) =>
   function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {
-    // The server nearly always knows the script; EVALSHA alone saves the service's own lookup of loaded scripts.
+    // The server nearly always knows the script. EVAL loads and runs it in one step: a script that is loaded first may be
+    // flushed again before it is run.
     const known = Effect.catchIf(
       redis.send<A>("EVALSHA", sha1, "1", base(shard), ...args),
       isUnknownScript,
-      () => redis.eval(loading)(base(shard), args)
+      () => redis.send<A>("EVAL", loading.lua, "1", base(shard), ...args)
     )
     const called = Effect.mapError(known, (error) => CallFailed.of(error))
     return Effect.catchIf(called, isOffline, () =>
