@@ -4,37 +4,42 @@
 import { assert, it, type TestContext } from "@effect/vitest"
 import { Duration, Effect, type Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { measuredUnit, measurePauses } from "./measuredUnit.ts"
 
-/** How a suite is run on a driver. */
+/**
+ * How a suite is run on a driver.
+ *
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options<out Driver> {
-  /** A driver over a fresh, empty store; made once for each test. */
+  /** Makes a driver over a new, empty store. Runs once for each test, in the test's scope. */
   readonly make: Effect.Effect<Driver, unknown, Scope.Scope>
   /**
-   * Whether the tests run in real time, as a store with a clock of its own needs. Default `false`: they run under
-   * `TestClock`, which suits a driver that takes all its times from `Clock`.
+   * Whether the tests run in real time, as a store with its own clock needs. Default `false`: they run under `TestClock`,
+   * for a driver that takes all times from `Clock`.
    */
   readonly live?: boolean | undefined
-  /** Lets time pass. Default `TestClock.adjust`; in real time, `Effect.sleep`. */
+  /** Passes time. Default `TestClock.adjust`; in real time, `Effect.sleep`. */
   readonly advance?: ((duration: Duration.Duration) => Effect.Effect<void>) | undefined
   /**
-   * The length in which the tests measure leases, delays and retentions. A store must answer well within it. In real
-   * time this is the least: on a machine that is busy, a test measures in longer units. Default 1 second; in real time,
-   * 300 millis.
+   * The unit of leases, delays and retentions in the tests. The store has to answer well within it. Default 1 second; in
+   * real time, 300 millis at least: a test uses a longer unit while the machine is busy.
    */
   readonly unit?: Duration.Input | undefined
 }
 
-/** Time as a test sees it. */
+/** The time of a test. */
 export interface Time {
-  /** That many units, in milliseconds. */
+  /** Returns that many units in milliseconds. */
   readonly units: (count: number) => number
-  /** How many times longer a unit is than given in the options. 1 under `TestClock` and on an idle machine, at most 3. */
+  /** How many times longer a unit is than given in the options: 1 under `TestClock` and on an idle machine, at most 3. */
   readonly slowdown: number
-  /** Longer than any test takes, in milliseconds. */
+  /** Milliseconds that no test outlives. */
   readonly long: number
-  /** Lets that many units pass. */
+  /** Passes that many units. */
   readonly pass: (count: number) => Effect.Effect<void>
-  /** Lets time pass until the check holds; a defect where it does not come to hold. */
+  /** Passes time until the check succeeds; a defect if it does not in 40 units. */
   readonly eventually: <E>(what: string, check: Effect.Effect<boolean, E>) => Effect.Effect<void, E>
 }
 
@@ -45,68 +50,36 @@ export type Test<in out Driver> = (
 ) => void
 
 const STEPS_PER_UNIT = 10
-const PATIENCE = 40
+const MAX_UNITS = 40
 
-const TICK_MILLIS = 20
-/** The pauses of this process that count: those of the last four seconds. */
-const PAUSES = 200
-/** In real time a unit is at least so many pauses of this process, and so many calls to the store. */
-const UNIT_IN_PAUSES = 4
-const UNIT_IN_CALLS = 20
-/** And at most so many times as long as it was meant to be, so that a test ends. */
-const LONGEST = 3
-
-/** How late the timers of this process were, in milliseconds, the last ones only. */
-const pauses: Array<number> = []
-let watching = false
-
-/** Watches the pauses of this process from now on, as long as it lives. */
-const watchPauses = (): void => {
-  if (watching) return
-  watching = true
-  let last = performance.now()
-  setInterval(() => {
-    const now = performance.now()
-    if (pauses.push(now - last - TICK_MILLIS) > PAUSES) pauses.shift()
-    last = now
-  }, TICK_MILLIS).unref()
+const makeTime = (
+  unitMillis: number,
+  slowdown: number,
+  advance: (duration: Duration.Duration) => Effect.Effect<void>
+): Time => {
+  const units = (count: number): number => Math.round(unitMillis * count)
+  const pass = (count: number): Effect.Effect<void> => advance(Duration.millis(unitMillis * count))
+  const eventually = Effect.fnUntraced(function* <E>(what: string, check: Effect.Effect<boolean, E>) {
+    for (let step = 0; step < MAX_UNITS * STEPS_PER_UNIT; step++) {
+      if (yield* check) return
+      yield* pass(1 / STEPS_PER_UNIT)
+    }
+    assert.fail(`did not happen in ${MAX_UNITS} units of time: ${what}`)
+  })
+  return { units, slowdown, long: units(100_000), pass, eventually }
 }
 
-/** The unit of a test that begins now: longer than given where the process or the store is slow at present. */
-const unitNow = (least: number, probe: Effect.Effect<unknown, unknown>): Effect.Effect<number> =>
-  Effect.gen(function* () {
-    // the first call may connect
-    yield* Effect.exit(probe)
-    const begin = performance.now()
-    yield* Effect.exit(probe)
-    const call = performance.now() - begin
-    const needed = Math.max(least, UNIT_IN_PAUSES * Math.max(0, ...pauses), UNIT_IN_CALLS * call)
-    return Math.min(needed, LONGEST * least)
-  })
-
-/** What registers the tests of a suite. `probe` is a call to the store that changes nothing. */
+/** Makes the function that registers the tests of a suite. `probe` is a call to the store that changes nothing. */
 export const make = <Driver>(
   options: Options<Driver>,
   probe: (driver: Driver) => Effect.Effect<unknown, unknown>
 ): Test<Driver> => {
   const live = options.live === true
-  const least = Duration.toMillis(
+  const leastMillis = Duration.toMillis(
     Duration.fromInputUnsafe(options.unit ?? (live ? "300 millis" : "1 second"))
   )
   const advance = options.advance ?? (live ? Effect.sleep : TestClock.adjust)
-  if (live) watchPauses()
-  const timeOf = (unit: number): Time => {
-    const units = (count: number): number => Math.round(unit * count)
-    const pass = (count: number): Effect.Effect<void> => advance(Duration.millis(unit * count))
-    const eventually = Effect.fnUntraced(function* <E>(what: string, check: Effect.Effect<boolean, E>) {
-      for (let step = 0; step < PATIENCE * STEPS_PER_UNIT; step++) {
-        if (yield* check) return
-        yield* pass(1 / STEPS_PER_UNIT)
-      }
-      assert.fail(`it did not come to pass in ${PATIENCE} units of time: ${what}`)
-    })
-    return { units, slowdown: unit / least, long: units(100_000), pass, eventually }
-  }
+  if (live) measurePauses()
   const tester = live ? it.live : it.effect
   return (name, body) =>
     tester(
@@ -114,25 +87,25 @@ export const make = <Driver>(
       (context) =>
         Effect.gen(function* () {
           const driver = yield* options.make
-          const unit = live ? yield* unitNow(least, probe(driver)) : least
-          return yield* body(driver, timeOf(unit), context)
+          const unitMillis = live ? yield* measuredUnit(leastMillis, probe(driver)) : leastMillis
+          return yield* body(driver, makeTime(unitMillis, unitMillis / leastMillis, advance), context)
         }),
       { timeout: 60_000 }
     )
 }
 
-/** Reports a test as skipped, for a driver without what it is about. */
-export const skip = (context: TestContext, why: string): Effect.Effect<void> =>
-  Effect.ignore(Effect.try({ try: () => context.skip(why), catch: () => "skipped" }))
+/** Reports a test as skipped, for a driver that lacks the capability under test. */
+export const skip = (context: TestContext, reason: string): Effect.Effect<void> =>
+  Effect.ignore(Effect.try({ try: () => context.skip(reason), catch: () => "skipped" }))
 
-/** The answer to a batch of one. */
+/** Returns the only answer to a batch of one. */
 export const only = <A, E>(answers: Effect.Effect<ReadonlyArray<A>, E>): Effect.Effect<A, E> =>
   Effect.map(answers, (all) => {
     assert.strictEqual(all.length, 1, "a batch of one has one answer")
     return all[0] as A
   })
 
-/** Texts as codecs make them, with what stores stumble over. */
+/** Texts that a codec may produce, and that stores tend to change. */
 export const texts: ReadonlyArray<readonly [what: string, text: string]> = [
   ["an escaped NUL", JSON.stringify("\u0000 before and after \u0000")],
   ["quotes and backslashes", JSON.stringify(`'single' "double" \`back\` \\ '; -- $1 ? %s`)],
@@ -141,5 +114,5 @@ export const texts: ReadonlyArray<readonly [what: string, text: string]> = [
   ["a megabyte", JSON.stringify("é".repeat(500_000))]
 ]
 
-/** All bytes there are; no text has them. */
+/** All byte values, which are not UTF-8 text. */
 export const bytes: Uint8Array = Uint8Array.from({ length: 256 }, (_, index) => index)

@@ -1,15 +1,18 @@
 /**
- * Conformance suites for those who write a driver. They register tests with `vitest` and `@effect/vitest`, which
- * the caller installs.
+ * Conformance suites for authors of drivers.
+ *
+ * **Details**
+ *
+ * The suites register tests with `vitest` and `@effect/vitest`, which the caller installs.
  *
  * @module chicory/testing/suites
  */
 
-/** What every `BackendDriver` is held to. */
+/** The tests of a `BackendDriver`. */
 export * as BackendSuite from "./BackendSuite.ts"
 
-/** What every `BrokerDriver` is held to. */
+/** The tests of a `BrokerDriver`. */
 export * as BrokerSuite from "./BrokerSuite.ts"
 
-/** What every pairing of the two is held to, with workers over it. */
+/** The tests of a backend and a broker together, with workers over both. */
 export * as WorkerSuite from "./WorkerSuite.ts"
