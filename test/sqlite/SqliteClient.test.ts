@@ -6,7 +6,7 @@ import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
 const inMemory = SqliteClient.make({ filename: ":memory:" })
 
 describe("SqliteClient", () => {
-  it.effect("binds what JavaScript has, and reads it back", () =>
+  it.effect("binds values of JavaScript types, and reads them back", () =>
     Effect.gen(function* () {
       const sql = yield* inMemory
       const bytes = Uint8Array.from([0, 1, 255])
@@ -23,7 +23,7 @@ describe("SqliteClient", () => {
     })
   )
 
-  it.effect("reads the columns that a table has by now", () =>
+  it.effect("reads the current columns of a table after a change of the schema", () =>
     Effect.gen(function* () {
       const sql = yield* inMemory
       yield* sql`CREATE TABLE t (a INTEGER)`
@@ -64,7 +64,7 @@ describe("SqliteClient", () => {
     })
   )
 
-  it.effect("is a layer", () =>
+  it.effect("layer provides the client", () =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       assert.deepStrictEqual(yield* sql`SELECT 1`.values, [[1]])

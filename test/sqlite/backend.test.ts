@@ -3,7 +3,7 @@ import { BackendSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { temporaryDrivers } from "./temporary.ts"
 
-// they mostly wait, in real time
+// concurrent, as the tests mostly wait in real time
 describe.concurrent("conformance", () => {
   BackendSuite.suite("sqlite", { make: Effect.map(temporaryDrivers, ({ backend }) => backend), live: true })
 })

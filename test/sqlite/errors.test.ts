@@ -9,12 +9,13 @@ import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
 import { BackendError } from "../../src/StoreError.ts"
 import { temporaryFile } from "./temporary.ts"
 
-/** The first page of a file says that it is a database. */
-const PAGE = 4096
+/** The size of the first page, which identifies a file as a database. */
+const PAGE_BYTES = 4096
 
-const opening = (filename: string) => Effect.flip(Effect.scoped(Layer.build(SqliteStore.layer({ filename }))))
+const openError = (filename: string) =>
+  Effect.flip(Effect.scoped(Layer.build(SqliteStore.layer({ filename }))))
 
-const expectNamed = (error: unknown, filename: string) => {
+const expectNamesFile = (error: unknown, filename: string) => {
   assert.instanceOf(error, BackendError)
   assert.include(error.message, filename)
   return error
@@ -30,55 +31,55 @@ const record = (id: string) => ({
   published: true
 })
 
-describe("sqlite: what the world does", () => {
-  it.live("a file that is no database is an error that names it", () =>
+describe("sqlite: errors", () => {
+  it.live("opening a file that is not a database fails with an error that names it", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       writeFileSync(filename, "this is no database\n".repeat(500))
-      const error = expectNamed(yield* opening(filename), filename)
+      const error = expectNamesFile(yield* openError(filename), filename)
       assert.isFalse(error.retryable)
     })
   )
 
-  it.live("a directory that is missing is an error that names the file", () =>
+  it.live("opening a file in a missing directory fails with an error that names the file", () =>
     Effect.gen(function* () {
       const filename = join(dirname(yield* temporaryFile), "nowhere", "tasks.db")
-      expectNamed(yield* opening(filename), filename)
+      expectNamesFile(yield* openError(filename), filename)
     })
   )
 
-  it.live("a directory in place of a file is an error that names it", () =>
+  it.live("opening a directory fails with an error that names it", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       mkdirSync(filename)
-      expectNamed(yield* opening(filename), filename)
+      expectNamesFile(yield* openError(filename), filename)
     })
   )
 
-  // root can write to any file
-  it.live.skipIf(process.getuid?.() === 0)("a file that cannot be written is an error that names it", () =>
+  // skipped for root, which can write to any file
+  it.live.skipIf(process.getuid?.() === 0)("opening a read-only file fails with an error that names it", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       new DatabaseSync(filename).close()
       chmodSync(filename, 0o444)
-      expectNamed(yield* opening(filename), filename)
+      expectNamesFile(yield* openError(filename), filename)
     })
   )
 
-  it.live("tables of a newer version are an error that says so", () =>
+  it.live("opening tables of a newer version fails with an error that names the version", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       yield* Effect.scoped(SqliteStore.makeDrivers({ filename }))
       const database = new DatabaseSync(filename)
       database.exec("INSERT INTO chicory_schema (version, name, applied_at) VALUES (99, 'of tomorrow', 0)")
       database.close()
-      const error = expectNamed(yield* opening(filename), filename)
+      const error = expectNamesFile(yield* openError(filename), filename)
       assert.include(error.message, "version 99")
       assert.isFalse(error.retryable)
     })
   )
 
-  it.live("a prefix that is no name is refused", () =>
+  it.live("an invalid prefix is a defect", () =>
     Effect.gen(function* () {
       for (const prefix of ["", "1st", `a"; DROP TABLE users; --`, "a b", "x".repeat(41)]) {
         const exit = yield* Effect.exit(
@@ -89,7 +90,7 @@ describe("sqlite: what the world does", () => {
     })
   )
 
-  it.live("stores with prefixes of their own share a file", () =>
+  it.live("stores with different prefixes share a file", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       const one = yield* SqliteStore.makeDrivers({ filename, prefix: "one" })
@@ -99,31 +100,33 @@ describe("sqlite: what the world does", () => {
     })
   )
 
-  it.live("a corrupt row is an error that names the file and the table, of that row alone", () =>
-    Effect.gen(function* () {
-      const filename = yield* temporaryFile
-      const { backend } = yield* SqliteStore.makeDrivers({ filename })
-      yield* backend.create([record("good"), record("bad")])
-      const database = new DatabaseSync(filename)
-      database.exec(
-        "PRAGMA ignore_check_constraints = ON; UPDATE chicory_tasks SET state = 'LOST' WHERE id = 'bad'"
-      )
-      database.close()
-      const error = yield* Effect.flip(backend.read(["good", "bad"]))
-      assert.include(error.message, filename)
-      assert.include(error.message, "chicory_tasks")
-      assert.isTrue(isPermanent(error))
-      assert.strictEqual((yield* backend.read(["good"]))[0]?.id, "good")
-    })
+  it.live(
+    "reading a corrupt row fails with an error that names the file and the table, and other rows can be read",
+    () =>
+      Effect.gen(function* () {
+        const filename = yield* temporaryFile
+        const { backend } = yield* SqliteStore.makeDrivers({ filename })
+        yield* backend.create([record("good"), record("bad")])
+        const database = new DatabaseSync(filename)
+        database.exec(
+          "PRAGMA ignore_check_constraints = ON; UPDATE chicory_tasks SET state = 'LOST' WHERE id = 'bad'"
+        )
+        database.close()
+        const error = yield* Effect.flip(backend.read(["good", "bad"]))
+        assert.include(error.message, filename)
+        assert.include(error.message, "chicory_tasks")
+        assert.isTrue(isPermanent(error))
+        assert.strictEqual((yield* backend.read(["good"]))[0]?.id, "good")
+      })
   )
 
-  it.live("a corrupt file is an error that names it, and is not tried again", () =>
+  it.live("a corrupt file fails with a permanent error that names it", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       yield* Effect.scoped(
         Effect.flatMap(SqliteStore.makeDrivers({ filename }), ({ backend }) => backend.create([record("a")]))
       )
-      writeFileSync(filename, readFileSync(filename).fill(0xaa, PAGE))
+      writeFileSync(filename, readFileSync(filename).fill(0xaa, PAGE_BYTES))
       const exit = yield* Effect.exit(
         Effect.scoped(
           Effect.flatMap(SqliteStore.makeDrivers({ filename }), ({ backend }) => backend.read(["a"]))
@@ -136,7 +139,7 @@ describe("sqlite: what the world does", () => {
     })
   )
 
-  it.live("a transaction of the user's own client holds the store up, and does not stop it", () =>
+  it.live("a transaction of another client delays writes of the store, and does not fail them", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       const { backend } = yield* SqliteStore.makeDrivers({ filename })
@@ -167,7 +170,7 @@ describe("sqlite: what the world does", () => {
     })
   )
 
-  it.live("a file that stays locked is an error that may be tried again", () =>
+  it.live("a file that stays locked fails with a retryable error", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       const { backend } = yield* SqliteStore.makeDrivers({ filename, busyTimeout: "50 millis" })

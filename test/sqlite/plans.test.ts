@@ -14,18 +14,18 @@ vi.spyOn(DatabaseSync.prototype, "prepare").mockImplementation(function (this: D
 })
 afterAll(() => void vi.restoreAllMocks())
 
-describe("sqlite: plans", () => {
+describe("sqlite: query plans", () => {
   it.live("no statement scans the tasks or the messages, and none sorts them", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       yield* Effect.flatMap(SqliteStore.makeDrivers({ filename }), everything)
       const database = new DatabaseSync(filename)
       yield* Effect.addFinalizer(() => Effect.sync(() => database.close()))
-      const asked = [...texts].filter(
+      const statements = [...texts].filter(
         (text) => /^(SELECT|INSERT|UPDATE|DELETE)/.test(text) && !/COUNT|_schema/.test(text)
       )
-      assert.isAbove(asked.length, 30)
-      for (const text of asked) {
+      assert.isAbove(statements.length, 30)
+      for (const text of statements) {
         const plan = prepare
           .call(database, `EXPLAIN QUERY PLAN ${text}`)
           .all()

@@ -4,7 +4,7 @@ import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import * as SqliteStore from "../../src/sqlite/SqliteStore.ts"
 
-/** A path for a database in a directory of its own, which is removed with the scope. */
+/** A path for a database in a new directory, which is removed with the scope. */
 export const temporaryFile: Effect.Effect<string, never, Scope.Scope> = Effect.map(
   Effect.acquireRelease(
     Effect.sync(() => mkdtempSync(join(tmpdir(), "chicory-"))),
@@ -13,7 +13,7 @@ export const temporaryFile: Effect.Effect<string, never, Scope.Scope> = Effect.m
   (directory) => join(directory, "tasks.db")
 )
 
-/** The drivers of a store over a file of its own. */
+/** The drivers of a store over a new file. */
 export const temporaryDrivers = Effect.flatMap(temporaryFile, (filename) =>
   SqliteStore.makeDrivers({ filename })
 )

@@ -3,7 +3,7 @@ import { WorkerSuite } from "chicory/testing/suites"
 import { Effect } from "effect"
 import { temporaryDrivers } from "./temporary.ts"
 
-// they mostly wait, in real time
+// concurrent, as the tests mostly wait in real time
 describe.concurrent("conformance", () => {
   WorkerSuite.suite("sqlite, fused", { make: temporaryDrivers, live: true, unit: "500 millis" })
   WorkerSuite.suite("sqlite", {
