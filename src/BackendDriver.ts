@@ -217,9 +217,9 @@ export interface BackendDriver<out E = unknown> {
   /** Reads the workers whose last heartbeat still holds. */
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
   /**
-   * Ends the tasks that time has ended (L1 to L3), and removes what is over: records and dead letters after their
-   * retention, workers after their heartbeat, and reservations that were not published for as long as their retention.
-   * Handles at most `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
+   * Ends the tasks that time has ended (L1 to L3), and removes what has outlived its time: records and dead letters after
+   * their retention, workers after their heartbeat, and reservations that were not published for as long as their
+   * retention. Handles at most `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
    */
   readonly sweep: (limit: number) => Effect.Effect<number, E>
 }

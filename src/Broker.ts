@@ -40,7 +40,7 @@ export class Broker extends Context.Service<Broker, BrokerService>()("chicory/Br
  * @since 0.1.0
  */
 export interface Options {
-  /** How long claims and runs are leased by workers without a `lease` of their own. Default 30 seconds. */
+  /** How long claims and runs are leased by workers that set no `lease`. Default 30 seconds. */
   readonly lease?: Duration.Input | undefined
 }
 

@@ -200,8 +200,8 @@ export interface Task<
    *
    * **Details**
    *
-   * A write that fails is logged, and the handler goes on. A value that does not encode, or that is larger than 4 MiB, is
-   * a defect. Without a backend it does nothing.
+   * A write that fails is logged, and the handler continues. A value that does not encode, or that is larger than 4 MiB,
+   * is a defect. Without a backend it does nothing.
    */
   readonly progress: (
     value: Progress["~type.make.in"]

@@ -46,7 +46,7 @@ export class TaskContext extends Context.Service<
     readonly remainingRetries: number
     /**
      * An integer that grows with every run of the task. Compare it in the handler's own writes to fence them against
-     * those of an older run that still goes on.
+     * those of an older run that is still running.
      */
     readonly fence: number
     /**

@@ -8,7 +8,7 @@
  * The dead letter of a run that failed. The store adds what the record knows: id, task, generation, worker, attempts,
  * and the time.
  *
- * @see {@link DeadLetter} for what is read
+ * @see {@link DeadLetter} for the type that is read
  *
  * @category models
  * @since 0.1.0

@@ -48,7 +48,7 @@ export interface BackendService {
   readonly name: string
   /** `false` for `Backend.layerNotConfigured`, all operations of which fail. */
   readonly configured: boolean
-  /** The retention of tasks without one of their own; `Infinity`: forever. */
+  /** The retention of tasks that set none; `Infinity`: forever. */
   readonly retentionMillis: number
   readonly capabilities: BackendDriver["capabilities"]
   /** Used with a broker of the same store; `undefined`: the store has none. */

@@ -23,7 +23,7 @@ export interface BrokerService {
   readonly capabilities: BrokerDriver["capabilities"]
   /** Identifies the store that it shares with a backend; `undefined`: it shares none. */
   readonly store: object | undefined
-  /** The lease of workers without one of their own. */
+  /** The lease of workers that set none. */
   readonly lease: Duration.Duration
   readonly publish: Batcher<Envelope, void, BrokerError>
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
