@@ -1,9 +1,9 @@
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 import * as TransactSuite from "../support/transactSuite.ts"
 import { describeWithMariadb } from "./server.ts"
 
 await describeWithMariadb("processes on MariaDB", () => {
-  TransactSuite.killed(TemporaryPlaces.mariadb)
-  TransactSuite.frozen(TemporaryPlaces.mariadb)
-  TransactSuite.lockedOut(TemporaryPlaces.mariadb)
+  TransactSuite.killed(TemporaryLocations.mariadb)
+  TransactSuite.frozen(TemporaryLocations.mariadb)
+  TransactSuite.lockedOut(TemporaryLocations.mariadb)
 })

@@ -9,7 +9,7 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { isFullRun } from "../support/fullRun.ts"
 import { Count, eventually } from "../support/storeFixture.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
 const huge = 2n ** 60n
 
@@ -168,7 +168,7 @@ const malformedHints = [
 ]
 
 describe.concurrent("sqlite: malformed dead letters", () => {
-  const test = testsAt(TemporaryPlaces.sqlite)
+  const test = testsAt(TemporaryLocations.sqlite)
   suite(test)
   wakes(test, (store) =>
     Effect.forEach(
@@ -182,7 +182,7 @@ describe.concurrent("sqlite: malformed dead letters", () => {
 })
 await describeWithPostgres("postgres", () =>
   describe.concurrent("malformed dead letters", () => {
-    const test = testsAt(TemporaryPlaces.postgres)
+    const test = testsAt(TemporaryLocations.postgres)
     suite(test)
     wakes(test, (store) =>
       Effect.gen(function* () {
@@ -204,5 +204,5 @@ await describeWithPostgres("postgres", () =>
   })
 )
 await describeWithMariadb("mariadb", () =>
-  describe.concurrent("malformed dead letters", () => suite(testsAt(TemporaryPlaces.mariadb)))
+  describe.concurrent("malformed dead letters", () => suite(testsAt(TemporaryLocations.mariadb)))
 )

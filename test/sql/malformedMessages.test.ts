@@ -20,7 +20,7 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { isFullRun } from "../support/fullRun.ts"
 import { Count } from "../support/storeFixture.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
 /** Values of types that most fields do not have. */
 const types: ReadonlyArray<unknown> = [null, true, {}, [], [1], { length: 1 }]
@@ -232,13 +232,13 @@ const bytesOnSqlite = (test: Test): void => {
 }
 
 describe.concurrent("sqlite: malformed messages", () => {
-  const test = testsAt(TemporaryPlaces.sqlite)
+  const test = testsAt(TemporaryLocations.sqlite)
   suite(test)
   bytesOnSqlite(test)
 })
 await describeWithPostgres("postgres", () =>
-  describe.concurrent("malformed messages", () => suite(testsAt(TemporaryPlaces.postgres)))
+  describe.concurrent("malformed messages", () => suite(testsAt(TemporaryLocations.postgres)))
 )
 await describeWithMariadb("mariadb", () =>
-  describe.concurrent("malformed messages", () => suite(testsAt(TemporaryPlaces.mariadb)))
+  describe.concurrent("malformed messages", () => suite(testsAt(TemporaryLocations.mariadb)))
 )

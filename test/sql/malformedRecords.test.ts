@@ -8,7 +8,7 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { isFullRun } from "../support/fullRun.ts"
 import { Count } from "../support/storeFixture.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
 const huge = 2n ** 60n
 
@@ -207,10 +207,10 @@ const suite = (test: Test): void => {
     }))
 }
 
-describe.concurrent("sqlite: malformed records", () => suite(testsAt(TemporaryPlaces.sqlite)))
+describe.concurrent("sqlite: malformed records", () => suite(testsAt(TemporaryLocations.sqlite)))
 await describeWithPostgres("postgres", () =>
-  describe.concurrent("malformed records", () => suite(testsAt(TemporaryPlaces.postgres)))
+  describe.concurrent("malformed records", () => suite(testsAt(TemporaryLocations.postgres)))
 )
 await describeWithMariadb("mariadb", () =>
-  describe.concurrent("malformed records", () => suite(testsAt(TemporaryPlaces.mariadb)))
+  describe.concurrent("malformed records", () => suite(testsAt(TemporaryLocations.mariadb)))
 )

@@ -13,10 +13,10 @@ import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { program } from "../support/processes.ts"
 import { Count } from "../support/processTasks.ts"
-import * as Places from "../support/storeLocations.ts"
-import * as TemporaryPlaces from "../support/temporaryLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
+import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
-type Place = Places.SqlLocation
+type Place = StoreLocations.SqlLocation
 
 type Open = typeof SqlStore.layer
 
@@ -92,7 +92,7 @@ const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
   const gate = Latch.makeUnsafe()
   const child = yield* program(
     "../sql/opener.ts",
-    [Places.encode(place), ...(statements === undefined ? [] : [String(statements)])],
+    [StoreLocations.encode(place), ...(statements === undefined ? [] : [String(statements)])],
     { stdin: Stream.fromEffectDrain(gate.await) }
   )
   yield* Stream.runHead(child.stdout)
@@ -110,11 +110,11 @@ const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
 
 /** Returns another location in the same database. */
 const neighbour = (place: Place) =>
-  place.dialect === "mysql" ? TemporaryPlaces.mariadb : Effect.succeed({ ...place, prefix: "other" })
+  place.dialect === "mysql" ? TemporaryLocations.mariadb : Effect.succeed({ ...place, prefix: "other" })
 
 /** Makes drivers that the store takes for another process. */
 const drivers = (place: Place) =>
-  Effect.flatMap(Layer.build(Places.clientLayer(place)), (client) =>
+  Effect.flatMap(Layer.build(StoreLocations.clientLayer(place)), (client) =>
     Effect.provideContext(Effect.andThen(Migrations.run(place), SqlDrivers.make(place)), client)
   )
 
@@ -167,7 +167,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
         const place = yield* temporaryPlace
         yield* Effect.provide(
           Effect.scoped(body(place)),
-          Layer.merge(NodeServices.layer, Places.clientLayer(place))
+          Layer.merge(NodeServices.layer, StoreLocations.clientLayer(place))
         )
       })
     )
@@ -198,7 +198,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
 
       const other = yield* temporaryPlace
       const byLayer = Effect.scoped(Effect.andThen(open(other, layer), structure(other)))
-      assert.deepStrictEqual(byHand, yield* Effect.provide(byLayer, Places.clientLayer(other)))
+      assert.deepStrictEqual(byHand, yield* Effect.provide(byLayer, StoreLocations.clientLayer(other)))
       assert.isAtLeast(byHand.length, 15)
     }))
 
@@ -272,7 +272,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
 
       const other = yield* temporaryPlace
       const atOnce = Effect.scoped(Effect.andThen(open(other, layer), structure(other)))
-      assert.deepStrictEqual(found, yield* Effect.provide(atOnce, Places.clientLayer(other)))
+      assert.deepStrictEqual(found, yield* Effect.provide(atOnce, StoreLocations.clientLayer(other)))
     }))
 
   test("separates stores with different prefixes in one database", (place) =>
@@ -301,16 +301,16 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
     }))
 }
 
-describe("sqlite: migrations", () => suite(TemporaryPlaces.sqlite))
+describe("sqlite: migrations", () => suite(TemporaryLocations.sqlite))
 
-await describeWithMariadb("mariadb: migrations", () => suite(TemporaryPlaces.mariadb))
+await describeWithMariadb("mariadb: migrations", () => suite(TemporaryLocations.mariadb))
 
 await describeWithPostgres("postgres: migrations", () => {
-  suite(TemporaryPlaces.postgres)
+  suite(TemporaryLocations.postgres)
 
   it.live("notifies processes of their own prefix only", () =>
     Effect.gen(function* () {
-      const here = yield* TemporaryPlaces.postgres
+      const here = yield* TemporaryLocations.postgres
       const there = { ...here, prefix: "other" }
       const [received, sender] = [yield* collectHints(here), yield* drivers(here)]
       const [receivedThere, senderThere] = [yield* collectHints(there), yield* drivers(there)]

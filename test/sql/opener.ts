@@ -6,9 +6,9 @@ import { SqlStore } from "chicory/sql"
 import { Context, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { Count } from "../support/processTasks.ts"
-import * as Places from "../support/storeLocations.ts"
+import * as StoreLocations from "../support/storeLocations.ts"
 
-const place = Places.decode(process.argv[2]) as Places.SqlLocation
+const place = StoreLocations.decode(process.argv[2]) as StoreLocations.SqlLocation
 const statements = Number(process.argv[3] ?? Infinity)
 
 /** Returns a client that kills the process at the next statement. */
@@ -30,7 +30,7 @@ const inputEnds = Effect.callback<void>((resume) => {
 })
 
 Effect.gen(function* () {
-  const context = yield* Layer.build(Places.clientLayer(place))
+  const context = yield* Layer.build(StoreLocations.clientLayer(place))
   process.stdout.write("ready\n")
   yield* inputEnds
   const client = killing(Context.get(context, SqlClient.SqlClient))
