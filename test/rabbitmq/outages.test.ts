@@ -1,4 +1,4 @@
-/** What a server may do to those who depend on it: die, cut them off, block, freeze, forget; and what others do to it. */
+/** Guarantee 9 on RabbitMQ: a server that stops, closes connections, blocks publishers, freezes, or loses its data. */
 import { assert } from "@effect/vitest"
 import { AsyncResult, Broker } from "chicory"
 import { Context, Deferred, Effect, Exit, Fiber, Scope, Stream } from "effect"
@@ -34,33 +34,33 @@ const payloads = (count: number, millis: number) => numbers(count).map((n) => ({
 const report = (name: string, millis: number) =>
   Effect.sync(() => process.env["CHICORY_FIGURES"] && console.log(`${name}: ${Math.round(millis)} ms`))
 
-/** A task that is due a while after it was enqueued. */
+/** Enqueues a delayed task, and waits for its result. */
 const roundTripLater = (n: number) =>
   Effect.flatMap(Count.delay({ n, millis: 0 }, { delay: "100 millis" }), (handle) => AsyncResult.get(handle))
 
-/** What is delivered again while its task runs is put back for as long. */
+/** A message that is redelivered while its task runs is put back for the rest of this lease. */
 const renewed = { lease: "2 seconds" } as const
 
 const quick = { callTimeout: "700 millis" } as const
 
-/** Starts a worker that ends when the effect is run that this gives; it gives how long that takes. */
-const startEndable = Effect.fnUntraced(function* (...args: Parameters<typeof startWorker<typeof Count>>) {
+/** Starts a worker. Returns an effect that stops it, and returns how many milliseconds that took. */
+const startStoppable = Effect.fnUntraced(function* (...args: Parameters<typeof startWorker<typeof Count>>) {
   const scope = yield* Scope.make()
   yield* Scope.provide(startWorker(...args), scope)
   return Effect.map(timed(Scope.close(scope, Exit.void)), ([millis]) => millis)
 })
 
-describeWithOwnRabbit("a server that", () => {
-  onOneServer("dies", {}, (test) => {
-    const dies = (how: string, stop: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
-      test(`${how}, and comes back: nothing confirmed is lost, and nothing runs twice`, (server, place) =>
+describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
+  onOneServer("stops", {}, (test) => {
+    const testRestart = (how: string, stop: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
+      test(`${how} and started again: no confirmed task is lost, and none runs twice`, (server, location) =>
         Effect.gen(function* () {
-          const producer = yield* place.open()
-          const workers = yield* place.open()
+          const producer = yield* location.open()
+          const workers = yield* location.open()
           const runs = countingHandler()
           yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
           yield* Effect.gen(function* () {
-            // a crash loses queues that were declared shortly before, and each delay may need another one
+            // declares the queues and settles them: a crash loses queues that were declared shortly before
             assert.strictEqual(yield* roundTrip(1_000), 1_000)
             const later = yield* Count.delay({ n: 121, millis: 0 }, { delay: "4 seconds" })
             yield* server.settle
@@ -82,21 +82,21 @@ describeWithOwnRabbit("a server that", () => {
             assert.strictEqual(yield* AsyncResult.get(after), 122)
             yield* untilDrained(producer, workers)
             assert.sameMembers(runs.begun, [1_000, ...numbers(123)])
-            assert.strictEqual(yield* place.crashes, 0)
-            assert.strictEqual(yield* countMessages(server, place), 0)
+            assert.strictEqual(yield* location.crashes, 0)
+            assert.strictEqual(yield* countMessages(server, location), 0)
             const [again] = yield* timed(roundTrip(1_002))
             assert.isBelow(again, 1_000)
           }).pipe(Effect.provideContext(producer))
         }))
-    dies("in order", (server) => server.stop)
-    dies("at once", (server) => server.kill)
+    testRestart("is stopped", (server) => server.stop)
+    testRestart("is killed", (server) => server.kill)
 
-    test("and stays away: whoever enqueues is told in time, and a worker stops in time", (server, place) =>
+    test("stays stopped: an enqueue fails in time, and a worker stops in time", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open(quick)
+        const producer = yield* location.open(quick)
         const runs = countingHandler()
-        const store = yield* place.open(quick)
-        const end = yield* startEndable(store, Count, runs.layer, { drainTimeout: "500 millis" })
+        const store = yield* location.open(quick)
+        const end = yield* startStoppable(store, Count, runs.layer, { drainTimeout: "500 millis" })
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 1, millis: 600_000 })
           yield* runs.untilBegun(1)
@@ -113,23 +113,23 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("and stays away: a worker that was started meanwhile stops in time", (server, place) =>
+    test("stays stopped: a worker that is started meanwhile stops in time", (server, location) =>
       Effect.gen(function* () {
-        const store = yield* place.open(quick)
+        const store = yield* location.open(quick)
         yield* server.stop
         yield* retryableErrorOf(Effect.provideContext(Count.delay({ n: 1, millis: 0 }), store))
-        const end = yield* startEndable(store, Count, countingHandler().layer)
+        const end = yield* startStoppable(store, Count, countingHandler().layer)
         const stopping = yield* Effect.forkChild(end)
         const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
         yield* server.start
-        assert.strictEqual(ended._tag, "Some", "it has stopped before the server is back")
+        assert.strictEqual(ended._tag, "Some", "it stops before the server is started again")
       }))
 
-    test("and has nothing left: what is enqueued then runs, at once or later", (server, place) =>
+    test("loses all data: tasks that are enqueued afterwards run, with and without a delay", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
+        const producer = yield* location.open()
         const runs = countingHandler()
-        yield* startWorker(yield* place.open(), Count, runs.layer, { concurrency: 4 })
+        yield* startWorker(yield* location.open(), Count, runs.layer, { concurrency: 4 })
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
           assert.strictEqual(yield* roundTripLater(2), 2)
@@ -144,11 +144,11 @@ describeWithOwnRabbit("a server that", () => {
       }))
   })
 
-  onOneServer("goes on:", {}, (test) => {
-    test("it closes all connections in the midst of work, and nothing is lost or run twice", (server, place) =>
+  onOneServer("keeps running", {}, (test) => {
+    test("closes all connections during work: no task is lost, and none runs twice", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
-        const workers = yield* place.open()
+        const producer = yield* location.open()
+        const workers = yield* location.open()
         const cut = yield* Deferred.make<void>()
         const runs = countingHandler((n) => (n < 100 ? Effect.void : Deferred.await(cut)))
         yield* startWorker(workers, Count, runs.layer, { concurrency: 8, ...renewed })
@@ -168,30 +168,30 @@ describeWithOwnRabbit("a server that", () => {
           assert.strictEqual(yield* AsyncResult.get(after), 161)
           yield* untilDrained(producer, workers)
           assert.sameMembers(runs.begun, numbers(162))
-          assert.strictEqual(yield* place.crashes, 0)
-          assert.strictEqual(yield* countMessages(server, place), 0)
+          assert.strictEqual(yield* location.crashes, 0)
+          assert.strictEqual(yield* countMessages(server, location), 0)
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("why it closes connections is told", (server, place) =>
+    test("closes connections: its reason is logged", (server, location) =>
       Effect.gen(function* () {
-        const said = yield* warningsOf(
+        const logged = yield* warningsOf(
           Effect.gen(function* () {
-            const store = yield* place.open()
+            const store = yield* location.open()
             yield* server.closeConnections("the moon is full")
             yield* retryUntilAccepted(
               Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id: "moon" }), store)
             )
           })
         )
-        assert.strictEqual(said.filter((line) => line.includes("reconnecting")).length, 2)
-        for (const line of said) assert.include(line, "the moon is full")
+        assert.strictEqual(logged.filter((line) => line.includes("reconnecting")).length, 2)
+        for (const line of logged) assert.include(line, "the moon is full")
       }))
 
-    test("a task whose connection was closed is not run by another worker while it runs", (server, place) =>
+    test("closes the connection of a running task: no other worker runs it meanwhile", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
-        const stores = [yield* place.open(), yield* place.open()]
+        const producer = yield* location.open()
+        const stores = [yield* location.open(), yield* location.open()]
         const runs = countingHandler()
         for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "2 seconds" })
         yield* Effect.gen(function* () {
@@ -201,15 +201,15 @@ describeWithOwnRabbit("a server that", () => {
           assert.strictEqual(yield* AsyncResult.get(handle), 1)
           yield* untilDrained(...stores)
           assert.deepStrictEqual(runs.begun, [1])
-          assert.strictEqual(yield* place.crashes, 0)
+          assert.strictEqual(yield* location.crashes, 0)
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("connections that are closed in the very moment they are ready are opened again", (server, place) =>
+    test("closes connections as soon as they are ready: they are opened again", (server, location) =>
       Effect.gen(function* () {
         const network = yield* makeNetwork(server.url, { closingData: closing })
-        const producer = yield* place.open({ url: network.url })
-        yield* startWorker(yield* place.open({ url: network.url }), Count, countingHandler().layer)
+        const producer = yield* location.open({ url: network.url })
+        yield* startWorker(yield* location.open({ url: network.url }), Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* network.cut(4)
@@ -218,10 +218,10 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
 
-    test("without results, a task whose connection was closed is interrupted, and run again", (server, place) =>
+    test("closes the connection of a running task without a backend: it is interrupted, and runs again", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.openBroker()
-        const workers = yield* place.openBroker()
+        const producer = yield* location.openBroker()
+        const workers = yield* location.openBroker()
         const running = { now: 0, most: 0 }
         const interrupted = yield* Deferred.make<void>()
         const again = yield* Deferred.make<void>()
@@ -248,16 +248,16 @@ describeWithOwnRabbit("a server that", () => {
         yield* untilDrained(producer, workers)
       }))
 
-    test("somebody removes a queue that is consumed: it is made again, and what comes then runs", (server, place) =>
+    test("has a consumed queue removed: it is declared again, and later tasks run", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
-        const workers = yield* place.open()
+        const producer = yield* location.open()
+        const workers = yield* location.open()
         const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer)
         yield* Effect.gen(function* () {
           const running = yield* Count.delay({ n: 1, millis: 1_000 })
           yield* runs.untilBegun(1)
-          yield* removeQueue(server, place.names.queue("default"))
+          yield* removeQueue(server, location.names.queue("default"))
           assert.strictEqual(yield* roundTrip(2), 2)
           assert.strictEqual(yield* AsyncResult.get(running), 1)
           const [millis] = yield* timed(roundTrip(3))
@@ -267,19 +267,19 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("somebody removes a queue that is consumed: what is due later finds it again", (server, place) =>
+    test("has a consumed queue removed: delayed tasks reach it once it is declared again", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
-        const workers = yield* place.open()
+        const producer = yield* location.open()
+        const workers = yield* location.open()
         yield* startWorker(workers, Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
-          yield* removeQueue(server, place.names.queue("default"))
-          // the worker has made it again
+          yield* removeQueue(server, location.names.queue("default"))
+          // the worker has declared it again
           yield* eventually(
             Effect.map(
               Effect.exit(
-                withChannel(server.url, (channel) => channel.checkQueue(place.names.queue("default")))
+                withChannel(server.url, (channel) => channel.checkQueue(location.names.queue("default")))
               ),
               (exit) => Exit.isSuccess(exit) && exit.value.consumerCount > 0
             )
@@ -289,15 +289,15 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("somebody removes the ways to what is due later: they are made again", (server, place) =>
+    test("has its delay exchanges removed: they are declared again", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
-        yield* startWorker(yield* place.open(), Count, countingHandler().layer)
+        const producer = yield* location.open()
+        yield* startWorker(yield* location.open(), Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* withChannel(server.url, async (channel) => {
             for (const exponent of numbers(32))
-              await channel.deleteExchange(place.names.delayExchange(exponent))
+              await channel.deleteExchange(location.names.delayExchange(exponent))
           })
           const handle = yield* retryUntilAccepted(
             Count.delay({ n: 2, millis: 0 }, { delay: "100 millis", id: "no way" })
@@ -306,15 +306,15 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
 
-    test("somebody removes the queues of what is due later: what is enqueued then runs", (server, place) =>
+    test("has its delay queues removed: tasks that are enqueued afterwards run", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
-        yield* startWorker(yield* place.open(), Count, countingHandler().layer)
+        const producer = yield* location.open()
+        yield* startWorker(yield* location.open(), Count, countingHandler().layer)
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTripLater(1), 1)
           yield* withChannel(server.url, async (channel) => {
             for (const exponent of numbers(32))
-              await channel.deleteQueue(place.names.delayQueue("default", exponent))
+              await channel.deleteQueue(location.names.delayQueue("default", exponent))
           })
           assert.strictEqual(yield* roundTripLater(2), 2)
         }).pipe(Effect.provideContext(producer))
@@ -322,27 +322,27 @@ describeWithOwnRabbit("a server that", () => {
   })
 
   onOneServer("is low on memory", {}, (test) => {
-    /** Ends by itself with the test. */
-    const alarmed = (server: OwnServer) =>
+    /** Raises the memory alarm until the end of the test. */
+    const raiseAlarm = (server: OwnServer) =>
       Effect.acquireRelease(server.alarm, () => Effect.ignore(server.calm))
 
-    test("lets what is queued be run, and nobody enqueue until it has recovered", (server, place) =>
+    test("lets queued tasks run, and blocks enqueues until it has recovered", (server, location) =>
       Effect.gen(function* () {
-        const hasty = yield* place.open({ callTimeout: "500 millis" })
-        const patient = yield* place.open({ callTimeout: "40 seconds" })
-        const workers = yield* place.open()
+        const impatient = yield* location.open({ callTimeout: "500 millis" })
+        const patient = yield* location.open({ callTimeout: "40 seconds" })
+        const workers = yield* location.open()
         const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer, { concurrency: 1 })
         const enqueue = (store: Store, n: number) =>
           Effect.provideContext(Count.delay({ n, millis: 0 }), store)
-        // before the alarm has set in, some are run
+        // some tasks run before the alarm takes effect
         const handles = yield* Effect.provideContext(Count.delayAll(payloads(60, 100)), patient)
-        yield* alarmed(server)
-        // the server takes what comes first over a connection, and reads no more of it then
+        yield* raiseAlarm(server)
+        // the server reads the first publish of a connection, and then blocks the connection
         const first = yield* Effect.forkChild(enqueue(patient, 100))
         const waiting = yield* Effect.forkChild(enqueue(patient, 101))
-        yield* Effect.ignore(enqueue(hasty, 102))
-        const [millis, error] = yield* timed(retryableErrorOf(enqueue(hasty, 103)))
+        yield* Effect.ignore(enqueue(impatient, 102))
+        const [millis, error] = yield* timed(retryableErrorOf(enqueue(impatient, 103)))
         yield* report("delay while memory is low", millis)
         assert.isBelow(millis, 1_500)
         assert.include(error.message, "within 500ms")
@@ -351,24 +351,24 @@ describeWithOwnRabbit("a server that", () => {
         assert.isUndefined(waiting.pollUnsafe())
         yield* eventually(
           Effect.map(
-            countMessages(server, place),
+            countMessages(server, location),
             (messages) => messages <= runs.begun.length - runs.ended.length
           )
         )
         yield* server.calm
-        const late = [yield* Fiber.join(first), yield* Fiber.join(waiting), yield* enqueue(hasty, 104)]
+        const late = [yield* Fiber.join(first), yield* Fiber.join(waiting), yield* enqueue(impatient, 104)]
         const values = yield* Effect.provideContext(AsyncResult.all(late), patient)
         assert.deepStrictEqual(values, [100, 101, 104])
-        yield* untilDrained(hasty, patient, workers)
+        yield* untilDrained(impatient, patient, workers)
         for (const n of numbers(60)) assert.strictEqual(runs.begun.filter((begun) => begun === n).length, 1)
       }))
 
-    test("tells how many messages there are all the same", (server, place) =>
+    test("can still count its messages", (server, location) =>
       Effect.gen(function* () {
-        const store = yield* place.open({ callTimeout: "2 seconds" })
+        const store = yield* location.open({ callTimeout: "2 seconds" })
         yield* Effect.gen(function* () {
           yield* Count.delayAll(payloads(3, 0))
-          yield* alarmed(server)
+          yield* raiseAlarm(server)
           for (const _ of numbers(3)) {
             const [counts] = yield* Broker.counts(["default"])
             assert.strictEqual(counts?.ready, 3)
@@ -376,19 +376,19 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.provideContext(store))
       }))
 
-    test("lets a worker be started and stopped, and what it ran is run again", (server, place) =>
+    test("lets a worker start and stop, and its task runs again", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open(quick)
+        const producer = yield* location.open(quick)
         const runs = countingHandler()
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll([
             { n: 1, millis: 0 },
             { n: 2, millis: 600_000 }
           ])
-          yield* alarmed(server)
+          yield* raiseAlarm(server)
           yield* Effect.ignore(Count.delay({ n: 3, millis: 0 }))
-          const store = yield* place.open(quick)
-          const end = yield* startEndable(store, Count, runs.layer)
+          const store = yield* location.open(quick)
+          const end = yield* startStoppable(store, Count, runs.layer)
           yield* runs.untilBegun(2)
           assert.strictEqual(yield* AsyncResult.get(handles[0]), 1)
           const ended = yield* end
@@ -397,7 +397,7 @@ describeWithOwnRabbit("a server that", () => {
           assert.strictEqual(yield* AsyncResult.state(handles[1]!), "PENDING")
           yield* server.calm
           yield* startWorker(
-            yield* place.open(),
+            yield* location.open(),
             Count,
             Count.toLayer(({ n }) => Effect.succeed(n))
           )
@@ -407,10 +407,10 @@ describeWithOwnRabbit("a server that", () => {
   })
 
   onOneServer("is frozen", {}, (test) => {
-    test("fails who enqueues in time; when it is thawed all goes on", (server, place) =>
+    test("fails enqueues in time, and continues once it is thawed", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open(quick)
-        const workers = yield* place.open(quick)
+        const producer = yield* location.open(quick)
+        const workers = yield* location.open(quick)
         const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer, { concurrency: 4, ...renewed })
         yield* Effect.gen(function* () {
@@ -423,7 +423,7 @@ describeWithOwnRabbit("a server that", () => {
           yield* report("delay while frozen", millis)
           assert.isBelow(millis, 2_500)
           assert.include(error.message, "within 700ms")
-          // what has ended cannot be let go of meanwhile
+          // acks do not reach the server meanwhile
           yield* Effect.sleep("2 seconds")
           yield* server.thaw
           const [left, values] = yield* timed(Fiber.join(waiting))
@@ -433,20 +433,20 @@ describeWithOwnRabbit("a server that", () => {
           const [again] = yield* timed(roundTrip(51))
           assert.isBelow(again, 2_000)
           yield* untilDrained(producer, workers)
-          // whether this one was sent is not known
+          // the effect of this enqueue is unknown
           assert.sameMembers(
             runs.begun.filter((n) => n !== 50),
             [...numbers(41), 51]
           )
-          assert.strictEqual(yield* place.crashes, 0)
+          assert.strictEqual(yield* location.crashes, 0)
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("for longer than heartbeats may be missing: all goes on over other connections", (server, place) =>
+    test("for longer than missed heartbeats allow: work continues over new connections", (server, location) =>
       Effect.gen(function* () {
         const url = `${server.url}?heartbeat=1`
-        const producer = yield* place.open({ url, ...quick })
-        const workers = yield* place.open({ url, ...quick })
+        const producer = yield* location.open({ url, ...quick })
+        const workers = yield* location.open({ url, ...quick })
         const runs = countingHandler()
         yield* startWorker(workers, Count, runs.layer, { concurrency: 4, ...renewed })
         yield* Effect.gen(function* () {
@@ -461,18 +461,18 @@ describeWithOwnRabbit("a server that", () => {
           assert.deepStrictEqual(values, numbers(20))
           yield* untilDrained(producer, workers)
           assert.sameMembers(runs.begun, numbers(20))
-          assert.strictEqual(yield* place.crashes, 0)
+          assert.strictEqual(yield* location.crashes, 0)
           const [again] = yield* timed(roundTrip(51))
           assert.isBelow(again, 1_000)
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("lets a worker stop in time, and what it ran is run again", (server, place) =>
+    test("lets a worker stop in time, and its task runs again", (server, location) =>
       Effect.gen(function* () {
-        const producer = yield* place.open()
+        const producer = yield* location.open()
         const runs = countingHandler()
-        const store = yield* place.open(quick)
-        const end = yield* startEndable(store, Count, runs.layer, { drainTimeout: "500 millis" })
+        const store = yield* location.open(quick)
+        const end = yield* startStoppable(store, Count, runs.layer, { drainTimeout: "500 millis" })
         yield* Effect.gen(function* () {
           const handle = yield* Count.delay({ n: 1, millis: 600_000 })
           yield* runs.untilBegun(1)
@@ -483,7 +483,7 @@ describeWithOwnRabbit("a server that", () => {
           yield* runs.untilInterrupted
           yield* server.thaw
           yield* startWorker(
-            yield* place.open(),
+            yield* location.open(),
             Count,
             Count.toLayer(({ n }) => Effect.succeed(n))
           )
@@ -491,33 +491,33 @@ describeWithOwnRabbit("a server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("lets a worker stop in time that was started meanwhile", (server, place) =>
+    test("lets a worker that was started meanwhile stop in time", (server, location) =>
       Effect.gen(function* () {
-        const store = yield* place.open(quick)
+        const store = yield* location.open(quick)
         yield* server.freeze
-        const end = yield* startEndable(store, Count, countingHandler().layer)
+        const end = yield* startStoppable(store, Count, countingHandler().layer)
         yield* Effect.sleep("200 millis")
         const stopping = yield* Effect.forkChild(end)
         const ended = yield* Effect.timeoutOption(Fiber.join(stopping), "5 seconds")
         yield* server.thaw
-        assert.strictEqual(ended._tag, "Some", "it has stopped before the server is back")
+        assert.strictEqual(ended._tag, "Some", "it stops before the server is started again")
       }))
 
-    test("lets whoever listens stop in time", (server, place) =>
+    test("lets a subscriber stop in time", (server, location) =>
       Effect.gen(function* () {
-        const broker = Context.get(yield* place.open(quick), Broker.Broker)
+        const broker = Context.get(yield* location.open(quick), Broker.Broker)
         yield* server.freeze
         const listening = yield* Effect.forkChild(Stream.runDrain(broker.ready(["default"], 1)))
         yield* Effect.sleep("200 millis")
         const stopped = yield* Effect.timeoutOption(Fiber.interrupt(listening), "5 seconds")
         yield* server.thaw
-        assert.strictEqual(stopped._tag, "Some", "it has stopped before the server is back")
+        assert.strictEqual(stopped._tag, "Some", "it stops before the server is started again")
       }))
 
-    test("lets a whole process end in time, connections and all", (server, place) =>
+    test("lets a process end in time, with its connections", (server, location) =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
-        const store = yield* Scope.provide(place.open(quick), scope)
+        const store = yield* Scope.provide(location.open(quick), scope)
         const runs = countingHandler()
         yield* Scope.provide(startWorker(store, Count, runs.layer), scope)
         yield* Effect.provideContext(Count.delay({ n: 1, millis: 600_000 }), store)

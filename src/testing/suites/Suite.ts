@@ -1,5 +1,7 @@
 /**
  * What the conformance suites share: how a driver is made for a test, and how time passes in it.
+ *
+ * A module of a suite registers the tests of one topic in one function, which may be longer than other functions.
  */
 import { assert, it, type TestContext } from "@effect/vitest"
 import { Duration, Effect, type Scope } from "effect"
