@@ -40,6 +40,8 @@ const layers: ReadonlyArray<Layer> = [
   { name: "memory drivers", files: ["memory/!(MemoryStore|index).ts"], imports: drivers },
   { name: "services", files: ["{Backend,Broker}.ts"], imports: [...drivers, "memory drivers"] },
 
+  { name: "store layers", files: ["internal/layers/*.ts"], imports: services },
+
   // A store has drivers, and layers that users import. Only these layers know `Backend` and `Broker`.
   {
     name: "memory layers",
@@ -60,7 +62,7 @@ const layers: ReadonlyArray<Layer> = [
   {
     name: "redis layers",
     files: ["redis/{RedisBackend,RedisBroker,RedisCluster,RedisStore,index}.ts"],
-    imports: [...services, "redis drivers"]
+    imports: [...services, "store layers", "redis drivers"]
   },
   {
     name: "sql drivers",
@@ -70,7 +72,7 @@ const layers: ReadonlyArray<Layer> = [
   {
     name: "sql layers",
     files: ["sql/{SqlBackend,SqlBroker,SqlStore,index}.ts"],
-    imports: [...services, "sql drivers"]
+    imports: [...services, "store layers", "sql drivers"]
   },
   {
     name: "sqlite client",
@@ -80,7 +82,7 @@ const layers: ReadonlyArray<Layer> = [
   {
     name: "sqlite layers",
     files: ["sqlite/{SqliteBackend,SqliteBroker,SqliteStore,index}.ts"],
-    imports: [...services, "sqlite client", "sql drivers", "sql layers"]
+    imports: [...services, "store layers", "sqlite client", "sql drivers", "sql layers"]
   },
 
   { name: "producer", files: ["internal/producer/*.ts"], imports: services },

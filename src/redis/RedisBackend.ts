@@ -6,9 +6,10 @@
  * @since 0.1.0
  * @module
  */
-import { Effect, type Layer } from "effect"
+import type { Layer } from "effect"
 import type { Redis } from "effect/persistence/Redis"
-import * as Backend from "../Backend.ts"
+import type * as Backend from "../Backend.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as RedisStore from "./RedisStore.ts"
 
 /**
@@ -29,10 +30,4 @@ import * as RedisStore from "./RedisStore.ts"
 export const layer = (
   options: RedisStore.Options = {}
 ): Layer.Layer<Backend.Backend, Backend.BackendError, Redis> =>
-  Backend.layer(
-    RedisStore.makeDrivers(options).pipe(
-      Effect.map((drivers) => drivers.backend),
-      Effect.mapError(RedisStore.toBackendError)
-    ),
-    options
-  )
+  storeLayers.backendLayer(RedisStore.open(options), options)

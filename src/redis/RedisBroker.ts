@@ -6,9 +6,10 @@
  * @since 0.1.0
  * @module
  */
-import { Effect, type Layer } from "effect"
+import type { Layer } from "effect"
 import type { Redis } from "effect/persistence/Redis"
-import * as Broker from "../Broker.ts"
+import type * as Broker from "../Broker.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as RedisStore from "./RedisStore.ts"
 
 /**
@@ -29,17 +30,4 @@ import * as RedisStore from "./RedisStore.ts"
 export const layer = (
   options: RedisStore.Options = {}
 ): Layer.Layer<Broker.Broker, Broker.BrokerError, Redis> =>
-  Broker.layer(
-    RedisStore.makeDrivers(options).pipe(
-      Effect.map((drivers) => drivers.broker),
-      Effect.mapError(
-        (cause) =>
-          new Broker.BrokerError({
-            operation: RedisStore.operation,
-            retryable: RedisStore.isRetryable(cause),
-            cause
-          })
-      )
-    ),
-    options
-  )
+  storeLayers.brokerLayer(RedisStore.open(options), options)

@@ -32,13 +32,14 @@
  * @since 0.1.0
  * @module
  */
-import { Clock, Context, type Duration, Effect, Layer, type Scope } from "effect"
+import { Clock, type Duration, Effect, type Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
 import * as Backend from "../Backend.ts"
 import type { BackendDriver } from "../BackendDriver.ts"
 import * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallTimeout from "../internal/driver/callTimeout.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import { positiveDuration } from "../internal/options.ts"
 import { isPermanent } from "./isPermanent.ts"
 import * as Keyspace from "./Keyspace.ts"
@@ -91,17 +92,14 @@ export const makeDrivers = Effect.fnUntraced(function* (
   }
 })
 
-/** @internal The operation that errors of the layers name. */
-export const operation = "opening the Redis store"
-
-/** @internal Returns whether building the layer again may succeed. */
-export const isRetryable = (cause: Redis.RedisError | ServerInfo.UnsupportedServer): boolean =>
-  cause._tag === "RedisError" && !isPermanent(cause)
-
-/** @internal Wraps the error of `makeDrivers`. */
-export const toBackendError = (
-  cause: Redis.RedisError | ServerInfo.UnsupportedServer
-): Backend.BackendError => new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
+/** @internal Opens the store. */
+export const open = (
+  options: Options
+): storeLayers.OpenStore<Redis.RedisError | ServerInfo.UnsupportedServer, Redis.Redis | Scope.Scope> => ({
+  makeDrivers: makeDrivers(options),
+  operation: "opening the Redis store",
+  isRetryable: (cause) => cause._tag === "RedisError" && !isPermanent(cause)
+})
 
 /**
  * Provides a backend and a broker that keep results and messages in one Redis server or cluster.
@@ -131,11 +129,4 @@ export const toBackendError = (
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError, Redis.Redis> =>
-  Layer.effectContext(
-    Effect.gen(function* () {
-      const { backend, broker } = yield* Effect.mapError(makeDrivers(options), toBackendError)
-      return Context.make(Backend.Backend, yield* Backend.make(backend, options)).pipe(
-        Context.add(Broker.Broker, yield* Broker.make(broker, options))
-      )
-    })
-  )
+  storeLayers.layer(open(options), options)

@@ -8,22 +8,11 @@
  *
  * @module
  */
-import { Effect, type Layer } from "effect"
+import type { Layer } from "effect"
 import type { SqlClient } from "effect/sql"
-import * as Backend from "../Backend.ts"
+import type * as Backend from "../Backend.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as SqlStore from "./SqlStore.ts"
-
-const make = (
-  options: SqlStore.Options,
-  migrates: boolean
-): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> =>
-  Backend.layer(
-    SqlStore.makeDrivers(options, migrates).pipe(
-      Effect.map((drivers) => drivers.backend),
-      Effect.mapError(SqlStore.toBackendError)
-    ),
-    options
-  )
 
 /**
  * Provides the backend, after it has created the tables or brought them up to date.
@@ -38,7 +27,8 @@ const make = (
  */
 export const layer = (
   options: SqlStore.Options = {}
-): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> => make(options, true)
+): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> =>
+  storeLayers.backendLayer(SqlStore.open(options, true), options)
 
 /**
  * Provides the backend over tables that exist; fails with `BackendError` if they are missing or of another version.
@@ -49,4 +39,5 @@ export const layer = (
  */
 export const layerStorage = (
   options: SqlStore.Options = {}
-): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> => make(options, false)
+): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> =>
+  storeLayers.backendLayer(SqlStore.open(options, false), options)

@@ -8,29 +8,11 @@
  *
  * @module
  */
-import { Effect, type Layer } from "effect"
+import type { Layer } from "effect"
 import type { SqlClient } from "effect/sql"
-import * as Broker from "../Broker.ts"
+import type * as Broker from "../Broker.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as SqlStore from "./SqlStore.ts"
-
-const make = (
-  options: SqlStore.Options,
-  migrates: boolean
-): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> =>
-  Broker.layer(
-    SqlStore.makeDrivers(options, migrates).pipe(
-      Effect.map((drivers) => drivers.broker),
-      Effect.mapError(
-        (cause) =>
-          new Broker.BrokerError({
-            operation: SqlStore.operation,
-            retryable: SqlStore.isRetryable(cause),
-            cause
-          })
-      )
-    ),
-    options
-  )
 
 /**
  * Provides the broker, after it has created the tables or brought them up to date.
@@ -45,7 +27,8 @@ const make = (
  */
 export const layer = (
   options: SqlStore.Options = {}
-): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> => make(options, true)
+): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> =>
+  storeLayers.brokerLayer(SqlStore.open(options, true), options)
 
 /**
  * Provides the broker over tables that exist; fails with `BrokerError` if they are missing or of another version.
@@ -56,4 +39,5 @@ export const layer = (
  */
 export const layerStorage = (
   options: SqlStore.Options = {}
-): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> => make(options, false)
+): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> =>
+  storeLayers.brokerLayer(SqlStore.open(options, false), options)

@@ -27,10 +27,11 @@
  *
  * @module
  */
-import { Context, Effect, Layer, type Scope } from "effect"
+import { Effect, type Layer, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Backend from "../Backend.ts"
 import * as Broker from "../Broker.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import { CurrentRun } from "../internal/task/CurrentRun.ts"
 import type { TaskContext } from "../TaskContext.ts"
 import type { DialectName } from "./dialect/Dialect.ts"
@@ -56,36 +57,19 @@ export const makeDrivers = Effect.fnUntraced(function* (
   return yield* SqlDrivers.make(options)
 })
 
-/** @internal */
-export const operation = "opening the SQL store"
+/** @internal Opens the store. */
+export const open = (
+  options: Options,
+  migrates: boolean
+): storeLayers.OpenStore<Migrations.MigrationError, SqlClient.SqlClient | Scope.Scope> => ({
+  makeDrivers: makeDrivers(options, migrates),
+  operation: "opening the SQL store",
+  isRetryable
+})
 
 /** @internal Returns whether opening the store again may succeed. */
 export const isRetryable = (cause: Migrations.MigrationError): boolean =>
   cause._tag === "SqlError" && !isPermanent(cause)
-
-/** @internal Returns the error with which a layer fails. */
-export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
-  new Backend.BackendError({ operation, retryable: isRetryable(cause), cause })
-
-/** @internal Makes both services over drivers. */
-export const services = Effect.fnUntraced(function* (
-  { backend, broker }: SqlDrivers.Drivers,
-  options?: Backend.Options & Broker.Options
-) {
-  return Context.make(Backend.Backend, yield* Backend.make(backend, options)).pipe(
-    Context.add(Broker.Broker, yield* Broker.make(broker, options))
-  )
-})
-
-const make = (
-  options: Options,
-  migrates: boolean
-): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError, SqlClient.SqlClient> =>
-  Layer.effectContext(
-    Effect.flatMap(Effect.mapError(makeDrivers(options, migrates), toBackendError), (drivers) =>
-      services(drivers, options)
-    )
-  )
 
 /**
  * Provides both services over one database, after it has created the tables or brought them up to date.
@@ -108,7 +92,7 @@ const make = (
 export const layer = (
   options: Options = {}
 ): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError, SqlClient.SqlClient> =>
-  make(options, true)
+  storeLayers.layer(open(options, true), options)
 
 /**
  * Provides both services over tables that exist; fails with `BackendError` if they are missing or of another version.
@@ -125,7 +109,7 @@ export const layer = (
 export const layerStorage = (
   options: Options = {}
 ): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError, SqlClient.SqlClient> =>
-  make(options, false)
+  storeLayers.layer(open(options, false), options)
 
 /**
  * Returns the SQL script that creates the tables of this version in an empty database. Throws a `RangeError` if the

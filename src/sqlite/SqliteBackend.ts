@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { Effect, type Layer } from "effect"
-import * as Backend from "../Backend.ts"
+import type { Layer } from "effect"
+import type * as Backend from "../Backend.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
 /**
@@ -20,9 +21,4 @@ import * as SqliteStore from "./SqliteStore.ts"
  * @since 0.1.0
  */
 export const layer = (options: SqliteStore.Options): Layer.Layer<Backend.Backend, Backend.BackendError> =>
-  Backend.layer(
-    SqliteStore.makeDrivers(options).pipe(
-      Effect.map((drivers) => drivers.backend),
-      Effect.mapError(SqliteStore.toBackendError)
-    )
-  )
+  storeLayers.backendLayer(SqliteStore.open(options))

@@ -3,9 +3,9 @@
  *
  * @module
  */
-import { Effect, type Layer } from "effect"
-import * as Broker from "../Broker.ts"
-import * as SqlStore from "../sql/SqlStore.ts"
+import type { Layer } from "effect"
+import type * as Broker from "../Broker.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
 /**
@@ -22,16 +22,4 @@ import * as SqliteStore from "./SqliteStore.ts"
  * @since 0.1.0
  */
 export const layer = (options: SqliteStore.Options): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
-  Broker.layer(
-    SqliteStore.makeDrivers(options).pipe(
-      Effect.map((drivers) => drivers.broker),
-      Effect.mapError(
-        (cause) =>
-          new Broker.BrokerError({
-            operation: SqliteStore.operation,
-            retryable: SqlStore.isRetryable(cause),
-            cause
-          })
-      )
-    )
-  )
+  storeLayers.brokerLayer(SqliteStore.open(options))

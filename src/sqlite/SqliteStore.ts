@@ -9,10 +9,11 @@
  *
  * @module
  */
-import { Effect, Layer, type Scope } from "effect"
+import { Effect, type Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import * as Backend from "../Backend.ts"
+import type * as Backend from "../Backend.ts"
 import type * as Broker from "../Broker.ts"
+import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as Migrations from "../sql/schema/Migrations.ts"
 import * as SqlDrivers from "../sql/SqlDrivers.ts"
 import * as SqlStore from "../sql/SqlStore.ts"
@@ -44,12 +45,12 @@ export const makeDrivers = Effect.fnUntraced(function* (
   )
 })
 
-/** @internal The operation that errors of an opening layer name. */
-export const operation = "opening the SQLite store"
-
-/** @internal Converts a failure to open into the layer's error, which names the file. */
-export const toBackendError = (cause: Migrations.MigrationError): Backend.BackendError =>
-  new Backend.BackendError({ operation, retryable: SqlStore.isRetryable(cause), cause })
+/** @internal Opens the store. */
+export const open = (options: Options): storeLayers.OpenStore<Migrations.MigrationError, Scope.Scope> => ({
+  makeDrivers: makeDrivers(options),
+  operation: "opening the SQLite store",
+  isRetryable: SqlStore.isRetryable
+})
 
 /**
  * Provides both services over one file, and migrates its tables when it is built.
@@ -81,6 +82,4 @@ export const toBackendError = (cause: Migrations.MigrationError): Backend.Backen
  * @since 0.1.0
  */
 export const layer = (options: Options): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError> =>
-  Layer.effectContext(
-    Effect.flatMap(Effect.mapError(makeDrivers(options), toBackendError), SqlStore.services)
-  )
+  storeLayers.layer(open(options))

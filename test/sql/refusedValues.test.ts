@@ -2,10 +2,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { type Backend, type Broker, Task } from "chicory"
 import { Effect, Exit, Schema, type Scope } from "effect"
 import type * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
-import * as SqlStore from "../../src/sql/SqlStore.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryDrivers } from "../sqlite/temporary.ts"
+import { services } from "../support/storeLocations.ts"
 
 const Keyed = Task.make("keyed", {
   payload: Schema.Struct({ key: Schema.String, text: Schema.String }),
@@ -18,9 +18,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>, re
     body: Effect.Effect<void, unknown, Backend.Backend | Broker.Broker | Scope.Scope>
   ) =>
     it.live(name, () =>
-      Effect.flatMap(Effect.flatMap(make, SqlStore.services), (services) =>
-        Effect.provideContext(body, services)
-      )
+      Effect.flatMap(Effect.flatMap(make, services), (context) => Effect.provideContext(body, context))
     )
 
   test(
