@@ -60,8 +60,8 @@ const networkDisturbances = ({ networks }: Targets): ReadonlyArray<Disturbance> 
 
 const serverDisturbances = ({ servers }: Targets): ReadonlyArray<Disturbance> =>
   servers.flatMap(({ freeze, kill, start, stop, thaw }, i) => [
-    temporary(`server ${i} is killed, and away`, kill, start, 100, 3_000),
-    temporary(`server ${i} is stopped, and away`, stop, start, 100, 3_000),
+    temporary(`server ${i} is killed and down`, kill, start, 100, 3_000),
+    temporary(`server ${i} is stopped and down`, stop, start, 100, 3_000),
     temporary(`server ${i} is frozen`, freeze, thaw, 200, 5_000)
   ])
 

@@ -15,14 +15,14 @@ export const workerPoints = [
   "before the result is stored",
   "after the result is stored",
   "with half of a batch settled",
-  "between the halves of a retry",
+  "between the steps of a retry",
   "in a renewal",
-  "before a run is put back"
+  "before a run is released"
 ] as const
 export type WorkerPoint = (typeof workerPoints)[number]
 
 /** Points at which a producer dies. */
-export const producerPoints = ["after the record", "after the message", "after all of it"] as const
+export const producerPoints = ["after the record", "after the message", "after the enqueue"] as const
 export type ProducerPoint = (typeof producerPoints)[number]
 
 /** Stops the caller: nothing that follows runs, unless the process is thawed. */
@@ -93,7 +93,7 @@ export const forWorker = (
         const settlements = Arr.map(batch, settlementOf)
         yield* dieAt("before the result is stored", settlements.some(isFinal))
         yield* dieAt(
-          "before a run is put back",
+          "before a run is released",
           settlements.some(({ outcome }) => outcome._tag === "Release")
         )
         const half = batch.slice(0, Math.floor(batch.length / 2))
@@ -106,7 +106,7 @@ export const forWorker = (
         const retries = settlements.some(({ outcome }) => outcome._tag === "Retry")
         if (fused) {
           yield* dieAt("after the result is stored", settlements.some(isFinal))
-          yield* dieAt("between the halves of a retry", retries)
+          yield* dieAt("between the steps of a retry", retries)
         }
         retrying ||= retries
         settled += batch.length
@@ -151,7 +151,7 @@ export const forWorker = (
       claim: (request) => claimed(claim(request)),
       ack: (handles) => Effect.andThen(dieAt("after the result is stored"), broker.ack(handles)),
       release: (releases) =>
-        Effect.andThen(dieAt("between the halves of a retry", retrying), broker.release(releases))
+        Effect.andThen(dieAt("between the steps of a retry", retrying), broker.release(releases))
     }
   }
 }
@@ -171,10 +171,10 @@ export const forProducer = (
       ...(fusion === undefined
         ? {}
         : {
-            fusion: { ...fusion, enqueue: (items) => after("after all of it", fusion.enqueue(items)) }
+            fusion: { ...fusion, enqueue: (items) => after("after the enqueue", fusion.enqueue(items)) }
           }),
       create: (records) => after("after the record", backend.create(records)),
-      markPublished: (ids) => after("after all of it", backend.markPublished(ids))
+      markPublished: (ids) => after("after the enqueue", backend.markPublished(ids))
     },
     broker: { ...broker, publish: (messages) => after("after the message", broker.publish(messages)) }
   }

@@ -35,7 +35,7 @@ export const suite = (
 
   const killed = Effect.fnUntraced(function* (system: System.System<FaultyWorker>, point: WorkerPoint) {
     const renews = point === "in a renewal"
-    const stops = point === "before a run is put back"
+    const stops = point === "before a run is released"
     const settled = renews ? 0 : 6
     yield* system.enqueue(renews ? payloads(12, 0.6 * leaseMillis) : payloads(32, stops ? 400 : 40))
     const victim = yield* system.startWorker({ worker, killPlan: { point, settled } })
@@ -87,7 +87,7 @@ export const suite = (
           const deployment = yield* makeDeployment
           const system = yield* System.make(deployment, { unfused })
           const audit = yield* run(deployment, system)
-          all.push([unfused ? `${row}, step by step` : row, audit])
+          all.push([unfused ? `${row}, unfused` : row, audit])
           Audit.verify(audit)
           yield* system.drained
         }).pipe(Effect.provide(NodeServices.layer)),
@@ -95,7 +95,7 @@ export const suite = (
     )
 
   for (const unfused of isFullRun ? [true, false] : [false]) {
-    describe(unfused ? "step by step" : "with steps fused, where the store has them so", () => {
+    describe(unfused ? "unfused" : "fused, where the store supports it", () => {
       for (const point of isFullRun ? workerPoints : points) {
         test(
           `guarantee 1: a worker killed ${point} loses no task and gives none two outcomes`,
@@ -118,9 +118,9 @@ export const suite = (
   if (!isFullRun) return
   test(
     "guarantee 1: a producer killed after a fused enqueue and restarted has each task run once",
-    "producer: after all of it",
+    "producer: after the enqueue",
     false,
     (deployment, system) =>
-      producerKilled(deployment, system, { point: "after all of it", accepted: 3 }, false)
+      producerKilled(deployment, system, { point: "after the enqueue", accepted: 3 }, false)
   )
 }

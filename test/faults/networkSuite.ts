@@ -36,7 +36,7 @@ const faults = {
     cuts: true
   },
   unready: {
-    name: "is cut, and the next connections the moment they are ready",
+    name: "is cut, and the next connections as soon as they are ready",
     begin: ({ cut }) => cut(4),
     end: heal,
     millis: 500,
@@ -66,7 +66,7 @@ const faults = {
     targets: ["of one worker", "of all"]
   },
   silent: {
-    name: "carries nothing any more over what there is, until that is cut",
+    name: "mutes open connections until they are cut",
     begin: ({ silence }) => silence,
     end: ({ cut }) => cut(),
     millis: 4_000,
@@ -81,7 +81,7 @@ const faults = {
     targets: ["of one worker", "of all"]
   },
   dripping: {
-    name: "lets but few bytes pass",
+    name: "passes few bytes at a time",
     begin: ({ drip }) => drip(64),
     end: heal,
     millis: 4_000,
@@ -89,7 +89,7 @@ const faults = {
     targets: ["of one worker", "of all"]
   },
   stormy: {
-    name: "is cut again and again",
+    name: "is cut repeatedly",
     begin: ({ storm }) => storm,
     end: heal,
     millis: 4_000,

@@ -24,7 +24,7 @@ export const killed: Outage = { name: "killed", begin: ({ kill }) => kill, milli
 const all: ReadonlyArray<Outage> = [
   killed,
   {
-    name: "killed, and away for longer than a call may take",
+    name: "killed, and down for longer than a call timeout",
     begin: ({ kill }) => kill,
     millis: 12_000,
     lapses: true

@@ -197,7 +197,7 @@ export const frozen = (temporaryLocation: Temporary): void => {
   describe("guarantee 3: a worker frozen in its transaction", () => {
     for (const [stubborn, how] of [
       [false, "is interrupted"],
-      [true, "comes to its end"]
+      [true, "completes"]
     ] as const) {
       test(`until another has run its task ${how} when it wakes and commits nothing`, (location, written) =>
         Effect.gen(function* () {
