@@ -16,25 +16,25 @@ import { Count } from "../support/processTasks.ts"
 import * as StoreLocations from "../support/storeLocations.ts"
 import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
-type Place = StoreLocations.SqlLocation
+type Location = StoreLocations.SqlLocation
 
 type Open = typeof SqlStore.layer
 
 const { layer, layerStorage } = SqlStore
 
-const versionsKnown = ({ dialect }: Place) => schema[dialect].map(({ id }) => id)
+const versionsKnown = ({ dialect }: Location) => schema[dialect].map(({ id }) => id)
 
 /** The statements of the script. */
-const statementsOf = ({ dialect, prefix }: Place) =>
+const statementsOf = ({ dialect, prefix }: Location) =>
   SqlStore.migrations(dialect, { prefix })
     .split(/;\n(?:\n|$)/)
     .filter((statement) => statement !== "")
 
 /** Opens a store over the client of the test. */
-const open = (place: Place, by: Open) => Layer.build(by({ prefix: place.prefix }))
+const open = (location: Location, by: Open) => Layer.build(by({ prefix: location.prefix }))
 
 /** Returns the error with which a store fails to open. */
-const refusal = (place: Place, by: Open) => Effect.flip(Effect.scoped(open(place, by)))
+const refusal = (location: Location, by: Open) => Effect.flip(Effect.scoped(open(location, by)))
 
 /** Enqueues a task, runs it and awaits its result. */
 const roundTrip = Effect.gen(function* () {
@@ -45,14 +45,14 @@ const roundTrip = Effect.gen(function* () {
     )
   )
   const handle = yield* Count.delay({ n: 1, millis: 0 })
-  assert.deepStrictEqual(yield* AsyncResult.get(handle), { n: 1, pid: 0 })
+  assert.deepStrictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), { n: 1, pid: 0 })
 })
 
 /** Checks that a store opens and runs a task. */
-const expectWorking = (place: Place, by: Open) =>
-  Effect.scoped(Effect.flatMap(open(place, by), (store) => Effect.provideContext(roundTrip, store)))
+const expectWorking = (location: Location, by: Open) =>
+  Effect.scoped(Effect.flatMap(open(location, by), (store) => Effect.provideContext(roundTrip, store)))
 
-const versions = Effect.fnUntraced(function* ({ prefix }: Place) {
+const versions = Effect.fnUntraced(function* ({ prefix }: Location) {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql<{ readonly version: number }>`
     SELECT version FROM ${sql(`${prefix}_schema`)} ORDER BY version`
@@ -60,7 +60,7 @@ const versions = Effect.fnUntraced(function* ({ prefix }: Place) {
 })
 
 /** Returns columns, indexes and functions of the tables as texts, without schema and prefix. */
-const structure = Effect.fnUntraced(function* (place: Place) {
+const structure = Effect.fnUntraced(function* (location: Location) {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql.onDialectOrElse({
     sqlite: () =>
@@ -81,18 +81,18 @@ const structure = Effect.fnUntraced(function* (place: Place) {
       FROM information_schema.statistics WHERE table_schema = DATABASE()`
   })
   return rows
-    .map(({ what }) => what.replaceAll(place.dialect === "postgres" ? place.schema : "-", ""))
-    .filter((what) => what.includes(place.prefix))
-    .map((what) => what.replaceAll(place.prefix, ""))
+    .map(({ what }) => what.replaceAll(location.dialect === "postgres" ? location.schema : "-", ""))
+    .filter((what) => what.includes(location.prefix))
+    .map((what) => what.replaceAll(location.prefix, ""))
     .toSorted()
 })
 
 /** Starts a process that waits to open a store; returns an effect that lets it, and returns how it ended. */
-const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
+const opener = Effect.fnUntraced(function* (location: Location, statements?: number) {
   const gate = Latch.makeUnsafe()
   const child = yield* program(
     "../sql/opener.ts",
-    [StoreLocations.encode(place), ...(statements === undefined ? [] : [String(statements)])],
+    [StoreLocations.encode(location), ...(statements === undefined ? [] : [String(statements)])],
     { stdin: Stream.fromEffectDrain(gate.await) }
   )
   yield* Stream.runHead(child.stdout)
@@ -109,19 +109,19 @@ const opener = Effect.fnUntraced(function* (place: Place, statements?: number) {
 })
 
 /** Returns another location in the same database. */
-const neighbour = (place: Place) =>
-  place.dialect === "mysql" ? TemporaryLocations.mariadb : Effect.succeed({ ...place, prefix: "other" })
+const neighbour = (location: Location) =>
+  location.dialect === "mysql" ? TemporaryLocations.mariadb : Effect.succeed({ ...location, prefix: "other" })
 
 /** Makes drivers that the store takes for another process. */
-const drivers = (place: Place) =>
-  Effect.flatMap(Layer.build(StoreLocations.clientLayer(place)), (client) =>
-    Effect.provideContext(Effect.andThen(Migrations.run(place), SqlDrivers.make(place)), client)
+const drivers = (location: Location) =>
+  Effect.flatMap(Layer.build(StoreLocations.clientLayer(location)), (client) =>
+    Effect.provideContext(Effect.andThen(Migrations.run(location), SqlDrivers.make(location)), client)
   )
 
 /** Collects the ids of the hints that a process receives. */
-const collectHints = Effect.fnUntraced(function* (place: Place) {
+const collectHints = Effect.fnUntraced(function* (location: Location) {
   const told = new Set<string>()
-  const { backend } = yield* drivers(place)
+  const { backend } = yield* drivers(location)
   yield* Stream.runForEach(backend.hints ?? Stream.empty, (hint) =>
     Effect.sync(() => {
       if (hint !== "resync") for (const id of hint) told.add(id)
@@ -150,12 +150,12 @@ const notifyUntilReceived = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<
     Effect.timeout("10 seconds")
   )
 
-const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void => {
+const suite = (temporaryLocation: Effect.Effect<Location, unknown, Scope.Scope>): void => {
   /** Adds a test with an empty database or schema. */
   const test = (
     name: string,
     body: (
-      place: Place
+      location: Location
     ) => Effect.Effect<
       void,
       unknown,
@@ -164,73 +164,73 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
   ) =>
     it.live(name, () =>
       Effect.gen(function* () {
-        const place = yield* temporaryPlace
+        const location = yield* temporaryLocation
         yield* Effect.provide(
-          Effect.scoped(body(place)),
-          Layer.merge(NodeServices.layer, StoreLocations.clientLayer(place))
+          Effect.scoped(body(location)),
+          Layer.merge(NodeServices.layer, StoreLocations.clientLayer(location))
         )
       })
     )
 
-  test("starts ten processes at once on an empty database", (place) =>
+  test("starts ten processes at once on an empty database", (location) =>
     Effect.gen(function* () {
-      const processes = yield* Effect.replicateEffect(opener(place), 10, { concurrency: 5 })
+      const processes = yield* Effect.replicateEffect(opener(location), 10, { concurrency: 5 })
       const codes = yield* Effect.all(processes, { concurrency: "unbounded" })
       assert.deepStrictEqual(
         codes,
         Array.from({ length: 10 }, () => 0)
       )
-      assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
-      const store = yield* open(place, layerStorage)
+      assert.deepStrictEqual(yield* versions(location), versionsKnown(location))
+      const store = yield* open(location, layerStorage)
       const [counts] = yield* Effect.provideContext(Broker.counts(["default"]), store)
       assert.strictEqual(counts?.ready, 10)
     }))
 
-  test("creates the same tables by the script as by the layer", (place) =>
+  test("creates the same tables by the script as by the layer", (location) =>
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      for (const statement of statementsOf(place)) yield* sql.unsafe(statement)
-      assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
-      yield* expectWorking(place, layerStorage)
+      for (const statement of statementsOf(location)) yield* sql.unsafe(statement)
+      assert.deepStrictEqual(yield* versions(location), versionsKnown(location))
+      yield* expectWorking(location, layerStorage)
       // nothing is left to apply
-      yield* expectWorking(place, layer)
-      const byHand = yield* structure(place)
+      yield* expectWorking(location, layer)
+      const byHand = yield* structure(location)
 
-      const other = yield* temporaryPlace
+      const other = yield* temporaryLocation
       const byLayer = Effect.scoped(Effect.andThen(open(other, layer), structure(other)))
       assert.deepStrictEqual(byHand, yield* Effect.provide(byLayer, StoreLocations.clientLayer(other)))
       assert.isAtLeast(byHand.length, 15)
     }))
 
-  test("fails without tables where the layer does not migrate, says what to do, and creates none", (place) =>
+  test("fails without tables where the layer does not migrate, says what to do, and creates none", (location) =>
     Effect.gen(function* () {
-      const error = yield* refusal(place, layerStorage)
+      const error = yield* refusal(location, layerStorage)
       assert.instanceOf(error, Backend.BackendError)
       assert.instanceOf(error.cause, Migrations.SchemaTooOld)
       assert.isFalse(error.retryable)
       assert.include(error.message, "it has no tables of chicory")
       assert.include(error.message, "SqlStore.migrations")
-      assert.deepStrictEqual(yield* structure(place), [])
+      assert.deepStrictEqual(yield* structure(location), [])
     }))
 
   for (const [name, by] of Object.entries({ layer, layerStorage })) {
-    test(`refuses tables of a newer version with ${name}, and says what to do`, (place) =>
+    test(`refuses tables of a newer version with ${name}, and says what to do`, (location) =>
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        yield* Effect.scoped(open(place, layer))
-        const schema = sql(`${place.prefix}_schema`)
+        yield* Effect.scoped(open(location, layer))
+        const schema = sql(`${location.prefix}_schema`)
         yield* sql`INSERT INTO ${schema} (version, name, applied_at) VALUES (99, 'of tomorrow', 0)`
-        const error = yield* refusal(place, by)
+        const error = yield* refusal(location, by)
         assert.instanceOf(error, Backend.BackendError)
         assert.instanceOf(error.cause, Migrations.SchemaTooNew)
         assert.isFalse(error.retryable)
         assert.include(error.message, "version 99")
         assert.include(error.message, "update chicory, or give another prefix")
-        assert.deepStrictEqual(yield* versions(place), [...versionsKnown(place), 99])
+        assert.deepStrictEqual(yield* versions(location), [...versionsKnown(location), 99])
       }))
   }
 
-  test("dies with an invalid prefix", (place) =>
+  test("dies with an invalid prefix", (location) =>
     Effect.gen(function* () {
       const prefixes = [
         "",
@@ -244,41 +244,41 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
       ]
       for (const prefix of prefixes) {
         for (const by of [layer, layerStorage]) {
-          const exit = yield* Effect.exit(Effect.scoped(open({ ...place, prefix }, by)))
+          const exit = yield* Effect.exit(Effect.scoped(open({ ...location, prefix }, by)))
           assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause), `a defect: ${prefix}`)
           assert.include(Cause.pretty(exit.cause), "is not valid")
         }
-        assert.throws(() => SqlStore.migrations(place.dialect, { prefix }), "is not valid")
+        assert.throws(() => SqlStore.migrations(location.dialect, { prefix }), "is not valid")
       }
-      assert.deepStrictEqual(yield* structure(place), [])
+      assert.deepStrictEqual(yield* structure(location), [])
     }))
 
-  test("completes the migration of a process that was killed", (place) =>
+  test("completes the migration of a process that was killed", (location) =>
     Effect.gen(function* () {
-      const count = statementsOf(place).length
+      const count = statementsOf(location).length
       for (const statements of [6, Math.floor(count / 2) + 4, count]) {
-        const start = yield* opener(place, statements)
+        const start = yield* opener(location, statements)
         assert.strictEqual(yield* start, "killed", `after ${statements} statements`)
-        const error = yield* refusal(place, layerStorage)
+        const error = yield* refusal(location, layerStorage)
         assert.instanceOf(error.cause, Migrations.SchemaTooOld)
-        const left = yield* structure(place)
+        const left = yield* structure(location)
         // only MariaDB cannot roll back a change of the schema
-        if (place.dialect === "mysql") assert.isNotEmpty(left)
+        if (location.dialect === "mysql") assert.isNotEmpty(left)
         else assert.isEmpty(left)
       }
-      yield* expectWorking(place, layer)
-      assert.deepStrictEqual(yield* versions(place), versionsKnown(place))
-      const found = yield* structure(place)
+      yield* expectWorking(location, layer)
+      assert.deepStrictEqual(yield* versions(location), versionsKnown(location))
+      const found = yield* structure(location)
 
-      const other = yield* temporaryPlace
+      const other = yield* temporaryLocation
       const atOnce = Effect.scoped(Effect.andThen(open(other, layer), structure(other)))
       assert.deepStrictEqual(found, yield* Effect.provide(atOnce, StoreLocations.clientLayer(other)))
     }))
 
-  test("separates stores with different prefixes in one database", (place) =>
+  test("separates stores with different prefixes in one database", (location) =>
     Effect.gen(function* () {
-      const other = yield* neighbour(place)
-      const [here, there] = [yield* open(place, layer), yield* open(other, layer)]
+      const other = yield* neighbour(location)
+      const [here, there] = [yield* open(location, layer), yield* open(other, layer)]
       const id = "the same id"
       const one = yield* Effect.provideContext(Count.delay({ n: 1, millis: 0 }, { id }), here)
       const [counts] = yield* Effect.provideContext(Broker.counts(["default"]), there)
@@ -293,7 +293,7 @@ const suite = (temporaryPlace: Effect.Effect<Place, unknown, Scope.Scope>): void
         [here, one, 1],
         [there, two, 2]
       ] as const) {
-        const value = yield* Effect.provideContext(AsyncResult.get(handle), store)
+        const value = yield* Effect.provideContext(AsyncResult.get(handle, { timeout: "10 seconds" }), store)
         assert.strictEqual(value.n, n)
       }
       yield* Effect.provideContext(AsyncResult.forget(one), here)

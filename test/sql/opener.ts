@@ -8,7 +8,7 @@ import { SqlClient } from "effect/sql"
 import { Count } from "../support/processTasks.ts"
 import * as StoreLocations from "../support/storeLocations.ts"
 
-const place = StoreLocations.decode(process.argv[2]) as StoreLocations.SqlLocation
+const location = StoreLocations.decode(process.argv[2]) as StoreLocations.SqlLocation
 const statements = Number(process.argv[3] ?? Infinity)
 
 /** Returns a client that kills the process at the next statement. */
@@ -30,12 +30,12 @@ const inputEnds = Effect.callback<void>((resume) => {
 })
 
 Effect.gen(function* () {
-  const context = yield* Layer.build(StoreLocations.clientLayer(place))
+  const context = yield* Layer.build(StoreLocations.clientLayer(location))
   process.stdout.write("ready\n")
   yield* inputEnds
   const client = killing(Context.get(context, SqlClient.SqlClient))
   const store = Layer.provide(
-    SqlStore.layer({ prefix: place.prefix }),
+    SqlStore.layer({ prefix: location.prefix }),
     Layer.succeed(SqlClient.SqlClient, client)
   )
   yield* Effect.provide(Count.send({ n: process.pid, millis: 0 }), store)

@@ -32,7 +32,7 @@ const Next = Task.make("next", { payload: Schema.Int, queue: "next" })
 class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {}
 
 /** Two clients of one database, as of two processes, and the prefix of its tables. */
-export interface Place {
+export interface Databases {
   readonly client: SqlClient.SqlClient
   readonly other: SqlClient.SqlClient
   readonly prefix: string
@@ -47,7 +47,7 @@ const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts?.ready
 const exists = (id: string) => Effect.map(AsyncResult.poll(Mail.result(id)), Option.isSome)
 
 /** Creates a table of the program itself. */
-const makeTable = ({ client, prefix }: Place) =>
+const makeTable = ({ client, prefix }: Databases) =>
   Effect.acquireRelease(
     Effect.as(client.unsafe(`CREATE TABLE ${prefix}_book (n BIGINT NOT NULL PRIMARY KEY)`), `${prefix}_book`),
     (name) => Effect.orDie(client.unsafe(`DROP TABLE ${name}`))
@@ -77,11 +77,11 @@ const work = <T extends Task.Any>(task: T, handler: Layer.Layer<Task.HandlerOf<T
   )
 
 /** Registers the tests. */
-export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void => {
+export const suite = (make: Effect.Effect<Databases, unknown, Scope.Scope>): void => {
   const test = (
     name: string,
     body: (
-      place: Place,
+      databases: Databases,
       /** Runs an effect as another process. */
       elsewhere: <A, E, R>(
         effect: Effect.Effect<A, E, R | Services>
@@ -92,11 +92,11 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       name,
       () =>
         Effect.gen(function* () {
-          const place = yield* make
-          const here = yield* storeOn(place.client, place.prefix)
-          const there = yield* storeOn(place.other, place.prefix)
+          const databases = yield* make
+          const here = yield* storeOn(databases.client, databases.prefix)
+          const there = yield* storeOn(databases.other, databases.prefix)
           yield* Effect.provideContext(
-            body(place, (effect) => Effect.provideContext(effect, there) as never),
+            body(databases, (effect) => Effect.provideContext(effect, there) as never),
             here
           )
         }),
@@ -270,9 +270,9 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.strictEqual(yield* ready, 2)
     }))
 
-  test("refuses to enqueue in a transaction with stores that are not in its database", (place) =>
+  test("refuses to enqueue in a transaction with stores that are not in its database", (databases) =>
     Effect.gen(function* () {
-      const { client, prefix } = place
+      const { client, prefix } = databases
       const refusal = (context: Context.Context<Backend.Backend | Broker.Broker>) =>
         Effect.gen(function* () {
           const refused = yield* Effect.flip(client.withTransaction(Mail.delay(1)))
@@ -296,9 +296,9 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       )
     }))
 
-  test("completes a task in the transaction of its handler's writes", (place, elsewhere) =>
+  test("completes a task in the transaction of its handler's writes", (databases, elsewhere) =>
     Effect.gen(function* () {
-      const table = yield* makeTable(place)
+      const table = yield* makeTable(databases)
       yield* work(
         Book,
         Book.toLayer((n) =>
@@ -319,9 +319,9 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.deepStrictEqual(yield* Broker.counts(["default", "next"]), [none, { ...none, ready: 1 }])
     }))
 
-  test("writes nothing if the effect of transact fails, and the handler continues", (place) =>
+  test("writes nothing if the effect of transact fails, and the handler continues", (databases) =>
     Effect.gen(function* () {
-      const table = yield* makeTable(place)
+      const table = yield* makeTable(databases)
       yield* work(
         Book,
         Book.toLayer((n) =>
@@ -336,9 +336,9 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
 
-  test("rolls back a result that does not encode, and ends the task", (place) =>
+  test("rolls back a result that does not encode, and ends the task", (databases) =>
     Effect.gen(function* () {
-      const table = yield* makeTable(place)
+      const table = yield* makeTable(databases)
       yield* work(
         Book,
         Book.toLayer((n) => SqlStore.transact(Effect.as(insert(table, n), 100)).pipe(Effect.orDie))
@@ -348,10 +348,10 @@ export const suite = (make: Effect.Effect<Place, unknown, Scope.Scope>): void =>
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
 
-  test("rolls back with the transaction around transact, and keeps the result after it", (place) =>
+  test("rolls back with the transaction around transact, and keeps the result after it", (databases) =>
     Effect.gen(function* () {
-      const { client } = place
-      const table = yield* makeTable(place)
+      const { client } = databases
+      const table = yield* makeTable(databases)
       yield* work(
         Book,
         Book.toLayer((n) =>
