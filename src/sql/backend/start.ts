@@ -119,7 +119,7 @@ const makeStatements = (db: Database) => {
     startDecided: makeUpdateStarted(db, "t.id = batch.id"),
     /** S1 */
     renewLeases: makeRenewLeases(db),
-    /** Another worker may insert the same records first. */
+    /** Skips records that another worker has inserted meanwhile. */
     insertMissing: db.batched(
       { id: "text", task: "text", generation: "integer", expires_at: "integer", check_at: "integer" },
       (batch) =>
@@ -203,7 +203,7 @@ export const makeStart = (
     return { now, rows: (yield* taskRows.selectForUpdate(ids)).rows }
   })
 
-  /** The row of a task that was created under this id; the database stores another id for it if there is none. */
+  /** Returns the row of a task. It is missing only if the database altered the id that was inserted. */
   const rowOf = ({ rows }: Snapshot, id: string) => {
     const row = rows.get(id)
     return row === undefined
