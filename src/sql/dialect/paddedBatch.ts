@@ -24,8 +24,10 @@ export const bindRows = (
 ): ((rows: ReadonlyArray<AnyBatchRow>) => Array<unknown>) => {
   const entries = Object.entries(columns)
   const width = entries.length
+  const size = capacity * width
   return (rows) => {
-    const params = new Array<unknown>(capacity * width).fill(null)
+    const params: Array<unknown> = []
+    for (let i = 0; i < size; i++) params.push(null)
     for (const [column, [name, type]] of entries.entries()) {
       let index = column
       for (const row of rows) {
