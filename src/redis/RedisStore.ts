@@ -34,9 +34,9 @@
  */
 import { Clock, type Duration, Effect, type Layer, type Scope } from "effect"
 import * as Redis from "effect/persistence/Redis"
-import * as Backend from "../Backend.ts"
+import type * as Backend from "../Backend.ts"
 import type { BackendDriver } from "../BackendDriver.ts"
-import * as Broker from "../Broker.ts"
+import type * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallTimeout from "../internal/driver/callTimeout.ts"
 import * as storeLayers from "../internal/layers/storeLayers.ts"

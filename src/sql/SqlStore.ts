@@ -29,8 +29,8 @@
  */
 import { Effect, type Layer, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
-import * as Backend from "../Backend.ts"
-import * as Broker from "../Broker.ts"
+import type * as Backend from "../Backend.ts"
+import type * as Broker from "../Broker.ts"
 import * as storeLayers from "../internal/layers/storeLayers.ts"
 import { CurrentRun } from "../internal/task/CurrentRun.ts"
 import type { TaskContext } from "../TaskContext.ts"

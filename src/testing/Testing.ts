@@ -2,9 +2,18 @@
  * What tests of programs and of their handlers need. It depends on no test framework.
  *
  * ```ts
+ * import { AsyncResult, Task, Worker } from "chicory"
  * import { Testing } from "chicory/testing"
+ * import { Effect, Layer } from "effect"
  *
- * program.pipe(Effect.provide(WorkerLive), Effect.provide(Testing.layer))
+ * const Greet = Task.make("greet")
+ * const GreetLive = Greet.toLayer(() => Effect.log("hello"))
+ * const WorkerLive = Layer.provide(Worker.layer([Greet], { drainTimeout: 0 }), GreetLive)
+ *
+ * const test = Effect.flatMap(Greet.delay(), (result) => AsyncResult.get(result)).pipe(
+ *   Effect.provide(WorkerLive),
+ *   Effect.provide(Testing.layer)
+ * )
  * ```
  *
  * @since 0.1.0
