@@ -45,7 +45,7 @@ const roundTrip = Effect.gen(function* () {
     )
   )
   const handle = yield* Count.delay({ n: 1, millis: 0 })
-  assert.deepStrictEqual(yield* AsyncResult.get(handle, { timeout: "10 seconds" }), { n: 1, pid: 0 })
+  assert.deepStrictEqual(yield* AsyncResult.get(handle), { n: 1, pid: 0 })
 })
 
 /** Checks that a store opens and runs a task. */
@@ -293,7 +293,7 @@ const suite = (temporaryLocation: Effect.Effect<Location, unknown, Scope.Scope>)
         [here, one, 1],
         [there, two, 2]
       ] as const) {
-        const value = yield* Effect.provideContext(AsyncResult.get(handle, { timeout: "10 seconds" }), store)
+        const value = yield* Effect.provideContext(AsyncResult.get(handle), store)
         assert.strictEqual(value.n, n)
       }
       yield* Effect.provideContext(AsyncResult.forget(one), here)
