@@ -47,6 +47,7 @@ const Divide = Task.make("math.divide", {
 })
 const DivideLive = Divide.toLayer(({ dividend, divisor }) => Effect.succeed(dividend / divisor))
 declare const result: ReturnType<typeof Divide.result>
+declare const WorkerLive: Layer.Layer<Worker.Worker, never, Broker.Broker | Backend.Backend>
 declare const program: Effect.Effect<void, never, Broker.Broker | Backend.Backend>
 declare const makeMyBackend: Effect.Effect<BackendDriver>
 declare const makeMyBroker: Effect.Effect<BrokerDriver>
