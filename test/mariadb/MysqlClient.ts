@@ -1,22 +1,22 @@
 /**
  * Effect's `SqlClient` over `mysql2`, for tests against MariaDB.
  *
- * A pool of sessions at READ COMMITTED with utf8mb4; a transaction has one to itself. The statement of a fiber that
- * is interrupted is killed, and its end waited for, so that no session is used while a statement still runs there.
+ * Pools sessions at READ COMMITTED with utf8mb4; each transaction has its own session. Interrupting a fiber kills its
+ * statement and waits until the statement has ended, so that no session is reused while a statement runs there.
  *
- * Whole numbers are read as numbers, and as strings where they would lose digits; JSON is read as text. Parameters
- * are bound as `mysql2` does it for everyone: numbers as DOUBLE, which MariaDB takes everywhere, `LIMIT ?` included.
+ * Whole numbers are read as numbers, and as strings where a number would lose digits; JSON is read as text. Parameters
+ * are bound as `mysql2` does by default: numbers as DOUBLE, which MariaDB accepts everywhere, `LIMIT ?` included.
  */
 import { Effect, Latch, Layer, Pool, type Scope, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"
 import { SqlClient, type SqlConnection, SqlError, Statement } from "effect/sql"
 import * as Mysql from "mysql2"
 
-/** Which server. */
+/** Options of the client. */
 export interface Options {
   /** `mysql://user:password@host:port/database`. */
   readonly url: string
-  /** How many sessions there are at most. Default 10. */
+  /** The maximum number of sessions. Default 10. */
   readonly maxConnections?: number | undefined
 }
 
@@ -41,22 +41,22 @@ const DEADLOCK = 1213
 const REASONS: ReadonlyMap<number | undefined, Reason> = new Map<number, Reason>([
   [DEADLOCK, SqlError.DeadlockError],
   [1205, SqlError.LockTimeoutError],
-  // killed, by hand or for the time it took
+  // killed by another session, or by `max_statement_time`
   [1317, SqlError.StatementTimeoutError],
   [1969, SqlError.StatementTimeoutError],
-  // the row is no longer as the transaction saw it
+  // the row has changed since the transaction read it
   [1020, SqlError.SerializationError],
-  // for a database, a table, a column, in general
+  // denied on a database, a table, a column, or without a global privilege
   [1044, SqlError.AuthorizationError],
   [1142, SqlError.AuthorizationError],
   [1143, SqlError.AuthorizationError],
   [1227, SqlError.AuthorizationError],
-  // too many sessions of this user, and one that was killed
+  // too many sessions of this user, and a session that was killed
   [1203, SqlError.ConnectionError],
   [1927, SqlError.ConnectionError]
 ])
 
-/** By the first two digits of the SQL state. */
+/** Reasons by the first two digits of the SQL state. */
 const REASONS_OF_STATES: ReadonlyMap<string | undefined, Reason> = new Map<string, Reason>([
   ["08", SqlError.ConnectionError],
   ["23", SqlError.ConstraintError],
@@ -72,7 +72,7 @@ const classify = (cause: unknown, operation: string): SqlError.SqlErrorReason =>
     const constraint = /for key '(.+)'$/.exec(message)?.[1] ?? "unknown"
     return new SqlError.UniqueViolation({ ...props, constraint })
   }
-  // what the server did not say comes from the socket
+  // a fatal error without an SQL state is an error of the socket
   const ofState = sqlState === undefined && fatal === true ? "08" : sqlState?.slice(0, 2)
   const Reason = REASONS.get(errno) ?? REASONS_OF_STATES.get(ofState) ?? SqlError.UnknownError
   return new Reason(props)
@@ -85,9 +85,9 @@ const classify = (cause: unknown, operation: string): SqlError.SqlErrorReason =>
 /** A connection of the pool. */
 interface Session extends SqlConnection.Connection {
   readonly isOpen: () => boolean
-  /** Whether a transaction that was begun can still be rolled back: a deadlock ends it, and so does a lost connection. */
+  /** Whether an open transaction can be rolled back: a deadlock and a lost connection end it. */
   readonly isTransaction: () => boolean
-  /** Forgets the deadlock of an earlier transaction. */
+  /** Resets the deadlock of an earlier transaction. */
   readonly renew: () => void
 }
 
@@ -122,7 +122,7 @@ const open = (url: string): Effect.Effect<Mysql.Connection, SqlError.SqlError, S
         jsonStrings: true,
         maxPreparedStatements: 256
       })
-      // whoever uses it next is told
+      // the next statement fails with the error; without a listener, the error ends the process
       connection.on("error", () => {})
       connection.connect((error) =>
         resume(
@@ -215,7 +215,7 @@ const makeCompiler = (): Statement.Compiler =>
     onCustom: () => ["", []]
   })
 
-/** Connects, when there is something to do and at least once. Everything is closed with the scope. */
+/** Opens one session, and further ones on demand. All are closed with the scope. */
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<SqlClient.SqlClient, SqlError.SqlError, Scope.Scope> {
@@ -245,6 +245,6 @@ export const make = Effect.fnUntraced(function* (
   }).pipe(Effect.provide(Reactivity.layer))
 })
 
-/** The client as Effect's `SqlClient` service. */
+/** Provides the client as Effect's `SqlClient` service. */
 export const layer = (options: Options): Layer.Layer<SqlClient.SqlClient, SqlError.SqlError> =>
   Layer.effect(SqlClient.SqlClient, make(options))

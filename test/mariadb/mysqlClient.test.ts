@@ -6,7 +6,7 @@ import { describeWithMariadb, sharedUrl } from "./server.ts"
 
 const connect = MysqlClient.make({ url: sharedUrl })
 
-/** A table that is dropped with the scope. */
+/** Creates a table, which is dropped with the scope. */
 const table = (
   sql: SqlClient.SqlClient,
   columns: string
@@ -36,7 +36,7 @@ const tagOf = <A, R>(effect: Effect.Effect<A, SqlError.SqlError, R>) =>
   Effect.map(reasonOf(effect), ({ _tag }) => _tag)
 
 await describeWithMariadb("MysqlClient", () => {
-  it.effect("binds what JavaScript has, and reads it back", () =>
+  it.effect("binds JavaScript values, and reads them back", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const bytes = Uint8Array.from([0, 128, 255])
@@ -51,7 +51,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("reads what columns hold", () =>
+  it.effect("reads the values of all column types in use", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, "n BIGINT, d DECIMAL(20), s LONGTEXT, b LONGBLOB, j JSON")
@@ -83,7 +83,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("answers the rows that a statement returns, and none where it returns none", () =>
+  it.effect("returns the rows of a statement, and none for a statement without rows", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, "seq BIGINT AUTO_INCREMENT PRIMARY KEY, n BIGINT")
@@ -103,7 +103,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("binds numbers and texts such that limits and indexes work", () =>
+  it.effect("binds numbers and texts so that limits and indexes work", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, `id ${text} PRIMARY KEY, n BIGINT NOT NULL, KEY by_n (n)`)
@@ -136,7 +136,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("rolls back a transaction, and a savepoint within one", () =>
+  it.effect("rolls back a transaction, and a savepoint within a transaction", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, "id BIGINT")
@@ -154,7 +154,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("keeps two transactions apart, and runs what is to follow a commit after it", () =>
+  it.effect("isolates two transactions, and runs `afterCommit` effects after the commit", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, "id BIGINT")
@@ -187,7 +187,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("classifies errors of statements", () =>
+  it.effect("classifies the errors of statements", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, `id ${text} PRIMARY KEY, n BIGINT NOT NULL, UNIQUE KEY by_n (n)`)
@@ -203,7 +203,7 @@ await describeWithMariadb("MysqlClient", () => {
       assert.strictEqual(yield* tagOf(sql.unsafe(`SELECT 1 FROM ${t}_missing`)), "SqlSyntaxError")
 
       const lock = sql.unsafe(`SELECT n FROM ${t} FOR UPDATE NOWAIT`)
-      // in a session of its own
+      // in another session
       const other = yield* connect
       const locked = sql.withTransaction(
         Effect.andThen(lock, tagOf(other.unsafe(`SELECT n FROM ${t} FOR UPDATE NOWAIT`)))
@@ -212,7 +212,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("classifies errors of connecting", () =>
+  it.effect("classifies the errors of connecting", () =>
     Effect.gen(function* () {
       const connecting = (change: (url: URL) => void) => {
         const url = new URL(sharedUrl)
@@ -230,7 +230,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("fails a transaction that a deadlock ended, even from within a savepoint", () =>
+  it.effect("fails a transaction that a deadlock ended, even inside a savepoint", () =>
     Effect.gen(function* () {
       const sql = yield* connect
       const t = yield* table(sql, "id BIGINT PRIMARY KEY, n BIGINT NOT NULL")
@@ -255,7 +255,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.effect("fails a transaction whose session is lost, and goes on with another session", () =>
+  it.effect("fails a transaction whose session is lost, and runs the next statement in another session", () =>
     Effect.gen(function* () {
       const sql = yield* MysqlClient.make({ url: sharedUrl, maxConnections: 1 })
       const other = yield* connect
@@ -270,7 +270,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.live("replaces a session that was lost while nobody used it", () =>
+  it.live("replaces a session that was lost while idle", () =>
     Effect.gen(function* () {
       const sql = yield* MysqlClient.make({ url: sharedUrl, maxConnections: 1 })
       const other = yield* connect
@@ -307,7 +307,7 @@ await describeWithMariadb("MysqlClient", () => {
     })
   )
 
-  it.live("is a layer, which closes its sessions", () =>
+  it.live("closes its sessions when its layer is released", () =>
     Effect.gen(function* () {
       const session = yield* Effect.provide(
         Effect.flatMap(SqlClient.SqlClient, sessionOf),

@@ -12,7 +12,7 @@ import {
 
 type Row = Readonly<Record<string, unknown>>
 
-/** Runs a statement on a connection of its own. */
+/** Runs a statement on a new connection. */
 const query = (url: string, statement: string) =>
   Effect.provide(
     Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe<Row>(statement)),
@@ -22,8 +22,9 @@ const query = (url: string, statement: string) =>
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))
 
-const keeps = (how: string, end: "kill" | "stop", options: OwnServerOptions = {}) =>
-  test(`one that is ${how} has its data when it is started again`, options, (server) =>
+/** Tests that a server keeps its data. */
+const testRestart = (how: string, end: "kill" | "stop", options: OwnServerOptions = {}) =>
+  test(`a server that is ${how} and started again has its data`, options, (server) =>
     Effect.gen(function* () {
       yield* query(server.url, "CREATE TABLE words (word TEXT)")
       yield* query(server.url, "INSERT INTO words VALUES ('välue')")
@@ -34,11 +35,11 @@ const keeps = (how: string, end: "kill" | "stop", options: OwnServerOptions = {}
     })
   )
 
-describeWithOwnMariadb("MariaDB servers of tests", () => {
-  keeps("killed", "kill")
-  keeps("stopped", "stop", { settings: { "innodb-flush-log-at-trx-commit": "0" } })
+describeWithOwnMariadb("dedicated MariaDB servers", () => {
+  testRestart("killed", "kill")
+  testRestart("stopped", "stop", { settings: { "innodb-flush-log-at-trx-commit": "0" } })
 
-  test("one that is frozen answers when it is thawed", {}, (server) =>
+  test("a frozen server answers once it is thawed", {}, (server) =>
     Effect.gen(function* () {
       yield* server.freeze
       const answer = yield* Effect.forkChild(query(server.url, "SELECT 1 AS one"))
@@ -49,14 +50,14 @@ describeWithOwnMariadb("MariaDB servers of tests", () => {
     })
   )
 
-  it.live("settings that the server refuses fail its start with what it said", () =>
+  it.live("settings that the server rejects fail its start with the server's message", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(startServer({ settings: { "no-such-option": "1" } }))
       assert.include(error.message, "no-such-option")
     })
   )
 
-  it.live("the end of the scope leaves neither process nor directory, even of a frozen server", () =>
+  it.live("closing the scope removes process and directory, even of a frozen server", () =>
     Effect.gen(function* () {
       const [pid, directory] = yield* Effect.scoped(
         Effect.gen(function* () {

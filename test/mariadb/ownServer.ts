@@ -1,4 +1,4 @@
-/** MariaDB servers that a test starts, stops, kills and freezes itself, and stores over them. */
+/** MariaDB servers that a test starts, stops, kills and freezes, and stores on them. */
 import { spawnSync } from "node:child_process"
 import { join } from "node:path"
 import { SqlStore } from "chicory/sql"
@@ -19,7 +19,7 @@ import type { Store } from "../support/storeFixture.ts"
 import { testOn } from "../support/testOn.ts"
 import * as MysqlClient from "./MysqlClient.ts"
 
-/** How a server is started. */
+/** Options of a server. */
 export interface OwnServerOptions {
   /** Settings of `my.cnf`, such as `{ "max-connections": "5" }`. */
   readonly settings?: Readonly<Record<string, string>> | undefined
@@ -30,17 +30,17 @@ export interface OwnServerOptions {
 const SERVER = "mariadbd"
 const INSTALLER = "mariadb-install-db"
 
-/** The installer comes with the server. */
+/** Whether the server is installed; its package contains the installer. */
 const installed = spawnSync(SERVER, ["--version"]).status === 0
 
-/** `undefined`: there is nobody whom it can run as. */
+/** The user that runs the server; `undefined` if there is none. */
 const owner = serverUser("mysql")
 
 // #endregion
 
 // #region Data
 
-/** As small as it may be. */
+/** Settings that keep the server small. */
 const SETTINGS = {
   "innodb-buffer-pool-size": "16M",
   "innodb-log-file-size": "8M",
@@ -52,13 +52,13 @@ const SETTINGS = {
   "performance-schema": "OFF"
 }
 
-/** A server removes what others have in their directory for temporary tables when it starts. */
+/** Sets the directory of temporary files: at its start, a server deletes other servers' files in a shared one. */
 const withTemporary = (directory: string) => ({
   owner,
   env: { ...process.env, TMPDIR: directory }
 })
 
-/** The directory of a new server with the database `test`: made once, and copied. It is removed when this process ends. */
+/** The directory of a server with the database `test`, which is made once and copied. Removed when this process ends. */
 const templateDirectory = Effect.runSync(
   Effect.cached(
     Effect.gen(function* () {
@@ -83,7 +83,7 @@ const templateDirectory = Effect.runSync(
 
 // #region Servers
 
-/** Starts a server with a directory of its own. Its processes are ended and the directory removed with the scope. */
+/** Starts a server in its own directory. Its processes are ended and the directory is removed with the scope. */
 export const startServer = Effect.fnUntraced(function* ({
   settings
 }: OwnServerOptions = {}): Effect.fn.Return<OwnServer, ServerError, Scope.Scope> {
@@ -114,7 +114,7 @@ export const startServer = Effect.fnUntraced(function* ({
 
 // #region Stores
 
-/** Opens a store as a process of its own would. */
+/** Opens a store with its own connections, as another process would. */
 export const openStore = (
   { url }: Pick<OwnServer, "url">,
   options?: SqlStore.Options
@@ -125,17 +125,17 @@ export const openStore = (
 
 // #region Suites
 
-/** A suite in which tests start servers of their own. */
+/** Describes a suite whose tests start their own servers. */
 export const describeWithOwnMariadb = (name: string, body: () => void): void => {
   const missing = !installed
-    ? `There is no ${SERVER} on the PATH: install MariaDB to run servers of one's own.`
+    ? `There is no ${SERVER} on the PATH: install MariaDB to run the servers of tests.`
     : owner === undefined
-      ? "There is no user mysql, and a server is not run as root."
+      ? "There is no user mysql, and the server does not run as root."
       : undefined
   describeUnless(missing, name, body)
 }
 
-/** A test in real time, on a server of its own. */
+/** Adds a test in real time, on its own server. */
 export const testWithServer = testOn(startServer, 60_000)
 
 // #endregion

@@ -1,4 +1,4 @@
-/** The MariaDB server for tests: `CHICORY_TEST_MARIADB_URL`, or the local one. */
+/** The MariaDB server that all tests share, and temporary tables on it. */
 import { Effect, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
@@ -6,10 +6,10 @@ import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeUnless } from "../support/describeUnless.ts"
 import * as MysqlClient from "./MysqlClient.ts"
 
-/** Where it is. */
+/** The URL of the shared server: `CHICORY_TEST_MARIADB_URL`, or the local server. */
 export const sharedUrl: string = process.env["CHICORY_TEST_MARIADB_URL"] ?? "mysql://root@127.0.0.1:3306/test"
 
-/** A suite on the server. To be awaited at the top of a module. */
+/** Describes a suite on the shared server. Has to be awaited at the top of a module. */
 export const describeWithMariadb = async (name: string, body: () => void): Promise<void> => {
   const connecting = Effect.scoped(MysqlClient.make({ url: sharedUrl, maxConnections: 1 }))
   const up = await Effect.runPromise(Effect.isSuccess(connecting))
@@ -21,7 +21,7 @@ export const describeWithMariadb = async (name: string, body: () => void): Promi
   )
 }
 
-/** A prefix that nobody else has, and a client; its tables are dropped when the scope closes. */
+/** Makes a unique prefix and a client. The tables of the prefix are dropped when the scope closes. */
 export const temporaryPlace: Effect.Effect<
   { readonly prefix: string; readonly client: SqlClient.SqlClient },
   unknown,
@@ -39,7 +39,7 @@ export const temporaryPlace: Effect.Effect<
   return { prefix, client }
 })
 
-/** The drivers of one store with tables of its own. */
+/** Makes the drivers of one store with new tables. */
 export const temporaryDrivers = (
   options: SqlDrivers.Options = {}
 ): Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope> =>

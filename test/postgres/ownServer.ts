@@ -1,4 +1,4 @@
-/** PostgreSQL servers that a test starts, stops, freezes and locks itself, and stores over them. */
+/** PostgreSQL servers that a test starts, stops and freezes, and stores on them. */
 import { existsSync, readdirSync } from "node:fs"
 import { join } from "node:path"
 import { PgClient } from "@effect/sql-pg"
@@ -20,34 +20,34 @@ import {
 import { serverUser } from "../support/serverUser.ts"
 import { testOn } from "../support/testOn.ts"
 
-/** How a server is started. */
+/** Options of a server. */
 export interface OwnServerOptions {
   /** Settings of `postgresql.conf`, such as `{ max_connections: "5" }`. */
   readonly settings?: Readonly<Record<string, string>> | undefined
-  /** The one user who needs a password; all others are trusted. It is not made by this. */
+  /** The only user who needs a password. The server starts without this user. */
   readonly lockedUser?: string | undefined
 }
 
-/** Who connects, and where to. Default: the superuser `postgres`, to the database `test`. */
+/** A login. Default: the superuser `postgres`, without a password, on the database `test`. */
 export interface Login {
   readonly user?: string | undefined
   readonly password?: string | undefined
   readonly database?: string | undefined
 }
 
-/** A row, as the superuser's connection gives it. */
+/** A row of a query. */
 export type Row = Readonly<Record<string, unknown>>
 
-/** A server of one's own, with an empty database `test`. Its URL is that of the superuser, who needs no password. */
+/** A server of one test, with an empty database `test`. Its URL is that of the superuser, who needs no password. */
 export interface OwnServer extends AnyServer {
   readonly urlOf: (login: Login) => string
-  /** Whether transactions that begin from now on may write. */
+  /** Sets whether later transactions are read-only. */
   readonly setReadOnly: (on: boolean) => Effect.Effect<void, SqlError.SqlError>
-  /** Runs a statement as the superuser, on a connection of its own. */
+  /** Runs a statement as the superuser, on a new connection. */
   readonly query: (statement: string) => Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError>
   /** Runs a script as the superuser, as `psql` does. */
   readonly script: (text: string) => Effect.Effect<void, ServerError>
-  /** Ends the connections of which the condition on `pg_stat_activity` holds; answers how many. */
+  /** Ends the connections that match a condition on `pg_stat_activity` (default: all), and returns their number. */
   readonly cut: (condition?: string) => Effect.Effect<number, SqlError.SqlError>
 }
 
@@ -63,13 +63,13 @@ const programs = existsSync(ROOT)
       .find((directory) => existsSync(join(directory, "initdb")))
   : undefined
 
-/** `undefined`: there is nobody whom it can run as. */
+/** The user that runs the server; `undefined` if there is none. */
 const owner = serverUser("postgres")
 
-/** Runs a program to its end, as the owner. Other tests of this process go on meanwhile. */
+/** Runs a program to its end, as the owner, without blocking other tests of this process. */
 const run = (file: string, args: ReadonlyArray<string>) => runProgram(file, args, { owner })
 
-/** The same, with an input. */
+/** Runs a program with an input. */
 const runWith = (input: string, file: string, args: ReadonlyArray<string>) =>
   run("sh", ["-c", `input=$1; shift; printf '%s\\n' "$input" | "$@"`, "sh", input, file, ...args])
 
@@ -79,7 +79,7 @@ const program = (name: string): string => join(programs ?? ROOT, name)
 
 // #region Directories
 
-/** The data of a new server with the database `test`: made once, and copied. It is removed when this process ends. */
+/** The data directory of a server with the database `test`, which is made once and copied. Removed when this process ends. */
 const templateData = Effect.runSync(
   Effect.cached(
     Effect.gen(function* () {
@@ -101,7 +101,7 @@ const templateData = Effect.runSync(
   )
 )
 
-/** The directory of a new server. */
+/** Makes the directory of a new server. */
 const serverDirectory = Effect.gen(function* () {
   const data = yield* templateData
   const directory = yield* temporaryDirectory("postgres", owner)
@@ -113,7 +113,7 @@ const serverDirectory = Effect.gen(function* () {
 
 // #region Servers
 
-/** What differs from a server that has to keep its data. */
+/** Settings that make a server start fast and stay small. It survives a kill of its processes, not of the machine. */
 const SETTINGS = {
   listen_addresses: "127.0.0.1",
   fsync: "off",
@@ -130,14 +130,15 @@ const urlAt =
     return `postgres://${encodeURIComponent(user)}${secret}@127.0.0.1:${port}/${database}`
   }
 
-/** Runs a statement on a connection of its own. */
+/** Runs a statement on a new connection. */
 const query = (url: string, statement: string): Effect.Effect<ReadonlyArray<Row>, SqlError.SqlError> =>
   Effect.provide(
     Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe<Row>(statement)),
     PgClient.layer({ url: Redacted.make(url), maxConnections: 1 })
   )
 
-const lock = (directory: string, user: string) =>
+/** Requires a password of one user, in the first line of `pg_hba.conf`. */
+const requirePassword = (directory: string, user: string) =>
   run("sh", [
     "-c",
     `printf '%s\\n' "$2" "$(cat "$1")" > "$1"`,
@@ -146,13 +147,13 @@ const lock = (directory: string, user: string) =>
     `host all ${user} all scram-sha-256`
   ])
 
-/** Starts a server with a directory of its own. Its processes are ended and the directory removed with the scope. */
+/** Starts a server in its own directory. Its processes are ended and the directory is removed with the scope. */
 export const startServer = Effect.fnUntraced(function* ({
   lockedUser,
   settings
 }: OwnServerOptions = {}): Effect.fn.Return<OwnServer, ServerError, Scope.Scope> {
   const directory = yield* serverDirectory
-  if (lockedUser !== undefined) yield* lock(directory, lockedUser)
+  if (lockedUser !== undefined) yield* requirePassword(directory, lockedUser)
   const args = [
     "-D",
     join(directory, "data"),
@@ -163,7 +164,7 @@ export const startServer = Effect.fnUntraced(function* ({
   const server = yield* startProgram({
     name: "postgres",
     ports: PORTS.postgres,
-    // the memory that its processes share stays behind if it is killed and not started again
+    // SIGKILL would leave the shared memory of its processes behind
     launch: (port) => launch(program("postgres"), ["-p", String(port), ...args], { owner, quit: "SIGQUIT" }),
     ready: /ready to accept connections/,
     portTaken: "could not bind",
@@ -172,7 +173,7 @@ export const startServer = Effect.fnUntraced(function* ({
 
   const urlOf = urlAt(server.port)
   const url = urlOf({})
-  const one = (statement: string) => query(url, statement)
+  const runStatement = (statement: string) => query(url, statement)
   const READ_ONLY = "default_transaction_read_only"
   return {
     ...server,
@@ -180,14 +181,14 @@ export const startServer = Effect.fnUntraced(function* ({
     urlOf,
     setReadOnly: (on) =>
       Effect.andThen(
-        one(on ? `ALTER SYSTEM SET ${READ_ONLY} = on` : `ALTER SYSTEM RESET ${READ_ONLY}`),
-        one("SELECT pg_reload_conf()")
+        runStatement(on ? `ALTER SYSTEM SET ${READ_ONLY} = on` : `ALTER SYSTEM RESET ${READ_ONLY}`),
+        runStatement("SELECT pg_reload_conf()")
       ),
-    query: one,
+    query: runStatement,
     script: (text) => Effect.asVoid(runWith(text, program("psql"), ["-v", "ON_ERROR_STOP=1", "-q", url])),
     cut: (condition = "true") =>
       Effect.map(
-        one(
+        runStatement(
           `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
           WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND (${condition})`
         ),
@@ -200,22 +201,22 @@ export const startServer = Effect.fnUntraced(function* ({
 
 // #region Stores
 
-/** Both services. */
+/** A store's backend and broker. */
 export type Store = Context.Context<Backend.Backend | Broker.Broker>
 
-/** How a process of its own reaches the server. */
+/** Options of a store and its client. */
 export interface StoreOptions extends SqlStore.Options {
   readonly client?: Partial<PgClient.PgPoolConfig> | undefined
 }
 
-/** A client with a pool of its own. */
+/** Makes a client with its own pool. */
 export const clientOf = (
   url: string,
   config?: Partial<PgClient.PgPoolConfig>
 ): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, SqlError.SqlError> =>
   PgClient.layer({ url: Redacted.make(url), maxConnections: 8, ...config })
 
-/** Opens a store as a process of its own would. */
+/** Opens a store with its own connections, as another process would. */
 export const openStore = (
   { url }: Pick<OwnServer, "url">,
   { client, ...options }: StoreOptions = {}
@@ -226,18 +227,18 @@ export const openStore = (
 
 // #region Suites
 
-/** A suite in which tests start servers of their own. */
+/** Describes a suite whose tests start their own servers. */
 export const describeWithOwnPostgres = (name: string, body: () => void): void => {
   const missing =
     programs === undefined
-      ? `There is no initdb below ${ROOT}: install PostgreSQL to run servers of one's own.`
+      ? `There is no initdb below ${ROOT}: install PostgreSQL to run the servers of tests.`
       : owner === undefined
-        ? "There is no user postgres, and a server refuses to run as root."
+        ? "There is no user postgres, and the server does not run as root."
         : undefined
   describeUnless(missing, name, body)
 }
 
-/** A test in real time, on a server of its own. */
+/** Adds a test in real time, on its own server. */
 export const testWithServer = testOn(startServer, 60_000)
 
 // #endregion

@@ -1,4 +1,4 @@
-/** The PostgreSQL server that is there for all tests, and places of their own on it. */
+/** The PostgreSQL server that all tests share, and temporary schemas on it. */
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, Redacted, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
@@ -6,18 +6,18 @@ import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { describeUnless } from "../support/describeUnless.ts"
 
-/** `CHICORY_TEST_POSTGRES_URL`, or the local one. */
+/** The URL of the shared server: `CHICORY_TEST_POSTGRES_URL`, or the local server. */
 export const sharedUrl: string =
   process.env["CHICORY_TEST_POSTGRES_URL"] ?? "postgres://postgres@127.0.0.1:5432/test"
 
-/** How a test reaches a place of its own. */
+/** The location of a test's tables. */
 export interface Place {
   readonly url: string
-  /** The schema that all names are looked up in. */
+  /** The only schema of the search path. */
   readonly schema: string
 }
 
-/** A client whose names are those of the place. */
+/** Makes a client whose search path is the schema. */
 export const layerOf = (
   { schema, url }: Place,
   config?: Partial<PgClient.PgPoolConfig>
@@ -29,11 +29,11 @@ export const layerOf = (
     ...config
   })
 
-/** Runs with a client of the server, apart from all places. */
+/** Provides a client of the server with the default search path. */
 const administer = <A, E>(url: string, effect: Effect.Effect<A, E, SqlClient.SqlClient>) =>
   Effect.provide(effect, PgClient.layer({ url: Redacted.make(url), maxConnections: 1 }))
 
-/** A schema that nobody else has; it is dropped, with all that is in it, when the scope closes. */
+/** Creates a unique schema, which is dropped with its contents when the scope closes. */
 export const temporaryPlace = (url: string = sharedUrl): Effect.Effect<Place, unknown, Scope.Scope> =>
   Effect.suspend(() => {
     const schema = `chicory_test_${crypto.randomUUID().replaceAll("-", "")}`
@@ -50,13 +50,13 @@ export const temporaryPlace = (url: string = sharedUrl): Effect.Effect<Place, un
     )
   })
 
-/** A client of a place of its own. */
+/** Makes a client of a new schema. */
 export const temporaryClient: Effect.Effect<SqlClient.SqlClient, unknown, Scope.Scope> = Effect.flatMap(
   temporaryPlace(),
   (place) => Effect.map(Layer.build(layerOf(place)), Context.get(SqlClient.SqlClient))
 )
 
-/** The drivers of one store in a place of its own. */
+/** Makes the drivers of one store in a new schema. */
 export const temporaryDrivers = (
   options: SqlDrivers.Options = {}
 ): Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope> =>
@@ -66,12 +66,13 @@ export const temporaryDrivers = (
     )
   )
 
+/** Whether the shared server answers. */
 const isUp = administer(
   sharedUrl,
   Effect.flatMap(SqlClient.SqlClient, (sql) => sql.unsafe("SELECT 1"))
 ).pipe(Effect.timeout("2 seconds"), Effect.isSuccess)
 
-/** A suite on the server that is there for all. To be awaited at the top of a module. */
+/** Describes a suite on the shared server. Has to be awaited at the top of a module. */
 export const describeWithPostgres = async (name: string, body: () => void): Promise<void> => {
   const up = await Effect.runPromise(isUp)
   const { host } = new URL(sharedUrl)

@@ -1,4 +1,4 @@
-/** What a server may do to those who depend on it: die, forget, freeze, and cut them off. */
+/** Guarantee 9 on Redis: a server that stops, loses data or scripts, freezes, pauses or cuts its clients. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult } from "chicory"
 import { Duration, Effect, Exit, Fiber, Latch, Scope } from "effect"
@@ -11,7 +11,7 @@ const payloads = (count: number, millis: number) => Array.from({ length: count }
 
 const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
 
-/** How many runs a server's records have that vanished with their worker. */
+/** Counts the runs that ended by a crash of their worker. */
 const crashesOf = Effect.fnUntraced(function* (server: Server) {
   const keys = (yield* server.command("KEYS", "{chicory:0}:task:*")) as ReadonlyArray<string>
   const at = FIELDS.indexOf("crashes")
@@ -20,91 +20,98 @@ const crashesOf = Effect.fnUntraced(function* (server: Server) {
   return crashes
 })
 
-/** No sweep comes to help. */
+/** Options of a store whose waiters are not helped by their sweep during a test. */
 const unswept = { sweepInterval: "60 seconds" } as const
 
+/** Prints a measurement if `CHICORY_FIGURES` is set. */
 const report = (name: string, millis: number) =>
   Effect.sync(() => process.env["CHICORY_FIGURES"] && console.log(`${name}: ${Math.round(millis)} ms`))
 
-describeWithServers("a server that", () => {
-  describe.concurrent("dies", () => {
-    test("and comes back with its data: nothing confirmed is lost", { persistent: true }, (server) =>
-      Effect.gen(function* () {
-        const producer = yield* openStore(server)
-        const runs = countingHandler()
-        yield* startWorker(yield* openStore(server), Count, runs.layer, {
-          lease: "2 seconds",
-          concurrency: 8
+describeWithServers("guarantee 9: outages of Redis", () => {
+  describe.concurrent("restarts", () => {
+    test(
+      "a killed server that restarts with its data loses no confirmed task",
+      { persistent: true },
+      (server) =>
+        Effect.gen(function* () {
+          const producer = yield* openStore(server)
+          const runs = countingHandler()
+          yield* startWorker(yield* openStore(server), Count, runs.layer, {
+            lease: "2 seconds",
+            concurrency: 8
+          })
+          yield* Effect.gen(function* () {
+            const handles = yield* Count.delayAll(payloads(200, 30))
+            const later = yield* Count.delay({ n: 200, millis: 0 }, { delay: "1 second" })
+            const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
+            yield* runs.untilEnded(40)
+            yield* server.kill
+            const meanwhile = yield* Effect.forkChild(Count.delay({ n: 201, millis: 0 }))
+            yield* Effect.sleep("500 millis")
+            yield* server.start
+            const [millis, values] = yield* timed(Fiber.join(waiting))
+            yield* report("killed with its data, 160 tasks left", millis)
+            assert.deepStrictEqual(values, numbers(200))
+            assert.isBelow(millis, 12_000)
+            assert.strictEqual(yield* AsyncResult.get(later), 200)
+            // the call may have failed although its task was stored
+            const accepted = yield* Fiber.await(meanwhile)
+            if (Exit.isSuccess(accepted)) {
+              assert.strictEqual(yield* AsyncResult.get(accepted.value), 201)
+            }
+          }).pipe(Effect.provideContext(producer))
         })
-        yield* Effect.gen(function* () {
-          const handles = yield* Count.delayAll(payloads(200, 30))
-          const later = yield* Count.delay({ n: 200, millis: 0 }, { delay: "1 second" })
-          const waiting = yield* Effect.forkChild(AsyncResult.all(handles))
-          yield* runs.untilEnded(40)
-          yield* server.kill
-          const meanwhile = yield* Effect.forkChild(Count.delay({ n: 201, millis: 0 }))
-          yield* Effect.sleep("500 millis")
-          yield* server.start
-          const [millis, values] = yield* timed(Fiber.join(waiting))
-          yield* report("killed with its data, 160 tasks left", millis)
-          assert.deepStrictEqual(values, numbers(200))
-          assert.isBelow(millis, 12_000)
-          assert.strictEqual(yield* AsyncResult.get(later), 200)
-          // unknown to the caller, if it was on its way
-          const accepted = yield* Fiber.await(meanwhile)
-          if (Exit.isSuccess(accepted)) {
-            assert.strictEqual(yield* AsyncResult.get(accepted.value), 201)
-          }
-        }).pipe(Effect.provideContext(producer))
-      })
     )
 
-    test("and comes back empty: what is enqueued then runs, and its waiters are told", {}, (server) =>
-      Effect.gen(function* () {
-        const producer = yield* openStore(server, unswept)
-        const runs = countingHandler()
-        yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 2 })
-        yield* Effect.gen(function* () {
-          // known and gone; never known; and known by its id alone
-          const running = yield* Effect.forkChild(
-            Effect.exit(AsyncResult.get(yield* Count.delay({ n: 1, millis: 600_000 })))
-          )
-          const unknown = yield* Effect.forkChild(
-            Effect.flip(AsyncResult.get(Count.result("nobody"), { timeout: "6 seconds" }))
-          )
-          const awaited = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))
-          yield* runs.untilBegun(1)
-          yield* untilSubscribed(server, 2)
-          yield* server.kill
-          yield* server.start
-          const [recovered] = yield* timed(roundTrip(2))
-          yield* report("killed without its data, first task", recovered)
-          assert.isBelow(recovered, 10_000)
-          yield* untilSubscribed(server, 2)
-          const latencies: Array<number> = []
-          for (const n of [3, 4, 5]) latencies.push((yield* timed(roundTrip(n)))[0])
-          yield* report("then", Math.max(...latencies))
-          assert.isBelow(Math.max(...latencies), 1_000)
+    test(
+      "tasks that are enqueued after a restart without data run, and their waiters are notified",
+      {},
+      (server) =>
+        Effect.gen(function* () {
+          const producer = yield* openStore(server, unswept)
+          const runs = countingHandler()
+          yield* startWorker(yield* openStore(server, unswept), Count, runs.layer, { concurrency: 2 })
+          yield* Effect.gen(function* () {
+            // a task that is lost, one that is never enqueued, and one that is enqueued after the loss
+            const running = yield* Effect.forkChild(
+              Effect.exit(AsyncResult.get(yield* Count.delay({ n: 1, millis: 600_000 })))
+            )
+            const unknown = yield* Effect.forkChild(
+              Effect.flip(AsyncResult.get(Count.result("nobody"), { timeout: "6 seconds" }))
+            )
+            const awaited = yield* Effect.forkChild(AsyncResult.get(Count.result("mine")))
+            yield* runs.untilBegun(1)
+            yield* untilSubscribed(server, 2)
+            yield* server.kill
+            yield* server.start
+            const [recovered] = yield* timed(roundTrip(2))
+            yield* report("killed without its data, first task", recovered)
+            assert.isBelow(recovered, 10_000)
+            yield* untilSubscribed(server, 2)
+            const latencies: Array<number> = []
+            for (const n of [3, 4, 5]) latencies.push((yield* timed(roundTrip(n)))[0])
+            yield* report("then", Math.max(...latencies))
+            assert.isBelow(Math.max(...latencies), 1_000)
 
-          // the gap was noticed: it is known to be gone, and its handler is stopped
-          const gone = yield* Fiber.join(running)
-          assert(Exit.isFailure(gone))
-          assert.include(String(gone.cause), "orgotten")
-          yield* runs.untilInterrupted
-          assert.isUndefined(awaited.pollUnsafe())
-          yield* Count.delay({ n: 6, millis: 0 }, { id: "mine" })
-          const [told, value] = yield* timed(Fiber.join(awaited))
-          yield* report("waiter of an id that is enqueued after the loss", told)
-          assert.strictEqual(value, 6)
-          assert.isBelow(told, 2_500)
-          assert.strictEqual((yield* Fiber.join(unknown))._tag, "TimeoutError")
-        }).pipe(Effect.provideContext(producer))
-      })
+            // the store resyncs after the reconnect: the lost task fails its waiter, and its handler is interrupted
+            const gone = yield* Fiber.join(running)
+            assert(Exit.isFailure(gone))
+            assert.include(String(gone.cause), "orgotten")
+            yield* runs.untilInterrupted
+            assert.isUndefined(awaited.pollUnsafe())
+            yield* Count.delay({ n: 6, millis: 0 }, { id: "mine" })
+            const [notified, value] = yield* timed(Fiber.join(awaited))
+            yield* report("waiter of an id that is enqueued after the loss", notified)
+            assert.strictEqual(value, 6)
+            assert.isBelow(notified, 2_500)
+            assert.strictEqual((yield* Fiber.join(unknown))._tag, "TimeoutError")
+          }).pipe(Effect.provideContext(producer))
+        })
     )
   })
 
-  describe.concurrent("cuts connections", () => {
-    test("of callers, again and again: nothing is lost", {}, (server) =>
+  describe.concurrent("cut connections", () => {
+    test("no task is lost while clients are cut repeatedly", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
         const runs = countingHandler()
@@ -127,7 +134,7 @@ describeWithServers("a server that", () => {
       })
     )
 
-    test("of subscribers: a completion that nobody heard reaches its waiter all the same", {}, (server) =>
+    test("a waiter reads a result that was stored while it could not resubscribe", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
         const gone = yield* Latch.make(false)
@@ -138,7 +145,7 @@ describeWithServers("a server that", () => {
           const waiting = yield* Effect.forkChild(AsyncResult.get(handle))
           yield* runs.untilBegun(1)
           yield* untilSubscribed(server, 2)
-          // they cannot come back before the task has ended
+          // no client can resubscribe before the task has ended
           yield* server.command("ACL", "SETUSER", "default", "-subscribe")
           assert.strictEqual(yield* server.command("CLIENT", "KILL", "TYPE", "pubsub"), 2)
           yield* gone.open
@@ -156,7 +163,7 @@ describeWithServers("a server that", () => {
       })
     )
 
-    test("of subscribers, in the midst of work: no waiter waits for a sweep", {}, (server) =>
+    test("waiters receive results without a sweep after subscribers are cut during work", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server, unswept)
         const runs = countingHandler()
@@ -178,8 +185,8 @@ describeWithServers("a server that", () => {
     )
   })
 
-  describe.concurrent("goes on after a while:", () => {
-    test("its scripts are forgotten in the midst of work", {}, (server) =>
+  describe.concurrent("temporary faults", () => {
+    test("tasks run while the server's scripts are flushed repeatedly", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
         const runs = countingHandler()
@@ -194,7 +201,7 @@ describeWithServers("a server that", () => {
       })
     )
 
-    test("it pauses its clients: a claim that was answered too late is answered again", {}, (server) =>
+    test("a claim whose answer is lost to a pause is answered again, and its task runs once", {}, (server) =>
       Effect.gen(function* () {
         const producer = yield* openStore(server)
         const runs = countingHandler()
@@ -214,7 +221,7 @@ describeWithServers("a server that", () => {
       })
     )
 
-    test("it is frozen for longer than a call may take: the same", {}, (server) =>
+    test("an enqueue fails as retryable while the server is frozen, and no run is lost", {}, (server) =>
       Effect.gen(function* () {
         const options = { callTimeout: "500 millis" } as const
         const producer = yield* openStore(server, options)
@@ -241,8 +248,8 @@ describeWithServers("a server that", () => {
     )
   })
 
-  describe.concurrent("is away:", () => {
-    test("whoever enqueues or waits is told within its time", {}, (server) =>
+  describe.concurrent("down or frozen servers", () => {
+    test("an enqueue and a wait fail within their timeouts while the server is down", {}, (server) =>
       Effect.gen(function* () {
         const store = yield* openStore(server, { callTimeout: "1 second" })
         yield* Effect.gen(function* () {
@@ -276,8 +283,8 @@ describeWithServers("a server that", () => {
       })
     )
 
-    const away = (name: string, leave: (server: Server) => Effect.Effect<void>) =>
-      test(`a worker that stops ends in time, ${name}`, {}, (server) =>
+    const testStop = (name: string, makeUnavailable: (server: Server) => Effect.Effect<void>) =>
+      test(`a worker stops in time while the server is ${name}`, {}, (server) =>
         Effect.gen(function* () {
           const options = { callTimeout: "1 second" } as const
           const producer = yield* openStore(server)
@@ -291,10 +298,10 @@ describeWithServers("a server that", () => {
           yield* Effect.gen(function* () {
             const handle = yield* Count.delay({ n: 1, millis: 600_000 })
             yield* runs.untilBegun(1)
-            yield* leave(server)
+            yield* makeUnavailable(server)
             yield* Effect.sleep("2 seconds")
             const [millis] = yield* timed(Scope.close(worker, Exit.void))
-            yield* report(`stopped, ${name}`, millis)
+            yield* report(`stopped while the server is ${name}`, millis)
             assert.isBelow(millis, 1_000 + 6_000)
             yield* runs.untilInterrupted
             yield* Effect.andThen(server.thaw, server.start)
@@ -302,7 +309,7 @@ describeWithServers("a server that", () => {
           }).pipe(Effect.timeout(Duration.seconds(25)), Effect.provideContext(producer))
         })
       )
-    away("the server killed", (server) => server.kill)
-    away("the server frozen", (server) => server.freeze)
+    testStop("down", (server) => server.kill)
+    testStop("frozen", (server) => server.freeze)
   })
 })

@@ -8,7 +8,7 @@ const pidOf = (info: unknown) => Number(/process_id:(\d+)/.exec(String(info))?.[
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))
 
-describeWithServers("Redis servers of tests", () => {
+describeWithServers("dedicated Redis servers", () => {
   it.live("a persistent server that was killed has its data after a restart", () =>
     Effect.gen(function* () {
       const server = yield* startServer({ persistent: true, password: "a/b c" })

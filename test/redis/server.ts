@@ -95,7 +95,7 @@ const run = (target: string, ...commands: ReadonlyArray<ReadonlyArray<string>>) 
 export interface ServerOptions {
   /** Further arguments of `redis-server`, such as `["--maxmemory", "2mb"]`. */
   readonly args?: ReadonlyArray<string> | undefined
-  /** Whether every write is on disk before its reply, and survives a restart. Default `false`: no write is. */
+  /** Whether every write is on disk before its reply, and survives a restart. Default `false`: nothing is written to disk. */
   readonly persistent?: boolean | undefined
   readonly password?: string | undefined
 }
@@ -239,10 +239,10 @@ export const describeWithRedis = async (name: string, body: () => void): Promise
   )
 }
 
-/** Describes a suite that starts servers of its own. */
+/** Describes a suite whose tests start their own servers. */
 export const describeWithServers = (name: string, body: () => void): void => {
   const installed = spawnSync("redis-server", ["--version"]).status === 0
-  const missing = "`redis-server` is not on the PATH: install Redis 7, which has it."
+  const missing = "`redis-server` is not on the PATH: install Redis 7."
   describeUnless(installed ? undefined : missing, name, body)
 }
 

@@ -1,4 +1,4 @@
-/** Stores on a server of a test. */
+/** Stores on the server of one test. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { RedisStore } from "chicory/redis"
 import { Context, Effect, Layer, type Scope } from "effect"
@@ -8,7 +8,7 @@ import { eventually, type Store } from "../support/storeFixture.ts"
 import { testOn } from "../support/testOn.ts"
 import { type Server, startServer } from "./server.ts"
 
-/** Connects a client. NodeRedis never closes one without a connection, so its connection is awaited at the end. */
+/** Connects a client. NodeRedis never closes a client that is disconnected, so the finalizer waits for its reconnection. */
 export const clientOf = (
   url: string
 ): Effect.Effect<Context.Context<Redis.Redis>, Redis.RedisError, Scope.Scope> =>
@@ -38,5 +38,5 @@ export const untilSubscribed = (server: Server, count = 1): Effect.Effect<void, 
     )
   )
 
-/** Runs a test in real time, on a server of its own. */
+/** Adds a test in real time, on its own server. */
 export const testWithServer = testOn(startServer, 60_000)
