@@ -76,7 +76,7 @@ const fewConnections = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient,
     case "sqlite":
       return clientLayer(location)
     case "postgres":
-      return Postgres.layerOf(location, { maxConnections })
+      return Postgres.clientLayer(location, { maxConnections })
     case "mysql":
       return MysqlClient.layer({ url: location.url, maxConnections })
   }

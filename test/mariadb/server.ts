@@ -22,7 +22,7 @@ export const describeWithMariadb = async (name: string, body: () => void): Promi
 }
 
 /** Makes a unique prefix and a client. The tables of the prefix are dropped when the scope closes. */
-export const temporaryPlace: Effect.Effect<
+export const temporaryTables: Effect.Effect<
   { readonly prefix: string; readonly client: SqlClient.SqlClient },
   unknown,
   Scope.Scope
@@ -43,7 +43,7 @@ export const temporaryPlace: Effect.Effect<
 export const temporaryDrivers = (
   options: SqlDrivers.Options = {}
 ): Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope> =>
-  Effect.flatMap(temporaryPlace, ({ client, prefix }) => {
+  Effect.flatMap(temporaryTables, ({ client, prefix }) => {
     const settings = { ...options, prefix }
     return Effect.andThen(Migrations.run(settings), SqlDrivers.make(settings)).pipe(
       Effect.provideService(SqlClient.SqlClient, client)

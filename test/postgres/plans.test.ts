@@ -5,7 +5,7 @@ import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import { everything } from "../sql/allOperations.ts"
 import { spyOn } from "../sql/statementSpy.ts"
-import { describeWithPostgres, layerOf, temporaryPlace } from "./server.ts"
+import { describeWithPostgres, clientLayer, temporarySchema } from "./server.ts"
 
 const FINISHED = 100_000
 const WAITING = 20_000
@@ -26,7 +26,10 @@ await describeWithPostgres("postgres: plans", () => {
     "reads all tasks, all messages or a whole queue in no statement, whatever the statistics are",
     () =>
       Effect.gen(function* () {
-        const client = Context.get(yield* Layer.build(layerOf(yield* temporaryPlace())), SqlClient.SqlClient)
+        const client = Context.get(
+          yield* Layer.build(clientLayer(yield* temporarySchema())),
+          SqlClient.SqlClient
+        )
         const spy = spyOn(client)
         const drivers = yield* Effect.andThen(Migrations.run(), SqlDrivers.make({ notify: false })).pipe(
           Effect.provideService(SqlClient.SqlClient, spy.client)
@@ -60,7 +63,10 @@ await describeWithPostgres("postgres: plans", () => {
     "touches only the pages of the claimed messages, however long the queue is",
     () =>
       Effect.gen(function* () {
-        const client = Context.get(yield* Layer.build(layerOf(yield* temporaryPlace())), SqlClient.SqlClient)
+        const client = Context.get(
+          yield* Layer.build(clientLayer(yield* temporarySchema())),
+          SqlClient.SqlClient
+        )
         yield* Effect.provideService(Migrations.run(), SqlClient.SqlClient, client)
         const pages = Effect.gen(function* () {
           const rows = yield* client.unsafe<{ readonly "QUERY PLAN": string }>(

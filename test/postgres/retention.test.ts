@@ -3,12 +3,12 @@ import { Array as Arr, Context, Deferred, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
-import { describeWithPostgres, layerOf, temporaryPlace } from "./server.ts"
+import { describeWithPostgres, clientLayer, temporarySchema } from "./server.ts"
 
 /** Makes a store with records whose retention is over, and its client. */
 const makeStale = Effect.fnUntraced(function* (count: number) {
-  const place = yield* temporaryPlace()
-  const client = Context.get(yield* Layer.build(layerOf(place)), SqlClient.SqlClient)
+  const place = yield* temporarySchema()
+  const client = Context.get(yield* Layer.build(clientLayer(place)), SqlClient.SqlClient)
   const { backend } = yield* Effect.andThen(Migrations.run(), SqlDrivers.make({})).pipe(
     Effect.provideService(SqlClient.SqlClient, client)
   )

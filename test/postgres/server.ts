@@ -11,15 +11,15 @@ export const sharedUrl: string =
   process.env["CHICORY_TEST_POSTGRES_URL"] ?? "postgres://postgres@127.0.0.1:5432/test"
 
 /** The location of a test's tables. */
-export interface Place {
+export interface SchemaLocation {
   readonly url: string
   /** The only schema of the search path. */
   readonly schema: string
 }
 
 /** Makes a client whose search path is the schema. */
-export const layerOf = (
-  { schema, url }: Place,
+export const clientLayer = (
+  { schema, url }: SchemaLocation,
   config?: Partial<PgClient.PgPoolConfig>
 ): Layer.Layer<PgClient.PgClient | SqlClient.SqlClient, unknown> =>
   PgClient.layer({
@@ -34,7 +34,9 @@ const administer = <A, E>(url: string, effect: Effect.Effect<A, E, SqlClient.Sql
   Effect.provide(effect, PgClient.layer({ url: Redacted.make(url), maxConnections: 1 }))
 
 /** Creates a unique schema, which is dropped with its contents when the scope closes. */
-export const temporaryPlace = (url: string = sharedUrl): Effect.Effect<Place, unknown, Scope.Scope> =>
+export const temporarySchema = (
+  url: string = sharedUrl
+): Effect.Effect<SchemaLocation, unknown, Scope.Scope> =>
   Effect.suspend(() => {
     const schema = `chicory_test_${crypto.randomUUID().replaceAll("-", "")}`
     const run = (statement: string) =>
@@ -52,8 +54,8 @@ export const temporaryPlace = (url: string = sharedUrl): Effect.Effect<Place, un
 
 /** Makes a client of a new schema. */
 export const temporaryClient: Effect.Effect<SqlClient.SqlClient, unknown, Scope.Scope> = Effect.flatMap(
-  temporaryPlace(),
-  (place) => Effect.map(Layer.build(layerOf(place)), Context.get(SqlClient.SqlClient))
+  temporarySchema(),
+  (place) => Effect.map(Layer.build(clientLayer(place)), Context.get(SqlClient.SqlClient))
 )
 
 /** Makes the drivers of one store in a new schema. */

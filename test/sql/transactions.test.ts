@@ -21,9 +21,9 @@ describe("sqlite: transactions", () =>
 await Postgres.describeWithPostgres("postgres: transactions", () =>
   suite(
     Effect.gen(function* () {
-      const place = yield* Postgres.temporaryPlace()
+      const place = yield* Postgres.temporarySchema()
       const build = Effect.map(
-        Layer.build(Layer.fresh(Postgres.layerOf(place))),
+        Layer.build(Layer.fresh(Postgres.clientLayer(place))),
         Context.get(SqlClient.SqlClient)
       )
       return { client: yield* build, other: yield* build, prefix: "chicory" }
@@ -34,7 +34,7 @@ await Postgres.describeWithPostgres("postgres: transactions", () =>
 await Mariadb.describeWithMariadb("mariadb: transactions", () =>
   suite(
     Effect.gen(function* () {
-      const { client, prefix } = yield* Mariadb.temporaryPlace
+      const { client, prefix } = yield* Mariadb.temporaryTables
       const other = yield* MysqlClient.make({ url: Mariadb.sharedUrl, maxConnections: 6 })
       return { client, other, prefix }
     })

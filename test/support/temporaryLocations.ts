@@ -29,7 +29,7 @@ export const sqlite: TemporaryLocation<SqliteLocation> = Effect.map(temporaryFil
 }))
 
 export const postgres: TemporaryLocation<PostgresLocation> = Effect.map(
-  Postgres.temporaryPlace(),
+  Postgres.temporarySchema(),
   (location) => ({
     dialect: "postgres",
     ...location,
@@ -38,7 +38,7 @@ export const postgres: TemporaryLocation<PostgresLocation> = Effect.map(
 )
 
 export const mariadb: TemporaryLocation<MariadbLocation> = Effect.map(
-  Mariadb.temporaryPlace,
+  Mariadb.temporaryTables,
   ({ prefix }) => ({
     dialect: "mysql",
     url: Mariadb.sharedUrl,
