@@ -30,7 +30,7 @@ const wakesBefore = (self: Message, that: Message): boolean => self.wakeAt < tha
 
 /** A worker that waits for messages of one or more queues. */
 export class MessageWaiter {
-  /** There may be messages that the worker was not told of. */
+  /** There may be messages that were not signalled yet. */
   hinted = true
   /** Until when the worker sleeps. */
   sleepsUntil = Infinity

@@ -27,7 +27,7 @@ import * as TaskRow from "./TaskRow.ts"
 type Row = TaskRow.TaskRow
 type Message = Pick<Start, "queue" | "body">
 
-/** The length of the name keeps two pairs of name and key apart that read the same when joined. */
+/** Joins a name and a key. The length keeps ("a", "bc") and ("ab", "c") apart. */
 const scopedKey = (task: string, key: string): string => `${task.length}:${task}${key}`
 
 const toRun = ({ attempt, crashes, fence, retries }: Row): Started => ({
@@ -77,7 +77,7 @@ export class MemoryTasks {
   }
 
   start(request: Start, now: number): Started {
-    const row = this.find(request.id, now) ?? this.addUnknown(request, now)
+    const row = this.find(request.id, now) ?? this.addMissing(request, now)
     const decision = Transitions.decideStart(row, request, now)
     switch (decision._tag) {
       case "Drop":
@@ -130,7 +130,7 @@ export class MemoryTasks {
     }
   }
 
-  /** Reads a record. A task that time has ended is ended first, and may be gone with that. */
+  /** Reads a record. A lapsed task is ended first; a forgotten one is removed by that. */
   read(id: string, now: number): TaskRecord | undefined {
     const row = this.find(id, now)
     if (row === undefined) return undefined
@@ -205,7 +205,7 @@ export class MemoryTasks {
   }
 
   /** Adds the row of a message whose record is missing. */
-  private addUnknown({ expiresMillis, generation, id, task }: Start, now: number): Row {
+  private addMissing({ expiresMillis, generation, id, task }: Start, now: number): Row {
     const row = TaskRow.make(id, task, generation)
     if (expiresMillis !== undefined) row.expiresAt = now + expiresMillis
     this.rows.set(id, row)
@@ -290,7 +290,7 @@ export class MemoryTasks {
     return true
   }
 
-  /** Writes the terminal state. A forgotten task goes instead (F3). */
+  /** Writes the terminal state. A forgotten task is removed instead (F3). */
   private finish(row: Row, now: number, end: Pick<TaskRecord, "state" | "exit" | "ended">): void {
     TaskRow.closeRun(row)
     if (row.ended === "Forgotten") return this.remove(row)

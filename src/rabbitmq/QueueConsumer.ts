@@ -1,5 +1,5 @@
 /**
- * What a worker wants of one queue: whether to consume it, with which prefetch, and the messages that were pushed for it
+ * A worker's consumption of one queue: whether to consume it, with which prefetch, and the messages that were pushed for it
  * and are not claimed yet.
  */
 import type { ActiveConsumer } from "./ActiveConsumer.ts"

@@ -39,7 +39,7 @@ const Message = Schema.Union([Changed, Ready, Due, Ping])
 type Message = typeof Message.Type
 const decodeJson = Schema.decodeUnknownExit(Message)
 
-/** `undefined`: the text is not a message of the store. Anybody can publish on the channel. */
+/** `undefined`: the text is not a message of the store. Other clients can publish on the channel. */
 const decodeMessage = (text: string): Message | undefined => {
   const json = parse(text)
   if (Exit.isFailure(json)) return undefined

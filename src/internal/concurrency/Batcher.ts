@@ -237,8 +237,8 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
         return Effect.void
       }
       const error = Cause.findError(exit.cause)
-      const itemIsToBlame = error._tag === "Success" && isPermanent(error.success)
-      if (entries.length > 1 && itemIsToBlame) {
+      const isItemsFault = error._tag === "Success" && isPermanent(error.success)
+      if (entries.length > 1 && isItemsFault) {
         const half = entries.length >> 1
         return Effect.andThen(
           this.send(entries.slice(0, half), onStoreFailed),
@@ -247,7 +247,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
       }
       const failed = Exit.failCause(exit.cause)
       for (const entry of entries) entry.complete(failed)
-      if (!itemIsToBlame) onStoreFailed(failed)
+      if (!isItemsFault) onStoreFailed(failed)
       return Effect.void
     })
   }

@@ -1,4 +1,4 @@
-/** Tells a store that answers synchronously, such as memory or SQLite, from one that has to be waited for. */
+/** Detects whether a store answers synchronously, as memory and SQLite do. */
 import { Effect } from "effect"
 
 /** Calls `onSuccess` when the effect has succeeded, with whether it did so before the next microtask. */

@@ -1,5 +1,5 @@
 /**
- * What the fibers of this process wait for: one subscription a task id, for any number of waiters.
+ * The subscriptions of this process: one per task id, for any number of waiters.
  *
  * A hint leads to a read of its ids, in batches, and each subscriber of an id receives what was read. After a gap in
  * the hints every id is subscribed again, which reads it too. Against lost hints a sweep reads one batch an interval,
@@ -57,7 +57,7 @@ const RESTART_HINTS_AFTER = Duration.millis(200)
 
 /** The subscribers of an id: nearly always one, for which a set would cost more than everything else. */
 class Entry<E> {
-  /** The store may know of the subscription, and has to be told of its end. */
+  /** The store may have the subscription, so it has to be removed. */
   subscribed: boolean
   /** What the subscribers need. */
   until: Until = "end"
@@ -188,8 +188,8 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
         const error = Cause.findErrorOption(cause)
         const half = ids.length >> 1
         const [head, tail] = [ids.slice(0, half), ids.slice(half)]
-        const idIsToBlame = Option.isSome(error) && this.options.isPermanent(error.value)
-        if (idIsToBlame && Arr.isArrayNonEmpty(head) && Arr.isArrayNonEmpty(tail)) {
+        const isIdsFault = Option.isSome(error) && this.options.isPermanent(error.value)
+        if (isIdsFault && Arr.isArrayNonEmpty(head) && Arr.isArrayNonEmpty(tail)) {
           return Effect.andThen(
             Effect.exit(this.readBatch(source, head, call)),
             this.readBatch(source, tail, call)
@@ -226,7 +226,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private onBatchFailed(source: Set<string>, ids: Batch<string>, error: Option.Option<E>): void {
     for (const id of ids) {
       if (this.entries.has(id)) source.add(id)
-      // all subscribers left, and the store may know of the subscription all the same
+      // all subscribers left, and the store may have the subscription all the same
       else if (source === this.toSubscribe) this.toUnsubscribe.add(id)
     }
     if (Option.isNone(error)) return

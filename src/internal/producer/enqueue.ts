@@ -93,7 +93,6 @@ const publishReserved = (
       : Effect.succeed(id)
   )
 
-/** Enqueues record and message in one step. Only a reservation of the two-step way is still to be published. */
 const fusedTask = (task: PreparedTask) => ({
   record: recordOf(task, true),
   message: envelopeOf(task)
@@ -104,6 +103,7 @@ const afterFused = (
   created: Created
 ): Effect.Effect<string, EnqueueError> =>
   created._tag === "Created" ? Effect.succeed(task.head.id) : publishReserved(stores, task, created)
+/** Enqueues record and message in one step. A reservation that two steps left unpublished is published here. */
 const enqueueFused = (
   fusion: FusedService,
   stores: Stores,

@@ -91,7 +91,7 @@ const readRequest = (
 const isTransacting = (context: Context.Context<never>, { backend, broker }: Stores): boolean =>
   isInTransaction(context) || broker.publish.isUnbatched(context) || backend.create.isUnbatched(context)
 
-/** Returns what is unsupported inside a transaction: a task that exists before the commit, or after a rollback. */
+/** Returns why enqueuing here is unsupported: the task would exist before the commit, or after a rollback. */
 const unsupportedInTransaction = (context: Context.Context<never>, stores: Stores): string | undefined =>
   isTransacting(context, stores) && fusionOf(stores)?.enqueue.isUnbatched(context) !== true
     ? "enqueuing inside a SQL transaction of another database (enqueue after the transaction, for instance with " +

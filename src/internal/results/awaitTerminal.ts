@@ -92,18 +92,18 @@ class PendingTasks<E> {
 }
 
 /** Reads all pending tasks, each with its own answer. */
-const readPending = <E>(backend: BackendService, awaited: PendingTasks<E>): Effect.Effect<void, ReadError> =>
+const readPending = <E>(backend: BackendService, pending: PendingTasks<E>): Effect.Effect<void, ReadError> =>
   Effect.suspend(() => {
-    const { ids } = awaited
+    const { ids } = pending
     return Effect.flatMap(backend.read.many(ids), (answers) => {
       let failed: Exit.Exit<never, ReadError> | undefined
       for (let i = 0; i < ids.length; i++) {
         const answer = answers[i]!
-        if (Exit.isSuccess(answer)) awaited.onRecord(ids[i]!, answer.value)
+        if (Exit.isSuccess(answer)) pending.onRecord(ids[i]!, answer.value)
         else failed = answer as Exit.Exit<never, ReadError>
       }
-      if (failed === undefined || awaited.done) return Effect.void
-      awaited.onReadFailed(failed)
+      if (failed === undefined || pending.done) return Effect.void
+      pending.onReadFailed(failed)
       return failed
     })
   })
@@ -111,22 +111,22 @@ const readPending = <E>(backend: BackendService, awaited: PendingTasks<E>): Effe
 /** Polls at a fixed interval. */
 const poll = <E>(
   backend: BackendService,
-  awaited: PendingTasks<E>,
+  pending: PendingTasks<E>,
   interval: Duration.Duration,
   retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, ReadError> =>
-  readPending(backend, awaited).pipe(
+  readPending(backend, pending).pipe(
     Effect.retry({ schedule: retry, while: isRetryable }),
-    Effect.repeat({ schedule: Schedule.spaced(interval), until: () => awaited.done })
+    Effect.repeat({ schedule: Schedule.spaced(interval), until: () => pending.done })
   )
 
-const timeoutUnlessDone = <E>(awaited: PendingTasks<E>): Effect.Effect<void, E> =>
-  awaited.done ? Effect.void : Effect.fail(awaited.options.onTimeout(awaited.timeoutInfo()))
+const timeoutUnlessDone = <E>(pending: PendingTasks<E>): Effect.Effect<void, E> =>
+  pending.done ? Effect.void : Effect.fail(pending.options.onTimeout(pending.timeoutInfo()))
 
 /** A waiting fiber, subscribed to the reads of the process, which retry by themselves. */
 class Waiter<E> extends Deadline implements Subscriber<ReadError> {
   readonly waitsFor = "end"
-  private readonly awaited: PendingTasks<E>
+  private readonly pending: PendingTasks<E>
   private readonly backend: BackendService
   /** Whether the waiter waits through retryable errors. */
   private readonly toleratesErrors: boolean
@@ -134,21 +134,21 @@ class Waiter<E> extends Deadline implements Subscriber<ReadError> {
   private readonly unsubscribe: () => void
   private deadlines: Deadlines | undefined
   /** Reads at the deadline whose answers have not come. */
-  private missing = 0
+  private unanswered = 0
 
   constructor(
-    awaited: PendingTasks<E>,
+    pending: PendingTasks<E>,
     backend: BackendService,
     subscriptions: Subscriptions<ReadError>,
     toleratesErrors: boolean,
     resume: (answer: Effect.Effect<void, E | ReadError>) => void
   ) {
     super()
-    this.awaited = awaited
+    this.pending = pending
     this.backend = backend
     this.toleratesErrors = toleratesErrors
     this.resume = resume
-    this.unsubscribe = subscriptions.subscribe(awaited.ids, this)
+    this.unsubscribe = subscriptions.subscribe(pending.ids, this)
   }
 
   /** Bounds the wait: at the deadline the pending tasks are read once more. */
@@ -158,39 +158,39 @@ class Waiter<E> extends Deadline implements Subscriber<ReadError> {
   }
 
   onRecord(id: string, record: TaskRecord | undefined): void {
-    this.awaited.onRecord(id, record)
-    if (this.awaited.done) this.stop(Effect.void)
+    this.pending.onRecord(id, record)
+    if (this.pending.done) this.stop(Effect.void)
   }
 
   onError(error: ReadError): void {
-    if (error._tag === "BackendError") this.awaited.lastError = error
+    if (error._tag === "BackendError") this.pending.lastError = error
     if (!this.toleratesErrors || !isRetryable(error)) this.stop(Effect.fail(error))
   }
 
   // without fibers, since all waiters that share a deadline do this at once
   onDeadline(): void {
-    if (this.missing > 0) return this.stop(timeoutUnlessDone(this.awaited))
+    if (this.unanswered > 0) return this.stop(timeoutUnlessDone(this.pending))
     this.unsubscribe()
-    const { ids } = this.awaited
-    this.missing = ids.length
+    const { ids } = this.pending
+    this.unanswered = ids.length
     this.deadlines?.set(this, Duration.toMillis(FINAL_READ_TIMEOUT))
     for (const id of ids) this.backend.read.request(id)((answer) => this.onFinalRead(id, answer))
   }
 
   /** Ends the subscription. */
   end(): void {
-    this.missing = 0
+    this.unanswered = 0
     this.deadlines?.clear(this)
     this.unsubscribe()
   }
 
   private onFinalRead(id: string, answer: Exit.Exit<TaskRecord | undefined, ReadError>): void {
-    if (this.missing === 0) return
-    this.missing--
-    if (Exit.isSuccess(answer)) this.awaited.onRecord(id, answer.value)
+    if (this.unanswered === 0) return
+    this.unanswered--
+    if (Exit.isSuccess(answer)) this.pending.onRecord(id, answer.value)
     else if (Exit.hasInterrupts(answer)) return this.stop(answer)
-    else this.awaited.onReadFailed(answer)
-    if (this.missing === 0 || this.awaited.done) this.stop(timeoutUnlessDone(this.awaited))
+    else this.pending.onReadFailed(answer)
+    if (this.unanswered === 0 || this.pending.done) this.stop(timeoutUnlessDone(this.pending))
   }
 
   private stop(answer: Effect.Effect<void, E | ReadError>): void {
@@ -201,49 +201,49 @@ class Waiter<E> extends Deadline implements Subscriber<ReadError> {
 
 /** Waits for hinted reads until the wait is done or fails; with `deadlines`, until the read at the deadline at the latest. */
 const awaitHints = <E>(
-  awaited: PendingTasks<E>,
+  pending: PendingTasks<E>,
   backend: BackendService,
   subscriptions: Subscriptions<ReadError>,
   toleratesErrors: boolean,
   deadlines?: Deadlines
 ): Effect.Effect<void, E | ReadError> =>
   Effect.callback((resume) => {
-    const waiter = new Waiter(awaited, backend, subscriptions, toleratesErrors, resume)
-    const { timeout } = awaited.options
+    const waiter = new Waiter(pending, backend, subscriptions, toleratesErrors, resume)
+    const { timeout } = pending.options
     if (deadlines !== undefined && timeout !== undefined) waiter.until(deadlines, timeout)
     return Effect.sync(() => waiter.end())
   })
 
 /** Waits by hints and polls as the options say, without a deadline. */
 const awaitUnbounded = <E>(
-  awaited: PendingTasks<E>,
+  pending: PendingTasks<E>,
   backend: BackendService,
   retry: Schedule.Schedule<unknown, ReadError>
 ): Effect.Effect<void, E | ReadError> => {
   const { subscriptions } = backend
-  const { pollInterval } = awaited.options
-  if (subscriptions === undefined) return poll(backend, awaited, pollInterval ?? DEFAULT_POLL_INTERVAL, retry)
+  const { pollInterval } = pending.options
+  if (subscriptions === undefined) return poll(backend, pending, pollInterval ?? DEFAULT_POLL_INTERVAL, retry)
   // a schedule that the caller provides decides how often a failed read is retried
   const hinted =
     retry === backoff
-      ? awaitHints(awaited, backend, subscriptions, true)
-      : Effect.retry(awaitHints(awaited, backend, subscriptions, false), {
+      ? awaitHints(pending, backend, subscriptions, true)
+      : Effect.retry(awaitHints(pending, backend, subscriptions, false), {
           schedule: retry as Schedule.Schedule<unknown, E | ReadError>,
           while: (error) => isRetryable(error as ReadError)
         })
   return pollInterval === undefined
     ? hinted
-    : Effect.raceFirst(hinted, Effect.delay(poll(backend, awaited, pollInterval, retry), pollInterval))
+    : Effect.raceFirst(hinted, Effect.delay(poll(backend, pending, pollInterval, retry), pollInterval))
 }
 
 /** Reads once more at the deadline: a result that is there then is returned. */
-const finalRead = <E>(backend: BackendService, awaited: PendingTasks<E>): Effect.Effect<void, E> =>
-  readPending(backend, awaited).pipe(
+const finalRead = <E>(backend: BackendService, pending: PendingTasks<E>): Effect.Effect<void, E> =>
+  readPending(backend, pending).pipe(
     Effect.timeoutOption(FINAL_READ_TIMEOUT),
     Effect.catchCause((cause) =>
       Cause.hasInterrupts(cause) ? Effect.failCause(cause as Cause.Cause<never>) : Effect.void
     ),
-    Effect.andThen(Effect.suspend(() => timeoutUnlessDone(awaited)))
+    Effect.andThen(Effect.suspend(() => timeoutUnlessDone(pending)))
   )
 
 /** Waits until `onTerminal` returns `true`, or every task has ended. */
@@ -251,10 +251,10 @@ export const awaitTerminal = <E>(options: Options<E>): Effect.Effect<void, E | R
   Effect.withFiber((fiber) => {
     const backend = Context.getUnsafe(fiber.context, Backend)
     const run = fiber.getRef(CurrentRun)
-    const awaited = new PendingTasks(options)
-    if (awaited.done) return Effect.void
+    const pending = new PendingTasks(options)
+    if (pending.done) return Effect.void
     // fails with BackendNotConfigured
-    if (!backend.configured) return readPending(backend, awaited)
+    if (!backend.configured) return readPending(backend, pending)
 
     const { subscriptions } = backend
     const { pollInterval, timeout } = options
@@ -262,12 +262,12 @@ export const awaitTerminal = <E>(options: Options<E>): Effect.Effect<void, E | R
     const bounded =
       subscriptions !== undefined && pollInterval === undefined && retry === backoff
         ? // the common case costs one fiber and one subscription
-          awaitHints(awaited, backend, subscriptions, true, deadlinesOf(fiber))
+          awaitHints(pending, backend, subscriptions, true, deadlinesOf(fiber))
         : timeout === undefined
-          ? awaitUnbounded(awaited, backend, retry)
-          : Effect.timeoutOrElse(awaitUnbounded(awaited, backend, retry), {
+          ? awaitUnbounded(pending, backend, retry)
+          : Effect.timeoutOrElse(awaitUnbounded(pending, backend, retry), {
               duration: timeout,
-              orElse: () => finalRead(backend, awaited)
+              orElse: () => finalRead(backend, pending)
             })
     return run === undefined ? bounded : run.withoutSlot(bounded)
   })

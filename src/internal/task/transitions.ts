@@ -1,5 +1,5 @@
 /**
- * The state machine of a task: who may start, what a settlement does, what the passing of time does, how a task is
+ * The state machine of a task: when a run may start, what a settlement does, what the passing of time does, how a task is
  * cancelled, forgotten and reopened.
  *
  * Every function is pure: it takes the facts of a record at one moment and returns a decision, and the store carries it
@@ -14,7 +14,7 @@ export interface TaskFacts {
   readonly state: TaskState
   readonly generation: number
   readonly crashes: number
-  /** The token of the last run; it stays after the run's settlement, and `null` after an end that the store decided. */
+  /** The token of the last run. It stays after the run's settlement, and is `null` after L1–L3, S8, S9, C3 and C4. */
   readonly token: string | null
   /** When the lease of the open run ends; `null` where no run is open. */
   readonly leaseUntil: number | null
@@ -23,7 +23,7 @@ export interface TaskFacts {
   readonly cancelRequested: boolean
   /** When a waiting task expires; `null`: never. */
   readonly expiresAt: number | null
-  /** When a retry is due; `null` for a task that has not been retried since it last waited. */
+  /** When a retry is due; `null` unless the last settlement was a retry. */
   readonly dueAt: number | null
   /** Why the store ended the task; `Forgotten` is set before the end. */
   readonly ended: "Expired" | "WorkerLost" | "Cancelled" | "Forgotten" | null
@@ -62,7 +62,7 @@ export interface StartRequest {
 export type StartDecision =
   | { readonly _tag: "Drop" }
   | { readonly _tag: "Busy"; readonly millis: number }
-  /** The request repeats that of the open run: hold its lease anew and return the same run. */
+  /** The request repeats that of the open run: renew the lease and return the same run. */
   | { readonly _tag: "Repeat" }
   /** End the task, then drop the message. */
   | { readonly _tag: "End"; readonly ended: ForcedEnd; readonly crashes: number }
@@ -164,7 +164,7 @@ export type CancelDecision = "AlreadyDone" | "Request" | ForcedEnd
  *
  * - **C1** The task has ended: `AlreadyDone`.
  * - **C2** The task runs, even over a lapsed lease: the request is stored.
- * - **C3** The task waits and has expired (L1): end it as `Expired`; the caller is told `AlreadyDone`.
+ * - **C3** The task waits and has expired (L1): end it as `Expired`; the answer is `AlreadyDone`.
  * - **C4** The task waits: end it as `Cancelled`.
  */
 export const decideCancel = (task: TaskFacts, now: number): CancelDecision => {
@@ -216,12 +216,12 @@ export interface CreateFacts {
  */
 export const decideCreate = (
   existing: CreateFacts & Pick<TaskFacts, "ended">,
-  asked: CreateFacts
+  request: CreateFacts
 ): { readonly same: boolean; readonly adopts: boolean } => {
   const unknown = existing.payloadHash === ""
   const same =
-    existing.task === asked.task &&
-    (unknown || asked.payloadHash === "" || existing.payloadHash === asked.payloadHash)
+    existing.task === request.task &&
+    (unknown || request.payloadHash === "" || existing.payloadHash === request.payloadHash)
   return { same, adopts: same && unknown && existing.ended !== "Forgotten" }
 }
 
@@ -229,7 +229,7 @@ export const decideCreate = (
  * Decides the answer to a renewal. `undefined`: there is no record.
  *
  * - **N1** No record, no open run, or another token: `Lost`.
- * - **N2** The run is open, even over a lapsed lease: hold the lease anew; the answer tells of a cancel request.
+ * - **N2** The run is open, even over a lapsed lease: renew the lease; the answer reports a cancel request.
  */
 export const decideRenew = (
   task: Pick<TaskFacts, "state" | "token" | "cancelRequested"> | undefined,

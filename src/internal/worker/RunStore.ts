@@ -61,7 +61,7 @@ export interface RunStore {
       ) => Effect.Effect<Settled, ReadError>)
     | undefined
   /** Acks the message, or releases it for another attempt: the second step. */
-  readonly releaseMessage: (
+  readonly ackOrRelease: (
     hold: LeasedRun,
     outcome: RunOutcome,
     settled: Settled
@@ -113,7 +113,7 @@ const withRecords = (
     saveOutcome: ({ delivery: { handle }, start }, outcome) =>
       fusion.settle.request({ settlement: settlementOf(start, outcome), handle }),
     complete: completing(backend, true),
-    releaseMessage: () => nothingToRelease
+    ackOrRelease: () => nothingToRelease
   }
 }
 
@@ -144,7 +144,7 @@ const unfused = (backend: BackendService, broker: BrokerService): RunStore => ({
   start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
   saveOutcome: ({ start }, outcome) => backend.settle.request(settlementOf(start, outcome)),
   complete: completing(backend, false),
-  releaseMessage: ({ candidate, claimed }, outcome, settled) => {
+  ackOrRelease: ({ candidate, claimed }, outcome, settled) => {
     const { handle } = candidate.delivery
     if (settled === "Lost") return broker.returnUnhandled.request(handle)
     if (settled === "Cancelled" || outcome._tag === "Success" || outcome._tag === "Failure")
@@ -223,7 +223,7 @@ const withoutRecords = (broker: BrokerService): RunStore => ({
     ),
   saveOutcome: () => stored,
   complete: undefined,
-  releaseMessage: (
+  ackOrRelease: (
     {
       candidate: {
         delivery: { handle },

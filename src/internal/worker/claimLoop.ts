@@ -30,13 +30,13 @@ class ClaimLoop {
   /** Open when there may be messages to claim. */
   private readonly mayClaim = Latch.makeUnsafe(true)
   /** Slots that one claim fills at most. */
-  private portion: number
+  private maxPerClaim: number
   /** The id of a claim that failed: the next one repeats it and returns what it took. */
   private failedClaimId: string | undefined
 
   constructor(worker: WorkerState) {
     this.worker = worker
-    this.portion = this.allSlots
+    this.maxPerClaim = this.allSlots
   }
 
   private get allSlots(): number {
@@ -62,7 +62,7 @@ class ClaimLoop {
           this.failedClaimId = undefined
           // a store that answers synchronously, or prefers large batches, does best with few large claims
           const fillsAll = sync || broker.capabilities.prefersLargeBatches === true
-          this.portion = fillsAll ? this.allSlots : this.halfOfSlots
+          this.maxPerClaim = fillsAll ? this.allSlots : this.halfOfSlots
         }
       )
     })
@@ -70,7 +70,7 @@ class ClaimLoop {
 
   // uninterruptible from the claim on: messages that were claimed and not passed on would wait for their lease to end
   private readonly claim = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(restore(Effect.suspend(() => this.worker.slots.take(this.portion))), (slots) => {
+    Effect.flatMap(restore(Effect.suspend(() => this.worker.slots.take(this.maxPerClaim))), (slots) => {
       const { worker } = this
       // closed before the claim, so that hints that come meanwhile are kept
       this.mayClaim.closeUnsafe()

@@ -10,7 +10,7 @@ import type { Renewed } from "../../BackendDriver.ts"
 import { maxBatch } from "../driver/driverCalls.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import type { Run } from "./Run.ts"
-import { returnUnhandled } from "./settle.ts"
+import { returnMessage } from "./settle.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** Applies the answer to a renewal that was sent at the monotonic time `sentAt`. */
@@ -20,9 +20,9 @@ export const applyRenewal = (
   answer: Renewed | undefined,
   sentAt: bigint
 ): Effect.Effect<void> => {
-  // the run has ended meanwhile
+  // the renewal failed, or the run has ended meanwhile
   if (answer === undefined || worker.runs.get(run.id) !== run) return Effect.void
-  // a run that settles learns from its settlement whether it was superseded
+  // the settlement reports whether the run was superseded
   if (answer === "Lost" && run.settling) return Effect.void
   if (answer === "Lost") return loseRun(worker, run, "the store says that the run was superseded")
   run.renewedAt = sentAt
@@ -42,7 +42,7 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
     ).pipe(
       annotateDelivery(delivery, run.started.attempt),
       // the next run of the task must not wait for this handler to end
-      Effect.andThen(Effect.sync(() => worker.fork(returnUnhandled(worker, delivery))))
+      Effect.andThen(Effect.sync(() => worker.fork(returnMessage(worker, delivery))))
     )
   })
 

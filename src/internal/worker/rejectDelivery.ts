@@ -14,7 +14,7 @@ import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
-import { returnUnhandled, ackOnly, releaseMessage, retryBriefly, release } from "./settle.ts"
+import { returnMessage, ackMessage, ackOrRelease, retryBriefly, release } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
@@ -99,7 +99,7 @@ const park = (worker: WorkerState, delivery: Delivery, outcome: RunOutcome): Eff
         Effect.catchCause((cause) =>
           Effect.andThen(
             Effect.logError("Failed to park a message; it will be redelivered", cause),
-            returnUnhandled(worker, delivery)
+            returnMessage(worker, delivery)
           ).pipe(annotateDelivery(delivery))
         )
       )
@@ -118,11 +118,11 @@ const endWithoutHandler = (
     if (started?._tag !== "Run") {
       return outcome._tag === "Failure" && outcome.reason === "PayloadInvalid"
         ? yield* park(worker, candidate.delivery, outcome)
-        : yield* ackOnly(worker, candidate.delivery)
+        : yield* ackMessage(worker, candidate.delivery)
     }
     const settled = yield* toEffect(worker.runStore.saveOutcome(candidate, outcome))
     yield* Effect.callback<void>((resume) =>
-      releaseMessage(worker, { candidate, claimed: true }, outcome, settled, () => resume(Effect.void))
+      ackOrRelease(worker, { candidate, claimed: true }, outcome, settled, () => resume(Effect.void))
     )
     worker.stats.failed++
   }).pipe(
@@ -136,7 +136,7 @@ const endWithoutHandler = (
         Cause.hasInterruptsOnly(cause)
           ? Effect.void
           : Effect.logError("Failed to end a task without a handler; its message will be redelivered", cause),
-        returnUnhandled(worker, candidate.delivery)
+        returnMessage(worker, candidate.delivery)
       ).pipe(annotateDelivery(candidate.delivery))
     )
   )

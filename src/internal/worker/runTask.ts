@@ -7,7 +7,7 @@ import { HandlerRun } from "./HandlerRun.ts"
 import { execute, handlerContext, Run } from "./Run.ts"
 import type { RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
-import { ackOnly, release, releaseMessage, retryBriefly, returnUnhandled, settle } from "./settle.ts"
+import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** Carries out the answer to a start: runs the task, acks its message, or releases it. */
@@ -21,28 +21,28 @@ export const applyStart = (
   switch (started._tag) {
     case "Drop":
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
-      return handleUnrun(worker, delivery, ackOnly(worker, delivery))
+      return finishUnrun(worker, delivery, ackMessage(worker, delivery))
     case "Busy":
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
-      return handleUnrun(worker, delivery, release(worker, delivery, started.millis))
+      return finishUnrun(worker, delivery, release(worker, delivery, started.millis))
     case "Run":
       return runTask(worker, new Run(candidate, worker.tasks.get(message.task)!, started, sentAt))
   }
 }
 
 /** Handles a delivery that is not run, then frees its slot, however the effect ends. */
-export const handleUnrun = (worker: WorkerState, delivery: Delivery, effect: Effect.Effect<void>): void =>
+export const finishUnrun = (worker: WorkerState, delivery: Delivery, effect: Effect.Effect<void>): void =>
   worker.fork(
     Effect.ensuring(
-      Effect.catchCause(effect, (cause) => leaveUnhandled(worker, delivery, cause)),
+      Effect.catchCause(effect, (cause) => logAndReturn(worker, delivery, cause)),
       Effect.sync(() => worker.slots.give(1))
     )
   )
 
-const leaveUnhandled = (worker: WorkerState, delivery: Delivery, cause: Cause.Cause<unknown>) =>
+const logAndReturn = (worker: WorkerState, delivery: Delivery, cause: Cause.Cause<unknown>) =>
   Effect.andThen(
     Effect.logError("Failed to handle a delivery; it will be redelivered", cause),
-    returnUnhandled(worker, delivery)
+    returnMessage(worker, delivery)
   ).pipe(annotateDelivery(delivery))
 
 const runTask = (worker: WorkerState, run: Run): void => {
@@ -53,7 +53,7 @@ const runTask = (worker: WorkerState, run: Run): void => {
     run.attachFiber(fiber)
     return Effect.map(executeOnce(worker, run), (outcome) => {
       if (outcome === undefined) {
-        worker.fork(returnUnhandled(worker, run.candidate.delivery))
+        worker.fork(returnMessage(worker, run.candidate.delivery))
         return finishRun(worker, run)
       }
       settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
@@ -62,7 +62,7 @@ const runTask = (worker: WorkerState, run: Run): void => {
   const context = handlerContext(run, new HandlerRun(worker, run))
   Effect.runForkWith(context)(running, { uninterruptible: true }).addObserver((exit) => {
     if (Exit.isSuccess(exit)) return
-    worker.fork(leaveUnhandled(worker, run.candidate.delivery, exit.cause))
+    worker.fork(logAndReturn(worker, run.candidate.delivery, exit.cause))
     finishRun(worker, run)
   })
 }
@@ -114,7 +114,7 @@ const settleRun = (worker: WorkerState, run: Run, outcome: RunOutcome, seconds: 
   settle(worker, run, outcome, (settled) => {
     recordMetrics(worker, run, outcome, settled, seconds)
     if (hasRecords) worker.removeRun(run)
-    releaseMessage(worker, run, outcome, settled, () => {
+    ackOrRelease(worker, run, outcome, settled, () => {
       if (!freesSlotEarly) return finishRun(worker, run)
       worker.settlingRuns--
       worker.inFlight.done()

@@ -18,8 +18,8 @@ import type { LeasedRun } from "./RunStore.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /**
- * Saves the outcome of a run. `Lost`: the run was superseded or its outcome could not be saved, and its message is left
- * alone. A fiber is made only where the first try does not succeed.
+ * Saves the outcome of a run. `Lost`: the run was superseded or its outcome could not be saved, and its message is
+ * returned to the broker. A fiber is made only where the first try does not succeed.
  */
 export const settle = (
   worker: WorkerState,
@@ -79,25 +79,25 @@ const logSuperseded = (worker: WorkerState, run: Run) => {
   )
 }
 
-/** Releases the message of a settled run. If that fails for good, its redelivery finds the run settled. */
-export const releaseMessage = (
+/** Acks or releases the message of a settled run. If that fails for good, a redelivery finds the run settled. */
+export const ackOrRelease = (
   worker: WorkerState,
   run: LeasedRun,
   outcome: RunOutcome,
   settled: Settled,
   onReleased: () => void
 ): void => {
-  const request = worker.runStore.releaseMessage(run, outcome, settled)
+  const request = worker.runStore.ackOrRelease(run, outcome, settled)
   request((first) => {
     if (Exit.isSuccess(first)) return onReleased()
     const released = retryBriefly(worker, toEffect(request), first)
-    worker.fork(Effect.map(orReturn(worker, run.candidate.delivery, released), onReleased))
+    worker.fork(Effect.map(returnOnFailure(worker, run.candidate.delivery, released), onReleased))
   })
 }
 
 /** Acks a message whose task needs it no more. */
-export const ackOnly = (worker: WorkerState, delivery: Delivery): Effect.Effect<void> =>
-  orReturn(worker, delivery, retryBriefly(worker, worker.settings.broker.ack.one(delivery.handle)))
+export const ackMessage = (worker: WorkerState, delivery: Delivery): Effect.Effect<void> =>
+  returnOnFailure(worker, delivery, retryBriefly(worker, worker.settings.broker.ack.one(delivery.handle)))
 
 /** Releases a message, with nothing counted. */
 export const release = (
@@ -108,10 +108,10 @@ export const release = (
 ): Effect.Effect<void> => {
   const { handle } = delivery
   const request = worker.settings.broker.release.one({ handle, afterMillis, preserveDueTime })
-  return orReturn(worker, delivery, retryBriefly(worker, request))
+  return returnOnFailure(worker, delivery, retryBriefly(worker, request))
 }
 
-const orReturn = (
+const returnOnFailure = (
   worker: WorkerState,
   delivery: Delivery,
   released: Effect.Effect<unknown, BrokerError>
@@ -121,7 +121,7 @@ const orReturn = (
       Effect.logWarning("Failed to ack or release a message; it will be redelivered", cause).pipe(
         annotateDelivery(delivery)
       ),
-      returnUnhandled(worker, delivery)
+      returnMessage(worker, delivery)
     )
   )
 
@@ -129,7 +129,7 @@ const orReturn = (
 const RETURN_AFTER = "1 second"
 
 /** Leaves a message to be redelivered: when its lease ends, or soon where the broker's connection holds it. */
-export const returnUnhandled = (worker: WorkerState, { handle }: Delivery): Effect.Effect<void> => {
+export const returnMessage = (worker: WorkerState, { handle }: Delivery): Effect.Effect<void> => {
   const { capabilities, returnUnhandled } = worker.settings.broker
   return capabilities.lease === "store"
     ? Effect.void

@@ -56,7 +56,7 @@ export class Slot {
     this.slots = slots
   }
 
-  /** Frees the slot while the effect runs. The last fiber that goes on waits for a slot. */
+  /** Frees the slot while the effect runs. When the last waiting fiber resumes, it waits for a slot. */
   without<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.acquireUseRelease(
       Effect.sync(() => this.suspend()),

@@ -10,7 +10,7 @@ import { formatError } from "../formatError.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { parkUnstartable, type Rejection, rejectMalformed, rejectUnknown } from "./rejectDelivery.ts"
 import type { StartCandidate } from "./RunStore.ts"
-import { applyStart, handleUnrun } from "./runTask.ts"
+import { applyStart, finishUnrun } from "./runTask.ts"
 import { release, retryWhile } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
 import type { WorkerState } from "./WorkerState.ts"
@@ -25,13 +25,13 @@ export const startDeliveries = (
   sentAt: bigint
 ): void => {
   const candidates: Array<StartCandidate> = []
-  for (const one of claimed) {
-    const { delivery, run } = one
+  for (const message of claimed) {
+    const { delivery, run } = message
     const { consumed, queued } = worker.queueMetrics(delivery.queue)
     consumed.updateUnsafe(1, worker.context)
     queued.updateUnsafe(delivery.ageMillis / 1000, worker.context)
-    const decoded = decodeDelivery(worker, one)
-    if (typeof decoded === "function") handleUnrun(worker, delivery, decoded(worker, one))
+    const decoded = decodeDelivery(worker, message)
+    if (typeof decoded === "function") finishUnrun(worker, delivery, decoded(worker, message))
     else if (run === undefined) candidates.push(decoded)
     else applyStart(worker, decoded, run.started, sentAt)
   }
@@ -46,7 +46,7 @@ const decodeDelivery = (
   const decoded = TaskMessage.decode(delivery.body)
   if (Exit.isFailure(decoded)) return rejectMalformed(formatError(Cause.squash(decoded.cause)))
   const message = decoded.value
-  if (!isDescribedBy(message, delivery)) return rejectMalformed("its envelope names another task")
+  if (!matchesEnvelope(message, delivery)) return rejectMalformed("its envelope names another task")
   const task = worker.tasks.get(message.task)
   return task === undefined
     ? rejectUnknown(message)
@@ -54,7 +54,7 @@ const decodeDelivery = (
 }
 
 /** Whether a message agrees with its envelope, by which the store may have started it. */
-const isDescribedBy = (message: TaskMessage.TaskMessage, { generation, id, task }: Delivery): boolean =>
+const matchesEnvelope = (message: TaskMessage.TaskMessage, { generation, id, task }: Delivery): boolean =>
   id === undefined ||
   (id === message.id &&
     task === message.task &&
@@ -83,13 +83,13 @@ const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): 
             )
           }
           const { delivery } = candidates[0]
-          handleUnrun(worker, delivery, parkUnstartable(worker, delivery, error.success))
+          finishUnrun(worker, delivery, parkUnstartable(worker, delivery, error.success))
           return Effect.logError("Failed to start a task; its message is parked", cause).pipe(
             annotateDelivery(delivery)
           )
         }
         for (const { delivery } of candidates) {
-          handleUnrun(worker, delivery, release(worker, delivery, RELEASE_MILLIS))
+          finishUnrun(worker, delivery, release(worker, delivery, RELEASE_MILLIS))
         }
         return Effect.logError(
           `Failed to start ${candidates.length} tasks; their messages are released`,

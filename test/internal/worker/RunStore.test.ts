@@ -76,7 +76,7 @@ const end = (
 ) =>
   Effect.gen(function* () {
     const settled = yield* toEffect(store.saveOutcome(candidate, outcome))
-    yield* toEffect(store.releaseMessage({ candidate, claimed }, outcome, settled))
+    yield* toEffect(store.ackOrRelease({ candidate, claimed }, outcome, settled))
     return settled
   })
 

@@ -1,4 +1,4 @@
-/** Ends that time brings, in Lua, and the dead letters that the store writes for runs. */
+/** Ends by the passing of time, in Lua, and the dead letters that the store writes for runs. */
 
 /**
  * Lua: writes the dead letter of a run, ends a run whose lease is over, and ends a task that lapsed (rules L1 to L3 of
