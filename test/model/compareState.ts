@@ -4,7 +4,7 @@ import { Effect, Schedule } from "effect"
 import type { TaskRecord } from "../../src/BackendDriver.ts"
 import type { QueueCounts } from "../../src/BrokerDriver.ts"
 import { ids } from "./commands.ts"
-import { inModelTime, letterOf } from "./deadLetters.ts"
+import { inModelTime, toDeadLetter } from "./deadLetters.ts"
 import { definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
 import type { Operation, ModelRunner } from "./modelRunner.ts"
@@ -50,13 +50,13 @@ const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: bo
 
 const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
   const { backend, now, tasks } = runner
-  const expected = Tasks.lettersOf(tasks, undefined, now)
+  const expected = Tasks.deadLettersOf(tasks, undefined, now)
   const listed = yield* runner.call(backend.listDeadLetters({ limit: 1000 }))
   // letters of the same moment are in no order
   const byId = new Map(listed.map((letter) => [letter.id, letter]))
   const aligned = expected.map((letter) => inModelTime(runner, byId.get(letter.id), letter))
   yield* runner.assertEqual("how many dead letters there are", listed.length, expected.length)
-  yield* runner.assertEqual("the dead letters", aligned, expected.map(letterOf))
+  yield* runner.assertEqual("the dead letters", aligned, expected.map(toDeadLetter))
   const times = listed.map(({ at }) => at)
   const newestFirst = times.toSorted((one, other) => other - one)
   yield* runner.assertEqual("the times of the dead letters, newest first", times, newestFirst)
@@ -72,7 +72,11 @@ const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
   yield* runner.assertEqual("the dead letters page by page", paged, letterIds)
   for (const task of [undefined, ...definitions.map(({ name }) => name)]) {
     const count = yield* runner.call(backend.countDeadLetters(task))
-    yield* runner.assertEqual(`the dead letters of ${task}`, count, Tasks.lettersOf(tasks, task, now).length)
+    yield* runner.assertEqual(
+      `the dead letters of ${task}`,
+      count,
+      Tasks.deadLettersOf(tasks, task, now).length
+    )
   }
 })
 

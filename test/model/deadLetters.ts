@@ -3,7 +3,7 @@ import type { ModelFixture } from "./modelFixture.ts"
 import type * as Tasks from "./tasks.ts"
 
 /** Returns a dead letter of the model as a store shows it. */
-export const letterOf = (letter: Tasks.Letter): DeadLetter => ({
+export const toDeadLetter = (letter: Tasks.StoredDeadLetter): DeadLetter => ({
   id: letter.id,
   taskId: letter.taskId,
   task: letter.task,
@@ -21,7 +21,7 @@ export const letterOf = (letter: Tasks.Letter): DeadLetter => ({
 export const inModelTime = (
   fixture: ModelFixture,
   store: DeadLetter | undefined,
-  model: Tasks.Letter | undefined
+  model: Tasks.StoredDeadLetter | undefined
 ) =>
   store === undefined || model === undefined
     ? store

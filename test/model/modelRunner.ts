@@ -13,7 +13,7 @@ import type {
 } from "../../src/BackendDriver.ts"
 import type { ClaimRequest, Delivery, Envelope, Release } from "../../src/BrokerDriver.ts"
 import * as Suite from "../../src/testing/suites/Suite.ts"
-import { inModelTime, letterOf } from "./deadLetters.ts"
+import { inModelTime, toDeadLetter } from "./deadLetters.ts"
 import * as Messages from "./messages.ts"
 import { type Failure, ModelFixture } from "./modelFixture.ts"
 import * as Requests from "./requests.ts"
@@ -385,7 +385,11 @@ export class ModelRunner extends ModelFixture {
       yield* this.followStore
       const letter = yield* this.call(only(this.backend.reopen([letterId])))
       const expected = this.applyModel(Requests.reopen(this.tasks, letterId, this.now))
-      yield* this.assertEqual("reopen", inModelTime(this, letter, expected), expected && letterOf(expected))
+      yield* this.assertEqual(
+        "reopen",
+        inModelTime(this, letter, expected),
+        expected && toDeadLetter(expected)
+      )
       return letter
     })
   }
@@ -394,7 +398,7 @@ export class ModelRunner extends ModelFixture {
     return Effect.gen({ self: this }, function* () {
       const removed = yield* this.call(only(this.backend.removeDeadLetters([id])))
       const isOutlived =
-        this.tasks.letters.has(id) && Tasks.findLetter(this.tasks, id, this.now) === undefined
+        this.tasks.letters.has(id) && Tasks.findDeadLetter(this.tasks, id, this.now) === undefined
       const expected = this.applyModel(Requests.removeLetter(this.tasks, id, this.now))
       // a letter beyond its retention may still be there to be removed
       if (!isOutlived) yield* this.assertEqual("the removal of a letter", removed, expected)

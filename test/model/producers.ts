@@ -101,7 +101,7 @@ export class Producers {
 
   replay(nth: number, steps: number): Operation {
     return Effect.suspend(() => {
-      const letters = Tasks.lettersOf(this.runner.tasks, undefined, this.runner.now)
+      const letters = Tasks.deadLettersOf(this.runner.tasks, undefined, this.runner.now)
       const letter = letters[nth % Math.max(1, letters.length)]
       return letter === undefined ? Effect.void : this.replayLetter(letter.id, steps)
     })
@@ -132,7 +132,7 @@ export class Producers {
 
   removeLetter(nth: number): Operation {
     return Effect.suspend(() => {
-      const letters = Tasks.lettersOf(this.runner.tasks, undefined, this.runner.now)
+      const letters = Tasks.deadLettersOf(this.runner.tasks, undefined, this.runner.now)
       const letter = letters[nth % Math.max(1, letters.length)]
       if (letter === undefined) return Effect.void
       this.runner.log(`remove letter ${letter.id}`)
@@ -155,7 +155,7 @@ export class Producers {
     Effect.forEach(
       this.interruptedReplays,
       (letterId) => {
-        const letter = Tasks.findLetter(this.runner.tasks, letterId, this.runner.now)
+        const letter = Tasks.findDeadLetter(this.runner.tasks, letterId, this.runner.now)
         if (letter !== undefined) return this.replayLetter(letterId, 3)
         // its retention was too short
         this.runner.invariants.accepted.delete(letterId.slice(0, letterId.lastIndexOf(":")))

@@ -4,14 +4,14 @@ import {
   initial,
   endBy,
   find,
-  findLetter,
+  findDeadLetter,
   hasExpired,
   isFinal,
   deadline,
-  type Letter,
+  type StoredDeadLetter,
   outdated,
   put,
-  putLetter,
+  putDeadLetter,
   remove,
   type Step,
   type Task,
@@ -81,7 +81,7 @@ export const forget = (all: Tasks, id: string, now: number): Tasks => {
 /** Writes a dead letter without a run, once. */
 export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   const { body, exit, deadLetterId: id, queue, reason, retentionMillis } = parked
-  if (findLetter(all, id, now) !== undefined) return all
+  if (findDeadLetter(all, id, now) !== undefined) return all
   const nobody = {
     taskId: null,
     task: null,
@@ -91,7 +91,7 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
     fence: 0,
     taskRetention: undefined
   }
-  return putLetter(all, {
+  return putDeadLetter(all, {
     ...nobody,
     id,
     queue,
@@ -104,8 +104,8 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
 }
 
 /** Reopens the task of a letter in its next generation. */
-export const reopen = (all: Tasks, letterId: string, now: number): Step<Letter | undefined> => {
-  const letter = findLetter(all, letterId, now)
+export const reopen = (all: Tasks, letterId: string, now: number): Step<StoredDeadLetter | undefined> => {
+  const letter = findDeadLetter(all, letterId, now)
   if (letter === undefined || letter.taskId === null) return [letter, all]
   const { fence, generation, task, taskId: id } = letter
   const found = find(all, id, now)
@@ -123,5 +123,5 @@ export const reopen = (all: Tasks, letterId: string, now: number): Step<Letter |
 export const removeLetter = (all: Tasks, id: string, now: number): Step<boolean> => {
   const letters = new Map(all.letters)
   letters.delete(id)
-  return [findLetter(all, id, now) !== undefined, { ...all, letters }]
+  return [findDeadLetter(all, id, now) !== undefined, { ...all, letters }]
 }

@@ -54,7 +54,7 @@ export interface Task {
 }
 
 /** A dead letter. */
-export interface Letter {
+export interface StoredDeadLetter {
   readonly id: string
   readonly taskId: string | null
   readonly task: string | null
@@ -75,7 +75,7 @@ export interface Letter {
 /** The state of a backend. */
 export interface Tasks {
   readonly tasks: ReadonlyMap<string, Task>
-  readonly letters: ReadonlyMap<string, Letter>
+  readonly letters: ReadonlyMap<string, StoredDeadLetter>
 }
 
 /** An answer and the state after it. */
@@ -105,7 +105,7 @@ export const remove = (all: Tasks, id: string): Tasks => {
 }
 
 /** Adds a letter as the newest; it replaces one of the same id. */
-export const putLetter = (all: Tasks, letter: Letter): Tasks => {
+export const putDeadLetter = (all: Tasks, letter: StoredDeadLetter): Tasks => {
   const letters = new Map(all.letters)
   letters.delete(letter.id)
   return { ...all, letters: letters.set(letter.id, letter) }
@@ -118,13 +118,17 @@ export const find = (all: Tasks, id: string, now: number): Task | undefined => {
 }
 
 /** Returns a letter, unless its retention has run out. */
-export const findLetter = (all: Tasks, id: string, now: number): Letter | undefined => {
+export const findDeadLetter = (all: Tasks, id: string, now: number): StoredDeadLetter | undefined => {
   const letter = all.letters.get(id)
   return letter === undefined || letter.until <= now ? undefined : letter
 }
 
 /** Returns the letters of a task, or all, newest first. */
-export const lettersOf = (all: Tasks, task: string | undefined, now: number): ReadonlyArray<Letter> =>
+export const deadLettersOf = (
+  all: Tasks,
+  task: string | undefined,
+  now: number
+): ReadonlyArray<StoredDeadLetter> =>
   [...all.letters.values()]
     .filter((letter) => letter.until > now && (task === undefined || letter.task === task))
     .toReversed()
@@ -167,10 +171,10 @@ export const writeDeadLetter = (
   all: Tasks,
   task: Task,
   now: number,
-  letter: Pick<Letter, "queue" | "body" | "reason" | "exit">,
+  letter: Pick<StoredDeadLetter, "queue" | "body" | "reason" | "exit">,
   retention: number | undefined
 ): Tasks =>
-  putLetter(all, {
+  putDeadLetter(all, {
     ...letter,
     id: `${task.id}:${task.generation}`,
     taskId: task.id,

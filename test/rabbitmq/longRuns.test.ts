@@ -27,9 +27,9 @@ const FailsOnce = Task.make("failsOnce", {
   retry: RetryPolicy.fixed({ maxRetries: 1, delay: "100 millis" })
 })
 
-describeWithOwnRabbit("a task that runs for longer than the consumer timeout", () => {
-  onOneServer("on a server with a short timeout", { consumerTimeoutMillis }, (test) => {
-    test("runs once, and its channel stays open", (server, location) =>
+describeWithOwnRabbit("tasks on RabbitMQ", () => {
+  onOneServer("longer than the consumer timeout", { consumerTimeoutMillis }, (test) => {
+    test("a long task runs once, and its channel stays open", (server, location) =>
       Effect.gen(function* () {
         const logged = yield* warningsOf(
           Effect.gen(function* () {
@@ -53,7 +53,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         assert.deepStrictEqual(logged, [])
       }))
 
-    test("runs once with two workers, either of which may claim its message", (_, location) =>
+    test("a long task runs once if two workers may claim its message", (_, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open(known)
         const stores = [yield* location.open(known), yield* location.open(known)]
@@ -72,7 +72,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("is retried after the delay of its policy, not when the message that was put back is due", (_, location) =>
+    test("a long task is retried after the delay of its policy, not when its delayed message is due", (_, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open(known)
         const worker = yield* location.open(known)
@@ -95,7 +95,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("is started by another worker if its worker is killed after the message was put back", (server, location) =>
+    test("another worker starts a long task whose worker is killed after its message was put back", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open(known)
         yield* Effect.gen(function* () {
@@ -123,7 +123,7 @@ describeWithOwnRabbit("a task that runs for longer than the consumer timeout", (
         }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))
       }))
 
-    test("runs once although the broker does not know the timeout, and the server closes the channel", (server, location) =>
+    test("a long task runs once although the server closes the channel of a broker with a wrong timeout", (server, location) =>
       Effect.gen(function* () {
         const logged = yield* warningsOf(
           Effect.gen(function* () {

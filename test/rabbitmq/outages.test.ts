@@ -31,6 +31,7 @@ const numbers = (count: number) => Array.from({ length: count }, (_, n) => n)
 
 const payloads = (count: number, millis: number) => numbers(count).map((n) => ({ n, millis }))
 
+/** Prints a measurement if `CHICORY_FIGURES` is set. */
 const report = (name: string, millis: number) =>
   Effect.sync(() => process.env["CHICORY_FIGURES"] && console.log(`${name}: ${Math.round(millis)} ms`))
 
@@ -38,9 +39,10 @@ const report = (name: string, millis: number) =>
 const roundTripLater = (n: number) =>
   Effect.flatMap(Count.delay({ n, millis: 0 }, { delay: "100 millis" }), (handle) => AsyncResult.get(handle))
 
-/** A message that is redelivered while its task runs is put back for the rest of this lease. */
+/** A short lease: a message that is redelivered while its task runs is put back for the rest of the lease. */
 const renewed = { lease: "2 seconds" } as const
 
+/** Options of a broker whose calls fail fast. */
 const quick = { callTimeout: "700 millis" } as const
 
 /** Starts a worker. Returns an effect that stops it, and returns how many milliseconds that took. */
@@ -50,10 +52,10 @@ const startStoppable = Effect.fnUntraced(function* (...args: Parameters<typeof s
   return Effect.map(timed(Scope.close(scope, Exit.void)), ([millis]) => millis)
 })
 
-describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
-  onOneServer("stops", {}, (test) => {
+describeWithOwnRabbit("guarantee 9: outages of RabbitMQ", () => {
+  onOneServer("stopped servers", {}, (test) => {
     const testRestart = (how: string, stop: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
-      test(`${how} and started again: no confirmed task is lost, and none runs twice`, (server, location) =>
+      test(`a server that is ${how} and started again loses no confirmed task, and no task runs twice`, (server, location) =>
         Effect.gen(function* () {
           const producer = yield* location.open()
           const workers = yield* location.open()
@@ -88,10 +90,10 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
             assert.isBelow(again, 1_000)
           }).pipe(Effect.provideContext(producer))
         }))
-    testRestart("is stopped", (server) => server.stop)
-    testRestart("is killed", (server) => server.kill)
+    testRestart("stopped", (server) => server.stop)
+    testRestart("killed", (server) => server.kill)
 
-    test("stays stopped: an enqueue fails in time, and a worker stops in time", (server, location) =>
+    test("an enqueue fails in time and a worker stops in time while the server is stopped", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open(quick)
         const runs = countingHandler()
@@ -113,7 +115,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("stays stopped: a worker that is started meanwhile stops in time", (server, location) =>
+    test("a worker that starts while the server is stopped stops in time", (server, location) =>
       Effect.gen(function* () {
         const store = yield* location.open(quick)
         yield* server.stop
@@ -125,7 +127,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         assert.strictEqual(ended._tag, "Some", "it stops before the server is started again")
       }))
 
-    test("loses all data: tasks that are enqueued afterwards run, with and without a delay", (server, location) =>
+    test("tasks that are enqueued after the server lost all data run, with and without a delay", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         const runs = countingHandler()
@@ -144,8 +146,8 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
       }))
   })
 
-  onOneServer("keeps running", {}, (test) => {
-    test("closes all connections during work: no task is lost, and none runs twice", (server, location) =>
+  onOneServer("closed connections and removed queues", {}, (test) => {
+    test("no task is lost and none runs twice if the server closes all connections during work", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         const workers = yield* location.open()
@@ -173,7 +175,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("closes connections: its reason is logged", (server, location) =>
+    test("the server's reason for closing a connection is logged", (server, location) =>
       Effect.gen(function* () {
         const logged = yield* warningsOf(
           Effect.gen(function* () {
@@ -188,7 +190,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         for (const line of logged) assert.include(line, "the moon is full")
       }))
 
-    test("closes the connection of a running task: no other worker runs it meanwhile", (server, location) =>
+    test("no other worker runs a task whose worker reconnects", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         const stores = [yield* location.open(), yield* location.open()]
@@ -205,7 +207,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("closes connections as soon as they are ready: they are opened again", (server, location) =>
+    test("connections that are cut as soon as they are ready are opened again", (server, location) =>
       Effect.gen(function* () {
         const network = yield* makeNetwork(server.url, { closingData: closing })
         const producer = yield* location.open({ url: network.url })
@@ -218,7 +220,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
 
-    test("closes the connection of a running task without a backend: it is interrupted, and runs again", (server, location) =>
+    test("a task without a backend is interrupted when its connection closes, and runs again", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.openBroker()
         const workers = yield* location.openBroker()
@@ -248,7 +250,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         yield* untilDrained(producer, workers)
       }))
 
-    test("has a consumed queue removed: it is declared again, and later tasks run", (server, location) =>
+    test("a consumed queue that is removed is declared again, and later tasks run", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         const workers = yield* location.open()
@@ -267,7 +269,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("has a consumed queue removed: delayed tasks reach it once it is declared again", (server, location) =>
+    test("delayed tasks reach a removed queue once it is declared again", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         const workers = yield* location.open()
@@ -289,7 +291,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("has its delay exchanges removed: they are declared again", (server, location) =>
+    test("delay exchanges that are removed are declared again", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         yield* startWorker(yield* location.open(), Count, countingHandler().layer)
@@ -306,7 +308,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.timeout("30 seconds"), Effect.provideContext(producer))
       }))
 
-    test("has its delay queues removed: tasks that are enqueued afterwards run", (server, location) =>
+    test("tasks that are enqueued after the delay queues were removed run", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         yield* startWorker(yield* location.open(), Count, countingHandler().layer)
@@ -321,12 +323,12 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
       }))
   })
 
-  onOneServer("is low on memory", {}, (test) => {
+  onOneServer("servers low on memory", {}, (test) => {
     /** Raises the memory alarm until the end of the test. */
     const raiseAlarm = (server: OwnServer) =>
       Effect.acquireRelease(server.alarm, () => Effect.ignore(server.calm))
 
-    test("lets queued tasks run, and blocks enqueues until it has recovered", (server, location) =>
+    test("queued tasks run while enqueues are blocked, until the memory alarm clears", (server, location) =>
       Effect.gen(function* () {
         const impatient = yield* location.open({ callTimeout: "500 millis" })
         const patient = yield* location.open({ callTimeout: "40 seconds" })
@@ -346,7 +348,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         yield* report("delay while memory is low", millis)
         assert.isBelow(millis, 1_500)
         assert.include(error.message, "within 500ms")
-        assert.isBelow(runs.ended.length, 60, "the alarm was early enough")
+        assert.isBelow(runs.ended.length, 60, "the alarm is raised before all tasks have run")
         yield* Effect.provideContext(AsyncResult.all(handles), patient)
         assert.isUndefined(waiting.pollUnsafe())
         yield* eventually(
@@ -363,7 +365,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         for (const n of numbers(60)) assert.strictEqual(runs.begun.filter((begun) => begun === n).length, 1)
       }))
 
-    test("can still count its messages", (server, location) =>
+    test("messages are counted during a memory alarm", (server, location) =>
       Effect.gen(function* () {
         const store = yield* location.open({ callTimeout: "2 seconds" })
         yield* Effect.gen(function* () {
@@ -376,7 +378,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(store))
       }))
 
-    test("lets a worker start and stop, and its task runs again", (server, location) =>
+    test("a worker starts and stops during a memory alarm, and its task runs again", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open(quick)
         const runs = countingHandler()
@@ -406,8 +408,8 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
       }))
   })
 
-  onOneServer("is frozen", {}, (test) => {
-    test("fails enqueues in time, and continues once it is thawed", (server, location) =>
+  onOneServer("frozen servers", {}, (test) => {
+    test("enqueues fail in time while the server is frozen, and work continues after it", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open(quick)
         const workers = yield* location.open(quick)
@@ -442,7 +444,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("for longer than missed heartbeats allow: work continues over new connections", (server, location) =>
+    test("work continues over new connections after a freeze that exceeds the heartbeat timeout", (server, location) =>
       Effect.gen(function* () {
         const url = `${server.url}?heartbeat=1`
         const producer = yield* location.open({ url, ...quick })
@@ -467,7 +469,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("lets a worker stop in time, and its task runs again", (server, location) =>
+    test("a worker stops in time while the server is frozen, and its task runs again", (server, location) =>
       Effect.gen(function* () {
         const producer = yield* location.open()
         const runs = countingHandler()
@@ -491,7 +493,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         }).pipe(Effect.provideContext(producer))
       }))
 
-    test("lets a worker that was started meanwhile stop in time", (server, location) =>
+    test("a worker that starts while the server is frozen stops in time", (server, location) =>
       Effect.gen(function* () {
         const store = yield* location.open(quick)
         yield* server.freeze
@@ -503,7 +505,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         assert.strictEqual(ended._tag, "Some", "it stops before the server is started again")
       }))
 
-    test("lets a subscriber stop in time", (server, location) =>
+    test("a subscriber stops in time while the server is frozen", (server, location) =>
       Effect.gen(function* () {
         const broker = Context.get(yield* location.open(quick), Broker.Broker)
         yield* server.freeze
@@ -514,7 +516,7 @@ describeWithOwnRabbit("guarantee 9: a RabbitMQ server that", () => {
         assert.strictEqual(stopped._tag, "Some", "it stops before the server is started again")
       }))
 
-    test("lets a process end in time, with its connections", (server, location) =>
+    test("a process closes its worker and connections in time while the server is frozen", (server, location) =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         const store = yield* Scope.provide(location.open(quick), scope)

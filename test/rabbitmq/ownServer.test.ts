@@ -20,7 +20,7 @@ const publish = (channel: ConfirmChannel, ...contents: ReadonlyArray<string>) =>
 
 const declareQueue = (channel: ConfirmChannel) => Effect.promise(() => channel.assertQueue(QUEUE, QUORUM))
 
-/** Takes a message of the queue, as text. */
+/** Consumes one message of the queue, and returns its text. */
 const take = (url: string) =>
   withChannel(url, async (channel) => {
     const message = await channel.get(QUEUE, { noAck: true })
@@ -46,10 +46,10 @@ const evaluate = (server: OwnServer, expression: string) =>
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))
 
-describeWithOwnRabbit("own RabbitMQ servers", () => {
-  describe.concurrent("keep confirmed messages", () => {
+describeWithOwnRabbit("dedicated RabbitMQ servers", () => {
+  describe.concurrent("restarts", () => {
     const testRestart = (how: string, end: (server: OwnServer) => Effect.Effect<void, ServerError>) =>
-      test(`when the server ${how} and is started again`, {}, (server) =>
+      test(`a server that is ${how} and started again keeps confirmed messages`, {}, (server) =>
         Effect.gen(function* () {
           const connection = yield* openConnection(server.url)
           const channel = yield* channelOf(connection)
@@ -66,9 +66,9 @@ describeWithOwnRabbit("own RabbitMQ servers", () => {
           assert.isUndefined(yield* take(server.url))
         })
       )
-    testRestart("is killed", (server) => Effect.andThen(server.settle, server.kill))
-    testRestart("is stopped", (server) => server.stop)
-    testRestart("is frozen and stopped", (server) => Effect.andThen(server.freeze, server.stop))
+    testRestart("killed", (server) => Effect.andThen(server.settle, server.kill))
+    testRestart("stopped", (server) => server.stop)
+    testRestart("frozen, stopped", (server) => Effect.andThen(server.freeze, server.stop))
   })
 
   test("a memory alarm blocks publishers until it is cleared", {}, (server) =>
@@ -90,7 +90,7 @@ describeWithOwnRabbit("own RabbitMQ servers", () => {
   )
 
   test(
-    "the channel of a consumer that holds a message for longer than the timeout is closed",
+    "the server closes the channel of a consumer that holds a message for longer than the timeout",
     { consumerTimeoutMillis: 1_500 },
     (server) =>
       Effect.gen(function* () {
@@ -129,7 +129,7 @@ describeWithOwnRabbit("own RabbitMQ servers", () => {
   )
 
   test(
-    "connections are closed with the given reason, and lines of the configuration take effect",
+    "the server closes connections with the given reason, and applies lines of the configuration",
     {
       config: ["heartbeat = 7", "channel_max = 3"]
     },
@@ -154,7 +154,7 @@ describeWithOwnRabbit("own RabbitMQ servers", () => {
     })
   )
 
-  it.live("the end of the scope removes the processes and the directory, of a frozen server too", () =>
+  it.live("closing the scope removes processes and directory, even of a frozen server", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
       const server = yield* Scope.provide(startServer(), scope)

@@ -17,14 +17,14 @@ import { serverUser } from "../support/serverUser.ts"
 import { testOn } from "../support/testOn.ts"
 import { openConnection } from "./server.ts"
 
-/** How a server is started. */
+/** Options of a server. */
 export interface OwnServerOptions {
   /**
    * The server's `consumer_timeout`: after it, the channel of a consumer with an unacked message is closed within one more
    * second. Default 30 minutes.
    */
   readonly consumerTimeoutMillis?: number | undefined
-  /** Lines of `rabbitmq.conf`, such as `["heartbeat = 1"]`. With any, a start takes longer. */
+  /** Lines of `rabbitmq.conf`, such as `["heartbeat = 1"]`. Any line makes a start slower. */
   readonly config?: ReadonlyArray<string> | undefined
 }
 
@@ -226,7 +226,7 @@ export const startServer = Effect.fnUntraced(function* (
 
 // #region Suites
 
-/** A suite whose tests start their own servers. */
+/** Describes a suite whose tests start their own servers. */
 export const describeWithOwnRabbit = (name: string, body: () => void): void => {
   const missing =
     home === undefined

@@ -7,7 +7,7 @@ import { toServerError, type ServerError } from "../support/ownServers.ts"
 
 // #region Connections
 
-/** A frozen server accepts connections, and then does not answer. */
+/** The timeout of connecting: a frozen server accepts connections, and does not answer. */
 const CONNECT_MILLIS = 5_000
 
 const tryCall = <A>(call: () => Promise<A>): Effect.Effect<A, ServerError> =>
@@ -32,7 +32,7 @@ const close = (model: ChannelModel): Effect.Effect<void> =>
     )
   )
 
-/** Opens a connection. It is closed with the scope, whatever state the server is in. */
+/** Opens a connection, which is closed with the scope even if the server is frozen or stopped. */
 export const openConnection = (url: string): Effect.Effect<ChannelModel, ServerError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.map(
@@ -64,14 +64,14 @@ export const withChannel = <A>(
 
 // #region Suites
 
-/** The URL of the shared server: `CHICORY_TEST_RABBITMQ_URL`, or the local one. */
+/** The URL of the shared server: `CHICORY_TEST_RABBITMQ_URL`, or the local server. */
 export const sharedUrl: string =
   process.env["CHICORY_TEST_RABBITMQ_URL"] ?? "amqp://guest:guest@127.0.0.1:5672"
 
 /** Whether the shared server answers. */
 export const isUp = Effect.isSuccess(Effect.scoped(openConnection(sharedUrl)))
 
-/** A suite on the shared server. To be awaited at the top of a module. */
+/** Describes a suite on the shared server. Has to be awaited at the top of a module. */
 export const describeWithRabbit = async (name: string, body: () => void): Promise<void> => {
   const up = await Effect.runPromise(isUp)
   const hint = "start one with `rabbitmq-server -detached`, or name one with CHICORY_TEST_RABBITMQ_URL"

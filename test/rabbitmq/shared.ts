@@ -1,4 +1,4 @@
-/** Stores on the shared server, and questions to the server beside them. */
+/** Stores on the shared server, and queries of the server. */
 import { Backend } from "chicory"
 import { RabbitBroker } from "chicory/rabbitmq"
 import { Effect, Layer, type Scope } from "effect"
@@ -9,7 +9,7 @@ import { remove } from "./remove.ts"
 import { sharedUrl, withChannel } from "./server.ts"
 import { makePrefix } from "./temporary.ts"
 
-/** Returns a unique prefix. What it has for these queues is removed when the scope closes. */
+/** Returns a unique prefix. Its objects for these queues are removed from the server when the scope closes. */
 export const temporaryPrefix = (
   queues: ReadonlyArray<string> = ["default"]
 ): Effect.Effect<string, never, Scope.Scope> =>
@@ -24,7 +24,7 @@ export const openStore = (
 ): Effect.Effect<Store, unknown, Scope.Scope> =>
   Layer.build(Layer.fresh(Layer.merge(backend, RabbitBroker.layer({ url: sharedUrl, prefix }))))
 
-/** A backend in memory, for all stores of a test. */
+/** Makes a backend in memory that all stores of a test share. */
 export const sharedBackend: Effect.Effect<Layer.Layer<Backend.Backend>, never, Scope.Scope> = Effect.map(
   Layer.build(Backend.layerMemory),
   Layer.succeedContext

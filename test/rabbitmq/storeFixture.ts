@@ -1,4 +1,4 @@
-/** Stores with messages on an own RabbitMQ server and results in SQLite, so that only RabbitMQ is ever away. */
+/** Stores with messages on a RabbitMQ server of one test and results in SQLite, so that only RabbitMQ is ever down. */
 import { DatabaseSync } from "node:sqlite"
 import { assert, layer } from "@effect/vitest"
 import { Backend, Broker } from "chicory"
@@ -23,7 +23,7 @@ export interface StoreLocation {
   readonly filename: string
   /** Opens a store with its own connections, as another process would. */
   readonly open: (options?: RabbitBroker.Options) => Effect.Effect<Store, unknown, Scope.Scope>
-  /** Opens the same without a backend. */
+  /** Opens a store without a backend. */
   readonly openBroker: (options?: RabbitBroker.Options) => Effect.Effect<Store, unknown, Scope.Scope>
   /** Counts the runs that ended by a crash of their worker. */
   readonly crashes: Effect.Effect<number>

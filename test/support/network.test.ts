@@ -4,7 +4,7 @@ import { Duration, Effect, type Scope } from "effect"
 import { makeNetwork, type Network } from "./network.ts"
 import { eventually } from "./storeFixture.ts"
 
-/** A server that echoes every byte. */
+/** Starts a server that echoes every byte, and returns its URL. */
 const makeEcho = Effect.map(
   Effect.acquireRelease(
     Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
@@ -29,7 +29,7 @@ const makeEcho = Effect.map(
   ({ port }) => `tcp://127.0.0.1:${port}`
 )
 
-/** A client and what it has received. */
+/** Connects a client, which records the text that it receives. */
 const makeClient = (url: string) =>
   Effect.map(
     Effect.acquireRelease(
@@ -73,7 +73,7 @@ const test = (
     })
   )
 
-/** Long enough for everything that is not held back to arrive. */
+/** Waits long enough for all bytes that are not held back to arrive. */
 const settleTime = Effect.sleep("150 millis")
 
 describe("Network", () => {
@@ -111,7 +111,7 @@ describe("Network", () => {
       assert.strictEqual(network.accepted(), 2)
     }))
 
-  test("halfOpen holds everything back until heal", (network, client, another) =>
+  test("halfOpen holds back all bytes until heal", (network, client, another) =>
     Effect.gen(function* () {
       yield* network.halfOpen
       const next = yield* another
@@ -170,7 +170,7 @@ describe("Network", () => {
       assert.isFalse(next.isClosed())
     }))
 
-  test("a closed client connection closes the server's", (network, _, another) =>
+  test("closing a client's connection closes the connection to the server", (network, _, another) =>
     Effect.gen(function* () {
       const before = network.accepted()
       yield* Effect.scoped(

@@ -1,4 +1,4 @@
-/** A proxy to a server that fails as networks do. */
+/** A proxy to a server, which injects faults of networks. */
 import { createConnection, createServer, type Server, type Socket } from "node:net"
 import { Effect, type Scope } from "effect"
 import { toServerError, freePort, PORTS, type ServerError } from "./ownServers.ts"
@@ -7,7 +7,7 @@ import { toServerError, freePort, PORTS, type ServerError } from "./ownServers.t
 export interface Network {
   /** The proxy's URL, which never changes. */
   readonly url: string
-  /** How many connections it has accepted. */
+  /** Returns the number of accepted connections. */
   readonly accepted: () => number
   /** Destroys the open connections, and the next `unready` ones as soon as they are ready. */
   readonly cut: (unready?: number) => Effect.Effect<void>
@@ -18,13 +18,12 @@ export interface Network {
   /** Mutes the open connections without closing them, until they are cut. New connections work. */
   readonly silence: Effect.Effect<void>
   /**
-   * Holds everything back: nothing arrives, nothing closes, and accepted connections answer nothing. `heal` delivers
-   * it all.
+   * Holds back all bytes and closes, of new connections too, which are still accepted. `heal` delivers them.
    */
   readonly halfOpen: Effect.Effect<void>
-  /** Delays every byte by that much. */
+  /** Delays every byte by `millis`. */
   readonly latency: (millis: number) => Effect.Effect<void>
-  /** Delivers that many bytes every 10 milliseconds, on each connection and in either direction. */
+  /** Delivers `bytes` bytes every 10 milliseconds, on each connection and in either direction. */
   readonly drip: (bytes: number) => Effect.Effect<void>
   /** Cuts all connections every few hundred milliseconds, and some of the next ones as soon as they are ready. */
   readonly storm: Effect.Effect<void>
@@ -32,7 +31,7 @@ export interface Network {
   readonly heal: Effect.Effect<void, ServerError>
 }
 
-/** How a connection is destroyed once it is ready. */
+/** Options of a network. */
 export interface Options {
   /**
    * Returns the last bytes for the client if the server's chunk makes the connection ready. Default: a connection is
@@ -45,13 +44,13 @@ interface Conditions {
   halfOpen: boolean
   latency: number
   drip: number
-  /** How many connections are still to be destroyed once they are ready. */
+  /** The number of connections that are yet to be destroyed once they are ready. */
   unready: number
 }
 
 const TICK_MILLIS = 10
 
-/** A sender is paused beyond that many undelivered bytes. */
+/** The number of undelivered bytes above which a sender is paused. */
 const HIGH_WATER_MARK = 256 * 1024
 
 /** One direction of a connection. */
@@ -138,7 +137,7 @@ class ProxiedConnection {
     client: Socket,
     server: Socket,
     conditions: Conditions,
-    lastWords: ClosingData,
+    closingDataOf: ClosingData,
     onEnd: () => void
   ) {
     this.sockets = [client, server]
@@ -147,10 +146,10 @@ class ProxiedConnection {
     this.directions = [toServer, toClient]
     client.on("data", (chunk: Buffer) => toServer.receive(chunk))
     server.on("data", (chunk: Buffer) => {
-      const last = conditions.unready > 0 ? lastWords(this, chunk) : undefined
+      const last = conditions.unready > 0 ? closingDataOf(this, chunk) : undefined
       if (last === undefined) return toClient.receive(chunk)
       conditions.unready--
-      // in one piece, as from a server that stops at that moment
+      // one write, as from a server that stops at that moment
       client.end(last)
       server.destroy()
     })
@@ -178,7 +177,7 @@ class ProxiedConnection {
 
 type ClosingData = (connection: ProxiedConnection, chunk: Buffer) => Buffer | undefined
 
-/** Ready after one to three chunks. */
+/** Returns no closing data, once a connection has received one to three chunks. */
 const afterSomeChunks = (): ClosingData => {
   const chunkCounts = new WeakMap<ProxiedConnection, number>()
   let next = 0
@@ -200,15 +199,16 @@ const listen = (server: Server, port: number): Effect.Effect<void, ServerError> 
 
 const HEALTHY = { halfOpen: false, latency: 0, drip: Infinity, unready: 0 }
 
-/** Makes a proxy to the server of that URL, which closes with the scope. */
+/** Makes a proxy to the server at the URL, which closes with the scope. */
 export const makeNetwork = Effect.fnUntraced(function* (
   to: string,
-  { closingData: lastWords }: Options = {}
+  { closingData }: Options = {}
 ): Effect.fn.Return<Network, ServerError, Scope.Scope> {
   const target = new URL(to)
   const conditions: Conditions = { ...HEALTHY }
   const connections = new Set<ProxiedConnection>()
-  const last: ClosingData = lastWords === undefined ? afterSomeChunks() : (_, chunk) => lastWords(chunk)
+  const closingDataOf: ClosingData =
+    closingData === undefined ? afterSomeChunks() : (_, chunk) => closingData(chunk)
   let accepted = 0
   const server = createServer({ allowHalfOpen: true }, (client) => {
     accepted++
@@ -217,7 +217,7 @@ export const makeNetwork = Effect.fnUntraced(function* (
       port: Number(target.port),
       allowHalfOpen: true
     })
-    const connection = new ProxiedConnection(client, upstream, conditions, last, () =>
+    const connection = new ProxiedConnection(client, upstream, conditions, closingDataOf, () =>
       connections.delete(connection)
     )
     connections.add(connection)
@@ -238,7 +238,7 @@ export const makeNetwork = Effect.fnUntraced(function* (
   }
   const port = yield* Effect.acquireRelease(
     Effect.flatMap(freePort(PORTS.networks), (port) => Effect.as(listen(server, port), port)).pipe(
-      // another process took the port
+      // another process has taken the port
       Effect.retry({ times: 9 })
     ),
     () =>

@@ -11,7 +11,7 @@ const exists = (pid: number) =>
 const gone = (pid: number) => eventually(Effect.map(exists(pid), (there) => !there))
 
 describe("launched programs", () => {
-  it.live("end with the process that started them, also when it is killed", () =>
+  it.live("a program ends with the process that started it, even if that process is killed", () =>
     Effect.gen(function* () {
       const file = fileURLToPath(new URL("./sleepingProcess.ts", import.meta.url))
       const starter = spawn(process.execPath, [file], { stdio: ["ignore", "pipe", "inherit"] })
@@ -24,7 +24,7 @@ describe("launched programs", () => {
     })
   )
 
-  it.live("have the launched process id and leave no guard behind", () =>
+  it.live("a program has the id of the launched process, and leaves no guard process behind", () =>
     Effect.gen(function* () {
       const mark = `${crypto.randomUUID()}`
       const child = launch("sh", ["-c", `echo $$; sleep 0.1; : ${mark}`])
@@ -39,7 +39,7 @@ describe("launched programs", () => {
     })
   )
 
-  it.live("fail with their output", () =>
+  it.live("a failed program fails with its output", () =>
     Effect.gen(function* () {
       const error = yield* Effect.flip(run("sh", ["-c", "echo that is wrong >&2; exit 3"]))
       assert.include(error.message, "that is wrong")
@@ -47,7 +47,7 @@ describe("launched programs", () => {
     })
   )
 
-  it.live("have free ports", () =>
+  it.live("freePort returns a port of its range", () =>
     Effect.gen(function* () {
       const ports = { first: 2_000, count: 50, second: 500 }
       const port = yield* freePort(ports)

@@ -8,7 +8,7 @@ import { join } from "node:path"
 import { Effect, Schema, type Scope } from "effect"
 import type { ServerUser } from "./serverUser.ts"
 
-/** An error of a server, or its lack of an answer. */
+/** An error that a server reports, or a missing answer. */
 export class ServerError extends Schema.TaggedError<ServerError>()("ServerError", {
   message: Schema.String
 }) {}
@@ -19,13 +19,13 @@ export const toServerError = (cause: unknown): ServerError =>
 /** The processes of a server. */
 export interface ServerProcess {
   readonly port: number
-  /** Kills all its processes, as a crash would, and waits until they have ended. */
+  /** Kills all processes of the server, as a crash would, and waits until they have ended. */
   readonly kill: Effect.Effect<void>
-  /** Shuts it down in order despite open connections, and waits until it has ended. */
+  /** Shuts the server down in order despite open connections, and waits until it has ended. */
   readonly stop: Effect.Effect<void>
-  /** Starts it again with its port and data, and waits until it answers. */
+  /** Starts the server again with its port and data, and waits until it answers. */
   readonly start: Effect.Effect<void, ServerError>
-  /** Freezes all its processes: connections stay, and nothing is answered. */
+  /** Freezes all processes of the server: connections stay open, and no request is answered. */
   readonly freeze: Effect.Effect<void>
   readonly thaw: Effect.Effect<void>
 }
@@ -103,7 +103,7 @@ export const temporaryDirectory = (
   Effect.acquireRelease(
     Effect.sync(() => makeDirectory(kind, owner)),
     (directory) =>
-      // other tests of this process go on meanwhile
+      // asynchronous, so that other tests of this process are not blocked
       Effect.promise(() => rm(directory, REMOVAL)).pipe(
         Effect.andThen(Effect.sync(() => directories.delete(directory)))
       )
@@ -133,7 +133,7 @@ process.once("exit", () => {
  */
 const GUARDED = `(exec 3<&0; (read -r _ <&3; kill -9 $$) >/dev/null 2>&1 &); exec "$@" </dev/null`
 
-/** How a program is started. */
+/** Options of a program. */
 export interface LaunchOptions {
   readonly owner?: ServerUser | undefined
   /** Default: the environment of this process. */
@@ -171,7 +171,7 @@ const signal = (pid: number, name: NodeJS.Signals): void => {
   try {
     process.kill(pid, name)
   } catch {
-    // it has ended
+    // the process has ended
   }
 }
 
@@ -243,17 +243,17 @@ export const run = (...args: Parameters<typeof launch>): Effect.Effect<string, S
 
 /** A server's program. */
 export interface ServerProgram {
-  /** Its name in errors. */
+  /** The program's name in errors. */
   readonly name: string
   readonly ports: Ports
   readonly launch: (port: number) => ChildProcess
-  /** What it prints when it accepts connections. */
+  /** Matches the output once the server accepts connections. */
   readonly ready: RegExp
-  /** What it prints when its port is taken. */
+  /** Part of the error if the port is taken. */
   readonly portTaken: string
-  /** Waits until it answers. Default: it answers once it is ready. */
+  /** Waits until the server answers. Default: a ready server answers. */
   readonly untilAnswers?: ((port: number) => Effect.Effect<void, ServerError>) | undefined
-  /** The signal that shuts it down in order despite open connections. Default `SIGTERM`. */
+  /** The signal that shuts the server down in order despite open connections. Default `SIGTERM`. */
   readonly stop?: NodeJS.Signals | undefined
 }
 
@@ -274,7 +274,7 @@ export const startProgram = Effect.fnUntraced(function* (
       return untilReady(child, program)
     })
   const port = yield* Effect.flatMap(freePort(ports), (port) => Effect.as(startAt(port), port)).pipe(
-    // another one was faster
+    // another process has taken the port
     Effect.retry({ times: 9, while: ({ message }) => message.includes(taken) })
   )
   yield* answers(port)

@@ -12,8 +12,8 @@ const idOf = (kind: "-u" | "-g", name: string): number | undefined => {
 }
 
 /**
- * Returns the user for a server that does not run as root: the named user, or the one that runs the tests.
- * `undefined`: there is none.
+ * Returns the user for a server that refuses to run as root: the named user if the tests run as root, otherwise the user
+ * of the tests (`{}`). Returns `undefined` if the named user does not exist.
  */
 export const serverUser = (name: string): ServerUser | undefined => {
   if (process.getuid?.() !== 0) return {}

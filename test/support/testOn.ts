@@ -4,8 +4,8 @@ import { Effect, Logger, type Scope } from "effect"
 import type { ServerProcess } from "./ownServers.ts"
 
 /**
- * Runs the body on a server. The server runs again before its clients are closed, since some of them wait for pending
- * answers.
+ * Runs the body on a server. The server is thawed and started before its clients are closed, since some clients wait for
+ * pending answers.
  */
 export const withServer = <S extends ServerProcess, E, R>(
   server: S,
@@ -13,12 +13,12 @@ export const withServer = <S extends ServerProcess, E, R>(
 ): Effect.Effect<void, E, Exclude<R, Scope.Scope>> =>
   Effect.scoped(
     Effect.ensuring(body(server), Effect.ignore(Effect.andThen(server.thaw, server.start)))
-    // the warnings of lost connections are expected
+    // warnings of lost connections are expected
   ).pipe(Effect.provide(Logger.layer([])))
 
 /**
  * Registers a test in real time on its own server. The start of the server is part of the test and takes ten seconds
- * where five start at once on a busy machine: the timeout has to leave room for it.
+ * if five start at once on a busy machine, so the timeout has to include it.
  */
 export const testOn =
   <O, S extends ServerProcess>(
