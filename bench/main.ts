@@ -25,7 +25,7 @@ const usage = `npm run bench -- <${Object.keys(stores).join("|")}> [options]
 
 npm run bench -- <store> compare <commit> [W1b W2 …] [options]
   Compares chicory in this working tree with chicory at another commit, which is checked out for it: on these
-  workloads (W1b, W2 and W3a), in turns, each side by processes that run the code of its own commit.
+  workloads (W1b, W2 and W3a), in turns, each side by processes that run the code of its commit.
   --pairs N          pairs of measurements, one of each side (7)
   --max-pairs N      more pairs, up to this number, until the 95 % interval is narrower than ±8 % (three times --pairs)
   --scale 0.1        as above

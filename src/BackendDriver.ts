@@ -182,8 +182,8 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Emits ids that may have changed in state or progress: those that are subscribed to, and those of runs that were
    * started by this driver and for which a cancel was requested. Emits `"resync"` after a gap: any id may have changed,
-   * and subscriptions may be gone, so the facade subscribes to all of its ids anew. Hints may be lost, repeated or late.
-   * The facade runs the stream at most once at a time, and runs it anew when it ends or fails. Required where
+   * and subscriptions may be gone, so the facade subscribes to all of its ids again. Hints may be lost, repeated or late.
+   * The facade runs the stream at most once at a time, and runs it again when it ends or fails. Required where
    * `capabilities.hints` is `true`.
    */
   readonly hints?: Stream.Stream<ReadonlyArray<string> | "resync", E> | undefined

@@ -6,7 +6,7 @@
  * is a lost task.
  *
  * The rules of `BackendDriver` for batches, atomicity, failure, isolation and clock hold here too. Every operation
- * except `claim` is safe to repeat; `claim` is where the driver says so (`repeatableClaims`). `BrokerSuite` of
+ * except `claim` is safe to repeat; `claim` is safe to repeat where `repeatableClaims` is `true`. `BrokerSuite` of
  * `chicory/testing/suites` tests a driver against these rules.
  *
  * @since 0.1.0
@@ -144,7 +144,7 @@ export interface BrokerDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {
-    /** How many priorities the store tells apart. 1: none, and a task that asks for one fails as `Unsupported`. */
+    /** The number of distinct priorities. 1: the store has no priorities, and a task that asks for one fails as `Unsupported`. */
     readonly priorities: number
     /**
      * Whether order and priorities hold over a whole queue, and over the queues of one claim. Default `true`. `false`:
@@ -182,8 +182,8 @@ export interface BrokerDriver<out E = unknown> {
    * its message due again.
    *
    * With `repeatableClaims`, a claim with `isRetry` first returns what the claim of that `claimId` took and still holds,
-   * with a new lease, and then claims more, up to `max`. Without, it claims anew, and what the failed claim took waits
-   * until its lease is over.
+   * with a new lease, and then claims more, up to `max`. Without, it makes a new claim, and the messages of the failed
+   * claim wait until their lease is over.
    */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**

@@ -74,8 +74,8 @@ export class PayloadTooLarge extends Schema.TaggedError<PayloadTooLarge>("chicor
  *
  * **Details**
  *
- * Causes are a priority or a delay beyond what the broker supports, and an enqueue inside a SQL transaction of which
- * the stores are no part.
+ * Causes are a priority or a delay beyond what the broker supports, and an enqueue inside a SQL transaction that
+ * does not include the stores.
  *
  * @category errors
  * @since 0.1.0

@@ -58,7 +58,7 @@ describe("delays", () => {
     })
   )
 
-  it.effect("a schedule is replayed from its first step on a clock of its own", () =>
+  it.effect("a schedule is replayed from its first step on a separate clock", () =>
     Effect.gen(function* () {
       const schedule = Schedule.max([Schedule.fibonacci("1 second"), Schedule.recurs(5)])
       const policy = RetryPolicy.fromSchedule(schedule)

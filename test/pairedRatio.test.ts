@@ -21,7 +21,7 @@ describe("pairedRatio", () => {
     )
   })
 
-  it("tells noise from a difference, and a narrow interval from a wide one", () => {
+  it("distinguishes noise from a difference, and a narrow interval from a wide one", () => {
     const noise = { ratio: 1.01, low: 0.97, high: 1.05 }
     assert.isTrue(containsOne(noise) && isNarrow(noise))
     assert.isFalse(containsOne({ ratio: 1.06, low: 1.01, high: 1.11 }))

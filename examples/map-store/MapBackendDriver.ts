@@ -51,10 +51,10 @@ interface StoredTask {
   dueAt: number | null
 }
 
-interface StoredLetter {
+interface StoredDeadLetter {
   readonly letter: DeadLetter
   readonly removeAt: number
-  /** For a record that is gone when the letter is replayed. */
+  /** For a record that is missing when the dead letter is replayed. */
   readonly fence: number
   readonly retentionMillis: number | undefined
 }
@@ -91,7 +91,7 @@ class MapTasks {
   /** Task ids by scoped key. */
   private readonly keys = new Map<string, string>()
   /** Oldest first. */
-  private readonly letters = new Map<string, StoredLetter>()
+  private readonly letters = new Map<string, StoredDeadLetter>()
   private readonly registry = new Map<string, StoredWorker>()
 
   create(asked: NewRecord, now: number): Created {
@@ -220,7 +220,7 @@ class MapTasks {
   }
 
   reopen(letterId: string, now: number): DeadLetter | undefined {
-    const stored = this.findLetter(letterId, now)
+    const stored = this.findDeadLetter(letterId, now)
     if (stored === undefined) return undefined
     const { generation, task: name, taskId } = stored.letter
     // a parked message has no task
@@ -241,7 +241,7 @@ class MapTasks {
   }
 
   park(parked: ParkedMessage, now: number): void {
-    if (this.findLetter(parked.deadLetterId, now) !== undefined) return
+    if (this.findDeadLetter(parked.deadLetterId, now) !== undefined) return
     const { body, exit, deadLetterId: id, queue, reason, retentionMillis } = parked
     this.letters.set(id, {
       letter: {
@@ -263,8 +263,8 @@ class MapTasks {
     })
   }
 
-  letter(id: string, now: number): DeadLetter | undefined {
-    return this.findLetter(id, now)?.letter
+  getDeadLetter(id: string, now: number): DeadLetter | undefined {
+    return this.findDeadLetter(id, now)?.letter
   }
 
   page({ after: last, limit, task }: DeadLetterQuery, now: number): ReadonlyArray<DeadLetter> {
@@ -281,8 +281,8 @@ class MapTasks {
     return this.alive(now).filter((letter) => task === undefined || letter.task === task).length
   }
 
-  removeLetter(id: string, now: number): boolean {
-    return this.findLetter(id, now) !== undefined && this.letters.delete(id)
+  removeDeadLetter(id: string, now: number): boolean {
+    return this.findDeadLetter(id, now) !== undefined && this.letters.delete(id)
   }
 
   heartbeat(worker: Heartbeat, ttlMillis: number, now: number): void {
@@ -299,7 +299,7 @@ class MapTasks {
     return [...this.registry.values()].filter(({ removeAt }) => removeAt > now).map(({ info }) => info)
   }
 
-  /** Looks at everything. A store that holds much keeps an index of what is due. */
+  /** Scans all entries. A large store needs an index of the due ones. */
   sweep(limit: number, now: number): number {
     const due = [...this.tasks.values()].filter((task) => this.isDue(task, now)).slice(0, limit)
     for (const task of due) if (isFinal(task) || !this.endByTime(task, now)) this.remove(task)
@@ -403,7 +403,7 @@ class MapTasks {
     if (ended === "WorkerLost" && message !== undefined) {
       const { body, queue } = message
       const retentionMillis = task.run?.deadLetterRetentionMillis
-      this.bury(task, { reason: "WorkerLost", queue, body, retentionMillis }, null, now)
+      this.writeDeadLetter(task, { reason: "WorkerLost", queue, body, retentionMillis }, null, now)
     }
     task.token = null
     this.finish(task, now, { state: "FAILURE", exit: null, ended })
@@ -434,7 +434,8 @@ class MapTasks {
         return this.finish(task, now, { state: "SUCCESS", exit: outcome.exit, ended: null })
       case "Failure":
         task.retentionMillis = outcome.retentionMillis
-        if (outcome.deadLetter !== undefined) this.bury(task, outcome.deadLetter, outcome.exit, now)
+        if (outcome.deadLetter !== undefined)
+          this.writeDeadLetter(task, outcome.deadLetter, outcome.exit, now)
         return this.finish(task, now, { state: "FAILURE", exit: outcome.exit, ended: null })
       case "Retry":
         record.retries += 1
@@ -449,7 +450,7 @@ class MapTasks {
     task.run = undefined
   }
 
-  private bury(task: StoredTask, written: NewDeadLetter, exit: string | null, now: number): void {
+  private writeDeadLetter(task: StoredTask, written: NewDeadLetter, exit: string | null, now: number): void {
     const { attempt, generation, id: taskId, task: name, worker } = task.record
     const { body, queue, reason, retentionMillis } = written
     const id = `${taskId}:${generation}`
@@ -474,7 +475,7 @@ class MapTasks {
     })
   }
 
-  private findLetter(id: string, now: number): StoredLetter | undefined {
+  private findDeadLetter(id: string, now: number): StoredDeadLetter | undefined {
     const stored = this.letters.get(id)
     return stored === undefined || stored.removeAt <= now ? undefined : stored
   }
@@ -526,10 +527,10 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     cancel: each((id, now) => tasks.cancel(id, now)),
     forget: eachVoid((id, now) => tasks.forget(id, now)),
     reopen: each((id, now) => tasks.reopen(id, now)),
-    getDeadLetters: each((id, now) => tasks.letter(id, now)),
+    getDeadLetters: each((id, now) => tasks.getDeadLetter(id, now)),
     listDeadLetters: (query) => at((now) => tasks.page(query, now)),
     countDeadLetters: (task) => at((now) => tasks.count(task, now)),
-    removeDeadLetters: each((id, now) => tasks.removeLetter(id, now)),
+    removeDeadLetters: each((id, now) => tasks.removeDeadLetter(id, now)),
     heartbeat: (worker, ttlMillis) => at((now) => tasks.heartbeat(worker, ttlMillis, now)),
     unregisterWorker: (worker) => Effect.sync(() => tasks.unregister(worker)),
     workers: at((now) => tasks.workers(now)),

@@ -40,7 +40,7 @@ class MapMessages {
       .toSorted(byRank)
       .slice(0, max)
       .map((message) => {
-        // a new handle: whoever held the message before can do nothing more
+        // a new handle, so that an earlier holder can do nothing more
         const handle = `${++this.lastHandle}`
         message.handle = handle
         message.availableAt = now + leaseMillis

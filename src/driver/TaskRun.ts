@@ -55,7 +55,7 @@ export interface Start {
  *
  * One atomic step decides by the first rule that applies. A missing record is created first, and waits.
  *
- * - **S1** The open run has the token of the request: hold its lease anew, and answer the same `Run` again.
+ * - **S1** The open run has the token of the request: renew its lease, and answer the same `Run` again.
  * - **S2** The task has ended: `Drop`.
  * - **S3** The message is of an older generation than the record: `Drop`.
  * - **S4** The task waits and has expired (L1): end it as `Expired`, `Drop`.
@@ -140,8 +140,8 @@ export interface Renew {
  * **Details**
  *
  * - `Lost` (N1): there is no record, no open run, or another token.
- * - `Held` (N2): the lease holds anew. This also revives a lapsed lease, as long as no other start took the run over.
- * - `CancelRequested` (N2): the lease holds anew, and the task was asked to stop.
+ * - `Held` (N2): the lease is renewed. This also revives a lapsed lease, as long as no other start took the run over.
+ * - `CancelRequested` (N2): the lease is renewed, and the task was asked to stop.
  *
  * @category models
  * @since 0.1.0

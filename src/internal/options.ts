@@ -1,6 +1,6 @@
 /**
- * Checks options. A value out of range is a programmer's error: the checks throw a `RangeError` that says what is
- * allowed, where a task is made; inside an effect or a layer the error is a defect.
+ * Checks options. A value out of range is a programmer's error: the checks throw a `RangeError` with the allowed
+ * values where a task is made; inside an effect or a layer the error is a defect.
  */
 import { DateTime, Duration, Option } from "effect"
 

@@ -74,7 +74,7 @@ export const make = (channel: ProcessChannel, clock: Clock.Clock): ReadySignal =
     [...subscriptions].filter((subscription) => queues.some((queue) => subscription.queues.has(queue)))
 
   const subscribe = Effect.fnUntraced(function* (queues: Batch<string>) {
-    // A new subscription is woken once, to claim what is there already.
+    // A new subscription is woken once, to claim messages that are already ready.
     const subscription: Subscription = {
       queues: new Set(queues),
       isWoken: true,

@@ -61,7 +61,7 @@ export const FIELDS = [
   "keyInOtherShard"
 ] as const
 
-/** The fields of which a plain record has none. */
+/** The fields that are all empty in a plain record. */
 export const UNUSUAL_FIELDS: ReadonlyArray<Field> = [
   "ended",
   "cancelRequested",

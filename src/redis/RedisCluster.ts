@@ -36,7 +36,7 @@ import { subscribeWith } from "./cluster/subscribeToCluster.ts"
  *
  * **Details**
  *
- * - `defaults.socket.reconnectStrategy` has a default of its own: while the layer is built, a master that cannot be
+ * - `defaults.socket.reconnectStrategy` has its own default: while the layer is built, a master that cannot be
  *   reached fails it; from then on lost connections are replaced for as long as it takes, 50 milliseconds after the loss
  *   at first and 2 seconds at most. A strategy that is given decides both.
  * - With `minimizeConnections` no master is tried while the layer is built.
@@ -84,9 +84,9 @@ const make = Effect.fnUntraced(function* ({
  *
  * - `send` sends a command to the node of its first key. A command without a key goes to any one master and concerns
  *   that master alone (`DBSIZE`, `KEYS`, `FLUSHALL`, ...); `SCRIPT LOAD` goes to all masters.
- * - `subscribe` subscribes at any one master: the nodes forward to one another what is published. A lost connection is
+ * - `subscribe` subscribes at any one master: the nodes forward published messages to one another. A lost connection is
  *   replaced, at another node if need be. The queue fails if the first connection does, and when the layer closes.
- * - `reserve` returns a connection of its own to each node that its commands lead to. These do not reconnect.
+ * - `reserve` opens a separate connection to each node that its commands go to. These do not reconnect.
  *
  * Fails with a `RedisError` if the package `redis` is not installed, no root node answers, or a master cannot be
  * reached. Later errors of connections are logged as warnings, and commands fail with a `RedisError`.
@@ -94,7 +94,7 @@ const make = Effect.fnUntraced(function* ({
  * **Gotchas**
  *
  * - All keys of a command have to lie in one hash slot.
- * - What is published while a subscription reconnects is lost.
+ * - Messages that are published while a subscription reconnects are lost.
  *
  * @see {@link Options}
  *

@@ -114,7 +114,7 @@ export const open = (
  *
  * **Details**
  *
- * Logs a warning if the server's `maxmemory-policy` is not `noeviction`. The store opens no connection of its own: it uses
+ * Logs a warning if the server's `maxmemory-policy` is not `noeviction`. The store opens no connections itself: it uses
  * the `Redis` service, one subscription of it while anything waits, and closes with the layer.
  *
  * **Gotchas**

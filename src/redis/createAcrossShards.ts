@@ -34,7 +34,7 @@ const createWithKey = (runner: ScriptRunner, { withKeyInOtherShard }: Create) =>
     if (holder === record.id) return yield* withKeyInOtherShard(record)
     if (yield* verify(holder, key)) {
       const created = yield* withKeyInOtherShard({ ...record, id: holder })
-      // The record went between the two calls and was created anew, under the id that holds the key.
+      // The record was removed between the two calls, so it was created again under the id that holds the key.
       return created?._tag === "Created"
         ? { _tag: "Existing", id: holder, same: true, published: record.published }
         : created

@@ -1,4 +1,4 @@
-/** Tells errors that every repetition of a call would meet again from those that pass. */
+/** Distinguishes errors that would fail every repetition of a call from transient ones. */
 import { CorruptKey } from "./RedisStoreError.ts"
 
 /**

@@ -31,7 +31,7 @@ import { TaskContext } from "../TaskContext.ts"
  *
  * **Details**
  *
- * Each build of the layer has a store of its own. Every time comes from Effect's `Clock`, so leases, delays, retries and
+ * Each build of the layer has its own store. Every time comes from Effect's `Clock`, so leases, delays, retries and
  * retention follow `TestClock`.
  *
  * **Gotchas**

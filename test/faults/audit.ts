@@ -176,7 +176,7 @@ export const findingsOf = (audit: Audit): ReadonlyArray<string> => {
     ),
     ...(terminal === enqueued ? [] : [`${terminal} of ${enqueued} ended`]),
     // the events are complete: nothing ends that has not begun
-    ...(runs >= terminal ? [] : [`${runs} runs were told of, though ${terminal} ended`]),
+    ...(runs >= terminal ? [] : [`${runs} runs were reported, though ${terminal} ended`]),
     ...(reruns <= openRuns ? [] : [`${reruns} ran again, though ${openRuns} were in hand`])
   ]
 }

@@ -40,7 +40,7 @@ class Busy extends Schema.TaggedError<Busy>()("Busy", { after: Schema.Number }) 
 const declared = Task.make("declared", { payload: {}, success: Schema.Unknown, error: Busy })
 const narrow = Task.make("narrow", { payload: {}, success: Schema.Number })
 
-const judged = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
+const outcomeOf = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
   classifyExit(
     { definition: definitionOf(task), retries, interruptReason: undefined, worker: "w" },
     exit
@@ -54,18 +54,17 @@ describe("runOutcome", () => {
       Effect.gen(function* () {
         for (const task of [declared, narrow]) {
           for (const exit of [Exit.succeed(value), Exit.fail(value), Exit.die(value)]) {
-            const verdict = yield* judged(task, exit)
-            assert.include(["Success", "Failure"], verdict._tag)
-            if (verdict._tag !== "Success" && verdict._tag !== "Failure") continue
-            // the outcome decodes
-            const outcome = yield* (
-              verdict._tag === "Success" ? definitionOf(task).result : TaskCodec.json
-            ).decodeExit(verdict.exit) as Effect.Effect<
+            const outcome = yield* outcomeOf(task, exit)
+            assert.include(["Success", "Failure"], outcome._tag)
+            if (outcome._tag !== "Success" && outcome._tag !== "Failure") continue
+            const decoded = yield* (
+              outcome._tag === "Success" ? definitionOf(task).result : TaskCodec.json
+            ).decodeExit(outcome.exit) as Effect.Effect<
               TaskCodec.TaskExit<unknown, unknown>,
               Schema.SchemaError
             >
-            assert.strictEqual(outcome._tag, verdict._tag)
-            if (outcome._tag === "Failure") assert.isAbove(outcome.reason.message.length, 0)
+            assert.strictEqual(decoded._tag, outcome._tag)
+            if (decoded._tag === "Failure") assert.isAbove(decoded.reason.message.length, 0)
           }
         }
       }),
@@ -78,8 +77,8 @@ describe("runOutcome", () => {
         assert.isAbove(describeValue(value).length, 0)
         assert.isAbove(new TaskFailed.Died({ defect: value }).message.length, 0)
         for (const exit of [Exit.succeed(value), Exit.die(value)]) {
-          const verdict = yield* judged(declared, exit)
-          assert.include(["Success", "Failure"], verdict._tag)
+          const outcome = yield* outcomeOf(declared, exit)
+          assert.include(["Success", "Failure"], outcome._tag)
         }
       })
     )
@@ -90,21 +89,21 @@ describe("runOutcome", () => {
   )
   const policies = {
     "an infinite schedule": infinite,
-    "an infinite growth": RetryPolicy.exponential({ maxRetries: 10_000, delay: "1 second" }),
-    "an infinite number of an error": {
+    "an exponential growth to infinity": RetryPolicy.exponential({ maxRetries: 10_000, delay: "1 second" }),
+    "an infinite delay of an error": {
       ...RetryPolicy.fixed({ maxRetries: 10_000, delay: "1 second" }),
       byTag: { Busy: ({ after }: Busy) => Duration.seconds(after) }
     }
   } satisfies Record<string, RetryPolicy.RetryPolicy<Busy>>
-  for (const [what, retry] of Object.entries<RetryPolicy.RetryPolicy<Busy>>(policies)) {
-    it.effect(`bounds a delay by what a store can count, by ${what}`, () =>
+  for (const [policy, retry] of Object.entries<RetryPolicy.RetryPolicy<Busy>>(policies)) {
+    it.effect(`keeps the retry delay a safe integer for ${policy}`, () =>
       Effect.gen(function* () {
         const task = Task.make("busy", { payload: {}, error: Busy, retry })
         for (const after of [1e300, Infinity, NaN, -1]) {
-          const verdict = yield* judged(task, Exit.fail(new Busy({ after })), 2000)
-          if (verdict._tag !== "Retry") continue
-          assert.isTrue(Number.isSafeInteger(verdict.afterMillis), `${verdict.afterMillis}`)
-          assert.isAtLeast(verdict.afterMillis, 0)
+          const outcome = yield* outcomeOf(task, Exit.fail(new Busy({ after })), 2000)
+          if (outcome._tag !== "Retry") continue
+          assert.isTrue(Number.isSafeInteger(outcome.afterMillis), `${outcome.afterMillis}`)
+          assert.isAtLeast(outcome.afterMillis, 0)
         }
       })
     )

@@ -114,7 +114,7 @@ export const settled = eventually(Effect.map(counts, ({ claimed, ready }) => cla
   Effect.timeout(BOUND)
 )
 
-/** Waits until no message is left. */
+/** Waits until the queue is empty. */
 export const drained = eventually(
   Effect.map(counts, ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
 ).pipe(Effect.timeout(BOUND))
@@ -122,8 +122,8 @@ export const drained = eventually(
 /** Checks that the worker still runs tasks. */
 export const stillWorks = roundTrip(1)
 
-/** Waits until there are that many dead letters and returns them. */
-export const letters = (count: number) =>
+/** Waits for at least `count` dead letters, and returns them. */
+export const untilDeadLetters = (count: number) =>
   Effect.andThen(
     eventually(Effect.map(DeadLetters.count(), (found) => found >= count)),
     DeadLetters.list()

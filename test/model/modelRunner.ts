@@ -226,7 +226,7 @@ export class ModelRunner extends ModelFixture {
       const handles = new Set(held.map(({ handle }) => handle))
       const again = taken.filter(({ delivery }) => handles.has(delivery.handle))
       const repeatable = this.broker.capabilities.repeatableClaims === true
-      // a lapsed claim may be repeated or claimed anew
+      // a lapsed claim may be repeated or claimed again
       const least = repeatable ? Math.min(live.length, max) : 0
       if (again.length < least || (!repeatable && again.length > 0)) {
         return yield* this.disagree(`${again.length} claims are repeated, and not ${least}`)
@@ -399,9 +399,9 @@ export class ModelRunner extends ModelFixture {
       const removed = yield* this.call(only(this.backend.removeDeadLetters([id])))
       const isOutlived =
         this.tasks.letters.has(id) && Tasks.findDeadLetter(this.tasks, id, this.now) === undefined
-      const expected = this.applyModel(Requests.removeLetter(this.tasks, id, this.now))
-      // a letter beyond its retention may still be there to be removed
-      if (!isOutlived) yield* this.assertEqual("the removal of a letter", removed, expected)
+      const expected = this.applyModel(Requests.removeDeadLetter(this.tasks, id, this.now))
+      // the store may still remove a dead letter that is past its retention
+      if (!isOutlived) yield* this.assertEqual("the removal of a dead letter", removed, expected)
     })
   }
 

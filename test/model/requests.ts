@@ -82,7 +82,7 @@ export const forget = (all: Tasks, id: string, now: number): Tasks => {
 export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   const { body, exit, deadLetterId: id, queue, reason, retentionMillis } = parked
   if (findDeadLetter(all, id, now) !== undefined) return all
-  const nobody = {
+  const withoutTask = {
     taskId: null,
     task: null,
     generation: 0,
@@ -92,7 +92,7 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
     taskRetention: undefined
   }
   return putDeadLetter(all, {
-    ...nobody,
+    ...withoutTask,
     id,
     queue,
     reason,
@@ -103,7 +103,7 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   })
 }
 
-/** Reopens the task of a letter in its next generation. */
+/** Reopens the task of a dead letter in its next generation. */
 export const reopen = (all: Tasks, letterId: string, now: number): Step<StoredDeadLetter | undefined> => {
   const letter = findDeadLetter(all, letterId, now)
   if (letter === undefined || letter.taskId === null) return [letter, all]
@@ -120,7 +120,7 @@ export const reopen = (all: Tasks, letterId: string, now: number): Step<StoredDe
 }
 
 /** Removes a letter; returns whether it existed. */
-export const removeLetter = (all: Tasks, id: string, now: number): Step<boolean> => {
+export const removeDeadLetter = (all: Tasks, id: string, now: number): Step<boolean> => {
   const letters = new Map(all.letters)
   letters.delete(id)
   return [findDeadLetter(all, id, now) !== undefined, { ...all, letters }]

@@ -22,7 +22,7 @@ export class StoreInvariants {
     return known
   }
 
-  /** Forgets what was seen of an id: its task is removed or made anew. */
+  /** Clears the history of an id, whose task is removed or created again. */
   reset(id: string): void {
     this.known.delete(id)
   }

@@ -104,7 +104,7 @@ export const remove = (all: Tasks, id: string): Tasks => {
   return { ...all, tasks }
 }
 
-/** Adds a letter as the newest; it replaces one of the same id. */
+/** Adds a dead letter as the newest. It replaces one of the same id. */
 export const putDeadLetter = (all: Tasks, letter: StoredDeadLetter): Tasks => {
   const letters = new Map(all.letters)
   letters.delete(letter.id)
@@ -117,13 +117,13 @@ export const find = (all: Tasks, id: string, now: number): Task | undefined => {
   return task === undefined || removableAt(task) <= now ? undefined : task
 }
 
-/** Returns a letter, unless its retention has run out. */
+/** Returns a dead letter, unless its retention has run out. */
 export const findDeadLetter = (all: Tasks, id: string, now: number): StoredDeadLetter | undefined => {
   const letter = all.letters.get(id)
   return letter === undefined || letter.until <= now ? undefined : letter
 }
 
-/** Returns the letters of a task, or all, newest first. */
+/** Returns the dead letters of a task, or all, newest first. */
 export const deadLettersOf = (
   all: Tasks,
   task: string | undefined,

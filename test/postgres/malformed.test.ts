@@ -52,7 +52,7 @@ describeWithOwnPostgres("malformed rows in PostgreSQL", () => {
     )
 
     test(
-      "a message of an unknown task becomes a dead letter, and one that is claimed forever stays in its queue",
+      "a message whose id was changed becomes a dead letter, and one that is claimed forever delays no other",
       {},
       (server) =>
         Effect.gen(function* () {

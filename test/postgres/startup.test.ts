@@ -155,7 +155,7 @@ describeWithOwnPostgres("postgres: opening a store", () => {
   })
 
   describe.concurrent("with tables", () => {
-    test("says what to apply if they are missing", {}, (server) =>
+    test("fails with the script to apply if they are missing", {}, (server) =>
       Effect.gen(function* () {
         for (const layer of [
           SqlStore.layerStorage(),
@@ -175,7 +175,7 @@ describeWithOwnPostgres("postgres: opening a store", () => {
       })
     )
 
-    test("says to update if they are of a newer version", {}, (server) =>
+    test("fails with a hint to update if they are of a newer version", {}, (server) =>
       Effect.gen(function* () {
         yield* migrate(server)
         yield* server.query("INSERT INTO chicory_schema VALUES (999, 'from the future', 0)")

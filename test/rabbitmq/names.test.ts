@@ -16,7 +16,7 @@ const envelope = (id: string, queue: string, delayMillis = 0): Envelope => ({
   body: id
 })
 
-/** Claims what is pushed from the queues, until the scope closes. */
+/** Claims the messages of the queues as they are pushed, until the scope closes. */
 const consume = Effect.fnUntraced(function* (prefix: string, queues: readonly [string, ...Array<string>]) {
   const driver = yield* RabbitBroker.makeDriver({ url: sharedUrl, prefix })
   const claimedMessages: Array<Delivery> = []

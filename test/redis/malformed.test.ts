@@ -21,7 +21,7 @@ const base = "{chicory:0}"
 const queue = `${base}:queue:default`
 const taskKey = (id: string) => `${base}:task:${id}`
 
-/** Runs a test with a store on a server of its own. */
+/** Adds a test with a store on its own server. */
 const test = <E>(name: string, body: (server: Server, store: Store) => Effect.Effect<void, E, Scope.Scope>) =>
   testWithServer(name, {}, (server) =>
     Effect.flatMap(openStore(server, { sweepInterval: "60 seconds" }), (store) => body(server, store))
@@ -80,7 +80,7 @@ describeWithServers("malformed values in Redis", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("a text with an invalid head becomes a dead letter, and other claims go on", (server, store) =>
+    test("a text with an invalid head becomes a dead letter, and other claims continue", (server, store) =>
       Effect.gen(function* () {
         const texts = [
           "%zz count 0 \n{}",
@@ -452,7 +452,7 @@ describeWithServers("malformed values in Redis", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
-    test("a worker goes on after everything is deleted while tasks run", (server, store) =>
+    test("a worker continues after all keys are deleted while tasks run", (server, store) =>
       Effect.gen(function* () {
         const runs = countingHandler()
         yield* startWorker(store, Count, runs.layer, { concurrency: 4, lease: "900 millis" })

@@ -29,7 +29,7 @@ const stub = (info: string) =>
     })
   )
 
-/** Returns what is logged while a store is opened. */
+/** Returns the lines that are logged while a store is opened. */
 const warnings = (server: Pick<Server, "url">) =>
   Effect.gen(function* () {
     const logged: Array<string> = []

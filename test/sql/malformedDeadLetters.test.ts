@@ -4,7 +4,7 @@ import { assert, describe } from "@effect/vitest"
 import { AsyncResult, DeadLetters, Worker } from "chicory"
 import { Cause, Effect, Exit, Fiber } from "effect"
 import { messageOf, messageWith, nested } from "../fuzz/bodies.ts"
-import { BOUND, drained, exitOf, stillWorks, letters, type Test, testsAt } from "../fuzz/sqlStore.ts"
+import { BOUND, drained, exitOf, stillWorks, untilDeadLetters, type Test, testsAt } from "../fuzz/sqlStore.ts"
 import { describeWithMariadb } from "../mariadb/server.ts"
 import { describeWithPostgres } from "../postgres/server.ts"
 import { isFullRun } from "../support/fullRun.ts"
@@ -62,7 +62,7 @@ const suite = (test: Test): void => {
       Effect.gen(function* () {
         yield* store.work()
         yield* store.publish(...["good 0", "bad", "good 1"].map((id) => ({ id, body: refused(id) })))
-        yield* letters(3)
+        yield* untilDeadLetters(3)
         yield* store.accepts(`UPDATE {dead_letters} SET ${column} = ? WHERE task_id = 'bad'`, value)
 
         for (const list of [DeadLetters.list(), DeadLetters.list(Count)]) {
@@ -89,7 +89,7 @@ const suite = (test: Test): void => {
       yield* store.work()
       const ids = Array.from({ length: 8 }, (_, n) => `bad ${n}`)
       yield* store.publish(...ids.map((id) => ({ id, body: refused(id) })))
-      yield* letters(8)
+      yield* untilDeadLetters(8)
       const replays = yield* Effect.forkChild(
         Effect.forEach(ids, (id) => DeadLetters.replay(`${id}:0`), { concurrency: 4 })
       )

@@ -9,7 +9,7 @@ import {
   drained,
   exitOf,
   stillWorks,
-  letters,
+  untilDeadLetters,
   type RawMessage,
   reasonOf,
   settled,
@@ -59,7 +59,7 @@ const suite = (test: Test): void => {
       yield* store.work()
       const bodies = undecodableBodies.map((body, n) => body(`bad ${n}`))
       yield* store.publish(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
-      const found = yield* letters(bodies.length)
+      const found = yield* untilDeadLetters(bodies.length)
       assert.sameMembers(
         found.map(({ raw }) => raw),
         bodies
@@ -86,7 +86,7 @@ const suite = (test: Test): void => {
         ...good(2),
         ...bodies.map((body, n) => ({ id: `bad ${n}`, body: body(`bad ${n}`) }))
       )
-      yield* letters(bodies.length)
+      yield* untilDeadLetters(bodies.length)
       yield* allRun(2)
       yield* stillWorks
       yield* drained
@@ -167,7 +167,7 @@ const suite = (test: Test): void => {
     Effect.gen(function* () {
       yield* store.work()
       yield* store.publish({ id: "new", body: messageOf("new", { v: 2 }) })
-      const [letter] = yield* letters(1)
+      const [letter] = yield* untilDeadLetters(1)
       const refused = yield* Effect.flip(DeadLetters.replay(letter!.id))
       assert(refused._tag === "NotReplayable")
       assert.include(refused.message, letter!.id)
@@ -221,7 +221,7 @@ const bytesOnSqlite = (test: Test): void => {
         Uint8Array.from(bytes)
       )
       yield* store.publish(...good(2), ...bodies.map((body, n) => ({ id: `bad ${n}`, body })))
-      const found = yield* letters(bodies.length)
+      const found = yield* untilDeadLetters(bodies.length)
       assert.sameMembers(
         found.map(({ raw }) => Buffer.from(raw as Uint8Array).toString("hex")),
         bodies.map((body) => Buffer.from(body).toString("hex"))

@@ -6,7 +6,7 @@ const table = (name: string) => `"chicory_${name}"`
 
 /**
  * The hashes of the migrations. A published migration never changes, since it was applied to databases: a change to the
- * schema is a migration of its own.
+ * schema is a new migration.
  */
 const published = {
   postgres: ["470c7145dbc71e26"],

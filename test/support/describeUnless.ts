@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 
-/** Skips a suite with a line that names what is missing. In continuous integration it fails instead. */
+/** Skips a suite and logs what is missing, if anything is. In continuous integration the suite fails instead. */
 export const describeUnless = (missing: string | undefined, name: string, body: () => void): void => {
   if (missing === undefined) {
     describe(name, body)

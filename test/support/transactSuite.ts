@@ -175,7 +175,7 @@ export const killed = (temporaryLocation: Temporary): void => {
 }
 
 /**
- * Freezes a worker outside of its own statements: a worker frozen during a renewal would keep the rows of its tasks
+ * Freezes a worker between its own statements: a worker frozen during a renewal would keep the rows of its tasks
  * locked.
  */
 const freeze = (worker: WorkerProcess, written: WrittenTable, rows: number) =>

@@ -51,7 +51,7 @@ export const andThen =
 export interface Batcher<in In, out Out, out E> {
   /** Requests one item. It joins no transaction. */
   readonly request: (item: In) => Request<Out, E>
-  /** Whether `one` and `many` make calls of their own for a caller with that context, in its transaction. */
+  /** Whether `one` and `many` make separate calls for a caller with the context, in its transaction. */
   readonly isUnbatched: (context: Context.Context<never>) => boolean
   /** Requests one item. Interrupting the caller cancels the request unless it is on its way. */
   readonly one: (item: In) => Effect.Effect<Out, E>
@@ -73,7 +73,7 @@ export interface Options<in out In, in out Out, in out E> {
   /** Calls on their way, at most. */
   readonly concurrency: number
   /**
-   * Whether a large batch is split in two where no call is on its way, so that the callers of the first half go on
+   * Whether a large batch is split in two where no call is on its way, so that the callers of the first half continue
    * while the store works on the second. It pays where callers come back at once with more, as producers do, and only
    * with a store that does not answer synchronously.
    */
@@ -130,7 +130,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   private readonly options: Options<In, Out, E>
   private readonly clock: Clock.Clock
   private pending: Array<Entry<In, Out, E>> = []
-  /** All requests so far, of which the last ones are pending. */
+  /** The number of all requests so far, including the pending ones. */
   private requested = 0
   private closed = false
   private callsInFlight = 0
@@ -202,7 +202,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
     return Effect.sync(() => this.idleSenders.splice(this.idleSenders.indexOf(resume), 1))
   })
 
-  /** Takes the next batch out of what is pending. */
+  /** Takes the next batch of the pending requests. */
   private take(): Array<Entry<In, Out, E>> {
     const { maxBatch, maxSize, sizeOf, splitWhenIdle } = this.options
     const { pending } = this

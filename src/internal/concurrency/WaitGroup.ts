@@ -1,4 +1,4 @@
-/** Counts what is in flight, and lets fibers wait until nothing is. */
+/** Counts operations in flight, and lets fibers wait until there are none. */
 import { Effect, Latch } from "effect"
 
 /** A counter of work in flight. */

@@ -46,7 +46,7 @@ export interface FusedService {
 export interface BackendService {
   /** The store's name. */
   readonly name: string
-  /** `false` for `Backend.layerNotConfigured`, all operations of which fail. */
+  /** `false` for `Backend.layerNotConfigured`, whose operations all fail. */
   readonly configured: boolean
   /** The retention of tasks that set none; `Infinity`: forever. */
   readonly retentionMillis: number

@@ -25,7 +25,7 @@ export const CurrentRun = Context.Reference<RunControl | undefined>("chicory/Cur
 /** The defect by which `TaskContext.retry` leaves a handler, so that no error type shows it. */
 export class RetryRequest extends Data.Error<{
   readonly countdown: Duration.Duration | undefined
-  /** Tells an error of `undefined` from no error. */
+  /** Distinguishes an error of `undefined` from no error. */
   readonly hasError: boolean
   readonly error: unknown
 }> {

@@ -5,7 +5,7 @@
  * Every function is pure: it takes the facts of a record at one moment and returns a decision, and the store carries it
  * out in the same atomic step. The memory and SQL stores call these functions; where SQL text or Lua decides by
  * itself, a comment names the rule. `docs/state-machine.md` shows the rules as a diagram and a table. The model in the
- * tests is an oracle of its own and shares no code with this module.
+ * tests is an independent oracle and shares no code with this module.
  */
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 
@@ -58,7 +58,7 @@ export interface StartRequest {
   readonly maxCrashes: number
 }
 
-/** What a start request comes to. */
+/** The decision on a start request. */
 export type StartDecision =
   | { readonly _tag: "Drop" }
   | { readonly _tag: "Busy"; readonly millis: number }
@@ -66,7 +66,7 @@ export type StartDecision =
   | { readonly _tag: "Repeat" }
   /** End the task, then drop the message. */
   | { readonly _tag: "End"; readonly ended: ForcedEnd; readonly crashes: number }
-  /** Open the given generation first, where there is one, then run. */
+  /** Open the given generation first, if any, then run. */
   | { readonly _tag: "Run"; readonly opens: number | undefined; readonly crashes: number }
 
 /**
@@ -103,7 +103,7 @@ export const decideStart = (task: TaskFacts, request: StartRequest, now: number)
 /** How a run ended, as far as the decision depends on it. */
 export type OutcomeTag = "Success" | "Failure" | "Retry" | "Release"
 
-/** What a settlement comes to. */
+/** The decision on a settlement. */
 export type SettleDecision =
   /** The run is open: write the outcome. */
   | "Write"
@@ -156,7 +156,7 @@ export const decideSettle = (
 /** Returns the state to which a retried or released run goes back, by the retries that are counted then. */
 export const stateAfterRetries = (retries: number): "PENDING" | "RETRY" => (retries > 0 ? "RETRY" : "PENDING")
 
-/** What a cancel comes to. */
+/** The decision on a cancel request. */
 export type CancelDecision = "AlreadyDone" | "Request" | ForcedEnd
 
 /**

@@ -95,7 +95,7 @@ export class WorkerState {
     if (this.runs.get(run.id) === run) this.runs.delete(run.id)
   }
 
-  /** Ends the drain: what is still in flight makes one last try. */
+  /** Ends the drain: calls that are still retried make one last attempt. */
   expireDrain(): void {
     this.drainExpired = true
     this.drainExpiry.openUnsafe()

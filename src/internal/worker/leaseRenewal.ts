@@ -2,8 +2,8 @@
  * Renews the leases of a worker's runs, in batches, at a third of the lease.
  *
  * A run is lost when the store answers so, or when the last successful renewal was sent a lease ago by this process's
- * monotonic clock; its handler is interrupted then. A renewal also tells of a cancel request, and a hint of one leads
- * to a renewal at once.
+ * monotonic clock; its handler is interrupted then. The answer to a renewal also reports a cancel request, and
+ * a hint of one triggers a renewal at once.
  */
 import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "effect"
 import type { Renewed } from "../../BackendDriver.ts"
@@ -46,10 +46,10 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
     )
   })
 
-/** Batches of renewals on their way, at most. */
+/** The maximum number of batches of renewals in flight. */
 const MAX_BATCHES_IN_FLIGHT = 4
 
-/** Renews in batches, each of which is applied as its answer comes. */
+/** Renews in batches, and applies each batch when its answer arrives. */
 const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
   Effect.forEach(
     Arr.chunksOf(runs, maxBatch),

@@ -114,7 +114,7 @@ const endWithoutHandler = (
   Effect.gen(function* () {
     const started = startedByStore ?? (yield* worker.runStore.start([candidate]))[0]
     if (started?._tag === "Busy") return yield* release(worker, candidate.delivery, started.millis)
-    // a message of an older generation or of an ended task; undecodable bytes are kept all the same
+    // a message of an older generation or of an ended task; undecodable bytes are kept even so
     if (started?._tag !== "Run") {
       return outcome._tag === "Failure" && outcome.reason === "PayloadInvalid"
         ? yield* park(worker, candidate.delivery, outcome)

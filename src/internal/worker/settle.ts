@@ -52,7 +52,7 @@ const retrySettle = (
       first
     )
   return save(outcome, first).pipe(
-    // an outcome that the store refuses for good is replaced by one that says so
+    // an outcome that the store refuses permanently is replaced by `ResultInvalid` with the error
     Effect.catchIf(
       (error) => !isRetryable(error) && (outcome._tag === "Success" || outcome._tag === "Failure"),
       (error) =>

@@ -42,7 +42,7 @@ const firstKeyOf = (command: string, args: ReadonlyArray<string>): string | unde
   return args[0]
 }
 
-/** Returns a master at random, one that answers if there is one. */
+/** Returns a random master among the connected ones, or among all if none is connected. */
 export const anyMaster = (client: ClusterClient): ClusterClient["masters"][number] => {
   const ready = client.masters.filter((node) => node.client?.isReady === true)
   const nodes = ready.length > 0 ? ready : client.masters

@@ -61,7 +61,7 @@ interface Positioned extends DeadLetterPosition {
 const newestFirst = (self: Positioned, that: Positioned): number =>
   Number(that.at) - Number(self.at) || Buffer.compare(Buffer.from(that.member), Buffer.from(self.member))
 
-/** Stands for a dead letter that was edited by hand into something else; its failure says what is wrong with it. */
+/** Makes a dead letter in place of one that does not decode; its failure holds the decoding error. */
 const unreadable = (values: DeadLetterValues, at: string, member: string, issue: string) =>
   Effect.map(payloadInvalidExit(issue), (exit): DeadLetter => ({
     id: member.slice(16),

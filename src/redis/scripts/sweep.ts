@@ -1,4 +1,4 @@
-/** Ends and removes what is overdue. */
+/** Ends overdue tasks, and removes records, dead letters and workers that are past their retention. */
 import { Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
@@ -9,7 +9,7 @@ import { deadLettersLua } from "./lib/deadLetters.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns how many were swept, and then the keys of other shards that are to be freed, each with the id that held it. */
+/** Returns the number of swept items, and then the keys of other shards that are to be freed, each with the id that held it. */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,

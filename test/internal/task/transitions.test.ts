@@ -64,7 +64,7 @@ describe("lapse", () => {
     ],
     [
       "L3",
-      "an at-most-once run with a live lease goes on",
+      "an at-most-once run with a live lease does not end",
       lapse(running({ atMostOnce: true }), now),
       undefined
     ],

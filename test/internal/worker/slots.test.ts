@@ -6,7 +6,7 @@ import { fork, exitOf, advance, assertPending, flush } from "../../support/memor
 const taken = ({ free, total }: Slots): number => total - free
 
 describe("slots", () => {
-  it.effect("take returns what is free, at most what was asked for", () =>
+  it.effect("take takes the free slots, at most the requested number", () =>
     Effect.gen(function* () {
       const slots = new Slots(5)
       assert.strictEqual(yield* slots.take(3), 3)

@@ -1,4 +1,4 @@
-/** The end of a task in Lua: what is written with it, and what is removed. */
+/** Ends tasks in Lua: writes the end, and removes the record and the data that belong to it. */
 
 /** Lua: frees the key of a record, writes the end of a task, and removes a record with all that belongs to it. */
 export const endsLua = /* lua */ `
