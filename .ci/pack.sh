@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
-cp -R package.json tsconfig.json tsconfig.build.json src docs examples README.md CHANGELOG.md LICENSE "$stage"
+cp -R package.json tsconfig.json tsconfig.build.json src docs examples *.md LICENSE "$stage"
 ln -s "$PWD/node_modules" "$stage/node_modules"
 (cd "$stage" && npm pack --silent --pack-destination "$1" >&2)
