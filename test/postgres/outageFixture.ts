@@ -9,7 +9,7 @@ export const numbers = (count: number) => Array.from({ length: count }, (_, n) =
 
 export const payloads = (count: number, millis: number) => numbers(count).map((n) => ({ n, millis }))
 
-/** Options of a store whose waiters are not helped by their sweep during a test. */
+/** Options of a store whose sweep of waiters does not run during a test. */
 export const unswept = { sweepInterval: "60 seconds" } as const
 
 /** Prints a measurement if `CHICORY_FIGURES` is set. */

@@ -7,8 +7,8 @@ import { describeWithPostgres, clientLayer, temporarySchema } from "./server.ts"
 
 /** Makes a store with records whose retention is over, and its client. */
 const makeStale = Effect.fnUntraced(function* (count: number) {
-  const place = yield* temporarySchema()
-  const client = Context.get(yield* Layer.build(clientLayer(place)), SqlClient.SqlClient)
+  const location = yield* temporarySchema()
+  const client = Context.get(yield* Layer.build(clientLayer(location)), SqlClient.SqlClient)
   const { backend } = yield* Effect.andThen(Migrations.run(), SqlDrivers.make({})).pipe(
     Effect.provideService(SqlClient.SqlClient, client)
   )

@@ -55,7 +55,7 @@ export const temporarySchema = (
 /** Makes a client of a new schema. */
 export const temporaryClient: Effect.Effect<SqlClient.SqlClient, unknown, Scope.Scope> = Effect.flatMap(
   temporarySchema(),
-  (place) => Effect.map(Layer.build(clientLayer(place)), Context.get(SqlClient.SqlClient))
+  (location) => Effect.map(Layer.build(clientLayer(location)), Context.get(SqlClient.SqlClient))
 )
 
 /** Makes the drivers of one store in a new schema. */

@@ -20,7 +20,7 @@ const crashesOf = Effect.fnUntraced(function* (server: Server) {
   return crashes
 })
 
-/** Options of a store whose waiters are not helped by their sweep during a test. */
+/** Options of a store whose sweep of waiters does not run during a test. */
 const unswept = { sweepInterval: "60 seconds" } as const
 
 /** Prints a measurement if `CHICORY_FIGURES` is set. */

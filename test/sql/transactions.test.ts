@@ -21,9 +21,9 @@ describe("sqlite: transactions", () =>
 await Postgres.describeWithPostgres("postgres: transactions", () =>
   suite(
     Effect.gen(function* () {
-      const place = yield* Postgres.temporarySchema()
+      const location = yield* Postgres.temporarySchema()
       const build = Effect.map(
-        Layer.build(Layer.fresh(Postgres.clientLayer(place))),
+        Layer.build(Layer.fresh(Postgres.clientLayer(location))),
         Context.get(SqlClient.SqlClient)
       )
       return { client: yield* build, other: yield* build, prefix: "chicory" }
