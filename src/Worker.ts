@@ -27,7 +27,7 @@
  * **Details**
  *
  * When its scope closes, a worker claims no more, lets running tasks finish within `drainTimeout`, interrupts the rest,
- * and puts them back at once, with nothing counted. Under `NodeRuntime.runMain`, SIGTERM and SIGINT do this.
+ * and releases them at once, with nothing counted. Under `NodeRuntime.runMain`, SIGTERM and SIGINT do this.
  *
  * **Gotchas**
  *

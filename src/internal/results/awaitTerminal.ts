@@ -39,7 +39,8 @@ export interface Options<E> {
   readonly onTerminal: (ended: TerminalRecord) => boolean
 }
 
-const DEFAULT_POLL_INTERVAL = Duration.millis(100)
+/** How often the ids are polled where the backend gives no hints and the caller sets no interval. */
+export const DEFAULT_POLL_INTERVAL = Duration.millis(100)
 /** How long the read at the deadline may take. */
 const FINAL_READ_TIMEOUT = Duration.seconds(1)
 

@@ -5,6 +5,7 @@ import { isRetryable, type ReadError } from "../../StoreError.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import type { BackendService } from "../driver/BackendService.ts"
+import { DEFAULT_POLL_INTERVAL } from "./awaitTerminal.ts"
 
 /** Two reads with the same fingerprint are the same to users. */
 const fingerprint = (record: TaskRecord): string =>
@@ -16,7 +17,7 @@ const reads = (backend: BackendService, taskId: string): Stream.Stream<TaskRecor
   if (subscriptions === undefined) {
     return Stream.fromEffectSchedule(
       Effect.retry(backend.read.one(taskId), { schedule: backoff, while: isRetryable }),
-      Schedule.spaced("100 millis")
+      Schedule.spaced(DEFAULT_POLL_INTERVAL)
     )
   }
   return Stream.callback(

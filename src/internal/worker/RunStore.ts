@@ -62,7 +62,7 @@ export interface RunStore {
     | undefined
   /** Acks the message, or releases it for another attempt: the second step. */
   readonly ackOrRelease: (
-    hold: LeasedRun,
+    run: LeasedRun,
     outcome: RunOutcome,
     settled: Settled
   ) => Request<unknown, BrokerError>
@@ -109,7 +109,9 @@ const withRecords = (
   const { claim } = fusion
   return {
     ...runStore,
-    ...(claim === undefined ? {} : { claim: (asked: ClaimRequest) => claim({ ...asked, startDefaults }) }),
+    ...(claim === undefined
+      ? {}
+      : { claim: (request: ClaimRequest) => claim({ ...request, startDefaults }) }),
     saveOutcome: ({ delivery: { handle }, start }, outcome) =>
       fusion.settle.request({ settlement: settlementOf(start, outcome), handle }),
     complete: completing(backend, true),

@@ -1,3 +1,4 @@
+/** The part of a start request that all starts of a task have in common. */
 import type { StartDefaults } from "../../BackendDriver.ts"
 import * as defaults from "../defaults.ts"
 import { type HandledTask, retentionOf } from "../task/TaskDefinition.ts"
