@@ -9,8 +9,11 @@ import { Count, countingHandler, eventually, roundTrip, startWorker, timed } fro
 import { describeWithOwnRabbit } from "./ownServer.ts"
 import { countsOf, untilDrained, countMessages, onOneServer, warningsOf } from "./storeFixture.ts"
 
-/** The server's `consumer_timeout`, which it checks every second. */
-const consumerTimeoutMillis = 3_000
+/**
+ * The server's `consumer_timeout`, which it checks every second. The broker puts a message back after half of it, so
+ * the other half is what a stall of this process may last.
+ */
+const consumerTimeoutMillis = 6_000
 
 /** Options of a broker that knows the server's timeout. */
 const known = { consumerTimeout: consumerTimeoutMillis }
@@ -37,7 +40,7 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
             const workers = yield* location.open(known)
             yield* startWorker(workers, Long, LongLive, { lease: "2 seconds" })
             yield* Effect.gen(function* () {
-              const handles = yield* Long.delayAll([9_000, 9_300, 4_000, 0])
+              const handles = yield* Long.delayAll([15_000, 15_300, 7_000, 0])
               assert.deepStrictEqual(yield* AsyncResult.all(handles), [1, 1, 1, 1])
               const found = yield* Effect.forEach(handles, (handle) => AsyncResult.poll(handle))
               assert.deepStrictEqual(
@@ -61,9 +64,9 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
         for (const store of stores) yield* startWorker(store, Count, runs.layer, { lease: "2 seconds" })
         yield* Effect.gen(function* () {
           const handles = yield* Count.delayAll([
-            { n: 1, millis: 7_000 },
-            { n: 2, millis: 7_000 },
-            { n: 3, millis: 7_000 }
+            { n: 1, millis: 13_000 },
+            { n: 2, millis: 13_000 },
+            { n: 3, millis: 13_000 }
           ])
           assert.deepStrictEqual(yield* AsyncResult.all(handles), [1, 2, 3])
           assert.sameMembers(runs.begun, [1, 2, 3])
@@ -82,7 +85,7 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
             const note = Effect.sync(() => void endedAt.push(performance.now()))
             return attempt > 1
               ? Effect.as(note, attempt)
-              : Effect.sleep(2_600).pipe(Effect.andThen(note), Effect.andThen(Effect.fail("failed once")))
+              : Effect.sleep(5_200).pipe(Effect.andThen(note), Effect.andThen(Effect.fail("failed once")))
           })
         )
         // longer than the retry delay, since a message that was put back is due after a lease
@@ -132,7 +135,7 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
             const runs = countingHandler()
             yield* startWorker(workers, Count, runs.layer, { lease: "2 seconds" })
             yield* Effect.gen(function* () {
-              const handle = yield* Count.delay({ n: 1, millis: 8_000 })
+              const handle = yield* Count.delay({ n: 1, millis: 14_000 })
               yield* runs.untilBegun(1)
               assert.strictEqual(yield* roundTrip(2), 2)
               assert.strictEqual(yield* AsyncResult.get(handle), 1)
