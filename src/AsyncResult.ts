@@ -34,10 +34,11 @@
  * @since 0.1.0
  * @module
  */
-import { Effect, Exit, Option, type Schema, Stream } from "effect"
+import { Effect, Exit, Option, Predicate, type Schema, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import type { GetOptions } from "./GetOptions.ts"
+import { formatError } from "./internal/formatError.ts"
 import { awaitTasks, terminalRecords, withTaskId } from "./internal/results/awaitTasks.ts"
 import type { TerminalRecord } from "./internal/results/awaitTerminal.ts"
 import { decodeExit, toTaskResult } from "./internal/results/decodeRecord.ts"
@@ -77,15 +78,21 @@ export { TimeoutError } from "./TimeoutError.ts"
 
 /**
  * Makes a function that takes its handle first or last. Its callers have one signature for both, because an overloaded
- * function infers `unknown` when it is passed to `pipe`.
+ * function infers `unknown` when it is passed to `pipe`. Its arguments are a union of tuples, because the type of an
+ * optional parameter would accept a handle that may be `undefined`, and take it for missing options.
  */
 const dual = (
   body: (self: AsyncResult<unknown, unknown, unknown>, options: GetOptions | undefined) => unknown
 ): never =>
-  ((selfOrOptions?: Any | GetOptions, options?: GetOptions) =>
-    isAsyncResult(selfOrOptions)
-      ? body(selfOrOptions, options)
-      : (self: AsyncResult<unknown, unknown, unknown>) => body(self, selfOrOptions)) as never
+  ((...args: [] | [selfOrOptions: Any | GetOptions, options?: GetOptions | undefined]) => {
+    const [selfOrOptions, options] = args
+    if (isAsyncResult(selfOrOptions)) return body(selfOrOptions, options)
+    // only a program that is not checked by the compiler gets here
+    if (args.length > 0 && !Predicate.isObject(selfOrOptions)) {
+      return Effect.die(new TypeError(`AsyncResult: ${formatError(selfOrOptions)} is not a handle`))
+    }
+    return (self: AsyncResult<unknown, unknown, unknown>) => body(self, selfOrOptions)
+  }) as never
 
 /**
  * Makes a handle from the id of a task. It reads nothing.
@@ -176,8 +183,7 @@ const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOption
  * @since 0.1.0
  */
 export const get: <Arg extends Any | GetOptions = GetOptions>(
-  selfOrOptions?: Arg,
-  options?: GetOptions
+  ...args: [] | [selfOrOptions: Arg, options?: GetOptions | undefined]
 ) => [Arg] extends [AsyncResult<infer A, infer E, infer R>]
   ? Effect.Effect<
       A,
@@ -201,8 +207,7 @@ export const get: <Arg extends Any | GetOptions = GetOptions>(
  * @since 0.1.0
  */
 export const exit: <Arg extends Any | GetOptions = GetOptions>(
-  selfOrOptions?: Arg,
-  options?: GetOptions
+  ...args: [] | [selfOrOptions: Arg, options?: GetOptions | undefined]
 ) => [Arg] extends [AsyncResult<infer A, infer E, infer R>]
   ? Effect.Effect<
       Exit.Exit<A, TaskFailed.TaskFailed<E>>,

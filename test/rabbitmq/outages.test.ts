@@ -392,7 +392,7 @@ describeWithOwnRabbit("guarantee 9: outages of RabbitMQ", () => {
           const store = yield* location.open(quick)
           const end = yield* startStoppable(store, Count, runs.layer)
           yield* runs.untilBegun(2)
-          assert.strictEqual(yield* AsyncResult.get(handles[0]), 1)
+          assert.strictEqual(yield* AsyncResult.get(handles[0]!), 1)
           const ended = yield* end
           yield* report("a worker stopped while memory is low", ended)
           assert.isBelow(ended, 4_000)
@@ -403,7 +403,7 @@ describeWithOwnRabbit("guarantee 9: outages of RabbitMQ", () => {
             Count,
             Count.toLayer(({ n }) => Effect.succeed(n))
           )
-          assert.strictEqual(yield* AsyncResult.get(handles[1]), 2)
+          assert.strictEqual(yield* AsyncResult.get(handles[1]!), 2)
         }).pipe(Effect.provideContext(producer))
       }))
   })

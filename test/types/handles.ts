@@ -256,3 +256,59 @@ expectType(
   AsyncResult.get(ratio).pipe(Effect.provideService(AsyncResult.ReadRetry, Schedule.recurs(3)))
 ).is<Got>(true)
 typeOf<Failure<Got>>().is<GetError<DivideByZero>>(true)
+
+// a handle that may be undefined is refused everywhere
+declare const maybe: AsyncResult.AsyncResult<number, DivideByZero> | undefined
+// @ts-expect-error no handle
+AsyncResult.get(maybe)
+// @ts-expect-error no handle
+AsyncResult.get(maybe, { timeout: "1 second" })
+// @ts-expect-error no handle
+pipe(maybe, AsyncResult.get)
+// @ts-expect-error no handle
+pipe(maybe, AsyncResult.get({ timeout: "1 second" }))
+// @ts-expect-error no handle
+void Effect.flatMap(Effect.succeed(maybe), AsyncResult.get)
+// @ts-expect-error no handle
+AsyncResult.get(undefined)
+// @ts-expect-error no handle
+AsyncResult.get(null)
+// @ts-expect-error no handle
+AsyncResult.exit(maybe)
+// @ts-expect-error no handle
+AsyncResult.exit(maybe, { timeout: "1 second" })
+// @ts-expect-error no handle
+pipe(maybe, AsyncResult.exit)
+// @ts-expect-error no handle
+pipe(maybe, AsyncResult.exit())
+// @ts-expect-error no handle
+AsyncResult.poll(maybe)
+// @ts-expect-error no handle
+AsyncResult.state(maybe)
+// @ts-expect-error no handle
+AsyncResult.ready(maybe)
+// @ts-expect-error no handle
+AsyncResult.failed(maybe)
+// @ts-expect-error no handle
+AsyncResult.successful(maybe)
+// @ts-expect-error no handle
+AsyncResult.cancel(maybe)
+// @ts-expect-error no handle
+AsyncResult.forget(maybe)
+// @ts-expect-error no handle
+AsyncResult.changes(maybe)
+// @ts-expect-error no handle among the handles
+AsyncResult.all([ratio, maybe])
+// @ts-expect-error no handle among the handles
+AsyncResult.all({ ratio, maybe })
+// @ts-expect-error no handles
+AsyncResult.all(maybe)
+// @ts-expect-error no handle among the handles
+AsyncResult.race([ratio, maybe])
+// @ts-expect-error no handle among the handles
+AsyncResult.stream(new Set([ratio, maybe]))
+
+// options that may be undefined are accepted behind a handle
+declare const maybeOptions: AsyncResult.GetOptions | undefined
+expectType(AsyncResult.get(ratio, maybeOptions)).is<Got>(true)
+expectType(AsyncResult.exit(ratio, maybeOptions)).is<Exited>(true)
