@@ -58,7 +58,11 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal
  * Every process has a large young generation of a fixed size. V8 otherwise sizes it by what survived the first
  * collections, which differs from process to process, and with a small one collecting takes up to a third of the time.
  */
-const execArgv = ["--disable-warning=ExperimentalWarning", "--min-semi-space-size=64", "--max-semi-space-size=64"]
+const execArgv = [
+  "--disable-warning=ExperimentalWarning",
+  "--min-semi-space-size=64",
+  "--max-semi-space-size=64"
+]
 
 const start = async (file: string, args: ReadonlyArray<string>): Promise<Process> => {
   const child = fork(file, args, { execArgv })

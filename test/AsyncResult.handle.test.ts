@@ -1,6 +1,7 @@
+import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult } from "chicory"
-import { Effect, Option } from "effect"
+import { Effect, Equal, Exit, HashSet, Option } from "effect"
 import { handle } from "./support/asyncResults.ts"
 import { reasonOf } from "./support/memoryFixture.ts"
 import { test } from "./support/memoryTest.ts"
@@ -62,10 +63,31 @@ describe("a handle", () => {
     assert.deepStrictEqual(reason.error, { _tag: "DivideByZero", dividend: 6 })
   })
 
-  it("is recognised by isAsyncResult and prints its id", () => {
+  it("is recognised by isAsyncResult", () => {
     assert.isTrue(AsyncResult.isAsyncResult(handle()))
     assert.isFalse(AsyncResult.isAsyncResult({ taskId: "a" }))
-    assert.strictEqual(JSON.stringify(handle()), `{"_id":"chicory/AsyncResult","taskId":"a"}`)
+  })
+
+  it("shows its id, and nothing else, as text, in a log and as JSON", () => {
+    const shown = `{"_id":"chicory/AsyncResult","taskId":"a"}`
+    assert.strictEqual(JSON.stringify(handle()), shown)
+    assert.strictEqual(String(handle()), shown)
+    assert.strictEqual(inspect(handle()), "{ _id: 'chicory/AsyncResult', taskId: 'a' }")
+    assert.strictEqual(String(Exit.succeed(handle())), `Success(${shown})`)
+  })
+
+  it("equals another handle on the same task with the same schemas", () => {
+    assert.isTrue(Equal.equals(handle(), handle()))
+    assert.isFalse(Equal.equals(handle(), handle("b")))
+    assert.strictEqual(HashSet.size(HashSet.make(handle(), handle())), 1)
+  })
+
+  it("that is missing at run time makes a defect, not a function", () => {
+    const missing = undefined as unknown as AsyncResult.Any
+    for (const waiting of [AsyncResult.get(missing), AsyncResult.exit(missing, { timeout: 0 })]) {
+      const exit = Effect.runSyncExit(waiting as Effect.Effect<unknown>)
+      assert.include(String(exit), "undefined is not a handle")
+    }
   })
 
   it("rejects an empty id", () => {

@@ -1,5 +1,5 @@
 /** The handle on the result of a task, and its codec. `AsyncResult` exports what users need of it. */
-import { Pipeable, Predicate, Schema } from "effect"
+import { Formatter, Inspectable, Pipeable, Predicate, Schema } from "effect"
 import { text } from "../options.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
 
@@ -24,14 +24,16 @@ export type TypeId = typeof TypeId
  *
  * **Details**
  *
- * `A`, `E` and `P` are the task's success, error and progress; `R` are the services that decoding needs.
+ * `A`, `E` and `P` are the task's success, error and progress; `R` are the services that decoding needs. A log, an
+ * inspector and `JSON.stringify` show the id alone.
  *
  * @see `AsyncResult.make` to make one from an id
  *
  * @category models
  * @since 0.1.0
  */
-export interface AsyncResult<out A, out E = never, out R = never, out P = unknown> extends Pipeable.Pipeable {
+export interface AsyncResult<out A, out E = never, out R = never, out P = unknown>
+  extends Pipeable.Pipeable, Inspectable.Inspectable {
   readonly [TypeId]: {
     readonly _A: () => A
     readonly _E: () => E
@@ -87,8 +89,15 @@ class Handle<A, E, R, P> extends Pipeable.Class implements AsyncResult<A, E, R, 
     this.taskId = taskId
     this.codec = codec
   }
+  // shows the id without the codec, which is large
   toJSON(): unknown {
     return { _id: "chicory/AsyncResult", taskId: this.taskId }
+  }
+  override toString(): string {
+    return Formatter.format(this.toJSON())
+  }
+  [Inspectable.NodeInspectSymbol](): unknown {
+    return this.toJSON()
   }
 }
 
