@@ -23,6 +23,8 @@ import * as MysqlClient from "./MysqlClient.ts"
 export interface OwnServerOptions {
   /** Settings of `my.cnf`, such as `{ "max-connections": "5" }`. */
   readonly settings?: Readonly<Record<string, string>> | undefined
+  /** The time zone of its system, such as `Europe/Berlin`. Default: that of this process. */
+  readonly timeZone?: string | undefined
 }
 
 // #region Programs
@@ -53,9 +55,9 @@ const SETTINGS = {
 }
 
 /** Sets the directory of temporary files: at its start, a server deletes other servers' files in a shared one. */
-const withTemporary = (directory: string) => ({
+const withTemporary = (directory: string, timeZone = process.env["TZ"]) => ({
   owner,
-  env: { ...process.env, TMPDIR: directory }
+  env: { ...process.env, TMPDIR: directory, ...(timeZone === undefined ? {} : { TZ: timeZone }) }
 })
 
 /** The directory of a server with the database `test`, which is made once and copied. Removed when this process ends. */
@@ -85,7 +87,8 @@ const templateDirectory = Effect.runSync(
 
 /** Starts a server in its own directory. Its processes are ended and the directory is removed with the scope. */
 export const startServer = Effect.fnUntraced(function* ({
-  settings
+  settings,
+  timeZone
 }: OwnServerOptions = {}): Effect.fn.Return<OwnServer, ServerError, Scope.Scope> {
   const from = yield* templateDirectory
   const directory = yield* temporaryDirectory("mariadb", owner)
@@ -103,7 +106,7 @@ export const startServer = Effect.fnUntraced(function* ({
   const server = yield* startProgram({
     name: SERVER,
     ports: PORTS.mariadb,
-    launch: (port) => launch(SERVER, [...args, `--port=${port}`], withTemporary(directory)),
+    launch: (port) => launch(SERVER, [...args, `--port=${port}`], withTemporary(directory, timeZone)),
     ready: /ready for connections/,
     portTaken: "Can't start server: Bind on TCP/IP port"
   })

@@ -66,7 +66,8 @@ export const mysqlDialect: Dialect = {
   },
   prepare: expandLists,
   identifier: (name) => `\`${name.replaceAll("`", "``")}\``,
-  now: "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)",
+  // in UTC: a local time occurs twice when clocks are set back
+  now: "(TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)",
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,
   fromBody,
   maxRows: 128,
