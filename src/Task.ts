@@ -255,7 +255,10 @@ export interface Options<
   readonly queue?: string | undefined
   /** Which failures are retried, and when. Default `RetryPolicy.never`. */
   readonly retry?: RetryPolicy.RetryPolicy<Error["Type"]> | undefined
-  /** Whether defects of the handler are retried as `retry` says. Default `false`: a defect is a bug. */
+  /**
+   * Whether defects of the handler are retried as `retry` says, and with them a handler that interrupts itself. Default
+   * `false`: a defect is a bug.
+   */
   readonly retryDefects?: boolean | undefined
   /**
    * How many runs may vanish with their worker before the task ends with the reason `WorkerLost`. At least 1. Default 3.

@@ -52,6 +52,14 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
 /**
  * Reason of a task whose handler died: a bug, not an error that the task declares.
  *
+ * **Details**
+ *
+ * A handler that interrupts itself has died, and so has one that gives a value in place of an effect.
+ *
+ * **Gotchas**
+ *
+ * Effect ends a fiber at once where it finds a value in place of an effect: finalizers of the handler may not run then.
+ *
  * @category reasons
  * @since 0.1.0
  */

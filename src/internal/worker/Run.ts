@@ -141,11 +141,11 @@ export const execute = (run: Run, worker: string): Effect.Effect<RunOutcome, nev
     (payload) => {
       if (Exit.isSuccess(payload)) {
         return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) =>
-          classified(run, exit, worker)
+          outcomeOfExit(run, exit, worker)
         )
       }
       return Cause.hasInterruptsOnly(payload.cause)
-        ? classified(run, payload, worker)
+        ? outcomeOfExit(run, payload, worker)
         : failureOutcome(new PayloadInvalid({ issue: formatError(Cause.squash(payload.cause)) }))
     }
   )
@@ -166,10 +166,12 @@ const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, un
 
 /** Returns the outcome of a value that the handler completes with before it has ended. */
 export const outcomeOfValue = (run: Run, value: unknown, worker: string): Effect.Effect<RunOutcome> =>
-  Effect.provideContext(classified(run, Exit.succeed(value), worker), run.task.context)
+  Effect.provideContext(outcomeOfExit(run, Exit.succeed(value), worker), run.task.context)
 
-const classified = (
+/** Returns the outcome of an exit of the handler. Requires the services that encode the task's result. */
+export const outcomeOfExit = (
   { interruptReason, started, task }: Run,
   exit: Exit.Exit<unknown, unknown>,
   worker: string
-) => classifyExit({ definition: task.definition, retries: started.retries, interruptReason, worker }, exit)
+): Effect.Effect<RunOutcome, never, unknown> =>
+  classifyExit({ definition: task.definition, retries: started.retries, interruptReason, worker }, exit)

@@ -108,13 +108,13 @@ const classifyCause = (
         : new TaskFailed.RetriesExhausted()
     )
   }
-  if (defects.length > 0) {
-    const [defect] = defects
+  const die = (defect: unknown) => {
     const died = new TaskFailed.Died({ defect })
     return definition.retryDefects
       ? retryOr(decideUntyped(retry, retries), () => died)
       : fail(definition, died)
   }
+  if (defects.length > 0) return die(defects[0])
   const error = Cause.findErrorOption(cause)
   if (Option.isSome(error)) {
     if (error.value === timedOut) {
@@ -132,7 +132,7 @@ const classifyCause = (
     return fail(definition, new TaskFailed.WorkerLost({ worker: run.worker }))
   }
   if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
-  return fail(definition, new TaskFailed.Died({ defect: new Error("the handler interrupted itself") }))
+  return die(new Error("the handler interrupted itself"))
 }
 
 const fail = (definition: TaskDefinition, reason: TaskFailed.Reason<unknown>) =>

@@ -1,11 +1,12 @@
 /** Runs a started task to completion, settles it, and records metrics. */
-import { type Cause, Effect, Exit } from "effect"
+import { Cause, Effect, Exit } from "effect"
 import type { Settled, Started } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
+import { Died } from "../../TaskFailed.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
-import { execute, handlerContext, Run } from "./Run.ts"
-import type { RunOutcome } from "./runOutcome.ts"
+import { execute, handlerContext, outcomeOfExit, Run } from "./Run.ts"
+import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
 import type { WorkerState } from "./WorkerState.ts"
@@ -47,23 +48,39 @@ const logAndReturn = (worker: WorkerState, delivery: Delivery, cause: Cause.Caus
 
 const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
+  const startedAt = worker.now()
+  const settleWith = (outcome: RunOutcome) =>
+    settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
   const running = Effect.withFiber((fiber) => {
-    const startedAt = worker.now()
     worker.addRun(run)
     run.attachFiber(fiber)
     return Effect.map(executeOnce(worker, run), (outcome) => {
-      if (outcome === undefined) {
-        worker.fork(returnMessage(worker, run.candidate.delivery))
-        return finishRun(worker, run)
-      }
-      settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
+      if (outcome !== undefined) return settleWith(outcome)
+      worker.fork(returnMessage(worker, run.candidate.delivery))
+      finishRun(worker, run)
     })
   })
   const context = handlerContext(run, new HandlerRun(worker, run))
   Effect.runForkWith(context)(running, { uninterruptible: true }).addObserver((exit) => {
-    if (Exit.isSuccess(exit)) return
-    worker.fork(logAndReturn(worker, run.candidate.delivery, exit.cause))
-    finishRun(worker, run)
+    if (Exit.isFailure(exit)) classifyKilled(worker, run, exit, settleWith)
+  })
+}
+
+/**
+ * Classifies the exit of a fiber that was killed: a value in place of an effect ends a fiber at once, past every handler
+ * of its exit. Where the classification is killed too, by a codec of the task or its retry policy, the run has died.
+ */
+const classifyKilled = (
+  worker: WorkerState,
+  run: Run,
+  exit: Exit.Failure<unknown, unknown>,
+  onClassified: (outcome: RunOutcome) => void
+): void => {
+  const classifying = outcomeOfExit(run, exit, worker.id)
+  Effect.runForkWith(run.task.context)(classifying).addObserver((classified) => {
+    if (Exit.isSuccess(classified)) return onClassified(classified.value)
+    const died = new Died({ defect: Cause.squash(classified.cause) })
+    worker.fork(Effect.map(failureOutcome(died), onClassified))
   })
 }
 

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Backend, Broker, Task, Worker } from "chicory"
-import { Effect, Exit, Latch, Layer, Scope } from "effect"
+import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import { Effect, Exit, Latch, Layer, Schema, SchemaGetter, Scope } from "effect"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
 import * as WorkerFixture from "./workerFixture.ts"
 
@@ -61,6 +61,44 @@ describe("the slot of a run", () => {
       assert.strictEqual(ran.length, 10)
       assert.strictEqual(new Set(fixture.items("ack")).size, 10)
     })
+  )
+})
+
+describe("guarantee 5: a run whose fiber is killed", () => {
+  /** Kills the fiber that runs it. */
+  const noEffect = Effect.flatMap(Effect.void, () => undefined as unknown as Effect.Effect<never>)
+  const killing = Schema.String.pipe(
+    Schema.decodeTo(Schema.String, {
+      decode: SchemaGetter.passthrough(),
+      encode: SchemaGetter.transformEffect(() => noEffect)
+    })
+  )
+
+  /** Runs the task once, and returns how it ended. */
+  const run = Effect.fnUntraced(function* (task: Task.Any, handler: Effect.Effect<unknown, unknown>) {
+    const fixture = yield* MemoryFixture.make({ hints: false })
+    yield* MemoryFixture.startWorker(
+      fixture,
+      task,
+      (task as typeof Plain).toLayer(() => handler as Effect.Effect<void>)
+    )
+    const handle = yield* Effect.provideContext((task as typeof Plain).delay(), fixture.context)
+    yield* MemoryFixture.advance("2 seconds")
+    const ended = yield* Effect.flip(Effect.provideContext(AsyncResult.get(handle), fixture.context))
+    return MemoryFixture.reasonOf(ended)._tag
+  })
+  const Plain = Task.make("plain")
+
+  it.effect("by the encoding of its success has died", () =>
+    Effect.map(run(Task.make("a", { success: killing }), Effect.succeed("done")), (tag) =>
+      assert.strictEqual(tag, "Died")
+    )
+  )
+
+  it.effect("by the encoding of its error has died", () =>
+    Effect.map(run(Task.make("a", { error: killing }), Effect.fail("no")), (tag) =>
+      assert.strictEqual(tag, "Died")
+    )
   )
 })
 

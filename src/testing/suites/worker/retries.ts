@@ -137,6 +137,28 @@ export const retries = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* BuggyRetried.delay()), 3)
     })
 
+    test("a handler that interrupts itself is retried if the task has retryDefects", function* (t) {
+      let runs = 0
+      yield* t.startWorker(
+        [BuggyRetried],
+        BuggyRetried.toLayer(() =>
+          Effect.suspend(() => (++runs < 3 ? Effect.interrupt : Effect.succeed(runs)))
+        )
+      )
+      assert.strictEqual(yield* t.awaitValue(yield* BuggyRetried.delay()), 3)
+    })
+
+    test("a value in place of an effect is retried if the task has retryDefects", function* (t) {
+      let runs = 0
+      yield* t.startWorker(
+        [BuggyRetried],
+        BuggyRetried.toLayer(() =>
+          ++runs < 3 ? (undefined as unknown as Effect.Effect<number>) : Effect.succeed(runs)
+        )
+      )
+      assert.strictEqual(yield* t.awaitValue(yield* BuggyRetried.delay()), 3)
+    })
+
     test("an attempt that timed out is retried", function* (t) {
       const Timed = Task.make("timed", { success: Schema.Int, timeout: t.duration(0.5), retry: soon })
       let runs = 0

@@ -1,6 +1,6 @@
 /** Guarantee 5: every way in which a task can end completes its waiters. */
 import { assert, describe } from "@effect/vitest"
-import { Clock, Duration, Effect, Exit, Option, Schema } from "effect"
+import { Clock, Duration, Effect, Exit, Layer, Option, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Broker from "../../../Broker.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
@@ -112,6 +112,31 @@ export const waiters = (test: Test): void => {
         Work.toLayer(() => Effect.interrupt)
       )
       yield* t.awaitReason(yield* Work.delay("hello"), "Died")
+    })
+
+    test("a value in place of an effect completes the waiter at once, and the handler runs once", function* (t) {
+      // as a handler does whose types were lost
+      const noEffect = undefined as unknown as Effect.Effect<string>
+      const Once = Task.make("once", { success: Schema.String, delivery: "at-most-once" })
+      let runs = 0
+      const handler = Effect.suspend(() => {
+        runs++
+        return Effect.flatMap(Effect.void, () => noEffect)
+      })
+      yield* t.startWorker(
+        [Work, Once],
+        Layer.mergeAll(
+          Work.toLayer((how) => (how === "returned" ? noEffect : handler)),
+          Once.toLayer(() => handler)
+        )
+      )
+      for (const handle of [yield* Work.delay("inside"), yield* Once.delay()]) {
+        const { defect } = yield* t.awaitReason(handle, "Died")
+        assert.match(String(defect), /not a valid effect/i)
+      }
+      yield* t.awaitReason(yield* Work.delay("returned"), "Died")
+      assert.strictEqual(runs, 2)
+      yield* t.untilDrained()
     })
 
     test("a timeout completes the waiter, after the handler's finalizers", function* (t) {
