@@ -30,8 +30,13 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
 }
 
 /**
- * Error of a payload that does not encode with the task's schema, or that is nested deeper than 1,000 levels. Nothing
- * was enqueued.
+ * Error of a payload that does not encode with the task's schema, that is nested deeper than 1,000 levels, or for which
+ * the task's `idempotencyKey` makes no key. Nothing was enqueued.
+ *
+ * **Details**
+ *
+ * A payload whose properties throw, and one that contains itself, do not encode. Neither does one for which the code of
+ * the schema throws.
  *
  * @category errors
  * @since 0.1.0

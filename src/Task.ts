@@ -282,7 +282,8 @@ export interface Options<
   readonly retention?: Duration.Input | undefined
   /**
    * Returns the idempotency key of a payload: 1 to 1,000 characters. Payloads with the same key are one task, until its
-   * retention is over or it is forgotten. Default: none.
+   * retention is over or it is forgotten. A payload for which the function throws, or returns another key, is an
+   * `EncodeError`. Default: none.
    */
   readonly idempotencyKey?: ((payload: PayloadSchema<Payload>["Type"]) => string) | undefined
 }

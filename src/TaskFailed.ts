@@ -164,8 +164,8 @@ export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/
  *
  * - Side `worker`: the handler's result does not encode, or is larger than 4 MiB. The task has ended and is never run
  *   again for it.
- * - Side `reader`: the stored result does not decode with the schemas of this handle. The record is unchanged, and a
- *   handle with the right schemas reads it.
+ * - Side `reader`: the stored result does not decode with the schemas of this handle, or the code of a schema throws for
+ *   it. The record is unchanged, and a handle with the right schemas reads it.
  *
  * @category reasons
  * @since 0.1.0

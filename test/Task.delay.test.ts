@@ -122,6 +122,45 @@ describe.each([
     yield* assertNothingEnqueued(on)
   })
 
+  each(
+    "fails with EncodeError when a property of the payload throws, or the payload contains itself",
+    function* (on) {
+      const Loose = Task.make("loose", { payload: { options: Schema.Record(Schema.String, Schema.Any) } })
+      const circular: Record<string, unknown> = {}
+      circular["self"] = circular
+      const hostile = {
+        get a(): string {
+          throw new TypeError("no a")
+        }
+      }
+      for (const [options, says] of [
+        [circular, "circular"],
+        [hostile, "no a"]
+      ] as const) {
+        const error = yield* Effect.flip(Loose.delay({ options }))
+        assert(error instanceof Task.EncodeError)
+        assert.include(error.message, says)
+        const partial = yield* Effect.flip(Loose.delayAll([{ options: {} }, { options }]))
+        assert.instanceOf(partial.error, Task.EncodeError)
+        assert.lengthOf(partial.accepted, 1)
+      }
+      assert.lengthOf(yield* claimAll(on), 2)
+    }
+  )
+
+  each("fails with EncodeError when idempotencyKey throws, or returns no key", function* (on) {
+    const Buggy = Task.make("buggy", {
+      payload: { key: Schema.NullOr(Schema.String) },
+      idempotencyKey: ({ key }) => key!.trim()
+    })
+    for (const key of [null, "", "x".repeat(1001)]) {
+      const error = yield* Effect.flip(Buggy.delay({ key }))
+      assert(error instanceof Task.EncodeError)
+      assert.include(error.message, "the payload of buggy does not encode: no idempotency key: ")
+    }
+    yield* assertNothingEnqueued(on)
+  })
+
   each("fails with PayloadTooLarge and enqueues nothing when the payload is too large", function* (on) {
     const Text = Task.make("text", { payload: { text: Schema.String } })
     const limit = 4 * 1024 * 1024
@@ -400,7 +439,7 @@ describe.each([
       assert.lengthOf(error.accepted, 2)
     })
 
-    each("dies when idempotencyKey throws, without skipping a payload", function* () {
+    each("stops at a payload for which idempotencyKey throws, and skips none", function* (on) {
       const Buggy = Task.make("buggy", {
         payload: { n: Schema.Number },
         idempotencyKey: ({ n }) => {
@@ -408,8 +447,14 @@ describe.each([
           return `${n}`
         }
       })
-      const exit = yield* Effect.exit(Buggy.delayAll([{ n: 1 }, { n: 2 }, { n: 3 }]))
-      assert.isTrue(Exit.hasDies(exit))
+      const error = yield* Effect.flip(Buggy.delayAll([{ n: 1 }, { n: 2 }, { n: 3 }]))
+      assert(error instanceof Task.PartialEnqueue)
+      assert.instanceOf(error.error, Task.EncodeError)
+      assert.include(error.message, "no key for 2")
+      assert.deepStrictEqual(
+        (yield* claimAll(on)).map(({ id }) => id),
+        [...error.accepted]
+      )
     })
   })
 

@@ -1,6 +1,18 @@
 /** Prepares the calls `delay`, `send` and `delayAll`: reads options, encodes payloads, and checks sizes. */
 import { createHash } from "node:crypto"
-import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Option, Tracer } from "effect"
+import {
+  Cause,
+  Clock,
+  Context,
+  DateTime,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Option,
+  Result,
+  Tracer
+} from "effect"
 import { Backend } from "../../Backend.ts"
 import { Broker } from "../../Broker.ts"
 import {
@@ -15,6 +27,7 @@ import * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
 import { fusionOf } from "../driver/fusion.ts"
+import { formatError } from "../formatError.ts"
 import { stringify } from "../json.ts"
 import { wholeMillis } from "../millis.ts"
 import { dateTime, nonNegativeDuration, positiveDuration, text, wholeNumber } from "../options.ts"
@@ -107,11 +120,27 @@ const unsupported = (
   return delayMillis > maxDelayMillis ? `a delay of more than ${maxDelayMillis} milliseconds` : undefined
 }
 
+const noKey = Result.succeed(undefined)
+
+/** Computes the idempotency key by the function of the task, which may throw for some payloads. */
+const keyOf = (
+  { idempotencyKey, name }: TaskDefinition,
+  payload: unknown
+): Result.Result<string | undefined, string> =>
+  idempotencyKey === undefined
+    ? noKey
+    : Result.try({
+        try: () => text(`${name}: idempotencyKey`, idempotencyKey(payload), 1000),
+        catch: (cause) => `no idempotency key: ${formatError(cause)}`
+      })
+
+type PrepareError = EncodeError | PayloadTooLarge | Unsupported
+
 /** Encodes and checks a payload. Nothing is enqueued when it fails. */
 const prepare = (
   call: EnqueueRequest,
   payload: unknown
-): Effect.Effect<PreparedTask, EncodeError | PayloadTooLarge | Unsupported, unknown> => {
+): Effect.Effect<PreparedTask, PrepareError, unknown> => {
   const { definition, expiresMillis, traceparent } = call
   const taskName = definition.name
   const taskId = call.id ?? TaskId.make(call.now)
@@ -124,16 +153,17 @@ const prepare = (
     ),
     (error) => new EncodeError({ taskId, taskName, issue: error.message })
   )
-  return Effect.flatMapEager(encoding, ({ encoded, value }) => {
+  return Effect.flatMapEager(encoding, ({ encoded, value }): Effect.Effect<PreparedTask, PrepareError> => {
     const bytes = defaults.bytesOf(encoded)
     if (bytes > defaults.maxBytes) {
       return Effect.fail(new PayloadTooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
     }
-    const key =
-      definition.idempotencyKey === undefined
-        ? undefined
-        : text(`${taskName}: idempotencyKey`, definition.idempotencyKey(value), 1000)
-    return Effect.succeed<PreparedTask>({
+    const idempotencyKey = keyOf(definition, value)
+    if (Result.isFailure(idempotencyKey)) {
+      return Effect.fail(new EncodeError({ taskId, taskName, issue: idempotencyKey.failure }))
+    }
+    const key = idempotencyKey.success
+    return Effect.succeed({
       head: {
         v: TaskMessage.version,
         id: taskId,

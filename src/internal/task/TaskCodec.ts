@@ -2,10 +2,12 @@
  * The codecs of a task, built once when the task is made: building a codec costs fifty times what using it costs.
  *
  * A schema without asynchronous parts returns an `Exit`. The eager operators keep it an `Exit`, so that no fiber has to
- * step through a value that is known.
+ * step through a value that is known. No codec throws or dies: the code of a schema is the user's, and a value for which
+ * it throws is a value that does not decode or encode.
  */
-import { Effect, Schema, type SchemaIssue, SchemaParser } from "effect"
+import { Effect, Exit, Schema, SchemaIssue, SchemaParser } from "effect"
 import { type Reason, reasonSchema } from "../../TaskFailed.ts"
+import { formatError } from "../formatError.ts"
 import { parse, stringify } from "../json.ts"
 
 /** The exit of a run as it is stored. */
@@ -30,6 +32,25 @@ export interface PayloadCodec<out A, out RD = never, out RE = never> {
   readonly decode: Coding<A, RD>
 }
 
+const failed = (defect: unknown): Exit.Exit<never, Schema.SchemaError> =>
+  Exit.fail(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message: formatError(defect) })))
+
+/**
+ * Turns what a transformation, a check, a default or a getter throws into a `SchemaError`. A value that is nested without
+ * end overflows the stack, and so is one of these.
+ */
+const guarded =
+  <A, R>(coding: Coding<A, R>): Coding<A, R> =>
+  (input) => {
+    let coded: Effect.Effect<A, Schema.SchemaError, R>
+    try {
+      coded = coding(input)
+    } catch (defect) {
+      return failed(defect)
+    }
+    return Exit.isExit(coded) && Exit.isSuccess(coded) ? coded : Effect.catchDefect(coded, failed)
+  }
+
 /** Builds the codec of a payload. */
 export const payload = <S extends Schema.Constraint>(
   schema: S
@@ -39,11 +60,12 @@ export const payload = <S extends Schema.Constraint>(
   const json = Schema.toCodecJson(schema)
   const encode = Schema.encodeUnknownEffect(json)
   return {
-    encode: (input) =>
+    encode: guarded((input) =>
       Effect.flatMapEager(constructed(construct(input)), (value) =>
         Effect.mapEager(encode(value), (encoded) => ({ value, json: encoded }))
-      ),
-    decode: Schema.decodeUnknownEffect(json)
+      )
+    ),
+    decode: guarded(Schema.decodeUnknownEffect(json))
   }
 }
 
@@ -56,8 +78,8 @@ const textOf = <S extends Schema.Constraint>(schema: S) => {
   const decode = Schema.decodeUnknownEffect(json)
   const encode = Schema.encodeUnknownEffect(json)
   return {
-    decode: (text: unknown) => Effect.flatMapEager(parse(text), (value) => decode(value)),
-    encode: (value: unknown) => Effect.flatMapEager(encode(value), stringify)
+    decode: guarded((text) => Effect.flatMapEager(parse(text), (value) => decode(value))),
+    encode: guarded((value) => Effect.flatMapEager(encode(value), stringify))
   }
 }
 
@@ -94,7 +116,7 @@ export const result = <
       A["DecodingServices"] | E["DecodingServices"]
     >,
     // a success, the common case, skips the union
-    encodeExit: (outcome) =>
+    encodeExit: guarded((outcome) =>
       isSuccess(outcome)
         ? Effect.mapEager(
             Effect.flatMapEager(
@@ -103,9 +125,10 @@ export const result = <
             ),
             (value) => `{"_tag":"Success","value":${value}}`
           )
-        : exit.encode(outcome),
+        : exit.encode(outcome)
+    ),
     decodeProgress: progress.decode,
-    encodeProgress: (value) => Effect.flatMap(constructed(constructProgress(value)), progress.encode)
+    encodeProgress: guarded((value) => Effect.flatMap(constructed(constructProgress(value)), progress.encode))
   }
 }
 

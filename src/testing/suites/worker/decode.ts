@@ -1,8 +1,10 @@
 /** Guarantee 10: what arrives from a store is decoded. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Option, Schema } from "effect"
+import { Effect, Exit, Option, Schema, SchemaTransformation, Stream } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
+import * as DeadLetters from "../../../DeadLetters.ts"
 import * as Task from "../../../Task.ts"
+import type { TaskFailed } from "../../../TaskFailed.ts"
 import * as Suite from "../Suite.ts"
 import type { Test } from "./fixture.ts"
 
@@ -11,6 +13,19 @@ const Fields = Task.make("fields", {
   payload: { n: Schema.Int, when: Schema.Date, big: Schema.BigInt, bytes: Schema.Uint8Array },
   success: Schema.Struct({ n: Schema.Int, when: Schema.Date, big: Schema.BigInt, bytes: Schema.Uint8Array })
 })
+
+/** A text whose decoding throws, unless it is an address. */
+const Address = Schema.String.pipe(
+  Schema.decodeTo(
+    Schema.String,
+    SchemaTransformation.transform<string, string>({
+      decode: (text) => new URL(text).href,
+      encode: (url) => url
+    })
+  )
+)
+/** The task `text` of a later version of the program. */
+const Visit = Task.make("text", { payload: Address, success: Address, progress: Address })
 
 /** Registers the tests. */
 export const decode = (test: Test): void => {
@@ -45,6 +60,42 @@ export const decode = (test: Test): void => {
         const seen = Option.getOrThrow(yield* AsyncResult.poll(handle))
         assert.strictEqual(seen.state, "SUCCESS")
       }
+    })
+
+    test("a result for which a schema throws fails the read with the reason ResultInvalid, and no other", function* (t) {
+      yield* t.startWorker([Text], Text.toLayer(Effect.succeed))
+      const fine = yield* Text.delay("fine")
+      const { taskId } = yield* Text.delay("not an address")
+      yield* t.awaitValue(fine)
+      yield* t.awaitValue(Text.result(taskId))
+      const handle = Visit.result(taskId)
+      const { issue, side } = yield* t.awaitReason(handle, "ResultInvalid")
+      assert.strictEqual(side, "reader")
+      assert.include(issue, "URL")
+      const reasonOf = (exit: Exit.Exit<unknown, TaskFailed<unknown>>) =>
+        Option.map(Exit.findErrorOption(exit), ({ reason }) => reason._tag)
+      const { exit } = Option.getOrThrow(yield* AsyncResult.poll(handle))
+      assert.deepStrictEqual(Option.flatMap(exit, reasonOf), Option.some("ResultInvalid"))
+      const [last] = yield* Stream.runCollect(AsyncResult.changes(handle))
+      assert.deepStrictEqual(Option.flatMap(last!.exit, reasonOf), Option.some("ResultInvalid"))
+      const both = [handle, fine]
+      assert.strictEqual((yield* Effect.flip(AsyncResult.all(both)))._tag, "TaskFailed")
+      assert.strictEqual(yield* AsyncResult.race(both), "fine")
+      const outcomes = new Map(yield* Stream.runCollect(AsyncResult.stream(both)))
+      assert.deepStrictEqual(outcomes.get(fine.taskId), Exit.succeed("fine"))
+      assert.deepStrictEqual(reasonOf(outcomes.get(taskId)!), Option.some("ResultInvalid"))
+    })
+
+    test("a payload for which a schema throws ends its task as PayloadInvalid, and its dead letter is listed", function* (t) {
+      yield* t.startWorker([Visit], Visit.toLayer(Effect.succeed))
+      const { taskId } = yield* Text.delay("not an address")
+      yield* t.awaitReason(Visit.result(taskId), "PayloadInvalid")
+      const [letter] = yield* DeadLetters.list(Visit)
+      assert(letter !== undefined)
+      assert(letter.payload._tag === "Failure")
+      assert.include(letter.payload.failure.message, "URL")
+      assert.strictEqual(letter.reason._tag, "PayloadInvalid")
+      yield* t.untilDrained()
     })
 
     test("undecodable progress reads as None", function* (t) {
