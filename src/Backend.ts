@@ -44,7 +44,8 @@ export class Backend extends Context.Service<Backend, BackendService>()("chicory
 export interface Options {
   /**
    * How often awaited tasks are read although the store gives hints, since a hint may be lost. Each time up to 2,048
-   * tasks are read, those first that were not read for longest. Default 5 seconds.
+   * tasks are read, those first that were not read for longest. The memory store loses no hint, and reads nothing.
+   * Default 5 seconds.
    */
   readonly sweepInterval?: Duration.Input | undefined
   /**
@@ -99,6 +100,8 @@ export const make = Effect.fnUntraced(function* <E>(
     splitWhenIdle: driver.capabilities.prefersLargeBatches !== true
   }
   const hints = driver.capabilities.hints ? driver.hints : undefined
+  const reliableHints = hints !== undefined && driver.capabilities.reliableHints === true
+  const sweepInterval = positiveDuration("sweepInterval", options?.sweepInterval ?? "5 seconds")
   const waiters = metrics.liveWaiters(driver.name)
   const context = yield* Effect.context<never>()
   const subscriptions =
@@ -110,7 +113,7 @@ export const make = Effect.fnUntraced(function* <E>(
           unsubscribe: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
-          sweepInterval: positiveDuration("sweepInterval", options?.sweepInterval ?? "5 seconds"),
+          sweepInterval: reliableHints ? undefined : sweepInterval,
           maxBatch: DriverCalls.maxBatch * 8,
           onSubscribers: (change) => waiters.updateUnsafe(change, context)
         })
@@ -121,7 +124,7 @@ export const make = Effect.fnUntraced(function* <E>(
     retentionMillis: Duration.toMillis(
       positiveOrInfinite("retention", options?.retention ?? defaults.retention)
     ),
-    capabilities: driver.capabilities,
+    capabilities: { ...driver.capabilities, reliableHints },
     fusion:
       fusion === undefined
         ? undefined

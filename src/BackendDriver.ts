@@ -113,6 +113,13 @@ export interface BackendDriver<out E = unknown> {
     /** Whether `hints` reports changes. `false`: waiters poll with `read`. */
     readonly hints: boolean
     /**
+     * Whether the store lives in this process alone, so that no hint is lost. While `hints` runs, such a store hints
+     * every change as it happens, ends tasks when their time comes (L1 to L3), and removes by itself what `sweep` would
+     * remove. Then nothing is read or swept at intervals, and an idle worker sends no heartbeats: it registers with an
+     * infinite `ttlMillis`, until it stops. Default `false`.
+     */
+    readonly reliableHints?: boolean | undefined
+    /**
      * Whether the fixed cost of a call is so high that one large batch is better than two small ones at the same time.
      * Default `false`.
      */
@@ -210,7 +217,10 @@ export interface BackendDriver<out E = unknown> {
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
   /** Removes dead letters. Answers `false` for an id without one. */
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
-  /** Writes a worker to the registry, for `ttlMillis` from now. A worker that is listed keeps its `startedAt`. */
+  /**
+   * Writes a worker to the registry, for `ttlMillis` from now; `Infinity`, with `reliableHints` alone: until it is
+   * unregistered. A worker that is listed keeps its `startedAt`.
+   */
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, E>
   /** Removes a worker that stopped from the registry. Passes over an id that is unknown. */
   readonly unregisterWorker: (worker: string) => Effect.Effect<void, E>

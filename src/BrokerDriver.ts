@@ -151,6 +151,12 @@ export interface BrokerDriver<out E = unknown> {
      * a queue lies in several parts, and they hold within each.
      */
     readonly ordered?: boolean | undefined
+    /**
+     * Whether `ready` misses no cause, since the store lives in this process alone. It then also emits when the counts of
+     * its queues changed in any other way than by this worker. An idle worker neither claims nor counts at intervals.
+     * Default `false`.
+     */
+    readonly reliableHints?: boolean | undefined
     /** Whether a claim with `isRetry` is answered again. Default `false`. */
     readonly repeatableClaims?: boolean | undefined
     /** What holds a claim: a lease in the `store`, which is renewed, or the worker's `connection`. */
@@ -188,7 +194,8 @@ export interface BrokerDriver<out E = unknown> {
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /**
    * Emits when there may be messages to claim: some are there already, one was published or put back, or a delay or a
-   * lease is over. May emit without cause, and may miss a cause, because a worker also claims every second. `slots` is
+   * lease is over. May emit without cause, and may miss a cause, because a worker also claims every second, except with
+   * `reliableHints`. `slots` is
    * how many messages the worker takes at most: a store that pushes messages need not push more. When the stream ends,
    * the store takes back what it pushed and the worker did not claim.
    */

@@ -80,7 +80,10 @@ export interface Options {
    * nothing would end the wait.
    */
   readonly drainTimeout?: Duration.Input | undefined
-  /** How often the worker sends its heartbeat; `active` lists it for three times as long. Default 10 seconds. */
+  /**
+   * How often the worker sends its heartbeat and measures its queues; `active` lists it for three times as long. On the
+   * memory store an idle worker does neither, and is listed until it stops. Default 10 seconds.
+   */
   readonly heartbeat?: Duration.Input | undefined
   /**
    * How long a message of a task that this worker does not know is put back for other workers, as in a rolling deploy.

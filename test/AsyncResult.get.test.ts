@@ -324,7 +324,12 @@ describe("get, with hints", () => {
       assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
       assert.strictEqual(on.count("read"), 1)
     },
-    { backend: () => ({ hints: Stream.never }) }
+    {
+      backend: ({ capabilities }) => ({
+        capabilities: { ...capabilities, reliableHints: false },
+        hints: Stream.never
+      })
+    }
   )
 
   test(

@@ -124,6 +124,21 @@ describe("metrics", () => {
     assert.strictEqual(yield* count("chicory.worker.duplicates_suppressed"), 1)
   })
 
+  test("measure what is enqueued for an idle worker, and what is purged", function* () {
+    const delayed = Effect.map(
+      metrics("chicory.queue.depth", { "messaging.destination.name": "jobs", state: "delayed" }),
+      ([found]) => (found?.state as { readonly value: number } | undefined)?.value
+    )
+    yield* advance("1 hour")
+    yield* Work.delay({ fails: 0 }, { delay: "1 day" })
+    yield* advance("1 second")
+    assert.strictEqual(yield* delayed, 1)
+    yield* advance("1 hour")
+    yield* Broker.purge("jobs")
+    yield* advance("1 second")
+    assert.strictEqual(yield* delayed, 0)
+  })
+
   test("measure the depth of queues, by state", function* () {
     yield* Work.delayAll([{ fails: 0 }, { fails: 0 }])
     yield* Work.delay({ fails: 0 }, { delay: "1 hour" })

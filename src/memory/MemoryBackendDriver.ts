@@ -1,12 +1,14 @@
 /**
  * The backend driver over this process's memory: task records, dead letters and the registry of workers.
  *
- * An operation runs in one step of its fiber, which makes it atomic. Every time is that of the caller's `Clock`.
+ * An operation runs in one step of its fiber, which makes it atomic. Every time is that of the caller's `Clock`. While
+ * its hints are followed, the store sweeps itself when something is due.
  */
-import { Effect } from "effect"
+import { Effect, Stream } from "effect"
 import type { BackendDriver } from "../BackendDriver.ts"
 import { MemoryDeadLetters } from "./MemoryDeadLetters.ts"
 import { MemoryHints } from "./MemoryHints.ts"
+import { MemorySweeper } from "./MemorySweeper.ts"
 import { MemoryTasks } from "./MemoryTasks.ts"
 import { MemoryWorkers } from "./MemoryWorkers.ts"
 import { withNow } from "./withNow.ts"
@@ -23,16 +25,26 @@ const forEachDiscard =
       for (const item of items) f(item, now)
     })
 
+/** Tasks, dead letters and workers that become due at the same time, at most of each, before other work has its turn. */
+const SWEEP_LIMIT = 10_000
+
 /** Makes the driver over an empty store. */
 export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.sync(() => {
-  const deadLetters = new MemoryDeadLetters()
   const hints = new MemoryHints()
-  const tasks = new MemoryTasks(deadLetters, hints)
-  const workers = new MemoryWorkers()
+  const sweeper = new MemorySweeper((now) => {
+    sweep(SWEEP_LIMIT, now)
+    return Math.min(tasks.nextDueAt, deadLetters.nextDueAt, workers.nextDueAt)
+  })
+  const onDue = (at: number): void => sweeper.sweepBy(at)
+  const deadLetters = new MemoryDeadLetters(onDue)
+  const tasks = new MemoryTasks(deadLetters, hints, onDue)
+  const workers = new MemoryWorkers(onDue)
+  const sweep = (limit: number, now: number): number =>
+    tasks.sweep(limit, now) + deadLetters.sweep(limit, now) + workers.sweep(limit, now)
 
   return {
     name: "memory",
-    capabilities: { hints: true },
+    capabilities: { hints: true, reliableHints: true },
     create: forEach((record, now) => tasks.create(record, now)),
     markPublished: forEachDiscard((id, now) => tasks.markPublished(id, now)),
     start: forEach((request, now) => tasks.start(request, now)),
@@ -45,7 +57,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
       return tasks.read(id, now)
     }),
     unsubscribe: forEachDiscard((id) => hints.unsubscribe(id)),
-    hints: hints.stream,
+    hints: Stream.unwrap(Effect.as(sweeper.run, hints.stream)),
     cancel: forEach((id, now) => tasks.cancel(id, now)),
     forget: forEachDiscard((id, now) => tasks.forget(id, now)),
     reopen: forEach((id, now) => tasks.reopen(id, now)),
@@ -56,7 +68,6 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     heartbeat: (worker, ttlMillis) => withNow((now) => workers.heartbeat(worker, ttlMillis, now)),
     unregisterWorker: (id) => Effect.sync(() => workers.unregister(id)),
     workers: withNow((now) => workers.list(now)),
-    sweep: (limit) =>
-      withNow((now) => tasks.sweep(limit, now) + deadLetters.sweep(limit, now) + workers.sweep(limit, now))
+    sweep: (limit) => withNow((now) => sweep(limit, now))
   }
 })

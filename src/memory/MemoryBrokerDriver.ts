@@ -17,6 +17,7 @@ export const makeMemoryBroker: Effect.Effect<BrokerDriver<never>> = Effect.sync(
     name: "memory",
     capabilities: {
       priorities: 256,
+      reliableHints: true,
       repeatableClaims: true,
       lease: "store",
       maxDelayMillis: Number.MAX_SAFE_INTEGER

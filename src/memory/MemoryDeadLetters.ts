@@ -16,6 +16,17 @@ export class MemoryDeadLetters {
   /** The oldest first. */
   private readonly byId = new Map<string, StoredDeadLetter>()
   private readonly deadlines = new Heap<StoredDeadLetter>(isSooner)
+  private readonly onDue: (at: number) => void
+
+  /** `onDue` is called with the time when the retention of a dead letter is going to be over. */
+  constructor(onDue: (at: number) => void) {
+    this.onDue = onDue
+  }
+
+  /** The time when the first retention is over. */
+  get nextDueAt(): number {
+    return this.deadlines.peek()?.deadline ?? Infinity
+  }
 
   /** Adds a dead letter in place of one with the same id. */
   add(
@@ -33,7 +44,9 @@ export class MemoryDeadLetters {
       position: -1
     }
     this.byId.set(letter.id, entry)
-    if (entry.deadline !== Infinity) this.deadlines.push(entry)
+    if (entry.deadline === Infinity) return
+    this.deadlines.push(entry)
+    this.onDue(entry.deadline)
   }
 
   /** Parks a message that no run can be made of, unless it is parked already. */

@@ -102,13 +102,14 @@ export class MemoryMessages {
   /** Removes up to `limit` unclaimed messages of a queue, and returns the ids of their tasks. */
   purge(name: string, limit: number, now: number): ReadonlyArray<string> {
     const ids: Array<string> = []
-    for (const { delayed, ready } of this.promoted([name], now)) {
+    for (const queue of this.promoted([name], now)) {
       while (ids.length < limit) {
-        const message = ready.peek() ?? delayed.peek()
+        const message = queue.ready.peek() ?? queue.delayed.peek()
         if (message === undefined) break
         this.remove(message)
         ids.push(message.envelope.id)
       }
+      queue.hint()
     }
     return ids
   }

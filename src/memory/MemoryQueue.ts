@@ -30,7 +30,7 @@ const wakesBefore = (self: Message, that: Message): boolean => self.wakeAt < tha
 
 /** A worker that waits for messages of one or more queues. */
 export class MessageWaiter {
-  /** There may be messages that were not signalled yet. */
+  /** There were changes that were not emitted yet. */
   hinted = true
   /** Until when the worker sleeps. */
   sleepsUntil = Infinity
@@ -96,13 +96,13 @@ export class MemoryQueue {
 
   /** Makes a message ready or delayed, by its time. */
   put(message: Message, now: number): void {
-    if (message.wakeAt > now) {
-      this.move(message, this.delayed)
-      for (const waiter of this.waiters) waiter.wakeBy(message.wakeAt)
-    } else {
-      this.move(message, this.ready)
-      for (const waiter of this.waiters) waiter.hint()
-    }
+    this.move(message, message.wakeAt > now ? this.delayed : this.ready)
+    this.hint()
+  }
+
+  /** Hints that the messages of the queue changed. */
+  hint(): void {
+    for (const waiter of this.waiters) waiter.hint()
   }
 
   /** Moves a message to the claimed ones, until its lease is over. */
@@ -122,7 +122,7 @@ export class MemoryQueue {
         promoted = true
       }
     }
-    if (promoted) for (const waiter of this.waiters) waiter.hint()
+    if (promoted) this.hint()
   }
 
   private move(message: Message, heap: Heap<Message>): void {

@@ -45,10 +45,18 @@ export class MemoryTasks {
   /** Ids by scoped idempotency key. */
   private readonly keys = new Map<string, string>()
   private readonly deadlines = new Heap<Row>(isSooner)
+  private readonly onDue: (at: number) => void
 
-  constructor(deadLetters: MemoryDeadLetters, hints: MemoryHints) {
+  /** `onDue` is called with the time when a row is going to be due for the sweep. */
+  constructor(deadLetters: MemoryDeadLetters, hints: MemoryHints, onDue: (at: number) => void) {
     this.deadLetters = deadLetters
     this.hints = hints
+    this.onDue = onDue
+  }
+
+  /** The time when the first row is due for the sweep. */
+  get nextDueAt(): number {
+    return this.deadlines.peek()?.deadline ?? Infinity
   }
 
   create(record: NewRecord, now: number): Created {
@@ -344,6 +352,8 @@ export class MemoryTasks {
   private schedule(row: Row): void {
     this.deadlines.remove(row)
     row.deadline = TaskRow.deadlineOf(row)
-    if (row.deadline !== Infinity) this.deadlines.push(row)
+    if (row.deadline === Infinity) return
+    this.deadlines.push(row)
+    this.onDue(row.deadline)
   }
 }

@@ -9,11 +9,26 @@ interface RegisteredWorker {
 
 export class MemoryWorkers {
   private readonly byId = new Map<string, RegisteredWorker>()
+  private readonly onDue: (at: number) => void
+
+  /** `onDue` is called with the time when a registration is going to expire. */
+  constructor(onDue: (at: number) => void) {
+    this.onDue = onDue
+  }
+
+  /** The time when the first registration expires. */
+  get nextDueAt(): number {
+    let first = Infinity
+    for (const { expiresAt } of this.byId.values()) first = Math.min(first, expiresAt)
+    return first
+  }
 
   heartbeat(worker: Heartbeat, ttlMillis: number, now: number): void {
     const known = this.byId.get(worker.id)
     const startedAt = known !== undefined && known.expiresAt > now ? known.info.startedAt : now
-    this.byId.set(worker.id, { info: { ...worker, startedAt, seenAt: now }, expiresAt: now + ttlMillis })
+    const expiresAt = now + ttlMillis
+    this.byId.set(worker.id, { info: { ...worker, startedAt, seenAt: now }, expiresAt })
+    this.onDue(expiresAt)
   }
 
   unregister(id: string): void {

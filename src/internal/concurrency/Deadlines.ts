@@ -34,8 +34,12 @@ export class Deadlines {
     this.context = Context.make(Clock.Clock, clock).pipe(Context.add(Scheduler.Scheduler, scheduler))
   }
 
-  /** Calls `onDeadline` after that many milliseconds; at once on a clock that does not sleep for zero. */
+  /**
+   * Calls `onDeadline` after that many milliseconds; at once on a clock that does not sleep for zero. A deadline that is
+   * set already is moved.
+   */
   set(deadline: Deadline, millis: number): void {
+    this.heap.remove(deadline)
     deadline.at = this.now() + millis
     deadline.order = this.count++
     this.heap.push(deadline)

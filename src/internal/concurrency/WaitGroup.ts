@@ -14,6 +14,11 @@ export class WaitGroup {
     if (--this.count === 0) this.latch.openUnsafe()
   }
 
+  /** Whether the count is zero. */
+  get isEmpty(): boolean {
+    return this.count === 0
+  }
+
   /** Waits until the count is zero. */
   get wait(): Effect.Effect<void> {
     // the latch resumes its waiters inside `done`, before the caller of `done` has finished

@@ -2,9 +2,9 @@
  * The subscriptions of this process: one per task id, for any number of waiters.
  *
  * A hint leads to a read of its ids, in batches, and each subscriber of an id receives what was read. After a gap in
- * the hints every id is subscribed again, which reads it too. Against lost hints a sweep reads one batch an interval,
- * those ids first whose last read is the oldest. So while nothing happens, all waiters together cost as many calls as
- * one, and a lost hint delays its waiter by at most `interval * ceil(ids / maxBatch)`.
+ * the hints every id is subscribed again, which reads it too. Where hints may be lost, a sweep reads one batch an
+ * interval, those ids first whose last read is the oldest. So while nothing happens, all waiters together cost as many
+ * calls as one, and a lost hint delays its waiter by at most `interval * ceil(ids / maxBatch)`.
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scope, Stream } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
@@ -45,7 +45,8 @@ export interface Options<in out E> {
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
   /** Whether an error is the fault of an id, so that a batch without that id may succeed. */
   readonly isPermanent: (error: E) => boolean
-  readonly sweepInterval: Duration.Duration
+  /** `undefined`: no hint is lost, and nothing is swept. */
+  readonly sweepInterval: Duration.Duration | undefined
   /** Ids per call, at most. */
   readonly maxBatch: number
   /** Called with the change in the number of subscribers. */
@@ -319,10 +320,17 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     Effect.forever
   )
 
-  private readonly sweep = Effect.suspend(() => Effect.sleep(this.options.sweepInterval)).pipe(
-    Effect.andThen(Effect.sync(() => this.sweepBatch())),
-    Effect.forever
-  )
+  private readonly sweep = Effect.suspend(() => {
+    const { sweepInterval } = this.options
+    return sweepInterval === undefined
+      ? Effect.never
+      : Effect.forever(
+          Effect.andThen(
+            Effect.sleep(sweepInterval),
+            Effect.sync(() => this.sweepBatch())
+          )
+        )
+  })
 
   private readonly callForever = Effect.forever(Effect.retry(this.callNext, backoff))
 

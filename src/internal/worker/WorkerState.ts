@@ -39,6 +39,10 @@ export class WorkerState {
   readonly tasks: ReadonlyMap<string, RunnableTask>
   /** The open runs of this worker, by task id. */
   readonly runs = new ChurnMap<string, Run>()
+  /** Open while there are open runs. */
+  readonly hasRuns = Latch.makeUnsafe(false)
+  /** Open when the messages of the queues may have changed since they were counted. */
+  readonly queuesChanged = Latch.makeUnsafe(true)
   /** Everything that the drain waits for: deliveries that are neither acked nor released, and what `fork` runs. */
   readonly inFlight = new WaitGroup()
   /** Ended runs that have freed their slots, and whose outcomes or messages are still on their way. */
@@ -87,12 +91,15 @@ export class WorkerState {
   addRun(run: Run): void {
     this.runs.get(run.id)?.interrupt("Lost")
     this.runs.set(run.id, run)
+    this.hasRuns.openUnsafe()
     if (this.drainExpired) run.interrupt("Drained")
   }
 
   /** Removes an ended run. */
   removeRun(run: Run): void {
-    if (this.runs.get(run.id) === run) this.runs.delete(run.id)
+    if (this.runs.get(run.id) !== run) return
+    this.runs.delete(run.id)
+    if (this.runs.size === 0) this.hasRuns.closeUnsafe()
   }
 
   /** Ends the drain: calls that are still retried make one last attempt. */

@@ -12,7 +12,7 @@ import { onClaimsLost } from "./leaseRenewal.ts"
 import { startDeliveries } from "./startDeliveries.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** An idle worker claims this often, whether or not the broker hints messages. */
+/** An idle worker claims this often where the broker may lose hints of messages. */
 const CLAIM_INTERVAL = Duration.seconds(1)
 /** Messages per claim, at most. */
 const MAX_CLAIM = 256
@@ -82,6 +82,7 @@ class ClaimLoop {
         },
         onSuccess: (claimed) => {
           worker.slots.give(slots - claimed.length)
+          if (claimed.length > 0) worker.queuesChanged.openUnsafe()
           const mayBeMore = claimed.length === slots
           if (!mayBeMore) startDeliveries(worker, claimed, sentAt)
           else {
@@ -120,7 +121,10 @@ class ClaimLoop {
   readonly followHints = Effect.suspend(() => {
     const { settings, slots } = this.worker
     return Stream.runForEach(settings.broker.ready(settings.queues, slots.total), () =>
-      Effect.sync(() => this.mayClaim.openUnsafe())
+      Effect.sync(() => {
+        this.worker.queuesChanged.openUnsafe()
+        this.mayClaim.openUnsafe()
+      })
     )
   }).pipe(restarted("Failed to receive hints of ready messages; subscribing again"))
 
@@ -145,6 +149,7 @@ export const claimMessages = Effect.fnUntraced(function* (
   const loop = new ClaimLoop(worker)
   yield* Effect.forkScoped(loop.followHints)
   yield* Effect.forkScoped(loop.followLostClaims)
-  yield* Effect.forkScoped(loop.claimRegularly)
+  if (worker.settings.broker.capabilities.reliableHints !== true)
+    yield* Effect.forkScoped(loop.claimRegularly)
   yield* Effect.forkScoped(loop.claimForever)
 })

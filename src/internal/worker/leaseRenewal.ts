@@ -1,5 +1,5 @@
 /**
- * Renews the leases of a worker's runs, in batches, at a third of the lease.
+ * Renews the leases of a worker's runs, in batches, at a third of the lease. Without runs it waits for one.
  *
  * A run is lost when the store answers so, or when the last successful renewal was sent a lease ago by this process's
  * monotonic clock; its handler is interrupted then. The answer to a renewal also reports a cancel request, and
@@ -113,9 +113,16 @@ export const renewLeases = Effect.fnUntraced(function* (
     Effect.andThen(Effect.suspend(() => loseOverdue(worker)))
   )
   // the interval is counted from the beginning of a round, which may take a while
-  yield* Effect.all([renewAll, Effect.sleep(interval)], { concurrency: "unbounded", discard: true }).pipe(
+  const round = Effect.all([renewAll, Effect.sleep(interval)], { concurrency: "unbounded", discard: true })
+  const renewWhileRunning = Effect.whileLoop({
+    while: () => worker.runs.size > 0,
+    body: () => round,
+    step: () => undefined
+  })
+  yield* worker.hasRuns.await.pipe(
+    Effect.andThen(Effect.sleep(interval)),
+    Effect.andThen(renewWhileRunning),
     Effect.forever,
-    Effect.delay(interval),
     Effect.forkScoped
   )
 

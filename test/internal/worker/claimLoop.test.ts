@@ -33,7 +33,12 @@ const make = Effect.fnUntraced(function* (
   return { ...worker, claims }
 })
 
-const silent = { changes: () => ({ ready: () => Stream.never }) }
+const mayLoseHints = ({ capabilities }: BrokerDriver) => ({
+  capabilities: { ...capabilities, reliableHints: false }
+})
+const silent = {
+  changes: (driver: BrokerDriver) => ({ ...mayLoseHints(driver), ready: () => Stream.never })
+}
 
 describe("the size of a claim", () => {
   it.effect("is at most the number of free slots", () =>
@@ -93,7 +98,8 @@ describe("a failed claim", () => {
   it.effect("is repeated under its id", () =>
     Effect.gen(function* () {
       const { claims, start } = yield* make({
-        claiming: (nth) => (nth === 2 ? Effect.fail("cut off") : Effect.void)
+        claiming: (nth) => (nth === 2 ? Effect.fail("cut off") : Effect.void),
+        changes: mayLoseHints
       })
       yield* start
       yield* advance("3 seconds")
@@ -156,6 +162,20 @@ describe("an idle worker", () => {
         claims.map(({ at }) => at),
         [0, 1000, 2000, 3000, 4000, 5000]
       )
+    })
+  )
+
+  it.effect("claims by the ready signal alone where the broker loses no hint", () =>
+    Effect.gen(function* () {
+      const { claims, enqueue, ran, start } = yield* make()
+      yield* start
+      yield* flush
+      claims.length = 0
+      yield* advance("1 hour")
+      assert.strictEqual(claims.length, 0)
+      yield* enqueue("a", 7)
+      yield* flush
+      assert.deepStrictEqual(ran, [7])
     })
   )
 

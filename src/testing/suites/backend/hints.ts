@@ -2,7 +2,8 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect, Stream } from "effect"
 import * as Suite from "../Suite.ts"
-import { record, success, retry, type Fixture, type Test } from "./fixture.ts"
+import { failureWithDeadLetter, record, success, retry, type Fixture, type Test } from "./fixture.ts"
+import { worker } from "./workers.ts"
 
 /** Registers the tests. */
 export const hints = (test: Test): void => {
@@ -116,6 +117,33 @@ export const hints = (test: Test): void => {
       yield* t.create("a")
       yield* t.startRun("a", "t1")
       yield* expectHint("a", t.cancel("a"))
+    })
+
+    const NOT_RELIABLE = "the driver's hints are not reliable"
+
+    test("the end of a task by its time is hinted when it comes, where hints are reliable", function* (t, context) {
+      if (t.driver.capabilities.reliableHints !== true) return yield* Suite.skip(context, NOT_RELIABLE)
+      const expectHint = yield* collectHints(t)
+      yield* t.create("a", { expiresMillis: t.time.units(4) })
+      yield* t.create("b")
+      yield* t.startRun("b", "t1", { deliveryMode: "at-most-once", leaseMillis: t.time.units(2) })
+      yield* t.driver.subscribe(["a", "b"], "end")
+      yield* expectHint("b", Effect.void)
+      yield* t.expectEndedByStore("b", "WorkerLost")
+      yield* expectHint("a", Effect.void)
+      yield* t.expectEndedByStore("a", "Expired")
+    })
+
+    test("what has outlived its time is removed while hints run, where they are reliable", function* (t, context) {
+      if (t.driver.capabilities.reliableHints !== true) return yield* Suite.skip(context, NOT_RELIABLE)
+      yield* collectHints(t)
+      yield* t.create("a")
+      yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", t.time.units(1), t.time.units(1)))
+      yield* t.create("b", { published: false, retentionMillis: t.time.units(2) })
+      yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
+      yield* t.time.pass(3)
+      assert.strictEqual(yield* t.driver.sweep(100), 0)
+      assert.isUndefined(yield* t.readOptional("b"))
     })
 
     test("the driver has hints exactly if its capabilities say so", function* (t) {

@@ -4,7 +4,8 @@ import type { Heartbeat } from "../../../BackendDriver.ts"
 import * as Suite from "../Suite.ts"
 import type { Test } from "./fixture.ts"
 
-const worker = (id: string, more?: Partial<Heartbeat>): Heartbeat => ({
+/** Makes a heartbeat. */
+export const worker = (id: string, more?: Partial<Heartbeat>): Heartbeat => ({
   id,
   hostname: "host",
   pid: 4711,
@@ -60,6 +61,17 @@ export const workers = (test: Test): void => {
       yield* t.driver.unregisterWorker("v")
       yield* t.driver.unregisterWorker("nobody")
       assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "w")
+    })
+
+    test("a worker is listed until it is unregistered, where hints are reliable", function* (t, context) {
+      if (t.driver.capabilities.reliableHints !== true)
+        return yield* Suite.skip(context, "the driver's hints are not reliable")
+      yield* t.driver.heartbeat(worker("w"), Infinity)
+      yield* t.time.pass(1_000_000)
+      yield* t.sweepAll
+      assert.strictEqual((yield* Suite.only(t.driver.workers)).id, "w")
+      yield* t.driver.unregisterWorker("w")
+      assert.deepStrictEqual(yield* t.driver.workers, [])
     })
 
     test("an empty store lists no worker", function* (t) {

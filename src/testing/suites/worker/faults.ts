@@ -158,6 +158,8 @@ export class Faults {
     return {
       ...(Object.fromEntries(operations) as D),
       isPermanent,
+      // interrupted streams lose hints
+      capabilities: { ...driver.capabilities, reliableHints: false },
       ...(fusion === undefined ? {} : { fusion })
     }
   }
