@@ -1,10 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope } from "effect"
-import type { NewRecord } from "../../src/BackendDriver.ts"
-import type * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { SqlClient } from "effect/sql"
+import type { NewRecord, Start } from "../../src/BackendDriver.ts"
+import * as Migrations from "../../src/sql/schema/Migrations.ts"
+import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
-import { temporaryDrivers } from "../sqlite/temporary.ts"
+import { temporaryFile } from "../sqlite/temporary.ts"
+
+/** A client, and the prefix of new tables. */
+interface Tables {
+  readonly client: SqlClient.SqlClient
+  readonly prefix: string
+}
 
 const recordOf = (id: string, more: Partial<NewRecord>): NewRecord => ({
   id,
@@ -17,10 +26,31 @@ const recordOf = (id: string, more: Partial<NewRecord>): NewRecord => ({
   ...more
 })
 
-const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): void => {
+const startOf = (id: string): Start => ({
+  id,
+  task: "t",
+  generation: 0,
+  token: "token",
+  worker: "w",
+  queue: "q",
+  body: "{}",
+  leaseMillis: 60_000,
+  deliveryMode: "at-least-once",
+  maxCrashes: 3,
+  expiresMillis: undefined,
+  retentionMillis: 1,
+  deadLetterRetentionMillis: undefined
+})
+
+const driversOf = ({ client, prefix }: Tables): Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope> =>
+  Effect.andThen(Migrations.run({ prefix }), SqlDrivers.make({ prefix })).pipe(
+    Effect.provideService(SqlClient.SqlClient, client)
+  )
+
+const suite = (make: Effect.Effect<Tables, unknown, Scope.Scope>): void => {
   it.live("finds overdue rows behind many tasks that wait for longer than their retention", () =>
     Effect.gen(function* () {
-      const { backend } = yield* make
+      const { backend } = yield* driversOf(yield* make)
       yield* backend.create(Arr.map(Arr.range(1, 30), (n) => recordOf(`waits ${n}`, {})))
       yield* Effect.sleep("10 millis")
       yield* backend.create([
@@ -36,8 +66,57 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): v
       assert.strictEqual(yield* backend.sweep(10), 0)
     })
   )
+
+  it.live("checks a task once while it waits or runs, however short its retention is", () =>
+    Effect.gen(function* () {
+      const tables = yield* make
+      const { backend } = yield* driversOf(tables)
+      const toCheck = Effect.map(
+        tables.client.unsafe<{ readonly id: string }>(
+          `SELECT id FROM ${tables.prefix}_tasks WHERE check_at IS NOT NULL ORDER BY id`
+        ),
+        (rows) => rows.map(({ id }) => id)
+      )
+      yield* backend.create([
+        recordOf("expires", { expiresMillis: 60_000 }),
+        recordOf("kept", { retentionMillis: undefined }),
+        recordOf("reserved", { retentionMillis: 60_000, published: false }),
+        recordOf("runs", {}),
+        recordOf("waits", {})
+      ])
+      yield* backend.start([startOf("runs")])
+      assert.deepStrictEqual(yield* toCheck, ["expires", "reserved", "runs", "waits"])
+      yield* Effect.sleep("10 millis")
+      assert.strictEqual(yield* backend.sweep(10), 0)
+      assert.deepStrictEqual(yield* toCheck, ["expires", "reserved"])
+    })
+  )
+
+  it.live("removes the record of a task that it checked while it waited, after the end of the task", () =>
+    Effect.gen(function* () {
+      const { backend } = yield* driversOf(yield* make)
+      yield* backend.create([recordOf("cancelled", {}), recordOf("settled", {})])
+      yield* Effect.sleep("10 millis")
+      assert.strictEqual(yield* backend.sweep(10), 0)
+      yield* backend.cancel(["cancelled"])
+      yield* backend.start([startOf("settled")])
+      yield* backend.settle([
+        { id: "settled", token: "token", outcome: { _tag: "Success", exit: "1", retentionMillis: 1 } }
+      ])
+      yield* Effect.sleep("10 millis")
+      assert.strictEqual(yield* backend.sweep(10), 2)
+    })
+  )
 }
 
-describe("sqlite: sweep", () => suite(temporaryDrivers))
-await Postgres.describeWithPostgres("postgres: sweep", () => suite(Postgres.temporaryDrivers()))
-await Mariadb.describeWithMariadb("mariadb: sweep", () => suite(Mariadb.temporaryDrivers()))
+describe("sqlite: sweep", () =>
+  suite(
+    Effect.gen(function* () {
+      const client = yield* SqliteClient.make({ filename: yield* temporaryFile })
+      return { client, prefix: "chicory" }
+    })
+  ))
+await Postgres.describeWithPostgres("postgres: sweep", () =>
+  suite(Effect.map(Postgres.temporaryClient, (client) => ({ client, prefix: "chicory" })))
+)
+await Mariadb.describeWithMariadb("mariadb: sweep", () => suite(Mariadb.temporaryTables))

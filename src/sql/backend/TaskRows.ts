@@ -40,9 +40,9 @@ export interface TaskRows {
   readonly select: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
   /** Reads rows by their ids, locks them, and removes those whose retention is over. */
   readonly selectForUpdate: (ids: ReadonlyArray<string>) => Effect.Effect<Snapshot, StoreError>
-  /** Sets the times at which the sweep checks tasks again. */
+  /** Sets the times at which the sweep checks tasks again; `null`: not before a change of the task sets one. */
   readonly scheduleChecks: (
-    checks: ReadonlyArray<{ readonly row: TaskRow; readonly at: number }>
+    checks: ReadonlyArray<{ readonly row: TaskRow; readonly at: number | null }>
   ) => Effect.Effect<void, StoreError>
   /** Ends tasks as `FAILURE`. A `WorkerLost` leaves a dead letter; a forgotten task is removed (F3). */
   readonly end: (tasks: ReadonlyArray<TaskToEnd>, now: number) => Effect.Effect<void, StoreError>
@@ -59,6 +59,10 @@ export const matchById = {
   key: ["id", "text"],
   returning: ["id"]
 } as const
+
+/** Returns when the sweep checks a task `t` that has ended and is removed at a time: then, or at an earlier check. */
+export const checkUntil = (removeAt: string): string =>
+  `CASE WHEN t.check_at <= ${removeAt} THEN t.check_at ELSE ${removeAt} END`
 
 /** Clears the columns that are set only while a run is open. */
 export const clearRun = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
@@ -87,7 +91,7 @@ const makeUpdateEnded = ({ batchedUpdate }: Database) =>
       crashes: "batch.crashes",
       finished_at: "batch.at",
       remove_at: "batch.remove_at",
-      check_at: "COALESCE(t.check_at, batch.remove_at)",
+      check_at: checkUntil("batch.remove_at"),
       token: "NULL",
       due_at: "NULL",
       ...clearRun

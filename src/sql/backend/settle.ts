@@ -13,7 +13,7 @@ import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
 import { deadLetterId, type TaskRow, toFacts } from "./TaskRow.ts"
-import { clearRun, matchById, type Snapshot, type TaskRows } from "./TaskRows.ts"
+import { checkUntil, clearRun, matchById, type Snapshot, type TaskRows } from "./TaskRows.ts"
 import { timeAfter } from "./times.ts"
 
 type FinalOutcome = Extract<Outcome, { readonly _tag: "Success" | "Failure" }>
@@ -80,7 +80,7 @@ const makeUpdateFinal = ({ batchedUpdate, dialect: { now } }: Database, where: s
       finished_at: now,
       retention: "batch.retention",
       remove_at: `${now} + batch.retention`,
-      check_at: `COALESCE(t.check_at, ${now} + batch.retention)`,
+      check_at: checkUntil(`${now} + batch.retention`),
       ...clearRun
     },
     where,
@@ -109,6 +109,9 @@ const makeStatements = (db: Database) => {
         attempt: "batch.attempt",
         retries: "batch.retries",
         due_at: "batch.due_at",
+        // the sweep may have checked the task while it ran, when it could not expire
+        check_at:
+          "CASE WHEN t.check_at IS NULL OR t.check_at > t.expires_at THEN t.expires_at ELSE t.check_at END",
         ...clearRun
       },
       ...matchById
@@ -122,7 +125,7 @@ const makeStatements = (db: Database) => {
         ended: "'Cancelled'",
         finished_at: "batch.at",
         remove_at: "batch.remove_at",
-        check_at: "COALESCE(t.check_at, batch.remove_at)",
+        check_at: checkUntil("batch.remove_at"),
         ...clearRun
       },
       ...matchById

@@ -2,8 +2,9 @@
  * Ends tasks that have lapsed, and removes rows whose retention is over: a few at a time, one process at a time.
  *
  * The time at which a task is to be checked is indexed: not the time of its removal, but the earliest at which it may
- * have expired or outlived its retention. It is known at the enqueue, so that neither a start nor an end rewrites an
- * index. A task that is checked too early is given a new time.
+ * have expired or outlived its retention. It is known at the enqueue, so that neither a start nor an end of most tasks
+ * rewrites an index. A task that is checked too early is given a new time, once: a task that waits for longer than its
+ * retention has nothing to be checked for but its expiry, and an end sets the time of its removal.
  */
 import { Effect } from "effect"
 import { isWaiting, lapse } from "../../internal/task/transitions.ts"
@@ -12,12 +13,7 @@ import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
 import { isFinal, type TaskRow, toFacts } from "./TaskRow.ts"
 import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
-import { timeAfter } from "./times.ts"
-
-/** The shortest pause between two checks of a task that runs for longer than its retention. */
-const MIN_CHECK_MILLIS = 1000
-/** The pause between checks of a task to which no other time applies. */
-const DEFAULT_CHECK_MILLIS = 24 * 60 * 60 * 1000
+import { earliest } from "./times.ts"
 
 /** The result of a sweep. */
 export interface Swept {
@@ -30,14 +26,14 @@ export interface Swept {
 /** Sweeps at most `limit` rows of each kind. Needs a transaction. */
 export type Sweep = (limit: number) => Effect.Effect<BatchResult<Swept>, StoreError>
 
-/** Returns the earliest time at which a task may lapse (L1–L3) or outlive its retention. */
-const nextCheck = (row: TaskRow, now: number): number => {
-  if (isFinal(row)) return row.remove_at ?? now + DEFAULT_CHECK_MILLIS
-  const lapsesAt = isWaiting(row) ? row.expires_at : row.at_most_once === 1 ? row.lease_until : null
-  const times = [lapsesAt, row.remove_at, timeAfter(now, row.retention)].filter((time) => time !== null)
-  return times.length === 0
-    ? now + DEFAULT_CHECK_MILLIS
-    : Math.max(Math.min(...times), now + MIN_CHECK_MILLIS)
+/**
+ * Returns the earliest time at which a task may lapse (L1–L3) or is to be removed; `null` if there is none before its
+ * next change.
+ */
+const nextCheck = (row: TaskRow): number | null => {
+  if (isFinal(row)) return row.remove_at
+  if (isWaiting(row)) return earliest(row.expires_at, row.remove_at)
+  return row.at_most_once === 1 ? row.lease_until : null
 }
 
 /** Returns a query for the ids of rows whose time in a column has come. */
@@ -77,10 +73,10 @@ export const makeSweep = (db: Database, taskRows: TaskRows): Sweep => {
     // removes those whose retention is over
     const { now, rows } = yield* taskRows.selectForUpdate(ids)
     const endings: Array<TaskToEnd> = []
-    const checks: Array<{ readonly row: TaskRow; readonly at: number }> = []
+    const checks: Array<{ readonly row: TaskRow; readonly at: number | null }> = []
     for (const row of rows.values()) {
       const ended = lapse(toFacts(row), now)
-      if (ended === undefined) checks.push({ row, at: nextCheck(row, now) })
+      if (ended === undefined) checks.push({ row, at: nextCheck(row) })
       else endings.push({ row, ended, crashes: row.crashes })
     }
     yield* taskRows.end(endings, now)

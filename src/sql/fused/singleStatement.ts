@@ -10,6 +10,7 @@ import type { ClaimRequest, Envelope } from "../../BrokerDriver.ts"
 import { newRecordColumns, toNewRecordRow } from "../backend/create.ts"
 import { finalColumns, type FinalSettlement, toFinalRow } from "../backend/settle.ts"
 import { type StartedRow, startedShape, toStarted } from "../backend/start.ts"
+import { checkUntil } from "../backend/TaskRows.ts"
 import {
   byClaimOrder,
   DELAYED,
@@ -242,7 +243,7 @@ export const makeSettle = ({
       settled AS (
         UPDATE ${table("tasks")} AS t
         SET state = given.state, outcome = given.outcome, finished_at = ${now}, retention = given.retention,
-          remove_at = ${now} + given.retention, check_at = COALESCE(t.check_at, ${now} + given.retention),
+          remove_at = ${now} + given.retention, check_at = ${checkUntil(`${now} + given.retention`)},
           lease_until = NULL, queue = NULL, body = NULL
         FROM given
         WHERE t.id = given.id AND t.token = given.token AND t.state = 'STARTED' AND t.ended IS NULL

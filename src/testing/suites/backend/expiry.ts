@@ -45,6 +45,17 @@ export const expiry = (test: Test): void => {
       })
     }
 
+    test("the sweep ends a retry after its expiry, although it checked the task while it ran", function* (t) {
+      const retentionMillis = t.time.units(1)
+      yield* t.create("a", { expiresMillis: t.time.units(5), retentionMillis })
+      yield* t.startRun("a", "t1", { retentionMillis })
+      yield* t.time.pass(6)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      yield* t.settleRun("a", "t1", retry(t.time.long))
+      assert.strictEqual(yield* t.sweepAll, 1)
+      yield* t.expectEndedByStore("a", "Expired")
+    })
+
     test("a subscription ends a waiting task after its expiry", function* (t) {
       yield* t.create("a", { expiresMillis: t.time.units(1) })
       yield* t.time.pass(2)

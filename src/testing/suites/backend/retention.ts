@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import * as Suite from "../Suite.ts"
-import { record, parked, success, failure, type Test } from "./fixture.ts"
+import { record, parked, success, failure, RELEASE, type Test } from "./fixture.ts"
 
 /** Registers the tests. */
 export const retention = (test: Test): void => {
@@ -78,6 +78,22 @@ export const retention = (test: Test): void => {
         (yield* t.driver.read(["a", "b", "c"])).map((found) => found?.state),
         [undefined, undefined, "SUCCESS"]
       )
+    })
+
+    test("the sweep removes a record that ended long before its expiry", function* (t) {
+      const retentionMillis = t.time.units(1)
+      yield* t.create("settled", { expiresMillis: t.time.long, retentionMillis })
+      yield* t.create("cancelled", { expiresMillis: t.time.long, retentionMillis })
+      yield* t.create("asked", { expiresMillis: t.time.long, retentionMillis })
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      yield* t.startAndSettle("settled", "t1", success("1", retentionMillis))
+      yield* t.cancel("cancelled")
+      yield* t.startRun("asked", "t1", { retentionMillis })
+      yield* t.cancel("asked")
+      assert.strictEqual(yield* t.settle("asked", "t1", RELEASE), "Cancelled")
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.driver.sweep(100), t.driver.capabilities.expiresRecords ? 0 : 3)
     })
 
     test("the sweep removes at most its limit", function* (t) {
