@@ -232,8 +232,10 @@ const withoutRecords = (broker: BrokerService): RunStore => ({
         message
       }
     },
-    outcome
+    outcome,
+    settled
   ) => {
+    if (settled === "Lost") return broker.returnUnhandled.request(handle)
     switch (outcome._tag) {
       case "Success":
         return broker.ack.request(handle)

@@ -9,6 +9,7 @@ import { WaitGroup } from "../concurrency/WaitGroup.ts"
 import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
+import { annotateDelivery } from "./annotateDelivery.ts"
 import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
 import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
@@ -89,10 +90,22 @@ export class WorkerState {
 
   /** Adds a run. It supersedes a run of the same task that is still here. */
   addRun(run: Run): void {
-    this.runs.get(run.id)?.interrupt("Lost")
+    const older = this.runs.get(run.id)
+    if (older !== undefined) this.supersede(older)
     this.runs.set(run.id, run)
     this.hasRuns.openUnsafe()
     if (this.drainExpired) run.interrupt("Drained")
+  }
+
+  private supersede(run: Run): void {
+    if (run.interruptReason === "Lost") return
+    run.interrupt("Lost")
+    const { delivery, start } = run.candidate
+    this.fork(
+      Effect.logWarning(
+        `A run was superseded by another run of this worker; its handler is interrupted (token ${start.token})`
+      ).pipe(annotateDelivery(delivery, run.started.attempt))
+    )
   }
 
   /** Removes an ended run. */

@@ -2,8 +2,9 @@
  * Renews the leases of a worker's runs, in batches, at a third of the lease. Without runs it waits for one.
  *
  * A run is lost when the store answers so, or when the last successful renewal was sent a lease ago by this process's
- * monotonic clock; its handler is interrupted then. The answer to a renewal also reports a cancel request, and
- * a hint of one triggers a renewal at once.
+ * monotonic clock; its handler is interrupted then. A lost run is no longer renewed and is not released: when its lease
+ * is over, the next start of the task counts a crash. The answer to a renewal also reports a cancel request, and a hint
+ * of one triggers a renewal at once.
  */
 import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "effect"
 import type { Renewed } from "../../BackendDriver.ts"
@@ -38,7 +39,7 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
     const idleSeconds = Number(worker.now() - run.renewedAt) / 1e9
     run.interrupt("Lost")
     return Effect.logWarning(
-      `Lost the lease of a run, since ${cause}; its handler is interrupted (token ${start.token}, last renewed ${idleSeconds.toFixed(3)} s ago, lease ${worker.leaseMillis / 1000} s)`
+      `Lost the lease of a run, since ${cause}; its handler is interrupted, and the run is left to its lease (token ${start.token}, last renewed ${idleSeconds.toFixed(3)} s ago, lease ${worker.leaseMillis / 1000} s)`
     ).pipe(
       annotateDelivery(delivery, run.started.attempt),
       // the next run of the task must not wait for this handler to end
@@ -49,10 +50,13 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
 /** The maximum number of batches of renewals in flight. */
 const MAX_BATCHES_IN_FLIGHT = 4
 
-/** Renews in batches, and applies each batch when its answer arrives. */
+/** Renews the runs that are not lost, in batches, and applies each batch when its answer arrives. */
 const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
   Effect.forEach(
-    Arr.chunksOf(runs, maxBatch),
+    Arr.chunksOf(
+      runs.filter(({ interruptReason }) => interruptReason !== "Lost"),
+      maxBatch
+    ),
     (batch) =>
       Effect.suspend(() => {
         const sentAt = worker.now()
@@ -64,7 +68,7 @@ const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<voi
   )
 
 /** Loses the runs whose last successful renewal is a whole lease ago. */
-const loseOverdue = (worker: WorkerState): Effect.Effect<void> =>
+export const loseOverdue = (worker: WorkerState): Effect.Effect<void> =>
   Effect.suspend(() => {
     const limit = worker.now() - BigInt(worker.leaseMillis) * 1_000_000n
     const overdue = [...worker.runs.values()].filter((run) => run.renewedAt <= limit)

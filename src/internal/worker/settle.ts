@@ -18,8 +18,8 @@ import type { LeasedRun } from "./RunStore.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /**
- * Saves the outcome of a run. `Lost`: the run was superseded or its outcome could not be saved, and its message is
- * returned to the broker. A fiber is made only where the first try does not succeed.
+ * Saves the outcome of a run. `Lost`: the run lost its lease or was superseded, or its outcome could not be saved, and its
+ * message is returned to the broker. A fiber is made only where the first try does not succeed.
  */
 export const settle = (
   worker: WorkerState,
@@ -28,6 +28,8 @@ export const settle = (
   onSettled: (settled: Settled) => void
 ): void => {
   if (run.completedOutcome !== undefined) return onSettled("Stored")
+  // a lost run is left to its lease, so that the next start counts a crash: a release would count nothing
+  if (outcome._tag === "Release" && run.interruptReason === "Lost") return onSettled("Lost")
   run.settling = true
   const save = worker.runStore.saveOutcome(run.candidate, outcome)
   save((first) => {

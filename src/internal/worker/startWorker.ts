@@ -1,7 +1,7 @@
 /** The life of a worker: it starts its loops, and drains when its scope closes. */
 import { Duration, Effect, Option, type Scope } from "effect"
 import { claimMessages } from "./claimLoop.ts"
-import { renewLeases } from "./leaseRenewal.ts"
+import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
 import { make, type WorkerSettings, type WorkerState } from "./WorkerState.ts"
 
@@ -62,6 +62,8 @@ const drain = (worker: WorkerState): Effect.Effect<void> =>
       ? Option.none()
       : yield* Effect.timeoutOption(worker.inFlight.wait, drainTimeout)
     if (Option.isSome(drained)) return
+    // a run that held up its process for a whole lease is no run to put back uncounted
+    yield* loseOverdue(worker)
     for (const run of worker.runs.values()) run.interrupt("Drained")
     worker.expireDrain()
     yield* worker.inFlight.wait

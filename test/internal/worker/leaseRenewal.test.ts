@@ -126,6 +126,54 @@ describe("guarantee 6: the lease of a run", () => {
     })
   )
 
+  it.effect("is left to lapse once it is lost, so that the next run counts a crash", () =>
+    Effect.gen(function* () {
+      let fails = true
+      const { fixture, interrupts, record, renewals } = yield* makeOne({
+        backend: (driver) => ({
+          renew: (items) => (fails ? Effect.fail("cut off") : driver.renew(items))
+        })
+      })
+      yield* MemoryFixture.advance("9 seconds")
+      assert.strictEqual(interrupts(), 1)
+      fails = false
+      const sent = renewals()
+      const { attempt, crashes, state } = yield* record("a")
+      assert.deepStrictEqual({ attempt, crashes, state }, { attempt: 1, crashes: 0, state: "STARTED" })
+      assert.strictEqual(fixture.count("settle", "release"), 0)
+      // the message comes back when its own lease, which was renewed, is over
+      yield* MemoryFixture.advance("10 seconds")
+      const next = yield* record("a")
+      assert.deepStrictEqual([next.attempt, next.crashes, next.state], [2, 1, "STARTED"])
+      assert.isAbove(renewals(), sent)
+    })
+  )
+
+  it.effect("is no longer renewed once it is lost, although its handler cannot be interrupted", () =>
+    Effect.gen(function* () {
+      let calls = 0
+      const over = yield* Latch.make(false)
+      const { enqueue, record, start } = yield* WorkerFixture.make({
+        worker: { lease: "9 seconds", concurrency: 1 },
+        backend: (driver) => ({
+          renew: (renewals) => (++calls <= 3 ? Effect.fail("cut off") : driver.renew(renewals))
+        }),
+        handler: (n) => Effect.uninterruptible(Effect.as(over.await, n))
+      })
+      yield* Effect.addFinalizer(() => over.open)
+      yield* enqueue("a")
+      yield* start
+      yield* MemoryFixture.advance("9 seconds")
+      const sent = calls
+      yield* MemoryFixture.advance("30 seconds")
+      assert.strictEqual(calls, sent)
+      // nobody has taken the run over: its outcome is stored
+      yield* over.open
+      yield* MemoryFixture.advance("1 second")
+      assert.strictEqual((yield* record("a")).state, "SUCCESS")
+    })
+  )
+
   it.effect("survives a failed renewal when the next one succeeds", () =>
     Effect.gen(function* () {
       let calls = 0

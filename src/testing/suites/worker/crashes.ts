@@ -80,6 +80,26 @@ export const crashes = (test: Test): void => {
       assert.strictEqual(runs, 0)
     })
 
+    test("a task whose worker loses every run of it, and lives on, ends at its limit of crashes", function* (t) {
+      let runs = 0
+      const worker = yield* t.startSeparateWorker(
+        [Steady],
+        Steady.toLayer(() =>
+          Effect.suspend(() => {
+            runs++
+            return Effect.never
+          })
+        ),
+        { lease: t.duration(2) }
+      )
+      worker.faults.set("fails", ["backend.renew", "broker.renew"])
+      const handle = yield* Steady.delay()
+      yield* t.awaitReason(handle, "WorkerLost")
+      assert.strictEqual(runs, 3)
+      assert.strictEqual((yield* t.read(handle.taskId)).crashes, 3)
+      yield* t.untilDrained()
+    })
+
     test("a lost run leaves a dead letter that can be replayed", function* (t) {
       const Brittle = Task.make("brittle", { maxCrashes: 1 })
       const gate = new Gate()

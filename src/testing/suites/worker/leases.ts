@@ -133,6 +133,7 @@ export const leases = (test: Test): void => {
       gate.open()
       assert.strictEqual(yield* t.awaitValue(handle), "done")
       assert.strictEqual(gate.entered, 2)
+      assert.isAtLeast((yield* t.read(handle.taskId)).crashes, 1)
     })
 
     test("a lease lapses by the worker's clock although the store does not answer", function* (t) {
