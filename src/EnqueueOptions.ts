@@ -27,9 +27,9 @@ export interface EnqueueOptions {
   readonly queue?: string | undefined
   /** 0 to 255; a higher one runs first. Default: that of the task, or else 100. */
   readonly priority?: number | undefined
-  /** How long the task waits before it may run. Default: not at all. */
+  /** How long the task waits before it may run; below zero, not at all. Default: not at all. */
   readonly delay?: Duration.Input | undefined
-  /** When the task may run, by the clock of this process; instead of `delay`. */
+  /** When the task may run, by the clock of this process; a time in the past is now. Instead of `delay`. */
   readonly at?: DateTime.DateTime.Input | undefined
   /**
    * How long the task may wait, counted from now; then it ends with the reason `Expired`. Default: that of the task.

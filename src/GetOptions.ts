@@ -12,7 +12,7 @@ import type { Duration } from "effect"
  * @since 0.1.0
  */
 export interface GetOptions {
-  /** How long to wait. Zero reads once. Default: unlimited. */
+  /** How long to wait. Zero, or less, reads once. Default: unlimited. */
   readonly timeout?: Duration.Input | undefined
   /**
    * How often to read. Default: every 100 millis where the backend gives no hints. Where it does, a hint wakes the waiter,

@@ -143,13 +143,9 @@ describe("options out of range", () => {
   )
 
   const calls: ReadonlyArray<readonly [what: string, options: Task.EnqueueOptions, message: string]> = [
-    ["a negative delay", { delay: -1 }, "add: delay must be a finite duration from zero on"],
-    ["an infinite delay", { delay: "Infinity" }, "add: delay must be a finite duration from zero on"],
-    [
-      "a delay that is no duration",
-      { delay: "soon" as never },
-      "add: delay must be a finite duration from zero on"
-    ],
+    ["a delay that is no number", { delay: Number.NaN }, "add: delay must be a finite duration, but is NaN"],
+    ["an infinite delay", { delay: "Infinity" }, "add: delay must be a finite duration"],
+    ["a delay that is no duration", { delay: "soon" as never }, "add: delay must be a finite duration"],
     ["both delay and at", { delay: 1, at: 1 }, "add: give either delay or at, not both"],
     ["an at that is no date", { at: "soon" }, `add: at must be a date, but is "soon"`],
     ["an expiry of zero", { expires: 0 }, "add: expires must be a finite duration above zero"],

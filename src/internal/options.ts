@@ -42,7 +42,8 @@ export const matchingText = (what: string, value: string, pattern: RegExp, allow
   typeof value === "string" && pattern.test(value) ? value : reject(what, allowed, value)
 
 const duration = (what: string, input: Duration.Input, allowed: string): Duration.Duration => {
-  const decoded = Duration.fromInput(input)
+  // Duration takes NaN for zero
+  const decoded = Number.isNaN(input) ? Option.none() : Duration.fromInput(input)
   return Option.isSome(decoded) ? decoded.value : reject(what, allowed, input)
 }
 
@@ -51,6 +52,14 @@ export const nonNegativeDuration = (what: string, input: Duration.Input): Durati
   const allowed = "a finite duration from zero on"
   const value = duration(what, input, allowed)
   return Duration.isFinite(value) && !Duration.isNegative(value) ? value : reject(what, allowed, input)
+}
+
+/** Checks for a finite duration. One below zero, which comes from a computation with times, is zero. */
+export const durationOrZero = (what: string, input: Duration.Input): Duration.Duration => {
+  const allowed = "a finite duration"
+  const value = duration(what, input, allowed)
+  if (Duration.isNegative(value)) return Duration.zero
+  return Duration.isFinite(value) ? value : reject(what, allowed, input)
 }
 
 /** Checks for a finite duration above zero. */

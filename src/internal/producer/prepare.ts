@@ -30,7 +30,7 @@ import { fusionOf } from "../driver/fusion.ts"
 import { formatError } from "../formatError.ts"
 import { stringify } from "../json.ts"
 import { wholeMillis } from "../millis.ts"
-import { dateTime, nonNegativeDuration, positiveDuration, text, wholeNumber } from "../options.ts"
+import { dateTime, durationOrZero, positiveDuration, text, wholeNumber } from "../options.ts"
 import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { toTraceparent } from "../task/traceContext.ts"
@@ -76,7 +76,7 @@ const readRequest = (
     options.at !== undefined
       ? wholeMillis(Math.max(0, DateTime.toEpochMillis(dateTime(at("at"), options.at)) - now))
       : options.delay !== undefined
-        ? wholeMillis(Duration.toMillis(nonNegativeDuration(at("delay"), options.delay)))
+        ? wholeMillis(Duration.toMillis(durationOrZero(at("delay"), options.delay)))
         : 0
   const asked =
     options.priority === undefined

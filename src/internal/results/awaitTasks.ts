@@ -4,16 +4,14 @@ import type { Backend } from "../../Backend.ts"
 import type { GetOptions } from "../../GetOptions.ts"
 import { BackendError, BackendNotConfigured, type ReadError } from "../../StoreError.ts"
 import { TimeoutError } from "../../TimeoutError.ts"
-import { nonNegativeDuration, positiveDuration } from "../options.ts"
+import { durationOrZero, positiveDuration } from "../options.ts"
 import { awaitTerminal, type TerminalRecord, type TimeoutInfo } from "./awaitTerminal.ts"
 
 const toDurations = (options: GetOptions | undefined) => {
-  const timeout = options?.timeout === undefined ? undefined : Duration.fromInputUnsafe(options.timeout)
+  const timeout = options?.timeout ?? Duration.infinity
+  const isEndless = Duration.fromInputUnsafe(timeout).value._tag === "Infinity"
   return {
-    timeout:
-      timeout === undefined || !Duration.isFinite(timeout)
-        ? undefined
-        : nonNegativeDuration("AsyncResult: timeout", timeout),
+    timeout: isEndless ? undefined : durationOrZero("AsyncResult: timeout", timeout),
     pollInterval:
       options?.pollInterval === undefined
         ? undefined

@@ -2,7 +2,7 @@
 import { Context, Data, type Duration, Effect } from "effect"
 import type { ReadError } from "../../StoreError.ts"
 import type { TaskContext } from "../../TaskContext.ts"
-import { nonNegativeDuration } from "../options.ts"
+import { durationOrZero } from "../options.ts"
 
 /** What the library does with the run of the calling fiber. */
 export interface RunControl {
@@ -40,7 +40,7 @@ export const requestRetry: TaskContext["Service"]["retry"] = (options) =>
         countdown:
           options?.countdown === undefined
             ? undefined
-            : nonNegativeDuration("TaskContext.retry: countdown", options.countdown),
+            : durationOrZero("TaskContext.retry: countdown", options.countdown),
         hasError: options !== undefined && "error" in options,
         error: options?.error
       })

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
 import { Task } from "chicory"
 import type { BrokerDriver, Envelope, NewRecord } from "chicory/driver"
-import { Context, DateTime, Effect, Schema } from "effect"
+import { Context, DateTime, Duration, Effect, Schema } from "effect"
 import { TestClock } from "effect/testing"
 import type { EnqueueOptions } from "../../../src/EnqueueOptions.ts"
 import * as defaults from "../../../src/internal/defaults.ts"
@@ -88,6 +88,16 @@ describe("the options of a call", () => {
       const { last, send } = yield* make()
       yield* send(Plain, { n: 1 }, { at: 500 })
       assert.strictEqual(last().message.delayMillis, 0)
+    })
+  )
+
+  it.effect("turn a delay below zero into no delay", () =>
+    Effect.gen(function* () {
+      const { last, send } = yield* make()
+      for (const delay of [-3, "-3 seconds", Duration.millis(-3), Duration.negativeInfinity] as const) {
+        yield* send(Plain, { n: 1 }, { delay })
+        assert.strictEqual(last().message.delayMillis, 0)
+      }
     })
   )
 })
