@@ -31,11 +31,13 @@
  * @since 0.1.0
  * @module
  */
-import { Duration, Effect, Option, Predicate, Pull, Random, Schedule } from "effect"
-import { nonNegativeDuration, positiveNumber, wholeNumber } from "./internal/options.ts"
+import { Duration, Effect, Option, Predicate, Random, Schedule } from "effect"
+import { durationOrZero, nonNegativeDuration, positiveNumber, wholeNumber } from "./internal/options.ts"
+import { delaysLeft, nextDelay } from "./internal/scheduleReplay.ts"
 
 /**
- * Decides about one tag of error: `"never"` for no retry, a delay, or a function of the error that returns either.
+ * Decides about one tag of error: `"never"` for no retry, a delay, or a function of the error that returns either. A
+ * delay below zero that the function returns is no delay.
  *
  * @see {@link ByTag}
  *
@@ -62,12 +64,14 @@ export type ByTag<E> = {
  *
  * **Details**
  *
- * An error is not retried if `while` returns `false` for it, if its rule in `byTag` is `"never"`, or if `maxRetries`
- * are used up. Otherwise its delay is that of its rule in `byTag`, or else that of the schedule; `jitter` spreads it, and
- * `maxDelay` bounds it.
+ * An error is not retried if `while` returns `false` for it, or if its rule in `byTag` is `"never"`. No failure is
+ * retried once `maxRetries` are used up or the schedule has ended. Otherwise the delay is that of the error's rule in
+ * `byTag`, or else that of the schedule; `jitter` spreads it, and `maxDelay` bounds it.
  *
  * A timeout, a defect that is retried, and `TaskContext.retry` without a countdown take the schedule's delay; `while` and
- * `byTag` do not apply to them.
+ * `byTag` do not apply to them, and the schedule's input is `undefined`.
+ *
+ * A policy whose functions or whose schedule throw or fail ends the task with the reason `Died`, which has that error.
  *
  * @see {@link fixed}, {@link linear}, {@link exponential} and {@link fromSchedule} for constructors
  *
@@ -78,10 +82,10 @@ export interface RetryPolicy<in E = unknown> {
   /** How often a task is retried after its first attempt. */
   readonly maxRetries: number
   /**
-   * The delay before each retry. It is replayed from its first step for each retry, on a clock that advances by the
-   * delays alone. The retries end when it ends.
+   * The delay before each retry. The retries end when it ends. Its input is the error that is retried; `undefined` for a
+   * timeout, a defect, and a retry that the handler asks for. See `fromSchedule` for its clock.
    */
-  readonly schedule: Schedule.Schedule<unknown, E>
+  readonly schedule: Schedule.Schedule<unknown, E | undefined, unknown>
   /** The longest delay, whichever rule it comes from. A countdown of `TaskContext.retry` may be longer. */
   readonly maxDelay?: Duration.Input | undefined
   /** Whether each delay is spread between 80 % and 120 % of itself, within `maxDelay`. Default `false`. */
@@ -193,15 +197,31 @@ export const exponential = (options: Options & { readonly factor?: number | unde
  * **Details**
  *
  * The schedule is replayed from its first step for each retry, because retries of a task run in different processes. Its
- * clock advances by the delays alone, so `Schedule.upTo({ duration })` bounds the sum of the delays. Its input is the
- * error that is retried; `undefined` for a timeout, a defect, and a retry that the handler asks for. `maxRetries` bounds
- * the retries further; by default the schedule alone ends them.
+ * step for this retry is at the present time of the worker's `Clock`, so `Schedule.cron` finds the next time after the
+ * failure. The steps before it are in the past, apart by the delays alone: handlers take no time, and
+ * `Schedule.upTo({ duration })` bounds the sum of the delays.
+ *
+ * Its input is the error that is retried; `undefined` for a timeout, a defect, and a retry that the handler asks for. A
+ * delay below zero is no delay. `maxRetries` bounds the retries further; by default the schedule alone ends them.
+ *
+ * **Example** (Retrying at night)
+ *
+ * ```ts
+ * import { RetryPolicy, Task } from "chicory"
+ * import { Cron, Schedule } from "effect"
+ *
+ * const Export = Task.make("books.export", {
+ *   retry: RetryPolicy.fromSchedule(Schedule.cron(Cron.parseUnsafe("0 3 * * *", "Europe/Berlin")), {
+ *     maxRetries: 3
+ *   })
+ * })
+ * ```
  *
  * @category constructors
  * @since 0.1.0
  */
 export const fromSchedule = <E = unknown>(
-  schedule: Schedule.Schedule<unknown, E>,
+  schedule: Schedule.Schedule<unknown, E | undefined, unknown>,
   options?: { readonly maxRetries?: number | undefined }
 ): RetryPolicy<E> =>
   check("RetryPolicy.fromSchedule", { maxRetries: options?.maxRetries ?? Number.MAX_SAFE_INTEGER, schedule })
@@ -230,10 +250,8 @@ export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Ef
     const rule = ruleOf(policy, error)
     const delay = typeof rule === "function" ? rule(error) : rule
     if (delay === "never") return giveUp(false)
-    if (retries >= policy.maxRetries) return giveUp(true)
-    return delay === undefined
-      ? retryAfter(policy, scheduledDelay(policy.schedule, error, retries))
-      : retryAfter(policy, Effect.succeedSome(nonNegativeDuration("RetryPolicy: a delay of byTag", delay)))
+    const given = delay === undefined ? undefined : durationOrZero("RetryPolicy: a delay of byTag", delay)
+    return retryUnlessExhausted(policy, error, retries, (scheduled) => spread(policy, given ?? scheduled))
   })
 
 /**
@@ -248,52 +266,64 @@ export const decideUntyped = <E>(
 ): Effect.Effect<Decision> =>
   Effect.suspend(() => {
     if (policy.maxRetries === 0) return giveUp(countdown !== undefined)
-    if (retries >= policy.maxRetries) return giveUp(true)
-    return countdown === undefined
-      ? retryAfter(policy, scheduledDelay(policy.schedule, undefined as E, retries))
-      : Effect.succeed<Decision>({ _tag: "Retry", after: countdown })
+    return retryUnlessExhausted(policy, undefined, retries, (scheduled) =>
+      countdown === undefined ? spread(policy, scheduled) : Effect.succeed(countdown)
+    )
+  })
+
+/**
+ * Returns how many retries are left at most: a failure that the policy does not retry leaves none. The schedule is
+ * followed for up to `limit` retries, without an input; a longer one counts as endless.
+ *
+ * @internal
+ */
+export const retriesLeft = <E>(
+  policy: RetryPolicy<E>,
+  retries: number,
+  limit: number
+): Effect.Effect<number> =>
+  Effect.suspend(() => {
+    const allowed = Math.max(0, policy.maxRetries - retries)
+    const bound = Math.min(allowed, limit)
+    if (bound === 0) return Effect.succeed(0)
+    return Effect.map(delaysLeft(policy.schedule, undefined, retries, bound), (left) =>
+      left < bound ? left : allowed
+    )
   })
 
 const ruleOf = <E>(policy: RetryPolicy<E>, error: E): Rule<E> | undefined =>
-  policy.byTag !== undefined && Predicate.hasProperty(error, "_tag") && typeof error._tag === "string"
+  policy.byTag !== undefined &&
+  Predicate.hasProperty(error, "_tag") &&
+  typeof error._tag === "string" &&
+  Object.hasOwn(policy.byTag, error._tag)
     ? (policy.byTag as { readonly [tag: string]: Rule<E> | undefined })[error._tag]
     : undefined
 
-/** Returns a retry after the delay, spread and bounded as the policy says; without a delay the retries are over. */
-const retryAfter = <E>(
+/** Returns a retry after the delay that is made from the schedule's; none is left if the schedule has ended. */
+const retryUnlessExhausted = <E>(
   policy: RetryPolicy<E>,
-  delay: Effect.Effect<Option.Option<Duration.Duration>>
+  input: E | undefined,
+  retries: number,
+  delay: (scheduled: Duration.Duration) => Effect.Effect<Duration.Duration>
 ): Effect.Effect<Decision> =>
-  Effect.flatMap(delay, (found) => {
-    if (Option.isNone(found)) return giveUp(true)
-    const jitter = policy.jitter === true ? Effect.map(Random.next, (n) => 0.8 + n * 0.4) : Effect.succeed(1)
-    return Effect.map(jitter, (factor): Decision => {
-      const after = Duration.times(found.value, factor)
-      return {
-        _tag: "Retry",
-        after:
-          policy.maxDelay === undefined
-            ? after
-            : Duration.min(after, Duration.fromInputUnsafe(policy.maxDelay))
-      }
-    })
-  })
+  retries >= policy.maxRetries
+    ? giveUp(true)
+    : Effect.flatMap(nextDelay(policy.schedule, input, retries), (scheduled) =>
+        Option.isNone(scheduled)
+          ? giveUp(true)
+          : Effect.map(delay(Duration.millis(scheduled.value)), (after): Decision => ({
+              _tag: "Retry",
+              after
+            }))
+      )
 
-/** Returns the delay of a schedule's step, counted from 0; none if the schedule ends before it. */
-const scheduledDelay = <E>(
-  schedule: Schedule.Schedule<unknown, E>,
-  error: E,
-  retries: number
-): Effect.Effect<Option.Option<Duration.Duration>> =>
-  Effect.gen(function* () {
-    const step = yield* Schedule.toStep(schedule)
-    let now = 0
-    let delay = Duration.zero
-    for (let i = 0; i <= retries; i++) {
-      const next = yield* Pull.catchDone(Effect.map(step(now, error), Option.some), () => Effect.succeedNone)
-      if (Option.isNone(next)) return Option.none()
-      delay = next.value[1]
-      now += Duration.toMillis(delay)
-    }
-    return Option.some(delay)
+/** Returns the delay, spread and bounded as the policy says. */
+const spread = <E>(policy: RetryPolicy<E>, delay: Duration.Duration): Effect.Effect<Duration.Duration> => {
+  const factor = policy.jitter === true ? Effect.map(Random.next, (n) => 0.8 + n * 0.4) : Effect.succeed(1)
+  return Effect.map(factor, (factor) => {
+    const after = Duration.times(delay, factor)
+    return policy.maxDelay === undefined
+      ? after
+      : Duration.min(after, Duration.fromInputUnsafe(policy.maxDelay))
   })
+}

@@ -40,9 +40,16 @@ export class TaskContext extends Context.Service<
     readonly retries: number
     /** The `maxRetries` of the task's policy. */
     readonly maxRetries: number
-    /** Whether no retry is left: `retries === maxRetries`. */
+    /** Whether no retry is left, so that a failure of this attempt ends the task: `remainingRetries === 0`. */
     readonly isLastRetry: boolean
-    /** `maxRetries - retries`. */
+    /**
+     * How many retries are left at most: those that `maxRetries` allows and the schedule of the policy still grants. It
+     * is computed when it is read.
+     *
+     * A failure that the policy does not retry ends the task before: by `while`, by a rule `"never"` of `byTag`, or a
+     * defect. The schedule is followed without an input, synchronously, and for 100 retries; one that goes on counts
+     * as endless.
+     */
     readonly remainingRetries: number
     /**
      * An integer that grows with every run of the task. Compare it in the handler's own writes to fence them against
@@ -50,8 +57,8 @@ export class TaskContext extends Context.Service<
      */
     readonly fence: number
     /**
-     * Ends this attempt. If a retry is left, the task runs again after `countdown`, by default the delay of its policy.
-     * Otherwise it fails with `error`, or without one with the reason `RetriesExhausted`.
+     * Ends this attempt. If a retry is left, the task runs again after `countdown`, by default the delay of its policy;
+     * a countdown below zero is none. Otherwise it fails with `error`, or without one with the reason `RetriesExhausted`.
      */
     readonly retry: <E = never>(options?: {
       readonly countdown?: Duration.Input | undefined

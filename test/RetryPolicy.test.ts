@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { RetryPolicy } from "chicory"
-import { Duration, Effect, Schedule, Schema } from "effect"
-import { decide, type Decision, decideUntyped } from "../src/RetryPolicy.ts"
+import { Cause, Cron, DateTime, Duration, Effect, Exit, Schedule, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import { decide, type Decision, decideUntyped, retriesLeft } from "../src/RetryPolicy.ts"
 
 const error = new Error("no")
 
@@ -18,6 +19,11 @@ const play = Effect.fnUntraced(function* <E>(policy: RetryPolicy.RetryPolicy<E>,
 
 const millis = (decision: Decision): number | string =>
   decision._tag === "Retry" ? Duration.toMillis(decision.after) : `exhausted: ${decision.exhausted}`
+
+const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
+  assert(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+  return Cause.squash(exit.cause) as Error
+}
 
 const delays = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))
 const counts = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 12 }))
@@ -208,11 +214,57 @@ describe("rules", () => {
     })
   )
 
+  it.effect("a delay below zero is no delay", () =>
+    Effect.gen(function* () {
+      for (const late of [-3, "-5 seconds", Duration.millis(-3), Duration.negativeInfinity] as const) {
+        const limited: RetryPolicy.RetryPolicy<Failure> = { ...base, byTag: { RateLimited: () => late } }
+        assert.strictEqual(millis(yield* decide(limited, new RateLimited({ retryAfter: 1 }), 0)), 0)
+      }
+    })
+  )
+
   it.effect("a rule without a delay is a defect", () =>
     Effect.gen(function* () {
-      const wrong: RetryPolicy.RetryPolicy<Failure> = { ...base, byTag: { RateLimited: () => -1 } }
-      const exit = yield* Effect.exit(decide(wrong, new RateLimited({ retryAfter: 1 }), 0))
-      assert.strictEqual(exit._tag, "Failure")
+      for (const wrong of [Number.NaN, "soon" as "1 second", Number.POSITIVE_INFINITY]) {
+        const limited: RetryPolicy.RetryPolicy<Failure> = { ...base, byTag: { RateLimited: () => wrong } }
+        const exit = yield* Effect.exit(decide(limited, new RateLimited({ retryAfter: 1 }), 0))
+        assert.include(defectOf(exit).message, "a delay of byTag must be a finite duration")
+      }
+    })
+  )
+
+  it.effect("a tag that every object has as a property has no rule", () =>
+    Effect.gen(function* () {
+      for (const _tag of ["constructor", "toString", "valueOf", "__proto__"]) {
+        const byTag: object = { Timeout: "7 seconds" }
+        assert.strictEqual(millis(yield* decide({ ...base, byTag }, { _tag }, 0)), 1000)
+      }
+    })
+  )
+
+  it.effect("a rule gives no retry after the schedule has ended", () =>
+    Effect.gen(function* () {
+      const ending: RetryPolicy.RetryPolicy<Failure> = {
+        ...RetryPolicy.fromSchedule<Failure>(Schedule.recurs(2)),
+        byTag: { Timeout: "7 seconds" }
+      }
+      assert.deepStrictEqual(yield* play(ending, new Timeout()), { delays: [7000, 7000], exhausted: true })
+    })
+  )
+
+  it.effect("a function that throws is a defect", () =>
+    Effect.gen(function* () {
+      const bug = new Error("a bug")
+      const fail = () => {
+        throw bug
+      }
+      const policies: ReadonlyArray<RetryPolicy.RetryPolicy<Failure>> = [
+        { ...base, while: fail },
+        { ...base, byTag: { Timeout: fail } }
+      ]
+      for (const failing of policies) {
+        assert.strictEqual(defectOf(yield* Effect.exit(decide(failing, new Timeout(), 0))), bug)
+      }
     })
   )
 
@@ -248,9 +300,155 @@ describe("a failure without a typed error", () => {
     })
   )
 
+  it.effect("gets no countdown after the schedule has ended", () =>
+    Effect.gen(function* () {
+      const ending = RetryPolicy.fromSchedule(Schedule.recurs(2))
+      assert.strictEqual(millis(yield* decideUntyped(ending, 1, Duration.seconds(9))), 9000)
+      assert.strictEqual(millis(yield* decideUntyped(ending, 2, Duration.seconds(9))), "exhausted: true")
+    })
+  )
+
+  it.effect("gives the schedule no error", () =>
+    Effect.gen(function* () {
+      const policy = RetryPolicy.fromSchedule<RateLimited>(
+        Schedule.forever.pipe(
+          Schedule.setInputType<RateLimited | undefined>(),
+          Schedule.modifyDelay(({ input }) => Effect.succeed(Duration.seconds(input?.retryAfter ?? 1)))
+        )
+      )
+      assert.strictEqual(millis(yield* decide(policy, new RateLimited({ retryAfter: 42 }), 1)), 42_000)
+      assert.strictEqual(millis(yield* decideUntyped(policy, 1)), 1000)
+    })
+  )
+
   it.effect("is not retried without a policy", () =>
     Effect.gen(function* () {
       assert.strictEqual(millis(yield* decideUntyped(RetryPolicy.never, 0)), "exhausted: false")
+    })
+  )
+})
+
+describe("the clock of a schedule", () => {
+  const at = (time: string) =>
+    TestClock.setTime(DateTime.toEpochMillis(DateTime.makeUnsafe(`2026-03-01T${time}Z`)))
+  const minutes = Effect.fnUntraced(function* (
+    schedule: Schedule.Schedule<unknown, unknown, unknown>,
+    retries: number
+  ) {
+    const decision = yield* decide(RetryPolicy.fromSchedule(schedule), error, retries)
+    return decision._tag === "Retry" ? Duration.toMinutes(decision.after) : undefined
+  })
+
+  it.effect("a cron schedule retries at its next time, however long the attempts took", () =>
+    Effect.gen(function* () {
+      const hourly = Schedule.cron("0 * * * *")
+      const nightly = Schedule.cron(Cron.parseUnsafe("0 3 * * *", "UTC"))
+      for (const retries of [0, 1, 2, 10]) {
+        yield* at("11:20:00")
+        assert.strictEqual(yield* minutes(hourly, retries), 40)
+        assert.strictEqual(yield* minutes(nightly, retries), 15 * 60 + 40)
+        yield* at("11:59:30")
+        assert.strictEqual(yield* minutes(hourly, retries), 0.5)
+      }
+    })
+  )
+
+  it.effect("a schedule of equal intervals begins with the first failure", () =>
+    Effect.gen(function* () {
+      yield* at("11:20:30")
+      for (const retries of [0, 1, 5]) {
+        assert.strictEqual(yield* minutes(Schedule.windowed("1 minute"), retries), 1)
+        assert.strictEqual(yield* minutes(Schedule.fixed("1 minute"), retries), 1)
+      }
+    })
+  )
+
+  it.effect("a schedule sees the present, and its own delays before it", () =>
+    Effect.gen(function* () {
+      yield* at("12:00:00")
+      const seen: Array<readonly [now: number, elapsed: number]> = []
+      const now = DateTime.toEpochMillis(yield* DateTime.now)
+      const linear = RetryPolicy.linear({ maxRetries: 9, delay: "1 second" }).schedule
+      const watched = Schedule.while(linear, ({ elapsed, now }) => {
+        seen.push([now, elapsed])
+        return true
+      })
+      yield* decide(RetryPolicy.fromSchedule(watched), error, 3)
+      assert.deepStrictEqual(seen.slice(-4), [
+        [now - 6000, 0],
+        [now - 5000, 1000],
+        [now - 3000, 3000],
+        [now, 6000]
+      ])
+    })
+  )
+
+  it.effect("a schedule that ends at a time of day does not end before", () =>
+    Effect.gen(function* () {
+      yield* at("17:00:00")
+      const closing = DateTime.toEpochMillis(yield* DateTime.now)
+      const daily = Schedule.while(Schedule.spaced("1 hour"), ({ now }) => now < closing)
+      yield* at("16:30:00")
+      assert.strictEqual(yield* minutes(daily, 0), 60)
+      assert.strictEqual(yield* minutes(daily, 5), 60)
+      yield* at("17:10:00")
+      assert.isUndefined(yield* minutes(daily, 0))
+    })
+  )
+
+  it.effect("a delay below zero is no delay", () =>
+    Effect.gen(function* () {
+      for (const late of [Duration.minutes(-3), Duration.negativeInfinity]) {
+        const schedule = Schedule.modifyDelay(Schedule.forever, () => Effect.succeed(late))
+        assert.strictEqual(yield* minutes(schedule, 0), 0)
+        assert.strictEqual(yield* minutes(schedule, 3), 0)
+      }
+    })
+  )
+
+  it.effect("a schedule that fails is a defect", () =>
+    Effect.gen(function* () {
+      const exit = yield* Effect.exit(minutes(Schedule.cron("once in a while"), 0))
+      assert.isTrue(Cron.isCronParseError(defectOf(exit)))
+      const bug = new Error("a bug")
+      const throwing = Schedule.map(Schedule.forever, () => {
+        throw bug
+      })
+      assert.strictEqual(defectOf(yield* Effect.exit(minutes(throwing, 2))), bug)
+    })
+  )
+})
+
+describe("the retries that are left", () => {
+  const left = (policy: RetryPolicy.RetryPolicy, limit = 100) =>
+    Effect.forEach([0, 1, 2, 3, 4], (retries) => retriesLeft(policy, retries, limit))
+
+  it.effect("are bounded by maxRetries", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* left(RetryPolicy.never), [0, 0, 0, 0, 0])
+      assert.deepStrictEqual(yield* left(RetryPolicy.fixed({ maxRetries: 3, delay: 1 })), [3, 2, 1, 0, 0])
+    })
+  )
+
+  it.effect("are bounded by the end of the schedule", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual(yield* left(RetryPolicy.fromSchedule(Schedule.recurs(2))), [2, 1, 0, 0, 0])
+      const bounded = Schedule.upTo(Schedule.spaced("10 seconds"), { duration: "25 seconds" })
+      assert.deepStrictEqual(yield* left(RetryPolicy.fromSchedule(bounded)), [3, 2, 1, 0, 0])
+    })
+  )
+
+  it.effect("are those of maxRetries for a schedule that goes on beyond the limit", () =>
+    Effect.gen(function* () {
+      const policy = RetryPolicy.fromSchedule(Schedule.forever, { maxRetries: 1000 })
+      assert.deepStrictEqual(yield* left(policy, 3), [1000, 999, 998, 997, 996])
+      assert.deepStrictEqual(yield* left(RetryPolicy.fromSchedule(Schedule.recurs(3)), 1), [
+        Number.MAX_SAFE_INTEGER,
+        Number.MAX_SAFE_INTEGER - 1,
+        Number.MAX_SAFE_INTEGER - 2,
+        0,
+        0
+      ])
     })
   )
 })

@@ -33,6 +33,13 @@ describe("Testing.context", () => {
     }).pipe(Effect.provide(Testing.context({ retries: 2, maxRetries: 3 })))
   )
 
+  it.effect("gives no retry to an attempt after the last one", () =>
+    Effect.gen(function* () {
+      const context = yield* TaskContext.TaskContext
+      assert.deepInclude(context, { isLastRetry: true, remainingRetries: 0 })
+    }).pipe(Effect.provide(Testing.context({ retries: 5, maxRetries: 3 })))
+  )
+
   it.effect("lets a retry end the handler", () =>
     Effect.gen(function* () {
       const { retry } = yield* TaskContext.TaskContext

@@ -89,7 +89,7 @@ export const context = (options: ContextOptions = {}): Layer.Layer<TaskContext> 
     attempt,
     retries,
     maxRetries,
-    isLastRetry: retries === maxRetries,
+    isLastRetry: retries >= maxRetries,
     remainingRetries: Math.max(0, maxRetries - retries),
     fence: options.fence ?? attempt,
     retry: requestRetry

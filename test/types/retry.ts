@@ -14,10 +14,13 @@ expectType(
   RetryPolicy.exponential({ maxRetries: 1, delay: 1, factor: 3, jitter: true })
 ).is<RetryPolicy.RetryPolicy>(true)
 expectType(RetryPolicy.fromSchedule(Schedule.recurs(3))).is<RetryPolicy.RetryPolicy>(true)
-declare const ofRateLimits: Schedule.Schedule<number, RateLimited>
+declare const ofRateLimits: Schedule.Schedule<number, RateLimited | undefined>
 expectType(RetryPolicy.fromSchedule(ofRateLimits, { maxRetries: 3 })).is<
   RetryPolicy.RetryPolicy<RateLimited>
 >(true)
+// @ts-expect-error a timeout and a defect have no error of the task
+RetryPolicy.fromSchedule<RateLimited>(null! as Schedule.Schedule<number, RateLimited>)
+RetryPolicy.fromSchedule(Schedule.cron("0 3 * * *"))
 // @ts-expect-error how often?
 RetryPolicy.fixed({ delay: "1 second" })
 // @ts-expect-error only an exponential delay has a factor

@@ -5,9 +5,10 @@ import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
 import { formatError } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
-import { CurrentRun, requestRetry, type RunControl } from "../task/CurrentRun.ts"
+import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import { fromTraceparent } from "../task/traceContext.ts"
+import { RunContext } from "./RunContext.ts"
 import {
   failureOutcome,
   classifyExit,
@@ -85,25 +86,12 @@ export class Run {
   }
 }
 
-const taskContext = ({ candidate, started, task }: Run): TaskContext["Service"] => {
-  const { maxRetries } = task.definition.retry
-  const { attempt, fence, retries } = started
-  return {
-    taskId: candidate.start.id,
-    taskName: task.definition.name,
-    attempt,
-    retries,
-    maxRetries,
-    isLastRetry: retries === maxRetries,
-    remainingRetries: Math.max(0, maxRetries - retries),
-    fence,
-    retry: requestRetry
-  }
-}
-
 /** Returns the context of the handler's fiber. */
-export const handlerContext = (run: Run, control: RunControl): Context.Context<unknown> =>
-  Context.add(Context.add(run.task.context, TaskContext, taskContext(run)), CurrentRun, control)
+export const handlerContext = (run: Run, control: RunControl): Context.Context<unknown> => {
+  const { context, definition } = run.task
+  const taskContext = new RunContext(run.id, definition, run.started, context)
+  return Context.add(Context.add(context, TaskContext, taskContext), CurrentRun, control)
+}
 
 /** Runs the handler in a span that is a child of the producer's. Without a tracer no span is made. */
 const inSpan = (

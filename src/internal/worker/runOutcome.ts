@@ -74,7 +74,7 @@ export const classifyExit = (
   if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
   return Effect.suspend(() => classifyCause(run, exit.cause)).pipe(
     // a retry policy that throws is a bug of the task, and so is an error whose properties throw
-    Effect.catchDefect((defect) => fail(run.definition, new TaskFailed.Died({ defect })))
+    Effect.catchCause((cause) => fail(run.definition, new TaskFailed.Died({ defect: Cause.squash(cause) })))
   )
 }
 

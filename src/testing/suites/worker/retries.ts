@@ -1,6 +1,6 @@
 /** Retries: a retry is durable, and its delay is kept by the broker. */
 import { assert, describe } from "@effect/vitest"
-import { Duration, Effect, Option, Schedule, Schema } from "effect"
+import { Duration, Effect, Layer, Option, Schedule, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
@@ -55,6 +55,64 @@ export const retries = (test: Test): void => {
       )
       assert.strictEqual(yield* DeadLetters.count(), 0)
       yield* t.untilDrained()
+    })
+
+    test("an attempt is the last one where the policy's schedule ends", function* (t) {
+      const Ending = Task.make("ending", {
+        error: Schema.String,
+        retry: RetryPolicy.fromSchedule(Schedule.recurs(2))
+      })
+      const seen: Array<readonly [isLastRetry: boolean, remainingRetries: number]> = []
+      yield* t.startWorker(
+        [Ending],
+        Ending.toLayer(() =>
+          TaskContext.use(({ isLastRetry, remainingRetries }) => {
+            seen.push([isLastRetry, remainingRetries])
+            return Effect.fail("no")
+          })
+        )
+      )
+      const failed = yield* t.awaitReason(yield* Ending.delay(), "Failed")
+      assert.isTrue(failed.retriesExhausted)
+      assert.deepStrictEqual(seen, [
+        [false, 2],
+        [false, 1],
+        [true, 0]
+      ])
+    })
+
+    test("an attempt is the last one where a deploy has lowered maxRetries below its retries", function* (t) {
+      const make = (maxRetries: number) =>
+        Task.make("lowered", {
+          error: Schema.String,
+          retry: RetryPolicy.fixed({ maxRetries, delay: t.duration(1) })
+        })
+      const seen: Array<readonly [retries: number, isLastRetry: boolean, remainingRetries: number]> = []
+      const start = (task: ReturnType<typeof make>) =>
+        t.startWorker(
+          [task],
+          task.toLayer(() =>
+            TaskContext.use(({ isLastRetry, remainingRetries, retries }) => {
+              seen.push([retries, isLastRetry, remainingRetries])
+              return Effect.fail("no")
+            })
+          )
+        )
+      const before = make(5)
+      const worker = yield* start(before)
+      const handle = yield* before.delay()
+      yield* t.until("it was retried twice", () => seen.length === 3)
+      yield* worker.stop
+      yield* start(make(1))
+      const failed = yield* t.awaitReason(handle, "Failed")
+      assert.isTrue(failed.retriesExhausted)
+      const [retries, isLastRetry, remainingRetries] = seen.at(-1)!
+      assert.isAtLeast(retries, 3)
+      assert.deepStrictEqual([isLastRetry, remainingRetries], [true, 0])
+      assert.deepStrictEqual(
+        seen.slice(0, 3).map(([, last]) => last),
+        [false, false, false]
+      )
     })
 
     test("the delay of a retry outlives its worker", function* (t) {
@@ -185,7 +243,85 @@ export const retries = (test: Test): void => {
         [Broken],
         Broken.toLayer(() => Effect.fail("no"))
       )
-      yield* t.awaitReason(yield* Broken.delay(), "Died")
+      const { defect } = yield* t.awaitReason(yield* Broken.delay(), "Died")
+      assert.include(String(defect), "a policy with a bug")
+    })
+
+    test("a schedule that fails or throws ends the task with its own error", function* (t) {
+      let runs = 0
+      const make = <const Name extends string>(name: Name, schedule: RetryPolicy.RetryPolicy["schedule"]) =>
+        Task.make(name, { error: Schema.String, retry: RetryPolicy.fromSchedule(schedule) })
+      const Failing = make("schedule.failing", Schedule.cron("once in a while"))
+      const Throwing = make(
+        "schedule.throwing",
+        Schedule.modifyDelay(Schedule.forever, () => {
+          throw new TypeError("a schedule with a bug")
+        })
+      )
+      const fail = () => Effect.suspend(() => Effect.fail(`no ${++runs}`))
+      yield* t.startWorker([Failing, Throwing], Layer.merge(Failing.toLayer(fail), Throwing.toLayer(fail)))
+      const failed = yield* t.awaitReason(yield* Failing.delay(), "Died")
+      assert.include(String(failed.defect), "CronParseError")
+      const threw = yield* t.awaitReason(yield* Throwing.delay(), "Died")
+      assert.include(String(threw.defect), "a schedule with a bug")
+      assert.strictEqual(runs, 2)
+    })
+
+    test("a schedule without an error gets a timeout, a defect and a requested retry", function* (t) {
+      const inputs: Array<unknown> = []
+      const retry = RetryPolicy.fromSchedule<string>(
+        Schedule.recurs(1).pipe(
+          Schedule.setInputType<string | undefined>(),
+          Schedule.modifyDelay(({ input }) => {
+            inputs.push(input)
+            return Effect.succeed("10 millis")
+          })
+        )
+      )
+      const Slow = Task.make("ends.slow", { error: Schema.String, timeout: t.duration(0.5), retry })
+      const Dies = Task.make("ends.dies", { error: Schema.String, retryDefects: true, retry })
+      const Asks = Task.make("ends.asks", { error: Schema.String, retry })
+      const Fails = Task.make("ends.fails", { error: Schema.String, retry })
+      yield* t.startWorker(
+        [Slow, Dies, Asks, Fails],
+        Layer.mergeAll(
+          Slow.toLayer(() => Effect.never),
+          Dies.toLayer(() => Effect.die("a bug")),
+          Asks.toLayer(() => TaskContext.use(({ retry }) => retry())),
+          Fails.toLayer(() => Effect.fail("no"))
+        )
+      )
+      yield* t.awaitReason(yield* Slow.delay(), "TimedOut")
+      yield* t.awaitReason(yield* Dies.delay(), "Died")
+      yield* t.awaitReason(yield* Asks.delay(), "RetriesExhausted")
+      assert.isTrue(inputs.length > 0 && inputs.every((input) => input === undefined))
+      yield* t.awaitReason(yield* Fails.delay(), "Failed")
+      assert.strictEqual(inputs.at(-1), "no")
+    })
+
+    test("a delay that is computed below zero is no delay", function* (t) {
+      const Late = Task.make("late", {
+        payload: Schema.Literals(["byTag", "countdown"]),
+        success: Schema.Int,
+        error: RateLimited,
+        retry: {
+          ...RetryPolicy.fixed({ maxRetries: 1, delay: "1 hour" }),
+          byTag: { RateLimited: ({ afterMillis }) => Duration.millis(afterMillis) }
+        }
+      })
+      yield* t.startWorker(
+        [Late],
+        Late.toLayer((how) =>
+          TaskContext.use(({ retries, retry }) => {
+            if (retries > 0) return Effect.succeed(retries)
+            if (how === "byTag") return Effect.fail(new RateLimited({ afterMillis: -3 }))
+            return retry({ countdown: Duration.negativeInfinity })
+          })
+        )
+      )
+      for (const how of ["byTag", "countdown"] as const) {
+        assert.strictEqual(yield* t.awaitValue(yield* Late.delay(how, { delay: -3 })), 1)
+      }
     })
 
     test("a handler can request a retry, with a countdown and an error", function* (t) {
