@@ -243,7 +243,10 @@ export interface Options<
   Error extends Schema.Constraint,
   Progress extends Schema.Constraint
 > {
-  /** The schema of the payload, or the fields of a struct. Default: `Schema.Void`. */
+  /**
+   * The schema of the payload, or the fields of a struct. Default: `Schema.Void`. A few values change on their way
+   * through JSON: see docs/payloads.md.
+   */
   readonly payload?: Payload
   /** The schema of the handler's success. Default: `Schema.Void`. */
   readonly success?: Success
@@ -282,8 +285,9 @@ export interface Options<
   readonly retention?: Duration.Input | undefined
   /**
    * Returns the idempotency key of a payload: 1 to 1,000 characters. Payloads with the same key are one task, until its
-   * retention is over or it is forgotten. A payload for which the function throws, or returns another key, is an
-   * `EncodeError`. Default: none.
+   * retention is over or it is forgotten. Payloads that differ are an `IdempotencyConflict`; the order of keys, sets and
+   * maps makes no difference, nor does a field that is `undefined` or absent. A payload for which the function throws, or
+   * returns another key, is an `EncodeError`. Default: none.
    */
   readonly idempotencyKey?: ((payload: PayloadSchema<Payload>["Type"]) => string) | undefined
 }

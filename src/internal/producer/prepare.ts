@@ -1,5 +1,4 @@
 /** Prepares the calls `delay`, `send` and `delayAll`: reads options, encodes payloads, and checks sizes. */
-import { createHash } from "node:crypto"
 import {
   Cause,
   Clock,
@@ -35,6 +34,7 @@ import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { toTraceparent } from "../task/traceContext.ts"
 import { type EnqueueExit, enqueue, enqueueAll, type PreparedTask, type Stores } from "./enqueue.ts"
+import { payloadHash } from "./payloadHash.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
 
 /** Batches of one `delayAll` on their way while the next batch is encoded. */
@@ -149,41 +149,44 @@ const prepare = (
   }
   const encoding = Effect.mapErrorEager(
     Effect.flatMapEager(definition.payload.encode(payload), ({ json, value }) =>
-      Effect.mapEager(stringify(json), (encoded) => ({ encoded, value }))
+      Effect.mapEager(stringify(json), (encoded) => ({ encoded, json, value }))
     ),
     (error) => new EncodeError({ taskId, taskName, issue: error.message })
   )
-  return Effect.flatMapEager(encoding, ({ encoded, value }): Effect.Effect<PreparedTask, PrepareError> => {
-    const bytes = defaults.bytesOf(encoded)
-    if (bytes > defaults.maxBytes) {
-      return Effect.fail(new PayloadTooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
+  return Effect.flatMapEager(
+    encoding,
+    ({ encoded, json, value }): Effect.Effect<PreparedTask, PrepareError> => {
+      const bytes = defaults.bytesOf(encoded)
+      if (bytes > defaults.maxBytes) {
+        return Effect.fail(new PayloadTooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
+      }
+      const idempotencyKey = keyOf(definition, value)
+      if (Result.isFailure(idempotencyKey)) {
+        return Effect.fail(new EncodeError({ taskId, taskName, issue: idempotencyKey.failure }))
+      }
+      const key = idempotencyKey.success
+      return Effect.succeed({
+        head: {
+          v: TaskMessage.version,
+          id: taskId,
+          generation: 0,
+          task: taskName,
+          queue: call.queue,
+          retries: 0,
+          priority: call.priority,
+          ...(expiresMillis === undefined ? {} : { expires: expiresMillis }),
+          ...(traceparent === undefined ? {} : { traceparent })
+        },
+        payload: encoded,
+        delayMillis: call.delayMillis,
+        retentionMillis: retentionOf(definition, call.stores.backend),
+        reservation:
+          key === undefined && call.id === undefined
+            ? undefined
+            : { key, payloadHash: payloadHash(value, json) }
+      })
     }
-    const idempotencyKey = keyOf(definition, value)
-    if (Result.isFailure(idempotencyKey)) {
-      return Effect.fail(new EncodeError({ taskId, taskName, issue: idempotencyKey.failure }))
-    }
-    const key = idempotencyKey.success
-    return Effect.succeed({
-      head: {
-        v: TaskMessage.version,
-        id: taskId,
-        generation: 0,
-        task: taskName,
-        queue: call.queue,
-        retries: 0,
-        priority: call.priority,
-        ...(expiresMillis === undefined ? {} : { expires: expiresMillis }),
-        ...(traceparent === undefined ? {} : { traceparent })
-      },
-      payload: encoded,
-      delayMillis: call.delayMillis,
-      retentionMillis: retentionOf(definition, call.stores.backend),
-      reservation:
-        key === undefined && call.id === undefined
-          ? undefined
-          : { key, payloadHash: createHash("sha256").update(encoded).digest("base64url") }
-    })
-  })
+  )
 }
 
 /** Enqueues one task and returns its id. */

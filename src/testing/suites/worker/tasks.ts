@@ -88,6 +88,24 @@ export const tasks = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(anew), "c 3")
     })
 
+    test("payloads that are equal are the same under a key, whatever they encode to", function* () {
+      const Labelled = Task.make("labelled", {
+        payload: {
+          labels: Schema.Record(Schema.String, Schema.Int),
+          tags: Schema.ReadonlySet(Schema.String),
+          note: Schema.optional(Schema.String)
+        },
+        idempotencyKey: () => "k"
+      })
+      const first = yield* Labelled.send({ labels: { red: 1, blue: 2 }, tags: new Set(["a", "b"]) })
+      const again = yield* Labelled.send({
+        tags: new Set(["b", "a"]),
+        note: undefined,
+        labels: { blue: 2, red: 1 }
+      })
+      assert.strictEqual(again, first)
+    })
+
     test("the same key from many concurrent producers leads to one task", function* (t) {
       let runs = 0
       const payload = { user: 1, text: "a" }
