@@ -359,7 +359,8 @@ const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterat
  *
  * **Details**
  *
- * All tasks share one wait. Fails with the first failure; the other tasks run on.
+ * All tasks share one wait. Fails with the first failure; the other tasks run on. The handles are read when the effect is
+ * made, so that it can be run again whatever the iterable.
  *
  * **Example** (Waiting for several tasks)
  *
@@ -392,12 +393,12 @@ export const all = <const H extends Handles>(
   Values<H>,
   TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<Error<Member<H>>> | BackendError,
   Backend | Services<Member<H>>
-> =>
-  Effect.suspend(() => {
-    const keyed: Array<readonly [key: string, handle: Any]> = isIterable(handles)
-      ? Array.from(handles, (handle, i) => [String(i), handle] as const)
-      : Object.entries(handles)
-    const byId = Map.groupBy(keyed, ([, handle]) => handle.taskId)
+> => {
+  const keyed: Array<readonly [key: string, handle: Any]> = isIterable(handles)
+    ? Array.from(handles, (handle, i) => [String(i), handle] as const)
+    : Object.entries(handles)
+  const byId = Map.groupBy(keyed, ([, handle]) => handle.taskId)
+  return Effect.suspend(() => {
     const values = new Map<string, unknown>()
     // decodes each as it arrives, so that one that does not decode fails at once
     const take = (ended: TerminalRecord) =>
@@ -409,13 +410,15 @@ export const all = <const H extends Handles>(
       return isIterable(handles) ? pairs.map(([, value]) => value) : Object.fromEntries(pairs)
     })
   }) as never
+}
 
 /**
  * Waits for the first success of any of the tasks. The other tasks run on.
  *
  * **Details**
  *
- * All tasks share one wait. If all of them fail, it fails with the last failure. Without any handle it dies.
+ * All tasks share one wait. If all of them fail, it fails with the last failure. Without any handle it dies. The handles
+ * are read when the effect is made.
  *
  * @see {@link get} for the errors
  *
@@ -429,19 +432,20 @@ export const race = <const H extends Iterable<Any>>(
   Success<Member<H>>,
   TimeoutError | BackendNotConfigured | TaskFailed.TaskFailed<Error<Member<H>>> | BackendError,
   Backend | Services<Member<H>>
-> =>
-  Effect.suspend(() => {
-    const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
-    if (byId.size === 0) return Effect.die(new RangeError("AsyncResult.race needs at least one handle"))
-    // a success that does not decode counts as a failure
-    return stream(byId.values(), options).pipe(
-      Stream.map(([, exit]) => exit),
-      Stream.takeUntil((exit) => Exit.isSuccess(exit)),
-      Stream.runLast,
-      // at least one handle has at least one outcome
-      Effect.flatMap(Option.getOrThrow)
-    )
-  }) as never
+> => {
+  const listed = [...handles]
+  if (listed.length === 0) {
+    return Effect.die(new RangeError("AsyncResult.race needs at least one handle"))
+  }
+  // a success that does not decode counts as a failure
+  return stream(listed, options).pipe(
+    Stream.map(([, exit]) => exit),
+    Stream.takeUntil((exit) => Exit.isSuccess(exit)),
+    Stream.runLast,
+    // at least one handle has at least one outcome
+    Effect.flatMap(Option.getOrThrow)
+  ) as never
+}
 
 /**
  * Emits the outcome of each task once, as they arrive.
@@ -449,7 +453,7 @@ export const race = <const H extends Iterable<Any>>(
  * **Details**
  *
  * All tasks share one wait. A task that failed is an element, and does not end the stream. The stream fails with
- * `TimeoutError` if not all have arrived within `timeout`.
+ * `TimeoutError` if not all have arrived within `timeout`. The handles are read when the stream is made.
  *
  * @see {@link all} for all successes at once
  *
@@ -463,13 +467,12 @@ export const stream = <const H extends Iterable<Any>>(
   readonly [taskId: string, exit: Exit.Exit<Success<Member<H>>, TaskFailed.TaskFailed<Error<Member<H>>>>],
   TimeoutError | BackendNotConfigured | BackendError,
   Backend | Services<Member<H>>
-> =>
-  Stream.suspend(() => {
-    const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
-    return Stream.mapEffect(terminalRecords([...byId.keys()], options), (ended) =>
-      Effect.map(
-        decodeExit(codecOf(byId.get(ended.record.id)!), ended),
-        (exit) => [ended.record.id, exit] as const
-      )
+> => {
+  const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
+  return Stream.mapEffect(terminalRecords([...byId.keys()], options), (ended) =>
+    Effect.map(
+      decodeExit(codecOf(byId.get(ended.record.id)!), ended),
+      (exit) => [ended.record.id, exit] as const
     )
-  }) as never
+  ) as never
+}

@@ -164,7 +164,13 @@ export interface Task<
    * **Details**
    *
    * Payloads are taken, encoded and sent in batches of at most 256, or 2 MiB of characters. It stops at the first error,
-   * and fails with `PartialEnqueue`, which has the ids of the tasks that were enqueued.
+   * and fails with `PartialEnqueue`, which has the ids of the tasks that were enqueued. When it stops early, or is
+   * interrupted, it closes the iterator of the payloads, as a loop would.
+   *
+   * **Gotchas**
+   *
+   * An iterator, such as that of a generator function, can be read once: a second run of the same effect, as by a retry,
+   * is a defect.
    */
   readonly delayAll: (
     payloads: Iterable<Payload["~type.make.in"]>,

@@ -238,6 +238,36 @@ describe.each([
   })
 })
 
+describe("handles from an iterator that can be read once", () => {
+  function* each(...ids: ReadonlyArray<string>) {
+    yield* handles(...ids)
+  }
+
+  test("are read when the effect is made, so that it can be run twice", function* (on) {
+    yield* on.succeed("a", 1)
+    yield* on.succeed("b", 2)
+    const all = AsyncResult.all(each("a", "b"))
+    const race = AsyncResult.race(each("a"))
+    const stream = Stream.runCollect(AsyncResult.stream(each("a", "b")))
+    for (const _ of ["first", "second"]) {
+      assert.deepStrictEqual(yield* all, [1, 2])
+      assert.strictEqual(yield* race, 1)
+      assert.strictEqual((yield* stream).length, 2)
+    }
+  })
+
+  test("are all waited for again when a wait is retried", function* (on) {
+    yield* on.succeed("a", 1)
+    const waiting = yield* fork(
+      Effect.retry(AsyncResult.all(each("a", "b"), { timeout: "1 second" }), { times: 2 })
+    )
+    yield* advance("1500 millis")
+    yield* on.succeed("b", 2)
+    yield* advance("1 second")
+    assert.deepStrictEqual(yield* Fiber.join(waiting), [1, 2])
+  })
+})
+
 describe("10,000 waiting handles in one process", () => {
   const ids = Array.from({ length: 10_000 }, (_, i) => `task ${i}`)
   const waitForAll = Effect.forEach(ids, (id) => AsyncResult.get(handle(id)), { concurrency: "unbounded" })

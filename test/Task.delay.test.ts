@@ -391,6 +391,69 @@ describe.each([
       assert.isAbove(on.count("publish", "enqueue"), 0)
     })
 
+    /** Payloads of a generator that records whether it was closed. */
+    const closing = (count: number) => {
+      const source = {
+        closed: 0,
+        *payloads() {
+          try {
+            for (let a = 0; a < count; a++) yield { a, b: a === 600 ? ("none" as never) : 0 }
+          } finally {
+            source.closed++
+          }
+        }
+      }
+      return source
+    }
+
+    each("dies when it is run again over an iterator, and enqueues nothing then", function* (on) {
+      const source = closing(3)
+      const payloads = source.payloads()
+      const delayed = Add.delayAll(payloads)
+      assert.lengthOf(yield* delayed, 3)
+      for (const again of [delayed, Add.delayAll(payloads)]) {
+        assert.include(String(yield* Effect.exit(again)), "an earlier run has read")
+      }
+      assert.lengthOf(yield* claimAll(on), 3)
+      const repeatable = Add.delayAll([onePayload])
+      assert.lengthOf([...(yield* repeatable), ...(yield* repeatable)], 2)
+    })
+
+    each("closes the iterator of its payloads once when it stops early", function* () {
+      const source = closing(1000)
+      const error = yield* Effect.flip(Add.delayAll(source.payloads()))
+      assert.instanceOf(error.error, Task.EncodeError)
+      assert.strictEqual(source.closed, 1)
+    })
+
+    each("reports its failure although the iterator fails to close", function* () {
+      const payloads: IterableIterator<{ a: number; b: number }> = {
+        [Symbol.iterator]: () => payloads,
+        next: () => ({ done: false, value: { a: 1, b: "none" as never } }),
+        return: () => {
+          throw new Error("still open")
+        }
+      }
+      const error = yield* Effect.flip(Add.delayAll(payloads))
+      assert.instanceOf(error.error, Task.EncodeError)
+    })
+
+    each("does not close an iterator that has ended, or that threw", function* () {
+      let closed = 0
+      const iterator = (next: () => IteratorResult<{ a: number; b: number }>) => ({
+        [Symbol.iterator]: () => ({ next, return: () => ({ done: true as const, value: closed++ }) })
+      })
+      yield* Add.delayAll(iterator(() => ({ done: true, value: undefined })))
+      yield* Effect.exit(
+        Add.delayAll(
+          iterator(() => {
+            throw new Error("the source broke")
+          })
+        )
+      )
+      assert.strictEqual(closed, 0)
+    })
+
     each("stops at a payload that does not encode and reports the accepted ids", function* (on) {
       const payloads = [
         { a: 1, b: 1 },

@@ -35,6 +35,27 @@ describe("delay, over a slow or failing store", () => {
   )
 
   test(
+    "delayAll closes the iterator of its payloads when it is interrupted",
+    function* () {
+      let closed = false
+      function* payloads() {
+        try {
+          for (let a = 0; ; a++) yield { a, b: 0 }
+        } finally {
+          closed = true
+        }
+      }
+      const sending = yield* fork(Add.delayAll(payloads()))
+      assert.isFalse(closed)
+      yield* Fiber.interrupt(sending)
+      assert.isTrue(closed)
+      // the calls on their way
+      yield* advance("5 seconds")
+    },
+    slow
+  )
+
+  test(
     "drops an interrupted caller's message without failing the others",
     function* (on) {
       const first = yield* fork(Add.send(onePayload))

@@ -200,9 +200,24 @@ export const send = (
     return Effect.flatMapEager(prepare(call, payload), (task) => enqueue(fiber, call.stores, task))
   })
 
+/** Iterators that a call of `delayAll` has begun to read. */
+const begun = new WeakSet<Iterator<unknown>>()
+
+/** Begins to read payloads. Dies if they are an iterator that was read before, in which payloads are missing. */
+const begin = (definition: TaskDefinition, payloads: Iterable<unknown>): Iterator<unknown> => {
+  const iterator = payloads[Symbol.iterator]()
+  if (begun.has(iterator)) {
+    throw new TypeError(
+      `${definition.name}: the payloads of this delayAll are an iterator, which an earlier run has read: pass an iterable that can be read again, such as an array`
+    )
+  }
+  begun.add(iterator)
+  return iterator
+}
+
 /**
  * Enqueues many tasks, in batches: while some batches are on their way, the next one is encoded. Stops at the first
- * failure, which lists the ids that were accepted.
+ * failure, which lists the ids that were accepted. Closes the iterator of the payloads unless it was read to its end.
  */
 export const sendAll = (
   definition: TaskDefinition,
@@ -212,7 +227,7 @@ export const sendAll = (
   Effect.withFiber((fiber) => {
     const call = readRequest(fiber, definition, options)
     const ahead = isTransacting(fiber.context, call.stores) ? 0 : MAX_BATCHES_IN_FLIGHT
-    const iterator = payloads[Symbol.iterator]()
+    const iterator = begin(definition, payloads)
     const accepted: Array<string> = []
     let failure: EnqueueError | undefined
     let exhausted = false
@@ -221,9 +236,11 @@ export const sendAll = (
       const tasks: Array<PreparedTask> = []
       let size = 0
       while (tasks.length < maxBatch && size < maxSize && failure === undefined && !exhausted) {
+        // an iterator that throws has ended
+        exhausted = true
         const next = iterator.next()
-        exhausted = next.done === true
-        if (exhausted) break
+        if (next.done === true) break
+        exhausted = false
         const task = yield* Effect.result(prepare(call, next.value))
         if (task._tag === "Success") {
           tasks.push(task.success)
@@ -266,6 +283,11 @@ export const sendAll = (
         failure === undefined
           ? Effect.succeed(accepted)
           : Effect.fail(new PartialEnqueue({ accepted, error: failure }))
+      ),
+      Effect.ensuring(
+        Effect.suspend(() => (exhausted ? Effect.void : Effect.sync(() => iterator.return?.()))).pipe(
+          Effect.catchCause((cause) => Effect.logWarning("Failed to close the payloads of delayAll", cause))
+        )
       )
     )
   })
