@@ -211,7 +211,7 @@ export interface BackendDriver<out E = unknown> {
   readonly reopen: (deadLetterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   /** Reads dead letters by their ids; `undefined` for an id without one. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
-  /** Reads one page of dead letters, newest first. Those of the same moment are in a fixed order. */
+  /** Reads one page of dead letters, newest first; after a position, what is older than it. */
   readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
   /** Counts the dead letters of a task, or with `undefined` all of them. */
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>

@@ -9,36 +9,72 @@
  *
  * ```ts
  * import { DeadLetters, Task } from "chicory"
- * import { Effect, Schema } from "effect"
+ * import { Schema, Stream } from "effect"
  *
  * const Notify = Task.make("user.notify", {
  *   payload: { userId: Schema.String },
  *   error: Schema.String
  * })
  *
- * export const program = Effect.gen(function* () {
- *   for (const letter of yield* DeadLetters.list(Notify)) {
- *     if (letter.reason._tag === "Failed") yield* DeadLetters.replay(letter.id)
- *   }
- * })
+ * export const program = DeadLetters.stream(Notify).pipe(
+ *   Stream.filter((letter) => letter.reason._tag === "Failed"),
+ *   Stream.runForEach((letter) => DeadLetters.replay(letter.id))
+ * )
  * ```
  *
  * @since 0.1.0
  * @module
  */
-import { Array as Arr, type DateTime, Effect, Option, type Result, Schema } from "effect"
+import { Array as Arr, type DateTime, Effect, Option, type Result, Schema, Stream } from "effect"
 import { Backend } from "./Backend.ts"
-import type { DeadLetter } from "./BackendDriver.ts"
+import type { DeadLetter, DeadLetterPosition } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
 import { toDate } from "./internal/dates.ts"
 import { stringify } from "./internal/json.ts"
-import { wholeNumber } from "./internal/options.ts"
+import { decodedText, wholeNumber } from "./internal/options.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import { type TaskDefinition, definitionOf } from "./internal/task/TaskDefinition.ts"
 import type { BackendError, BackendNotConfigured, ReadError, BrokerError } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import * as TaskMessage from "./TaskMessage.ts"
+
+const PositionText = Schema.StringFromBase64Url.pipe(
+  Schema.decodeTo(Schema.fromJsonString(Schema.Tuple([Schema.Natural, Schema.Natural])))
+)
+const encodePosition = Schema.encodeSync(PositionText)
+const decodePosition = Schema.decodeUnknownOption(PositionText)
+
+/**
+ * A place in the order of all dead letters, as text of letters, digits, `-` and `_`.
+ *
+ * **When to use**
+ *
+ * Use as a schema for a cursor that comes from elsewhere, such as the query of a request. An entry has its own.
+ *
+ * @see {@link Page} for the page after a cursor
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Cursor = Schema.String.check(
+  Schema.makeFilter((text) => Option.isSome(decodePosition(text)) || "the cursor of a dead letter")
+).pipe(Schema.brand("chicory/DeadLetters/Cursor"))
+
+/**
+ * @see {@link Entry} for where a cursor comes from
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Cursor = typeof Cursor.Type
+
+const cursorOf = ({ at, order }: DeadLetterPosition): Cursor => encodePosition([at, order]) as Cursor
+
+const positionOf = (cursor: Cursor): DeadLetterPosition => {
+  const [at, order] = decodedText("DeadLetters.list: after", cursor, decodePosition, "the cursor of an entry")
+  return { at, order }
+}
 
 /**
  * A dead letter. `P` and `E` are the payload and the error of its task.
@@ -51,6 +87,8 @@ import * as TaskMessage from "./TaskMessage.ts"
 export interface Entry<out P, out E> {
   /** The id of the dead letter, which is not that of the task. */
   readonly id: string
+  /** Its place among all dead letters, for the page that follows it. */
+  readonly cursor: Cursor
   /** `None` for a message that no run could be made of. */
   readonly taskId: Option.Option<string>
   /** `None` for a message that no run could be made of. */
@@ -77,8 +115,10 @@ export interface Entry<out P, out E> {
 export interface Page {
   /** How many to return at most: 1 to 10,000. Default 100. */
   readonly limit?: number | undefined
-  /** The id of the last entry of the page before. Default: the first page. */
-  readonly after?: string | undefined
+  /**
+   * The cursor of the last entry of the page before, which need not be there any more. Default: the first page.
+   */
+  readonly after?: Cursor | undefined
 }
 
 /**
@@ -129,6 +169,7 @@ const toEntry =
       Effect.all([payloadOf(letter, definition), reasonOf(letter, definition)]),
       ([payload, reason]) => ({
         id: letter.id,
+        cursor: cursorOf(letter),
         taskId: Option.fromNullOr(letter.taskId),
         taskName: Option.fromNullOr(letter.task),
         queue: letter.queue,
@@ -142,6 +183,20 @@ const toEntry =
 
 const isTask = (u: Task.Any | Page | undefined): u is Task.Any => u !== undefined && "name" in u
 
+const listPage = (task: Task.Any | undefined, page: Page | undefined) =>
+  Effect.suspend(() =>
+    Effect.flatMap(
+      Backend.use((backend) =>
+        backend.listDeadLetters({
+          task: task?.name,
+          limit: wholeNumber("DeadLetters.list: limit", page?.limit ?? DEFAULT_LIMIT, 1, 10_000),
+          after: page?.after === undefined ? undefined : positionOf(page.after)
+        })
+      ),
+      Effect.forEach(toEntry(task === undefined ? undefined : definitionOf(task)))
+    )
+  )
+
 /**
  * Reads one page of dead letters, newest first.
  *
@@ -149,8 +204,10 @@ const isTask = (u: Task.Any | Page | undefined): u is Task.Any => u !== undefine
  *
  * With a task, lists its dead letters, with their payloads and reasons decoded by its schemas. Without one, lists all
  * dead letters, also of tasks that this program does not know, with payloads and errors as JSON. A `limit` out of range
- * is a defect. If the entry of `after` was removed since, a page may repeat some entries, and misses none.
+ * is a defect. A page after a cursor has what is older, also if its entry was removed or replayed since. A task that
+ * fails again after a replay has a new dead letter, the newest of all, so no later page has it.
  *
+ * @see {@link stream} for all pages
  * @see {@link count} to count them
  *
  * @category getters
@@ -178,21 +235,47 @@ export const list: {
     BackendNotConfigured | BackendError,
     Backend
   >
-} = ((taskOrPage?: Task.Any | Page, second?: Page) =>
-  Effect.suspend(() => {
-    const task = isTask(taskOrPage) ? taskOrPage : undefined
-    const page = isTask(taskOrPage) ? second : taskOrPage
-    return Effect.flatMap(
-      Backend.use((backend) =>
-        backend.listDeadLetters({
-          task: task?.name,
-          limit: wholeNumber("DeadLetters.list: limit", page?.limit ?? DEFAULT_LIMIT, 1, 10_000),
-          after: page?.after
-        })
-      ),
-      (letters) => Effect.forEach(letters, toEntry(task === undefined ? undefined : definitionOf(task)))
-    )
-  })) as never
+} = ((...args: [Page?] | [Task.Any, Page?]) =>
+  isTask(args[0]) ? listPage(args[0], args[1]) : listPage(undefined, args[0])) as never
+
+/**
+ * Streams all dead letters, newest first, page by page: the next page is read when the last one was taken.
+ *
+ * **Details**
+ *
+ * Takes the arguments of `list`: `limit` is the size of a page, and `after` is where the stream begins. The stream ends,
+ * also while dead letters are written: it has each one that was there when it began and has not been removed, once.
+ *
+ * @see {@link list} for one page
+ *
+ * @category getters
+ * @since 0.1.0
+ */
+export const stream: {
+  <
+    N extends string,
+    P extends Schema.Constraint,
+    A extends Schema.Constraint,
+    E extends Schema.Constraint,
+    G extends Schema.Constraint
+  >(
+    task: Task.Task<N, P, A, E, G>,
+    page?: Page
+  ): Stream.Stream<
+    Entry<P["Type"], E["Type"]>,
+    BackendNotConfigured | BackendError,
+    Backend | P["DecodingServices"] | E["DecodingServices"]
+  >
+  (page?: Page): Stream.Stream<Entry<Schema.Json, Schema.Json>, BackendNotConfigured | BackendError, Backend>
+} = ((...args: [Page?] | [Task.Any, Page?]) => {
+  const [task, page] = isTask(args[0]) ? [args[0], args[1]] : [undefined, args[0]]
+  return Stream.paginate(page?.after, (after) =>
+    Effect.map(listPage(task, { ...page, after }), (entries) => [
+      entries,
+      Option.map(Arr.last(entries), ({ cursor }) => cursor)
+    ])
+  )
+}) as never
 
 /**
  * Counts the dead letters of a task, or all of them.
@@ -274,7 +357,8 @@ export const remove = (id: string): Effect.Effect<boolean, BackendNotConfigured 
   Backend.use((backend) => Effect.map(backend.removeDeadLetters([id]), ([removed]) => removed ?? false))
 
 /**
- * Removes the dead letters of a task, or all of them, and returns how many it removed.
+ * Removes the dead letters of a task, or all of them, and returns how many it removed. Those that are written meanwhile
+ * stay.
  *
  * @see {@link remove} to remove one
  *
@@ -286,13 +370,12 @@ export const purge: (task?: Task.Any) => Effect.Effect<number, ReadError, Backen
 )(function* (task?: Task.Any) {
   const backend = yield* Backend
   let purged = 0
+  let after: DeadLetterPosition | undefined
   while (true) {
-    const ids = Arr.map(
-      yield* backend.listDeadLetters({ task: task?.name, limit: DEFAULT_LIMIT }),
-      ({ id }) => id
-    )
-    if (!Arr.isArrayNonEmpty(ids)) return purged
-    const removed = yield* backend.removeDeadLetters(ids)
+    const page = yield* backend.listDeadLetters({ task: task?.name, limit: DEFAULT_LIMIT, after })
+    if (!Arr.isReadonlyArrayNonEmpty(page)) return purged
+    after = Arr.lastNonEmpty(page)
+    const removed = yield* backend.removeDeadLetters(Arr.map(page, ({ id }) => id))
     purged += removed.filter(Boolean).length
   }
 })

@@ -1,6 +1,6 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
-import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema } from "effect"
+import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import type * as MemoryFixture from "./support/memoryFixture.ts"
 import { fork, advance, reasonOf, assertPending, flush } from "./support/memoryFixture.ts"
@@ -42,6 +42,29 @@ const fail = (amount: bigint) =>
     assert.isTrue(yield* AsyncResult.failed(result))
     return result
   })
+
+describe("stream", () => {
+  test("has all letters once, newest first, while they are replayed and fail again", function* (on) {
+    yield* work(on)
+    for (let n = 1n; n <= 7n; n++) yield* fail(n)
+    const amounts = yield* DeadLetters.stream(Charge, { limit: 3 }).pipe(
+      Stream.tap(({ id }) => Effect.andThen(DeadLetters.replay(id), flush)),
+      Stream.map(({ payload }) => Result.getOrThrow(payload).amount),
+      Stream.runCollect
+    )
+    assert.deepStrictEqual(amounts, [7n, 6n, 5n, 4n, 3n, 2n, 1n])
+    assert.strictEqual(yield* DeadLetters.count(), 7)
+  })
+
+  test("begins after a cursor, without a task too", function* (on) {
+    yield* work(on)
+    for (let n = 1n; n <= 3n; n++) yield* fail(n)
+    const [newest] = yield* DeadLetters.list()
+    const rest = yield* Stream.runCollect(DeadLetters.stream({ after: newest!.cursor }))
+    assert.deepStrictEqual(rest, yield* DeadLetters.list({ after: newest!.cursor }))
+    assert.lengthOf(rest, 2)
+  })
+})
 
 describe("list", () => {
   test("decodes payload, reason and error with the task given", function* (on) {
@@ -99,12 +122,50 @@ describe("list", () => {
       entries.map(({ payload }) => Result.getOrThrow(payload).amount)
     const first = yield* DeadLetters.list(Charge, { limit: 2 })
     assert.deepStrictEqual(amounts(first), [5n, 4n])
-    const second = yield* DeadLetters.list(Charge, { limit: 2, after: first[1]!.id })
+    const second = yield* DeadLetters.list(Charge, { limit: 2, after: first[1]!.cursor })
     assert.deepStrictEqual(amounts(second), [3n, 2n])
-    const third = yield* DeadLetters.list(Charge, { limit: 2, after: second[1]!.id })
+    const third = yield* DeadLetters.list(Charge, { limit: 2, after: second[1]!.cursor })
     assert.deepStrictEqual(amounts(third), [1n])
-    assert.deepStrictEqual(yield* DeadLetters.list(Charge, { after: third[0]!.id }), [])
+    assert.deepStrictEqual(yield* DeadLetters.list(Charge, { after: third[0]!.cursor }), [])
     assert.lengthOf(yield* DeadLetters.list({ limit: 3 }), 3)
+  })
+
+  test("has each letter once, page by page, while they are replayed and fail again", function* (on) {
+    yield* work(on)
+    for (let n = 1n; n <= 7n; n++) yield* fail(n)
+    const replayed: Array<bigint> = []
+    for (let after: DeadLetters.Cursor | undefined; ;) {
+      const page = yield* DeadLetters.list(Charge, { limit: 3, after })
+      if (page.length === 0) break
+      for (const { id, payload } of page) {
+        replayed.push(Result.getOrThrow(payload).amount)
+        assert.isTrue(yield* DeadLetters.replay(id))
+      }
+      after = page.at(-1)?.cursor
+      yield* flush
+    }
+    assert.deepStrictEqual(replayed, [7n, 6n, 5n, 4n, 3n, 2n, 1n])
+    assert.strictEqual(yield* DeadLetters.count(), 7)
+  })
+
+  test("takes a cursor that was decoded from text, and no other text", function* (on) {
+    yield* work(on)
+    yield* fail(1n)
+    yield* fail(2n)
+    const [newest, oldest] = yield* DeadLetters.list()
+    assert.match(newest!.cursor, /^[\w-]+$/)
+    const cursor = yield* Schema.decodeUnknownEffect(DeadLetters.Cursor)(`${newest!.cursor}`)
+    assert.deepStrictEqual(yield* DeadLetters.list({ after: cursor }), [oldest!])
+    for (const text of ["", "0190:0", newest!.id, btoa("[1]"), btoa("[-1,2]"), btoa(`["a",2]`)]) {
+      const error = yield* Effect.flip(Schema.decodeUnknownEffect(DeadLetters.Cursor)(text))
+      assert.include(error.message, "the cursor of a dead letter")
+      const exit = yield* Effect.exit(DeadLetters.list({ after: text as DeadLetters.Cursor }))
+      assert(Exit.isFailure(exit))
+      assert.include(
+        (Cause.squash(exit.cause) as Error).message,
+        "DeadLetters.list: after must be the cursor of an entry"
+      )
+    }
   })
 
   test("returns 100 letters a page by default", function* (on) {
@@ -177,6 +238,34 @@ describe("remove and purge", () => {
     assert.strictEqual(yield* DeadLetters.purge(), 2)
     assert.strictEqual(yield* DeadLetters.purge(), 0)
   })
+
+  test(
+    "purge ends while letters are written, which stay",
+    function* (on) {
+      yield* work(on)
+      for (let n = 1n; n <= 3n; n++) yield* fail(n)
+      assert.strictEqual(yield* DeadLetters.purge(), 3)
+      assert.strictEqual(yield* DeadLetters.count(), 1)
+    },
+    {
+      backend: (driver) => ({
+        removeDeadLetters: (ids) =>
+          Effect.andThen(
+            driver.parkMessage([
+              {
+                deadLetterId: `written before ${ids[0]} is removed`,
+                queue: "default",
+                reason: "PayloadInvalid",
+                exit: "{}",
+                body: "no message",
+                retentionMillis: undefined
+              }
+            ]),
+            driver.removeDeadLetters(ids)
+          )
+      })
+    }
+  )
 })
 
 describe("guarantee 2: replay", () => {

@@ -91,7 +91,9 @@ class MapTasks {
   /** Task ids by scoped key. */
   private readonly keys = new Map<string, string>()
   /** Oldest first. */
+  /** The oldest first. */
   private readonly letters = new Map<string, StoredDeadLetter>()
+  private lettersWritten = 0
   private readonly registry = new Map<string, StoredWorker>()
 
   create(asked: NewRecord, now: number): Created {
@@ -255,7 +257,8 @@ class MapTasks {
         worker: null,
         body,
         attempts: 0,
-        at: now
+        at: now,
+        order: ++this.lettersWritten
       },
       removeAt: after(now, retentionMillis),
       fence: 0,
@@ -268,11 +271,10 @@ class MapTasks {
   }
 
   page({ after: last, limit, task }: DeadLetterQuery, now: number): ReadonlyArray<DeadLetter> {
-    const newestFirst = this.alive(now).toReversed()
-    // where the last letter is gone, the page starts again at the newest: some are seen twice, none is missed
-    const from = newestFirst.findIndex(({ id }) => id === last) + 1
-    return newestFirst
-      .slice(from)
+    // a position and not a letter, which may be gone by now
+    return this.alive(now)
+      .toReversed()
+      .filter(({ order }) => last === undefined || order < last.order)
       .filter((letter) => task === undefined || letter.task === task)
       .slice(0, limit)
   }
@@ -467,7 +469,8 @@ class MapTasks {
         worker,
         body,
         attempts: attempt,
-        at: now
+        at: now,
+        order: ++this.lettersWritten
       },
       removeAt: after(now, retentionMillis),
       fence: task.fence,

@@ -42,12 +42,27 @@ export interface ParkedMessage {
 }
 
 /**
+ * A place in the order of all dead letters, newest first. No two letters ever have the same one.
+ *
+ * @see {@link DeadLetterQuery} for the letters after it
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DeadLetterPosition {
+  /** When the dead letter was written, in epoch milliseconds of the store's clock. */
+  readonly at: number
+  /** A number that the store gives: of two dead letters of the same moment, the newer one has the higher number. */
+  readonly order: number
+}
+
+/**
  * A message that is not run again unless it is replayed.
  *
  * @category models
  * @since 0.1.0
  */
-export interface DeadLetter {
+export interface DeadLetter extends DeadLetterPosition {
   /** `<task id>:<generation>` for a task that ended; the `deadLetterId` of a parked message. */
   readonly id: string
   /** `null` for a parked message. */
@@ -66,8 +81,6 @@ export interface DeadLetter {
   readonly body: string | Uint8Array
   /** The `attempt` of the record; 0 for a parked message. */
   readonly attempts: number
-  /** When it was written, in epoch milliseconds of the store's clock. */
-  readonly at: number
 }
 
 /**
@@ -81,9 +94,6 @@ export interface DeadLetterQuery {
   readonly task?: string | undefined
   /** How many to return at most. */
   readonly limit: number
-  /**
-   * The id of the last dead letter of the page before. If it was removed since, a page may repeat some, and misses
-   * none.
-   */
-  readonly after?: string | undefined
+  /** Lists what is older than this position, whether or not a dead letter is still there. Default: from the newest on. */
+  readonly after?: DeadLetterPosition | undefined
 }

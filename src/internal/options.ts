@@ -41,6 +41,14 @@ export const text = (what: string, value: string, max = 255): string =>
 export const matchingText = (what: string, value: string, pattern: RegExp, allowed: string): string =>
   typeof value === "string" && pattern.test(value) ? value : reject(what, allowed, value)
 
+/** Checks for a text that the decoder accepts, and returns what it decodes to; `allowed` describes such a text. */
+export const decodedText = <A>(
+  what: string,
+  value: string,
+  decode: (text: string) => Option.Option<A>,
+  allowed: string
+): A => Option.getOrElse(decode(value), () => reject(what, allowed, value))
+
 const duration = (what: string, input: Duration.Input, allowed: string): Duration.Duration => {
   // Duration takes NaN for zero
   const decoded = Number.isNaN(input) ? Option.none() : Duration.fromInput(input)

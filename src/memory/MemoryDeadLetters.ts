@@ -17,6 +17,7 @@ export class MemoryDeadLetters {
   private readonly byId = new Map<string, StoredDeadLetter>()
   private readonly deadlines = new Heap<StoredDeadLetter>(isSooner)
   private readonly onDue: (at: number) => void
+  private added = 0
 
   /** `onDue` is called with the time when the retention of a dead letter is going to be over. */
   constructor(onDue: (at: number) => void) {
@@ -30,14 +31,14 @@ export class MemoryDeadLetters {
 
   /** Adds a dead letter in place of one with the same id. */
   add(
-    letter: DeadLetter,
+    letter: Omit<DeadLetter, "order">,
     retention: number | undefined,
     task: { readonly fence: number; readonly retention: number | undefined }
   ): void {
     const older = this.byId.get(letter.id)
     if (older !== undefined) this.drop(older)
     const entry: StoredDeadLetter = {
-      letter,
+      letter: { ...letter, order: ++this.added },
       fence: task.fence,
       taskRetention: task.retention,
       deadline: timeAfter(letter.at, retention),
@@ -78,14 +79,14 @@ export class MemoryDeadLetters {
     return entry === undefined || entry.deadline <= now ? undefined : entry
   }
 
-  /** Lists a page, the newest first. Where the last entry of the page before is gone, the first page comes again. */
+  /** Lists a page, the newest first: in the reverse order of writing, whatever the clocks of the writers said. */
   list({ after, limit, task }: DeadLetterQuery, now: number): ReadonlyArray<DeadLetter> {
     const page: Array<DeadLetter> = []
-    let reached = after === undefined || !this.byId.has(after)
+    const before = after?.order ?? Infinity
     for (const { deadline, letter } of Array.from(this.byId.values()).reverse()) {
       if (page.length >= limit) break
-      if (reached && deadline > now && (task === undefined || letter.task === task)) page.push(letter)
-      if (letter.id === after) reached = true
+      if (letter.order < before && deadline > now && (task === undefined || letter.task === task))
+        page.push(letter)
     }
     return page
   }

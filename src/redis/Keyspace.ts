@@ -7,6 +7,9 @@
  */
 import { matchingText, wholeNumber } from "../internal/options.ts"
 
+/** The greatest number of shards. */
+export const MAX_SHARDS = 1024
+
 /** The keys of a store. */
 export interface Keyspace {
   readonly prefix: string
@@ -50,7 +53,7 @@ export const make = (options: Options): Keyspace => {
     /^[^{}]+$/,
     "a text without braces of at least one character"
   )
-  const shards = wholeNumber("shards", options.shards ?? 1, 1, 1024)
+  const shards = wholeNumber("shards", options.shards ?? 1, 1, MAX_SHARDS)
   const bases = Array.from({ length: shards }, (_, shard) => `{${prefix}:${shard}}`)
   return {
     prefix,

@@ -1,7 +1,7 @@
 /** Compares everything that can be read from a store with the model. */
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Schedule } from "effect"
-import type { TaskRecord } from "../../src/BackendDriver.ts"
+import type { DeadLetter, TaskRecord } from "../../src/BackendDriver.ts"
 import type { QueueCounts } from "../../src/BrokerDriver.ts"
 import { ids } from "./commands.ts"
 import { inModelTime, toDeadLetter } from "./deadLetters.ts"
@@ -64,10 +64,11 @@ const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {
   const read = yield* runner.call(backend.getDeadLetters(["unknown", ...letterIds]))
   yield* runner.assertEqual("the dead letters by their ids", read, [undefined, ...listed])
   const paged: Array<string> = []
-  for (let after: string | undefined; ; after = paged.at(-1)) {
+  for (let after: DeadLetter | undefined; ;) {
     const page = yield* runner.call(backend.listDeadLetters({ limit: 2, after }))
     if (page.length === 0) break
     paged.push(...page.map(({ id }) => id))
+    after = page.at(-1)
   }
   yield* runner.assertEqual("the dead letters page by page", paged, letterIds)
   for (const task of [undefined, ...definitions.map(({ name }) => name)]) {

@@ -2,8 +2,8 @@ import type { DeadLetter } from "../../src/BackendDriver.ts"
 import type { ModelFixture } from "./modelFixture.ts"
 import type * as Tasks from "./tasks.ts"
 
-/** Returns a dead letter of the model as a store shows it. */
-export const toDeadLetter = (letter: Tasks.StoredDeadLetter): DeadLetter => ({
+/** Returns a dead letter of the model as a store shows it, but for its order. */
+export const toDeadLetter = (letter: Tasks.StoredDeadLetter): Omit<DeadLetter, "order"> => ({
   id: letter.id,
   taskId: letter.taskId,
   task: letter.task,
@@ -17,12 +17,13 @@ export const toDeadLetter = (letter: Tasks.StoredDeadLetter): DeadLetter => ({
   at: letter.at
 })
 
-/** Returns a dead letter of the store with its time in the time of the model. */
+/** Returns a dead letter of the store with its time in the time of the model, and without its order. */
 export const inModelTime = (
   fixture: ModelFixture,
   store: DeadLetter | undefined,
   model: Tasks.StoredDeadLetter | undefined
-) =>
-  store === undefined || model === undefined
-    ? store
-    : { ...store, at: fixture.toModelTime(store.at, model.at) }
+) => {
+  if (store === undefined) return undefined
+  const { order: _, ...letter } = store
+  return model === undefined ? letter : { ...letter, at: fixture.toModelTime(store.at, model.at) }
+}

@@ -92,7 +92,7 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     yield* backend.subscribe(ids)
     yield* backend.cancel(["task-2"])
     yield* backend.listDeadLetters({ limit: 10 })
-    yield* backend.listDeadLetters({ limit: 10, task: "t", after: "task-1:0" })
+    yield* backend.listDeadLetters({ limit: 10, task: "t", after: { at: 1, order: 1 } })
     yield* backend.reopen(["task-1:0"])
     yield* backend.removeDeadLetters(["task-1:0"])
     yield* backend.forget(["task-3"])

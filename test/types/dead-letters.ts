@@ -1,15 +1,17 @@
 /** `DeadLetters`: entries typed by their task. */
 import { type Backend, type Broker, DeadLetters, type TaskFailed } from "chicory"
-import { type DateTime, Effect, type Option, Result, type Schema } from "effect"
+import { type DateTime, Effect, type Option, Result, type Schema, type Stream } from "effect"
 import { type CardDeclined, Charge, type Opener, type RateLimited, Reveal } from "./subjects.ts"
 import { expectType, type ReadError, type Store } from "./support.ts"
 
 // list: of one task
 type ChargeEntry = DeadLetters.Entry<{ readonly cents: number }, RateLimited | CardDeclined>
-const letters = DeadLetters.list(Charge, { limit: 20, after: "0190:0" })
+declare const cursor: DeadLetters.Cursor
+const letters = DeadLetters.list(Charge, { limit: 20, after: cursor })
 expectType(letters).is<Effect.Effect<ReadonlyArray<ChargeEntry>, ReadError, Backend.Backend>>(true)
 expectType(DeadLetters.list(Charge)).is<typeof letters>(true)
 declare const entry: ChargeEntry
+expectType(entry.cursor).is<DeadLetters.Cursor>(true)
 expectType(entry.taskId).is<Option.Option<string>>(true)
 expectType(entry.taskName).is<Option.Option<string>>(true)
 expectType(entry.payload).is<Result.Result<{ readonly cents: number }, Schema.SchemaError>>(true)
@@ -27,6 +29,8 @@ expectType(DeadLetters.list()).is<AnyLetters>(true)
 expectType(DeadLetters.list({ limit: 20 })).is<AnyLetters>(true)
 // @ts-expect-error a misspelt option
 DeadLetters.list(Charge, { limmit: 20 })
+// @ts-expect-error an id is no cursor
+DeadLetters.list(Charge, { after: "0190:0" })
 // @ts-expect-error a name is no task
 DeadLetters.list("card.charge")
 
@@ -37,6 +41,12 @@ expectType(DeadLetters.list(Reveal)).is<
     ReadError,
     Backend.Backend | Opener
   >
+>(true)
+
+// stream
+expectType(DeadLetters.stream(Charge)).is<Stream.Stream<ChargeEntry, ReadError, Backend.Backend>>(true)
+expectType(DeadLetters.stream({ after: cursor })).is<
+  Stream.Stream<DeadLetters.Entry<Schema.Json, Schema.Json>, ReadError, Backend.Backend>
 >(true)
 
 // the rest

@@ -8,11 +8,12 @@ import * as FieldText from "../FieldText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import { deadLetterPosition, type DeadLetterPosition } from "./deadLetterPosition.ts"
 import {
   deadLettersLua,
   type DeadLetterValues,
   decodeDeadLetter,
+  idOf,
+  orderOf,
   readDeadLetterLua,
   removeExpiredDeadLettersLua
 } from "./lib/deadLetters.ts"
@@ -27,16 +28,18 @@ const lua = (clustered: boolean): string =>
     removeExpiredDeadLettersLua,
     `
 removeExpiredDeadLetters()
-local task, limit, before, member = nextText(), nextNumber(), nextText(), nextText()
+local task, limit, before, order = nextText(), nextNumber(), nextText(), nextNumber()
 local index = base .. ':letters'
 if task ~= '' then index = index .. ':' .. task end
+local function isPassed(member, at)
+  return order and tonumber(at) == tonumber(before) and (tonumber(string.sub(member, 1, 16)) or 0) >= order
+end
 local found, offset = {}, 0
 repeat
   local members = redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'WITHSCORES', 'LIMIT', offset, 100)
   for i = 1, #members, 2 do
-    local passed = member ~= '' and tonumber(members[i + 1]) == tonumber(before) and members[i] >= member
-    if not passed and #found < 3 * limit then
-      local deadLetter = readDeadLetter(string.sub(members[i], 17))
+    if #found < 3 * limit and not isPassed(members[i], members[i + 1]) then
+      local deadLetter = readDeadLetter(string.sub(members[i], 18))
       if deadLetter then
         found[#found + 1] = deadLetter
         found[#found + 1] = members[i + 1]
@@ -50,21 +53,16 @@ return found
 `
   )
 
-/** The position before the newest dead letter. */
-const TOP: DeadLetterPosition = { at: "+inf", member: "" }
-
-interface Positioned extends DeadLetterPosition {
-  readonly deadLetter: DeadLetter
-}
+/** Where the first page begins. */
+const TOP = ["+inf", ""]
 
 /** Compares as the index of a shard does. */
-const newestFirst = (self: Positioned, that: Positioned): number =>
-  Number(that.at) - Number(self.at) || Buffer.compare(Buffer.from(that.member), Buffer.from(self.member))
+const newestFirst = (self: DeadLetter, that: DeadLetter): number =>
+  that.at - self.at || that.order - self.order
 
 /** Makes a dead letter in place of one that does not decode; its failure holds the decoding error. */
-const unreadable = (values: DeadLetterValues, at: string, member: string, issue: string) =>
-  Effect.map(payloadInvalidExit(issue), (exit): DeadLetter => ({
-    id: member.slice(16),
+const unreadable = (values: DeadLetterValues, issue: string) =>
+  Effect.map(payloadInvalidExit(issue), (exit) => ({
     taskId: values[1] ?? null,
     task: null,
     generation: 0,
@@ -73,35 +71,28 @@ const unreadable = (values: DeadLetterValues, at: string, member: string, issue:
     exit,
     worker: null,
     body: BodyText.decode(values[8] ?? ""),
-    attempts: 0,
-    at: Number(at)
+    attempts: 0
   }))
 
-const decode = (values: DeadLetterValues, at: string, member: string): Effect.Effect<Positioned> =>
+/** Decodes a dead letter at its place in the index, which the next page goes on from. */
+const decode = (values: DeadLetterValues, at: string, member: string): Effect.Effect<DeadLetter> =>
   decodeReply(() => decodeDeadLetter(values)).pipe(
-    Effect.catch((error) => unreadable(values, at, member, error.message)),
-    Effect.map((deadLetter) => ({ deadLetter, at, member }))
+    Effect.catch((error) => unreadable(values, error.message)),
+    Effect.map((letter) => ({ ...letter, id: idOf(member), at: Number(at), order: orderOf(member) ?? 0 }))
   )
 
-/**
- * Makes the operation. Each shard returns a page, and the newest of all are kept. If the last dead letter of the page before
- * is gone, the list starts at the newest again.
- */
+/** Makes the operation. Each shard returns a page, and the newest of all are kept. */
 export const listDeadLetters = (runner: ScriptRunner): BackendDriver<RedisStoreError>["listDeadLetters"] => {
   const { clustered, everyShard, run } = runner
   const script = Script.make<ReadonlyArray<DeadLetterValues | string>>(lua(clustered))
-  const positionOf = deadLetterPosition(runner)
   return Effect.fnUntraced(function* ({ after, limit, task }) {
-    const { at, member } = (after === undefined ? undefined : yield* positionOf(after)) ?? TOP
-    const args = [task === undefined ? "" : FieldText.encode(task), `${limit}`, at, member]
+    const position = after === undefined ? TOP : [`${after.at}`, `${after.order}`]
+    const args = [task === undefined ? "" : FieldText.encode(task), `${limit}`, ...position]
     const pages = yield* everyShard((shard) => run(script, shard, args))
     const found = yield* Effect.forEach(
       pages.flatMap((page) => Arr.chunksOf(page, 3)),
       ([values, at, member]) => decode(values as DeadLetterValues, at as string, member as string)
     )
-    return found
-      .sort(newestFirst)
-      .slice(0, limit)
-      .map(({ deadLetter }) => deadLetter)
+    return found.sort(newestFirst).slice(0, limit)
   })
 }

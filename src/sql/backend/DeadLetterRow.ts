@@ -4,7 +4,7 @@ import * as Row from "../Row.ts"
 
 /** A row of the table of dead letters. A parked message has no task. */
 export interface DeadLetterRow {
-  /** Grows with every dead letter: the order of pages. */
+  /** Grows with every dead letter, also after the newest was removed: the order of pages. */
   readonly pk: number
   readonly id: string
   readonly task_id: string | null
@@ -57,5 +57,6 @@ export const toDeadLetter = (row: DeadLetterRow, { fromBody }: Dialect): DeadLet
   worker: row.worker,
   body: fromBody(row.body),
   attempts: row.attempts,
-  at: row.at
+  at: row.at,
+  order: row.pk
 })

@@ -60,11 +60,9 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
   const deadLetters = table("dead_letters")
   const retained = isRetained(dialect)
   const read = reader<DeadLetterRow>("dead_letters", shape)
-  const readPk = reader<{ readonly pk: number }>("dead_letters", { pk: Row.integer })
   const readCount = reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
   const selectByIds = `SELECT ${columns} FROM ${deadLetters} WHERE ${dialect.inList("id", "text")} AND ${retained}`
-  const selectPk = `SELECT pk FROM ${deadLetters} WHERE id = ?`
   const selectPage = `SELECT ${columns} FROM ${deadLetters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
   const selectPageOfTask = `SELECT ${columns} FROM ${deadLetters} WHERE task = ? AND pk < ? AND ${retained}
     ORDER BY pk DESC LIMIT ?`
@@ -76,15 +74,6 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
     index: "dead_letters_id"
   })
 
-  /** Returns the position of a page. If the dead letter is gone, it is the first page: none is missed. */
-  const positionAfter = (id: string | undefined) =>
-    id === undefined
-      ? Effect.succeed(Number.MAX_SAFE_INTEGER)
-      : Effect.map(
-          Effect.flatMap(run(selectPk, [id]), readPk),
-          (rows) => rows[0]?.pk ?? Number.MAX_SAFE_INTEGER
-        )
-
   return {
     park: makePark(db),
     getMany: (ids) =>
@@ -92,16 +81,12 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
         const found = new Map(rows.map((row) => [row.id, toDeadLetter(row, dialect)]))
         return ids.map((id) => found.get(id))
       }),
-    list: ({ after, limit, task }) =>
-      Effect.flatMap(positionAfter(after), (pk) =>
-        Effect.map(
-          Effect.flatMap(
-            task === undefined ? run(selectPage, [pk, limit]) : run(selectPageOfTask, [task, pk, limit]),
-            read
-          ),
-          (rows) => rows.map((row) => toDeadLetter(row, dialect))
-        )
-      ),
+    list: ({ after, limit, task }) => {
+      const before = after?.order ?? Number.MAX_SAFE_INTEGER
+      const found =
+        task === undefined ? run(selectPage, [before, limit]) : run(selectPageOfTask, [task, before, limit])
+      return Effect.map(Effect.flatMap(found, read), (rows) => rows.map((row) => toDeadLetter(row, dialect)))
+    },
     count: (task) =>
       Effect.map(
         Effect.flatMap(task === undefined ? run(countAll) : run(countOfTask, [task]), readCount),

@@ -54,8 +54,9 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         WHERE idempotency_key IS NOT NULL`,
       `CREATE INDEX ${table("tasks_check")} ON ${table("tasks")} (check_at) WHERE check_at IS NOT NULL`,
 
+      // AUTOINCREMENT: a page is what is below a key, which no later dead letter may be
       `CREATE TABLE ${table("dead_letters")} (
-        pk INTEGER PRIMARY KEY,
+        pk INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL,
         task_id TEXT,
         task TEXT,

@@ -4,7 +4,7 @@ import type { BackendDriver, DeadLetter } from "../../../BackendDriver.ts"
 import * as BodyText from "../../BodyText.ts"
 import { decodeReply, HashFields } from "../../fieldDecoding.ts"
 import * as FieldText from "../../FieldText.ts"
-import { taskIdOfDeadLetter } from "../../Keyspace.ts"
+import { MAX_SHARDS, taskIdOfDeadLetter } from "../../Keyspace.ts"
 import type { RedisStoreError } from "../../RedisStoreError.ts"
 import type { Script } from "../../Script.ts"
 import type { ScriptRunner } from "../../ScriptRunner.ts"
@@ -14,7 +14,7 @@ import type { ScriptRunner } from "../../ScriptRunner.ts"
  *
  * A dead letter is a hash. Indexes hold all letters (`:letters`), those of a task name (`:letters:<task>`), both in the
  * order in which they were added, and the times at which they expire (`:letters-until`). The member of a letter begins
- * with a number, which keeps letters of the same moment in order.
+ * with its order: a number of 16 digits, which keeps letters of the same moment in order, and is another in every shard.
  */
 export const deadLettersLua = /* lua */ `
 local function deadLetterKey(id)
@@ -38,7 +38,8 @@ local function removeDeadLetter(id)
 end
 
 local function addDeadLetter(id, retention, task, fields)
-  local member = string.format('%015.0f', redis.call('INCR', base .. ':letters-order')) .. ':' .. id
+  local order = redis.call('INCR', base .. ':letters-order') * ${MAX_SHARDS} + string.match(base, ':(%d+)}$')
+  local member = string.format('%016.0f:%s', order, id)
   local key = deadLetterKey(id)
   redis.call('HSET', key, 'id', id, 'member', member, 'at', nowText, unpack(fields))
   redis.call('ZADD', base .. ':letters', now, member)
@@ -70,7 +71,8 @@ const FIELDS = [
   "worker",
   "body",
   "attempts",
-  "at"
+  "at",
+  "member"
 ] as const
 
 /** Lua: reads a dead letter; `false` where there is none, or its retention is over. */
@@ -115,9 +117,17 @@ export const decodeDeadLetter = (values: DeadLetterValues): DeadLetter => {
     worker: decodedOrNull(fields, 7),
     body: BodyText.decode(fields.text(8)),
     attempts: fields.integer(9),
-    at: fields.integer(10)
+    at: fields.integer(10),
+    order: orderOf(fields.text(11)) ?? fields.fail(11)
   }
 }
+
+/** Returns the order of a member of the indexes; `undefined` for a member that the store did not write. */
+export const orderOf = (member: string): number | undefined =>
+  /^\d{16}:/.test(member) ? Number(member.slice(0, 16)) : undefined
+
+/** Returns the id of the dead letter of a member. */
+export const idOf = (member: string): string => member.slice(17)
 
 /** Makes an operation that returns dead letters by their ids, in each shard by the script; `undefined` where there is none. */
 export const deadLettersById = (

@@ -22,8 +22,9 @@ export const crashes = (test: Test): void => {
       assert.strictEqual(last._tag, "Drop")
       const found = yield* t.expectEndedByStore("a", "WorkerLost")
       assert.deepStrictEqual([found.crashes, found.attempt, found.worker], [2, 2, "worker of t2"])
-      const { at, ...letter } = yield* t.onlyDeadLetter
+      const { at, order, ...letter } = yield* t.onlyDeadLetter
       assert.isNumber(at)
+      assert.isNumber(order)
       assert.deepStrictEqual(letter, {
         id: "a:0",
         taskId: "a",

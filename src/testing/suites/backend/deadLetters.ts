@@ -20,18 +20,22 @@ export const deadLetters = (test: Test): void => {
       yield* fill(t)
       const ids = (letters: ReadonlyArray<DeadLetter>) => letters.map(({ id }) => id)
       assert.deepStrictEqual(ids(yield* t.deadLetters()), ["e:0", "d:0", "c:0", "b:0", "a:0"])
-      assert.deepStrictEqual(ids(yield* t.deadLetterPage(2)), ["e:0", "d:0"])
-      assert.deepStrictEqual(ids(yield* t.deadLetterPage(2, "d:0")), ["c:0", "b:0"])
-      assert.deepStrictEqual(ids(yield* t.deadLetterPage(2, "b:0")), ["a:0"])
-      assert.deepStrictEqual(ids(yield* t.deadLetterPage(2, "a:0")), [])
+      const first = yield* t.deadLetterPage(2)
+      assert.deepStrictEqual(ids(first), ["e:0", "d:0"])
+      const second = yield* t.deadLetterPage(2, first[1])
+      assert.deepStrictEqual(ids(second), ["c:0", "b:0"])
+      const third = yield* t.deadLetterPage(2, second[1])
+      assert.deepStrictEqual(ids(third), ["a:0"])
+      assert.deepStrictEqual(ids(yield* t.deadLetterPage(2, third[0])), [])
     })
 
     test("are listed and counted by task", function* (t) {
       yield* fill(t)
       yield* t.driver.parkMessage([parked("p")])
       const ids = (letters: ReadonlyArray<DeadLetter>) => letters.map(({ id }) => id)
-      assert.deepStrictEqual(ids(yield* t.deadLetters("other")), ["e:0", "d:0", "c:0"])
-      assert.deepStrictEqual(ids(yield* t.deadLetterPage(1, "e:0", "other")), ["d:0"])
+      const others = yield* t.deadLetters("other")
+      assert.deepStrictEqual(ids(others), ["e:0", "d:0", "c:0"])
+      assert.deepStrictEqual(ids(yield* t.deadLetterPage(1, others[0], "other")), ["d:0"])
       assert.deepStrictEqual(ids(yield* t.deadLetters("nobody")), [])
       assert.strictEqual(yield* t.driver.countDeadLetters("other"), 3)
       assert.strictEqual(yield* t.driver.countDeadLetters("mail"), 2)
@@ -51,24 +55,81 @@ export const deadLetters = (test: Test): void => {
       assert.deepStrictEqual([state, generation], ["FAILURE", 0])
     })
 
-    test("a page after a removed dead letter misses none", function* (t) {
+    test("a page goes on after a letter that was removed", function* (t) {
       yield* fill(t)
-      yield* t.driver.removeDeadLetters(["d:0"])
-      const rest = (yield* t.deadLetterPage(100, "d:0")).map(({ id }) => id)
-      assert.deepStrictEqual(rest.slice(-3), ["c:0", "b:0", "a:0"])
+      const page = yield* t.deadLetterPage(2)
+      yield* t.driver.removeDeadLetters(["e:0", "d:0"])
+      const rest = yield* t.deadLetterPage(100, page[1])
+      assert.deepStrictEqual(
+        rest.map(({ id }) => id),
+        ["c:0", "b:0", "a:0"]
+      )
+    })
+
+    /** Lists all letters page by page, and does something after each page. Returns the ids that were seen. */
+    const walk = Effect.fnUntraced(function* (
+      t: Fixture,
+      afterPage: (page: Arr.NonEmptyReadonlyArray<DeadLetter>) => Effect.Effect<unknown, unknown>,
+      task?: string
+    ) {
+      const seen: Array<string> = []
+      for (let last: DeadLetter | undefined; ;) {
+        const page = yield* t.deadLetterPage(3, last, task)
+        if (!Arr.isReadonlyArrayNonEmpty(page)) return seen
+        seen.push(...page.map(({ id }) => id))
+        assert.isAtMost(seen.length, 20, "the walk ends")
+        last = Arr.lastNonEmpty(page)
+        yield* afterPage(page)
+      }
     })
 
     test("those of the same moment are listed once each, over several pages", function* (t) {
       const ids = Arr.map(Arr.range(1, 7), (n) => `p${n}`)
       yield* t.driver.parkMessage(Arr.map(ids, (id) => parked(id)))
-      const seen: Array<string> = []
-      for (let last: string | undefined; ;) {
-        const letters = yield* t.deadLetterPage(3, last)
-        if (letters.length === 0) break
-        seen.push(...letters.map(({ id }) => id))
-        last = seen.at(-1)
-      }
+      const seen = yield* walk(t, () => Effect.void)
       assert.deepStrictEqual(seen.toSorted(), ids)
+    })
+
+    test("a walk sees each letter once while the last of each page is removed", function* (t) {
+      const ids = Arr.map(Arr.range(1, 7), (n) => `p${n}`)
+      yield* t.driver.parkMessage(Arr.map(ids, (id) => parked(id)))
+      const seen = yield* walk(t, (page) => t.driver.removeDeadLetters([Arr.lastNonEmpty(page).id]))
+      assert.deepStrictEqual(seen.toSorted(), ids)
+    })
+
+    for (const task of [undefined, "mail"]) {
+      test(`a walk through the letters of ${task ?? "all tasks"} sees each once while they are replayed and fail again`, function* (t) {
+        const ids = Arr.map(Arr.range(1, 7), (n) => `x${n}`)
+        yield* Effect.forEach(ids, (id) => t.startAndSettle(id, `0 of ${id}`, failureWithDeadLetter()))
+        const replayAndFail = ({ generation, id, taskId }: DeadLetter) =>
+          t.driver.reopen([id]).pipe(
+            Effect.andThen(t.driver.removeDeadLetters([id])),
+            Effect.andThen(
+              t.startAndSettle(taskId!, `${generation + 1} of ${taskId}`, failureWithDeadLetter(), {
+                generation: generation + 1
+              })
+            )
+          )
+        const seen = yield* walk(t, Effect.forEach(replayAndFail), task)
+        assert.deepStrictEqual(
+          seen.toSorted(),
+          ids.map((id) => `${id}:0`)
+        )
+        const now = yield* t.deadLetters()
+        assert.deepStrictEqual(
+          now.map(({ id }) => id).toSorted(),
+          ids.map((id) => `${id}:1`)
+        )
+      })
+    }
+
+    test("a letter that is written after the newest was removed is before all positions", function* (t) {
+      yield* t.driver.parkMessage([parked("p1")])
+      yield* t.driver.parkMessage([parked("p2")])
+      const [newest] = yield* t.deadLetters()
+      yield* t.driver.removeDeadLetters(["p2", "p1"])
+      yield* t.driver.parkMessage([parked("p3")])
+      assert.deepStrictEqual(yield* t.deadLetterPage(10, newest), [])
     })
 
     test("are removed by id, and removing is safe to repeat", function* (t) {
@@ -124,8 +185,9 @@ export const deadLetters = (test: Test): void => {
     test("are created for parked messages, once each", function* (t) {
       yield* t.driver.parkMessage([parked("p", { body: Suite.bytes, queue: "slow" }), parked("p")])
       yield* t.driver.parkMessage([parked("p")])
-      const { at, body, ...letter } = yield* t.onlyDeadLetter
+      const { at, body, order, ...letter } = yield* t.onlyDeadLetter
       assert.isNumber(at)
+      assert.isNumber(order)
       assert.deepStrictEqual(bytesOf(body), Array.from(Suite.bytes))
       assert.deepStrictEqual(letter, {
         id: "p",

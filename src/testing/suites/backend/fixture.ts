@@ -6,6 +6,7 @@ import { Effect, type Scope } from "effect"
 import type {
   BackendDriver,
   DeadLetter,
+  DeadLetterPosition,
   NewRecord,
   Outcome,
   ParkedMessage,
@@ -128,7 +129,7 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
   /** Starts a run, and waits until its lease has lapsed. */
   const lapsedRun = (id: string, token: string, more?: Partial<Start>) =>
     Effect.tap(startRun(id, token, { leaseMillis: time.units(1), ...more }), time.pass(2))
-  const deadLetterPage = (limit = 100, after?: string, task?: string) =>
+  const deadLetterPage = (limit = 100, after?: DeadLetterPosition, task?: string) =>
     driver.listDeadLetters({ limit, after, task })
   const deadLetters = (task?: string) => deadLetterPage(100, undefined, task)
   const onlyDeadLetter: Effect.Effect<DeadLetter, unknown> = Suite.only(deadLetters())

@@ -38,8 +38,9 @@ export const settle = (test: Test): void => {
         failureWithDeadLetter("Died", undefined, undefined, { queue: "slow", body: "the body" })
       )
       assert.strictEqual((yield* t.read("a")).exit, `{"failure":"Died"}`)
-      const { at, ...letter } = yield* t.onlyDeadLetter
+      const { at, order, ...letter } = yield* t.onlyDeadLetter
       assert.isNumber(at)
+      assert.isNumber(order)
       assert.deepStrictEqual(letter, {
         id: "a:0",
         taskId: "a",
