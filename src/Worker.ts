@@ -29,6 +29,11 @@
  * When its scope closes, a worker claims no more, lets running tasks finish within `drainTimeout`, interrupts the rest,
  * and releases them at once, with nothing counted. Under `NodeRuntime.runMain`, SIGTERM and SIGINT do this.
  *
+ * It has ended at most 6 seconds after the drain. A handler that cannot be interrupted, and a call that the store does not
+ * answer, are left behind after 4 of them: a warning names the task, which starts again when its lease is over, and
+ * counts a crash then. With the default `drainTimeout` of 20 seconds this fits into the 30 seconds that Kubernetes gives
+ * a process to end.
+ *
  * **Gotchas**
  *
  * `effect/workers` exports another `Worker`, for threads. To use both, rename one:
@@ -76,8 +81,8 @@ export interface Options {
    */
   readonly lease?: Duration.Input | undefined
   /**
-   * How long running tasks may take to finish when the worker stops. Default 20 seconds. Use 0 under `TestClock`, where
-   * nothing would end the wait.
+   * How long running tasks may take to finish when the worker stops. Default 20 seconds. The end of the worker may take
+   * 6 seconds more. Use 0 under `TestClock`, where nothing would end the wait.
    */
   readonly drainTimeout?: Duration.Input | undefined
   /**

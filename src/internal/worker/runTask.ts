@@ -85,12 +85,17 @@ const classifyKilled = (
 }
 
 /** Executes the handler; an at-most-once task only after its ack. `undefined`: the task may not run. */
-const executeOnce = (worker: WorkerState, run: Run): Effect.Effect<RunOutcome | undefined, never, unknown> =>
-  run.task.definition.delivery === "at-most-once"
-    ? Effect.flatMap(ackBeforeRun(worker, run), (mayRun) =>
-        mayRun ? execute(run, worker.id) : Effect.undefined
-      )
-    : execute(run, worker.id)
+const executeOnce = (
+  worker: WorkerState,
+  run: Run
+): Effect.Effect<RunOutcome | undefined, never, unknown> => {
+  if (run.task.definition.delivery !== "at-most-once") return execute(run, worker.id)
+  // interrupted already, by a worker that stops: once acked, the task could only be lost
+  if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
+  return Effect.flatMap(ackBeforeRun(worker, run), (mayRun) =>
+    mayRun ? execute(run, worker.id) : Effect.undefined
+  )
+}
 
 /**
  * Acks an at-most-once task before it runs, so that no redelivery runs it again. Returns whether it may run: with a

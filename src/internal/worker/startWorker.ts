@@ -1,8 +1,10 @@
 /** The life of a worker: it starts its loops, and drains when its scope closes. */
-import { Duration, Effect, Option, type Scope } from "effect"
+import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { annotateDelivery } from "./annotateDelivery.ts"
 import { claimMessages } from "./claimLoop.ts"
 import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
+import { returnMessage } from "./settle.ts"
 import { make, type WorkerSettings, type WorkerState } from "./WorkerState.ts"
 
 /**
@@ -34,37 +36,74 @@ export interface WorkerService {
   readonly stats: Effect.Effect<Stats>
 }
 
-/**
- * Starts a worker that stops with the scope.
- *
- * Finalizers run in reverse: claiming stops first, then the drain waits for running tasks while their leases are still
- * renewed, and the worker leaves the registry last.
- */
+/** How long interrupted runs and calls to the store may take to end after the drain. */
+const INTERRUPT_TIMEOUT = Duration.seconds(4)
+/** How long the worker's duties and its removal from the registry may take at the very end. */
+const UNREGISTER_TIMEOUT = Duration.seconds(2)
+
+/** Starts a worker that stops with the scope, within `drainTimeout` and 6 seconds. */
 export const startWorker = Effect.fnUntraced(function* (
   settings: WorkerSettings
 ): Effect.fn.Return<WorkerService, never, Scope.Scope> {
   const worker = yield* make(settings)
-  yield* maintain(worker)
-  yield* renewLeases(worker)
-  yield* Effect.addFinalizer(() => drain(worker))
-  yield* claimMessages(worker)
+  const claiming = yield* Scope.make("parallel")
+  const duties = yield* Scope.make()
+  yield* Effect.addFinalizer(() => stop(worker, claiming, duties))
+  yield* Scope.provide(Effect.andThen(maintain(worker), renewLeases(worker)), duties)
+  yield* Scope.provide(claimMessages(worker), claiming)
   return {
     id: worker.id,
     stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats }))
   }
 })
 
+/**
+ * Stops claiming, drains while leases are still renewed, and unregisters the worker last. Each step is bounded, since a
+ * handler may be uninterruptible, and a driver may never answer.
+ */
+const stop = (worker: WorkerState, claiming: Scope.Closeable, duties: Scope.Closeable): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    // a claim on its way is awaited with what it brings
+    worker.fork(Scope.close(claiming, Exit.void))
+    yield* drain(worker)
+    const closing = yield* Effect.forkDetach(Scope.close(duties, Exit.void), { startImmediately: true })
+    yield* Effect.timeoutOption(Fiber.await(closing), UNREGISTER_TIMEOUT)
+  })
+
 /** Lets running tasks finish within `drainTimeout`, interrupts the rest, and waits until they are released. */
 const drain = (worker: WorkerState): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const { drainTimeout } = worker.settings
-    const drained = Duration.isZero(drainTimeout)
-      ? Option.none()
-      : yield* Effect.timeoutOption(worker.inFlight.wait, drainTimeout)
-    if (Option.isSome(drained)) return
+    if (yield* isIdleWithin(worker, worker.settings.drainTimeout)) return
     // a run that held up its process for a whole lease is no run to put back uncounted
     yield* loseOverdue(worker)
     for (const run of worker.runs.values()) run.interrupt("Drained")
     worker.expireDrain()
-    yield* worker.inFlight.wait
+    if (!(yield* isIdleWithin(worker, INTERRUPT_TIMEOUT))) yield* leaveRest(worker)
+  })
+
+/** Waits until nothing is in flight; returns `false` once the time is up. */
+const isIdleWithin = ({ inFlight }: WorkerState, time: Duration.Duration): Effect.Effect<boolean> =>
+  Duration.isZero(time)
+    ? Effect.succeed(false)
+    : Effect.map(Effect.timeoutOption(inFlight.wait, time), Option.isSome)
+
+/** Leaves the runs that have not ended to their leases. */
+const leaveRest = (worker: WorkerState): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const after = Duration.format(INTERRUPT_TIMEOUT)
+    if (worker.runs.size === 0) {
+      return yield* Effect.logWarning(
+        `Failed to end all calls to the store within ${after} after the drain; the worker stops without their answers`
+      )
+    }
+    for (const run of worker.runs.values()) {
+      run.interrupt("Lost")
+      worker.fork(returnMessage(worker, run.candidate.delivery))
+      const failed = run.settling
+        ? "Failed to store the outcome of a run"
+        : "Failed to end an interrupted handler"
+      yield* Effect.logWarning(
+        `${failed} within ${after} after the drain; the worker stops, and the run is left to its lease`
+      ).pipe(annotateDelivery(run.candidate.message, run.started.attempt))
+    }
   })

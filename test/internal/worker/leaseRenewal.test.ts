@@ -129,7 +129,7 @@ describe("guarantee 6: the lease of a run", () => {
   it.effect("is left to lapse once it is lost, so that the next run counts a crash", () =>
     Effect.gen(function* () {
       let fails = true
-      const { fixture, interrupts, record, renewals } = yield* makeOne({
+      const { fixture, interrupts, record } = yield* makeOne({
         backend: (driver) => ({
           renew: (items) => (fails ? Effect.fail("cut off") : driver.renew(items))
         })
@@ -137,7 +137,6 @@ describe("guarantee 6: the lease of a run", () => {
       yield* MemoryFixture.advance("9 seconds")
       assert.strictEqual(interrupts(), 1)
       fails = false
-      const sent = renewals()
       const { attempt, crashes, state } = yield* record("a")
       assert.deepStrictEqual({ attempt, crashes, state }, { attempt: 1, crashes: 0, state: "STARTED" })
       assert.strictEqual(fixture.count("settle", "release"), 0)
@@ -145,7 +144,6 @@ describe("guarantee 6: the lease of a run", () => {
       yield* MemoryFixture.advance("10 seconds")
       const next = yield* record("a")
       assert.deepStrictEqual([next.attempt, next.crashes, next.state], [2, 1, "STARTED"])
-      assert.isAbove(renewals(), sent)
     })
   )
 

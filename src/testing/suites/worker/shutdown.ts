@@ -147,6 +147,31 @@ export const shutdown = (test: Test): void => {
       assert.isFalse((yield* Worker.active).some(({ id }) => id === worker.id))
     })
 
+    test("a handler that cannot be interrupted does not hold up the end of its worker, and its run counts as a crash", function* (t) {
+      const [stuck, again] = [new Gate(), new Gate()]
+      const options = { lease: t.duration(2), drainTimeout: t.duration(0.5) }
+      const worker = yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => Effect.uninterruptible(Effect.as(stuck.pass, n))),
+        options
+      )
+      const handle = yield* Work.delay(1)
+      yield* t.until("it runs", () => stuck.entered === 1)
+      yield* t.complete("it stops", worker.stop)
+      assert.strictEqual(yield* AsyncResult.state(handle), "STARTED")
+      yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(again.pass, n + 1)),
+        options
+      )
+      yield* t.until("it runs again", () => again.entered === 1)
+      stuck.open()
+      assert.isAtLeast((yield* t.read(handle.taskId)).crashes, 1)
+      again.open()
+      assert.strictEqual(yield* t.awaitValue(handle), 2)
+      yield* t.untilDrained()
+    })
+
     test("a worker stops although its store is away", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(

@@ -1,0 +1,172 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Task, Worker } from "chicory"
+import { type Duration, Effect, Exit, Latch, Layer, Logger, References, Scope } from "effect"
+import * as MemoryFixture from "../../support/memoryFixture.ts"
+import { advance } from "../../support/memoryFixture.ts"
+import * as WorkerFixture from "./workerFixture.ts"
+
+interface Line {
+  readonly level: string
+  readonly message: string
+  readonly annotations: Readonly<Record<string, unknown>>
+}
+
+/** Collects the warnings of an effect. */
+const withWarnings = <A, E, R>(effect: Effect.Effect<A, E, R>) => {
+  const lines: Array<Line> = []
+  const logger = Logger.make<unknown, void>(({ fiber, logLevel, message }) => {
+    if (logLevel !== "Warn") return
+    lines.push({
+      level: logLevel,
+      message: String(message),
+      annotations: fiber.getRef(References.CurrentLogAnnotations)
+    })
+  })
+  return Effect.map(Effect.provide(effect, Logger.layer([logger])), (value) => [value, lines] as const)
+}
+
+/** Starts a worker, lets it begin its tasks, and stops it; returns after how many seconds it has stopped. */
+const stopAfterStart = Effect.fnUntraced(function* (
+  worker: Effect.Success<ReturnType<typeof WorkerFixture.make>>,
+  beforeStop: Effect.Effect<unknown> = Effect.void
+) {
+  const scope = yield* Scope.make()
+  yield* Scope.provide(worker.start, scope)
+  yield* advance("100 millis")
+  yield* beforeStop
+  const stopping = yield* MemoryFixture.fork(Scope.close(scope, Exit.void))
+  for (let second = 0; second <= 60; second++) {
+    if (stopping.pollUnsafe() !== undefined) return second
+    yield* advance("1 second")
+  }
+  return Infinity
+})
+
+const drainTimeout: Duration.Input = "10 seconds"
+
+describe("guarantee 7: the end of a worker", () => {
+  it.effect("comes as soon as nothing is in flight", () =>
+    Effect.gen(function* () {
+      const worker = yield* WorkerFixture.make({ worker: { drainTimeout } })
+      yield* worker.enqueue("a")
+      assert.strictEqual(yield* stopAfterStart(worker), 0)
+    })
+  )
+
+  for (const [where, hang] of [
+    ["region", (over: Effect.Effect<void>) => Effect.uninterruptible(Effect.as(over, 1))],
+    ["finalizer", (over: Effect.Effect<void>) => Effect.ensuring(Effect.never, over)]
+  ] as const) {
+    it.effect(`is 4 seconds after the drain for a handler in an uninterruptible ${where}`, () =>
+      Effect.gen(function* () {
+        const over = yield* Latch.make(false)
+        const worker = yield* WorkerFixture.make({
+          worker: { drainTimeout },
+          handler: () => hang(over.await)
+        })
+        yield* worker.enqueue("a")
+        const [seconds, warnings] = yield* withWarnings(stopAfterStart(worker))
+        assert.strictEqual(seconds, 14)
+        assert.lengthOf(warnings, 1)
+        assert.include(warnings[0]!.message, "left to its lease")
+        assert.deepInclude(warnings[0]!.annotations, { taskId: "a", taskName: "work", attempt: 1 })
+        // the handler may end when the worker is long gone: that is no orderly release
+        if (where === "finalizer") yield* over.open
+        yield* advance("1 second")
+        const { attempt, state } = yield* worker.record("a")
+        assert.deepStrictEqual([state, attempt], ["STARTED", 1])
+        assert.strictEqual(worker.fixture.count("settle", "release"), 0)
+        yield* over.open
+      })
+    )
+  }
+
+  it.effect("is 4 seconds after the drain where the outcome of a run is never stored", () =>
+    Effect.gen(function* () {
+      const over = yield* Latch.make(false)
+      const worker = yield* WorkerFixture.make({
+        worker: { drainTimeout },
+        backend: () => ({ settle: () => Effect.uninterruptible(Effect.as(over.await, ["Lost"] as const)) })
+      })
+      yield* Effect.addFinalizer(() => over.open)
+      yield* worker.enqueue("a")
+      const [seconds, warnings] = yield* withWarnings(stopAfterStart(worker))
+      assert.strictEqual(seconds, 14)
+      assert.include(warnings[0]!.message, "Failed to store the outcome of a run")
+      assert.deepInclude(warnings[0]!.annotations, { taskId: "a", taskName: "work" })
+    })
+  )
+
+  it.effect("is 4 seconds after the drain where a claim is never answered", () =>
+    Effect.gen(function* () {
+      const over = yield* Latch.make(false)
+      const worker = yield* WorkerFixture.make({
+        worker: { drainTimeout },
+        broker: (driver) => ({ claim: (claim) => Effect.andThen(over.await, driver.claim(claim)) })
+      })
+      yield* Effect.addFinalizer(() => over.open)
+      const [seconds, warnings] = yield* withWarnings(stopAfterStart(worker))
+      assert.strictEqual(seconds, 14)
+      assert.include(warnings[0]!.message, "Failed to end all calls to the store")
+    })
+  )
+
+  it.effect("is at most 2 seconds later where a heartbeat is never answered", () =>
+    Effect.gen(function* () {
+      const over = yield* Latch.make(false)
+      const worker = yield* WorkerFixture.make({
+        worker: { drainTimeout },
+        backend: () => ({ heartbeat: () => Effect.uninterruptible(over.await) })
+      })
+      yield* Effect.addFinalizer(() => over.open)
+      assert.strictEqual(yield* stopAfterStart(worker), 2)
+    })
+  )
+})
+
+describe("guarantee 7: a claim that is answered after the drain", () => {
+  const Once = Task.make("once", { delivery: "at-most-once" })
+
+  it.effect("is put back with nothing counted, and nothing of it runs", () =>
+    Effect.gen(function* () {
+      const over = yield* Latch.make(false)
+      let ran = 0
+      const fixture = yield* MemoryFixture.make({
+        hints: false,
+        broker: (driver) => ({ claim: (claim) => Effect.andThen(over.await, driver.claim(claim)) })
+      })
+      const handler = Effect.sync(() => void ran++)
+      const scope = yield* Scope.make()
+      const Plain = Task.make("plain")
+      yield* Effect.provideContext(
+        Effect.andThen(Once.send(undefined, { id: "a" }), Plain.send(undefined, { id: "b" })),
+        fixture.context
+      )
+      yield* Layer.buildWithScope(
+        Worker.layer([Once, Plain], { drainTimeout: "1 second" }).pipe(
+          Layer.provide([Once.toLayer(() => handler), Plain.toLayer(() => handler)]),
+          Layer.provide(fixture.layer)
+        ),
+        scope
+      )
+      yield* advance("100 millis")
+      const stopping = yield* MemoryFixture.fork(Scope.close(scope, Exit.void))
+      yield* advance("2 seconds")
+      MemoryFixture.assertPending(stopping)
+      yield* over.open
+      yield* advance("100 millis")
+      assert.deepStrictEqual(MemoryFixture.exitOf(stopping), Exit.void)
+      const records = yield* fixture.driver.read(["a", "b"])
+      assert.deepStrictEqual(
+        records.map((record) => [record?.state, record?.attempt]),
+        [
+          ["PENDING", 0],
+          ["PENDING", 0]
+        ]
+      )
+      const [counts] = yield* fixture.broker.counts(["default"])
+      assert.deepStrictEqual(counts, { ready: 2, delayed: 0, claimed: 0 })
+      assert.strictEqual(ran, 0)
+    })
+  )
+})
