@@ -73,7 +73,8 @@ const sizeOfSettlement = ({ outcome }: Settlement): number =>
  * **Details**
  *
  * Calls of concurrent fibers are coalesced into batches of at most 256 items, or 2 MiB of characters. Every error of the
- * driver, defects included, becomes a `BackendError`. Hints are read until the scope closes.
+ * driver, defects included, becomes a `BackendError`. Hints are read until the scope closes. Then all that wait for a
+ * result fail, and so does every later call, with a `BackendError` that is not retryable.
  *
  * @category constructors
  * @since 0.1.0
@@ -83,13 +84,11 @@ export const make = Effect.fnUntraced(function* <E>(
   options?: Options
 ): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
   const isPermanent = (error: ReadError) => !isRetryable(error)
-  const { batched, batchedVoid, call, toError } = DriverCalls.make<ReadError>({
-    toError: (operation) => (cause) =>
-      new BackendError({
-        operation: `${driver.name} backend: ${operation}`,
-        retryable: driver.isPermanent?.(cause) !== true,
-        cause
-      }),
+  const failed = (operation: string, retryable: boolean, cause: unknown) =>
+    new BackendError({ operation: `${driver.name} backend: ${operation}`, retryable, cause })
+  const { batched, batchedVoid, call, toClosedError, toError } = yield* DriverCalls.make<ReadError>({
+    toError: (operation) => (cause) => failed(operation, driver.isPermanent?.(cause) !== true, cause),
+    toClosedError: (operation) => failed(operation, false, DriverCalls.storeClosed()),
     isPermanent
   })
 
@@ -113,6 +112,7 @@ export const make = Effect.fnUntraced(function* <E>(
           unsubscribe: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,
+          toClosedError: () => toClosedError("subscribe"),
           sweepInterval: reliableHints ? undefined : sweepInterval,
           maxBatch: DriverCalls.maxBatch * 8,
           onSubscribers: (change) => waiters.updateUnsafe(change, context)

@@ -70,7 +70,8 @@ const timed =
  * **Details**
  *
  * Calls of concurrent fibers are coalesced into batches of at most 256 items, or 2 MiB of characters, until the scope
- * closes. Every error of the driver, defects included, becomes a `BrokerError`.
+ * closes. Every error of the driver, defects included, becomes a `BrokerError`. A call after the scope has closed fails
+ * with one that is not retryable.
  *
  * @category constructors
  * @since 0.1.0
@@ -79,13 +80,11 @@ export const make = Effect.fnUntraced(function* <E>(
   driver: BrokerDriver<E>,
   options?: Options
 ): Effect.fn.Return<Broker["Service"], never, Scope.Scope> {
-  const { batched, batchedVoid, call, toError } = DriverCalls.make<BrokerError>({
-    toError: (operation) => (cause) =>
-      new BrokerError({
-        operation: `${driver.name} broker: ${operation}`,
-        retryable: driver.isPermanent?.(cause) !== true,
-        cause
-      }),
+  const failed = (operation: string, retryable: boolean, cause: unknown) =>
+    new BrokerError({ operation: `${driver.name} broker: ${operation}`, retryable, cause })
+  const { batched, batchedVoid, call, toError } = yield* DriverCalls.make<BrokerError>({
+    toError: (operation) => (cause) => failed(operation, driver.isPermanent?.(cause) !== true, cause),
+    toClosedError: (operation) => failed(operation, false, DriverCalls.storeClosed()),
     isPermanent: (error) => !isRetryable(error),
     around: timed(driver.name)
   })

@@ -64,6 +64,8 @@ export interface Options<in out In, in out Out, in out E> {
   readonly run: (batch: Arr.NonEmptyReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
   /** Whether an error is the fault of an item, so that a batch without that item may succeed. */
   readonly isPermanent: (error: E) => boolean
+  /** Makes the error of a request that comes after the close, or that waits when it comes. */
+  readonly toClosedError: () => E
   /** Items per call, at most. */
   readonly maxBatch: number
   /** Characters per call, at most; a larger item goes alone. */
@@ -171,18 +173,18 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
       })
     })
 
-  /** Interrupts all pending requests, and every later one at once. */
+  /** Fails all pending requests, and every later one at once. */
   readonly close = Effect.sync(() => {
     this.closed = true
     const waiting = this.pending
     this.pending = []
-    for (const entry of waiting) entry.complete(Exit.interrupt())
+    for (const entry of waiting) entry.complete(Exit.fail(this.options.toClosedError()))
   })
 
   private push(item: In, onExit: (exit: Exit.Exit<Out, E>) => void): Cancelable {
     const entry = new Entry(item, onExit)
     if (this.closed) {
-      entry.complete(Exit.interrupt())
+      entry.complete(Exit.fail(this.options.toClosedError()))
       return entry
     }
     this.requested++
@@ -321,7 +323,10 @@ const withUnbatchedCallers = <In, Out, E>(
   }
 }
 
-/** Makes a batcher whose calls run in fibers of the scope, outside any caller's context. */
+/**
+ * Makes a batcher whose calls run in fibers of the scope, outside any caller's context. When the scope closes, calls that
+ * are on their way are awaited, and every other request fails.
+ */
 export const make = Effect.fnUntraced(function* <In, Out, E>(
   options: Options<In, Out, E>
 ): Effect.fn.Return<Batcher<In, Out, E>, never, Scope.Scope> {

@@ -20,13 +20,13 @@ export type Until = "change" | "end"
 export interface Subscriber<in E> {
   readonly waitsFor: Until
   readonly onRecord: (id: string, record: TaskRecord | undefined) => void
-  /** Called when a read failed; it is tried again. */
+  /** Called when a read failed, which is tried again, or when the store was closed, after which nothing is read. */
   readonly onError: (error: E) => void
 }
 
 /** The subscriptions of a process. */
 export interface Subscriptions<out E> {
-  /** Subscribes, which reads the ids at once. Returns what ends the subscription. */
+  /** Subscribes, which reads the ids at once. Returns what ends the subscription, and calls back only after that. */
   readonly subscribe: (ids: ReadonlyArray<string>, subscriber: Subscriber<E>) => () => void
   /** Passes every hinted id on; `undefined` stands for all ids. Returns what ends it. */
   readonly onHint: (onHint: HintListener) => () => void
@@ -45,6 +45,8 @@ export interface Options<in out E> {
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
   /** Whether an error is the fault of an id, so that a batch without that id may succeed. */
   readonly isPermanent: (error: E) => boolean
+  /** Makes the error of subscribers that wait when the scope closes, or that come later. */
+  readonly toClosedError: () => E
   /** `undefined`: no hint is lost, and nothing is swept. */
   readonly sweepInterval: Duration.Duration | undefined
   /** Ids per call, at most. */
@@ -108,12 +110,14 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private readonly started = Latch.makeUnsafe(false)
   private readonly hasWork = Latch.makeUnsafe(false)
   private nextCall = 0
+  private closed = false
 
   constructor(options: Options<E>) {
     this.options = options
   }
 
   subscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): () => void {
+    if (this.closed) return this.failLater(subscriber)
     const distinct = ids.length === 1 ? ids : [...new Set(ids)]
     for (const id of distinct) this.addSubscriber(id, subscriber)
     this.options.onSubscribers(1)
@@ -133,6 +137,23 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     this.hintListeners.add(listener)
     this.started.openUnsafe()
     return () => void this.hintListeners.delete(listener)
+  }
+
+  /** Fails all subscribers: nothing reads for them any more. */
+  readonly close = Effect.sync(() => {
+    this.closed = true
+    for (const [id, entry] of [...this.entries]) {
+      this.entries.delete(id)
+      entry.fail(this.options.toClosedError())
+    }
+  })
+
+  private failLater(subscriber: Subscriber<E>): () => void {
+    let active = true
+    queueMicrotask(() => {
+      if (active) subscriber.onError(this.options.toClosedError())
+    })
+    return () => void (active = false)
   }
 
   private addSubscriber(id: string, subscriber: Subscriber<E>): void {
@@ -343,11 +364,15 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   )
 }
 
-/** Makes the subscriptions of a process. Nothing is requested of the store before the first subscriber or listener. */
+/**
+ * Makes the subscriptions of a process. Nothing is requested of the store before the first subscriber or listener. When
+ * the scope closes, all subscribers fail, and so does every later one.
+ */
 export const make = Effect.fnUntraced(function* <E>(
   options: Options<E>
 ): Effect.fn.Return<Subscriptions<E>, never, Scope.Scope> {
   const subscriptions = new ProcessSubscriptions(options)
   yield* Effect.forkScoped(subscriptions.run)
+  yield* Effect.addFinalizer(() => subscriptions.close)
   return subscriptions
 })

@@ -16,10 +16,13 @@ interface PendingCall {
   /** Monotonic nanoseconds. */
   readonly dueAt: bigint
   /** `undefined` once the call is over, so that its closure can be collected. */
-  onTimeout: (() => void) | undefined
+  fail: ((cause: Error) => void) | undefined
 }
 
-/** Makes a timeout that holds until the scope closes; `toError` makes the error of a call that took too long. */
+/**
+ * Makes a timeout; `toError` makes the error of a call that took too long. When the scope closes, calls on their way fail,
+ * since nothing would bound them any more.
+ */
 export const make = Effect.fnUntraced(function* <TimeoutError>(
   timeout: Duration.Duration,
   toError: (cause: Error) => TimeoutError
@@ -34,16 +37,18 @@ export const make = Effect.fnUntraced(function* <TimeoutError>(
     const now = clock.monotonicTimeNanosUnsafe()
     for (const call of calls) {
       if (call.dueAt > now) return clock.sleep(Duration.millis(Math.ceil(Number(call.dueAt - now) / 1e6)))
-      call.onTimeout?.()
+      call.fail?.(new Error(`the server did not answer within ${Duration.format(timeout)}`))
     }
     hasCalls.closeUnsafe()
     return hasCalls.await
   })
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      for (const call of calls) call.fail?.(new Error("the store was closed"))
+    })
+  )
   yield* Effect.forkScoped(Effect.forever(expireCalls))
 
-  const timedOut = Effect.fail(
-    toError(new Error(`the server did not answer within ${Duration.format(timeout)}`))
-  )
   return <A, E, R>(call: Effect.Effect<A, E, R>) =>
     Effect.withFiber<A, E | TimeoutError, R>(({ context }) =>
       Effect.callback((resume) => {
@@ -52,15 +57,15 @@ export const make = Effect.fnUntraced(function* <TimeoutError>(
         if (exit !== undefined) return resume(exit)
         const pending: PendingCall = {
           dueAt: clock.monotonicTimeNanosUnsafe() + timeoutNanos,
-          onTimeout: () => {
-            resume(timedOut)
+          fail: (cause) => {
+            resume(Effect.fail(toError(cause)))
             fiber.interruptUnsafe()
           }
         }
         calls.add(pending)
         hasCalls.openUnsafe()
         fiber.addObserver((exit) => {
-          pending.onTimeout = undefined
+          pending.fail = undefined
           calls.delete(pending)
           resume(exit)
         })

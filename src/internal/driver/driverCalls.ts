@@ -14,42 +14,52 @@ const MAX_CALLS = 4
 export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "splitWhenIdle" | "sizeOf">
 
 /** The calls of one driver. */
-export interface DriverCalls<Error> {
-  readonly toError: (operation: string) => (cause: unknown) => Error
+export interface DriverCalls<E> {
+  readonly toError: (operation: string) => (cause: unknown) => E
+  readonly toClosedError: (operation: string) => E
   /** Runs one call. A driver that throws or dies fails like any other error, so that it ends no loop. */
-  readonly call: <A>(operation: string, run: () => Effect.Effect<A, unknown>) => Effect.Effect<A, Error>
+  readonly call: <A>(operation: string, run: () => Effect.Effect<A, unknown>) => Effect.Effect<A, E>
   /** Makes the batcher of an operation. */
   readonly batched: <In, Out>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<ReadonlyArray<Out>, unknown>,
     options?: BatchOptions<In>
-  ) => Effect.Effect<Batcher.Batcher<In, Out, Error>, never, Scope.Scope>
+  ) => Effect.Effect<Batcher.Batcher<In, Out, E>, never, Scope.Scope>
   /** Makes the batcher of an operation without answers. */
   readonly batchedVoid: <In>(
     operation: string,
     run: (batch: Batch<In>) => Effect.Effect<void, unknown>,
     options?: BatchOptions<In>
-  ) => Effect.Effect<Batcher.Batcher<In, void, Error>, never, Scope.Scope>
+  ) => Effect.Effect<Batcher.Batcher<In, void, E>, never, Scope.Scope>
 }
 
-/** Makes the calls of a driver. */
-export const make = <Error>(options: {
-  readonly toError: (operation: string) => (cause: unknown) => Error
+/** The cause of the error of a call that comes after the scope of its store has closed. */
+export const storeClosed = (): Error => new Error("the store was closed")
+
+/** Makes the calls of a driver. When the scope has closed, they fail with `toClosedError` and do not reach the driver. */
+export const make = Effect.fnUntraced(function* <E>(options: {
+  readonly toError: (operation: string) => (cause: unknown) => E
+  readonly toClosedError: (operation: string) => E
   /** Whether an error is the fault of an item, so that a batch is tried again in halves. */
-  readonly isPermanent: (error: Error) => boolean
+  readonly isPermanent: (error: E) => boolean
   /** Wraps every call of an operation. */
-  readonly around?: (operation: string) => <A>(call: Effect.Effect<A, Error>) => Effect.Effect<A, Error>
-}): DriverCalls<Error> => {
-  const call: DriverCalls<Error>["call"] = (operation, run) => {
+  readonly around?: (operation: string) => <A>(call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+}): Effect.fn.Return<DriverCalls<E>, never, Scope.Scope> {
+  let closed = false
+  yield* Effect.addFinalizer(() => Effect.sync(() => void (closed = true)))
+
+  const call: DriverCalls<E>["call"] = (operation, run) => {
     const toError = options.toError(operation)
     const fail = (cause: unknown) => Effect.fail(toError(cause))
     const called = Effect.catchDefect(Effect.catch(Effect.suspend(run), fail), fail)
-    return options.around === undefined ? called : options.around(operation)(called)
+    const timed = options.around === undefined ? called : options.around(operation)(called)
+    return Effect.suspend(() => (closed ? Effect.fail(options.toClosedError(operation)) : timed))
   }
-  const batched: DriverCalls<Error>["batched"] = (operation, run, batchOptions) =>
+  const batched: DriverCalls<E>["batched"] = (operation, run, batchOptions) =>
     Batcher.make({
       run: (batch) => call(operation, () => run(batch)),
       isPermanent: options.isPermanent,
+      toClosedError: () => options.toClosedError(operation),
       maxBatch,
       maxSize,
       concurrency: MAX_CALLS,
@@ -57,6 +67,7 @@ export const make = <Error>(options: {
     })
   return {
     toError: options.toError,
+    toClosedError: options.toClosedError,
     call,
     batched,
     batchedVoid: <In>(
@@ -71,4 +82,4 @@ export const make = <Error>(options: {
         batchOptions
       )
   }
-}
+})

@@ -18,6 +18,7 @@ const make = Effect.fnUntraced(function* (options: Options = {}) {
         return options.millis === undefined ? answers : Effect.delay(answers, options.millis)
       }),
     isPermanent: (error) => error === "permanent",
+    toClosedError: () => "closed",
     maxBatch: 10,
     maxSize: 100,
     concurrency: 2,
@@ -237,20 +238,22 @@ describe("interruption", () => {
     })
   )
 
-  it.effect("reaches every waiting caller when the scope closes", () =>
-    Effect.gen(function* () {
-      const scope = yield* Scope.make()
-      const { batcher } = yield* Scope.provide(make({ millis: 100, concurrency: 1 }), scope)
-      const onItsWay = yield* fork(batcher.one(1))
-      const waiting = yield* fork(Effect.exit(batcher.many(many(35))))
-      const closing = yield* fork(Scope.close(scope, Exit.void))
-      yield* advance(100)
-      assert.isTrue(Exit.isSuccess(exitOf(closing)))
-      assert.deepStrictEqual(exitOf(onItsWay), Exit.succeed("answer 1"))
-      const exits = Option.getOrThrow(Exit.getSuccess(Option.getOrThrow(Exit.getSuccess(exitOf(waiting)))))
-      assert.isTrue(exits.every((exit) => Exit.hasInterrupts(exit)))
-      assert.isTrue(Exit.hasInterrupts(yield* Effect.exit(batcher.one(9))))
-    })
+  it.effect(
+    "of the scope fails every waiting caller and every later one, and awaits the calls on their way",
+    () =>
+      Effect.gen(function* () {
+        const scope = yield* Scope.make()
+        const { batcher } = yield* Scope.provide(make({ millis: 100, concurrency: 1 }), scope)
+        const onItsWay = yield* fork(batcher.one(1))
+        const waiting = yield* fork(Effect.exit(batcher.many(many(35))))
+        const closing = yield* fork(Scope.close(scope, Exit.void))
+        yield* advance(100)
+        assert.isTrue(Exit.isSuccess(exitOf(closing)))
+        assert.deepStrictEqual(exitOf(onItsWay), Exit.succeed("answer 1"))
+        const exits = Option.getOrThrow(Exit.getSuccess(Option.getOrThrow(Exit.getSuccess(exitOf(waiting)))))
+        for (const exit of exits) assert.deepStrictEqual(exit, Exit.fail("closed"))
+        assert.deepStrictEqual(yield* Effect.exit(batcher.one(9)), Exit.fail("closed"))
+      })
   )
 })
 

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Queue, Stream } from "effect"
+import { Duration, Effect, Exit, Queue, Scope, Stream } from "effect"
 import type { TaskRecord } from "../../../src/BackendDriver.ts"
 import * as Subscriptions from "../../../src/internal/driver/Subscriptions.ts"
 import { advance, flush } from "../../support/memoryFixture.ts"
@@ -54,24 +54,27 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
       hint === "gone" ? Effect.fail("gone") : Effect.succeed(hint)
     ),
     isPermanent: () => false,
+    toClosedError: () => "closed",
     sweepInterval: Duration.seconds(5),
     maxBatch,
     onSubscribers: () => undefined
   })
   const seen: Array<string> = []
+  const errors: Array<string> = []
   return {
     interest,
     registered,
     states,
     failing,
     seen,
+    errors,
     hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
       Effect.andThen(Queue.offer(hints, hint), flush),
     listen: (...ids: ReadonlyArray<string>) =>
       interest.subscribe(ids, {
         waitsFor: "end",
         onRecord: (id) => void seen.push(id),
-        onError: () => undefined
+        onError: (error) => void errors.push(error)
       }),
     /** Takes the ids of an operation's calls since the last time. */
     taken: (operation: Operation): ReadonlyArray<ReadonlyArray<string>> => {
@@ -295,6 +298,28 @@ describe("calls", () => {
         assert.lengthOf(on.seen, left)
       }
       assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
+    })
+  )
+})
+
+describe("the close of the scope", () => {
+  it.effect("fails every subscriber once, and later ones after they have their handle", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const on = yield* Scope.provide(make(), scope)
+      on.listen("a", "b")
+      on.listen("b")
+      const leave = on.listen("a")
+      yield* flush
+      leave()
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(on.errors, ["closed", "closed", "closed"])
+      on.errors.length = 0
+      on.listen("a")
+      on.listen("c")()
+      assert.deepStrictEqual(on.errors, [])
+      yield* flush
+      assert.deepStrictEqual(on.errors, ["closed"])
     })
   )
 })

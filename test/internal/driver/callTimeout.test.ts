@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit } from "effect"
+import { Deferred, Duration, Effect, Exit, Scope } from "effect"
 import * as CallLimit from "../../../src/internal/driver/callTimeout.ts"
-import { fork, exitOf, advance, assertPending } from "../../support/memoryFixture.ts"
+import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
 
 const limit = CallLimit.make(Duration.seconds(5), (cause) => cause)
 
@@ -51,6 +51,31 @@ describe("callTimeout", () => {
       yield* advance("5 seconds")
       assert.strictEqual(interrupted, 2)
       assert(Exit.isSuccess(exitOf(late)))
+    })
+  )
+
+  it.effect("fails and interrupts the calls on their way when its scope closes", () =>
+    Effect.gen(function* () {
+      const scope = yield* Scope.make()
+      const bounded = yield* Scope.provide(limit, scope)
+      let interrupted = false
+      const waiting = yield* fork(
+        Effect.flip(
+          bounded(
+            Effect.onInterrupt(Effect.never, () =>
+              Effect.sync(() => {
+                interrupted = true
+              })
+            )
+          )
+        )
+      )
+      yield* Scope.close(scope, Exit.void)
+      yield* flush
+      const failed = exitOf(waiting)
+      assert(Exit.isSuccess(failed))
+      assert.include(failed.value.message, "the store was closed")
+      assert.isTrue(interrupted)
     })
   )
 
