@@ -110,7 +110,7 @@ export interface Release {
   readonly afterMillis: number
   /**
    * Whether the message keeps the time from which its age is counted. Default `false`: its age is counted from when it
-   * is due again.
+   * is due again. In the order of claims it comes behind what becomes due before it, either way.
    */
   readonly preserveDueTime?: boolean | undefined
   /** Replaces the body. Used without a backend only, where the message itself counts its retries. */

@@ -12,8 +12,10 @@ interface StoredMessage {
   /** In the order of publishing. */
   readonly order: number
   body: string
-  /** The time from which its age is counted. */
+  /** When it became due: its place in the order of claims. */
   dueAt: number
+  /** The time from which its age is counted. */
+  waitsSince: number
   /** When it may be claimed: the end of its delay or of its lease. */
   availableAt: number
   /** The receipt of the last claim, until another claim takes the message. */
@@ -32,7 +34,15 @@ class MapMessages {
     const order = ++this.lastOrder
     const dueAt = now + envelope.delayMillis
     const { body } = envelope
-    this.messages.set(order, { envelope, order, body, dueAt, availableAt: dueAt, handle: undefined })
+    this.messages.set(order, {
+      envelope,
+      order,
+      body,
+      dueAt,
+      waitsSince: dueAt,
+      availableAt: dueAt,
+      handle: undefined
+    })
   }
 
   claim({ leaseMillis, max, queues }: ClaimRequest, now: number): ReadonlyArray<Delivery> {
@@ -45,8 +55,8 @@ class MapMessages {
         message.handle = handle
         message.availableAt = now + leaseMillis
         const { expiresMillis, generation, id, queue, task } = message.envelope
-        const { body, dueAt } = message
-        return { handle, id, task, generation, expiresMillis, queue, ageMillis: now - dueAt, body }
+        const { body, waitsSince } = message
+        return { handle, id, task, generation, expiresMillis, queue, ageMillis: now - waitsSince, body }
       })
   }
 
@@ -65,8 +75,8 @@ class MapMessages {
     const message = this.held(handle)
     if (message === undefined) return
     message.handle = undefined
-    message.availableAt = now + afterMillis
-    if (preserveDueTime !== true) message.dueAt = message.availableAt
+    message.availableAt = message.dueAt = now + afterMillis
+    if (preserveDueTime !== true) message.waitsSince = message.dueAt
     if (body !== undefined) message.body = body
   }
 

@@ -34,6 +34,7 @@ export class MemoryMessages {
       order: ++this.published,
       body: envelope.body,
       dueAt: at,
+      waitsSince: at,
       wakeAt: at,
       handle: undefined,
       heap: queue.ready,
@@ -89,8 +90,8 @@ export class MemoryMessages {
     if (message === undefined) return
     this.dropClaim(message)
     if (body !== undefined) message.body = body
-    message.wakeAt = now + afterMillis
-    if (preserveDueTime !== true) message.dueAt = message.wakeAt
+    message.wakeAt = message.dueAt = now + afterMillis
+    if (preserveDueTime !== true) message.waitsSince = message.dueAt
     message.queue.put(message, now)
   }
 
@@ -134,11 +135,20 @@ export class MemoryMessages {
   }
 
   private deliver(message: Message, handle: string, leaseMillis: number, now: number): Delivery {
-    const { body, dueAt, queue } = message
+    const { body, queue, waitsSince } = message
     const { expiresMillis, generation, id, task } = message.envelope
     message.wakeAt = now + leaseMillis
     queue.claim(message)
-    return { handle, id, task, generation, expiresMillis, queue: queue.name, ageMillis: now - dueAt, body }
+    return {
+      handle,
+      id,
+      task,
+      generation,
+      expiresMillis,
+      queue: queue.name,
+      ageMillis: now - waitsSince,
+      body
+    }
   }
 
   private dropClaim(message: Message): void {

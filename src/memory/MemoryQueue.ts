@@ -10,8 +10,10 @@ export interface Message extends Member {
   /** Counts up in the order of publishing. */
   readonly order: number
   body: string
-  /** The time from which the age of the message is counted. */
+  /** When the message became due: its place in the order of claims. */
   dueAt: number
+  /** The time from which the age of the message is counted. */
+  waitsSince: number
   /** When the message may be claimed (again): when its delay or its lease is over. */
   wakeAt: number
   /** The handle of the last claim; it stays after the lease is over, until the message is claimed again. */

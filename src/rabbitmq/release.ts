@@ -50,25 +50,16 @@ const releasedCopy = (
   })
 }
 
-/** Whether the message goes back as it is, so that a requeue does. */
-const isUnchanged = ({ afterMillis, body, preserveDueTime }: Release): boolean =>
-  afterMillis <= 0 && preserveDueTime === true && body === undefined
-
 /** Requeues claims; skips those that are no longer held. */
 export const requeue = ({ unacked }: DriverContext, handles: ReadonlyArray<string>): void =>
   unacked.requeue(handles.map((handle) => unacked.take(handle)).filter((claimed) => claimed !== undefined))
 
-/** Puts messages back, with a delay, another body, or another due time. */
+/** Puts messages back, behind those that are due. */
 export const release = (context: DriverContext, releases: Batch<Release>): Effect.Effect<void, RabbitError> =>
   Effect.suspend(() => {
-    requeue(
-      context,
-      releases.filter(isUnchanged).map(({ handle }) => handle)
-    )
-    const changed = releases.filter((one) => !isUnchanged(one))
     const now = context.clock.currentTimeMillisUnsafe()
     return context.limited(
-      replace(context, changed, context.publisher.publish, (claimed, one) => releasedCopy(claimed, one, now))
+      replace(context, releases, context.publisher.publish, (claimed, one) => releasedCopy(claimed, one, now))
     )
   })
 

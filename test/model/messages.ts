@@ -4,8 +4,10 @@ import type { QueueCounts, Envelope, Release } from "../../src/BrokerDriver.ts"
 /** A message, identified by its body. */
 export interface Message {
   readonly envelope: Envelope
-  /** The time from which its age is counted. */
+  /** When it became due, or will: its place in the order of claims. */
   readonly dueAt: number
+  /** The time from which its age is counted. */
+  readonly waitsSince: number
   /** The time from which it may be claimed. */
   readonly wakeAt: number
   readonly claim: { readonly handle: string; readonly until: number } | undefined
@@ -21,7 +23,7 @@ const put = (all: Messages, message: Message): Messages => new Map(all).set(mess
 /** Adds a message. */
 export const publish = (all: Messages, envelope: Envelope, now: number): Messages => {
   const at = now + envelope.delayMillis
-  return put(all, { envelope, dueAt: at, wakeAt: at, claim: undefined })
+  return put(all, { envelope, dueAt: at, waitsSince: at, wakeAt: at, claim: undefined })
 }
 
 const isHeld = ({ claim }: Message, now: number): boolean => claim !== undefined && claim.until > now
@@ -81,7 +83,8 @@ export const release = (
   return put(all, {
     ...message,
     wakeAt,
-    dueAt: preserveDueTime === true ? message.dueAt : wakeAt,
+    dueAt: wakeAt,
+    waitsSince: preserveDueTime === true ? message.waitsSince : wakeAt,
     claim: undefined
   })
 }

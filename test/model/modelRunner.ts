@@ -173,7 +173,7 @@ export class ModelRunner extends ModelFixture {
       if (Messages.heldBy(this.messages, handle) !== undefined) {
         return yield* this.disagree(`handle ${handle} was delivered twice`)
       }
-      const age = this.now - message.dueAt
+      const age = this.now - message.waitsSince
       if (capabilities.lease === "store")
         yield* this.assertEqual("the age", this.roundToModel(ageMillis, age), age)
       this.messages = Messages.claim(this.messages, message, handle, this.leaseEnd(leaseMillis))

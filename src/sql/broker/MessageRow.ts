@@ -22,7 +22,10 @@ export interface MessageRow {
   readonly generation: number
   readonly queue: string
   readonly priority: number
+  /** When the message became due: its place in the order of claims. */
   readonly due_at: number
+  /** The time from which its age is counted, where that is not `due_at`. */
+  readonly waits_since: number | null
   readonly now: number
   readonly body: string | Uint8Array
 }
@@ -36,6 +39,7 @@ export const shape: Row.Shape<MessageRow> = {
   queue: Row.text,
   priority: Row.integer,
   due_at: Row.integer,
+  waits_since: Row.orNull(Row.integer),
   now: Row.integer,
   body: Row.bytes
 }
@@ -66,7 +70,7 @@ export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
   task: row.task,
   generation: row.generation,
   queue: row.queue,
-  ageMillis: Math.max(row.now - row.due_at, 0),
+  ageMillis: Math.max(row.now - (row.waits_since ?? row.due_at), 0),
   body: row.body
 })
 

@@ -28,9 +28,10 @@ interface HeldRow {
   readonly seq: number
   readonly queue: string
   readonly claim: string
+  readonly waits_since: number
 }
 
-const releaseColumns = { seq: "integer", delay: "integer", keeps_due_time: "integer", body: "text" } as const
+const releaseColumns = { seq: "integer", delay: "integer", waits_since: "integer", body: "text" } as const
 
 const rejectColumns = { seq: "integer", reason: "text" } as const
 
@@ -42,9 +43,14 @@ export const makeRelease = ({
   run,
   table
 }: Database): ReleaseOperations => {
-  const selectHeld = `SELECT seq, queue, claim FROM ${byIndex(table("messages"))}
+  const selectHeld = `SELECT seq, queue, claim, COALESCE(waits_since, due_at) AS waits_since FROM ${byIndex(table("messages"))}
     WHERE ${inList("seq", "integer")} AND claim IS NOT NULL ORDER BY seq ${forUpdate}`
-  const readHeld = reader<HeldRow>("messages", { seq: Row.integer, queue: Row.text, claim: Row.text })
+  const readHeld = reader<HeldRow>("messages", {
+    seq: Row.integer,
+    queue: Row.text,
+    claim: Row.text,
+    waits_since: Row.integer
+  })
   const matchBySeq = { where: "t.seq = batch.seq", key: ["seq", "integer"], returning: ["seq"] } as const
   const updateReleased = batchedUpdate({
     table: "messages",
@@ -52,7 +58,10 @@ export const makeRelease = ({
     set: {
       state: `CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END`,
       wake_at: `CASE WHEN batch.delay > 0 THEN ${now} + batch.delay END`,
-      due_at: `CASE WHEN batch.keeps_due_time = 1 THEN t.due_at ELSE ${now} + batch.delay END`,
+      // behind what becomes due meanwhile, also where the age is kept: otherwise messages that no worker can run would
+      // be claimed before all others, again and again
+      due_at: `${now} + batch.delay`,
+      waits_since: "batch.waits_since",
       claim: "NULL",
       body: "COALESCE(batch.body, t.body)"
     },
@@ -87,7 +96,7 @@ export const makeRelease = ({
           rows.push({
             seq: row.seq,
             delay: toMillis(afterMillis),
-            keeps_due_time: preserveDueTime === true ? 1 : 0,
+            waits_since: preserveDueTime === true ? row.waits_since : null,
             body
           })
         }

@@ -203,18 +203,18 @@ export const makeReclaim = ({
     held AS (
       UPDATE ${table("messages")} AS m SET wake_at = ${now} + ?::bigint
       WHERE ${inList("queue", "text")} AND ${isHeldBy(dialect, "?::bigint", "?")}
-      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.body, m.claim AS token
+      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token
     ),
     started AS (
       UPDATE ${table("tasks")} AS t SET lease_until = ${now} + ?::bigint
       FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
       RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-    SELECT 0 AS due, seq, id, task, generation, queue, priority, due_at, body, NULL::bigint AS fence,
+    SELECT 0 AS due, seq, id, task, generation, queue, priority, due_at, waits_since, body, NULL::bigint AS fence,
       NULL::bigint AS attempt, NULL::bigint AS retries, NULL::bigint AS crashes, ${now} AS now
     FROM held
     UNION ALL
-    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
+    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
   const read = reader<ClaimedRow>("messages", claimedShape)
   return (request) => {
     const suffix = handleSuffix(request)

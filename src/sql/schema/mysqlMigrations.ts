@@ -89,6 +89,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         priority SMALLINT NOT NULL,
         state TINYINT NOT NULL CHECK (state BETWEEN 0 AND 3),
         due_at BIGINT NOT NULL,
+        waits_since BIGINT,
         wake_at BIGINT,
         claim VARCHAR(512),
         reason VARCHAR(255),
@@ -98,7 +99,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         body LONGTEXT NOT NULL,
         KEY messages_ready (queue, state, priority DESC, due_at, seq),
         KEY messages_wake (queue, wake_at),
-        CHECK (due_at BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
+        CHECK (due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`
     ]
   }

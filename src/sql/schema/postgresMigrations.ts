@@ -29,7 +29,7 @@ const createClaimFunction = (table: (name: string) => string): string =>
   p_tasks TEXT[], p_leases BIGINT[], p_retentions BIGINT[], p_letters BIGINT[]
 ) RETURNS TABLE (
   due INTEGER, seq BIGINT, id TEXT, task TEXT, generation BIGINT, queue TEXT, priority SMALLINT, due_at BIGINT,
-  body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
+  waits_since BIGINT, body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -58,7 +58,7 @@ BEGIN
           ORDER BY priority DESC, due_at, seq LIMIT p_max FOR UPDATE SKIP LOCKED
         ) AS first ORDER BY priority DESC, due_at, seq LIMIT p_max
       ))
-      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.body, m.claim AS token, p_worker AS worker
+      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token, p_worker AS worker
     ),
     run AS (
       SELECT taken.seq, taken.id, taken.generation, token, worker, lease, retention, letters
@@ -70,12 +70,12 @@ BEGIN
     AND (t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})
       RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-  SELECT 0, taken.seq, taken.id, taken.task, taken.generation, taken.queue, taken.priority, taken.due_at, taken.body, NULL::bigint, NULL::bigint, NULL::bigint,
+  SELECT 0, taken.seq, taken.id, taken.task, taken.generation, taken.queue, taken.priority, taken.due_at, taken.waits_since, taken.body, NULL::bigint, NULL::bigint, NULL::bigint,
     NULL::bigint, ${NOW} FROM taken
   UNION ALL
-  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
+  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
   UNION ALL
-  SELECT 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
+  SELECT 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
 END
 $claim$`
 
@@ -172,6 +172,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         priority SMALLINT NOT NULL,
         state SMALLINT NOT NULL CHECK (state BETWEEN 0 AND 3),
         due_at BIGINT NOT NULL,
+        waits_since BIGINT,
         wake_at BIGINT,
         claim TEXT COLLATE "C",
         reason TEXT COLLATE "C",
@@ -179,7 +180,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         task TEXT COLLATE "C" NOT NULL,
         generation BIGINT NOT NULL,
         body TEXT COLLATE "C" NOT NULL,
-        CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
+        CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) WITH (
         vacuum_truncate = false,
         autovacuum_vacuum_scale_factor = 0.02,

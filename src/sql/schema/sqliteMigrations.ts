@@ -106,6 +106,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         priority INTEGER NOT NULL,
         state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 3),
         due_at INTEGER NOT NULL,
+        waits_since INTEGER,
         wake_at INTEGER,
         claim TEXT,
         reason TEXT,
@@ -113,7 +114,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         task TEXT NOT NULL,
         generation INTEGER NOT NULL,
         body ANY NOT NULL CHECK (typeof(body) IN ('text', 'blob')),
-        CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
+        CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) STRICT`,
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`

@@ -39,10 +39,10 @@ export const encodeClaim = (claim: ShardClaim): Array<string> => [
  */
 export type ClaimAnswer = readonly [now: number, nextDue: number, ...messages: Array<number | string>]
 
-/** When a message became due, from its member. */
-const dueOf = (member: string): number => {
-  const start = member.indexOf(":") + 1
-  return Number(member.slice(start, member.indexOf(":", start)))
+/** The time from which the age of a message is counted, from its member: when it became due, or an earlier time. */
+const waitsSince = (member: string): number => {
+  const [, times = ""] = member.split(":", 2)
+  return Number(times.slice(times.indexOf("-") + 1))
 }
 
 /** Decodes the messages of an answer. */
@@ -61,7 +61,7 @@ export const decodeClaimed = (
     const delivery: Delivery = {
       handle: ClaimHandle.encode(shard, member, queue),
       queue,
-      ageMillis: Math.max(0, now - dueOf(member)),
+      ageMillis: Math.max(0, now - waitsSince(member)),
       ...MessageText.decode(String(answer[i + 2]))
     }
     const started = isFused ? String(answer[i + 3]) : ""
@@ -87,7 +87,7 @@ end
 
 -- the member without the id of a claim whose lease is over
 local function withoutClaimId(queue, member)
-  return string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+:%d+') or adoptForeignMember(queue, member)
+  return string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+') or adoptForeignMember(queue, member)
 end
 
 local function makeReady(queue, set, max)

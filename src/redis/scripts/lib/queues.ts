@@ -14,7 +14,8 @@ export const IDLE_MILLIS = 2_500
  * - `:claimed`, a sorted set by the end of the lease.
  *
  * A member is `<number>:<due>:<priority>`, and after a claim `<number>:<due>:<priority>:<claim id>`. It is the receipt of
- * the claim, which holds while the member lies in one of the sets, also after the lease is over.
+ * the claim, which holds while the member lies in one of the sets, also after the lease is over. Where the age of a message
+ * is counted from an earlier time than that at which it became due, `<due>` is `<due>-<since>`.
  */
 export const queuesLua = /* lua */ `
 local function queueKey(queue, part)
@@ -32,8 +33,8 @@ local function numberOf(member)
 end
 
 local function parseMember(member)
-  local id, due, priority = string.match(member, '^(%d+):(%d+):(%d+)')
-  return id, tonumber(due), tonumber(priority)
+  local id, due, since, priority = string.match(member, '^(%d+):(%d+)%-?(%d*):(%d+)')
+  return id, tonumber(due), tonumber(priority), tonumber(since)
 end
 
 local function rankOf(member)
@@ -41,8 +42,8 @@ local function rankOf(member)
   return rank(priority or 0, due or now)
 end
 
-local function memberOf(id, due, priority)
-  return id .. ':' .. integerText(due) .. ':' .. integerText(priority)
+local function memberOf(id, due, priority, since)
+  return id .. ':' .. integerText(due) .. (since and '-' .. integerText(since) or '') .. ':' .. integerText(priority)
 end
 
 -- wakes as many idle processes as there are messages to claim now

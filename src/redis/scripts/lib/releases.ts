@@ -7,21 +7,20 @@
 export const releasesLua = /* lua */ `
 local function release(queue, member, after, preserveDueTime, body)
   if not removeClaim(queueKey(queue, 'claimed'), queue, member) then return end
-  local id, due, priority = parseMember(member)
+  local id, due, priority, since = parseMember(member)
   local readyAt = now + after
-  if not preserveDueTime then due = readyAt end
   if body then
     -- the head of the message stays
     local texts = queueKey(queue, 'texts')
     local value = redis.call('HGET', texts, id) or ''
     redis.call('HSET', texts, id, string.sub(value, 1, string.find(value, '\\n', 1, true) or 0) .. body)
   end
-  member = memberOf(id, due, priority)
+  member = memberOf(id, readyAt, priority, preserveDueTime and (since or due) or nil)
   if after > 0 then
     redis.call('ZADD', queueKey(queue, 'delayed'), readyAt, member)
     wakeIdleAt(queue, readyAt)
   else
-    redis.call('ZADD', queueKey(queue, 'ready'), rank(priority, due), member)
+    redis.call('ZADD', queueKey(queue, 'ready'), rank(priority, readyAt), member)
     wakeIdle(queue, 1)
   end
 end

@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
 import type { Delivery } from "../../../BrokerDriver.ts"
 import * as Suite from "../Suite.ts"
-import { envelope, NO_ORDER, type Test } from "./fixture.ts"
+import { envelope, idsOf, NO_ORDER, type Test } from "./fixture.ts"
 
 /** Registers the tests. */
 export const release = (test: Test): void => {
@@ -102,6 +102,47 @@ export const release = (test: Test): void => {
         yield* t.release(delivery, { afterMillis: t.time.units(2), preserveDueTime: true })
         yield* t.time.pass(3)
       }
+    })
+
+    test("a message that is released with its due time is claimed after those that became due meanwhile", function* (t, context) {
+      if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
+      yield* t.publish("old")
+      yield* t.time.pass(3)
+      yield* t.release(yield* t.claimOne(), { afterMillis: t.time.units(2), preserveDueTime: true })
+      yield* t.publish("new")
+      yield* t.publish("urgent", { priority: t.driver.capabilities.priorities < 2 ? 0 : 255 })
+      yield* t.time.pass(3)
+      yield* t.publish("last")
+      const claimed = yield* t.claim()
+      assert.sameMembers(idsOf(claimed), ["new", "urgent", "old", "last"])
+      assert.deepStrictEqual(
+        idsOf(claimed).filter((id) => id !== "urgent"),
+        ["new", "old", "last"]
+      )
+      assert.isAtLeast(claimed.find(({ id }) => id === "old")!.ageMillis, t.time.units(5))
+    })
+
+    test("messages that are put back again and again do not hold up another one", function* (t, context) {
+      if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
+      for (const id of ["a", "b", "c", "known"]) yield* t.publish(id)
+      const order: Array<string> = []
+      while (!order.includes("known") && order.length < 8) {
+        const claimed = yield* t.claimOne()
+        order.push(...idsOf([claimed]))
+        yield* t.time.pass(1)
+        yield* t.release(claimed, { preserveDueTime: true })
+      }
+      assert.deepStrictEqual(order, ["a", "b", "c", "known"])
+    })
+
+    test("a message that is released with its due time keeps its priority", function* (t, context) {
+      if (!t.isOrdered) return yield* Suite.skip(context, NO_ORDER)
+      if (t.driver.capabilities.priorities < 2) return yield* Suite.skip(context, "there is one priority")
+      yield* t.publish("high", { priority: 255 })
+      yield* t.release(yield* t.claimOne(), { afterMillis: t.time.units(1), preserveDueTime: true })
+      yield* t.publish("low")
+      yield* t.time.pass(2)
+      assert.deepStrictEqual(yield* t.claimIds(), ["high", "low"])
     })
 
     test("a release can replace the body", function* (t) {
