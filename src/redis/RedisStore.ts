@@ -18,6 +18,8 @@
  *
  * - Requires Redis 6.2 or newer, with `maxmemory-policy noeviction`. Any other policy lets the server delete tasks and
  *   results when its memory is full.
+ * - The user of the connection needs the keys `{<prefix>:*`, the channels `<prefix>:process:*`, and the commands that
+ *   `docs/redis.md` lists, none of which is dangerous.
  * - What Redis has confirmed is as durable as its settings make it. Without persistence a restart loses everything; with
  *   `appendonly yes`, a crash of the machine may lose the last second with `appendfsync everysec` (the default), and
  *   nothing with `always`.
@@ -114,7 +116,7 @@ export const open = (
  *
  * **Details**
  *
- * Logs a warning if the server's `maxmemory-policy` is not `noeviction`. The store opens no connections itself: it uses
+ * Logs a warning if the server's `maxmemory-policy` is not `noeviction`, as far as the user may read it. The store opens no connections itself: it uses
  * the `Redis` service, one subscription of it while anything waits, and closes with the layer.
  *
  * **Gotchas**

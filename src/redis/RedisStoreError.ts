@@ -30,5 +30,23 @@ export class CallFailed extends RedisError {
   }
 }
 
+/** Whether the server denied a command to its user: outside of a script, or in one. */
+export const isDenied = ({ message }: CallFailed): boolean =>
+  /^NOPERM\b|^(?:ERR )?(?:The user executing the script can't|User \S+ has no permissions)/.test(message)
+
+/** Adds to the error of a denied call what the user of a store needs. */
+export const explainDenial =
+  (prefix: string) =>
+  (error: CallFailed): CallFailed =>
+    isDenied(error)
+      ? new CallFailed({
+          cause: new Error(
+            `${error.message}. The Redis user of a store with the prefix "${prefix}" needs the keys ~{${prefix}:*,` +
+              ` the channels &${prefix}:process:*, and the commands that docs/redis.md lists`,
+            { cause: error.cause }
+          )
+        })
+      : error
+
 /** What a call can fail with. */
 export type RedisStoreError = RedisError | CorruptKey

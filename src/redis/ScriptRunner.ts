@@ -5,7 +5,7 @@ import { Array as Arr, Effect, Schedule } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import type { Keyspace } from "./Keyspace.ts"
-import { CallFailed } from "./RedisStoreError.ts"
+import { CallFailed, explainDenial } from "./RedisStoreError.ts"
 import type { Script } from "./Script.ts"
 import type { ServerInfo } from "./ServerInfo.ts"
 
@@ -45,8 +45,9 @@ const isOffline = ({ cause }: Redis.RedisError): boolean =>
 const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).includes("NOSCRIPT")
 const OFFLINE_RETRY = Schedule.spaced("50 millis")
 
-const runWith = (redis: Redis.Redis["Service"], { base }: Keyspace) =>
-  function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {
+const runWith = (redis: Redis.Redis["Service"], { base, prefix }: Keyspace) => {
+  const explain = explainDenial(prefix)
+  return function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {
     // The server nearly always knows the script. EVAL loads and runs it in one step: a script that is loaded first may be
     // flushed again before it is run.
     const known = Effect.catchIf(
@@ -54,11 +55,12 @@ const runWith = (redis: Redis.Redis["Service"], { base }: Keyspace) =>
       isUnknownScript,
       () => redis.send<A>("EVAL", loading.lua, "1", base(shard), ...args)
     )
-    const called = Effect.mapError(known, (error) => CallFailed.of(error))
+    const called = Effect.mapError(known, (error) => explain(CallFailed.of(error)))
     return Effect.catchIf(called, isOffline, () =>
       Effect.retry(called, { while: isOffline, schedule: OFFLINE_RETRY })
     )
   }
+}
 
 const divide = <In>(
   { shardOf }: Keyspace,

@@ -1,7 +1,10 @@
 /**
  * The facts of the server that a store depends on, read once when the layer is built.
+ *
+ * INFO has all of them. A user with few permissions may not run it; then HELLO, which a client may always run unless
+ * that was forbidden too, has all but the eviction policy and the address of a replica's primary.
  */
-import { Data, Effect } from "effect"
+import { Array as Arr, Data, Effect } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import { CallFailed } from "./RedisStoreError.ts"
@@ -22,8 +25,77 @@ export class UnsupportedServer extends Data.TaggedError("UnsupportedServer")<{ r
 /** The oldest version that has every command of the scripts. */
 const OLDEST = [6, 2] as const
 
-const fieldOf = (info: string, name: string): string | undefined =>
-  new RegExp(`^${name}:(.*?)\r?$`, "m").exec(info)?.[1]
+/** What is known of a server; nothing of it is certain to be known. */
+interface Facts {
+  readonly version?: string | undefined
+  readonly isReplica: boolean
+  /** The address of the primary of a replica. */
+  readonly primary?: string | undefined
+  readonly clustered: boolean
+  readonly evictionPolicy?: string | undefined
+}
+
+const fromInfo = (info: string): Facts => {
+  const field = (name: string) => new RegExp(`^${name}:(.*?)\r?$`, "m").exec(info)?.[1]
+  return {
+    version: field("redis_version"),
+    isReplica: field("role") === "slave",
+    primary: `${field("master_host")}:${field("master_port")}`,
+    clustered: field("redis_mode") === "cluster",
+    evictionPolicy: field("maxmemory_policy")
+  }
+}
+
+/** Clients return the fields of HELLO as a list of names and values, or as a map or an object. */
+const entriesOf = (reply: unknown): Iterable<readonly [unknown, unknown]> => {
+  if (Array.isArray(reply)) return Arr.chunksOf(reply, 2).map(([name, value]) => [name, value])
+  return reply instanceof Map
+    ? reply
+    : typeof reply === "object" && reply !== null
+      ? Object.entries(reply)
+      : []
+}
+
+const fromHello = (reply: unknown): Facts => {
+  const fields = new Map(entriesOf(reply))
+  const version = fields.get("version")
+  return {
+    version: typeof version === "string" ? version : undefined,
+    isReplica: fields.get("role") === "replica",
+    clustered: fields.get("mode") === "cluster"
+  }
+}
+
+/** Whether the user may not run a command, or the server has it under another name. */
+const isRefused = ({ message }: CallFailed): boolean => /^NOPERM\b|^(?:ERR )?unknown command/i.test(message)
+
+const readFacts = (
+  redis: Redis.Redis["Service"],
+  bounded: CallTimeout<Redis.RedisError>
+): Effect.Effect<Facts, Redis.RedisError> => {
+  const ask = <A>(command: string) =>
+    Effect.mapError(
+      bounded(Effect.mapError(redis.send<A>(command), (error) => CallFailed.of(error))),
+      (error) => CallFailed.of(error)
+    )
+  const hello = Effect.map(ask<unknown>("HELLO"), fromHello).pipe(
+    Effect.tap(() =>
+      Effect.logInfo(
+        "The Redis server's maxmemory-policy is not checked, since its user may not run INFO; it has to be noeviction."
+      )
+    ),
+    Effect.catchIf(isRefused, () =>
+      Effect.as(
+        Effect.logWarning(
+          "The Redis server is not checked, since its user may run neither INFO nor HELLO. It has to be Redis" +
+            ` ${OLDEST.join(".")} or newer, no replica, and no node of a cluster, with maxmemory-policy noeviction.`
+        ),
+        { isReplica: false, clustered: false }
+      )
+    )
+  )
+  return Effect.map(ask<string>("INFO"), fromInfo).pipe(Effect.catchIf(isRefused, () => hello))
+}
 
 const isTooOld = (version: string): boolean => {
   const [major = 0, minor = 0] = version.split(".").map(Number)
@@ -39,24 +111,22 @@ export const inspect = (
   bounded: CallTimeout<Redis.RedisError>
 ): Effect.Effect<ServerInfo, Redis.RedisError | UnsupportedServer> =>
   Effect.gen(function* () {
-    const info = yield* bounded(Effect.mapError(redis.send<string>("INFO"), (error) => CallFailed.of(error)))
-    const version = fieldOf(info, "redis_version") ?? "unknown"
-    if (isTooOld(version)) {
+    const { clustered, evictionPolicy, isReplica, primary, version } = yield* readFacts(redis, bounded)
+    if (version !== undefined && isTooOld(version)) {
       return yield* new UnsupportedServer({
         reason: `the server is Redis ${version}; ${OLDEST.join(".")} or newer is needed`
       })
     }
-    if (fieldOf(info, "role") === "slave") {
+    if (isReplica) {
       return yield* new UnsupportedServer({
-        reason: `the server is a read-only replica; connect to its primary (${fieldOf(info, "master_host")}:${fieldOf(info, "master_port")})`
+        reason: `the server is a read-only replica; connect to its primary${primary === undefined ? "" : ` (${primary})`}`
       })
     }
-    const policy = fieldOf(info, "maxmemory_policy")
-    if (policy !== undefined && policy !== "noeviction") {
+    if (evictionPolicy !== undefined && evictionPolicy !== "noeviction") {
       yield* Effect.logWarning(
-        `The Redis server's maxmemory-policy is ${policy}: when its memory is full, it deletes keys, among them` +
+        `The Redis server's maxmemory-policy is ${evictionPolicy}: when its memory is full, it deletes keys, among them` +
           " accepted tasks, awaited results and dead letters. Set it to noeviction."
       )
     }
-    return { clustered: fieldOf(info, "redis_mode") === "cluster" }
+    return { clustered }
   })
