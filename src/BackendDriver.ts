@@ -28,8 +28,8 @@
  * @module
  */
 import type { Context, Effect, Stream } from "effect"
-import type { Batch, ClaimRequest, Envelope } from "./BrokerDriver.ts"
-import type { DeadLetter, DeadLetterQuery, ParkedMessage } from "./driver/DeadLetter.ts"
+import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "./BrokerDriver.ts"
+import type { DeadLetter, DeadLetterQuery, ParkedMessage, Reopened } from "./driver/DeadLetter.ts"
 import type { CancelAnswer, Created, NewRecord, TaskRecord } from "./driver/TaskRecord.ts"
 import type {
   ClaimedMessage,
@@ -146,10 +146,10 @@ export interface BackendDriver<out E = unknown> {
    * id.
    */
   readonly create: (records: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, E>
-  /** Marks reservations as published. Passes over records that are published already, and ids that are unknown. */
-  readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, E>
+  /** Marks reservations as published. Passes over records that are published already. Answers whether there is a record. */
+  readonly markPublished: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
   /**
-   * Starts runs, as S1 to S10 say: see `Started`. Of any number of starts that ask at once, one runs. Repeated with the
+   * Starts runs, as S0 to S10 say: see `Started`. Of any number of starts that ask at once, one runs. Repeated with the
    * token of the open run, it answers the same run.
    */
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, E>
@@ -194,21 +194,29 @@ export interface BackendDriver<out E = unknown> {
    * `capabilities.hints` is `true`.
    */
   readonly hints?: Stream.Stream<ReadonlyArray<string> | "resync", E> | undefined
-  /** Ends waiting tasks as `Cancelled`, and asks running tasks to stop, even over a lapsed lease (C1 to C4). */
+  /**
+   * Ends waiting tasks as `Cancelled`, and asks running tasks to stop, even over a lapsed lease (C1 to C4). Where the
+   * store also has the messages, it removes those of tasks that end here, or by L1, before they are due.
+   */
   readonly cancel: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<CancelAnswer>, E>
+  /**
+   * Ends the tasks of messages that were removed from their queues: at once where they wait, and otherwise when their
+   * runs do not end them (W1 to W3).
+   */
+  readonly withdraw: (messages: Batch<PurgedMessage>) => Effect.Effect<void, E>
   /**
    * Removes the records of tasks that have ended (F1); marks the others as `Forgotten` (F2), to be removed at their end
    * (F3). Frees the keys at once. Passes over ids that are unknown.
    */
   readonly forget: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Opens the tasks of dead letters for their next generation, and returns the dead letters, which stay (R1 to R3);
+   * Opens the tasks of dead letters for their next generation, and returns the dead letters, which stay (R1 to R4);
    * `undefined` for an id without one. An opened task is `PENDING` in the dead letter's generation + 1, enqueued now,
    * with nothing counted and no expiry. A missing record is created, with the fence that the dead letter keeps. A record
    * that has not ended, or is of a later generation, is left alone, so a repeated call opens nothing more. For a parked
    * message nothing is opened.
    */
-  readonly reopen: (deadLetterIds: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
+  readonly reopen: (deadLetterIds: Batch<string>) => Effect.Effect<ReadonlyArray<Reopened | undefined>, E>
   /** Reads dead letters by their ids; `undefined` for an id without one. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   /** Reads one page of dead letters, newest first; after a position, what is older than it. */
@@ -228,8 +236,7 @@ export interface BackendDriver<out E = unknown> {
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
   /**
    * Ends the tasks that time has ended (L1 to L3), and removes what has outlived its time: records and dead letters after
-   * their retention, workers after their heartbeat, and reservations that were not published for as long as their
-   * retention. Handles at most `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
+   * their retention, workers after their heartbeat, and reservations that were not published in their time. Handles at most `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
    */
   readonly sweep: (limit: number) => Effect.Effect<number, E>
 }

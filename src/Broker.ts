@@ -8,7 +8,17 @@
  * @since 0.1.0
  * @module
  */
-import { Clock, Context, type Duration, Effect, Layer, Option, type Scope, Stream } from "effect"
+import {
+  Array as Arr,
+  Clock,
+  Context,
+  type Duration,
+  Effect,
+  Layer,
+  Option,
+  type Scope,
+  Stream
+} from "effect"
 import { Backend } from "./Backend.ts"
 import type { Batch, BrokerDriver, QueueCounts } from "./BrokerDriver.ts"
 import * as defaults from "./internal/defaults.ts"
@@ -172,8 +182,10 @@ export const counts = (
  *
  * **Details**
  *
- * Where the context has a `Backend`, the tasks end as cancelled, so that their waiters are notified. A task that cannot
- * be cancelled because its backend fails is logged, and left as it is.
+ * Where the context has a `Backend`, the tasks end as cancelled, so that their waiters are notified: those that wait at
+ * once. A task that runs, although its message could be removed, runs on: it ends as cancelled only if its run does not
+ * end it, because its worker has died, it is retried or it is released. A task that cannot be ended because its backend
+ * fails is logged, and left as it is.
  *
  * @see {@link counts} to count messages
  *
@@ -187,18 +199,15 @@ export const purge = Effect.fn("Broker.purge")(function* (
   const backend = yield* Effect.serviceOption(Backend)
   let purged = 0
   while (true) {
-    const ids = yield* broker.purge(queue, DriverCalls.maxBatch)
-    if (ids.length === 0) return purged
-    purged += ids.length
-    if (Option.isSome(backend) && backend.value.configured) {
-      const answers = yield* backend.value.cancel.many(ids)
-      const failed = answers.filter((answer) => answer._tag === "Failure").length
-      if (failed > 0) {
-        yield* Effect.annotateLogs(
-          Effect.logWarning(`Failed to cancel ${failed} purged tasks; their waiters are not notified`),
-          { queue }
-        )
-      }
-    }
+    const messages = yield* broker.purge(queue, DriverCalls.maxBatch)
+    if (!Arr.isReadonlyArrayNonEmpty(messages)) return purged
+    purged += messages.length
+    if (Option.isNone(backend) || !backend.value.configured) continue
+    yield* Effect.catchCause(backend.value.withdraw(messages), (cause) =>
+      Effect.logWarning(
+        `Failed to end ${messages.length} purged tasks; their waiters are not notified`,
+        cause
+      ).pipe(Effect.annotateLogs({ queue }))
+    )
   }
 })

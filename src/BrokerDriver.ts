@@ -38,10 +38,10 @@ export interface Envelope {
   readonly priority: number
   /** Milliseconds from now until the message is due; at most `maxDelayMillis`. */
   readonly delayMillis: number
-  /** The generation of the task, for stores that start messages as they deliver them. Default 0. */
+  /** The incarnation of the task: letters and digits, at most 32. Default: empty. */
+  readonly incarnation?: string | undefined
+  /** The generation of the task. Default 0. */
   readonly generation?: number | undefined
-  /** Milliseconds from the enqueue after which the task expires, for the same stores. Default: never. */
-  readonly expiresMillis?: number | undefined
   /** The encoded `TaskMessage`. */
   readonly body: string
 }
@@ -60,9 +60,9 @@ export interface Delivery {
   /** The task's name; `undefined` for bytes that another program published. */
   readonly task: string | undefined
   /** As it was published, where the store keeps it. */
-  readonly generation?: number | undefined
+  readonly incarnation?: string | undefined
   /** As it was published, where the store keeps it. */
-  readonly expiresMillis?: number | undefined
+  readonly generation?: number | undefined
   readonly queue: string
   /**
    * Milliseconds since the message became due, by the broker's clock, or by the producer's clock where the broker shows
@@ -115,6 +115,23 @@ export interface Release {
   readonly preserveDueTime?: boolean | undefined
   /** Replaces the body. Used without a backend only, where the message itself counts its retries. */
   readonly body?: string | undefined
+}
+
+/**
+ * A message that `purge` removed.
+ *
+ * @see `BackendDriver.withdraw`, which ends its task
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PurgedMessage {
+  /** The id of the task. */
+  readonly id: string
+  /** The incarnation of the task. */
+  readonly incarnation: string
+  /** The generation of the task. */
+  readonly generation: number
 }
 
 /**
@@ -227,8 +244,8 @@ export interface BrokerDriver<out E = unknown> {
    */
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, E>
   /**
-   * Removes up to `limit` messages that no worker has claimed, delayed ones too. Returns the ids of their tasks; none
-   * when the queue is empty.
+   * Removes up to `limit` messages that no worker has claimed, delayed ones and those with a lapsed claim too. Returns
+   * what it removed; nothing when the queue is empty.
    */
-  readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, E>
+  readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, E>
 }

@@ -29,11 +29,14 @@ import { Array as Arr, type DateTime, Effect, Option, type Result, Schema, Strea
 import { Backend } from "./Backend.ts"
 import type { DeadLetter, DeadLetterPosition } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
+import type { EnqueueError } from "./EnqueueError.ts"
 import { toDate } from "./internal/dates.ts"
 import { stringify } from "./internal/json.ts"
 import { decodedText, wholeNumber } from "./internal/options.ts"
+import { enqueue } from "./internal/producer/enqueue.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
-import { type TaskDefinition, definitionOf } from "./internal/task/TaskDefinition.ts"
+import { type TaskDefinition, definitionOf, retentionOf } from "./internal/task/TaskDefinition.ts"
+import * as TaskId from "./internal/task/TaskId.ts"
 import type { BackendError, BackendNotConfigured, ReadError, BrokerError } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
@@ -286,6 +289,37 @@ export const stream: {
 export const count = (task?: Task.Any): Effect.Effect<number, BackendNotConfigured | BackendError, Backend> =>
   Backend.use((backend) => backend.countDeadLetters(task?.name))
 
+const notReplayable = (id: string) => (error: { readonly message: string }) =>
+  new NotReplayable({ id, issue: error.message })
+
+/** Decodes the message of a dead letter, which has to be that of its task. */
+const decodeMessage = (letter: DeadLetter): Effect.Effect<TaskMessage.TaskMessage, NotReplayable> =>
+  Effect.flatMap(Effect.mapError(TaskMessage.decode(letter.body), notReplayable(letter.id)), (message) => {
+    const { id, incarnation = "", task } = message
+    const isOfItsTask =
+      letter.taskId === null ||
+      (id === letter.taskId && task === letter.task && incarnation === letter.incarnation)
+    return isOfItsTask
+      ? Effect.succeed(message)
+      : Effect.fail(
+          new NotReplayable({
+            id: letter.id,
+            issue: `its message is that of another task, ${task} (${id})`
+          })
+        )
+  })
+
+/** Encodes a message again. A message that no worker could decode is refused, because its task would never end. */
+const encodeMessage = (
+  id: string,
+  payload: unknown,
+  head: TaskMessage.Head
+): Effect.Effect<string, NotReplayable> =>
+  Effect.map(stringify(payload), (text) => TaskMessage.encode(head, text)).pipe(
+    Effect.tap(TaskMessage.decode),
+    Effect.mapError(notReplayable(id))
+  )
+
 /**
  * Sends the message of a dead letter again, and removes the dead letter. Returns `false` if there is no such dead letter.
  *
@@ -295,8 +329,10 @@ export const count = (task?: Task.Any): Effect.Effect<number, BackendNotConfigur
  * Messages of its older generations are dropped. A replay that fails half-way is safe to repeat, and is finished by the
  * next one.
  *
- * Fails with `NotReplayable` if the bytes are no message, or no message of its task.
+ * Fails with `NotReplayable` if the bytes are no message, or no message of its task, or if the id was enqueued anew after
+ * the task was forgotten or had outlived its retention.
  *
+ * @see {@link replayAsNew} to send it under an id of its own
  * @see {@link remove} to drop it instead
  *
  * @category managing
@@ -313,36 +349,87 @@ export const replay: (
   const broker = yield* Broker
   const [letter] = yield* backend.getDeadLetters([id])
   if (letter === undefined) return false
-  const toNotReplayable = (error: Schema.SchemaError) => new NotReplayable({ id, issue: error.message })
-  const { payload, ...head } = yield* Effect.mapError(TaskMessage.decode(letter.body), toNotReplayable)
-  const isOfOtherTask = letter.taskId !== null && (head.id !== letter.taskId || head.task !== letter.task)
-  if (isOfOtherTask) {
+  const { payload, ...head } = yield* decodeMessage(letter)
+  const isParked = letter.taskId === null
+  const generation = isParked ? head.generation : letter.generation + 1
+  const body = yield* encodeMessage(id, payload, {
+    ...head,
+    queue: letter.queue,
+    generation,
+    retries: 0,
+    // of a parked message it is not known whether it has a record
+    ...(isParked ? { unrecorded: true } : {})
+  })
+  const [reopened] = yield* backend.reopen([id])
+  if (reopened?.replayable === false) {
     return yield* new NotReplayable({
       id,
-      issue: `its message is that of another task, ${head.task} (${head.id})`
+      issue: `task ${head.id} was enqueued anew since then; replayAsNew sends the message as a task of its own`
     })
   }
-  const generation = letter.taskId === null ? head.generation : letter.generation + 1
-  const body = yield* Effect.map(stringify(payload), (text) =>
-    TaskMessage.encode({ ...head, queue: letter.queue, generation, retries: 0 }, text)
-  ).pipe(
-    // opens no task whose message no worker could decode, because such a task would never end
-    Effect.tap(TaskMessage.decode),
-    Effect.mapError(toNotReplayable)
-  )
-  yield* backend.reopen([id])
   yield* broker.publish.one({
     id: head.id,
     task: head.task,
     queue: letter.queue,
     priority: head.priority,
     delayMillis: 0,
+    incarnation: head.incarnation,
     generation,
-    expiresMillis: head.expires,
     body
   })
   yield* backend.removeDeadLetters([id])
   return true
+})
+
+/**
+ * Sends the message of a dead letter as a new task, and removes the dead letter. Returns the id of the new task, or `None`
+ * if there is no such dead letter.
+ *
+ * **When to use**
+ *
+ * Use it where the id of the task belongs to a later enqueue by now, or where the old outcome has to stay.
+ *
+ * **Details**
+ *
+ * The new task has the payload, the queue and the priority of the old one, no delay, no idempotency key, and the
+ * retention of the backend until a worker starts it. A call that fails half-way is safe to repeat: the id of the new task
+ * follows from that of the dead letter.
+ *
+ * Fails with `NotReplayable` if the bytes are no message, or no message of its task.
+ *
+ * @see {@link replay} to run the task itself again
+ *
+ * @category managing
+ * @since 0.1.0
+ */
+export const replayAsNew: (
+  id: string
+) => Effect.Effect<Option.Option<string>, NotReplayable | EnqueueError, Broker | Backend> = Effect.fn(
+  "DeadLetters.replayAsNew"
+)(function* (id: string) {
+  const stores = { backend: yield* Backend, broker: yield* Broker }
+  const [letter] = yield* stores.backend.getDeadLetters([id])
+  if (letter === undefined) return Option.none()
+  const { expires: _, payload, ...head } = yield* decodeMessage(letter)
+  const text = yield* Effect.mapError(stringify(payload), notReplayable(id))
+  const taskId = yield* Effect.withFiber((fiber) =>
+    enqueue(fiber, stores, {
+      head: {
+        ...head,
+        id: TaskId.derive(`replay of ${id}`),
+        incarnation: TaskId.makeIncarnation(),
+        queue: letter.queue,
+        generation: 0,
+        retries: 0
+      },
+      payload: text,
+      delayMillis: 0,
+      retentionMillis: retentionOf(undefined, stores.backend),
+      reservation: { key: undefined, payloadHash: "" }
+    })
+  )
+  yield* stores.backend.removeDeadLetters([id])
+  return Option.some(taskId)
 })
 
 /**

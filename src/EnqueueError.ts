@@ -8,8 +8,8 @@ import { Data, Schema } from "effect"
 import type { BackendError, BackendNotConfigured, BrokerError } from "./StoreError.ts"
 
 /**
- * Error of an enqueue whose idempotency key, or whose id, belongs to a task with another payload or another name.
- * Nothing was enqueued.
+ * Error of an enqueue whose idempotency key, or whose id, belongs to a task with another payload or another name, or
+ * whose id belongs to a forgotten task that has not ended. Nothing was enqueued.
  *
  * @category errors
  * @since 0.1.0
@@ -25,7 +25,7 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
   key: Schema.String
 }) {
   override get message(): string {
-    return `task ${this.taskId} holds "${this.key}" with another payload or name: use another key, or forget that task`
+    return `task ${this.taskId} holds "${this.key}" with another payload or name, or was forgotten and runs on: use another key, or forget that task once it has ended`
   }
 }
 

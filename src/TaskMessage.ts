@@ -31,6 +31,8 @@ const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
 export const TaskMessage = Schema.Struct({
   v: Schema.Literal(version),
   id: Name,
+  /** Tells the enqueues of one id apart. Absent: empty, where the id was made for this enqueue alone. */
+  incarnation: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^[0-9a-z]{1,32}$/))),
   /** 0 at first; grows by one with every replay of a dead letter. */
   generation: Count,
   task: Name,
@@ -43,6 +45,8 @@ export const TaskMessage = Schema.Struct({
   priority: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 })),
   /** Milliseconds from the enqueue after which a task that still waits expires. Absent: never. */
   expires: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
+  /** Whether the producer has no backend, so that the worker creates the record. Absent: there is a record. */
+  unrecorded: Schema.optionalKey(Schema.Literal(true)),
   /** The producer's span, as a W3C `traceparent`. */
   traceparent: Schema.optionalKey(Schema.String)
 })

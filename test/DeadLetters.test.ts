@@ -387,6 +387,7 @@ describe("guarantee 2: replay", () => {
 
   test("refuses the letter of an undecodable message and keeps it", function* (on) {
     yield* work(on)
+    yield* on.create("t1", { task: "charge" })
     yield* on.brokerDriver.publish([
       { id: "t1", task: "charge", queue: "default", priority: 0, delayMillis: 0, body: "no message" }
     ])

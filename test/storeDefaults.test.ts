@@ -39,6 +39,7 @@ it.effect("a worker without a lease has the broker layer's", () =>
         {
           id: taskId,
           task: "stuck",
+          incarnation: "",
           generation: 0,
           token,
           worker: "another",
@@ -47,7 +48,6 @@ it.effect("a worker without a lease has the broker layer's", () =>
           leaseMillis: 1000,
           deliveryMode: "at-least-once",
           maxCrashes: 3,
-          expiresMillis: undefined,
           retentionMillis: undefined,
           deadLetterRetentionMillis: undefined
         }

@@ -5,26 +5,29 @@
  * transaction, a script or a compare-and-set instead. Every time is that of `Clock`, which stands for the store's clock.
  * The numbers in the comments (S1, T3) are those of docs/state-machine.md.
  */
-import type {
-  BackendDriver,
-  CancelAnswer,
-  Created,
-  DeadLetter,
-  DeadLetterQuery,
-  Heartbeat,
-  NewDeadLetter,
-  NewRecord,
-  Outcome,
-  ParkedMessage,
-  Renew,
-  Renewed,
-  Settled,
-  Settlement,
-  Start,
-  Started,
-  StoreDecidedEnd,
-  TaskRecord,
-  WorkerInfo
+import {
+  type BackendDriver,
+  type CancelAnswer,
+  type Created,
+  type DeadLetter,
+  deadLetterId,
+  type DeadLetterQuery,
+  type Heartbeat,
+  type NewDeadLetter,
+  type NewRecord,
+  type Outcome,
+  type ParkedMessage,
+  type PurgedMessage,
+  type Renew,
+  type Renewed,
+  type Reopened,
+  type Settled,
+  type Settlement,
+  type Start,
+  type Started,
+  type StoreDecidedEnd,
+  type TaskRecord,
+  type WorkerInfo
 } from "chicory/driver"
 import { Clock, Effect } from "effect"
 
@@ -37,7 +40,10 @@ interface StoredTask {
   key: string | undefined
   /** Empty while it is not known. */
   payloadHash: string
-  published: boolean
+  /** When a reservation is removed; `Infinity` once its message is known to be published. */
+  reservedUntil: number
+  /** The message of the open run was removed from its queue. */
+  withdrawn: boolean
   /** Counted from the end; `undefined`: for ever. */
   retentionMillis: number | undefined
   /** The number of the last run, over all generations. */
@@ -69,7 +75,7 @@ const after = (now: number, millis: number | undefined): number => now + (millis
 const isFinal = ({ record: { state } }: StoredTask): boolean => state === "SUCCESS" || state === "FAILURE"
 
 /** The fields of a record at the start of a generation. */
-const opened = (generation: number, enqueuedAt: number | null) => ({
+const opened = (generation: number, enqueuedAt: number) => ({
   state: "PENDING" as const,
   generation,
   attempt: 0,
@@ -100,44 +106,51 @@ class MapTasks {
     const key = asked.key === undefined ? undefined : JSON.stringify([asked.task, asked.key])
     const holder = key === undefined ? undefined : this.keys.get(key)
     const existing = (holder === undefined ? undefined : this.find(holder, now)) ?? this.find(asked.id, now)
-    if (existing !== undefined) return this.compare(existing, asked, key, now)
-    const task = this.insert(asked.id, asked.task, opened(0, now))
+    if (existing !== undefined) return this.compare(existing, asked, key)
+    const task = this.insert(asked, opened(0, now))
     task.record.expiresAt = asked.expiresMillis === undefined ? null : now + asked.expiresMillis
     task.payloadHash = asked.payloadHash
-    task.published = asked.published
+    task.reservedUntil = after(now, asked.reservedMillis)
     task.retentionMillis = asked.retentionMillis
     this.reserve(task, key)
     return { _tag: "Created" }
   }
 
-  markPublished(id: string, now: number): void {
+  markPublished(id: string, now: number): boolean {
     const task = this.find(id, now)
-    if (task !== undefined) task.published = true
+    if (task !== undefined) task.reservedUntil = Infinity
+    return task !== undefined
   }
 
   start(asked: Start, now: number): Started {
-    const task = this.find(asked.id, now) ?? this.createForRun(asked, now)
+    const task = this.find(asked.id, now)
+    // S0: the task was forgotten, or its retention is over
+    if (task === undefined) return { _tag: "NoRecord" }
     const { record, run } = task
     // S1: the same request again
     if (run !== undefined && run.token === asked.token) {
       task.leaseUntil = now + asked.leaseMillis
       return this.running(task)
     }
-    // S2, S3: the task has ended, or the message is of an older generation
-    if (isFinal(task) || asked.generation < record.generation) return { _tag: "Drop" }
+    // S2, S3: the task has ended, or the message is not of this task, or of an older generation
+    if (isFinal(task) || asked.task !== record.task || asked.incarnation !== record.incarnation) {
+      return { _tag: "Drop" }
+    }
+    if (asked.generation < record.generation) return { _tag: "Drop" }
     // S6: another run is alive
     if (run !== undefined && task.leaseUntil > now) return { _tag: "Busy", millis: task.leaseUntil - now }
-    // S4, S7: time has ended the task
+    // S4, S7, S8: time has ended the task
     if (this.endByTime(task, now)) return { _tag: "Drop" }
     if (run === undefined) {
       // S5: a retry that is not due
       if (task.dueAt !== null && task.dueAt > now) return { _tag: "Busy", millis: task.dueAt - now }
     } else {
       record.crashes += 1
-      // S8, S9: the worker of the last run vanished, and the task is not to run again
-      const message = { queue: asked.queue, body: asked.body }
-      if (record.cancelRequested) return this.endAndDrop(task, "Cancelled", message, now)
-      if (record.crashes >= asked.maxCrashes) return this.endAndDrop(task, "WorkerLost", message, now)
+      // S9: the worker of the last run vanished, and the task is not to run again
+      if (record.crashes >= asked.maxCrashes) {
+        this.end(task, "WorkerLost", { queue: asked.queue, body: asked.body }, now)
+        return { _tag: "Drop" }
+      }
     }
     // S10
     if (asked.generation > record.generation) Object.assign(record, opened(asked.generation, now))
@@ -150,7 +163,7 @@ class MapTasks {
     task.run = asked
     task.leaseUntil = now + asked.leaseMillis
     task.retentionMillis = asked.retentionMillis
-    task.published = true
+    task.reservedUntil = Infinity
     return this.running(task)
   }
 
@@ -172,7 +185,7 @@ class MapTasks {
     const goesBack = outcome._tag === "Retry" || outcome._tag === "Release"
     if (run !== undefined) {
       // T2, T3
-      if (goesBack && record.cancelRequested) {
+      if (goesBack && (record.cancelRequested || task.withdrawn)) {
         this.finish(task, now, { state: "FAILURE", exit: null, ended: "Cancelled" })
         return "Cancelled"
       }
@@ -212,6 +225,16 @@ class MapTasks {
     return "Cancelled"
   }
 
+  withdraw({ generation, id, incarnation }: PurgedMessage, now: number): void {
+    const task = this.find(id, now)
+    // W1
+    if (task === undefined || isFinal(task)) return
+    if (task.record.incarnation !== incarnation || task.record.generation !== generation) return
+    // W2, W3
+    if (task.run !== undefined) task.withdrawn = true
+    else if (!this.endByTime(task, now)) this.end(task, "Cancelled", undefined, now)
+  }
+
   forget(id: string, now: number): void {
     const task = this.find(id, now)
     if (task === undefined) return
@@ -221,25 +244,29 @@ class MapTasks {
     task.record.ended = "Forgotten"
   }
 
-  reopen(letterId: string, now: number): DeadLetter | undefined {
+  reopen(letterId: string, now: number): Reopened | undefined {
     const stored = this.findDeadLetter(letterId, now)
     if (stored === undefined) return undefined
-    const { generation, task: name, taskId } = stored.letter
+    const { letter } = stored
+    const { generation, incarnation, task: name, taskId } = letter
     // a parked message has no task
-    if (taskId === null || name === null) return stored.letter
+    if (taskId === null || name === null) return { letter, replayable: true }
     const task = this.find(taskId, now)
+    // R4: the id belongs to a later enqueue
+    if (task !== undefined && task.record.incarnation !== incarnation) return { letter, replayable: false }
     if (task === undefined) {
       // R1
-      const made = this.insert(taskId, name, opened(generation + 1, now))
+      const made = this.insert({ id: taskId, task: name, incarnation }, opened(generation + 1, now))
       made.fence = stored.fence
       made.retentionMillis = stored.retentionMillis
     } else if (isFinal(task) && task.record.generation <= generation) {
       // R2
       Object.assign(task.record, opened(generation + 1, now))
+      task.withdrawn = false
       task.dueAt = null
     }
     // R3: otherwise the replay was done before
-    return stored.letter
+    return { letter, replayable: true }
   }
 
   park(parked: ParkedMessage, now: number): void {
@@ -250,6 +277,7 @@ class MapTasks {
         id,
         taskId: null,
         task: null,
+        incarnation: "",
         generation: 0,
         queue,
         reason,
@@ -322,12 +350,16 @@ class MapTasks {
     return undefined
   }
 
-  private insert(id: string, name: string, record: ReturnType<typeof opened>): StoredTask {
+  private insert(
+    { id, incarnation, task: name }: Pick<TaskRecord, "id" | "task" | "incarnation">,
+    record: ReturnType<typeof opened>
+  ): StoredTask {
     const task: StoredTask = {
-      record: { id, task: name, ...record },
+      record: { id, task: name, incarnation, ...record },
       key: undefined,
       payloadHash: "",
-      published: true,
+      reservedUntil: Infinity,
+      withdrawn: false,
       retentionMillis: undefined,
       fence: 0,
       token: null,
@@ -339,26 +371,20 @@ class MapTasks {
     return task
   }
 
-  /** The message came before its record: a producer died between the two, or is slow. */
-  private createForRun({ expiresMillis, generation, id, task: name }: Start, now: number): StoredTask {
-    const task = this.insert(id, name, opened(generation, null))
-    if (expiresMillis !== undefined) task.record.expiresAt = now + expiresMillis
-    return task
-  }
-
   /** E1 to E3: whether a request is for the task that exists. */
-  private compare(task: StoredTask, asked: NewRecord, key: string | undefined, now: number): Created {
-    const { record } = task
+  private compare(task: StoredTask, asked: NewRecord, key: string | undefined): Created {
+    const { record, reservedUntil } = task
     const isUnknown = task.payloadHash === ""
     const same =
       record.task === asked.task &&
+      record.ended !== "Forgotten" &&
       (isUnknown || asked.payloadHash === "" || task.payloadHash === asked.payloadHash)
-    if (same && isUnknown && record.ended !== "Forgotten") {
+    if (same && isUnknown) {
       task.payloadHash = asked.payloadHash
-      record.enqueuedAt ??= now
       if (task.key === undefined) this.reserve(task, key)
     }
-    return { _tag: "Existing", id: record.id, same, published: task.published }
+    const { id, incarnation } = record
+    return { _tag: "Existing", id, incarnation, same, published: reservedUntil === Infinity }
   }
 
   private reserve(task: StoredTask, key: string | undefined): void {
@@ -390,8 +416,10 @@ class MapTasks {
       this.end(task, "Expired", undefined, now)
       return true
     }
-    if (run.deliveryMode !== "at-most-once" || task.leaseUntil > now) return false
-    this.end(task, record.cancelRequested ? "Cancelled" : "WorkerLost", run, now)
+    if (task.leaseUntil > now) return false
+    const isToStop = record.cancelRequested || task.withdrawn
+    if (!isToStop && run.deliveryMode === "at-least-once") return false
+    this.end(task, isToStop ? "Cancelled" : "WorkerLost", run, now)
     return true
   }
 
@@ -409,11 +437,6 @@ class MapTasks {
     }
     task.token = null
     this.finish(task, now, { state: "FAILURE", exit: null, ended })
-  }
-
-  private endAndDrop(...args: Parameters<MapTasks["end"]>): Started {
-    this.end(...args)
-    return { _tag: "Drop" }
   }
 
   /** The terminal write. F3: a forgotten task is removed instead. */
@@ -453,15 +476,16 @@ class MapTasks {
   }
 
   private writeDeadLetter(task: StoredTask, written: NewDeadLetter, exit: string | null, now: number): void {
-    const { attempt, generation, id: taskId, task: name, worker } = task.record
+    const { attempt, generation, id: taskId, incarnation, task: name, worker } = task.record
     const { body, queue, reason, retentionMillis } = written
-    const id = `${taskId}:${generation}`
+    const id = deadLetterId(taskId, task.record)
     this.letters.delete(id)
     this.letters.set(id, {
       letter: {
         id,
         taskId,
         task: name,
+        incarnation,
         generation,
         queue,
         reason,
@@ -488,13 +512,13 @@ class MapTasks {
   }
 
   private isDue(task: StoredTask, now: number): boolean {
-    const { enqueuedAt, expiresAt, finishedAt } = task.record
+    const { cancelRequested, expiresAt, finishedAt } = task.record
     if (finishedAt !== null) return after(finishedAt, task.retentionMillis) <= now
-    if (task.run !== undefined) return task.run.deliveryMode === "at-most-once" && task.leaseUntil <= now
-    // a reservation whose message was never sent stays for as long as a result would
-    const isStranded =
-      !task.published && enqueuedAt !== null && after(enqueuedAt, task.retentionMillis) <= now
-    return isStranded || (expiresAt !== null && expiresAt <= now)
+    if (task.run !== undefined) {
+      const endsWithLease = cancelRequested || task.withdrawn || task.run.deliveryMode === "at-most-once"
+      return endsWithLease && task.leaseUntil <= now
+    }
+    return task.reservedUntil <= now || (expiresAt !== null && expiresAt <= now)
   }
 }
 
@@ -518,7 +542,7 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     name: "map",
     capabilities: { hints: false },
     create: each((record, now) => tasks.create(record, now)),
-    markPublished: eachVoid((id, now) => tasks.markPublished(id, now)),
+    markPublished: each((id, now) => tasks.markPublished(id, now)),
     start: each((request, now) => tasks.start(request, now)),
     renew: each((renewal, now) => tasks.renew(renewal, now)),
     settle: each((settlement, now) => tasks.settle(settlement, now)),
@@ -528,6 +552,7 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     subscribe: each((id, now) => tasks.read(id, now)),
     unsubscribe: () => Effect.void,
     cancel: each((id, now) => tasks.cancel(id, now)),
+    withdraw: eachVoid((message, now) => tasks.withdraw(message, now)),
     forget: eachVoid((id, now) => tasks.forget(id, now)),
     reopen: each((id, now) => tasks.reopen(id, now)),
     getDeadLetters: each((id, now) => tasks.getDeadLetter(id, now)),

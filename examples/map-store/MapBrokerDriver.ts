@@ -4,7 +4,15 @@
  * A broker knows nothing of results, retries or outcomes. It gives a message to one worker at a time, under a lease,
  * and keeps it until it is acked.
  */
-import type { BrokerDriver, ClaimRequest, Delivery, Envelope, QueueCounts, Release } from "chicory/driver"
+import type {
+  BrokerDriver,
+  ClaimRequest,
+  Delivery,
+  Envelope,
+  PurgedMessage,
+  QueueCounts,
+  Release
+} from "chicory/driver"
 import { Clock, Effect, Stream } from "effect"
 
 interface StoredMessage {
@@ -54,9 +62,9 @@ class MapMessages {
         const handle = `${++this.lastHandle}`
         message.handle = handle
         message.availableAt = now + leaseMillis
-        const { expiresMillis, generation, id, queue, task } = message.envelope
+        const { generation, id, incarnation, queue, task } = message.envelope
         const { body, waitsSince } = message
-        return { handle, id, task, generation, expiresMillis, queue, ageMillis: now - waitsSince, body }
+        return { handle, id, task, incarnation, generation, queue, ageMillis: now - waitsSince, body }
       })
   }
 
@@ -88,12 +96,16 @@ class MapMessages {
     return counts
   }
 
-  purge(queue: string, limit: number, now: number): ReadonlyArray<string> {
+  purge(queue: string, limit: number, now: number): ReadonlyArray<PurgedMessage> {
     const unclaimed = this.where(
       (message) => message.envelope.queue === queue && this.placeOf(message, now) !== "claimed"
     ).slice(0, limit)
     for (const { order } of unclaimed) this.messages.delete(order)
-    return unclaimed.map(({ envelope }) => envelope.id)
+    return unclaimed.map(({ envelope: { generation = 0, id, incarnation = "" } }) => ({
+      id,
+      incarnation,
+      generation
+    }))
   }
 
   private where(predicate: (message: StoredMessage) => boolean): Array<StoredMessage> {

@@ -63,12 +63,17 @@ export interface DeadLetterPosition {
  * @since 0.1.0
  */
 export interface DeadLetter extends DeadLetterPosition {
-  /** `<task id>:<generation>` for a task that ended; the `deadLetterId` of a parked message. */
+  /**
+   * For a task that ended, `<task id>:<generation>`, with `.<incarnation>` behind it unless that is empty; the
+   * `deadLetterId` of a parked message.
+   */
   readonly id: string
   /** `null` for a parked message. */
   readonly taskId: string | null
   /** The task's name; `null` for a parked message. */
   readonly task: string | null
+  /** The incarnation of the task; empty for a parked message. */
+  readonly incarnation: string
   readonly generation: number
   readonly queue: string
   /** The tag of the failure's reason. */
@@ -96,4 +101,16 @@ export interface DeadLetterQuery {
   readonly limit: number
   /** Lists what is older than this position, whether or not a dead letter is still there. Default: from the newest on. */
   readonly after?: DeadLetterPosition | undefined
+}
+
+/**
+ * The answer of `reopen`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Reopened {
+  readonly letter: DeadLetter
+  /** `false`: the id of the task belongs to a later enqueue now, and nothing was opened (R4). */
+  readonly replayable: boolean
 }

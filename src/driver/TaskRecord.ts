@@ -12,7 +12,8 @@ import type { TaskState } from "../TaskState.ts"
  *
  * - `Expired`: the task waited until its expiry (L1).
  * - `WorkerLost`: the lease of an at-most-once run is over (L3), or the crashes reached their limit (S9).
- * - `Cancelled`: the task was cancelled while it waited (C4), or when its run ended under a cancel request (L2, S8, T2).
+ * - `Cancelled`: the task was cancelled while it waited (C4), or when its run ended under a cancel request, or
+ *   without a message to go on with (L2, S8, T2, W3).
  * - `Forgotten`: the record was forgotten (F2).
  *
  * @category models
@@ -31,6 +32,8 @@ export interface TaskRecord {
   /** The task's name. */
   readonly task: string
   readonly state: TaskState
+  /** The incarnation of the enqueue that made the record. */
+  readonly incarnation: string
   /** 0 at first; grows by one with every replay of a dead letter. */
   readonly generation: number
   /** Starts of this generation, without those that were released. */
@@ -52,8 +55,8 @@ export interface TaskRecord {
    * on, its record is removed when it ends, and waiters are notified at once.
    */
   readonly ended: StoreDecidedEnd | null
-  /** When the task was enqueued, or reopened; `null` for a record that a start created. */
-  readonly enqueuedAt: number | null
+  /** When the task was enqueued, or reopened. */
+  readonly enqueuedAt: number
   /** When this generation started for the first time. */
   readonly startedAt: number | null
   readonly finishedAt: number | null
@@ -73,6 +76,11 @@ export interface NewRecord {
   readonly id: string
   /** The task's name. */
   readonly task: string
+  /**
+   * Tells the enqueues of one id apart: messages and dead letters of another incarnation than the record's have no effect
+   * on it. Letters and digits, at most 32; empty where the id was made for this enqueue alone.
+   */
+  readonly incarnation: string
   /** The idempotency key, any text, scoped by the task's name. `undefined`: none. */
   readonly key: string | undefined
   /** Identifies the payload under a given key or id. Empty where neither was given, and then never compared. */
@@ -81,8 +89,11 @@ export interface NewRecord {
   readonly expiresMillis: number | undefined
   /** Milliseconds for which the record is kept after the task's end. `undefined`: forever. */
   readonly retentionMillis: number | undefined
-  /** `false` for a reservation: its message is not known to be sent yet. */
-  readonly published: boolean
+  /**
+   * Milliseconds after which a reservation, whose message is not known to be sent yet, is removed unless it is marked as
+   * published. `undefined`: the message is sent together with the record.
+   */
+  readonly reservedMillis: number | undefined
 }
 
 /**
@@ -91,8 +102,8 @@ export interface NewRecord {
  * **Details**
  *
  * - `Created`: the record was written.
- * - `Existing`: the key or the id is taken, and nothing was written, except that a record which a start created adopts
- *   the payload hash, the key and the time of the enqueue (E3).
+ * - `Existing`: the key or the id is taken, and nothing was written, except that a record which a replay created adopts
+ *   the payload hash and the key (E3).
  *
  * @category models
  * @since 0.1.0
@@ -103,7 +114,9 @@ export type Created =
       readonly _tag: "Existing"
       /** The id of the task that holds the key, or else the id that was asked for. */
       readonly id: string
-      /** Whether the task's name and the payload hash are the same. An empty hash on either side equals any other. */
+      /** The incarnation of the existing record. */
+      readonly incarnation: string
+      /** Whether the task's name and the payload hash are the same (E1, E2). An empty hash on either side equals any other. */
       readonly same: boolean
       /** Whether the message of the existing record is known to be sent. */
       readonly published: boolean

@@ -18,6 +18,8 @@ export interface Start {
   readonly id: string
   /** The task's name. */
   readonly task: string
+  /** The incarnation of the message. */
+  readonly incarnation: string
   /** The generation of the message. */
   readonly generation: number
   /** The token of the run, unique for each start. A request that is repeated has the same token (S1). */
@@ -36,8 +38,6 @@ export interface Start {
   readonly deliveryMode: "at-least-once" | "at-most-once"
   /** The task ends as `WorkerLost` when its crashes reach this number (S9). At least 1. */
   readonly maxCrashes: number
-  /** For a record that this request creates: milliseconds from now after which the task expires while it waits. */
-  readonly expiresMillis: number | undefined
   /** Written to the record: milliseconds for which it is kept after the task's end. `undefined`: forever. */
   readonly retentionMillis: number | undefined
   /** Milliseconds for which a dead letter is kept that the store itself writes for this run. `undefined`: forever. */
@@ -51,19 +51,22 @@ export interface Start {
  *
  * - `Run`: the record is `STARTED` under the token and the lease of the request.
  * - `Drop`: the message is to be removed.
+ * - `NoRecord`: the same, because there is no record.
  * - `Busy`: the message is to be put back for `millis`.
  *
- * One atomic step decides by the first rule that applies. A missing record is created first, and waits.
+ * One atomic step decides by the first rule that applies.
  *
+ * - **S0** There is no record: `NoRecord`. A start creates none.
  * - **S1** The open run has the token of the request: renew its lease, and answer the same `Run` again.
  * - **S2** The task has ended: `Drop`.
- * - **S3** The message is of an older generation than the record: `Drop`.
+ * - **S3** The message is of another task or incarnation than the record, or of an older generation: `Drop`.
  * - **S4** The task waits and has expired (L1): end it as `Expired`, `Drop`.
  * - **S5** The task waits for a retry that is not due: `Busy` for the remainder.
  * - **S6** The task runs under a live lease: `Busy` for the remainder.
  * - **S7** The lease of an at-most-once run is over: end the task as `Cancelled` if that was requested (L2), otherwise
  *   as `WorkerLost` with a dead letter (L3); `Drop`.
- * - **S8** The lease is over and a cancel was requested: count a crash, end the task as `Cancelled`, `Drop`.
+ * - **S8** The lease is over, and a cancel was requested or the message was withdrawn: end the task as `Cancelled` (L2),
+ *   `Drop`.
  * - **S9** The lease is over and the crashes reach `maxCrashes`: end the task as `WorkerLost` with a dead letter, `Drop`.
  * - **S10** Otherwise `Run`. A start over a lapsed lease counts a crash. A message of a newer generation opens that
  *   generation first, as `reopen` does. A reservation counts as published from here on.
@@ -84,6 +87,7 @@ export type Started =
       readonly crashes: number
     }
   | { readonly _tag: "Drop" }
+  | { readonly _tag: "NoRecord" }
   | { readonly _tag: "Busy"; readonly millis: number }
 
 /**
@@ -112,7 +116,10 @@ export interface StartDefaults {
  */
 export interface ClaimedMessage {
   readonly delivery: Delivery
-  /** The answer of its start, under a token that the store made. `undefined`: the worker has to start it. */
+  /**
+   * The answer of its start, under a token that the store made; never `NoRecord`. `undefined`: the worker has to start
+   * it.
+   */
   readonly run: { readonly token: string; readonly started: Started } | undefined
 }
 
@@ -158,7 +165,7 @@ export type Renewed = "Held" | "CancelRequested" | "Lost"
  * - `Release`: the task returns to `PENDING`, or to `RETRY` if it has been retried, due at once; the attempt is
  *   subtracted again.
  *
- * `Retry` and `Release` under a cancel request end the task as `Cancelled` instead (T2).
+ * `Retry` and `Release` end the task as `Cancelled` instead if that was requested, or if its message was withdrawn (T2).
  *
  * @category models
  * @since 0.1.0

@@ -9,4 +9,5 @@
  */
 export type * from "../BackendDriver.ts"
 export type * from "../BrokerDriver.ts"
+export { deadLetterId } from "../internal/driver/deadLetterId.ts"
 export { startFromDefaults } from "../internal/driver/startFromDefaults.ts"

@@ -28,8 +28,8 @@ const forEachDiscard =
 /** Tasks, dead letters and workers that become due at the same time, at most of each, before other work has its turn. */
 const SWEEP_LIMIT = 10_000
 
-/** Makes the driver over an empty store. */
-export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.sync(() => {
+/** Makes the driver over an empty store. `onEnded` is called with the id of a task that ends without a run. */
+export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never> => {
   const hints = new MemoryHints()
   const sweeper = new MemorySweeper((now) => {
     sweep(SWEEP_LIMIT, now)
@@ -37,7 +37,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
   })
   const onDue = (at: number): void => sweeper.sweepBy(at)
   const deadLetters = new MemoryDeadLetters(onDue)
-  const tasks = new MemoryTasks(deadLetters, hints, onDue)
+  const tasks = new MemoryTasks({ deadLetters, hints, onDue, onEnded })
   const workers = new MemoryWorkers(onDue)
   const sweep = (limit: number, now: number): number =>
     tasks.sweep(limit, now) + deadLetters.sweep(limit, now) + workers.sweep(limit, now)
@@ -46,7 +46,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     name: "memory",
     capabilities: { hints: true, reliableHints: true },
     create: forEach((record, now) => tasks.create(record, now)),
-    markPublished: forEachDiscard((id, now) => tasks.markPublished(id, now)),
+    markPublished: forEach((id, now) => tasks.markPublished(id, now)),
     start: forEach((request, now) => tasks.start(request, now)),
     renew: forEach((renewal, now) => tasks.renew(renewal, now)),
     settle: forEach((settlement, now) => tasks.settle(settlement, now)),
@@ -59,6 +59,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     unsubscribe: forEachDiscard((id) => hints.unsubscribe(id)),
     hints: Stream.unwrap(Effect.as(sweeper.run, hints.stream)),
     cancel: forEach((id, now) => tasks.cancel(id, now)),
+    withdraw: forEachDiscard((message, now) => tasks.withdraw(message, now)),
     forget: forEachDiscard((id, now) => tasks.forget(id, now)),
     reopen: forEach((id, now) => tasks.reopen(id, now)),
     getDeadLetters: forEach((id, now) => deadLetters.get(id, now)?.letter),
@@ -70,4 +71,7 @@ export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.syn
     workers: withNow((now) => workers.list(now)),
     sweep: (limit) => withNow((now) => sweep(limit, now))
   }
-})
+}
+
+/** Makes the driver of a store that has no messages. */
+export const makeMemoryBackend: Effect.Effect<BackendDriver<never>> = Effect.sync(() => makeBackend(() => {}))

@@ -59,6 +59,7 @@ export class MemoryDeadLetters {
         id,
         taskId: null,
         task: null,
+        incarnation: "",
         generation: 0,
         queue,
         reason,

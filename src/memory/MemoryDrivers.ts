@@ -4,16 +4,18 @@ import type { ClaimedMessage, BackendDriver, StartDefaults } from "../BackendDri
 import type { Delivery, BrokerDriver } from "../BrokerDriver.ts"
 import { redeliveryDelay } from "../internal/driver/redeliveryDelay.ts"
 import { startFromDefaults } from "../internal/driver/startFromDefaults.ts"
-import { makeMemoryBackend } from "./MemoryBackendDriver.ts"
-import { makeMemoryBroker } from "./MemoryBrokerDriver.ts"
+import { makeBackend } from "./MemoryBackendDriver.ts"
+import { makeBroker } from "./MemoryBrokerDriver.ts"
+import { MemoryMessages } from "./MemoryMessages.ts"
 
 /** Makes the two drivers of one store. Operations of the memory drivers run in one step, and so do two in a row. */
 export const makeMemoryDrivers: Effect.Effect<{
   readonly backend: BackendDriver<never>
   readonly broker: BrokerDriver<never>
-}> = Effect.gen(function* () {
-  const backend = yield* makeMemoryBackend
-  const broker = yield* makeMemoryBroker
+}> = Effect.sync(() => {
+  const messages = new MemoryMessages()
+  const backend = makeBackend((id) => messages.removeDelayed(id))
+  const broker = makeBroker(messages)
   const store = {}
 
   /** Starts a claimed message by its envelope alone; the handle of the claim is the token of the run. */
@@ -27,7 +29,7 @@ export const makeMemoryDrivers: Effect.Effect<{
     if (request === undefined) return Effect.succeed({ delivery, run: undefined })
     return Effect.map(backend.start([request]), ([started]) => ({
       delivery,
-      run: { token, started: started! }
+      run: started!._tag === "NoRecord" ? undefined : { token, started: started! }
     }))
   }
 

@@ -1,5 +1,12 @@
 /** The messages of the memory store, by queue and by claim. */
-import type { ClaimRequest, Delivery, Envelope, QueueCounts, Release } from "../BrokerDriver.ts"
+import type {
+  ClaimRequest,
+  Delivery,
+  Envelope,
+  PurgedMessage,
+  QueueCounts,
+  Release
+} from "../BrokerDriver.ts"
 import { isClaimedBefore, MemoryQueue, type Message } from "./MemoryQueue.ts"
 
 /** The last claim of a worker, for the request that repeats it. */
@@ -100,19 +107,28 @@ export class MemoryMessages {
     return queue?.counts ?? EMPTY
   }
 
-  /** Removes up to `limit` unclaimed messages of a queue, and returns the ids of their tasks. */
-  purge(name: string, limit: number, now: number): ReadonlyArray<string> {
-    const ids: Array<string> = []
+  /** Removes up to `limit` unclaimed messages of a queue, and returns them. */
+  purge(name: string, limit: number, now: number): ReadonlyArray<PurgedMessage> {
+    const purged: Array<PurgedMessage> = []
     for (const queue of this.promoted([name], now)) {
-      while (ids.length < limit) {
+      while (purged.length < limit) {
         const message = queue.ready.peek() ?? queue.delayed.peek()
         if (message === undefined) break
         this.remove(message)
-        ids.push(message.envelope.id)
+        const { generation = 0, id, incarnation = "" } = message.envelope
+        purged.push({ id, incarnation, generation })
       }
       queue.hint()
     }
-    return ids
+    return purged
+  }
+
+  /** Removes the message of a task that is not due yet. */
+  removeDelayed(id: string): void {
+    for (const queue of this.queues.values()) {
+      const message = queue.delayedOf(id)
+      if (message !== undefined) this.remove(message)
+    }
   }
 
   /** Returns the queues that exist, after what became due is made ready. */
@@ -136,19 +152,10 @@ export class MemoryMessages {
 
   private deliver(message: Message, handle: string, leaseMillis: number, now: number): Delivery {
     const { body, queue, waitsSince } = message
-    const { expiresMillis, generation, id, task } = message.envelope
+    const { generation, id, incarnation = "", task } = message.envelope
     message.wakeAt = now + leaseMillis
     queue.claim(message)
-    return {
-      handle,
-      id,
-      task,
-      generation,
-      expiresMillis,
-      queue: queue.name,
-      ageMillis: now - waitsSince,
-      body
-    }
+    return { handle, id, task, incarnation, generation, queue: queue.name, ageMillis: now - waitsSince, body }
   }
 
   private dropClaim(message: Message): void {
@@ -157,7 +164,7 @@ export class MemoryMessages {
   }
 
   private remove(message: Message): void {
-    message.heap.remove(message)
+    message.queue.remove(message)
     this.dropClaim(message)
   }
 }

@@ -82,6 +82,7 @@ export class MemoryQueue {
   /** In the order in which leases end. */
   readonly claimed = new Heap<Message>(wakesBefore)
   readonly waiters = new Set<MessageWaiter>()
+  private readonly delayedByTask = new Map<string, Message>()
 
   constructor(name: string) {
     this.name = name
@@ -127,9 +128,22 @@ export class MemoryQueue {
     if (promoted) this.hint()
   }
 
-  private move(message: Message, heap: Heap<Message>): void {
+  /** Returns the message of a task that is not due yet: of several, the last. */
+  delayedOf(taskId: string): Message | undefined {
+    return this.delayedByTask.get(taskId)
+  }
+
+  /** Removes a message, wherever it is. */
+  remove(message: Message): void {
     message.heap.remove(message)
+    const { id } = message.envelope
+    if (this.delayedByTask.get(id) === message) this.delayedByTask.delete(id)
+  }
+
+  private move(message: Message, heap: Heap<Message>): void {
+    this.remove(message)
     message.heap = heap
     heap.push(message)
+    if (heap === this.delayed) this.delayedByTask.set(message.envelope.id, message)
   }
 }

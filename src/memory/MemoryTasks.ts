@@ -6,18 +6,20 @@
 import type {
   CancelAnswer,
   Created,
-  DeadLetter,
   NewRecord,
   Outcome,
   Renew,
   Renewed,
+  Reopened,
   Settled,
   Settlement,
   Start,
   Started,
   TaskRecord
 } from "../BackendDriver.ts"
+import type { PurgedMessage } from "../BrokerDriver.ts"
 import { Heap } from "../internal/concurrency/Heap.ts"
+import { deadLetterId } from "../internal/driver/deadLetterId.ts"
 import * as Transitions from "../internal/task/transitions.ts"
 import { isSooner } from "./Expiring.ts"
 import type { MemoryDeadLetters } from "./MemoryDeadLetters.ts"
@@ -38,20 +40,31 @@ const toRun = ({ attempt, crashes, fence, retries }: Row): Started => ({
   crashes
 })
 
+/** What the rows of tasks act on. */
+interface Collaborators {
+  readonly deadLetters: MemoryDeadLetters
+  readonly hints: MemoryHints
+  /** Called with the time when a row is going to be due for the sweep. */
+  readonly onDue: (at: number) => void
+  /** Called with the id of a task that ends without a run. */
+  readonly onEnded: (id: string) => void
+}
+
 export class MemoryTasks {
   private readonly deadLetters: MemoryDeadLetters
   private readonly hints: MemoryHints
+  private readonly onEnded: (id: string) => void
   private readonly rows = new Map<string, Row>()
   /** Ids by scoped idempotency key. */
   private readonly keys = new Map<string, string>()
   private readonly deadlines = new Heap<Row>(isSooner)
   private readonly onDue: (at: number) => void
 
-  /** `onDue` is called with the time when a row is going to be due for the sweep. */
-  constructor(deadLetters: MemoryDeadLetters, hints: MemoryHints, onDue: (at: number) => void) {
+  constructor({ deadLetters, hints, onDue, onEnded }: Collaborators) {
     this.deadLetters = deadLetters
     this.hints = hints
     this.onDue = onDue
+    this.onEnded = onEnded
   }
 
   /** The time when the first row is due for the sweep. */
@@ -63,13 +76,12 @@ export class MemoryTasks {
     const key = record.key === undefined ? undefined : scopedKey(record.task, record.key)
     const holder = key === undefined ? undefined : this.keys.get(key)
     const existing = (holder === undefined ? undefined : this.find(holder, now)) ?? this.find(record.id, now)
-    if (existing !== undefined) return this.compare(existing, record, key, now)
+    if (existing !== undefined) return this.compare(existing, record, key)
     const row: Row = {
-      ...TaskRow.make(record.id, record.task, 0),
+      ...TaskRow.make(record, 0, now),
       payloadHash: record.payloadHash,
-      published: record.published,
+      reservedUntil: record.reservedMillis === undefined ? undefined : now + record.reservedMillis,
       retention: record.retentionMillis,
-      enqueuedAt: now,
       expiresAt: record.expiresMillis === undefined ? null : now + record.expiresMillis
     }
     if (key !== undefined) this.reserveKey(row, key)
@@ -77,17 +89,21 @@ export class MemoryTasks {
     return { _tag: "Created" }
   }
 
-  markPublished(id: string, now: number): void {
+  /** Marks a reservation as published; returns whether there is a record. */
+  markPublished(id: string, now: number): boolean {
     const row = this.find(id, now)
-    if (row === undefined || row.published) return
-    row.published = true
+    if (row === undefined) return false
+    row.reservedUntil = undefined
     this.schedule(row)
+    return true
   }
 
   start(request: Start, now: number): Started {
-    const row = this.find(request.id, now) ?? this.addMissing(request, now)
+    const row = this.find(request.id, now)
     const decision = Transitions.decideStart(row, request, now)
+    if (row === undefined) return { _tag: "NoRecord" }
     switch (decision._tag) {
+      case "NoRecord":
       case "Drop":
       case "Busy":
         return decision
@@ -153,11 +169,21 @@ export class MemoryTasks {
     if (decision === "AlreadyDone") return decision
     if (decision === "Request") {
       row.cancelRequested = true
+      this.schedule(row)
       this.hints.notify(id)
       return "Requested"
     }
     this.end(row, decision, now)
     return decision === "Cancelled" ? "Cancelled" : "AlreadyDone"
+  }
+
+  withdraw(message: PurgedMessage, now: number): void {
+    const row = this.find(message.id, now)
+    const decision = Transitions.decideWithdraw(row, message, now)
+    if (row === undefined || decision === "Nothing") return
+    if (decision !== "Mark") return this.end(row, decision, now)
+    row.withdrawn = true
+    this.schedule(row)
   }
 
   forget(id: string, now: number): void {
@@ -169,22 +195,23 @@ export class MemoryTasks {
     this.hints.notifyChange(id)
   }
 
-  reopen(deadLetterId: string, now: number): DeadLetter | undefined {
+  reopen(deadLetterId: string, now: number): Reopened | undefined {
     const stored = this.deadLetters.get(deadLetterId, now)
     if (stored === undefined) return undefined
-    const { generation, task, taskId } = stored.letter
-    if (taskId === null || task === null) return stored.letter
+    const { letter } = stored
+    const { generation, incarnation, task, taskId } = letter
+    if (taskId === null || task === null) return { letter, replayable: true }
     const existing = this.find(taskId, now)
-    const decision = Transitions.decideReopen(existing, generation)
-    if (decision === "Leave") return stored.letter
+    const decision = Transitions.decideReopen(existing, letter)
+    if (decision === "Leave" || decision === "Refuse") return { letter, replayable: decision === "Leave" }
     const row = existing ?? {
-      ...TaskRow.make(taskId, task, generation),
+      ...TaskRow.make({ id: taskId, task, incarnation }, generation, now),
       fence: stored.fence,
       retention: stored.taskRetention
     }
     TaskRow.openGeneration(row, generation + 1, now)
     this.add(row)
-    return stored.letter
+    return { letter, replayable: true }
   }
 
   /** Ends or removes up to `limit` rows whose deadline has passed, and returns how many. */
@@ -212,22 +239,14 @@ export class MemoryTasks {
     this.hints.notifyChange(row.id)
   }
 
-  /** Adds the row of a message whose record is missing. */
-  private addMissing({ expiresMillis, generation, id, task }: Start, now: number): Row {
-    const row = TaskRow.make(id, task, generation)
-    if (expiresMillis !== undefined) row.expiresAt = now + expiresMillis
-    this.rows.set(id, row)
-    return row
-  }
-
-  private compare(row: Row, record: NewRecord, key: string | undefined, now: number): Created {
+  private compare(row: Row, record: NewRecord, key: string | undefined): Created {
     const { adopts, same } = Transitions.decideCreate(row, record)
     if (adopts) {
       row.payloadHash = record.payloadHash
-      row.enqueuedAt ??= now
       if (key !== undefined && row.key === undefined) this.reserveKey(row, key)
     }
-    return { _tag: "Existing", id: row.id, same, published: row.published }
+    const published = row.reservedUntil === undefined
+    return { _tag: "Existing", id: row.id, incarnation: row.incarnation, same, published }
   }
 
   private openRun(row: Row, request: Start, now: number): void {
@@ -236,7 +255,7 @@ export class MemoryTasks {
     row.fence += 1
     row.worker = request.worker
     row.startedAt ??= now
-    row.published = true
+    row.reservedUntil = undefined
     row.retention = request.retentionMillis
     row.deadLetterRetention = request.deadLetterRetentionMillis
     row.token = request.token
@@ -287,6 +306,7 @@ export class MemoryTasks {
       this.addDeadLetter(row, lost, now, { reason: "WorkerLost", exit: null, retentionMillis })
     }
     row.token = null
+    this.onEnded(row.id)
     this.finish(row, now, { state: "FAILURE", exit: null, ended })
   }
 
@@ -317,11 +337,24 @@ export class MemoryTasks {
       readonly retentionMillis: number | undefined
     }
   ): void {
-    const { attempt: attempts, generation, task, worker } = row
+    const { attempt: attempts, generation, incarnation, task, worker } = row
     const { exit, reason } = why
-    const id = `${row.id}:${generation}`
+    const id = deadLetterId(row.id, row)
     this.deadLetters.add(
-      { id, taskId: row.id, task, generation, queue, reason, exit, worker, body, attempts, at: now },
+      {
+        id,
+        taskId: row.id,
+        task,
+        incarnation,
+        generation,
+        queue,
+        reason,
+        exit,
+        worker,
+        body,
+        attempts,
+        at: now
+      },
       why.retentionMillis,
       row
     )

@@ -1,7 +1,7 @@
 /** A task as the memory store holds it. */
 import type { Types } from "effect"
 import type { TaskRecord } from "../BackendDriver.ts"
-import type { TaskFacts } from "../internal/task/transitions.ts"
+import { endsWithRun, type TaskFacts } from "../internal/task/transitions.ts"
 import { type Expiring, timeAfter } from "./Expiring.ts"
 
 /** The record, the facts that decisions depend on, and what only the store reads. */
@@ -11,7 +11,8 @@ export interface TaskRow extends Types.Mutable<TaskRecord>, Types.Mutable<TaskFa
   key: string | undefined
   /** Empty while it is not known. */
   payloadHash: string
-  published: boolean
+  /** When a reservation is removed; `undefined` once its message is known to be published. */
+  reservedUntil: number | undefined
   fence: number
   retention: number | undefined
   deadLetterRetention: number | undefined
@@ -30,6 +31,7 @@ const newGeneration = (generation: number) => ({
   progress: null,
   worker: null,
   cancelRequested: false,
+  withdrawn: false,
   ended: null,
   startedAt: null,
   finishedAt: null,
@@ -41,15 +43,20 @@ const newGeneration = (generation: number) => ({
   message: undefined
 })
 
-/** Makes the row of a waiting task that nothing is known of but its name. */
-export const make = (id: string, task: string, generation: number): TaskRow => ({
+/** Makes the row of a task that waits since now. */
+export const make = (
+  { id, incarnation, task }: Pick<TaskRow, "id" | "task" | "incarnation">,
+  generation: number,
+  now: number
+): TaskRow => ({
   ...newGeneration(generation),
   id,
   task,
-  enqueuedAt: null,
+  incarnation,
+  enqueuedAt: now,
   key: undefined,
   payloadHash: "",
-  published: true,
+  reservedUntil: undefined,
   fence: 0,
   retention: undefined,
   deadLetterRetention: undefined,
@@ -68,13 +75,13 @@ export const closeRun = (row: TaskRow): void => {
   row.message = undefined
 }
 
-/** Returns when the store has to look at a row: its retention is over, it expires, or its at-most-once lease ends. */
+/** Returns when the store has to look at a row: its retention is over, it expires, or its lease ends and with it the task. */
 export const deadlineOf = (row: TaskRow): number => {
   if (row.finishedAt !== null) return timeAfter(row.finishedAt, row.retention)
-  if (row.state === "STARTED") return row.atMostOnce ? (row.leaseUntil ?? Infinity) : Infinity
-  const reservedUntil =
-    row.published || row.enqueuedAt === null ? Infinity : timeAfter(row.enqueuedAt, row.retention)
-  return Math.min(row.expiresAt ?? Infinity, reservedUntil)
+  if (row.state === "STARTED") {
+    return row.atMostOnce || endsWithRun(row) ? (row.leaseUntil ?? Infinity) : Infinity
+  }
+  return Math.min(row.expiresAt ?? Infinity, row.reservedUntil ?? Infinity)
 }
 
 /** Copies the record out of a row. */
@@ -82,6 +89,7 @@ export const toRecord = (row: TaskRow): TaskRecord => ({
   id: row.id,
   task: row.task,
   state: row.state,
+  incarnation: row.incarnation,
   generation: row.generation,
   attempt: row.attempt,
   retries: row.retries,

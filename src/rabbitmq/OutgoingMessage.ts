@@ -21,9 +21,8 @@ export interface OutgoingMessage {
 export interface TaskProperties {
   readonly id?: string | undefined
   readonly task?: string | undefined
+  readonly incarnation?: string | undefined
   readonly generation?: number | undefined
-  /** Milliseconds from the enqueue until the task expires. */
-  readonly expiresMillis?: number | undefined
   /** When the message becomes due: epoch milliseconds, by the sender's clock. */
   readonly dueAt?: number | undefined
   /** For how many milliseconds in total the message was put back while it kept its due time. */
@@ -52,8 +51,8 @@ export const readProperties = ({ properties }: Message): TaskProperties => {
   return {
     id: readText(properties.messageId ?? headers["id"]),
     task: readText(properties.type ?? headers["task"]),
+    incarnation: readText(headers["incarnation"]) ?? "",
     generation: readCount(headers["generation"]) ?? 0,
-    expiresMillis: readMillis(headers["expires"]),
     dueAt: readCount(properties.timestamp),
     waitedMillis: readMillis(headers["waited"])
   }
@@ -67,7 +66,7 @@ const fitsProperty = (value: string): boolean =>
   value.length <= MAX_PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= MAX_PROPERTY_BYTES
 
 const writeProperties = (
-  { dueAt, expiresMillis, generation = 0, id, task, waitedMillis }: TaskProperties,
+  { dueAt, generation = 0, id, incarnation = "", task, waitedMillis }: TaskProperties,
   reason?: string
 ): Options.Publish => {
   const headers: Record<string, unknown> = {}
@@ -84,8 +83,8 @@ const writeProperties = (
   else if (task !== undefined) headers["task"] = task
   // capped: a larger timestamp would not be read back
   if (dueAt !== undefined) properties.timestamp = Math.min(Math.ceil(dueAt), Number.MAX_SAFE_INTEGER)
+  if (incarnation !== "") headers["incarnation"] = incarnation
   if (generation !== 0) headers["generation"] = generation
-  if (expiresMillis !== undefined) headers["expires"] = expiresMillis
   if (waitedMillis !== undefined) headers["waited"] = waitedMillis
   if (reason !== undefined) headers["reason"] = reason
   return properties
@@ -93,13 +92,13 @@ const writeProperties = (
 
 /** Makes the message of an envelope that is published at `now`. */
 export const fromEnvelope = (
-  { body, delayMillis, expiresMillis, generation, id, queue, task }: Envelope,
+  { body, delayMillis, generation, id, incarnation, queue, task }: Envelope,
   now: number
 ): OutgoingMessage => ({
   queue,
   delayMillis,
   content: Buffer.from(body),
-  properties: writeProperties({ id, task, generation, expiresMillis, dueAt: now + delayMillis })
+  properties: writeProperties({ id, task, incarnation, generation, dueAt: now + delayMillis })
 })
 
 /** Makes a copy of a delivered message: its bytes, and those of its properties that this library writes. */

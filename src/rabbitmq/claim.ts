@@ -11,13 +11,13 @@ import type { RabbitError } from "./RabbitError.ts"
 import type { UnackedMessage } from "./UnackedMessages.ts"
 
 const toDelivery = ({ clock, unacked }: DriverContext, claimed: UnackedMessage): Delivery => {
-  const { dueAt, expiresMillis, generation, id, task, waitedMillis = 0 } = readProperties(claimed.message)
+  const { dueAt, generation, id, incarnation, task, waitedMillis = 0 } = readProperties(claimed.message)
   return {
     handle: unacked.claim(claimed),
     id,
     task,
+    incarnation,
     generation,
-    expiresMillis,
     queue: claimed.queue,
     ageMillis: dueAt === undefined ? 0 : Math.max(0, clock.currentTimeMillisUnsafe() - dueAt),
     waitedMillis,

@@ -4,7 +4,7 @@
  */
 import type { Message } from "amqplib"
 import { Effect, Number as Num } from "effect"
-import type { QueueCounts } from "../BrokerDriver.ts"
+import type { PurgedMessage, QueueCounts } from "../BrokerDriver.ts"
 import { syncChannel, withChannel } from "./Connection.ts"
 import type { DriverContext } from "./DriverContext.ts"
 import { readProperties } from "./OutgoingMessage.ts"
@@ -45,43 +45,48 @@ export const count = Effect.fnUntraced(function* (
   }
 })
 
-/** Removes up to `limit` messages, stops after `maxMillis`, and returns the ids of those removed. */
+const toPurged = (message: Message): PurgedMessage => {
+  const { generation = 0, id = "", incarnation = "" } = readProperties(message)
+  return { id, incarnation, generation }
+}
+
+/** Removes up to `limit` messages, stops after `maxMillis`, and returns what it removed. */
 const removeFrom = (
   { clock, consuming }: DriverContext,
   names: ReadonlyArray<string>,
   limit: number,
   maxMillis: number
-): Effect.Effect<ReadonlyArray<string>, RabbitError> =>
+): Effect.Effect<ReadonlyArray<PurgedMessage>, RabbitError> =>
   Effect.flatMap(consuming.current, (connection) =>
     withChannel(connection, async (channel) => {
       const deadline = clock.monotonicTimeNanosUnsafe() + BigInt(Math.round(maxMillis * 1e6))
-      const ids: Array<string> = []
+      const purged: Array<PurgedMessage> = []
       let last: Message | undefined
       for (const name of names) {
-        while (ids.length < limit && clock.monotonicTimeNanosUnsafe() < deadline) {
+        while (purged.length < limit && clock.monotonicTimeNanosUnsafe() < deadline) {
           const message = await channel.get(name)
           if (message === false) break
           last = message
-          ids.push(readProperties(message).id ?? "")
+          purged.push(toPurged(message))
         }
       }
       // up to here, a channel that closes returns all of them to the server
       if (last !== undefined) channel.ack(last, true)
       await channel.prefetch(0)
-      return ids
+      return purged
     })
   )
 
-/** Removes up to `limit` unclaimed messages of a queue, buffered ones last, and returns the ids of their tasks. */
+/** Removes up to `limit` unclaimed messages of a queue, buffered ones last, and returns them. */
 export const purge = Effect.fnUntraced(function* (
   context: DriverContext,
   queue: string,
   limit: number,
   maxMillis: number
-): Effect.fn.Return<ReadonlyArray<string>, RabbitError> {
+): Effect.fn.Return<ReadonlyArray<PurgedMessage>, RabbitError> {
   const { prefetchBuffer, unacked } = context
   const removed = yield* removeFrom(context, yield* serverQueuesOf(context, queue), limit, maxMillis)
   const buffered = prefetchBuffer.takeForPurge(queue, limit - removed.length)
   yield* unacked.ack(buffered.map((message) => unacked.claim(message)))
-  return [...removed, ...buffered.map(({ message }) => readProperties(message).id ?? "")]
+  return [...removed, ...buffered.map(({ message }) => toPurged(message))]
 })

@@ -63,6 +63,3 @@ export const make = (options: Options): Keyspace => {
     channel: (process) => `${prefix}:process:${process}`
   }
 }
-
-/** Returns the id that decides the shard of a dead letter: that of its task, without the generation behind it. */
-export const taskIdOfDeadLetter = (deadLetterId: string): string => deadLetterId.replace(/:\d+$/, "")

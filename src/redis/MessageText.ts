@@ -1,33 +1,40 @@
 /**
  * A message as it is stored: a head line, which the scripts read, and the body.
  *
- * The fields of the head are divided by blanks: the task's id, its name, its generation, and the milliseconds after
- * which it expires, if it does.
+ * The fields of the head are divided by blanks: the task's id, its name, its generation, and its incarnation, `-` for an
+ * empty one.
  */
 import { Effect, Exit } from "effect"
 import type { Delivery, Envelope } from "../BrokerDriver.ts"
 import * as FieldText from "./FieldText.ts"
-import { millis } from "./scriptArguments.ts"
+import * as IncarnationText from "./IncarnationText.ts"
 
 /** Encodes a message. */
-export const encode = ({ body, expiresMillis, generation = 0, id, task }: Envelope): string =>
-  `${FieldText.encode(id)} ${FieldText.encode(task)} ${generation} ${millis(expiresMillis)}\n${body}`
+export const encode = ({ body, generation = 0, id, incarnation = "", task }: Envelope): string =>
+  `${FieldText.encode(id)} ${FieldText.encode(task)} ${generation} ${IncarnationText.encode(incarnation)}\n${body}`
 
 /** The parts of a delivery that a text holds. */
-export type Decoded = Pick<Delivery, "id" | "task" | "generation" | "body">
+export type Decoded = Pick<Delivery, "id" | "task" | "incarnation" | "generation" | "body">
 
 /** A number has at most 15 digits, so that it is a safe integer. */
-const HEAD = /^(\S+) (\S+) (\d{1,15}) (-?\d{0,15})$/
+const HEAD = /^(\S+) (\S+) (\d{1,15}) (-|[0-9A-Za-z]{1,32})$/
 
 /** Decodes a message. A text without a valid head is all body. */
 export const decode = (text: string): Decoded => {
   const end = text.indexOf("\n")
-  const [, first = "", second = "", generation] = HEAD.exec(text.slice(0, Math.max(0, end))) ?? []
+  const [, first = "", second = "", generation, incarnation = ""] =
+    HEAD.exec(text.slice(0, Math.max(0, end))) ?? []
   const id = FieldText.decode(first)
   const task = FieldText.decode(second)
   return generation === undefined || id === undefined || task === undefined
-    ? { id: undefined, task: undefined, generation: undefined, body: text }
-    : { id, task, generation: Number(generation), body: text.slice(end + 1) }
+    ? { id: undefined, task: undefined, incarnation: undefined, generation: undefined, body: text }
+    : {
+        id,
+        task,
+        incarnation: IncarnationText.decode(incarnation),
+        generation: Number(generation),
+        body: text.slice(end + 1)
+      }
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })

@@ -7,6 +7,7 @@
 import type { TaskRecord } from "../BackendDriver.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
 import * as FieldText from "./FieldText.ts"
+import * as IncarnationText from "./IncarnationText.ts"
 import { CorruptKey } from "./RedisStoreError.ts"
 
 /**
@@ -41,16 +42,18 @@ export const FIELDS = [
   /** Retention of a dead letter that the store writes for the open run. */
   "deadLetterRetention",
   "task",
+  /** `-` for an empty one. */
+  "incarnation",
   "enqueuedAt",
   "payloadHash",
   /** * */
   "ended",
-  /** * */
-  "cancelRequested",
+  /** * The open run is to end the task: `1` as a cancel was requested, or `2` as its message was withdrawn. */
+  "stop",
   /** * */
   "expiresAt",
-  /** * The record is a reservation, whose message is not known to be sent. */
-  "unpublished",
+  /** * The record is a reservation, whose message is not known to be sent, and is removed at this time. */
+  "reservedUntil",
   /** * The open run is of an at-most-once task. */
   "atMostOnce",
   /** * There is progress. */
@@ -58,18 +61,21 @@ export const FIELDS = [
   /** * */
   "key",
   /** The key may lie in another shard. */
-  "keyInOtherShard"
+  "keyInOtherShard",
+  /** * The message that waits with the task until it is due: its member among the delayed, `/`, and the queue. */
+  "delayedMessage"
 ] as const
 
 /** The fields that are all empty in a plain record. */
 export const UNUSUAL_FIELDS: ReadonlyArray<Field> = [
   "ended",
-  "cancelRequested",
+  "stop",
   "expiresAt",
-  "unpublished",
+  "reservedUntil",
   "atMostOnce",
   "progress",
-  "key"
+  "key",
+  "delayedMessage"
 ]
 
 type Field = (typeof FIELDS)[number]
@@ -122,6 +128,7 @@ export const decode = (
     id,
     task: text("task") ?? fail("task"),
     state: state as TaskState,
+    incarnation: IncarnationText.decode(fields[at.incarnation] ?? fail("incarnation")),
     generation: count("generation"),
     attempt: count("attempt"),
     retries: count("retries"),
@@ -129,9 +136,9 @@ export const decode = (
     exit: exit === "" ? null : exit,
     progress: optional("progress") === null ? null : (progressOf() ?? null),
     worker: text("worker"),
-    cancelRequested: optional("cancelRequested") !== null,
+    cancelRequested: optional("stop") === "1",
     ended: ended as TaskRecord["ended"],
-    enqueuedAt: number("enqueuedAt"),
+    enqueuedAt: count("enqueuedAt"),
     startedAt: number("startedAt"),
     finishedAt: isTerminal(state as TaskState) ? number("time") : null,
     expiresAt: number("expiresAt")

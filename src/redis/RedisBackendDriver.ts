@@ -25,6 +25,7 @@ import { start } from "./scripts/start.ts"
 import { sweep } from "./scripts/sweep.ts"
 import { unregisterWorker } from "./scripts/unregisterWorker.ts"
 import { unsubscribe } from "./scripts/unsubscribe.ts"
+import { withdraw } from "./scripts/withdraw.ts"
 
 type Driver = BackendDriver<RedisStoreError>
 
@@ -85,6 +86,7 @@ export const make = (runner: ScriptRunner, channel: ProcessChannel): Driver => (
   settle: settle(runner),
   parkMessage: parkMessage(runner),
   cancel: cancel(runner),
+  withdraw: withdraw(runner),
   forget: forget(runner),
   reopen: reopen(runner),
   getDeadLetters: getDeadLetters(runner),

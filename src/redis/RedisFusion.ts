@@ -13,23 +13,32 @@ import type { ScriptRunner } from "./ScriptRunner.ts"
 import { fusedClaim } from "./scripts/fusedClaim.ts"
 import { type Enqueued, fusedEnqueue } from "./scripts/fusedEnqueue.ts"
 import { fusedSettle, type FusedSettlement } from "./scripts/fusedSettle.ts"
+import { publishReserved } from "./scripts/publishReserved.ts"
 
 type Backend = BackendDriver<RedisStoreError>
 type Broker = BrokerDriver<RedisError>
 
-/** Creates the record and then publishes, where the key of a record may lie in another shard than its task. */
-const enqueueInSteps =
-  (backend: Backend, broker: Broker) =>
-  ({ message, record }: Enqueued): Effect.Effect<Created, RedisStoreError> =>
+/** How long a record is reserved for its message: longer than two calls may take. */
+const RESERVED_MILLIS = 600_000
+
+/**
+ * Creates the record and then publishes, where the key of a record may lie in another shard than its task. A record that was
+ * removed between the two is created again.
+ */
+const enqueueInSteps = (runner: ScriptRunner, backend: Backend) => {
+  const publish = publishReserved(runner)
+  const enqueue = ({ message, record }: Enqueued): Effect.Effect<Created, RedisStoreError> =>
     Effect.flatMap(
-      backend.create([{ ...record, published: false }]),
+      backend.create([{ ...record, reservedMillis: RESERVED_MILLIS }]),
       ([created]): Effect.Effect<Created, RedisStoreError> =>
         created!._tag !== "Created"
           ? Effect.succeed(created!)
-          : broker
-              .publish([message])
-              .pipe(Effect.andThen(backend.markPublished([record.id])), Effect.as(created!))
+          : Effect.flatMap(publish(message), (exists) =>
+              exists ? Effect.succeed(created!) : enqueue({ message, record })
+            )
     )
+  return enqueue
+}
 
 /** Settles and then acks or releases, where a handle is of another store, or of another shard than its task. */
 const settleInSteps = (backend: Backend, broker: Broker) =>
@@ -58,7 +67,7 @@ export const make = (
 ): Fusion<RedisStoreError> => {
   const { keyspace } = runner
   const enqueueTogether = fusedEnqueue(runner)
-  const enqueueApart = enqueueInSteps(backend, broker)
+  const enqueueApart = enqueueInSteps(runner, backend)
   const settleTogether = fusedSettle(runner)
   const settleApart = settleInSteps(backend, broker)
   return {

@@ -9,6 +9,7 @@ import { Effect } from "effect"
 import { RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../BackendDriver.ts"
 import type { Batch } from "../BrokerDriver.ts"
+import * as TaskId from "../internal/task/TaskId.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { claimKey } from "./scripts/claimKey.ts"
 import { create, type Create } from "./scripts/create.ts"
@@ -33,10 +34,17 @@ const createWithKey = (runner: ScriptRunner, { withKeyInOtherShard }: Create) =>
     const holder = yield* claim(key, record.id)
     if (holder === record.id) return yield* withKeyInOtherShard(record)
     if (yield* verify(holder, key)) {
-      const created = yield* withKeyInOtherShard({ ...record, id: holder })
+      const incarnation = TaskId.makeIncarnation()
+      const created = yield* withKeyInOtherShard({ ...record, id: holder, incarnation })
       // The record was removed between the two calls, so it was created again under the id that holds the key.
       return created?._tag === "Created"
-        ? { _tag: "Existing", id: holder, same: true, published: record.published }
+        ? {
+            _tag: "Existing",
+            id: holder,
+            incarnation,
+            same: true,
+            published: record.reservedMillis === undefined
+          }
         : created
     }
     return (yield* pass(key, holder, record.id)) ? yield* withKeyInOtherShard(record) : undefined

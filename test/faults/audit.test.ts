@@ -11,6 +11,7 @@ const record = (options: Partial<TaskRecord> = {}): TaskRecord => ({
   id: "a",
   task: "job",
   state: "SUCCESS",
+  incarnation: "",
   generation: 0,
   attempt: 1,
   retries: 0,

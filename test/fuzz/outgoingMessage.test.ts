@@ -68,13 +68,12 @@ describe("guarantee 10: RabbitMQ message properties", () => {
           }
         ]) {
           const message = messageOf(properties, content)
-          const { dueAt, expiresMillis, generation, id, task, waitedMillis } =
+          const { dueAt, generation, id, incarnation, task, waitedMillis } =
             OutgoingMessage.readProperties(message)
-          for (const name of [id, task]) assert.isTrue(name === undefined || typeof name === "string")
+          for (const name of [id, incarnation, task])
+            assert.isTrue(name === undefined || typeof name === "string")
           for (const count of [generation, dueAt]) assert.isTrue(isTime(count))
-          for (const millis of [expiresMillis, waitedMillis]) {
-            assert.isTrue(millis === undefined || (Number.isFinite(millis) && millis >= 0))
-          }
+          assert.isTrue(waitedMillis === undefined || (Number.isFinite(waitedMillis) && waitedMillis >= 0))
           // it can be sent again with its bytes
           const copy = OutgoingMessage.fromDelivered(message, { queue: "q", delayMillis: 0, reason: "odd" })
           assert.deepStrictEqual(copy.content, message.content)
@@ -93,9 +92,9 @@ describe("guarantee 10: RabbitMQ message properties", () => {
       id: Arbitrary.filter(wellFormed, ({ length }) => length > 0 && length <= 255),
       task: wellFormed,
       generation: elementOf([0, 1, 2 ** 40]),
-      expires: elementOf([undefined, 0, 1.5, 1e15])
+      incarnation: elementOf(["", "0f", "z".repeat(32)])
     },
-    ({ expires, generation, id, task }) =>
+    ({ generation, id, incarnation, task }) =>
       Effect.sync(() => {
         const name = task.slice(0, 255)
         const { properties } = OutgoingMessage.fromEnvelope(
@@ -105,8 +104,8 @@ describe("guarantee 10: RabbitMQ message properties", () => {
             queue: "q",
             priority: 0,
             delayMillis: 5,
+            incarnation,
             generation,
-            expiresMillis: expires,
             body: "{}"
           },
           1_800_000_000_000
@@ -117,8 +116,8 @@ describe("guarantee 10: RabbitMQ message properties", () => {
         assert.deepInclude(OutgoingMessage.readProperties(messageOf(properties)), {
           id,
           task: name,
+          incarnation,
           generation,
-          expiresMillis: expires,
           dueAt: 1_800_000_000_005
         })
       }),

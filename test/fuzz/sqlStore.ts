@@ -26,11 +26,13 @@ export interface SqlTestStore {
   readonly sql: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<Rows, unknown>
   /** Runs a statement and returns whether the database accepted it. */
   readonly accepts: (text: string, ...params: ReadonlyArray<unknown>) => Effect.Effect<boolean>
-  /** Inserts messages into the queue in one statement. */
+  /** Inserts records of tasks that wait. */
+  readonly create: (...ids: ReadonlyArray<string>) => Effect.Effect<void, unknown>
+  /** Inserts records, and then their messages into the queue in one statement. */
   readonly publish: (...messages: ReadonlyArray<RawMessage>) => Effect.Effect<void, unknown>
 }
 
-/** A message by the columns of its row. Its record may be missing. */
+/** A message by the columns of its row. */
 export interface RawMessage {
   readonly id: string
   readonly body: string | Uint8Array
@@ -48,6 +50,15 @@ const storeOf = (
     return dialect === "postgres" ? named.replaceAll("?", () => `$${++n}`) : named
   }
   const sql: SqlTestStore["sql"] = (text, ...params) => client.unsafe(prepared(text), params)
+  const create: SqlTestStore["create"] = (...ids) =>
+    Effect.asVoid(
+      sql(
+        `INSERT INTO {tasks} (id, task, payload_hash, published, state, enqueued_at) VALUES ${ids
+          .map(() => `(?, 'count', '', 1, 'PENDING', ${Date.now()})`)
+          .join(", ")}`,
+        ...ids
+      )
+    )
   return {
     dialect,
     work: (options) =>
@@ -57,15 +68,17 @@ const storeOf = (
       }),
     sql,
     accepts: (text, ...params) => Effect.isSuccess(sql(text, ...params)),
+    create,
     publish: (...messages) =>
-      Effect.asVoid(
+      Effect.andThen(
+        create(...messages.map(({ id }) => id)),
         sql(
           `INSERT INTO {messages} (queue, priority, state, due_at, id, task, generation, body) VALUES ${messages
             .map(() => `('default', 100, 0, ${Date.now()}, ?, 'count', ?, ?)`)
             .join(", ")}`,
           ...messages.flatMap(({ body, generation = 0, id }) => [id, generation, body])
         )
-      )
+      ).pipe(Effect.asVoid)
   }
 }
 

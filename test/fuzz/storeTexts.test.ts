@@ -131,13 +131,13 @@ describe("guarantee 10: Redis texts", () => {
       task: text,
       body: text,
       generation: Arbitrary.schema(small),
-      expiresMillis: Arbitrary.schema(small)
+      incarnation: elementOf(["", "0f", "z".repeat(32)])
     },
     (message) =>
       Effect.sync(() => {
         const sent = MessageText.encode({ ...message, queue: "q", priority: 0, delayMillis: 0 })
-        const { body, generation, id, task } = message
-        assert.deepStrictEqual(MessageText.decode(sent), { id, task, generation, body })
+        const { body, generation, id, incarnation, task } = message
+        assert.deepStrictEqual(MessageText.decode(sent), { id, task, incarnation, generation, body })
       }),
     manyRuns
   )
@@ -278,6 +278,7 @@ describe("guarantee 10: SQL rows", () => {
   const row: Readonly<TaskRow.TaskRow> = {
     id: "a",
     task: "count",
+    incarnation: "",
     payload_hash: "",
     published: 1,
     state: "PENDING",

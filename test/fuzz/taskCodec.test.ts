@@ -159,6 +159,7 @@ describe("guarantee 10: TaskCodec", () => {
     id: text,
     task: text,
     state: elementOf(["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"] as const),
+    incarnation: text,
     generation: elementOf([0, -1, Number.MAX_SAFE_INTEGER]),
     attempt: elementOf([0, 1, -1]),
     retries: elementOf([0, -1]),
@@ -168,7 +169,7 @@ describe("guarantee 10: TaskCodec", () => {
     worker: oneOf<string | null>(text, Arbitrary.Constant(null)),
     cancelRequested: Arbitrary.schema(Schema.Boolean),
     ended: elementOf([null, "Expired", "WorkerLost", "Cancelled", "Forgotten"] as const),
-    enqueuedAt: millis,
+    enqueuedAt: elementOf([0, -1, 1.8e12, 8.64e15, 8.7e15, -8.7e15, Number.MAX_SAFE_INTEGER]),
     startedAt: millis,
     finishedAt: millis,
     expiresAt: millis

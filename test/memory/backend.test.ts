@@ -10,11 +10,12 @@ BackendSuite.suite("memory", { make: makeMemoryBackend })
 const record = (id: string, more?: Partial<NewRecord>): NewRecord => ({
   id,
   task: "mail",
+  incarnation: "",
   key: undefined,
   payloadHash: "",
   expiresMillis: undefined,
   retentionMillis: undefined,
-  published: true,
+  reservedMillis: undefined,
   ...more
 })
 
@@ -29,6 +30,7 @@ const start = (
       {
         id,
         task: "mail",
+        incarnation: "",
         generation: 0,
         token,
         worker: "w",
@@ -37,7 +39,6 @@ const start = (
         leaseMillis,
         deliveryMode: "at-least-once",
         maxCrashes: 3,
-        expiresMillis: undefined,
         retentionMillis: undefined,
         deadLetterRetentionMillis: undefined
       }
@@ -98,6 +99,7 @@ describe("memory backend hints", () => {
     Effect.gen(function* () {
       const driver = yield* makeMemoryBackend
       const ids = Arr.map(Arr.range(1, 20_000), (n) => `id-${n}`)
+      yield* driver.create(Arr.map(ids, (id) => record(id)))
       yield* start(driver, ids)
       yield* driver.cancel(ids)
       const heard = yield* follow(driver)

@@ -1,8 +1,8 @@
 /** The commands of a sequence. A command is plain data; its effect depends on the commands before it. */
 import { Arbitrary, Schema } from "effect"
 
-/** How a producer enqueues: in one step, record first, or message first. */
-export type EnqueueMode = "fused" | "reserveFirst" | "publishFirst"
+/** How a producer enqueues: in one step, record first, or with the message alone, as it has no backend. */
+export type EnqueueMode = "fused" | "reserveFirst" | "unrecorded"
 
 /** How a run ends. */
 export type Ending =
@@ -20,7 +20,10 @@ type Index = number
 export type Command =
   | {
       readonly _tag: "Enqueue"
+      /** A given id, or a kind of generated ids. */
       readonly id: string
+      /** Forgets the task that has the id before. */
+      readonly forgets: boolean
       /** Enqueues under another task name than the id's. */
       readonly otherTask: boolean
       readonly key: string | undefined
@@ -30,9 +33,11 @@ export type Command =
       readonly priority: number
       readonly queue: Index
       readonly mode: EnqueueMode
-      /** The producer stops after that many steps. */
+      /** The producer stops after that many steps, for good unless it is continued. */
       readonly steps: number
     }
+  /** Lets a producer that stopped take more steps. */
+  | { readonly _tag: "Continue"; readonly producer: Index; readonly steps: number }
   | { readonly _tag: "Duplicate"; readonly message: Index }
   | {
       readonly _tag: "Claim"
@@ -74,6 +79,10 @@ export type Command =
   | { readonly _tag: "Disconnect"; readonly worker: string }
   | { readonly _tag: "Cancel"; readonly id: string }
   | { readonly _tag: "Forget"; readonly id: string }
+  /** Removes the messages of a queue, and ends their tasks unless the program that does it stops before. */
+  | { readonly _tag: "Purge"; readonly queue: Index; readonly withdraws: boolean }
+  /** Ends the tasks of messages that were purged before, also once more. */
+  | { readonly _tag: "Withdraw"; readonly purge: Index }
   | { readonly _tag: "AdvanceTime"; readonly units: number }
   | { readonly _tag: "Sweep" }
   | { readonly _tag: "Compare"; readonly watch: boolean }
@@ -92,7 +101,7 @@ export interface Sequence {
   readonly commands: ReadonlyArray<Command>
 }
 
-/** The ids of the tasks. Those of publish-first enqueues are the last two, as such ids are generated. */
+/** The ids of the tasks. The last two stand for ids that are generated: of those that exist, the newest. */
 export const ids = ["a", "b", "c", "d", "p", "q"] as const
 
 const upTo = (most: number): Arbitrary.Arbitrary<number> =>
@@ -122,6 +131,7 @@ const tag = <const Tag extends string>(_tag: Tag) => Arbitrary.Constant(_tag)
 const enqueue = {
   _tag: tag("Enqueue"),
   id: one(...ids),
+  forgets: one(false, false, true),
   otherTask: one(false, false, false, false, false, false, false, true),
   key: one(undefined, undefined, undefined, "k1", "k2"),
   payload: one("1", "1", "1", "2"),
@@ -129,12 +139,13 @@ const enqueue = {
   expires: one(undefined, undefined, 1.5, 4.5),
   priority: one(100, 100, 0, 255),
   queue: one(0, 0, 1),
-  steps: one(3, 3, 3, 3, 1, 2)
+  steps: one(3, 3, 3, 1, 2, 2)
 }
 
 /** The weight of each command. */
 const commands: ReadonlyArray<readonly [weight: number, command: Arbitrary.Arbitrary<Command>]> = [
-  [9, Arbitrary.all({ ...enqueue, mode: one<EnqueueMode>("reserveFirst", "fused", "publishFirst") })],
+  [12, Arbitrary.all({ ...enqueue, mode: one<EnqueueMode>("reserveFirst", "fused", "unrecorded") })],
+  [5, Arbitrary.all({ _tag: tag("Continue"), producer: one(0, 0, 1), steps: one(3, 3, 1) })],
   [
     10,
     Arbitrary.all({
@@ -150,7 +161,9 @@ const commands: ReadonlyArray<readonly [weight: number, command: Arbitrary.Arbit
   [8, Arbitrary.all({ _tag: tag("Compare"), watch: one(false, true) })],
   [4, Arbitrary.all({ _tag: tag("Settle"), claim, ending, fused })],
   [5, Arbitrary.all({ _tag: tag("Cancel"), id: one(...ids) })],
-  [2, Arbitrary.all({ _tag: tag("Forget"), id: one(...ids) })],
+  [3, Arbitrary.all({ _tag: tag("Forget"), id: one(...ids) })],
+  [4, Arbitrary.all({ _tag: tag("Purge"), queue: one(0, 1), withdraws: one(true, true, false) })],
+  [2, Arbitrary.all({ _tag: tag("Withdraw"), purge: one(0, 0, 1) })],
   [3, Arbitrary.all({ _tag: tag("Sweep") })],
   [5, Arbitrary.all({ _tag: tag("RepeatLast") })],
   [3, Arbitrary.all({ _tag: tag("RenewRun"), claim, progress: one(undefined, "1", "2") })],
@@ -163,7 +176,7 @@ const commands: ReadonlyArray<readonly [weight: number, command: Arbitrary.Arbit
   [5, Arbitrary.all({ _tag: tag("Replay"), letter: one(0, 0, 1, 2), steps: one(3, 3, 3, 1, 2) })],
   [2, Arbitrary.all({ _tag: tag("RemoveLetter"), letter: one(0, 0, 1) })],
   [1, Arbitrary.all({ _tag: tag("Park"), letter: one("p1", "p2"), retention: one(undefined, 2.5) })],
-  [3, Arbitrary.all({ _tag: tag("Duplicate"), message: one(0, 0, 1, 2) })]
+  [4, Arbitrary.all({ _tag: tag("Duplicate"), message: one(0, 0, 1, 2) })]
 ]
 
 const command: Arbitrary.Arbitrary<Command> = Arbitrary.flatMap(

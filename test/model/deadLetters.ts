@@ -7,6 +7,7 @@ export const toDeadLetter = (letter: Tasks.StoredDeadLetter): Omit<DeadLetter, "
   id: letter.id,
   taskId: letter.taskId,
   task: letter.task,
+  incarnation: letter.incarnation,
   generation: letter.generation,
   queue: letter.queue,
   reason: letter.reason,

@@ -11,6 +11,11 @@ export interface Message {
   /** The time from which it may be claimed. */
   readonly wakeAt: number
   readonly claim: { readonly handle: string; readonly until: number } | undefined
+  /**
+   * Whether the store may have removed it: its task ended while it waited. A store that has the messages too removes
+   * those that are not due.
+   */
+  readonly maybeGone: boolean
 }
 
 /** All messages, by body. */
@@ -23,7 +28,7 @@ const put = (all: Messages, message: Message): Messages => new Map(all).set(mess
 /** Adds a message. */
 export const publish = (all: Messages, envelope: Envelope, now: number): Messages => {
   const at = now + envelope.delayMillis
-  return put(all, { envelope, dueAt: at, waitsSince: at, wakeAt: at, claim: undefined })
+  return put(all, { envelope, dueAt: at, waitsSince: at, wakeAt: at, claim: undefined, maybeGone: false })
 }
 
 const isHeld = ({ claim }: Message, now: number): boolean => claim !== undefined && claim.until > now
@@ -44,7 +49,7 @@ export const precedes = (one: Message, other: Message): boolean => {
 
 /** Claims a message. */
 export const claim = (all: Messages, message: Message, handle: string, until: number): Messages =>
-  put(all, { ...message, claim: { handle, until } })
+  put(all, { ...message, claim: { handle, until }, maybeGone: false })
 
 /** Returns the message of a claim, also of a lapsed one that was not taken over. */
 export const heldBy = (all: Messages, handle: string): Message | undefined =>
@@ -95,14 +100,38 @@ export const returnUnhandled = (all: Messages, handle: string): Messages => {
   return message === undefined ? all : put(all, { ...message, claim: undefined })
 }
 
+/** Removes messages. */
+export const remove = (all: Messages, gone: ReadonlyArray<Message>): Messages => {
+  const after = new Map(all)
+  for (const { envelope } of gone) after.delete(envelope.body)
+  return after
+}
+
+/** Returns the messages that a purge removes: those that no worker has claimed. */
+export const unclaimed = (all: Messages, queue: string, now: number): ReadonlyArray<Message> =>
+  [...all.values()].filter((message) => message.envelope.queue === queue && !isHeld(message, now))
+
+/** Notes that a task has ended, whose waiting messages the store may have removed. */
+export const taskEnded = (all: Messages, id: string): Messages =>
+  [...all.values()]
+    .filter(({ claim, envelope }) => envelope.id === id && claim === undefined)
+    .reduce((before, message) => put(before, { ...message, maybeGone: true }), all)
+
+/** The counts of a queue, and how much lower they may be because of messages that may be gone. */
+export interface Counted {
+  readonly counts: QueueCounts
+  readonly fewer: QueueCounts
+}
+
 /** Counts the messages of a queue by state. */
-export const counts = (all: Messages, queue: string, now: number): QueueCounts => {
-  const here = [...all.values()].filter(({ envelope }) => envelope.queue === queue)
-  const claimed = here.filter((message) => isHeld(message, now))
-  const due = ready(
-    here.length === all.size ? all : new Map(here.map((m) => [m.envelope.body, m])),
-    [queue],
-    now
-  )
-  return { ready: due.length, claimed: claimed.length, delayed: here.length - claimed.length - due.length }
+export const counts = (all: Messages, queue: string, now: number): Counted => {
+  const counts = { ready: 0, delayed: 0, claimed: 0 }
+  const fewer = { ready: 0, delayed: 0, claimed: 0 }
+  for (const message of all.values()) {
+    if (message.envelope.queue !== queue) continue
+    const state = isHeld(message, now) ? "claimed" : message.wakeAt <= now ? "ready" : "delayed"
+    counts[state]++
+    if (message.maybeGone) fewer[state]++
+  }
+  return { counts, fewer }
 }

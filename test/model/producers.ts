@@ -1,173 +1,201 @@
-/** Producers, and the replay of dead letters. */
+/** Producers: their steps are a record, a message and a mark, between which they may stand still. */
 import { Effect } from "effect"
-import type { NewRecord } from "../../src/BackendDriver.ts"
+import type { Created, NewRecord } from "../../src/BackendDriver.ts"
 import type { Envelope } from "../../src/BrokerDriver.ts"
 import type { Command } from "./commands.ts"
-import { definitionOf, isPublishFirst, taskOf } from "./definitions.ts"
-import type { Operation, ModelRunner } from "./modelRunner.ts"
+import { definitionOf, isGenerated, RESERVED_UNITS, taskOf } from "./definitions.ts"
+import type { ModelRunner } from "./modelRunner.ts"
+import { type Content, nextUnique, type Operation } from "./modelState.ts"
 import * as Tasks from "./tasks.ts"
+
+/** An enqueue that its producer has begun. */
+interface Enqueuing {
+  readonly record: NewRecord
+  readonly message: Envelope
+  readonly content: Content
+  /** Whether another producer made the reservation. */
+  readonly adopted: boolean
+  /** When the producer asked for the reservation. */
+  readonly since: number
+  /** The next step. */
+  readonly next: "reserve" | "publish" | "mark"
+}
 
 /** Producers over one store. */
 export class Producers {
   private readonly runner: ModelRunner
-  /** Letters whose replay was interrupted. */
-  private readonly interruptedReplays = new Set<string>()
+  /** Enqueues whose producers stand still, and may have died. */
+  private readonly stopped: Array<Enqueuing> = []
 
   constructor(runner: ModelRunner) {
     this.runner = runner
   }
 
+  private prepare(command: Command & { readonly _tag: "Enqueue" }): Enqueuing {
+    const { runner } = this
+    const { expires, key, mode, payload } = command
+    const generated = isGenerated(command.id)
+    const id = generated ? runner.generateId(command.id) : command.id
+    const unrecorded = generated && mode === "unrecorded"
+    const task = command.otherTask && !generated ? "other" : taskOf(command.id)
+    const millis = (count: number | undefined) => (count === undefined ? undefined : runner.units(count))
+    const record: NewRecord = {
+      id,
+      task,
+      incarnation: generated ? "" : `x${nextUnique()}`,
+      key: unrecorded ? undefined : key,
+      payloadHash: generated && key === undefined ? "" : payload,
+      expiresMillis: millis(expires),
+      retentionMillis: millis(definitionOf(task).retention),
+      reservedMillis: runner.units(RESERVED_UNITS)
+    }
+    const message: Envelope = {
+      id,
+      task,
+      queue: runner.setting.queues[command.queue % runner.setting.queues.length]!,
+      priority: runner.broker.capabilities.priorities < 256 ? 100 : command.priority,
+      delayMillis: runner.units(command.delay),
+      incarnation: record.incarnation,
+      generation: 0,
+      body: runner.nextBody(id)
+    }
+    const content = { enqueue: { id, payload }, unrecorded, expiresMillis: record.expiresMillis }
+    return { record, message, content, adopted: false, since: runner.now, next: "reserve" }
+  }
+
   enqueue(command: Command & { readonly _tag: "Enqueue" }): Operation {
-    return Effect.gen({ self: this }, function* () {
-      const { id, key, payload, steps } = command
-      const plain = isPublishFirst(id)
-      const known = Tasks.find(this.runner.tasks, id, this.runner.now)
-      const task = command.otherTask && !plain && known !== undefined ? "other" : taskOf(id)
-      const millis = (count: number | undefined) =>
-        count === undefined ? undefined : this.runner.units(count)
-      const record: NewRecord = {
-        id,
-        task,
-        key: plain ? undefined : key,
-        payloadHash: plain ? "" : payload,
-        expiresMillis: millis(command.expires),
-        retentionMillis: millis(definitionOf(task).retention),
-        published: true
-      }
-      const message: Envelope = {
-        id,
-        task,
-        queue: this.runner.setting.queues[command.queue % this.runner.setting.queues.length]!,
-        priority: this.runner.broker.capabilities.priorities < 256 ? 100 : command.priority,
-        delayMillis: this.runner.units(command.delay),
-        generation: 0,
-        expiresMillis: record.expiresMillis,
-        body: this.runner.nextBody(id)
-      }
+    const { runner } = this
+    if (!command.forgets || isGenerated(command.id)) return this.begin(command)
+    runner.log(`forget ${command.id}`)
+    return Effect.andThen(runner.forget(command.id), this.begin(command))
+  }
+
+  private begin(command: Command & { readonly _tag: "Enqueue" }): Operation {
+    return Effect.suspend(() => {
+      const enqueuing = this.prepare(command)
+      const { content, message, record } = enqueuing
+      const fused = command.mode === "fused" && this.runner.backend.fusion !== undefined
       const what = [
-        id,
-        task === taskOf(id) ? "" : `as ${task}`,
-        record.key === undefined ? "" : `key ${key}`,
-        record.payloadHash === "" ? "" : `payload ${payload}`,
+        `${record.id}${record.incarnation === "" ? "" : `.${record.incarnation}`}`,
+        record.task === taskOf(command.id) ? "" : `as ${record.task}`,
+        record.key === undefined ? "" : `key ${record.key}`,
+        record.payloadHash === "" ? "" : `payload ${record.payloadHash}`,
         command.delay === 0 ? "" : `due in ${command.delay}`,
         command.expires === undefined ? "" : `expires in ${command.expires}`,
         `message ${message.body} to ${message.queue}`
       ]
-      const { fusion } = this.runner.backend
-      const mode = plain
-        ? "publishFirst"
-        : command.mode === "fused" && fusion !== undefined
-          ? "fused"
-          : "reserveFirst"
+      const mode = content.unrecorded ? "unrecorded" : fused ? "fused" : "record first"
       this.runner.log(`enqueue ${what.filter((word) => word !== "").join(", ")} (${mode})`)
-      if (mode === "publishFirst") {
-        yield* this.runner.publish(message)
-        if (steps === 1) return this.runner.log("  its producer stops")
-        const created = yield* this.runner.repeatable(this.runner.create(record))
-        this.runner.logAnswer(created)
-        this.runner.invariants.accepted.add(id)
-        return
+      if (content.unrecorded) {
+        this.runner.promises.accept(content.enqueue)
+        return this.runner.publish(message, content)
       }
-      const created = yield* this.runner.repeatable(
-        mode === "fused" && fusion !== undefined
-          ? this.runner.enqueueFused(record, message, fusion)
-          : this.runner.create({ ...record, published: false })
-      )
-      this.runner.logAnswer(created)
-      if (created._tag === "Existing" && !created.same) return
-      const effectiveId = created._tag === "Existing" ? created.id : id
-      if (created._tag === "Existing" ? !created.published : mode !== "fused") {
-        if (steps === 1) return this.runner.log("  its producer stops before the message is sent")
-        yield* this.runner.publish({ ...message, id: effectiveId })
-        if (steps === 2) return this.runner.log("  its producer stops before the mark")
-        yield* this.runner.repeatable(this.runner.markPublished(effectiveId))
-      }
-      this.runner.invariants.accepted.add(effectiveId)
+      return fused ? this.enqueueFused(enqueuing, command.steps) : this.takeSteps(enqueuing, command.steps)
     })
   }
 
+  private enqueueFused(enqueuing: Enqueuing, steps: number): Operation {
+    return Effect.gen({ self: this }, function* () {
+      const { content, message, record } = enqueuing
+      const fusion = this.runner.backend.fusion!
+      const fusedRecord = { ...record, reservedMillis: undefined }
+      const created = yield* this.runner.repeatable(
+        this.runner.enqueueFused(fusedRecord, message, content, fusion)
+      )
+      this.runner.logAnswer(created)
+      if (created._tag === "Created") return this.runner.promises.accept(content.enqueue)
+      const reserved = yield* this.afterCreate(enqueuing, created)
+      if (reserved !== undefined) yield* this.takeSteps(reserved, steps - 1)
+    })
+  }
+
+  /** Takes at most that many steps, after which the producer stops. */
+  private takeSteps(enqueuing: Enqueuing, steps: number): Operation {
+    return Effect.gen({ self: this }, function* () {
+      let current: Enqueuing | undefined = enqueuing
+      for (let left = steps; current !== undefined; left--) {
+        if (left === 0) {
+          this.stopped.push(current)
+          return this.runner.log(`  its producer stops; its next step is to ${current.next}`)
+        }
+        current = yield* this.takeStep(current)
+      }
+    })
+  }
+
+  /** Takes one step and returns what is left; `undefined`: nothing is. */
+  private takeStep(enqueuing: Enqueuing): Operation<Enqueuing | undefined> {
+    return Effect.gen({ self: this }, function* () {
+      const { content, message, record, since } = enqueuing
+      const { runner } = this
+      switch (enqueuing.next) {
+        case "reserve": {
+          const created = yield* runner.repeatable(runner.create(record, content.enqueue))
+          runner.logAnswer(created)
+          return yield* this.afterCreate({ ...enqueuing, since: runner.now }, created)
+        }
+        case "publish":
+          yield* runner.publish(message, content)
+          return { ...enqueuing, next: "mark" }
+        case "mark": {
+          const record = Tasks.find(runner.tasks, message.id, runner.now)
+          if (record !== undefined && record.incarnation !== message.incarnation) return undefined
+          const marked = yield* runner.repeatable(runner.markPublished(message.id))
+          const isLate = runner.now - since > runner.units(RESERVED_UNITS) / 2
+          if (!marked && !isLate && enqueuing.adopted) return undefined
+          if (marked || !isLate) return void runner.promises.accept(content.enqueue)
+          runner.log(`  the reservation of ${message.id} is gone; its producer starts over`)
+          const body = runner.nextBody(message.id)
+          return { ...enqueuing, message: { ...message, body }, next: "reserve" }
+        }
+      }
+    })
+  }
+
+  /** Returns what is left after a record was created or found. */
+  private afterCreate(enqueuing: Enqueuing, created: Created): Operation<Enqueuing | undefined> {
+    const { content, message } = enqueuing
+    if (created._tag === "Created") return Effect.succeed({ ...enqueuing, next: "publish" })
+    if (!created.same) return Effect.undefined
+    const { id, incarnation } = created
+    const enqueue = this.runner.promises.ownerOf(id)
+    if (enqueue === undefined) return this.runner.disagree(`${id} has a record, and nobody enqueued it`)
+    const adopted: Enqueuing = {
+      ...enqueuing,
+      adopted: true,
+      record: { ...enqueuing.record, id, incarnation },
+      message: { ...message, id, incarnation, body: this.runner.nextBody(id) },
+      content: { ...content, enqueue },
+      next: "publish"
+    }
+    return Effect.as(
+      this.runner.assertInvariant(this.runner.promises.onFound(content.enqueue, enqueue)),
+      created.published ? void this.runner.promises.accept(enqueue) : adopted
+    )
+  }
+
+  /** Lets a producer that stopped take more steps. */
+  continueStopped(nth: number, steps: number): Operation {
+    return Effect.suspend(() => {
+      const [enqueuing] = this.stopped.splice(-1 - (nth % Math.max(1, this.stopped.length)), 1)
+      if (enqueuing === undefined) return Effect.void
+      this.runner.log(`the producer of ${enqueuing.message.body} continues`)
+      return this.takeSteps(enqueuing, steps)
+    })
+  }
+
+  /** Publishes a message again, as a broker may. */
   duplicate(nth: number): Operation {
     return Effect.suspend(() => {
-      const message = [...this.runner.messages.values()].at(
-        -1 - (nth % Math.max(1, this.runner.messages.size))
-      )
+      const { contents, messages } = this.runner
+      // of a message that the store may have removed there is no copy
+      const all = [...messages.values()].filter(({ maybeGone }) => !maybeGone)
+      const message = all.at(-1 - (nth % Math.max(1, all.length)))
       if (message === undefined) return Effect.void
       const { envelope } = message
       const body = this.runner.nextBody(envelope.id)
       this.runner.log(`message ${envelope.body} is duplicated as ${body}`)
-      return this.runner.publish({ ...envelope, delayMillis: 0, body })
+      return this.runner.publish({ ...envelope, delayMillis: 0, body }, contents.get(envelope.body)!)
     })
   }
-
-  replay(nth: number, steps: number): Operation {
-    return Effect.suspend(() => {
-      const letters = Tasks.deadLettersOf(this.runner.tasks, undefined, this.runner.now)
-      const letter = letters[nth % Math.max(1, letters.length)]
-      return letter === undefined ? Effect.void : this.replayLetter(letter.id, steps)
-    })
-  }
-
-  private replayLetter(letterId: string, steps: number): Operation {
-    return Effect.gen({ self: this }, function* () {
-      this.runner.log(`replay ${letterId}`)
-      const letter = yield* this.runner.repeatable(this.runner.reopen(letterId))
-      if (letter === undefined || letter.taskId === null || letter.task === null) return
-      const { generation, queue, task, taskId: id } = letter
-      if (steps === 1) {
-        this.interruptedReplays.add(letterId)
-        return this.runner.log("  interrupted before the message is sent")
-      }
-      const message = { id, task, queue, priority: 100, delayMillis: 0, generation: generation + 1 }
-      const body = this.runner.nextBody(id)
-      yield* this.runner.publish({ ...message, body })
-      this.runner.log(`  message ${body} of generation ${generation + 1}`)
-      if (steps === 2) {
-        this.interruptedReplays.add(letterId)
-        return this.runner.log("  interrupted before the letter is removed")
-      }
-      yield* this.runner.repeatable(this.runner.removeLetter(letterId))
-      this.interruptedReplays.delete(letterId)
-    })
-  }
-
-  removeLetter(nth: number): Operation {
-    return Effect.suspend(() => {
-      const letters = Tasks.deadLettersOf(this.runner.tasks, undefined, this.runner.now)
-      const letter = letters[nth % Math.max(1, letters.length)]
-      if (letter === undefined) return Effect.void
-      this.runner.log(`remove letter ${letter.id}`)
-      // an interrupted replay cannot be finished then
-      if (this.interruptedReplays.has(letter.id) && letter.taskId !== null)
-        this.runner.invariants.accepted.delete(letter.taskId)
-      return this.runner.repeatable(this.runner.removeLetter(letter.id))
-    })
-  }
-
-  park(deadLetterId: string, retention: number | undefined): Operation {
-    const retentionMillis = retention === undefined ? undefined : this.runner.units(retention)
-    const [queue] = this.runner.setting.queues
-    const message = { queue, reason: "PayloadInvalid", exit: "{}", body: "no message" }
-    return this.runner.park({ ...message, deadLetterId, retentionMillis })
-  }
-
-  /** Repeats interrupted replays. */
-  readonly finishReplays: Operation = Effect.suspend(() =>
-    Effect.forEach(
-      this.interruptedReplays,
-      (letterId) => {
-        const letter = Tasks.findDeadLetter(this.runner.tasks, letterId, this.runner.now)
-        if (letter !== undefined) return this.replayLetter(letterId, 3)
-        // its retention was too short
-        this.runner.invariants.accepted.delete(letterId.slice(0, letterId.lastIndexOf(":")))
-        return Effect.void
-      },
-      { discard: true }
-    )
-  )
-
-  readonly removeLetters: Operation = Effect.suspend(() =>
-    Effect.forEach([...this.runner.tasks.letters.keys()], (id) => this.runner.removeLetter(id), {
-      discard: true
-    })
-  )
 }

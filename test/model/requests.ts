@@ -1,5 +1,6 @@
-/** The model of a backend's requests: create, cancel, forget, park and reopen. */
+/** The model of a backend's requests: create, mark, cancel, withdraw, forget, park and reopen. */
 import type { CancelAnswer, Created, NewRecord, ParkedMessage } from "../../src/BackendDriver.ts"
+import type { PurgedMessage } from "../../src/BrokerDriver.ts"
 import {
   initial,
   endBy,
@@ -26,37 +27,39 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   )
   const existing = ofKey ?? find(all, record.id, now)
   if (existing === undefined) {
-    const { expiresMillis, id, key, payloadHash, published, retentionMillis, task } = record
-    const expiresAt = expiresMillis === undefined ? null : now + expiresMillis
-    const made = { ...initial, id, task, key, published, expiresAt, retention: retentionMillis }
+    const { expiresMillis, id, incarnation, key, payloadHash, reservedMillis, retentionMillis, task } = record
     const created: Task = {
-      ...made,
+      ...initial,
+      id,
+      task,
+      incarnation,
       generation: 0,
+      key,
       hash: payloadHash,
       enqueuedAt: now,
+      expiresAt: expiresMillis === undefined ? null : now + expiresMillis,
+      reservedUntil: reservedMillis === undefined ? undefined : now + reservedMillis,
+      retention: retentionMillis,
       fence: 0,
       settled: undefined
     }
     return [{ _tag: "Created" }, put(all, created)]
   }
-  const { hash, id, published, task } = existing
-  const known = hash !== "" && record.payloadHash !== ""
-  const same = task === record.task && (!known || hash === record.payloadHash)
-  const answer: Created = { _tag: "Existing", id, same, published }
-  // a record that a run created does not know the enqueue
-  if (!same || hash !== "" || existing.ended === "Forgotten") return [answer, all]
-  const adopted = {
-    hash: record.payloadHash,
-    key: existing.key ?? record.key,
-    enqueuedAt: existing.enqueuedAt ?? now
-  }
-  return [answer, put(all, { ...existing, ...adopted })]
+  const { ended, hash, id, incarnation, reservedUntil, task } = existing
+  const differs = hash !== "" && record.payloadHash !== "" && hash !== record.payloadHash
+  // the id of a forgotten task that has not ended is free only once it ends
+  const same = task === record.task && !differs && ended !== "Forgotten"
+  const answer: Created = { _tag: "Existing", id, incarnation, same, published: reservedUntil === undefined }
+  // a record that a replay created does not know its enqueue
+  return same && hash === ""
+    ? [answer, put(all, { ...existing, hash: record.payloadHash, key: existing.key ?? record.key })]
+    : [answer, all]
 }
 
-/** Marks a reservation as published. */
-export const markPublished = (all: Tasks, id: string, now: number): Tasks => {
+/** Marks a reservation as published; returns whether there is a record. */
+export const markPublished = (all: Tasks, id: string, now: number): Step<boolean> => {
   const task = find(all, id, now)
-  return task === undefined ? all : put(all, { ...task, published: true })
+  return task === undefined ? [false, all] : [true, put(all, { ...task, reservedUntil: undefined })]
 }
 
 /** Ends a waiting task, or stores the request for a running one. */
@@ -69,6 +72,15 @@ export const cancel = (all: Tasks, id: string, now: number): Step<CancelAnswer> 
   return task.run === undefined
     ? ["Cancelled", endBy(after, task, now, "Cancelled")]
     : ["Requested", put(after, { ...task, cancelRequested: true })]
+}
+
+/** Ends the task of a message that was removed, at once if it waits, and otherwise unless its run ends it. */
+export const withdraw = (all: Tasks, { generation, id, incarnation }: PurgedMessage, now: number): Tasks => {
+  const task = find(all, id, now)
+  if (task === undefined || isFinal(task)) return all
+  if (task.incarnation !== incarnation || task.generation !== generation) return all
+  if (task.run !== undefined) return put(all, { ...task, withdrawn: true })
+  return endBy(all, task, now, hasExpired(task, now) ? "Expired" : "Cancelled")
 }
 
 /** Removes an ended task and marks an unfinished one. Its key is free. */
@@ -85,6 +97,7 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   const withoutTask = {
     taskId: null,
     task: null,
+    incarnation: "",
     generation: 0,
     worker: null,
     attempts: 0,
@@ -103,20 +116,31 @@ export const park = (all: Tasks, parked: ParkedMessage, now: number): Tasks => {
   })
 }
 
-/** Reopens the task of a dead letter in its next generation. */
-export const reopen = (all: Tasks, letterId: string, now: number): Step<StoredDeadLetter | undefined> => {
+/** Answer to a request to reopen the task of a dead letter. */
+export interface Reopened {
+  readonly letter: StoredDeadLetter
+  readonly replayable: boolean
+}
+
+/** Reopens the task of a dead letter in its next generation, unless another task has its id now. */
+export const reopen = (all: Tasks, letterId: string, now: number): Step<Reopened | undefined> => {
   const letter = findDeadLetter(all, letterId, now)
-  if (letter === undefined || letter.taskId === null) return [letter, all]
-  const { fence, generation, task, taskId: id } = letter
+  if (letter === undefined) return [undefined, all]
+  const { fence, generation, incarnation, task, taskId: id, taskRetention: retention } = letter
+  if (id === null) return [{ letter, replayable: true }, all]
   const found = find(all, id, now)
-  const next = { ...initial, generation: generation + 1, published: true, enqueuedAt: now }
+  const next = { ...initial, generation: generation + 1, enqueuedAt: now, reservedUntil: undefined }
   if (found === undefined) {
-    const missing = { key: undefined, hash: "", retention: letter.taskRetention, fence, settled: undefined }
-    return [letter, put(all, { ...next, ...missing, id, task: task ?? "" })]
+    const unknown = { key: undefined, hash: "", settled: undefined }
+    const created = { ...next, ...unknown, id, task: task ?? "", incarnation, retention, fence }
+    return [{ letter, replayable: true }, put(all, created)]
   }
-  return isFinal(found) && found.generation <= generation
-    ? [letter, put(all, { ...found, ...next, settled: outdated(found) })]
-    : [letter, all]
+  if (found.incarnation !== incarnation) return [{ letter, replayable: false }, all]
+  const isOpened = isFinal(found) && found.generation <= generation
+  return [
+    { letter, replayable: true },
+    isOpened ? put(all, { ...found, ...next, settled: outdated(found) }) : all
+  ]
 }
 
 /** Removes a letter; returns whether it existed. */

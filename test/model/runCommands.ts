@@ -1,21 +1,25 @@
 /** Runs the commands of a sequence. */
 import { Effect } from "effect"
-import { type Command, ids, type Sequence } from "./commands.ts"
+import type { Command, Sequence } from "./commands.ts"
 import { compareAfterCommand, compareState } from "./compareState.ts"
 import type { Failure, Setting, Store } from "./modelFixture.ts"
-import { type Operation, ModelRunner } from "./modelRunner.ts"
+import { ModelRunner } from "./modelRunner.ts"
+import type { Operation } from "./modelState.ts"
+import { Operators } from "./operators.ts"
 import { Producers } from "./producers.ts"
+import * as Tasks from "./tasks.ts"
 import { Workers } from "./workers.ts"
 
-/** The runner, producers and workers of one store. */
+/** The runner of one store, and who uses it. */
 interface Participants {
   readonly runner: ModelRunner
+  readonly operators: Operators
   readonly producers: Producers
   readonly workers: Workers
 }
 
 const performCommand = (
-  { runner, producers, workers }: Participants,
+  { operators, producers, runner, workers }: Participants,
   command: Command
 ): Operation<unknown> => {
   switch (command._tag) {
@@ -24,9 +28,15 @@ const performCommand = (
     case "Duplicate":
       return producers.duplicate(command.message)
     case "Replay":
-      return producers.replay(command.letter, command.steps)
+      return operators.replay(command.letter, command.steps)
     case "RemoveLetter":
-      return producers.removeLetter(command.letter)
+      return operators.removeLetter(command.letter)
+    case "Purge":
+      return operators.purge(command.queue, command.withdraws)
+    case "Withdraw":
+      return operators.withdraw(command.purge)
+    case "Continue":
+      return producers.continueStopped(command.producer, command.steps)
     case "Claim":
       return workers.claim(command.worker, command.max, command.fused, command.lost)
     case "RetryClaim":
@@ -66,16 +76,20 @@ const performCommand = (
       const { after, claim, preserveDueTime } = command
       return workers.withHeld(claim, (held) => workers.release(held, runner.units(after), preserveDueTime))
     }
-    case "Cancel":
-      runner.log(`cancel ${command.id}`)
-      return runner.repeatable(runner.cancel(command.id))
-    case "Forget":
-      runner.log(`forget ${command.id}`)
-      return runner.repeatable(runner.forget(command.id))
+    case "Cancel": {
+      const id = runner.idOf(command.id)
+      runner.log(`cancel ${id}`)
+      return runner.repeatable(runner.cancel(id))
+    }
+    case "Forget": {
+      const id = runner.idOf(command.id)
+      runner.log(`forget ${id}`)
+      return runner.repeatable(runner.forget(id))
+    }
     case "Park": {
       const { letter, retention } = command
       runner.log(`park ${letter}`)
-      return runner.repeatable(producers.park(letter, retention))
+      return runner.repeatable(operators.park(letter, retention))
     }
     case "AdvanceTime":
       runner.log(`${command.units} units pass`)
@@ -93,19 +107,20 @@ const performCommand = (
   }
 }
 
-/** Longer than any lease and any delay. */
+/** Longer than any lease, any delay and any reservation. */
 const PATIENCE = 4
 /** Maximum of rounds: more than the crashes, retries and generations that can precede an end. */
 const ROUNDS = 12
 
-/** Lets a well-behaved worker end every task, and checks that no accepted task is lost. */
+/** Lets a well-behaved worker end every task. Producers that stopped are dead. */
 const drain = Effect.fnUntraced(function* ({
   runner,
-  producers,
+  operators,
   workers
 }: Participants): Effect.fn.Return<void, Failure> {
-  runner.log("every participant behaves from here on")
-  yield* producers.finishReplays
+  runner.log("every participant behaves from here on, and producers that stopped are dead")
+  yield* operators.finishReplays
+  yield* operators.finishPurges
   yield* workers.disconnect()
   const wait = Effect.suspend(() => {
     runner.log(`${PATIENCE} units pass`)
@@ -121,21 +136,24 @@ const drain = Effect.fnUntraced(function* ({
       for (const held of heldMessages) while (!held.done) yield* workers.nextStep(held, "success", fused)
     }
   }
-  // an at-most-once run ends once its lease is over
-  if ([...runner.tasks.tasks.values()].some(({ run }) => run !== undefined)) yield* wait
+  // a run whose message is gone ends once its lease is over, and a reservation is removed after its time
+  if ([...runner.tasks.tasks.values()].some((task) => !Tasks.isFinal(task))) {
+    yield* wait
+    runner.log("sweep")
+    yield* runner.sweep
+  }
   yield* compareState(runner, false)
-  const records = yield* runner.call(runner.backend.read(ids))
-  for (const [n, id] of ids.entries()) {
-    const state = records[n]?.state
-    if (
-      runner.invariants.accepted.has(id) &&
-      state !== undefined &&
-      state !== "SUCCESS" &&
-      state !== "FAILURE"
-    ) {
-      return yield* runner.disagree(
-        `${id} was accepted, and is lost: it is ${state}, and there is no message`
-      )
+})
+
+/** Checks that no accepted task is lost, and that no task waits or runs for ever: there is no message any more. */
+const assertAllEnded = Effect.fnUntraced(function* (runner: ModelRunner): Effect.fn.Return<void, Failure> {
+  for (const { id } of runner.promises.lost) {
+    return yield* runner.disagree(`${id} was accepted, and is lost`)
+  }
+  for (const { id, state } of runner.tasks.tasks.values()) {
+    const hasEnded = state === "SUCCESS" || state === "FAILURE"
+    if (!hasEnded && !runner.promises.mayWaitForever(id)) {
+      return yield* runner.disagree(`${id} is ${state} for ever: there is no message`)
     }
   }
 })
@@ -143,14 +161,14 @@ const drain = Effect.fnUntraced(function* ({
 /** Empties the store. */
 const clear = Effect.fnUntraced(function* ({
   runner,
-  producers
+  operators
 }: Participants): Effect.fn.Return<void, Failure> {
-  for (const id of ids) {
+  for (const id of runner.ids) {
     runner.log(`cancel ${id}, and forget it`)
     yield* runner.cancel(id)
     yield* runner.forget(id)
   }
-  yield* producers.removeLetters
+  yield* operators.removeLetters
   yield* compareState(runner, false)
 })
 
@@ -164,13 +182,19 @@ export const runSequence = Effect.fnUntraced(function* (
   { commands, comparesEach }: Sequence
 ): Effect.fn.Return<IsEmpty, Failure> {
   const runner = new ModelRunner(store, setting)
-  const participants = { runner, producers: new Producers(runner), workers: new Workers(runner) }
+  const participants = {
+    runner,
+    operators: new Operators(runner),
+    producers: new Producers(runner),
+    workers: new Workers(runner)
+  }
   for (const command of commands) {
     yield* performCommand(participants, command)
     if (comparesEach) yield* compareAfterCommand(runner)
   }
   yield* compareState(runner, false)
   yield* drain(participants)
+  yield* assertAllEnded(runner)
   yield* clear(participants)
   return runner.tasks.tasks.size === 0 && runner.tasks.letters.size === 0
 })

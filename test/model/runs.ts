@@ -4,11 +4,11 @@ import {
   initial,
   writeDeadLetter,
   end,
-  endBy,
   endOverdue,
   find,
-  hasExpired,
   isFinal,
+  isOverdue,
+  isStopped,
   endAsLost,
   put,
   type Step,
@@ -18,22 +18,6 @@ import {
 
 const DROP: Started = { _tag: "Drop" }
 
-/** Returns the record that a start creates for an unknown task. */
-const begun = (request: Start, now: number, fence: number): Task => ({
-  ...initial,
-  id: request.id,
-  task: request.task,
-  generation: request.generation,
-  enqueuedAt: null,
-  expiresAt: request.expiresMillis === undefined ? null : now + request.expiresMillis,
-  key: undefined,
-  hash: "",
-  published: true,
-  retention: request.retentionMillis,
-  settled: undefined,
-  fence
-})
-
 const running = (task: Task, request: Start, now: number): Task => ({
   ...task,
   state: "STARTED",
@@ -41,7 +25,7 @@ const running = (task: Task, request: Start, now: number): Task => ({
   fence: task.fence + 1,
   worker: request.worker,
   startedAt: task.startedAt ?? now,
-  published: true,
+  reservedUntil: undefined,
   retention: request.retentionMillis,
   settled: undefined,
   run: { token: request.token, request, leaseUntil: now + request.leaseMillis }
@@ -52,22 +36,21 @@ const run = (all: Tasks, task: Task): Step<Started> => {
   return [{ _tag: "Run", fence, attempt, retries, crashes }, put(all, task)]
 }
 
-/** Starts a message's task. */
+/** Starts a message's task. Only the record says whether it may run: without one, nothing does. */
 export const start = (all: Tasks, request: Start, now: number): Step<Started> => {
   const task = find(all, request.id, now)
-  if (task === undefined) return run(all, running(begun(request, now, 0), request, now))
+  if (task === undefined) return [{ _tag: "NoRecord" }, all]
   if (task.run !== undefined && task.run.token === request.token) {
     return run(all, { ...task, run: { ...task.run, leaseUntil: now + request.leaseMillis } })
   }
-  if (isFinal(task) || request.generation < task.generation) return [DROP, all]
-  if (hasExpired(task, now)) return [DROP, endBy(all, task, now, "Expired")]
+  const isOfRecord = request.task === task.task && request.incarnation === task.incarnation
+  if (isFinal(task) || !isOfRecord || request.generation < task.generation) return [DROP, all]
+  if (isOverdue(task, now)) return [DROP, endOverdue(all, task, now)]
   const until = task.run?.leaseUntil ?? task.dueAt
   if (until > now) return [{ _tag: "Busy", millis: until - now }, all]
   if (task.run === undefined)
     return run(all, running(ofGeneration(task, request.generation, now), request, now))
-  if (task.run.request.deliveryMode === "at-most-once") return [DROP, endOverdue(all, task, now)]
   const crashed = { ...task, crashes: task.crashes + 1 }
-  if (task.cancelRequested) return [DROP, endBy(all, crashed, now, "Cancelled")]
   return crashed.crashes >= request.maxCrashes
     ? [DROP, endAsLost(all, crashed, task.run, now, request)]
     : run(all, running(ofGeneration(crashed, request.generation, now), request, now))
@@ -93,6 +76,8 @@ export const renew = (
   return [task.cancelRequested ? "CancelRequested" : "Held", put(all, held)]
 }
 
+const goesBack = ({ _tag }: Outcome): boolean => _tag === "Retry" || _tag === "Release"
+
 /** Compares outcomes by tag and exit: no run has retries with different delays. */
 const isSame = (one: Outcome, other: Outcome): boolean =>
   one._tag === other._tag && ("exit" in one ? one.exit : "") === ("exit" in other ? other.exit : "")
@@ -104,11 +89,13 @@ export const settle = (all: Tasks, settlement: Settlement, now: number): Step<Re
   if (task === undefined) return [["Lost"], all]
   if (task.run === undefined || task.run.token !== token) {
     const { settled } = task
-    const repeated = settled?.settlement.token === token && isSame(settled.settlement.outcome, outcome)
+    if (settled?.settlement.token !== token) return [["Lost"], all]
+    const repeated =
+      settled.answer === "Cancelled" ? goesBack(outcome) : isSame(settled.settlement.outcome, outcome)
     if (!repeated) return [["Lost"], all]
     return [settled.outdated ? [settled.answer, "Lost"] : [settled.answer], all]
   }
-  const stopped = task.cancelRequested && (outcome._tag === "Retry" || outcome._tag === "Release")
+  const stopped = isStopped(task) && goesBack(outcome)
   const answer: Settled = stopped ? "Cancelled" : "Stored"
   const closed = { run: undefined, settled: { settlement, answer, outdated: false } }
   if (stopped) return [[answer], end(all, task, now, { state: "FAILURE", ended: "Cancelled", ...closed })]

@@ -13,9 +13,6 @@ interface Known {
 /** Checks the invariants of each task. */
 export class StoreInvariants {
   private readonly known = new Map<string, Known>()
-  /** Tasks whose enqueue was answered and that were not forgotten since. */
-  readonly accepted = new Set<string>()
-
   private of(id: string): Known {
     const known = this.known.get(id) ?? { fence: -Infinity, ends: new Map(), writes: new Map() }
     this.known.set(id, known)

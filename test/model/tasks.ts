@@ -19,6 +19,8 @@ export interface Task {
   readonly id: string
   readonly task: string
   readonly state: TaskState
+  /** Tells the enqueues of one id apart. */
+  readonly incarnation: string
   readonly generation: number
   readonly attempt: number
   readonly retries: number
@@ -28,14 +30,17 @@ export interface Task {
   readonly worker: string | null
   readonly cancelRequested: boolean
   readonly ended: StoreDecidedEnd | null
-  readonly enqueuedAt: number | null
+  readonly enqueuedAt: number
   readonly startedAt: number | null
   readonly finishedAt: number | null
   readonly expiresAt: number | null
   readonly key: string | undefined
   /** Empty where it is unknown. */
   readonly hash: string
-  readonly published: boolean
+  /** When a reservation may be removed; `undefined` once its message is known to be published. */
+  readonly reservedUntil: number | undefined
+  /** The message of the open run was removed from its queue. */
+  readonly withdrawn: boolean
   readonly retention: number | undefined
   /** The time before which a retry is not started. */
   readonly dueAt: number
@@ -58,6 +63,7 @@ export interface StoredDeadLetter {
   readonly id: string
   readonly taskId: string | null
   readonly task: string | null
+  readonly incarnation: string
   readonly generation: number
   readonly queue: string
   readonly reason: string
@@ -143,6 +149,7 @@ export const initial = {
   progress: null,
   worker: null,
   cancelRequested: false,
+  withdrawn: false,
   ended: null,
   startedAt: null,
   finishedAt: null,
@@ -176,9 +183,10 @@ export const writeDeadLetter = (
 ): Tasks =>
   putDeadLetter(all, {
     ...letter,
-    id: `${task.id}:${task.generation}`,
+    id: `${task.id}:${task.generation}${task.incarnation === "" ? "" : `.${task.incarnation}`}`,
     taskId: task.id,
     task: task.task,
+    incarnation: task.incarnation,
     generation: task.generation,
     worker: task.worker,
     attempts: task.attempt,
@@ -214,15 +222,21 @@ export const hasExpired = ({ expiresAt, run, state }: Task, now: number): boolea
 
 const hasLapsed = ({ run }: Task, now: number): boolean => run !== undefined && run.leaseUntil <= now
 
-/** Whether a task's run has lapsed and must not be repeated. */
-const isLost = (task: Task, now: number): boolean =>
-  hasLapsed(task, now) && task.run?.request.deliveryMode === "at-most-once"
+/** Whether a task ends unless its open run ends it: it was asked to stop, or has no message to go on with. */
+export const isStopped = ({ cancelRequested, withdrawn }: Task): boolean => cancelRequested || withdrawn
 
-/** Ends an overdue task, as reads and the sweep do. */
+/** Whether a task's run has lapsed and cannot be followed by another. */
+const isLost = (task: Task, now: number): boolean =>
+  hasLapsed(task, now) && (isStopped(task) || task.run?.request.deliveryMode === "at-most-once")
+
+/** Whether time has ended a task, although nothing has noticed it yet. */
+export const isOverdue = (task: Task, now: number): boolean => hasExpired(task, now) || isLost(task, now)
+
+/** Ends an overdue task, as starts, reads and the sweep do. */
 export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
   if (hasExpired(task, now)) return endBy(all, task, now, "Expired")
   if (task.run === undefined || !isLost(task, now)) return all
-  return task.cancelRequested
+  return isStopped(task)
     ? endBy(all, task, now, "Cancelled")
     : endAsLost(all, task, task.run, now, task.run.request)
 }
@@ -240,18 +254,15 @@ export interface Swept {
   readonly most: number
 }
 
-/** Ends overdue tasks and removes those beyond their retention. */
+/** Ends overdue tasks, and removes those beyond their retention and reservations that were not published in time. */
 export const sweep = (all: Tasks, now: number): Step<Swept> => {
   let after = all
   let [ended, gone] = [0, 0]
   for (const task of all.tasks.values()) {
-    if (hasExpired(task, now) || isLost(task, now)) {
+    if (isOverdue(task, now)) {
       ended++
       after = endOverdue(after, task, now)
-    } else if (removableAt(task) <= now) {
-      gone++
-      after = remove(after, task.id)
-    } else if (isStranded(task, now)) {
+    } else if (removableAt(task) <= now || isStranded(task, now)) {
       gone++
       after = remove(after, task.id)
     }
@@ -264,8 +275,8 @@ export const sweep = (all: Tasks, now: number): Step<Swept> => {
   ]
 }
 
-/** Whether a reservation was not published within its retention: a store may remove it. */
+/** Whether a reservation was not published in its time: a store may remove it, and its sweep does. */
 export const isStranded = (task: Task, now: number): boolean =>
-  !task.published && !isFinal(task) && deadline(task.enqueuedAt ?? Infinity, task.retention) <= now
+  !isFinal(task) && task.reservedUntil !== undefined && task.reservedUntil <= now
 
 // #endregion

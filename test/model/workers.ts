@@ -5,7 +5,8 @@ import type { ClaimRequest, Delivery } from "../../src/BrokerDriver.ts"
 import type { Ending } from "./commands.ts"
 import { type Definition, definitionOf, definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
-import { type Operation, type ModelRunner, waitOf } from "./modelRunner.ts"
+import { type ModelRunner, waitOf } from "./modelRunner.ts"
+import type { Operation } from "./modelState.ts"
 import * as Tasks from "./tasks.ts"
 
 /** A claimed message and what its worker knows of it. It is kept for good, as a worker may return to it. */
@@ -14,6 +15,8 @@ export interface HeldMessage {
   readonly delivery: Delivery
   readonly request: Start
   readonly definition: Definition
+  /** Whether the worker has to create the record before it starts the task. */
+  unrecorded: boolean
   started: Started | undefined
   acked: boolean
   settled: { readonly outcome: Outcome; readonly answer: Settled } | undefined
@@ -47,25 +50,27 @@ export class Workers {
   }
 
   private makeHeld(worker: string, delivery: Delivery, token: string): HeldMessage {
-    const { body, generation = 0, handle, id = "", queue, task = "" } = delivery
+    const { body, handle, id = "", queue, task = "" } = delivery
     const definition = definitionOf(task)
+    // a worker decodes them from the body
+    const { generation = 0, incarnation = "" } = Messages.heldBy(this.runner.messages, handle)!.envelope
     const request: Start = {
       ...this.startDefaultsOf(definition),
       id,
+      incarnation,
       generation,
       token,
       worker,
       queue,
       body,
-      deliveryMode: definition.delivery,
-      // a worker decodes it from the body
-      expiresMillis: Messages.heldBy(this.runner.messages, handle)?.envelope.expiresMillis
+      deliveryMode: definition.delivery
     }
     const held: HeldMessage = {
       worker,
       delivery,
       request,
       definition,
+      unrecorded: this.runner.contentOf(body).unrecorded,
       started: undefined,
       acked: false,
       settled: undefined,
@@ -194,19 +199,33 @@ export class Workers {
   }
 
   /**
-   * Whether a claim was taken over and its task is gone. A worker starts nothing so late: the start would create the
-   * task again without a message.
+   * Creates the record of a message whose producer has no backend. A worker creates nothing once its claim was taken over
+   * and the task is gone: there would be a record without a message.
    */
-  private isStray(id: string, handle: string): boolean {
-    return (
-      Messages.heldBy(this.runner.messages, handle) === undefined &&
-      Tasks.find(this.runner.tasks, id, this.runner.now) === undefined
-    )
+  private createRecord(held: HeldMessage): Operation {
+    return Effect.suspend(() => {
+      const { runner } = this
+      const { delivery, request, worker } = held
+      const { id, incarnation, retentionMillis, task } = request
+      const isTakenOver = Messages.heldBy(runner.messages, delivery.handle) === undefined
+      if (isTakenOver && Tasks.find(runner.tasks, id, runner.now) === undefined) {
+        held.done = true
+        return Effect.void
+      }
+      runner.log(`${worker} creates the record of ${String(delivery.body)}`)
+      held.unrecorded = false
+      const { enqueue, expiresMillis } = runner.contentOf(delivery.body)
+      const unknown = { key: undefined, payloadHash: "", reservedMillis: undefined }
+      return Effect.map(
+        runner.create({ ...unknown, id, incarnation, task, expiresMillis, retentionMillis }, enqueue),
+        (created) => runner.logAnswer(created)
+      )
+    })
   }
 
   /** Whether a message may be started: a token is reused only for its own run or after a refusal. */
-  mayStart({ acked, request, delivery, started }: HeldMessage): boolean {
-    if (acked || this.isStray(request.id, delivery.handle)) return false
+  mayStart({ acked, request, started, unrecorded }: HeldMessage): boolean {
+    if (acked || unrecorded) return false
     return (
       started?._tag !== "Run" ||
       Tasks.find(this.runner.tasks, request.id, this.runner.now)?.run?.token === request.token
@@ -282,11 +301,7 @@ export class Workers {
   nextStep(held: HeldMessage, ending: Ending, fused: boolean): Operation {
     return Effect.suspend(() => {
       const { definition, settled, started } = held
-      if (started === undefined && this.isStray(held.request.id, held.delivery.handle)) {
-        held.done = true
-        return Effect.void
-      }
-      if (started === undefined) return this.start(held)
+      if (started === undefined) return held.unrecorded ? this.createRecord(held) : this.start(held)
       const once = definition.delivery === "at-most-once"
       if (started._tag === "Run" && once && !held.acked) return this.ack(held)
       if (started._tag === "Run" && settled === undefined) {
@@ -310,7 +325,12 @@ export class Workers {
   mayAck({ acked, delivery, done, started, settled }: HeldMessage): boolean {
     if (Messages.heldBy(this.runner.messages, delivery.handle) === undefined || acked) return true
     const isOver = settled !== undefined && settled.answer !== "Lost" && waitOf(settled.outcome) === undefined
-    return started?._tag === "Drop" || isOver || (done && settled?.answer === "Cancelled")
+    return (
+      started?._tag === "Drop" ||
+      started?._tag === "NoRecord" ||
+      isOver ||
+      (done && settled?.answer === "Cancelled")
+    )
   }
 
   /** Uses the held message of that index, if there is one. */

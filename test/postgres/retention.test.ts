@@ -16,11 +16,12 @@ const makeStale = Effect.fnUntraced(function* (count: number) {
     Arr.map(Arr.range(1, count), (n) => ({
       id: `task ${n}`,
       task: "t",
+      incarnation: "",
       key: undefined,
       payloadHash: "",
       expiresMillis: undefined,
-      retentionMillis: 1,
-      published: false
+      retentionMillis: 60_000,
+      reservedMillis: 1
     }))
   )
   yield* Effect.sleep("20 millis")

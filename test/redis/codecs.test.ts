@@ -33,17 +33,15 @@ describe("codecs of Redis", () => {
 
   it("a message is a head line and the body", () => {
     const envelope = { id: "a b", task: "mail", queue: "q", priority: 100, delayMillis: 0, body: "{}\n" }
-    assert.strictEqual(MessageText.encode(envelope), "a%20b mail 0 \n{}\n")
-    assert.strictEqual(
-      MessageText.encode({ ...envelope, generation: 2, expiresMillis: 1.5 }),
-      "a%20b mail 2 2\n{}\n"
-    )
-    assert.deepStrictEqual(MessageText.decode("a%20b mail 2 2\n{}\n"), {
-      id: "a b",
-      task: "mail",
-      generation: 2,
-      body: "{}\n"
-    })
+    const texts = {
+      "a%20b mail 0 -\n{}\n": { incarnation: "", generation: 0 },
+      "a%20b mail 2 1f2e\n{}\n": { incarnation: "1f2e", generation: 2 }
+    }
+    for (const [text, enqueue] of Object.entries(texts)) {
+      assert.strictEqual(MessageText.encode({ ...envelope, ...enqueue }), text)
+      assert.deepStrictEqual(MessageText.decode(text), { id: "a b", task: "mail", ...enqueue, body: "{}\n" })
+    }
+    assert.strictEqual(MessageText.encode(envelope), "a%20b mail 0 -\n{}\n")
   })
 
   it("a message without a valid head is all body", () => {
@@ -52,12 +50,16 @@ describe("codecs of Redis", () => {
       "hello",
       "a mail\n{}",
       "a mail 0\n{}",
-      "%zz mail 0 \n{}",
-      "a mail 9999999999999999 \n"
+      "a mail 0 \n{}",
+      "%zz mail 0 -\n{}",
+      "a mail 0 not/letters\n{}",
+      `a mail 0 ${"9".repeat(33)}\n{}`,
+      "a mail 9999999999999999 -\n"
     ]) {
       assert.deepStrictEqual(MessageText.decode(text), {
         id: undefined,
         task: undefined,
+        incarnation: undefined,
         generation: undefined,
         body: text
       })
@@ -65,10 +67,11 @@ describe("codecs of Redis", () => {
   })
 
   it("a message whose body is not UTF-8 keeps its head and its bytes", () => {
-    const hex = `${Buffer.from("a mail 0 \n").toString("hex")}fffe`
+    const hex = `${Buffer.from("a mail 0 7c\n").toString("hex")}fffe`
     assert.deepStrictEqual(MessageText.decodeHex(hex), {
       id: "a",
       task: "mail",
+      incarnation: "7c",
       generation: 0,
       body: Uint8Array.of(255, 254)
     })
@@ -90,11 +93,13 @@ describe("codecs of Redis", () => {
 
   it("a record is its fields in order, and the exit", () => {
     const value =
-      "SUCCESS token - + 60000 2000 1 2 1 0 3 - 1500 w%20x p - mail 1000 - - 1 - - - 1 - -\n" + `{"exit":1}`
+      "SUCCESS token - + 60000 2000 1 2 1 0 3 - 1500 w%20x p - mail 7c 1000 - - 1 - - - 1 - - -\n" +
+      `{"exit":1}`
     assert.deepStrictEqual(decodeRecord(value, "half"), {
       id: "id",
       task: "mail",
       state: "SUCCESS",
+      incarnation: "7c",
       generation: 1,
       attempt: 2,
       retries: 1,
@@ -111,9 +116,18 @@ describe("codecs of Redis", () => {
     })
   })
 
+  it("a run whose message was withdrawn has no cancel request", () => {
+    const value = (stop: string) =>
+      `STARTED token - + - 2000 0 1 0 0 1 - 1500 w p - mail - 1000 - - ${stop} - - - - - - -\n`
+    assert.deepStrictEqual(
+      ["-", "1", "2"].map((stop) => decodeRecord(value(stop)).cancelRequested),
+      [false, true, false]
+    )
+  })
+
   it("a record whose field does not fit throws CorruptKey with the key and the field", () => {
     const value = (state: string, attempt: string) =>
-      `${state} - - - - - 0 ${attempt} 0 0 0 - - - - - mail - - - - - - - - - -\n`
+      `${state} - - - - - 0 ${attempt} 0 0 0 - - - - - mail - 1000 - - - - - - - - - -\n`
     assert.strictEqual(decodeRecord(value("PENDING", "0")).state, "PENDING")
     for (const [text, field] of [
       [value("SLEEPING", "0"), "state"],
@@ -146,12 +160,18 @@ describe("codecs of Redis", () => {
 
   it("answers are decoded by their first letter", () => {
     assert.deepStrictEqual(decodeCreated("C"), { _tag: "Created" })
-    assert.deepStrictEqual(decodeCreated("E10id"), {
-      _tag: "Existing",
-      id: "id",
-      same: true,
-      published: false
-    })
+    for (const [answer, incarnation] of [
+      ["E10- the id", ""],
+      ["E107c the id", "7c"]
+    ] as const) {
+      assert.deepStrictEqual(decodeCreated(answer), {
+        _tag: "Existing",
+        id: "the id",
+        incarnation,
+        same: true,
+        published: false
+      })
+    }
     assert.deepStrictEqual(decodeStarted("R"), { _tag: "Run", fence: 1, attempt: 1, retries: 0, crashes: 0 })
     assert.deepStrictEqual(decodeStarted("R 4 3 2 1"), {
       _tag: "Run",
@@ -162,12 +182,12 @@ describe("codecs of Redis", () => {
     })
     assert.deepStrictEqual(decodeStarted("B 25"), { _tag: "Busy", millis: 25 })
     assert.deepStrictEqual(decodeStarted("D"), { _tag: "Drop" })
+    assert.deepStrictEqual(decodeStarted("N"), { _tag: "NoRecord" })
   })
 
   it("keys, channels and shards are part of the wire format", () => {
     const { base, channel, shardOf } = Keyspace.make({ prefix: "p", shards: 12 })
     assert.deepStrictEqual(["a", "b", "ü"].map(shardOf), [4, 1, 10])
-    assert.strictEqual(Keyspace.taskIdOfDeadLetter("order:7:3"), "order:7")
     assert.strictEqual(base(11), "{p:11}")
     assert.strictEqual(channel("x"), "p:process:x")
   })

@@ -1,6 +1,6 @@
 /** Drivers under a unique prefix on the shared server. */
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
-import { Effect, Layer, type Scope } from "effect"
+import { Array as Arr, Effect, Layer, type Scope } from "effect"
 import { Redis, type RedisError } from "effect/persistence/Redis"
 import * as RedisStore from "../../src/redis/RedisStore.ts"
 import { sharedUrl } from "./server.ts"
@@ -8,14 +8,15 @@ import { sharedUrl } from "./server.ts"
 /** Returns a unique prefix. */
 export const makePrefix = (): string => `chicory-test-${crypto.randomUUID()}`
 
-/** Removes every key of a prefix. */
-export const removeKeys = Effect.fnUntraced(function* (
+/** Returns every key of a prefix. */
+export const keysOf = Effect.fnUntraced(function* (
   prefix: string
-): Effect.fn.Return<void, RedisError, Redis> {
+): Effect.fn.Return<ReadonlyArray<string>, RedisError, Redis> {
   const redis = yield* Redis
+  const keys = new Set<string>()
   let cursor = "0"
   do {
-    const [next, keys] = yield* redis.send<[string, Array<string>]>(
+    const [next, some] = yield* redis.send<[string, Array<string>]>(
       "SCAN",
       cursor,
       "MATCH",
@@ -23,13 +24,22 @@ export const removeKeys = Effect.fnUntraced(function* (
       "COUNT",
       "1000"
     )
-    if (keys.length > 0) yield* redis.send("UNLINK", ...keys)
+    for (const key of some) keys.add(key)
     cursor = next
   } while (cursor !== "0")
+  return [...keys]
 })
 
-/** Makes a unique prefix and a client. The keys of the prefix are removed when the scope closes. */
-const temporary = Effect.gen(function* () {
+/** Removes every key of a prefix. */
+export const removeKeys = Effect.fnUntraced(function* (
+  prefix: string
+): Effect.fn.Return<void, RedisError, Redis> {
+  const redis = yield* Redis
+  for (const keys of Arr.chunksOf(yield* keysOf(prefix), 1000)) yield* redis.send("UNLINK", ...keys)
+})
+
+/** A unique prefix and a client. The keys of the prefix are removed when the scope closes. */
+export const temporary = Effect.gen(function* () {
   const prefix = makePrefix()
   const redis = yield* Layer.build(NodeRedis.layer({ url: sharedUrl }))
   yield* Effect.addFinalizer(() => Effect.orDie(Effect.provideContext(removeKeys(prefix), redis)))

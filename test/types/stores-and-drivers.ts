@@ -111,10 +111,20 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
       Arr.map((known, i): Created =>
         known === 0
           ? { _tag: "Created" }
-          : { _tag: "Existing", id: records[i]?.key ?? "", same: true, published: known === 2 }
+          : {
+              _tag: "Existing",
+              id: records[i]?.key ?? "",
+              incarnation: "",
+              same: true,
+              published: known === 2
+            }
       )
     ),
-  markPublished: (ids) => Effect.asVoid(kv.run("published", ids)),
+  markPublished: (ids) =>
+    Effect.map(
+      kv.run("published", ids),
+      Arr.map((known) => known !== 0)
+    ),
   start: (starts) =>
     Effect.map(
       kv.run(
@@ -143,6 +153,7 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
   unsubscribe: () => Effect.void,
   hints: Stream.make(["0190"], "resync" as const),
   cancel: (ids) => Effect.succeed(Arr.map(ids, (): CancelAnswer => "Requested")),
+  withdraw: () => Effect.void,
   forget: () => Effect.void,
   reopen: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
   getDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),

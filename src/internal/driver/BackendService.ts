@@ -17,6 +17,7 @@ import type {
   ParkedMessage,
   Renew,
   Renewed,
+  Reopened,
   Settled,
   Settlement,
   Start,
@@ -25,7 +26,7 @@ import type {
   TaskRecord,
   WorkerInfo
 } from "../../BackendDriver.ts"
-import type { Batch, ClaimRequest, Envelope } from "../../BrokerDriver.ts"
+import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "../../BrokerDriver.ts"
 import type { ReadError } from "../../StoreError.ts"
 import type { Batcher } from "../concurrency/Batcher.ts"
 import type { Subscriptions } from "./Subscriptions.ts"
@@ -54,7 +55,7 @@ export interface BackendService {
   /** Used with a broker of the same store; `undefined`: the store has none. */
   readonly fusion: FusedService | undefined
   readonly create: Batcher<NewRecord, Created, ReadError>
-  readonly markPublished: Batcher<string, void, ReadError>
+  readonly markPublished: Batcher<string, boolean, ReadError>
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   readonly renew: Batcher<Renew, Renewed, ReadError>
   readonly settle: Batcher<Settlement, Settled, ReadError>
@@ -65,10 +66,11 @@ export interface BackendService {
   /** Notifies waiters of changes; `undefined`: the store gives no hints, and waiters poll with `read`. */
   readonly subscriptions: Subscriptions<ReadError> | undefined
   readonly cancel: Batcher<string, CancelAnswer, ReadError>
+  readonly withdraw: (messages: Batch<PurgedMessage>) => Effect.Effect<void, ReadError>
   readonly forget: Batcher<string, void, ReadError>
   readonly reopen: (
     deadLetterIds: Batch<string>
-  ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
+  ) => Effect.Effect<ReadonlyArray<Reopened | undefined>, ReadError>
   readonly getDeadLetters: (
     ids: Batch<string>
   ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>

@@ -10,6 +10,7 @@ import type {
   ClaimRequest,
   Delivery,
   Envelope,
+  PurgedMessage,
   QueueCounts,
   Release
 } from "../../BrokerDriver.ts"
@@ -40,5 +41,5 @@ export interface BrokerService {
   readonly release: Batcher<Release, void, BrokerError>
   readonly reject: Batcher<{ readonly handle: string; readonly reason: string }, void, BrokerError>
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError>
-  readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, BrokerError>
+  readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, BrokerError>
 }

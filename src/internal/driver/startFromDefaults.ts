@@ -15,11 +15,11 @@ import type { Delivery } from "../../BrokerDriver.ts"
  */
 export const startFromDefaults = (
   defaults: ReadonlyArray<StartDefaults>,
-  { body, expiresMillis, generation = 0, id, queue, task }: Delivery,
+  { body, generation = 0, id, incarnation = "", queue, task }: Delivery,
   run: Pick<Start, "token" | "worker">
 ): Start | undefined => {
   const found = defaults.find((one) => one.task === task)
   return found === undefined || id === undefined
     ? undefined
-    : { ...found, ...run, id, generation, queue, body, deliveryMode: "at-least-once", expiresMillis }
+    : { ...found, ...run, id, incarnation, generation, queue, body, deliveryMode: "at-least-once" }
 }

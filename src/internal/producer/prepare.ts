@@ -169,6 +169,8 @@ const prepare = (
         head: {
           v: TaskMessage.version,
           id: taskId,
+          // an id that was made for this enqueue is never enqueued again by itself
+          ...(call.id === undefined ? {} : { incarnation: TaskId.makeIncarnation() }),
           generation: 0,
           task: taskName,
           queue: call.queue,

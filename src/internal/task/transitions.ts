@@ -11,7 +11,11 @@ import { isTerminal, type TaskState } from "../../TaskState.ts"
 
 /** The facts of a record that decisions depend on. Times are epoch milliseconds of the store's clock. */
 export interface TaskFacts {
+  /** The task's name. */
+  readonly task: string
   readonly state: TaskState
+  /** Tells the enqueues of one id apart. Empty where the id was made for this enqueue alone. */
+  readonly incarnation: string
   readonly generation: number
   readonly crashes: number
   /** The token of the last run. It stays after the run's settlement, and is `null` after L1–L3, S8, S9, C3 and C4. */
@@ -21,6 +25,8 @@ export interface TaskFacts {
   /** The open run is of an at-most-once task. */
   readonly atMostOnce: boolean
   readonly cancelRequested: boolean
+  /** The message of the open run was removed from its queue: no other message can start the task again. */
+  readonly withdrawn: boolean
   /** When a waiting task expires; `null`: never. */
   readonly expiresAt: number | null
   /** When a retry is due; `null` unless the last settlement was a retry. */
@@ -38,28 +44,38 @@ export const isWaiting = ({ state }: Pick<TaskFacts, "state">): boolean =>
 
 const isLeased = ({ leaseUntil }: TaskFacts, now: number): boolean => leaseUntil !== null && leaseUntil > now
 
+/** Whether a task ends when its open run does not end it: it was asked to stop, or has no message to go on with. */
+export const endsWithRun = ({
+  cancelRequested,
+  withdrawn
+}: Pick<TaskFacts, "cancelRequested" | "withdrawn">): boolean => cancelRequested || withdrawn
+
 /**
  * Returns how a task ends by the passing of time alone; `undefined` if it does not.
  *
  * - **L1** A waiting task whose expiry is reached ends as `Expired`.
- * - **L2** An at-most-once run whose lease is over ends as `Cancelled` if a cancel was requested.
+ * - **L2** A run whose lease is over ends as `Cancelled` if a cancel was requested or its message was withdrawn.
  * - **L3** An at-most-once run whose lease is over ends as `WorkerLost` otherwise.
  */
 export const lapse = (task: TaskFacts, now: number): ForcedEnd | undefined => {
   if (isWaiting(task)) return task.expiresAt !== null && task.expiresAt <= now ? "Expired" : undefined
-  if (task.state !== "STARTED" || !task.atMostOnce || isLeased(task, now)) return undefined
-  return task.cancelRequested ? "Cancelled" : "WorkerLost"
+  if (task.state !== "STARTED" || isLeased(task, now)) return undefined
+  if (endsWithRun(task)) return "Cancelled"
+  return task.atMostOnce ? "WorkerLost" : undefined
 }
 
 /** What a start request says, as far as the decision depends on it. */
 export interface StartRequest {
+  readonly task: string
   readonly token: string
+  readonly incarnation: string
   readonly generation: number
   readonly maxCrashes: number
 }
 
 /** The decision on a start request. */
 export type StartDecision =
+  | { readonly _tag: "NoRecord" }
   | { readonly _tag: "Drop" }
   | { readonly _tag: "Busy"; readonly millis: number }
   /** The request repeats that of the open run: renew the lease and return the same run. */
@@ -70,35 +86,44 @@ export type StartDecision =
   | { readonly _tag: "Run"; readonly opens: number | undefined; readonly crashes: number }
 
 /**
- * Decides whether a delivered message may run. A missing record is created first, and waits.
+ * Decides whether a delivered message may run. `undefined`: there is no record.
  *
+ * - **S0** There is no record: the task was forgotten, or its retention is over.
  * - **S1** The open run has the token of the request: the request is repeated.
  * - **S2** The task has ended: drop.
- * - **S3** The message is of an older generation than the record: drop.
+ * - **S3** The message is of another task or incarnation than the record, or of an older generation: drop.
  * - **S4** The task waits and has expired (L1): end it, drop.
  * - **S5** The task waits for a retry that is not due: busy for the remainder.
  * - **S6** The task runs under a live lease: busy for the remainder.
- * - **S7** The lease of an at-most-once run is over (L2, L3): end the task, drop.
- * - **S8** The lease is over and a cancel was requested: count a crash, end the task as `Cancelled`, drop.
+ * - **S7** The lease of an at-most-once run is over: end the task (L2, L3), drop.
+ * - **S8** The lease is over, and a cancel was requested or the message was withdrawn: end the task as `Cancelled` (L2),
+ *   drop.
  * - **S9** The lease is over and the crashes reach the limit: end the task as `WorkerLost`, drop.
  * - **S10** Otherwise run. A run over a lapsed lease counts a crash; a message of a newer generation opens that
  *   generation first, with nothing counted.
  */
-export const decideStart = (task: TaskFacts, request: StartRequest, now: number): StartDecision => {
+export const decideStart = (
+  task: TaskFacts | undefined,
+  request: StartRequest,
+  now: number
+): StartDecision => {
+  if (task === undefined) return { _tag: "NoRecord" }
   if (task.state === "STARTED" && task.token === request.token) return { _tag: "Repeat" }
-  if (isTerminal(task.state) || request.generation < task.generation) return { _tag: "Drop" }
+  if (isTerminal(task.state) || !isOfRecord(task, request) || request.generation < task.generation) {
+    return { _tag: "Drop" }
+  }
   const opens = request.generation > task.generation ? request.generation : undefined
   const ended = lapse(task, now)
   if (ended !== undefined) return { _tag: "End", ended, crashes: task.crashes }
   const busyUntil = isWaiting(task) ? task.dueAt : task.leaseUntil
   if (busyUntil !== null && busyUntil > now) return { _tag: "Busy", millis: busyUntil - now }
   const crashes = isWaiting(task) ? task.crashes : task.crashes + 1
-  if (!isWaiting(task)) {
-    if (task.cancelRequested) return { _tag: "End", ended: "Cancelled", crashes }
-    if (crashes >= request.maxCrashes) return { _tag: "End", ended: "WorkerLost", crashes }
-  }
+  if (!isWaiting(task) && crashes >= request.maxCrashes) return { _tag: "End", ended: "WorkerLost", crashes }
   return { _tag: "Run", opens, crashes: opens === undefined ? crashes : 0 }
 }
+
+const isOfRecord = (task: TaskFacts, request: StartRequest): boolean =>
+  task.task === request.task && task.incarnation === request.incarnation
 
 /** How a run ended, as far as the decision depends on it. */
 export type OutcomeTag = "Success" | "Failure" | "Retry" | "Release"
@@ -122,7 +147,8 @@ export type SettleDecision =
  * Decides what the settlement of a run does. `undefined`: there is no record.
  *
  * - **T1** There is no record, or its last run has another token: `Lost`.
- * - **T2** A retry or a release of the open run under a cancel request: the task ends as cancelled.
+ * - **T2** A retry or a release of the open run, where a cancel was requested or its message was withdrawn: the task ends
+ *   as cancelled.
  * - **T3** Any other outcome of the open run is written. A retry waits in `RETRY` until it is due and counts; a
  *   release returns to `PENDING` or `RETRY`, due at once, its attempt uncounted; a success or a failure is final.
  * - **T4** A final outcome, where the task ended with the same state: a repetition if the exit is the same.
@@ -141,7 +167,7 @@ export const decideSettle = (
   const goesBack = outcome === "Retry" || outcome === "Release"
   switch (task.state) {
     case "STARTED":
-      return goesBack && task.cancelRequested ? "Cancel" : "Write"
+      return goesBack && endsWithRun(task) ? "Cancel" : "Write"
     case "SUCCESS":
       return outcome === "Success" ? "CompareExit" : "Lost"
     case "FAILURE":
@@ -173,6 +199,32 @@ export const decideCancel = (task: TaskFacts, now: number): CancelDecision => {
   return lapse(task, now) ?? "Cancelled"
 }
 
+/** A message that was removed from its queue before a worker had claimed it. */
+export interface WithdrawnMessage {
+  readonly incarnation: string
+  readonly generation: number
+}
+
+/** The decision on a withdrawn message. */
+export type WithdrawDecision = "Nothing" | "Mark" | ForcedEnd
+
+/**
+ * Decides what becomes of the task of a message that was withdrawn. `undefined`: there is no record.
+ *
+ * - **W1** There is no record, the task has ended, or the message is of another incarnation or generation: nothing.
+ * - **W2** The task runs: mark it, so that it ends when its run does not end it (L2, S8, T2).
+ * - **W3** The task waits: end it as `Cancelled`, or as `Expired` if it has expired (L1).
+ */
+export const decideWithdraw = (
+  task: TaskFacts | undefined,
+  message: WithdrawnMessage,
+  now: number
+): WithdrawDecision => {
+  if (task === undefined || isTerminal(task.state)) return "Nothing"
+  if (message.incarnation !== task.incarnation || message.generation !== task.generation) return "Nothing"
+  return task.state === "STARTED" ? "Mark" : (lapse(task, now) ?? "Cancelled")
+}
+
 /**
  * Decides what forgetting does to a known task.
  *
@@ -183,20 +235,29 @@ export const decideCancel = (task: TaskFacts, now: number): CancelDecision => {
 export const decideForget = ({ state }: Pick<TaskFacts, "state">): "Remove" | "Mark" =>
   isTerminal(state) ? "Remove" : "Mark"
 
+/** What a replay reads of a dead letter. */
+export interface ReopenRequest {
+  readonly incarnation: string
+  readonly generation: number
+}
+
 /**
  * Decides what the replay of a dead letter does to its task. `undefined`: there is no record.
  *
- * - **R1** There is no record: create one, waiting, in the letter's generation + 1, with the letter's fence.
+ * - **R1** There is no record: create one, waiting, in the letter's incarnation and its generation + 1, with the letter's
+ *   fence.
  * - **R2** The task has ended and is not of a later generation: open the letter's generation + 1, with nothing counted
  *   and no expiry.
  * - **R3** Otherwise leave the record alone: the replay was done before.
+ * - **R4** The record is of another incarnation, so that another task has the id now: refuse.
  */
 export const decideReopen = (
-  task: Pick<TaskFacts, "state" | "generation"> | undefined,
-  letterGeneration: number
-): "Create" | "Open" | "Leave" => {
+  task: Pick<TaskFacts, "state" | "incarnation" | "generation"> | undefined,
+  letter: ReopenRequest
+): "Create" | "Open" | "Leave" | "Refuse" => {
   if (task === undefined) return "Create"
-  return isTerminal(task.state) && task.generation <= letterGeneration ? "Open" : "Leave"
+  if (task.incarnation !== letter.incarnation) return "Refuse"
+  return isTerminal(task.state) && task.generation <= letter.generation ? "Open" : "Leave"
 }
 
 /** What `create` compares where the id or the key is taken. */
@@ -209,10 +270,10 @@ export interface CreateFacts {
 /**
  * Decides whether a new record is the one that holds its id or its key already.
  *
- * - **E1** Another task's name, or another known payload: not the same.
+ * - **E1** Another task's name, another known payload, or a forgotten task that has not ended: not the same.
  * - **E2** The same task and payload, or a payload that either side does not know: the same.
- * - **E3** A record that a run created knows neither payload nor key, and adopts those of the first request that is
- *   the same, unless it is forgotten.
+ * - **E3** A record that a replay created knows neither payload nor key, and adopts those of the first request that is
+ *   the same.
  */
 export const decideCreate = (
   existing: CreateFacts & Pick<TaskFacts, "ended">,
@@ -221,8 +282,9 @@ export const decideCreate = (
   const unknown = existing.payloadHash === ""
   const same =
     existing.task === request.task &&
+    existing.ended !== "Forgotten" &&
     (unknown || request.payloadHash === "" || existing.payloadHash === request.payloadHash)
-  return { same, adopts: same && unknown && existing.ended !== "Forgotten" }
+  return { same, adopts: same && unknown }
 }
 
 /**

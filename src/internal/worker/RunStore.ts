@@ -8,6 +8,7 @@
 import { Array as Arr, Effect, Exit, Option } from "effect"
 import type {
   ClaimedMessage,
+  NewRecord,
   Outcome,
   Renewed,
   Settled,
@@ -121,14 +122,14 @@ const withRecords = (
 
 /** Returns a new message for a task whose message was released during its run, and may come too late. */
 const republishedEnvelope = (
-  { delivery, message: { expires, generation, id, priority, task } }: StartCandidate,
+  { delivery, message: { generation, id, incarnation, priority, task } }: StartCandidate,
   delayMillis: number
 ): Envelope => ({
   id,
   task,
+  incarnation,
   generation,
   priority,
-  expiresMillis: expires,
   queue: delivery.queue,
   delayMillis,
   body: typeof delivery.body === "string" ? delivery.body : new TextDecoder().decode(delivery.body)
@@ -140,10 +141,32 @@ const completing = ({ complete }: BackendService, acks: boolean): RunStore["comp
     : ({ delivery: { handle }, start }, outcome, claimed) =>
         complete({ settlement: settlementOf(start, outcome), handle: acks && claimed ? handle : undefined })
 
+/** Creates the records of tasks whose producers have no backend. */
+const createUnrecorded = (backend: BackendService, candidates: ReadonlyArray<StartCandidate>) =>
+  Effect.flatMap(
+    backend.create.many(
+      candidates.map(({ message, start }): NewRecord => ({
+        id: start.id,
+        task: start.task,
+        incarnation: start.incarnation,
+        key: undefined,
+        payloadHash: "",
+        expiresMillis: message.expires,
+        retentionMillis: start.retentionMillis,
+        reservedMillis: undefined
+      }))
+    ),
+    Effect.forEach((created) => created, { discard: true })
+  )
+
 const unfused = (backend: BackendService, broker: BrokerService): RunStore => ({
   hasRecords: true,
   claim: claimWithoutStart(broker),
-  start: (candidates) => backend.start(Arr.map(candidates, ({ start }) => start)),
+  start: (candidates) => {
+    const starts = backend.start(Arr.map(candidates, ({ start }) => start))
+    const unrecorded = candidates.filter(({ message }) => message.unrecorded === true)
+    return unrecorded.length === 0 ? starts : Effect.andThen(createUnrecorded(backend, unrecorded), starts)
+  },
   saveOutcome: ({ start }, outcome) => backend.settle.request(settlementOf(start, outcome)),
   complete: completing(backend, false),
   ackOrRelease: ({ candidate, claimed }, outcome, settled) => {

@@ -54,6 +54,7 @@ export const rejectMalformed =
         v: TaskMessage.version,
         id,
         task,
+        ...(delivery.incarnation ? { incarnation: delivery.incarnation } : {}),
         generation: delivery.generation ?? 0,
         queue: delivery.queue,
         payload: null,
@@ -114,7 +115,7 @@ const endWithoutHandler = (
   Effect.gen(function* () {
     const started = startedByStore ?? (yield* worker.runStore.start([candidate]))[0]
     if (started?._tag === "Busy") return yield* release(worker, candidate.delivery, started.millis)
-    // a message of an older generation or of an ended task; undecodable bytes are kept even so
+    // a message of an ended task, or of an older one of its id; undecodable bytes are kept even so
     if (started?._tag !== "Run") {
       return outcome._tag === "Failure" && outcome.reason === "PayloadInvalid"
         ? yield* park(worker, candidate.delivery, outcome)

@@ -23,6 +23,12 @@ export const applyStart = (
     case "Drop":
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
       return finishUnrun(worker, delivery, ackMessage(worker, delivery))
+    case "NoRecord":
+      return finishUnrun(
+        worker,
+        delivery,
+        Effect.andThen(logMissingRecord(delivery), ackMessage(worker, delivery))
+      )
     case "Busy":
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
       return finishUnrun(worker, delivery, release(worker, delivery, started.millis))
@@ -30,6 +36,11 @@ export const applyStart = (
       return runTask(worker, new Run(candidate, worker.tasks.get(message.task)!, started, sentAt))
   }
 }
+
+const logMissingRecord = (delivery: Delivery): Effect.Effect<void> =>
+  Effect.logWarning(
+    "Dropped a message whose task has no record: it was forgotten or has outlived its retention, or the backend has lost it, or is not the producer's"
+  ).pipe(annotateDelivery(delivery))
 
 /** Handles a delivery that is not run, then frees its slot, however the effect ends. */
 export const finishUnrun = (worker: WorkerState, delivery: Delivery, effect: Effect.Effect<void>): void =>

@@ -54,11 +54,15 @@ const decodeDelivery = (
 }
 
 /** Whether a message agrees with its envelope, by which the store may have started it. */
-const matchesEnvelope = (message: TaskMessage.TaskMessage, { generation, id, task }: Delivery): boolean =>
+const matchesEnvelope = (
+  message: TaskMessage.TaskMessage,
+  { generation, id, incarnation = "", task }: Delivery
+): boolean =>
   id === undefined ||
   (id === message.id &&
     task === message.task &&
-    (generation === undefined || generation === message.generation))
+    (generation === undefined ||
+      (generation === message.generation && incarnation === (message.incarnation ?? ""))))
 
 /** Starts messages. A batch that the store refuses for good is tried again in halves, so that only the message at fault is parked. */
 const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): Effect.Effect<void> => {

@@ -10,12 +10,13 @@ import type { WorkerState } from "./WorkerState.ts"
 export const startRequest = (
   worker: WorkerState,
   { body, queue }: Delivery,
-  { expires, generation, id, task }: Pick<TaskMessage.TaskMessage, "id" | "task" | "generation" | "expires">,
+  { generation, id, incarnation = "", task }: TaskMessage.TaskMessage,
   definition: TaskDefinition | undefined,
   token = worker.nextToken()
 ): Start => ({
   id,
   task,
+  incarnation,
   generation,
   token,
   worker: worker.id,
@@ -24,7 +25,6 @@ export const startRequest = (
   leaseMillis: worker.leaseMillis,
   deliveryMode: definition?.delivery ?? "at-least-once",
   maxCrashes: definition?.maxCrashes ?? defaults.maxCrashes,
-  expiresMillis: expires,
   retentionMillis: retentionOf(definition, worker.settings.backend),
   deadLetterRetentionMillis: defaults.deadLetterRetentionMillis
 })

@@ -1,4 +1,4 @@
-/** Cancels tasks: ends waiting ones, and requests running ones to stop. */
+/** Cancels tasks: ends waiting ones, removes their messages that are not due yet, and requests running ones to stop. */
 import { identity } from "effect"
 import type { BackendDriver, CancelAnswer } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
@@ -26,8 +26,9 @@ while position < #ARGV do
     answer = 'AlreadyDone'
   elseif record[STATE] == 'STARTED' then
     -- C2
-    record[CANCEL_REQUESTED] = '1'
+    record[STOP] = '1'
     saveRecord(record)
+    setDeadline(record)
     if record[PROCESS] ~= '-' then addHint(record[PROCESS], id) end
     hintChange(record)
     answer = 'Requested'

@@ -1,6 +1,6 @@
 /**
  * Claims messages, and starts those that may be started at once: at-least-once runs of the tasks whose start defaults are
- * given. The token of such a run is the member of its claim.
+ * given, and that have a record. The token of such a run is the member of its claim.
  */
 import type { Fusion } from "../../BackendDriver.ts"
 import type { MessageClaims } from "../MessageClaims.ts"
@@ -40,13 +40,13 @@ local function groupOf(value, after)
     return last.group
   end
   local head = string.sub(value, after, ends)
-  local task, generation, expires = string.match(head, '^ (%S+) (%d+) (%d*)\\n$')
+  local task, generation, incarnation = string.match(head, '^ (%S+) (%d+) (%S+)\\n$')
   local one = task and defaults[task]
   -- a number that is no safe integer is left to the worker
-  if not one or #generation > 15 or #expires > 15 then return nil end
+  if not one or #generation > 15 then return nil end
   group = { worker = claim.worker, process = claim.process, task = task, atMostOnce = '-', generation = generation,
-    expires = expires == '' and '-' or integerText(now + expires), lease = one.lease, maxCrashes = one.maxCrashes,
-    retention = one.retention, deadLetterRetention = one.deadLetterRetention }
+    incarnation = incarnation, lease = one.lease, maxCrashes = one.maxCrashes, retention = one.retention,
+    deadLetterRetention = one.deadLetterRetention }
   prepareFirstRuns()
   last.head, last.group = head, group
   return group
@@ -83,8 +83,8 @@ claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
       -- its record may be among those that are still to be written
       if #written > 0 then redis.call('MSET', unpack(written)) end
       written = {}
-      local answered = startAnyRun(id, token, nil)
-      if answered ~= 'L' then answer[place] = answered end
+      local answered = startAnyRun(id, not seen[id] and values[i] or getText(keys[i]), token)
+      if answered ~= 'L' and answered ~= 'N' then answer[place] = answered end
     end
     seen[id] = true
   end

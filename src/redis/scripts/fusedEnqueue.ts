@@ -27,15 +27,24 @@ const lua = (clustered: boolean): string =>
     `
 local answers = {}
 while position < #ARGV do
-  local created, values = {}, {}
-  createGroup(created)
   local queue, priority, delay = nextText(), nextNumber(), nextNumber()
-  for _, answer in ipairs(created) do
+  local created, values, reserved = {}, {}, nil
+  createGroup(created, delay > 0 and function(count)
+    reserved = reserveMembers(count, priority, delay)
+    local messages = {}
+    for i, member in ipairs(reserved) do messages[i] = delayedMessageOf(queue, member) end
+    return messages
+  end)
+  local members = reserved and {}
+  for i, answer in ipairs(created) do
     local value = nextText()
-    if answer == 'C' then values[#values + 1] = value end
+    if answer == 'C' then
+      values[#values + 1] = value
+      if reserved then members[#values] = reserved[i] end
+    end
     answers[#answers + 1] = answer
   end
-  if #values > 0 then publish(queue, priority, delay, values) end
+  if #values > 0 then publish(queue, priority, delay, values, members) end
 end
 sendHints()
 return answers
@@ -44,7 +53,7 @@ return answers
 
 const pushOwnRecord = pushRecord(false)
 
-/** Encodes groups: the head of the records, their number, the records, the head of their messages, the messages. */
+/** Encodes groups: the head of the messages, the head of their records, their number, the records, the messages. */
 const encode = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
   const args: Array<string> = []
   const groups = groupByHead(items, ({ message, record }) => [
@@ -53,9 +62,8 @@ const encode = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
   ])
   for (const { items: some } of groups) {
     const [{ message, record }] = some as Batch<Enqueued>
-    args.push(...encodeRecordHead(record), `${some.length}`)
+    args.push(...encodeMessageHead(message), ...encodeRecordHead(record), `${some.length}`)
     for (const item of some) pushOwnRecord(args, item.record)
-    args.push(...encodeMessageHead(message))
     for (const item of some) args.push(MessageText.encode(item.message))
   }
   return args

@@ -25,9 +25,16 @@ const lua = (clustered: boolean): string =>
     releasesLua,
     `
 local answers, acked = {}, {}
+
+-- the message of a retry that is not due at once, as its record names it
+local function retriedMessage(queue, member, after)
+  local id, _, priority = parseMember(member)
+  return after > 0 and id and delayedMessageOf(queue, memberOf(id, now + after, priority)) or nil
+end
+
 local function settleOne(outcome, time, tail, queue)
   local member = nextText()
-  local answer = settleNext(outcome, time, tail, member)
+  local answer = settleNext(outcome, time, tail, member, outcome == 'R' and retriedMessage(queue, member, tonumber(time)))
   answers[#answers + 1] = answer
   if answer == 'L' then return end
   if answer == 'S' and (outcome == 'R' or outcome == 'P') then

@@ -3,7 +3,7 @@ import type { BackendDriver } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import { deadLettersById, deadLettersLua, readDeadLetterLua } from "./lib/deadLetters.ts"
+import { deadLettersById, deadLettersLua, decodeDeadLetter, readDeadLetterLua } from "./lib/deadLetters.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
@@ -20,4 +20,4 @@ return answers
 
 /** Makes the operation. */
 export const getDeadLetters = (runner: ScriptRunner): BackendDriver<RedisStoreError>["getDeadLetters"] =>
-  deadLettersById(runner, Script.make(lua(runner.clustered)))
+  deadLettersById(runner, Script.make(lua(runner.clustered)), decodeDeadLetter)

@@ -65,6 +65,7 @@ const unreadable = (values: DeadLetterValues, issue: string) =>
   Effect.map(payloadInvalidExit(issue), (exit) => ({
     taskId: values[1] ?? null,
     task: null,
+    incarnation: "",
     generation: 0,
     queue: values[4] ?? "",
     reason: "PayloadInvalid",

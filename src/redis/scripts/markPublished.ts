@@ -1,4 +1,4 @@
-/** Marks reservations as published. */
+/** Marks reservations as published, and answers whether there is a record. */
 import { Effect, identity } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
@@ -6,19 +6,23 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
+/** Returns one digit for each: whether there is a record. */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
     `
+local answers = {}
 while position < #ARGV do
   local record = findRecord(nextText())
-  if record and record[UNPUBLISHED] ~= '-' then
+  if record and record[RESERVED_UNTIL] ~= '-' then
     removeDeadline(record)
-    record[UNPUBLISHED] = '-'
+    record[RESERVED_UNTIL] = '-'
     redis.call('SET', taskKey(record.id), recordText(record, exitOf(record)), 'KEEPTTL')
     if not TERMINAL[record[STATE]] then setDeadline(record) end
   end
+  answers[#answers + 1] = record and '1' or '0'
 end
+return table.concat(answers)
 `
   )
 
@@ -28,7 +32,9 @@ export const markPublished = ({
   run,
   sharded
 }: ScriptRunner): BackendDriver<RedisStoreError>["markPublished"] => {
-  const script = Script.make(lua(clustered))
+  const script = Script.make<string>(lua(clustered))
   return (ids) =>
-    Effect.asVoid(sharded(ids, identity, (shard, some) => Effect.as(run(script, shard, some), some)))
+    sharded(ids, identity, (shard, some) =>
+      Effect.map(run(script, shard, some), (digits) => Array.from(digits, (digit) => digit === "1"))
+    )
 }

@@ -1,8 +1,8 @@
 /** Parks messages that no run can be made of, as dead letters without a task. */
 import { Effect } from "effect"
 import type { BackendDriver, ParkedMessage } from "../../BackendDriver.ts"
+import { taskIdOf } from "../../internal/driver/deadLetterId.ts"
 import * as BodyText from "../BodyText.ts"
-import { taskIdOfDeadLetter } from "../Keyspace.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
@@ -48,7 +48,7 @@ export const parkMessage = ({
     Effect.asVoid(
       sharded(
         parked,
-        ({ deadLetterId }) => taskIdOfDeadLetter(deadLetterId),
+        ({ deadLetterId }) => taskIdOf(deadLetterId),
         (shard, some) => Effect.as(run(script, shard, encode(some)), some)
       )
     )

@@ -1,14 +1,14 @@
 /** Removes the messages of a queue that are not claimed. */
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type { BrokerDriver } from "../../BrokerDriver.ts"
+import type { BrokerDriver, PurgedMessage } from "../../BrokerDriver.ts"
 import * as MessageText from "../MessageText.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-/** Returns the texts of the removed messages. */
+/** Returns the texts of the removed messages, of which those whose bytes are no message have no id. */
 const lua = `${preludeLua}${queuesLua}
 local queue, limit = nextText(), nextNumber()
 local answers = {}
@@ -44,6 +44,12 @@ export const purge = ({ keyspace, run }: ScriptRunner): BrokerDriver<RedisError>
     for (let shard = 0; shard < keyspace.shards && texts.length < limit; shard++) {
       texts.push(...(yield* run(script, shard, [queue, `${limit - texts.length}`])))
     }
-    return texts.map((text) => MessageText.decode(text).id ?? "")
+    return texts
+      .map(MessageText.decode)
+      .map(({ generation = 0, id = "", incarnation = "" }): PurgedMessage => ({
+        id,
+        incarnation,
+        generation
+      }))
   })
 }

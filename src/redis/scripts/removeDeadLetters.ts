@@ -1,7 +1,7 @@
 /** Removes dead letters. */
 import { Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
-import { taskIdOfDeadLetter } from "../Keyspace.ts"
+import { taskIdOf } from "../../internal/driver/deadLetterId.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -33,7 +33,7 @@ export const removeDeadLetters = ({
 }: ScriptRunner): BackendDriver<RedisStoreError>["removeDeadLetters"] => {
   const script = Script.make<string>(lua(clustered))
   return (ids) =>
-    sharded(ids, taskIdOfDeadLetter, (shard, some) =>
+    sharded(ids, taskIdOf, (shard, some) =>
       Effect.map(run(script, shard, some), (digits) => Array.from(digits, (digit) => digit === "1"))
     )
 }

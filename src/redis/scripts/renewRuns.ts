@@ -30,7 +30,7 @@ while position < #ARGV do
     end
     saveRecord(record)
     setDeadline(record)
-    answers[#answers + 1] = record[CANCEL_REQUESTED] == '-' and 'H' or 'C'
+    answers[#answers + 1] = record[STOP] == '1' and 'C' or 'H'
   end
 end
 sendHints()

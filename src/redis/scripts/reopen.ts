@@ -1,9 +1,15 @@
 /** Opens the tasks of dead letters for their next generation. */
-import type { BackendDriver } from "../../BackendDriver.ts"
+import type { BackendDriver, Reopened } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import { deadLettersById, deadLettersLua, readDeadLetterLua } from "./lib/deadLetters.ts"
+import {
+  deadLettersById,
+  deadLettersLua,
+  type DeadLetterValues,
+  decodeDeadLetter,
+  readDeadLetterLua
+} from "./lib/deadLetters.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
@@ -12,19 +18,22 @@ const lua = (clustered: boolean): string =>
     deadLettersLua,
     readDeadLetterLua,
     `
+-- whether the dead letter may be replayed
 local function reopen(deadLetterId)
-  local v = deadLetterFields(deadLetterId, 'taskId', 'task', 'generation', 'fence', 'retention')
-  if not v[1] then return end
-  local record = findRecord(v[1])
+  local v = deadLetterFields(deadLetterId, 'taskId', 'task', 'generation', 'fence', 'retention', 'incarnation')
+  if not v[1] then return true end
+  local record, incarnation = findRecord(v[1]), v[6] or '-'
+  -- R4
+  if record and record[INCARNATION] ~= incarnation then return false end
   -- R3
-  if record and (not TERMINAL[record[STATE]] or tonumber(record[GENERATION]) > tonumber(v[3])) then return end
+  if record and (not TERMINAL[record[STATE]] or tonumber(record[GENERATION]) > tonumber(v[3])) then return true end
   local opened = newRecord(v[1])
-  opened[TASK], opened[GENERATION], opened[ENQUEUED_AT] = v[2], integerText(v[3] + 1), nowText
+  opened[TASK], opened[INCARNATION], opened[GENERATION] = v[2], incarnation, integerText(v[3] + 1)
+  opened[ENQUEUED_AT] = nowText
   if record then
     -- R2
     opened[FENCE], opened[RETENTION], opened[PAYLOAD_HASH] = record[FENCE], record[RETENTION], record[PAYLOAD_HASH]
-    opened[KEY], opened[UNPUBLISHED] = record[KEY], record[UNPUBLISHED]
-    opened[KEY_IN_OTHER_SHARD] = record[KEY_IN_OTHER_SHARD]
+    opened[KEY], opened[KEY_IN_OTHER_SHARD] = record[KEY], record[KEY_IN_OTHER_SHARD]
     if record[KEY] ~= '-' then
       if record[KEY_IN_OTHER_SHARD] ~= '-' then
         redis.call('ZREM', base .. ':foreign', cjson.encode({ record[KEY], record.id }))
@@ -39,21 +48,25 @@ local function reopen(deadLetterId)
   end
   adoptPendingSubscribers(opened)
   saveRecord(opened)
-  setDeadline(opened)
+  return true
 end
 
 local answers = {}
 while position < #ARGV do
   local id = nextText()
   local deadLetter = readDeadLetter(id)
-  if deadLetter then reopen(id) end
-  answers[#answers + 1] = deadLetter
+  answers[#answers + 1] = deadLetter and { deadLetter, reopen(id) and 1 or 0 }
 end
 sendHints()
 return answers
 `
   )
 
+const decode = ([values, replayable]: readonly [DeadLetterValues, number]): Reopened => ({
+  letter: decodeDeadLetter(values),
+  replayable: replayable === 1
+})
+
 /** Makes the operation. */
 export const reopen = (runner: ScriptRunner): BackendDriver<RedisStoreError>["reopen"] =>
-  deadLettersById(runner, Script.make(lua(runner.clustered)))
+  deadLettersById(runner, Script.make(lua(runner.clustered)), decode)

@@ -3,9 +3,10 @@ import { Effect } from "effect"
 import type { BackendDriver, Start, Started } from "../../BackendDriver.ts"
 import * as BodyText from "../BodyText.ts"
 import * as FieldText from "../FieldText.ts"
+import * as IncarnationText from "../IncarnationText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
-import { encodeGroups, millis } from "../scriptArguments.ts"
+import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
 import { lapseLua } from "./lib/lapse.ts"
@@ -27,7 +28,7 @@ local function start(id, token, body)
   local value = getText(key)
   local started, subscribers
   if value then started, subscribers = startFirstRun(value, token) end
-  if not started then return startAnyRun(id, token, body) end
+  if not started then return startAnyRun(id, value, token, body) end
   redis.call('SET', key, started)
   if subscribers ~= '-' then hintSubscribers(id, subscribers, false) end
   return 'R'
@@ -38,9 +39,8 @@ while position < #ARGV do
   local worker, process = nextText(), nextText()
   group = nextStartDefaults()
   group.worker, group.process, group.queue = worker, process, nextText()
-  group.atMostOnce, group.generation = nextText(), nextText()
-  local expires, bodies = nextNumber(), nextText() == '1'
-  group.expires = expires and integerText(now + expires) or '-'
+  group.atMostOnce, group.generation, group.incarnation = nextText(), nextText(), nextText()
+  local bodies = nextText() == '1'
   prepareFirstRuns()
   for i = 1, nextNumber() do answers[#answers + 1] = start(nextText(), nextText(), bodies and nextText()) end
 end
@@ -64,7 +64,7 @@ const encode = (
       start.queue,
       start.deliveryMode === "at-most-once" ? "1" : "-",
       `${start.generation}`,
-      millis(start.expiresMillis),
+      IncarnationText.encode(start.incarnation),
       hasBody(start) ? "1" : "0"
     ],
     (args, start) => {

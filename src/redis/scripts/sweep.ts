@@ -26,8 +26,9 @@ for _, id in ipairs(due(':deadlines')) do
   if not record then
     redis.call('ZREM', base .. ':deadlines', id)
   elseif not endIfLapsed(record) then
-    -- a reservation whose retention is over, or a deadline that has moved
-    if record[UNPUBLISHED] ~= '-' and not TERMINAL[record[STATE]] then removeRecord(record) else setDeadline(record) end
+    -- a reservation whose time is over, or a deadline that has moved
+    local reservedUntil = not TERMINAL[record[STATE]] and tonumber(record[RESERVED_UNTIL])
+    if reservedUntil and reservedUntil <= now then removeRecord(record) else setDeadline(record) end
   end
   swept = swept + 1
 end

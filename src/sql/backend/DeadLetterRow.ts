@@ -9,6 +9,7 @@ export interface DeadLetterRow {
   readonly id: string
   readonly task_id: string | null
   readonly task: string | null
+  readonly incarnation: string
   readonly generation: number
   readonly queue: string
   readonly reason: string
@@ -27,6 +28,7 @@ export const shape: Row.Shape<DeadLetterRow> = {
   id: Row.text,
   task_id: Row.orNull(Row.text),
   task: Row.orNull(Row.text),
+  incarnation: Row.text,
   generation: Row.integer,
   queue: Row.text,
   reason: Row.text,
@@ -50,6 +52,7 @@ export const toDeadLetter = (row: DeadLetterRow, { fromBody }: Dialect): DeadLet
   id: row.id,
   taskId: row.task_id,
   task: row.task,
+  incarnation: row.incarnation,
   generation: row.generation,
   queue: row.queue,
   reason: row.reason,

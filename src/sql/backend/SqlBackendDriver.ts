@@ -18,6 +18,7 @@ import { makeReopen } from "./reopen.ts"
 import { makeStart } from "./start.ts"
 import { makeSweep } from "./sweep.ts"
 import type { TaskRows } from "./TaskRows.ts"
+import { makeWithdraw } from "./withdraw.ts"
 import { makeWorkers } from "./workers.ts"
 
 /** The parts that the driver shares with the fused operations. */
@@ -112,6 +113,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
   const { creating, db, notifier, taskRows } = parts
   const { outsideTransaction } = db
   const notifying = makeNotifying(parts, db.inTransaction)
+  const withdraw = notifying(makeWithdraw(db, taskRows))
   const forget = notifying(makeForget(db, taskRows))
   const read = makeReadOperation(parts)
   const deadLetters = makeDeadLetters(db)
@@ -141,6 +143,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     unsubscribe: (ids) => Effect.sync(() => notifier.unsubscribe(ids)),
     hints: notifier.hints,
     cancel: makeNotifyingCancel(parts),
+    withdraw: (messages) => Effect.asVoid(withdraw(messages)),
     forget: (ids) => Effect.asVoid(forget(ids)),
     reopen: notifying(makeReopen(db, taskRows)),
     getDeadLetters: (ids) => outsideTransaction(deadLetters.getMany(ids)),

@@ -6,10 +6,18 @@ import type { TaskFacts } from "../../internal/task/transitions.ts"
 import { isTerminal, type TaskState } from "../../TaskState.ts"
 import * as Row from "../Row.ts"
 
+/** Whether the end of the open run ends its task: 0 no; 1 a cancel was requested; 2 its message was withdrawn. */
+export type CancelRequested = 0 | 1 | 2
+
+/** Accepts a value of that column. */
+export const cancelRequested = (value: unknown): value is CancelRequested =>
+  value === 0 || value === 1 || value === 2
+
 /** The columns that decisions need. Times are epoch milliseconds, durations are milliseconds. */
 export interface TaskRow {
   readonly id: string
   readonly task: string
+  readonly incarnation: string
   readonly payload_hash: string
   readonly published: 0 | 1
   readonly state: TaskState
@@ -20,7 +28,7 @@ export interface TaskRow {
   readonly fence: number
   readonly token: string | null
   readonly at_most_once: 0 | 1
-  readonly cancel_requested: 0 | 1
+  readonly cancel_requested: CancelRequested
   readonly ended: StoreDecidedEnd | null
   readonly expires_at: number | null
   readonly due_at: number | null
@@ -35,6 +43,7 @@ const integerOrNull = Row.orNull(Row.integer)
 export const shape: Row.Shape<TaskRow> = {
   id: Row.text,
   task: Row.text,
+  incarnation: Row.text,
   payload_hash: Row.text,
   published: Row.flag,
   state: Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"),
@@ -45,7 +54,7 @@ export const shape: Row.Shape<TaskRow> = {
   fence: Row.integer,
   token: Row.orNull(Row.text),
   at_most_once: Row.flag,
-  cancel_requested: Row.flag,
+  cancel_requested: cancelRequested,
   ended: Row.orNull(Row.oneOf("Expired", "WorkerLost", "Cancelled", "Forgotten")),
   expires_at: integerOrNull,
   due_at: integerOrNull,
@@ -59,13 +68,16 @@ export const columns: string = Object.keys(shape).join(", ")
 
 /** Returns the facts that the rules of the state machine decide by. */
 export const toFacts = (row: TaskRow): TaskFacts => ({
+  task: row.task,
   state: row.state,
+  incarnation: row.incarnation,
   generation: row.generation,
   crashes: row.crashes,
   token: row.token,
   leaseUntil: row.lease_until,
   atMostOnce: row.at_most_once === 1,
   cancelRequested: row.cancel_requested === 1,
+  withdrawn: row.cancel_requested === 2,
   expiresAt: row.expires_at,
   dueAt: row.due_at,
   ended: row.ended
@@ -77,6 +89,3 @@ export const isFinal = (row: TaskRow): boolean => isTerminal(row.state)
 /** Returns whether the retention of the record is over: it counts as removed, and the next change removes it. */
 export const isOutlived = (row: TaskRow, now: number): boolean =>
   row.remove_at !== null && row.remove_at <= now
-
-/** Returns the id of the dead letter that the current generation of a task leaves. */
-export const deadLetterId = (row: TaskRow): string => `${row.id}:${row.generation}`

@@ -6,13 +6,15 @@
  */
 import { Effect } from "effect"
 import type { Start } from "../../BackendDriver.ts"
+import { deadLetterId } from "../../internal/driver/deadLetterId.ts"
 import type { ForcedEnd } from "../../internal/task/transitions.ts"
+import { DELAYED } from "../broker/MessageRow.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { columns, deadLetterId, isOutlived, shape, type TaskRow } from "./TaskRow.ts"
+import { columns, isOutlived, shape, type TaskRow } from "./TaskRow.ts"
 import { timeAfter } from "./times.ts"
 
-/** A task that the store ends without the exit of a run (S4, S7–S9, L1–L3, C3, C4). */
+/** A task that the store ends without the exit of a run (S4, S7–S9, L1–L3, C3, C4, W3). */
 export interface TaskToEnd {
   readonly row: TaskRow
   readonly ended: ForcedEnd
@@ -44,7 +46,10 @@ export interface TaskRows {
   readonly scheduleChecks: (
     checks: ReadonlyArray<{ readonly row: TaskRow; readonly at: number | null }>
   ) => Effect.Effect<void, StoreError>
-  /** Ends tasks as `FAILURE`. A `WorkerLost` leaves a dead letter; a forgotten task is removed (F3). */
+  /**
+   * Ends tasks as `FAILURE`, and removes their messages that are not due yet. A `WorkerLost` leaves a dead letter; a
+   * forgotten task is removed (F3).
+   */
   readonly end: (tasks: ReadonlyArray<TaskToEnd>, now: number) => Effect.Effect<void, StoreError>
   readonly remove: (rows: ReadonlyArray<TaskRow>) => Effect.Effect<void, StoreError>
   /** Removes dead letters, which others with the same ids replace. */
@@ -60,6 +65,9 @@ export const matchById = {
   returning: ["id"]
 } as const
 
+/** Assigns the check of a task that ends when its lease is over (L2). */
+export const checkAtLeaseEnd = `check_at = CASE WHEN check_at < lease_until THEN check_at ELSE lease_until END`
+
 /** Returns when the sweep checks a task `t` that has ended and is removed at a time: then, or at an earlier check. */
 export const checkUntil = (removeAt: string): string =>
   `CASE WHEN t.check_at <= ${removeAt} THEN t.check_at ELSE ${removeAt} END`
@@ -67,14 +75,15 @@ export const checkUntil = (removeAt: string): string =>
 /** Clears the columns that are set only while a run is open. */
 export const clearRun = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
 
-const makeInsertLostLetters = ({ batched, dialect: { concat }, table }: Database) =>
+const makeInsertLostLetters = ({ batched, table }: Database) =>
   batched(
-    { id: "text", queue: "text", body: "body", at: "integer" },
+    { id: "text", letter_id: "text", queue: "text", body: "body", at: "integer" },
     (batch) =>
       `INSERT INTO ${table("dead_letters")} (
-        id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at, body
+        id, task_id, task, incarnation, generation, queue, reason, worker, attempts, at, task_retention, fence,
+        remove_at, body
       )
-      SELECT ${concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, COALESCE(t.queue, batch.queue),
+      SELECT batch.letter_id, t.id, t.task, t.incarnation, t.generation, COALESCE(t.queue, batch.queue),
         'WorkerLost', t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
         COALESCE(t.body, batch.body)
       FROM ${batch} JOIN ${table("tasks")} AS t ON t.id = batch.id
@@ -128,6 +137,24 @@ const makeUpdateOpened = ({ batchedUpdate }: Database) =>
     ...matchById
   })
 
+/**
+ * Prepares the removal of the messages of tasks that are not due yet, by the index of delayed messages. It passes over
+ * messages that another transaction has locked: a claim makes them ready, and they are dropped when they are claimed.
+ */
+const makeRemoveDelayed = ({ deleteByKeys, dialect, reader, run, table }: Database) => {
+  const { byIndex, delayedId, inList, list, skipLocked } = dialect
+  const select = `SELECT seq FROM ${byIndex(table("messages"), "messages_delayed")}
+    WHERE ${inList(delayedId, "text")} AND state = ${DELAYED} ${skipLocked}`
+  const read = reader<{ readonly seq: number }>("messages", { seq: Row.integer })
+  const remove = deleteByKeys<number>({ table: "messages", key: ["seq", "integer"] })
+  return (ids: ReadonlyArray<string>): Effect.Effect<void, StoreError> =>
+    ids.length === 0
+      ? Effect.void
+      : Effect.flatMap(Effect.flatMap(run(select, [list(ids)]), read), (rows) =>
+          Effect.asVoid(remove(rows.map(({ seq }) => seq)))
+        )
+}
+
 /** Makes the changes over one database. */
 export const make = (db: Database): TaskRows => {
   const tasks = db.table("tasks")
@@ -147,6 +174,7 @@ export const make = (db: Database): TaskRows => {
   const insertLostLetters = makeInsertLostLetters(db)
   const updateEnded = makeUpdateEnded(db)
   const updateOpened = makeUpdateOpened(db)
+  const removeDelayed = makeRemoveDelayed(db)
   const updateCheck = db.batchedUpdate({
     table: "tasks",
     columns: { id: "text", at: "integer" },
@@ -174,9 +202,16 @@ export const make = (db: Database): TaskRows => {
     now: number
   ): Effect.fn.Return<void, StoreError> {
     const lost = endings.filter(({ ended }) => ended === "WorkerLost")
-    yield* deleteDeadLetters(lost.map(({ row }) => deadLetterId(row)))
+    const letterIds = lost.map(({ row }) => deadLetterId(row.id, row))
+    yield* deleteDeadLetters(letterIds)
     yield* insertLostLetters(
-      lost.map(({ message, row }) => ({ id: row.id, queue: message?.queue, body: message?.body, at: now }))
+      lost.map(({ message, row }, index) => ({
+        id: row.id,
+        letter_id: letterIds[index],
+        queue: message?.queue,
+        body: message?.body,
+        at: now
+      }))
     )
     yield* remove(endings.filter(({ row }) => row.ended === "Forgotten").map(({ row }) => row))
     yield* updateEnded(
@@ -190,6 +225,7 @@ export const make = (db: Database): TaskRows => {
           remove_at: timeAfter(now, row.retention)
         }))
     )
+    yield* removeDelayed(endings.map(({ row }) => row.id))
   })
 
   return {

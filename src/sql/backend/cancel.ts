@@ -8,7 +8,7 @@ import { decideCancel } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { BatchResult } from "./BatchResult.ts"
 import { type TaskRow, toFacts } from "./TaskRow.ts"
-import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
+import { checkAtLeaseEnd, type TaskRows, type TaskToEnd } from "./TaskRows.ts"
 
 /** Cancels tasks over one database. Needs a transaction. */
 export const makeCancel = (
@@ -16,7 +16,8 @@ export const makeCancel = (
   taskRows: TaskRows
 ): ((ids: Batch<string>) => Effect.Effect<BatchResult<CancelAnswer>, StoreError>) => {
   // C2
-  const requestCancel = `UPDATE ${table("tasks")} SET cancel_requested = 1 WHERE ${dialect.inList("id", "text")}`
+  const requestCancel = `UPDATE ${table("tasks")} SET cancel_requested = 1, ${checkAtLeaseEnd}
+    WHERE ${dialect.inList("id", "text")}`
 
   return Effect.fnUntraced(function* (
     ids: Batch<string>

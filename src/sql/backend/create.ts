@@ -22,16 +22,18 @@ export interface CreateOperations {
   readonly createTaken: (
     items: ReadonlyArray<Indexed<NewRecord>>
   ) => Effect.Effect<ReadonlyMap<number, Created>, StoreError>
-  readonly markPublished: (ids: Batch<string>) => Effect.Effect<void, StoreError>
+  /** Returns whether each id has a record. */
+  readonly markPublished: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
 }
 
 /** The columns of a batch of new records. */
 export const newRecordColumns = {
   id: "text",
   task: "text",
+  incarnation: "text",
   idempotency_key: "text",
   payload_hash: "text",
-  published: "integer",
+  reserved: "integer",
   expires: "integer",
   retention: "integer",
   check_in: "integer"
@@ -49,21 +51,23 @@ const storedKey = ({ key }: NewRecord): string | null =>
 export const toNewRecordRow = (record: NewRecord): BatchRow<typeof newRecordColumns> => {
   const expires = toMillis(record.expiresMillis)
   const retention = toMillis(record.retentionMillis)
+  const reserved = toMillis(record.reservedMillis)
   return {
     id: record.id,
     task: record.task,
+    incarnation: record.incarnation,
     idempotency_key: storedKey(record),
     payload_hash: record.payloadHash,
-    published: record.published ? 1 : 0,
+    reserved,
     expires,
     retention,
-    check_in: earliest(expires, retention)
+    check_in: earliest(earliest(expires, retention), reserved)
   }
 }
 
 /** Creates one record after the other, where an id or a key is taken. */
 const makeCreateOne = (
-  { dialect, reader, run, table }: Database,
+  { reader, run, table }: Database,
   taskRows: TaskRows,
   insert: (record: NewRecord) => Effect.Effect<boolean, StoreError>
 ) => {
@@ -71,8 +75,7 @@ const makeCreateOne = (
   const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
   const selectByKey = `SELECT id FROM ${tasks} WHERE task = ? AND idempotency_key = ?`
   // E3
-  const adopt = `UPDATE ${tasks} SET payload_hash = ?, idempotency_key = COALESCE(idempotency_key, ?),
-    enqueued_at = COALESCE(enqueued_at, ${dialect.now}) WHERE id = ?`
+  const adopt = `UPDATE ${tasks} SET payload_hash = ?, idempotency_key = COALESCE(idempotency_key, ?) WHERE id = ?`
 
   /**
    * Reads the record that holds the key or the id. It is locked only if it may be changed, since a caller's transaction
@@ -103,9 +106,41 @@ const makeCreateOne = (
         record
       )
       if (adopts) yield* run(adopt, [record.payloadHash, key, existing.id])
-      return { _tag: "Existing", id: existing.id, same, published: existing.published === 1 }
+      const { id, incarnation, published } = existing
+      return { _tag: "Existing", id, incarnation, same, published: published === 1 }
     })
   return createOne
+}
+
+/** Marks reservations as published. It waits for no record that is marked already. */
+const makeMarkPublished = ({
+  dialect,
+  reader,
+  retryOnDeadlock,
+  run,
+  table
+}: Database): CreateOperations["markPublished"] => {
+  const tasks = table("tasks")
+  const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
+  const isRetained = `${dialect.inList("id", "text")} AND (remove_at IS NULL OR remove_at > ${dialect.now})`
+  const { returnsRows } = dialect.update
+  // the record of a task that has ended stays for as long as its retention says
+  const mark = `UPDATE ${tasks}
+    SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
+    WHERE ${isRetained} AND published = 0 ${returnsRows ? "RETURNING id" : ""}`
+  const select = `SELECT id FROM ${tasks} WHERE ${isRetained}`
+
+  return Effect.fnUntraced(function* (
+    ids: Batch<string>
+  ): Effect.fn.Return<ReadonlyArray<boolean>, StoreError> {
+    const marked = yield* retryOnDeadlock(run(mark, [dialect.list(ids)]))
+    const found = new Set((yield* readIds(returnsRows ? marked : [])).map(({ id }) => id))
+    const rest = ids.filter((id) => !found.has(id))
+    if (rest.length > 0) {
+      for (const { id } of yield* readIds(yield* run(select, [dialect.list(rest)]))) found.add(id)
+    }
+    return ids.map((id) => found.has(id))
+  })
 }
 
 /** Creates records over one database. */
@@ -119,19 +154,15 @@ export const makeCreate = (db: Database, taskRows: TaskRows): CreateOperations =
     newRecordColumns,
     (batch) =>
       `${dialect.insertIgnore} ${tasks} (
-        id, task, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at,
-        check_at
+        id, task, incarnation, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention,
+        remove_at, check_at
       )
-      SELECT batch.id, batch.task, batch.idempotency_key, batch.payload_hash, batch.published, 'PENDING',
-        ${now}, ${now} + batch.expires, batch.retention,
-        CASE WHEN batch.published = 0 THEN ${now} + batch.retention END, ${now} + batch.check_in
+      SELECT batch.id, batch.task, batch.incarnation, batch.idempotency_key, batch.payload_hash,
+        CASE WHEN batch.reserved IS NULL THEN 1 ELSE 0 END, 'PENDING', ${now}, ${now} + batch.expires, batch.retention,
+        ${now} + batch.reserved, ${now} + batch.check_in
       FROM ${batch} WHERE batch.id IS NOT NULL
       ${dialect.onConflictDoNothing} RETURNING id`
   )
-  // the record of a task that has ended stays for as long as its retention says
-  const markRows = `UPDATE ${tasks}
-    SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
-    WHERE ${dialect.inList("id", "text")} AND published = 0`
 
   const createOne = makeCreateOne(db, taskRows, (record) =>
     Effect.map(insert([toNewRecordRow(record)]), (inserted) => inserted.length > 0)
@@ -174,6 +205,6 @@ export const makeCreate = (db: Database, taskRows: TaskRows): CreateOperations =
         }
       ),
     createTaken,
-    markPublished: (ids) => Effect.asVoid(db.retryOnDeadlock(db.run(markRows, [dialect.list(ids)])))
+    markPublished: makeMarkPublished(db)
   }
 }

@@ -31,7 +31,7 @@ interface FullTaskRow extends TaskRow {
   readonly outcome: string | null
   readonly progress: string | null
   readonly worker: string | null
-  readonly enqueued_at: number | null
+  readonly enqueued_at: number
   readonly started_at: number | null
   readonly finished_at: number | null
 }
@@ -45,7 +45,7 @@ const fullShape: Row.Shape<FullTaskRow> = {
   outcome: textOrNull,
   progress: textOrNull,
   worker: textOrNull,
-  enqueued_at: integerOrNull,
+  enqueued_at: Row.integer,
   started_at: integerOrNull,
   finished_at: integerOrNull
 }
@@ -54,6 +54,7 @@ const toRecord = (row: FullTaskRow): TaskRecord => ({
   id: row.id,
   task: row.task,
   state: row.state,
+  incarnation: row.incarnation,
   generation: row.generation,
   attempt: row.attempt,
   retries: row.retries,

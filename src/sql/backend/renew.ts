@@ -9,6 +9,7 @@ import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
+import { cancelRequested, type CancelRequested } from "./TaskRow.ts"
 import { matchById } from "./TaskRows.ts"
 
 /** The columns of a batch of renewals. A progress of NULL leaves the stored one. */
@@ -37,9 +38,9 @@ export const makeRenew = (
   db: Database
 ): ((batch: Batch<Renew>) => Effect.Effect<BatchResult<Renewed>, StoreError>) => {
   const renewLeases = makeRenewLeases(db)
-  const readHeld = db.reader<{ readonly id: string; readonly cancel_requested: 0 | 1 }>("tasks", {
+  const readHeld = db.reader<{ readonly id: string; readonly cancel_requested: CancelRequested }>("tasks", {
     id: Row.text,
-    cancel_requested: Row.flag
+    cancel_requested: cancelRequested
   })
   const renew: DistinctBatchOperation<Renew, Renewed> = (items, answers, changed) =>
     Effect.map(

@@ -2,12 +2,13 @@
  * Reopens the tasks of dead letters for a new generation, the first step of a replay.
  */
 import { Effect } from "effect"
-import type { DeadLetter } from "../../BackendDriver.ts"
+import type { Reopened } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { decideReopen } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { BatchRow } from "../dialect/Dialect.ts"
 import { distinctBatches } from "../distinctBatches.ts"
+import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
 import { columns, type DeadLetterRow, isRetained, shape, toDeadLetter } from "./DeadLetterRow.ts"
 import type { TaskRows, TaskToOpen } from "./TaskRows.ts"
@@ -15,6 +16,7 @@ import type { TaskRows, TaskToOpen } from "./TaskRows.ts"
 const missingColumns = {
   id: "text",
   task: "text",
+  incarnation: "text",
   generation: "integer",
   fence: "integer",
   at: "integer",
@@ -29,57 +31,103 @@ const deadLettersOfTasks = (rows: ReadonlyArray<DeadLetterRow>): ReadonlyArray<T
     .filter((row): row is TaskDeadLetterRow => row.task_id !== null)
     .toSorted((one, other) => one.generation - other.generation)
 
-/** Reopens tasks over one database. Needs a transaction. */
-export const makeReopen = (
-  { batched, dialect, reader, run, table }: Database,
-  taskRows: TaskRows
-): ((ids: Batch<string>) => Effect.Effect<BatchResult<DeadLetter | undefined>, StoreError>) => {
-  const read = reader<DeadLetterRow>("dead_letters", shape)
-  const select = `SELECT ${columns} FROM ${table("dead_letters")}
-    WHERE ${dialect.inList("id", "text")} AND ${isRetained(dialect)}`
-  // R1
-  const insertMissing = batched(
+/** What became of the tasks of dead letters. */
+interface ReopenResult {
+  /** The ids of the tasks that were opened. */
+  readonly opened: Array<string>
+  /** The ids of the dead letters that were refused (R4). */
+  readonly refused: Set<string>
+}
+
+/** Prepares the statement that creates records (R1); returns the ids of those that it created. */
+const makeCreateMissing = ({ batched, dialect, reader, table }: Database) => {
+  const insert = batched(
     missingColumns,
     (batch) =>
       `${dialect.insertIgnore} ${table("tasks")} (
-        id, task, payload_hash, published, state, generation, fence, enqueued_at, retention, check_at
+        id, task, incarnation, payload_hash, published, state, generation, fence, enqueued_at, retention, check_at
       )
-      SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.fence, batch.at, batch.retention,
-        batch.at + batch.retention
+      SELECT batch.id, batch.task, batch.incarnation, '', 1, 'PENDING', batch.generation, batch.fence, batch.at,
+        batch.retention, batch.at + batch.retention
       FROM ${batch} WHERE batch.id IS NOT NULL
-      ${dialect.onConflictDoNothing}`
+      ${dialect.onConflictDoNothing} RETURNING id`
   )
+  const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
+  return (missing: ReadonlyArray<BatchRow<typeof missingColumns>>) =>
+    Effect.map(Effect.flatMap(insert(missing), readIds), (created) => new Set(created.map(({ id }) => id)))
+}
 
-  /** Opens tasks, each of which has one dead letter in the batch; returns the ids of those that it opened. */
+/** Opens the tasks of dead letters, no two of which are of the same task. */
+const makeOpenTasks = (
+  db: Database,
+  taskRows: TaskRows
+): ((
+  deadLetters: ReadonlyArray<TaskDeadLetterRow>,
+  result: ReopenResult
+) => Effect.Effect<void, StoreError>) => {
+  const createMissing = makeCreateMissing(db)
   const openTasks = Effect.fnUntraced(function* (
-    deadLetters: ReadonlyArray<TaskDeadLetterRow>
-  ): Effect.fn.Return<ReadonlyArray<string>, StoreError> {
+    deadLetters: ReadonlyArray<TaskDeadLetterRow>,
+    result: ReopenResult
+  ): Effect.fn.Return<void, StoreError> {
     const { now, rows } = yield* taskRows.selectForUpdate(deadLetters.map((row) => row.task_id))
     const openings: Array<TaskToOpen> = []
-    const missing: Array<BatchRow<typeof missingColumns>> = []
-    for (const { fence, generation: deadGeneration, task, task_id, task_retention } of deadLetters) {
-      const row = rows.get(task_id)
-      const generation = deadGeneration + 1
-      if (row === undefined) {
-        missing.push({ id: task_id, task, generation, fence, at: now, retention: task_retention })
-      } else if (decideReopen(row, deadGeneration) === "Open") {
-        openings.push({ row, generation })
-      }
+    const missing: Array<TaskDeadLetterRow> = []
+    for (const deadLetter of deadLetters) {
+      const row = rows.get(deadLetter.task_id)
+      const decision = decideReopen(row, deadLetter)
+      if (row === undefined) missing.push(deadLetter)
+      else if (decision === "Refuse") result.refused.add(deadLetter.id)
+      else if (decision === "Open") openings.push({ row, generation: deadLetter.generation + 1 })
     }
     yield* taskRows.open(openings, now)
-    yield* insertMissing(missing)
-    return [...openings.map(({ row }) => row.id), ...missing.map(({ id }) => id!)]
+    const created = yield* createMissing(
+      missing.map(({ fence, generation, incarnation, task, task_id: id, task_retention: retention }) => ({
+        id,
+        task,
+        incarnation,
+        generation: generation + 1,
+        fence,
+        at: now,
+        retention
+      }))
+    )
+    result.opened.push(...openings.map(({ row }) => row.id), ...created)
+    // again, where a record was created in the meantime
+    const taken = missing.filter(({ task_id }) => !created.has(task_id))
+    if (taken.length > 0) yield* openTasks(taken, result)
   })
+  return openTasks
+}
+
+/** Reopens tasks over one database. Needs a transaction. */
+export const makeReopen = (
+  db: Database,
+  taskRows: TaskRows
+): ((ids: Batch<string>) => Effect.Effect<BatchResult<Reopened | undefined>, StoreError>) => {
+  const { dialect, reader, run, table } = db
+  const read = reader<DeadLetterRow>("dead_letters", shape)
+  const select = `SELECT ${columns} FROM ${table("dead_letters")}
+    WHERE ${dialect.inList("id", "text")} AND ${isRetained(dialect)}`
+  const openTasks = makeOpenTasks(db, taskRows)
 
   return Effect.fnUntraced(function* (
     ids: Batch<string>
-  ): Effect.fn.Return<BatchResult<DeadLetter | undefined>, StoreError> {
+  ): Effect.fn.Return<BatchResult<Reopened | undefined>, StoreError> {
     const found = yield* read(yield* run(select, [dialect.list([...new Set(ids)])]))
-    const changed: Array<string> = []
+    const result: ReopenResult = { opened: [], refused: new Set() }
     for (const batch of distinctBatches(deadLettersOfTasks(found), (row) => row.task_id)) {
-      changed.push(...(yield* openTasks(batch.map(({ item }) => item))))
+      yield* openTasks(
+        batch.map(({ item }) => item),
+        result
+      )
     }
-    const deadLetters = new Map(found.map((row) => [row.id, toDeadLetter(row, dialect)]))
-    return { answers: ids.map((id) => deadLetters.get(id)), changed }
+    const reopened = new Map(
+      found.map((row) => [
+        row.id,
+        { letter: toDeadLetter(row, dialect), replayable: !result.refused.has(row.id) }
+      ])
+    )
+    return { answers: ids.map((id) => reopened.get(id)), changed: result.opened }
   })
 }

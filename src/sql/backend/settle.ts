@@ -5,6 +5,7 @@
 import { Effect } from "effect"
 import type { NewDeadLetter, Outcome, Settled, Settlement } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
+import { deadLetterId } from "../../internal/driver/deadLetterId.ts"
 import { decideSettle, stateAfterRetries } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { BatchRow } from "../dialect/Dialect.ts"
@@ -12,7 +13,7 @@ import type { Indexed } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
-import { deadLetterId, type TaskRow, toFacts } from "./TaskRow.ts"
+import { type TaskRow, toFacts } from "./TaskRow.ts"
 import { checkUntil, clearRun, matchById, type Snapshot, type TaskRows } from "./TaskRows.ts"
 import { timeAfter } from "./times.ts"
 
@@ -61,6 +62,7 @@ const cancelledColumns = { id: "text", at: "integer", remove_at: "integer" } as 
 
 const deadLetterColumns = {
   id: "text",
+  letter_id: "text",
   reason: "text",
   queue: "text",
   body: "body",
@@ -134,11 +136,11 @@ const makeStatements = (db: Database) => {
       deadLetterColumns,
       (batch) =>
         `INSERT INTO ${table("dead_letters")} (
-          id, task_id, task, generation, queue, reason, worker, attempts, at, task_retention, fence, remove_at,
-          outcome, body
+          id, task_id, task, incarnation, generation, queue, reason, worker, attempts, at, task_retention, fence,
+          remove_at, outcome, body
         )
-        SELECT ${dialect.concat("t.id", "':'", "t.generation")}, t.id, t.task, t.generation, batch.queue, batch.reason,
-          t.worker, t.attempt, batch.at, batch.retention, t.fence, batch.remove_at, batch.outcome, batch.body
+        SELECT batch.letter_id, t.id, t.task, t.incarnation, t.generation, batch.queue, batch.reason, t.worker,
+          t.attempt, batch.at, batch.retention, t.fence, batch.remove_at, batch.outcome, batch.body
         FROM ${batch} JOIN ${table("tasks")} AS t ON t.id = batch.id`
     ),
     selectOutcomes: `SELECT id, outcome FROM ${table("tasks")} WHERE ${dialect.inList("id", "text")}`,
@@ -155,7 +157,6 @@ interface SettlePlan {
   readonly waiting: Array<BatchRow<typeof waitingColumns>>
   readonly cancelled: Array<BatchRow<typeof cancelledColumns>>
   readonly deadLetters: Array<BatchRow<typeof deadLetterColumns>>
-  readonly deadLetterIds: Array<string>
   /** F3 */
   readonly forgotten: Array<TaskRow>
   /** T4: final settlements that repeat a stored one if the exit is the same. */
@@ -169,6 +170,7 @@ const toDeadLetterRow = (
   now: number
 ): BatchRow<typeof deadLetterColumns> => ({
   id: row.id,
+  letter_id: deadLetterId(row.id, row),
   reason,
   queue,
   body,
@@ -194,7 +196,6 @@ const planOutcome = (plan: SettlePlan, row: TaskRow, { outcome, token }: Settlem
     plan.waiting.push({ id, state, attempt: row.attempt - 1, retries: row.retries, due_at: null })
   } else {
     if (outcome._tag === "Failure" && outcome.deadLetter !== undefined) {
-      plan.deadLetterIds.push(deadLetterId(row))
       plan.deadLetters.push(toDeadLetterRow(row, outcome.deadLetter, outcome, now))
     }
     if (row.ended === "Forgotten") plan.forgotten.push(row)
@@ -214,7 +215,6 @@ const makePlan = (
     waiting: [],
     cancelled: [],
     deadLetters: [],
-    deadLetterIds: [],
     forgotten: [],
     repeated: []
   }
@@ -298,7 +298,7 @@ export const makeSettle = (
 
       const snapshot = yield* taskRows.selectForUpdate(rest.map(({ item }) => item.id))
       const plan = makePlan(rest, snapshot, answers, changed)
-      yield* taskRows.removeDeadLetters(plan.deadLetterIds)
+      yield* taskRows.removeDeadLetters(plan.deadLetters.map((row) => row.letter_id!))
       yield* statements.insertDeadLetters(plan.deadLetters)
       yield* taskRows.remove(plan.forgotten)
       yield* statements.finishDecided(plan.finals)

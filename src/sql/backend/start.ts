@@ -12,9 +12,8 @@ import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import { type BatchResult, byDistinctBatches } from "./BatchResult.ts"
 import { makeRenewLeases } from "./renew.ts"
-import { type TaskRow, toFacts } from "./TaskRow.ts"
+import { toFacts } from "./TaskRow.ts"
 import type { Snapshot, TaskRows, TaskToEnd, TaskToOpen } from "./TaskRows.ts"
-import { earliest, timeAfter } from "./times.ts"
 
 /** The columns of a started task that its run is given. */
 export interface StartedRow {
@@ -44,6 +43,8 @@ export const toStarted = ({ attempt, crashes, fence, retries }: StartedRow): Sta
 /** The columns of a batch of runs. `crashes` is what the start adds to those that were counted. */
 const runColumns = {
   id: "text",
+  task: "text",
+  incarnation: "text",
   generation: "integer",
   token: "text",
   worker: "text",
@@ -61,6 +62,8 @@ const toRunRow = (start: Start, crashes: number): BatchRow<typeof runColumns> =>
   const isAtMostOnce = start.deliveryMode === "at-most-once"
   return {
     id: start.id,
+    task: start.task,
+    incarnation: start.incarnation,
     generation: start.generation,
     token: start.token,
     worker: start.worker,
@@ -105,31 +108,20 @@ const makeUpdateStarted = ({ batchedUpdate, dialect: { now } }: Database, where:
 
 /** Prepares the statements of a start. */
 const makeStatements = (db: Database) => {
-  const { dialect } = db
-  const { now } = dialect
+  const { now } = db.dialect
   return {
-    /** S10, where the task waits and is not of another generation: what most starts find. */
+    /** S10, where the task waits and the message is of its generation: what most starts find. */
     startWaiting: makeUpdateStarted(
       db,
-      `t.id = batch.id AND t.generation = batch.generation AND t.state IN ('PENDING', 'RETRY')
-        AND t.remove_at IS NULL AND (t.due_at IS NULL OR t.due_at <= ${now})
+      `t.id = batch.id AND t.task = batch.task AND t.incarnation = batch.incarnation
+        AND t.generation = batch.generation AND t.state IN ('PENDING', 'RETRY')
+        AND (t.remove_at IS NULL OR t.remove_at > ${now}) AND (t.due_at IS NULL OR t.due_at <= ${now})
         AND (t.expires_at IS NULL OR t.expires_at > ${now})`
     ),
     /** S10, after a decision over the locked row. */
     startDecided: makeUpdateStarted(db, "t.id = batch.id"),
     /** S1 */
     renewLeases: makeRenewLeases(db),
-    /** Skips records that another worker has inserted meanwhile. */
-    insertMissing: db.batched(
-      { id: "text", task: "text", generation: "integer", expires_at: "integer", check_at: "integer" },
-      (batch) =>
-        `${dialect.insertIgnore} ${db.table("tasks")} (
-          id, task, payload_hash, published, state, generation, expires_at, check_at
-        )
-        SELECT batch.id, batch.task, '', 1, 'PENDING', batch.generation, batch.expires_at, batch.check_at
-        FROM ${batch} WHERE batch.id IS NOT NULL
-        ${dialect.onConflictDoNothing}`
-    ),
     readStarted: db.reader<StartedRow & { readonly id: string }>("tasks", { id: Row.text, ...startedShape })
   }
 }
@@ -145,14 +137,20 @@ interface StartPlan {
 
 /** Decides a batch over locked rows, and sets the answers that need no further statement. */
 const plan = (
-  items: ReadonlyArray<Indexed<Start> & { readonly row: TaskRow }>,
-  now: number,
+  items: ReadonlyArray<Indexed<Start>>,
+  { now, rows }: Snapshot,
   answers: Array<Started>
 ): StartPlan => {
   const result: StartPlan = { endings: [], openings: [], runs: [], repeated: [] }
-  for (const { index, item, row } of items) {
-    const decision = decideStart(toFacts(row), item, now)
+  for (const { index, item } of items) {
+    const row = rows.get(item.id)
+    const decision = decideStart(row === undefined ? undefined : toFacts(row), item, now)
+    if (row === undefined) {
+      answers[index] = { _tag: "NoRecord" }
+      continue
+    }
     switch (decision._tag) {
+      case "NoRecord":
       case "Drop":
       case "Busy":
         answers[index] = decision
@@ -183,35 +181,7 @@ export const makeStart = (
   db: Database,
   taskRows: TaskRows
 ): ((batch: Batch<Start>) => Effect.Effect<BatchResult<Started>, StoreError>) => {
-  const { insertMissing, readStarted, renewLeases, startDecided, startWaiting } = makeStatements(db)
-
-  /** Reads the rows of starts under a lock, after it has created those that are missing. */
-  const findRows = Effect.fnUntraced(function* (
-    items: ReadonlyArray<Indexed<Start>>
-  ): Effect.fn.Return<Snapshot, StoreError> {
-    const ids = items.map(({ item }) => item.id)
-    const { now, rows } = yield* taskRows.selectForUpdate(ids)
-    const missing = items.filter(({ item }) => !rows.has(item.id))
-    if (missing.length === 0) return { now, rows }
-    yield* insertMissing(
-      missing.map(({ item }) => {
-        const expires_at = timeAfter(now, item.expiresMillis)
-        const check_at = earliest(expires_at, timeAfter(now, item.retentionMillis))
-        return { id: item.id, task: item.task, generation: item.generation, expires_at, check_at }
-      })
-    )
-    return { now, rows: (yield* taskRows.selectForUpdate(ids)).rows }
-  })
-
-  /** Returns the row of a task. It is missing only if the database altered the id that was inserted. */
-  const rowOf = ({ rows }: Snapshot, id: string) => {
-    const row = rows.get(id)
-    return row === undefined
-      ? Effect.fail(
-          new Row.CorruptRow({ store: db.store, table: db.tableName("tasks"), column: "id", value: id })
-        )
-      : Effect.succeed(row)
-  }
+  const { readStarted, renewLeases, startDecided, startWaiting } = makeStatements(db)
 
   const start = Effect.fnUntraced(function* (
     items: ReadonlyArray<Indexed<Start>>,
@@ -233,12 +203,8 @@ export const makeStart = (
     const rest = items.filter(({ index }) => answers[index] === undefined)
     if (rest.length === 0) return
 
-    const snapshot = yield* findRows(rest)
-    const located: Array<Indexed<Start> & { readonly row: TaskRow }> = []
-    for (const { index, item } of rest) {
-      located.push({ index, item, row: yield* rowOf(snapshot, item.id) })
-    }
-    const { endings, openings, repeated, runs } = plan(located, snapshot.now, answers)
+    const snapshot = yield* taskRows.selectForUpdate(rest.map(({ item }) => item.id))
+    const { endings, openings, repeated, runs } = plan(rest, snapshot, answers)
     for (const { row } of endings) ended.push(row.id)
     yield* taskRows.end(endings, snapshot.now)
     yield* taskRows.open(openings, snapshot.now)

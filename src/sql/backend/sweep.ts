@@ -7,7 +7,7 @@
  * retention has nothing to be checked for but its expiry, and an end sets the time of its removal.
  */
 import { Effect } from "effect"
-import { isWaiting, lapse } from "../../internal/task/transitions.ts"
+import { endsWithRun, isWaiting, lapse } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
@@ -33,7 +33,8 @@ export type Sweep = (limit: number) => Effect.Effect<BatchResult<Swept>, StoreEr
 const nextCheck = (row: TaskRow): number | null => {
   if (isFinal(row)) return row.remove_at
   if (isWaiting(row)) return earliest(row.expires_at, row.remove_at)
-  return row.at_most_once === 1 ? row.lease_until : null
+  const facts = toFacts(row)
+  return facts.atMostOnce || endsWithRun(facts) ? row.lease_until : null
 }
 
 /** Returns a query for the ids of rows whose time in a column has come. */

@@ -19,6 +19,7 @@ export interface MessageRow {
   readonly seq: number
   readonly id: string
   readonly task: string
+  readonly incarnation: string
   readonly generation: number
   readonly queue: string
   readonly priority: number
@@ -35,6 +36,7 @@ export const shape: Row.Shape<MessageRow> = {
   seq: Row.integer,
   id: Row.text,
   task: Row.text,
+  incarnation: Row.text,
   generation: Row.integer,
   queue: Row.text,
   priority: Row.integer,
@@ -68,6 +70,7 @@ export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
   handle: `${row.seq}${suffix}`,
   id: row.id,
   task: row.task,
+  incarnation: row.incarnation,
   generation: row.generation,
   queue: row.queue,
   ageMillis: Math.max(row.now - (row.waits_since ?? row.due_at), 0),

@@ -31,7 +31,7 @@ export interface ClaimOperations {
   readonly reclaim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
 }
 
-const COLUMNS = "seq, id, task, generation, queue, priority, due_at, waits_since, body"
+const COLUMNS = "seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, body"
 
 /** Claims over one database. */
 export const makeClaim = ({ dialect, reader, run, table }: Database): ClaimOperations => {

@@ -12,6 +12,7 @@ import { DELAYED, READY } from "./MessageRow.ts"
 export const newMessageColumns = {
   id: "text",
   task: "text",
+  incarnation: "text",
   generation: "integer",
   queue: "text",
   priority: "integer",
@@ -23,6 +24,7 @@ export const newMessageColumns = {
 export const toNewMessageRow = (message: Envelope): BatchRow<typeof newMessageColumns> => ({
   id: message.id,
   task: message.task,
+  incarnation: message.incarnation ?? "",
   generation: message.generation ?? 0,
   queue: message.queue,
   priority: Math.round(message.priority),
@@ -40,10 +42,12 @@ export const makePublish = ({
   const insert = batched(
     newMessageColumns,
     (batch) =>
-      `INSERT INTO ${table("messages")} (queue, priority, state, due_at, wake_at, id, task, generation, body)
+      `INSERT INTO ${table("messages")} (
+        queue, priority, state, due_at, wake_at, id, task, incarnation, generation, body
+      )
       SELECT batch.queue, batch.priority, CASE WHEN batch.delay > 0 THEN ${DELAYED} ELSE ${READY} END,
         ${now} + batch.delay, CASE WHEN batch.delay > 0 THEN ${now} + batch.delay END,
-        batch.id, batch.task, batch.generation, batch.body
+        batch.id, batch.task, batch.incarnation, batch.generation, batch.body
       FROM ${batch} WHERE batch.id IS NOT NULL`
   )
   return (messages) => Effect.asVoid(retryOnDeadlock(insert(messages.map(toNewMessageRow))))

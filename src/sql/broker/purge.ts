@@ -2,38 +2,47 @@
  * Removes messages that no claim holds.
  */
 import { Effect } from "effect"
+import type { PurgedMessage } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { DELAYED, READY } from "./MessageRow.ts"
 
-/** Purges a queue over one database, at most `limit` messages; returns their ids. Needs a transaction. */
+interface PurgedRow extends PurgedMessage {
+  readonly seq: number
+}
+
+const columns = "seq, id, incarnation, generation"
+
+/** Purges a queue over one database, at most `limit` messages, and returns them. Needs a transaction. */
 export const makePurge = ({
   deleteByKeys,
   dialect: { now, skipLocked },
   reader,
   run,
   table
-}: Database): ((queue: string, limit: number) => Effect.Effect<ReadonlyArray<string>, StoreError>) => {
+}: Database): ((queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, StoreError>) => {
   const messages = table("messages")
-  const selectReady = `SELECT seq, id FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ? ${skipLocked}`
-  const selectWaiting = `SELECT seq, id FROM ${messages}
+  const selectReady = `SELECT ${columns} FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ? ${skipLocked}`
+  const selectWaiting = `SELECT ${columns} FROM ${messages}
     WHERE queue = ? AND wake_at IS NOT NULL AND (state = ${DELAYED} OR wake_at <= ${now}) LIMIT ? ${skipLocked}`
   const remove = deleteByKeys<number>({ table: "messages", key: ["seq", "integer"] })
-  const read = reader<{ readonly seq: number; readonly id: string }>("messages", {
+  const read = reader<PurgedRow>("messages", {
     seq: Row.integer,
-    id: Row.text
+    id: Row.text,
+    incarnation: Row.text,
+    generation: Row.integer
   })
 
   return Effect.fnUntraced(function* (
     queue: string,
     limit: number
-  ): Effect.fn.Return<ReadonlyArray<string>, StoreError> {
-    const found: Array<{ readonly seq: number; readonly id: string }> = []
+  ): Effect.fn.Return<ReadonlyArray<PurgedMessage>, StoreError> {
+    const found: Array<PurgedRow> = []
     for (const select of [selectReady, selectWaiting]) {
       const left = limit - found.length
       if (left > 0) found.push(...(yield* Effect.flatMap(run(select, [queue, left]), read)))
     }
     yield* remove(found.map(({ seq }) => seq))
-    return found.map(({ id }) => id)
+    return found.map(({ generation, id, incarnation }) => ({ id, incarnation, generation }))
   })
 }

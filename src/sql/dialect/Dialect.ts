@@ -120,6 +120,8 @@ export interface Dialect {
 
   /** A table in a `SELECT`, whose rows are found by that index and by no other. Default: the primary key. */
   readonly byIndex: (table: string, index?: string) => string
+  /** The column of messages by which the index of delayed ones finds them: the task's id. */
+  readonly delayedId: string
   /** Ends a `SELECT` whose rows this transaction changes. */
   readonly forUpdate: string
   /** The same, without rows that another transaction has locked. */

@@ -84,6 +84,7 @@ export const mysqlDialect: Dialect = {
   inList: (column) => `${column} IN ${LIST}`,
   list: (values) => new List(values),
   byIndex: (table, index = "PRIMARY") => `${table} FORCE INDEX (${index})`,
+  delayedId: "delayed_id",
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",
   insertIgnore: "INSERT IGNORE INTO",

@@ -101,6 +101,7 @@ export const postgresDialect: Dialect = {
   inList: (column, type) => `${column} = ANY (${opaqueArray(type)}::${scalarTypes[type]}[])`,
   list: (values) => (typeof values[0] === "string" ? values : arrayText(values)),
   byIndex: (table) => table,
+  delayedId: "id",
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",
   ...onConflict,

@@ -34,6 +34,7 @@ export const sqliteDialect: Dialect = {
   inList: (column) => `${column} IN (SELECT value FROM json_each(?))`,
   list: (values) => JSON.stringify(values),
   byIndex: (table) => table,
+  delayedId: "id",
   forUpdate: "",
   skipLocked: "",
   ...onConflict,

@@ -59,18 +59,20 @@ export const makeEnqueue = ({ batched, dialect: { now }, reader, table }: Databa
       given AS MATERIALIZED (SELECT * FROM ${batch}),
       created AS (
         INSERT INTO ${table("tasks")} (
-          id, task, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at,
-          check_at
+          id, task, incarnation, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention,
+          remove_at, check_at
         )
-        SELECT id, task, idempotency_key, payload_hash, published, 'PENDING', ${now}, ${now} + expires, retention,
-          CASE WHEN published = 0 THEN ${now} + retention END, ${now} + check_in
+        SELECT id, task, incarnation, idempotency_key, payload_hash, CASE WHEN reserved IS NULL THEN 1 ELSE 0 END,
+          'PENDING', ${now}, ${now} + expires, retention, ${now} + reserved, ${now} + check_in
         FROM given WHERE id IS NOT NULL
         ON CONFLICT DO NOTHING RETURNING id
       ),
       published AS (
-        INSERT INTO ${table("messages")} (queue, priority, state, due_at, wake_at, id, task, generation, body)
+        INSERT INTO ${table("messages")} (
+          queue, priority, state, due_at, wake_at, id, task, incarnation, generation, body
+        )
         SELECT queue, priority, CASE WHEN delay > 0 THEN ${DELAYED} ELSE ${READY} END,
-          ${now} + delay, CASE WHEN delay > 0 THEN ${now} + delay END, id, task, generation, body
+          ${now} + delay, CASE WHEN delay > 0 THEN ${now} + delay END, id, task, incarnation, generation, body
         FROM given JOIN created USING (id)
       )
       SELECT id FROM created`
@@ -94,16 +96,18 @@ export const makeEnqueueAllNew = ({ batched, dialect: { now }, table }: Database
       given AS MATERIALIZED (SELECT * FROM ${batch}),
       created AS (
         INSERT INTO ${table("tasks")} (
-          id, task, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention, remove_at,
-          check_at
+          id, task, incarnation, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention,
+          remove_at, check_at
         )
-        SELECT id, task, idempotency_key, payload_hash, published, 'PENDING', ${now}, ${now} + expires, retention,
-          CASE WHEN published = 0 THEN ${now} + retention END, ${now} + check_in
+        SELECT id, task, incarnation, idempotency_key, payload_hash, CASE WHEN reserved IS NULL THEN 1 ELSE 0 END,
+          'PENDING', ${now}, ${now} + expires, retention, ${now} + reserved, ${now} + check_in
         FROM given WHERE id IS NOT NULL
       )
-      INSERT INTO ${table("messages")} (queue, priority, state, due_at, wake_at, id, task, generation, body)
+      INSERT INTO ${table("messages")} (
+        queue, priority, state, due_at, wake_at, id, task, incarnation, generation, body
+      )
       SELECT queue, priority, CASE WHEN delay > 0 THEN ${DELAYED} ELSE ${READY} END,
-        ${now} + delay, CASE WHEN delay > 0 THEN ${now} + delay END, id, task, generation, body
+        ${now} + delay, CASE WHEN delay > 0 THEN ${now} + delay END, id, task, incarnation, generation, body
       FROM given WHERE id IS NOT NULL`
   )
   return (tasks) =>
@@ -203,18 +207,19 @@ export const makeReclaim = ({
     held AS (
       UPDATE ${table("messages")} AS m SET wake_at = ${now} + ?::bigint
       WHERE ${inList("queue", "text")} AND ${isHeldBy(dialect, "?::bigint", "?")}
-      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token
+      RETURNING m.seq, m.id, m.task, m.incarnation, m.generation, m.queue, m.priority, m.due_at, m.waits_since,
+        m.body, m.claim AS token
     ),
     started AS (
       UPDATE ${table("tasks")} AS t SET lease_until = ${now} + ?::bigint
       FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
       RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-    SELECT 0 AS due, seq, id, task, generation, queue, priority, due_at, waits_since, body, NULL::bigint AS fence,
+    SELECT 0 AS due, seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, body, NULL::bigint AS fence,
       NULL::bigint AS attempt, NULL::bigint AS retries, NULL::bigint AS crashes, ${now} AS now
     FROM held
     UNION ALL
-    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
+    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
   const read = reader<ClaimedRow>("messages", claimedShape)
   return (request) => {
     const suffix = handleSuffix(request)

@@ -2,7 +2,8 @@
  * The migrations of MariaDB. They are frozen: literal SQL that calls no other code.
  *
  * MariaDB commits every schema change by itself, so a migration may stop half-way: each statement can be repeated. It
- * allows no check on an auto-increment column.
+ * allows no check on an auto-increment column, and has no partial indexes: `delayed_id` is the id of a message that is
+ * delayed, and NULL otherwise. It is stored, since a purge has to compute a virtual column anew.
  */
 import type { Migration } from "./Migration.ts"
 
@@ -12,9 +13,11 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
     id: 1,
     name: "tasks and messages",
     statements: (table) => [
+      // cancel_requested: 0 no, 1 requested, 2 the message of the open run was withdrawn
       `CREATE TABLE IF NOT EXISTS ${table("tasks")} (
         id VARCHAR(255) NOT NULL PRIMARY KEY,
         task VARCHAR(255) NOT NULL,
+        incarnation VARCHAR(32) NOT NULL DEFAULT '',
         idempotency_key VARCHAR(255),
         payload_hash VARCHAR(64) NOT NULL,
         published TINYINT NOT NULL,
@@ -29,7 +32,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         at_most_once TINYINT NOT NULL DEFAULT 0,
         cancel_requested TINYINT NOT NULL DEFAULT 0,
         ended VARCHAR(10) CHECK (ended IN ('Expired', 'WorkerLost', 'Cancelled', 'Forgotten')),
-        enqueued_at BIGINT,
+        enqueued_at BIGINT NOT NULL,
         started_at BIGINT,
         finished_at BIGINT,
         expires_at BIGINT,
@@ -48,7 +51,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
         CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),
         CHECK (retention BETWEEN 0 AND 8640000000000000 AND letter_retention BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000),
-        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested IN (0, 1))
+        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested BETWEEN 0 AND 2)
       ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
 
       `CREATE TABLE IF NOT EXISTS ${table("dead_letters")} (
@@ -56,6 +59,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         id VARCHAR(512) NOT NULL,
         task_id VARCHAR(255),
         task VARCHAR(255),
+        incarnation VARCHAR(32) NOT NULL DEFAULT '',
         generation BIGINT NOT NULL,
         queue VARCHAR(255) NOT NULL,
         reason VARCHAR(255) NOT NULL,
@@ -95,10 +99,13 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         reason VARCHAR(255),
         id VARCHAR(255) NOT NULL,
         task VARCHAR(255) NOT NULL,
+        incarnation VARCHAR(32) NOT NULL DEFAULT '',
         generation BIGINT NOT NULL,
         body LONGTEXT NOT NULL,
+        delayed_id VARCHAR(255) AS (CASE WHEN state = 1 THEN id END) STORED,
         KEY messages_ready (queue, state, priority DESC, due_at, seq),
         KEY messages_wake (queue, wake_at),
+        KEY messages_delayed (delayed_id),
         CHECK (due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`
     ]

@@ -28,8 +28,8 @@ const createClaimFunction = (table: (name: string) => string): string =>
   p_looks BOOLEAN, p_queues TEXT[], p_max BIGINT, p_lease BIGINT, p_claim TEXT, p_worker TEXT,
   p_tasks TEXT[], p_leases BIGINT[], p_retentions BIGINT[], p_letters BIGINT[]
 ) RETURNS TABLE (
-  due INTEGER, seq BIGINT, id TEXT, task TEXT, generation BIGINT, queue TEXT, priority SMALLINT, due_at BIGINT,
-  waits_since BIGINT, body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
+  due INTEGER, seq BIGINT, id TEXT, task TEXT, incarnation TEXT, generation BIGINT, queue TEXT, priority SMALLINT,
+  due_at BIGINT, waits_since BIGINT, body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -58,24 +58,25 @@ BEGIN
           ORDER BY priority DESC, due_at, seq LIMIT p_max FOR UPDATE SKIP LOCKED
         ) AS first ORDER BY priority DESC, due_at, seq LIMIT p_max
       ))
-      RETURNING m.seq, m.id, m.task, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token, p_worker AS worker
+      RETURNING m.seq, m.id, m.task, m.incarnation, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token, p_worker AS worker
     ),
     run AS (
-      SELECT taken.seq, taken.id, taken.generation, token, worker, lease, retention, letters
+      SELECT taken.seq, taken.id, taken.task, taken.incarnation, taken.generation, token, worker, lease, retention, letters
       FROM taken JOIN terms ON terms_task = taken.task
     ),
     started AS (
       UPDATE ${table("tasks")} AS t SET state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1, token = run.token, worker = run.worker, started_at = COALESCE(t.started_at, ${NOW}), due_at = NULL, remove_at = NULL, lease_until = ${NOW} + run.lease, retention = run.retention, check_at = COALESCE(t.check_at, ${NOW} + run.retention), letter_retention = run.letters
-      FROM run WHERE t.id = run.id AND t.generation = run.generation AND t.state IN ('PENDING', 'RETRY') AND t.remove_at IS NULL
+      FROM run WHERE t.id = run.id AND t.task = run.task AND t.incarnation = run.incarnation
+    AND t.generation = run.generation AND t.state IN ('PENDING', 'RETRY') AND t.remove_at IS NULL
     AND (t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})
       RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-  SELECT 0, taken.seq, taken.id, taken.task, taken.generation, taken.queue, taken.priority, taken.due_at, taken.waits_since, taken.body, NULL::bigint, NULL::bigint, NULL::bigint,
+  SELECT 0, taken.seq, taken.id, taken.task, taken.incarnation, taken.generation, taken.queue, taken.priority, taken.due_at, taken.waits_since, taken.body, NULL::bigint, NULL::bigint, NULL::bigint,
     NULL::bigint, ${NOW} FROM taken
   UNION ALL
-  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
+  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
   UNION ALL
-  SELECT 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
+  SELECT 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
 END
 $claim$`
 
@@ -85,9 +86,11 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
     id: 1,
     name: "tasks and messages",
     statements: (table) => [
+      // cancel_requested: 0 no, 1 requested, 2 the message of the open run was withdrawn
       `CREATE TABLE ${table("tasks")} (
         id TEXT COLLATE "C" NOT NULL PRIMARY KEY,
         task TEXT COLLATE "C" NOT NULL,
+        incarnation TEXT COLLATE "C" NOT NULL DEFAULT '',
         idempotency_key TEXT COLLATE "C",
         payload_hash TEXT COLLATE "C" NOT NULL,
         published SMALLINT NOT NULL,
@@ -102,7 +105,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         at_most_once SMALLINT NOT NULL DEFAULT 0,
         cancel_requested SMALLINT NOT NULL DEFAULT 0,
         ended TEXT COLLATE "C" CHECK (ended IN ('Expired', 'WorkerLost', 'Cancelled', 'Forgotten')),
-        enqueued_at BIGINT,
+        enqueued_at BIGINT NOT NULL,
         started_at BIGINT,
         finished_at BIGINT,
         expires_at BIGINT,
@@ -119,7 +122,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
         CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),
         CHECK (retention BETWEEN 0 AND 8640000000000000 AND letter_retention BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000),
-        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested IN (0, 1))
+        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested BETWEEN 0 AND 2)
       ) WITH (fillfactor = 30, vacuum_truncate = false)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
         WHERE idempotency_key IS NOT NULL`,
@@ -130,6 +133,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         id TEXT COLLATE "C" NOT NULL,
         task_id TEXT COLLATE "C",
         task TEXT COLLATE "C",
+        incarnation TEXT COLLATE "C" NOT NULL DEFAULT '',
         generation BIGINT NOT NULL,
         queue TEXT COLLATE "C" NOT NULL,
         reason TEXT COLLATE "C" NOT NULL,
@@ -178,6 +182,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         reason TEXT COLLATE "C",
         id TEXT COLLATE "C" NOT NULL,
         task TEXT COLLATE "C" NOT NULL,
+        incarnation TEXT COLLATE "C" NOT NULL DEFAULT '',
         generation BIGINT NOT NULL,
         body TEXT COLLATE "C" NOT NULL,
         CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
@@ -189,11 +194,12 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at, seq)
         WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`,
+      `CREATE INDEX ${table("messages_delayed")} ON ${table("messages")} (id) WHERE state = 1`,
 
       createClaimFunction(table),
 
       // fills pages, and empties them again
-      `INSERT INTO ${table("tasks")} (id, task, payload_hash, published, state, progress) SELECT 'filling ' || n, '', '', 1, 'PENDING', repeat(md5(n::text), 30) FROM generate_series(1, 1000) AS n`,
+      `INSERT INTO ${table("tasks")} (id, task, payload_hash, published, state, enqueued_at, progress) SELECT 'filling ' || n, '', '', 1, 'PENDING', 0, repeat(md5(n::text), 30) FROM generate_series(1, 1000) AS n`,
       `DELETE FROM ${table("tasks")}`,
       `INSERT INTO ${table("messages")} (queue, priority, state, due_at, id, task, generation, body) SELECT '', 0, 3, 0, '', '', 0, repeat(md5(n::text), 30) FROM generate_series(1, 1000) AS n`,
       `DELETE FROM ${table("messages")}`

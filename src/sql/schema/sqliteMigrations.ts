@@ -12,10 +12,12 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
     id: 1,
     name: "tasks and messages",
     statements: (table) => [
+      // cancel_requested: 0 no, 1 requested, 2 the message of the open run was withdrawn
       `CREATE TABLE ${table("tasks")} (
         pk INTEGER PRIMARY KEY,
         id TEXT NOT NULL,
         task TEXT NOT NULL,
+        incarnation TEXT NOT NULL DEFAULT '',
         idempotency_key TEXT,
         payload_hash TEXT NOT NULL,
         published INTEGER NOT NULL,
@@ -30,7 +32,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         at_most_once INTEGER NOT NULL DEFAULT 0,
         cancel_requested INTEGER NOT NULL DEFAULT 0,
         ended TEXT CHECK (ended IN ('Expired', 'WorkerLost', 'Cancelled', 'Forgotten')),
-        enqueued_at INTEGER,
+        enqueued_at INTEGER NOT NULL,
         started_at INTEGER,
         finished_at INTEGER,
         expires_at INTEGER,
@@ -47,7 +49,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
         CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),
         CHECK (retention BETWEEN 0 AND 8640000000000000 AND letter_retention BETWEEN 0 AND 8640000000000000 AND remove_at BETWEEN 0 AND 8640000000000000),
-        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested IN (0, 1))
+        CHECK (published IN (0, 1) AND at_most_once IN (0, 1) AND cancel_requested BETWEEN 0 AND 2)
       ) STRICT`,
       `CREATE UNIQUE INDEX ${table("tasks_id")} ON ${table("tasks")} (id)`,
       `CREATE UNIQUE INDEX ${table("tasks_key")} ON ${table("tasks")} (task, idempotency_key)
@@ -60,6 +62,7 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         id TEXT NOT NULL,
         task_id TEXT,
         task TEXT,
+        incarnation TEXT NOT NULL DEFAULT '',
         generation INTEGER NOT NULL,
         queue TEXT NOT NULL,
         reason TEXT NOT NULL,
@@ -112,12 +115,14 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         reason TEXT,
         id TEXT NOT NULL,
         task TEXT NOT NULL,
+        incarnation TEXT NOT NULL DEFAULT '',
         generation INTEGER NOT NULL,
         body ANY NOT NULL CHECK (typeof(body) IN ('text', 'blob')),
         CHECK (seq BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) STRICT`,
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
-      `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`
+      `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`,
+      `CREATE INDEX ${table("messages_delayed")} ON ${table("messages")} (id) WHERE state = 1`
     ]
   }
 ]

@@ -22,12 +22,14 @@ import { expiry } from "./backend/expiry.ts"
 import { makeFixture, type Test } from "./backend/fixture.ts"
 import { forget } from "./backend/forget.ts"
 import { hints } from "./backend/hints.ts"
+import { incarnations } from "./backend/incarnations.ts"
 import { renew } from "./backend/renew.ts"
 import { reopen } from "./backend/reopen.ts"
 import { reservations } from "./backend/reservations.ts"
 import { retention } from "./backend/retention.ts"
 import { settle } from "./backend/settle.ts"
 import { start } from "./backend/start.ts"
+import { withdraw } from "./backend/withdraw.ts"
 import { workers } from "./backend/workers.ts"
 import * as Suite from "./Suite.ts"
 
@@ -64,9 +66,11 @@ export const suite = (name: string, options: Options): void => {
     crashes(test)
     atMostOnce(test)
     cancel(test)
+    withdraw(test)
     expiry(test)
     retention(test)
     forget(test)
+    incarnations(test)
     reopen(test)
     deadLetters(test)
     bodies(test)

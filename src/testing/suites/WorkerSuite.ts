@@ -20,6 +20,7 @@ import { crashes } from "./worker/crashes.ts"
 import { decode } from "./worker/decode.ts"
 import type { Drivers } from "./worker/faults.ts"
 import { inSmallSteps, makeFixture, type Test } from "./worker/fixture.ts"
+import { incarnations } from "./worker/incarnations.ts"
 import { leases } from "./worker/leases.ts"
 import { limits } from "./worker/limits.ts"
 import { poison } from "./worker/poison.ts"
@@ -78,6 +79,7 @@ export const suite = (name: string, options: Options): void => {
     atMostOnce(test)
     terminalStates(test)
     replay(test)
+    incarnations(test)
     supersededRuns(test)
     settle(test)
     waiters(test)

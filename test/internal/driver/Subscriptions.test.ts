@@ -10,6 +10,7 @@ const record = (id: string, state: TaskRecord["state"]): TaskRecord => ({
   id,
   task: "sum",
   state,
+  incarnation: "",
   generation: 0,
   attempt: 0,
   retries: 0,
@@ -19,7 +20,7 @@ const record = (id: string, state: TaskRecord["state"]): TaskRecord => ({
   worker: null,
   cancelRequested: false,
   ended: null,
-  enqueuedAt: null,
+  enqueuedAt: 0,
   startedAt: null,
   finishedAt: null,
   expiresAt: null

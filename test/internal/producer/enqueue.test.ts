@@ -1,8 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Backend } from "chicory"
 import type { Envelope, NewRecord } from "chicory/driver"
-import { Effect, Exit } from "effect"
-import { enqueue, enqueueAll, type PreparedTask } from "../../../src/internal/producer/enqueue.ts"
+import { Effect, Exit, Fiber, Latch } from "effect"
+import { TestClock } from "effect/testing"
+import {
+  enqueue as enqueueIn,
+  enqueueAll,
+  type PreparedTask
+} from "../../../src/internal/producer/enqueue.ts"
 import * as TaskMessage from "../../../src/TaskMessage.ts"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
 
@@ -30,7 +35,7 @@ const make = Effect.fnUntraced(function* (options: MemoryFixture.Options = {}) {
   const operations = ["enqueue", "create", "publish", "markPublished"]
   return {
     fixture,
-    enqueue: (item: PreparedTask) => Effect.withFiber((fiber) => enqueue(fiber, { backend, broker }, item)),
+    enqueue: (item: PreparedTask) => Effect.withFiber((fiber) => enqueueIn(fiber, { backend, broker }, item)),
     enqueueAll: (items: ReadonlyArray<PreparedTask>) => enqueueAll({ backend, broker }, items),
     /** The operations since the last `clearCalls`, in order. */
     called: () => fixture.sequence(...operations),
@@ -40,20 +45,87 @@ const make = Effect.fnUntraced(function* (options: MemoryFixture.Options = {}) {
 })
 
 describe("a task without a key", () => {
-  it.effect("is published, then its record is created", () =>
+  it.effect("is reserved for an hour, published, then marked", () =>
     Effect.gen(function* () {
       const { called, created, enqueue } = yield* make()
       assert.strictEqual(yield* enqueue(prepared("a")), "a")
-      assert.deepStrictEqual(called(), ["publish", "create"])
-      assert.deepInclude(created()[0], { id: "a", key: undefined, payloadHash: "", published: true })
+      assert.deepStrictEqual(called(), ["create", "publish", "markPublished"])
+      assert.deepInclude(created()[0], {
+        id: "a",
+        key: undefined,
+        payloadHash: "",
+        reservedMillis: 3_600_000
+      })
     })
   )
 
-  it.effect("has no record when its message is not published", () =>
+  it.effect("is not marked when its message is not published", () =>
     Effect.gen(function* () {
       const { called, enqueue } = yield* make({ broker: () => ({ publish: () => Effect.fail("down") }) })
       assert.strictEqual((yield* Effect.flip(enqueue(prepared("a"))))._tag, "BrokerError")
-      assert.deepStrictEqual(called(), ["publish"])
+      assert.deepStrictEqual(called(), ["create", "publish"])
+    })
+  )
+
+  it.effect("is finished when its producer is interrupted after the reservation", () =>
+    Effect.gen(function* () {
+      const [entered, gate] = [yield* Latch.make(), yield* Latch.make()]
+      const { called, enqueue } = yield* make({
+        broker: (driver) => ({
+          publish: (messages) =>
+            Effect.andThen(Effect.andThen(entered.open, gate.await), driver.publish(messages))
+        })
+      })
+      const fiber = yield* Effect.forkChild(enqueue(prepared("a")))
+      yield* entered.await
+      assert.deepStrictEqual(called(), ["create", "publish"])
+      fiber.interruptUnsafe()
+      yield* gate.open
+      yield* Fiber.await(fiber)
+      assert.deepStrictEqual(called(), ["create", "publish", "markPublished"])
+    })
+  )
+
+  it.effect("is enqueued again when its reservation was removed before its message was published", () =>
+    Effect.gen(function* () {
+      let standStill: Effect.Effect<unknown> = Effect.void
+      const { called, enqueue, fixture, published } = yield* make({
+        backend: (driver) => {
+          standStill = Effect.andThen(TestClock.adjust("61 minutes"), driver.sweep(10))
+          return {}
+        },
+        broker: (driver) => ({
+          publish: (messages) =>
+            Effect.suspend(() => {
+              const pause = standStill
+              standStill = Effect.void
+              return Effect.andThen(pause, driver.publish(messages))
+            })
+        })
+      })
+      assert.strictEqual(yield* enqueue(prepared("a")), "a")
+      assert.deepStrictEqual(called(), [
+        "create",
+        "publish",
+        "markPublished",
+        "create",
+        "publish",
+        "markPublished"
+      ])
+      assert.lengthOf(published(), 2)
+      assert.strictEqual((yield* fixture.driver.read(["a"]))[0]?.state, "PENDING")
+    })
+  )
+
+  it.effect("is not enqueued again when it ran and was removed before it was marked", () =>
+    Effect.gen(function* () {
+      const { called, enqueue } = yield* make({
+        backend: (driver) => ({
+          markPublished: (ids) => Effect.andThen(driver.forget(ids), Effect.succeed(ids.map(() => false)))
+        })
+      })
+      assert.strictEqual(yield* enqueue(prepared("a")), "a")
+      assert.deepStrictEqual(called(), ["create", "publish", "markPublished"])
     })
   )
 
@@ -62,9 +134,23 @@ describe("a task without a key", () => {
       const { called, fixture } = yield* make()
       const backend = yield* Effect.provide(Backend.Backend, Backend.layerNotConfigured)
       const stores = { backend, broker: fixture.broker }
-      const id = yield* Effect.withFiber((fiber) => enqueue(fiber, stores, prepared("a")))
+      const id = yield* Effect.withFiber((fiber) => enqueueIn(fiber, stores, prepared("a")))
       assert.strictEqual(id, "a")
       assert.deepStrictEqual(called(), ["publish"])
+    })
+  )
+
+  it.effect("tells the worker without a backend that it has no record", () =>
+    Effect.gen(function* () {
+      const { enqueue, fixture, published } = yield* make()
+      const backend = yield* Effect.provide(Backend.Backend, Backend.layerNotConfigured)
+      yield* Effect.withFiber((fiber) => enqueueIn(fiber, { backend, broker: fixture.broker }, prepared("a")))
+      yield* enqueue(prepared("b"))
+      const messages = yield* Effect.forEach(published(), ({ body }) => TaskMessage.decode(body))
+      assert.deepStrictEqual(
+        messages.map(({ unrecorded }) => unrecorded),
+        [true, undefined]
+      )
     })
   )
 })
@@ -75,7 +161,7 @@ describe("a task with a key", () => {
       const { called, created, enqueue } = yield* make()
       assert.strictEqual(yield* enqueue(keyed("a")), "a")
       assert.deepStrictEqual(called(), ["create", "publish", "markPublished"])
-      assert.deepInclude(created()[0], { id: "a", key: "k1", payloadHash: "h1", published: false })
+      assert.deepInclude(created()[0], { id: "a", key: "k1", payloadHash: "h1", reservedMillis: 3_600_000 })
     })
   )
 
@@ -125,7 +211,7 @@ describe("a task with a key", () => {
       const { called, fixture } = yield* make()
       const backend = yield* Effect.provide(Backend.Backend, Backend.layerNotConfigured)
       const error = yield* Effect.flip(
-        Effect.withFiber((fiber) => enqueue(fiber, { backend, broker: fixture.broker }, keyed("a")))
+        Effect.withFiber((fiber) => enqueueIn(fiber, { backend, broker: fixture.broker }, keyed("a")))
       )
       assert.strictEqual(error._tag, "BackendNotConfigured")
       assert.deepStrictEqual(called(), [])
@@ -159,27 +245,33 @@ describe("over a fused store", () => {
 
   it.effect("an unpublished reservation is published and marked", () =>
     Effect.gen(function* () {
-      const { called, enqueue, fixture } = yield* make({ fused: true })
-      yield* fixture.create("a", { key: "k1", payloadHash: "h1", published: false })
+      const { called, enqueue, fixture, published } = yield* make({ fused: true })
+      yield* fixture.create("a", {
+        key: "k1",
+        payloadHash: "h1",
+        incarnation: "first1",
+        reservedMillis: 1_000
+      })
       assert.strictEqual(yield* enqueue(keyed("b")), "a")
       assert.deepStrictEqual(called(), ["enqueue", "publish", "markPublished"])
+      assert.deepInclude(published()[0], { id: "a", incarnation: "first1" })
     })
   )
 })
 
 describe("enqueueAll", () => {
-  it.effect("publishes all messages in one call, then creates all records in one", () =>
+  it.effect("makes one call for each step", () =>
     Effect.gen(function* () {
       const { called, enqueueAll } = yield* make()
       const exits = yield* enqueueAll(["a", "b", "c"].map((id) => prepared(id)))
       assert.deepStrictEqual(exits, [Exit.succeed("a"), Exit.succeed("b"), Exit.succeed("c")])
-      assert.deepStrictEqual(called(), ["publish", "create"])
+      assert.deepStrictEqual(called(), ["create", "publish", "markPublished"])
     })
   )
 
-  it.effect("creates records only for published messages", () =>
+  it.effect("marks only the records of published messages", () =>
     Effect.gen(function* () {
-      const { created, enqueueAll } = yield* make({
+      const { enqueueAll, fixture } = yield* make({
         broker: (driver) => ({
           isPermanent: () => true,
           publish: (messages) =>
@@ -188,10 +280,7 @@ describe("enqueueAll", () => {
       })
       const exits = yield* enqueueAll(["a", "b", "c"].map((id) => prepared(id)))
       assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true])
-      assert.deepStrictEqual(
-        created().map(({ id }) => id),
-        ["a", "c"]
-      )
+      assert.deepStrictEqual(fixture.items("markPublished"), ["a", "c"])
     })
   )
 

@@ -50,7 +50,7 @@ describe("the options of a call", () => {
       const { last, send } = yield* make()
       yield* send(Full, { n: 1 })
       const { message, record } = last()
-      assert.deepInclude(message, { queue: "full", priority: 200, delayMillis: 0, expiresMillis: 60_000 })
+      assert.deepInclude(message, { queue: "full", priority: 200, delayMillis: 0 })
       assert.deepInclude(record, { expiresMillis: 60_000, retentionMillis: 3_600_000 })
     })
   )
@@ -60,7 +60,7 @@ describe("the options of a call", () => {
       const { last, send } = yield* make()
       yield* send(Full, { n: 1 }, { queue: "other", priority: 3, delay: "2 seconds", expires: "5 seconds" })
       const { message, record } = last()
-      assert.deepInclude(message, { queue: "other", priority: 3, delayMillis: 2_000, expiresMillis: 5_000 })
+      assert.deepInclude(message, { queue: "other", priority: 3, delayMillis: 2_000 })
       assert.strictEqual(record.expiresMillis, 5_000)
     })
   )
@@ -70,7 +70,8 @@ describe("the options of a call", () => {
       const { last, send } = yield* make()
       yield* send(Plain, { n: 1 })
       const { message, record } = last()
-      assert.deepInclude(message, { queue: "default", priority: 100, expiresMillis: undefined })
+      assert.deepInclude(message, { queue: "default", priority: 100 })
+      assert.isUndefined(record.expiresMillis)
       assert.strictEqual(record.retentionMillis, 86_400_000)
     })
   )
@@ -108,7 +109,7 @@ describe("a reservation", () => {
       const { last, send } = yield* make()
       yield* send(Keyed, { n: 7 })
       const hash = createHash("sha256").update(`{"n":7}`).digest("base64url")
-      assert.deepInclude(last().record, { key: "key 7", payloadHash: hash, published: false })
+      assert.deepInclude(last().record, { key: "key 7", payloadHash: hash })
     })
   )
 
@@ -124,8 +125,8 @@ describe("a reservation", () => {
     Effect.gen(function* () {
       const { last, send } = yield* make()
       assert.strictEqual(yield* send(Plain, { n: 7 }, { id: "mine" }), "mine")
-      const { key, payloadHash, published } = last().record
-      assert.deepStrictEqual([key, published], [undefined, false])
+      const { key, payloadHash } = last().record
+      assert.isUndefined(key)
       assert.lengthOf(payloadHash, 43)
     })
   )
@@ -134,7 +135,37 @@ describe("a reservation", () => {
     Effect.gen(function* () {
       const { last, send } = yield* make()
       yield* send(Plain, { n: 7 })
-      assert.deepInclude(last().record, { key: undefined, payloadHash: "", published: true })
+      assert.deepInclude(last().record, { key: undefined, payloadHash: "" })
+    })
+  )
+})
+
+describe("an incarnation", () => {
+  it.effect("is made for each enqueue of a given id, and is in the message and the record", () =>
+    Effect.gen(function* () {
+      const { last, send } = yield* make()
+      const incarnations: Array<string> = []
+      for (const id of ["mine", "other"]) {
+        yield* send(Plain, { n: 7 }, { id })
+        const { message, record } = last()
+        assert.match(record.incarnation, /^[0-9a-f]{12}$/)
+        assert.strictEqual(message.incarnation, record.incarnation)
+        assert.strictEqual((yield* TaskMessage.decode(message.body)).incarnation, record.incarnation)
+        incarnations.push(record.incarnation)
+      }
+      assert.notStrictEqual(incarnations[0], incarnations[1])
+    })
+  )
+
+  it.effect("is empty for an id that is made here, also with a key", () =>
+    Effect.gen(function* () {
+      const { last, send } = yield* make()
+      for (const task of [Plain, Keyed]) {
+        yield* send(task, { n: 7 })
+        const { message, record } = last()
+        assert.deepStrictEqual([record.incarnation, message.incarnation], ["", undefined])
+        assert.notInclude(message.body, "incarnation")
+      }
     })
   )
 })

@@ -7,23 +7,29 @@ import {
   decideReopen,
   decideSettle,
   decideStart,
+  decideWithdraw,
   lapse,
   type OutcomeTag,
   type StartDecision,
+  type StartRequest,
   stateAfterRetries,
-  type TaskFacts
+  type TaskFacts,
+  type WithdrawnMessage
 } from "../../../src/internal/task/transitions.ts"
 
 const now = 1_000
 
 const waiting: TaskFacts = {
+  task: "mail",
   state: "PENDING",
+  incarnation: "x1",
   generation: 1,
   crashes: 0,
   token: null,
   leaseUntil: null,
   atMostOnce: false,
   cancelRequested: false,
+  withdrawn: false,
   expiresAt: null,
   dueAt: null,
   ended: null
@@ -57,6 +63,19 @@ describe("lapse", () => {
       "Cancelled"
     ],
     [
+      "L2",
+      "a lapsed run with a cancel request ends as Cancelled",
+      lapse(lapsed({ cancelRequested: true }), now),
+      "Cancelled"
+    ],
+    [
+      "L2",
+      "a lapsed run whose message was withdrawn ends as Cancelled",
+      lapse(lapsed({ withdrawn: true }), now),
+      "Cancelled"
+    ],
+    ["L2", "a run with a live lease does not end", lapse(running({ withdrawn: true }), now), undefined],
+    [
       "L3",
       "a lapsed at-most-once run ends as WorkerLost",
       lapse(lapsed({ atMostOnce: true }), now),
@@ -73,11 +92,35 @@ describe("lapse", () => {
 })
 
 describe("decideStart", () => {
-  const start = (facts: TaskFacts, request: { token?: string; generation?: number } = {}): StartDecision =>
-    decideStart(facts, { token: "t2", generation: 1, maxCrashes: 3, ...request }, now)
+  const start = (facts: TaskFacts | undefined, request: Partial<StartRequest> = {}): StartDecision =>
+    decideStart(
+      facts,
+      { task: "mail", token: "t2", incarnation: "x1", generation: 1, maxCrashes: 3, ...request },
+      now
+    )
   const runs = (crashes = 0, opens?: number): StartDecision => ({ _tag: "Run", opens, crashes })
 
   rules([
+    ["S0", "a message without a record starts nothing", start(undefined), { _tag: "NoRecord" }],
+    ["S3", "a message of another task is dropped", start(waiting, { task: "other" }), { _tag: "Drop" }],
+    [
+      "S3",
+      "a message of another incarnation is dropped, whatever its generation",
+      start(waiting, { incarnation: "x2", generation: 2 }),
+      { _tag: "Drop" }
+    ],
+    [
+      "S3",
+      "a message of another incarnation does not end a lapsed run",
+      start(lapsed({ crashes: 2 }), { incarnation: "" }),
+      { _tag: "Drop" }
+    ],
+    [
+      "S8",
+      "a lapsed run whose message was withdrawn ends as Cancelled",
+      start(lapsed({ withdrawn: true })),
+      { _tag: "End", ended: "Cancelled", crashes: 0 }
+    ],
     [
       "S1",
       "the token of the open run repeats its start",
@@ -130,9 +173,9 @@ describe("decideStart", () => {
     ],
     [
       "S8",
-      "a lapsed run with a cancel request counts a crash and ends as Cancelled",
+      "a lapsed run with a cancel request ends as Cancelled, with nothing counted",
       start(lapsed({ cancelRequested: true, crashes: 1 })),
-      { _tag: "End", ended: "Cancelled", crashes: 2 }
+      { _tag: "End", ended: "Cancelled", crashes: 1 }
     ],
     [
       "S9",
@@ -170,6 +213,8 @@ describe("decideSettle", () => {
       settle(running({ cancelRequested: true }), "Release"),
       "Cancel"
     ],
+    ["T2", "a retry without a message cancels", settle(running({ withdrawn: true }), "Retry"), "Cancel"],
+    ["T2", "a release without a message cancels", settle(running({ withdrawn: true }), "Release"), "Cancel"],
     [
       "T3",
       "a success of the open run is written",
@@ -213,6 +258,22 @@ describe("decideCancel", () => {
   ])
 })
 
+describe("decideWithdraw", () => {
+  const withdraw = (facts: TaskFacts | undefined, message: Partial<WithdrawnMessage> = {}) =>
+    decideWithdraw(facts, { incarnation: "x1", generation: 1, ...message }, now)
+
+  rules([
+    ["W1", "a missing record is left", withdraw(undefined), "Nothing"],
+    ["W1", "an ended task is left", withdraw(success), "Nothing"],
+    ["W1", "a task of another incarnation is left", withdraw(waiting, { incarnation: "" }), "Nothing"],
+    ["W1", "a task of another generation is left", withdraw(waiting, { generation: 0 }), "Nothing"],
+    ["W2", "a running task is marked", withdraw(running()), "Mark"],
+    ["W2", "a lapsed run is marked", withdraw(lapsed()), "Mark"],
+    ["W3", "a waiting task ends as Cancelled", withdraw(retrying), "Cancelled"],
+    ["W3", "an expired task ends as Expired", withdraw(task({ expiresAt: now })), "Expired"]
+  ])
+})
+
 describe("decideForget", () => {
   rules([
     ["F1", "an ended task is removed", decideForget(failure), "Remove"],
@@ -222,12 +283,17 @@ describe("decideForget", () => {
 })
 
 describe("decideReopen", () => {
+  const reopen = (facts: TaskFacts | undefined, generation: number, incarnation = "x1") =>
+    decideReopen(facts, { incarnation, generation })
+
   rules([
-    ["R1", "a missing record is created", decideReopen(undefined, 1), "Create"],
-    ["R2", "an ended task of the letter's generation is opened", decideReopen(failure, 1), "Open"],
-    ["R2", "an ended task of an older generation is opened", decideReopen(failure, 2), "Open"],
-    ["R3", "an ended task of a later generation is left", decideReopen(failure, 0), "Leave"],
-    ["R3", "an unfinished task is left", decideReopen(waiting, 1), "Leave"]
+    ["R4", "an ended task of another incarnation is refused", reopen(failure, 1, "x2"), "Refuse"],
+    ["R4", "a waiting task of another incarnation is refused", reopen(waiting, 1, ""), "Refuse"],
+    ["R1", "a missing record is created", reopen(undefined, 1), "Create"],
+    ["R2", "an ended task of the letter's generation is opened", reopen(failure, 1), "Open"],
+    ["R2", "an ended task of an older generation is opened", reopen(failure, 2), "Open"],
+    ["R3", "an ended task of a later generation is left", reopen(failure, 0), "Leave"],
+    ["R3", "an unfinished task is left", reopen(waiting, 1), "Leave"]
   ])
 })
 
@@ -249,10 +315,10 @@ describe("decideCreate", () => {
       { same: true, adopts: true }
     ],
     [
-      "E3",
-      "a forgotten record adopts nothing",
+      "E1",
+      "a forgotten task that has not ended is not the same",
       create({ payloadHash: "", ended: "Forgotten" }),
-      { same: true, adopts: false }
+      { same: false, adopts: false }
     ]
   ])
 })

@@ -25,16 +25,16 @@ const cancelled: RunOutcome = { _tag: "Failure", exit: `{"_tag":"Failure"}`, rea
 const retry: RunOutcome = { _tag: "Retry", afterMillis: 1_500 }
 const release: RunOutcome = { _tag: "Release" }
 
-/** Publishes the message of task `a`. */
+/** Creates the record of task `a`, and publishes its message. */
 const publish = (fixture: MemoryFixture.MemoryFixture, more: Partial<TaskMessage.Head> = {}) =>
-  Effect.asVoid(
+  Effect.andThen(
+    fixture.create("a"),
     fixture.broker.publish.one({
       id: "a",
       task: "sum",
       queue: "default",
       priority: 100,
       delayMillis: 0,
-      expiresMillis: more.expires,
       body: TaskMessage.encode({ ...head, ...more }, "7")
     })
   )
@@ -52,6 +52,7 @@ const claim = Effect.fnUntraced(function* (store: RunStore) {
     start: {
       id: "a",
       task: "sum",
+      incarnation: "",
       generation: 0,
       token: claimed.run?.token ?? "t1",
       worker: "w1",
@@ -60,7 +61,6 @@ const claim = Effect.fnUntraced(function* (store: RunStore) {
       leaseMillis: 60_000,
       deliveryMode: "at-least-once",
       maxCrashes: 3,
-      expiresMillis: message.expires,
       retentionMillis: undefined,
       deadLetterRetentionMillis: undefined
     }

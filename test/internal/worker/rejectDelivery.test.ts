@@ -24,6 +24,7 @@ describe("guarantee 8: an undecodable message", () => {
   it.effect("of a known task ends the task as PayloadInvalid", () =>
     Effect.gen(function* () {
       const { counts, fixture, publish, record, start } = yield* make()
+      yield* fixture.create("a", { task: "work" })
       const waiting = yield* fork(
         Effect.provideContext(Effect.flip(AsyncResult.get(WorkerFixture.Work.result("a"))), fixture.context)
       )

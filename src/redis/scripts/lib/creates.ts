@@ -1,21 +1,23 @@
 /** Creating records: for `create`, and for the fused enqueue. Encoding, Lua and decoding. */
 import type { Created, NewRecord } from "../../../BackendDriver.ts"
 import * as FieldText from "../../FieldText.ts"
+import * as IncarnationText from "../../IncarnationText.ts"
 import { millis } from "../../scriptArguments.ts"
 
 /** Encodes the idempotency key of a record: its task's name first, with its length, so that no two pairs read the same. */
 export const encodeKey = ({ key, task }: NewRecord): string | undefined =>
   key === undefined ? undefined : FieldText.encode(`${task.length}:${task}${key}`)
 
-/** Without a key or an id of the caller's there is nothing to compare. */
-const isCompared = ({ key, payloadHash }: NewRecord): boolean => key !== undefined || payloadHash !== ""
+/** Without a key or an id of the caller's there is nothing to compare, and no incarnation. */
+const isCompared = ({ incarnation, key, payloadHash }: NewRecord): boolean =>
+  key !== undefined || payloadHash !== "" || incarnation !== ""
 
 /** Encodes what neighbouring records may have in common. */
 export const encodeRecordHead = (record: NewRecord): ReadonlyArray<string> => [
   FieldText.encode(record.task),
   millis(record.expiresMillis),
   millis(record.retentionMillis),
-  record.published ? "1" : "0",
+  millis(record.reservedMillis),
   isCompared(record) ? "1" : "0"
 ]
 
@@ -25,30 +27,43 @@ export const pushRecord =
   (args: Array<string>, record: NewRecord): void => {
     args.push(record.id)
     if (!isCompared(record)) return
-    args.push(record.payloadHash, encodeKey(record) ?? "", keyInOtherShard ? "1" : "")
+    args.push(
+      IncarnationText.encode(record.incarnation),
+      record.payloadHash,
+      encodeKey(record) ?? "",
+      keyInOtherShard ? "1" : ""
+    )
   }
 
 /** The answer to a record whose id has a tombstone for its key (see `verifyHolderOrTombstone`). */
 export const REFUSED = "X"
 
 /** Decodes the answer to a record that was created or found. */
-export const decodeCreated = (answer: string): Created =>
-  answer === "C"
-    ? { _tag: "Created" }
-    : { _tag: "Existing", id: answer.slice(3), same: answer[1] === "1", published: answer[2] === "1" }
+export const decodeCreated = (answer: string): Created => {
+  if (answer === "C") return { _tag: "Created" }
+  const end = answer.indexOf(" ")
+  return {
+    _tag: "Existing",
+    id: answer.slice(end + 1),
+    incarnation: IncarnationText.decode(answer.slice(3, end)),
+    same: answer[1] === "1",
+    published: answer[2] === "1"
+  }
+}
 
 /**
- * Lua: `createGroup` creates a group of records that differ in id, payload hash and key alone.
+ * Lua: `createGroup` creates a group of records that differ in id, incarnation, payload hash and key alone. It takes a
+ * function that returns the delayed messages of so many records, if they have any.
  *
  * The answer to a record is `C` (created), `X` (its id has a tombstone for its key), or `E` (existing), followed by
- * whether it is the same (0 or 1), whether it is published (0 or 1), and its id.
+ * whether it is the same (0 or 1), whether it is published (0 or 1), its incarnation, a blank, and its id.
  */
 export const createsLua = /* lua */ `
 local function requestedRecord(request)
   local new = newRecord(request.id)
-  new[TASK], new[ENQUEUED_AT], new[PAYLOAD_HASH] = request.task, nowText, request.hash
-  new[RETENTION], new[EXPIRES_AT] = request.retention, request.expires
-  if not request.published then new[UNPUBLISHED] = '1' end
+  new[TASK], new[INCARNATION], new[ENQUEUED_AT] = request.task, request.incarnation, nowText
+  new[PAYLOAD_HASH], new[RETENTION], new[EXPIRES_AT] = request.hash, request.retention, request.expires
+  new[RESERVED_UNTIL], new[DELAYED_MESSAGE] = request.reservedUntil, request.delayedMessage
   if request.key then new[KEY] = request.key end
   if request.keyInOtherShard then new[KEY_IN_OTHER_SHARD] = '1' end
   return new
@@ -74,12 +89,11 @@ local function create(request)
   end
   -- E1, E2
   local unknown = record[PAYLOAD_HASH] == '-'
-  local same = record[TASK] == request.task
+  local same = record[TASK] == request.task and record[ENDED] ~= 'Forgotten'
     and (unknown or request.hash == '-' or record[PAYLOAD_HASH] == request.hash)
   -- E3
-  if same and unknown and record[ENDED] ~= 'Forgotten' then
+  if same and unknown then
     record[PAYLOAD_HASH] = request.hash
-    if record[ENQUEUED_AT] == '-' then record[ENQUEUED_AT] = nowText end
     if request.key and record[KEY] == '-' then
       record[KEY] = request.key
       if request.keyInOtherShard then record[KEY_IN_OTHER_SHARD] = '1' end
@@ -93,14 +107,19 @@ local function create(request)
     end
     redis.call('SET', taskKey(record.id), recordText(record, exitOf(record)), 'KEEPTTL')
   end
-  return 'E' .. (same and '1' or '0') .. (record[UNPUBLISHED] == '-' and '1' or '0') .. record.id
+  return 'E' .. (same and '1' or '0') .. (record[RESERVED_UNTIL] == '-' and '1' or '0')
+    .. record[INCARNATION] .. ' ' .. record.id
 end
 
 -- the common case: new records without a key or an id of the caller's, all in one command
-local function createNew(answers, request, count)
+local function createNew(answers, request, count, delayedMessages)
   local value = recordText(requestedRecord(request))
   local written = {}
   for i = 1, count do
+    if delayedMessages then
+      request.delayedMessage = delayedMessages[i]
+      value = recordText(requestedRecord(request))
+    end
     written[2 * i - 1] = base .. ':task:' .. ARGV[position + i]
     written[2 * i] = value
   end
@@ -110,18 +129,22 @@ local function createNew(answers, request, count)
   return true
 end
 
-local function createGroup(answers)
-  local task, expires, retention, published = nextText(), nextNumber(), nextText(), nextText() == '1'
+local function createGroup(answers, reserveMessages)
+  local task, expires, retention, reserved = nextText(), nextNumber(), nextText(), nextNumber()
   local compared, count = nextText() == '1', nextNumber()
-  local request = { task = task, published = published, hash = '-' }
+  local request = { task = task, incarnation = '-', hash = '-', delayedMessage = '-' }
   request.retention = retention == '' and '-' or retention
   request.expires = expires and integerText(now + expires) or '-'
-  local plain = published and not compared and not expires and count <= 2000 and not hasPendingSubscribers()
-  if plain and createNew(answers, request, count) then return end
+  request.reservedUntil = reserved and integerText(now + reserved) or '-'
+  local delayedMessages = reserveMessages and reserveMessages(count)
+  local plain = not reserved and not compared and not expires and count <= 2000 and not hasPendingSubscribers()
+  if plain and createNew(answers, request, count, delayedMessages) then return end
   for i = 1, count do
     request.id = nextText()
+    if delayedMessages then request.delayedMessage = delayedMessages[i] end
     if compared then
-      request.hash, request.key, request.keyInOtherShard = nextText(), nextText(), nextText() == '1'
+      request.incarnation, request.hash, request.key = nextText(), nextText(), nextText()
+      request.keyInOtherShard = nextText() == '1'
       if request.hash == '' then request.hash = '-' end
       if request.key == '' then request.key = nil end
     end

@@ -1,10 +1,12 @@
 /** Dead letters: how they are stored, in Lua, and how they are decoded. */
 import { Effect } from "effect"
-import type { BackendDriver, DeadLetter } from "../../../BackendDriver.ts"
+import type { DeadLetter } from "../../../BackendDriver.ts"
+import type { Batch } from "../../../BrokerDriver.ts"
+import { taskIdOf } from "../../../internal/driver/deadLetterId.ts"
 import * as BodyText from "../../BodyText.ts"
 import { decodeReply, HashFields } from "../../fieldDecoding.ts"
 import * as FieldText from "../../FieldText.ts"
-import { MAX_SHARDS, taskIdOfDeadLetter } from "../../Keyspace.ts"
+import { MAX_SHARDS } from "../../Keyspace.ts"
 import type { RedisStoreError } from "../../RedisStoreError.ts"
 import type { Script } from "../../Script.ts"
 import type { ScriptRunner } from "../../ScriptRunner.ts"
@@ -72,6 +74,7 @@ const FIELDS = [
   "body",
   "attempts",
   "at",
+  "incarnation",
   "member"
 ] as const
 
@@ -110,6 +113,7 @@ export const decodeDeadLetter = (values: DeadLetterValues): DeadLetter => {
     id: fields.text(0),
     taskId: fields.textOrNull(1),
     task: decodedOrNull(fields, 2),
+    incarnation: fields.textOrNull(11) ?? "",
     generation: fields.integer(3),
     queue: fields.text(4),
     reason: fields.text(5),
@@ -118,7 +122,7 @@ export const decodeDeadLetter = (values: DeadLetterValues): DeadLetter => {
     body: BodyText.decode(fields.text(8)),
     attempts: fields.integer(9),
     at: fields.integer(10),
-    order: orderOf(fields.text(11)) ?? fields.fail(11)
+    order: orderOf(fields.text(12)) ?? fields.fail(12)
   }
 }
 
@@ -129,13 +133,19 @@ export const orderOf = (member: string): number | undefined =>
 /** Returns the id of the dead letter of a member. */
 export const idOf = (member: string): string => member.slice(17)
 
-/** Makes an operation that returns dead letters by their ids, in each shard by the script; `undefined` where there is none. */
-export const deadLettersById = (
-  { run, sharded }: ScriptRunner,
-  script: Script<ReadonlyArray<DeadLetterValues | null>>
-): BackendDriver<RedisStoreError>["getDeadLetters"] => {
-  const decode = (found: ReadonlyArray<DeadLetterValues | null>) =>
-    decodeReply(() => found.map((values) => (values === null ? undefined : decodeDeadLetter(values))))
-  return (ids) =>
-    sharded(ids, taskIdOfDeadLetter, (shard, some) => Effect.flatMap(run(script, shard, some), decode))
-}
+/**
+ * Makes an operation on dead letters by their ids, in each shard by the script. Each answer of the script is decoded;
+ * `undefined` where there is no such dead letter.
+ */
+export const deadLettersById =
+  <Answer, A>(
+    { run, sharded }: ScriptRunner,
+    script: Script<ReadonlyArray<Answer | null>>,
+    decode: (answer: Answer) => A
+  ) =>
+  (ids: Batch<string>): Effect.Effect<ReadonlyArray<A | undefined>, RedisStoreError> =>
+    sharded(ids, taskIdOf, (shard, some) =>
+      Effect.flatMap(run(script, shard, some), (found) =>
+        decodeReply(() => found.map((answer) => (answer === null ? undefined : decode(answer))))
+      )
+    )

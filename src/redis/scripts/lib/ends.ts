@@ -1,6 +1,9 @@
 /** Ends tasks in Lua: writes the end, and removes the record and the data that belong to it. */
 
-/** Lua: frees the key of a record, writes the end of a task, and removes a record with all that belongs to it. */
+/**
+ * Lua: frees the key of a record, removes the message of a task that is not due yet, writes the end of a task, and removes a
+ * record with all that belongs to it.
+ */
 export const endsLua = /* lua */ `
 local function idempotencyKey(record)
   return base .. ':key:' .. record[KEY]
@@ -21,6 +24,17 @@ local function removeRunBody(record)
   if record[AT_MOST_ONCE] ~= '-' then redis.call('DEL', base .. ':body:' .. record.id) end
 end
 
+-- The message of a task that ends before it is due: nobody needs it any more. One that is claimed or ready stays, and is
+-- dropped when it is started.
+local function removeDelayedMessage(record)
+  local member, queue = string.match(record[DELAYED_MESSAGE], '^(%d+:%d+:%d+)/(.+)$')
+  record[DELAYED_MESSAGE] = '-'
+  if not member then return end
+  local key = base .. ':queue:' .. string.gsub(queue, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)
+  if redis.pcall('ZREM', key .. ':delayed', member) ~= 1 then return end
+  redis.call('HDEL', key .. ':texts', string.match(member, '^%d+'))
+end
+
 local function removeRecord(record)
   redis.call('DEL', taskKey(record.id))
   if record[PROGRESS] ~= '-' then redis.call('DEL', base .. ':progress:' .. record.id) end
@@ -32,6 +46,7 @@ end
 
 -- ends a task, in the state of its last write
 local function endTask(record, state, exit, ended)
+  if record[DELAYED_MESSAGE] ~= '-' then removeDelayedMessage(record) end
   -- F3
   if record[ENDED] == 'Forgotten' then return removeRecord(record) end
   removeDeadline(record)

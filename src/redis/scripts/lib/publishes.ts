@@ -10,17 +10,23 @@ export const encodeMessageHead = ({ delayMillis, priority, queue }: Envelope): R
   millis(delayMillis)
 ]
 
-/** Lua: publishes messages of the same queue, priority and delay, given their texts. Needs `queuesLua`. */
+/**
+ * Lua: publishes messages of the same queue, priority and delay, given their texts, and their members where those are
+ * reserved already. Needs `queuesLua`.
+ */
 export const publishesLua = /* lua */ `
-local function publish(queue, priority, delay, values)
-  local order = redis.call('INCRBY', base .. ':messages-order', #values) - #values
-  local due = now + delay
-  local members, texts = {}, {}
-  local tail = memberOf('', due, priority)
+local function reserveMembers(count, priority, delay)
+  local order = redis.call('INCRBY', base .. ':messages-order', count) - count
+  local members, tail = {}, memberOf('', now + delay, priority)
+  for i = 1, count do members[i] = string.format('%015.0f', order + i) .. tail end
+  return members
+end
+
+local function publish(queue, priority, delay, values, members)
+  local due, texts = now + delay, {}
+  members = members or reserveMembers(#values, priority, delay)
   for i, value in ipairs(values) do
-    local id = string.format('%015.0f', order + i)
-    members[i] = id .. tail
-    texts[2 * i - 1] = id
+    texts[2 * i - 1] = numberOf(members[i])
     texts[2 * i] = value
   end
   callInChunks('HSET', queueKey(queue, 'texts'), texts)

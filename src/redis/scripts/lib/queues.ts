@@ -46,6 +46,11 @@ local function memberOf(id, due, priority, since)
   return id .. ':' .. integerText(due) .. (since and '-' .. integerText(since) or '') .. ':' .. integerText(priority)
 end
 
+-- a message that is not due yet, as its record names it
+local function delayedMessageOf(queue, member)
+  return member .. '/' .. string.gsub(queue, '[%%%s]', function(byte) return string.format('%%%02X', string.byte(byte)) end)
+end
+
 -- wakes as many idle processes as there are messages to claim now
 local function wakeIdle(queue, count)
   local idle = redis.call('ZPOPMAX', queueKey(queue, 'idle'), count)

@@ -14,7 +14,14 @@ const initial: Readonly<Partial<Record<Field, string>>> = {
 }
 
 const COUNTS: ReadonlySet<Field> = new Set(["generation", "attempt", "retries", "crashes", "fence"])
-const TIMES: ReadonlySet<Field> = new Set(["retention", "time", "dueAt", "deadLetterRetention", "expiresAt"])
+const TIMES: ReadonlySet<Field> = new Set([
+  "retention",
+  "time",
+  "dueAt",
+  "deadLetterRetention",
+  "expiresAt",
+  "reservedUntil"
+])
 
 const patternOf = (field: Field): string =>
   COUNTS.has(field) ? "(%d+)" : TIMES.has(field) ? "(%-?%d*)" : "(%S+)"
@@ -96,6 +103,6 @@ end
 
 -- whether the record may lie in the index of deadlines
 local function mayHaveDeadline(record)
-  return record[EXPIRES_AT] ~= '-' or record[UNPUBLISHED] ~= '-' or record[AT_MOST_ONCE] ~= '-'
+  return record[EXPIRES_AT] ~= '-' or record[RESERVED_UNTIL] ~= '-' or record[AT_MOST_ONCE] ~= '-' or record[STOP] ~= '-'
 end
 `

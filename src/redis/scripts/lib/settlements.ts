@@ -60,9 +60,9 @@ local function settleAgain(record, outcome, exit)
   return outcome == (record[DUE_AT] == '-' and 'P' or 'R') and 'S' or 'L'
 end
 
-local function retryOrRelease(record, outcome, after)
+local function retryOrRelease(record, outcome, after, delayedMessage)
   -- T2
-  if record[CANCEL_REQUESTED] ~= '-' then
+  if record[STOP] ~= '-' then
     endTask(record, 'FAILURE', nil, 'Cancelled')
     return 'C'
   end
@@ -72,6 +72,7 @@ local function retryOrRelease(record, outcome, after)
   if outcome == 'R' then
     record[RETRIES] = integerText(record[RETRIES] + 1)
     record[DUE_AT] = integerText(now + after)
+    record[DELAYED_MESSAGE] = delayedMessage or '-'
   else
     record[ATTEMPT] = integerText(record[ATTEMPT] - 1)
   end
@@ -99,8 +100,8 @@ local function succeedPlain(id, token, retention, tail, exit)
   return true
 end
 
--- An empty token stands for that of the claim.
-local function settleNext(outcome, time, tail, claimToken)
+-- An empty token stands for that of the claim. A retry may know the message that waits with it.
+local function settleNext(outcome, time, tail, claimToken, delayedMessage)
   local id, token = nextText(), nextText()
   if token == '' then token = claimToken end
   local exit, deadLetter
@@ -113,7 +114,7 @@ local function settleNext(outcome, time, tail, claimToken)
   -- T1
   if not record or record[TOKEN] ~= token then return 'L' end
   if record[STATE] ~= 'STARTED' then return settleAgain(record, outcome, exit) end
-  if not exit then return retryOrRelease(record, outcome, tonumber(time)) end
+  if not exit then return retryOrRelease(record, outcome, tonumber(time), delayedMessage) end
   -- T3
   record[RETENTION] = time == '' and '-' or time
   if deadLetter then

@@ -19,6 +19,7 @@ export const decodeStarted = (answer: string): Started => {
   if (answer === "R") return { _tag: "Run", fence: 1, attempt: 1, retries: 0, crashes: 0 }
   const [tag, ...numbers] = answer.split(" ")
   if (tag === "D") return { _tag: "Drop" }
+  if (tag === "N") return { _tag: "NoRecord" }
   const [first = 0, attempt = 0, retries = 0, crashes = 0] = numbers.map(Number)
   // A time that was edited by hand may be no safe integer.
   return tag === "B"
@@ -27,11 +28,11 @@ export const decodeStarted = (answer: string): Started => {
 }
 
 /**
- * Lua: starts runs (rules S1 to S10 of `internal/task/transitions.ts`). Needs `deadLettersLua` and `lapseLua`.
+ * Lua: starts runs (rules S0 to S10 of `internal/task/transitions.ts`). Needs `deadLettersLua` and `lapseLua`.
  *
  * The answer to a start is `R <fence> <attempt> <retries> <crashes>`, or `R` alone for the first run of a task; `D`
- * (drop); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call has to be repeated with the
- * message's body, for the dead letter. Nothing is written for an `L`.
+ * (drop); `N` (no record); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call has to be repeated
+ * with the message's body, for the dead letter. Nothing is written for an `L`.
  */
 export const startsLua = /* lua */ `
 -- what the starts that are read have in common
@@ -41,24 +42,27 @@ local function runAnswer(record)
   return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
 end
 
--- S10, the common case: the first start of a plain task. Returns the record's text after it, and the subscribers; nil
--- where the task has to be looked at field by field.
+-- the text of a plain record, of one in which nothing but the delayed message is unusual
+local function withoutDelayedMessage(value)
+  return (string.gsub(value, '^(%S+ %S+ %S+) %+ (.*)( %- %- %- %- %- %- %- %-) %d+:%d+:%d+/%S+\\n$', '%1 - %2%3 -\\n'))
+end
+
+-- S10, the common case: the first start of a plain task, or of one that is plain but for its delayed message. Returns the
+-- record's text after it, and the subscribers; nil where the task has to be looked at field by field.
 local function startFirstRun(value, token)
   if not group.before or string.find(value, 'PENDING - ', 1, true) ~= 1 then return nil end
   local after = string.find(value, ' ', 11, true)
+  if after and string.byte(value, after + 1) == 43 then value = withoutDelayedMessage(value) end
   if not after or string.find(value, group.before, after, true) ~= after then return nil end
   local subscribers = string.sub(value, 11, after - 1)
   return 'STARTED ' .. token .. ' ' .. subscribers .. group.after .. string.sub(value, after + #group.before), subscribers
 end
 
-local function startAnyRun(id, token, body)
+local function startAnyRun(id, value, token, body)
   local generation = group.generation
-  local record = findRecord(id)
-  if not record then
-    record = newRecord(id)
-    record[TASK], record[GENERATION], record[EXPIRES_AT] = group.task, generation, group.expires
-    adoptPendingSubscribers(record)
-  end
+  local record = value and parseRecord(id, value)
+  -- S0
+  if not record then return 'N' end
   -- S1
   if record[STATE] == 'STARTED' and record[TOKEN] == token then
     record[TIME] = group.lease
@@ -68,7 +72,9 @@ local function startAnyRun(id, token, body)
   end
   -- S2, S3
   local newer = tonumber(generation) - tonumber(record[GENERATION])
-  if TERMINAL[record[STATE]] or newer < 0 then return 'D' end
+  if TERMINAL[record[STATE]] or newer < 0 or record[TASK] ~= group.task or record[INCARNATION] ~= group.incarnation then
+    return 'D'
+  end
   if record[STATE] ~= 'STARTED' then
     -- S4
     if endIfLapsed(record) then return 'D' end
@@ -77,12 +83,12 @@ local function startAnyRun(id, token, body)
   else
     -- S6
     if tonumber(record[TIME]) > now then return 'B ' .. integerText(record[TIME] - now) end
-    -- S7
+    -- S7, S8
     if endIfLapsed(record) then return 'D' end
-    -- S8, S9
+    -- S9
     record[CRASHES] = integerText(record[CRASHES] + 1)
-    if record[CANCEL_REQUESTED] ~= '-' or tonumber(record[CRASHES]) >= group.maxCrashes then
-      if record[CANCEL_REQUESTED] == '-' and not body then return 'L' end
+    if tonumber(record[CRASHES]) >= group.maxCrashes then
+      if not body then return 'L' end
       endLostRun(record, group.queue, body)
       return 'D'
     end
@@ -91,14 +97,15 @@ local function startAnyRun(id, token, body)
   removeDeadline(record)
   if newer > 0 then
     record[GENERATION], record[ATTEMPT], record[RETRIES], record[CRASHES] = generation, '0', '0', '0'
-    record[CANCEL_REQUESTED], record[STARTED_AT], record[PROGRESS] = '-', '-', '-'
+    record[STOP], record[STARTED_AT], record[PROGRESS] = '-', '-', '-'
     record[ENDED], record[EXPIRES_AT], record[ENQUEUED_AT] = '-', '-', nowText
   end
   record[STATE], record[TOKEN], record[TIME], record[DUE_AT] = 'STARTED', token, group.lease, '-'
   record[ATTEMPT] = integerText(record[ATTEMPT] + 1)
   record[FENCE] = integerText(record[FENCE] + 1)
   record[WORKER], record[PROCESS], record[RETENTION] = group.worker, group.process, group.retention
-  record[DEAD_LETTER_RETENTION], record[AT_MOST_ONCE], record[UNPUBLISHED] = group.deadLetterRetention, group.atMostOnce, '-'
+  record[DEAD_LETTER_RETENTION], record[AT_MOST_ONCE] = group.deadLetterRetention, group.atMostOnce
+  record[RESERVED_UNTIL], record[DELAYED_MESSAGE] = '-', '-'
   if record[STARTED_AT] == '-' then record[STARTED_AT] = nowText end
   saveRecord(record)
   if group.atMostOnce ~= '-' then
@@ -120,12 +127,13 @@ local function nextStartDefaults()
     retention = nextField(), deadLetterRetention = nextField() }
 end
 
--- Prepares the common case for starts of the first generation: the fields after the subscribers up to the retention of dead
--- letters, before such a start and after it.
+-- Prepares the common case for starts of the first generation: the fields after the subscribers up to the incarnation, before
+-- such a start and after it.
 local function prepareFirstRuns()
   if group.generation ~= '0' or group.atMostOnce ~= '-' then return end
-  group.before = ' - ' .. group.retention .. ' - 0 0 0 0 0 - - - - - '
+  local message = ' ' .. group.task .. ' ' .. group.incarnation .. ' '
+  group.before = ' - ' .. group.retention .. ' - 0 0 0 0 0 - - - - -' .. message
   group.after = ' - ' .. group.retention .. ' ' .. group.lease .. ' 0 1 0 0 1 - ' .. nowText .. ' ' .. group.worker
-    .. ' ' .. group.process .. ' ' .. group.deadLetterRetention .. ' '
+    .. ' ' .. group.process .. ' ' .. group.deadLetterRetention .. message
 end
 `

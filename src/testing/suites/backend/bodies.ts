@@ -28,6 +28,7 @@ export const bodies = (test: Test): void => {
 
     test("bytes read back unchanged, from a lost run too", function* (t) {
       const message = { queue: "default", body: Suite.bytes }
+      yield* t.driver.create([record("a"), record("b")])
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", undefined, undefined, message))
       yield* t.lapsedRun("b", "t1")
       yield* t.start("b", "t2", { ...message, maxCrashes: 1 })

@@ -1,6 +1,7 @@
 /** Runs whose lease lapsed, and the limit of crashes. */
 import { assert, describe } from "@effect/vitest"
-import type { Test } from "./fixture.ts"
+import { Effect } from "effect"
+import type { Fixture, Test } from "./fixture.ts"
 
 /** Registers the tests. */
 export const crashes = (test: Test): void => {
@@ -29,6 +30,7 @@ export const crashes = (test: Test): void => {
         id: "a:0",
         taskId: "a",
         task: "mail",
+        incarnation: "",
         generation: 0,
         queue: "slow",
         reason: "WorkerLost",
@@ -54,13 +56,30 @@ export const crashes = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
     })
 
-    test("a lapse under a cancel request ends the task as cancelled, without a dead letter", function* (t) {
+    for (const [what, notice] of Object.entries<(t: Fixture) => Effect.Effect<void, unknown>>({
+      "the next start": (t) =>
+        Effect.map(t.start("a", "t2"), (started) => assert.strictEqual(started._tag, "Drop")),
+      "a read": () => Effect.void,
+      "the sweep": (t) => Effect.map(t.sweepAll, (swept) => assert.strictEqual(swept, 1))
+    })) {
+      test(`${what} ends a lapsed run under a cancel request as cancelled, without a dead letter`, function* (t) {
+        yield* t.create("a")
+        yield* t.lapsedRun("a", "t1")
+        assert.strictEqual(yield* t.cancel("a"), "Requested")
+        yield* notice(t)
+        yield* t.expectEndedByStore("a", "Cancelled")
+        assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 0)
+      })
+    }
+
+    test("the sweep leaves a run under a cancel request open whose lease was renewed", function* (t) {
       yield* t.create("a")
-      yield* t.lapsedRun("a", "t1")
+      yield* t.startRun("a", "t1", { leaseMillis: t.time.units(2) })
       assert.strictEqual(yield* t.cancel("a"), "Requested")
-      assert.strictEqual((yield* t.start("a", "t2"))._tag, "Drop")
-      yield* t.expectEndedByStore("a", "Cancelled")
-      assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 0)
+      assert.strictEqual(yield* t.renew("a", "t1"), "CancelRequested")
+      yield* t.time.pass(3)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "STARTED")
     })
   })
 }

@@ -11,8 +11,11 @@ export const deadLetters = (test: Test): void => {
     const fill = (t: Fixture) =>
       Effect.forEach(["a", "b", "c", "d", "e"], (id) =>
         Effect.andThen(
-          t.startAndSettle(id, "t1", failureWithDeadLetter(), { task: id < "c" ? "mail" : "other" }),
-          t.time.pass(0.1)
+          t.create(id, { task: id < "c" ? "mail" : "other" }),
+          Effect.andThen(
+            t.startAndSettle(id, "t1", failureWithDeadLetter(), { task: id < "c" ? "mail" : "other" }),
+            t.time.pass(0.1)
+          )
         )
       )
 
@@ -100,6 +103,7 @@ export const deadLetters = (test: Test): void => {
     for (const task of [undefined, "mail"]) {
       test(`a walk through the letters of ${task ?? "all tasks"} sees each once while they are replayed and fail again`, function* (t) {
         const ids = Arr.map(Arr.range(1, 7), (n) => `x${n}`)
+        yield* t.driver.create(Arr.map(ids, (id) => record(id)))
         yield* Effect.forEach(ids, (id) => t.startAndSettle(id, `0 of ${id}`, failureWithDeadLetter()))
         const replayAndFail = ({ generation, id, taskId }: DeadLetter) =>
           t.driver.reopen([id]).pipe(
@@ -175,6 +179,7 @@ export const deadLetters = (test: Test): void => {
 
     test("of a lost run have the retention that its start gave", function* (t) {
       const lost = { maxCrashes: 1, deadLetterRetentionMillis: t.time.units(1) }
+      yield* t.create("a")
       yield* t.lapsedRun("a", "t1", lost)
       yield* t.start("a", "t2", { maxCrashes: 1 })
       assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 1)
@@ -193,6 +198,7 @@ export const deadLetters = (test: Test): void => {
         id: "p",
         taskId: null,
         task: null,
+        incarnation: "",
         generation: 0,
         queue: "slow",
         reason: "PayloadInvalid",

@@ -28,11 +28,12 @@ export type Test = (
 export const record = (id: string, more?: Partial<NewRecord>): NewRecord => ({
   id,
   task: "mail",
+  incarnation: "",
   key: undefined,
   payloadHash: "",
   expiresMillis: undefined,
   retentionMillis: undefined,
-  published: true,
+  reservedMillis: undefined,
   ...more
 })
 
@@ -90,6 +91,7 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
   const startRequest = (id: string, token: string, more?: Partial<Start>): Start => ({
     id,
     task: "mail",
+    incarnation: "",
     generation: 0,
     token,
     worker: `worker of ${token}`,
@@ -98,7 +100,6 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
     leaseMillis: time.long,
     deliveryMode: "at-least-once",
     maxCrashes: 3,
-    expiresMillis: undefined,
     retentionMillis: undefined,
     deadLetterRetentionMillis: undefined,
     ...more

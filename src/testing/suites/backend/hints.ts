@@ -139,7 +139,7 @@ export const hints = (test: Test): void => {
       yield* collectHints(t)
       yield* t.create("a")
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", t.time.units(1), t.time.units(1)))
-      yield* t.create("b", { published: false, retentionMillis: t.time.units(2) })
+      yield* t.create("b", { reservedMillis: t.time.units(2) })
       yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
       yield* t.time.pass(3)
       assert.strictEqual(yield* t.driver.sweep(100), 0)

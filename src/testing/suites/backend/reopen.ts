@@ -19,7 +19,7 @@ export const reopen = (test: Test): void => {
       yield* t.settleRun("a", "t2", retry())
       yield* t.startAndSettle("a", "t3", failureWithDeadLetter())
       const letter = yield* t.onlyDeadLetter
-      assert.deepStrictEqual(yield* t.reopen("a:0"), letter)
+      assert.deepStrictEqual(yield* t.reopen("a:0"), { letter, replayable: true })
       const found = yield* t.read("a")
       assert.deepStrictEqual([found.state, found.generation, found.task], ["PENDING", 1, "mail"])
       assert.deepStrictEqual([found.attempt, found.retries, found.crashes], [0, 0, 0])
@@ -55,12 +55,10 @@ export const reopen = (test: Test): void => {
 
     test("is safe to repeat", function* (t) {
       yield* bury(t, "a")
-      const letters = yield* t.driver.reopen(["a:0", "a:0"])
-      assert.deepStrictEqual(
-        letters.map((letter) => letter?.id),
-        ["a:0", "a:0"]
-      )
-      assert.strictEqual((yield* t.reopen("a:0"))?.id, "a:0")
+      const [first, second] = yield* t.driver.reopen(["a:0", "a:0"])
+      assert.strictEqual(first?.letter.id, "a:0")
+      assert.deepStrictEqual(second, first)
+      assert.deepStrictEqual(yield* t.reopen("a:0"), first)
       const found = yield* t.read("a")
       assert.deepStrictEqual([found.state, found.generation], ["PENDING", 1])
     })
@@ -69,10 +67,10 @@ export const reopen = (test: Test): void => {
       yield* bury(t, "a")
       yield* t.reopen("a:0")
       yield* t.startRun("a", "t1", { generation: 1 })
-      assert.strictEqual((yield* t.reopen("a:0"))?.id, "a:0")
+      assert.isTrue((yield* t.reopen("a:0"))?.replayable)
       assert.strictEqual((yield* t.read("a")).state, "STARTED")
       yield* t.settleRun("a", "t1", success())
-      assert.strictEqual((yield* t.reopen("a:0"))?.id, "a:0")
+      assert.isTrue((yield* t.reopen("a:0"))?.replayable)
       const found = yield* t.read("a")
       assert.deepStrictEqual([found.state, found.generation], ["SUCCESS", 1])
     })
@@ -161,15 +159,17 @@ export const reopen = (test: Test): void => {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", { maxCrashes: 1 })
       yield* t.start("a", "t2", { maxCrashes: 1 })
-      assert.strictEqual((yield* t.reopen("a:0"))?.reason, "WorkerLost")
+      assert.strictEqual((yield* t.reopen("a:0"))?.letter.reason, "WorkerLost")
       const found = yield* t.read("a")
       assert.deepStrictEqual([found.state, found.ended, found.crashes], ["PENDING", null, 0])
     })
 
     test("returns a parked message, and opens nothing", function* (t) {
       yield* t.driver.parkMessage([parked("p")])
-      const letter = yield* t.reopen("p")
-      assert(letter !== undefined)
+      const reopened = yield* t.reopen("p")
+      assert(reopened !== undefined)
+      const { letter, replayable } = reopened
+      assert.isTrue(replayable)
       assert.deepStrictEqual([letter.id, letter.taskId, letter.task], ["p", null, null])
       assert.isUndefined(yield* t.readOptional("p"))
     })

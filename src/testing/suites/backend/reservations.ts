@@ -8,23 +8,23 @@ export const reservations = (test: Test): void => {
   describe("reservations", () => {
     test("a reservation is unpublished until it is marked", function* (t) {
       const again = Effect.map(t.create("a"), (created) => created._tag === "Existing" && created.published)
-      yield* t.create("a", { published: false })
+      yield* t.create("a", { reservedMillis: t.time.long })
       assert.isFalse(yield* again)
       yield* t.driver.markPublished(["a"])
       assert.isTrue(yield* again)
     })
 
-    test("marking is safe to repeat, and skips unknown ids", function* (t) {
-      yield* t.create("a", { published: false })
-      yield* t.driver.markPublished(["nobody", "a", "a"])
-      yield* t.driver.markPublished(["a"])
+    test("marking is safe to repeat, and answers whether there is a record", function* (t) {
+      yield* t.create("a", { reservedMillis: t.time.long })
+      assert.deepStrictEqual(yield* t.driver.markPublished(["nobody", "a", "a"]), [false, true, true])
+      assert.deepStrictEqual(yield* t.driver.markPublished(["a"]), [true])
       const again = yield* t.create("a")
       assert.isTrue(again._tag === "Existing" && again.published)
       assert.isUndefined(yield* t.readOptional("nobody"))
     })
 
     test("a run marks its reservation as published", function* (t) {
-      yield* t.create("a", { published: false, retentionMillis: t.time.units(1) })
+      yield* t.create("a", { reservedMillis: t.time.units(1), retentionMillis: t.time.units(1) })
       yield* t.startAndSettle("a", "t1", RELEASE, { retentionMillis: t.time.units(1) })
       const again = yield* t.create("a")
       assert.isTrue(again._tag === "Existing" && again.published)
@@ -33,12 +33,12 @@ export const reservations = (test: Test): void => {
       assert.strictEqual((yield* t.read("a")).state, "PENDING")
     })
 
-    test("the sweep removes a reservation that stays unpublished for its retention", function* (t) {
-      const retentionMillis = t.time.units(1)
+    test("the sweep removes a reservation that is not marked in its time, whatever its retention", function* (t) {
+      const reservedMillis = t.time.units(1)
       yield* t.driver.create([
-        record("a", { published: false, retentionMillis, key: "k" }),
-        record("b", { published: false, retentionMillis }),
-        record("c", { published: false, retentionMillis: t.time.long })
+        record("a", { reservedMillis, key: "k" }),
+        record("b", { reservedMillis }),
+        record("c", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       ])
       yield* t.driver.markPublished(["b"])
       yield* t.time.pass(2)
@@ -50,7 +50,7 @@ export const reservations = (test: Test): void => {
     })
 
     test("marking an ended reservation as published does not extend its retention", function* (t) {
-      yield* t.create("a", { published: false, retentionMillis: t.time.units(1) })
+      yield* t.create("a", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       assert.strictEqual(yield* t.cancel("a"), "Cancelled")
       yield* t.driver.markPublished(["a"])
       yield* t.time.pass(2)

@@ -52,7 +52,8 @@ export const retention = (test: Test): void => {
       const retentionMillis = t.time.units(1)
       yield* t.driver.create([
         record("expired", { retentionMillis, expiresMillis: t.time.units(1) }),
-        record("cancelled", { retentionMillis })
+        record("cancelled", { retentionMillis }),
+        record("lost")
       ])
       yield* t.cancel("cancelled")
       yield* t.lapsedRun("lost", "t1", { retentionMillis, maxCrashes: 1 })

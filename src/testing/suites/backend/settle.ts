@@ -45,6 +45,7 @@ export const settle = (test: Test): void => {
         id: "a:0",
         taskId: "a",
         task: "mail",
+        incarnation: "",
         generation: 0,
         queue: "slow",
         reason: "Died",

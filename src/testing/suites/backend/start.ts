@@ -19,39 +19,16 @@ export const start = (test: Test): void => {
       assert.isNull(found.finishedAt)
     })
 
-    test("creates a record that is missing", function* (t) {
-      const started = yield* t.startRun("a", "t1", { generation: 2 })
-      assert.strictEqual(started.attempt, 1)
-      const found = yield* t.read("a")
-      assert.deepStrictEqual([found.state, found.task, found.generation], ["STARTED", "mail", 2])
+    test("creates no record where there is none", function* (t) {
+      assert.strictEqual((yield* t.start("a", "t1"))._tag, "NoRecord")
+      assert.isUndefined(yield* t.readOptional("a"))
     })
 
-    test("a record that it created takes the payload hash of a later enqueue", function* (t) {
-      yield* t.startRun("a", "t1")
-      const same = Effect.fnUntraced(function* (payloadHash: string) {
-        const created = yield* t.create("a", { payloadHash })
-        assert(created._tag === "Existing")
-        assert.isTrue(created.published)
-        return created.same
-      })
-      assert.isTrue(yield* same("h"))
-      assert.isTrue(yield* same("h"))
-      assert.isFalse(yield* same("other"))
-    })
-
-    test("a record that it created takes the key of a later enqueue", function* (t) {
-      yield* t.startRun("a", "t1")
-      yield* t.create("a", { key: "k", payloadHash: "h" })
-      const again = yield* t.create("b", { key: "k", payloadHash: "h" })
-      assert(again._tag === "Existing")
-      assert.deepStrictEqual([again.id, again.same], ["a", true])
-    })
-
-    test("an enqueue under a record that it created for another task is a conflict", function* (t) {
-      yield* t.startRun("a", "t1", { task: "other" })
-      const created = yield* t.create("a", { payloadHash: "h" })
-      assert(created._tag === "Existing")
-      assert.isFalse(created.same)
+    test("starts no task of another name, whose record has the id", function* (t) {
+      yield* t.create("a")
+      const before = yield* t.read("a")
+      assert.strictEqual((yield* t.start("a", "t1", { task: "other" }))._tag, "Drop")
+      assert.deepStrictEqual(yield* t.read("a"), before)
     })
 
     test("repeated with the token of the open run, returns that run again", function* (t) {
@@ -152,7 +129,7 @@ export const start = (test: Test): void => {
       ])
       assert.deepStrictEqual(
         started.map(({ _tag }) => _tag),
-        ["Busy", "Drop", "Run"]
+        ["Busy", "Drop", "NoRecord"]
       )
     })
 
@@ -172,13 +149,11 @@ export const start = (test: Test): void => {
 
     test("gives a task to one of many concurrent callers", function* (t) {
       yield* t.create("a")
-      for (const id of ["a", "missing"]) {
-        const started = yield* Effect.forEach(Arr.range(1, 50), (n) => t.start(id, `t${n}`), {
-          concurrency: "unbounded"
-        })
-        assert.strictEqual(started.filter(({ _tag }) => _tag === "Run").length, 1)
-        assert.strictEqual(started.filter(({ _tag }) => _tag === "Busy").length, 49)
-      }
+      const started = yield* Effect.forEach(Arr.range(1, 50), (n) => t.start("a", `t${n}`), {
+        concurrency: "unbounded"
+      })
+      assert.strictEqual(started.filter(({ _tag }) => _tag === "Run").length, 1)
+      assert.strictEqual(started.filter(({ _tag }) => _tag === "Busy").length, 49)
     })
 
     test("gives a lapsed run to one of many concurrent callers", function* (t) {

@@ -13,14 +13,14 @@ export const claim = (test: Test): void => {
       yield* t.publish("a", { task: "mail.send", body: "the body" })
       const {
         ageMillis,
-        expiresMillis: _,
         generation = 0,
         handle,
+        incarnation = "",
         waitedMillis = ageMillis,
         ...rest
       } = yield* t.claimOne()
       assert.isNotEmpty(handle)
-      assert.strictEqual(generation, 0)
+      assert.deepStrictEqual([incarnation, generation], ["", 0])
       assert.isAtLeast(ageMillis, 0)
       assert.isAtLeast(waitedMillis, 0)
       assert.deepStrictEqual(rest, { id: "a", task: "mail.send", queue: "default", body: "the body" })

@@ -212,6 +212,7 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
         {
           id: message.id,
           task: message.task,
+          incarnation: message.incarnation ?? "",
           generation: message.generation,
           token,
           worker: VANISHED_WORKER,
@@ -220,7 +221,6 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
           leaseMillis,
           deliveryMode: mode,
           maxCrashes,
-          expiresMillis: message.expires,
           retentionMillis: time.long,
           deadLetterRetentionMillis: time.long
         }
@@ -235,8 +235,24 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
   })
 
   /** Publishes a body as it is, under the id and name of a task. */
+  /** Publishes a message with any body, with a record of its task unless there is one. */
   const publishRaw = (id: string, task: string, body: string, queue = "default") =>
-    drivers.broker.publish([{ id, task, queue, priority: 100, delayMillis: 0, body }])
+    drivers.backend
+      .create([
+        {
+          id,
+          task,
+          incarnation: "",
+          key: undefined,
+          payloadHash: "",
+          expiresMillis: undefined,
+          retentionMillis: time.long,
+          reservedMillis: undefined
+        }
+      ])
+      .pipe(
+        Effect.andThen(drivers.broker.publish([{ id, task, queue, priority: 100, delayMillis: 0, body }]))
+      )
 
   /** Passes time until the queue holds no message: ready, delayed or claimed. */
   const untilDrained = (queue = "default") =>

@@ -48,6 +48,20 @@ export const withoutBackend = (test: Test): void => {
       assert.sameMembers(ran, [1, 2, 3])
     })
 
+    test("a worker with a backend keeps records of tasks that were enqueued without one", function* (t) {
+      const { provide } = yield* without(t)
+      yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => (n > 2 ? Effect.fail("too many") : Effect.succeed(n)))
+      )
+      const [first] = yield* provide(Work.delayAll([1, 2]))
+      const failed = yield* provide(Work.delay(3))
+      assert(first !== undefined)
+      yield* t.untilDrained()
+      assert.strictEqual(yield* t.awaitValue(first), 1)
+      yield* t.awaitReason(failed, "Failed")
+    })
+
     test("an operation that needs a record fails with BackendNotConfigured, and enqueues nothing", function* (t) {
       const { provide } = yield* without(t)
       const expect = <A, E extends { readonly _tag: string }, R>(effect: Effect.Effect<A, E, R>) =>
