@@ -38,7 +38,7 @@ export interface Envelope {
   readonly priority: number
   /** Milliseconds from now until the message is due; at most `maxDelayMillis`. */
   readonly delayMillis: number
-  /** The incarnation of the task: letters and digits, at most 32. Default: empty. */
+  /** The incarnation of the task: digits and small letters, at most 32. Default: empty. */
   readonly incarnation?: string | undefined
   /** The generation of the task. Default 0. */
   readonly generation?: number | undefined

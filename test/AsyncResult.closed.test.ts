@@ -49,7 +49,10 @@ const calls: Readonly<Record<string, Use>> = {
 
 const assertClosed = (name: string, fiber: Fiber.Fiber<unknown, unknown>) => {
   const error = Option.getOrUndefined(Exit.findErrorOption(exitOf(fiber)))
-  assert(error instanceof Backend.BackendError || error instanceof Broker.BrokerError, `${name}: ${error}`)
+  assert(
+    error instanceof Backend.BackendError || error instanceof Broker.BrokerError,
+    `${name}: ${String(error)}`
+  )
   assert.isFalse(error.retryable, name)
   assert.include(error.message, "the store was closed", name)
 }

@@ -78,7 +78,7 @@ export interface NewRecord {
   readonly task: string
   /**
    * Tells the enqueues of one id apart: messages and dead letters of another incarnation than the record's have no effect
-   * on it. Letters and digits, at most 32; empty where the id was made for this enqueue alone.
+   * on it. Digits and small letters, at most 32; empty where the id was made for this enqueue alone.
    */
   readonly incarnation: string
   /** The idempotency key, any text, scoped by the task's name. `undefined`: none. */

@@ -31,7 +31,7 @@ export class CallFailed extends RedisError {
 }
 
 /** Whether the server denied a command to its user: outside of a script, or in one. */
-export const isDenied = ({ message }: CallFailed): boolean =>
+const isDenied = ({ message }: CallFailed): boolean =>
   /^NOPERM\b|^(?:ERR )?(?:The user executing the script can't|User \S+ has no permissions)/.test(message)
 
 /** Adds to the error of a denied call what the user of a store needs. */

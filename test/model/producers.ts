@@ -143,7 +143,10 @@ export class Producers {
           const marked = yield* runner.repeatable(runner.markPublished(message.id))
           const isLate = runner.now - since > runner.units(RESERVED_UNITS) / 2
           if (!marked && !isLate && enqueuing.adopted) return undefined
-          if (marked || !isLate) return void runner.promises.accept(content.enqueue)
+          if (marked || !isLate) {
+            runner.promises.accept(content.enqueue)
+            return undefined
+          }
           runner.log(`  the reservation of ${message.id} is gone; its producer starts over`)
           const body = runner.nextBody(message.id)
           return { ...enqueuing, message: { ...message, body }, next: "reserve" }
@@ -168,9 +171,13 @@ export class Producers {
       content: { ...content, enqueue },
       next: "publish"
     }
-    return Effect.as(
+    return Effect.map(
       this.runner.assertInvariant(this.runner.promises.onFound(content.enqueue, enqueue)),
-      created.published ? void this.runner.promises.accept(enqueue) : adopted
+      () => {
+        if (!created.published) return adopted
+        this.runner.promises.accept(enqueue)
+        return undefined
+      }
     )
   }
 

@@ -142,7 +142,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   /** Fails all subscribers: nothing reads for them any more. */
   readonly close = Effect.sync(() => {
     this.closed = true
-    for (const [id, entry] of [...this.entries]) {
+    for (const [id, entry] of this.entries) {
       this.entries.delete(id)
       entry.fail(this.options.toClosedError())
     }

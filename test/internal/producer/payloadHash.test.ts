@@ -62,8 +62,8 @@ describe("the hash of a payload", () => {
     const Nested = Schema.Struct({ points: Schema.Array(Point), by: Schema.Record(Schema.String, Point) })
     assertSame(
       Nested,
-      { points: [{ x: 1 }], by: { a: { x: 2, y: undefined } } } as never,
-      { points: [{ x: 1, y: undefined }], by: { a: { x: 2 } } } as never
+      { points: [{ x: 1 }], by: { a: { x: 2, y: undefined } } },
+      { points: [{ x: 1, y: undefined }], by: { a: { x: 2 } } }
     )
   })
 
