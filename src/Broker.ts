@@ -178,7 +178,8 @@ export const counts = (
   Broker.use((broker) => broker.counts(queues))
 
 /**
- * Removes every message of a queue that no worker has claimed, delayed ones too, and returns how many it removed.
+ * Removes every message of a queue that no worker has claimed, delayed and parked ones too, and returns how many it
+ * removed.
  *
  * **Details**
  *

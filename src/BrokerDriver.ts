@@ -147,6 +147,11 @@ export interface QueueCounts {
   readonly delayed: number
   /** Messages that workers hold. */
   readonly claimed: number
+  /**
+   * Messages that were parked without a backend. Left out where there are none, and by stores that do not keep them with
+   * their queue.
+   */
+  readonly parked?: number | undefined
 }
 
 /**
@@ -234,7 +239,10 @@ export interface BrokerDriver<out E = unknown> {
   readonly returnUnhandled?: ((handles: Batch<string>) => Effect.Effect<void, E>) | undefined
   /** Puts messages back. Passes over claims that are no longer held, so a repeated release does nothing. */
   readonly release: (releases: Batch<Release>) => Effect.Effect<void, E>
-  /** Parks messages natively, out of reach of every claim. Used without a backend only. */
+  /**
+   * Parks messages natively, out of reach of every claim, for as long as a dead letter stays, or drops them. Used without a
+   * backend only.
+   */
   readonly reject: (
     rejections: Batch<{ readonly handle: string; readonly reason: string }>
   ) => Effect.Effect<void, E>
@@ -244,8 +252,8 @@ export interface BrokerDriver<out E = unknown> {
    */
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, E>
   /**
-   * Removes up to `limit` messages that no worker has claimed, delayed ones and those with a lapsed claim too. Returns
-   * what it removed; nothing when the queue is empty.
+   * Removes up to `limit` messages that no worker has claimed: delayed ones and those with a lapsed claim too, and those that
+   * `counts` reports as parked. Returns what it removed; nothing when the queue is empty.
    */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, E>
 }

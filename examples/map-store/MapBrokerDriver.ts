@@ -117,7 +117,7 @@ class MapMessages {
     return this.where((message) => message.handle === handle)[0]
   }
 
-  private placeOf({ availableAt, handle }: StoredMessage, now: number): keyof QueueCounts {
+  private placeOf({ availableAt, handle }: StoredMessage, now: number): "ready" | "delayed" | "claimed" {
     if (availableAt <= now) return "ready"
     return handle === undefined ? "delayed" : "claimed"
   }

@@ -7,6 +7,7 @@
 import { isUtf8 } from "node:buffer"
 import type { Message, Options } from "amqplib"
 import type { Envelope } from "../BrokerDriver.ts"
+import * as defaults from "../internal/defaults.ts"
 
 /** A message to publish. */
 export interface OutgoingMessage {
@@ -86,7 +87,10 @@ const writeProperties = (
   if (incarnation !== "") headers["incarnation"] = incarnation
   if (generation !== 0) headers["generation"] = generation
   if (waitedMillis !== undefined) headers["waited"] = waitedMillis
-  if (reason !== undefined) headers["reason"] = reason
+  if (reason !== undefined) {
+    headers["reason"] = reason
+    properties.expiration = String(defaults.deadLetterRetentionMillis)
+  }
   return properties
 }
 
@@ -109,7 +113,7 @@ export const fromDelivered = (
     readonly delayMillis: number
     readonly dueAt?: number | undefined
     readonly waitedMillis?: number | undefined
-    /** Why the message is rejected. */
+    /** Why the message is rejected. It is kept as long as a dead letter. */
     readonly reason?: string | undefined
     /** Replaces the bytes. */
     readonly body?: string | undefined

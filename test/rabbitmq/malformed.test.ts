@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { GetMessage, Options } from "amqplib"
 import { AsyncResult, Backend, Broker, DeadLetters, type Worker } from "chicory"
 import { SqliteBackend } from "chicory/sqlite"
-import { Effect, Exit, Layer, Logger, Option, type Scope } from "effect"
+import { Duration, Effect, Exit, Layer, Logger, Option, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Names.ts"
 import { messageOf, messageWith, nested } from "../fuzz/bodies.ts"
 import { loneSurrogate } from "../fuzz/randomValues.ts"
@@ -384,7 +384,7 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
     )
 
     withStore(
-      "a parked message keeps the id and the task of its properties",
+      "a parked message keeps the id and the task of its properties, for 14 days",
       Effect.succeed(Backend.layerNotConfigured),
       ({ send, takeRejected }, store) =>
         Effect.gen(function* () {
@@ -394,6 +394,7 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
           const [parked] = yield* takeRejected(1)
           assert.deepInclude(parked?.properties, head)
           assert.deepInclude(parked?.properties.headers, { generation: 7, reason: "PayloadInvalid" })
+          assert.strictEqual(parked?.properties.expiration, String(Duration.toMillis(Duration.days(14))))
         })
     )
 

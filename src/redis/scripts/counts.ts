@@ -7,7 +7,7 @@ import type { ScriptRunner } from "../ScriptRunner.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-/** Returns three numbers for each queue: ready, delayed and claimed. A claim whose lease is over counts as ready. */
+/** Returns four numbers for each queue: ready, delayed, claimed and parked. A claim whose lease is over counts as ready. */
 const lua = `${preludeLua}${queuesLua}
 local answers = {}
 while position < #ARGV do
@@ -18,6 +18,7 @@ while position < #ARGV do
     + count('delayed', '-inf', now) + count('claimed', '-inf', now)
   answers[#answers + 1] = count('delayed', later, '+inf')
   answers[#answers + 1] = count('claimed', later, '+inf')
+  answers[#answers + 1] = redis.call('XLEN', trimmedParked(queue))
 end
 return answers
 `
@@ -30,11 +31,15 @@ export const counts = ({ everyShard, run }: ScriptRunner): BrokerDriver<RedisErr
       everyShard((shard) => run(script, shard, queues)),
       (shards) => {
         const sum = (at: number): number => shards.reduce((total, numbers) => total + numbers[at]!, 0)
-        return queues.map((_, i): QueueCounts => ({
-          ready: sum(3 * i),
-          delayed: sum(3 * i + 1),
-          claimed: sum(3 * i + 2)
-        }))
+        return queues.map((_, i): QueueCounts => {
+          const parked = sum(4 * i + 3)
+          return {
+            ready: sum(4 * i),
+            delayed: sum(4 * i + 1),
+            claimed: sum(4 * i + 2),
+            ...(parked > 0 && { parked })
+          }
+        })
       }
     )
 }

@@ -33,6 +33,14 @@ if fresh and #fresh > 0 then removeTexts(fresh) end
 removeFrom('ready', '+inf')
 removeFrom('delayed', '+inf')
 removeFrom('claimed', now)
+if #answers < limit then
+  local parked, removed = trimmedParked(queue), {}
+  for i, entry in ipairs(redis.call('XRANGE', parked, '-', '+', 'COUNT', limit - #answers)) do
+    removed[i] = entry[1]
+    answers[#answers + 1] = entry[2][4] or ''
+  end
+  if #removed > 0 then redis.call('XDEL', parked, unpack(removed)) end
+end
 return answers
 `
 

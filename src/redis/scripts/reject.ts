@@ -5,18 +5,17 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { removeClaimLua, runForItems } from "./lib/handles.ts"
 import { preludeLua } from "./lib/prelude.ts"
-import { queuesLua } from "./lib/queues.ts"
-
-/** How long rejected messages stay. */
-const REJECTED_MILLIS = 14 * 86_400_000
+import { PARKED_MILLIS, queuesLua } from "./lib/queues.ts"
 
 const lua = `${preludeLua}${queuesLua}${removeClaimLua}
 while position < #ARGV do
   local queue, member, reason = nextText(), nextText(), nextText()
   if removeClaim(queueKey(queue, 'claimed'), queue, member) then
     local id = numberOf(member)
-    redis.call('XADD', queueKey(queue, 'parked'), 'MINID', '~', integerText(now - ${REJECTED_MILLIS}), '*',
+    local parked = trimmedParked(queue)
+    redis.call('XADD', parked, '*',
       'reason', reason, 'message', redis.call('HGET', queueKey(queue, 'texts'), id) or '')
+    redis.call('PEXPIRE', parked, ${PARKED_MILLIS})
     redis.call('HDEL', queueKey(queue, 'texts'), id)
   end
 end

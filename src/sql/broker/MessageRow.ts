@@ -2,7 +2,8 @@
  * A row of the table of messages: its states, its columns, the order of claims, and the handles of deliveries.
  *
  * A message that is due is in one small index, in the order of claims. A message that is delayed or claimed is in
- * another, by the time at which it becomes due (again). A claim first makes ready the messages whose time has come.
+ * another, by the time at which it becomes due (again). A claim first makes ready the messages whose time has come. A
+ * parked message is in that index too, by the time at which it is removed.
  */
 import type { ClaimRequest, Delivery } from "../../BrokerDriver.ts"
 import type { Dialect } from "../dialect/Dialect.ts"

@@ -13,6 +13,7 @@ import {
   handleSuffix,
   isHeldBy,
   type MessageRow,
+  PARKED,
   READY,
   shape,
   toDelivery
@@ -23,7 +24,7 @@ const PROMOTE_LIMIT = 2000
 
 /** The steps of a claim. All of them need a transaction. */
 export interface ClaimOperations {
-  /** Makes ready the messages whose delay or lease is over. */
+  /** Makes ready the messages whose delay or lease is over, and removes parked ones that outlived their retention. */
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
   /** Claims messages that are ready. */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
@@ -34,16 +35,20 @@ export interface ClaimOperations {
 const COLUMNS = "seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, body"
 
 /** Claims over one database. */
-export const makeClaim = ({ dialect, reader, run, table }: Database): ClaimOperations => {
+export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Database): ClaimOperations => {
   const { forUpdate, inList, list, now, skipLocked } = dialect
   const messages = table("messages")
-  const readSeq = reader<{ readonly seq: number }>("messages", { seq: Row.integer })
+  const readDue = reader<{ readonly seq: number; readonly state: number }>("messages", {
+    seq: Row.integer,
+    state: Row.integer
+  })
   const readMessages = reader<MessageRow>("messages", shape)
 
-  const selectDue = `SELECT seq FROM ${messages} WHERE queue = ? AND wake_at <= ${now}
+  const selectDue = `SELECT seq, state FROM ${messages} WHERE queue = ? AND wake_at <= ${now}
     ORDER BY wake_at LIMIT ? ${skipLocked}`
   // the handle of a lapsed claim stays valid until another claim takes the message
   const makeReady = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL WHERE ${inList("seq", "integer")}`
+  const remove = deleteByKeys<number>({ table: "messages", key: ["seq", "integer"] })
   const selectReady = `SELECT ${COLUMNS}, ${now} AS now FROM ${messages}
     WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ? ${skipLocked}`
   const take = `UPDATE ${messages}
@@ -60,8 +65,11 @@ export const makeClaim = ({ dialect, reader, run, table }: Database): ClaimOpera
     max: number
   ): Effect.fn.Return<void, StoreError> {
     for (const queue of queues) {
-      const rows = yield* Effect.flatMap(run(selectDue, [queue, PROMOTE_LIMIT + max]), readSeq)
-      if (rows.length > 0) yield* run(makeReady, [seqs(rows)])
+      const rows = yield* Effect.flatMap(run(selectDue, [queue, PROMOTE_LIMIT + max]), readDue)
+      const due = rows.filter(({ state }) => state !== PARKED)
+      if (due.length > 0) yield* run(makeReady, [seqs(due)])
+      if (due.length < rows.length)
+        yield* remove(rows.filter(({ state }) => state === PARKED).map(({ seq }) => seq))
     }
   })
 

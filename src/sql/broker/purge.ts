@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import type { PurgedMessage } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { DELAYED, READY } from "./MessageRow.ts"
+import { DELAYED, PARKED, READY } from "./MessageRow.ts"
 
 interface PurgedRow extends PurgedMessage {
   readonly seq: number
@@ -24,7 +24,7 @@ export const makePurge = ({
   const messages = table("messages")
   const selectReady = `SELECT ${columns} FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ? ${skipLocked}`
   const selectWaiting = `SELECT ${columns} FROM ${messages}
-    WHERE queue = ? AND wake_at IS NOT NULL AND (state = ${DELAYED} OR wake_at <= ${now}) LIMIT ? ${skipLocked}`
+    WHERE queue = ? AND wake_at IS NOT NULL AND (state IN (${DELAYED}, ${PARKED}) OR wake_at <= ${now}) LIMIT ? ${skipLocked}`
   const remove = deleteByKeys<number>({ table: "messages", key: ["seq", "integer"] })
   const read = reader<PurgedRow>("messages", {
     seq: Row.integer,

@@ -3,6 +3,7 @@
  */
 import { Effect } from "effect"
 import type { Batch, Release } from "../../BrokerDriver.ts"
+import * as defaults from "../../internal/defaults.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { BatchRow } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
@@ -70,7 +71,12 @@ export const makeRelease = ({
   const updateRejected = batchedUpdate({
     table: "messages",
     columns: rejectColumns,
-    set: { state: String(PARKED), wake_at: "NULL", claim: "NULL", reason: "batch.reason" },
+    set: {
+      state: String(PARKED),
+      wake_at: `${now} + ${defaults.deadLetterRetentionMillis}`,
+      claim: "NULL",
+      reason: "batch.reason"
+    },
     ...matchBySeq
   })
 

@@ -1,5 +1,10 @@
 /** Queues in Lua: where messages lie, in which order, and how idle workers are woken. */
 
+import * as defaults from "../../../internal/defaults.ts"
+
+/** How long rejected messages stay. */
+export const PARKED_MILLIS = defaults.deadLetterRetentionMillis
+
 /** An idle worker claims once a second; one that did not for longer is not woken. */
 export const IDLE_MILLIS = 2_500
 
@@ -12,6 +17,8 @@ export const IDLE_MILLIS = 2_500
  * - `:ready`, a sorted set by priority and due time: everything else that can be claimed;
  * - `:delayed`, a sorted set by due time;
  * - `:claimed`, a sorted set by the end of the lease.
+ *
+ * A rejected message lies in the stream `:parked`, with its text and the reason, and no longer in the hash.
  *
  * A member is `<number>:<due>:<priority>`, and after a claim `<number>:<due>:<priority>:<claim id>`. It is the receipt of
  * the claim, which holds while the member lies in one of the sets, also after the lease is over. Where the age of a message
@@ -65,6 +72,13 @@ local function wakeIdleAt(queue, due)
   if not first[2] or tonumber(first[2]) < due then return end
   local idle = redis.call('ZRANGEBYSCORE', queueKey(queue, 'idle'), now - ${IDLE_MILLIS}, '+inf')
   for _, process in ipairs(idle) do notify(process, cjson.encode({ 'due', queue, due - now })) end
+end
+
+-- removes what outlived its retention from the rejected messages, and returns their key
+local function trimmedParked(queue)
+  local key = queueKey(queue, 'parked')
+  redis.call('XTRIM', key, 'MINID', integerText(now - ${PARKED_MILLIS}))
+  return key
 end
 
 -- calls a command with any number of items; 4,000 fit into one call

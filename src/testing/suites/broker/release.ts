@@ -174,6 +174,31 @@ export const release = (test: Test): void => {
       assert.deepStrictEqual(yield* t.claim(), [])
     })
 
+    test("a rejected message that is counted as parked is purged", function* (t, context) {
+      yield* t.driver.publish([envelope("a"), envelope("b"), envelope("c")])
+      const [first, second] = yield* t.claim(2)
+      assert(first !== undefined && second !== undefined)
+      yield* t.driver.reject([
+        { handle: first.handle, reason: "no" },
+        { handle: second.handle, reason: "no" }
+      ])
+      const { parked, ...others } = yield* t.counts
+      assert.deepStrictEqual(others, { ready: 1, delayed: 0, claimed: 0 })
+      if (parked === undefined)
+        return yield* Suite.skip(context, "the driver keeps parked messages elsewhere")
+      assert.strictEqual(parked, 2)
+      const purged = [yield* t.driver.purge("default", 2), yield* t.driver.purge("default", 2)]
+      assert.deepStrictEqual(
+        purged.map(({ length }) => length),
+        [2, 1]
+      )
+      assert.sameMembers(
+        purged.flat().map(({ id }) => id),
+        ["a", "b", "c"]
+      )
+      assert.deepStrictEqual(yield* t.counts, { ready: 0, delayed: 0, claimed: 0 })
+    })
+
     test("a batch of handles is answered in order", function* (t) {
       yield* t.driver.publish([envelope("a"), envelope("b")])
       const [first, second] = yield* t.claim()
