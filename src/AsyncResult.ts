@@ -39,8 +39,7 @@ import { Backend } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import type { GetOptions } from "./GetOptions.ts"
 import { formatError } from "./internal/formatError.ts"
-import { awaitTasks, terminalRecords, withTaskId } from "./internal/results/awaitTasks.ts"
-import type { TerminalRecord } from "./internal/results/awaitTerminal.ts"
+import { awaitTerminal } from "./internal/results/awaitTerminal.ts"
 import { decodeExit, toTaskResult } from "./internal/results/decodeRecord.ts"
 import { recordChanges } from "./internal/results/recordChanges.ts"
 import {
@@ -55,6 +54,9 @@ import {
   type Services,
   type Success
 } from "./internal/results/ResultHandle.ts"
+import type { TerminalRecord } from "./internal/results/terminalRecord.ts"
+import { terminalRecords } from "./internal/results/terminalRecords.ts"
+import { withTaskId } from "./internal/results/waitOptions.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import type { BackendError, BackendNotConfigured, ReadError } from "./StoreError.ts"
 import type * as TaskFailed from "./TaskFailed.ts"
@@ -138,19 +140,9 @@ export const make: {
   fromCodec(taskId, (schemas === undefined ? TaskCodec.json : codecFor(schemas)) as never)
 
 const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOptions | undefined) =>
-  Effect.suspend(() => {
-    let terminal: TerminalRecord | undefined
-    return Effect.flatMap(
-      Effect.mapError(
-        awaitTasks([self.taskId], options, (ended) => {
-          terminal = ended
-          return true
-        }),
-        withTaskId(self.taskId)
-      ),
-      () => decodeExit(codecOf(self), terminal!)
-    )
-  })
+  Effect.flatMap(Effect.mapError(awaitTerminal(self.taskId, options), withTaskId(self.taskId)), (ended) =>
+    decodeExit(codecOf(self), ended)
+  )
 
 /**
  * Waits until the task has ended, and returns its success.
@@ -162,8 +154,8 @@ const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOption
  * - `TaskFailed<E>` if the task ended without a success, also if the stored result does not decode;
  * - `TimeoutError` if the task did not end within `timeout`, after one last read;
  * - `BackendNotConfigured` if the program has no backend;
- * - `BackendError` if the backend fails with an error that is not retryable. Retryable errors are retried as `ReadRetry`
- *   says, by default until the timeout.
+ * - `BackendError` if the backend fails with an error that is not retryable, or its layer closes. Retryable errors are
+ *   retried as `ReadRetry` says, by default until the timeout.
  *
  * The forms `get(result)`, `get(result, options)`, `result.pipe(get)` and `result.pipe(get(options))` are the same.
  *
@@ -359,8 +351,8 @@ const isIterable = (handles: Handles): handles is Iterable<Any> => Symbol.iterat
  *
  * **Details**
  *
- * All tasks share one wait. Fails with the first failure; the other tasks run on. The handles are read when the effect is
- * made, so that it can be run again whatever the iterable.
+ * All tasks share one wait. Fails with the first failure, or with the error of the first record that cannot be read; the
+ * other tasks run on. The handles are read when the effect is made, so that it can be run again whatever the iterable.
  *
  * **Example** (Waiting for several tasks)
  *
@@ -405,7 +397,7 @@ export const all = <const H extends Handles>(
       Effect.forEach(byId.get(ended.record.id)!, ([key, handle]) =>
         Effect.map(Effect.flatten(decodeExit(codecOf(handle), ended)), (value) => values.set(key, value))
       )
-    return Effect.map(Stream.runForEach(terminalRecords([...byId.keys()], options), take), () => {
+    return Effect.map(Stream.runForEach(terminalRecords([...byId.keys()], options, "all"), take), () => {
       const pairs = keyed.map(([key]) => [key, values.get(key)] as const)
       return isIterable(handles) ? pairs.map(([, value]) => value) : Object.fromEntries(pairs)
     })
@@ -417,8 +409,8 @@ export const all = <const H extends Handles>(
  *
  * **Details**
  *
- * All tasks share one wait. If all of them fail, it fails with the last failure. Without any handle it dies. The handles
- * are read when the effect is made.
+ * All tasks share one wait. If all of them fail, it fails with the last failure; if the record of one cannot be read, with
+ * that error. Without any handle it dies. The handles are read when the effect is made.
  *
  * @see {@link get} for the errors
  *
@@ -452,8 +444,15 @@ export const race = <const H extends Iterable<Any>>(
  *
  * **Details**
  *
- * All tasks share one wait. A task that failed is an element, and does not end the stream. The stream fails with
- * `TimeoutError` if not all have arrived within `timeout`. The handles are read when the stream is made.
+ * All tasks share one wait. A task that failed is an element, and does not end the stream. The handles are read when the
+ * stream is made.
+ *
+ * Results are read at the pace of the consumer: at most 32 ahead of it, and about 8 MiB of characters of large ones. While
+ * it works on an element, nothing is read.
+ *
+ * The stream fails with `TimeoutError` if a task has not ended within `timeout`, which counts the consumer's time too. What
+ * had ended by then is emitted first. A record that cannot be read fails the stream with its `BackendError` after all
+ * other tasks have ended.
  *
  * @see {@link all} for all successes at once
  *
@@ -469,7 +468,7 @@ export const stream = <const H extends Iterable<Any>>(
   Backend | Services<Member<H>>
 > => {
   const byId = new Map(Array.from(handles, (handle) => [handle.taskId, handle]))
-  return Stream.mapEffect(terminalRecords([...byId.keys()], options), (ended) =>
+  return Stream.mapEffect(terminalRecords([...byId.keys()], options, "each"), (ended) =>
     Effect.map(
       decodeExit(codecOf(byId.get(ended.record.id)!), ended),
       (exit) => [ended.record.id, exit] as const

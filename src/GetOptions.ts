@@ -17,7 +17,7 @@ export interface GetOptions {
   /**
    * How often to read. Default: every 100 millis where the backend gives no hints. Where it does, a hint wakes the waiter,
    * and all awaited tasks are read every `sweepInterval` of the backend's layer, by default 5 seconds; with an interval
-   * here the task is read at that interval as well.
+   * here the task is read at that interval as well. The shortest is a millisecond.
    */
   readonly pollInterval?: Duration.Input | undefined
 }

@@ -208,12 +208,7 @@ describe.each([
 
   each("rejects options out of range as defects", function* () {
     const defects = yield* Effect.forEach(
-      [
-        { timeout: Number.NaN },
-        { timeout: "soon" as never },
-        { pollInterval: 0 },
-        { pollInterval: "Infinity" }
-      ] as const,
+      [{ timeout: Number.NaN }, { timeout: "soon" as never }, { pollInterval: "Infinity" }] as const,
       (options) => Effect.map(Effect.exit(AsyncResult.get(handle(), options)), Exit.findDefect)
     )
     for (const defect of defects)

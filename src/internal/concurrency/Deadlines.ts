@@ -2,6 +2,7 @@
  * Deadlines that share one sleeping fiber: a timer for each waiter would cost more than the waiting itself.
  */
 import { Clock, Context, Duration, Effect, type Fiber, Scheduler } from "effect"
+import { monotonicMillis } from "../millis.ts"
 import { Heap, type Member } from "./Heap.ts"
 
 /** Something with a deadline. */
@@ -57,7 +58,7 @@ export class Deadlines {
   }
 
   private now(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe()) / 1_000_000
+    return monotonicMillis(this.clock)
   }
 
   private readonly sleep: Effect.Effect<void> = Effect.suspend(() => {

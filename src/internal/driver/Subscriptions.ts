@@ -19,15 +19,31 @@ export type Until = "change" | "end"
 /** Receives every read of the ids that it subscribed to. */
 export interface Subscriber<in E> {
   readonly waitsFor: Until
+  /**
+   * Whether to read an id now. A read that is refused is dropped, until the subscriber requests it by its subscription;
+   * so a subscriber decides how many records it is given at a time. It may be given one that it refused, if another
+   * subscriber of the id accepts it. Default: always.
+   */
+  readonly accepts?: (id: string) => boolean
   readonly onRecord: (id: string, record: TaskRecord | undefined) => void
   /** Called when a read failed, which is tried again, or when the store was closed, after which nothing is read. */
-  readonly onError: (error: E) => void
+  readonly onError: (error: E, id: string) => void
+}
+
+/** What a subscriber has of the ids that it subscribed to. */
+export interface Subscription {
+  /** Reads ids. */
+  read(ids: Iterable<string>): void
+  /** Ends the subscription of one id. */
+  drop(id: string): void
+  /** Ends the subscription of all ids. */
+  end(): void
 }
 
 /** The subscriptions of a process. */
 export interface Subscriptions<out E> {
-  /** Subscribes, which reads the ids at once. Returns what ends the subscription, and calls back only after that. */
-  readonly subscribe: (ids: ReadonlyArray<string>, subscriber: Subscriber<E>) => () => void
+  /** Subscribes, which reads the ids at once. Calls back only after it has returned. */
+  readonly subscribe: (ids: ReadonlyArray<string>, subscriber: Subscriber<E>) => Subscription
   /** Passes every hinted id on; `undefined` stands for all ids. Returns what ends it. */
   readonly onHint: (onHint: HintListener) => () => void
 }
@@ -86,15 +102,51 @@ class Entry<E> {
     return this.first === undefined && (this.others === undefined || this.others.size === 0)
   }
 
+  /** Whether one of the subscribers accepts a read. Each of them is asked. */
+  accepts(id: string): boolean {
+    let accepted = this.first !== undefined && this.first.accepts?.(id) !== false
+    this.others?.forEach((subscriber) => {
+      if (subscriber.accepts?.(id) !== false) accepted = true
+    })
+    return accepted
+  }
+
   notify(id: string, record: TaskRecord | undefined): void {
     this.ended = record !== undefined && isTerminal(record.state)
     this.first?.onRecord(id, record)
     this.others?.forEach((subscriber) => subscriber.onRecord(id, record))
   }
 
-  fail(error: E): void {
-    this.first?.onError(error)
-    this.others?.forEach((subscriber) => subscriber.onError(error))
+  fail(id: string, error: E): void {
+    this.first?.onError(error, id)
+    this.others?.forEach((subscriber) => subscriber.onError(error, id))
+  }
+}
+
+class ActiveSubscription<E> implements Subscription {
+  private readonly subscriptions: ProcessSubscriptions<E>
+  private readonly ids: ReadonlyArray<string>
+  private readonly subscriber: Subscriber<E>
+  private active = true
+
+  constructor(subscriptions: ProcessSubscriptions<E>, ids: ReadonlyArray<string>, subscriber: Subscriber<E>) {
+    this.subscriptions = subscriptions
+    this.ids = ids
+    this.subscriber = subscriber
+  }
+
+  read(ids: Iterable<string>): void {
+    this.subscriptions.read(ids)
+  }
+
+  drop(id: string): void {
+    this.subscriptions.removeSubscriber(id, this.subscriber)
+  }
+
+  end(): void {
+    if (!this.active) return
+    this.active = false
+    this.subscriptions.unsubscribe(this.ids, this.subscriber)
   }
 }
 
@@ -116,21 +168,21 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     this.options = options
   }
 
-  subscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): () => void {
-    if (this.closed) return this.failLater(subscriber)
+  subscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): Subscription {
+    if (this.closed) return this.failLater(ids, subscriber)
     const distinct = ids.length === 1 ? ids : [...new Set(ids)]
     for (const id of distinct) this.addSubscriber(id, subscriber)
     this.options.onSubscribers(1)
     this.started.openUnsafe()
     this.hasWork.openUnsafe()
-    let active = true
-    return () => {
-      if (!active) return
-      active = false
-      this.options.onSubscribers(-1)
-      for (const id of distinct) this.removeSubscriber(id, subscriber)
-      if (this.toUnsubscribe.size > 0) this.hasWork.openUnsafe()
-    }
+    return new ActiveSubscription(this, distinct, subscriber)
+  }
+
+  /** Ends the subscription of all ids. */
+  unsubscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): void {
+    this.options.onSubscribers(-1)
+    for (const id of ids) this.removeSubscriber(id, subscriber)
+    if (this.toUnsubscribe.size > 0) this.hasWork.openUnsafe()
   }
 
   onHint(listener: HintListener): () => void {
@@ -144,16 +196,16 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     this.closed = true
     for (const [id, entry] of this.entries) {
       this.entries.delete(id)
-      entry.fail(this.options.toClosedError())
+      entry.fail(id, this.options.toClosedError())
     }
   })
 
-  private failLater(subscriber: Subscriber<E>): () => void {
-    let active = true
+  private failLater(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): Subscription {
+    const waiting = new Set(ids)
     queueMicrotask(() => {
-      if (active) subscriber.onError(this.options.toClosedError())
+      for (const id of waiting) subscriber.onError(this.options.toClosedError(), id)
     })
-    return () => void (active = false)
+    return { read: () => undefined, drop: (id) => void waiting.delete(id), end: () => waiting.clear() }
   }
 
   private addSubscriber(id: string, subscriber: Subscriber<E>): void {
@@ -171,7 +223,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     entry.add(subscriber)
   }
 
-  private removeSubscriber(id: string, subscriber: Subscriber<E>): void {
+  removeSubscriber(id: string, subscriber: Subscriber<E>): void {
     const entry = this.entries.get(id)
     if (entry === undefined || !entry.remove(subscriber)) return
     this.entries.delete(id)
@@ -189,14 +241,33 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     if (this.entries.has(id) && !this.toSubscribe.has(id)) this.toRead.add(id)
   }
 
+  /** Reads ids, and registers those that are not registered. */
+  read(ids: Iterable<string>): void {
+    for (const id of ids) {
+      const entry = this.entries.get(id)
+      if (entry?.subscribed === true) this.readLater(id)
+      else if (entry !== undefined) this.subscribeLater(id)
+    }
+    this.hasWork.openUnsafe()
+  }
+
+  /** Takes the ids of the next batch, without those whose subscribers all refuse. */
   private takeFrom(ids: Set<string>): Array<string> {
     const taken: Array<string> = []
     for (const id of ids) {
       if (taken.length === this.options.maxBatch) break
-      taken.push(id)
+      ids.delete(id)
+      const entry = this.entries.get(id)
+      if (entry === undefined || entry.accepts(id)) taken.push(id)
+      else this.moveToEnd(id, entry)
     }
-    for (const id of taken) ids.delete(id)
     return taken
+  }
+
+  /** Moves an id behind those that the next sweeps read. */
+  private moveToEnd(id: string, entry: Entry<E>): void {
+    this.entries.delete(id)
+    this.entries.set(id, entry)
   }
 
   /** Reads a batch. One that fails through the fault of an id is tried again in halves, so that only that id fails. */
@@ -239,9 +310,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
       }
       if (isNew) entry.subscribed = true
       entry.notify(id, records[i])
-      if (entry.ended || this.entries.get(id) !== entry) continue
-      this.entries.delete(id)
-      this.entries.set(id, entry)
+      if (!entry.ended && this.entries.get(id) === entry) this.moveToEnd(id, entry)
     }
   }
 
@@ -252,7 +321,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
       else if (source === this.toSubscribe) this.toUnsubscribe.add(id)
     }
     if (Option.isNone(error)) return
-    for (const id of ids) this.entries.get(id)?.fail(error.value)
+    for (const id of ids) this.entries.get(id)?.fail(id, error.value)
   }
 
   private subscribeUntil(until: Until, ids: ReadonlyArray<string>): Effect.Effect<void, E> | undefined {

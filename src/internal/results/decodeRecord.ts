@@ -6,7 +6,7 @@ import type { TaskResult } from "../../TaskResult.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { toDate } from "../dates.ts"
 import type * as TaskCodec from "../task/TaskCodec.ts"
-import type { TerminalRecord } from "./awaitTerminal.ts"
+import type { TerminalRecord } from "./terminalRecord.ts"
 
 const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), toDate)
 

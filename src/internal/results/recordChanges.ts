@@ -5,7 +5,7 @@ import { isRetryable, type ReadError } from "../../StoreError.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import type { BackendService } from "../driver/BackendService.ts"
-import { DEFAULT_POLL_INTERVAL } from "./awaitTerminal.ts"
+import { DEFAULT_POLL_INTERVAL } from "./waitOptions.ts"
 
 /** Two reads with the same fingerprint are the same to users. */
 const fingerprint = (record: TaskRecord): string =>
@@ -32,7 +32,7 @@ const reads = (backend: BackendService, taskId: string): Stream.Stream<TaskRecor
             }
           })
         ),
-        (unsubscribe) => Effect.sync(unsubscribe)
+        (subscription) => Effect.sync(() => subscription.end())
       ),
     { bufferSize: 16, strategy: "sliding" }
   )

@@ -71,12 +71,14 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
     errors,
     hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
       Effect.andThen(Queue.offer(hints, hint), flush),
-    listen: (...ids: ReadonlyArray<string>) =>
-      interest.subscribe(ids, {
+    listen: (...ids: ReadonlyArray<string>) => {
+      const subscription = interest.subscribe(ids, {
         waitsFor: "end",
         onRecord: (id) => void seen.push(id),
         onError: (error) => void errors.push(error)
-      }),
+      })
+      return () => subscription.end()
+    },
     /** Takes the ids of an operation's calls since the last time. */
     taken: (operation: Operation): ReadonlyArray<ReadonlyArray<string>> => {
       const taken = calls.filter(([name]) => name === operation).map(([, ids]) => ids)
@@ -299,6 +301,88 @@ describe("calls", () => {
         assert.lengthOf(on.seen, left)
       }
       assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
+    })
+  )
+})
+
+describe("a subscriber that refuses reads", () => {
+  /** Subscribes, and accepts the ids of a set. */
+  const choosy = (
+    { errors, interest, seen }: Effect.Success<ReturnType<typeof make>>,
+    ids: ReadonlyArray<string>,
+    accepted: ReadonlySet<string>
+  ) =>
+    interest.subscribe(ids, {
+      waitsFor: "end",
+      accepts: (id) => accepted.has(id),
+      onRecord: (id) => void seen.push(id),
+      onError: (error) => void errors.push(error)
+    })
+
+  it.effect("is given an id when it accepts it, and registered for it then", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const accepted = new Set(["a"])
+      const subscription = choosy(on, ["a", "b"], accepted)
+      yield* flush
+      assert.deepStrictEqual(on.taken("subscribe"), [["a"]])
+      accepted.clear()
+      yield* on.hint(["a", "b"])
+      yield* advance("1 minute")
+      assert.deepStrictEqual(on.seen, ["a"])
+      for (const id of ["a", "b"]) accepted.add(id)
+      subscription.read(["a", "b"])
+      yield* flush
+      assert.deepStrictEqual(on.taken("read"), [["a"]])
+      assert.deepStrictEqual(on.taken("subscribe"), [["b"]])
+      assert.sameMembers(on.seen, ["a", "a", "b"])
+    })
+  )
+
+  it.effect("is given an id that another subscriber accepts", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      choosy(on, ["a"], new Set())
+      yield* flush
+      assert.lengthOf(on.taken("subscribe"), 0)
+      const leave = on.listen("a")
+      yield* flush
+      assert.deepStrictEqual(on.seen, ["a", "a"])
+      leave()
+      yield* on.hint(["a"])
+      assert.lengthOf(on.taken("read"), 0)
+    })
+  )
+
+  it.effect("keeps the sweep from no task of another", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const ids = named(5 * maxBatch)
+      const accepted = new Set(ids)
+      choosy(on, ids, accepted)
+      on.listen("a")
+      yield* flush
+      accepted.clear()
+      on.forgetCalls()
+      yield* advance("1 minute")
+      assert.include(on.taken("read").flat(), "a")
+    })
+  )
+
+  it.effect("is not given an id that it has dropped", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const subscription = choosy(on, ["a", "b"], new Set(["a", "b"]))
+      yield* flush
+      on.seen.length = 0
+      subscription.drop("a")
+      yield* on.hint(["a", "b"])
+      yield* on.hint("resync")
+      assert.deepStrictEqual(new Set(on.seen), new Set(["b"]))
+      assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
+      subscription.end()
+      yield* flush
+      assert.deepStrictEqual(on.taken("unsubscribe"), [["b"]])
     })
   )
 })

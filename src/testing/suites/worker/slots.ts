@@ -1,6 +1,6 @@
 /** Guarantee 7: a worker claims no more than its free slots. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Exit, Layer, Schema, Stream } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
@@ -94,6 +94,51 @@ export const slots = (test: Test): void => {
       )
       assert.strictEqual(yield* t.awaitValue(yield* Parent.delay(20)), 41)
       yield* t.untilDrained()
+    })
+
+    test("a task that takes a stream of results holds its slot while it works on one", function* (t) {
+      const gate = new Gate()
+      let running = 0
+      let most = 0
+      const counted = <A, E>(effect: Effect.Effect<A, E>) =>
+        Effect.acquireUseRelease(
+          Effect.sync(() => (most = Math.max(most, ++running))),
+          () => effect,
+          () => Effect.sync(() => running--)
+        )
+      yield* t.startWorker(
+        [Parent, Work],
+        Layer.mergeAll(
+          Work.toLayer((n) => counted(Effect.as(Effect.sleep(t.duration(0.02)), n))),
+          Parent.toLayer((n) =>
+            Effect.gen(function* () {
+              const children = yield* Work.delayAll(Array.from({ length: n }, (_, i) => i))
+              let sum = 0
+              yield* AsyncResult.stream(children).pipe(
+                Stream.runForEach(([, exit]) =>
+                  counted(
+                    Effect.andThen(
+                      gate.pass,
+                      Effect.sync(() => {
+                        if (Exit.isSuccess(exit)) sum += exit.value
+                      })
+                    )
+                  )
+                )
+              )
+              return sum
+            }).pipe(Effect.orDie, Effect.provideContext(t.context))
+          )
+        ),
+        { concurrency: 1 }
+      )
+      const parent = yield* Parent.delay(5)
+      yield* t.until("it works on a result", () => gate.entered === 1)
+      yield* t.time.pass(1)
+      assert.strictEqual(running, 1)
+      gate.open()
+      assert.strictEqual(yield* t.awaitValue(parent), 10)
+      assert.strictEqual(most, 1)
     })
 
     test("a task that waits for its retry holds no slot", function* (t) {
