@@ -45,7 +45,7 @@ export const TaskMessage = Schema.Struct({
   priority: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 })),
   /** Milliseconds from the enqueue after which a task that still waits expires. Absent: never. */
   expires: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
-  /** Whether the producer has no backend, so that the worker creates the record. Absent: there is a record. */
+  /** Whether the sender wrote no record, so that the worker creates it. Absent: a message without a record is dropped. */
   unrecorded: Schema.optionalKey(Schema.Literal(true)),
   /** The producer's span, as a W3C `traceparent`. */
   traceparent: Schema.optionalKey(Schema.String)

@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { GetMessage, Options } from "amqplib"
 import { AsyncResult, Backend, Broker, DeadLetters, type Worker } from "chicory"
+import type { NewRecord } from "chicory/driver"
 import { SqliteBackend } from "chicory/sqlite"
 import { Duration, Effect, Exit, Layer, Logger, Option, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Names.ts"
@@ -60,6 +61,18 @@ const contents: ReadonlyArray<Uint8Array | string> = [
   messageWith("a", "expires", "-1e308")
 ]
 
+/** The record of a task that waits. */
+const recordOf = (id: string): NewRecord => ({
+  id,
+  task: "count",
+  incarnation: "",
+  key: undefined,
+  payloadHash: "",
+  expiresMillis: undefined,
+  retentionMillis: undefined,
+  reservedMillis: undefined
+})
+
 /** Marks a message as one of this library. */
 const ours: Options.Publish = { appId: "chicory" }
 
@@ -116,8 +129,9 @@ const notEncodable: ReadonlyArray<Options.Publish> = [
   { headers: { fine: { "!": "int64", value: "9223372036854775807" } } }
 ]
 
+/** Makes a message whose sender has written no record. */
 const message = (id: string, task: string, payload: unknown) =>
-  JSON.stringify({ v: 1, id, generation: 0, task, queue: "default", payload, retries: 0, priority: 100 })
+  messageOf(id, { task, payload, unrecorded: true })
 
 // #endregion
 
@@ -258,8 +272,10 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
         Effect.gen(function* () {
           const good = ["good 0", "good 1", "good 2"]
           const odd = ["\0", "a\0b", "x".repeat(255), "é".repeat(255), "\n", "{a}", "%zz"]
-          const bodies = [...good.slice(0, 2), ...odd, ...good.slice(2)].map((id) => messageOf(id))
-          bodies.push(messageWith("last", "generation", `${Number.MAX_SAFE_INTEGER}`))
+          const bodies = [...good.slice(0, 2), ...odd, ...good.slice(2)].map((id) =>
+            message(id, "count", { n: 1, millis: 0 })
+          )
+          bodies.push(messageOf("last", { generation: Number.MAX_SAFE_INTEGER, unrecorded: true }))
           yield* send(...bodies.map((content) => ({ content })))
           // started after the publishes, so that all are claimed at once
           yield* work(store)
@@ -278,6 +294,8 @@ await describeWithRabbit("malformed messages on RabbitMQ", () => {
       test("an undecodable message whose properties name a task ends that task", ({ drained, send }, store) =>
         Effect.gen(function* () {
           yield* work(store)
+          const { create } = yield* Backend.Backend
+          yield* create.many(addressedHeaders.map((_, n) => recordOf(`task ${n}`)))
           const sent = addressedHeaders.map((headers, n) => ({
             content: `no message ${n}`,
             options: { ...ours, messageId: `task ${n}`, type: "count", headers }
@@ -428,16 +446,17 @@ const testRefusedIds = <P extends StoreLocation>(
         yield* Effect.gen(function* () {
           yield* Broker.counts(["default"])
           const { drained, send } = queueOf(location.rabbitmq.prefix)
+          const bodyOf = (id: string) => messageOf(id, { unrecorded: true })
           const good = ["good 0", "good 1", "good 2"]
           const ids = [...good.slice(0, 1), ...bad, ...good.slice(1)]
-          yield* send(...ids.map((id) => ({ content: messageOf(id) })))
+          yield* send(...ids.map((id) => ({ content: bodyOf(id) })))
           yield* startWorker(store, Count, countingHandler().layer)
           const values = yield* AsyncResult.all(good.map((id) => Count.result(id)))
           assert.deepStrictEqual(values, [1, 1, 1])
           const found = yield* awaitDeadLetters(bad.length)
           assert.sameMembers(
             found.map(({ raw }) => raw),
-            bad.map((id) => messageOf(id))
+            bad.map(bodyOf)
           )
           assert.strictEqual(yield* roundTrip(1), 1)
           yield* drained
