@@ -4,7 +4,7 @@
 import { Effect } from "effect"
 import type { Start, Started } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { decideStart } from "../../internal/task/transitions.ts"
+import { decideStart, type TaskFacts } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { BatchRow } from "../dialect/Dialect.ts"
 import type { Indexed } from "../distinctBatches.ts"
@@ -176,6 +176,38 @@ const plan = (
   return result
 }
 
+/** A run that a request of a batch has opened. */
+interface OpenedRun {
+  readonly start: Start
+  readonly started: Started
+}
+
+/**
+ * Answers a request for a task of which the same batch has opened a run. It is decided at the moment of that start (S1,
+ * S3, S6): the lease cannot be over, however long the batch takes, since nobody has the run yet.
+ */
+const answerCopy = ({ start, started }: OpenedRun, request: Start): Started => {
+  const { generation, incarnation, leaseMillis, task, token } = start
+  const opened: TaskFacts = {
+    task,
+    state: "STARTED",
+    incarnation,
+    generation,
+    crashes: 0,
+    token,
+    leaseUntil: Infinity,
+    atMostOnce: false,
+    cancelRequested: false,
+    withdrawn: false,
+    expiresAt: null,
+    dueAt: null,
+    ended: null
+  }
+  const decision = decideStart(opened, request, 0)
+  if (decision._tag === "Repeat") return started
+  return decision._tag === "Drop" ? decision : { _tag: "Busy", millis: leaseMillis }
+}
+
 /** Starts runs over one database. Needs a transaction. */
 export const makeStart = (
   db: Database,
@@ -184,17 +216,27 @@ export const makeStart = (
   const { readStarted, renewLeases, startDecided, startWaiting } = makeStatements(db)
 
   const start = Effect.fnUntraced(function* (
-    items: ReadonlyArray<Indexed<Start>>,
+    all: ReadonlyArray<Indexed<Start>>,
     answers: Array<Started>,
     changed: Array<string>,
-    ended: Array<string>
+    ended: Array<string>,
+    opened: Map<string, OpenedRun>
   ): Effect.fn.Return<void, StoreError> {
+    const items = all.filter(({ index, item }) => {
+      const run = opened.get(item.id)
+      if (run === undefined) return true
+      answers[index] = answerCopy(run, item)
+      return false
+    })
+    if (items.length === 0) return
     const answerStarted = (started: ReadonlyArray<StartedRow & { readonly id: string }>) => {
       const byId = new Map(started.map((row) => [row.id, row]))
       for (const { index, item } of items) {
         const row = byId.get(item.id)
         if (row === undefined) continue
-        answers[index] = toStarted(row)
+        const started = toStarted(row)
+        answers[index] = started
+        opened.set(item.id, { start: item, started })
         changed.push(item.id)
       }
     }
@@ -222,8 +264,9 @@ export const makeStart = (
   return (batch) =>
     Effect.suspend(() => {
       const ended: Array<string> = []
+      const opened = new Map<string, OpenedRun>()
       const run = byDistinctBatches<Start, Started>((items, answers, changed) =>
-        start(items, answers, changed, ended)
+        start(items, answers, changed, ended, opened)
       )
       return Effect.map(run(batch), (result) => ({ ...result, ended }))
     })
