@@ -3,16 +3,17 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import type { BackendDriver } from "../../src/BackendDriver.ts"
 import type { BrokerDriver } from "../../src/BrokerDriver.ts"
-import { makeMemoryDrivers } from "../../src/memory/MemoryDrivers.ts"
+import { makeMemoryBackend } from "../../src/memory/MemoryBackendDriver.ts"
+import { makeMemoryBroker } from "../../src/memory/MemoryBrokerDriver.ts"
 import { check } from "./check.ts"
 import type { Store } from "./modelFixture.ts"
 
-/** A memory store with changed operations, without fusion. */
+/** A pair of memory stores with changed operations. */
 const withDefect = (
   changeBackend: (backend: BackendDriver<never>) => Partial<BackendDriver<never>>,
   changeBroker: (broker: BrokerDriver<never>) => Partial<BrokerDriver<never>> = () => ({})
 ): Effect.Effect<Store> =>
-  Effect.map(makeMemoryDrivers, ({ backend: { fusion: _, ...backend }, broker }) => ({
+  Effect.map(Effect.all({ backend: makeMemoryBackend, broker: makeMemoryBroker }), ({ backend, broker }) => ({
     backend: { ...backend, ...changeBackend(backend) },
     broker: { ...broker, ...changeBroker(broker) }
   }))

@@ -213,7 +213,7 @@ export const waiters = (test: Test): void => {
     })
 
     test("an undecodable message that names the task completes the waiter", function* (t) {
-      const handle = yield* Retried.delay({ n: 1 }, { delay: t.duration(1) })
+      const handle = yield* Retried.delay({ n: 1 }, { delay: t.duration(5) })
       yield* t.publishRaw(handle.taskId, "retried", "}no message{")
       yield* t.startWorker(
         [Retried],
