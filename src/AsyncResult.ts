@@ -159,10 +159,16 @@ const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOption
  *
  * The forms `get(result)`, `get(result, options)`, `result.pipe(get)` and `result.pipe(get(options))` are the same.
  *
- * Interrupting it leaves the task alone. Inside a handler it frees the worker's slot while it waits, so that a task may
- * wait for others of the same worker.
+ * Interrupting it leaves the task alone.
+ *
+ * Inside a handler it frees the worker's slot while every fiber of the handler waits for tasks, so that a task may wait for
+ * others of the same worker. Fibers of `Effect.all`, `Effect.forEach` and `Effect.race` may do so together. Afterwards it
+ * waits for a slot, until its `timeout` at the latest.
  *
  * **Gotchas**
+ *
+ * A fiber of the handler that does anything else holds the slot, also if it sleeps, or awaits a fiber that it has forked.
+ * So does the timer of `Effect.timeout`: use the `timeout` of the options.
  *
  * Without a `timeout` it waits for as long as the task takes. An id that no store knows may still be enqueued, so it
  * waits for that one too.
@@ -318,6 +324,8 @@ export const forget = (self: Any): Effect.Effect<void, BackendNotConfigured | Ba
  *
  * **Details**
  *
+ * Inside a handler it frees the worker's slot as `get` does, while its consumer waits for the next change.
+ *
  * Of changes in quick succession some may be skipped; the end is not. For an id without a record it emits nothing until
  * the task is enqueued. A record that is forgotten, or whose retention ends, ends the stream with the reason `Forgotten`.
  *
@@ -446,6 +454,8 @@ export const race = <const H extends Iterable<Any>>(
  *
  * All tasks share one wait. A task that failed is an element, and does not end the stream. The handles are read when the
  * stream is made.
+ *
+ * Inside a handler it frees the worker's slot as `get` does, while its consumer waits for the next outcome.
  *
  * Results are read at the pace of the consumer: at most 32 ahead of it, and about 8 MiB of characters of large ones. While
  * it works on an element, nothing is read.

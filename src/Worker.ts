@@ -72,6 +72,7 @@ export interface Options {
   readonly queues?: ReadonlyArray<string> | undefined
   /**
    * How many tasks run at once. Default 16. One claim takes as many messages with their payloads, and at most 256.
+   * Handlers that wait for other tasks are not counted meanwhile: see `AsyncResult.get`.
    */
   readonly concurrency?: number | undefined
   /**

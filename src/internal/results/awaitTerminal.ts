@@ -17,7 +17,13 @@ import type { Subscriber, Subscription, Subscriptions } from "../driver/Subscrip
 import { CurrentRun } from "../task/CurrentRun.ts"
 import { ReadRetry } from "./ReadRetry.ts"
 import { terminalOf, type TerminalRecord } from "./terminalRecord.ts"
-import { DEFAULT_POLL_INTERVAL, FINAL_READ_TIMEOUT, readOptions, type WaitOptions } from "./waitOptions.ts"
+import {
+  deadlineAfter,
+  DEFAULT_POLL_INTERVAL,
+  FINAL_READ_TIMEOUT,
+  readOptions,
+  type WaitOptions
+} from "./waitOptions.ts"
 
 /** The task of one wait: what was read of it. */
 class AwaitedTask {
@@ -217,5 +223,6 @@ export const awaitTerminal = (
               duration: timeout,
               orElse: () => finalRead(backend, task)
             })
-    return Effect.andThen(run === undefined ? bounded : run.withoutSlot(bounded), ended)
+    const waited = run === undefined ? bounded : run.withoutSlot(bounded, deadlineAfter(fiber, timeout))
+    return Effect.andThen(waited, ended)
   })

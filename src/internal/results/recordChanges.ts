@@ -5,6 +5,7 @@ import { isRetryable, type ReadError } from "../../StoreError.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import type { BackendService } from "../driver/BackendService.ts"
+import { CurrentRun } from "../task/CurrentRun.ts"
 import { DEFAULT_POLL_INTERVAL } from "./waitOptions.ts"
 
 /** Two reads with the same fingerprint are the same to users. */
@@ -38,12 +39,24 @@ const reads = (backend: BackendService, taskId: string): Stream.Stream<TaskRecor
   )
 }
 
+/** Frees the slot of the consumer's worker, if it is a handler, while it waits for the next element. */
+const pullWithoutSlot = <A, E>(stream: Stream.Stream<A, E>): Stream.Stream<A, E> =>
+  Stream.unwrap(
+    Effect.withFiber((fiber) => {
+      const run = fiber.getRef(CurrentRun)
+      if (run === undefined) return Effect.succeed(stream)
+      // the fibers that make the elements are none of the handler's
+      const apart = Stream.provideService(stream, CurrentRun, undefined)
+      return Effect.succeed(Stream.transformPull(apart, (pull) => Effect.succeed(run.withoutSlot(pull))))
+    })
+  )
+
 /** Emits every record that differs from the last one, until the terminal one. */
 export const recordChanges = (
   backend: BackendService,
   taskId: string
 ): Stream.Stream<TaskRecord, ReadError> =>
-  reads(backend, taskId).pipe(
+  pullWithoutSlot(reads(backend, taskId)).pipe(
     Stream.mapAccum(
       () => undefined as TaskRecord | undefined,
       (last, record) => {

@@ -18,7 +18,7 @@ import { HintedReads } from "./HintedReads.ts"
 import { PolledReads } from "./PolledReads.ts"
 import { ReadRetry } from "./ReadRetry.ts"
 import type { TerminalRecord } from "./terminalRecord.ts"
-import { FINAL_READ_TIMEOUT, readOptions } from "./waitOptions.ts"
+import { deadlineAfter, FINAL_READ_TIMEOUT, readOptions } from "./waitOptions.ts"
 
 /** Reads every open task once more, after the deadline: a result that is there then is returned. */
 const finalReads = (backend: BackendService, tasks: AwaitedTasks): Effect.Effect<void, TimeoutError> =>
@@ -80,7 +80,8 @@ export const terminalRecords = (
           ? new PolledReads(tasks, backend, retry, clock)
           : new HintedReads(tasks, subscriptions, retry, clock)
       const news = makeAwaitNews(backend, tasks, reads, clock)
-      const awaitNews = run === undefined ? news : run.withoutSlot(news)
+      const deadline = deadlineAfter(fiber, tasks.options.timeout)
+      const awaitNews = run === undefined ? news : run.withoutSlot(news, deadline)
       const pull: Effect.Effect<
         Arr.NonEmptyReadonlyArray<TerminalRecord>,
         TimeoutError | ReadError | Cause.Done

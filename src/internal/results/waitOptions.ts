@@ -1,5 +1,5 @@
 /** Reads `GetOptions`, and makes the errors of a wait that users see. */
-import { Duration } from "effect"
+import { Clock, Duration, type Fiber } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import type { GetOptions } from "../../GetOptions.ts"
 import { BackendError, BackendNotConfigured } from "../../StoreError.ts"
@@ -46,6 +46,16 @@ export const readOptions = (options: GetOptions | undefined): WaitOptions => {
       })
   }
 }
+
+/** Returns the monotonic nanoseconds at which a timeout that begins now is over. */
+export const deadlineAfter = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  timeout: Duration.Duration | undefined
+): bigint | undefined =>
+  timeout === undefined
+    ? undefined
+    : fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe() +
+      BigInt(Math.ceil(Duration.toMillis(timeout))) * 1_000_000n
 
 /** Returns the error with the id of the task that the call was about, if it is one of the backend without an id. */
 export const withTaskId =

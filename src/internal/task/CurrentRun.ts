@@ -1,13 +1,21 @@
 /** The run of a handler, as the library's own functions find it in the handler's fibers. */
-import { Context, Data, type Duration, Effect } from "effect"
+import { Context, Data, type Duration, Effect, type Fiber } from "effect"
 import type { ReadError } from "../../StoreError.ts"
 import type { TaskContext } from "../../TaskContext.ts"
 import { durationOrZero } from "../options.ts"
 
 /** What the library does with the run of the calling fiber. */
 export interface RunControl {
-  /** Frees the worker's slot while the effect runs. */
-  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R>
+  /**
+   * Frees the worker's slot while the effect runs and every other fiber of the run waits like this or ends. After a
+   * success it waits for a slot, until `deadline` at the latest: monotonic nanoseconds of the clock. A wait that fails
+   * or is interrupted goes on at once.
+   */
+  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>, deadline?: bigint): Effect.Effect<A, E, R>
+  /** Counts a fiber that was made in the context of the run, by `parent` if that is one of its fibers. */
+  onFiberStart(parent: Fiber.Fiber<unknown, unknown> | undefined): void
+  /** Counts the end of such a fiber. */
+  onFiberEnd(): void
   /** Writes encoded progress. A failed write is logged. */
   writeProgress(progress: string): Effect.Effect<void>
   /**

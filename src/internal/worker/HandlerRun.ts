@@ -1,27 +1,37 @@
 /** What a handler can do with its run. */
 import { Effect } from "effect"
 import type { ReadError } from "../../StoreError.ts"
-import type { RunControl } from "../task/CurrentRun.ts"
+import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { applyRenewal } from "./leaseRenewal.ts"
+import type { AnyFiber } from "./observeFibers.ts"
 import { outcomeOfValue, type Run } from "./Run.ts"
 import { DecidedOutcome } from "./runOutcome.ts"
-import { Slot } from "./slots.ts"
+import { RunSlot } from "./RunSlot.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** The run of a handler, as its fibers see it. */
 export class HandlerRun implements RunControl {
   private readonly worker: WorkerState
   private readonly run: Run
-  private slot: Slot | undefined
+  readonly slot: RunSlot
 
   constructor(worker: WorkerState, run: Run) {
     this.worker = worker
     this.run = run
+    this.slot = new RunSlot(worker.slots, worker.forks)
   }
 
-  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return (this.slot ??= new Slot(this.worker.slots)).without(effect)
+  withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>, deadline?: bigint): Effect.Effect<A, E, R> {
+    return this.slot.without(effect, deadline)
+  }
+
+  onFiberStart(parent: AnyFiber | undefined): void {
+    this.slot.onFiberStart(parent?.getRef(CurrentRun) === this ? parent : undefined)
+  }
+
+  onFiberEnd(): void {
+    this.slot.onFiberEnd()
   }
 
   writeProgress(progress: string): Effect.Effect<void> {

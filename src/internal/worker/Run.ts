@@ -8,6 +8,7 @@ import * as metrics from "../metrics.ts"
 import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import { fromTraceparent } from "../task/traceContext.ts"
+import { type Forks, observed } from "./observeFibers.ts"
 import { RunContext } from "./RunContext.ts"
 import {
   failureOutcome,
@@ -30,9 +31,10 @@ export interface RunnableTask extends HandledTask {
 /** Prepares what the runs of a task have in common. */
 export const toRunnableTask = (
   { definition, handler }: HandledTask,
-  workerContext: Context.Context<never>
+  workerContext: Context.Context<never>,
+  forks: Forks
 ): RunnableTask => {
-  const context = Context.merge(workerContext, handler.context)
+  const context = observed(Context.merge(workerContext, handler.context), forks)
   return {
     definition,
     handler,
@@ -86,11 +88,11 @@ export class Run {
   }
 }
 
-/** Returns the context of the handler's fiber. */
-export const handlerContext = (run: Run, control: RunControl): Context.Context<unknown> => {
+/** Returns the context of the run's fiber, which is the handler's as well unless the task has a timeout. */
+export const runContext = (run: Run, control: RunControl): Context.Context<unknown> => {
   const { context, definition } = run.task
-  const taskContext = new RunContext(run.id, definition, run.started, context)
-  return Context.add(Context.add(context, TaskContext, taskContext), CurrentRun, control)
+  const withTask = Context.add(context, TaskContext, new RunContext(run.id, definition, run.started, context))
+  return definition.timeout === undefined ? Context.add(withTask, CurrentRun, control) : withTask
 }
 
 /** Runs the handler in a span that is a child of the producer's. Without a tracer no span is made. */
@@ -123,12 +125,16 @@ const inSpan = (
  * Runs the handler and returns the outcome of its exit. It expects a fiber that is uninterruptible outside of the
  * handler and has the run's context, so that every exit leads to an outcome.
  */
-export const execute = (run: Run, worker: string): Effect.Effect<RunOutcome, never, unknown> =>
+export const execute = (
+  run: Run,
+  control: RunControl,
+  worker: string
+): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.flatMapEager(
     interruptibly(run.task.definition.payload.decode(run.candidate.message.payload)),
     (payload) => {
       if (Exit.isSuccess(payload)) {
-        return Effect.flatMap(interruptibly(attempt(run, payload.value)), (exit) =>
+        return Effect.flatMap(interruptibly(attempt(run, control, payload.value)), (exit) =>
           outcomeOfExit(run, exit, worker)
         )
       }
@@ -141,16 +147,30 @@ export const execute = (run: Run, worker: string): Effect.Effect<RunOutcome, nev
 const interruptibly = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Exit.Exit<A, E>, never, R> =>
   Effect.exit(Exit.isExit(effect) ? effect : Effect.interruptible(effect))
 
-const attempt = (run: Run, payload: unknown): Effect.Effect<unknown, unknown, unknown> => {
+const attempt = (
+  run: Run,
+  control: RunControl,
+  payload: unknown
+): Effect.Effect<unknown, unknown, unknown> => {
   const { definition, handler } = run.task
   const handling = Effect.scoped(Effect.suspend(() => handler.run(payload)))
   return inSpan(
     run,
     definition.timeout === undefined
       ? handling
-      : Effect.timeoutOrElse(handling, { duration: definition.timeout, orElse: () => Effect.fail(timedOut) })
+      : Effect.timeoutOrElse(inOwnFiber(handling, control), {
+          duration: definition.timeout,
+          orElse: () => Effect.fail(timedOut)
+        })
   )
 }
+
+/** Runs the handler in a fiber that was not made in the context of the run, so that the timer beside it is not either. */
+const inOwnFiber = <A, E, R>(handling: Effect.Effect<A, E, R>, control: RunControl): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    control.onFiberStart(undefined)
+    return Effect.provideService(handling, CurrentRun, control)
+  })
 
 /** Returns the outcome of a value that the handler completes with before it has ended. */
 export const outcomeOfValue = (run: Run, value: unknown, worker: string): Effect.Effect<RunOutcome> =>

@@ -10,6 +10,7 @@ import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
+import type { Forks } from "./observeFibers.ts"
 import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
 import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
@@ -36,6 +37,8 @@ export class WorkerState {
   readonly leaseMillis: number
   readonly runStore: RunStore
   readonly slots: Slots
+  /** The fibers of handlers that wait for fibers that they forked. */
+  readonly forks: Forks = new Map()
   /** The tasks that this worker runs, by name. */
   readonly tasks: ReadonlyMap<string, RunnableTask>
   /** The open runs of this worker, by task id. */
@@ -67,7 +70,9 @@ export class WorkerState {
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
-    this.tasks = new Map(Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context)]))
+    this.tasks = new Map(
+      Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context, this.forks)])
+    )
   }
 
   /** Runs an effect in a fiber that the drain waits for. */

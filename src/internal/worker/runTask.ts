@@ -3,9 +3,10 @@ import { Cause, Effect, Exit } from "effect"
 import type { Settled, Started } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import { Died } from "../../TaskFailed.ts"
+import type { RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
-import { execute, handlerContext, outcomeOfExit, Run } from "./Run.ts"
+import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
@@ -60,20 +61,24 @@ const logAndReturn = (worker: WorkerState, delivery: Delivery, cause: Cause.Caus
 const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
   const startedAt = worker.now()
+  const control = new HandlerRun(worker, run)
   const settleWith = (outcome: RunOutcome) =>
     settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
   const running = Effect.withFiber((fiber) => {
     worker.addRun(run)
     run.attachFiber(fiber)
-    return Effect.map(executeOnce(worker, run), (outcome) => {
+    return Effect.map(executeOnce(worker, run, control), (outcome) => {
+      control.slot.end()
       if (outcome !== undefined) return settleWith(outcome)
       worker.fork(returnMessage(worker, run.candidate.delivery))
       finishRun(worker, run)
     })
   })
-  const context = handlerContext(run, new HandlerRun(worker, run))
+  const context = runContext(run, control)
   Effect.runForkWith(context)(running, { uninterruptible: true }).addObserver((exit) => {
-    if (Exit.isFailure(exit)) classifyKilled(worker, run, exit, settleWith)
+    if (Exit.isSuccess(exit)) return
+    control.slot.end()
+    classifyKilled(worker, run, exit, settleWith)
   })
 }
 
@@ -98,13 +103,14 @@ const classifyKilled = (
 /** Executes the handler; an at-most-once task only after its ack. `undefined`: the task may not run. */
 const executeOnce = (
   worker: WorkerState,
-  run: Run
+  run: Run,
+  control: RunControl
 ): Effect.Effect<RunOutcome | undefined, never, unknown> => {
-  if (run.task.definition.delivery !== "at-most-once") return execute(run, worker.id)
+  if (run.task.definition.delivery !== "at-most-once") return execute(run, control, worker.id)
   // interrupted already, by a worker that stops: once acked, the task could only be lost
   if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
   return Effect.flatMap(ackBeforeRun(worker, run), (mayRun) =>
-    mayRun ? execute(run, worker.id) : Effect.undefined
+    mayRun ? execute(run, control, worker.id) : Effect.undefined
   )
 }
 

@@ -4,9 +4,12 @@ import { Effect } from "effect"
 /** Counts free slots. */
 export class Slots {
   readonly total: number
-  /** Free slots. */
+  /** Free slots. Negative while runs that could not wait for a slot are beyond the total. */
   free: number
-  private readonly waiting = new Set<() => void>()
+  /** Fibers that claim. */
+  private readonly claiming = new Set<() => void>()
+  /** Runs that resume, which go before claims. */
+  private readonly resuming = new Set<() => void>()
 
   constructor(total: number) {
     this.total = total
@@ -33,52 +36,35 @@ export class Slots {
 
   private readonly whenFree: Effect.Effect<void> = Effect.callback((resume) => {
     const wake = () => resume(Effect.void)
-    this.waiting.add(wake)
-    return Effect.sync(() => this.waiting.delete(wake))
+    this.claiming.add(wake)
+    return Effect.sync(() => this.claiming.delete(wake))
   })
+
+  /** Takes one slot for a run that resumes: calls `onTaken`, possibly at once. Returns how to withdraw the request. */
+  request(onTaken: () => void): () => void {
+    if (this.free > 0) {
+      this.free--
+      onTaken()
+    } else this.resuming.add(onTaken)
+    return () => this.resuming.delete(onTaken)
+  }
+
+  /** Takes one slot whether or not one is free. Nothing is claimed until as many are given back. */
+  takeOver(): void {
+    this.free--
+  }
 
   /** Frees slots. */
   give(count: number): void {
     this.free += count
+    for (const onTaken of this.resuming) {
+      if (this.free <= 0) return
+      this.resuming.delete(onTaken)
+      this.free--
+      onTaken()
+    }
     if (this.free <= 0) return
-    for (const wake of this.waiting) wake()
-    this.waiting.clear()
-  }
-}
-
-/** The slot of a handler. It is free while at least one of the handler's fibers waits. */
-export class Slot {
-  private readonly slots: Slots
-  private held = true
-  private waiting = 0
-
-  constructor(slots: Slots) {
-    this.slots = slots
-  }
-
-  /** Frees the slot while the effect runs. When the last waiting fiber resumes, it waits for a slot. */
-  without<A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.acquireUseRelease(
-      Effect.sync(() => this.suspend()),
-      () => effect,
-      () => this.resume()
-    )
-  }
-
-  private suspend(): void {
-    this.waiting++
-    if (!this.held) return
-    this.held = false
-    this.slots.give(1)
-  }
-
-  private resume(): Effect.Effect<void> {
-    this.waiting--
-    if (this.waiting > 0 || this.held) return Effect.void
-    return Effect.map(this.slots.take(1), () => {
-      // meanwhile another fiber of the handler may have begun to wait, or have taken a slot
-      if (this.waiting > 0 || this.held) this.slots.give(1)
-      else this.held = true
-    })
+    for (const wake of this.claiming) wake()
+    this.claiming.clear()
   }
 }

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber } from "effect"
-import { Slot, Slots } from "../../../src/internal/worker/slots.ts"
-import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
+import { Slots } from "../../../src/internal/worker/slots.ts"
+import { fork, exitOf, assertPending, flush } from "../../support/memoryFixture.ts"
 
 const taken = ({ free, total }: Slots): number => total - free
 
@@ -52,76 +52,38 @@ describe("slots", () => {
       assert.strictEqual(taken(slots), 0)
     })
   )
-})
 
-describe("the slot of a handler", () => {
-  const held = Effect.gen(function* () {
-    const slots = new Slots(1)
-    yield* slots.take(1)
-    return { slots, place: new Slot(slots) }
-  })
-
-  it.effect("is free while its handler waits", () =>
+  it.effect("a run that resumes goes before claims", () =>
     Effect.gen(function* () {
-      const { place, slots } = yield* held
-      const waiting = yield* fork(place.without(Effect.sleep("1 second")))
-      assert.strictEqual(taken(slots), 0)
-      yield* advance("1 second")
-      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
-      assert.strictEqual(taken(slots), 1)
-    })
-  )
-
-  it.effect("is taken again before its handler continues", () =>
-    Effect.gen(function* () {
-      const { place, slots } = yield* held
-      const waiting = yield* fork(place.without(Effect.sleep("1 second")))
+      const slots = new Slots(1)
       yield* slots.take(1)
-      yield* advance("1 second")
-      assertPending(waiting)
+      const claiming = yield* fork(slots.take(1))
+      let resumed = 0
+      slots.request(() => resumed++)
+      slots.request(() => resumed++)()
       slots.give(1)
       yield* flush
-      assert.isTrue(Exit.isSuccess(exitOf(waiting)))
-      assert.strictEqual(taken(slots), 1)
-    })
-  )
-
-  it.effect("is counted once when several fibers of its handler wait", () =>
-    Effect.gen(function* () {
-      const { place, slots } = yield* held
-      for (const seconds of [1, 2, 3]) yield* fork(place.without(Effect.sleep(seconds * 1000)))
-      assert.strictEqual(taken(slots), 0)
-      yield* advance("2 seconds")
-      assert.strictEqual(taken(slots), 0)
-      yield* advance("1 second")
-      assert.strictEqual(taken(slots), 1)
-    })
-  )
-
-  it.effect("stays free for a fiber that begins to wait while another is about to continue", () =>
-    Effect.gen(function* () {
-      const { place, slots } = yield* held
-      const first = yield* fork(place.without(Effect.sleep("1 second")))
-      yield* slots.take(1)
-      yield* advance("1 second")
-      assertPending(first)
-      const second = yield* fork(place.without(Effect.sleep("1 second")))
+      assert.strictEqual(resumed, 1)
+      assertPending(claiming)
       slots.give(1)
       yield* flush
-      assert.isTrue(Exit.isSuccess(exitOf(first)))
-      assert.strictEqual(taken(slots), 0)
-      yield* advance("1 second")
-      assert.isTrue(Exit.isSuccess(exitOf(second)))
-      assert.strictEqual(taken(slots), 1)
+      assert.deepStrictEqual(exitOf(claiming), Exit.succeed(1))
+      assert.strictEqual(resumed, 1, "the withdrawn request takes no slot")
     })
   )
 
-  it.effect("is taken again when its handler is interrupted", () =>
+  it.effect("nothing is taken while runs are beyond the total", () =>
     Effect.gen(function* () {
-      const { place, slots } = yield* held
-      const waiting = yield* fork(place.without(Effect.never))
-      yield* Fiber.interrupt(waiting)
-      assert.strictEqual(taken(slots), 1)
+      const slots = new Slots(1)
+      yield* slots.take(1)
+      slots.takeOver()
+      const claiming = yield* fork(slots.take(1))
+      slots.give(1)
+      yield* flush
+      assertPending(claiming)
+      slots.give(1)
+      yield* flush
+      assert.deepStrictEqual(exitOf(claiming), Exit.succeed(1))
     })
   )
 })

@@ -4,7 +4,7 @@ import { Effect, Exit, Layer, Schema, Stream } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
-import { Gate, type Test } from "./fixture.ts"
+import { type Fixture, Gate, type Services, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 const Parent = Task.make("parent", { payload: Schema.Int, success: Schema.Int })
@@ -181,6 +181,213 @@ export const slots = (test: Test): void => {
       yield* t.time.pass(3)
       gate.open()
       yield* t.complete("they end", AsyncResult.all(handles))
+    })
+  })
+
+  waitingHandlers(test)
+}
+
+/** Registers the tests of handlers that wait for other tasks. */
+const waitingHandlers = (test: Test): void => {
+  const Elsewhere = Task.make("elsewhere", { queue: "elsewhere", success: Schema.Int })
+  type Child = AsyncResult.AsyncResult<number>
+  const Hanging = Task.make("hanging", { success: Schema.Int })
+  const Report = Task.make("report", { success: Schema.String, error: Schema.String })
+
+  describe("guarantee 7: a handler that waits for other tasks frees its slot", () => {
+    /** Ways to wait for two tasks; each returns the sum of their values. */
+    const waits: ReadonlyArray<
+      readonly [title: string, wait: (a: Child, b: Child) => Effect.Effect<number, unknown, Services>]
+    > = [
+      ["by AsyncResult.all", (a, b) => Effect.map(AsyncResult.all([a, b]), ([x, y]) => x + y)],
+      [
+        "by a stream of outcomes",
+        (a, b) =>
+          AsyncResult.stream([a, b]).pipe(
+            Stream.mapEffect(([, exit]) => exit),
+            Stream.runFold(
+              () => 0,
+              (sum, value) => sum + value
+            )
+          )
+      ],
+      [
+        "by the changes of a task",
+        (a, b) =>
+          Effect.andThen(
+            Effect.forEach([a, b], (child) => Stream.runDrain(AsyncResult.changes(child))),
+            Effect.map(AsyncResult.all([a, b]), ([x, y]) => x + y)
+          )
+      ],
+      [
+        "in concurrent fibers",
+        (a, b) =>
+          Effect.map(
+            Effect.forEach([a, b], (child) => AsyncResult.get(child), { concurrency: "unbounded" }),
+            ([x, y]) => x! + y!
+          )
+      ]
+    ]
+    for (const [title, wait] of waits) {
+      test(title, function* (t) {
+        yield* t.startWorker(
+          [Parent, Work],
+          Layer.mergeAll(
+            Work.toLayer((n) => Effect.succeed(n * 2)),
+            Parent.toLayer((n) =>
+              Work.delayAll([n, n]).pipe(
+                Effect.flatMap(([a, b]) => wait(a!, b!)),
+                Effect.orDie,
+                Effect.provideContext(t.context)
+              )
+            )
+          ),
+          { concurrency: 1 }
+        )
+        const parents = yield* Parent.delayAll([1, 2, 3])
+        const values = yield* t.complete("they end", AsyncResult.all(parents))
+        assert.deepStrictEqual(values, [4, 8, 12])
+        yield* t.untilDrained()
+      })
+    }
+
+    test("in a task with a timeout", function* (t) {
+      const Timed = Task.make("timed", { success: Schema.Int, timeout: t.duration(20) })
+      yield* t.startWorker(
+        [Timed, Work],
+        Layer.mergeAll(
+          Work.toLayer((n) => Effect.succeed(n * 2)),
+          Timed.toLayer(() =>
+            Work.delay(4).pipe(
+              Effect.flatMap((child) => AsyncResult.get(child)),
+              Effect.orDie,
+              Effect.provideContext(t.context)
+            )
+          )
+        ),
+        { concurrency: 1 }
+      )
+      assert.strictEqual(yield* t.awaitValue(yield* Timed.delay()), 8)
+    })
+
+    test("and continues although its tasks hold all slots, once its wait times out", function* (t) {
+      yield* t.startWorker(
+        [Report, Hanging],
+        Layer.mergeAll(
+          Hanging.toLayer(() => Effect.never),
+          Report.toLayer(() =>
+            Effect.gen(function* () {
+              const child = yield* Hanging.delay()
+              return yield* AsyncResult.get(child, { timeout: t.duration(2) }).pipe(
+                Effect.map(String),
+                Effect.catchTag("TimeoutError", () => Effect.as(AsyncResult.cancel(child), "gave up"))
+              )
+            }).pipe(Effect.orDie, Effect.provideContext(t.context))
+          )
+        ),
+        { concurrency: 2, lease: t.duration(4) }
+      )
+      const handles = yield* Effect.all([Report.delay(), Report.delay()])
+      const values = yield* t.complete("they end", AsyncResult.all(handles))
+      assert.deepStrictEqual(values, ["gave up", "gave up"])
+      // the worker is within its slots again
+      const later = yield* Report.delay()
+      assert.strictEqual(yield* t.awaitValue(later), "gave up")
+    })
+
+    /** A worker with one slot: a handler waits, and another task that takes its slot does not end. */
+    const whileFull = Effect.fnUntraced(function* (t: Fixture, timeout?: number) {
+      const Waiting = Task.make("waiting", {
+        ...(timeout === undefined ? {} : { timeout: t.duration(timeout) })
+      })
+      let interrupted = 0
+      yield* t.startWorker(
+        [Waiting, Hanging],
+        Layer.mergeAll(
+          Hanging.toLayer(() => Effect.never),
+          Waiting.toLayer(() =>
+            Effect.gen(function* () {
+              const child = yield* Elsewhere.delay()
+              yield* AsyncResult.get(child)
+            }).pipe(
+              Effect.orDie,
+              Effect.onInterrupt(() => Effect.sync(() => interrupted++)),
+              Effect.provideContext(t.context)
+            )
+          )
+        ),
+        { concurrency: 1, lease: t.duration(3) }
+      )
+      const waiting = yield* Waiting.delay()
+      yield* t.eventually(
+        "it waits",
+        Effect.map(t.counts("elsewhere"), ({ ready }) => ready === 1)
+      )
+      const hanging = yield* Hanging.delay()
+      yield* t.eventually(
+        "its slot is taken",
+        Effect.map(AsyncResult.state(hanging), (state) => state === "STARTED")
+      )
+      return { waiting, interrupted: () => interrupted }
+    })
+
+    test("and is timed out although all slots are taken", function* (t) {
+      const { interrupted, waiting } = yield* whileFull(t, 6)
+      yield* t.awaitReason(waiting, "TimedOut")
+      assert.strictEqual(interrupted(), 1)
+    })
+
+    test("and is cancelled although all slots are taken", function* (t) {
+      const { interrupted, waiting } = yield* whileFull(t)
+      assert.strictEqual(yield* AsyncResult.cancel(waiting), "Requested")
+      yield* t.awaitReason(waiting, "Cancelled")
+      assert.strictEqual(interrupted(), 1)
+    })
+  })
+
+  describe("guarantee 7: a handler that works holds its slot", () => {
+    /** Runs `count` handlers with two slots, and returns how many were at work at once. */
+    const mostAtWork = Effect.fnUntraced(function* (
+      t: Fixture,
+      count: number,
+      handler: (
+        stop: AsyncResult.AsyncResult<number>,
+        work: Effect.Effect<void>
+      ) => Effect.Effect<unknown, unknown, Services>
+    ) {
+      let atWork = 0
+      let most = 0
+      const work = Effect.acquireUseRelease(
+        Effect.sync(() => (most = Math.max(most, ++atWork))),
+        () => Effect.sleep(t.duration(0.2)),
+        () => Effect.sync(() => atWork--)
+      )
+      const stop = yield* Elsewhere.delay()
+      yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) =>
+          handler(stop, work).pipe(Effect.as(n), Effect.orDie, Effect.provideContext(t.context))
+        ),
+        { concurrency: 2 }
+      )
+      const handles = yield* Work.delayAll(Array.from({ length: count }, (_, n) => n))
+      yield* t.complete("they end", AsyncResult.all(handles))
+      return most
+    })
+
+    test("beside a fiber that waits", function* (t) {
+      const most = yield* mostAtWork(t, 12, (stop, work) => Effect.raceFirst(AsyncResult.get(stop), work))
+      assert.strictEqual(most, 2)
+    })
+
+    test("although it has left a fiber behind that waits", function* (t) {
+      const most = yield* mostAtWork(t, 12, (stop, work) =>
+        Effect.andThen(
+          Effect.forkDetach(Effect.ignore(AsyncResult.get(stop)), { startImmediately: true }),
+          work
+        )
+      )
+      assert.strictEqual(most, 2)
     })
   })
 }
