@@ -94,6 +94,17 @@ describe.concurrent("a deeply nested value", () => {
     Backend.layerMemory,
     (begun) =>
       Effect.gen(function* () {
+        const { create } = yield* Backend.Backend
+        yield* create.one({
+          id: "deep",
+          task: "any",
+          incarnation: "",
+          key: undefined,
+          payloadHash: "",
+          expiresMillis: undefined,
+          retentionMillis: undefined,
+          reservedMillis: undefined
+        })
         yield* publish("deep")
         const failed = yield* Effect.flip(AsyncResult.get(Any.result("deep"), { timeout: "25 seconds" }))
         assert(failed._tag === "TaskFailed" && failed.reason._tag === "PayloadInvalid", String(failed))

@@ -298,7 +298,7 @@ const waitingHandlers = (test: Test): void => {
     /** A worker with one slot: a handler waits, and another task that takes its slot does not end. */
     const whileFull = Effect.fnUntraced(function* (t: Fixture, timeout?: number) {
       const Waiting = Task.make("waiting", {
-        ...(timeout === undefined ? {} : { timeout: t.duration(timeout) })
+        timeout: timeout === undefined ? undefined : t.duration(timeout)
       })
       let interrupted = 0
       yield* t.startWorker(
