@@ -173,6 +173,10 @@ const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOption
  * Without a `timeout` it waits for as long as the task takes. An id that no store knows may still be enqueued, so it
  * waits for that one too.
  *
+ * Inside a transaction of the `SqlClient` of the store it returns the success of a task that has ended, and otherwise fails
+ * at once with a `BackendError`: a wait would hold the transaction open, and a task that the transaction enqueued does not
+ * run before the commit.
+ *
  * @see {@link exit} for the outcome as a value
  * @see {@link all}, {@link race} and {@link stream} for several tasks
  * @see {@link poll} for one read without waiting
@@ -290,6 +294,8 @@ export const successful = (self: Any): Effect.Effect<boolean, BackendNotConfigur
  * **Gotchas**
  *
  * A running handler may end before it is interrupted; its outcome stands.
+ *
+ * Inside a transaction of the `SqlClient` of the store it fails at once with a `BackendError`: call it after the commit.
  *
  * @category managing
  * @since 0.1.0

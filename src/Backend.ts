@@ -86,11 +86,14 @@ export const make = Effect.fnUntraced(function* <E>(
   const isPermanent = (error: ReadError) => !isRetryable(error)
   const failed = (operation: string, retryable: boolean, cause: unknown) =>
     new BackendError({ operation: `${driver.name} backend: ${operation}`, retryable, cause })
-  const { batched, batchedVoid, call, toClosedError, toError } = yield* DriverCalls.make<ReadError>({
+  const calls = yield* DriverCalls.make<ReadError>({
     toError: (operation) => (cause) => failed(operation, driver.isPermanent?.(cause) !== true, cause),
     toClosedError: (operation) => failed(operation, false, DriverCalls.storeClosed()),
+    toRefusedError: (operation) => failed(operation, false, DriverCalls.insideTransaction()),
+    key: driver.batchKey,
     isPermanent
   })
+  const { batched, batchedVoid, call, refusing, refusingBatcher, toClosedError, toError } = calls
 
   const { complete, fusion } = driver
   const claim = fusion?.claim
@@ -147,16 +150,17 @@ export const make = Effect.fnUntraced(function* <E>(
     complete:
       complete === undefined ? undefined : (completion) => call("complete", () => complete(completion)),
     parkMessage: (messages) => call("parkMessage", () => driver.parkMessage(messages)),
-    read: yield* batched("read", driver.read),
+    read: yield* batched("read", driver.read, { key: driver.batchKey }),
     subscriptions,
-    cancel: yield* batched("cancel", driver.cancel),
-    withdraw: (messages) => call("withdraw", () => driver.withdraw(messages)),
-    forget: yield* batchedVoid("forget", driver.forget),
-    reopen: (ids) => call("reopen", () => driver.reopen(ids)),
+    cancel: refusingBatcher("cancel", yield* batched("cancel", driver.cancel)),
+    withdraw: (messages) => refusing("withdraw")(call("withdraw", () => driver.withdraw(messages))),
+    forget: refusingBatcher("forget", yield* batchedVoid("forget", driver.forget)),
+    reopen: (ids) => refusing("reopen")(call("reopen", () => driver.reopen(ids))),
     getDeadLetters: (ids) => call("getDeadLetters", () => driver.getDeadLetters(ids)),
     listDeadLetters: (query) => call("listDeadLetters", () => driver.listDeadLetters(query)),
     countDeadLetters: (task) => call("countDeadLetters", () => driver.countDeadLetters(task)),
-    removeDeadLetters: (ids) => call("removeDeadLetters", () => driver.removeDeadLetters(ids)),
+    removeDeadLetters: (ids) =>
+      refusing("removeDeadLetters")(call("removeDeadLetters", () => driver.removeDeadLetters(ids))),
     heartbeat: (worker, ttlMillis) => call("heartbeat", () => driver.heartbeat(worker, ttlMillis)),
     unregisterWorker: (worker) => call("unregisterWorker", () => driver.unregisterWorker(worker)),
     workers: call("workers", () => driver.workers),

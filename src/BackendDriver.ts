@@ -130,7 +130,9 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the
    * caller's context, and so in its transaction. Requests for which it returns `undefined` may share a batch. Asked for
-   * `create`, `markPublished` and `fusion.enqueue` only; every other operation runs outside any caller transaction.
+   * `create`, `markPublished`, `fusion.enqueue` and `read`. `getDeadLetters`, `listDeadLetters`, `countDeadLetters` and
+   * `workers` run in the caller's context too. Every other operation runs outside any caller transaction; inside of one
+   * the facade refuses those that programs call.
    */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /**

@@ -92,9 +92,11 @@ export const make = Effect.fnUntraced(function* <E>(
 ): Effect.fn.Return<Broker["Service"], never, Scope.Scope> {
   const failed = (operation: string, retryable: boolean, cause: unknown) =>
     new BrokerError({ operation: `${driver.name} broker: ${operation}`, retryable, cause })
-  const { batched, batchedVoid, call, toError } = yield* DriverCalls.make<BrokerError>({
+  const { batched, batchedVoid, call, refusing, toError } = yield* DriverCalls.make<BrokerError>({
     toError: (operation) => (cause) => failed(operation, driver.isPermanent?.(cause) !== true, cause),
     toClosedError: (operation) => failed(operation, false, DriverCalls.storeClosed()),
+    toRefusedError: (operation) => failed(operation, false, DriverCalls.insideTransaction()),
+    key: driver.batchKey,
     isPermanent: (error) => !isRetryable(error),
     around: timed(driver.name)
   })
@@ -118,7 +120,7 @@ export const make = Effect.fnUntraced(function* <E>(
     release: yield* batchedVoid("release", driver.release, { sizeOf: ({ body }) => body?.length ?? 0 }),
     reject: yield* batchedVoid("reject", driver.reject),
     counts: (queues) => call("counts", () => driver.counts(queues)),
-    purge: (queue, limit) => call("purge", () => driver.purge(queue, limit))
+    purge: (queue, limit) => refusing("purge")(call("purge", () => driver.purge(queue, limit)))
   })
 })
 

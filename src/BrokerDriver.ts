@@ -195,7 +195,10 @@ export interface BrokerDriver<out E = unknown> {
   }
   /** Identifies the store that this broker shares with a backend; compared with `Fusion.store`. */
   readonly store?: object | undefined
-  /** As in `BackendDriver`. Asked for `publish` only; every other operation runs outside any caller transaction. */
+  /**
+   * As in `BackendDriver`. Asked for `publish`. `counts` runs in the caller's context too. Every other operation runs
+   * outside any caller transaction; inside of one the facade refuses `purge`.
+   */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /** As in `BackendDriver`. */
   readonly isPermanent?: ((error: unknown) => boolean) | undefined

@@ -207,7 +207,8 @@ export interface Task<
    * **Details**
    *
    * A write that fails is logged, and the handler continues. A value that does not encode, or that is larger than 4 MiB,
-   * is a defect. Without a backend it does nothing.
+   * is a defect. Without a backend it does nothing. Inside a transaction of the `SqlClient` of the store nothing is
+   * written, with a warning.
    */
   readonly progress: (
     value: Progress["~type.make.in"]

@@ -35,8 +35,8 @@ export interface Options extends Database.Options {
   /** How often a worker polls for messages where it is not notified: without LISTEN, and on MariaDB. Default 250 millis. */
   readonly pollInterval?: Duration.Input | undefined
   /**
-   * How long a call may take before it fails, with its effect unknown; it is retried where that helps. It does not apply
-   * to calls that join a transaction of the caller, nor to SQLite. Default 10 seconds.
+   * How long a call may take before it fails, with its effect unknown; it is retried where that helps. A call that joins
+   * a transaction of the caller is not retried, and ends once its statement has been cancelled. Default 10 seconds.
    */
   readonly callTimeout?: Duration.Input | undefined
 }
@@ -81,19 +81,28 @@ const makeNotifiers = (
 const toTimeoutError = (cause: Error): SqlError.SqlError =>
   new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause, message: cause.message }) })
 
-/** Bounds calls to a server by `callTimeout`, but for those in a transaction of the caller. */
+/**
+ * Bounds calls by `callTimeout`. A call in a transaction of the caller waits for the end of its statement, since the
+ * connection is the caller's.
+ */
 const withCallTimeout = Effect.fnUntraced(function* (
   db: Database.Database,
   options: Options
 ): Effect.fn.Return<Database.Database, never, Scope.Scope> {
   const timeout = positiveDuration("callTimeout", options.callTimeout ?? "10 seconds")
-  if (db.dialect.isLocalFile) return db
   const limit = yield* callTimeout.make(timeout, toTimeoutError)
+  const limitJoined = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.timeoutOrElse(effect, {
+      duration: timeout,
+      orElse: () => Effect.fail(toTimeoutError(callTimeout.timedOut(timeout)))
+    })
   return {
     ...db,
     outsideTransaction: (effect) => limit(db.outsideTransaction(effect)),
     inCallerTransaction: (effect) =>
-      Effect.withFiber(({ context }) => (db.transactionOf(context) === undefined ? limit(effect) : effect))
+      Effect.withFiber(({ context }) =>
+        db.transactionOf(context) === undefined ? limit(effect) : limitJoined(effect)
+      )
   }
 })
 

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { Effect, type Layer, type Scope } from "effect"
+import { type Duration, Effect, type Layer, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type * as Backend from "../Backend.ts"
 import type * as Broker from "../Broker.ts"
@@ -29,6 +29,8 @@ import * as SqliteClient from "./SqliteClient.ts"
 export interface Options extends SqliteClient.Options {
   /** Prefix of every table's name: letters, digits and `_`, at most 40. Default `chicory`. */
   readonly prefix?: string | undefined
+  /** How long a call may take before it fails, with its effect unknown. Default 10 seconds. */
+  readonly callTimeout?: Duration.Input | undefined
 }
 
 /** @internal Opens the file, migrates its tables, and makes the drivers, which live until the scope closes. */
@@ -38,7 +40,8 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const client = yield* SqliteClient.make(options)
   const settings = {
     store: options.filename,
-    prefix: options.prefix
+    prefix: options.prefix,
+    callTimeout: options.callTimeout
   }
   return yield* Effect.andThen(Migrations.run(settings), SqlDrivers.make(settings)).pipe(
     Effect.provideService(SqlClient.SqlClient, client)

@@ -34,14 +34,18 @@ class Refused extends Schema.TaggedError<Refused>()("Refused", {}) {}
 /** Two clients of one database, as of two processes, and the prefix of its tables. */
 export interface Databases {
   readonly client: SqlClient.SqlClient
+  /** The connections of the first client, at most. */
+  readonly connections: number
   readonly other: SqlClient.SqlClient
   readonly prefix: string
 }
 
-type Services = SqlClient.SqlClient | Backend.Backend | Broker.Broker
+/** The services of a store and its client. */
+export type Services = SqlClient.SqlClient | Backend.Backend | Broker.Broker
 
-const storeOn = (client: SqlClient.SqlClient, prefix: string) =>
-  Layer.build(Layer.provideMerge(SqlStore.layer({ prefix }), Layer.succeed(SqlClient.SqlClient, client)))
+/** Opens a store on a client. */
+export const storeOn = (client: SqlClient.SqlClient, options: SqlStore.Options) =>
+  Layer.build(Layer.provideMerge(SqlStore.layer(options), Layer.succeed(SqlClient.SqlClient, client)))
 
 const ready = Effect.map(Broker.counts(["default"]), ([counts]) => counts?.ready)
 const exists = (id: string) => Effect.map(AsyncResult.poll(Mail.result(id)), Option.isSome)
@@ -66,7 +70,7 @@ const insert = (name: string, n: number) =>
   )
 
 /** Starts a worker that stops with the test. */
-const work = <T extends Task.Any>(task: T, handler: Layer.Layer<Task.HandlerOf<T>, never, Services>) =>
+export const work = <T extends Task.Any>(task: T, handler: Layer.Layer<Task.HandlerOf<T>, never, Services>) =>
   Effect.flatMap(Effect.context<Services>(), (context) =>
     Layer.build(
       Worker.layer([task], { drainTimeout: 0 }).pipe(
@@ -93,8 +97,8 @@ export const suite = (make: Effect.Effect<Databases, unknown, Scope.Scope>): voi
       () =>
         Effect.gen(function* () {
           const databases = yield* make
-          const here = yield* storeOn(databases.client, databases.prefix)
-          const there = yield* storeOn(databases.other, databases.prefix)
+          const here = yield* storeOn(databases.client, { prefix: databases.prefix })
+          const there = yield* storeOn(databases.other, { prefix: databases.prefix })
           yield* Effect.provideContext(
             body(databases, (effect) => Effect.provideContext(effect, there) as never),
             here

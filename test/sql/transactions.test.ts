@@ -6,37 +6,44 @@ import * as MysqlClient from "../mariadb/MysqlClient.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
+import { suite as callSuite } from "./transactionCallSuite.ts"
 import { suite } from "./transactionSuite.ts"
 
+const both = (make: Parameters<typeof suite>[0]): void => {
+  suite(make)
+  callSuite(make)
+}
+
 describe("sqlite: transactions", () =>
-  suite(
+  both(
     Effect.gen(function* () {
       const filename = yield* temporaryFile
       const client = yield* SqliteClient.make({ filename })
       const other = yield* SqliteClient.make({ filename })
-      return { client, other, prefix: "chicory" }
+      return { client, connections: 1, other, prefix: "chicory" }
     })
   ))
 
 await Postgres.describeWithPostgres("postgres: transactions", () =>
-  suite(
+  both(
     Effect.gen(function* () {
       const location = yield* Postgres.temporarySchema()
+      const connections = 4
       const build = Effect.map(
-        Layer.build(Layer.fresh(Postgres.clientLayer(location))),
+        Layer.build(Layer.fresh(Postgres.clientLayer(location, { maxConnections: connections }))),
         Context.get(SqlClient.SqlClient)
       )
-      return { client: yield* build, other: yield* build, prefix: "chicory" }
+      return { client: yield* build, connections, other: yield* build, prefix: "chicory" }
     })
   )
 )
 
 await Mariadb.describeWithMariadb("mariadb: transactions", () =>
-  suite(
+  both(
     Effect.gen(function* () {
       const { client, prefix } = yield* Mariadb.temporaryTables
       const other = yield* MysqlClient.make({ url: Mariadb.sharedUrl, maxConnections: 6 })
-      return { client, other, prefix }
+      return { client, connections: 6, other, prefix }
     })
   )
 )

@@ -19,6 +19,10 @@ interface PendingCall {
   fail: ((cause: Error) => void) | undefined
 }
 
+/** The cause of the error of a call that took too long. */
+export const timedOut = (timeout: Duration.Duration): Error =>
+  new Error(`the store did not answer within ${Duration.format(timeout)}`)
+
 /**
  * Makes a timeout; `toError` makes the error of a call that took too long. When the scope closes, calls on their way fail,
  * since nothing would bound them any more.
@@ -37,7 +41,7 @@ export const make = Effect.fnUntraced(function* <TimeoutError>(
     const now = clock.monotonicTimeNanosUnsafe()
     for (const call of calls) {
       if (call.dueAt > now) return clock.sleep(Duration.millis(Math.ceil(Number(call.dueAt - now) / 1e6)))
-      call.fail?.(new Error(`the server did not answer within ${Duration.format(timeout)}`))
+      call.fail?.(timedOut(timeout))
     }
     hasCalls.closeUnsafe()
     return hasCalls.await

@@ -1,5 +1,5 @@
 /** Calls a driver for a facade: errors become the facade's, and concurrent requests are coalesced. */
-import { Array as Arr, Effect, type Scope } from "effect"
+import { Array as Arr, type Context, Effect, Exit, type Scope } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
 import * as Batcher from "../concurrency/Batcher.ts"
 
@@ -17,6 +17,13 @@ export type BatchOptions<In> = Pick<Batcher.Options<In, never, never>, "key" | "
 export interface DriverCalls<E> {
   readonly toError: (operation: string) => (cause: unknown) => E
   readonly toClosedError: (operation: string) => E
+  /** Refuses an operation inside a transaction of the store, which may hold the connection that it would wait for. */
+  readonly refusing: (operation: string) => <A>(call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Does the same for the requests of a batcher. */
+  readonly refusingBatcher: <In, Out>(
+    operation: string,
+    batcher: Batcher.Batcher<In, Out, E>
+  ) => Batcher.Batcher<In, Out, E>
   /** Runs one call. A driver that throws or dies fails like any other error, so that it ends no loop. */
   readonly call: <A>(operation: string, run: () => Effect.Effect<A, unknown>) => Effect.Effect<A, E>
   /** Makes the batcher of an operation. */
@@ -36,10 +43,21 @@ export interface DriverCalls<E> {
 /** The cause of the error of a call that comes after the scope of its store has closed. */
 export const storeClosed = (): Error => new Error("the store was closed")
 
+/** The cause of the error of a call that is refused inside a transaction of its store. */
+export const insideTransaction = (): Error =>
+  new Error(
+    "it cannot be part of the open transaction of the SqlClient, and would wait for a connection that the transaction " +
+      "holds: call it before the transaction, or after its commit, for instance with sql.afterCommit"
+  )
+
 /** Makes the calls of a driver. When the scope has closed, they fail with `toClosedError` and do not reach the driver. */
 export const make = Effect.fnUntraced(function* <E>(options: {
   readonly toError: (operation: string) => (cause: unknown) => E
   readonly toClosedError: (operation: string) => E
+  /** Makes the error of an operation that is refused inside a transaction. */
+  readonly toRefusedError: (operation: string) => E
+  /** The driver's `batchKey`. */
+  readonly key: ((context: Context.Context<never>) => unknown) | undefined
   /** Whether an error is the fault of an item, so that a batch is tried again in halves. */
   readonly isPermanent: (error: E) => boolean
   /** Wraps every call of an operation. */
@@ -65,9 +83,27 @@ export const make = Effect.fnUntraced(function* <E>(options: {
       concurrency: MAX_CALLS,
       ...batchOptions
     })
+  const { key } = options
+  const refusing: DriverCalls<E>["refusing"] = (operation) => (effect) =>
+    key === undefined
+      ? effect
+      : Effect.withFiber(({ context }) =>
+          key(context) === undefined ? effect : Effect.fail(options.toRefusedError(operation))
+        )
   return {
     toError: options.toError,
     toClosedError: options.toClosedError,
+    refusing,
+    refusingBatcher: (operation, { isUnbatched, many, one, request }) => {
+      const refuse = refusing(operation)
+      return {
+        request,
+        isUnbatched,
+        one: (item) => refuse(one(item)),
+        many: (items) =>
+          Effect.catch(refuse(many(items)), (error) => Effect.succeed(items.map(() => Exit.fail(error))))
+      }
+    },
     call,
     batched,
     batchedVoid: <In>(

@@ -21,7 +21,9 @@ import {
   deadlineAfter,
   DEFAULT_POLL_INTERVAL,
   FINAL_READ_TIMEOUT,
+  isOneRead,
   readOptions,
+  waitRefused,
   type WaitOptions
 } from "./waitOptions.ts"
 
@@ -209,6 +211,14 @@ export const awaitTerminal = (
     const ended = Effect.suspend(() => task.endOrTimeout())
     // fails with BackendNotConfigured
     if (!backend.configured) return Effect.andThen(read(backend, task), ended)
+    if (backend.read.isUnbatched(fiber.context)) {
+      const refused = Effect.fail(waitRefused(backend.name))
+      return Effect.flatMap(
+        read(backend, task),
+        (): Effect.Effect<TerminalRecord, TimeoutError | ReadError> =>
+          task.terminal === undefined && !isOneRead(task.options) ? refused : ended
+      )
+    }
 
     const { subscriptions } = backend
     const { pollInterval, timeout } = task.options

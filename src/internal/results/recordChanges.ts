@@ -6,7 +6,7 @@ import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import type { BackendService } from "../driver/BackendService.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
-import { DEFAULT_POLL_INTERVAL } from "./waitOptions.ts"
+import { DEFAULT_POLL_INTERVAL, waitRefused } from "./waitOptions.ts"
 
 /** Two reads with the same fingerprint are the same to users. */
 const fingerprint = (record: TaskRecord): string =>
@@ -51,12 +51,24 @@ const pullWithoutSlot = <A, E>(stream: Stream.Stream<A, E>): Stream.Stream<A, E>
     })
   )
 
+/** The same in a transaction of the store: emits one read, and then fails. */
+const readsInTransaction = (backend: BackendService, taskId: string) =>
+  Stream.concat(Stream.fromEffect(backend.read.one(taskId)), Stream.fail(waitRefused(backend.name)))
+
 /** Emits every record that differs from the last one, until the terminal one. */
 export const recordChanges = (
   backend: BackendService,
   taskId: string
 ): Stream.Stream<TaskRecord, ReadError> =>
-  pullWithoutSlot(reads(backend, taskId)).pipe(
+  Stream.unwrap(
+    Effect.withFiber(({ context }) =>
+      Effect.succeed(
+        backend.read.isUnbatched(context)
+          ? readsInTransaction(backend, taskId)
+          : pullWithoutSlot(reads(backend, taskId))
+      )
+    )
+  ).pipe(
     Stream.mapAccum(
       () => undefined as TaskRecord | undefined,
       (last, record) => {

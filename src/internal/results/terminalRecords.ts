@@ -5,7 +5,18 @@
  * Reads are made while the consumer waits for a record, and of few tasks at a time, because the result of a task may have
  * 4 MiB, and what is read beyond what the consumer has taken stays in memory. Hints of other tasks are kept as ids.
  */
-import { Array as Arr, Cause, Clock, Context, Duration, Effect, Option, type Schedule, Stream } from "effect"
+import {
+  Array as Arr,
+  Cause,
+  Clock,
+  Context,
+  Duration,
+  Effect,
+  Exit,
+  Option,
+  type Schedule,
+  Stream
+} from "effect"
 import { Backend } from "../../Backend.ts"
 import type { GetOptions } from "../../GetOptions.ts"
 import type { ReadError } from "../../StoreError.ts"
@@ -18,7 +29,7 @@ import { HintedReads } from "./HintedReads.ts"
 import { PolledReads } from "./PolledReads.ts"
 import { ReadRetry } from "./ReadRetry.ts"
 import type { TerminalRecord } from "./terminalRecord.ts"
-import { deadlineAfter, FINAL_READ_TIMEOUT, readOptions } from "./waitOptions.ts"
+import { deadlineAfter, FINAL_READ_TIMEOUT, isOneRead, readOptions, waitRefused } from "./waitOptions.ts"
 
 /** Reads every open task once more, after the deadline: a result that is there then is returned. */
 const finalReads = (backend: BackendService, tasks: AwaitedTasks): Effect.Effect<void, TimeoutError> =>
@@ -61,6 +72,27 @@ const makeAwaitNews = (
   })
 }
 
+/** Reads every task once, in the caller's transaction, and then refuses to wait for the others. */
+const makeReadOnce = (
+  backend: BackendService,
+  tasks: AwaitedTasks
+): Effect.Effect<void, TimeoutError | ReadError> => {
+  tasks.setAllDue()
+  const readOnce: Effect.Effect<void, TimeoutError | ReadError> = Effect.suspend(() => {
+    if (tasks.hasNews) return Effect.void
+    const ids = tasks.nextDue(tasks.lookahead.roomBeside(0))
+    if (ids.length === 0) {
+      return Effect.fail(isOneRead(tasks.options) ? tasks.timeoutError() : waitRefused(backend.name))
+    }
+    return Effect.flatMap(backend.read.many(ids), (answers) => {
+      const result = tasks.onAnswers(ids, answers)
+      for (const id of ids) tasks.due.delete(id)
+      return Exit.isSuccess(result) ? readOnce : result
+    })
+  })
+  return readOnce
+}
+
 /** Emits the records of tasks as they end. A task that cannot be read fails the stream after all others have ended. */
 export const terminalRecords = (
   ids: ReadonlyArray<string>,
@@ -79,9 +111,12 @@ export const terminalRecords = (
         subscriptions === undefined
           ? new PolledReads(tasks, backend, retry, clock)
           : new HintedReads(tasks, subscriptions, retry, clock)
-      const news = makeAwaitNews(backend, tasks, reads, clock)
+      const isInTransaction = backend.read.isUnbatched(fiber.context)
+      const news = isInTransaction
+        ? makeReadOnce(backend, tasks)
+        : makeAwaitNews(backend, tasks, reads, clock)
       const deadline = deadlineAfter(fiber, tasks.options.timeout)
-      const awaitNews = run === undefined ? news : run.withoutSlot(news, deadline)
+      const awaitNews = run === undefined || isInTransaction ? news : run.withoutSlot(news, deadline)
       const pull: Effect.Effect<
         Arr.NonEmptyReadonlyArray<TerminalRecord>,
         TimeoutError | ReadError | Cause.Done

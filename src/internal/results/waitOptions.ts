@@ -57,6 +57,24 @@ export const deadlineAfter = (
     : fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe() +
       BigInt(Math.ceil(Duration.toMillis(timeout))) * 1_000_000n
 
+/**
+ * Returns the error of a task that has not ended, of a wait inside a transaction of the store. A wait would hold the
+ * transaction open, and not end for a task that the transaction enqueued.
+ */
+export const waitRefused = (backend: string): BackendError =>
+  new BackendError({
+    operation: `${backend} backend: wait`,
+    retryable: false,
+    cause: new Error(
+      "the task has not ended, and its end cannot be awaited inside an open transaction of the SqlClient: " +
+        "wait after the commit, or read its state"
+    )
+  })
+
+/** Whether a wait with these options is one read. */
+export const isOneRead = ({ timeout }: WaitOptions): boolean =>
+  timeout !== undefined && Duration.isZero(timeout)
+
 /** Returns the error with the id of the task that the call was about, if it is one of the backend without an id. */
 export const withTaskId =
   (taskId: string) =>

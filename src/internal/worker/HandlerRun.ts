@@ -1,6 +1,7 @@
 /** What a handler can do with its run. */
 import { Effect } from "effect"
 import type { ReadError } from "../../StoreError.ts"
+import { insideTransaction } from "../driver/driverCalls.ts"
 import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { applyRenewal } from "./leaseRenewal.ts"
@@ -36,11 +37,13 @@ export class HandlerRun implements RunControl {
 
   writeProgress(progress: string): Effect.Effect<void> {
     const { run, worker } = this
-    return Effect.suspend(() => {
+    return Effect.withFiber(({ context }) => {
+      const { backend } = worker.settings
+      if (backend.read.isUnbatched(context)) return Effect.fail(insideTransaction())
       const { id, token } = run.candidate.start
       const sentAt = worker.now()
       return Effect.flatMap(
-        worker.settings.backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
+        backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
         (answer) => applyRenewal(worker, run, answer, sentAt)
       )
     }).pipe(

@@ -73,19 +73,24 @@ const makeSweepUpTo = (parts: BackendParts): ((limit: number) => Effect.Effect<n
   return sweepUpTo
 }
 
-/** Reads records, after it has ended those that have lapsed. */
+/**
+ * Reads records, after it has ended those that have lapsed. In a caller's transaction it writes nothing, since the locks
+ * of what it wrote would be held until the commit: it returns the lapsed ones as ended.
+ */
 const makeReadOperation = (parts: BackendParts): BackendDriver<StoreError>["read"] => {
   const { db, taskRows } = parts
   const { endLapsed, read } = makeRead(db, taskRows)
   const end = makeNotifying(parts, db.inTransaction)(endLapsed)
   return (ids) =>
-    Effect.flatMap(read(ids), ({ lapsed, records }) =>
-      lapsed.length === 0
-        ? Effect.succeed(records)
-        : Effect.andThen(
-            end(lapsed),
-            Effect.map(read(ids), (again) => again.records)
-          )
+    Effect.withFiber(({ context }) =>
+      Effect.flatMap(read(ids), ({ lapsed, records }) =>
+        lapsed.length === 0 || db.transactionOf(context) !== undefined
+          ? Effect.succeed(records)
+          : Effect.andThen(
+              end(lapsed),
+              Effect.map(read(ids), (again) => again.records)
+            )
+      )
     )
 }
 
@@ -111,7 +116,7 @@ const makeNotifyingCancel = ({
 /** Makes the driver without `complete` and `fusion`, which need the broker of the same database. */
 export const make = (parts: BackendParts, options: { readonly name: string }): BackendDriver<StoreError> => {
   const { creating, db, notifier, taskRows } = parts
-  const { outsideTransaction } = db
+  const { inCallerTransaction, outsideTransaction } = db
   const notifying = makeNotifying(parts, db.inTransaction)
   const withdraw = notifying(makeWithdraw(db, taskRows))
   const forget = notifying(makeForget(db, taskRows))
@@ -129,15 +134,15 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     batchKey: db.transactionOf,
     isPermanent,
     create: (batch) =>
-      Effect.tap(db.inCallerTransaction(creating.create(batch)), () =>
+      Effect.tap(inCallerTransaction(creating.create(batch)), () =>
         db.afterCommit(() => notifyCreated(parts, batch))
       ),
-    markPublished: (ids) => db.inCallerTransaction(creating.markPublished(ids)),
+    markPublished: (ids) => inCallerTransaction(creating.markPublished(ids)),
     start: notifying(makeStart(db, taskRows), "step"),
     renew: makeNotifying(parts, db.inTransactionIfNeeded)(makeRenew(db), "step"),
     settle: notifying(parts.settle),
     parkMessage: (messages) => outsideTransaction(db.inTransaction(deadLetters.park(messages))),
-    read: (ids) => outsideTransaction(read(ids)),
+    read: (ids) => inCallerTransaction(read(ids)),
     subscribe: (ids, until = "change") =>
       outsideTransaction(Effect.andThen(notifier.subscribe(ids, until), read(ids))),
     unsubscribe: (ids) => Effect.sync(() => notifier.unsubscribe(ids)),
@@ -146,13 +151,13 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     withdraw: (messages) => Effect.asVoid(withdraw(messages)),
     forget: (ids) => Effect.asVoid(forget(ids)),
     reopen: notifying(makeReopen(db, taskRows)),
-    getDeadLetters: (ids) => outsideTransaction(deadLetters.getMany(ids)),
-    listDeadLetters: (page) => outsideTransaction(deadLetters.list(page)),
-    countDeadLetters: (task) => outsideTransaction(deadLetters.count(task)),
+    getDeadLetters: (ids) => inCallerTransaction(deadLetters.getMany(ids)),
+    listDeadLetters: (page) => inCallerTransaction(deadLetters.list(page)),
+    countDeadLetters: (task) => inCallerTransaction(deadLetters.count(task)),
     removeDeadLetters: (ids) => outsideTransaction(db.inTransaction(deadLetters.remove(ids))),
     heartbeat: (worker, ttlMillis) => outsideTransaction(workers.heartbeat(worker, ttlMillis)),
     unregisterWorker: (worker) => outsideTransaction(workers.unregister(worker)),
-    workers: outsideTransaction(workers.list),
+    workers: inCallerTransaction(workers.list),
     sweep: (limit) => Effect.tap(sweepUpTo(limit), () => outsideTransaction(notifier.trim))
   }
 }

@@ -4,7 +4,7 @@
 import { Effect } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
-import { lapse } from "../../internal/task/transitions.ts"
+import { type ForcedEnd, lapse } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
@@ -13,9 +13,9 @@ import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
 
 /** The records that were read. */
 export interface FoundRecords {
-  /** The records in the order of the ids. */
+  /** The records in the order of the ids. Those that have lapsed (L1–L3) are shown as they will have ended. */
   readonly records: ReadonlyArray<TaskRecord | undefined>
-  /** The ids of records that have lapsed (L1–L3): they are to be ended, and read again. */
+  /** The ids of records that have lapsed: they are to be ended, and read again. */
   readonly lapsed: ReadonlyArray<string>
 }
 
@@ -70,6 +70,13 @@ const toRecord = (row: FullTaskRow): TaskRecord => ({
   expiresAt: row.expires_at
 })
 
+const toEndedRecord = (row: FullTaskRow, ended: ForcedEnd): TaskRecord => ({
+  ...toRecord(row),
+  state: "FAILURE",
+  ended,
+  finishedAt: row.now
+})
+
 /** Reads records over one database. */
 export const makeRead = ({ dialect, reader, run, table }: Database, taskRows: TaskRows): ReadOperations => {
   const readRows = reader<FullTaskRow>("tasks", fullShape)
@@ -83,8 +90,11 @@ export const makeRead = ({ dialect, reader, run, table }: Database, taskRows: Ta
         const lapsed: Array<string> = []
         for (const row of rows) {
           if (isOutlived(row, row.now)) continue
-          if (lapse(toFacts(row), row.now) !== undefined) lapsed.push(row.id)
-          found.set(row.id, toRecord(row))
+          const ended = lapse(toFacts(row), row.now)
+          if (ended !== undefined) lapsed.push(row.id)
+          if (ended === undefined) found.set(row.id, toRecord(row))
+          // the end removes a forgotten task (F3)
+          else if (row.ended !== "Forgotten") found.set(row.id, toEndedRecord(row, ended))
         }
         return { records: ids.map((id) => found.get(id)), lapsed }
       }),

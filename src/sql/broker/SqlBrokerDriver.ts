@@ -113,7 +113,7 @@ export const make = (
         ({ firstMillis, queues }) => readySignal.notify(queues, firstMillis)
       ),
     reject: (rejections) => outsideTransaction(db.inTransaction(messages.reject(rejections))),
-    counts: (queues) => outsideTransaction(messages.counts(queues)),
+    counts: (queues) => db.inCallerTransaction(messages.counts(queues)),
     purge: (queue, limit) => outsideTransaction(db.inTransaction(messages.purge(queue, limit)))
   }
 }

@@ -16,11 +16,13 @@ export const makeComplete =
   ({ handle, settlement }: Completion): Effect.Effect<Settled, StoreError | NoTransaction> =>
     Effect.withFiber<Settled, StoreError | NoTransaction>(({ context }) => {
       if (db.transactionOf(context) === undefined) return Effect.fail(new NoTransaction())
-      return Effect.gen(function* () {
-        const { answers, changed } = yield* settle([settlement])
-        if (handle !== undefined && answers[0] === "Stored") yield* messages.ack([handle])
-        yield* notifier.recordChanges(changed)
-        yield* db.afterCommit(() => notifier.notify(changed, "end"))
-        return answers[0]!
-      })
+      return db.inCallerTransaction(
+        Effect.gen(function* () {
+          const { answers, changed } = yield* settle([settlement])
+          if (handle !== undefined && answers[0] === "Stored") yield* messages.ack([handle])
+          yield* notifier.recordChanges(changed)
+          yield* db.afterCommit(() => notifier.notify(changed, "end"))
+          return answers[0]!
+        })
+      )
     })

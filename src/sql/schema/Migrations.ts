@@ -60,8 +60,31 @@ export class WrongIsolation extends Data.TaggedError("WrongIsolation")<{
   }
 }
 
+/** The store was opened inside a transaction of its client, which may hold the connection that opening would wait for. */
+export class OpenedInTransaction extends Data.TaggedError("OpenedInTransaction")<{
+  readonly store: string
+}> {
+  override get message(): string {
+    return `${this.store}: the store cannot be opened inside a transaction of its SqlClient: build its layer outside`
+  }
+}
+
 /** The errors of a migration. */
-export type MigrationError = SqlError.SqlError | Row.CorruptRow | SchemaTooNew | SchemaTooOld | WrongIsolation
+export type MigrationError =
+  | SqlError.SqlError
+  | Row.CorruptRow
+  | SchemaTooNew
+  | SchemaTooOld
+  | WrongIsolation
+  | OpenedInTransaction
+
+const checkOutside = ({
+  store,
+  transactionOf
+}: Database.Database): Effect.Effect<void, OpenedInTransaction> =>
+  Effect.withFiber(({ context }) =>
+    transactionOf(context) === undefined ? Effect.void : Effect.fail(new OpenedInTransaction({ store }))
+  )
 
 const checkIsolation = Effect.fnUntraced(function* ({
   dialect: { isolation },
@@ -123,6 +146,7 @@ export const check = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
   const db = yield* Database.make(options)
+  yield* checkOutside(db)
   yield* db.outsideTransaction(checkIsolation(db))
   const found = yield* db.outsideTransaction(orNone(readVersion(db)))
   yield* checkNotNewer(db, found)
@@ -169,6 +193,7 @@ export const run = Effect.fnUntraced(function* (
           () => (lock.release === undefined ? Effect.void : Effect.ignore(db.run(lock.release)))
         )
 
+  yield* checkOutside(db)
   yield* db.outsideTransaction(checkIsolation(db))
   // takes no lock if there is nothing to apply
   const before = yield* db.outsideTransaction(orNone(readVersion(db)))
