@@ -335,6 +335,8 @@ describe("10,000 waiting handles in one process", () => {
     assertPending(waiting)
     // changes without hints
     yield* on.driver.unsubscribe(["task 7", "task 9999"])
+    yield* on.create("task 7")
+    yield* on.create("task 9999")
     yield* on.succeed("task 7", 7)
     yield* on.succeed("task 9999", 9999)
     yield* on.clearCalls
