@@ -218,6 +218,8 @@ export class ModelRunner extends BrokerRunner {
   }
 
   readonly sweep: Operation = Effect.gen({ self: this }, function* () {
+    // of a reservation that has expired too, a store may do either: end the task, or remove it
+    yield* this.followStore
     const swept = yield* this.call(this.backend.sweep(1000))
     const { least, most } = this.applyModel(Tasks.sweep(this.tasks, this.now))
     this.logAnswer(swept)

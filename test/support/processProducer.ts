@@ -1,5 +1,6 @@
 /**
- * A producer that is killed between the steps of an enqueue: `processProducer.ts <location> <the step it dies at>`.
+ * A producer that is killed between the steps of an enqueue:
+ * `processProducer.ts <location> <the step it dies at> <given or generated id>`.
  */
 import { Effect } from "effect"
 import { Count, Keyed } from "./processTasks.ts"
@@ -7,6 +8,7 @@ import * as StoreLocations from "./storeLocations.ts"
 
 const location = StoreLocations.decode(process.argv[2])
 const step = process.argv[3]
+const id = process.argv[4]
 
 const die = Effect.andThen(
   Effect.sync(() => process.kill(process.pid, "SIGKILL")),
@@ -20,7 +22,6 @@ Effect.gen(function* () {
   const context = yield* StoreLocations.services({
     backend: {
       ...backend,
-      create: step === "create" ? () => die : backend.create,
       markPublished: step === "markPublished" ? () => die : backend.markPublished
     },
     broker: {
@@ -28,7 +29,7 @@ Effect.gen(function* () {
       publish: step === "publish" ? () => die : drivers.broker.publish
     }
   })
-  const sent = step === "create" ? Count.send({ n: 7, millis: 0 }) : Keyed.send(7)
+  const sent = id === "generated" ? Count.send({ n: 7, millis: 0 }) : Keyed.send(7)
   yield* Effect.provideContext(sent, context)
 })
   .pipe(Effect.scoped, Effect.runPromise)

@@ -172,9 +172,9 @@ export const suite = <P extends StoreLocations.StoreLocation>(
   })
 
   describe("producer processes killed between the steps of an enqueue", () => {
-    const killed = (location: P, step: string) =>
+    const killed = (location: P, step: string, id: "given" | "generated") =>
       Effect.gen(function* () {
-        const child = yield* program("processProducer.ts", [StoreLocations.encode(location), step])
+        const child = yield* program("processProducer.ts", [StoreLocations.encode(location), step, id])
         const exit = yield* Effect.exit(child.exitCode)
         assert.isTrue(Exit.isFailure(exit), "it ended by a signal")
       })
@@ -182,7 +182,7 @@ export const suite = <P extends StoreLocations.StoreLocation>(
     for (const step of ["publish", "markPublished"]) {
       test(`guarantee 1: before ${step}, the key stays usable and the task runs once`, (location) =>
         Effect.gen(function* () {
-          yield* killed(location, step)
+          yield* killed(location, step, "given")
           const handle = yield* Keyed.delay(7)
           const worker = yield* startWorker(location, { lease: "1 second" })
           assert.strictEqual(yield* AsyncResult.get(handle), 7)
@@ -192,11 +192,12 @@ export const suite = <P extends StoreLocations.StoreLocation>(
         }))
     }
 
-    test("guarantee 1: between a message and its record, the task runs", (location) =>
+    test("guarantee 1: between its message and the mark, a task with a generated id runs once", (location) =>
       Effect.gen(function* () {
-        yield* killed(location, "create")
+        yield* killed(location, "markPublished", "generated")
         const worker = yield* startWorker(location)
         yield* worker.untilBegan()
+        yield* drained
         assert.strictEqual(beganCount(worker.events), 1)
       }))
   })
