@@ -21,7 +21,7 @@ describe("memory", () => {
           live: false,
           unit: 1000,
           queues: ["x", "y"],
-          sequences: isFullRun ? 5000 : 300,
+          sequences: isFullRun ? 5000 : 1000,
           millis: isFullRun ? undefined : 5_000,
           commands: 80
         }),
