@@ -12,7 +12,7 @@ import type { Connection } from "./Connection.ts"
 import * as delayQueues from "./delayQueues.ts"
 import { delayRoutingKey } from "./Names.ts"
 import type { OutgoingMessage } from "./OutgoingMessage.ts"
-import { fromUnknown, RabbitError } from "./RabbitError.ts"
+import { fromUnknown, maxMessageSizeOf, messageTooLarge, RabbitError } from "./RabbitError.ts"
 import type { ReconnectingConnection } from "./ReconnectingConnection.ts"
 import type { Topology } from "./Topology.ts"
 
@@ -44,24 +44,16 @@ interface InFlightBatch {
 const routeOf = ({ exchange, routingKey }: { readonly exchange: string; readonly routingKey: string }) =>
   `${exchange} ${routingKey}`
 
-/**
- * The failure of a batch that was not confirmed. If the connection has closed and the batch was alone on it, the batch may
- * be the cause, and it fails with the connection's error. Otherwise it may be retried: the server also refuses messages
- * while a queue is being declared or moves to another node.
- */
-const failUnconfirmed = (
-  connection: Connection,
-  { alone }: InFlightBatch
-): Effect.Effect<never, RabbitError> =>
-  connection.isClosed && alone
-    ? Effect.flatMap(Deferred.await(connection.closed), (reason) => Effect.fail(reason))
-    : Effect.fail(new RabbitError({ message: "the server did not confirm a publish", kind: "not confirmed" }))
+const notConfirmed = () =>
+  new RabbitError({ message: "the server did not confirm a publish", kind: "not confirmed" })
 
 /** Publishes over the connection that is open. */
 export class Publisher {
   private readonly connection: ReconnectingConnection
   private readonly topology: Topology
   private readonly inFlight = new Set<InFlightBatch>()
+  /** The server's `max_message_size`, once a message has exceeded it. A change is seen by a new process. */
+  private maxMessageSize = Infinity
   /** The connections whose returned messages are recorded. */
   private readonly subscribed = new WeakSet<Connection>()
 
@@ -152,12 +144,41 @@ export class Publisher {
     })
   }
 
+  /** Returns the failure of a batch with a message that the server refuses, and closes the channel for. */
+  private tooLarge(messages: Batch<RoutedMessage>): RabbitError | undefined {
+    const max = this.maxMessageSize
+    const found = messages.find(({ message }) => message.content.length > max)
+    return found === undefined ? undefined : messageTooLarge(found.message.content.length, max)
+  }
+
+  /**
+   * The failure of a batch that was not confirmed. A message that is too large closes the channel for all batches, and fails
+   * its own. If the connection has closed for another reason and the batch was alone on it, the batch may be the cause, and
+   * it fails with the connection's error. Otherwise it may be retried: the server also refuses messages while a queue is
+   * being declared or moves to another node.
+   */
+  private failUnconfirmed(
+    connection: Connection,
+    messages: Batch<RoutedMessage>,
+    { alone }: InFlightBatch
+  ): Effect.Effect<never, RabbitError> {
+    if (!connection.isClosed) return Effect.fail(notConfirmed())
+    return Effect.flatMap(Deferred.await(connection.closed), (reason) => {
+      const max = maxMessageSizeOf(reason)
+      if (max === undefined) return Effect.fail(alone ? reason : notConfirmed())
+      this.maxMessageSize = max
+      return Effect.fail(this.tooLarge(messages) ?? notConfirmed())
+    })
+  }
+
   /** Sends a batch, waits for its confirms, and returns the messages that the server returned. */
   private send(
     connection: Connection,
     messages: Batch<RoutedMessage>
   ): Effect.Effect<ReadonlyArray<RoutedMessage>, RabbitError> {
     const { inFlight } = this
+    const refused = this.maxMessageSize === Infinity ? undefined : this.tooLarge(messages)
+    if (refused !== undefined) return Effect.fail(refused)
     return Effect.callback<ReadonlyArray<RoutedMessage>, RabbitError>((resume) => {
       this.recordReturns(connection)
       const batch: InFlightBatch = { returned: new Set(), alone: inFlight.size === 0 }
@@ -170,7 +191,7 @@ export class Publisher {
         if (--outstanding > 0) return
         inFlight.delete(batch)
         const { returned } = batch
-        if (!allConfirmed) return resume(failUnconfirmed(connection, batch))
+        if (!allConfirmed) return resume(this.failUnconfirmed(connection, messages, batch))
         resume(
           Effect.succeed(returned.size === 0 ? [] : messages.filter((one) => returned.has(routeOf(one))))
         )

@@ -29,8 +29,26 @@ const replyCodeOf = (cause: unknown, message: string): number | undefined => {
   return found === null ? undefined : Number(found[1])
 }
 
+const PRECONDITION_FAILED = 406
+
+/** What the server says of a message that is too large, as it closes the channel. */
+const TOO_LARGE = /message size \d+ is larger than (?:configured )?max size (\d+)/
+
+/** Returns the server's `max_message_size` where a message that exceeds it has closed the channel. */
+export const maxMessageSizeOf = ({ message }: RabbitError): number | undefined => {
+  const found = TOO_LARGE.exec(message)
+  return found === null ? undefined : Number(found[1])
+}
+
+/** Makes the error of a message that exceeds the server's `max_message_size`. */
+export const messageTooLarge = (bytes: number, max: number): RabbitError =>
+  new RabbitError({
+    message: `a message has ${bytes} bytes, and the server's max_message_size is ${max}`,
+    code: PRECONDITION_FAILED
+  })
+
 /** INVALID-PATH, ACCESS-REFUSED, PRECONDITION-FAILED, NOT-ALLOWED. */
-const PERMANENT_CODES: ReadonlySet<number | undefined> = new Set([402, 403, 406, 530])
+const PERMANENT_CODES: ReadonlySet<number | undefined> = new Set([402, 403, PRECONDITION_FAILED, 530])
 /** NOT-ALLOWED is also the code for a reached limit of connections or channels, which may be free again later. */
 const TRANSIENT_MESSAGE = /limit/
 
