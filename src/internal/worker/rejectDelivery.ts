@@ -14,7 +14,7 @@ import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
-import { returnMessage, ackMessage, ackOrRelease, retryBriefly, release } from "./settle.ts"
+import { returnMessage, ackMessage, ackOrRelease, retryBriefly, release, withoutLargeBody } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
@@ -86,24 +86,28 @@ const candidateOf = (
   start: startRequest(worker, delivery, message, undefined, run?.token)
 })
 
-const park = (worker: WorkerState, delivery: Delivery, outcome: RunOutcome): Effect.Effect<void> =>
-  outcome._tag !== "Failure"
-    ? Effect.void
-    : retryBriefly(
-        worker,
-        worker.runStore.parkMessage(delivery, {
-          deadLetterId: TaskId.make(worker.clock.currentTimeMillisUnsafe()),
-          reason: outcome.reason,
-          exit: outcome.exit
-        }) as Effect.Effect<void, { readonly retryable: boolean }>
-      ).pipe(
-        Effect.catchCause((cause) =>
-          Effect.andThen(
-            Effect.logError("Failed to park a message; it will be redelivered", cause),
-            returnMessage(worker, delivery)
-          ).pipe(annotateDelivery(delivery))
-        )
+const park = (worker: WorkerState, delivery: Delivery, outcome: RunOutcome): Effect.Effect<void> => {
+  if (outcome._tag !== "Failure") return Effect.void
+  const { exit, reason } = outcome
+  const deadLetterId = TaskId.make(worker.clock.currentTimeMillisUnsafe())
+  const parkBody = (body: Delivery["body"]) =>
+    worker.runStore.parkMessage({ ...delivery, body }, { deadLetterId, reason, exit })
+  return retryBriefly(
+    worker,
+    withoutLargeBody(delivery, parkBody(delivery.body), parkBody) as Effect.Effect<
+      void,
+      { readonly retryable: boolean }
+    >
+  ).pipe(
+    Effect.catchCause((cause) =>
+      Effect.andThen(
+        Effect.logError("Failed to park a message; it will be redelivered", cause),
+        returnMessage(worker, delivery)
       )
+    ),
+    annotateDelivery(delivery)
+  )
+}
 
 /** Starts a run, unless the store has started it, and settles it with a failure. */
 const endWithoutHandler = (

@@ -14,7 +14,7 @@ import { toEffect } from "../concurrency/Batcher.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import type { Run } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
-import type { LeasedRun } from "./RunStore.ts"
+import type { LeasedRun, StartCandidate } from "./RunStore.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /**
@@ -46,21 +46,26 @@ const retrySettle = (
   first: Exit.Exit<Settled, ReadError>
 ): Effect.Effect<Settled> => {
   const mayWrite = () => run.interruptReason !== "Lost" && !worker.drainExpired
-  const save = (outcome: RunOutcome, first?: Exit.Exit<Settled, ReadError>) =>
+  const save = (candidate: StartCandidate, outcome: RunOutcome, first?: Exit.Exit<Settled, ReadError>) =>
     retryWhile(
       worker,
-      toEffect(worker.runStore.saveOutcome(run.candidate, outcome)),
+      toEffect(worker.runStore.saveOutcome(candidate, outcome)),
       { while: (error) => isRetryable(error) && mayWrite() },
       first
     )
-  return save(outcome, first).pipe(
+  return save(run.candidate, outcome, first).pipe(
     // an outcome that the store refuses permanently is replaced by `ResultInvalid` with the error
     Effect.catchIf(
       (error) => !isRetryable(error) && (outcome._tag === "Success" || outcome._tag === "Failure"),
       (error) =>
         Effect.flatMap(
-          failureOutcome(new ResultInvalid({ side: "worker", issue: error.message })),
-          (replacement) => save(replacement)
+          failureOutcome(new ResultInvalid({ side: "worker", issue: error.message.slice(0, 10_000) })),
+          (replacement) => {
+            const { delivery, start } = run.candidate
+            return withoutLargeBody(delivery, save(run.candidate, replacement), (body) =>
+              save({ ...run.candidate, start: { ...start, body } }, replacement)
+            )
+          }
         )
     ),
     Effect.tap((settled) => (settled === "Lost" ? logSuperseded(worker, run) : Effect.void)),
@@ -73,6 +78,32 @@ const retrySettle = (
     annotateDelivery(run.candidate.delivery, run.started.attempt)
   )
 }
+
+/** Characters from which on a body may be what a store refuses. */
+const LARGE_BODY = 64 * 1024
+
+/**
+ * Writes a dead letter, and writes it with an empty body where the store permanently refuses it with a large one: the limit
+ * of the store was lowered, or the producer does not know it. Otherwise the task would run for ever.
+ */
+export const withoutLargeBody = <A, E extends ReadError | BrokerError>(
+  delivery: Delivery,
+  write: Effect.Effect<A, E>,
+  writeBody: (body: string) => Effect.Effect<A, E>
+): Effect.Effect<A, E> =>
+  delivery.body.length < LARGE_BODY
+    ? write
+    : Effect.catchIf(
+        write,
+        (error) => !isRetryable(error),
+        (error) =>
+          Effect.tap(writeBody(""), () =>
+            Effect.logError(
+              `Failed to keep the body of a message (${delivery.body.length} characters); its dead letter cannot be replayed`,
+              error
+            )
+          )
+      )
 
 const logSuperseded = (worker: WorkerState, run: Run) => {
   const seconds = Number(worker.now() - run.renewedAt) / 1e9

@@ -48,6 +48,28 @@ describe("guarantee 8: an undecodable message", () => {
     })
   )
 
+  it.effect("that the store refuses with its bytes is dead-lettered without them, if they are many", () =>
+    Effect.gen(function* () {
+      const { counts, letters, publish, start } = yield* make({
+        backend: (driver) => ({
+          isPermanent: () => true,
+          settle: () => Effect.fail("it is too large"),
+          parkMessage: (messages) =>
+            messages[0].body.length > 0 ? Effect.fail("it is too large") : driver.parkMessage(messages)
+        })
+      })
+      yield* publish("nonsense", { id: "a", task: "work" })
+      yield* publish("x".repeat(100_000), { id: "b", task: "work" })
+      yield* start
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(
+        (yield* letters).map(({ raw }) => raw),
+        [""]
+      )
+      assert.deepStrictEqual(yield* counts, { ...nothing, claimed: 1 })
+    })
+  )
+
   it.effect("without an envelope is dead-lettered without a task", () =>
     Effect.gen(function* () {
       const { counts, letters, publish, start } = yield* make({
