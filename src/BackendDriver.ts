@@ -126,6 +126,14 @@ export interface BackendDriver<out E = unknown> {
     readonly prefersLargeBatches?: boolean | undefined
     /** Whether the store itself removes records whose retention is over. Default `false`: `sweep` removes them. */
     readonly expiresRecords?: boolean | undefined
+    /**
+     * The most bytes of an encoded payload, result, error or progress that the store takes, where its server limits what
+     * is written at once. A larger payload fails as `PayloadTooLarge`, and a larger result as `ResultInvalid`, before
+     * the driver is called. All that holds values of this size has to fit: a message has a payload and up to 16 KiB
+     * beside it, and a dead letter has such a message and an error. A driver splits batches that are too large. Default:
+     * 4 MiB, which is also the most.
+     */
+    readonly maxBytes?: number | undefined
   }
   /**
    * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the

@@ -192,6 +192,8 @@ export interface BrokerDriver<out E = unknown> {
      * Default `false`.
      */
     readonly prefersLargeBatches?: boolean | undefined
+    /** As in `BackendDriver`, for the payloads of messages. */
+    readonly maxBytes?: number | undefined
   }
   /** Identifies the store that this broker shares with a backend; compared with `Fusion.store`. */
   readonly store?: object | undefined

@@ -53,7 +53,7 @@ export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/Encode
 }
 
 /**
- * Error of a payload that is larger than 4 MiB when encoded. Nothing was enqueued.
+ * Error of a payload that is larger than 4 MiB when encoded, or larger than the stores take. Nothing was enqueued.
  *
  * @category errors
  * @since 0.1.0

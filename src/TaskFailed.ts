@@ -162,7 +162,7 @@ export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/
  *
  * **Details**
  *
- * - Side `worker`: the handler's result does not encode, or is larger than 4 MiB. The task has ended and is never run
+ * - Side `worker`: the handler's result does not encode, or is larger than 4 MiB or than the store takes. The task has ended and is never run
  *   again for it.
  * - Side `reader`: the stored result does not decode with the schemas of this handle, or the code of a schema throws for
  *   it. The record is unchanged, and a handle with the right schemas reads it.

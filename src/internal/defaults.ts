@@ -25,5 +25,5 @@ export const heartbeat = Duration.seconds(10)
 export const unknownTaskGrace = Duration.minutes(5)
 
 /** Returns the size of a text in bytes, or a lower bound where the text surely fits the limit. */
-export const bytesOf = (text: string): number =>
-  text.length * 3 <= maxBytes ? text.length : new TextEncoder().encode(text).length
+export const bytesOf = (text: string, limit: number): number =>
+  text.length * 3 <= limit ? text.length : new TextEncoder().encode(text).length

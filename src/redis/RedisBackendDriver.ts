@@ -75,7 +75,7 @@ const hintsOf = (channel: ProcessChannel): Driver["hints"] =>
 /** Makes the driver; hints come over the channel of the process. */
 export const make = (runner: ScriptRunner, channel: ProcessChannel): Driver => ({
   name: "redis",
-  capabilities: { hints: true, expiresRecords: true },
+  capabilities: { hints: true, expiresRecords: true, maxBytes: runner.maxBytes },
   isPermanent,
   ...reads(runner, channel),
   hints: hintsOf(channel),

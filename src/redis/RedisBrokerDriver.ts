@@ -29,6 +29,7 @@ export const make = (
     ordered: runner.keyspace.shards === 1,
     repeatableClaims: true,
     lease: "store",
+    maxBytes: runner.maxBytes,
     maxDelayMillis: MAX_DELAY_MILLIS
   },
   isPermanent,

@@ -30,6 +30,33 @@ export class CallFailed extends RedisError {
   }
 }
 
+/** An argument of a failed call is larger than the server takes: it closes the connection while the client still writes. */
+export class ArgumentTooLarge extends CallFailed {
+  readonly bytes: number
+  readonly limit: number
+
+  constructor(bytes: number, limit: number, cause: unknown) {
+    super({ cause })
+    this.bytes = bytes
+    this.limit = limit
+  }
+
+  override get message(): string {
+    return `an argument has ${this.bytes} bytes, and the server's proto-max-bulk-len is ${this.limit}: ${super.message}`
+  }
+}
+
+/** Tells a call that the server cannot take from one that failed in an outage. */
+export const explainTooLarge = (
+  limit: number | undefined
+): ((error: CallFailed, args: ReadonlyArray<string>) => CallFailed) =>
+  limit === undefined
+    ? (error) => error
+    : (error, args) => {
+        const bytes = args.reduce((most, arg) => Math.max(most, Buffer.byteLength(arg)), 0)
+        return bytes > limit ? new ArgumentTooLarge(bytes, limit, error.cause) : error
+      }
+
 /** Whether the server denied a command to its user: outside of a script, or in one. */
 const isDenied = ({ message }: CallFailed): boolean =>
   /^NOPERM\b|^(?:ERR )?(?:The user executing the script can't|User \S+ has no permissions)/.test(message)

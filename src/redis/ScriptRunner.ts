@@ -5,7 +5,7 @@ import { Array as Arr, Effect, Schedule } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import type { Keyspace } from "./Keyspace.ts"
-import { CallFailed, explainDenial } from "./RedisStoreError.ts"
+import { CallFailed, explainDenial, explainTooLarge } from "./RedisStoreError.ts"
 import type { Script } from "./Script.ts"
 import type { ServerInfo } from "./ServerInfo.ts"
 
@@ -14,6 +14,8 @@ export interface ScriptRunner {
   readonly keyspace: Keyspace
   /** Whether the server is a node of a cluster; the text of some scripts depends on it. */
   readonly clustered: boolean
+  /** The most bytes of one encoded value; `undefined`: not known. */
+  readonly maxBytes: number | undefined
   /** Fails a call that takes longer than `callTimeout`. */
   readonly bounded: CallTimeout<Redis.RedisError>
   readonly run: <A>(
@@ -45,8 +47,16 @@ const isOffline = ({ cause }: Redis.RedisError): boolean =>
 const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).includes("NOSCRIPT")
 const OFFLINE_RETRY = Schedule.spaced("50 millis")
 
-const runWith = (redis: Redis.Redis["Service"], { base, prefix }: Keyspace) => {
+/** Bytes of an argument besides the encoded value in it: what a message has beside its payload. */
+const HEADROOM = 64 * 1024
+
+const runWith = (
+  redis: Redis.Redis["Service"],
+  { base, prefix }: Keyspace,
+  maxArgumentBytes: number | undefined
+) => {
   const explain = explainDenial(prefix)
+  const explainSize = explainTooLarge(maxArgumentBytes)
   return function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {
     // The server nearly always knows the script. EVAL loads and runs it in one step: a script that is loaded first may be
     // flushed again before it is run.
@@ -55,7 +65,7 @@ const runWith = (redis: Redis.Redis["Service"], { base, prefix }: Keyspace) => {
       isUnknownScript,
       () => redis.send<A>("EVAL", loading.lua, "1", base(shard), ...args)
     )
-    const called = Effect.mapError(known, (error) => explain(CallFailed.of(error)))
+    const called = Effect.mapError(known, (error) => explainSize(explain(CallFailed.of(error)), args))
     return Effect.catchIf(called, isOffline, () =>
       Effect.retry(called, { while: isOffline, schedule: OFFLINE_RETRY })
     )
@@ -82,13 +92,14 @@ export const make = (
   redis: Redis.Redis["Service"],
   keyspace: Keyspace,
   bounded: CallTimeout<Redis.RedisError>,
-  { clustered }: ServerInfo
+  { clustered, maxArgumentBytes }: ServerInfo
 ): ScriptRunner => {
-  const run = runWith(redis, keyspace)
+  const run = runWith(redis, keyspace, maxArgumentBytes)
   const shards = Arr.range(0, keyspace.shards - 1)
   return {
     keyspace,
     clustered,
+    maxBytes: maxArgumentBytes === undefined ? undefined : Math.max(0, maxArgumentBytes - HEADROOM),
     bounded,
     run: (script, shard, args) => bounded(run(script, shard, args)),
     sharded: <In, Out, E>(

@@ -2,7 +2,8 @@
  * The facts of the server that a store depends on, read once when the layer is built.
  *
  * INFO has all of them. A user with few permissions may not run it; then HELLO, which a client may always run unless
- * that was forbidden too, has all but the eviction policy and the address of a replica's primary.
+ * that was forbidden too, has all but the eviction policy and the address of a replica's primary. The limit on an
+ * argument is in CONFIG alone; where that is refused, it is not known.
  */
 import { Array as Arr, Data, Effect } from "effect"
 import type * as Redis from "effect/persistence/Redis"
@@ -13,6 +14,8 @@ import { CallFailed } from "./RedisStoreError.ts"
 export interface ServerInfo {
   /** Whether the server is a node of a cluster. */
   readonly clustered: boolean
+  /** `proto-max-bulk-len`: the most bytes of one argument; `undefined`: not known. */
+  readonly maxArgumentBytes: number | undefined
 }
 
 /** The server cannot be used: it is too old, or a replica. */
@@ -46,18 +49,20 @@ const fromInfo = (info: string): Facts => {
   }
 }
 
-/** Clients return the fields of HELLO as a list of names and values, or as a map or an object. */
-const entriesOf = (reply: unknown): Iterable<readonly [unknown, unknown]> => {
-  if (Array.isArray(reply)) return Arr.chunksOf(reply, 2).map(([name, value]) => [name, value])
-  return reply instanceof Map
-    ? reply
-    : typeof reply === "object" && reply !== null
-      ? Object.entries(reply)
-      : []
-}
+/** Clients return the fields of HELLO and CONFIG as a list of names and values, or as a map or an object. */
+const fieldsOf = (reply: unknown): ReadonlyMap<unknown, unknown> =>
+  new Map<unknown, unknown>(
+    Array.isArray(reply)
+      ? Arr.chunksOf(reply, 2).map(([name, value]) => [name, value] as const)
+      : reply instanceof Map
+        ? reply
+        : typeof reply === "object" && reply !== null
+          ? Object.entries(reply)
+          : []
+  )
 
 const fromHello = (reply: unknown): Facts => {
-  const fields = new Map(entriesOf(reply))
+  const fields = fieldsOf(reply)
   const version = fields.get("version")
   return {
     version: typeof version === "string" ? version : undefined,
@@ -97,6 +102,21 @@ const readFacts = (
   return Effect.map(ask<string>("INFO"), fromInfo).pipe(Effect.catchIf(isRefused, () => hello))
 }
 
+const MAX_ARGUMENT = "proto-max-bulk-len"
+
+/** Reads the limit on an argument. A server that does not tell it, for whatever reason, has none that is known. */
+const readMaxArgumentBytes = (
+  redis: Redis.Redis["Service"],
+  bounded: CallTimeout<Redis.RedisError>
+): Effect.Effect<number | undefined> =>
+  bounded(redis.send<unknown>("CONFIG", "GET", MAX_ARGUMENT)).pipe(
+    Effect.map((reply) => {
+      const bytes = Number(fieldsOf(reply).get(MAX_ARGUMENT))
+      return bytes > 0 ? bytes : undefined
+    }),
+    Effect.orElseSucceed(() => undefined)
+  )
+
 const isTooOld = (version: string): boolean => {
   const [major = 0, minor = 0] = version.split(".").map(Number)
   return major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])
@@ -128,5 +148,5 @@ export const inspect = (
           " accepted tasks, awaited results and dead letters. Set it to noeviction."
       )
     }
-    return { clustered }
+    return { clustered, maxArgumentBytes: yield* readMaxArgumentBytes(redis, bounded) }
   })

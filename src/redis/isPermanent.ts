@@ -1,14 +1,14 @@
 /** Distinguishes errors that would fail every repetition of a call from transient ones. */
-import { CorruptKey } from "./RedisStoreError.ts"
+import { ArgumentTooLarge, CorruptKey } from "./RedisStoreError.ts"
 
 /**
  * What stands before the code in the error of a script: the form since Redis 7, and the one before. The rest of a
  * message may hold anything, such as a caller's id.
  */
 const PREFIX = /^(?:ERR )?(?:Error running script \(call to \w+\): )?(?:@?user_script: ?\d+: )*-?(?:ERR )?/
-/** A wrong password, a missing permission, a key of another kind. */
+/** A wrong password, a missing permission, a key of another kind, an argument that is larger than the server takes. */
 const PERMANENT =
-  /^(?:NOAUTH|WRONGPASS|NOPERM|CORRUPT|WRONGTYPE|CROSSSLOT)\b|^unknown command|^Unknown Redis command/
+  /^(?:NOAUTH|WRONGPASS|NOPERM|CORRUPT|WRONGTYPE|CROSSSLOT)\b|^unknown command|^Unknown Redis command|^Protocol error: invalid bulk length/
 /** The server loads, is busy, full or read-only for now, or stops a script; or a cluster changes. */
 const TRANSIENT =
   /^(?:LOADING|BUSY|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|MOVED|ASK|READONLY|MISCONF|NOREPLICAS|OOM|UNKILLABLE|NOSCRIPT)\b|^Script killed/
@@ -22,7 +22,7 @@ const messageOf = (error: unknown): string => {
 
 /** Returns whether repeating the call cannot help. */
 export const isPermanent = (error: unknown): boolean => {
-  if (error instanceof CorruptKey) return true
+  if (error instanceof CorruptKey || error instanceof ArgumentTooLarge) return true
   const message = messageOf(error)
   const code = message.replace(PREFIX, "")
   return !TRANSIENT.test(code) && (PERMANENT.test(code) || OF_SCRIPT.test(message))

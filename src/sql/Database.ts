@@ -7,6 +7,7 @@ import * as Batch from "./batchStatements.ts"
 import type { Columns, Dialect } from "./dialect/Dialect.ts"
 import { dialectOf } from "./dialect/dialects.ts"
 import * as Row from "./Row.ts"
+import { explainLostConnection, maxValueBytes, withLimit } from "./statementLimit.ts"
 import * as Transactions from "./transactions.ts"
 
 /** Which tables a store uses, and its name. */
@@ -33,6 +34,8 @@ export interface Database extends Transactions.Transactions {
   readonly store: string
   readonly dialect: Dialect
   readonly client: SqlClient.SqlClient
+  /** The most bytes of one encoded value; `undefined`: the database does not limit statements. */
+  readonly maxBytes: number | undefined
   /** Returns the name of a table with the prefix. */
   readonly tableName: (name: string) => string
   /** Returns the same name, quoted. */
@@ -74,24 +77,30 @@ export const prefixOf = (options?: Options): string => {
   )
 }
 
-/** Makes the tables of the `SqlClient` in the context. An invalid prefix and a database without a dialect are defects. */
+/**
+ * Makes the tables of the `SqlClient` in the context, whose statements keep to a limit in bytes. An invalid prefix and a
+ * database without a dialect are defects.
+ */
 export const make = Effect.fnUntraced(function* (
-  options?: Options
+  options?: Options,
+  statementLimit?: number
 ): Effect.fn.Return<Database, never, SqlClient.SqlClient> {
   const client = (yield* SqlClient.SqlClient).withoutTransforms()
   const prefix = yield* Effect.sync(() => prefixOf(options))
-  const dialect = dialectOf(client)
-  if (dialect === undefined) {
+  const known = dialectOf(client)
+  if (known === undefined) {
     return yield* Effect.die(
       new Error("This SqlClient has no dialect: supported are PostgreSQL, SQLite and MariaDB")
     )
   }
+  const dialect = withLimit(known, statementLimit)
+  const explained = explainLostConnection(statementLimit)
   const store = options?.store ?? dialect.name
   const tableName = (name: string): string => `${prefix}_${name}`
   const table = (name: string): string => dialect.identifier(tableName(name))
   const run: Batch.Run = (text, params = []) => {
     const prepared = dialect.prepare(text, params)
-    return client.unsafe<object>(prepared.text, prepared.params)
+    return explained(client.unsafe<object>(prepared.text, prepared.params), prepared.params)
   }
   const context: Batch.Context = { store, dialect, run, tableName, table }
   const readNow = Row.reader<{ readonly now: number }>(store, "(clock)", { now: Row.integer })
@@ -100,6 +109,7 @@ export const make = Effect.fnUntraced(function* (
     ...context,
     ...Transactions.make({ client, dialect, run, store, tableName }),
     client,
+    maxBytes: statementLimit === undefined ? undefined : maxValueBytes(statementLimit),
     batched: (columns, text) => Batch.makeBatched(context, columns, text),
     batchedUpdate: (update) => Batch.makeBatchedUpdate(context, update),
     deleteByKeys: (deletion) => Batch.makeDeleteByKeys(context, deletion),

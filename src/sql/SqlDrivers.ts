@@ -23,6 +23,7 @@ import * as PostgresNotifications from "./notify/PostgresNotifications.ts"
 import * as ReadySignal from "./notify/ReadySignal.ts"
 import * as TaskNotifier from "./notify/TaskNotifier.ts"
 import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
+import * as Row from "./Row.ts"
 
 /** How the processes of a store notify each other, and how long a call may take. */
 export interface Options extends Database.Options {
@@ -106,11 +107,23 @@ const withCallTimeout = Effect.fnUntraced(function* (
   }
 })
 
+/** Opens the tables, and reads the limit of the database on statements. */
+const openDatabase = Effect.fnUntraced(function* (
+  options: Options
+): Effect.fn.Return<Database.Database, Database.StoreError, SqlClient.SqlClient> {
+  const db = yield* Database.make(options)
+  const { statementLimit } = db.dialect
+  if (statementLimit === undefined) return db
+  const read = db.reader<{ readonly bytes: number }>("(limit)", { bytes: Row.integer })
+  const [limit] = yield* Effect.flatMap(db.run(statementLimit), read)
+  return yield* Database.make(options, limit?.bytes)
+})
+
 /** Makes the drivers, over tables that `Migrations.run` brought up to date, until the scope closes. */
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
-  const db = yield* withCallTimeout(yield* Database.make(options), options)
+  const db = yield* withCallTimeout(yield* openDatabase(options), options)
   const { notifier, workerNotifier } = yield* makeNotifiers(db, options)
   const taskRows = TaskRows.make(db)
   const queueStatus = makeQueueStatus(db)

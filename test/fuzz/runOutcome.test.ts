@@ -42,7 +42,13 @@ const narrow = Task.make("narrow", { payload: {}, success: Schema.Number })
 
 const outcomeOf = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
   classifyExit(
-    { definition: definitionOf(task), retries, interruptReason: undefined, worker: "w" },
+    {
+      definition: definitionOf(task),
+      maxBytes: 4 * 1024 * 1024,
+      retries,
+      interruptReason: undefined,
+      worker: "w"
+    },
     exit
   ) as Effect.Effect<RunOutcome>
 

@@ -140,6 +140,15 @@ describe("sqlite: errors", () => {
     })
   )
 
+  it.live("a value that is larger than SQLite takes fails with a permanent error", () =>
+    Effect.gen(function* () {
+      const sql = yield* SqliteClient.make({ filename: ":memory:" })
+      const error = yield* Effect.flip(sql`SELECT zeroblob(2147483647)`)
+      assert.include(error.message, "too big")
+      assert.isTrue(isPermanent(error))
+    })
+  )
+
   it.live("a transaction of another client delays writes of the store, and does not fail them", () =>
     Effect.gen(function* () {
       const filename = yield* temporaryFile

@@ -26,6 +26,7 @@ import * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
 import { fusionOf } from "../driver/fusion.ts"
+import { maxBytesOf } from "../driver/maxBytesOf.ts"
 import { formatError } from "../formatError.ts"
 import { stringify } from "../json.ts"
 import { wholeMillis } from "../millis.ts"
@@ -49,6 +50,8 @@ interface EnqueueRequest {
   readonly priority: number
   readonly delayMillis: number
   readonly expiresMillis: number | undefined
+  /** The most bytes of the encoded payload. */
+  readonly maxBytes: number
   readonly now: number
   /** The producer's span, which becomes the parent of the worker's. */
   readonly traceparent: string | undefined
@@ -93,6 +96,7 @@ const readRequest = (
       options.expires === undefined
         ? definition.expiresMillis
         : Duration.toMillis(positiveDuration(at("expires"), options.expires)),
+    maxBytes: maxBytesOf(stores.backend, stores.broker),
     now,
     traceparent: span === undefined ? undefined : toTraceparent(span),
     unsupported:
@@ -141,7 +145,7 @@ const prepare = (
   call: EnqueueRequest,
   payload: unknown
 ): Effect.Effect<PreparedTask, PrepareError, unknown> => {
-  const { definition, expiresMillis, traceparent } = call
+  const { definition, expiresMillis, maxBytes, traceparent } = call
   const taskName = definition.name
   const taskId = call.id ?? TaskId.make(call.now)
   if (call.unsupported !== undefined) {
@@ -156,9 +160,9 @@ const prepare = (
   return Effect.flatMapEager(
     encoding,
     ({ encoded, json, value }): Effect.Effect<PreparedTask, PrepareError> => {
-      const bytes = defaults.bytesOf(encoded)
-      if (bytes > defaults.maxBytes) {
-        return Effect.fail(new PayloadTooLarge({ taskId, taskName, bytes, limit: defaults.maxBytes }))
+      const bytes = defaults.bytesOf(encoded, maxBytes)
+      if (bytes > maxBytes) {
+        return Effect.fail(new PayloadTooLarge({ taskId, taskName, bytes, limit: maxBytes }))
       }
       const idempotencyKey = keyOf(definition, value)
       if (Result.isFailure(idempotencyKey)) {

@@ -6,6 +6,8 @@ import { durationOrZero } from "../options.ts"
 
 /** What the library does with the run of the calling fiber. */
 export interface RunControl {
+  /** The most bytes of encoded progress. */
+  readonly maxBytes: number
   /**
    * Frees the worker's slot while the effect runs and every other fiber of the run waits like this or ends. After a
    * success it waits for a slot, until `deadline` at the latest: monotonic nanoseconds of the clock. A wait that fails

@@ -16,11 +16,13 @@ export class HandlerRun implements RunControl {
   private readonly worker: WorkerState
   private readonly run: Run
   readonly slot: RunSlot
+  readonly maxBytes: number
 
   constructor(worker: WorkerState, run: Run) {
     this.worker = worker
     this.run = run
     this.slot = new RunSlot(worker.slots, worker.forks)
+    this.maxBytes = run.task.maxBytes
   }
 
   withoutSlot<A, E, R>(effect: Effect.Effect<A, E, R>, deadline?: bigint): Effect.Effect<A, E, R> {

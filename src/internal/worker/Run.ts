@@ -26,13 +26,16 @@ export interface RunnableTask extends HandledTask {
   /** Whether a tracer is configured: without one no span is made. */
   readonly traced: boolean
   readonly metrics: ReturnType<typeof metrics.forTask>
+  /** The most bytes of an encoded result, error or progress. */
+  readonly maxBytes: number
 }
 
 /** Prepares what the runs of a task have in common. */
 export const toRunnableTask = (
   { definition, handler }: HandledTask,
   workerContext: Context.Context<never>,
-  forks: Forks
+  forks: Forks,
+  maxBytes: number
 ): RunnableTask => {
   const context = observed(Context.merge(workerContext, handler.context), forks)
   return {
@@ -40,7 +43,8 @@ export const toRunnableTask = (
     handler,
     context,
     traced: Context.get(context, Tracer.Tracer) !== Tracer.nativeTracer,
-    metrics: metrics.forTask(definition.name)
+    metrics: metrics.forTask(definition.name),
+    maxBytes
   }
 }
 
@@ -182,4 +186,13 @@ export const outcomeOfExit = (
   exit: Exit.Exit<unknown, unknown>,
   worker: string
 ): Effect.Effect<RunOutcome, never, unknown> =>
-  classifyExit({ definition: task.definition, retries: started.retries, interruptReason, worker }, exit)
+  classifyExit(
+    {
+      definition: task.definition,
+      maxBytes: task.maxBytes,
+      retries: started.retries,
+      interruptReason,
+      worker
+    },
+    exit
+  )

@@ -6,6 +6,7 @@ import type { Broker } from "../../Broker.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
 import { WaitGroup } from "../concurrency/WaitGroup.ts"
+import { maxBytesOf } from "../driver/maxBytesOf.ts"
 import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
@@ -70,8 +71,9 @@ export class WorkerState {
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
+    const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
-      Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context, this.forks)])
+      Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context, this.forks, maxBytes)])
     )
   }
 

@@ -6,7 +6,7 @@
 import { Cause, Data, Duration, Effect, Exit, Option } from "effect"
 import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
-import * as defaults from "../defaults.ts"
+import { bytesOf } from "../defaults.ts"
 import { formatError } from "../formatError.ts"
 import { wholeMillis } from "../millis.ts"
 import { RetryRequest } from "../task/CurrentRun.ts"
@@ -61,6 +61,8 @@ export const failureOutcome = (
 /** What the classification depends on. */
 export interface RunFacts {
   readonly definition: TaskDefinition
+  /** The most bytes of the encoded outcome. */
+  readonly maxBytes: number
   readonly retries: number
   readonly interruptReason: InterruptReason | undefined
   readonly worker: string
@@ -71,10 +73,10 @@ export const classifyExit = (
   run: RunFacts,
   exit: Exit.Exit<unknown, unknown>
 ): Effect.Effect<RunOutcome, never, unknown> => {
-  if (Exit.isSuccess(exit)) return encode(run.definition, { _tag: "Success", value: exit.value })
+  if (Exit.isSuccess(exit)) return encode(run, { _tag: "Success", value: exit.value })
   return Effect.suspend(() => classifyCause(run, exit.cause)).pipe(
     // a retry policy that throws is a bug of the task, and so is an error whose properties throw
-    Effect.catchCause((cause) => fail(run.definition, new TaskFailed.Died({ defect: Cause.squash(cause) })))
+    Effect.catchCause((cause) => fail(run, new TaskFailed.Died({ defect: Cause.squash(cause) })))
   )
 }
 
@@ -94,7 +96,7 @@ const classifyCause = (
             _tag: "Retry",
             afterMillis: wholeMillis(Duration.toMillis(decided.after))
           })
-        : fail(definition, reason(decided.exhausted))
+        : fail(run, reason(decided.exhausted))
     )
 
   const defects = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect)
@@ -110,9 +112,7 @@ const classifyCause = (
   }
   const die = (defect: unknown) => {
     const died = new TaskFailed.Died({ defect })
-    return definition.retryDefects
-      ? retryOr(decideUntyped(retry, retries), () => died)
-      : fail(definition, died)
+    return definition.retryDefects ? retryOr(decideUntyped(retry, retries), () => died) : fail(run, died)
   }
   if (defects.length > 0) return die(defects[0])
   const error = Cause.findErrorOption(cause)
@@ -129,27 +129,26 @@ const classifyCause = (
     )
   }
   if (run.interruptReason === "Drained" && definition.delivery === "at-most-once") {
-    return fail(definition, new TaskFailed.WorkerLost({ worker: run.worker }))
+    return fail(run, new TaskFailed.WorkerLost({ worker: run.worker }))
   }
   if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
   return die(new Error("the handler interrupted itself"))
 }
 
-const fail = (definition: TaskDefinition, reason: TaskFailed.Reason<unknown>) =>
-  encode(definition, { _tag: "Failure", reason })
+const fail = (run: RunFacts, reason: TaskFailed.Reason<unknown>) => encode(run, { _tag: "Failure", reason })
 
 const encode = (
-  definition: TaskDefinition,
+  { definition, maxBytes }: RunFacts,
   outcome: TaskExit<unknown, unknown>
 ): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.matchCauseEffectEager(definition.result.encodeExit(outcome), {
     onFailure: (cause) => replacement(outcome, formatError(Cause.squash(cause))),
     onSuccess: (exit) => {
-      const bytes = defaults.bytesOf(exit)
-      if (bytes > defaults.maxBytes) {
+      const bytes = bytesOf(exit, maxBytes)
+      if (bytes > maxBytes) {
         return replacement(
           outcome,
-          `${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
+          `${bytes} bytes, of at most ${maxBytes}: store it elsewhere and give its address`
         )
       }
       return Effect.succeed<RunOutcome>(

@@ -1,7 +1,7 @@
 /** Writes the progress of the run whose handler calls it. */
 import { Effect } from "effect"
 import { TaskContext } from "../../TaskContext.ts"
-import * as defaults from "../defaults.ts"
+import { bytesOf } from "../defaults.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
 import type { TaskDefinition } from "../task/TaskDefinition.ts"
 
@@ -23,11 +23,12 @@ export const writeProgress = (
     const run = yield* CurrentRun
     if (run === undefined) return
     const progress = yield* Effect.orDie(definition.result.encodeProgress(value))
-    const bytes = defaults.bytesOf(progress)
-    if (bytes > defaults.maxBytes) {
+    const { maxBytes } = run
+    const bytes = bytesOf(progress, maxBytes)
+    if (bytes > maxBytes) {
       return yield* Effect.die(
         new RangeError(
-          `the progress of ${taskName} has ${bytes} bytes, of at most ${defaults.maxBytes}: store it elsewhere and give its address`
+          `the progress of ${taskName} has ${bytes} bytes, of at most ${maxBytes}: store it elsewhere and give its address`
         )
       )
     }

@@ -129,7 +129,8 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     name: options.name,
     capabilities: {
       hints: notifier.hints !== undefined,
-      prefersLargeBatches: !db.dialect.isLocalFile
+      prefersLargeBatches: !db.dialect.isLocalFile,
+      maxBytes: db.maxBytes
     },
     batchKey: db.transactionOf,
     isPermanent,

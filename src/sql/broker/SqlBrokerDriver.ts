@@ -91,6 +91,7 @@ export const make = (
       priorities: PRIORITIES,
       repeatableClaims: true,
       prefersLargeBatches: !db.dialect.isLocalFile,
+      maxBytes: db.maxBytes,
       lease: "store",
       maxDelayMillis: MAX_DELAY_MILLIS
     },

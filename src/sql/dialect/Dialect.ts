@@ -89,6 +89,8 @@ export interface Dialect {
   readonly notifications: "listen-notify" | "change-table" | undefined
   /** The isolation level that transactions need where the client sets it; `select` returns it as `level`. */
   readonly isolation?: { readonly select: string; readonly needed: string } | undefined
+  /** Selects the most bytes of a statement with its parameters, as `bytes`; `undefined`: far more than a store writes. */
+  readonly statementLimit?: string | undefined
   /** Begins transactions of the store, in place of the client's own statement. */
   readonly begin?: string | undefined
   /** The first statement of those transactions: the server ends them if the process stands still between two others. */

@@ -55,6 +55,7 @@ export const mysqlDialect: Dialect = {
   isLocalFile: false,
   notifications: undefined,
   isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
+  statementLimit: "SELECT @@max_allowed_packet AS bytes",
   lock: (table) => {
     // the lock is of the whole server and belongs to the session, whatever the transaction does
     const name = `SHA1(CONCAT(DATABASE(), '.${table}'))`
@@ -71,7 +72,7 @@ export const mysqlDialect: Dialect = {
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,
   fromBody,
   maxRows: 128,
-  // well below max_allowed_packet, which is 16 MiB by default
+  // well below max_allowed_packet, which is 16 MiB by default; less where the server takes less
   maxText: 1_000_000,
   batch: (columns, rows) => {
     const capacity = powerOfTwo(rows)

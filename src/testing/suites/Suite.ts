@@ -6,6 +6,7 @@
 import { assert, it, type TestContext } from "@effect/vitest"
 import { Duration, Effect, type Scope } from "effect"
 import { TestClock } from "effect/testing"
+import * as defaults from "../../internal/defaults.ts"
 import { measuredUnit, measurePauses } from "./measuredUnit.ts"
 
 /**
@@ -115,6 +116,16 @@ export const texts: ReadonlyArray<readonly [what: string, text: string]> = [
   ["line breaks", "[\n\r\n\t1 ]"],
   ["a megabyte", JSON.stringify("é".repeat(500_000))]
 ]
+
+/** Bytes that a message has beside its payload, at most. */
+export const MESSAGE_HEAD: number = 16 * 1024
+
+/** Returns the most bytes of an encoded value that a driver takes. */
+export const maxBytesOf = ({
+  capabilities
+}: {
+  readonly capabilities: { readonly maxBytes?: number | undefined }
+}): number => Math.min(defaults.maxBytes, capabilities.maxBytes ?? Infinity)
 
 /** All byte values, which are not UTF-8 text. */
 export const bytes: Uint8Array = Uint8Array.from({ length: 256 }, (_, index) => index)

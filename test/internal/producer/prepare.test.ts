@@ -199,6 +199,32 @@ describe("a payload", () => {
   )
 })
 
+describe("the limit of a payload", () => {
+  const Text = Task.make("text", { payload: Schema.String })
+
+  it.effect("is that of the store which takes less", () =>
+    Effect.gen(function* () {
+      for (const [ofBackend, ofBroker] of [
+        [100, 200],
+        [200, 100]
+      ] as const) {
+        const fixture = yield* MemoryFixture.make({
+          hints: false,
+          backend: (driver) => ({
+            capabilities: { ...driver.capabilities, hints: false, maxBytes: ofBackend }
+          }),
+          broker: (driver) => ({ capabilities: { ...driver.capabilities, maxBytes: ofBroker } })
+        })
+        const sendText = (size: number) => Effect.provideContext(Text.send("x".repeat(size)), fixture.context)
+        yield* sendText(98)
+        const error = yield* Effect.flip(sendText(99))
+        assert(error._tag === "PayloadTooLarge", error._tag)
+        assert.deepStrictEqual([error.bytes, error.limit], [101, 100])
+      }
+    })
+  )
+})
+
 describe("Unsupported", () => {
   const without = (capabilities: Partial<BrokerDriver["capabilities"]>) =>
     make((driver) => ({ capabilities: { ...driver.capabilities, ...capabilities } }))

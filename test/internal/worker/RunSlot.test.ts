@@ -13,6 +13,7 @@ const make = Effect.fnUntraced(function* () {
   const forks: Forks = new Map()
   const slot = new RunSlot(slots, forks)
   const control: RunControl = {
+    maxBytes: Infinity,
     withoutSlot: (effect, deadline) => slot.without(effect, deadline),
     onFiberStart: (parent) => slot.onFiberStart(parent?.getRef(CurrentRun) === control ? parent : undefined),
     onFiberEnd: () => slot.onFiberEnd(),

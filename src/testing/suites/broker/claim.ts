@@ -4,7 +4,14 @@ import { Array as Arr, Effect } from "effect"
 import type { Batch, Delivery } from "../../../BrokerDriver.ts"
 import * as defaults from "../../../internal/defaults.ts"
 import * as Suite from "../Suite.ts"
-import { envelope, idsOf, NO_ORDER, type Test } from "./fixture.ts"
+import { envelope, type Fixture, idsOf, NO_ORDER, type Test } from "./fixture.ts"
+
+/** Claims until that many messages are claimed. */
+const claimAll = (t: Fixture, count: number) => {
+  const found: Array<Delivery> = []
+  const claim = Effect.map(t.claim(), (more) => found.push(...more) === count)
+  return Effect.as(t.time.eventually(`${count} messages are claimed`, claim), found)
+}
 
 /** Registers the tests. */
 export const claim = (test: Test): void => {
@@ -191,6 +198,20 @@ export const claim = (test: Test): void => {
       })
       const claimed = yield* Effect.all(Arr.replicate(claimer, 20), { concurrency: "unbounded" })
       assert.deepStrictEqual(claimed.flat().toSorted(), ids.toSorted())
+    })
+
+    test("a body with the largest payload is delivered unchanged", function* (t) {
+      const body = "a".repeat(Suite.maxBytesOf(t.driver) + Suite.MESSAGE_HEAD)
+      yield* t.driver.publish([envelope("a", { body }), envelope("b")])
+      const found = yield* claimAll(t, 2)
+      assert.isTrue(found.some((delivery) => delivery.body === body))
+    })
+
+    test("a batch of two mebi characters is published", function* (t) {
+      const body = "€".repeat(64 * 1024)
+      yield* t.driver.publish(Arr.makeBy(32, (n) => envelope(String(n), { body })))
+      const found = yield* claimAll(t, 32)
+      assert.isTrue(found.every((delivery) => delivery.body === body))
     })
 
     for (const [what, text] of Suite.texts) {
