@@ -62,6 +62,8 @@ export interface Database extends Transactions.Transactions {
   ) => Batch.DeleteStatement<Key>
   /** Returns a reader of rows of a table; see `Row.reader`. */
   readonly reader: <A extends object>(table: string, shape: Row.Shape<A>) => Row.Reader<A>
+  /** Ends connections of the client that can only read, in the background, so that it opens others. */
+  readonly endReadOnlySessions: Effect.Effect<void>
   /** The clock of the store, in epoch milliseconds. */
   readonly now: Effect.Effect<number, StoreError>
 }
@@ -114,6 +116,7 @@ export const make = Effect.fnUntraced(function* (
     batchedUpdate: (update) => Batch.makeBatchedUpdate(context, update),
     deleteByKeys: (deletion) => Batch.makeDeleteByKeys(context, deletion),
     reader: (name, shape) => Row.reader(store, tableName(name), shape),
+    endReadOnlySessions: Effect.void,
     now: Effect.map(Effect.flatMap(run(`SELECT ${dialect.now} AS now`), readNow), (rows) => rows[0]!.now)
   }
 })

@@ -23,6 +23,7 @@ import * as PostgresNotifications from "./notify/PostgresNotifications.ts"
 import * as ReadySignal from "./notify/ReadySignal.ts"
 import * as TaskNotifier from "./notify/TaskNotifier.ts"
 import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
+import * as ReadOnlySessions from "./readOnlySessions.ts"
 import * as Row from "./Row.ts"
 
 /** How the processes of a store notify each other, and how long a call may take. */
@@ -123,7 +124,8 @@ const openDatabase = Effect.fnUntraced(function* (
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
-  const db = yield* withCallTimeout(yield* openDatabase(options), options)
+  const limited = yield* withCallTimeout(yield* openDatabase(options), options)
+  const db = yield* ReadOnlySessions.endAfterRefusal(limited)
   const { notifier, workerNotifier } = yield* makeNotifiers(db, options)
   const taskRows = TaskRows.make(db)
   const queueStatus = makeQueueStatus(db)

@@ -21,6 +21,8 @@ export interface Network {
    * Holds back all bytes and closes, of new connections too, which are still accepted. `heal` delivers them.
    */
   readonly halfOpen: Effect.Effect<void>
+  /** Connects new clients to the server at another URL. Open connections stay with theirs. */
+  readonly redirect: (to: string) => Effect.Effect<void>
   /** Delays every byte by `millis`. */
   readonly latency: (millis: number) => Effect.Effect<void>
   /** Delivers `bytes` bytes every 10 milliseconds, on each connection and in either direction. */
@@ -204,7 +206,7 @@ export const makeNetwork = Effect.fnUntraced(function* (
   to: string,
   { closingData }: Options = {}
 ): Effect.fn.Return<Network, ServerError, Scope.Scope> {
-  const target = new URL(to)
+  let target = new URL(to)
   const conditions: Conditions = { ...HEALTHY }
   const connections = new Set<ProxiedConnection>()
   const closingDataOf: ClosingData =
@@ -272,6 +274,10 @@ export const makeNetwork = Effect.fnUntraced(function* (
     silence: Effect.sync(() => {
       for (const connection of connections) connection.silence()
     }),
+    redirect: (to) =>
+      Effect.sync(() => {
+        target = new URL(to)
+      }),
     halfOpen: changeConditions({ halfOpen: true }),
     latency: (latency) => changeConditions({ latency }),
     drip: (drip) => changeConditions({ drip }),

@@ -74,6 +74,25 @@ export interface DatabaseLock {
   readonly release?: string | undefined
 }
 
+/** The codes of a server's error, by which drivers tell it. */
+export interface ServerError {
+  readonly code?: unknown
+  readonly errno?: unknown
+}
+
+/** How a session that can only read is recognized and ended. */
+export interface ReadOnlySessions {
+  /**
+   * Whether the server refused a statement, or a commit, because the session is read-only. It has undone the statement
+   * or the transaction then.
+   */
+  readonly isRefusal: (cause: ServerError) => boolean
+  /** Returns `is_read_only`, 0 or 1. */
+  readonly select: string
+  /** Ends the session that runs it, whose user needs no privilege for that. */
+  readonly end: string
+}
+
 /** A statement and its parameters in the form that the driver takes. */
 export interface Prepared {
   readonly text: string
@@ -95,6 +114,8 @@ export interface Dialect {
   readonly begin?: string | undefined
   /** The first statement of those transactions: the server ends them if the process stands still between two others. */
   readonly transactionSetup?: string | undefined
+  /** `undefined`: no session outlives the ability to write. */
+  readonly readOnlySessions?: ReadOnlySessions | undefined
   /** A lock named after the table that it guards; `undefined`: a transaction excludes all others. */
   readonly lock: ((table: string) => DatabaseLock) | undefined
 

@@ -49,6 +49,14 @@ const expandLists = (text: string, params: ReadonlyArray<unknown>): Prepared => 
   }
 }
 
+/** A server with --read-only, InnoDB in read-only mode, a transaction that is read-only by its session's default. */
+const READ_ONLY_ERRORS: ReadonlySet<unknown> = new Set([1290, 1836, 1792])
+
+/** Settings are read as text: whether one is a number or a word depends on the version. */
+const CAN_WRITE = ["@@global.read_only", "@@global.innodb_read_only", "@@session.tx_read_only"]
+  .map((setting) => `CAST(${setting} AS CHAR) IN ('0', 'OFF')`)
+  .join(" AND ")
+
 /** MariaDB 10.6 or newer. */
 export const mysqlDialect: Dialect = {
   name: "mysql",
@@ -56,6 +64,11 @@ export const mysqlDialect: Dialect = {
   notifications: undefined,
   isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
   statementLimit: "SELECT @@max_allowed_packet AS bytes",
+  readOnlySessions: {
+    isRefusal: ({ errno }) => READ_ONLY_ERRORS.has(errno),
+    select: `SELECT CASE WHEN ${CAN_WRITE} THEN 0 ELSE 1 END AS is_read_only`,
+    end: "KILL CONNECTION_ID()"
+  },
   lock: (table) => {
     // the lock is of the whole server and belongs to the session, whatever the transaction does
     const name = `SHA1(CONCAT(DATABASE(), '.${table}'))`

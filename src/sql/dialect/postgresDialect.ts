@@ -54,6 +54,9 @@ const numbered = (text: string): string => {
   return made
 }
 
+/** A standby, a default of the session, or one of its user or database. */
+const IS_READ_ONLY = "current_setting('transaction_read_only') = 'on'"
+
 /** PostgreSQL 12 or newer. */
 export const postgresDialect: Dialect = {
   name: "postgres",
@@ -62,6 +65,13 @@ export const postgresDialect: Dialect = {
   // whatever the connection's default is
   begin: "BEGIN ISOLATION LEVEL READ COMMITTED",
   transactionSetup: "SELECT set_config('idle_in_transaction_session_timeout', '5000', true)",
+  readOnlySessions: {
+    // read_only_sql_transaction: of a standby, too
+    isRefusal: ({ code }) => code === "25006",
+    select: `SELECT CASE WHEN ${IS_READ_ONLY} THEN 1 ELSE 0 END AS is_read_only`,
+    // checks again: a pooler may run it in another session
+    end: `SELECT pg_terminate_backend(pg_backend_pid()) WHERE ${IS_READ_ONLY}`
+  },
   lock: (table) => {
     // an advisory lock is of the whole database, so its key holds the schema too
     const key = `hashtextextended(current_schema() || '.' || '${table.replaceAll("'", "''")}', 0)`

@@ -2,6 +2,7 @@
  * Receives notifications of PostgreSQL over one connection, which is replaced when it breaks or falls silent.
  */
 import { Effect, Fiber, Latch, Queue, Schema, Scope } from "effect"
+import type { Database } from "../Database.ts"
 import { sleep } from "../sleep.ts"
 import type { ListenClient } from "./clientCapabilities.ts"
 import { type Channel, ECHO, Payload, type Subscriber } from "./notificationProtocol.ts"
@@ -44,12 +45,13 @@ const withImpatientScope = <A, E, R>(effect: Effect.Effect<A, E, R | Scope.Scope
 /** Runs a listener while it is wanted, and again after every failure. */
 const superviseListener = <E>(options: {
   readonly listen: Effect.Effect<unknown, E>
+  readonly onFailure: Effect.Effect<void>
   readonly wanted: Latch.Latch
   readonly unwanted: Latch.Latch
   /** Whether the listener received lately. */
   readonly isHealthy: () => boolean
 }) => {
-  const { isHealthy, listen, unwanted, wanted } = options
+  const { isHealthy, listen, onFailure, unwanted, wanted } = options
   let failures = 0
   return wanted.await.pipe(
     Effect.andThen(
@@ -61,9 +63,9 @@ const superviseListener = <E>(options: {
     ),
     Effect.catchCause((cause) => {
       const pause = Math.min(MAX_RELISTEN_MILLIS, RELISTEN_MILLIS * 2 ** failures++)
-      return Effect.andThen(
-        Effect.logDebug("Failed to listen for notifications; listening again", cause),
-        sleep(pause)
+      return Effect.logDebug("Failed to listen for notifications; listening again", cause).pipe(
+        Effect.andThen(onFailure),
+        Effect.andThen(sleep(pause))
       )
     }),
     Effect.forever
@@ -72,6 +74,7 @@ const superviseListener = <E>(options: {
 
 /** Makes the receiver of a channel, until the scope closes. */
 export const make = Effect.fnUntraced(function* (
+  { endReadOnlySessions }: Database,
   client: ListenClient,
   channel: Channel
 ): Effect.fn.Return<NotificationReceiver, never, Scope.Scope> {
@@ -116,6 +119,8 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.forkScoped(
     superviseListener({
       listen,
+      // the next one would else listen again to a server that was demoted, and that no other process notifies
+      onFailure: endReadOnlySessions,
       wanted,
       unwanted,
       isHealthy: () => performance.now() - lastEchoAt < ECHO_MILLIS

@@ -44,7 +44,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<PostgresNotifications, StoreError, Scope.Scope> {
   const channel: Channel = { name: yield* channelName(db), source }
   const notify = yield* NotificationSender.make(db, channel)
-  const receiver = yield* NotificationReceiver.make(client, channel)
+  const receiver = yield* NotificationReceiver.make(db, client, channel)
   const { registerTopic, trim } = yield* TopicRegistrations.make(db, channel, receiver)
   return { notify, subscribe: receiver.subscribe, registerTopic, trim }
 })
