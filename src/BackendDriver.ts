@@ -30,7 +30,7 @@
 import type { Context, Effect, Stream } from "effect"
 import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "./BrokerDriver.ts"
 import type { DeadLetter, DeadLetterQuery, ParkedMessage, Reopened } from "./driver/DeadLetter.ts"
-import type { CancelAnswer, Created, NewRecord, TaskRecord } from "./driver/TaskRecord.ts"
+import type { CancelAnswer, Created, NewRecord, PublishedRecord, TaskRecord } from "./driver/TaskRecord.ts"
 import type {
   ClaimedMessage,
   Completion,
@@ -152,12 +152,15 @@ export interface BackendDriver<out E = unknown> {
   readonly fusion?: Fusion<E> | undefined
   /**
    * Writes records as `PENDING`, generation 0, enqueued now, and reserves their keys. Answers `Existing` where the key
-   * is held by another record, or else where the id is taken (E1 to E3). Repeated, it answers `Existing` with the same
+   * is held by another record, or else where the id is taken (E1 to E4). Repeated, it answers `Existing` with the same
    * id.
    */
   readonly create: (records: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, E>
-  /** Marks reservations as published. Passes over records that are published already. Answers whether there is a record. */
-  readonly markPublished: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, E>
+  /**
+   * Marks reservations as published. Passes over records that are published already. Answers whether there is a record of
+   * that incarnation.
+   */
+  readonly markPublished: (records: Batch<PublishedRecord>) => Effect.Effect<ReadonlyArray<boolean>, E>
   /**
    * Starts runs, as S0 to S10 say: see `Started`. Of any number of starts that ask at once, one runs. Repeated with the
    * token of the open run, it answers the same run.

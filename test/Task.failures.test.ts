@@ -211,7 +211,8 @@ describe("delay, over a slow or failing store", () => {
       backend: (driver) => {
         let failures = 0
         return {
-          markPublished: (ids) => (failures++ === 0 ? Effect.fail("cut off") : driver.markPublished(ids))
+          markPublished: (records) =>
+            failures++ === 0 ? Effect.fail("cut off") : driver.markPublished(records)
         }
       }
     }

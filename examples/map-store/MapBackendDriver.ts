@@ -28,7 +28,7 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     name: "map",
     capabilities: { hints: false },
     create: each((record, now) => tasks.create(record, now)),
-    markPublished: each((id, now) => tasks.markPublished(id, now)),
+    markPublished: each((record, now) => tasks.markPublished(record, now)),
     start: each((request, now) => tasks.start(request, now)),
     renew: each((renewal, now) => tasks.renew(renewal, now)),
     settle: each((settlement, now) => tasks.settle(settlement, now)),

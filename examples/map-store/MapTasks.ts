@@ -14,6 +14,7 @@ import {
   type NewRecord,
   type Outcome,
   type ParkedMessage,
+  type PublishedRecord,
   type PurgedMessage,
   type Renew,
   type Renewed,
@@ -103,7 +104,7 @@ export class MapTasks {
     const key = asked.key === undefined ? undefined : JSON.stringify([asked.task, asked.key])
     const holder = key === undefined ? undefined : this.keys.get(key)
     const existing = (holder === undefined ? undefined : this.find(holder, now)) ?? this.find(asked.id, now)
-    if (existing !== undefined) return this.compare(existing, asked, key)
+    if (existing !== undefined) return this.compare(existing, asked, key, now)
     const task = this.insert(asked, opened(0, now))
     task.record.expiresAt = asked.expiresMillis === undefined ? null : now + asked.expiresMillis
     task.payloadHash = asked.payloadHash
@@ -113,10 +114,11 @@ export class MapTasks {
     return { _tag: "Created" }
   }
 
-  markPublished(id: string, now: number): boolean {
+  markPublished({ id, incarnation }: PublishedRecord, now: number): boolean {
     const task = this.find(id, now)
-    if (task !== undefined) task.reservedUntil = Infinity
-    return task !== undefined
+    if (task?.record.incarnation !== incarnation) return false
+    task.reservedUntil = Infinity
+    return true
   }
 
   start(asked: Start, now: number): Started {
@@ -369,7 +371,7 @@ export class MapTasks {
   }
 
   /** E1 to E3: whether a request is for the task that exists. */
-  private compare(task: StoredTask, asked: NewRecord, key: string | undefined): Created {
+  private compare(task: StoredTask, asked: NewRecord, key: string | undefined, now: number): Created {
     const { record, reservedUntil } = task
     const isUnknown = task.payloadHash === ""
     const same =
@@ -380,8 +382,11 @@ export class MapTasks {
       task.payloadHash = asked.payloadHash
       if (task.key === undefined) this.reserve(task, key)
     }
+    const published = reservedUntil === Infinity
+    // E4
+    if (same && !published) task.reservedUntil = Math.max(reservedUntil, after(now, asked.reservedMillis))
     const { id, incarnation } = record
-    return { _tag: "Existing", id, incarnation, same, published: reservedUntil === Infinity }
+    return { _tag: "Existing", id, incarnation, same, published }
   }
 
   private reserve(task: StoredTask, key: string | undefined): void {

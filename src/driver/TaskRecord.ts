@@ -97,13 +97,26 @@ export interface NewRecord {
 }
 
 /**
+ * A record that its message is known to be published for.
+ *
+ * @see `BackendDriver.markPublished`
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PublishedRecord {
+  readonly id: string
+  readonly incarnation: string
+}
+
+/**
  * The answer of `create` (E1 to E3).
  *
  * **Details**
  *
  * - `Created`: the record was written.
  * - `Existing`: the key or the id is taken, and nothing was written, except that a record which a replay created adopts
- *   the payload hash and the key (E3).
+ *   the payload hash and the key (E3), and that the reservation of the same task is renewed (E4).
  *
  * @category models
  * @since 0.1.0

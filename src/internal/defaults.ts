@@ -21,6 +21,8 @@ export const concurrency = 16
 export const drainTimeout = Duration.seconds(20)
 /** The interval of a worker's heartbeats. */
 export const heartbeat = Duration.seconds(10)
+/** How long a record is reserved for its message, in milliseconds: a producer may stand still for as long between the two. */
+export const reservedMillis = Duration.toMillis(Duration.hours(1))
 /** How long a message waits for a worker that knows its task. */
 export const unknownTaskGrace = Duration.minutes(5)
 

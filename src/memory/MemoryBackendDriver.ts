@@ -46,7 +46,7 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
     name: "memory",
     capabilities: { hints: true, reliableHints: true },
     create: forEach((record, now) => tasks.create(record, now)),
-    markPublished: forEach((id, now) => tasks.markPublished(id, now)),
+    markPublished: forEach((record, now) => tasks.markPublished(record, now)),
     start: forEach((request, now) => tasks.start(request, now)),
     renew: forEach((renewal, now) => tasks.renew(renewal, now)),
     settle: forEach((settlement, now) => tasks.settle(settlement, now)),

@@ -7,6 +7,7 @@ import type {
   CancelAnswer,
   Created,
   NewRecord,
+  PublishedRecord,
   Outcome,
   Renew,
   Renewed,
@@ -76,7 +77,7 @@ export class MemoryTasks {
     const key = record.key === undefined ? undefined : scopedKey(record.task, record.key)
     const holder = key === undefined ? undefined : this.keys.get(key)
     const existing = (holder === undefined ? undefined : this.find(holder, now)) ?? this.find(record.id, now)
-    if (existing !== undefined) return this.compare(existing, record, key)
+    if (existing !== undefined) return this.compare(existing, record, key, now)
     const row: Row = {
       ...TaskRow.make(record, 0, now),
       payloadHash: record.payloadHash,
@@ -89,10 +90,10 @@ export class MemoryTasks {
     return { _tag: "Created" }
   }
 
-  /** Marks a reservation as published; returns whether there is a record. */
-  markPublished(id: string, now: number): boolean {
+  /** Marks a reservation as published; returns whether there is a record of that incarnation. */
+  markPublished({ id, incarnation }: PublishedRecord, now: number): boolean {
     const row = this.find(id, now)
-    if (row === undefined) return false
+    if (row?.incarnation !== incarnation) return false
     row.reservedUntil = undefined
     this.schedule(row)
     return true
@@ -239,13 +240,18 @@ export class MemoryTasks {
     this.hints.notifyChange(row.id)
   }
 
-  private compare(row: Row, record: NewRecord, key: string | undefined): Created {
+  private compare(row: Row, record: NewRecord, key: string | undefined, now: number): Created {
     const { adopts, same } = Transitions.decideCreate(row, record)
     if (adopts) {
       row.payloadHash = record.payloadHash
       if (key !== undefined && row.key === undefined) this.reserveKey(row, key)
     }
     const published = row.reservedUntil === undefined
+    // E4
+    if (same && row.reservedUntil !== undefined && record.reservedMillis !== undefined) {
+      row.reservedUntil = Math.max(row.reservedUntil, now + record.reservedMillis)
+      this.schedule(row)
+    }
     return { _tag: "Existing", id: row.id, incarnation: row.incarnation, same, published }
   }
 

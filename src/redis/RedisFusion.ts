@@ -5,6 +5,7 @@ import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { BackendDriver, Created, Fusion, Settlement } from "../BackendDriver.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
+import * as defaults from "../internal/defaults.ts"
 import { redeliveryDelay } from "../internal/driver/redeliveryDelay.ts"
 import * as ClaimHandle from "./ClaimHandle.ts"
 import type { MessageClaims } from "./MessageClaims.ts"
@@ -18,9 +19,6 @@ import { publishReserved } from "./scripts/publishReserved.ts"
 type Backend = BackendDriver<RedisStoreError>
 type Broker = BrokerDriver<RedisError>
 
-/** How long a record is reserved for its message: longer than two calls may take. */
-const RESERVED_MILLIS = 600_000
-
 /**
  * Creates the record and then publishes, where the key of a record may lie in another shard than its task. A record that was
  * removed between the two is created again.
@@ -29,7 +27,7 @@ const enqueueInSteps = (runner: ScriptRunner, backend: Backend) => {
   const publish = publishReserved(runner)
   const enqueue = ({ message, record }: Enqueued): Effect.Effect<Created, RedisStoreError> =>
     Effect.flatMap(
-      backend.create([{ ...record, reservedMillis: RESERVED_MILLIS }]),
+      backend.create([{ ...record, reservedMillis: defaults.reservedMillis }]),
       ([created]): Effect.Effect<Created, RedisStoreError> =>
         created!._tag !== "Created"
           ? Effect.succeed(created!)

@@ -174,7 +174,7 @@ export const forProducer = (
             fusion: { ...fusion, enqueue: (items) => after("after the enqueue", fusion.enqueue(items)) }
           }),
       create: (records) => after("after the record", backend.create(records)),
-      markPublished: (ids) => after("after the enqueue", backend.markPublished(ids))
+      markPublished: (records) => after("after the enqueue", backend.markPublished(records))
     },
     broker: { ...broker, publish: (messages) => after("after the message", broker.publish(messages)) }
   }

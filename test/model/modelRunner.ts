@@ -5,6 +5,7 @@ import type {
   NewRecord,
   Outcome,
   ParkedMessage,
+  PublishedRecord,
   Reopened,
   Settlement,
   Start,
@@ -46,14 +47,14 @@ export class ModelRunner extends BrokerRunner {
     })
   }
 
-  markPublished(id: string): Operation<boolean> {
+  markPublished(record: PublishedRecord): Operation<boolean> {
     return Effect.gen({ self: this }, function* () {
       yield* this.followStore
-      const answer = yield* this.call(only(this.backend.markPublished([id])))
+      const answer = yield* this.call(only(this.backend.markPublished([record])))
       yield* this.assertEqual(
         "the mark",
         answer,
-        this.applyModel(Requests.markPublished(this.tasks, id, this.now))
+        this.applyModel(Requests.markPublished(this.tasks, record, this.now))
       )
       return answer
     })

@@ -6,15 +6,12 @@ import type { Command } from "./commands.ts"
 import { definitionOf, isGenerated, RESERVED_UNITS, taskOf } from "./definitions.ts"
 import type { ModelRunner } from "./modelRunner.ts"
 import { type Content, nextUnique, type Operation } from "./modelState.ts"
-import * as Tasks from "./tasks.ts"
 
 /** An enqueue that its producer has begun. */
 interface Enqueuing {
   readonly record: NewRecord
   readonly message: Envelope
   readonly content: Content
-  /** Whether another producer made the reservation. */
-  readonly adopted: boolean
   /** When the producer asked for the reservation. */
   readonly since: number
   /** The next step. */
@@ -60,7 +57,7 @@ export class Producers {
       body: runner.nextBody(id)
     }
     const content = { enqueue: { id, payload }, unrecorded, expiresMillis: record.expiresMillis }
-    return { record, message, content, adopted: false, since: runner.now, next: "reserve" }
+    return { record, message, content, since: runner.now, next: "reserve" }
   }
 
   enqueue(command: Command & { readonly _tag: "Enqueue" }): Operation {
@@ -138,11 +135,9 @@ export class Producers {
           yield* runner.publish(message, content)
           return { ...enqueuing, next: "mark" }
         case "mark": {
-          const record = Tasks.find(runner.tasks, message.id, runner.now)
-          if (record !== undefined && record.incarnation !== message.incarnation) return undefined
-          const marked = yield* runner.repeatable(runner.markPublished(message.id))
+          const { id, incarnation } = record
+          const marked = yield* runner.repeatable(runner.markPublished({ id, incarnation }))
           const isLate = runner.now - since > runner.units(RESERVED_UNITS) / 2
-          if (!marked && !isLate && enqueuing.adopted) return undefined
           if (marked || !isLate) {
             runner.promises.accept(content.enqueue)
             return undefined
@@ -165,7 +160,6 @@ export class Producers {
     if (enqueue === undefined) return this.runner.disagree(`${id} has a record, and nobody enqueued it`)
     const adopted: Enqueuing = {
       ...enqueuing,
-      adopted: true,
       record: { ...enqueuing.record, id, incarnation },
       message: { ...message, id, incarnation, body: this.runner.nextBody(id) },
       content: { ...content, enqueue },

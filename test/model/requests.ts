@@ -1,5 +1,11 @@
 /** The model of a backend's requests: create, mark, cancel, withdraw, forget, park and reopen. */
-import type { CancelAnswer, Created, NewRecord, ParkedMessage } from "../../src/BackendDriver.ts"
+import type {
+  CancelAnswer,
+  Created,
+  NewRecord,
+  ParkedMessage,
+  PublishedRecord
+} from "../../src/BackendDriver.ts"
 import type { PurgedMessage } from "../../src/BrokerDriver.ts"
 import {
   initial,
@@ -50,16 +56,28 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   // the id of a forgotten task that has not ended is free only once it ends
   const same = task === record.task && !differs && ended !== "Forgotten"
   const answer: Created = { _tag: "Existing", id, incarnation, same, published: reservedUntil === undefined }
+  if (!same) return [answer, all]
   // a record that a replay created does not know its enqueue
-  return same && hash === ""
-    ? [answer, put(all, { ...existing, hash: record.payloadHash, key: existing.key ?? record.key })]
-    : [answer, all]
+  const known =
+    hash === "" ? { ...existing, hash: record.payloadHash, key: existing.key ?? record.key } : existing
+  // a reservation is renewed
+  const renewed =
+    isFinal(known) || reservedUntil === undefined || record.reservedMillis === undefined
+      ? known
+      : { ...known, reservedUntil: Math.max(reservedUntil, now + record.reservedMillis) }
+  return [answer, renewed === existing ? all : put(all, renewed)]
 }
 
-/** Marks a reservation as published; returns whether there is a record. */
-export const markPublished = (all: Tasks, id: string, now: number): Step<boolean> => {
+/** Marks a reservation as published; returns whether there is a record of that incarnation. */
+export const markPublished = (
+  all: Tasks,
+  { id, incarnation }: PublishedRecord,
+  now: number
+): Step<boolean> => {
   const task = find(all, id, now)
-  return task === undefined ? [false, all] : [true, put(all, { ...task, reservedUntil: undefined })]
+  return task?.incarnation === incarnation
+    ? [true, put(all, { ...task, reservedUntil: undefined })]
+    : [false, all]
 }
 
 /** Ends a waiting task, or stores the request for a running one. */

@@ -50,9 +50,10 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
         reservedMillis: never
       }
     ])
-    yield* backend.markPublished(ids)
+    const published = Arr.map(ids, (id) => ({ id, incarnation: "" }))
+    yield* backend.markPublished(published)
     // again, for those that are marked
-    yield* backend.markPublished(ids)
+    yield* backend.markPublished(published)
     yield* broker.publish(
       Arr.map(ids, (id, index) => ({
         id,

@@ -120,9 +120,12 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
             }
       )
     ),
-  markPublished: (ids) =>
+  markPublished: (records) =>
     Effect.map(
-      kv.run("published", ids),
+      kv.run(
+        "published",
+        Arr.map(records, ({ id, incarnation }) => `${id} ${incarnation}`)
+      ),
       Arr.map((known) => known !== 0)
     ),
   start: (starts) =>

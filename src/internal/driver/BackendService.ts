@@ -14,6 +14,7 @@ import type {
   DeadLetterQuery,
   Heartbeat,
   NewRecord,
+  PublishedRecord,
   ParkedMessage,
   Renew,
   Renewed,
@@ -55,7 +56,7 @@ export interface BackendService {
   /** Used with a broker of the same store; `undefined`: the store has none. */
   readonly fusion: FusedService | undefined
   readonly create: Batcher<NewRecord, Created, ReadError>
-  readonly markPublished: Batcher<string, boolean, ReadError>
+  readonly markPublished: Batcher<PublishedRecord, boolean, ReadError>
   readonly start: (starts: Batch<Start>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   readonly renew: Batcher<Renew, Renewed, ReadError>
   readonly settle: Batcher<Settlement, Settled, ReadError>

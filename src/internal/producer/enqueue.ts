@@ -4,7 +4,7 @@
  * Where the stores are not fused, the record comes first, as a reservation; then the message is published, and the
  * reservation is marked. A message therefore always has a record, and one without is of a task that was forgotten or has
  * outlived its retention. A crash between the steps leaves a reservation: a request that finds it publishes the message
- * again, under the reserved id, and the store removes it after a while.
+ * again, under the reserved id, and the store removes it an hour after the last of them.
  */
 import { Clock, Effect, Exit, type Fiber } from "effect"
 import type { Backend } from "../../Backend.ts"
@@ -14,6 +14,7 @@ import type { Envelope } from "../../BrokerDriver.ts"
 import { type EnqueueError, IdempotencyConflict } from "../../EnqueueError.ts"
 import { BackendNotConfigured } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
+import * as defaults from "../defaults.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import * as metrics from "../metrics.ts"
 
@@ -36,11 +37,6 @@ export interface Stores {
 
 /** The id of the task, which is that of an earlier task where the key or id was taken by the same request. */
 export type EnqueueExit = Exit.Exit<string, EnqueueError>
-
-/**
- * How long a record is reserved for its message, in milliseconds: a producer may stand still for as long between the two.
- */
-const RESERVED_MILLIS = 60 * 60 * 1000
 
 const envelopeOf = ({ delayMillis, head, payload }: PreparedTask): Envelope => ({
   id: head.id,
@@ -100,29 +96,29 @@ const recorded = (task: PreparedTask, created: Exit.Exit<Created, EnqueueError>)
  */
 const publishReserved = Effect.fnUntraced(function* (
   stores: Stores,
-  reserved: ReadonlyArray<Recorded>,
+  tasks: ReadonlyArray<PreparedTask>,
   since: bigint
-): Effect.fn.Return<ReadonlyArray<EnqueueExit>> {
+): Effect.fn.Return<ReadonlyMap<PreparedTask, EnqueueExit>> {
   const { backend, broker } = stores
-  const tasks = reserved.flatMap((one) => (one._tag === "Publish" ? [one.task] : []))
   const published = yield* broker.publish.many(tasks.map(envelopeOf))
-  const sent = tasks.filter((_, i) => Exit.isSuccess(published[i]!))
-  const marked = yield* backend.markPublished.many(sent.map(({ head }) => head.id))
-  const isLate = (yield* Clock.monotonicTimeNanos) - since > BigInt(RESERVED_MILLIS / 2) * 1_000_000n
-  const lost = isLate ? sent.filter((_, i) => Exit.isSuccess(marked[i]!) && !marked[i].value) : []
-  const again = new Map(
-    lost.length === 0 ? [] : (yield* reserveThenPublish(stores, lost)).map((exit, i) => [lost[i], exit])
+  const exits = new Map<PreparedTask, EnqueueExit>(
+    tasks.map((task, i) => [task, Exit.map(published[i]!, () => task.head.id)])
   )
-  let next = 0
-  let nextSent = 0
-  return reserved.map((one): EnqueueExit => {
-    if (one._tag === "Done") return one.exit
-    const { task } = one
-    const exit = published[next++]!
-    if (Exit.isFailure(exit)) return Exit.failCause(exit.cause)
-    const mark: Exit.Exit<unknown, EnqueueError> = marked[nextSent++]!
-    return again.get(task) ?? Exit.map(mark, () => task.head.id)
+  const sent = tasks.filter((_, i) => Exit.isSuccess(published[i]!))
+  const marked = yield* backend.markPublished.many(
+    sent.map(({ head: { id, incarnation = "" } }) => ({ id, incarnation }))
+  )
+  const isLate = (yield* Clock.monotonicTimeNanos) - since > BigInt(defaults.reservedMillis / 2) * 1_000_000n
+  const lost = sent.filter((task, i) => {
+    const mark = marked[i]!
+    if (Exit.isFailure(mark)) exits.set(task, Exit.failCause(mark.cause))
+    return isLate && Exit.isSuccess(mark) && !mark.value
   })
+  if (lost.length > 0) {
+    const again = yield* reserveThenPublish(stores, lost)
+    lost.forEach((task, i) => exits.set(task, again[i]!))
+  }
+  return exits
 })
 
 /** Reserves records, publishes their messages, and marks the reservations. What was begun is finished. */
@@ -130,41 +126,41 @@ const reserveThenPublish = (
   stores: Stores,
   tasks: ReadonlyArray<PreparedTask>
 ): Effect.Effect<ReadonlyArray<EnqueueExit>> =>
-  Effect.flatMap(Clock.monotonicTimeNanos, (since) =>
-    Effect.flatMap(
-      stores.backend.create.many(tasks.map((task) => recordOf(task, RESERVED_MILLIS))),
-      (created) =>
-        publishReserved(
-          stores,
-          tasks.map((task, i) => recorded(task, created[i]!)),
-          since
-        )
+  Effect.gen(function* () {
+    const since = yield* Clock.monotonicTimeNanos
+    const created = yield* stores.backend.create.many(
+      tasks.map((task) => recordOf(task, defaults.reservedMillis))
     )
-  ).pipe(Effect.uninterruptible)
+    const found = tasks.map((task, i) => recorded(task, created[i]!))
+    const reserved = found.flatMap((one) => (one._tag === "Publish" ? [one.task] : []))
+    const exits = yield* publishReserved(stores, reserved, since)
+    return found.map((one) => (one._tag === "Done" ? one.exit : exits.get(one.task)!))
+  }).pipe(Effect.uninterruptible)
 
 const fusedTask = (task: PreparedTask) => ({
   record: recordOf(task, undefined),
   message: envelopeOf(task)
 })
 
-/** Publishes the messages of those reservations that a fused enqueue found: others reserved them in two steps. */
+/** Enqueues those tasks in steps for which a fused enqueue found a reservation, which others have made in steps. */
 const afterFused = (
   stores: Stores,
   tasks: ReadonlyArray<PreparedTask>,
   created: ReadonlyArray<Exit.Exit<Created, EnqueueError>>
 ): Effect.Effect<ReadonlyArray<EnqueueExit>> => {
-  const found = tasks.map((task, i): Recorded => {
+  const done = new Map<PreparedTask, EnqueueExit>()
+  const reserved = tasks.filter((task, i) => {
     const exit = created[i]!
-    return Exit.isSuccess(exit) && exit.value._tag === "Created"
-      ? { _tag: "Done", exit: Exit.succeed(task.head.id) }
-      : recorded(task, exit)
+    const isNew = Exit.isSuccess(exit) && exit.value._tag === "Created"
+    const found: Recorded = isNew ? { _tag: "Done", exit: Exit.succeed(task.head.id) } : recorded(task, exit)
+    if (found._tag === "Done") done.set(task, found.exit)
+    return found._tag === "Publish"
   })
-  const done = found.flatMap((one) => (one._tag === "Done" ? [one.exit] : []))
-  return done.length === found.length
-    ? Effect.succeed(done)
-    : Effect.uninterruptible(
-        Effect.flatMap(Clock.monotonicTimeNanos, (since) => publishReserved(stores, found, since))
-      )
+  if (reserved.length === 0) return Effect.succeed(tasks.map((task) => done.get(task)!))
+  return Effect.map(reserveThenPublish(stores, reserved), (exits) => {
+    reserved.forEach((task, i) => done.set(task, exits[i]!))
+    return tasks.map((task) => done.get(task)!)
+  })
 }
 
 /** Publishes messages whose records their workers create. */

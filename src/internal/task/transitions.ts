@@ -274,6 +274,8 @@ export interface CreateFacts {
  * - **E2** The same task and payload, or a payload that either side does not know: the same.
  * - **E3** A record that a replay created knows neither payload nor key, and adopts those of the first request that is
  *   the same.
+ * - **E4** A reservation is renewed by a request that is the same and that is a reservation too: it stays for at least as
+ *   long as that asks.
  */
 export const decideCreate = (
   existing: CreateFacts & Pick<TaskFacts, "ended">,

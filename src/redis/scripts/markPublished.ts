@@ -1,19 +1,21 @@
-/** Marks reservations as published, and answers whether there is a record. */
-import { Effect, identity } from "effect"
+/** Marks reservations as published, and answers whether there is a record of that incarnation. */
+import { Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
+import * as IncarnationText from "../IncarnationText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns one digit for each: whether there is a record. */
+/** Takes pairs of an id and an incarnation, and returns one digit for each: whether there is such a record. */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
     `
 local answers = {}
 while position < #ARGV do
-  local record = findRecord(nextText())
+  local record, incarnation = findRecord(nextText()), nextText()
+  if record and record[INCARNATION] ~= incarnation then record = nil end
   if record and record[RESERVED_UNTIL] ~= '-' then
     removeDeadline(record)
     record[RESERVED_UNTIL] = '-'
@@ -33,8 +35,13 @@ export const markPublished = ({
   sharded
 }: ScriptRunner): BackendDriver<RedisStoreError>["markPublished"] => {
   const script = Script.make<string>(lua(clustered))
-  return (ids) =>
-    sharded(ids, identity, (shard, some) =>
-      Effect.map(run(script, shard, some), (digits) => Array.from(digits, (digit) => digit === "1"))
+  return (records) =>
+    sharded(
+      records,
+      ({ id }) => id,
+      (shard, some) => {
+        const pairs = some.flatMap(({ id, incarnation }) => [id, IncarnationText.encode(incarnation)])
+        return Effect.map(run(script, shard, pairs), (digits) => Array.from(digits, (digit) => digit === "1"))
+      }
     )
 }

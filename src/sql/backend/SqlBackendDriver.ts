@@ -138,7 +138,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
       Effect.tap(inCallerTransaction(creating.create(batch)), () =>
         db.afterCommit(() => notifyCreated(parts, batch))
       ),
-    markPublished: (ids) => inCallerTransaction(creating.markPublished(ids)),
+    markPublished: (records) => inCallerTransaction(creating.markPublished(records)),
     start: notifying(makeStart(db, taskRows), "step"),
     renew: makeNotifying(parts, db.inTransactionIfNeeded)(makeRenew(db), "step"),
     settle: notifying(parts.settle),

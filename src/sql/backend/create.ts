@@ -3,7 +3,7 @@
  */
 import { createHash } from "node:crypto"
 import { Effect } from "effect"
-import type { Created, NewRecord } from "../../BackendDriver.ts"
+import type { Created, NewRecord, PublishedRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { decideCreate } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
@@ -11,7 +11,7 @@ import type { BatchRow } from "../dialect/Dialect.ts"
 import { distinctBatches, type Indexed } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
-import type { TaskRow } from "./TaskRow.ts"
+import { isFinal, type TaskRow } from "./TaskRow.ts"
 import type { Snapshot, TaskRows } from "./TaskRows.ts"
 import { earliest } from "./times.ts"
 
@@ -22,8 +22,10 @@ export interface CreateOperations {
   readonly createTaken: (
     items: ReadonlyArray<Indexed<NewRecord>>
   ) => Effect.Effect<ReadonlyMap<number, Created>, StoreError>
-  /** Returns whether each id has a record. */
-  readonly markPublished: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
+  /** Returns whether there is a record of each id and incarnation. */
+  readonly markPublished: (
+    records: Batch<PublishedRecord>
+  ) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
 }
 
 /** The columns of a batch of new records. */
@@ -65,9 +67,12 @@ export const toNewRecordRow = (record: NewRecord): BatchRow<typeof newRecordColu
   }
 }
 
+/** Whether the message of a task that waits is not known to be published. */
+const isReservation = (row: TaskRow): boolean => row.published === 0 && !isFinal(row)
+
 /** Creates one record after the other, where an id or a key is taken. */
 const makeCreateOne = (
-  { reader, run, table }: Database,
+  { dialect: { now }, reader, run, table }: Database,
   taskRows: TaskRows,
   insert: (record: NewRecord) => Effect.Effect<boolean, StoreError>
 ) => {
@@ -76,6 +81,8 @@ const makeCreateOne = (
   const selectByKey = `SELECT id FROM ${tasks} WHERE task = ? AND idempotency_key = ?`
   // E3
   const adopt = `UPDATE ${tasks} SET payload_hash = ?, idempotency_key = COALESCE(idempotency_key, ?) WHERE id = ?`
+  // E4
+  const renew = `UPDATE ${tasks} SET remove_at = ${now} + ? WHERE id = ? AND remove_at < ${now} + ?`
 
   /**
    * Reads the record that holds the key or the id. It is locked only if it may be changed, since a caller's transaction
@@ -88,7 +95,7 @@ const makeCreateOne = (
       const holder = ({ rows }: Snapshot): TaskRow | undefined =>
         (holdsKey === undefined ? undefined : rows.get(holdsKey.id)) ?? rows.get(record.id)
       const seen = holder(yield* taskRows.select(ids))
-      return seen === undefined || seen.payload_hash === ""
+      return seen === undefined || seen.payload_hash === "" || isReservation(seen)
         ? holder(yield* taskRows.selectForUpdate(ids))
         : seen
     })
@@ -106,6 +113,10 @@ const makeCreateOne = (
         record
       )
       if (adopts) yield* run(adopt, [record.payloadHash, key, existing.id])
+      const reserved = toMillis(record.reservedMillis)
+      if (same && isReservation(existing) && reserved !== null) {
+        yield* run(renew, [reserved, existing.id, reserved])
+      }
       const { id, incarnation, published } = existing
       return { _tag: "Existing", id, incarnation, same, published: published === 1 }
     })
@@ -121,25 +132,33 @@ const makeMarkPublished = ({
   table
 }: Database): CreateOperations["markPublished"] => {
   const tasks = table("tasks")
-  const readIds = reader<{ readonly id: string }>("tasks", { id: Row.text })
-  const isRetained = `${dialect.inList("id", "text")} AND (remove_at IS NULL OR remove_at > ${dialect.now})`
+  const read = reader<PublishedRecord>("tasks", { id: Row.text, incarnation: Row.text })
+  // the ids find the rows by their index
+  const isAsked = `${dialect.inList("id", "text")}
+    AND ${dialect.inList(dialect.concat("id", "' '", "incarnation"), "text")}
+    AND (remove_at IS NULL OR remove_at > ${dialect.now})`
   const { returnsRows } = dialect.update
   // the record of a task that has ended stays for as long as its retention says
   const mark = `UPDATE ${tasks}
     SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
-    WHERE ${isRetained} AND published = 0 ${returnsRows ? "RETURNING id" : ""}`
-  const select = `SELECT id FROM ${tasks} WHERE ${isRetained}`
+    WHERE ${isAsked} AND published = 0 ${returnsRows ? "RETURNING id, incarnation" : ""}`
+  const select = `SELECT id, incarnation FROM ${tasks} WHERE ${isAsked}`
+  const textOf = ({ id, incarnation }: PublishedRecord) => `${id} ${incarnation}`
+  const params = (records: ReadonlyArray<PublishedRecord>) => [
+    dialect.list(records.map(({ id }) => id)),
+    dialect.list(records.map(textOf))
+  ]
 
   return Effect.fnUntraced(function* (
-    ids: Batch<string>
+    records: Batch<PublishedRecord>
   ): Effect.fn.Return<ReadonlyArray<boolean>, StoreError> {
-    const marked = yield* retryOnDeadlock(run(mark, [dialect.list(ids)]))
-    const found = new Set((yield* readIds(returnsRows ? marked : [])).map(({ id }) => id))
-    const rest = ids.filter((id) => !found.has(id))
+    const marked = yield* retryOnDeadlock(run(mark, params(records)))
+    const found = new Set((yield* read(returnsRows ? marked : [])).map(textOf))
+    const rest = records.filter((record) => !found.has(textOf(record)))
     if (rest.length > 0) {
-      for (const { id } of yield* readIds(yield* run(select, [dialect.list(rest)]))) found.add(id)
+      for (const record of yield* read(yield* run(select, params(rest)))) found.add(textOf(record))
     }
-    return ids.map((id) => found.has(id))
+    return records.map((record) => found.has(textOf(record)))
   })
 }
 

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Backend } from "chicory"
 import type { Envelope, NewRecord } from "chicory/driver"
-import { Effect, Exit, Fiber, Latch } from "effect"
+import { Array as Arr, Effect, Exit, Fiber, Latch } from "effect"
 import { TestClock } from "effect/testing"
 import {
   enqueue as enqueueIn,
@@ -121,7 +121,11 @@ describe("a task without a key", () => {
     Effect.gen(function* () {
       const { called, enqueue } = yield* make({
         backend: (driver) => ({
-          markPublished: (ids) => Effect.andThen(driver.forget(ids), Effect.succeed(ids.map(() => false)))
+          markPublished: (records) =>
+            Effect.andThen(
+              driver.forget(Arr.map(records, ({ id }) => id)),
+              Effect.succeed(records.map(() => false))
+            )
         })
       })
       assert.strictEqual(yield* enqueue(prepared("a")), "a")
@@ -194,6 +198,22 @@ describe("a task with a key", () => {
     })
   )
 
+  it.effect("is not lost when its reservation is found just before the end of its time", () =>
+    Effect.gen(function* () {
+      let publish: Effect.Effect<unknown, string> = Effect.fail("down")
+      const { enqueue, fixture } = yield* make({
+        broker: (driver) => ({
+          publish: (messages) => Effect.andThen(publish, driver.publish(messages))
+        })
+      })
+      yield* Effect.flip(enqueue(keyed("a")))
+      yield* TestClock.adjust("59 minutes")
+      publish = Effect.andThen(TestClock.adjust("2 minutes"), fixture.driver.sweep(10))
+      assert.strictEqual(yield* enqueue(keyed("b")), "a")
+      assert.strictEqual((yield* fixture.driver.read(["a"]))[0]?.state, "PENDING")
+    })
+  )
+
   it.effect("fails with IdempotencyConflict for another payload", () =>
     Effect.gen(function* () {
       const { called, enqueue, fixture } = yield* make()
@@ -253,7 +273,7 @@ describe("over a fused store", () => {
         reservedMillis: 1_000
       })
       assert.strictEqual(yield* enqueue(keyed("b")), "a")
-      assert.deepStrictEqual(called(), ["enqueue", "publish", "markPublished"])
+      assert.deepStrictEqual(called(), ["enqueue", "create", "publish", "markPublished"])
       assert.deepInclude(published()[0], { id: "a", incarnation: "first1" })
     })
   )
@@ -280,7 +300,10 @@ describe("enqueueAll", () => {
       })
       const exits = yield* enqueueAll(["a", "b", "c"].map((id) => prepared(id)))
       assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true])
-      assert.deepStrictEqual(fixture.items("markPublished"), ["a", "c"])
+      assert.deepStrictEqual(fixture.items("markPublished"), [
+        { id: "a", incarnation: "" },
+        { id: "c", incarnation: "" }
+      ])
     })
   )
 

@@ -107,6 +107,14 @@ local function create(request)
     end
     redis.call('SET', taskKey(record.id), recordText(record, exitOf(record)), 'KEEPTTL')
   end
+  -- E4
+  if same and not TERMINAL[record[STATE]] and record[RESERVED_UNTIL] ~= '-' and request.reservedUntil ~= '-'
+    and tonumber(record[RESERVED_UNTIL]) < tonumber(request.reservedUntil) then
+    removeDeadline(record)
+    record[RESERVED_UNTIL] = request.reservedUntil
+    saveRecord(record)
+    setDeadline(record)
+  end
   return 'E' .. (same and '1' or '0') .. (record[RESERVED_UNTIL] == '-' and '1' or '0')
     .. record[INCARNATION] .. ' ' .. record.id
 end

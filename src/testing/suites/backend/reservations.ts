@@ -3,6 +3,9 @@ import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { record, RELEASE, type Test } from "./fixture.ts"
 
+/** The record of a generated id. */
+const plain = (id: string) => ({ id, incarnation: "" })
+
 /** Registers the tests. */
 export const reservations = (test: Test): void => {
   describe("reservations", () => {
@@ -10,17 +13,57 @@ export const reservations = (test: Test): void => {
       const again = Effect.map(t.create("a"), (created) => created._tag === "Existing" && created.published)
       yield* t.create("a", { reservedMillis: t.time.long })
       assert.isFalse(yield* again)
-      yield* t.driver.markPublished(["a"])
+      yield* t.driver.markPublished([plain("a")])
       assert.isTrue(yield* again)
     })
 
     test("marking is safe to repeat, and answers whether there is a record", function* (t) {
       yield* t.create("a", { reservedMillis: t.time.long })
-      assert.deepStrictEqual(yield* t.driver.markPublished(["nobody", "a", "a"]), [false, true, true])
-      assert.deepStrictEqual(yield* t.driver.markPublished(["a"]), [true])
+      assert.deepStrictEqual(yield* t.driver.markPublished([plain("nobody"), plain("a"), plain("a")]), [
+        false,
+        true,
+        true
+      ])
+      assert.deepStrictEqual(yield* t.driver.markPublished([plain("a")]), [true])
       const again = yield* t.create("a")
       assert.isTrue(again._tag === "Existing" && again.published)
       assert.isUndefined(yield* t.readOptional("nobody"))
+    })
+
+    test("a mark of another incarnation leaves the reservation, and answers that there is no such record", function* (t) {
+      yield* t.create("a", { reservedMillis: t.time.long, incarnation: "i2", payloadHash: "h" })
+      const earlier = { id: "a", incarnation: "i1" }
+      assert.deepStrictEqual(yield* t.driver.markPublished([earlier, plain("a")]), [false, false])
+      const again = yield* t.create("a", { payloadHash: "h" })
+      assert.isTrue(again._tag === "Existing" && !again.published)
+      const marks = [earlier, { id: "a", incarnation: "i2" }, earlier] as const
+      assert.deepStrictEqual(yield* t.driver.markPublished(marks), [false, true, false])
+    })
+
+    test("a request that finds its reservation renews it, and another request does not", function* (t) {
+      const asked = { reservedMillis: t.time.units(2), payloadHash: "h" }
+      yield* t.driver.create([record("a", asked), record("b", asked), record("c", { ...asked, key: "k" })])
+      yield* t.time.pass(1)
+      const again = { reservedMillis: t.time.long, payloadHash: "h" }
+      const found = yield* t.driver.create([
+        record("a", again),
+        record("b", { ...again, payloadHash: "other" }),
+        record("d", { ...again, key: "k" })
+      ])
+      assert.deepStrictEqual(
+        found.map((one) => one._tag === "Existing" && [one.id, one.same, one.published]),
+        [
+          ["a", true, false],
+          ["b", false, false],
+          ["c", true, false]
+        ]
+      )
+      yield* t.driver.create([record("a", { reservedMillis: t.time.units(1), payloadHash: "h" })])
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+      assert.isUndefined(yield* t.readOptional("b"))
+      assert.strictEqual((yield* t.read("c")).state, "PENDING")
     })
 
     test("a run marks its reservation as published", function* (t) {
@@ -40,7 +83,7 @@ export const reservations = (test: Test): void => {
         record("b", { reservedMillis }),
         record("c", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       ])
-      yield* t.driver.markPublished(["b"])
+      yield* t.driver.markPublished([plain("b")])
       yield* t.time.pass(2)
       yield* t.sweepAll
       assert.isUndefined(yield* t.readOptional("a"))
@@ -52,7 +95,7 @@ export const reservations = (test: Test): void => {
     test("marking an ended reservation as published does not extend its retention", function* (t) {
       yield* t.create("a", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       assert.strictEqual(yield* t.cancel("a"), "Cancelled")
-      yield* t.driver.markPublished(["a"])
+      yield* t.driver.markPublished([plain("a")])
       yield* t.time.pass(2)
       yield* t.sweepAll
       assert.isUndefined(yield* t.readOptional("a"))
