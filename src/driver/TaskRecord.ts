@@ -110,7 +110,7 @@ export interface PublishedRecord {
 }
 
 /**
- * The answer of `create` (E1 to E3).
+ * The answer of `create` (E1 to E4).
  *
  * **Details**
  *
