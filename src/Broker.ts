@@ -16,18 +16,20 @@ import {
   Effect,
   Layer,
   Option,
+  Schedule,
   type Scope,
   Stream
 } from "effect"
 import { Backend } from "./Backend.ts"
-import type { Batch, BrokerDriver, QueueCounts } from "./BrokerDriver.ts"
+import type { Batch, BrokerDriver, PurgedMessage, QueueCounts } from "./BrokerDriver.ts"
+import { backoff } from "./internal/backoff.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BrokerService } from "./internal/driver/BrokerService.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration } from "./internal/options.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
-import { BrokerError, isRetryable } from "./StoreError.ts"
+import { BrokerError, isRetryable, type ReadError } from "./StoreError.ts"
 
 export { BrokerError } from "./StoreError.ts"
 export type { QueueCounts } from "./BrokerDriver.ts"
@@ -179,16 +181,60 @@ export const counts = (
 ): Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError, Broker> =>
   Broker.use((broker) => broker.counts(queues))
 
+/** How long a purge tries to end the tasks of the messages that it removed. */
+const WITHDRAW_FOR = "10 seconds"
+
+/** Ends the tasks of purged messages. Logs the ids where it fails: nothing else knows of them by then. */
+const withdraw = (
+  backend: Backend["Service"],
+  queue: string,
+  messages: Batch<PurgedMessage>
+): Effect.Effect<void, ReadError> =>
+  backend.withdraw(messages).pipe(
+    Effect.retry({ schedule: Schedule.upTo(backoff, { duration: WITHDRAW_FOR }), while: isRetryable }),
+    Effect.tapCause((cause) =>
+      Effect.logWarning(
+        `Failed to end ${messages.length} purged tasks; they stay as they are until they are cancelled`,
+        cause
+      ).pipe(Effect.annotateLogs({ queue, tasks: messages.map(({ id }) => id) }))
+    )
+  )
+
+/** Removes a batch of messages and ends their tasks. An interruption waits for both. */
+const purgeBatch = (
+  broker: Broker["Service"],
+  backend: Backend["Service"] | undefined,
+  queue: string
+): Effect.Effect<number, BrokerError | ReadError> =>
+  Effect.uninterruptible(
+    Effect.gen(function* () {
+      const messages = yield* broker.purge(queue, DriverCalls.maxBatch)
+      if (backend !== undefined && Arr.isReadonlyArrayNonEmpty(messages)) {
+        yield* withdraw(backend, queue, messages)
+      }
+      return messages.length
+    })
+  )
+
 /**
  * Removes every message of a queue that no worker has claimed, delayed and parked ones too, and returns how many it
- * removed.
+ * removed. It ends when it finds none, so it removes what is published meanwhile as well.
  *
  * **Details**
  *
  * Where the context has a `Backend`, the tasks end as cancelled, so that their waiters are notified: those that wait at
  * once. A task that runs, although its message could be removed, runs on: it ends as cancelled only if its run does not
- * end it, because its worker has died, it is retried or it is released. A task that cannot be ended because its backend
- * fails is logged, and left as it is.
+ * end it, because its worker has died, it is retried or it is released.
+ *
+ * Messages are removed in batches, and the tasks of a batch are ended before the next one is removed; an interruption
+ * waits for both. A backend that fails is tried again for 10 seconds. Then the purge fails with its error and removes no
+ * more, and a warning in the log has the ids of the tasks that it could not end.
+ *
+ * **Gotchas**
+ *
+ * A task whose message was removed and that was not ended stays `PENDING` or `RETRY`: after such an error, after a
+ * `BrokerError` of a removal whose answer was lost, and where the process is killed between the two steps. Another purge
+ * does not find its message; `AsyncResult.cancel` ends it.
  *
  * @see {@link counts} to count messages
  *
@@ -197,20 +243,15 @@ export const counts = (
  */
 export const purge = Effect.fn("Broker.purge")(function* (
   queue: string
-): Effect.fn.Return<number, BrokerError, Broker> {
+): Effect.fn.Return<number, BrokerError | ReadError, Broker> {
   const broker = yield* Broker
-  const backend = yield* Effect.serviceOption(Backend)
+  const backend = Option.getOrUndefined(
+    Option.filter(yield* Effect.serviceOption(Backend), ({ configured }) => configured)
+  )
   let purged = 0
   while (true) {
-    const messages = yield* broker.purge(queue, DriverCalls.maxBatch)
-    if (!Arr.isReadonlyArrayNonEmpty(messages)) return purged
-    purged += messages.length
-    if (Option.isNone(backend) || !backend.value.configured) continue
-    yield* Effect.catchCause(backend.value.withdraw(messages), (cause) =>
-      Effect.logWarning(
-        `Failed to end ${messages.length} purged tasks; their waiters are not notified`,
-        cause
-      ).pipe(Effect.annotateLogs({ queue }))
-    )
+    const removed = yield* purgeBatch(broker, backend, queue)
+    if (removed === 0) return purged
+    purged += removed
   }
 })

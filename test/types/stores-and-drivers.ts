@@ -77,7 +77,13 @@ expectType(SqlStore.transact(booking)).is<
 expectType(Broker.counts(["default", "slow"])).is<
   Effect.Effect<ReadonlyArray<Broker.QueueCounts>, Broker.BrokerError, Broker.Broker>
 >(true)
-expectType(Broker.purge("default")).is<Effect.Effect<number, Broker.BrokerError, Broker.Broker>>(true)
+expectType(Broker.purge("default")).is<
+  Effect.Effect<
+    number,
+    Broker.BrokerError | Backend.BackendError | Backend.BackendNotConfigured,
+    Broker.Broker
+  >
+>(true)
 typeOf<keyof Broker.QueueCounts>().is<"ready" | "delayed" | "claimed" | "parked">(true)
 // @ts-expect-error of no queue there is nothing to count
 Broker.counts([])
