@@ -2,8 +2,8 @@
  * The slot of one run. It is free while every fiber of the run waits for other tasks, and ends with the run.
  *
  * A fiber of the run is one that was made in its context. It waits inside of `without`, or while it is suspended in the
- * operation that forked other fibers, as `Effect.all`, `Effect.forEach` and `Effect.race` are. What else suspends a
- * fiber is work, since nobody can tell a sleep from a query: such a fiber holds the slot.
+ * operation that forked other fibers, as in `Effect.all`, `Effect.forEach` and `Effect.race`. A fiber that is suspended in
+ * any other operation holds the slot, because a sleep cannot be told from a query.
  */
 import { Cause, Duration, Effect, Exit, Option, type Scheduler } from "effect"
 import { CurrentRun } from "../task/CurrentRun.ts"
@@ -25,7 +25,7 @@ export class RunSlot {
   private alive = 0
   /** Fibers inside of `without`. */
   private waiting = 0
-  /** Fibers that have forked others. */
+  /** Fibers that have forked others and have not ended. */
   private parents: Set<AnyFiber> | undefined
   private dispatcher: Scheduler.SchedulerDispatcher | undefined
   private willCheck = false
@@ -43,11 +43,21 @@ export class RunSlot {
     if (this.ended) return
     this.alive++
     if (parent !== undefined) {
-      ;(this.parents ??= new Set()).add(parent)
+      this.addParent(parent)
       this.forks.set(parent, parent.currentOpCount)
     }
     // a callback from outside has resumed the run
     this.hold()
+  }
+
+  private addParent(parent: AnyFiber): void {
+    const parents = (this.parents ??= new Set())
+    if (parents.has(parent)) return
+    parents.add(parent)
+    parent.addObserver(() => {
+      parents.delete(parent)
+      this.forks.delete(parent)
+    })
   }
 
   onFiberEnd(): void {
@@ -65,7 +75,7 @@ export class RunSlot {
     this.parents = undefined
   }
 
-  /** Runs an effect as a wait for other tasks. Its own fibers are none of the run. */
+  /** Runs an effect as a wait for other tasks. Fibers that it forks do not belong to the run. */
   without<A, E, R>(effect: Effect.Effect<A, E, R>, deadline?: bigint): Effect.Effect<A, E, R> {
     return Effect.withFiber((fiber) => {
       if (this.ended) return effect

@@ -74,7 +74,7 @@ const stop = (worker: WorkerState, claiming: Scope.Closeable, duties: Scope.Clos
 const drain = (worker: WorkerState): Effect.Effect<void> =>
   Effect.gen(function* () {
     if (yield* isIdleWithin(worker, worker.settings.drainTimeout)) return
-    // a run that held up its process for a whole lease is no run to put back uncounted
+    // a run that was not renewed for a whole lease is left to its lease, and counts a crash
     yield* loseOverdue(worker)
     for (const run of worker.runs.values()) run.interrupt("Drained")
     worker.expireDrain()

@@ -281,6 +281,30 @@ describe("the slot of a run that resumes while all slots are taken", () => {
   )
 })
 
+describe("the fibers of a run that have forked others", () => {
+  it.effect("are kept until they end", () =>
+    Effect.gen(function* () {
+      const { forks, run, slot, slots, wait } = yield* make()
+      const items = Array.from({ length: 100 }, () => Effect.timeout(Effect.yieldNow, "1 minute"))
+      const handler = yield* run(
+        Effect.andThen(
+          Effect.all(items, { concurrency: 10 }),
+          Effect.all([wait(), wait(2000)], { concurrency: 2 })
+        )
+      )
+      yield* advance(100)
+      // of all that have forked, the handler's own fiber alone has not ended
+      assert.strictEqual(slot["parents"]?.size, 1)
+      assert.strictEqual(forks.size, 1)
+      assert.strictEqual(slots.free, 1)
+      yield* advance("2 seconds")
+      succeeded(handler)
+      assert.strictEqual(slot["parents"]?.size, 0)
+      assert.strictEqual(forks.size, 0)
+    })
+  )
+})
+
 describe("the slot of a run that has ended", () => {
   it.effect("is held, although a fiber of the run waits on", () =>
     Effect.gen(function* () {
