@@ -4,7 +4,8 @@ import { HashMap, HashSet, Predicate } from "effect"
 
 /**
  * Returns the hash of a payload, from its value and what the value encodes to. Payloads that differ only in the order of an
- * object's keys, in the order of a set or a map, or in a field that is `undefined` or absent, have the same hash.
+ * object's keys, in the order of a set or a map, or in a field that is `undefined` or absent, have the same hash. Payloads that otherwise encode
+ * to different JSON have different hashes.
  */
 export const payloadHash = (value: unknown, json: unknown): string =>
   createHash("sha256")
@@ -20,7 +21,7 @@ const canonical = (json: unknown, value: unknown): unknown => {
     const unordered = isUnordered(value)
     const values: ReadonlyArray<unknown> = unordered ? Array.from(value) : Array.isArray(value) ? value : []
     const items = json.map((item, index) => canonical(item, values[index]))
-    return unordered ? items.map((item) => JSON.stringify(item)).sort() : items
+    return unordered ? sortedByText(items) : items
   }
   if (!Predicate.isObject(json) || typeof json["toJSON"] === "function") return json
   const known = Predicate.isObject(value) ? value : undefined
@@ -33,6 +34,13 @@ const canonical = (json: unknown, value: unknown): unknown => {
   }
   return sorted
 }
+
+/** Sorts JSON by its text, which is that of equal items alone. */
+const sortedByText = (items: ReadonlyArray<unknown>): ReadonlyArray<unknown> =>
+  items
+    .map((item) => ({ item, text: JSON.stringify(item) }))
+    .sort((one, other) => (one.text < other.text ? -1 : one.text > other.text ? 1 : 0))
+    .map(({ item }) => item)
 
 const isUnordered = (value: unknown): value is Iterable<unknown> =>
   value instanceof Set || value instanceof Map || HashSet.isHashSet(value) || HashMap.isHashMap(value)

@@ -97,6 +97,16 @@ describe("the hash of a payload", () => {
     assertSame(Nested, { tags: Option.some(new Set([1, 2])) }, { tags: Option.some(new Set([2, 1])) })
   })
 
+  it("tells a set from the texts of its items", () => {
+    const NumbersOrTexts = Schema.Union([Schema.ReadonlySet(Schema.Number), Schema.Array(Schema.String)])
+    assertDifferent(NumbersOrTexts, new Set([1, 2]), ["1", "2"])
+    const Sets = Schema.ReadonlySet(Schema.Union([Schema.Number, Schema.String]))
+    assertDifferent(Sets, new Set([1, 2]), new Set([1, "2"]), new Set(["1", "2"]))
+    assertSame(Sets, new Set([1, "1", "2"]), new Set(["2", "1", 1]))
+    const Nested = Schema.ReadonlySet(Schema.ReadonlySet(Schema.Number))
+    assertSame(Nested, new Set([new Set([1, 2]), new Set([3])]), new Set([new Set([3]), new Set([2, 1])]))
+  })
+
   it("is the same for equal hash sets and maps, also where the hashes of their keys collide", () => {
     assert.strictEqual(Hash.string("fF"), Hash.string("AA"))
     const Sizes = Schema.HashMap(Schema.String, Schema.Number)
