@@ -31,13 +31,14 @@ import type { DeadLetter, DeadLetterPosition } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
 import type { EnqueueError } from "./EnqueueError.ts"
 import { toDate } from "./internal/dates.ts"
+import { insideTransaction } from "./internal/driver/driverCalls.ts"
 import { stringify } from "./internal/json.ts"
 import { decodedText, wholeNumber } from "./internal/options.ts"
-import { enqueue } from "./internal/producer/enqueue.ts"
+import { enqueue, type Stores } from "./internal/producer/enqueue.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import { type TaskDefinition, definitionOf, retentionOf } from "./internal/task/TaskDefinition.ts"
 import * as TaskId from "./internal/task/TaskId.ts"
-import type { BackendError, BackendNotConfigured, ReadError, BrokerError } from "./StoreError.ts"
+import { BackendError, type BackendNotConfigured, type BrokerError, type ReadError } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 import * as TaskFailed from "./TaskFailed.ts"
 import * as TaskMessage from "./TaskMessage.ts"
@@ -381,6 +382,20 @@ export const replay: (
   return true
 })
 
+/** Fails inside a transaction: the new task would join it, and the removal of the dead letter cannot. */
+const refuseInTransaction = ({ backend, broker }: Stores): Effect.Effect<void, BackendError> =>
+  Effect.withFiber(({ context }) =>
+    backend.read.isUnbatched(context) || broker.publish.isUnbatched(context)
+      ? Effect.fail(
+          new BackendError({
+            operation: `${backend.name} backend: replayAsNew`,
+            retryable: false,
+            cause: insideTransaction()
+          })
+        )
+      : Effect.void
+  )
+
 /**
  * Sends the message of a dead letter as a new task, and removes the dead letter. Returns the id of the new task, or `None`
  * if there is no such dead letter.
@@ -397,6 +412,10 @@ export const replay: (
  *
  * Fails with `NotReplayable` if the bytes are no message, or no message of its task.
  *
+ * **Gotchas**
+ *
+ * Inside a transaction of the `SqlClient` of the store it fails at once with a `BackendError`: call it after the commit.
+ *
  * @see {@link replay} to run the task itself again
  *
  * @category managing
@@ -410,6 +429,7 @@ export const replayAsNew: (
   const stores = { backend: yield* Backend, broker: yield* Broker }
   const [letter] = yield* stores.backend.getDeadLetters([id])
   if (letter === undefined) return Option.none()
+  yield* refuseInTransaction(stores)
   const { expires: _, payload, ...head } = yield* decodeMessage(letter)
   const text = yield* Effect.mapError(stringify(payload), notReplayable(id))
   const taskId = yield* Effect.withFiber((fiber) =>

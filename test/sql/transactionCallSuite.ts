@@ -141,6 +141,10 @@ export const suite = (make: Effect.Effect<Databases, unknown, Scope.Scope>): voi
       const [letter] = yield* DeadLetters.list()
       const refused = yield* Effect.flip(client.withTransaction(DeadLetters.replay(letter!.id)))
       isRefused(refused)
+      // caught inside of the transaction, which commits
+      const asNew = yield* client.withTransaction(Effect.flip(DeadLetters.replayAsNew(letter!.id)))
+      isRefused(asNew)
+      assert.deepStrictEqual(yield* Broker.counts(["default"]), [{ ready: 0, delayed: 0, claimed: 0 }])
       assert.isTrue(yield* DeadLetters.replay(letter!.id))
     }))
 
