@@ -314,7 +314,8 @@ export const cancel = (
  * **Details**
  *
  * The record of a task that has ended is removed at once. A task that has not ended runs on, and its record is removed
- * when it ends. Waiters get the reason `Forgotten`. The idempotency key is free at once.
+ * when it ends. Waiters get the reason `Forgotten`. The idempotency key is free at once; the id is an
+ * `IdempotencyConflict` until the task has ended.
  *
  * @category managing
  * @since 0.1.0

@@ -249,7 +249,8 @@ export interface BackendDriver<out E = unknown> {
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
   /**
    * Ends the tasks that time has ended (L1 to L3), and removes what has outlived its time: records and dead letters after
-   * their retention, workers after their heartbeat, and reservations that were not published in their time. Handles at most `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
+   * their retention, workers after their heartbeat, and reservations that were not published in their time. Handles at most
+   * `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
    */
   readonly sweep: (limit: number) => Effect.Effect<number, E>
 }

@@ -222,9 +222,8 @@ export interface BrokerDriver<out E = unknown> {
   /**
    * Emits when there may be messages to claim: some are there already, one was published or put back, or a delay or a
    * lease is over. May emit without cause, and may miss a cause, because a worker also claims every second, except with
-   * `reliableHints`. `slots` is
-   * how many messages the worker takes at most: a store that pushes messages need not push more. When the stream ends,
-   * the store takes back what it pushed and the worker did not claim.
+   * `reliableHints`. `slots` is how many messages the worker takes at most: a store that pushes messages need not push
+   * more. When the stream ends, the store takes back what it pushed and the worker did not claim.
    */
   readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, E>
   /** Holds claims for `leaseMillis` from now, lapsed ones too until they are taken over. `false`: no longer held. */

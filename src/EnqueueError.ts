@@ -25,7 +25,7 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
   key: Schema.String
 }) {
   override get message(): string {
-    return `task ${this.taskId} holds "${this.key}" with another payload or name, or was forgotten and runs on: use another key, or forget that task once it has ended`
+    return `task ${this.taskId} holds "${this.key}" with another payload or name, or was forgotten and has not ended: use another key, forget a task that has ended, or wait until a forgotten one has`
   }
 }
 

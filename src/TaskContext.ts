@@ -58,7 +58,8 @@ export class TaskContext extends Context.Service<
     readonly fence: number
     /**
      * Ends this attempt. If a retry is left, the task runs again after `countdown`, by default the delay of its policy;
-     * a countdown below zero is none. Otherwise it fails with `error`, or without one with the reason `RetriesExhausted`.
+     * a countdown below zero counts as zero. Otherwise it fails with `error`, or without one with the reason
+     * `RetriesExhausted`.
      */
     readonly retry: <E = never>(options?: {
       readonly countdown?: Duration.Input | undefined
