@@ -4,8 +4,8 @@ import { HashMap, HashSet, Predicate } from "effect"
 
 /**
  * Returns the hash of a payload, from its value and what the value encodes to. Payloads that differ only in the order of an
- * object's keys, in the order of a set or a map, or in a field that is `undefined` or absent, have the same hash. Payloads that otherwise encode
- * to different JSON have different hashes.
+ * object's keys, in the order of a set or a map, or in a field that is `undefined` or absent, have the same hash. Payloads
+ * that otherwise encode to different JSON have different hashes.
  */
 export const payloadHash = (value: unknown, json: unknown): string =>
   createHash("sha256")
