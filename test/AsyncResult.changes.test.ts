@@ -79,6 +79,23 @@ describe("changes", () => {
       assert.strictEqual(reasonOf(Option.getOrThrow(Exit.findErrorOption(exit)))._tag, "Forgotten")
     })
 
+    each("ends with Forgotten when the id is enqueued anew between two reads", function* (on) {
+      yield* on.create("a", { incarnation: "1" })
+      const seen = yield* fork(Stream.runCollect(AsyncResult.changes(handle())))
+      yield* on.driver.unsubscribe(["a"])
+      yield* on.driver.cancel(["a"])
+      yield* on.driver.forget(["a"])
+      yield* on.create("a", { incarnation: "2", task: "product" })
+      yield* on.driver.subscribe(["a"])
+      yield* on.start("a", { incarnation: "2", task: "product" })
+      yield* advance("100 millis")
+      const [first, last, ...more] = yield* Fiber.join(seen)
+      assert.deepStrictEqual([first?.state, last?.state, last?.taskName], ["PENDING", "FAILURE", "sum"])
+      assert.lengthOf(more, 0)
+      const exit = Option.getOrThrow(last!.exit)
+      assert.strictEqual(reasonOf(Option.getOrThrow(Exit.findErrorOption(exit)))._tag, "Forgotten")
+    })
+
     each("unsubscribes when the consumer leaves early", function* (on) {
       yield* on.create("a")
       yield* AsyncResult.changes(handle()).pipe(Stream.take(1), Stream.runDrain)

@@ -254,6 +254,44 @@ describe.each([
     )
   })
 
+  each("fails with Forgotten when the id is enqueued anew between two reads", function* (on) {
+    yield* on.create("a", { incarnation: "1" })
+    const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { pollInterval: "1 minute" })))
+    yield* on.driver.unsubscribe(["a"])
+    yield* on.driver.cancel(["a"])
+    yield* on.driver.forget(["a"])
+    yield* on.create("a", { incarnation: "2", task: "product" })
+    yield* on.driver.unsubscribe(["a"])
+    yield* advance("1 minute")
+    const error = yield* Fiber.join(waiting)
+    assert.strictEqual(reasonOf(error)._tag, "Forgotten")
+    // the error is about the task that was awaited
+    assert.include(error.message, "task sum (a) ended after 0 attempts")
+  })
+
+  each("returns the result of a replay whose opening it did not read", function* (on) {
+    yield* on.create("a", { incarnation: "1" })
+    yield* on.start("a", { incarnation: "1" })
+    const waiting = yield* fork(AsyncResult.get(handle(), { pollInterval: "1 minute" }))
+    yield* on.driver.unsubscribe(["a"])
+    yield* on.settle("a", {
+      _tag: "Failure",
+      exit: `{"_tag":"Failure","reason":{"_tag":"Failed","error":"no","retriesExhausted":false}}`,
+      retentionMillis: undefined,
+      deadLetter: { reason: "Failed", queue: "default", body: "{}", retentionMillis: undefined }
+    })
+    const letters = yield* on.driver.listDeadLetters({ task: undefined, after: undefined, limit: 1 })
+    yield* on.driver.reopen([letters[0]!.id])
+    yield* on.start("a", { incarnation: "1", generation: 1 })
+    yield* on.settle("a", {
+      _tag: "Success",
+      exit: `{"_tag":"Success","value":42}`,
+      retentionMillis: undefined
+    })
+    yield* advance("1 minute")
+    assert.deepStrictEqual(exitOf(waiting), Exit.succeed(42))
+  })
+
   each("fails with Expired when the task expires while it waits", function* (on) {
     yield* on.create("a", { expiresMillis: 2000 })
     const waiting = yield* fork(Effect.flip(AsyncResult.get(handle())))

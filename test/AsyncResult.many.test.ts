@@ -119,6 +119,19 @@ describe.each([
       yield* advance("100 millis")
       assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "Forgotten")
     })
+
+    each("fails when one of the ids is enqueued anew between two reads", function* (on) {
+      yield* on.create("d", { incarnation: "1" })
+      const waiting = yield* fork(
+        Effect.exit(AsyncResult.all(handles("a", "d"), { pollInterval: "1 minute" }))
+      )
+      yield* on.driver.unsubscribe(["d"])
+      yield* on.driver.cancel(["d"])
+      yield* on.driver.forget(["d"])
+      yield* on.create("d", { incarnation: "2" })
+      yield* advance("1 minute")
+      assert.strictEqual(failureOf(yield* Fiber.join(waiting)), "Forgotten")
+    })
   })
 
   describe("race", () => {

@@ -6,6 +6,7 @@ import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import type { BackendService } from "../driver/BackendService.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
+import { terminalOf } from "./terminalRecord.ts"
 import { DEFAULT_POLL_INTERVAL, waitRefused } from "./waitOptions.ts"
 
 /** Two reads with the same fingerprint are the same to users. */
@@ -72,13 +73,11 @@ export const recordChanges = (
     Stream.mapAccum(
       () => undefined as TaskRecord | undefined,
       (last, record) => {
-        // a record that was forgotten, or is gone after it was seen, has ended for this reader
-        const isGone = record === undefined || record.ended === "Forgotten"
-        const known = record ?? last
+        const ended = terminalOf(last, record)
         const seen: TaskRecord | undefined =
-          known !== undefined && isGone
-            ? { ...known, state: "FAILURE", exit: null, ended: "Forgotten" }
-            : known
+          ended?.forgotten === true
+            ? { ...ended.record, state: "FAILURE", exit: null, ended: "Forgotten" }
+            : record
         return [seen, seen === undefined ? [] : [seen]] as const
       }
     ),

@@ -11,8 +11,10 @@ export interface TerminalRecord {
 /** Returns the end of a task that a read shows, with the record of the read before; `undefined`: it has not ended. */
 export const terminalOf = (
   before: TaskRecord | undefined,
-  record: TaskRecord | undefined
+  read: TaskRecord | undefined
 ): TerminalRecord | undefined => {
+  // a record of another enqueue of the id takes the place of one that was removed
+  const record = before !== undefined && read?.incarnation !== before.incarnation ? undefined : read
   const forgotten = record === undefined ? before !== undefined : record.ended === "Forgotten"
   const known = record ?? before
   return known !== undefined && (forgotten || isTerminal(known.state))
