@@ -2,9 +2,10 @@
  * The subscriptions of this process: one per task id, for any number of waiters.
  *
  * A hint leads to a read of its ids, in batches, and each subscriber of an id receives what was read. After a gap in
- * the hints every id is subscribed again, which reads it too. Where hints may be lost, a sweep reads one batch an
- * interval, those ids first whose last read is the oldest. So while nothing happens, all waiters together cost as many
- * calls as one, and a lost hint delays its waiter by at most `interval * ceil(ids / maxBatch)`.
+ * the hints every id is subscribed again, which reads it too; an id that is not to be read then, by its next read. Where
+ * hints may be lost, a sweep reads one batch an interval, those ids first whose last read is the oldest. So while nothing
+ * happens, all waiters together cost as many calls as one, and a lost hint delays its waiter by at most
+ * `interval * ceil(ids / maxBatch)`.
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scope, Stream } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
@@ -78,6 +79,8 @@ const RESTART_HINTS_AFTER = Duration.millis(200)
 class Entry<E> {
   /** The store may have the subscription, so it has to be removed. */
   subscribed: boolean
+  /** The next read subscribes: the last subscribe was refused, or left out because the task had ended. */
+  mustSubscribe = false
   /** What the subscribers need. */
   until: Until = "end"
   /** The last read was terminal: nothing changes any more. */
@@ -238,16 +241,15 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   }
 
   private readLater(id: string): void {
-    if (this.entries.has(id) && !this.toSubscribe.has(id)) this.toRead.add(id)
+    const entry = this.entries.get(id)
+    if (entry === undefined || this.toSubscribe.has(id)) return
+    if (entry.mustSubscribe) this.subscribeLater(id)
+    else this.toRead.add(id)
   }
 
-  /** Reads ids, and registers those that are not registered. */
+  /** Reads ids, or subscribes them where they have to be. */
   read(ids: Iterable<string>): void {
-    for (const id of ids) {
-      const entry = this.entries.get(id)
-      if (entry?.subscribed === true) this.readLater(id)
-      else if (entry !== undefined) this.subscribeLater(id)
-    }
+    for (const id of ids) this.readLater(id)
     this.hasWork.openUnsafe()
   }
 
@@ -258,8 +260,10 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
       if (taken.length === this.options.maxBatch) break
       ids.delete(id)
       const entry = this.entries.get(id)
-      if (entry === undefined || entry.accepts(id)) taken.push(id)
-      else this.moveToEnd(id, entry)
+      const refused = entry !== undefined && !entry.accepts(id)
+      if (entry !== undefined && ids === this.toSubscribe) entry.mustSubscribe = refused
+      if (refused) this.moveToEnd(id, entry)
+      else taken.push(id)
     }
     return taken
   }
@@ -374,7 +378,10 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   /** The store may have missed or forgotten the subscriptions. */
   private resync(): void {
-    for (const [id, entry] of this.entries) if (!entry.ended) this.subscribeLater(id)
+    for (const [id, entry] of this.entries) {
+      if (entry.ended) entry.mustSubscribe = true
+      else this.subscribeLater(id)
+    }
     this.hasWork.openUnsafe()
     for (const listener of this.hintListeners) listener(undefined)
   }

@@ -230,6 +230,24 @@ describe("after a gap in the hints", () => {
     })
   )
 
+  it.effect("subscribes a task that had ended when it is read the next time", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      on.listen("a", "b")
+      yield* flush
+      on.states.set("a", "FAILURE")
+      yield* on.hint(["a"])
+      on.forgetCalls()
+      yield* on.hint("resync")
+      assert.deepStrictEqual(on.taken("subscribe"), [["b"]])
+      // a replay opened it
+      on.states.set("a", "PENDING")
+      on.listen("a")
+      yield* flush
+      assert.deepStrictEqual(on.taken("subscribe"), [["a"]])
+    })
+  )
+
   it.effect("makes one call for a hint of a task that is being subscribed again", () =>
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
@@ -336,6 +354,66 @@ describe("a subscriber that refuses reads", () => {
       assert.deepStrictEqual(on.taken("read"), [["a"]])
       assert.deepStrictEqual(on.taken("subscribe"), [["b"]])
       assert.sameMembers(on.seen, ["a", "a", "b"])
+    })
+  )
+
+  it.effect("is subscribed again by the first read after a gap that it accepts", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const accepted = new Set(["a", "b", "c"])
+      const subscription = choosy(on, ["a", "b", "c"], accepted)
+      yield* flush
+      accepted.clear()
+      yield* on.hint("resync")
+      on.forgetCalls()
+      // it asks for one, another is hinted, and the third is swept
+      accepted.add("a").add("b")
+      subscription.read(["a"])
+      yield* flush
+      yield* on.hint(["b"])
+      assert.deepStrictEqual(on.taken("subscribe"), [["a"], ["b"]])
+      accepted.add("c")
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(on.taken("subscribe"), [["c"]])
+      on.forgetCalls()
+      subscription.read(["a", "b", "c"])
+      yield* flush
+      assert.deepStrictEqual(on.taken("read"), [["a", "b", "c"]])
+      assert.lengthOf(on.taken("subscribe"), 0)
+      subscription.end()
+      yield* flush
+      assert.sameMembers(on.taken("unsubscribe").flat(), ["a", "b", "c"])
+    })
+  )
+
+  it.effect("is subscribed again after a gap during the call that subscribes it", () =>
+    Effect.gen(function* () {
+      const on = yield* make({ callMillis: 10 })
+      const accepted = new Set(["a"])
+      const subscription = choosy(on, ["a"], accepted)
+      yield* flush
+      accepted.clear()
+      yield* on.hint("resync")
+      yield* advance(10)
+      on.forgetCalls()
+      accepted.add("a")
+      subscription.read(["a"])
+      yield* advance(10)
+      assert.deepStrictEqual(on.taken("subscribe"), [["a"]])
+    })
+  )
+
+  it.effect("is unsubscribed after a gap whose subscribe it refused", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      const accepted = new Set(["a"])
+      const subscription = choosy(on, ["a"], accepted)
+      yield* flush
+      accepted.clear()
+      yield* on.hint("resync")
+      subscription.end()
+      yield* flush
+      assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
     })
   )
 
