@@ -38,6 +38,7 @@ describe.each([
   ["without hints", { hints: false }]
 ])("a stream, %s", (_, options: MemoryFixture.Options) => {
   const each = (name: string, body: Body) => test(name, body, options)
+  let largestRead = 0
   const countRead = (on: MemoryFixture.MemoryFixture) =>
     on.items("subscribe").length + on.items("read").length
 
@@ -77,6 +78,62 @@ describe.each([
     assert.isAtMost(most, 2)
   })
 
+  test(
+    "reads few large results at a time of many tasks that it has waited for",
+    function* (on) {
+      const ids = named(100)
+      for (const id of ids) yield* on.create(id)
+      const waiting = yield* fork(
+        Stream.runCount(
+          AsyncResult.stream(
+            ids.map((id) => AsyncResult.make(id, { success: Schema.String })),
+            { pollInterval: "10 seconds" }
+          )
+        )
+      )
+      yield* advance("25 seconds")
+      const exit = JSON.stringify({ _tag: "Success", value: "x".repeat(1024 * 1024) })
+      for (const id of ids) {
+        yield* on.start(id)
+        yield* on.settle(id, { _tag: "Success", exit, retentionMillis: undefined })
+      }
+      largestRead = 0
+      yield* advance("10 seconds")
+      assert.strictEqual(yield* Fiber.join(waiting), 100)
+      assert.isAtMost(largestRead, 8.1 * 1024 * 1024)
+    },
+    {
+      ...options,
+      backend: (driver) => {
+        const measured =
+          (operation: typeof driver.read): typeof driver.read =>
+          (ids) =>
+            Effect.tap(operation(ids), (records) =>
+              Effect.sync(() => {
+                const size = records.reduce((sum, record) => sum + (record?.exit?.length ?? 0), 0)
+                largestRead = Math.max(largestRead, size)
+              })
+            )
+        return { read: measured(driver.read), subscribe: measured(driver.subscribe) }
+      }
+    }
+  )
+
+  each("reads at most 32 tasks at a time, also while none of them ends", function* (on) {
+    const ids = named(2000)
+    for (const id of ids) yield* on.create(id)
+    const waiting = yield* fork(
+      Stream.runDrain(AsyncResult.stream(ids.map(handle), { pollInterval: "10 seconds" }))
+    )
+    yield* advance("15 seconds")
+    yield* on.clearCalls
+    yield* advance("10 seconds")
+    // 8, 16, and then 32 at a time
+    assert.strictEqual(on.items("read").length, 2000)
+    assert.strictEqual(on.count("read"), 64)
+    yield* Fiber.interrupt(waiting)
+  })
+
   each("reads nothing while its consumer is busy, whatever ends meanwhile", function* (on) {
     const ids = named(100)
     for (const id of ids) yield* on.create(id)
@@ -112,8 +169,8 @@ describe.each([
     yield* advance("1 second")
     yield* on.clearCalls
     yield* advance("5 seconds")
-    // one sweep of small reads, or a round of four reads every 100 millis
-    assert.isAtMost(on.count("subscribe", "read"), 250)
+    // nothing without a hint, or a round of small reads every 100 millis
+    assert.isAtMost(on.count("subscribe", "read"), options.hints === false ? 50 * 33 : 0)
     for (const id of ids) yield* on.succeed(id, 1)
     yield* advance("1 second")
     assert.lengthOf(yield* Fiber.join(waiting), 1000)

@@ -15,7 +15,10 @@ const MAX_AHEAD = 32
 /** Characters that are read ahead, of results of the size that was seen last. */
 const MAX_SIZE_AHEAD = 8 * 1024 * 1024
 
-/** How many tasks may be read ahead of the consumer: few at first, more while their records are small. */
+/**
+ * How many tasks may be read ahead of the consumer: few at first, more while their records are small. A task that has not
+ * ended counts as small, so that thousands of them are polled in reads of `MAX_AHEAD`.
+ */
 class Lookahead {
   private limit: number
   private readonly isUnlimited: boolean
@@ -29,6 +32,11 @@ class Lookahead {
   /** Returns how many more may be read, beside those that are on their way or not taken. */
   roomBeside(count: number): number {
     return Math.max(0, this.limit - count)
+  }
+
+  /** Begins with few again: what was not read for some time may have ended, with large results. */
+  restart(): void {
+    if (!this.isUnlimited) this.limit = Math.min(this.limit, FIRST_AHEAD)
   }
 
   onRecord(record: TaskRecord | undefined): void {
@@ -127,6 +135,7 @@ export class AwaitedTasks {
   }
 
   setAllDue(): void {
+    this.lookahead.restart()
     for (const id of this.open.keys()) this.due.add(id)
   }
 

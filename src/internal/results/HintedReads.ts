@@ -37,6 +37,7 @@ export class HintedReads implements Subscriber<ReadError> {
   accepts(id: string): boolean {
     if (!this.tasks.open.has(id)) return false
     if (this.asked.has(id)) return true
+    if (this.asked.size === 0 && this.tasks.due.size === 0) this.tasks.lookahead.restart()
     if (this.resume === undefined || this.room === 0) {
       this.tasks.due.add(id)
       return false

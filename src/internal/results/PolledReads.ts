@@ -2,7 +2,6 @@
 import { type Clock, Duration, Effect, type Schedule } from "effect"
 import { isRetryable, type ReadError } from "../../StoreError.ts"
 import type { BackendService } from "../driver/BackendService.ts"
-import { maxBatch } from "../driver/driverCalls.ts"
 import { monotonicMillis } from "../millis.ts"
 import type { AwaitedTasks } from "./AwaitedTasks.ts"
 import { DEFAULT_POLL_INTERVAL } from "./waitOptions.ts"
@@ -16,8 +15,6 @@ export class PolledReads {
   private readonly clock: Clock.Clock
   /** When the next round of reads begins, in milliseconds of the monotonic clock. */
   private nextRoundAt = -Infinity
-  /** The last round found no end, and the consumer has waited since: large results in this one are unlikely. */
-  private isQuiet = false
 
   constructor(
     tasks: AwaitedTasks,
@@ -34,24 +31,23 @@ export class PolledReads {
 
   private readonly readSome = Effect.suspend(() => {
     const { due, lookahead } = this.tasks
-    const room = lookahead.roomBeside(0)
-    const ids = this.tasks.nextDue(this.isQuiet ? Math.max(room, maxBatch) : room)
+    const ids = this.tasks.nextDue(lookahead.roomBeside(0))
     return Effect.flatMap(this.backend.read.many(ids), (answers) => {
       const result = this.tasks.onAnswers(ids, answers)
       if (due.size === 0) {
-        this.isQuiet = !this.tasks.hasNews
         this.nextRoundAt = monotonicMillis(this.clock) + Duration.toMillis(this.interval)
       }
       return result
     })
   })
 
-  private readonly readUntilNews: Effect.Effect<void, ReadError> = Effect.suspend(() => {
+  /** Waits until there is news for the consumer. */
+  readonly awaitNews: Effect.Effect<void, ReadError> = Effect.suspend(() => {
     if (this.tasks.hasNews) return Effect.void
     if (this.tasks.due.size > 0) {
       return Effect.andThen(
         Effect.retry(this.readSome, { schedule: this.retry, while: isRetryable }),
-        this.readUntilNews
+        this.awaitNews
       )
     }
     const wait = Math.max(0, this.nextRoundAt - monotonicMillis(this.clock))
@@ -59,15 +55,9 @@ export class PolledReads {
       wait === 0 ? Effect.void : Effect.sleep(wait),
       Effect.suspend(() => {
         this.tasks.setAllDue()
-        return this.readUntilNews
+        return this.awaitNews
       })
     )
-  })
-
-  /** Waits until there is news for the consumer. */
-  readonly awaitNews: Effect.Effect<void, ReadError> = Effect.suspend(() => {
-    this.isQuiet = false
-    return this.readUntilNews
   })
 
   /** Nothing is read while nobody waits. */
