@@ -17,7 +17,7 @@ const MAX_SIZE_AHEAD = 8 * 1024 * 1024
 
 /**
  * How many tasks may be read ahead of the consumer: few at first, more while their records are small. A task that has not
- * ended counts as small, so that thousands of them are polled in reads of `MAX_AHEAD`.
+ * ended counts as small.
  */
 class Lookahead {
   private limit: number
