@@ -102,17 +102,15 @@ describeWithOwnPostgres("guarantee 9: failovers of PostgreSQL that keep connecti
             yield* untilListening(demoted, 2)
             yield* demoted.setReadOnly(true)
             yield* network.redirect(promoted.url)
-            // each connection that is still read-only may refuse a call
-            const [millis, value] = yield* timed(retryUntilAccepted(roundTrip(51)))
-            yield* report("after a failover", millis)
-            assert.strictEqual(value, 51)
-            assert.isBelow(millis, 10_000)
+            yield* retryUntilAccepted(enqueue)
             const waiting = yield* Effect.forkChild(
               AsyncResult.get(yield* retryUntilAccepted(Count.delay({ n: 1, millis: 120_000 })))
             )
             yield* eventually(Effect.map(connectionsOf(demoted), (left) => left === 0))
             yield* untilListening(promoted, 2)
             assert.isUndefined(waiting.pollUnsafe())
+            // the demoted server, from which reads were let through, has other data than the promoted one
+            assert.strictEqual(yield* roundTrip(51), 51)
           }).pipe(Effect.provideContext(producer))
         })
     )
