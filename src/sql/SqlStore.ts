@@ -27,7 +27,7 @@
  *
  * @module
  */
-import { Effect, type Layer, type Scope } from "effect"
+import { Effect, type Layer, Option, type Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type * as Backend from "../Backend.ts"
 import type * as Broker from "../Broker.ts"
@@ -145,8 +145,9 @@ export const migrations = (
  *
  * **Gotchas**
  *
- * Nothing that the handler does after `transact` changes the result of the task. It is a defect outside a handler, and
- * with a backend that is not in the database of the `SqlClient`.
+ * Nothing that the handler does after `transact` changes the result of the task. It is a defect outside a handler, with a
+ * backend that is not in the database of the `SqlClient`, and inside a transaction of the `SqlClient`: there the record of
+ * the task would stay locked until that transaction ends.
  *
  * @category transactions
  * @since 0.1.0
@@ -164,6 +165,13 @@ export const transact = <A, E, R>(
       return yield* Effect.die(new Error("SqlStore.transact has to be called in the handler of a task"))
     }
     const sql = yield* SqlClient.SqlClient
+    if (Option.isSome(yield* Effect.serviceOption(sql.transactionService))) {
+      return yield* Effect.die(
+        new Error(
+          "SqlStore.transact cannot be a part of another transaction: give it all writes, in place of withTransaction"
+        )
+      )
+    }
     return yield* sql.withTransaction(
       Effect.gen(function* () {
         const value = yield* effect

@@ -30,6 +30,8 @@ export interface UpdateOptions<C extends Columns> {
   /** The primary key of the table. */
   readonly key: readonly [name: string, type: "text" | "integer"]
   readonly returning: ReadonlyArray<string>
+  /** Leaves out rows that another transaction has locked. Default `false`: the update waits for them. */
+  readonly skipLocked?: boolean | undefined
 }
 
 /** A deletion of rows by their keys. */
@@ -117,14 +119,14 @@ export const makeBatched = <C extends Columns>(
 /** Prepares an update from batches; see `Database.batchedUpdate`. */
 export const makeBatchedUpdate = <C extends Columns>(
   context: Context,
-  { columns, key: [key, type], returning, set, table: name, where }: UpdateOptions<C>
+  { columns, key: [key, type], returning, set, skipLocked = false, table: name, where }: UpdateOptions<C>
 ): BatchStatement<C> => {
   const {
     dialect: { inList, list, update },
     run
   } = context
   const table = context.table(name)
-  const parts = { table, key, set, where, returning }
+  const parts = { table, key, set, where, returning, skipLocked }
   if (update.returnsRows) {
     return makeBatched(context, columns, (batch) => update.text({ ...parts, batch }))
   }

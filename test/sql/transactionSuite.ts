@@ -352,27 +352,27 @@ export const suite = (make: Effect.Effect<Databases, unknown, Scope.Scope>): voi
       assert.deepStrictEqual(yield* rowsOf(table), [])
     }))
 
-  test("rolls back with the transaction around transact, and keeps the result after it", (databases) =>
+  test("refuses transact inside a transaction, and keeps the result of one after it", (databases) =>
     Effect.gen(function* () {
       const { client } = databases
       const table = yield* makeTable(databases)
+      const refusals: Array<string> = []
       yield* work(
         Book,
         Book.toLayer((n) =>
           Effect.gen(function* () {
-            yield* Effect.exit(
-              client.withTransaction(
-                Effect.andThen(SqlStore.transact(Effect.as(insert(table, n), 1)), new Refused())
-              )
+            const refused = yield* Effect.exit(
+              client.withTransaction(SqlStore.transact(Effect.as(insert(table, n), 1)))
             )
-            yield* SqlStore.transact(Effect.as(insert(table, n + 1), 2))
-            return yield* Effect.die(new Error("too late"))
+            if (Exit.isFailure(refused)) refusals.push(Cause.pretty(refused.cause))
+            return yield* SqlStore.transact(Effect.as(insert(table, n + 1), 2))
           }).pipe(Effect.orDie)
         )
       )
       const result = yield* Book.delay(1)
       assert.strictEqual(yield* AsyncResult.get(result), 2)
       assert.deepStrictEqual(yield* rowsOf(table), [2])
+      assert.include(refusals.join(), "cannot be a part of another transaction")
     }))
 
   test("dies with a reason outside a handler, or with a backend in another database", () =>

@@ -46,7 +46,12 @@ export class HandlerRun implements RunControl {
       const sentAt = worker.now()
       return Effect.flatMap(
         backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
-        (answer) => applyRenewal(worker, run, answer, sentAt)
+        (answer) =>
+          answer === "Unknown"
+            ? Effect.fail(
+                new Error("something else holds the record of the task, such as an open transaction")
+              )
+            : applyRenewal(worker, run, answer, sentAt)
       )
     }).pipe(
       Effect.catchCause((cause) => Effect.logWarning("Failed to write progress; the handler runs on", cause)),

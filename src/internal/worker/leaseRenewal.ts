@@ -21,8 +21,8 @@ export const applyRenewal = (
   answer: Renewed | undefined,
   sentAt: bigint
 ): Effect.Effect<void> => {
-  // the renewal failed, or the run has ended meanwhile
-  if (answer === undefined || worker.runs.get(run.id) !== run) return Effect.void
+  // the renewal failed, the store could not tell, or the run has ended meanwhile
+  if (answer === undefined || answer === "Unknown" || worker.runs.get(run.id) !== run) return Effect.void
   // the settlement reports whether the run was superseded
   if (answer === "Lost" && run.settling) return Effect.void
   if (answer === "Lost") return loseRun(worker, run, "the store says that the run was superseded")
@@ -50,22 +50,45 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
 /** The maximum number of batches of renewals in flight. */
 const MAX_BATCHES_IN_FLIGHT = 4
 
-/** Renews the runs that are not lost, in batches, and applies each batch when its answer arrives. */
-const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<void> =>
-  Effect.forEach(
-    Arr.chunksOf(
-      runs.filter(({ interruptReason }) => interruptReason !== "Lost"),
-      maxBatch
+/**
+ * Renews the runs that are not lost, in batches, and applies each batch when its answer arrives. Returns the runs of which
+ * the store could not tell.
+ */
+const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<ReadonlyArray<Run>> =>
+  Effect.map(
+    Effect.forEach(
+      Arr.chunksOf(
+        runs.filter(({ interruptReason }) => interruptReason !== "Lost"),
+        maxBatch
+      ),
+      (batch) =>
+        Effect.suspend(() => {
+          const sentAt = worker.now()
+          return Effect.flatMap(worker.runStore.renew(batch, worker.leaseMillis), (answers) =>
+            Effect.as(
+              Effect.forEach(batch, (run, i) => applyRenewal(worker, run, answers[i], sentAt), {
+                discard: true
+              }),
+              batch.filter((_, i) => answers[i] === "Unknown")
+            )
+          )
+        }),
+      { concurrency: MAX_BATCHES_IN_FLIGHT }
     ),
-    (batch) =>
-      Effect.suspend(() => {
-        const sentAt = worker.now()
-        return Effect.flatMap(worker.runStore.renew(batch, worker.leaseMillis), (answers) =>
-          Effect.forEach(batch, (run, i) => applyRenewal(worker, run, answers[i], sentAt), { discard: true })
-        )
-      }),
-    { concurrency: MAX_BATCHES_IN_FLIGHT, discard: true }
+    Arr.flatten
   )
+
+/** How often a run of which the store could not tell is renewed again before the next round. */
+const MAX_REPEATS = 2
+
+/** Renews all runs, and soon once more those of which the store could not tell. */
+const renewAllRuns = Effect.fnUntraced(function* (worker: WorkerState, interval: Duration.Duration) {
+  let unknown = yield* renew(worker, [...worker.runs.values()])
+  for (let repeats = 0; unknown.length > 0 && repeats < MAX_REPEATS; repeats++) {
+    yield* Effect.sleep(Duration.divideUnsafe(interval, MAX_REPEATS + 1))
+    unknown = yield* renew(worker, unknown)
+  }
+})
 
 /** Loses the runs whose last successful renewal is a whole lease ago. */
 export const loseOverdue = (worker: WorkerState): Effect.Effect<void> =>
@@ -111,7 +134,7 @@ export const renewLeases = Effect.fnUntraced(function* (
   worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const interval = Duration.millis(Math.max(1, worker.leaseMillis / 3))
-  const renewAll = Effect.suspend(() => renew(worker, [...worker.runs.values()])).pipe(
+  const renewAll = renewAllRuns(worker, interval).pipe(
     // a store that does not answer must not delay the loss of overdue runs
     Effect.timeoutOption(Duration.times(interval, 2)),
     Effect.andThen(Effect.suspend(() => loseOverdue(worker)))

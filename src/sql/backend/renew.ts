@@ -6,6 +6,7 @@ import type { Renew, Renewed } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { BatchStatement } from "../batchStatements.ts"
 import type { Database, StoreError } from "../Database.ts"
+import type { Indexed } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import { type BatchResult, byDistinctBatches, type DistinctBatchOperation } from "./BatchResult.ts"
@@ -15,7 +16,10 @@ import { matchById } from "./TaskRows.ts"
 /** The columns of a batch of renewals. A progress of NULL leaves the stored one. */
 const renewColumns = { id: "text", token: "text", lease: "integer", progress: "text" } as const
 
-/** Prepares the update that renews open runs (N2), and returns their ids and cancel requests. */
+/**
+ * Prepares the update that renews open runs (N2), and returns their ids and cancel requests. It waits for no row: another
+ * transaction may hold one for longer than the leases of the batch last.
+ */
 export const makeRenewLeases = ({
   batchedUpdate,
   dialect: { now }
@@ -30,7 +34,8 @@ export const makeRenewLeases = ({
     },
     where: "t.id = batch.id AND t.token = batch.token AND t.state = 'STARTED'",
     key: matchById.key,
-    returning: ["id", "cancel_requested"]
+    returning: ["id", "cancel_requested"],
+    skipLocked: true
   })
 
 /** Renews runs over one database. */
@@ -42,8 +47,28 @@ export const makeRenew = (
     id: Row.text,
     cancel_requested: cancelRequested
   })
-  const renew: DistinctBatchOperation<Renew, Renewed> = (items, answers, changed) =>
+  const readTokens = db.reader<{ readonly id: string; readonly token: string | null }>("tasks", {
+    id: Row.text,
+    token: Row.orNull(Row.text)
+  })
+  const selectOpen = `SELECT id, token FROM ${db.table("tasks")}
+    WHERE ${db.dialect.inList("id", "text")} AND state = 'STARTED'`
+  /** Answers for runs that were not renewed: N1, unless the run is still open, so that its row was locked. */
+  const answerOthers = (
+    others: ReadonlyArray<Indexed<Renew>>,
+    answers: Array<Renewed>
+  ): Effect.Effect<void, StoreError> =>
     Effect.map(
+      Effect.flatMap(db.run(selectOpen, [db.dialect.list(others.map(({ item }) => item.id))]), readTokens),
+      (rows) => {
+        const open = new Map(rows.map(({ id, token }) => [id, token]))
+        for (const { index, item } of others) {
+          answers[index] = open.get(item.id) === item.token ? "Unknown" : "Lost"
+        }
+      }
+    )
+  const renew: DistinctBatchOperation<Renew, Renewed> = (items, answers, changed) =>
+    Effect.flatMap(
       Effect.flatMap(
         renewLeases(
           items.map(({ item }) => ({
@@ -57,12 +82,14 @@ export const makeRenew = (
       ),
       (rows) => {
         const held = new Map(rows.map((row) => [row.id, row.cancel_requested]))
-        for (const { index, item } of items) {
+        const others = items.filter(({ index, item }) => {
           const requested = held.get(item.id)
-          // N1 where the update did not find the run
-          answers[index] = requested === undefined ? "Lost" : requested === 1 ? "CancelRequested" : "Held"
-          if (requested !== undefined && item.progress !== undefined) changed.push(item.id)
-        }
+          if (requested === undefined) return true
+          answers[index] = requested === 1 ? "CancelRequested" : "Held"
+          if (item.progress !== undefined) changed.push(item.id)
+          return false
+        })
+        return others.length === 0 ? Effect.void : answerOthers(others, answers)
       }
     )
   return byDistinctBatches(renew)

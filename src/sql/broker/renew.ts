@@ -8,11 +8,16 @@ import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import { CLAIMED, seqOf } from "./MessageRow.ts"
 
-/** Renews over one database; returns whether each handle still holds its message. */
+/**
+ * Renews over one database; returns whether each handle still holds its message. It waits for no row that another
+ * transaction has locked, such as one that completes the task: a claim that is then not renewed still counts as held.
+ */
 export const makeRenew = ({
   batchedUpdate,
-  dialect: { now },
-  reader
+  dialect,
+  reader,
+  run,
+  table
 }: Database): ((
   handles: Batch<string>,
   leaseMillis: number
@@ -20,18 +25,25 @@ export const makeRenew = ({
   const update = batchedUpdate({
     table: "messages",
     columns: { seq: "integer", claim: "text", lease: "integer" },
-    set: { state: String(CLAIMED), wake_at: `${now} + batch.lease` },
+    set: { state: String(CLAIMED), wake_at: `${dialect.now} + batch.lease` },
     where: "t.seq = batch.seq AND t.claim = batch.claim",
     key: ["seq", "integer"],
-    returning: ["claim"]
+    returning: ["claim"],
+    skipLocked: true
   })
-  const readClaim = reader<{ readonly claim: string }>("messages", { claim: Row.text })
+  const selectClaims = `SELECT claim FROM ${table("messages")} WHERE ${dialect.inList("seq", "integer")}`
+  const readClaim = reader<{ readonly claim: string | null }>("messages", { claim: Row.orNull(Row.text) })
 
   return (handles, leaseMillis) => {
     const lease = toMillis(leaseMillis)
     const rows = [...new Set(handles)].map((handle) => ({ seq: seqOf(handle), claim: handle, lease }))
-    return Effect.map(Effect.flatMap(update(rows), readClaim), (renewed) => {
-      const held = new Set(renewed.map(({ claim }) => claim))
+    return Effect.gen(function* () {
+      const held = new Set((yield* readClaim(yield* update(rows))).map(({ claim }) => claim))
+      const others = rows.filter(({ claim }) => !held.has(claim))
+      if (others.length > 0) {
+        const found = yield* run(selectClaims, [dialect.list(others.map(({ seq }) => seq))])
+        for (const { claim } of yield* readClaim(found)) held.add(claim)
+      }
       return handles.map((handle) => held.has(handle))
     })
   }

@@ -47,6 +47,8 @@ export interface Update {
   /** The primary key of the table. */
   readonly key: string
   readonly returning: ReadonlyArray<string>
+  /** Leaves out rows that another transaction has locked. */
+  readonly skipLocked: boolean
 }
 
 /** A deletion of rows that returns their keys. */

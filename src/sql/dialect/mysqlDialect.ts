@@ -108,8 +108,9 @@ export const mysqlDialect: Dialect = {
   writableCtes: false,
   update: {
     returnsRows: false,
-    select: ({ batch, key, table, where }) =>
-      `SELECT t.${key} AS k FROM ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (PRIMARY) ON ${where} FOR UPDATE`,
+    select: ({ batch, key, skipLocked, table, where }) =>
+      `SELECT t.${key} AS k FROM ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (PRIMARY) ON ${where}
+      FOR UPDATE ${skipLocked ? "SKIP LOCKED" : ""}`,
     write: ({ batch, key, set, table, where }) =>
       `UPDATE ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (PRIMARY) ON ${where}
       SET ${assignments(set, (column) => `t.${column}`)} WHERE t.${key} IN ${LIST}`

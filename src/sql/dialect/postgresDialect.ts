@@ -118,9 +118,17 @@ export const postgresDialect: Dialect = {
   writableCtes: true,
   update: {
     returnsRows: true,
-    text: ({ batch, returning, set, table, where }) =>
-      `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where}
-    RETURNING ${returning.map((column) => `t.${column}`).join(", ")}`
+    text: ({ batch, key, returning, set, skipLocked, table, where }) => {
+      const returned = returning.map((column) => `t.${column}`).join(", ")
+      if (!skipLocked)
+        return `UPDATE ${table} AS t SET ${assignments(set)} FROM ${batch} WHERE ${where} RETURNING ${returned}`
+      return `WITH batch AS MATERIALIZED (SELECT * FROM ${batch}),
+      free AS MATERIALIZED (
+        SELECT t.${key} AS k FROM batch JOIN ${table} AS t ON ${where} FOR NO KEY UPDATE OF t SKIP LOCKED
+      )
+      UPDATE ${table} AS t SET ${assignments(set)} FROM batch
+      WHERE ${where} AND t.${key} IN (SELECT k FROM free) RETURNING ${returned}`
+    }
   },
   remove: {
     returnsRows: true,

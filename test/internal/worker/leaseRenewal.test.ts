@@ -85,6 +85,38 @@ describe("guarantee 6: the lease of a run", () => {
     })
   )
 
+  it.effect("is renewed again soon when the store cannot tell", () =>
+    Effect.gen(function* () {
+      let locked = true
+      const { interrupts, renewals } = yield* makeOne({
+        backend: (driver) => ({
+          renew: (some) => (locked ? Effect.succeed(some.map(() => "Unknown" as const)) : driver.renew(some))
+        })
+      })
+      yield* MemoryFixture.advance("3 seconds")
+      assert.strictEqual(renewals(), 1)
+      yield* MemoryFixture.advance("1 second")
+      assert.strictEqual(renewals(), 2)
+      locked = false
+      yield* MemoryFixture.advance("1 second")
+      assert.strictEqual(renewals(), 3)
+      yield* MemoryFixture.advance("8 seconds")
+      assert.strictEqual(interrupts(), 0)
+    })
+  )
+
+  it.effect("is lost when the store cannot tell for as long as it lasts", () =>
+    Effect.gen(function* () {
+      const { interrupts } = yield* makeOne({
+        backend: () => ({ renew: (some) => Effect.succeed(some.map(() => "Unknown" as const)) })
+      })
+      yield* MemoryFixture.advance("8 seconds")
+      assert.strictEqual(interrupts(), 0)
+      for (let second = 0; second < 4; second++) yield* MemoryFixture.advance("1 second")
+      assert.strictEqual(interrupts(), 1)
+    })
+  )
+
   it.effect("is lost when no renewal succeeds within it", () =>
     Effect.gen(function* () {
       const { interrupts } = yield* makeOne({ backend: () => ({ renew: () => Effect.fail("cut off") }) })
