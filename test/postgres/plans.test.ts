@@ -9,14 +9,18 @@ import { describeWithPostgres, clientLayer, temporarySchema } from "./server.ts"
 
 const FINISHED = 100_000
 const WAITING = 20_000
+/** The queues that operations are asked of, and another one. */
+const QUEUES = ["q", "other", "late", "fused", "backlog"]
 
 const fill = [
   `INSERT INTO chicory_tasks (id, task, payload_hash, published, state, enqueued_at, finished_at, retention, remove_at, outcome)
   SELECT 'finished ' || n, 't', '', 1, 'SUCCESS', 1, 1, 1e12, 1e13, '1' FROM generate_series(1, ${FINISHED}) AS n`,
   `INSERT INTO chicory_tasks (id, task, payload_hash, published, state, enqueued_at)
   SELECT 'waiting ' || n, 't', '', 1, 'PENDING', 1 FROM generate_series(1, ${WAITING}) AS n`,
-  `INSERT INTO chicory_messages (queue, priority, state, due_at, id, task, generation, body)
-  SELECT 'backlog', n % 3, 0, n, 'waiting ' || n, 't', 0, '{}' FROM generate_series(1, ${WAITING}) AS n`
+  ...QUEUES.map(
+    (queue) => `INSERT INTO chicory_messages (queue, priority, state, due_at, id, task, generation, body)
+  SELECT '${queue}', n % 3, 0, n, 'waiting ' || n, 't', 0, '{}' FROM generate_series(1, ${WAITING}) AS n`
+  )
 ]
 
 const explainable = /^\s*(SELECT|INSERT|UPDATE|DELETE|WITH)/

@@ -119,11 +119,15 @@ class ClaimLoop {
   ).pipe(Effect.forever)
 
   readonly followHints = Effect.suspend(() => {
-    const { settings, slots } = this.worker
-    return Stream.runForEach(settings.broker.ready(settings.queues, slots.total), () =>
-      Effect.sync(() => {
-        this.worker.queuesChanged.openUnsafe()
+    const { queuesChanged, settings, slots } = this.worker
+    const { capabilities, ready } = settings.broker
+    // for its next hint a store may have to be asked, for which a full worker has no use; in this process it costs nothing
+    const untilFree = capabilities.reliableHints === true ? Effect.void : slots.untilFree
+    return Stream.runForEach(ready(settings.queues, slots.total), () =>
+      Effect.suspend(() => {
+        queuesChanged.openUnsafe()
         this.mayClaim.openUnsafe()
+        return untilFree
       })
     )
   }).pipe(restarted("Failed to receive hints of ready messages; subscribing again"))

@@ -28,6 +28,11 @@ export class Slots {
     })
   }
 
+  /** Waits until a slot is free, without taking it. */
+  readonly untilFree: Effect.Effect<void> = Effect.suspend(() =>
+    this.free > 0 ? Effect.void : this.whenFree
+  )
+
   private takeFree(max: number): Effect.Effect<number> {
     const taken = Math.min(this.free, max)
     this.free -= taken

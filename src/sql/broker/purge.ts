@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import type { PurgedMessage } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { DELAYED, PARKED, READY } from "./MessageRow.ts"
+import { CLAIM_ORDER, DELAYED, PARKED, READY } from "./MessageRow.ts"
 
 interface PurgedRow extends PurgedMessage {
   readonly seq: number
@@ -22,9 +22,12 @@ export const makePurge = ({
   table
 }: Database): ((queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, StoreError>) => {
   const messages = table("messages")
-  const selectReady = `SELECT ${columns} FROM ${messages} WHERE state = ${READY} AND queue = ? LIMIT ? ${skipLocked}`
+  // ordered, so that the planner uses an index although it expects many matches
+  const selectReady = `SELECT ${columns} FROM ${messages} WHERE state = ${READY} AND queue = ?
+    ${CLAIM_ORDER} LIMIT ? ${skipLocked}`
   const selectWaiting = `SELECT ${columns} FROM ${messages}
-    WHERE queue = ? AND wake_at IS NOT NULL AND (state IN (${DELAYED}, ${PARKED}) OR wake_at <= ${now}) LIMIT ? ${skipLocked}`
+    WHERE queue = ? AND wake_at IS NOT NULL AND (state IN (${DELAYED}, ${PARKED}) OR wake_at <= ${now})
+    ORDER BY wake_at LIMIT ? ${skipLocked}`
   const remove = deleteByKeys<number>({ table: "messages", key: ["seq", "integer"] })
   const read = reader<PurgedRow>("messages", {
     seq: Row.integer,

@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
-import { READY } from "./MessageRow.ts"
+import { CLAIM_ORDER, READY } from "./MessageRow.ts"
 
 /** The status of some queues. */
 export interface QueueStatus {
@@ -32,10 +32,13 @@ export const makeQueueStatus = ({
   table
 }: Database): ((queues: Batch<string>) => Effect.Effect<QueueStatus, StoreError>) => {
   const messages = table("messages")
+  // the first entry of an index: for an EXISTS of which the planner expects many matches, it reads the table
+  const firstReady = `SELECT seq FROM ${messages} WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT 1`
+  const firstDue = `SELECT wake_at FROM ${messages} WHERE wake_at <= ${now} AND queue = ? ORDER BY wake_at LIMIT 1`
   const select = `SELECT
       ${now} AS now,
-      CASE WHEN EXISTS (SELECT 1 FROM ${messages} WHERE state = ${READY} AND queue = ?) THEN 1 ELSE 0 END AS ready,
-      CASE WHEN EXISTS (SELECT 1 FROM ${messages} WHERE wake_at <= ${now} AND queue = ?) THEN 1 ELSE 0 END AS due,
+      CASE WHEN (${firstReady}) IS NULL THEN 0 ELSE 1 END AS ready,
+      CASE WHEN (${firstDue}) IS NULL THEN 0 ELSE 1 END AS due,
       (SELECT wake_at FROM ${messages} WHERE wake_at > ${now} AND queue = ? ORDER BY wake_at LIMIT 1) AS next`
   const read = reader<StatusRow>("messages", {
     now: Row.integer,

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { BrokerDriver, ClaimRequest } from "chicory/driver"
-import { Clock, Effect, Stream } from "effect"
+import { Clock, Effect, Latch, Stream } from "effect"
 import { advance, flush } from "../../support/memoryFixture.ts"
 import * as WorkerFixture from "./workerFixture.ts"
 
@@ -39,6 +39,38 @@ const mayLoseHints = ({ capabilities }: BrokerDriver) => ({
 const silent = {
   changes: (driver: BrokerDriver) => ({ ...mayLoseHints(driver), ready: () => Stream.never })
 }
+
+describe("the hints of ready messages", () => {
+  it.effect("are not asked for while no slot is free", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const done = yield* Latch.make()
+      const { enqueueAll, start } = yield* make({
+        worker: { concurrency: 2 },
+        handler: (n) => Effect.as(done.await, n),
+        changes: (driver) => ({
+          ...mayLoseHints(driver),
+          ready: () =>
+            Stream.fromEffectRepeat(
+              Effect.andThen(
+                Effect.sync(() => asked++),
+                Effect.sleep("1 second")
+              )
+            )
+        })
+      })
+      yield* start
+      yield* enqueueAll(3)
+      yield* advance("2 seconds")
+      asked = 0
+      yield* Effect.repeat(advance("1 second"), { times: 9 })
+      assert.isAtMost(asked, 1)
+      yield* done.open
+      yield* Effect.repeat(advance("1 second"), { times: 9 })
+      assert.isAtLeast(asked, 9)
+    })
+  )
+})
 
 describe("the size of a claim", () => {
   it.effect("is at most the number of free slots", () =>
