@@ -29,29 +29,43 @@ const duplicates = counter(
 const depth = (attributes: Attributes) =>
   Metric.gauge("chicory.queue.depth", { description: "Messages in a queue, by state", attributes })
 
-/** Memoizes by name: making a metric costs more than updating it. */
-const memoized = <A>(make: (name: string) => A): ((name: string) => A) => {
+/** Memoizes by name: making a metric costs more than updating it. A name beyond `limit` others gets what `other` makes. */
+const memoized = <A>(
+  make: (name: string) => A,
+  { limit, other }: { readonly limit: number; readonly other?: () => A } = { limit: Infinity }
+): ((name: string) => A) => {
   const made = new Map<string, A>()
+  let otherMade: A | undefined
   return (name) => {
     let metric = made.get(name)
-    if (metric === undefined) made.set(name, (metric = make(name)))
+    if (metric !== undefined) return metric
+    if (made.size >= limit && other !== undefined) return (otherMade ??= other())
+    made.set(name, (metric = make(name)))
     return metric
   }
 }
 
+/** Queues with metrics of their own in a process. A registry keeps every series: a queue for each customer would fill it. */
+const MAX_QUEUES = 1000
+
+const ofQueue = (attributes: Attributes) => {
+  const state = (name: string) => depth({ ...attributes, state: name })
+  return {
+    sent: sent(attributes),
+    consumed: consumed(attributes),
+    queued: queued(attributes),
+    duplicates: duplicates(attributes),
+    ready: state("ready"),
+    delayed: state("delayed"),
+    claimed: state("claimed")
+  }
+}
+
 const forBroker = memoized((system) => ({
-  queue: memoized((queue) => {
-    const attributes = { "messaging.system": system, "messaging.destination.name": queue }
-    const state = (name: string) => depth({ ...attributes, state: name })
-    return {
-      sent: sent(attributes),
-      consumed: consumed(attributes),
-      queued: queued(attributes),
-      duplicates: duplicates(attributes),
-      ready: state("ready"),
-      delayed: state("delayed"),
-      claimed: state("claimed")
-    }
+  queue: memoized((queue) => ofQueue({ "messaging.system": system, "messaging.destination.name": queue }), {
+    limit: MAX_QUEUES,
+    // what OpenTelemetry calls the series of all attributes beyond its own limit
+    other: () => ofQueue({ "messaging.system": system, "otel.metric.overflow": "true" })
   }),
   operation: memoized((name) => operation({ "messaging.system": system, "messaging.operation.name": name }))
 }))
