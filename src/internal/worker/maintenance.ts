@@ -4,19 +4,32 @@
  * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it measures and sends again after
  * something happened, and the store sweeps itself.
  */
-import { Duration, Effect, type Scope } from "effect"
+import { Cause, Duration, Effect, Option, type Scope } from "effect"
+import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 const SWEEP_INTERVAL = Duration.seconds(5)
 /** Records, dead letters and workers per sweep, at most of each. */
 const SWEEP_LIMIT = 1000
 
-const logFailure =
-  (duty: string) =>
-  <A, E>(effect: Effect.Effect<A, E>) =>
-    Effect.catchCause(Effect.asVoid(effect), (cause) =>
-      Effect.logDebug(`Failed to ${duty}; trying again at the next interval`, cause)
-    )
+/** How long an error that no repetition mends is not reported again, in nanoseconds: an hour. */
+const REPORT_AGAIN = 3_600_000_000_000n
+
+/** Reports the failures of a duty: at Error, once an hour, those that no repetition mends, such as a missing permission. */
+const makeReport = (worker: WorkerState, duty: string) => {
+  let reportedAt: bigint | undefined
+  return <A>(effect: Effect.Effect<A, ReadError | BrokerError>): Effect.Effect<void> =>
+    Effect.catchCause(Effect.asVoid(effect), (cause) => {
+      const now = worker.now()
+      const error = Option.getOrUndefined(Cause.findErrorOption(cause))
+      const isDue = reportedAt === undefined || now - reportedAt >= REPORT_AGAIN
+      if (error === undefined || isRetryable(error) || !isDue) {
+        return Effect.logDebug(`Failed to ${duty}; trying again at the next interval`, cause)
+      }
+      reportedAt = now
+      return Effect.logError(`Failed to ${duty}; it fails until the cause is mended`, cause)
+    })
+}
 
 /** Repeats a duty an interval after it is needed again, by default an interval after its last time. */
 const repeatEvery =
@@ -37,23 +50,29 @@ export const maintain = Effect.fnUntraced(function* (
   const { backend, broker, heartbeat } = worker.settings
   const untilQueuesChange = () =>
     broker.capabilities.reliableHints === true ? worker.queuesChanged.await : Effect.void
-  yield* measureQueues(worker).pipe(repeatEvery(heartbeat, untilQueuesChange))
+  yield* measureQueues(worker).pipe(
+    makeReport(worker, "measure the queues"),
+    repeatEvery(heartbeat, untilQueuesChange)
+  )
   if (!worker.runStore.hasRecords) return
 
   yield* Effect.addFinalizer(() =>
     backend
       .unregisterWorker(worker.id)
-      .pipe(Effect.timeoutOption("1 second"), logFailure("unregister the worker"))
+      .pipe(Effect.timeoutOption("1 second"), makeReport(worker, "unregister the worker"))
   )
+  const sendHeartbeat = (ttlMillis: number) =>
+    sendHeartbeatOf(worker, ttlMillis, makeReport(worker, "send the heartbeat"))
   if (backend.capabilities.reliableHints === true) {
     const untilRunsChange = (running: number) => (running > 0 ? Effect.void : worker.hasRuns.await)
-    return yield* sendHeartbeat(worker, Infinity).pipe(repeatEvery(heartbeat, untilRunsChange))
+    return yield* sendHeartbeat(Infinity).pipe(repeatEvery(heartbeat, untilRunsChange))
   }
-  yield* sendHeartbeat(worker, Duration.toMillis(heartbeat) * 3).pipe(repeatEvery(heartbeat))
-  yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweep(worker)).pipe(Effect.forever, Effect.forkScoped)
+  yield* sendHeartbeat(Duration.toMillis(heartbeat) * 3).pipe(repeatEvery(heartbeat))
+  const sweepReported = makeReport(worker, "sweep the store")(sweep(worker))
+  yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweepReported).pipe(Effect.forever, Effect.forkScoped)
 })
 
-const measureQueues = (worker: WorkerState): Effect.Effect<void> => {
+const measureQueues = (worker: WorkerState): Effect.Effect<void, BrokerError> => {
   const { broker, queues } = worker.settings
   return Effect.suspend(() => {
     // closed before the count, so that a change during it is counted the next time; the end of a run changes the queues
@@ -69,13 +88,16 @@ const measureQueues = (worker: WorkerState): Effect.Effect<void> => {
         delayed.updateUnsafe(count.delayed, worker.context)
         claimed.updateUnsafe(count.claimed, worker.context)
       })
-    ),
-    logFailure("measure the queues")
+    )
   )
 }
 
 /** Returns the number of runs that the heartbeat reports. */
-const sendHeartbeat = (worker: WorkerState, ttlMillis: number): Effect.Effect<number> => {
+const sendHeartbeatOf = (
+  worker: WorkerState,
+  ttlMillis: number,
+  report: ReturnType<typeof makeReport>
+): Effect.Effect<number> => {
   const { backend, concurrency, queues, tasks } = worker.settings
   const { hostname, id } = worker
   return Effect.suspend(() => {
@@ -89,11 +111,13 @@ const sendHeartbeat = (worker: WorkerState, ttlMillis: number): Effect.Effect<nu
       concurrency,
       running
     }
-    return backend.heartbeat(heartbeat, ttlMillis).pipe(logFailure("send the heartbeat"), Effect.as(running))
+    return backend.heartbeat(heartbeat, ttlMillis).pipe(report, Effect.as(running))
   })
 }
 
-const sweep = (worker: WorkerState): Effect.Effect<void> =>
-  Effect.repeat(worker.settings.backend.sweep(SWEEP_LIMIT), {
-    while: (swept) => swept >= SWEEP_LIMIT
-  }).pipe(logFailure("sweep the store"))
+const sweep = (worker: WorkerState): Effect.Effect<void, ReadError> =>
+  Effect.asVoid(
+    Effect.repeat(worker.settings.backend.sweep(SWEEP_LIMIT), {
+      while: (swept) => swept >= SWEEP_LIMIT
+    })
+  )
