@@ -223,11 +223,18 @@ export interface BrokerDriver<out E = unknown> {
    * Emits when there may be messages to claim: some are there already, one was published or put back, or a delay or a
    * lease is over. May emit without cause, and may miss a cause, because a worker also claims every second, except with
    * `reliableHints`. `slots` is how many messages the worker takes at most: a store that pushes messages need not push
-   * more. When the stream ends, the store takes back what it pushed and the worker did not claim.
+   * more. A worker without a free slot does not pull, so the stream buffers one cause at most. When it ends, the store takes
+   * back what it pushed and the worker did not claim.
    */
   readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, E>
-  /** Holds claims for `leaseMillis` from now, lapsed ones too until they are taken over. `false`: no longer held. */
-  readonly renew: (handles: Batch<string>, leaseMillis: number) => Effect.Effect<ReadonlyArray<boolean>, E>
+  /**
+   * Holds claims for `leaseMillis` from now, lapsed ones too until they are taken over. `false`: no longer held;
+   * `undefined`: not renewed, since something else holds the message at the moment, for which a renewal does not wait.
+   */
+  readonly renew: (
+    handles: Batch<string>,
+    leaseMillis: number
+  ) => Effect.Effect<ReadonlyArray<boolean | undefined>, E>
   /** Emits claims that were lost without a renewal, such as those of a closed channel. */
   readonly lost?: Stream.Stream<ReadonlyArray<string>, E> | undefined
   /**

@@ -149,7 +149,7 @@ export interface Renew {
  * - `Lost` (N1): there is no record, no open run, or another token.
  * - `Held` (N2): the lease is renewed. This also revives a lapsed lease, as long as no other start took the run over.
  * - `CancelRequested` (N2): the lease is renewed, and the task was asked to stop.
- * - `Unknown`: nothing was renewed, since something else holds the record at the moment, such as an open transaction. A
+ * - `Unknown` (N3): nothing was renewed, since something else holds the record at the moment, such as an open transaction. A
  *   renewal never waits for it, because the runs of a batch would lose their leases for the sake of one.
  *
  * @category models

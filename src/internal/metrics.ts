@@ -48,25 +48,38 @@ const memoized = <A>(
 /** Queues with metrics of their own in a process. A registry keeps every series: a queue for each customer would fill it. */
 const MAX_QUEUES = 1000
 
-const ofQueue = (attributes: Attributes) => {
+const ofQueue = (attributes: Attributes) => ({
+  sent: sent(attributes),
+  consumed: consumed(attributes),
+  queued: queued(attributes),
+  duplicates: duplicates(attributes)
+})
+
+const depthsOf = (attributes: Attributes) => {
   const state = (name: string) => depth({ ...attributes, state: name })
-  return {
-    sent: sent(attributes),
-    consumed: consumed(attributes),
-    queued: queued(attributes),
-    duplicates: duplicates(attributes),
-    ready: state("ready"),
-    delayed: state("delayed"),
-    claimed: state("claimed")
-  }
+  return { ready: state("ready"), delayed: state("delayed"), claimed: state("claimed") }
+}
+
+/** The metrics of a queue. The queues that share their series have no depths, which would overwrite each other. */
+interface QueueMetrics extends ReturnType<typeof ofQueue> {
+  readonly depths: ReturnType<typeof depthsOf> | undefined
 }
 
 const forBroker = memoized((system) => ({
-  queue: memoized((queue) => ofQueue({ "messaging.system": system, "messaging.destination.name": queue }), {
-    limit: MAX_QUEUES,
-    // what OpenTelemetry calls the series of all attributes beyond its own limit
-    other: () => ofQueue({ "messaging.system": system, "otel.metric.overflow": "true" })
-  }),
+  queue: memoized(
+    (queue): QueueMetrics => {
+      const attributes = { "messaging.system": system, "messaging.destination.name": queue }
+      return { ...ofQueue(attributes), depths: depthsOf(attributes) }
+    },
+    {
+      limit: MAX_QUEUES,
+      // what OpenTelemetry calls the series of all attributes beyond its own limit
+      other: () => ({
+        ...ofQueue({ "messaging.system": system, "otel.metric.overflow": "true" }),
+        depths: undefined
+      })
+    }
+  ),
   operation: memoized((name) => operation({ "messaging.system": system, "messaging.operation.name": name }))
 }))
 

@@ -79,22 +79,24 @@ const suite = (location: Effect.Effect<Location, unknown, Scope.Scope>): void =>
 
   test("a renewal answers for every run although the row of one is locked", ({ backend, client, prefix }) =>
     Effect.gen(function* () {
-      yield* backend.create([recordOf("a"), recordOf("b"), recordOf("c")])
-      yield* backend.start([startOf("a"), startOf("b"), startOf("c")])
+      yield* backend.create([recordOf("a"), recordOf("b"), recordOf("c"), recordOf("d")])
+      yield* backend.start([startOf("a"), startOf("b"), startOf("c"), startOf("d")])
       const renewals = [
         renewalOf("a", { progress: "1" }),
         renewalOf("b"),
-        renewalOf("c", { token: "of another run" })
+        renewalOf("c"),
+        renewalOf("d", { token: "of another run" })
       ] as const
       const lock = `SELECT id FROM ${prefix}_tasks WHERE id = 'a' FOR UPDATE`
       assert.deepStrictEqual(yield* whileLocked(client, lock, backend.renew(renewals)), [
         "Unknown",
         "Held",
+        "Held",
         "Lost"
       ])
       const [before] = yield* backend.read(["a"])
       assert.isNull(before?.progress)
-      assert.deepStrictEqual(yield* backend.renew(renewals), ["Held", "Held", "Lost"])
+      assert.deepStrictEqual(yield* backend.renew(renewals), ["Held", "Held", "Held", "Lost"])
       const [after] = yield* backend.read(["a"])
       assert.strictEqual(after?.progress, "1")
     }))
@@ -104,17 +106,20 @@ const suite = (location: Effect.Effect<Location, unknown, Scope.Scope>): void =>
       const message = { task: "t", queue: "q", priority: 0, delayMillis: 0, body: "{}" }
       yield* broker.publish([
         { ...message, id: "a" },
-        { ...message, id: "b" }
+        { ...message, id: "b" },
+        { ...message, id: "c" }
       ])
-      const claimed = yield* broker.claim({ queues: ["q"], max: 2, leaseMillis: 60_000, worker: "w" })
-      const [one, other] = claimed.map(({ handle }) => handle) as [string, string]
+      const claimed = yield* broker.claim({ queues: ["q"], max: 3, leaseMillis: 60_000, worker: "w" })
+      const [one, two, three] = claimed.map(({ handle }) => handle) as [string, string, string]
       const lock = `SELECT id FROM ${prefix}_messages WHERE id = 'a' FOR UPDATE`
-      const handles = [one, other, `${one} of another claim`] as const
+      const handles = [one, two, three, `${one} of another claim`] as const
       assert.deepStrictEqual(yield* whileLocked(client, lock, broker.renew(handles, 60_000)), [
+        undefined,
         true,
         true,
         false
       ])
+      assert.deepStrictEqual(yield* broker.renew(handles, 60_000), [true, true, true, false])
     }))
 }
 

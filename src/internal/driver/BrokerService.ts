@@ -32,7 +32,7 @@ export interface BrokerService {
   readonly renew: (
     handles: Batch<string>,
     leaseMillis: number
-  ) => Effect.Effect<ReadonlyArray<boolean>, BrokerError>
+  ) => Effect.Effect<ReadonlyArray<boolean | undefined>, BrokerError>
   /** Emits nothing where the driver has no such stream. */
   readonly lost: Stream.Stream<ReadonlyArray<string>, BrokerError>
   readonly ack: Batcher<string, boolean, BrokerError>

@@ -1,5 +1,5 @@
 /** What a handler can do with its run. */
-import { Effect } from "effect"
+import { Data, Effect, Schedule } from "effect"
 import type { ReadError } from "../../StoreError.ts"
 import { insideTransaction } from "../driver/driverCalls.ts"
 import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
@@ -10,6 +10,16 @@ import { outcomeOfValue, type Run } from "./Run.ts"
 import { DecidedOutcome } from "./runOutcome.ts"
 import { RunSlot } from "./RunSlot.ts"
 import type { WorkerState } from "./WorkerState.ts"
+
+/** Something else holds the record of a task: an open transaction, or a renewal of the worker itself. */
+class RecordLocked extends Data.Error<{}> {
+  override get message(): string {
+    return "something else holds the record of the task, such as an open transaction"
+  }
+}
+
+/** Two seconds in all: a renewal takes milliseconds. */
+const LOCKED_RETRY = Schedule.upTo(Schedule.exponential("20 millis"), { duration: "2 seconds" })
 
 /** The run of a handler, as its fibers see it. */
 export class HandlerRun implements RunControl {
@@ -43,16 +53,14 @@ export class HandlerRun implements RunControl {
       const { backend } = worker.settings
       if (backend.read.isUnbatched(context)) return Effect.fail(insideTransaction())
       const { id, token } = run.candidate.start
-      const sentAt = worker.now()
-      return Effect.flatMap(
-        backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
-        (answer) =>
-          answer === "Unknown"
-            ? Effect.fail(
-                new Error("something else holds the record of the task, such as an open transaction")
-              )
-            : applyRenewal(worker, run, answer, sentAt)
-      )
+      return Effect.suspend(() => {
+        const sentAt = worker.now()
+        return Effect.flatMap(
+          backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
+          (answer) =>
+            answer === "Unknown" ? Effect.fail(new RecordLocked()) : applyRenewal(worker, run, answer, sentAt)
+        )
+      }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof RecordLocked }))
     }).pipe(
       Effect.catchCause((cause) => Effect.logWarning("Failed to write progress; the handler runs on", cause)),
       annotateDelivery(run.candidate.delivery, run.started.attempt)

@@ -95,7 +95,7 @@ const renewClaims = (broker: BrokerService, runs: ReadonlyArray<LeasedRun>, leas
   const handles = runs.filter(({ claimed }) => claimed).map(({ candidate }) => candidate.delivery.handle)
   return Arr.isArrayNonEmpty(handles)
     ? Effect.map(Effect.exit(broker.renew(handles, leaseMillis)), Exit.getSuccess)
-    : Effect.succeedSome<ReadonlyArray<boolean>>([])
+    : Effect.succeedSome<ReadonlyArray<boolean | undefined>>([])
 }
 
 /** Keeps runs in records. Tasks with start defaults may be started as they are claimed. */

@@ -58,7 +58,7 @@ const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<Rea
   Effect.map(
     Effect.forEach(
       Arr.chunksOf(
-        runs.filter(({ interruptReason }) => interruptReason !== "Lost"),
+        runs.filter((run) => run.interruptReason !== "Lost" && worker.runs.get(run.id) === run),
         maxBatch
       ),
       (batch) =>
@@ -77,18 +77,6 @@ const renew = (worker: WorkerState, runs: ReadonlyArray<Run>): Effect.Effect<Rea
     ),
     Arr.flatten
   )
-
-/** How often a run of which the store could not tell is renewed again before the next round. */
-const MAX_REPEATS = 2
-
-/** Renews all runs, and soon once more those of which the store could not tell. */
-const renewAllRuns = Effect.fnUntraced(function* (worker: WorkerState, interval: Duration.Duration) {
-  let unknown = yield* renew(worker, [...worker.runs.values()])
-  for (let repeats = 0; unknown.length > 0 && repeats < MAX_REPEATS; repeats++) {
-    yield* Effect.sleep(Duration.divideUnsafe(interval, MAX_REPEATS + 1))
-    unknown = yield* renew(worker, unknown)
-  }
-})
 
 /** Loses the runs whose last successful renewal is a whole lease ago. */
 export const loseOverdue = (worker: WorkerState): Effect.Effect<void> =>
@@ -134,7 +122,12 @@ export const renewLeases = Effect.fnUntraced(function* (
   worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const interval = Duration.millis(Math.max(1, worker.leaseMillis / 3))
-  const renewAll = renewAllRuns(worker, interval).pipe(
+  const unknown = yield* Queue.unbounded<ReadonlyArray<Run>>()
+  const renewNoting = (runs: ReadonlyArray<Run>) =>
+    Effect.map(renew(worker, runs), (some) => {
+      if (some.length > 0) Queue.offerUnsafe(unknown, some)
+    })
+  const renewAll = Effect.suspend(() => renewNoting([...worker.runs.values()])).pipe(
     // a store that does not answer must not delay the loss of overdue runs
     Effect.timeoutOption(Duration.times(interval, 2)),
     Effect.andThen(Effect.suspend(() => loseOverdue(worker)))
@@ -152,6 +145,11 @@ export const renewLeases = Effect.fnUntraced(function* (
     Effect.forever,
     Effect.forkScoped
   )
+
+  // once more, before the next round
+  yield* Effect.flatMap(Queue.take(unknown), (runs) =>
+    Effect.andThen(Effect.sleep(Duration.divideUnsafe(interval, 3)), renew(worker, runs))
+  ).pipe(Effect.forever, Effect.forkScoped)
 
   const { maxClaimMillis } = worker.settings.broker.capabilities
   if (maxClaimMillis !== undefined && worker.runStore.hasRecords) {
@@ -180,10 +178,7 @@ export const renewLeases = Effect.fnUntraced(function* (
     ),
     (stop) => Effect.sync(stop)
   )
-  yield* Effect.flatMap(Queue.take(hinted), (runs) => renew(worker, runs)).pipe(
-    Effect.forever,
-    Effect.forkScoped
-  )
+  yield* Effect.flatMap(Queue.take(hinted), renewNoting).pipe(Effect.forever, Effect.forkScoped)
 })
 
 /** Loses the runs of claims that the broker lost, where no record holds them. */

@@ -18,8 +18,11 @@ const REPORT_AGAIN = 3_600_000_000_000n
 /** Reports the failures of a duty: at Error, once an hour, those that no repetition mends, such as a missing permission. */
 const makeReport = (worker: WorkerState, duty: string) => {
   let reportedAt: bigint | undefined
+  const succeeded = () => {
+    reportedAt = undefined
+  }
   return <A>(effect: Effect.Effect<A, ReadError | BrokerError>): Effect.Effect<void> =>
-    Effect.catchCause(Effect.asVoid(effect), (cause) => {
+    Effect.catchCause(Effect.map(effect, succeeded), (cause) => {
       const now = worker.now()
       const error = Option.getOrUndefined(Cause.findErrorOption(cause))
       const isDue = reportedAt === undefined || now - reportedAt >= REPORT_AGAIN
@@ -83,10 +86,10 @@ const measureQueues = (worker: WorkerState): Effect.Effect<void, BrokerError> =>
       queues.forEach((queue, i) => {
         const { [i]: count } = counts
         if (count === undefined) return
-        const { claimed, delayed, ready } = worker.queueMetrics(queue)
-        ready.updateUnsafe(count.ready, worker.context)
-        delayed.updateUnsafe(count.delayed, worker.context)
-        claimed.updateUnsafe(count.claimed, worker.context)
+        const { depths } = worker.queueMetrics(queue)
+        depths?.ready.updateUnsafe(count.ready, worker.context)
+        depths?.delayed.updateUnsafe(count.delayed, worker.context)
+        depths?.claimed.updateUnsafe(count.claimed, worker.context)
       })
     )
   )

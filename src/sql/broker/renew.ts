@@ -9,8 +9,8 @@ import { toMillis } from "../toMillis.ts"
 import { CLAIMED, seqOf } from "./MessageRow.ts"
 
 /**
- * Renews over one database; returns whether each handle still holds its message. It waits for no row that another
- * transaction has locked, such as one that completes the task: a claim that is then not renewed still counts as held.
+ * Renews over one database; returns whether each handle still holds its message; `undefined` where another transaction has
+ * locked it, such as one that completes the task.
  */
 export const makeRenew = ({
   batchedUpdate,
@@ -21,7 +21,7 @@ export const makeRenew = ({
 }: Database): ((
   handles: Batch<string>,
   leaseMillis: number
-) => Effect.Effect<ReadonlyArray<boolean>, StoreError>) => {
+) => Effect.Effect<ReadonlyArray<boolean | undefined>, StoreError>) => {
   const update = batchedUpdate({
     table: "messages",
     columns: { seq: "integer", claim: "text", lease: "integer" },
@@ -38,13 +38,12 @@ export const makeRenew = ({
     const lease = toMillis(leaseMillis)
     const rows = [...new Set(handles)].map((handle) => ({ seq: seqOf(handle), claim: handle, lease }))
     return Effect.gen(function* () {
-      const held = new Set((yield* readClaim(yield* update(rows))).map(({ claim }) => claim))
-      const others = rows.filter(({ claim }) => !held.has(claim))
-      if (others.length > 0) {
-        const found = yield* run(selectClaims, [dialect.list(others.map(({ seq }) => seq))])
-        for (const { claim } of yield* readClaim(found)) held.add(claim)
-      }
-      return handles.map((handle) => held.has(handle))
+      const renewed = new Set((yield* readClaim(yield* update(rows))).map(({ claim }) => claim))
+      const others = rows.filter(({ claim }) => !renewed.has(claim))
+      if (others.length === 0) return handles.map(() => true)
+      const found = yield* run(selectClaims, [dialect.list(others.map(({ seq }) => seq))])
+      const locked = new Set((yield* readClaim(found)).map(({ claim }) => claim))
+      return handles.map((handle) => renewed.has(handle) || (locked.has(handle) ? undefined : false))
     })
   }
 }

@@ -5,7 +5,8 @@
  *   in sizes of powers of two. Each parameter is cast to its type: otherwise a text of 64 KiB and more is cut without
  *   an error.
  * - An update returns no rows. The hints of its join fix the order and the index, since the planner scans a small table
- *   and then waits for every row that another transaction has locked.
+ *   and then waits for every row that another transaction has locked. The keys of the rows that were found restrict the
+ *   batch, not the table, as otherwise each row of the batch is read, and waited for, before it is left out.
  * - Transactions have to be `READ COMMITTED`, which the client sets.
  */
 import { assignments, type ColumnType, type Dialect, type Prepared } from "./Dialect.ts"
@@ -113,7 +114,7 @@ export const mysqlDialect: Dialect = {
       FOR UPDATE ${skipLocked ? "SKIP LOCKED" : ""}`,
     write: ({ batch, key, set, table, where }) =>
       `UPDATE ${batch} STRAIGHT_JOIN ${table} AS t FORCE INDEX (PRIMARY) ON ${where}
-      SET ${assignments(set, (column) => `t.${column}`)} WHERE t.${key} IN ${LIST}`
+      SET ${assignments(set, (column) => `t.${column}`)} WHERE batch.${key} IN ${LIST}`
   },
   remove: {
     returnsRows: false,
