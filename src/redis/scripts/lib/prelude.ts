@@ -28,12 +28,13 @@ end
  * Lua: publishes a message on the channel of a process.
  *
  * A message that reached no subscriber marks the process, and its next ping makes it resync. On a cluster the number
- * of receivers counts one node only, so no process is marked.
+ * of receivers counts one node only, so no process is marked. A user who may use no channel sends nothing, and fails nothing:
+ * what the script writes stands.
  */
 export const notifyLua = (clustered: boolean): string => /* lua */ `
 local function notify(process, message)
   local channel = string.match(base, '^{(.*):%d+}$') .. ':process:' .. process
-  if redis.call('PUBLISH', channel, message) == 0 and not ${clustered} then
+  if redis.pcall('PUBLISH', channel, message) == 0 and not ${clustered} then
     redis.call('SET', base .. ':alive:' .. process, 'missed', 'PX', ${PROCESS_MARK_MILLIS})
   end
 end
