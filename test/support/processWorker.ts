@@ -30,13 +30,14 @@ const write = Effect.fnUntraced(function* ({ millis, n, stopAt }: typeof Write.p
       : Effect.void
   emit({ _tag: "Began", n })
   const insert = sql`INSERT INTO ${sql(`${location.prefix}_written`)} (n, pid) VALUES (${n}, ${process.pid})`
-  const transact = SqlStore.transact(
+  // pauses between the outcome and the commit
+  const pausing: SqlClient.SqlClient = Object.assign(Object.create(sql) as SqlClient.SqlClient, {
+    withTransaction: <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+      sql.withTransaction(Effect.tap(effect, stop("Completed")))
+  })
+  const value = yield* SqlStore.transact(
     insert.pipe(Effect.andThen(stop("Written")), Effect.as({ n, pid: process.pid }))
-  )
-  // only an outer transaction leaves room between the outcome and the commit
-  const value = yield* stopAt === "Completed"
-    ? sql.withTransaction(Effect.tap(transact, stop("Completed")))
-    : transact
+  ).pipe(Effect.provideService(SqlClient.SqlClient, pausing))
   yield* stop("Committed")
   return value
 })
