@@ -1,10 +1,9 @@
 /** RabbitMQ servers that a test starts, stops, freezes, and puts under a memory alarm. */
 import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Schedule, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
 import {
-  toServerError,
   launch,
   type OwnServer as AnyServer,
   PORTS,
@@ -193,22 +192,19 @@ export const startServer = Effect.fnUntraced(function* (
   const node = nodeAt(server.port)
   const call = (...args: ReadonlyArray<string>) => ctl(node, args)
 
-  /** Sets the memory limit, and waits until the alarm is as expected. */
+  /** Sets the memory limit, and waits in the server until the alarm is as expected: each call starts a program. */
   const setMemory = (limit: string, alarmed: boolean) =>
-    call(
-      "eval",
-      `vm_memory_monitor:set_vm_memory_high_watermark(${limit}), lists:keymember({resource_limit, memory, node()}, 1, rabbit_alarm:get_alarms()).`
-    ).pipe(
-      Effect.repeat({
-        schedule: Schedule.spaced("20 millis"),
-        until: (output) => output.trim() === String(alarmed)
-      }),
-      Effect.timeoutOrElse({
-        duration: "20 seconds",
-        orElse: () =>
-          Effect.fail(toServerError(`the memory alarm was not ${alarmed ? "raised" : "cleared"} in time`))
-      }),
-      Effect.asVoid
+    Effect.asVoid(
+      call(
+        "eval",
+        `vm_memory_monitor:set_vm_memory_high_watermark(${limit}),
+        (fun Wait() ->
+          case lists:keymember({resource_limit, memory, node()}, 1, rabbit_alarm:get_alarms()) of
+            ${alarmed} -> ok;
+            _ -> timer:sleep(20), Wait()
+          end
+        end)().`
+      )
     )
   return {
     ...server,
