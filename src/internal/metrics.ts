@@ -29,17 +29,17 @@ const duplicates = counter(
 const depth = (attributes: Attributes) =>
   Metric.gauge("chicory.queue.depth", { description: "Messages in a queue, by state", attributes })
 
-/** Memoizes by name: making a metric costs more than updating it. A name beyond `limit` others gets what `other` makes. */
+/** Memoizes by name: making a metric costs more than updating it. The names beyond a limit share what `shared` makes. */
 const memoized = <A>(
   make: (name: string) => A,
-  { limit, other }: { readonly limit: number; readonly other?: () => A } = { limit: Infinity }
+  beyond?: { readonly limit: number; readonly shared: () => A }
 ): ((name: string) => A) => {
   const made = new Map<string, A>()
-  let otherMade: A | undefined
+  let sharedMade: A | undefined
   return (name) => {
     let metric = made.get(name)
     if (metric !== undefined) return metric
-    if (made.size >= limit && other !== undefined) return (otherMade ??= other())
+    if (beyond !== undefined && made.size >= beyond.limit) return (sharedMade ??= beyond.shared())
     made.set(name, (metric = make(name)))
     return metric
   }
@@ -74,7 +74,7 @@ const forBroker = memoized((system) => ({
     {
       limit: MAX_QUEUES,
       // what OpenTelemetry calls the series of all attributes beyond its own limit
-      other: () => ({
+      shared: () => ({
         ...ofQueue({ "messaging.system": system, "otel.metric.overflow": "true" }),
         depths: undefined
       })

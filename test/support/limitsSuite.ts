@@ -23,7 +23,7 @@ export const sharedServer = <S>(start: Effect.Effect<S, unknown, Scope.Scope>): 
 export const limitsSuite = (make: Effect.Effect<Drivers, unknown, Scope.Scope>): void => {
   const options = { live: true, unit: "500 millis" } as const
   const ofBackend = Suite.make({ ...options, make: Effect.map(make, ({ backend }) => backend) }, ({ read }) =>
-    read(["nobody"])
+    read(["missing"])
   )
   const ofBroker = Suite.make({ ...options, make: Effect.map(make, ({ broker }) => broker) }, ({ counts }) =>
     counts(["default"])

@@ -46,7 +46,7 @@ const pullWithoutSlot = <A, E>(stream: Stream.Stream<A, E>): Stream.Stream<A, E>
     Effect.withFiber((fiber) => {
       const run = fiber.getRef(CurrentRun)
       if (run === undefined) return Effect.succeed(stream)
-      // the fibers that make the elements are none of the handler's
+      // the fibers that make the elements do not belong to the handler
       const apart = Stream.provideService(stream, CurrentRun, undefined)
       return Effect.succeed(Stream.transformPull(apart, (pull) => Effect.succeed(run.withoutSlot(pull))))
     })

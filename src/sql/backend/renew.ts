@@ -53,7 +53,7 @@ export const makeRenew = (
   })
   const selectOpen = `SELECT id, token FROM ${db.table("tasks")}
     WHERE ${db.dialect.inList("id", "text")} AND state = 'STARTED'`
-  /** Answers for runs that were not renewed: N1, unless the run is still open, so that its row was locked. */
+  /** Answers for runs that were not renewed: N3 where the run is still open, so that its row was locked; otherwise N1. */
   const answerOthers = (
     others: ReadonlyArray<Indexed<Renew>>,
     answers: Array<Renewed>

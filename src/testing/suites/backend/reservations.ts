@@ -3,8 +3,8 @@ import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { record, RELEASE, type Test } from "./fixture.ts"
 
-/** The record of a generated id. */
-const plain = (id: string) => ({ id, incarnation: "" })
+/** The record of an id that was generated for one enqueue. */
+const withoutIncarnation = (id: string) => ({ id, incarnation: "" })
 
 /** Registers the tests. */
 export const reservations = (test: Test): void => {
@@ -13,27 +13,33 @@ export const reservations = (test: Test): void => {
       const again = Effect.map(t.create("a"), (created) => created._tag === "Existing" && created.published)
       yield* t.create("a", { reservedMillis: t.time.long })
       assert.isFalse(yield* again)
-      yield* t.driver.markPublished([plain("a")])
+      yield* t.driver.markPublished([withoutIncarnation("a")])
       assert.isTrue(yield* again)
     })
 
     test("marking is safe to repeat, and answers whether there is a record", function* (t) {
       yield* t.create("a", { reservedMillis: t.time.long })
-      assert.deepStrictEqual(yield* t.driver.markPublished([plain("nobody"), plain("a"), plain("a")]), [
-        false,
-        true,
-        true
-      ])
-      assert.deepStrictEqual(yield* t.driver.markPublished([plain("a")]), [true])
+      assert.deepStrictEqual(
+        yield* t.driver.markPublished([
+          withoutIncarnation("missing"),
+          withoutIncarnation("a"),
+          withoutIncarnation("a")
+        ]),
+        [false, true, true]
+      )
+      assert.deepStrictEqual(yield* t.driver.markPublished([withoutIncarnation("a")]), [true])
       const again = yield* t.create("a")
       assert.isTrue(again._tag === "Existing" && again.published)
-      assert.isUndefined(yield* t.readOptional("nobody"))
+      assert.isUndefined(yield* t.readOptional("missing"))
     })
 
     test("a mark of another incarnation leaves the reservation, and answers that there is no such record", function* (t) {
       yield* t.create("a", { reservedMillis: t.time.long, incarnation: "i2", payloadHash: "h" })
       const earlier = { id: "a", incarnation: "i1" }
-      assert.deepStrictEqual(yield* t.driver.markPublished([earlier, plain("a")]), [false, false])
+      assert.deepStrictEqual(yield* t.driver.markPublished([earlier, withoutIncarnation("a")]), [
+        false,
+        false
+      ])
       const again = yield* t.create("a", { payloadHash: "h" })
       assert.isTrue(again._tag === "Existing" && !again.published)
       const marks = [earlier, { id: "a", incarnation: "i2" }, earlier] as const
@@ -83,7 +89,7 @@ export const reservations = (test: Test): void => {
         record("b", { reservedMillis }),
         record("c", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       ])
-      yield* t.driver.markPublished([plain("b")])
+      yield* t.driver.markPublished([withoutIncarnation("b")])
       yield* t.time.pass(2)
       yield* t.sweepAll
       assert.isUndefined(yield* t.readOptional("a"))
@@ -95,7 +101,7 @@ export const reservations = (test: Test): void => {
     test("marking an ended reservation as published does not extend its retention", function* (t) {
       yield* t.create("a", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       assert.strictEqual(yield* t.cancel("a"), "Cancelled")
-      yield* t.driver.markPublished([plain("a")])
+      yield* t.driver.markPublished([withoutIncarnation("a")])
       yield* t.time.pass(2)
       yield* t.sweepAll
       assert.isUndefined(yield* t.readOptional("a"))
