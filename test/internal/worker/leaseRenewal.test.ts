@@ -282,3 +282,40 @@ describe("without a backend", () => {
     })
   )
 })
+
+describe("progress that a store cannot write at the moment", () => {
+  const Told = Task.make("told", { progress: Schema.Int })
+
+  /** Runs a task that writes progress, where the first renewals with progress answer that they cannot tell. */
+  const run = Effect.fnUntraced(function* (unknown: number) {
+    let written = 0
+    const fixture = yield* MemoryFixture.make({
+      hints: false,
+      backend: (driver) => ({
+        renew: (some) =>
+          written++ < unknown ? Effect.succeed(some.map(() => "Unknown" as const)) : driver.renew(some)
+      })
+    })
+    yield* MemoryFixture.startWorker(
+      fixture,
+      Told,
+      Told.toLayer(() => Told.progress(7))
+    )
+    const handle = yield* Effect.provideContext(Told.delay(), fixture.context)
+    for (let step = 0; step < 30; step++) yield* MemoryFixture.advance("100 millis")
+    const [record] = yield* Effect.orDie(fixture.driver.read([handle.taskId]))
+    return record
+  })
+
+  it.effect("is written soon after", () =>
+    Effect.gen(function* () {
+      assert.deepInclude(yield* run(3), { state: "SUCCESS", progress: "7" })
+    })
+  )
+
+  it.effect("is dropped after two seconds, and the handler runs on", () =>
+    Effect.gen(function* () {
+      assert.deepInclude(yield* run(Infinity), { state: "SUCCESS", progress: null })
+    })
+  )
+})
