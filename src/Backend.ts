@@ -158,6 +158,7 @@ export const make = Effect.fnUntraced(function* <E>(
     reopen: (ids) => refusing("reopen")(call("reopen", () => driver.reopen(ids))),
     getDeadLetters: (ids) => call("getDeadLetters", () => driver.getDeadLetters(ids)),
     listDeadLetters: (query) => call("listDeadLetters", () => driver.listDeadLetters(query)),
+    listDeadLetterIds: (query) => call("listDeadLetterIds", () => driver.listDeadLetterIds(query)),
     countDeadLetters: (task) => call("countDeadLetters", () => driver.countDeadLetters(task)),
     removeDeadLetters: (ids) =>
       refusing("removeDeadLetters")(call("removeDeadLetters", () => driver.removeDeadLetters(ids))),
@@ -256,6 +257,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   reopen: () => notConfigured("DeadLetters.replay"),
   getDeadLetters: () => notConfigured("DeadLetters.replay"),
   listDeadLetters: () => notConfigured("DeadLetters.list"),
+  listDeadLetterIds: () => notConfigured("DeadLetters.purge"),
   countDeadLetters: () => notConfigured("DeadLetters.count"),
   removeDeadLetters: () => notConfigured("DeadLetters.remove"),
   heartbeat: () => notConfigured("heartbeat"),

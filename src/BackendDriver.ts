@@ -29,7 +29,13 @@
  */
 import type { Context, Effect, Stream } from "effect"
 import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "./BrokerDriver.ts"
-import type { DeadLetter, DeadLetterQuery, ParkedMessage, Reopened } from "./driver/DeadLetter.ts"
+import type {
+  DeadLetter,
+  DeadLetterId,
+  DeadLetterQuery,
+  ParkedMessage,
+  Reopened
+} from "./driver/DeadLetter.ts"
 import type { CancelAnswer, Created, NewRecord, PublishedRecord, TaskRecord } from "./driver/TaskRecord.ts"
 import type {
   ClaimedMessage,
@@ -138,9 +144,9 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the
    * caller's context, and so in its transaction. Requests for which it returns `undefined` may share a batch. Asked for
-   * `create`, `markPublished`, `fusion.enqueue` and `read`. `getDeadLetters`, `listDeadLetters`, `countDeadLetters` and
-   * `workers` run in the caller's context too. Every other operation runs outside any caller transaction; inside of one
-   * the facade refuses those that programs call.
+   * `create`, `markPublished`, `fusion.enqueue` and `read`. `getDeadLetters`, `listDeadLetters`, `listDeadLetterIds`,
+   * `countDeadLetters` and `workers` run in the caller's context too. Every other operation runs outside any caller
+   * transaction; inside of one the facade refuses those that programs call.
    */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /**
@@ -185,13 +191,17 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Reads records; `undefined` for an id without one. A task that time has ended (L1 to L3) is ended first and returned
    * as ended, so that no waiter waits for a task that cannot finish.
+   *
+   * Returns the records of the first ids, at least one, and then as many as have about 2 MiB of text together. The caller
+   * reads the rest with another call.
    */
   readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
   /**
    * Subscribes this driver to changes of tasks, and reads them as `read` does, in one atomic step for each id: a change
    * after the answer is hinted. An id may be subscribed to before its task exists. With `"end"` a store may leave out
    * the hints of changes before the end; a later subscription to `"change"` (the default) replaces it. Without hints it
-   * is a plain read. Repeated, it does nothing more than read.
+   * is a plain read. Repeated, it does nothing more than read. The ids behind the records that were returned may be
+   * subscribed to or not.
    */
   readonly subscribe: (
     ids: Batch<string>,
@@ -232,8 +242,13 @@ export interface BackendDriver<out E = unknown> {
   readonly reopen: (deadLetterIds: Batch<string>) => Effect.Effect<ReadonlyArray<Reopened | undefined>, E>
   /** Reads dead letters by their ids; `undefined` for an id without one. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
-  /** Reads one page of dead letters, newest first; after a position, what is older than it. */
+  /**
+   * Reads one page of dead letters, newest first; after a position, what is older than it. A page has at least one, if there
+   * is one, and ends before it has more than about 2 MiB of bodies and exits.
+   */
   readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, E>
+  /** Lists as `listDeadLetters` does, without reading more of the dead letters than their ids. */
+  readonly listDeadLetterIds: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetterId>, E>
   /** Counts the dead letters of a task, or with `undefined` all of them. */
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, E>
   /** Removes dead letters. Answers `false` for an id without one. */

@@ -208,7 +208,8 @@ const listPage = (task: Task.Any | undefined, page: Page | undefined) =>
  *
  * With a task, lists its dead letters, with their payloads and reasons decoded by its schemas. Without one, lists all
  * dead letters, also of tasks that this program does not know, with payloads and errors as JSON. A `limit` out of range
- * is a defect. A page after a cursor has what is older, also if its entry was removed or replayed since. A task that
+ * is a defect. A page ends early, with at least one entry, before it has more than about 2 MiB of payloads and errors; an
+ * empty page is the last. A page after a cursor has what is older, also if its entry was removed or replayed since. A task that
  * fails again after a replay has a new dead letter, the newest of all, so no later page has it.
  *
  * @see {@link stream} for all pages
@@ -479,7 +480,7 @@ export const purge: (task?: Task.Any) => Effect.Effect<number, ReadError, Backen
   let purged = 0
   let after: DeadLetterPosition | undefined
   while (true) {
-    const page = yield* backend.listDeadLetters({ task: task?.name, limit: DEFAULT_LIMIT, after })
+    const page = yield* backend.listDeadLetterIds({ task: task?.name, limit: DEFAULT_LIMIT, after })
     if (!Arr.isReadonlyArrayNonEmpty(page)) return purged
     after = Arr.lastNonEmpty(page)
     const removed = yield* backend.removeDeadLetters(Arr.map(page, ({ id }) => id))

@@ -43,6 +43,7 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     reopen: each((id, now) => tasks.reopen(id, now)),
     getDeadLetters: each((id, now) => tasks.getDeadLetter(id, now)),
     listDeadLetters: (query) => at((now) => tasks.page(query, now)),
+    listDeadLetterIds: (query) => at((now) => tasks.page(query, now)),
     countDeadLetters: (task) => at((now) => tasks.count(task, now)),
     removeDeadLetters: each((id, now) => tasks.removeDeadLetter(id, now)),
     heartbeat: (worker, ttlMillis) => at((now) => tasks.heartbeat(worker, ttlMillis, now)),

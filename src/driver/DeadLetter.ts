@@ -89,6 +89,14 @@ export interface DeadLetter extends DeadLetterPosition {
 }
 
 /**
+ * A dead letter without its contents: its id and its position.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface DeadLetterId extends DeadLetterPosition, Pick<DeadLetter, "id"> {}
+
+/**
  * Selects a page of dead letters, newest first.
  *
  * @category models

@@ -3,6 +3,11 @@ import { Duration } from "effect"
 
 /** Bytes of an encoded payload or result, at most. */
 export const maxBytes = 4 * 1024 * 1024
+/**
+ * Characters of one answer of a store, at most, except that a larger item comes alone: what a network of 4 Mbit/s carries
+ * within the default `callTimeout` of 5 seconds.
+ */
+export const maxReplySize = 2 * 1024 * 1024
 /** The priority of a task that sets none: 0 to 255, higher first. */
 export const priority = 100
 /** The queue of a task that sets none. */

@@ -64,6 +64,7 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
     reopen: forEach((id, now) => tasks.reopen(id, now)),
     getDeadLetters: forEach((id, now) => deadLetters.get(id, now)?.letter),
     listDeadLetters: (query) => withNow((now) => deadLetters.list(query, now)),
+    listDeadLetterIds: (query) => withNow((now) => deadLetters.list(query, now)),
     countDeadLetters: (task) => withNow((now) => deadLetters.count(task, now)),
     removeDeadLetters: forEach((id, now) => deadLetters.remove(id, now)),
     heartbeat: (worker, ttlMillis) => withNow((now) => workers.heartbeat(worker, ttlMillis, now)),

@@ -12,6 +12,7 @@ import { countDeadLetters } from "./scripts/countDeadLetters.ts"
 import { forget } from "./scripts/forget.ts"
 import { getDeadLetters } from "./scripts/getDeadLetters.ts"
 import { heartbeat } from "./scripts/heartbeat.ts"
+import { listDeadLetterIds } from "./scripts/listDeadLetterIds.ts"
 import { listDeadLetters } from "./scripts/listDeadLetters.ts"
 import { listWorkers } from "./scripts/listWorkers.ts"
 import { markPublished } from "./scripts/markPublished.ts"
@@ -91,6 +92,7 @@ export const make = (runner: ScriptRunner, channel: ProcessChannel): Driver => (
   reopen: reopen(runner),
   getDeadLetters: getDeadLetters(runner),
   listDeadLetters: listDeadLetters(runner),
+  listDeadLetterIds: listDeadLetterIds(runner),
   countDeadLetters: countDeadLetters(runner),
   removeDeadLetters: removeDeadLetters(runner),
   heartbeat: heartbeat(runner),

@@ -167,6 +167,7 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
   reopen: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
   getDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => undefined)),
   listDeadLetters: ({ limit }) => Effect.succeed(Arr.empty<DeadLetter>().slice(0, limit)),
+  listDeadLetterIds: ({ limit }) => Effect.succeed(Arr.empty<DeadLetter>().slice(0, limit)),
   countDeadLetters: () => Effect.succeed(0),
   removeDeadLetters: (ids) => Effect.succeed(Arr.map(ids, () => false)),
   heartbeat: ({ id }, ttlMillis) => Effect.asVoid(kv.run("heartbeat", [id, String(ttlMillis)])),

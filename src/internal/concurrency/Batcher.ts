@@ -4,7 +4,8 @@
  * Requests of one turn of the scheduler go out together, at most `maxBatch` items and `maxSize` characters a call, and
  * at most `concurrency` calls at a time; requests that come meanwhile make the next batch. Every caller waits for its
  * own answer, so a producer that is faster than its store is held back. While the store is away, all waiting requests
- * fail with the first call that does.
+ * fail with the first call that does. After a slow call that failed, the next batch is half as large, and grows again with
+ * every call that succeeds.
  */
 import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
 import { completedSync } from "./completedSync.ts"
@@ -61,6 +62,10 @@ export interface Batcher<in In, out Out, out E> {
 
 /** How a batcher calls its store. */
 export interface Options<in out In, in out Out, in out E> {
+  /**
+   * Answers the first items of a batch, in order: all of them, or fewer, but at least one. The rest is sent again, before
+   * all other requests.
+   */
   readonly run: (batch: Arr.NonEmptyReadonlyArray<In>) => Effect.Effect<ReadonlyArray<Out>, E>
   /** Whether an error is the fault of an item, so that a batch without that item may succeed. */
   readonly isPermanent: (error: E) => boolean
@@ -136,6 +141,8 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   private requested = 0
   private closed = false
   private callsInFlight = 0
+  /** Items per call at present: fewer than `maxBatch` after slow calls that failed. */
+  private batchLimit: number
   /** The last answer did not come in the turn of its call. */
   private storeIsAsync = false
   /** The pending items come from one `many` or are left over from a batch: they are not split again. */
@@ -145,6 +152,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   constructor(options: Options<In, Out, E>, clock: Clock.Clock) {
     this.options = options
     this.clock = clock
+    this.batchLimit = options.maxBatch
   }
 
   readonly isUnbatched = () => false
@@ -206,16 +214,16 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
 
   /** Takes the next batch of the pending requests. */
   private take(): Array<Entry<In, Out, E>> {
-    const { maxBatch, maxSize, sizeOf, splitWhenIdle } = this.options
-    const { pending } = this
+    const { maxSize, sizeOf, splitWhenIdle } = this.options
+    const { batchLimit, pending } = this
     const splits =
       splitWhenIdle === true &&
       this.storeIsAsync &&
       !this.keepTogether &&
       this.callsInFlight === 0 &&
       pending.length >= SPLIT_FROM &&
-      pending.length <= maxBatch
-    const most = splits ? pending.length >> 1 : Math.min(maxBatch, pending.length)
+      pending.length <= batchLimit
+    const most = splits ? pending.length >> 1 : Math.min(batchLimit, pending.length)
     const count =
       sizeOf === undefined ? most : countFitting(pending, most, maxSize, ({ item }) => sizeOf(item))
     const taken = pending.length === count ? pending : pending.slice(0, count)
@@ -235,7 +243,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
     const batch = Arr.map(entries, ({ item }) => item)
     return Effect.flatMap(Effect.exit(Effect.suspend(() => run(batch))), (exit) => {
       if (Exit.isSuccess(exit)) {
-        for (let i = 0; i < entries.length; i++) entries[i]!.complete(Exit.succeed(exit.value[i]!))
+        this.complete(entries, exit.value)
         return Effect.void
       }
       const error = Cause.findError(exit.cause)
@@ -254,6 +262,23 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
     })
   }
 
+  /** Completes the first entries with the answers, and requests the others again. */
+  private complete(entries: ReadonlyArray<Entry<In, Out, E>>, answers: ReadonlyArray<Out>): void {
+    const { maxBatch, toClosedError } = this.options
+    const answered = Math.min(answers.length, entries.length)
+    for (let i = 0; i < answered; i++) entries[i]!.complete(Exit.succeed(answers[i]!))
+    if (this.batchLimit < maxBatch) this.batchLimit = Math.min(maxBatch, 2 * this.batchLimit)
+    if (answered === entries.length) return
+    const rest = entries.slice(answered)
+    if (this.closed) {
+      for (const entry of rest) entry.complete(Exit.fail(toClosedError()))
+      return
+    }
+    this.pending = [...rest, ...this.pending]
+    this.keepTogether = true
+    this.wakeSender()
+  }
+
   /** Fails those of the first `items` requests that still wait. */
   private failWaiting(items: number, exit: Exit.Exit<never, E>): void {
     const count = Math.max(0, items - (this.requested - this.pending.length))
@@ -268,8 +293,9 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
     const sentAt = this.clock.monotonicTimeNanosUnsafe()
     // requests that have waited as long as this call for a store that is away fail with it
     const onStoreFailed = (exit: Exit.Exit<never, E>) => {
-      if (this.clock.monotonicTimeNanosUnsafe() - sentAt >= SLOW_NANOS)
-        this.failWaiting(requestedBefore, exit)
+      if (this.clock.monotonicTimeNanosUnsafe() - sentAt < SLOW_NANOS) return
+      this.batchLimit = Math.max(1, Math.min(this.batchLimit, taken.length) >> 1)
+      this.failWaiting(requestedBefore, exit)
     }
     this.callsInFlight++
     return completedSync(this.send(taken, onStoreFailed), (sync) => {
@@ -303,10 +329,16 @@ const withUnbatchedCallers = <In, Out, E>(
     }
     return chunks
   }
-  const runChunk = (batch: Arr.NonEmptyReadonlyArray<In>) =>
-    Effect.map(Effect.exit(run(batch)), (exit) =>
-      Arr.makeBy(batch.length, (i) => Exit.map(exit, (answers) => answers[i]!))
-    )
+  const runChunk = (batch: Arr.NonEmptyReadonlyArray<In>): Effect.Effect<Array<Exit.Exit<Out, E>>> =>
+    Effect.flatMap(Effect.exit(run(batch)), (exit) => {
+      if (Exit.isFailure(exit))
+        return Effect.succeed(Arr.makeBy(batch.length, () => Exit.failCause(exit.cause)))
+      const answers = Arr.map(exit.value, (answer) => Exit.succeed(answer))
+      const rest = batch.slice(answers.length)
+      return Arr.isArrayNonEmpty(rest)
+        ? Effect.map(runChunk(rest), (more) => [...answers, ...more])
+        : Effect.succeed(answers)
+    })
   return {
     request: batched.request,
     isUnbatched,

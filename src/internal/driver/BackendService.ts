@@ -11,6 +11,7 @@ import type {
   Completion,
   Created,
   DeadLetter,
+  DeadLetterId,
   DeadLetterQuery,
   Heartbeat,
   NewRecord,
@@ -76,6 +77,9 @@ export interface BackendService {
     ids: Batch<string>
   ) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, ReadError>
   readonly listDeadLetters: (query: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, ReadError>
+  readonly listDeadLetterIds: (
+    query: DeadLetterQuery
+  ) => Effect.Effect<ReadonlyArray<DeadLetterId>, ReadError>
   readonly countDeadLetters: (task: string | undefined) => Effect.Effect<number, ReadError>
   readonly removeDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, ReadError>
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>

@@ -52,6 +52,7 @@ export interface Subscriptions<out E> {
 /** Called with hinted ids, or with `undefined` where any task may have changed. */
 export type HintListener = (ids: ReadonlyArray<string> | undefined) => void
 
+/** The records of the first ids of a call, at least of one. The rest is read again. */
 type Records = ReadonlyArray<TaskRecord | undefined>
 
 /** What the subscriptions need of a driver. */
@@ -165,10 +166,13 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private readonly started = Latch.makeUnsafe(false)
   private readonly hasWork = Latch.makeUnsafe(false)
   private nextCall = 0
+  /** Ids per call at present: fewer than `maxBatch` after calls that failed. */
+  private batchLimit: number
   private closed = false
 
   constructor(options: Options<E>) {
     this.options = options
+    this.batchLimit = options.maxBatch
   }
 
   subscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): Subscription {
@@ -257,7 +261,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private takeFrom(ids: Set<string>): Array<string> {
     const taken: Array<string> = []
     for (const id of ids) {
-      if (taken.length === this.options.maxBatch) break
+      if (taken.length === this.batchLimit) break
       ids.delete(id)
       const entry = this.entries.get(id)
       const refused = entry !== undefined && !entry.accepts(id)
@@ -292,6 +296,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
             this.readBatch(source, tail, call)
           )
         }
+        if (!isIdsFault) this.batchLimit = Math.max(1, Math.min(this.batchLimit, ids.length) >> 1)
         this.onBatchFailed(source, ids, error)
         return Effect.failCause(cause)
       },
@@ -304,7 +309,10 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   private onBatchRead(source: Set<string>, ids: Batch<string>, records: Records): void {
     const isNew = source === this.toSubscribe
-    for (let i = 0; i < ids.length; i++) {
+    if (this.batchLimit < this.options.maxBatch)
+      this.batchLimit = Math.min(this.options.maxBatch, 2 * this.batchLimit)
+    if (records.length < ids.length) this.readAgain(source, ids.slice(records.length))
+    for (let i = 0; i < Math.min(ids.length, records.length); i++) {
       const id = ids[i]!
       const entry = this.entries.get(id)
       if (entry === undefined) {
@@ -318,12 +326,16 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     }
   }
 
-  private onBatchFailed(source: Set<string>, ids: Batch<string>, error: Option.Option<E>): void {
+  private readAgain(source: Set<string>, ids: ReadonlyArray<string>): void {
     for (const id of ids) {
       if (this.entries.has(id)) source.add(id)
       // all subscribers left, and the store may have the subscription all the same
       else if (source === this.toSubscribe) this.toUnsubscribe.add(id)
     }
+  }
+
+  private onBatchFailed(source: Set<string>, ids: Batch<string>, error: Option.Option<E>): void {
+    this.readAgain(source, ids)
     if (Option.isNone(error)) return
     for (const id of ids) this.entries.get(id)?.fail(id, error.value)
   }

@@ -50,6 +50,12 @@ export const insideTransaction = (): Error =>
       "holds: call it before the transaction, or after its commit, for instance with sql.afterCommit"
   )
 
+/** Fails where a driver answered no item of a batch, which would be sent again for ever. */
+const someAnswers = <A>(answers: ReadonlyArray<A>): ReadonlyArray<A> => {
+  if (answers.length === 0) throw new Error("the driver answered no item of a batch")
+  return answers
+}
+
 /** Makes the calls of a driver. When the scope has closed, they fail with `toClosedError` and do not reach the driver. */
 export const make = Effect.fnUntraced(function* <E>(options: {
   readonly toError: (operation: string) => (cause: unknown) => E
@@ -75,7 +81,7 @@ export const make = Effect.fnUntraced(function* <E>(options: {
   }
   const batched: DriverCalls<E>["batched"] = (operation, run, batchOptions) =>
     Batcher.make({
-      run: (batch) => call(operation, () => run(batch)),
+      run: (batch) => call(operation, () => Effect.map(run(batch), someAnswers)),
       isPermanent: options.isPermanent,
       toClosedError: () => options.toClosedError(operation),
       maxBatch,

@@ -1,10 +1,10 @@
 /** Lists dead letters, newest first. */
 import { Array as Arr, Effect } from "effect"
 import type { BackendDriver, DeadLetter } from "../../BackendDriver.ts"
+import * as defaults from "../../internal/defaults.ts"
 import { payloadInvalidExit } from "../../internal/driver/payloadInvalidExit.ts"
 import * as BodyText from "../BodyText.ts"
 import { decodeReply } from "../fieldDecoding.ts"
-import * as FieldText from "../FieldText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -12,53 +12,49 @@ import {
   deadLettersLua,
   type DeadLetterValues,
   decodeDeadLetter,
+  encodeQuery,
   idOf,
+  newestFirst,
   orderOf,
   readDeadLetterLua,
-  removeExpiredDeadLettersLua
+  removeExpiredDeadLettersLua,
+  visitDeadLettersLua
 } from "./lib/deadLetters.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns a page of a shard, after a position if one is given: for each dead letter its fields, its score and its member. */
+/**
+ * Returns a page of a shard: whether it ends before a dead letter that would make it too large (0 or 1), and for each dead
+ * letter its fields, its score and its member.
+ */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
     deadLettersLua,
     readDeadLetterLua,
     removeExpiredDeadLettersLua,
+    visitDeadLettersLua,
     `
 removeExpiredDeadLetters()
-local task, limit, before, order = nextText(), nextNumber(), nextText(), nextNumber()
-local index = base .. ':letters'
-if task ~= '' then index = index .. ':' .. task end
-local function isPassed(member, at)
-  return order and tonumber(at) == tonumber(before) and (tonumber(string.sub(member, 1, 16)) or 0) >= order
-end
-local found, offset = {}, 0
-repeat
-  local members = redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'WITHSCORES', 'LIMIT', offset, 100)
-  for i = 1, #members, 2 do
-    if #found < 3 * limit and not isPassed(members[i], members[i + 1]) then
-      local deadLetter = readDeadLetter(string.sub(members[i], 18))
-      if deadLetter then
-        found[#found + 1] = deadLetter
-        found[#found + 1] = members[i + 1]
-        found[#found + 1] = members[i]
-      end
-    end
+local task, limit, before, order, maxSize = nextText(), nextNumber(), nextText(), nextNumber(), nextNumber()
+local found, size = { 0 }, 0
+visitDeadLetters(task, before, order, function(member, at)
+  local id = string.sub(member, 18)
+  if not hasDeadLetter(id) then return true end
+  size = size + redis.call('HSTRLEN', deadLetterKey(id), 'body') + redis.call('HSTRLEN', deadLetterKey(id), 'exit')
+  if #found > 1 and size > maxSize then
+    found[1] = 1
+    return false
   end
-  offset = offset + 100
-until #members < 200 or #found >= 3 * limit
+  found[#found + 1] = readDeadLetter(id)
+  found[#found + 1] = at
+  found[#found + 1] = member
+  return #found < 3 * limit
+end)
 return found
 `
   )
 
-/** Where the first page begins. */
-const TOP = ["+inf", ""]
-
-/** Compares as the index of a shard does. */
-const newestFirst = (self: DeadLetter, that: DeadLetter): number =>
-  that.at - self.at || that.order - self.order
+type Page = readonly [isCut: number, ...deadLetters: Array<DeadLetterValues | string>]
 
 /** Makes a dead letter in place of one that does not decode; its failure holds the decoding error. */
 const unreadable = (values: DeadLetterValues, issue: string) =>
@@ -82,18 +78,31 @@ const decode = (values: DeadLetterValues, at: string, member: string): Effect.Ef
     Effect.map((letter) => ({ ...letter, id: idOf(member), at: Number(at), order: orderOf(member) ?? 0 }))
   )
 
-/** Makes the operation. Each shard returns a page, and the newest of all are kept. */
+/**
+ * Makes the operation. Each shard returns a page, and the newest of all are kept. Behind the end of a page that was cut for its
+ * size there may be more in its shard, so nothing older is kept.
+ */
 export const listDeadLetters = (runner: ScriptRunner): BackendDriver<RedisStoreError>["listDeadLetters"] => {
-  const { clustered, everyShard, run } = runner
-  const script = Script.make<ReadonlyArray<DeadLetterValues | string>>(lua(clustered))
-  return Effect.fnUntraced(function* ({ after, limit, task }) {
-    const position = after === undefined ? TOP : [`${after.at}`, `${after.order}`]
-    const args = [task === undefined ? "" : FieldText.encode(task), `${limit}`, ...position]
-    const pages = yield* everyShard((shard) => run(script, shard, args))
-    const found = yield* Effect.forEach(
-      pages.flatMap((page) => Arr.chunksOf(page, 3)),
-      ([values, at, member]) => decode(values as DeadLetterValues, at as string, member as string)
+  const { clustered, everyShard, keyspace, run } = runner
+  const script = Script.make<Page>(lua(clustered))
+  const maxSize = `${Math.ceil(defaults.maxReplySize / keyspace.shards)}`
+  return Effect.fnUntraced(function* (query) {
+    const args = [...encodeQuery(query), maxSize]
+    const pages = yield* everyShard((shard) =>
+      Effect.flatMap(run(script, shard, args), ([isCut, ...values]) =>
+        Effect.map(
+          Effect.forEach(Arr.chunksOf(values, 3), ([fields, at, member]) =>
+            decode(fields as DeadLetterValues, at as string, member as string)
+          ),
+          (letters) => ({ letters, end: isCut === 1 ? letters.at(-1) : undefined })
+        )
+      )
     )
-    return found.sort(newestFirst).slice(0, limit)
+    const ends = pages.flatMap(({ end }) => end ?? [])
+    return pages
+      .flatMap(({ letters }) => letters)
+      .filter((letter) => ends.every((end) => newestFirst(letter, end) <= 0))
+      .sort(newestFirst)
+      .slice(0, query.limit)
   })
 }

@@ -154,6 +154,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     reopen: notifying(makeReopen(db, taskRows)),
     getDeadLetters: (ids) => inCallerTransaction(deadLetters.getMany(ids)),
     listDeadLetters: (page) => inCallerTransaction(deadLetters.list(page)),
+    listDeadLetterIds: (page) => inCallerTransaction(deadLetters.listIds(page)),
     countDeadLetters: (task) => inCallerTransaction(deadLetters.count(task)),
     removeDeadLetters: (ids) => outsideTransaction(db.inTransaction(deadLetters.remove(ids))),
     heartbeat: (worker, ttlMillis) => outsideTransaction(workers.heartbeat(worker, ttlMillis)),

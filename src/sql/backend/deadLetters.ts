@@ -2,7 +2,7 @@
  * Parks messages, and lists and removes dead letters. `settle` and `TaskRows.end` write the dead letters of tasks.
  */
 import { Effect } from "effect"
-import type { DeadLetter, DeadLetterQuery, ParkedMessage } from "../../BackendDriver.ts"
+import type { DeadLetter, DeadLetterId, DeadLetterQuery, ParkedMessage } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
@@ -15,6 +15,7 @@ export interface DeadLetterOperations {
   readonly park: (messages: Batch<ParkedMessage>) => Effect.Effect<void, StoreError>
   readonly getMany: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, StoreError>
   readonly list: (page: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetter>, StoreError>
+  readonly listIds: (page: DeadLetterQuery) => Effect.Effect<ReadonlyArray<DeadLetterId>, StoreError>
   readonly count: (task: string | undefined) => Effect.Effect<number, StoreError>
   /** Needs a transaction. */
   readonly remove: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<boolean>, StoreError>
@@ -60,12 +61,18 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
   const deadLetters = table("dead_letters")
   const retained = isRetained(dialect)
   const read = reader<DeadLetterRow>("dead_letters", shape)
+  const readIds = reader<Pick<DeadLetterRow, "pk" | "id" | "at">>("dead_letters", {
+    pk: Row.integer,
+    id: Row.text,
+    at: Row.integer
+  })
   const readCount = reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
   const selectByIds = `SELECT ${columns} FROM ${deadLetters} WHERE ${dialect.inList("id", "text")} AND ${retained}`
-  const selectPage = `SELECT ${columns} FROM ${deadLetters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
-  const selectPageOfTask = `SELECT ${columns} FROM ${deadLetters} WHERE task = ? AND pk < ? AND ${retained}
-    ORDER BY pk DESC LIMIT ?`
+  const selectPage = (columns: string): string =>
+    `SELECT ${columns} FROM ${deadLetters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
+  const selectPageOfTask = (columns: string): string =>
+    `SELECT ${columns} FROM ${deadLetters} WHERE task = ? AND pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
   const countAll = `SELECT COUNT(*) AS count FROM ${deadLetters} WHERE ${retained}`
   const countOfTask = `SELECT COUNT(*) AS count FROM ${deadLetters} WHERE task = ? AND ${retained}`
   const removeByIds = deleteByKeys<string>({
@@ -74,6 +81,13 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
     index: "dead_letters_id"
   })
 
+  const runPage = (columns: string, { after, limit, task }: DeadLetterQuery) => {
+    const before = after?.order ?? Number.MAX_SAFE_INTEGER
+    return task === undefined
+      ? run(selectPage(columns), [before, limit])
+      : run(selectPageOfTask(columns), [task, before, limit])
+  }
+
   return {
     park: makePark(db),
     getMany: (ids) =>
@@ -81,12 +95,14 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
         const found = new Map(rows.map((row) => [row.id, toDeadLetter(row, dialect)]))
         return ids.map((id) => found.get(id))
       }),
-    list: ({ after, limit, task }) => {
-      const before = after?.order ?? Number.MAX_SAFE_INTEGER
-      const found =
-        task === undefined ? run(selectPage, [before, limit]) : run(selectPageOfTask, [task, before, limit])
-      return Effect.map(Effect.flatMap(found, read), (rows) => rows.map((row) => toDeadLetter(row, dialect)))
-    },
+    list: (query) =>
+      Effect.map(Effect.flatMap(runPage(columns, query), read), (rows) =>
+        rows.map((row) => toDeadLetter(row, dialect))
+      ),
+    listIds: (query) =>
+      Effect.map(Effect.flatMap(runPage("pk, id, at", query), readIds), (rows) =>
+        rows.map(({ at, id, pk }) => ({ id, at, order: pk }))
+      ),
     count: (task) =>
       Effect.map(
         Effect.flatMap(task === undefined ? run(countAll) : run(countOfTask, [task]), readCount),

@@ -12,6 +12,7 @@
 import { describe } from "@effect/vitest"
 import { Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
+import { answerSize } from "./backend/answerSize.ts"
 import { atMostOnce } from "./backend/atMostOnce.ts"
 import { bodies } from "./backend/bodies.ts"
 import { cancel } from "./backend/cancel.ts"
@@ -74,6 +75,7 @@ export const suite = (name: string, options: Options): void => {
     reopen(test)
     deadLetters(test)
     bodies(test)
+    answerSize(test)
     hints(test)
     workers(test)
   })

@@ -12,6 +12,7 @@
 import { describe } from "@effect/vitest"
 import { Effect } from "effect"
 import type { BrokerDriver } from "../../BrokerDriver.ts"
+import { answerSize } from "./broker/answerSize.ts"
 import { claim } from "./broker/claim.ts"
 import { counts } from "./broker/counts.ts"
 import { delays } from "./broker/delays.ts"
@@ -48,6 +49,7 @@ export const suite = (name: string, options: Options): void => {
 
   describe(`${name}: broker`, () => {
     claim(test)
+    answerSize(test)
     delays(test)
     leases(test)
     release(test)

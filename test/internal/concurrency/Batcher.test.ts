@@ -121,6 +121,51 @@ describe("batching", () => {
     })
   )
 
+  it.effect("what a call leaves unanswered is sent again, before other requests", () =>
+    Effect.gen(function* () {
+      const batches: Array<ReadonlyArray<number>> = []
+      const { batcher } = yield* make({
+        concurrency: 1,
+        run: (batch) =>
+          Effect.suspend(() => {
+            batches.push(batch)
+            return Effect.delay(Effect.succeed(batch.slice(0, 2).map((n) => `answer ${n}`)), 100)
+          })
+      })
+      const first = yield* fork(batcher.many(many(5)))
+      yield* flush
+      const late = yield* fork(batcher.one(9))
+      yield* advance(300)
+      assert.deepStrictEqual(batches, [many(5), [2, 3, 4, 9], [4, 9]])
+      assert.deepStrictEqual(exitOf(first), Exit.succeed(many(5).map((n) => Exit.succeed(`answer ${n}`))))
+      assert.deepStrictEqual(exitOf(late), Exit.succeed("answer 9"))
+    })
+  )
+
+  it.effect("after a slow call that failed batches are halved, and grow with each call that succeeds", () =>
+    Effect.gen(function* () {
+      let fails = true
+      const batches: Array<number> = []
+      const { batcher } = yield* make({
+        concurrency: 1,
+        run: (batch) =>
+          Effect.suspend(() => {
+            batches.push(batch.length)
+            const answers = fails ? Effect.fail("timed out") : Effect.succeed(batch.map((n) => `answer ${n}`))
+            return Effect.delay(answers, "5 seconds")
+          })
+      })
+      for (let i = 0; i < 2; i++) {
+        yield* fork(batcher.many(many(10)))
+        yield* advance("5 seconds")
+      }
+      fails = false
+      yield* fork(batcher.many(many(20)))
+      yield* advance("1 minute")
+      assert.deepStrictEqual(batches, [10, 5, 2, 4, 8, 6])
+    })
+  )
+
   it.effect("requests during a call form the next batch", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make({ millis: 100 })
@@ -325,14 +370,14 @@ describe("failures", () => {
 
 describe("batchKey", () => {
   class Transaction extends Context.Service<Transaction, string>()("test/Transaction") {}
-  const keyed = Effect.gen(function* () {
+  const makeKeyed = Effect.fnUntraced(function* (maxAnswers = Infinity) {
     const seen: Array<readonly [transaction: string | undefined, batch: ReadonlyArray<number>]> = []
     const { batcher } = yield* make({
       key: (context) => Option.getOrUndefined(Context.getOption(context, Transaction)),
       run: (batch) =>
         Effect.contextWith((context: Context.Context<never>) => {
           seen.push([Option.getOrUndefined(Context.getOption(context, Transaction)), batch])
-          return Effect.succeed(batch.map((n) => `answer ${n}`))
+          return Effect.succeed(batch.slice(0, maxAnswers).map((n) => `answer ${n}`))
         })
     })
     return { batcher, seen }
@@ -340,7 +385,7 @@ describe("batchKey", () => {
 
   it.effect("separates requests, and each call runs in its caller's context", () =>
     Effect.gen(function* () {
-      const { batcher, seen } = yield* keyed
+      const { batcher, seen } = yield* makeKeyed()
       yield* Effect.all(
         [
           batcher.one(1),
@@ -360,7 +405,7 @@ describe("batchKey", () => {
 
   it.effect("batches many items of one transaction by maxBatch", () =>
     Effect.gen(function* () {
-      const { batcher, seen } = yield* keyed
+      const { batcher, seen } = yield* makeKeyed()
       const answers = yield* Effect.provideService(batcher.many(many(25)), Transaction, "t1")
       assert.lengthOf(answers, 25)
       assert.deepStrictEqual(
@@ -375,9 +420,24 @@ describe("batchKey", () => {
     })
   )
 
+  it.effect("sends again in a transaction what a call leaves unanswered", () =>
+    Effect.gen(function* () {
+      const { batcher, seen } = yield* makeKeyed(3)
+      const answers = yield* Effect.provideService(batcher.many(many(8)), Transaction, "t1")
+      assert.deepStrictEqual(
+        answers,
+        many(8).map((n) => Exit.succeed(`answer ${n}`))
+      )
+      assert.deepStrictEqual(
+        seen.map(([, batch]) => batch),
+        [many(8), [3, 4, 5, 6, 7], [6, 7]]
+      )
+    })
+  )
+
   it.effect("makes no call for an empty list in a transaction", () =>
     Effect.gen(function* () {
-      const { batcher, seen } = yield* keyed
+      const { batcher, seen } = yield* makeKeyed()
       assert.deepStrictEqual(yield* Effect.provideService(batcher.many([]), Transaction, "t1"), [])
       assert.deepStrictEqual(seen, [])
     })

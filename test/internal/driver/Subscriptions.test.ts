@@ -29,7 +29,11 @@ const record = (id: string, state: TaskRecord["state"]): TaskRecord => ({
 type Operation = "subscribe" | "read" | "unsubscribe"
 
 /** Subscriptions over a scripted store, with the ids of each call. */
-const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: number | undefined }) {
+const make = Effect.fnUntraced(function* (options?: {
+  readonly callMillis?: number | undefined
+  /** Records that an answer has at most. */
+  readonly maxRecords?: number | undefined
+}) {
   const calls: Array<readonly [operation: Operation, ids: ReadonlyArray<string>]> = []
   const states = new Map<string, TaskRecord["state"]>()
   const failing = new Set<Operation>()
@@ -38,7 +42,7 @@ const make = Effect.fnUntraced(function* (options?: { readonly callMillis?: numb
     Effect.suspend(() => {
       calls.push([operation, ids])
       if (failing.has(operation)) return Effect.fail("cut off")
-      const records = ids.map((id) => record(id, states.get(id) ?? "PENDING"))
+      const records = ids.slice(0, options?.maxRecords).map((id) => record(id, states.get(id) ?? "PENDING"))
       return options?.callMillis === undefined
         ? Effect.succeed(records)
         : Effect.as(Effect.sleep(options.callMillis), records)
@@ -286,6 +290,43 @@ describe("calls", () => {
         yield* advance(5)
       }
       assert.include(on.taken("subscribe").flat(), "b")
+    })
+  )
+
+  it.effect("what a call leaves unanswered is read by the next", () =>
+    Effect.gen(function* () {
+      const on = yield* make({ maxRecords: 3 })
+      for (const id of named(8)) on.listen(id)
+      yield* flush
+      assert.deepStrictEqual(on.seen, named(8))
+      on.seen.length = 0
+      on.forgetCalls()
+      yield* on.hint(named(8))
+      assert.deepStrictEqual(on.seen, named(8))
+      assert.deepStrictEqual(
+        on.taken("read").map((ids) => ids.length),
+        [8, 5, 2]
+      )
+    })
+  )
+
+  it.effect("a call after one that failed has half as many ids", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      for (const id of named(8)) on.listen(id)
+      yield* flush
+      on.forgetCalls()
+      on.failing.add("read")
+      yield* on.hint(named(8))
+      on.failing.delete("read")
+      yield* advance("10 seconds")
+      assert.deepStrictEqual(
+        on
+          .taken("read")
+          .slice(0, 3)
+          .map((ids) => ids.length),
+        [8, 4, 4]
+      )
     })
   )
 

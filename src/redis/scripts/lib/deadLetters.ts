@@ -1,6 +1,6 @@
 /** Dead letters: how they are stored, in Lua, and how they are decoded. */
 import { Effect } from "effect"
-import type { DeadLetter } from "../../../BackendDriver.ts"
+import type { DeadLetter, DeadLetterPosition, DeadLetterQuery } from "../../../BackendDriver.ts"
 import type { Batch } from "../../../BrokerDriver.ts"
 import { taskIdOf } from "../../../internal/driver/deadLetterId.ts"
 import * as BodyText from "../../BodyText.ts"
@@ -85,6 +85,38 @@ local function readDeadLetter(id)
   return deadLetterFields(id, ${FIELDS.map((field) => `'${field}'`).join(", ")})
 end
 `
+
+/**
+ * Lua: calls `visit` with the members of the index and their scores, newest first, until it returns false: those of a task,
+ * or with an empty text all; after a position, if there is one.
+ */
+export const visitDeadLettersLua = /* lua */ `
+local function visitDeadLetters(task, before, order, visit)
+  local index = base .. ':letters'
+  if task ~= '' then index = index .. ':' .. task end
+  local offset = 0
+  repeat
+    local members = redis.call('ZREVRANGEBYSCORE', index, before, '-inf', 'WITHSCORES', 'LIMIT', offset, 100)
+    for i = 1, #members, 2 do
+      local member, at = members[i], members[i + 1]
+      local isPassed = order and tonumber(at) == tonumber(before) and (tonumber(string.sub(member, 1, 16)) or 0) >= order
+      if not isPassed and not visit(member, at) then return end
+    end
+    offset = offset + 100
+  until #members < 200
+end
+`
+
+/** Encodes what both lists read: a task, a limit and a position. */
+export const encodeQuery = ({ after, limit, task }: DeadLetterQuery): ReadonlyArray<string> => [
+  task === undefined ? "" : FieldText.encode(task),
+  `${limit}`,
+  ...(after === undefined ? ["+inf", ""] : [`${after.at}`, `${after.order}`])
+]
+
+/** Compares as the index of a shard does. */
+export const newestFirst = (self: DeadLetterPosition, that: DeadLetterPosition): number =>
+  that.at - self.at || that.order - self.order
 
 /** Lua: removes the dead letters whose retention is over, so that the indexes hold none of them. */
 export const removeExpiredDeadLettersLua = /* lua */ `
