@@ -74,8 +74,14 @@ export interface Delivery {
    * clocks that may differ; elsewhere the age serves for it.
    */
   readonly waitedMillis?: number | undefined
-  /** The body as it was published, or the bytes that another program published. */
+  /** The body as it was published, or the bytes that another program published. Empty with `oversizedBytes`. */
   readonly body: string | Uint8Array
+  /**
+   * How many bytes the body has, where they exceed what a message of this library has (`maxMessageBytes`, 4 MiB and
+   * 64 KiB) and the driver did not load them. The worker makes a dead letter of the message. A store that can park an
+   * oversized message by itself, before it is claimed, does so instead.
+   */
+  readonly oversizedBytes?: number | undefined
 }
 
 /**

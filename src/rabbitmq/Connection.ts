@@ -4,6 +4,7 @@
 import type { Socket } from "node:net"
 import { type ChannelModel, type ConfirmChannel, connect, type SocketOptions } from "amqplib"
 import { Deferred, Effect, Exit, Latch } from "effect"
+import { dropOversizedBodies } from "./oversizedMessages.ts"
 import { fromUnknown, RabbitError } from "./RabbitError.ts"
 
 /** Where the server is. */
@@ -62,6 +63,13 @@ export class Connection {
   }
 }
 
+/** Opens a channel, which drops the bodies of oversized messages. */
+const openChannel = async (model: ChannelModel): Promise<ConfirmChannel> => {
+  const channel = await model.createConfirmChannel()
+  dropOversizedBodies(channel)
+  return channel
+}
+
 /** Runs a call of amqplib, and fails with `RabbitError`. */
 export const tryCall = <A>(call: () => Promise<A>): Effect.Effect<A, RabbitError> =>
   Effect.tryPromise({ try: call, catch: fromUnknown })
@@ -75,7 +83,7 @@ export const withChannel = <A>(
   use: (channel: ConfirmChannel) => Promise<A>
 ): Effect.Effect<A, RabbitError> =>
   tryCall(async () => {
-    const channel = await model.createConfirmChannel()
+    const channel = await openChannel(model)
     channel.on("error", () => {}) // the pending call fails with it
     try {
       return await use(channel)
@@ -141,7 +149,7 @@ export const open = async (
     closed ??= { cause }
   })
   try {
-    const channel = await model.createConfirmChannel()
+    const channel = await openChannel(model)
     if (closed !== undefined)
       throw (closed.cause as Error | undefined) ?? new Error("the connection was closed")
     return new Connection(model, channel, onClose)

@@ -8,6 +8,7 @@ import { isUtf8 } from "node:buffer"
 import type { Message, Options } from "amqplib"
 import type { Envelope } from "../BrokerDriver.ts"
 import * as defaults from "../internal/defaults.ts"
+import { droppedBytesOf } from "./oversizedMessages.ts"
 
 /** A message to publish. */
 export interface OutgoingMessage {
@@ -28,6 +29,8 @@ export interface TaskProperties {
   readonly dueAt?: number | undefined
   /** For how many milliseconds in total the message was put back while it kept its due time. */
   readonly waitedMillis?: number | undefined
+  /** Bytes of the body if it was dropped, as the message was oversized: of this delivery, or of one that it is a copy of. */
+  readonly oversizedBytes?: number | undefined
 }
 
 const APP_ID = "chicory"
@@ -43,11 +46,11 @@ const readCount = (value: unknown): number | undefined =>
 const readMillis = (value: unknown): number | undefined =>
   typeof value === "number" && Number.isFinite(value) && value >= 0 ? value : undefined
 
-const noProperties: TaskProperties = {}
-
 /** Reads the properties of a message. A property of another type or range reads as `undefined`. */
-export const readProperties = ({ properties }: Message): TaskProperties => {
-  if (properties.appId !== APP_ID) return noProperties
+export const readProperties = (message: Message): TaskProperties => {
+  const { properties } = message
+  const oversizedBytes = droppedBytesOf(message)
+  if (properties.appId !== APP_ID) return { oversizedBytes }
   const headers: Readonly<Record<string, unknown>> = properties.headers ?? {}
   return {
     id: readText(properties.messageId ?? headers["id"]),
@@ -55,7 +58,9 @@ export const readProperties = ({ properties }: Message): TaskProperties => {
     incarnation: readText(headers["incarnation"]) ?? "",
     generation: readCount(headers["generation"]) ?? 0,
     dueAt: readCount(properties.timestamp),
-    waitedMillis: readMillis(headers["waited"])
+    waitedMillis: readMillis(headers["waited"]),
+    oversizedBytes:
+      oversizedBytes ?? (message.content.length === 0 ? readCount(headers["oversized"]) : undefined)
   }
 }
 
@@ -67,7 +72,7 @@ const fitsProperty = (value: string): boolean =>
   value.length <= MAX_PROPERTY_BYTES / 3 || Buffer.byteLength(value) <= MAX_PROPERTY_BYTES
 
 const writeProperties = (
-  { dueAt, generation = 0, id, incarnation = "", task, waitedMillis }: TaskProperties,
+  { dueAt, generation = 0, id, incarnation = "", oversizedBytes, task, waitedMillis }: TaskProperties,
   reason?: string
 ): Options.Publish => {
   const headers: Record<string, unknown> = {}
@@ -87,6 +92,7 @@ const writeProperties = (
   if (incarnation !== "") headers["incarnation"] = incarnation
   if (generation !== 0) headers["generation"] = generation
   if (waitedMillis !== undefined) headers["waited"] = waitedMillis
+  if (oversizedBytes !== undefined) headers["oversized"] = oversizedBytes
   if (reason !== undefined) {
     headers["reason"] = reason
     properties.expiration = String(defaults.deadLetterRetentionMillis)

@@ -11,7 +11,15 @@ import type { RabbitError } from "./RabbitError.ts"
 import type { UnackedMessage } from "./UnackedMessages.ts"
 
 const toDelivery = ({ clock, unacked }: DriverContext, claimed: UnackedMessage): Delivery => {
-  const { dueAt, generation, id, incarnation, task, waitedMillis = 0 } = readProperties(claimed.message)
+  const {
+    dueAt,
+    generation,
+    id,
+    incarnation,
+    oversizedBytes,
+    task,
+    waitedMillis = 0
+  } = readProperties(claimed.message)
   return {
     handle: unacked.claim(claimed),
     id,
@@ -21,7 +29,8 @@ const toDelivery = ({ clock, unacked }: DriverContext, claimed: UnackedMessage):
     queue: claimed.queue,
     ageMillis: dueAt === undefined ? 0 : Math.max(0, clock.currentTimeMillisUnsafe() - dueAt),
     waitedMillis,
-    body: readBody(claimed.message)
+    body: readBody(claimed.message),
+    ...(oversizedBytes === undefined ? {} : { oversizedBytes })
   }
 }
 

@@ -34,6 +34,7 @@ const names = [
   "generation",
   "expires",
   "waited",
+  "oversized",
   "due"
 ]
 
@@ -68,11 +69,11 @@ describe("guarantee 10: RabbitMQ message properties", () => {
           }
         ]) {
           const message = messageOf(properties, content)
-          const { dueAt, generation, id, incarnation, task, waitedMillis } =
+          const { dueAt, generation, id, incarnation, oversizedBytes, task, waitedMillis } =
             OutgoingMessage.readProperties(message)
           for (const name of [id, incarnation, task])
             assert.isTrue(name === undefined || typeof name === "string")
-          for (const count of [generation, dueAt]) assert.isTrue(isTime(count))
+          for (const count of [generation, dueAt, oversizedBytes]) assert.isTrue(isTime(count))
           assert.isTrue(waitedMillis === undefined || (Number.isFinite(waitedMillis) && waitedMillis >= 0))
           // it can be sent again with its bytes
           const copy = OutgoingMessage.fromDelivered(message, { queue: "q", delayMillis: 0, reason: "odd" })

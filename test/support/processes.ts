@@ -72,10 +72,11 @@ export interface WorkerProcess extends EventProcess<ProcessEvent> {
 /** Starts a worker process and waits until it is ready. */
 export const startWorker = Effect.fnUntraced(function* (
   location: StoreLocations.StoreLocation,
-  options?: Worker.Options
+  options?: Worker.Options,
+  command?: ChildProcess.CommandOptions
 ): Effect.fn.Return<WorkerProcess, unknown, Scope.Scope | NodeServices.NodeServices> {
   const args = [StoreLocations.encode(location), JSON.stringify(options ?? {})]
-  const worker = yield* start(program("processWorker.ts", args), ProcessEvent)
+  const worker = yield* start(program("processWorker.ts", args, command), ProcessEvent)
   yield* worker.until((events) => events.some(({ _tag }) => _tag === "Ready"))
   return { ...worker, untilBegan: (count = 1) => worker.until((events) => beganCount(events) >= count) }
 })

@@ -15,3 +15,7 @@ export const ENVELOPE_BYTES = 64 * 1024
 
 /** Bytes of an encoded message, at most. A message whose body has more bytes is oversized. */
 export const maxMessageBytes = defaults.maxBytes + ENVELOPE_BYTES
+
+/** Returns why an oversized message becomes a dead letter. */
+export const oversizedIssue = (bytes: number): string =>
+  `the message has ${bytes} bytes, and a message has at most ${maxMessageBytes}; its body is not kept`

@@ -1,6 +1,6 @@
 /**
- * Handles deliveries that no handler can run: an unknown task, or bytes that do not decode. Their tasks end with a dead
- * letter that keeps the bytes, and so complete their waiters. No delivery ends the loop that claimed it.
+ * Handles deliveries that no handler can run: an unknown task, bytes that do not decode, or an oversized message. Their tasks
+ * end with a dead letter that keeps the bytes, except oversized ones, and so complete their waiters. No delivery ends the loop that claimed it.
  */
 import { Cause, Duration, Effect } from "effect"
 import type { ClaimedMessage, Started } from "../../BackendDriver.ts"
@@ -10,6 +10,7 @@ import { PayloadInvalid, UnknownTask } from "../../TaskFailed.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { toEffect } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
+import { oversizedIssue } from "../driver/maxMessageBytes.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
@@ -63,6 +64,9 @@ export const rejectMalformed =
       }
       return endWithoutHandler(worker, candidateOf(worker, delivery, message, run), outcome, run?.started)
     })
+
+/** Rejects a message whose body the store did not load, as it is oversized: its dead letter has no body. */
+export const rejectOversized = (bytes: number): Rejection => rejectMalformed(oversizedIssue(bytes))
 
 /** Parks a message whose task the store can never start: it cannot hold the id, or not read the record. */
 export const parkUnstartable = (

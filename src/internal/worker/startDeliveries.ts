@@ -8,7 +8,13 @@ import { isRetryable } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { formatError } from "../formatError.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
-import { parkUnstartable, type Rejection, rejectMalformed, rejectUnknown } from "./rejectDelivery.ts"
+import {
+  parkUnstartable,
+  type Rejection,
+  rejectMalformed,
+  rejectOversized,
+  rejectUnknown
+} from "./rejectDelivery.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { applyStart, finishUnrun } from "./runTask.ts"
 import { release, retryWhile } from "./settle.ts"
@@ -43,6 +49,7 @@ const decodeDelivery = (
   worker: WorkerState,
   { delivery, run }: ClaimedMessage
 ): StartCandidate | Rejection => {
+  if (delivery.oversizedBytes !== undefined) return rejectOversized(delivery.oversizedBytes)
   const decoded = TaskMessage.decode(delivery.body)
   if (Exit.isFailure(decoded)) return rejectMalformed(formatError(Cause.squash(decoded.cause)))
   const message = decoded.value

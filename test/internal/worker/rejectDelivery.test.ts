@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, DeadLetters, Task } from "chicory"
 import type { Release } from "chicory/driver"
 import { Clock, Effect, Option } from "effect"
+import { maxMessageBytes } from "../../../src/internal/driver/maxMessageBytes.ts"
 import { advance, exitOf, fork, reasonOf } from "../../support/memoryFixture.ts"
 import * as WorkerFixture from "./workerFixture.ts"
 
@@ -86,6 +87,28 @@ describe("guarantee 8: an undecodable message", () => {
       assert.strictEqual(letter?.raw, "nonsense")
       assert.deepStrictEqual(letter?.taskId, Option.none())
       assert.deepStrictEqual(yield* counts, nothing)
+    })
+  )
+
+  it.effect("that is oversized, and that the store did not load, is dead-lettered with its size", () =>
+    Effect.gen(function* () {
+      const { counts, fixture, letters, publish, ran, record, start } = yield* make({
+        broker: (driver) => ({
+          claim: (request) =>
+            Effect.map(driver.claim(request), (deliveries) =>
+              deliveries.map((delivery) => ({ ...delivery, body: "", oversizedBytes: 60_000_000 }))
+            )
+        })
+      })
+      yield* fixture.create("a", { task: "work" })
+      yield* publish("{}", { id: "a", task: "work" })
+      yield* start
+      const [letter] = yield* letters
+      assert.strictEqual(letter?.raw, "")
+      assert(letter?.reason._tag === "PayloadInvalid")
+      assert.include(letter.reason.issue, `60000000 bytes, and a message has at most ${maxMessageBytes}`)
+      assert.strictEqual((yield* record("a")).state, "FAILURE")
+      assert.deepStrictEqual([ran, yield* counts], [[], nothing])
     })
   )
 
