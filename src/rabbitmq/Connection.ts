@@ -6,6 +6,7 @@ import { type ChannelModel, type ConfirmChannel, connect, type SocketOptions } f
 import { Deferred, Effect, Exit, Latch } from "effect"
 import { dropOversizedBodies } from "./oversizedMessages.ts"
 import { fromUnknown, RabbitError } from "./RabbitError.ts"
+import { dropUnreadableProperties } from "./unreadableProperties.ts"
 
 /** Where the server is. */
 export interface Address {
@@ -142,6 +143,7 @@ export const open = async (
   signal: AbortSignal
 ): Promise<Connection> => {
   const model = await connectModel(address, purpose, signal)
+  dropUnreadableProperties(model)
   // subscribed before the channel is opened: the server may close the connection as soon as it is ready
   let closed: { readonly cause: unknown } | undefined
   model.on("error", () => {}) // "close" follows, with the same cause
