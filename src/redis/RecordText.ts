@@ -60,8 +60,8 @@ export const FIELDS = [
   "progress",
   /** * */
   "key",
-  /** The key may lie in another shard. */
-  "keyInOtherShard",
+  /** Of a key that may lie in another shard: the claim under which the record holds it (see `KeyHolder`). */
+  "keyClaim",
   /** * The message that waits with the task until it is due: its member among the delayed, `/`, and the queue. */
   "delayedMessage"
 ] as const

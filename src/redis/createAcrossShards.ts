@@ -2,52 +2,50 @@
  * Creates records of a store with any number of shards.
  *
  * With one shard a key is reserved in the same step as its record. With several, the key may lie in another shard: it is
- * claimed first, and the record is created only while it holds the key. A caller that finds a key whose record is missing
- * takes the key over, after the id that held it got a tombstone, so that a record that is created late is refused.
+ * claimed first, and the record is created only under a claim that still holds the key. A caller that finds a key whose
+ * holder has no such record takes the key over, after the claim that held it got a tombstone, so that a record that is
+ * created late under it is refused.
  */
 import { Effect } from "effect"
 import { RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../BackendDriver.ts"
 import type { Batch } from "../BrokerDriver.ts"
-import * as TaskId from "../internal/task/TaskId.ts"
+import * as KeyHolder from "./KeyHolder.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { claimKey } from "./scripts/claimKey.ts"
+import { compareWithHolder } from "./scripts/compareWithHolder.ts"
 import { create, type Create } from "./scripts/create.ts"
+import { freeKeys } from "./scripts/freeKeys.ts"
 import { encodeKey } from "./scripts/lib/creates.ts"
 import { passKey } from "./scripts/passKey.ts"
-import { verifyHolderOrTombstone } from "./scripts/verifyHolderOrTombstone.ts"
 
 /** How often a key that changes hands is tried for. */
 const ATTEMPTS = 10
 
 /** Creates one record whose key may lie in another shard. */
-const createWithKey = (runner: ScriptRunner, { withKeyInOtherShard }: Create) => {
-  const claim = claimKey(runner)
+const createWithKey = (runner: ScriptRunner, { withClaimedKey }: Create) => {
+  const claimFor = claimKey(runner)
+  const compare = compareWithHolder(runner)
   const pass = passKey(runner)
-  const verify = verifyHolderOrTombstone(runner)
+  const free = freeKeys(runner)
 
   /** `undefined`: the key changed hands meanwhile. */
   const attempt = Effect.fnUntraced(function* (
     record: NewRecord
   ): Effect.fn.Return<Created | undefined, RedisError> {
     const key = encodeKey(record)!
-    const holder = yield* claim(key, record.id)
-    if (holder === record.id) return yield* withKeyInOtherShard(record)
-    if (yield* verify(holder, key)) {
-      const incarnation = TaskId.makeIncarnation()
-      const created = yield* withKeyInOtherShard({ ...record, id: holder, incarnation })
-      // The record was removed between the two calls, so it was created again under the id that holds the key.
-      return created?._tag === "Created"
-        ? {
-            _tag: "Existing",
-            id: holder,
-            incarnation,
-            same: true,
-            published: record.reservedMillis === undefined
-          }
-        : created
+    const claim = KeyHolder.makeClaim()
+    const holder = KeyHolder.encode({ claim, id: record.id })
+    const found = yield* claimFor(key, holder)
+    if (found !== holder) {
+      const other = KeyHolder.decode(found)
+      const existing = other === undefined ? undefined : yield* compare(record, other)
+      if (existing !== undefined) return existing
+      if (!(yield* pass(key, found, holder))) return undefined
     }
-    return (yield* pass(key, holder, record.id)) ? yield* withKeyInOtherShard(record) : undefined
+    const answer = yield* withClaimedKey(record, claim)
+    if (answer?.holdsKey === false) yield* free([key, holder])
+    return answer?.created
   })
 
   return (record: NewRecord): Effect.Effect<Created, RedisError> =>

@@ -1,4 +1,4 @@
-/** Claims an idempotency key for an id. */
+/** Claims an idempotency key for a holder. */
 import type { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import * as Script from "../Script.ts"
@@ -10,9 +10,9 @@ if redis.call('SET', entry, ARGV[2], 'NX') then return ARGV[2] end
 return redis.call('GET', entry)
 `
 
-/** Makes the operation, which returns the id that holds the key. */
+/** Makes the operation, which returns the holder of the key. */
 export const claimKey = ({ keyspace, run }: ScriptRunner) => {
   const script = Script.make<string>(lua)
-  return (key: string, id: string): Effect.Effect<string, RedisError> =>
-    run(script, keyspace.shardOf(key), [key, id])
+  return (key: string, holder: string): Effect.Effect<string, RedisError> =>
+    run(script, keyspace.shardOf(key), [key, holder])
 }

@@ -5,7 +5,14 @@ import type { Created, NewRecord } from "../../BackendDriver.ts"
 import * as Script from "../Script.ts"
 import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import { createsLua, decodeCreated, encodeRecordHead, pushRecord, REFUSED } from "./lib/creates.ts"
+import {
+  createsLua,
+  decodeCreated,
+  encodeRecordHead,
+  HOLDS_NO_KEY,
+  pushRecord,
+  REFUSED
+} from "./lib/creates.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
@@ -20,35 +27,48 @@ return answers
 `
   )
 
+/** The answer to a record whose key was claimed. */
+export interface ClaimedCreate {
+  readonly created: Created
+  /** `false`: a record that does not have the key has the id. */
+  readonly holdsKey: boolean
+}
+
 /** The operations of the script. */
 export interface Create {
   /** Creates records whose keys, if they have any, lie in their own shards. */
   readonly inOwnShard: (
     records: ReadonlyArray<NewRecord>
   ) => Effect.Effect<ReadonlyArray<Created>, RedisError>
-  /** Creates a record whose key lies in another shard; `undefined`: its id has a tombstone for that key. */
-  readonly withKeyInOtherShard: (record: NewRecord) => Effect.Effect<Created | undefined, RedisError>
+  /** Creates a record whose key may lie in another shard, under a claim; `undefined`: the claim has a tombstone. */
+  readonly withClaimedKey: (
+    record: NewRecord,
+    claim: string
+  ) => Effect.Effect<ClaimedCreate | undefined, RedisError>
 }
 
 /** Makes the operations. */
 export const create = ({ clustered, keyspace, run, sharded }: ScriptRunner): Create => {
   const script = Script.make<ReadonlyArray<string>>(lua(clustered))
-  const encodeOwn = pushRecord(false)
-  const encodeOther = pushRecord(true)
   return {
     inOwnShard: (records) =>
       sharded(
         records,
         ({ id }) => id,
         (shard, some) =>
-          Effect.map(run(script, shard, encodeGroups(some, encodeRecordHead, encodeOwn)), (answers) =>
+          Effect.map(run(script, shard, encodeGroups(some, encodeRecordHead, pushRecord)), (answers) =>
             answers.map(decodeCreated)
           )
       ),
-    withKeyInOtherShard: (record) =>
-      Effect.map(
-        run(script, keyspace.shardOf(record.id), encodeGroups([record], encodeRecordHead, encodeOther)),
-        ([answer]) => (answer === REFUSED ? undefined : decodeCreated(answer!))
+    withClaimedKey: (record, claim) => {
+      const push = (args: Array<string>) => pushRecord(args, record, claim)
+      return Effect.map(
+        run(script, keyspace.shardOf(record.id), encodeGroups([record], encodeRecordHead, push)),
+        ([answer = REFUSED]) =>
+          answer === REFUSED
+            ? undefined
+            : { created: decodeCreated(answer), holdsKey: !answer.startsWith(HOLDS_NO_KEY) }
       )
+    }
   }
 }

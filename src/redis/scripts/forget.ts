@@ -7,7 +7,9 @@ import type { ScriptRunner } from "../ScriptRunner.ts"
 import { freeKeys } from "./freeKeys.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns the keys that may lie in other shards, each with the id that held it. */
+/**
+ * Returns the keys that may lie in other shards, each with its holder, to be freed at once. A sweep frees those that are not.
+ */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
@@ -16,18 +18,17 @@ local keysInOtherShards = {}
 while position < #ARGV do
   local record = findRecord(nextText())
   if record then
-    if record[KEY_IN_OTHER_SHARD] ~= '-' then
+    if record[KEY_CLAIM] ~= '-' then
       keysInOtherShards[#keysInOtherShards + 1] = record[KEY]
-      keysInOtherShards[#keysInOtherShards + 1] = record.id
-      record[KEY], record[KEY_IN_OTHER_SHARD] = '-', '-'
+      keysInOtherShards[#keysInOtherShards + 1] = record[KEY_CLAIM] .. ' ' .. record.id
     end
     if TERMINAL[record[STATE]] then
       -- F1
       removeRecord(record)
     else
       -- F2
-      freeKey(record)
-      record[KEY], record[ENDED] = '-', 'Forgotten'
+      freeKey(record, now)
+      record[KEY], record[KEY_CLAIM], record[ENDED] = '-', '-', 'Forgotten'
       hintEnd(record)
       saveRecord(record)
     end

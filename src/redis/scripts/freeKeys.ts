@@ -11,7 +11,7 @@ for i = 1, #ARGV, 2 do
 end
 `
 
-/** Makes the operation. It takes pairs of a key and the id that held it; a key that another id holds stays. */
+/** Makes the operation. It takes pairs of a key and its holder; a key that another holder has stays. */
 export const freeKeys = ({ keyspace, run }: ScriptRunner) => {
   const script = Script.make(lua)
   return (keysAndHolders: ReadonlyArray<string>): Effect.Effect<void, RedisError> =>

@@ -51,8 +51,6 @@ return answers
 `
   )
 
-const pushOwnRecord = pushRecord(false)
-
 /** Encodes groups: the head of the messages, the head of their records, their number, the records, the messages. */
 const encode = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
   const args: Array<string> = []
@@ -63,7 +61,7 @@ const encode = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
   for (const { items: some } of groups) {
     const [{ message, record }] = some as Batch<Enqueued>
     args.push(...encodeMessageHead(message), ...encodeRecordHead(record), `${some.length}`)
-    for (const item of some) pushOwnRecord(args, item.record)
+    for (const item of some) pushRecord(args, item.record)
     for (const item of some) args.push(MessageText.encode(item.message))
   }
   return args

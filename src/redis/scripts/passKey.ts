@@ -1,4 +1,4 @@
-/** Passes an idempotency key from one id to another. */
+/** Passes an idempotency key from one holder to another. */
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import * as Script from "../Script.ts"

@@ -33,14 +33,8 @@ local function reopen(deadLetterId)
   if record then
     -- R2
     opened[FENCE], opened[RETENTION], opened[PAYLOAD_HASH] = record[FENCE], record[RETENTION], record[PAYLOAD_HASH]
-    opened[KEY], opened[KEY_IN_OTHER_SHARD] = record[KEY], record[KEY_IN_OTHER_SHARD]
-    if record[KEY] ~= '-' then
-      if record[KEY_IN_OTHER_SHARD] ~= '-' then
-        redis.call('ZREM', base .. ':foreign', cjson.encode({ record[KEY], record.id }))
-      else
-        redis.call('PERSIST', idempotencyKey(record))
-      end
-    end
+    opened[KEY], opened[KEY_CLAIM] = record[KEY], record[KEY_CLAIM]
+    keepKey(opened)
     if record[PROGRESS] ~= '-' then redis.call('DEL', base .. ':progress:' .. record.id) end
   else
     -- R1

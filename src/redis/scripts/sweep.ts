@@ -1,5 +1,5 @@
 /** Ends overdue tasks, and removes records, dead letters and workers that are past their retention. */
-import { Effect } from "effect"
+import { Array as Arr, Effect } from "effect"
 import type { BackendDriver } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
@@ -9,13 +9,28 @@ import { deadLettersLua } from "./lib/deadLetters.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns the number of swept items, and then the keys of other shards that are to be freed, each with the id that held it. */
+/** How many members are removed from an index at once: that many values fit into one call. */
+const MAX_REMOVED = 4_000
+
+/**
+ * Returns the number of swept items, and then the keys of other shards that are to be freed: each with its holder, and its
+ * member in the index, which is removed by the next step.
+ */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
     deadLettersLua,
     lapseLua,
     `
+local function parseForeignKeyMember(member)
+  local ok, parts = pcall(cjson.decode, member)
+  if not ok or type(parts) ~= 'table' then return nil end
+  for i = 1, 3 do
+    if type(parts[i]) ~= 'string' then return nil end
+  end
+  return parts[1], parts[2], parts[3]
+end
+
 local limit = nextNumber()
 local function due(index)
   return redis.call('ZRANGEBYSCORE', base .. index, '-inf', now, 'LIMIT', 0, limit)
@@ -45,11 +60,13 @@ for i = 1, #workers, 2 do
 end
 local answer = { swept }
 for _, member in ipairs(due(':foreign')) do
-  redis.call('ZREM', base .. ':foreign', member)
-  local ok, pair = pcall(cjson.decode, member)
-  if ok and type(pair) == 'table' and type(pair[1]) == 'string' and type(pair[2]) == 'string' then
-    answer[#answer + 1] = pair[1]
-    answer[#answer + 1] = pair[2]
+  local key, claim, id = parseForeignKeyMember(member)
+  if not key then
+    redis.call('ZREM', base .. ':foreign', member)
+  elseif not holdsKey(findRecord(id), key, claim) then
+    answer[#answer + 1] = key
+    answer[#answer + 1] = claim .. ' ' .. id
+    answer[#answer + 1] = member
   end
 end
 sendHints()
@@ -57,17 +74,27 @@ return answer
 `
   )
 
+/** Removes members from the index of keys in other shards. */
+const removeForeignKeys = Script.make(`redis.call('ZREM', KEYS[1] .. ':foreign', unpack(ARGV))`)
+
 /** Makes the operation. */
 export const sweep = (runner: ScriptRunner): BackendDriver<RedisStoreError>["sweep"] => {
   const { clustered, keyspace, run } = runner
-  const script = Script.make<readonly [swept: number, ...keysInOtherShards: Array<string>]>(lua(clustered))
+  const script = Script.make<readonly [swept: number, ...foreignKeys: Array<string>]>(lua(clustered))
   const free = freeKeys(runner)
   return Effect.fnUntraced(function* (limit) {
     let total = 0
     for (let shard = 0; shard < keyspace.shards && total < limit; shard++) {
-      const [swept, ...keysInOtherShards] = yield* run(script, shard, [`${limit - total}`])
+      const [swept, ...foreignKeys] = yield* run(script, shard, [`${limit - total}`])
       total += swept
-      yield* free(keysInOtherShards)
+      for (const some of Arr.chunksOf(Arr.chunksOf(foreignKeys, 3), MAX_REMOVED)) {
+        yield* free(some.flatMap(([key, holder]) => [key, holder!]))
+        yield* run(
+          removeForeignKeys,
+          shard,
+          some.map(([, , member]) => member!)
+        )
+      }
     }
     return total
   })

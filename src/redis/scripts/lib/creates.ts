@@ -21,22 +21,18 @@ export const encodeRecordHead = (record: NewRecord): ReadonlyArray<string> => [
   isCompared(record) ? "1" : "0"
 ]
 
-/** Encodes the rest of a record. */
-export const pushRecord =
-  (keyInOtherShard: boolean) =>
-  (args: Array<string>, record: NewRecord): void => {
-    args.push(record.id)
-    if (!isCompared(record)) return
-    args.push(
-      IncarnationText.encode(record.incarnation),
-      record.payloadHash,
-      encodeKey(record) ?? "",
-      keyInOtherShard ? "1" : ""
-    )
-  }
+/** Encodes the rest of a record. The claim is that of a key which may lie in another shard (see `KeyHolder`). */
+export const pushRecord = (args: Array<string>, record: NewRecord, claim = ""): void => {
+  args.push(record.id)
+  if (!isCompared(record)) return
+  args.push(IncarnationText.encode(record.incarnation), record.payloadHash, encodeKey(record) ?? "", claim)
+}
 
-/** The answer to a record whose id has a tombstone for its key (see `verifyHolderOrTombstone`). */
+/** The answer to a claim that holds no key any more: see `compareWithHolder`. */
 export const REFUSED = "X"
+
+/** How an answer begins to a record that exists under its id, and does not hold the key that was claimed for it. */
+export const HOLDS_NO_KEY = "N"
 
 /** Decodes the answer to a record that was created or found. */
 export const decodeCreated = (answer: string): Created => {
@@ -55,8 +51,9 @@ export const decodeCreated = (answer: string): Created => {
  * Lua: `createGroup` creates a group of records that differ in id, incarnation, payload hash and key alone. It takes a
  * function that returns the delayed messages of so many records, if they have any.
  *
- * The answer to a record is `C` (created), `X` (its id has a tombstone for its key), or `E` (existing), followed by
- * whether it is the same (0 or 1), whether it is published (0 or 1), its incarnation, a blank, and its id.
+ * The answer to a record is `C` (created), `X` (the claim of its key has a tombstone), or `E` (existing) or `N` (existing,
+ * and without the key that was claimed for it), followed by whether it is the same (0 or 1), whether it is published (0 or
+ * 1), its incarnation, a blank, and its id.
  */
 export const createsLua = /* lua */ `
 local function requestedRecord(request)
@@ -64,29 +61,28 @@ local function requestedRecord(request)
   new[TASK], new[INCARNATION], new[ENQUEUED_AT] = request.task, request.incarnation, nowText
   new[PAYLOAD_HASH], new[RETENTION], new[EXPIRES_AT] = request.hash, request.retention, request.expires
   new[RESERVED_UNTIL], new[DELAYED_MESSAGE] = request.reservedUntil, request.delayedMessage
-  if request.key then new[KEY] = request.key end
-  if request.keyInOtherShard then new[KEY_IN_OTHER_SHARD] = '1' end
+  if request.key then new[KEY], new[KEY_CLAIM] = request.key, request.claim end
   return new
 end
 
-local function create(request)
-  if request.keyInOtherShard and redis.call('GET', base .. ':burned:' .. request.id) == request.key then return '${REFUSED}' end
-  local record
-  if request.key and not request.keyInOtherShard then
-    local holder = redis.call('GET', base .. ':key:' .. request.key)
-    if holder then record = findRecord(holder) end
-  end
-  if not record then
-    local new = requestedRecord(request)
-    record = findRecord(request.id)
-    if not record then
-      adoptPendingSubscribers(new)
-      redis.call('SET', taskKey(request.id), recordText(new))
-      if request.key and not request.keyInOtherShard then redis.call('SET', idempotencyKey(new), request.id) end
-      setDeadline(new)
-      return 'C'
-    end
-  end
+local function findKeyHolder(key)
+  local holder = redis.call('GET', base .. ':key:' .. key)
+  local record = holder and findRecord(holder)
+  return record and record[KEY] == key and record
+end
+
+-- gives the key of a request to an existing record
+local function holdKey(record, request)
+  record[KEY], record[KEY_CLAIM] = request.key, request.claim
+  if request.claim == '-' then redis.call('SET', idempotencyKey(record), record.id) end
+  local left = redis.call('PTTL', taskKey(record.id))
+  if left >= 0 then freeKeyAfter(record, left) end
+  redis.call('SET', taskKey(record.id), recordText(record, exitOf(record)), 'KEEPTTL')
+end
+
+-- Compares a request with the record that has its id or its key. Returns the answer without its first letter, and whether
+-- they are the same.
+local function compare(record, request)
   -- E1, E2
   local unknown = record[PAYLOAD_HASH] == '-'
   local same = record[TASK] == request.task and record[ENDED] ~= 'Forgotten'
@@ -94,17 +90,6 @@ local function create(request)
   -- E3
   if same and unknown then
     record[PAYLOAD_HASH] = request.hash
-    if request.key and record[KEY] == '-' then
-      record[KEY] = request.key
-      if request.keyInOtherShard then record[KEY_IN_OTHER_SHARD] = '1' end
-      local left = redis.call('PTTL', taskKey(record.id))
-      if not request.keyInOtherShard then
-        redis.call('SET', idempotencyKey(record), record.id)
-        if left >= 0 then redis.call('PEXPIRE', idempotencyKey(record), left) end
-      elseif left >= 0 then
-        freeKey(record, now + left)
-      end
-    end
     redis.call('SET', taskKey(record.id), recordText(record, exitOf(record)), 'KEEPTTL')
   end
   -- E4
@@ -115,8 +100,31 @@ local function create(request)
     saveRecord(record)
     setDeadline(record)
   end
-  return 'E' .. (same and '1' or '0') .. (record[RESERVED_UNTIL] == '-' and '1' or '0')
-    .. record[INCARNATION] .. ' ' .. record.id
+  local published = record[RESERVED_UNTIL] == '-'
+  return (same and '1' or '0') .. (published and '1' or '0') .. record[INCARNATION] .. ' ' .. record.id, same
+end
+
+local function create(request)
+  local isClaimed = request.claim ~= '-'
+  if isClaimed and redis.call('EXISTS', base .. ':burned:' .. request.claim) == 1 then return '${REFUSED}' end
+  local holder = request.key and not isClaimed and findKeyHolder(request.key)
+  if holder then return 'E' .. compare(holder, request) end
+  local record = findRecord(request.id)
+  if not record then
+    local new = requestedRecord(request)
+    adoptPendingSubscribers(new)
+    redis.call('SET', taskKey(request.id), recordText(new))
+    if request.key and not isClaimed then redis.call('SET', idempotencyKey(new), request.id) end
+    setDeadline(new)
+    return 'C'
+  end
+  local mayAdoptKey = record[PAYLOAD_HASH] == '-' and record[KEY] == '-'
+  local answer, same = compare(record, request)
+  if not request.key then return 'E' .. answer end
+  -- E3; or the record has the key, and what led to it was lost
+  local isHolder = record[KEY] == request.key or same and mayAdoptKey
+  if isHolder then holdKey(record, request) end
+  return (isHolder and 'E' or '${HOLDS_NO_KEY}') .. answer
 end
 
 -- the common case: new records without a key or an id of the caller's, all in one command
@@ -137,25 +145,33 @@ local function createNew(answers, request, count, delayedMessages)
   return true
 end
 
-local function createGroup(answers, reserveMessages)
+-- what the records of a group have in common, whether each has more, and their number
+local function readGroup()
   local task, expires, retention, reserved = nextText(), nextNumber(), nextText(), nextNumber()
-  local compared, count = nextText() == '1', nextNumber()
-  local request = { task = task, incarnation = '-', hash = '-', delayedMessage = '-' }
+  local request = { task = task, incarnation = '-', hash = '-', claim = '-', delayedMessage = '-' }
   request.retention = retention == '' and '-' or retention
   request.expires = expires and integerText(now + expires) or '-'
   request.reservedUntil = reserved and integerText(now + reserved) or '-'
+  return request, nextText() == '1', nextNumber()
+end
+
+-- the rest of a record
+local function readRequest(request, isCompared)
+  request.id = nextText()
+  if not isCompared then return end
+  local incarnation, hash, key, claim = nextText(), nextText(), nextText(), nextText()
+  request.incarnation, request.hash = incarnation, hash == '' and '-' or hash
+  request.key, request.claim = key ~= '' and key or nil, claim == '' and '-' or claim
+end
+
+local function createGroup(answers, reserveMessages)
+  local request, isCompared, count = readGroup()
   local delayedMessages = reserveMessages and reserveMessages(count)
-  local plain = not reserved and not compared and not expires and count <= 2000 and not hasPendingSubscribers()
-  if plain and createNew(answers, request, count, delayedMessages) then return end
+  local plain = request.reservedUntil == '-' and request.expires == '-' and not isCompared and count <= 2000
+  if plain and not hasPendingSubscribers() and createNew(answers, request, count, delayedMessages) then return end
   for i = 1, count do
-    request.id = nextText()
+    readRequest(request, isCompared)
     if delayedMessages then request.delayedMessage = delayedMessages[i] end
-    if compared then
-      request.incarnation, request.hash, request.key = nextText(), nextText(), nextText()
-      request.keyInOtherShard = nextText() == '1'
-      if request.hash == '' then request.hash = '-' end
-      if request.key == '' then request.key = nil end
-    end
     answers[#answers + 1] = create(request)
   end
 end

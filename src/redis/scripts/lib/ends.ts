@@ -9,13 +9,48 @@ local function idempotencyKey(record)
   return base .. ':key:' .. record[KEY]
 end
 
+-- whether the entry of the key, in this shard, names the record
+local function isKeyHolder(record)
+  return redis.call('GET', idempotencyKey(record)) == record.id
+end
+
+-- whether the record holds the key under the claim
+local function holdsKey(record, key, claim)
+  return record and record[KEY] == key and record[KEY_CLAIM] == claim
+end
+
+-- a key that may lie in another shard: its member in the index of those that a sweep frees
+local function foreignKeyMember(record)
+  return cjson.encode({ record[KEY], record[KEY_CLAIM], record.id })
+end
+
 -- a key that may lie in another shard is freed by the first sweep after that time
 local function freeKey(record, when)
   if record[KEY] == '-' then return end
-  if record[KEY_IN_OTHER_SHARD] ~= '-' then
-    redis.call('ZADD', base .. ':foreign', when, cjson.encode({ record[KEY], record.id }))
-  elseif redis.call('GET', idempotencyKey(record)) == record.id then
+  if record[KEY_CLAIM] ~= '-' then
+    redis.call('ZADD', base .. ':foreign', when, foreignKeyMember(record))
+  elseif isKeyHolder(record) then
     redis.call('DEL', idempotencyKey(record))
+  end
+end
+
+-- frees the key of a record when its text expires: that many milliseconds from now
+local function freeKeyAfter(record, millis)
+  if record[KEY] == '-' then return end
+  if record[KEY_CLAIM] ~= '-' then
+    freeKey(record, now + millis)
+  elseif isKeyHolder(record) then
+    redis.call('PEXPIRE', idempotencyKey(record), millis)
+  end
+end
+
+-- keeps the key of a record whose text does not expire any more
+local function keepKey(record)
+  if record[KEY] == '-' then return end
+  if record[KEY_CLAIM] ~= '-' then
+    redis.call('ZREM', base .. ':foreign', foreignKeyMember(record))
+  elseif isKeyHolder(record) then
+    redis.call('PERSIST', idempotencyKey(record))
   end
 end
 
@@ -61,13 +96,7 @@ local function endTask(record, state, exit, ended)
   else
     redis.call('SET', taskKey(record.id), recordText(record, exit), 'PX', retention)
     if record[PROGRESS] ~= '-' then redis.call('PEXPIRE', base .. ':progress:' .. record.id, retention) end
-    if record[KEY] ~= '-' then
-      if record[KEY_IN_OTHER_SHARD] ~= '-' then
-        freeKey(record, now + retention)
-      else
-        redis.call('PEXPIRE', idempotencyKey(record), retention)
-      end
-    end
+    freeKeyAfter(record, retention)
   end
 end
 `

@@ -113,6 +113,73 @@ export const incarnations = (test: Test): void => {
       assert.strictEqual((yield* t.onlyDeadLetter).id, "a:0.second2")
     })
 
+    /** Expects that a request under the key finds the second incarnation of `a`, also after a sweep. */
+    const expectKeyOfSecond = (t: Fixture, key: string) =>
+      Effect.gen(function* () {
+        for (const id of ["b", "c"]) {
+          const found = yield* t.create(id, { key, payloadHash: "h" })
+          assert(found._tag === "Existing")
+          assert.deepStrictEqual([found.id, found.incarnation], ["a", "second2"])
+          yield* t.sweepAll
+        }
+      })
+    /** Creates `a` under a key in its first incarnation, and ends it with a retention of one unit. */
+    const endUnderKey = (t: Fixture, key: string) => {
+      const retentionMillis = t.time.units(1)
+      return Effect.andThen(
+        t.create("a", { ...first, key, payloadHash: "h", retentionMillis }),
+        t.startAndSettle("a", "t1", success("1", retentionMillis), first)
+      )
+    }
+
+    test("the sweep of an earlier task leaves its key to a later one of the same id", function* (t) {
+      yield* endUnderKey(t, "k")
+      yield* t.time.pass(2)
+      assert.strictEqual((yield* t.create("a", { ...second, key: "k", payloadHash: "h" }))._tag, "Created")
+      yield* t.sweepAll
+      yield* expectKeyOfSecond(t, "k")
+    })
+
+    test("the retention of a forgotten task does not end the key of a later one of the same id", function* (t) {
+      yield* endUnderKey(t, "k")
+      yield* t.driver.forget(["a"])
+      assert.strictEqual((yield* t.create("a", { ...second, key: "k", payloadHash: "h" }))._tag, "Created")
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      yield* expectKeyOfSecond(t, "k")
+    })
+
+    test("an id takes its key again after another task held it", function* (t) {
+      yield* endUnderKey(t, "k")
+      yield* t.time.pass(2)
+      assert.strictEqual((yield* t.create("d", { key: "k", payloadHash: "h" }))._tag, "Created")
+      yield* t.driver.forget(["d"])
+      assert.strictEqual((yield* t.create("a", { ...second, key: "k", payloadHash: "h" }))._tag, "Created")
+      yield* expectKeyOfSecond(t, "k")
+    })
+
+    test("a task does not hold the key of an earlier one of the same id", function* (t) {
+      yield* endUnderKey(t, "k")
+      yield* t.time.pass(2)
+      yield* t.create("a", { ...second, key: "other", payloadHash: "h" })
+      assert.strictEqual((yield* t.create("d", { key: "k", payloadHash: "h" }))._tag, "Created")
+      yield* expectKeyOfSecond(t, "other")
+    })
+
+    test("a key that a reopened task adopts outlives the sweep of its first life", function* (t) {
+      const retentionMillis = t.time.units(1)
+      const request = { key: "k", payloadHash: "h" }
+      yield* t.create("a", { ...second, ...request, retentionMillis })
+      yield* t.startAndSettle("a", "t1", failureWithDeadLetter("Failed", undefined, retentionMillis), second)
+      yield* t.time.pass(2)
+      yield* t.reopen("a:0.second2")
+      const found = yield* t.create("a", { ...first, ...request })
+      assert(found._tag === "Existing")
+      assert.deepStrictEqual([found.incarnation, found.same], ["second2", true])
+      yield* t.sweepAll
+      yield* expectKeyOfSecond(t, "k")
+    })
+
     test("a replay without a record creates one in the incarnation of the dead letter", function* (t) {
       yield* t.create("a", first)
       yield* t.startAndSettle("a", "t1", failureWithDeadLetter(), first)
