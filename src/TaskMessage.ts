@@ -6,6 +6,7 @@
  */
 import { Exit, Schema } from "effect"
 import { parse } from "./internal/json.ts"
+import { readTraceparent } from "./internal/traceparent.ts"
 
 /**
  * The version of the format. A worker parks messages of other versions as dead letters, and never drops them.
@@ -47,8 +48,8 @@ export const TaskMessage = Schema.Struct({
   expires: Schema.optionalKey(Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))),
   /** Whether the sender wrote no record, so that the worker creates it. Absent: a message without a record is dropped. */
   unrecorded: Schema.optionalKey(Schema.Literal(true)),
-  /** The producer's span, as a W3C `traceparent`. */
-  traceparent: Schema.optionalKey(Schema.String)
+  /** The producer's span, as a W3C `traceparent` of 55 characters. */
+  traceparent: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(55)))
 })
 
 /**
@@ -61,15 +62,26 @@ export interface TaskMessage extends Schema.Schema.Type<typeof TaskMessage> {}
 
 const decodeJson = Schema.decodeUnknownExit(TaskMessage)
 
+/** Removes an invalid `traceparent` from a parsed message, and what a later version of it appends. */
+const boundTraceparent = (message: unknown): void => {
+  if (typeof message !== "object" || message === null || !("traceparent" in message)) return
+  const valid = readTraceparent(message.traceparent)
+  if (valid === undefined) delete message.traceparent
+  else message.traceparent = valid
+}
+
 /**
- * Decodes the text of a message. Fails for anything that is not text, not JSON, or not a message of this version.
+ * Decodes the text of a message. Fails for anything that is not text, not JSON, or not a message of this version. An
+ * invalid `traceparent` is no failure: the message is decoded without it.
  *
  * @category decoding
  * @since 0.1.0
  */
 export const decode = (text: unknown): Exit.Exit<TaskMessage, Schema.SchemaError> => {
   const json = parse(text)
-  return Exit.isSuccess(json) ? decodeJson(json.value) : Exit.failCause(json.cause)
+  if (Exit.isFailure(json)) return Exit.failCause(json.cause)
+  boundTraceparent(json.value)
+  return decodeJson(json.value)
 }
 
 /**

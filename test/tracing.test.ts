@@ -91,10 +91,56 @@ describe("trace context", () => {
     assert.deepStrictEqual([back?.traceId, back?.spanId, back?.sampled], [span.traceId, span.spanId, true])
   })
 
-  it.each(["", "00-", "garbage", "zz-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", undefined])(
-    "%s decodes to no span",
-    (traceparent) => {
-      assert.isUndefined(fromTraceparent(traceparent))
+  const trace = "0af7651916cd43dd8448eb211c80319c"
+  const parent = "b7ad6b7169203331"
+
+  it.each([
+    "",
+    "00-",
+    "garbage",
+    `zz-${trace}-${parent}-01`,
+    `ff-${trace}-${parent}-01`,
+    `00-${trace.toUpperCase()}-${parent}-01`,
+    `00-${"0".repeat(32)}-${parent}-01`,
+    `00-${trace}-${"0".repeat(16)}-01`,
+    `00-${trace}-${parent}-0`,
+    `00-${trace}-${parent}-01-`,
+    `00-${trace}-${parent}-01${"a".repeat(100_000)}`,
+    `01-${trace}-${parent}-01more`,
+    `00-${trace}-${parent}-01\n`,
+    undefined
+  ])("%s decodes to no span", (traceparent) => {
+    assert.isUndefined(fromTraceparent(traceparent))
+  })
+
+  it("a traceparent of a later version is read by its first 55 characters", () => {
+    for (const more of ["", "-", `-${"a".repeat(100_000)}`]) {
+      const span = fromTraceparent(`cc-${trace}-${parent}-09${more}`)
+      assert.deepStrictEqual([span?.traceId, span?.spanId, span?.sampled], [trace, parent, true])
     }
-  )
+  })
+
+  it.each([
+    ["x".repeat(100_000), parent],
+    [trace, "x".repeat(100_000)],
+    ["noop", "noop"],
+    ["", ""]
+  ])("a span with other ids than those of the specification has no traceparent", (traceId, spanId) => {
+    assert.isUndefined(toTraceparent(Tracer.externalSpan({ traceId, spanId })))
+  })
+
+  it("a trace id of 64 bits is padded", () => {
+    const span = Tracer.externalSpan({ traceId: parent, spanId: parent, sampled: false })
+    assert.strictEqual(toTraceparent(span), `00-${"0".repeat(16)}${parent}-${parent}-00`)
+  })
+
+  it.effect("a task whose producer's span has other ids runs, and its message carries none of them", () => {
+    const { named, tracer } = recording()
+    const odd = Tracer.externalSpan({ traceId: "x".repeat(100_000), spanId: "y" })
+    return Effect.gen(function* () {
+      yield* AsyncResult.get(yield* Effect.withParentSpan(Mail.delay({ to: "ada" }), odd))
+      const [run] = named("mail")
+      assert.isTrue(Option.isNone(run!.parent))
+    }).pipe(Effect.provide(Live), Effect.withTracer(tracer))
+  })
 })

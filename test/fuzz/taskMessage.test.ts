@@ -1,7 +1,18 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Arbitrary, Cause, Effect, Exit, Schema } from "effect"
 import * as TaskMessage from "../../src/TaskMessage.ts"
-import { assertAnswers, bytes, loneSurrogate, json, manyRuns, textLike, wellFormed } from "./randomValues.ts"
+import {
+  assertAnswers,
+  bytes,
+  elementOf,
+  loneSurrogate,
+  oneOf,
+  text,
+  json,
+  manyRuns,
+  textLike,
+  wellFormed
+} from "./randomValues.ts"
 
 const message = {
   v: 1,
@@ -29,7 +40,7 @@ const head = Arbitrary.all({
   queue: name,
   retries: Arbitrary.schema(counts),
   priority: Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))),
-  traceparent: wellFormed
+  traceparent: elementOf([message.traceparent, `fe-${"a".repeat(32)}-${"b".repeat(16)}-00`])
 })
 
 describe("guarantee 10: TaskMessage.decode", () => {
@@ -63,6 +74,29 @@ describe("guarantee 10: TaskMessage.decode", () => {
         assert.strictEqual(decoded.id, head.id)
         const { payload: again, ...rest } = decoded
         assert.deepStrictEqual(JSON.parse(TaskMessage.encode(rest, JSON.stringify(again))), JSON.parse(text))
+      }),
+    manyRuns
+  )
+
+  it.effect.prop(
+    "reads a traceparent of 55 characters or none, whatever the message has in its place",
+    {
+      other: oneOf<unknown>(
+        json,
+        text,
+        Arbitrary.map(text, (odd) => `00-${odd}`),
+        Arbitrary.map(text, (odd) => `${message.traceparent}${odd}`),
+        Arbitrary.map(text, (odd) => `01${message.traceparent.slice(2)}-${odd.repeat(1000)}`)
+      )
+    },
+    ({ other }) =>
+      Effect.gen(function* () {
+        const { traceparent, ...rest } = yield* TaskMessage.decode(
+          JSON.stringify({ ...message, traceparent: other })
+        )
+        assert.isTrue(traceparent === undefined || traceparent.length === 55, traceparent)
+        const { traceparent: _, ...others } = message
+        assert.deepStrictEqual<unknown>(rest, others)
       }),
     manyRuns
   )

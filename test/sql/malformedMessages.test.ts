@@ -24,7 +24,7 @@ import * as TemporaryLocations from "../support/temporaryLocations.ts"
 
 /** Values of types that most fields do not have. */
 const types: ReadonlyArray<unknown> = [null, true, {}, [], [1], { length: 1 }]
-const fields = ["id", "generation", "task", "queue", "retries", "priority", "expires", "traceparent"]
+const fields = ["id", "generation", "task", "queue", "retries", "priority", "expires"]
 
 /** Numbers out of range. */
 const numbers = ["-1", "1.5", "1e999", "-1e999", "-1e308", "9007199254740993", "-9007199254740991"]
