@@ -155,7 +155,8 @@ export const make = Effect.fnUntraced(function* <E>(
     cancel: refusingBatcher("cancel", yield* batched("cancel", driver.cancel)),
     withdraw: (messages) => refusing("withdraw")(call("withdraw", () => driver.withdraw(messages))),
     forget: refusingBatcher("forget", yield* batchedVoid("forget", driver.forget)),
-    reopen: (ids) => refusing("reopen")(call("reopen", () => driver.reopen(ids))),
+    reopen: (ids, reservedMillis) =>
+      refusing("reopen")(call("reopen", () => driver.reopen(ids, reservedMillis))),
     getDeadLetters: (ids) => call("getDeadLetters", () => driver.getDeadLetters(ids)),
     listDeadLetters: (query) => call("listDeadLetters", () => driver.listDeadLetters(query)),
     listDeadLetterIds: (query) => call("listDeadLetterIds", () => driver.listDeadLetterIds(query)),

@@ -163,8 +163,8 @@ export interface BackendDriver<out E = unknown> {
    */
   readonly create: (records: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, E>
   /**
-   * Marks reservations as published. Passes over records that are published already. Answers whether there is a record of
-   * that incarnation.
+   * Marks reservations as published. Passes over records that are published already, and over those of another generation,
+   * whose message is another. Answers whether there is a record of that incarnation.
    */
   readonly markPublished: (records: Batch<PublishedRecord>) => Effect.Effect<ReadonlyArray<boolean>, E>
   /**
@@ -233,13 +233,19 @@ export interface BackendDriver<out E = unknown> {
    */
   readonly forget: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Opens the tasks of dead letters for their next generation, and returns the dead letters, which stay (R1 to R4);
+   * Opens the tasks of dead letters for their next generation, and returns the dead letters, which stay (R1 to R5);
    * `undefined` for an id without one. An opened task is `PENDING` in the dead letter's generation + 1, enqueued now,
    * with nothing counted and no expiry. A missing record is created, with the fence that the dead letter keeps. A record
    * that has not ended, or is of a later generation, is left alone, so a repeated call opens nothing more. For a parked
    * message nothing is opened.
+   *
+   * An opened task is a reservation, as with `create`: unless it is started, or marked as published, within
+   * `reservedMillis`, its record is removed, since no message may have been sent. A repeated call renews a reservation.
    */
-  readonly reopen: (deadLetterIds: Batch<string>) => Effect.Effect<ReadonlyArray<Reopened | undefined>, E>
+  readonly reopen: (
+    deadLetterIds: Batch<string>,
+    reservedMillis: number
+  ) => Effect.Effect<ReadonlyArray<Reopened | undefined>, E>
   /** Reads dead letters by their ids; `undefined` for an id without one. */
   readonly getDeadLetters: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<DeadLetter | undefined>, E>
   /**

@@ -35,6 +35,7 @@ import { insideTransaction } from "./internal/driver/driverCalls.ts"
 import { stringify } from "./internal/json.ts"
 import { decodedText, wholeNumber } from "./internal/options.ts"
 import { enqueue, type Stores } from "./internal/producer/enqueue.ts"
+import { reopenThenPublish } from "./internal/producer/replay.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import { type TaskDefinition, definitionOf, retentionOf } from "./internal/task/TaskDefinition.ts"
 import * as TaskId from "./internal/task/TaskId.ts"
@@ -329,7 +330,8 @@ const encodeMessage = (
  *
  * The task starts a new generation: its state is `PENDING` again, its handles wait again, and nothing is counted.
  * Messages of its older generations are dropped. A replay that fails half-way is safe to repeat, and is finished by the
- * next one.
+ * next one. If none follows within an hour, and no message of it was sent, the record of the task is removed: its waiters
+ * fail with `Forgotten`.
  *
  * Fails with `NotReplayable` if the bytes are no message, or no message of its task, or if the id was enqueued anew after
  * the task was forgotten or had outlived its retention.
@@ -362,14 +364,7 @@ export const replay: (
     // of a parked message it is not known whether it has a record
     ...(isParked ? { unrecorded: true } : {})
   })
-  const [reopened] = yield* backend.reopen([id])
-  if (reopened?.replayable === false) {
-    return yield* new NotReplayable({
-      id,
-      issue: `task ${head.id} was enqueued anew since then; replayAsNew sends the message as a task of its own`
-    })
-  }
-  yield* broker.publish.one({
+  const replayed = yield* reopenThenPublish({ backend, broker }, letter, {
     id: head.id,
     task: head.task,
     queue: letter.queue,
@@ -379,8 +374,13 @@ export const replay: (
     generation,
     body
   })
-  yield* backend.removeDeadLetters([id])
-  return true
+  if (replayed === "Refused") {
+    return yield* new NotReplayable({
+      id,
+      issue: `task ${head.id} was enqueued anew since then; replayAsNew sends the message as a task of its own`
+    })
+  }
+  return replayed === "Sent"
 })
 
 /** Fails inside a transaction: the new task would join it, and the removal of the dead letter cannot. */

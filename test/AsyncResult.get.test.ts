@@ -281,7 +281,7 @@ describe.each([
       deadLetter: { reason: "Failed", queue: "default", body: "{}", retentionMillis: undefined }
     })
     const letters = yield* on.driver.listDeadLetters({ task: undefined, after: undefined, limit: 1 })
-    yield* on.driver.reopen([letters[0]!.id])
+    yield* on.driver.reopen([letters[0]!.id], 60_000)
     yield* on.start("a", { incarnation: "1", generation: 1 })
     yield* on.settle("a", {
       _tag: "Success",

@@ -1,6 +1,18 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters, Task, TaskFailed, Worker } from "chicory"
-import { Cause, DateTime, Effect, Exit, Fiber, Layer, Option, Result, Schema, Stream } from "effect"
+import {
+  Cause,
+  DateTime,
+  type Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Option,
+  Result,
+  Schema,
+  Stream
+} from "effect"
 import { TestClock } from "effect/testing"
 import type * as MemoryFixture from "./support/memoryFixture.ts"
 import { fork, advance, reasonOf, assertPending, flush } from "./support/memoryFixture.ts"
@@ -364,6 +376,73 @@ describe("guarantee 2: replay", () => {
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
     },
     failingOnce("publish")
+  )
+
+  test(
+    "a waiter learns in an hour that the task of an interrupted replay is gone, and the letter can still be replayed",
+    function* (on) {
+      let broken = true
+      yield* work(on, () => broken)
+      const result = yield* fail(7n)
+      broken = false
+      const [entry] = yield* DeadLetters.list(Charge)
+      yield* Effect.flip(DeadLetters.replay(entry!.id))
+      const waiting = yield* fork(Effect.flip(AsyncResult.get(result)))
+      yield* advance("59 minutes")
+      assertPending(waiting)
+      yield* advance("2 minutes")
+      assert.strictEqual(reasonOf(yield* Fiber.join(waiting))._tag, "Forgotten")
+      assert.isTrue(yield* DeadLetters.replay(entry!.id))
+      assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+    },
+    failingOnce("publish")
+  )
+
+  /** Delays the first message of a replay. */
+  const slow = (duration: Duration.Input): MemoryFixture.Options => {
+    let armed = true
+    return {
+      broker: (driver) => ({
+        publish: (messages) => {
+          if (!armed || !messages.some(({ generation }) => generation === 1)) return driver.publish(messages)
+          armed = false
+          return Effect.andThen(Effect.sleep(duration), driver.publish(messages))
+        }
+      })
+    }
+  }
+
+  test(
+    "starts over when its message was sent after the task was gone",
+    function* (on) {
+      let runs = 0
+      yield* work(on, () => ++runs === 1)
+      const result = yield* fail(7n)
+      const [entry] = yield* DeadLetters.list(Charge)
+      const replaying = yield* fork(DeadLetters.replay(entry!.id))
+      yield* advance("2 hours")
+      assert.isTrue(yield* Fiber.join(replaying))
+      assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+      assert.strictEqual(runs, 2)
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+    },
+    slow("2 hours")
+  )
+
+  test(
+    "finishes what it has begun when it is interrupted",
+    function* (on) {
+      let runs = 0
+      yield* work(on, () => ++runs === 1)
+      const result = yield* fail(7n)
+      const [entry] = yield* DeadLetters.list(Charge)
+      const replaying = yield* fork(DeadLetters.replay(entry!.id))
+      yield* fork(Fiber.interrupt(replaying))
+      yield* advance("1 second")
+      assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+    },
+    slow("1 second")
   )
 
   test(

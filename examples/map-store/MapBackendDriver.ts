@@ -40,7 +40,7 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     cancel: each((id, now) => tasks.cancel(id, now)),
     withdraw: eachVoid((message, now) => tasks.withdraw(message, now)),
     forget: eachVoid((id, now) => tasks.forget(id, now)),
-    reopen: each((id, now) => tasks.reopen(id, now)),
+    reopen: (ids, reservedMillis) => each((id: string, now) => tasks.reopen(id, reservedMillis, now))(ids),
     getDeadLetters: each((id, now) => tasks.getDeadLetter(id, now)),
     listDeadLetters: (query) => at((now) => tasks.page(query, now)),
     listDeadLetterIds: (query) => at((now) => tasks.page(query, now)),

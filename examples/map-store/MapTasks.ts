@@ -61,10 +61,11 @@ export class MapTasks {
     return { _tag: "Created" }
   }
 
-  markPublished({ id, incarnation }: PublishedRecord, now: number): boolean {
+  markPublished({ generation, id, incarnation }: PublishedRecord, now: number): boolean {
     const task = this.find(id, now)
     if (task?.record.incarnation !== incarnation) return false
-    task.reservedUntil = Infinity
+    // a message of another generation says nothing of this one
+    if (task.record.generation === generation) task.reservedUntil = Infinity
     return true
   }
 
@@ -190,7 +191,7 @@ export class MapTasks {
     task.record.ended = "Forgotten"
   }
 
-  reopen(letterId: string, now: number): Reopened | undefined {
+  reopen(letterId: string, reservedMillis: number, now: number): Reopened | undefined {
     const stored = this.findDeadLetter(letterId, now)
     if (stored === undefined) return undefined
     const { letter } = stored
@@ -205,11 +206,16 @@ export class MapTasks {
       const made = this.insert({ id: taskId, task: name, incarnation }, opened(generation + 1, now))
       made.fence = stored.fence
       made.retentionMillis = stored.retentionMillis
+      made.reservedUntil = after(now, reservedMillis)
     } else if (isFinal(task) && task.record.generation <= generation) {
       // R2
       Object.assign(task.record, opened(generation + 1, now))
       task.withdrawn = false
       task.dueAt = null
+      task.reservedUntil = after(now, reservedMillis)
+    } else if (!isFinal(task) && task.record.generation === generation + 1) {
+      // R5
+      this.renewReservation(task, reservedMillis, now)
     }
     // R3: otherwise the replay was done before
     return { letter, replayable: true }
@@ -331,9 +337,15 @@ export class MapTasks {
     }
     const published = reservedUntil === Infinity
     // E4
-    if (same && !published) task.reservedUntil = Math.max(reservedUntil, after(now, asked.reservedMillis))
-    const { id, incarnation } = record
-    return { _tag: "Existing", id, incarnation, same, published }
+    if (same) this.renewReservation(task, asked.reservedMillis, now)
+    const { generation, id, incarnation } = record
+    return { _tag: "Existing", id, incarnation, generation, same, published }
+  }
+
+  /** Keeps a reservation for at least as long. */
+  private renewReservation(task: StoredTask, reservedMillis: number | undefined, now: number): void {
+    if (task.reservedUntil === Infinity) return
+    task.reservedUntil = Math.max(task.reservedUntil, after(now, reservedMillis))
   }
 
   private reserve(task: StoredTask, key: string | undefined): void {

@@ -97,7 +97,7 @@ export interface NewRecord {
 }
 
 /**
- * A record that its message is known to be published for.
+ * A record that the message of one generation is known to be published for.
  *
  * @see `BackendDriver.markPublished`
  *
@@ -107,6 +107,8 @@ export interface NewRecord {
 export interface PublishedRecord {
   readonly id: string
   readonly incarnation: string
+  /** The generation of the message. */
+  readonly generation: number
 }
 
 /**
@@ -129,6 +131,8 @@ export type Created =
       readonly id: string
       /** The incarnation of the existing record. */
       readonly incarnation: string
+      /** The generation of the existing record, in which the message of a reservation has to be sent. */
+      readonly generation: number
       /** Whether the task's name and the payload hash are the same (E1, E2). An empty hash on either side equals any other. */
       readonly same: boolean
       /** Whether the message of the existing record is known to be sent. */

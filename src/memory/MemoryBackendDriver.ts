@@ -61,7 +61,7 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
     cancel: forEach((id, now) => tasks.cancel(id, now)),
     withdraw: forEachDiscard((message, now) => tasks.withdraw(message, now)),
     forget: forEachDiscard((id, now) => tasks.forget(id, now)),
-    reopen: forEach((id, now) => tasks.reopen(id, now)),
+    reopen: (ids, reservedMillis) => forEach((id: string, now) => tasks.reopen(id, reservedMillis, now))(ids),
     getDeadLetters: forEach((id, now) => deadLetters.get(id, now)?.letter),
     listDeadLetters: (query) => withNow((now) => deadLetters.list(query, now)),
     listDeadLetterIds: (query) => withNow((now) => deadLetters.list(query, now)),

@@ -90,10 +90,11 @@ export class MemoryTasks {
     return { _tag: "Created" }
   }
 
-  /** Marks a reservation as published; returns whether there is a record of that incarnation. */
-  markPublished({ id, incarnation }: PublishedRecord, now: number): boolean {
+  /** Marks a reservation of that generation as published; returns whether there is a record of that incarnation. */
+  markPublished({ generation, id, incarnation }: PublishedRecord, now: number): boolean {
     const row = this.find(id, now)
     if (row?.incarnation !== incarnation) return false
+    if (row.generation !== generation) return true
     row.reservedUntil = undefined
     this.schedule(row)
     return true
@@ -196,7 +197,7 @@ export class MemoryTasks {
     this.hints.notifyChange(id)
   }
 
-  reopen(deadLetterId: string, now: number): Reopened | undefined {
+  reopen(deadLetterId: string, reservedMillis: number, now: number): Reopened | undefined {
     const stored = this.deadLetters.get(deadLetterId, now)
     if (stored === undefined) return undefined
     const { letter } = stored
@@ -204,13 +205,19 @@ export class MemoryTasks {
     if (taskId === null || task === null) return { letter, replayable: true }
     const existing = this.find(taskId, now)
     const decision = Transitions.decideReopen(existing, letter)
+    const reservedUntil = now + reservedMillis
     if (decision === "Leave" || decision === "Refuse") return { letter, replayable: decision === "Leave" }
+    if (decision === "Renew") {
+      if (existing !== undefined) this.renewReservation(existing, reservedUntil)
+      return { letter, replayable: true }
+    }
     const row = existing ?? {
       ...TaskRow.make({ id: taskId, task, incarnation }, generation, now),
       fence: stored.fence,
       retention: stored.taskRetention
     }
     TaskRow.openGeneration(row, generation + 1, now)
+    row.reservedUntil = reservedUntil
     this.add(row)
     return { letter, replayable: true }
   }
@@ -248,11 +255,16 @@ export class MemoryTasks {
     }
     const published = row.reservedUntil === undefined
     // E4
-    if (same && row.reservedUntil !== undefined && record.reservedMillis !== undefined) {
-      row.reservedUntil = Math.max(row.reservedUntil, now + record.reservedMillis)
-      this.schedule(row)
-    }
-    return { _tag: "Existing", id: row.id, incarnation: row.incarnation, same, published }
+    if (same && record.reservedMillis !== undefined) this.renewReservation(row, now + record.reservedMillis)
+    const { generation, id, incarnation } = row
+    return { _tag: "Existing", id, incarnation, generation, same, published }
+  }
+
+  /** Keeps a row for at least as long, if it is a reservation (E4, R5). */
+  private renewReservation(row: Row, reservedUntil: number): void {
+    if (row.reservedUntil === undefined) return
+    row.reservedUntil = Math.max(row.reservedUntil, reservedUntil)
+    this.schedule(row)
   }
 
   private openRun(row: Row, request: Start, now: number): void {

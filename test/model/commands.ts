@@ -87,7 +87,9 @@ export type Command =
   | { readonly _tag: "Sweep" }
   | { readonly _tag: "Compare"; readonly watch: boolean }
   | { readonly _tag: "Park"; readonly letter: string; readonly retention: number | undefined }
+  /** Replays a dead letter. The operator stops after that many steps, for good unless the replay is continued. */
   | { readonly _tag: "Replay"; readonly letter: Index; readonly steps: number }
+  | { readonly _tag: "ContinueReplay"; readonly replay: Index; readonly steps: number }
   | { readonly _tag: "RemoveLetter"; readonly letter: Index }
   /** Repeats the last repeatable operation. */
   | { readonly _tag: "RepeatLast" }
@@ -173,7 +175,8 @@ const commands: ReadonlyArray<readonly [weight: number, command: Arbitrary.Arbit
   [2, Arbitrary.all({ _tag: tag("ReleaseMessage"), claim, after: one(0, 1.5), preserveDueTime: fused })],
   [4, Arbitrary.all({ _tag: tag("RetryClaim"), worker, max: one(1, 2, 4) })],
   [3, Arbitrary.all({ _tag: tag("Disconnect"), worker })],
-  [5, Arbitrary.all({ _tag: tag("Replay"), letter: one(0, 0, 1, 2), steps: one(3, 3, 3, 1, 2) })],
+  [5, Arbitrary.all({ _tag: tag("Replay"), letter: one(0, 0, 1, 2), steps: one(4, 4, 4, 1, 2, 3) })],
+  [3, Arbitrary.all({ _tag: tag("ContinueReplay"), replay: one(0, 0, 1), steps: one(4, 4, 1) })],
   [2, Arbitrary.all({ _tag: tag("RemoveLetter"), letter: one(0, 0, 1) })],
   [1, Arbitrary.all({ _tag: tag("Park"), letter: one("p1", "p2"), retention: one(undefined, 2.5) })],
   [4, Arbitrary.all({ _tag: tag("Duplicate"), message: one(0, 0, 1, 2) })]

@@ -185,22 +185,24 @@ export class ModelRunner extends BrokerRunner {
     })
   }
 
-  reopen(letterId: string): Operation<Reopened | undefined> {
+  reopen(letterId: string, reservedMillis: number): Operation<Reopened | undefined> {
     return Effect.gen({ self: this }, function* () {
       yield* this.followStore
-      const reopened = yield* this.call(only(this.backend.reopen([letterId])))
+      const reopened = yield* this.call(only(this.backend.reopen([letterId], reservedMillis)))
       const { tasks } = this
-      const expected = this.applyModel(Requests.reopen(tasks, letterId, this.now))
+      const expected = this.applyModel(Requests.reopen(tasks, letterId, reservedMillis, this.now))
       const inTime = reopened && { ...reopened, letter: inModelTime(this, reopened.letter, expected?.letter) }
       yield* this.assertEqual(
         "reopen",
         inTime,
         expected && { letter: toDeadLetter(expected.letter), replayable: expected.replayable }
       )
-      if (expected === undefined || this.tasks === tasks) return reopened
-      const { body, generation, taskId } = expected.letter
+      const { body, generation, taskId } = expected?.letter ?? { body: "", generation: 0, taskId: null }
       const id = taskId ?? ""
-      const created = Tasks.find(tasks, id, this.now) === undefined
+      const before = Tasks.find(tasks, id, this.now)
+      const isOpened = before !== this.tasks.tasks.get(id) && (before === undefined || Tasks.isFinal(before))
+      if (!isOpened) return reopened
+      const created = before === undefined
       if (created) this.invariants.reset(id)
       this.promises.reopened(id, this.contentOf(body).enqueue, generation + 1, created)
       return reopened

@@ -1,15 +1,27 @@
 /** What operators do: they replay, remove and park dead letters, and purge queues. Each may stop half-way. */
 import { Effect } from "effect"
-import type { PurgedMessage } from "../../src/BrokerDriver.ts"
+import type { Envelope, PurgedMessage } from "../../src/BrokerDriver.ts"
+import { RESERVED_UNITS } from "./definitions.ts"
 import type { ModelRunner } from "./modelRunner.ts"
-import type { Operation } from "./modelState.ts"
+import type { Content, Operation } from "./modelState.ts"
 import * as Tasks from "./tasks.ts"
+
+/** A replay that its operator has begun. */
+interface Replaying {
+  readonly letterId: string
+  readonly message: (Envelope & { readonly incarnation: string; readonly generation: number }) | undefined
+  readonly content: Content | undefined
+  /** When the operator asked for the reservation. */
+  readonly since: number
+  /** The next step. */
+  readonly next: "open" | "publish" | "mark" | "remove"
+}
 
 /** Operators of one store. */
 export class Operators {
   private readonly runner: ModelRunner
-  /** Letters whose replay stopped after the task was opened. */
-  private readonly interruptedReplays = new Set<string>()
+  /** Replays whose operators stand still, and may have died. */
+  private readonly stopped: Array<Replaying> = []
   /** What each purge removed. */
   private readonly purges: Array<ReadonlyArray<PurgedMessage>> = []
 
@@ -25,33 +37,85 @@ export class Operators {
   replay(nth: number, steps: number): Operation {
     return Effect.suspend(() => {
       const letter = this.letterAt(nth)
-      return letter === undefined ? Effect.void : this.replayLetter(letter.id, steps)
+      if (letter === undefined) return Effect.void
+      this.runner.log(`replay ${letter.id}`)
+      const { now } = this.runner
+      const begun = { letterId: letter.id, message: undefined, content: undefined, since: now }
+      return this.takeSteps({ ...begun, next: "open" }, steps)
     })
   }
 
-  private replayLetter(letterId: string, steps: number): Operation {
+  /** Takes at most that many steps, after which the operator stops. */
+  private takeSteps(replaying: Replaying, steps: number): Operation {
+    return Effect.gen({ self: this }, function* () {
+      let current: Replaying | undefined = replaying
+      for (let left = steps; current !== undefined; left--) {
+        if (left === 0) {
+          this.stopped.push(current)
+          return this.runner.log(`  its operator stops; the next step is to ${current.next}`)
+        }
+        current = yield* this.takeStep(current)
+      }
+    })
+  }
+
+  /** Takes one step and returns what is left; `undefined`: nothing is. */
+  private takeStep(replaying: Replaying): Operation<Replaying | undefined> {
     return Effect.gen({ self: this }, function* () {
       const { runner } = this
-      runner.log(`replay ${letterId}`)
-      const reopened = yield* runner.repeatable(runner.reopen(letterId))
-      if (reopened === undefined) return
-      const { body: sent, generation, incarnation, queue, task, taskId: id } = reopened.letter
-      if (id === null || task === null) return
-      if (!reopened.replayable) {
-        this.interruptedReplays.delete(letterId)
-        return runner.logAnswer("refused")
+      const { content, letterId, message, next, since } = replaying
+      if (next === "remove") {
+        yield* runner.repeatable(runner.removeLetter(letterId))
+        return undefined
       }
-      if (steps === 1) {
-        this.interruptedReplays.add(letterId)
-        return runner.log("  interrupted before the message is sent")
+      if (message === undefined || content === undefined || next === "open") return yield* this.open(letterId)
+      const { generation, id, incarnation } = message
+      if (next === "publish") {
+        yield* runner.publish(message, content)
+        runner.log(`  message ${message.body} of generation ${generation}`)
+        return { ...replaying, next: "mark" }
+      }
+      const marked = yield* runner.repeatable(runner.markPublished({ id, incarnation, generation }))
+      if (!marked && runner.now - since > runner.units(RESERVED_UNITS) / 2) {
+        runner.log(`  the reservation of ${id} is gone; its operator starts over`)
+        return { ...replaying, next: "open" }
+      }
+      runner.promises.accept(content.enqueue, generation)
+      return { ...replaying, next: "remove" }
+    })
+  }
+
+  /** Opens the task of a dead letter as a reservation. */
+  private open(letterId: string): Operation<Replaying | undefined> {
+    return Effect.gen({ self: this }, function* () {
+      const { runner } = this
+      const reopened = yield* runner.repeatable(runner.reopen(letterId, runner.units(RESERVED_UNITS)))
+      if (reopened === undefined) return undefined
+      const { body: sent, generation, incarnation, queue, task, taskId: id } = reopened.letter
+      if (id === null || task === null) return undefined
+      if (!reopened.replayable) {
+        runner.logAnswer("refused")
+        return undefined
       }
       const body = runner.nextBody(id)
-      const message = { id, task, queue, priority: 100, delayMillis: 0, incarnation }
-      yield* runner.publish({ ...message, generation: generation + 1, body }, runner.contentOf(sent))
-      runner.log(`  message ${body} of generation ${generation + 1}`)
-      this.interruptedReplays.delete(letterId)
-      if (steps === 2) return runner.log("  interrupted before the letter is removed")
-      yield* runner.repeatable(runner.removeLetter(letterId))
+      const message = { id, task, queue, priority: 100, delayMillis: 0, incarnation, body }
+      return {
+        letterId,
+        message: { ...message, generation: generation + 1 },
+        content: runner.contentOf(sent),
+        since: runner.now,
+        next: "publish"
+      }
+    })
+  }
+
+  /** Lets an operator that stopped take more steps of its replay. */
+  continueStopped(nth: number, steps: number): Operation {
+    return Effect.suspend(() => {
+      const [replaying] = this.stopped.splice(-1 - (nth % Math.max(1, this.stopped.length)), 1)
+      if (replaying === undefined) return Effect.void
+      this.runner.log(`the replay of ${replaying.letterId} continues`)
+      return this.takeSteps(replaying, steps)
     })
   }
 
@@ -60,16 +124,8 @@ export class Operators {
       const letter = this.letterAt(nth)
       if (letter === undefined) return Effect.void
       this.runner.log(`remove letter ${letter.id}`)
-      this.cutOff(letter)
       return this.runner.repeatable(this.runner.removeLetter(letter.id))
     })
-  }
-
-  /** Notes that a replay, if it was interrupted, cannot be finished, since its letter is gone. */
-  private cutOff({ body, id }: Tasks.StoredDeadLetter): void {
-    if (this.interruptedReplays.delete(id)) {
-      this.runner.promises.replayCutOff(this.runner.contentOf(body).enqueue)
-    }
   }
 
   park(deadLetterId: string, retention: number | undefined): Operation {
@@ -78,23 +134,6 @@ export class Operators {
     const message = { queue, reason: "PayloadInvalid", exit: "{}", body: "no message" }
     return this.runner.park({ ...message, deadLetterId, retentionMillis })
   }
-
-  /** Repeats interrupted replays. */
-  readonly finishReplays: Operation = Effect.suspend(() =>
-    Effect.forEach(
-      [...this.interruptedReplays],
-      (letterId) => {
-        if (Tasks.findDeadLetter(this.runner.tasks, letterId, this.runner.now) !== undefined) {
-          return this.replayLetter(letterId, 3)
-        }
-        // its retention was too short
-        const outlived = this.runner.tasks.letters.get(letterId)
-        if (outlived !== undefined) this.cutOff(outlived)
-        return Effect.void
-      },
-      { discard: true }
-    )
-  )
 
   readonly removeLetters: Operation = Effect.suspend(() =>
     Effect.forEach([...this.runner.tasks.letters.keys()], (id) => this.runner.removeLetter(id), {

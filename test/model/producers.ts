@@ -10,7 +10,7 @@ import { type Content, nextUnique, type Operation } from "./modelState.ts"
 /** An enqueue that its producer has begun. */
 interface Enqueuing {
   readonly record: NewRecord
-  readonly message: Envelope
+  readonly message: Envelope & { readonly generation: number }
   readonly content: Content
   /** When the producer asked for the reservation. */
   readonly since: number
@@ -46,7 +46,7 @@ export class Producers {
       retentionMillis: millis(definitionOf(task).retention),
       reservedMillis: runner.units(RESERVED_UNITS)
     }
-    const message: Envelope = {
+    const message: Enqueuing["message"] = {
       id,
       task,
       queue: runner.setting.queues[command.queue % runner.setting.queues.length]!,
@@ -84,7 +84,7 @@ export class Producers {
       const mode = content.unrecorded ? "unrecorded" : fused ? "fused" : "record first"
       this.runner.log(`enqueue ${what.filter((word) => word !== "").join(", ")} (${mode})`)
       if (content.unrecorded) {
-        this.runner.promises.accept(content.enqueue)
+        this.runner.promises.accept(content.enqueue, 0)
         return this.runner.publish(message, content)
       }
       return fused ? this.enqueueFused(enqueuing, command.steps) : this.takeSteps(enqueuing, command.steps)
@@ -100,7 +100,7 @@ export class Producers {
         this.runner.enqueueFused(fusedRecord, message, content, fusion)
       )
       this.runner.logAnswer(created)
-      if (created._tag === "Created") return this.runner.promises.accept(content.enqueue)
+      if (created._tag === "Created") return this.runner.promises.accept(content.enqueue, 0)
       const reserved = yield* this.afterCreate(enqueuing, created)
       if (reserved !== undefined) yield* this.takeSteps(reserved, steps - 1)
     })
@@ -136,10 +136,11 @@ export class Producers {
           return { ...enqueuing, next: "mark" }
         case "mark": {
           const { id, incarnation } = record
-          const marked = yield* runner.repeatable(runner.markPublished({ id, incarnation }))
+          const { generation } = message
+          const marked = yield* runner.repeatable(runner.markPublished({ id, incarnation, generation }))
           const isLate = runner.now - since > runner.units(RESERVED_UNITS) / 2
           if (marked || !isLate) {
-            runner.promises.accept(content.enqueue)
+            runner.promises.accept(content.enqueue, generation)
             return undefined
           }
           runner.log(`  the reservation of ${message.id} is gone; its producer starts over`)
@@ -155,13 +156,13 @@ export class Producers {
     const { content, message } = enqueuing
     if (created._tag === "Created") return Effect.succeed({ ...enqueuing, next: "publish" })
     if (!created.same) return Effect.undefined
-    const { id, incarnation } = created
+    const { generation, id, incarnation } = created
     const enqueue = this.runner.promises.ownerOf(id)
     if (enqueue === undefined) return this.runner.disagree(`${id} has a record, and nobody enqueued it`)
     const adopted: Enqueuing = {
       ...enqueuing,
       record: { ...enqueuing.record, id, incarnation },
-      message: { ...message, id, incarnation, body: this.runner.nextBody(id) },
+      message: { ...message, id, incarnation, generation, body: this.runner.nextBody(id) },
       content: { ...content, enqueue },
       next: "publish"
     }
@@ -169,7 +170,7 @@ export class Producers {
       this.runner.assertInvariant(this.runner.promises.onFound(content.enqueue, enqueue)),
       () => {
         if (!created.published) return adopted
-        this.runner.promises.accept(enqueue)
+        this.runner.promises.accept(enqueue, generation)
         return undefined
       }
     )

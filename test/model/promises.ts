@@ -14,14 +14,12 @@ export class Promises {
   private readonly owners = new Map<string, Enqueue>()
   /** The last generation in which an enqueue ended. */
   private readonly ends = new Map<Enqueue, number>()
-  /** Enqueues whose producers were told that they are accepted. */
-  private readonly accepted = new Set<Enqueue>()
+  /** Enqueues whose producers or operators were told that they are accepted, and the last generation in which. */
+  private readonly accepted = new Map<Enqueue, number>()
   /** Enqueues whose record a replay created, so that it does not know their payload (E3). */
   private readonly unknown = new Set<Enqueue>()
   /** Enqueues that users have given up: forgotten or purged. */
   private readonly givenUp = new Set<Enqueue>()
-  /** Enqueues whose replay stopped before its message was sent, and whose dead letter is gone. */
-  private readonly cutOff = new Set<Enqueue>()
 
   ownerOf(id: string): Enqueue | undefined {
     return this.owners.get(id)
@@ -34,6 +32,7 @@ export class Promises {
   recordCreated(id: string, enqueue: Enqueue): void {
     this.owners.set(id, enqueue)
     this.ends.delete(enqueue)
+    if (this.accepted.has(enqueue)) this.accepted.set(enqueue, 0)
   }
 
   /** A replay opened a generation of a task, whose record it created if there was none. */
@@ -50,9 +49,9 @@ export class Promises {
     if (enqueue !== undefined) this.ends.set(enqueue, Math.max(generation, this.ends.get(enqueue) ?? 0))
   }
 
-  /** A producer was told that an enqueue is accepted. */
-  accept(enqueue: Enqueue): void {
-    this.accepted.add(enqueue)
+  /** A producer was told that an enqueue is accepted, or an operator that it is replayed. */
+  accept(enqueue: Enqueue, generation: number): void {
+    this.accepted.set(enqueue, Math.max(generation, this.accepted.get(enqueue) ?? 0))
   }
 
   /** A producer was told that its enqueue is an earlier one; returns the violation, if there is one. */
@@ -66,11 +65,6 @@ export class Promises {
     this.givenUp.add(enqueue)
   }
 
-  /** A replay can be finished no more: its task waits for a message that nobody sends. */
-  replayCutOff(enqueue: Enqueue): void {
-    this.cutOff.add(enqueue)
-  }
-
   /** A message was allowed to run; returns the violation, if there is one. */
   onRun(id: string, generation: number, enqueue: Enqueue): string | undefined {
     if (this.owners.get(id) !== enqueue) return `a message of ${id} runs under the record of another enqueue`
@@ -80,16 +74,10 @@ export class Promises {
       : undefined
   }
 
-  /** Returns the accepted enqueues that have not ended, and that no user has given up. */
+  /** Returns the accepted enqueues that have not ended in their generation, and that no user has given up. */
   get lost(): ReadonlyArray<Enqueue> {
-    return [...this.accepted].filter(
-      (enqueue) => !this.ends.has(enqueue) && !this.givenUp.has(enqueue) && !this.cutOff.has(enqueue)
+    return [...this.accepted].flatMap(([enqueue, generation]) =>
+      (this.ends.get(enqueue) ?? -1) < generation && !this.givenUp.has(enqueue) ? [enqueue] : []
     )
-  }
-
-  /** Whether a task may wait for ever: only one whose replay was cut off. */
-  mayWaitForever(id: string): boolean {
-    const enqueue = this.owners.get(id)
-    return enqueue !== undefined && this.cutOff.has(enqueue)
   }
 }

@@ -51,11 +51,12 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
     }
     return [{ _tag: "Created" }, put(all, created)]
   }
-  const { ended, hash, id, incarnation, reservedUntil, task } = existing
+  const { ended, generation, hash, id, incarnation, reservedUntil, task } = existing
   const differs = hash !== "" && record.payloadHash !== "" && hash !== record.payloadHash
   // the id of a forgotten task that has not ended is free only once it ends
   const same = task === record.task && !differs && ended !== "Forgotten"
-  const answer: Created = { _tag: "Existing", id, incarnation, same, published: reservedUntil === undefined }
+  const published = reservedUntil === undefined
+  const answer: Created = { _tag: "Existing", id, incarnation, generation, same, published }
   if (!same) return [answer, all]
   // a record that a replay created does not know its enqueue
   const known =
@@ -68,16 +69,15 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   return [answer, renewed === existing ? all : put(all, renewed)]
 }
 
-/** Marks a reservation as published; returns whether there is a record of that incarnation. */
+/** Marks a reservation of a generation as published; returns whether there is a record of that incarnation. */
 export const markPublished = (
   all: Tasks,
-  { id, incarnation }: PublishedRecord,
+  { generation, id, incarnation }: PublishedRecord,
   now: number
 ): Step<boolean> => {
   const task = find(all, id, now)
-  return task?.incarnation === incarnation
-    ? [true, put(all, { ...task, reservedUntil: undefined })]
-    : [false, all]
+  if (task?.incarnation !== incarnation) return [false, all]
+  return [true, task.generation === generation ? put(all, { ...task, reservedUntil: undefined }) : all]
 }
 
 /** Ends a waiting task, or stores the request for a running one. */
@@ -140,25 +140,38 @@ export interface Reopened {
   readonly replayable: boolean
 }
 
-/** Reopens the task of a dead letter in its next generation, unless another task has its id now. */
-export const reopen = (all: Tasks, letterId: string, now: number): Step<Reopened | undefined> => {
+/**
+ * Reopens the task of a dead letter as a reservation of its next generation, or renews that reservation, unless another
+ * task has its id now.
+ */
+export const reopen = (
+  all: Tasks,
+  letterId: string,
+  reservedMillis: number,
+  now: number
+): Step<Reopened | undefined> => {
   const letter = findDeadLetter(all, letterId, now)
   if (letter === undefined) return [undefined, all]
   const { fence, generation, incarnation, task, taskId: id, taskRetention: retention } = letter
   if (id === null) return [{ letter, replayable: true }, all]
   const found = find(all, id, now)
-  const next = { ...initial, generation: generation + 1, enqueuedAt: now, reservedUntil: undefined }
+  const reservedUntil = now + reservedMillis
+  const next = { ...initial, generation: generation + 1, enqueuedAt: now, reservedUntil }
   if (found === undefined) {
     const unknown = { key: undefined, hash: "", settled: undefined }
     const created = { ...next, ...unknown, id, task: task ?? "", incarnation, retention, fence }
     return [{ letter, replayable: true }, put(all, created)]
   }
   if (found.incarnation !== incarnation) return [{ letter, replayable: false }, all]
-  const isOpened = isFinal(found) && found.generation <= generation
-  return [
-    { letter, replayable: true },
-    isOpened ? put(all, { ...found, ...next, settled: outdated(found) }) : all
-  ]
+  const answer = { letter, replayable: true }
+  if (isFinal(found)) {
+    return [
+      answer,
+      found.generation <= generation ? put(all, { ...found, ...next, settled: outdated(found) }) : all
+    ]
+  }
+  if (found.generation !== next.generation || found.reservedUntil === undefined) return [answer, all]
+  return [answer, put(all, { ...found, reservedUntil: Math.max(found.reservedUntil, reservedUntil) })]
 }
 
 /** Removes a letter; returns whether it existed. */

@@ -29,6 +29,8 @@ const performCommand = (
       return producers.duplicate(command.message)
     case "Replay":
       return operators.replay(command.letter, command.steps)
+    case "ContinueReplay":
+      return operators.continueStopped(command.replay, command.steps)
     case "RemoveLetter":
       return operators.removeLetter(command.letter)
     case "Purge":
@@ -112,14 +114,13 @@ const PATIENCE = 4
 /** Maximum of rounds: more than the crashes, retries and generations that can precede an end. */
 const ROUNDS = 12
 
-/** Lets a well-behaved worker end every task. Producers that stopped are dead. */
+/** Lets a well-behaved worker end every task. Producers and operators that stopped are dead. */
 const drain = Effect.fnUntraced(function* ({
   runner,
   operators,
   workers
 }: Participants): Effect.fn.Return<void, Failure> {
-  runner.log("every participant behaves from here on, and producers that stopped are dead")
-  yield* operators.finishReplays
+  runner.log("every participant behaves from here on, and producers and operators that stopped are dead")
   yield* operators.finishPurges
   yield* workers.disconnect()
   const wait = Effect.suspend(() => {
@@ -152,9 +153,7 @@ const assertAllEnded = Effect.fnUntraced(function* (runner: ModelRunner): Effect
   }
   for (const { id, state } of runner.tasks.tasks.values()) {
     const hasEnded = state === "SUCCESS" || state === "FAILURE"
-    if (!hasEnded && !runner.promises.mayWaitForever(id)) {
-      return yield* runner.disagree(`${id} is ${state} for ever: there is no message`)
-    }
+    if (!hasEnded) return yield* runner.disagree(`${id} is ${state} for ever: there is no message`)
   }
 })
 

@@ -54,7 +54,7 @@ const runUnfused = Effect.fnUntraced(function* ({ backend, broker }: SqlDrivers.
   yield* backend.create(Arr.map(plainIds, (id) => recordOf(id, 60_000)))
   yield* broker.publish(Arr.map(plainIds, messageOf))
   assert.deepStrictEqual(
-    yield* backend.markPublished(Arr.map(plainIds, (id) => ({ id, incarnation: "" }))),
+    yield* backend.markPublished(Arr.map(plainIds, (id) => ({ id, incarnation: "", generation: 0 }))),
     plainIds.map(() => true)
   )
   const claimed = yield* broker.claim({ queues: ["q"], max: 4, leaseMillis: 60_000, worker: "w" })

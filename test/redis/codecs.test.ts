@@ -161,13 +161,14 @@ describe("codecs of Redis", () => {
   it("answers are decoded by their first letter", () => {
     assert.deepStrictEqual(decodeCreated("C"), { _tag: "Created" })
     for (const [answer, incarnation] of [
-      ["E10- the id", ""],
-      ["E107c the id", "7c"]
+      ["E100 - the id", ""],
+      ["E100 7c the id", "7c"]
     ] as const) {
       assert.deepStrictEqual(decodeCreated(answer), {
         _tag: "Existing",
         id: "the id",
         incarnation,
+        generation: 0,
         same: true,
         published: false
       })

@@ -50,7 +50,7 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
         reservedMillis: never
       }
     ])
-    const published = Arr.map(ids, (id) => ({ id, incarnation: "" }))
+    const published = Arr.map(ids, (id) => ({ id, incarnation: "", generation: 0 }))
     yield* backend.markPublished(published)
     // again, for those that are marked
     yield* backend.markPublished(published)
@@ -107,7 +107,7 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     yield* backend.withdraw(purged)
     yield* backend.listDeadLetters({ limit: 10 })
     yield* backend.listDeadLetters({ limit: 10, task: "t", after: { at: 1, order: 1 } })
-    yield* backend.reopen(["task-1:0"])
+    yield* backend.reopen(["task-1:0"], 1000)
     yield* backend.removeDeadLetters(["task-1:0"])
     yield* backend.forget(["task-3"])
     yield* backend.sweep(100)

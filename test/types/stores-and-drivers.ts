@@ -121,6 +121,7 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
               _tag: "Existing",
               id: records[i]?.key ?? "",
               incarnation: "",
+              generation: 0,
               same: true,
               published: known === 2
             }
@@ -130,7 +131,7 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
     Effect.map(
       kv.run(
         "published",
-        Arr.map(records, ({ id, incarnation }) => `${id} ${incarnation}`)
+        Arr.map(records, ({ generation, id, incarnation }) => `${id} ${incarnation} ${generation}`)
       ),
       Arr.map((known) => known !== 0)
     ),

@@ -71,7 +71,8 @@ export interface BackendService {
   readonly withdraw: (messages: Batch<PurgedMessage>) => Effect.Effect<void, ReadError>
   readonly forget: Batcher<string, void, ReadError>
   readonly reopen: (
-    deadLetterIds: Batch<string>
+    deadLetterIds: Batch<string>,
+    reservedMillis: number
   ) => Effect.Effect<ReadonlyArray<Reopened | undefined>, ReadError>
   readonly getDeadLetters: (
     ids: Batch<string>

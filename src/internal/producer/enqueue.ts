@@ -4,7 +4,8 @@
  * Where the stores are not fused, the record comes first, as a reservation; then the message is published, and the
  * reservation is marked. A message therefore always has a record, and one without is of a task that was forgotten or has
  * outlived its retention. A crash between the steps leaves a reservation: a request that finds it publishes the message
- * again, under the reserved id, and the store removes it an hour after the last of them.
+ * again, under the reserved id, and the store removes it an hour after the last of them. A replay of a dead letter takes
+ * the same steps (`DeadLetters.replay`), so the reservation may be of a later generation.
  */
 import { Clock, Effect, Exit, type Fiber } from "effect"
 import type { Backend } from "../../Backend.ts"
@@ -66,13 +67,13 @@ const recordOf = (
 const conflictOf = ({ head, reservation }: PreparedTask, taskId: string): IdempotencyConflict =>
   new IdempotencyConflict({ taskId, taskName: head.task, key: reservation?.key ?? head.id })
 
-/** Returns the task under the id and incarnation of the record that holds its key or its id. */
+/** Returns the task under the id, incarnation and generation of the record that holds its key or its id. */
 const asExisting = (
   { head, ...task }: PreparedTask,
-  { id, incarnation }: Extract<Created, { readonly _tag: "Existing" }>
+  { generation, id, incarnation }: Extract<Created, { readonly _tag: "Existing" }>
 ): PreparedTask => {
   const { incarnation: _, ...rest } = head
-  return { ...task, head: { ...rest, id, ...(incarnation === "" ? {} : { incarnation }) } }
+  return { ...task, head: { ...rest, id, generation, ...(incarnation === "" ? {} : { incarnation }) } }
 }
 
 /** A task whose record was created or found. */
@@ -90,6 +91,13 @@ const recorded = (task: PreparedTask, created: Exit.Exit<Created, EnqueueError>)
     : { _tag: "Publish", task: asExisting(task, found) }
 }
 
+/** Returns whether a reservation that was made or renewed at a time may have been removed meanwhile. */
+export const mayHaveLapsed = (since: bigint): Effect.Effect<boolean> =>
+  Effect.map(
+    Clock.monotonicTimeNanos,
+    (now) => now - since > BigInt(defaults.reservedMillis / 2) * 1_000_000n
+  )
+
 /**
  * Publishes the messages of reserved tasks and marks the reservations. If that took so long that a reservation may have
  * been removed, and its record is gone, the task is enqueued again, since its message is dropped.
@@ -106,9 +114,9 @@ const publishReserved = Effect.fnUntraced(function* (
   )
   const sent = tasks.filter((_, i) => Exit.isSuccess(published[i]!))
   const marked = yield* backend.markPublished.many(
-    sent.map(({ head: { id, incarnation = "" } }) => ({ id, incarnation }))
+    sent.map(({ head: { generation, id, incarnation = "" } }) => ({ id, incarnation, generation }))
   )
-  const isLate = (yield* Clock.monotonicTimeNanos) - since > BigInt(defaults.reservedMillis / 2) * 1_000_000n
+  const isLate = yield* mayHaveLapsed(since)
   const lost = sent.filter((task, i) => {
     const mark = marked[i]!
     if (Exit.isFailure(mark)) exits.set(task, Exit.failCause(mark.cause))

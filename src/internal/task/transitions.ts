@@ -250,14 +250,19 @@ export interface ReopenRequest {
  *   and no expiry.
  * - **R3** Otherwise leave the record alone: the replay was done before.
  * - **R4** The record is of another incarnation, so that another task has the id now: refuse.
+ * - **R5** The task waits in the letter's generation + 1: if it is still a reservation, it is renewed, and stays for at
+ *   least as long as this replay asks.
+ *
+ * R1 and R2 open a reservation, whose message is not known to be sent.
  */
 export const decideReopen = (
   task: Pick<TaskFacts, "state" | "incarnation" | "generation"> | undefined,
   letter: ReopenRequest
-): "Create" | "Open" | "Leave" | "Refuse" => {
+): "Create" | "Open" | "Leave" | "Refuse" | "Renew" => {
   if (task === undefined) return "Create"
   if (task.incarnation !== letter.incarnation) return "Refuse"
-  return isTerminal(task.state) && task.generation <= letter.generation ? "Open" : "Leave"
+  if (isTerminal(task.state)) return task.generation <= letter.generation ? "Open" : "Leave"
+  return isWaiting(task) && task.generation === letter.generation + 1 ? "Renew" : "Leave"
 }
 
 /** What `create` compares where the id or the key is taken. */

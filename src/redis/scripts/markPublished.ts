@@ -7,16 +7,16 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Takes pairs of an id and an incarnation, and returns one digit for each: whether there is such a record. */
+/** Takes an id, an incarnation and a generation for each, and returns a digit: whether there is such a record. */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
     `
 local answers = {}
 while position < #ARGV do
-  local record, incarnation = findRecord(nextText()), nextText()
+  local record, incarnation, generation = findRecord(nextText()), nextText(), nextText()
   if record and record[INCARNATION] ~= incarnation then record = nil end
-  if record and record[RESERVED_UNTIL] ~= '-' then
+  if record and record[RESERVED_UNTIL] ~= '-' and record[GENERATION] == generation then
     removeDeadline(record)
     record[RESERVED_UNTIL] = '-'
     redis.call('SET', taskKey(record.id), recordText(record, exitOf(record)), 'KEEPTTL')
@@ -40,8 +40,12 @@ export const markPublished = ({
       records,
       ({ id }) => id,
       (shard, some) => {
-        const pairs = some.flatMap(({ id, incarnation }) => [id, IncarnationText.encode(incarnation)])
-        return Effect.map(run(script, shard, pairs), (digits) => Array.from(digits, (digit) => digit === "1"))
+        const args = some.flatMap(({ generation, id, incarnation }) => [
+          id,
+          IncarnationText.encode(incarnation),
+          `${generation}`
+        ])
+        return Effect.map(run(script, shard, args), (digits) => Array.from(digits, (digit) => digit === "1"))
       }
     )
 }

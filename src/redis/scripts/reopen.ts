@@ -2,6 +2,7 @@
 import type { BackendDriver, Reopened } from "../../BackendDriver.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
+import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import {
   deadLettersById,
@@ -18,6 +19,9 @@ const lua = (clustered: boolean): string =>
     deadLettersLua,
     readDeadLetterLua,
     `
+local reserved = nextNumber()
+local reservedUntil = reserved and integerText(now + reserved) or '-'
+
 -- whether the dead letter may be replayed
 local function reopen(deadLetterId)
   local v = deadLetterFields(deadLetterId, 'taskId', 'task', 'generation', 'fence', 'retention', 'incarnation')
@@ -25,11 +29,21 @@ local function reopen(deadLetterId)
   local record, incarnation = findRecord(v[1]), v[6] or '-'
   -- R4
   if record and record[INCARNATION] ~= incarnation then return false end
+  -- R5
+  if record and record[RESERVED_UNTIL] ~= '-' and (record[STATE] == 'PENDING' or record[STATE] == 'RETRY')
+    and tonumber(record[GENERATION]) == tonumber(v[3]) + 1 then
+    if reserved and tonumber(record[RESERVED_UNTIL]) < tonumber(reservedUntil) then
+      record[RESERVED_UNTIL] = reservedUntil
+      saveRecord(record)
+      setDeadline(record)
+    end
+    return true
+  end
   -- R3
   if record and (not TERMINAL[record[STATE]] or tonumber(record[GENERATION]) > tonumber(v[3])) then return true end
   local opened = newRecord(v[1])
   opened[TASK], opened[INCARNATION], opened[GENERATION] = v[2], incarnation, integerText(v[3] + 1)
-  opened[ENQUEUED_AT] = nowText
+  opened[ENQUEUED_AT], opened[RESERVED_UNTIL] = nowText, reservedUntil
   if record then
     -- R2
     opened[FENCE], opened[RETENTION], opened[PAYLOAD_HASH] = record[FENCE], record[RETENTION], record[PAYLOAD_HASH]
@@ -42,6 +56,7 @@ local function reopen(deadLetterId)
   end
   adoptPendingSubscribers(opened)
   saveRecord(opened)
+  setDeadline(opened)
   return true
 end
 
@@ -56,11 +71,15 @@ return answers
 `
   )
 
-const decode = ([values, replayable]: readonly [DeadLetterValues, number]): Reopened => ({
+type Answer = readonly [DeadLetterValues, replayable: number]
+
+const decode = ([values, replayable]: Answer): Reopened => ({
   letter: decodeDeadLetter(values),
   replayable: replayable === 1
 })
 
 /** Makes the operation. */
-export const reopen = (runner: ScriptRunner): BackendDriver<RedisStoreError>["reopen"] =>
-  deadLettersById(runner, Script.make(lua(runner.clustered)), decode)
+export const reopen = (runner: ScriptRunner): BackendDriver<RedisStoreError>["reopen"] => {
+  const script = Script.make<ReadonlyArray<Answer | null>>(lua(runner.clustered))
+  return (ids, reservedMillis) => deadLettersById(runner, script, decode, [millis(reservedMillis)])(ids)
+}

@@ -120,6 +120,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
   const notifying = makeNotifying(parts, db.inTransaction)
   const withdraw = notifying(makeWithdraw(db, taskRows))
   const forget = notifying(makeForget(db, taskRows))
+  const reopen = makeReopen(db, taskRows)
   const read = makeReadOperation(parts)
   const deadLetters = makeDeadLetters(db)
   const workers = makeWorkers(db)
@@ -151,7 +152,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     cancel: makeNotifyingCancel(parts),
     withdraw: (messages) => Effect.asVoid(withdraw(messages)),
     forget: (ids) => Effect.asVoid(forget(ids)),
-    reopen: notifying(makeReopen(db, taskRows)),
+    reopen: (ids, reservedMillis) => notifying((batch: Batch<string>) => reopen(batch, reservedMillis))(ids),
     getDeadLetters: (ids) => inCallerTransaction(deadLetters.getMany(ids)),
     listDeadLetters: (page) => inCallerTransaction(deadLetters.list(page)),
     listDeadLetterIds: (page) => inCallerTransaction(deadLetters.listIds(page)),

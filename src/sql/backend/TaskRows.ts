@@ -27,6 +27,8 @@ export interface TaskToEnd {
 export interface TaskToOpen {
   readonly row: TaskRow
   readonly generation: number
+  /** Milliseconds for which the task is reserved (R2); `null`: its message is there (S10). */
+  readonly reserved: number | null
 }
 
 /** The rows of tasks at one moment of the store's clock. */
@@ -111,7 +113,7 @@ const makeUpdateEnded = ({ batchedUpdate }: Database) =>
 const makeUpdateOpened = ({ batchedUpdate }: Database) =>
   batchedUpdate({
     table: "tasks",
-    columns: { id: "text", generation: "integer", at: "integer" },
+    columns: { id: "text", generation: "integer", at: "integer", reserved_until: "integer" },
     set: {
       state: "'PENDING'",
       generation: "batch.generation",
@@ -122,16 +124,17 @@ const makeUpdateOpened = ({ batchedUpdate }: Database) =>
       worker: "NULL",
       cancel_requested: "0",
       ended: "NULL",
-      published: "1",
+      published: "CASE WHEN batch.reserved_until IS NULL THEN 1 ELSE 0 END",
       enqueued_at: "batch.at",
       started_at: "NULL",
       finished_at: "NULL",
       expires_at: "NULL",
       due_at: "NULL",
-      remove_at: "NULL",
+      remove_at: "batch.reserved_until",
       progress: "NULL",
       outcome: "NULL",
-      check_at: "COALESCE(t.check_at, batch.at + t.retention)",
+      check_at: `CASE WHEN batch.reserved_until IS NULL THEN COALESCE(t.check_at, batch.at + t.retention)
+        ELSE ${checkUntil("batch.reserved_until")} END`,
       ...clearRun
     },
     ...matchById
@@ -240,7 +243,14 @@ export const make = (db: Database): TaskRows => {
     removeDeadLetters: (ids) => Effect.asVoid(deleteDeadLetters(ids)),
     open: (openings, now) =>
       Effect.asVoid(
-        updateOpened(openings.map(({ generation, row }) => ({ id: row.id, generation, at: now })))
+        updateOpened(
+          openings.map(({ generation, reserved, row }) => ({
+            id: row.id,
+            generation,
+            at: now,
+            reserved_until: timeAfter(now, reserved)
+          }))
+        )
       )
   }
 }

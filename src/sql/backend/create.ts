@@ -68,7 +68,7 @@ export const toNewRecordRow = (record: NewRecord): BatchRow<typeof newRecordColu
 }
 
 /** Whether the message of a task that waits is not known to be published. */
-const isReservation = (row: TaskRow): boolean => row.published === 0 && !isFinal(row)
+export const isReservation = (row: TaskRow): boolean => row.published === 0 && !isFinal(row)
 
 /** Creates one record after the other, where an id or a key is taken. */
 const makeCreateOne = (
@@ -117,13 +117,13 @@ const makeCreateOne = (
       if (same && isReservation(existing) && reserved !== null) {
         yield* run(renew, [reserved, existing.id, reserved])
       }
-      const { id, incarnation, published } = existing
-      return { _tag: "Existing", id, incarnation, same, published: published === 1 }
+      const { generation, id, incarnation, published } = existing
+      return { _tag: "Existing", id, incarnation, generation, same, published: published === 1 }
     })
   return createOne
 }
 
-/** Marks reservations as published. It waits for no record that is marked already. */
+/** Marks reservations as published. It waits for no record that is marked already, or of another generation. */
 const makeMarkPublished = ({
   dialect,
   reader,
@@ -132,27 +132,29 @@ const makeMarkPublished = ({
   table
 }: Database): CreateOperations["markPublished"] => {
   const tasks = table("tasks")
-  const read = reader<PublishedRecord>("tasks", { id: Row.text, incarnation: Row.text })
+  type Found = Omit<PublishedRecord, "generation">
+  const read = reader<Found>("tasks", { id: Row.text, incarnation: Row.text })
   // the ids find the rows by their index
-  const isAsked = `${dialect.inList("id", "text")}
-    AND ${dialect.inList(dialect.concat("id", "' '", "incarnation"), "text")}
+  const isAsked = (...names: ReadonlyArray<string>) => `${dialect.inList("id", "text")}
+    AND ${dialect.inList(dialect.concat(...names), "text")}
     AND (remove_at IS NULL OR remove_at > ${dialect.now})`
   const { returnsRows } = dialect.update
   // the record of a task that has ended stays for as long as its retention says
   const mark = `UPDATE ${tasks}
     SET published = 1, remove_at = CASE WHEN finished_at IS NOT NULL THEN remove_at END
-    WHERE ${isAsked} AND published = 0 ${returnsRows ? "RETURNING id, incarnation" : ""}`
-  const select = `SELECT id, incarnation FROM ${tasks} WHERE ${isAsked}`
-  const textOf = ({ id, incarnation }: PublishedRecord) => `${id} ${incarnation}`
-  const params = (records: ReadonlyArray<PublishedRecord>) => [
-    dialect.list(records.map(({ id }) => id)),
-    dialect.list(records.map(textOf))
-  ]
+    WHERE ${isAsked("id", "' '", "incarnation", "' '", "generation")} AND published = 0 ${returnsRows ? "RETURNING id, incarnation" : ""}`
+  const select = `SELECT id, incarnation FROM ${tasks} WHERE ${isAsked("id", "' '", "incarnation")}`
+  const textOf = ({ id, incarnation }: Found) => `${id} ${incarnation}`
+  const params = (
+    records: ReadonlyArray<PublishedRecord>,
+    text: (record: PublishedRecord) => string = textOf
+  ) => [dialect.list(records.map(({ id }) => id)), dialect.list(records.map(text))]
+  const textOfGeneration = (record: PublishedRecord) => `${textOf(record)} ${record.generation}`
 
   return Effect.fnUntraced(function* (
     records: Batch<PublishedRecord>
   ): Effect.fn.Return<ReadonlyArray<boolean>, StoreError> {
-    const marked = yield* retryOnDeadlock(run(mark, params(records)))
+    const marked = yield* retryOnDeadlock(run(mark, params(records, textOfGeneration)))
     const found = new Set((yield* read(returnsRows ? marked : [])).map(textOf))
     const rest = records.filter((record) => !found.has(textOf(record)))
     if (rest.length > 0) {

@@ -9,9 +9,13 @@ import type { Database, StoreError } from "../Database.ts"
 import type { BatchRow } from "../dialect/Dialect.ts"
 import { distinctBatches } from "../distinctBatches.ts"
 import * as Row from "../Row.ts"
+import { toMillis } from "../toMillis.ts"
 import type { BatchResult } from "./BatchResult.ts"
+import { isReservation } from "./create.ts"
 import { columns, type DeadLetterRow, isRetained, shape, toDeadLetter } from "./DeadLetterRow.ts"
-import type { TaskRows, TaskToOpen } from "./TaskRows.ts"
+import type { TaskRow } from "./TaskRow.ts"
+import { matchById, type TaskRows, type TaskToOpen } from "./TaskRows.ts"
+import { earliest, latest, timeAfter } from "./times.ts"
 
 const missingColumns = {
   id: "text",
@@ -20,7 +24,9 @@ const missingColumns = {
   generation: "integer",
   fence: "integer",
   at: "integer",
-  retention: "integer"
+  retention: "integer",
+  reserved_until: "integer",
+  check_at: "integer"
 } as const
 
 type TaskDeadLetterRow = DeadLetterRow & { readonly task_id: string }
@@ -45,10 +51,11 @@ const makeCreateMissing = ({ batched, dialect, reader, table }: Database) => {
     missingColumns,
     (batch) =>
       `${dialect.insertIgnore} ${table("tasks")} (
-        id, task, incarnation, payload_hash, published, state, generation, fence, enqueued_at, retention, check_at
+        id, task, incarnation, payload_hash, published, state, generation, fence, enqueued_at, retention, remove_at,
+        check_at
       )
-      SELECT batch.id, batch.task, batch.incarnation, '', 1, 'PENDING', batch.generation, batch.fence, batch.at,
-        batch.retention, batch.at + batch.retention
+      SELECT batch.id, batch.task, batch.incarnation, '', 0, 'PENDING', batch.generation, batch.fence, batch.at,
+        batch.retention, batch.reserved_until, batch.check_at
       FROM ${batch} WHERE batch.id IS NOT NULL
       ${dialect.onConflictDoNothing} RETURNING id`
   )
@@ -63,24 +70,38 @@ const makeOpenTasks = (
   taskRows: TaskRows
 ): ((
   deadLetters: ReadonlyArray<TaskDeadLetterRow>,
+  reserved: number | null,
   result: ReopenResult
 ) => Effect.Effect<void, StoreError>) => {
   const createMissing = makeCreateMissing(db)
+  const renewReservations = db.batchedUpdate({
+    table: "tasks",
+    columns: { id: "text", reserved_until: "integer" },
+    set: { remove_at: "batch.reserved_until" },
+    ...matchById
+  })
   const openTasks = Effect.fnUntraced(function* (
     deadLetters: ReadonlyArray<TaskDeadLetterRow>,
+    reserved: number | null,
     result: ReopenResult
   ): Effect.fn.Return<void, StoreError> {
     const { now, rows } = yield* taskRows.selectForUpdate(deadLetters.map((row) => row.task_id))
+    const reservedUntil = timeAfter(now, reserved)
     const openings: Array<TaskToOpen> = []
+    const renewals: Array<TaskRow> = []
     const missing: Array<TaskDeadLetterRow> = []
     for (const deadLetter of deadLetters) {
       const row = rows.get(deadLetter.task_id)
       const decision = decideReopen(row, deadLetter)
       if (row === undefined) missing.push(deadLetter)
       else if (decision === "Refuse") result.refused.add(deadLetter.id)
-      else if (decision === "Open") openings.push({ row, generation: deadLetter.generation + 1 })
+      else if (decision === "Open") openings.push({ row, generation: deadLetter.generation + 1, reserved })
+      else if (decision === "Renew" && isReservation(row)) renewals.push(row)
     }
     yield* taskRows.open(openings, now)
+    yield* renewReservations(
+      renewals.map(({ id, remove_at }) => ({ id, reserved_until: latest(remove_at, reservedUntil) }))
+    )
     const created = yield* createMissing(
       missing.map(({ fence, generation, incarnation, task, task_id: id, task_retention: retention }) => ({
         id,
@@ -89,13 +110,15 @@ const makeOpenTasks = (
         generation: generation + 1,
         fence,
         at: now,
-        retention
+        retention,
+        reserved_until: reservedUntil,
+        check_at: earliest(reservedUntil, timeAfter(now, retention))
       }))
     )
     result.opened.push(...openings.map(({ row }) => row.id), ...created)
     // again, where a record was created in the meantime
     const taken = missing.filter(({ task_id }) => !created.has(task_id))
-    if (taken.length > 0) yield* openTasks(taken, result)
+    if (taken.length > 0) yield* openTasks(taken, reserved, result)
   })
   return openTasks
 }
@@ -104,7 +127,10 @@ const makeOpenTasks = (
 export const makeReopen = (
   db: Database,
   taskRows: TaskRows
-): ((ids: Batch<string>) => Effect.Effect<BatchResult<Reopened | undefined>, StoreError>) => {
+): ((
+  ids: Batch<string>,
+  reservedMillis: number
+) => Effect.Effect<BatchResult<Reopened | undefined>, StoreError>) => {
   const { dialect, reader, run, table } = db
   const read = reader<DeadLetterRow>("dead_letters", shape)
   const select = `SELECT ${columns} FROM ${table("dead_letters")}
@@ -112,13 +138,15 @@ export const makeReopen = (
   const openTasks = makeOpenTasks(db, taskRows)
 
   return Effect.fnUntraced(function* (
-    ids: Batch<string>
+    ids: Batch<string>,
+    reservedMillis: number
   ): Effect.fn.Return<BatchResult<Reopened | undefined>, StoreError> {
     const found = yield* read(yield* run(select, [dialect.list([...new Set(ids)])]))
     const result: ReopenResult = { opened: [], refused: new Set() }
     for (const batch of distinctBatches(deadLettersOfTasks(found), (row) => row.task_id)) {
       yield* openTasks(
         batch.map(({ item }) => item),
+        toMillis(reservedMillis),
         result
       )
     }

@@ -168,7 +168,7 @@ const plan = (
           result.runs.push(toRunRow(item, decision.crashes - row.crashes))
         } else {
           // opening the generation sets the crashes to zero
-          result.openings.push({ row, generation: decision.opens })
+          result.openings.push({ row, generation: decision.opens, reserved: null })
           result.runs.push(toRunRow(item, 0))
         }
     }

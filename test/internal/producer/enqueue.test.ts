@@ -301,8 +301,8 @@ describe("enqueueAll", () => {
       const exits = yield* enqueueAll(["a", "b", "c"].map((id) => prepared(id)))
       assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, false, true])
       assert.deepStrictEqual(fixture.items("markPublished"), [
-        { id: "a", incarnation: "" },
-        { id: "c", incarnation: "" }
+        { id: "a", incarnation: "", generation: 0 },
+        { id: "c", incarnation: "", generation: 0 }
       ])
     })
   )

@@ -293,7 +293,9 @@ describe("decideReopen", () => {
     ["R2", "an ended task of the letter's generation is opened", reopen(failure, 1), "Open"],
     ["R2", "an ended task of an older generation is opened", reopen(failure, 2), "Open"],
     ["R3", "an ended task of a later generation is left", reopen(failure, 0), "Leave"],
-    ["R3", "an unfinished task is left", reopen(waiting, 1), "Leave"]
+    ["R3", "an unfinished task of the letter's generation is left", reopen(waiting, 1), "Leave"],
+    ["R3", "a run of the next generation is left", reopen(running(), 0), "Leave"],
+    ["R5", "a task that waits in the next generation is renewed", reopen(waiting, 0), "Renew"]
   ])
 })
 

@@ -37,11 +37,13 @@ export const HOLDS_NO_KEY = "N"
 /** Decodes the answer to a record that was created or found. */
 export const decodeCreated = (answer: string): Created => {
   if (answer === "C") return { _tag: "Created" }
-  const end = answer.indexOf(" ")
+  const middle = answer.indexOf(" ")
+  const end = answer.indexOf(" ", middle + 1)
   return {
     _tag: "Existing",
     id: answer.slice(end + 1),
-    incarnation: IncarnationText.decode(answer.slice(3, end)),
+    incarnation: IncarnationText.decode(answer.slice(middle + 1, end)),
+    generation: Number(answer.slice(3, middle)),
     same: answer[1] === "1",
     published: answer[2] === "1"
   }
@@ -53,7 +55,7 @@ export const decodeCreated = (answer: string): Created => {
  *
  * The answer to a record is `C` (created), `X` (the claim of its key has a tombstone), or `E` (existing) or `N` (existing,
  * and without the key that was claimed for it), followed by whether it is the same (0 or 1), whether it is published (0 or
- * 1), its incarnation, a blank, and its id.
+ * 1), its generation, its incarnation, and its id, with blanks between the last three.
  */
 export const createsLua = /* lua */ `
 local function requestedRecord(request)
@@ -101,7 +103,8 @@ local function compare(record, request)
     setDeadline(record)
   end
   local published = record[RESERVED_UNTIL] == '-'
-  return (same and '1' or '0') .. (published and '1' or '0') .. record[INCARNATION] .. ' ' .. record.id, same
+  return (same and '1' or '0') .. (published and '1' or '0') .. record[GENERATION] .. ' '
+    .. record[INCARNATION] .. ' ' .. record.id, same
 end
 
 local function create(request)

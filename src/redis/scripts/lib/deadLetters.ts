@@ -173,11 +173,12 @@ export const deadLettersById =
   <Answer, A>(
     { run, sharded }: ScriptRunner,
     script: Script<ReadonlyArray<Answer | null>>,
-    decode: (answer: Answer) => A
+    decode: (answer: Answer) => A,
+    head: ReadonlyArray<string> = []
   ) =>
   (ids: Batch<string>): Effect.Effect<ReadonlyArray<A | undefined>, RedisStoreError> =>
     sharded(ids, taskIdOf, (shard, some) =>
-      Effect.flatMap(run(script, shard, some), (found) =>
+      Effect.flatMap(run(script, shard, [...head, ...some]), (found) =>
         decodeReply(() => found.map((answer) => (answer === null ? undefined : decode(answer))))
       )
     )

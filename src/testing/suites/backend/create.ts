@@ -52,6 +52,7 @@ export const create = (test: Test): void => {
         _tag: "Existing",
         id: "a",
         incarnation: "",
+        generation: 0,
         same: true,
         published: true
       })
@@ -64,6 +65,7 @@ export const create = (test: Test): void => {
         _tag: "Existing",
         id: "a",
         incarnation: "",
+        generation: 0,
         same: false,
         published: true
       })
@@ -104,6 +106,7 @@ export const create = (test: Test): void => {
         _tag: "Existing",
         id: "a",
         incarnation: "",
+        generation: 0,
         same: true,
         published: true
       })
@@ -139,6 +142,7 @@ export const create = (test: Test): void => {
         _tag: "Existing",
         id: "a",
         incarnation: "",
+        generation: 0,
         same: true,
         published: false
       })

@@ -106,7 +106,7 @@ export const deadLetters = (test: Test): void => {
         yield* t.driver.create(Arr.map(ids, (id) => record(id)))
         yield* Effect.forEach(ids, (id) => t.startAndSettle(id, `0 of ${id}`, failureWithDeadLetter()))
         const replayAndFail = ({ generation, id, taskId }: DeadLetter) =>
-          t.driver.reopen([id]).pipe(
+          t.driver.reopen([id], t.time.long).pipe(
             Effect.andThen(t.driver.removeDeadLetters([id])),
             Effect.andThen(
               t.startAndSettle(taskId!, `${generation + 1} of ${taskId}`, failureWithDeadLetter(), {
@@ -155,7 +155,7 @@ export const deadLetters = (test: Test): void => {
       yield* t.time.pass(2)
       assert.deepStrictEqual((yield* t.deadLetters()).map(({ id }) => id).toSorted(), ["b:0", "c:0"])
       assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 2)
-      assert.deepStrictEqual(yield* t.driver.reopen(["a:0", "p"]), [undefined, undefined])
+      assert.deepStrictEqual(yield* t.driver.reopen(["a:0", "p"], t.time.long), [undefined, undefined])
       yield* t.sweepAll
       assert.strictEqual(yield* t.driver.countDeadLetters(undefined), 2)
       assert.strictEqual((yield* t.read("a")).state, "FAILURE")

@@ -173,6 +173,9 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
     renew: (id: string, token: string, progress?: string, leaseMillis = time.long) =>
       Suite.only(driver.renew([{ id, token, leaseMillis, progress }])),
     cancel: (id: string) => Suite.only(driver.cancel([id])),
-    reopen: (deadLetterId: string) => Suite.only(driver.reopen([deadLetterId]))
+    reopen: (deadLetterId: string, reservedMillis = time.long) =>
+      Suite.only(driver.reopen([deadLetterId], reservedMillis)),
+    markPublished: (id: string, generation = 0, incarnation = "") =>
+      Suite.only(driver.markPublished([{ id, incarnation, generation }]))
   }
 }

@@ -25,6 +25,7 @@ export const incarnations = (test: Test): void => {
         _tag: "Existing",
         id: "a",
         incarnation: "first1",
+        generation: 0,
         same: true,
         published: true
       })

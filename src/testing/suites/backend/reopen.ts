@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import type { NewRecord } from "../../../BackendDriver.ts"
-import { success, failureWithDeadLetter, retry, parked, type Fixture, type Test } from "./fixture.ts"
+import { success, failureWithDeadLetter, RELEASE, retry, parked, type Fixture, type Test } from "./fixture.ts"
 
 /** Registers the tests. */
 export const reopen = (test: Test): void => {
@@ -55,7 +55,7 @@ export const reopen = (test: Test): void => {
 
     test("is safe to repeat", function* (t) {
       yield* bury(t, "a")
-      const [first, second] = yield* t.driver.reopen(["a:0", "a:0"])
+      const [first, second] = yield* t.driver.reopen(["a:0", "a:0"], t.time.long)
       assert.strictEqual(first?.letter.id, "a:0")
       assert.deepStrictEqual(second, first)
       assert.deepStrictEqual(yield* t.reopen("a:0"), first)
@@ -78,11 +78,12 @@ export const reopen = (test: Test): void => {
     test("creates a record that is missing", function* (t) {
       yield* bury(t, "a")
       yield* t.driver.forget(["a"])
-      yield* t.driver.reopen(["a:0", "a:0"])
+      yield* t.driver.reopen(["a:0", "a:0"], t.time.long)
       const found = yield* t.read("a")
       assert.deepStrictEqual([found.state, found.generation, found.task], ["PENDING", 1, "mail"])
       const created = yield* t.create("a")
-      assert.isTrue(created._tag === "Existing" && created.published)
+      assert(created._tag === "Existing")
+      assert.deepStrictEqual([created.published, created.generation], [false, 1])
       assert.strictEqual((yield* t.start("a", "t1"))._tag, "Drop")
       yield* t.startAndSettle("a", "t2", success(), { generation: 1 })
     })
@@ -155,6 +156,110 @@ export const reopen = (test: Test): void => {
       )
     })
 
+    test("a task that was opened and whose message was never sent is removed after its time", function* (t) {
+      yield* bury(t, "a", { key: "k", payloadHash: "h" })
+      yield* t.reopen("a:0", t.time.units(1))
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      assert.isUndefined(yield* t.readOptional("a"))
+      assert.strictEqual((yield* t.start("a", "t1", { generation: 1 }))._tag, "NoRecord")
+      assert.strictEqual((yield* t.create("b", { key: "k", payloadHash: "h" }))._tag, "Created")
+    })
+
+    test("a record that a replay created and whose message was never sent is removed after its time", function* (t) {
+      yield* bury(t, "a")
+      yield* t.driver.forget(["a"])
+      yield* t.reopen("a:0", t.time.units(1))
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      assert.isUndefined(yield* t.readOptional("a"))
+    })
+
+    test("a replay after a removed one opens the same generation, and a message of either runs once", function* (t) {
+      yield* bury(t, "a")
+      yield* t.reopen("a:0", t.time.units(1))
+      yield* t.time.pass(2)
+      yield* t.sweepAll
+      yield* t.reopen("a:0")
+      assert.strictEqual((yield* t.read("a")).generation, 1)
+      const started = yield* t.startRun("a", "t1", { generation: 1 })
+      assert.strictEqual(started.fence, 2)
+      yield* t.settleRun("a", "t1", success())
+      assert.strictEqual((yield* t.start("a", "t2", { generation: 1 }))._tag, "Drop")
+    })
+
+    test("an opened task stays once it is marked as published, or has run", function* (t) {
+      for (const id of ["a", "b", "c"]) yield* bury(t, id)
+      yield* t.driver.forget(["c"])
+      yield* t.driver.reopen(["a:0", "b:0", "c:0"], t.time.units(3))
+      const marks = [
+        { id: "a", incarnation: "", generation: 1 },
+        { id: "c", incarnation: "", generation: 1 }
+      ] as const
+      assert.deepStrictEqual(yield* t.driver.markPublished(marks), [true, true])
+      yield* t.startAndSettle("b", "t1", RELEASE, { generation: 1 })
+      yield* t.time.pass(4)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      for (const id of ["a", "b", "c"]) assert.strictEqual((yield* t.read(id)).state, "PENDING")
+    })
+
+    test("a repeated replay renews the reservation, and shortens none", function* (t) {
+      yield* bury(t, "a")
+      yield* bury(t, "b")
+      yield* t.driver.reopen(["a:0", "b:0"], t.time.units(4))
+      yield* t.time.pass(1)
+      yield* t.reopen("a:0")
+      yield* t.driver.reopen(["a:0", "b:0"], t.time.units(0.5))
+      yield* t.time.pass(4)
+      yield* t.sweepAll
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+      assert.isUndefined(yield* t.readOptional("b"))
+    })
+
+    test("a repeated replay reserves no task whose message was sent", function* (t) {
+      yield* bury(t, "a")
+      yield* t.reopen("a:0")
+      yield* t.markPublished("a", 1)
+      yield* t.reopen("a:0", t.time.units(1))
+      yield* t.time.pass(2)
+      assert.strictEqual(yield* t.sweepAll, 0)
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+    })
+
+    test("a late mark of an older generation leaves the reservation of the next one", function* (t) {
+      yield* t.create("a", { reservedMillis: t.time.long })
+      yield* t.startAndSettle("a", "t1", failureWithDeadLetter())
+      yield* t.reopen("a:0")
+      // the producer of the task
+      assert.isTrue(yield* t.markPublished("a", 0))
+      yield* t.startAndSettle("a", "t2", failureWithDeadLetter(), { generation: 1 })
+      yield* t.reopen("a:1", t.time.units(3))
+      // the first replay
+      assert.isTrue(yield* t.markPublished("a", 1))
+      yield* t.time.pass(4)
+      yield* t.sweepAll
+      assert.isUndefined(yield* t.readOptional("a"))
+      assert.isFalse(yield* t.markPublished("a", 2))
+    })
+
+    test("a request that finds an opened task without a message renews it, and gets its generation", function* (t) {
+      yield* bury(t, "a", { key: "k", payloadHash: "h" })
+      yield* t.reopen("a:0", t.time.units(3))
+      const found = yield* t.create("b", { key: "k", payloadHash: "h", reservedMillis: t.time.long })
+      assert.deepStrictEqual(found, {
+        _tag: "Existing",
+        id: "a",
+        incarnation: "",
+        generation: 1,
+        same: true,
+        published: false
+      })
+      yield* t.time.pass(4)
+      yield* t.sweepAll
+      assert.strictEqual((yield* t.read("a")).state, "PENDING")
+    })
+
     test("opens a task that ended as WorkerLost", function* (t) {
       yield* t.create("a")
       yield* t.lapsedRun("a", "t1", { maxCrashes: 1 })
@@ -176,7 +281,7 @@ export const reopen = (test: Test): void => {
 
     test("returns nothing for unknown dead letters", function* (t) {
       yield* t.create("a")
-      assert.deepStrictEqual(yield* t.driver.reopen(["nobody", "a:0"]), [undefined, undefined])
+      assert.deepStrictEqual(yield* t.driver.reopen(["nobody", "a:0"], t.time.long), [undefined, undefined])
       const found = yield* t.read("a")
       assert.deepStrictEqual([found.state, found.generation], ["PENDING", 0])
     })

@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { record, RELEASE, type Test } from "./fixture.ts"
 
 /** The record of an id that was generated for one enqueue. */
-const withoutIncarnation = (id: string) => ({ id, incarnation: "" })
+const withoutIncarnation = (id: string) => ({ id, incarnation: "", generation: 0 })
 
 /** Registers the tests. */
 export const reservations = (test: Test): void => {
@@ -35,14 +35,14 @@ export const reservations = (test: Test): void => {
 
     test("a mark of another incarnation leaves the reservation, and answers that there is no such record", function* (t) {
       yield* t.create("a", { reservedMillis: t.time.long, incarnation: "i2", payloadHash: "h" })
-      const earlier = { id: "a", incarnation: "i1" }
+      const earlier = { id: "a", incarnation: "i1", generation: 0 }
       assert.deepStrictEqual(yield* t.driver.markPublished([earlier, withoutIncarnation("a")]), [
         false,
         false
       ])
       const again = yield* t.create("a", { payloadHash: "h" })
       assert.isTrue(again._tag === "Existing" && !again.published)
-      const marks = [earlier, { id: "a", incarnation: "i2" }, earlier] as const
+      const marks = [earlier, { id: "a", incarnation: "i2", generation: 0 }, earlier] as const
       assert.deepStrictEqual(yield* t.driver.markPublished(marks), [false, true, false])
     })
 

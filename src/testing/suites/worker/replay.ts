@@ -1,8 +1,9 @@
 /** Guarantee 2: a replay of a dead letter starts a new generation. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Option } from "effect"
+import { Effect, Option, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as DeadLetters from "../../../DeadLetters.ts"
+import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import { failFussy, Fussy } from "./failedTask.ts"
 import { Gate, type Test } from "./fixture.ts"
@@ -105,6 +106,58 @@ export const replay = (test: Test): void => {
       yield* t.untilDrained()
       assert.strictEqual(runs, 1)
       assert.strictEqual(yield* t.awaitValue(handle), "hello 1")
+    })
+
+    test("a replay that failed to mark the task runs it once", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      t.faults.set("fails", ["backend.markPublished"], 1)
+      assert.strictEqual((yield* Effect.flip(DeadLetters.replay(letter.id)))._tag, "BackendError")
+      assert.isTrue(yield* DeadLetters.replay(letter.id))
+      let runs = 0
+      yield* t.startWorker(
+        [Fussy],
+        Fussy.toLayer((text) => Effect.sync(() => `${text} ${++runs}`)),
+        { lease: t.duration(2) }
+      )
+      assert.strictEqual(yield* t.awaitValue(handle), "hello 1")
+      yield* t.time.pass(1)
+      yield* t.untilDrained()
+      assert.strictEqual(runs, 1)
+    })
+
+    test("a task that was opened and whose message was never sent ends its waiters with Forgotten", function* (t) {
+      const { handle, letter } = yield* failFussy(t)
+      yield* t.startWorker([Fussy], Fussy.toLayer(Effect.succeed))
+      yield* t.drivers.backend.reopen([letter.id], t.time.units(3))
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      yield* t.awaitReason(handle, "Forgotten")
+      // the dead letter is still there
+      assert.isTrue(yield* DeadLetters.replay(letter.id))
+      assert.strictEqual(yield* t.awaitValue(handle), "hello")
+    })
+
+    test("an enqueue that finds an interrupted replay sends the message of its generation", function* (t) {
+      const Keyed = Task.make("keyed", {
+        payload: Schema.Int,
+        success: Schema.Int,
+        error: Schema.String,
+        idempotencyKey: (n) => `key ${n}`
+      })
+      const worker = yield* t.startWorker(
+        [Keyed],
+        Keyed.toLayer(() => Effect.fail("not today"))
+      )
+      const handle = yield* Keyed.delay(1)
+      yield* t.awaitReason(handle, "Failed")
+      yield* worker.stop
+      const [letter] = yield* DeadLetters.list(Keyed)
+      assert(letter !== undefined, "there is a dead letter")
+      t.faults.set("fails", ["broker.publish"], 1)
+      yield* Effect.flip(DeadLetters.replay(letter.id))
+      assert.strictEqual((yield* Keyed.delay(1)).taskId, handle.taskId)
+      yield* t.startWorker([Keyed], Keyed.toLayer(Effect.succeed))
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+      yield* t.untilDrained()
     })
 
     test("a waiter during a replay gets the new outcome", function* (t) {
