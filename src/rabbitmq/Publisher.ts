@@ -12,7 +12,7 @@ import type { Connection } from "./Connection.ts"
 import * as delayQueues from "./delayQueues.ts"
 import { delayRoutingKey } from "./Names.ts"
 import type { OutgoingMessage } from "./OutgoingMessage.ts"
-import { fromUnknown, maxMessageSizeOf, messageTooLarge, RabbitError } from "./RabbitError.ts"
+import { fromUnknown, maxMessageSizeOf, messageTooLarge, NOT_FOUND, RabbitError } from "./RabbitError.ts"
 import type { ReconnectingConnection } from "./ReconnectingConnection.ts"
 import type { Topology } from "./Topology.ts"
 
@@ -26,8 +26,6 @@ interface RoutedMessage {
 /** The default exchange, which routes to the queue that the routing key names. */
 const DEFAULT_EXCHANGE = ""
 
-/** The reply code where an exchange is missing. It closes the channel, and so fails all batches in flight. */
-const NOT_FOUND = 404
 /** The server cancels the consumers of a removed queue within this time. */
 const CANCELLED_WITHIN = "200 millis"
 const RETRIES = 5
@@ -120,7 +118,7 @@ export class Publisher {
       declare.pipe(
         Effect.andThen(Effect.flatMap(connection.current, ({ unblocked }) => unblocked.await)),
         Effect.andThen(Effect.flatMap(connection.current, (current) => this.send(current, messages))),
-        Effect.tapError(() => Effect.sync(topology.invalidate)),
+        Effect.tapError(topology.invalidateIfMissing),
         Effect.retry({
           schedule: retrySchedule,
           times: RETRIES,
@@ -163,7 +161,8 @@ export class Publisher {
     { alone }: InFlightBatch
   ): Effect.Effect<never, RabbitError> {
     if (!connection.isClosed) return Effect.fail(notConfirmed())
-    return Effect.flatMap(Deferred.await(connection.closed), (reason) => {
+    const closed = Effect.tap(Deferred.await(connection.closed), this.topology.invalidateIfMissing)
+    return Effect.flatMap(closed, (reason) => {
       const max = maxMessageSizeOf(reason)
       if (max === undefined) return Effect.fail(alone ? reason : notConfirmed())
       this.maxMessageSize = max

@@ -10,7 +10,7 @@ import * as CallLimit from "../internal/driver/callTimeout.ts"
 import { claim } from "./claim.ts"
 import { MAX_DELAY_MILLIS } from "./delayQueues.ts"
 import type { DriverContext } from "./DriverContext.ts"
-import { count, purge } from "./inspectQueue.ts"
+import { counts, purge } from "./inspectQueue.ts"
 import { fromEnvelope } from "./OutgoingMessage.ts"
 import * as PrefetchBuffer from "./PrefetchBuffer.ts"
 import { Publisher } from "./Publisher.ts"
@@ -57,10 +57,6 @@ export const make = Effect.fnUntraced(function* ({
     limited
   }
 
-  /** A failed call may be due to a queue or exchange that was removed. */
-  const orInvalidate = <A>(effect: Effect.Effect<A, RabbitError>): Effect.Effect<A, RabbitError> =>
-    Effect.tapError(effect, () => Effect.sync(topology.invalidate))
-
   return {
     name: "rabbitmq",
     capabilities: {
@@ -83,7 +79,7 @@ export const make = Effect.fnUntraced(function* ({
     returnUnhandled: (handles) => Effect.sync(() => requeue(context, handles)),
     release: (releases) => release(context, releases),
     reject: (rejections) => reject(context, rejections),
-    counts: (queues) => orInvalidate(limited(Effect.forEach(queues, (queue) => count(context, queue)))),
-    purge: (queue, limit) => orInvalidate(limited(purge(context, queue, limit, maxPurgeMillis)))
+    counts: (queues) => counts(context, queues),
+    purge: (queue, limit) => purge(context, queue, limit, maxPurgeMillis)
   }
 })

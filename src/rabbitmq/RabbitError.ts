@@ -29,6 +29,8 @@ const replyCodeOf = (cause: unknown, message: string): number | undefined => {
   return found === null ? undefined : Number(found[1])
 }
 
+/** A queue or exchange is missing. It closes the channel of the call. */
+export const NOT_FOUND = 404
 const PRECONDITION_FAILED = 406
 
 /** What the server says of a message that is too large, as it closes the channel. */

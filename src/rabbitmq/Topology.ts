@@ -9,13 +9,14 @@
  * A passive declaration of a missing queue leaves an error in the server's log. So each delay queue has a mark, a binding
  * of the marks exchange, and a mandatory message that is returned says that the mark is missing.
  */
-import type { Channel } from "amqplib"
-import { Effect, Option, Schedule, type Scope } from "effect"
+import type { Channel, ConfirmChannel, Message } from "amqplib"
+import { Array as Arr, Effect, Option, Schedule, type Scope } from "effect"
+import type { Batch } from "../BrokerDriver.ts"
 import { withChannel } from "./Connection.ts"
 import * as delayQueues from "./delayQueues.ts"
 import { encodeWord, markRoutingKey, Names } from "./Names.ts"
 import { OncePerName } from "./OncePerName.ts"
-import { RabbitError } from "./RabbitError.ts"
+import { NOT_FOUND, RabbitError } from "./RabbitError.ts"
 import type { ReconnectingConnection } from "./ReconnectingConnection.ts"
 
 /** A routing key has at most 255 bytes, of which the words of the delay take 54. */
@@ -32,6 +33,12 @@ const RESOURCE_LOCKED = 405
  * counts messages that are merely requeued.
  */
 const quorumQueue = { "x-queue-type": "quorum", "x-delivery-limit": 2 ** 31 - 1 }
+
+/** The delay queue of a queue, for messages that wait 2^exponent milliseconds. */
+interface DelayQueue {
+  readonly queue: string
+  readonly exponent: number
+}
 
 /** Declares what calls need, once per process and name. */
 export class Topology {
@@ -104,23 +111,40 @@ export class Topology {
     )
   }
 
-  /** Returns the exponents of the delay queues of a queue that exist, whichever process declared them. */
-  delayExponents(queue: string): Effect.Effect<ReadonlyArray<number>, RabbitError> {
+  /** Returns for each queue the exponents of its delay queues that exist, whichever process declared them. */
+  delayExponents(
+    queues: ReadonlyArray<string>
+  ): Effect.Effect<ReadonlyArray<ReadonlyArray<number>>, RabbitError> {
     return Effect.gen({ self: this }, function* () {
-      const isDeclared = (exponent: number) => this.declared.has(this.names.delayQueue(queue, exponent))
-      const unknown = delayQueues.exponents.filter((exponent) => !isDeclared(exponent))
+      const isDeclared = ({ exponent, queue }: DelayQueue) =>
+        this.declared.has(this.names.delayQueue(queue, exponent))
+      const all = queues.map((queue) =>
+        delayQueues.exponents.map((exponent): DelayQueue => ({ queue, exponent }))
+      )
+      const unknown = all
+        .map((ofQueue) => ofQueue.filter((one) => !isDeclared(one)))
+        .filter(Arr.isArrayNonEmpty)
       if (unknown.length > 0) {
         yield* this.declareMarks
-        for (const exponent of yield* this.findMarked(queue, unknown)) {
+        for (const { exponent, queue } of yield* this.findMarked(unknown)) {
           this.declared.add(this.names.delayQueue(queue, exponent))
         }
       }
-      return delayQueues.exponents.filter(isDeclared)
+      return all.map((ofQueue) => ofQueue.filter(isDeclared).map(({ exponent }) => exponent))
     })
   }
 
   /** Forgets what is declared, so that it is declared again: something that was there is missing. */
   readonly invalidate = (): void => this.declared.clear()
+
+  /**
+   * Forgets what is declared where a call has failed because something is missing. After any other failure, such as a call
+   * that took too long, everything is still there.
+   */
+  readonly invalidateIfMissing = ({ code }: RabbitError): Effect.Effect<void> =>
+    Effect.sync(() => {
+      if (code === NOT_FOUND) this.invalidate()
+    })
 
   private declareOnce(
     name: string,
@@ -191,7 +215,7 @@ export class Topology {
       await channel.bindQueue(names.discardQueue, names.marksExchange, markRoutingKey(queue, exponent))
       await channel.deleteQueue(exclusiveQueue)
     })
-    const isMarked = Effect.map(this.findMarked(queue, [exponent]), ({ length }) => length > 0)
+    const isMarked = Effect.map(this.findMarked([[{ queue, exponent }]]), ({ length }) => length > 0)
     const untilMarked = Effect.repeat(isMarked, {
       schedule: Schedule.spaced(OTHER_DECLARER.pollInterval),
       until: (marked) => marked
@@ -208,23 +232,45 @@ export class Topology {
     return this.declared.run(name, declareOrWait)
   }
 
-  /** Returns those of the exponents whose delay queue has a mark; none while nothing can be published. */
+  /**
+   * Returns those of the delay queues that have a mark; none while nothing can be published. One message per group asks
+   * whether any of the group has one, and only then one for each of them: most queues have no delayed messages.
+   */
   private findMarked(
-    queue: string,
-    exponents: ReadonlyArray<number>
-  ): Effect.Effect<ReadonlyArray<number>, RabbitError> {
+    groups: ReadonlyArray<Batch<DelayQueue>>
+  ): Effect.Effect<ReadonlyArray<DelayQueue>, RabbitError> {
     return Effect.flatMap(this.publishing.current, (connection) =>
       withChannel(connection, async (channel) => {
-        const returned = new Set<string>()
-        channel.on("return", ({ fields }) => returned.add(fields.routingKey))
-        for (const exponent of exponents) {
-          channel.publish(this.names.marksExchange, markRoutingKey(queue, exponent), Buffer.alloc(0), {
-            mandatory: true
-          })
-        }
-        await channel.waitForConfirms()
-        return exponents.filter((exponent) => !returned.has(markRoutingKey(queue, exponent)))
+        const marked = await findMarkedGroups(channel, this.names.marksExchange, groups)
+        const alone = marked.filter(({ length }) => length === 1)
+        const several = marked.filter(({ length }) => length > 1)
+        const found = await findMarkedGroups(
+          channel,
+          this.names.marksExchange,
+          several.flatMap((group) => group.map((one) => Arr.of(one)))
+        )
+        return [...alone, ...found].flat()
       })
     ).pipe(Effect.timeoutOrElse({ duration: PROBE_TIMEOUT, orElse: () => Effect.succeed([]) }))
   }
+}
+
+/** Returns those of the groups in which at least one delay queue has a mark. */
+const findMarkedGroups = async (
+  channel: ConfirmChannel,
+  marksExchange: string,
+  groups: ReadonlyArray<Batch<DelayQueue>>
+): Promise<ReadonlyArray<Batch<DelayQueue>>> => {
+  if (groups.length === 0) return []
+  const returned = new Set<string>()
+  const onReturn = ({ fields }: Message) => returned.add(fields.routingKey)
+  const keyOf = ({ exponent, queue }: DelayQueue) => markRoutingKey(queue, exponent)
+  channel.on("return", onReturn)
+  for (const [first, ...others] of groups) {
+    // the server routes by the keys in `CC` as well, and returns what none of them routes
+    channel.publish(marksExchange, keyOf(first), Buffer.alloc(0), { mandatory: true, CC: others.map(keyOf) })
+  }
+  await channel.waitForConfirms()
+  channel.off("return", onReturn)
+  return groups.filter(([first]) => !returned.has(keyOf(first)))
 }

@@ -74,7 +74,7 @@ export const claim = (
       (queue) =>
         claimed.length < max
           ? fetchMessages(context, queue, max - claimed.length).pipe(
-              Effect.tapError(() => Effect.sync(topology.invalidate)),
+              Effect.tapError(topology.invalidateIfMissing),
               Effect.map((fetched) => claimed.push(...fetched))
             )
           : Effect.void,
