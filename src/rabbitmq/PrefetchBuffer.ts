@@ -28,6 +28,8 @@ const UNCLAIMED_LIMIT = Duration.millis(500)
 const UNCLAIMED_LIMIT_NANOS = BigInt(Duration.toMillis(UNCLAIMED_LIMIT)) * 1_000_000n
 /** Acks in flight make room within this time; an exhausted prefetch after it means starvation. */
 const STARVED_AFTER = "20 millis"
+/** Consumers that are started at a time. The queue of each is declared over a channel, of which a connection has at most 2,047. */
+const STARTS_AT_ONCE = 200
 /** How long the end of a worker waits for the server to cancel its consumers. */
 const CANCEL_TIMEOUT = "2 seconds"
 
@@ -104,6 +106,8 @@ export class PrefetchBuffer {
   private readonly unacked: UnackedMessages
   private readonly clock: Clock.Clock
   private readonly subscribers = new Set<Subscriber>()
+  /** The subscriptions of a queue. A worker may have thousands of queues, and each claim asks for all of them. */
+  private readonly subscriptions = new Map<string, Set<Subscription>>()
   private lastTag = 0
 
   constructor(
@@ -120,15 +124,14 @@ export class PrefetchBuffer {
 
   /** Whether a worker of this process is subscribed to the queue. */
   isConsumed(queue: string): boolean {
-    return this.subscriptionsTo(new Set([queue])).length > 0
+    return this.subscriptions.has(queue)
   }
 
   /** Counts the buffered messages of a queue. */
   count(queue: string): number {
-    return this.subscriptionsTo(new Set([queue])).reduce(
-      (sum, { consumer }) => sum + consumer.prefetched.length,
-      0
-    )
+    let count = 0
+    for (const { consumer } of this.subscriptions.get(queue) ?? []) count += consumer.prefetched.length
+    return count
   }
 
   /** Takes up to `max` buffered messages for a worker with that many free slots, the oldest due time first. */
@@ -168,11 +171,7 @@ export class PrefetchBuffer {
 
   private subscriptionsTo(queues: ReadonlySet<string>): ReadonlyArray<Subscription> {
     const found: Array<Subscription> = []
-    for (const subscriber of this.subscribers) {
-      for (const consumer of subscriber.consumers) {
-        if (queues.has(consumer.queue)) found.push({ subscriber, consumer })
-      }
-    }
+    for (const queue of queues) found.push(...(this.subscriptions.get(queue) ?? []))
     return found
   }
 
@@ -191,7 +190,7 @@ export class PrefetchBuffer {
         starved: Latch.makeUnsafe(false)
       }
       yield* Effect.acquireRelease(
-        Effect.sync(() => this.subscribers.add(subscriber)),
+        Effect.sync(() => this.addSubscriber(subscriber)),
         () => this.removeSubscriber(subscriber)
       )
       yield* Effect.sleep(UNCLAIMED_LIMIT).pipe(
@@ -212,8 +211,21 @@ export class PrefetchBuffer {
     })
   }
 
+  private addSubscriber(subscriber: Subscriber): void {
+    this.subscribers.add(subscriber)
+    for (const consumer of subscriber.consumers) {
+      const subscriptions = this.subscriptions.get(consumer.queue) ?? new Set()
+      this.subscriptions.set(consumer.queue, subscriptions.add({ subscriber, consumer }))
+    }
+  }
+
   private removeSubscriber(subscriber: Subscriber): Effect.Effect<void> {
     this.subscribers.delete(subscriber)
+    for (const { queue } of subscriber.consumers) {
+      const subscriptions = this.subscriptions.get(queue) ?? new Set()
+      for (const one of subscriptions) if (one.subscriber === subscriber) subscriptions.delete(one)
+      if (subscriptions.size === 0) this.subscriptions.delete(queue)
+    }
     for (const consumer of subscriber.consumers) consumer.closed = true
     return Effect.forEach(subscriber.consumers, (consumer) => this.stop(consumer), {
       concurrency: "unbounded",
@@ -253,7 +265,7 @@ export class PrefetchBuffer {
           Effect.exit
         )
       },
-      { concurrency: "unbounded" }
+      { concurrency: STARTS_AT_ONCE }
     ).pipe(Effect.flatMap((exits) => exits.find(Exit.isFailure) ?? Effect.void))
   }
 
@@ -278,12 +290,10 @@ export class PrefetchBuffer {
           { consumerTag: tag }
         )
       }).pipe(
-        Effect.tapError(() =>
-          Effect.sync(() => {
-            active.mustRestart = true
-            this.topology.invalidate()
-          })
-        )
+        Effect.tapError((error) => {
+          active.mustRestart = true
+          return this.topology.invalidateIfMissing(error)
+        })
       )
     })
   }
@@ -314,9 +324,7 @@ export class PrefetchBuffer {
     consumer.receive(prefetched, active)
     if (active.mustRestart) subscriber.changed.openUnsafe()
     // any worker of this process may claim it
-    for (const { consumers, wake } of this.subscribers) {
-      if (consumers.some((one) => one.queue === queue)) wake()
-    }
+    for (const { subscriber } of this.subscriptions.get(queue) ?? []) subscriber.wake()
   }
 
   /** Cancels a consumer, and requeues its buffered messages. */
