@@ -4,7 +4,7 @@
  * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it measures and sends again after
  * something happened, and the store sweeps itself.
  */
-import { Cause, Duration, Effect, Option, type Scope } from "effect"
+import { Array as Arr, Cause, Duration, Effect, Option, type Scope } from "effect"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
@@ -75,15 +75,16 @@ export const maintain = Effect.fnUntraced(function* (
   yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweepReported).pipe(Effect.forever, Effect.forkScoped)
 })
 
+/** Counts the queues in one call, those that have gauges: a process has them for a thousand queues. */
 const measureQueues = (worker: WorkerState): Effect.Effect<void, BrokerError> => {
   const { broker, queues } = worker.settings
   return Effect.suspend(() => {
     // closed before the count, so that a change during it is counted the next time; the end of a run changes the queues
     if (worker.inFlight.isEmpty) worker.queuesChanged.closeUnsafe()
-    return broker.counts(queues)
-  }).pipe(
-    Effect.map((counts) =>
-      queues.forEach((queue, i) => {
+    const measured = queues.filter((queue) => worker.queueMetrics(queue).depths !== undefined)
+    if (!Arr.isArrayNonEmpty(measured)) return Effect.void
+    return Effect.map(broker.counts(measured), (counts) =>
+      measured.forEach((queue, i) => {
         const { [i]: count } = counts
         if (count === undefined) return
         const { depths } = worker.queueMetrics(queue)
@@ -92,7 +93,7 @@ const measureQueues = (worker: WorkerState): Effect.Effect<void, BrokerError> =>
         depths?.claimed.updateUnsafe(count.claimed, worker.context)
       })
     )
-  )
+  })
 }
 
 /** Returns the number of runs that the heartbeat reports. */

@@ -42,3 +42,13 @@ it.effect("a sweep that fails for now is not reported as an error", () =>
     assert.notInclude(levels, "Error")
   })
 )
+
+it.effect("a worker counts its queues in one call, and none that has no gauge", () =>
+  Effect.gen(function* () {
+    const queues = Array.from({ length: 1500 }, (_, n) => `queue ${n}`) as [string, ...Array<string>]
+    const { fixture, start } = yield* WorkerFixture.make({ worker: { queues } })
+    yield* start
+    assert.strictEqual(fixture.count("counts"), 1)
+    assert.isAtMost(fixture.items("counts").length, 1000)
+  })
+)
