@@ -3,6 +3,7 @@ import { Effect, Exit } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { ClaimedMessage } from "../BackendDriver.ts"
 import type { ClaimRequest } from "../BrokerDriver.ts"
+import * as defaults from "../internal/defaults.ts"
 import * as ClaimHandle from "./ClaimHandle.ts"
 import * as MessageText from "./MessageText.ts"
 import type { ProcessChannel } from "./ProcessChannel.ts"
@@ -10,6 +11,7 @@ import type { ReadySignal } from "./ReadySignal.ts"
 import type { Script } from "./Script.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { type ClaimAnswer, decodeClaimed, encodeClaim } from "./scripts/lib/claims.ts"
+import { MAX_OVERRUN } from "./scripts/lib/fullMemory.ts"
 import { messageBytes } from "./scripts/messageBytes.ts"
 
 /** Claims of one process. */
@@ -31,6 +33,14 @@ const REPLACEMENT_CHARACTER = "\ufffd"
 const isMangled = ({ delivery: { body } }: ClaimedMessage): boolean =>
   typeof body === "string" && body.includes(REPLACEMENT_CHARACTER)
 
+const REFUSED =
+  `The Redis server's memory is full, and outcomes have passed its maxmemory by ${MAX_OVERRUN / 2 ** 20} MiB. No message is` +
+  " claimed until memory is free: raise maxmemory, or remove keys."
+
+/** Whether messages of one claim are as large as an answer may be. */
+const isFull = (claimed: ReadonlyArray<ClaimedMessage>): boolean =>
+  claimed.reduce((size, { delivery }) => size + delivery.body.length, 0) >= defaults.maxReplySize
+
 /** Makes the claims of a process. */
 export const make = (
   runner: ScriptRunner,
@@ -41,6 +51,13 @@ export const make = (
   const bytesOf = messageBytes(runner)
   /** Counts the claims: each begins with the next shard. */
   let claims = 0
+  /** The last claim was refused, since the server's memory is full. */
+  let isRefused = false
+  const refused = Effect.suspend(() => {
+    const log = isRefused ? Effect.void : Effect.logWarning(REFUSED)
+    isRefused = true
+    return Effect.as(log, [])
+  })
 
   /** Replaces the messages whose text was mangled on the way by what their bytes say. */
   const withBytes = (shard: number, claimed: ReadonlyArray<ClaimedMessage>) => {
@@ -72,6 +89,8 @@ export const make = (
     })
     if (startDefaults !== undefined) args.push(`${queues.length}`)
     return Effect.flatMap(run(script, shard, [...args, ...queues, ...(startDefaults ?? [])]), (answer) => {
+      if (answer === null) return refused
+      isRefused = false
       const nextDue = answer[1]
       if (nextDue >= 0) readySignal.wakeAfter(queues, nextDue)
       return withBytes(shard, decodeClaimed(shard, queues, answer, startDefaults !== undefined))
@@ -87,7 +106,7 @@ export const make = (
       const first = claims++
       let claimed: ReadonlyArray<ClaimedMessage> = []
       const claimAll = Effect.fnUntraced(function* (isRetry: boolean) {
-        for (let i = 0; i < keyspace.shards && claimed.length < request.max; i++) {
+        for (let i = 0; i < keyspace.shards && claimed.length < request.max && !isFull(claimed); i++) {
           const shard = (first + i) % keyspace.shards
           const max = request.max - claimed.length
           const more = yield* Effect.exit(

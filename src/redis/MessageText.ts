@@ -14,13 +14,24 @@ export const encode = ({ body, generation = 0, id, incarnation = "", task }: Env
   `${FieldText.encode(id)} ${FieldText.encode(task)} ${generation} ${IncarnationText.encode(incarnation)}\n${body}`
 
 /** The parts of a delivery that a text holds. */
-export type Decoded = Pick<Delivery, "id" | "task" | "incarnation" | "generation" | "body">
+export type Decoded = Pick<Delivery, "id" | "task" | "incarnation" | "generation" | "body" | "oversizedBytes">
+
+/** A claim returns this, the size and a line break in place of the body of an oversized message, and then its head. */
+export const OVERSIZED = "oversized "
+
+const OVERSIZED_TEXT = new RegExp(`^${OVERSIZED}(\\d+)\n`)
 
 /** A number has at most 15 digits, so that it is a safe integer. */
 const HEAD = /^(\S+) (\S+) (\d{1,15}) (-|[0-9A-Za-z]{1,32})$/
 
 /** Decodes a message. A text without a valid head is all body. */
 export const decode = (text: string): Decoded => {
+  const oversized = OVERSIZED_TEXT.exec(text)
+  if (oversized === null) return decodeWhole(text)
+  return { ...decodeWhole(text.slice(oversized[0].length)), body: "", oversizedBytes: Number(oversized[1]) }
+}
+
+const decodeWhole = (text: string): Decoded => {
   const end = text.indexOf("\n")
   const [, first = "", second = "", generation, incarnation = ""] =
     HEAD.exec(text.slice(0, Math.max(0, end))) ?? []

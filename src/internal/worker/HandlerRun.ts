@@ -11,10 +11,10 @@ import { DecidedOutcome } from "./runOutcome.ts"
 import { RunSlot } from "./RunSlot.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** Something else holds the record of a task: an open transaction, or a renewal of the worker itself. */
-class RecordLocked extends Data.Error<{}> {
+/** The store does not write progress now: something else holds the record, or its memory is full. */
+class ProgressNotWritten extends Data.Error<{}> {
   override get message(): string {
-    return "something else holds the record of the task, such as an open transaction"
+    return "something else holds the record of the task, such as an open transaction, or the memory of the store is full"
   }
 }
 
@@ -58,9 +58,11 @@ export class HandlerRun implements RunControl {
         return Effect.flatMap(
           backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
           (answer) =>
-            answer === "Unknown" ? Effect.fail(new RecordLocked()) : applyRenewal(worker, run, answer, sentAt)
+            answer === "Unknown"
+              ? Effect.fail(new ProgressNotWritten())
+              : applyRenewal(worker, run, answer, sentAt)
         )
-      }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof RecordLocked }))
+      }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof ProgressNotWritten }))
     }).pipe(
       Effect.catchCause((cause) => Effect.logWarning("Failed to write progress; the handler runs on", cause)),
       annotateDelivery(run.candidate.delivery, run.started.attempt)

@@ -4,11 +4,12 @@ import type { BrokerDriver } from "../../BrokerDriver.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { acksLua } from "./lib/acks.ts"
+import { overrunLua, whenFullLua } from "./lib/fullMemory.ts"
 import { readMembersLua, runForHandles } from "./lib/handles.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-const lua = `${preludeLua}${queuesLua}${readMembersLua}${acksLua}
+const lua = `${preludeLua}${whenFullLua}${queuesLua}${readMembersLua}${overrunLua}${acksLua}
 local groups = {}
 while position < #ARGV do
   local queue, members = readMembers()
@@ -16,6 +17,7 @@ while position < #ARGV do
   ack(queue, members, answers)
   groups[#groups + 1] = table.concat(answers)
 end
+saveOverrun()
 return table.concat(groups)
 `
 

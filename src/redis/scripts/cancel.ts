@@ -5,12 +5,14 @@ import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
     `

@@ -6,20 +6,23 @@ import type { MessageClaims } from "../MessageClaims.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
+import { isOverrunLua, whenFullLua } from "./lib/fullMemory.ts"
 import { notifyLua, preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-const lua = (clustered: boolean): string => `${preludeLua}${notifyLua(clustered)}${queuesLua}${claimsLua}
+const lua = (
+  clustered: boolean
+): string => `${preludeLua}${whenFullLua}${notifyLua(clustered)}${queuesLua}${isOverrunLua}${claimsLua}
 local claim, queues = readClaim(), {}
 while position < #ARGV do queues[#queues + 1] = nextText() end
 local answer = { now, -1 }
-claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
+local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
   for i = 1, #claimed / 2 do
     local last = #answer
     answer[last + 1], answer[last + 2], answer[last + 3] = queueNumber, claimed[2 * i], texts[i] or ''
   end
 end)
-return answer
+return isClaimed and answer
 `
 
 /** Makes the operation. */

@@ -5,6 +5,7 @@ import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { freeKeys } from "./freeKeys.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 /**
@@ -13,6 +14,7 @@ import { recordScript } from "./lib/recordScript.ts"
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     `
 local keysInOtherShards = {}
 while position < #ARGV do

@@ -9,6 +9,7 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { isOverrunLua, whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
@@ -17,10 +18,12 @@ import { encodeStartDefaults, startsLua } from "./lib/starts.ts"
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
     startsLua,
     queuesLua,
+    isOverrunLua,
     claimsLua,
     `
 local claim, queues, defaults = readClaim(), {}, {}
@@ -53,7 +56,7 @@ local function groupOf(value, after)
 end
 
 local answer = { now, -1 }
-claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
+local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
   local ids, keys, places, groups = {}, {}, {}, {}
   for i = 1, #claimed / 2 do
     local value, last = texts[i] or '', #answer
@@ -91,7 +94,7 @@ claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
   if #written > 0 then redis.call('MSET', unpack(written)) end
 end)
 sendHints()
-return answer
+return isClaimed and answer
 `
   )
 

@@ -8,6 +8,7 @@ import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { acksLua } from "./lib/acks.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { overrunLua, whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
@@ -17,8 +18,10 @@ import { decodeSettled, encodeSettlementHead, pushSettlement, settlementsLua } f
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
+    overrunLua,
     settlementsLua,
     queuesLua,
     acksLua,
@@ -51,6 +54,7 @@ while position < #ARGV do
   if #acked > 0 then ack(queue, acked, {}) end
   acked = {}
 end
+saveOverrun()
 sendHints()
 return table.concat(answers)
 `

@@ -6,11 +6,12 @@ import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { REGISTRY_SHARD } from "./lib/workers.ts"
 
 /** A worker is kept as `<started> <seen> <until> <its heartbeat>`. */
-const lua = `${preludeLua}
+const lua = `${preludeLua}${whenFullLua}
 local id, ttl, description = nextText(), nextNumber(), nextText()
 local started = now
 local known = redis.call('HGET', base .. ':workers', id)

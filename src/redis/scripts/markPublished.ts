@@ -5,12 +5,14 @@ import * as IncarnationText from "../IncarnationText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 /** Takes an id, an incarnation and a generation for each, and returns a digit: whether there is such a record. */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     `
 local answers = {}
 while position < #ARGV do

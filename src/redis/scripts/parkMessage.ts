@@ -8,11 +8,13 @@ import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     `
 while position < #ARGV do

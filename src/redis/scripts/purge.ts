@@ -8,17 +8,21 @@ import type { ScriptRunner } from "../ScriptRunner.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-/** Returns the texts of the removed messages, of which those whose bytes are no message have no id. */
+/** Returns the heads of the removed messages, of which those whose bytes are no message have no id. */
 const lua = `${preludeLua}${queuesLua}
 local queue, limit = nextText(), nextNumber()
 local answers = {}
+local function addHead(value)
+  value = value or ''
+  answers[#answers + 1] = string.sub(value, 1, string.find(value, '\\n', 1, true) or 0)
+end
 local function removeTexts(members)
-  local ids = {}
-  for i, member in ipairs(members) do ids[i] = numberOf(member) end
-  for _, value in ipairs(redis.call('HMGET', queueKey(queue, 'texts'), unpack(ids))) do
-    answers[#answers + 1] = value or ''
+  local texts, ids = queueKey(queue, 'texts'), {}
+  for i, member in ipairs(members) do
+    ids[i] = numberOf(member)
+    addHead(redis.call('HGET', texts, ids[i]))
   end
-  redis.call('HDEL', queueKey(queue, 'texts'), unpack(ids))
+  redis.call('HDEL', texts, unpack(ids))
 end
 local function removeFrom(set, ends)
   local left = limit - #answers
@@ -37,7 +41,7 @@ if #answers < limit then
   local parked, removed = trimmedParked(queue), {}
   for i, entry in ipairs(redis.call('XRANGE', parked, '-', '+', 'COUNT', limit - #answers)) do
     removed[i] = entry[1]
-    answers[#answers + 1] = entry[2][4] or ''
+    addHead(entry[2][4])
   end
   if #removed > 0 then redis.call('XDEL', parked, unpack(removed)) end
 end
@@ -48,11 +52,11 @@ return answers
 export const purge = ({ keyspace, run }: ScriptRunner): BrokerDriver<RedisError>["purge"] => {
   const script = Script.make<ReadonlyArray<string>>(lua)
   return Effect.fnUntraced(function* (queue, limit) {
-    const texts: Array<string> = []
-    for (let shard = 0; shard < keyspace.shards && texts.length < limit; shard++) {
-      texts.push(...(yield* run(script, shard, [queue, `${limit - texts.length}`])))
+    const heads: Array<string> = []
+    for (let shard = 0; shard < keyspace.shards && heads.length < limit; shard++) {
+      heads.push(...(yield* run(script, shard, [queue, `${limit - heads.length}`])))
     }
-    return texts
+    return heads
       .map(MessageText.decode)
       .map(({ generation = 0, id = "", incarnation = "" }): PurgedMessage => ({
         id,

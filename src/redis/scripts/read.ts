@@ -1,28 +1,34 @@
 /** Reads records, and subscribes a process to them. */
 import { Effect, identity } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
+import * as defaults from "../../internal/defaults.ts"
 import { decodeReply } from "../fieldDecoding.ts"
 import * as RecordText from "../RecordText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
+/** How many records a script reads at first; it reads more by the size of those. */
+const FIRST_TEXTS = 64
+
 /**
  * Subscribes the process, if one is given, to the records that are not final: to every change (`a`), or to the end alone
- * (`e`). Returns the text of each record, and then the progress of those that have some. A task that lapsed is
- * ended first.
+ * (`e`). A task that lapsed is ended first. Returns how many records it read, at least one, and no more than fit into the
+ * answer; then the text of each record, and the progress of those that have some.
  */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
     `
-local process, kind = nextText(), nextText()
-local answers, progress = {}, {}
+local process, kind, maxSize = nextText(), nextText(), nextNumber()
+local answers, progress, size = { 0 }, {}, 0
 
 -- the common case: a plain record. Returns its text; nil where it has to be looked at field by field.
 local function readPlain(id, value)
@@ -52,21 +58,37 @@ local function readAny(id)
     end
   end
   if record[PROGRESS] ~= '-' then
-    progress[#progress + 1] = redis.call('GET', base .. ':progress:' .. id)
+    local value = redis.call('GET', base .. ':progress:' .. id)
+    progress[#progress + 1] = value
+    size = size + #(value or '')
   end
   return record.value
 end
 
-local keys, seen = {}, {}
-for i = position + 1, #ARGV do keys[#keys + 1] = base .. ':task:' .. ARGV[i] end
-local values = getTexts(keys)
-for i = 1, #keys do
+-- Reads a record into the answer; returns false, and reads nothing, where it does not fit.
+local seen = {}
+local function readNext(value)
+  local bytes = value and #value or 0
+  if size > 0 and size + bytes > maxSize then return false end
+  size = size + bytes
   local id = nextText()
   -- a record that was asked for before may have been written since the texts were read
-  local value = values[i] and not seen[id] and readPlain(id, values[i]) or readAny(id)
+  answers[#answers + 1] = value and not seen[id] and readPlain(id, value) or readAny(id)
   seen[id] = true
-  answers[i] = value
+  return true
 end
+
+local count, isFull = ${FIRST_TEXTS}, false
+while position < #ARGV and not isFull do
+  local keys = {}
+  for i = position + 1, math.min(position + count, #ARGV) do keys[#keys + 1] = base .. ':task:' .. ARGV[i] end
+  for _, value in ipairs(getTexts(keys)) do
+    isFull = not readNext(value)
+    if isFull then break end
+  end
+  count = math.max(1, math.floor((maxSize - size) * (#answers - 1) / math.max(size, 1)))
+end
+answers[1] = #answers - 1
 for _, one in ipairs(progress) do answers[#answers + 1] = one end
 sendHints()
 return answers
@@ -81,19 +103,28 @@ export interface Subscriber {
 
 type Records = ReadonlyArray<TaskRecord | undefined>
 
+/** How many records, and then their texts and the progress of those that have some. */
+type Answer = readonly [count: number, ...texts: Array<string | null>]
+
+/** In place of a record that did not fit into the answer of its shard. */
+const NOT_READ = Symbol("not read")
+
+/** Returns the records before the first that was not read. */
+const untilNotRead = (all: ReadonlyArray<TaskRecord | undefined | typeof NOT_READ>): Records => {
+  const end = all.indexOf(NOT_READ)
+  return (end < 0 ? all : all.slice(0, end)) as Records
+}
+
 /** Makes the operation. */
 export const read = ({ clustered, keyspace, run, sharded }: ScriptRunner) => {
-  const script = Script.make<ReadonlyArray<string | null>>(lua(clustered))
+  const script = Script.make<Answer>(lua(clustered))
 
-  const decode = (
-    shard: number,
-    ids: ReadonlyArray<string>,
-    answers: ReadonlyArray<string | null>
-  ): Records => {
-    let next = ids.length
-    const progressOf = () => answers[next++] ?? undefined
+  const decode = (shard: number, ids: ReadonlyArray<string>, [count, ...texts]: Answer) => {
+    let next = count
+    const progressOf = () => texts[next++] ?? undefined
     return ids.map((id, i) => {
-      const value = answers[i] ?? null
+      if (i >= count) return NOT_READ
+      const value = texts[i] ?? null
       return value === null
         ? undefined
         : RecordText.decode(`${keyspace.base(shard)}:task:${id}`, id, value, progressOf)
@@ -101,12 +132,15 @@ export const read = ({ clustered, keyspace, run, sharded }: ScriptRunner) => {
   }
 
   return (ids: ReadonlyArray<string>, subscriber?: Subscriber): Effect.Effect<Records, RedisStoreError> => {
-    const head =
+    const maxSize = Math.ceil(defaults.maxReplySize / Math.min(keyspace.shards, ids.length))
+    const subscribed =
       subscriber === undefined ? ["", ""] : [subscriber.process, subscriber.until === "end" ? "e" : "a"]
-    return sharded(ids, identity, (shard, some) =>
-      Effect.flatMap(run(script, shard, [...head, ...some]), (answers) =>
-        decodeReply(() => decode(shard, some, answers))
+    const head = [...subscribed, `${maxSize}`]
+    const read = sharded(ids, identity, (shard, some) =>
+      Effect.flatMap(run(script, shard, [...head, ...some]), (answer) =>
+        decodeReply(() => decode(shard, some, answer))
       )
     )
+    return Effect.map(read, untilNotRead)
   }
 }

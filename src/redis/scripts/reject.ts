@@ -3,11 +3,12 @@ import type { RedisError } from "effect/persistence/Redis"
 import type { BrokerDriver } from "../../BrokerDriver.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { removeClaimLua, runForItems } from "./lib/handles.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { PARKED_MILLIS, queuesLua } from "./lib/queues.ts"
 
-const lua = `${preludeLua}${queuesLua}${removeClaimLua}
+const lua = `${preludeLua}${whenFullLua}${queuesLua}${removeClaimLua}
 while position < #ARGV do
   local queue, member, reason = nextText(), nextText(), nextText()
   if removeClaim(queueKey(queue, 'claimed'), queue, member) then

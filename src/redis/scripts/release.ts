@@ -5,6 +5,7 @@ import type { ClaimHandle } from "../ClaimHandle.ts"
 import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { removeClaimLua, runForItems } from "./lib/handles.ts"
 import { notifyLua, preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
@@ -12,7 +13,7 @@ import { releasesLua } from "./lib/releases.ts"
 
 const lua = (
   clustered: boolean
-): string => `${preludeLua}${notifyLua(clustered)}${queuesLua}${removeClaimLua}${releasesLua}
+): string => `${preludeLua}${whenFullLua}${notifyLua(clustered)}${queuesLua}${removeClaimLua}${releasesLua}
 while position < #ARGV do
   local queue, member, after, preserveDueTime = nextText(), nextText(), nextNumber(), nextText() == '1'
   local hasBody, body = nextText() == '1', nextText()

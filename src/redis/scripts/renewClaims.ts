@@ -4,11 +4,12 @@ import type { BrokerDriver } from "../../BrokerDriver.ts"
 import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { readMembersLua, removeClaimLua, runForHandles } from "./lib/handles.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-const lua = `${preludeLua}${queuesLua}${readMembersLua}${removeClaimLua}
+const lua = `${preludeLua}${whenFullLua}${queuesLua}${readMembersLua}${removeClaimLua}
 local lease = nextNumber()
 local answers = {}
 while position < #ARGV do

@@ -6,12 +6,14 @@ import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns one code for each run: `H` (held), `C` (a cancel was requested) or `L` (lost). */
+/** Returns one code for each run: `H` (held), `C` (a cancel was requested), `L` (lost) or `U` (not written, since the memory is full). */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     `
 local answers = {}
 while position < #ARGV do
@@ -20,6 +22,9 @@ while position < #ARGV do
   if not record or record[STATE] ~= 'STARTED' or record[TOKEN] ~= token then
     -- N1
     answers[#answers + 1] = 'L'
+  elseif progress ~= '' and isFull then
+    -- N3: progress waits for memory
+    answers[#answers + 1] = 'U'
   else
     -- N2
     record[TIME] = integerText(now + lease)
@@ -46,7 +51,8 @@ const encode = (renewals: ReadonlyArray<Renew>): ReadonlyArray<string> =>
     progress ?? ""
   ])
 
-const decode = (code: string): Renewed => (code === "H" ? "Held" : code === "C" ? "CancelRequested" : "Lost")
+const decode = (code: string): Renewed =>
+  code === "H" ? "Held" : code === "C" ? "CancelRequested" : code === "U" ? "Unknown" : "Lost"
 
 /** Makes the operation. */
 export const renewRuns = ({

@@ -6,6 +6,7 @@ import * as Script from "../Script.ts"
 import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { overrunLua, whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 import { decodeSettled, encodeSettlementHead, pushSettlement, settlementsLua } from "./lib/settlements.ts"
@@ -13,8 +14,10 @@ import { decodeSettled, encodeSettlementHead, pushSettlement, settlementsLua } f
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
+    overrunLua,
     settlementsLua,
     `
 local answers = {}
@@ -23,6 +26,7 @@ while position < #ARGV do
   local tail = plainTail(outcome, time)
   for i = 1, nextNumber() do answers[#answers + 1] = settleNext(outcome, time, tail) end
 end
+saveOverrun()
 sendHints()
 return table.concat(answers)
 `

@@ -9,6 +9,7 @@ import * as Script from "../Script.ts"
 import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 import { decodeStarted, encodeStartDefaults, startsLua } from "./lib/starts.ts"
@@ -19,6 +20,7 @@ const NEEDS_BODY = "L"
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
     startsLua,

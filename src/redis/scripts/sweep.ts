@@ -6,6 +6,7 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { freeKeys } from "./freeKeys.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
@@ -19,6 +20,7 @@ const MAX_REMOVED = 4_000
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     deadLettersLua,
     lapseLua,
     `

@@ -3,11 +3,13 @@ import { Effect, identity } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
+    whenFullLua,
     `
 local process = nextText()
 while position < #ARGV do

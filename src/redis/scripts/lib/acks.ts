@@ -1,7 +1,10 @@
 /** Acking messages in Lua: for `ack`, and for the fused settle. */
 import { removeClaimLua } from "./handles.ts"
 
-/** Lua: acks messages of a queue; sets a digit for each: whether its claim was held. Needs `queuesLua`. */
+/**
+ * Lua: acks messages of a queue; sets a digit for each: whether its claim was held. Needs `queuesLua`, `whenFullLua` and
+ * `overrunLua`.
+ */
 export const acksLua = `${removeClaimLua}
 local function ack(queue, members, answers)
   local claimed, ids = queueKey(queue, 'claimed'), {}
@@ -10,6 +13,9 @@ local function ack(queue, members, answers)
     if held then ids[#ids + 1] = numberOf(member) end
     answers[i] = held and '1' or '0'
   end
-  if #ids > 0 then callInChunks('HDEL', queueKey(queue, 'texts'), ids) end
+  if #ids == 0 then return end
+  local texts = queueKey(queue, 'texts')
+  if isFull then countRemoved(texts, ids) end
+  callInChunks('HDEL', texts, ids)
 end
 `

@@ -1,6 +1,8 @@
 /** Claiming messages: for `claim`, and for the fused claim. Encoding, Lua and decoding. */
 import type { ClaimedMessage } from "../../../BackendDriver.ts"
 import type { ClaimRequest, Delivery } from "../../../BrokerDriver.ts"
+import * as defaults from "../../../internal/defaults.ts"
+import { maxMessageBytes } from "../../../internal/driver/maxMessageBytes.ts"
 import * as ClaimHandle from "../../ClaimHandle.ts"
 import * as FieldText from "../../FieldText.ts"
 import * as MessageText from "../../MessageText.ts"
@@ -12,6 +14,10 @@ import { decodeStarted } from "./starts.ts"
 const MAX_MADE_READY = 1_000
 /** How many messages a claim takes at most: that many values fit into one call. */
 const MAX_CLAIMED = 4_000
+/** How many texts a claim reads at first; it reads more by the size of those. */
+const FIRST_TEXTS = 16
+/** A text is a head, of less than this, and a body. */
+const HEAD_BYTES = 16 * 1024
 
 /** A claim of one shard, with distinct queues. */
 export interface ShardClaim extends ClaimRequest {
@@ -35,9 +41,9 @@ export const encodeClaim = (claim: ShardClaim): Array<string> => [
 /**
  * The answer to a claim: the server's time, how long until something more becomes due (-1: nothing will by itself), and
  * for each message the number of its queue (counted from 1), its member and its text. Of a fused claim also the answer to
- * its start, empty where it is not started yet.
+ * its start, empty where it is not started yet. `null`: refused, since the server's memory is full (see `lib/fullMemory.ts`).
  */
-export type ClaimAnswer = readonly [now: number, nextDue: number, ...messages: Array<number | string>]
+export type ClaimAnswer = readonly [now: number, nextDue: number, ...messages: Array<number | string>] | null
 
 /** The time from which the age of a message is counted, from its member: when it became due, or an earlier time. */
 const waitsSince = (member: string): number => {
@@ -49,7 +55,7 @@ const waitsSince = (member: string): number => {
 export const decodeClaimed = (
   shard: number,
   queues: ReadonlyArray<string>,
-  answer: ClaimAnswer,
+  answer: NonNullable<ClaimAnswer>,
   isFused: boolean
 ): Array<ClaimedMessage> => {
   const [now] = answer
@@ -75,7 +81,7 @@ export const decodeClaimed = (
 
 /**
  * Lua: `claimMessages` claims, and calls `onClaimed` with the number of a queue (counted from 1), its claimed members,
- * each behind the end of its lease, and their texts. Needs `queuesLua`.
+ * each behind the end of its lease, and their texts. Needs `queuesLua` and `isOverrunLua`.
  */
 export const claimsLua = /* lua */ `
 -- A member that this store did not write becomes the text of a message, which fails to decode.
@@ -104,8 +110,7 @@ local function makeReady(queue, set, max)
   callInChunks('ZREM', key, removed)
 end
 
--- Takes the first of the ready of all queues, in their order. Returns runs of messages of one queue: its number, and the
--- members.
+-- takes the first of the ready of all queues, in their order
 local function takeInOrder(queues, max)
   local heads = {}
   for queueNumber, queue in ipairs(queues) do
@@ -144,6 +149,7 @@ local function takeInOrder(queues, max)
   return runs
 end
 
+-- Takes due messages. Returns runs of messages of one queue: its number, and the members.
 local function takeDue(queues, max)
   for _, queue in ipairs(queues) do
     makeReady(queue, 'delayed', max)
@@ -157,17 +163,52 @@ local function takeDue(queues, max)
   return takeInOrder(queues, max)
 end
 
-local function textsOf(queue, claimed)
+local function textsOf(queue, members, from, to)
   local ids = {}
-  for i = 2, #claimed, 2 do ids[i / 2] = numberOf(claimed[i]) end
+  for i = from, to do ids[i - from + 1] = numberOf(members[i]) end
   return redis.call('HMGET', queueKey(queue, 'texts'), unpack(ids))
 end
 
-local function addClaims(queue, members, leaseEnd, claimId)
+-- An oversized message is returned without its body: its size and its head.
+local function withoutOversizedBody(text)
+  if #text <= ${maxMessageBytes + HEAD_BYTES} then return text end
+  local head = string.sub(text, 1, string.find(string.sub(text, 1, ${HEAD_BYTES}), '\\n', 1, true) or 0)
+  return '${MessageText.OVERSIZED}' .. (#text - #head) .. '\\n' .. head
+end
+
+-- Reads the texts of the first members that fit into the answer, of which the first always fits. Returns them, the size of
+-- the answer then, and whether there are more members.
+local function fittingTexts(queue, members, size)
+  local texts, count = {}, ${FIRST_TEXTS}
+  while #texts < #members do
+    local from = #texts + 1
+    for _, text in ipairs(textsOf(queue, members, from, math.min(#members, from + count - 1))) do
+      text = withoutOversizedBody(text or '')
+      if size > 0 and size + #text > ${defaults.maxReplySize} then return texts, size, true end
+      size = size + #text
+      texts[#texts + 1] = text
+    end
+    count = math.max(1, math.min(4000, math.floor((${defaults.maxReplySize} - size) * #texts / math.max(size, 1))))
+  end
+  return texts, size, false
+end
+
+-- puts members back that were taken, from the one at an index on
+local function putBack(queue, members, from)
+  local added = {}
+  for i = from, #members do
+    added[#added + 1] = rankOf(members[i])
+    added[#added + 1] = members[i]
+  end
+  callInChunks('ZADD', queueKey(queue, 'ready'), added)
+end
+
+-- claims the first members
+local function addClaims(queue, members, count, leaseEnd, claimId)
   local claimed = {}
-  for i, member in ipairs(members) do
+  for i = 1, count do
     claimed[2 * i - 1] = leaseEnd
-    claimed[2 * i] = withoutClaimId(queue, member) .. ':' .. claimId
+    claimed[2 * i] = members[i] .. ':' .. claimId
   end
   callInChunks('ZADD', queueKey(queue, 'claimed'), claimed)
   return claimed
@@ -205,36 +246,70 @@ local function readClaim()
     process = nextText(), isSubscribed = nextText() == '1', claimId = nextText(), isRetry = nextText() == '1' }
 end
 
--- Claims again what the claim of that id took and still holds, and nothing new. This looks through all claims, which is
--- done only where a connection broke.
-local function repeatClaim(claim, queues, onClaimed)
-  local suffix, leaseEnd, left = ':' .. claim.claimId, integerText(now + claim.lease), claim.max
-  for queueNumber, queue in ipairs(queues) do
-    local key, claimed = queueKey(queue, 'claimed'), {}
-    for _, member in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-      if left > 0 and string.sub(member, -#suffix) == suffix then
-        left = left - 1
-        claimed[#claimed + 1] = leaseEnd
-        claimed[#claimed + 1] = member
-      end
-    end
-    if #claimed > 0 then
-      callInChunks('ZADD', key, claimed)
-      onClaimed(queueNumber, claimed, textsOf(queue, claimed))
-    end
-  end
+-- The end of the leases of a worker's last claim leads to its members, in case the claim is repeated.
+local function rememberClaim(claim, leaseEnd)
+  redis.call('SET', base .. ':last-claim:' .. claim.worker, leaseEnd .. ' ' .. claim.claimId, 'PX', claim.lease)
 end
 
-local function claimMessages(claim, queues, answer, onClaimed)
-  if claim.isRetry then return repeatClaim(claim, queues, onClaimed) end
-  local taken, leaseEnd = 0, integerText(now + claim.lease)
-  for _, run in ipairs(takeDue(queues, claim.max)) do
-    local queueNumber, members = run[1], run[2]
-    local claimed = addClaims(queues[queueNumber], members, leaseEnd, claim.claimId)
-    taken = taken + #members
-    onClaimed(queueNumber, claimed, textsOf(queues[queueNumber], claimed))
+-- the members of the last claim of a worker, in a queue
+local function membersOfClaim(claim, queue)
+  local leaseEnd, claimId = string.match(redis.call('GET', base .. ':last-claim:' .. claim.worker) or '', '^(%d+) (.*)$')
+  if claimId ~= claim.claimId then return {} end
+  local members, suffix = {}, ':' .. claimId
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', queueKey(queue, 'claimed'), leaseEnd, leaseEnd)) do
+    if string.sub(member, -#suffix) == suffix then members[#members + 1] = member end
   end
-  if claim.isSubscribed then setIdle(queues, claim.process, taken < claim.max) end
-  if taken < claim.max then answer[2] = nextDue(queues) end
+  return members
+end
+
+-- Claims again what the claim of that id took and still holds, and nothing new. What exceeds the maximum is put back.
+local function repeatClaim(claim, queues, onClaimed)
+  local leaseEnd, left, size, isCut = integerText(now + claim.lease), claim.max, 0, false
+  for queueNumber, queue in ipairs(queues) do
+    local members, texts = membersOfClaim(claim, queue), {}
+    local kept = { unpack(members, 1, math.min(left, #members)) }
+    if not isCut then texts, size, isCut = fittingTexts(queue, kept, size) end
+    local claimed = {}
+    for i, member in ipairs(members) do
+      if i <= #texts then
+        claimed[2 * i - 1], claimed[2 * i] = leaseEnd, member
+      else
+        redis.call('ZREM', queueKey(queue, 'claimed'), member)
+      end
+    end
+    putBack(queue, members, #texts + 1)
+    left = left - #texts
+    if #claimed > 0 then
+      callInChunks('ZADD', queueKey(queue, 'claimed'), claimed)
+      onClaimed(queueNumber, claimed, texts)
+    end
+  end
+  rememberClaim(claim, leaseEnd)
+end
+
+-- claims nothing, and returns false, where claims are refused
+local function claimMessages(claim, queues, answer, onClaimed)
+  if isOverrun() then return false end
+  if claim.isRetry then
+    repeatClaim(claim, queues, onClaimed)
+    return true
+  end
+  local taken, size, isCut, leaseEnd = 0, 0, false, integerText(now + claim.lease)
+  for _, run in ipairs(takeDue(queues, claim.max)) do
+    local queueNumber, members, texts = run[1], run[2], {}
+    local queue = queues[queueNumber]
+    for i, member in ipairs(members) do members[i] = withoutClaimId(queue, member) end
+    if not isCut then texts, size, isCut = fittingTexts(queue, members, size) end
+    if #texts < #members then putBack(queue, members, #texts + 1) end
+    if #texts > 0 then
+      taken = taken + #texts
+      onClaimed(queueNumber, addClaims(queue, members, #texts, leaseEnd, claim.claimId), texts)
+    end
+  end
+  if taken > 0 then rememberClaim(claim, leaseEnd) end
+  if isCut then answer[2] = 0 end
+  if claim.isSubscribed then setIdle(queues, claim.process, taken < claim.max and not isCut) end
+  if taken < claim.max and not isCut then answer[2] = nextDue(queues) end
+  return true
 end
 `

@@ -41,8 +41,8 @@ export const decodeSettled = (code: string): Settled =>
   code === "S" ? "Stored" : code === "C" ? "Cancelled" : "Lost"
 
 /**
- * Lua: `settleNext` reads and settles one run (rules T1 to T7 of `internal/task/transitions.ts`). Needs `deadLettersLua` and
- * `lapseLua`.
+ * Lua: `settleNext` reads and settles one run (rules T1 to T7 of `internal/task/transitions.ts`). Needs `deadLettersLua`,
+ * `lapseLua` and `overrunLua`.
  *
  * The answer is `S` (stored), `C` (ended as cancelled) or `L` (lost).
  */
@@ -106,9 +106,11 @@ local function settleNext(outcome, time, tail, claimToken, delayedMessage)
   if token == '' then token = claimToken end
   local exit, deadLetter
   if outcome ~= 'R' and outcome ~= 'P' then exit = nextText() end
+  if exit then grownBytes = grownBytes + #exit end
   if tail and succeedPlain(id, token, time, tail, exit) then return 'S' end
   if outcome == 'L' then
     deadLetter = { reason = nextText(), queue = nextText(), body = nextText(), retention = nextNumber() }
+    grownBytes = grownBytes + #deadLetter.body
   end
   local record = findRecord(id)
   -- T1
