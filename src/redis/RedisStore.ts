@@ -51,7 +51,7 @@ import * as ReadySignal from "./ReadySignal.ts"
 import * as RedisBackendDriver from "./RedisBackendDriver.ts"
 import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
 import * as RedisFusion from "./RedisFusion.ts"
-import { CallFailed, type RedisStoreError } from "./RedisStoreError.ts"
+import { CallTimedOut, type RedisStoreError } from "./RedisStoreError.ts"
 import * as ScriptRunner from "./ScriptRunner.ts"
 import * as ServerInfo from "./ServerInfo.ts"
 
@@ -80,8 +80,8 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const redis = yield* Redis.Redis
   const timeout = positiveDuration("callTimeout", options.callTimeout ?? "5 seconds")
   const keyspace = Keyspace.make(options)
-  const bounded = yield* CallTimeout.make(timeout, (cause) => new CallFailed({ cause }))
-  const runner = ScriptRunner.make(redis, keyspace, bounded, yield* ServerInfo.inspect(redis, bounded))
+  const bounded = yield* CallTimeout.make(timeout, (cause) => new CallTimedOut({ cause }))
+  const runner = yield* ScriptRunner.make(redis, keyspace, bounded, yield* ServerInfo.inspect(redis, bounded))
   const channel = yield* ProcessChannel.make(redis, runner)
   const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
   const claims = MessageClaims.make(runner, channel, readySignal)

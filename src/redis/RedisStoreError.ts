@@ -30,6 +30,9 @@ export class CallFailed extends RedisError {
   }
 }
 
+/** A call took longer than `callTimeout`. */
+export class CallTimedOut extends CallFailed {}
+
 /** An argument of a failed call is larger than the server takes: it closes the connection while the client still writes. */
 export class ArgumentTooLarge extends CallFailed {
   readonly bytes: number

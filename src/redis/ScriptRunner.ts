@@ -1,13 +1,15 @@
 /**
  * Runs scripts: one script for a batch, on the shard where its keys lie, bounded by `callTimeout`.
  */
-import { Array as Arr, Effect, Schedule } from "effect"
+import { Array as Arr, Clock, Effect, Schedule, type Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
+import { isReadOnly } from "./isPermanent.ts"
 import type { Keyspace } from "./Keyspace.ts"
-import { CallFailed, explainDenial, explainTooLarge } from "./RedisStoreError.ts"
+import { CallFailed, CallTimedOut, explainDenial, explainTooLarge } from "./RedisStoreError.ts"
 import type { Script } from "./Script.ts"
 import type { ServerInfo } from "./ServerInfo.ts"
+import * as StallGuard from "./StallGuard.ts"
 
 /** Runs scripts of one store on its server or cluster. */
 export interface ScriptRunner {
@@ -87,21 +89,50 @@ const divide = <In>(
   return groups
 }
 
+/** A connection to a replica is closed at most once in this time, in nanoseconds. */
+const RECONNECT_AFTER = 1_000_000_000n
+
+/**
+ * Makes an effect that has the client connect anew: a primary that was demoted keeps its connections, and answers READONLY
+ * for ever, while its address may lead to the new primary by now. Any user may run QUIT.
+ */
+const makeReconnect = (redis: Redis.Redis["Service"], clock: Clock.Clock): Effect.Effect<void> => {
+  let last: bigint | undefined
+  return Effect.suspend(() => {
+    const now = clock.monotonicTimeNanosUnsafe()
+    if (last !== undefined && now - last < RECONNECT_AFTER) return Effect.void
+    last = now
+    return Effect.andThen(
+      Effect.logWarning("The Redis server has become a read-only replica; connecting anew"),
+      Effect.ignore(redis.send("QUIT"))
+    )
+  })
+}
+
 /** Makes the runner of a store. */
-export const make = (
+export const make = Effect.fnUntraced(function* (
   redis: Redis.Redis["Service"],
   keyspace: Keyspace,
   bounded: CallTimeout<Redis.RedisError>,
   { clustered, maxArgumentBytes }: ServerInfo
-): ScriptRunner => {
+): Effect.fn.Return<ScriptRunner, never, Scope.Scope> {
   const run = runWith(redis, keyspace, maxArgumentBytes)
   const shards = Arr.range(0, keyspace.shards - 1)
+  const guards = yield* Effect.forEach(shards, (shard) =>
+    StallGuard.make(redis.send("EXISTS", keyspace.base(shard)))
+  )
+  const reconnect = makeReconnect(redis, yield* Clock.Clock)
+  const onError = (shard: number) => (error: Redis.RedisError) => {
+    if (error instanceof CallTimedOut) return guards[shard]!.onTimeout
+    return !clustered && isReadOnly(error) ? reconnect : Effect.void
+  }
   return {
     keyspace,
     clustered,
     maxBytes: maxArgumentBytes === undefined ? undefined : Math.max(0, maxArgumentBytes - HEADROOM),
     bounded,
-    run: (script, shard, args) => bounded(run(script, shard, args)),
+    run: (script, shard, args) =>
+      Effect.tapError(bounded(guards[shard]!.guard(run(script, shard, args))), onError(shard)),
     sharded: <In, Out, E>(
       items: ReadonlyArray<In>,
       idOf: (item: In) => string,
@@ -127,4 +158,4 @@ export const make = (
     },
     everyShard: (call) => Effect.forEach(shards, call, { concurrency: "unbounded" })
   }
-}
+})

@@ -20,6 +20,10 @@ const messageOf = (error: unknown): string => {
   return cause instanceof Error ? cause.message : String(cause)
 }
 
+/** Whether the server is a replica, which refuses writes. */
+export const isReadOnly = (error: unknown): boolean =>
+  messageOf(error).replace(PREFIX, "").startsWith("READONLY")
+
 /** Returns whether repeating the call cannot help. */
 export const isPermanent = (error: unknown): boolean => {
   if (error instanceof CorruptKey || error instanceof ArgumentTooLarge) return true

@@ -1,0 +1,47 @@
+/**
+ * Holds calls back while a server does not answer.
+ *
+ * A call that is given up after `callTimeout` stays on its way: the server carries it out when it answers again. If every
+ * repetition were sent too, a stall of a minute would be followed by minutes of work that nobody waits for. A connection
+ * answers in order, so after a call was given up, calls wait until a probe is answered.
+ */
+import { Effect, Latch, type Scope } from "effect"
+
+/** A probe that is not answered for so long may have been lost: calls are sent again. */
+const PROBE_TIMEOUT = "30 seconds"
+
+/** Guards the calls to one server. */
+export interface StallGuard {
+  /** Delays a call until the server answers. */
+  readonly guard: <A, E>(call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Tells that a call was given up. */
+  readonly onTimeout: Effect.Effect<void>
+}
+
+/** Makes a guard. The probe is a call that the server answers after all that were sent before. */
+export const make = Effect.fnUntraced(function* (
+  probe: Effect.Effect<unknown, unknown>
+): Effect.fn.Return<StallGuard, never, Scope.Scope> {
+  const scope = yield* Effect.scope
+  let isStalled = false
+  const answers = Latch.makeUnsafe(true)
+  const probing = probe.pipe(
+    Effect.timeoutOption(PROBE_TIMEOUT),
+    Effect.ignore,
+    Effect.andThen(
+      Effect.sync(() => {
+        isStalled = false
+        answers.openUnsafe()
+      })
+    )
+  )
+  return {
+    guard: (call) => Effect.suspend(() => (isStalled ? Effect.andThen(answers.await, call) : call)),
+    onTimeout: Effect.suspend(() => {
+      if (isStalled) return Effect.void
+      isStalled = true
+      answers.closeUnsafe()
+      return Effect.asVoid(Effect.forkIn(probing, scope))
+    })
+  }
+})
