@@ -224,8 +224,7 @@ export interface BrokerDriver<out E = unknown> {
    * is due then, `ready` emits.
    *
    * With `repeatableClaims`, a claim with `isRetry` first returns what the claim of that `claimId` took and still holds,
-   * with a new lease, and then claims more, up to `max`. It puts back what exceeds `max`: the worker asks for fewer after a
-   * claim that failed. Without, it makes a new claim, and the messages of the failed
+   * with a new lease, and then claims more, up to `max`. Without, it makes a new claim, and the messages of the failed
    * claim wait until their lease is over.
    */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>

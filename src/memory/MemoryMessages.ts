@@ -71,8 +71,8 @@ export class MemoryMessages {
       this.claims.set(handle, best)
       deliveries.push(this.deliver(best, handle, leaseMillis, now))
     }
-    for (const handle of held.slice(max)) this.putBack(this.claims.get(handle)!, now)
-    this.lastClaims.set(worker, { claimId, handles: deliveries.map(({ handle }) => handle) })
+    const handles = [...deliveries.map(({ handle }) => handle), ...held.slice(max)]
+    this.lastClaims.set(worker, { claimId, handles })
     return deliveries
   }
 
@@ -95,10 +95,11 @@ export class MemoryMessages {
   release({ afterMillis, body, handle, preserveDueTime }: Release, now: number): void {
     const message = this.claims.get(handle)
     if (message === undefined) return
+    this.dropClaim(message)
     if (body !== undefined) message.body = body
-    message.dueAt = now + afterMillis
+    message.wakeAt = message.dueAt = now + afterMillis
     if (preserveDueTime !== true) message.waitsSince = message.dueAt
-    this.putBack(message, now)
+    message.queue.put(message, now)
   }
 
   counts(name: string, now: number): QueueCounts {
@@ -155,13 +156,6 @@ export class MemoryMessages {
     message.wakeAt = now + leaseMillis
     queue.claim(message)
     return { handle, id, task, incarnation, generation, queue: queue.name, ageMillis: now - waitsSince, body }
-  }
-
-  /** Ends the claim of a message, which can be claimed when it is due. */
-  private putBack(message: Message, now: number): void {
-    this.dropClaim(message)
-    message.wakeAt = message.dueAt
-    message.queue.put(message, now)
   }
 
   private dropClaim(message: Message): void {

@@ -98,5 +98,5 @@ export const make = (runner: ScriptRunner, channel: ProcessChannel): Driver => (
   heartbeat: heartbeat(runner),
   unregisterWorker: unregisterWorker(runner),
   workers: listWorkers(runner),
-  sweep: sweep(runner)
+  sweep: sweep(runner, channel.process)
 })

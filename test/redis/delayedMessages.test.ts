@@ -91,12 +91,12 @@ const fieldsOf = ({ keys, redis }: Fixture, id: string) =>
     return Object.fromEntries(line!.split(" ").map((field, at) => [RecordText.FIELDS[at]!, field]))
   })
 
-/** The keys without the shard, and without the counter of messages and the last claim of a worker. */
+/** The keys without the shard, and without those that belong to no task. */
 const namesLeft = ({ keys }: Fixture) =>
   Effect.map(keys, (all) =>
     all
       .map((key) => key.slice(key.indexOf("}:") + 2))
-      .filter((name) => name !== "messages-order" && !name.startsWith("last-claim:"))
+      .filter((name) => !/^(messages-order$|last-claim:|sweeper$)/.test(name))
   )
 
 const suite = (make: Effect.Effect<Fixture, unknown, Scope.Scope>, shards: number) => {

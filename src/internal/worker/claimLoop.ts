@@ -29,10 +29,8 @@ class ClaimLoop {
   private readonly worker: WorkerState
   /** Open when there may be messages to claim. */
   private readonly mayClaim = Latch.makeUnsafe(true)
-  /** Slots that one claim fills at most, as suits the store. */
+  /** Slots that one claim fills at most. */
   private maxPerClaim: number
-  /** Slots that one claim fills at most at present: fewer after claims that failed, since what they took may be too much. */
-  private claimLimit = MAX_CLAIM
   /** The id of a claim that failed: the next one repeats it and returns what it took. */
   private failedClaimId: string | undefined
 
@@ -62,7 +60,6 @@ class ClaimLoop {
         worker.runStore.claim({ queues, max, leaseMillis, worker: id, claimId, isRetry }),
         (sync) => {
           this.failedClaimId = undefined
-          this.claimLimit = Math.min(MAX_CLAIM, 2 * this.claimLimit)
           // a store that answers synchronously, or prefers large batches, does best with few large claims
           const fillsAll = sync || broker.capabilities.prefersLargeBatches === true
           this.maxPerClaim = fillsAll ? this.allSlots : this.halfOfSlots
@@ -71,13 +68,9 @@ class ClaimLoop {
     })
   }
 
-  private readonly takeSlots = Effect.suspend(() =>
-    this.worker.slots.take(Math.min(this.maxPerClaim, this.claimLimit))
-  )
-
   // uninterruptible from the claim on: messages that were claimed and not passed on would wait for their lease to end
   private readonly claim = Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(restore(this.takeSlots), (slots) => {
+    Effect.flatMap(restore(Effect.suspend(() => this.worker.slots.take(this.maxPerClaim))), (slots) => {
       const { worker } = this
       // closed before the claim, so that hints that come meanwhile are kept
       this.mayClaim.closeUnsafe()
@@ -85,7 +78,6 @@ class ClaimLoop {
       return Effect.matchCauseEffect(this.request(slots), {
         onFailure: (cause) => {
           worker.slots.give(slots)
-          this.claimLimit = Math.max(1, slots >> 1)
           return Effect.failCause(cause)
         },
         onSuccess: (claimed) => {

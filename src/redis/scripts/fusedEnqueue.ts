@@ -46,6 +46,7 @@ while position < #ARGV do
   end
   if #values > 0 then publish(queue, priority, delay, values, members) end
 end
+sendDueTimes()
 sendHints()
 return answers
 `

@@ -55,6 +55,7 @@ while position < #ARGV do
   acked = {}
 end
 saveOverrun()
+sendDueTimes()
 sendHints()
 return table.concat(answers)
 `

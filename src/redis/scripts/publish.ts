@@ -17,6 +17,7 @@ while position < #ARGV do
   for i = 1, nextNumber() do values[i] = nextText() end
   publish(queue, priority, delay, values)
 end
+sendDueTimes()
 `
 
 const encode = (envelopes: ReadonlyArray<Envelope>): ReadonlyArray<string> =>

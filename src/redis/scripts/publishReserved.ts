@@ -28,6 +28,7 @@ if delay > 0 then record[DELAYED_MESSAGE] = delayedMessageOf(queue, members[1]) 
 saveRecord(record)
 setDeadline(record)
 publish(queue, priority, delay, { value }, members)
+sendDueTimes()
 return 1
 `
   )

@@ -19,6 +19,7 @@ while position < #ARGV do
   local hasBody, body = nextText() == '1', nextText()
   release(queue, member, after, preserveDueTime, hasBody and body or nil)
 end
+sendDueTimes()
 `
 
 const encode = (

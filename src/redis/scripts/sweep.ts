@@ -14,6 +14,12 @@ import { recordScript } from "./lib/recordScript.ts"
 const MAX_REMOVED = 4_000
 
 /**
+ * How long one process sweeps alone. Every worker sweeps each five seconds, so another one takes over from a process that is
+ * gone.
+ */
+const SWEEPER_MILLIS = 4_000
+
+/**
  * Returns the number of swept items, and then the keys of other shards that are to be freed: each with its holder, and its
  * member in the index, which is removed by the next step.
  */
@@ -33,7 +39,10 @@ local function parseForeignKeyMember(member)
   return parts[1], parts[2], parts[3]
 end
 
-local limit = nextNumber()
+local limit, process = nextNumber(), nextText()
+local sweeper = redis.call('GET', base .. ':sweeper')
+if sweeper and sweeper ~= process then return { 0 } end
+redis.call('SET', base .. ':sweeper', process, 'PX', ${SWEEPER_MILLIS})
 local function due(index)
   return redis.call('ZRANGEBYSCORE', base .. index, '-inf', now, 'LIMIT', 0, limit)
 end
@@ -80,14 +89,14 @@ return answer
 const removeForeignKeys = Script.make(`redis.call('ZREM', KEYS[1] .. ':foreign', unpack(ARGV))`)
 
 /** Makes the operation. */
-export const sweep = (runner: ScriptRunner): BackendDriver<RedisStoreError>["sweep"] => {
+export const sweep = (runner: ScriptRunner, process: string): BackendDriver<RedisStoreError>["sweep"] => {
   const { clustered, keyspace, run } = runner
   const script = Script.make<readonly [swept: number, ...foreignKeys: Array<string>]>(lua(clustered))
   const free = freeKeys(runner)
   return Effect.fnUntraced(function* (limit) {
     let total = 0
     for (let shard = 0; shard < keyspace.shards && total < limit; shard++) {
-      const [swept, ...foreignKeys] = yield* run(script, shard, [`${limit - total}`])
+      const [swept, ...foreignKeys] = yield* run(script, shard, [`${limit - total}`, process])
       total += swept
       for (const some of Arr.chunksOf(Arr.chunksOf(foreignKeys, 3), MAX_REMOVED)) {
         yield* free(some.flatMap(([key, holder]) => [key, holder!]))

@@ -262,26 +262,17 @@ local function membersOfClaim(claim, queue)
   return members
 end
 
--- Claims again what the claim of that id took and still holds, and nothing new. What exceeds the maximum is put back.
+-- Claims again what the claim of that id took and still holds, and nothing new. It has no more than fits into an answer.
 local function repeatClaim(claim, queues, onClaimed)
-  local leaseEnd, left, size, isCut = integerText(now + claim.lease), claim.max, 0, false
+  local leaseEnd, left = integerText(now + claim.lease), claim.max
   for queueNumber, queue in ipairs(queues) do
-    local members, texts = membersOfClaim(claim, queue), {}
-    local kept = { unpack(members, 1, math.min(left, #members)) }
-    if not isCut then texts, size, isCut = fittingTexts(queue, kept, size) end
-    local claimed = {}
-    for i, member in ipairs(members) do
-      if i <= #texts then
-        claimed[2 * i - 1], claimed[2 * i] = leaseEnd, member
-      else
-        redis.call('ZREM', queueKey(queue, 'claimed'), member)
-      end
-    end
-    putBack(queue, members, #texts + 1)
-    left = left - #texts
-    if #claimed > 0 then
+    local members, claimed = membersOfClaim(claim, queue), {}
+    local count = math.min(left, #members)
+    for i = 1, count do claimed[2 * i - 1], claimed[2 * i] = leaseEnd, members[i] end
+    if count > 0 then
+      left = left - count
       callInChunks('ZADD', queueKey(queue, 'claimed'), claimed)
-      onClaimed(queueNumber, claimed, texts)
+      onClaimed(queueNumber, claimed, (fittingTexts(queue, { unpack(members, 1, count) }, 0)))
     end
   end
   rememberClaim(claim, leaseEnd)

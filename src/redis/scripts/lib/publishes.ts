@@ -12,7 +12,7 @@ export const encodeMessageHead = ({ delayMillis, priority, queue }: Envelope): R
 
 /**
  * Lua: publishes messages of the same queue, priority and delay, given their texts, and their members where those are
- * reserved already. Needs `queuesLua`.
+ * reserved already. Needs `queuesLua`, whose `sendDueTimes` has to end the script.
  */
 export const publishesLua = /* lua */ `
 local function reserveMembers(count, priority, delay)

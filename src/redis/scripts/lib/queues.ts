@@ -66,12 +66,20 @@ local function wakeIdle(queue, count)
   end
 end
 
--- wakes all idle processes at the time of a message that becomes due before every other
+-- of each queue, the first time at which a message that the script delays becomes due
+local firstDue = {}
 local function wakeIdleAt(queue, due)
-  local first = redis.call('ZRANGE', queueKey(queue, 'delayed'), 0, 0, 'WITHSCORES')
-  if not first[2] or tonumber(first[2]) < due then return end
-  local idle = redis.call('ZRANGEBYSCORE', queueKey(queue, 'idle'), now - ${IDLE_MILLIS}, '+inf')
-  for _, process in ipairs(idle) do notify(process, cjson.encode({ 'due', queue, due - now })) end
+  firstDue[queue] = math.min(due, firstDue[queue] or due)
+end
+
+-- wakes all idle processes at the time of a message that becomes due before every other; comes at the end of a script
+local function sendDueTimes()
+  for queue, due in pairs(firstDue) do
+    local first = redis.call('ZRANGE', queueKey(queue, 'delayed'), 0, 0, 'WITHSCORES')
+    local isFirst = first[2] and tonumber(first[2]) >= due
+    local idle = isFirst and redis.call('ZRANGEBYSCORE', queueKey(queue, 'idle'), now - ${IDLE_MILLIS}, '+inf') or {}
+    for _, process in ipairs(idle) do notify(process, cjson.encode({ 'due', queue, due - now })) end
+  end
 end
 
 -- removes what outlived its retention from the rejected messages, and returns their key

@@ -1,8 +1,8 @@
 /** Releasing messages in Lua: for `release`, and for the fused settle. */
 
 /**
- * Lua: puts a message back, due again after a time; a claim that is no longer held is passed over. Needs `queuesLua` and
- * `removeClaimLua`.
+ * Lua: puts a message back, due again after a time; a claim that is no longer held is passed over. Needs
+ * `removeClaimLua` and `queuesLua`, whose `sendDueTimes` has to end the script.
  */
 export const releasesLua = /* lua */ `
 local function release(queue, member, after, preserveDueTime, body)

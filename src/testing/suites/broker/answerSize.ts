@@ -40,19 +40,5 @@ export const answerSize = (test: Test): void => {
       )
       assert.deepStrictEqual(found.sort(), ids)
     })
-
-    test("a claim that is repeated with a smaller maximum puts back what exceeds it", function* (t, context) {
-      if (t.driver.capabilities.repeatableClaims !== true) return yield* Suite.skip(context, NO_LEASE)
-      yield* t.driver.publish(Arr.map(ids, (id) => envelope(id)))
-      const claim = (claimId: string, max: number, isRetry: boolean) =>
-        t.driver.claim({ queues: ["default"], max, leaseMillis: t.time.long, worker: "w", claimId, isRetry })
-      const first = yield* claim("c1", 4, false)
-      const again = yield* claim("c1", 2, true)
-      const rest = yield* claim("c2", 100, false)
-      assert.strictEqual(first.length, 4)
-      assert.strictEqual(again.length, 2)
-      assert.deepStrictEqual([...idsOf(again), ...idsOf(rest)].sort(), ids)
-      assert.isTrue(yield* t.ack(again[0]!))
-    })
   })
 }
