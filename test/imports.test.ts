@@ -97,7 +97,7 @@ const layers: ReadonlyArray<Layer> = [
   {
     name: "driver index",
     files: ["driver/index.ts"],
-    imports: ["broker port", "backend port", "driver support"]
+    imports: ["helpers", "broker port", "backend port", "driver support"]
   },
   {
     name: "testing",

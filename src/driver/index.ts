@@ -11,3 +11,21 @@ export type * from "../BackendDriver.ts"
 export type * from "../BrokerDriver.ts"
 export { deadLetterId } from "../internal/driver/deadLetterId.ts"
 export { startFromDefaults } from "../internal/driver/startFromDefaults.ts"
+
+/**
+ * Bytes of a message's body, at most: one that is larger is of another program, and is not to be carried to a worker.
+ *
+ * @see `Delivery.oversizedBytes`
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export { maxMessageBytes } from "../internal/driver/maxMessageBytes.ts"
+
+/**
+ * Characters that an answer has at most, besides its first item: see `BackendDriver.read` and `BrokerDriver.claim`.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export { maxReplySize } from "../internal/defaults.ts"

@@ -16,7 +16,7 @@ const MAX_MADE_READY = 1_000
 const MAX_CLAIMED = 4_000
 /** How many texts a claim reads at first; it reads more by the size of those. */
 const FIRST_TEXTS = 16
-/** A text is a head, of less than this, and a body. */
+/** Bytes of the head of a text, at most. */
 const HEAD_BYTES = 16 * 1024
 
 /** A claim of one shard, with distinct queues. */
@@ -171,8 +171,9 @@ end
 
 -- An oversized message is returned without its body: its size and its head.
 local function withoutOversizedBody(text)
-  if #text <= ${maxMessageBytes + HEAD_BYTES} then return text end
+  if #text <= ${maxMessageBytes} then return text end
   local head = string.sub(text, 1, string.find(string.sub(text, 1, ${HEAD_BYTES}), '\\n', 1, true) or 0)
+  if #text - #head <= ${maxMessageBytes} then return text end
   return '${MessageText.OVERSIZED}' .. (#text - #head) .. '\\n' .. head
 end
 
