@@ -53,6 +53,7 @@ import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
 import * as RedisFusion from "./RedisFusion.ts"
 import { CallTimedOut, type RedisStoreError } from "./RedisStoreError.ts"
 import * as ScriptRunner from "./ScriptRunner.ts"
+import { checkRights } from "./scripts/checkRights.ts"
 import * as ServerInfo from "./ServerInfo.ts"
 
 /**
@@ -82,6 +83,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const keyspace = Keyspace.make(options)
   const bounded = yield* CallTimeout.make(timeout, (cause) => new CallTimedOut({ cause }))
   const runner = yield* ScriptRunner.make(redis, keyspace, bounded, yield* ServerInfo.inspect(redis, bounded))
+  yield* checkRights(runner)
   const channel = yield* ProcessChannel.make(redis, runner)
   const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
   const claims = MessageClaims.make(runner, channel, readySignal)

@@ -160,7 +160,8 @@ describeWithServers("Redis users with few permissions", () => {
         ["~shop:*", "&shop:*", "+@all"],
         ["~{shop:*", "&shop:*", "+@all", "-zadd"]
       ]) {
-        const store = yield* open(yield* connect(server, rules))
+        const store = yield* open(yield* connect(server, SAFE))
+        yield* server.command("ACL", "SETUSER", "app", "resetkeys", ...rules)
         const run = Effect.andThen(Work.delay("ends", { delay: "1 minute" }), Work.delay("ends"))
         const error = yield* run.pipe(
           Effect.provide(WorkerLive),
@@ -172,6 +173,33 @@ describeWithServers("Redis users with few permissions", () => {
         assert.isFalse(error.retryable)
         assert.include(error.message, "needs the keys ~{shop:*, the channels &shop:process:*")
       }
+    })
+  )
+
+  test(
+    "a store is not opened for a user who may not use its keys, or a command of its scripts",
+    {},
+    (server) =>
+      Effect.gen(function* () {
+        for (const [rules, commands] of [
+          [["~shop:*", "&shop:*", "+@all"], /NOPERM .* one of the keys/],
+          [["~{shop:*", "&shop:*", "+@all", "-zadd", "-hset"], /may not use HSET, ZADD on the keys/]
+        ] as const) {
+          const error = yield* Effect.flip(open(yield* connect(server, rules)))
+          assert(error._tag === "BackendError", error._tag)
+          assert.isFalse(error.retryable)
+          assert.match(error.message, commands)
+          assert.include(error.message, "needs the keys ~{shop:*, the channels &shop:process:*")
+        }
+        assert.deepStrictEqual(yield* server.command("KEYS", "*"), [])
+      })
+  )
+
+  test("a store for a user who may use every command leaves no key behind when it is opened", {}, (server) =>
+    Effect.gen(function* () {
+      yield* open(yield* connect(server, LISTED))
+      assert.deepStrictEqual(yield* server.command("KEYS", "*"), [])
+      assert.deepStrictEqual(yield* deniedInScripts(server), [])
     })
   )
 
@@ -196,7 +224,11 @@ const withoutInfo = (hello: Effect.Effect<unknown, Redis.RedisError>) =>
     Redis.Redis,
     Redis.make({
       send: <A>(command: string) =>
-        command === "HELLO" ? (hello as Effect.Effect<A, Redis.RedisError>) : refuse(command),
+        command === "HELLO"
+          ? (hello as Effect.Effect<A, Redis.RedisError>)
+          : command === "EVALSHA"
+            ? Effect.succeed([] as A)
+            : refuse(command),
       subscribe: () => Effect.succeed(Effect.never),
       connect: refuse("a connection")
     })
