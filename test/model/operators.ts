@@ -80,7 +80,9 @@ export class Operators {
         runner.log(`  the reservation of ${id} is gone; its operator starts over`)
         return { ...replaying, next: "open" }
       }
-      runner.promises.accept(content.enqueue, generation)
+      // a record that a late producer created again runs in its own generation, and the message is dropped after its end (S2)
+      const current = Tasks.find(runner.tasks, id, runner.now)?.generation ?? 0
+      runner.promises.accept(content.enqueue, Math.min(generation, current))
       return { ...replaying, next: "remove" }
     })
   }

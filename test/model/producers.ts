@@ -102,7 +102,8 @@ export class Producers {
       this.runner.logAnswer(created)
       if (created._tag === "Created") return this.runner.promises.accept(content.enqueue, 0)
       const reserved = yield* this.afterCreate(enqueuing, created)
-      if (reserved !== undefined) yield* this.takeSteps(reserved, steps - 1)
+      // a fused request renews no reservation: the first step renews the one that it found
+      if (reserved !== undefined) yield* this.takeSteps(enqueuing, steps - 1)
     })
   }
 
