@@ -18,6 +18,8 @@ export interface Keyspace {
   readonly shardOf: (id: string) => number
   /** The prefix of every key of a shard. */
   readonly base: (shard: number) => string
+  /** The keys that every script of a shard declares: the prefix and another one. Neither exists: see `Script`. */
+  readonly declaredKeys: (shard: number) => readonly [base: string, second: string]
   /** The channel of a process. */
   readonly channel: (process: string) => string
 }
@@ -55,11 +57,13 @@ export const make = (options: Options): Keyspace => {
   )
   const shards = wholeNumber("shards", options.shards ?? 1, 1, MAX_SHARDS)
   const bases = Array.from({ length: shards }, (_, shard) => `{${prefix}:${shard}}`)
+  const declaredKeys = bases.map((base) => [base, `${base}:none`] as const)
   return {
     prefix,
     shards,
     shardOf: shards === 1 ? () => 0 : (id) => hash(id) % shards,
     base: (shard) => bases[shard]!,
+    declaredKeys: (shard) => declaredKeys[shard]!,
     channel: (process) => `${prefix}:process:${process}`
   }
 }

@@ -46,30 +46,55 @@ interface Indexed<A> {
 /** The client has no connection and queues nothing meanwhile, so the call was not sent. */
 const isOffline = ({ cause }: Redis.RedisError): boolean =>
   cause instanceof Error && cause.message === "The client is offline"
+/** The slot of the shard moves to another node of the cluster, so the script was not run: see `Script`. */
+const isMoving = ({ cause }: Redis.RedisError): boolean =>
+  cause instanceof Error && /^(?:TRYAGAIN|ASK)\b/.test(cause.message)
 const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).includes("NOSCRIPT")
-const OFFLINE_RETRY = Schedule.spaced("50 millis")
+const isNotRun = (error: Redis.RedisError): boolean => isOffline(error) || isMoving(error)
+const NOT_RUN_RETRY = Schedule.spaced("50 millis")
+
+/** How often a move is logged. */
+const MOVE_LOG_MILLIS = 60_000
+
+/** Makes a log of calls that wait for a slot. */
+const makeMoveLog = () => {
+  let loggedAt = -Infinity
+  return (base: string): Effect.Effect<void> =>
+    Effect.flatMap(Clock.currentTimeMillis, (now) => {
+      if (now - loggedAt < MOVE_LOG_MILLIS) return Effect.void
+      loggedAt = now
+      return Effect.logWarning(
+        `The hash slot of ${base} moves to another node of the Redis cluster; calls wait for it`
+      )
+    })
+}
 
 /** Bytes of an argument besides the encoded value in it: what a message has beside its payload. */
 const HEADROOM = 64 * 1024
 
 const runWith = (
   redis: Redis.Redis["Service"],
-  { base, prefix }: Keyspace,
+  { declaredKeys, prefix }: Keyspace,
   maxArgumentBytes: number | undefined
 ) => {
+  const logMove = makeMoveLog()
   const explain = explainDenial(prefix)
   const explainSize = explainTooLarge(maxArgumentBytes)
   return function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {
+    const [base, second] = declaredKeys(shard)
     // The server nearly always knows the script. EVAL loads and runs it in one step: a script that is loaded first may be
     // flushed again before it is run.
     const known = Effect.catchIf(
-      redis.send<A>("EVALSHA", sha1, "1", base(shard), ...args),
+      redis.send<A>("EVALSHA", sha1, "2", base, second, ...args),
       isUnknownScript,
-      () => redis.send<A>("EVAL", loading.lua, "1", base(shard), ...args)
+      () => redis.send<A>("EVAL", loading.lua, "2", base, second, ...args)
     )
     const called = Effect.mapError(known, (error) => explainSize(explain(CallFailed.of(error)), args))
-    return Effect.catchIf(called, isOffline, () =>
-      Effect.retry(called, { while: isOffline, schedule: OFFLINE_RETRY })
+    return Effect.catchIf(called, isNotRun, (error) =>
+      Effect.andThen(
+        isMoving(error) ? logMove(base) : Effect.void,
+        Effect.retry(called, { while: isNotRun, schedule: NOT_RUN_RETRY })
+      )
     )
   }
 }

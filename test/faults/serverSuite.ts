@@ -110,9 +110,9 @@ const runOutages = Effect.fnUntraced(function* (
 })
 
 /** Asserts that confirmed tasks exist and end once. */
-const assertKept = Effect.fnUntraced(function* (
+export const assertKept = Effect.fnUntraced(function* (
   { audit, overlappingRuns, observer, producer }: FaultScenario,
-  { lapses }: Outage
+  { lapses }: Pick<Outage, "lapses">
 ) {
   const errors = [...producer.tasks, ...observer.tasks].flatMap(({ error }) => error ?? [])
   assert.deepStrictEqual(errors, [])

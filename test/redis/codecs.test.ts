@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as BodyText from "../../src/redis/BodyText.ts"
 import * as ClaimHandle from "../../src/redis/ClaimHandle.ts"
 import * as FieldText from "../../src/redis/FieldText.ts"
+import * as KeyHolder from "../../src/redis/KeyHolder.ts"
 import * as Keyspace from "../../src/redis/Keyspace.ts"
 import * as MessageText from "../../src/redis/MessageText.ts"
 import * as RecordText from "../../src/redis/RecordText.ts"
@@ -89,6 +90,13 @@ describe("codecs of Redis", () => {
     for (const other of [handle.replace("3", "4"), "", "3", "3/a", "/a/b", "x/a/b"]) {
       assert.isUndefined(ClaimHandle.decode(other, 4), other)
     }
+  })
+
+  it("the holder of a key is a claim and a task id", () => {
+    const claim = KeyHolder.makeClaim()
+    assert.strictEqual(KeyHolder.encode({ claim, id: "a b" }), `${claim} a b`)
+    assert.deepStrictEqual(KeyHolder.decode(`${claim} a b`), { claim, id: "a b" })
+    for (const other of ["", "a", "a b", claim, `${claim}0 a`]) assert.isUndefined(KeyHolder.decode(other))
   })
 
   it("a record is its fields in order, and the exit", () => {
@@ -187,9 +195,10 @@ describe("codecs of Redis", () => {
   })
 
   it("keys, channels and shards are part of the wire format", () => {
-    const { base, channel, shardOf } = Keyspace.make({ prefix: "p", shards: 12 })
+    const { base, channel, declaredKeys, shardOf } = Keyspace.make({ prefix: "p", shards: 12 })
     assert.deepStrictEqual(["a", "b", "ü"].map(shardOf), [4, 1, 10])
     assert.strictEqual(base(11), "{p:11}")
+    assert.deepStrictEqual(declaredKeys(11), ["{p:11}", "{p:11}:none"])
     assert.strictEqual(channel("x"), "p:process:x")
   })
 })
