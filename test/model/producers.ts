@@ -96,8 +96,14 @@ export class Producers {
       const { content, message, record } = enqueuing
       const fusion = this.runner.backend.fusion!
       const fusedRecord = { ...record, reservedMillis: undefined }
+      let isRepeated = false
       const created = yield* this.runner.repeatable(
-        this.runner.enqueueFused(fusedRecord, message, content, fusion)
+        Effect.suspend(() => {
+          // one that is repeated after its record is gone sends another message, which the model knows by its body
+          const body = isRepeated ? this.runner.nextBody(message.id) : message.body
+          isRepeated = true
+          return this.runner.enqueueFused(fusedRecord, { ...message, body }, content, fusion)
+        })
       )
       this.runner.logAnswer(created)
       if (created._tag === "Created") return this.runner.promises.accept(content.enqueue, 0)

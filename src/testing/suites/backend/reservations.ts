@@ -47,7 +47,7 @@ export const reservations = (test: Test): void => {
     })
 
     test("a request that finds its reservation renews it, and another request does not", function* (t) {
-      const asked = { reservedMillis: t.time.units(2), payloadHash: "h" }
+      const asked = { reservedMillis: t.time.units(4), payloadHash: "h" }
       yield* t.driver.create([record("a", asked), record("b", asked), record("c", { ...asked, key: "k" })])
       yield* t.time.pass(1)
       const again = { reservedMillis: t.time.long, payloadHash: "h" }
@@ -65,7 +65,7 @@ export const reservations = (test: Test): void => {
         ]
       )
       yield* t.driver.create([record("a", { reservedMillis: t.time.units(1), payloadHash: "h" })])
-      yield* t.time.pass(2)
+      yield* t.time.pass(4)
       yield* t.sweepAll
       assert.strictEqual((yield* t.read("a")).state, "PENDING")
       assert.isUndefined(yield* t.readOptional("b"))
