@@ -107,6 +107,8 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     yield* backend.withdraw(purged)
     yield* backend.listDeadLetters({ limit: 10 })
     yield* backend.listDeadLetters({ limit: 10, task: "t", after: { at: 1, order: 1 } })
+    yield* backend.listDeadLetterIds({ limit: 10 })
+    yield* backend.listDeadLetterIds({ limit: 10, task: "t", after: { at: 1, order: 1 } })
     yield* backend.reopen(["task-1:0"], 1000)
     yield* backend.removeDeadLetters(["task-1:0"])
     yield* backend.forget(["task-3"])

@@ -13,19 +13,16 @@ export type CancelRequested = 0 | 1 | 2
 export const cancelRequested = (value: unknown): value is CancelRequested =>
   value === 0 || value === 1 || value === 2
 
-/** The columns that decisions need. Times are epoch milliseconds, durations are milliseconds. */
-export interface TaskRow {
+/** The columns of a record, and those by which its state is decided. Times are epoch milliseconds. */
+export interface StateRow {
   readonly id: string
   readonly task: string
   readonly incarnation: string
-  readonly payload_hash: string
-  readonly published: 0 | 1
   readonly state: TaskState
   readonly generation: number
   readonly attempt: number
   readonly retries: number
   readonly crashes: number
-  readonly fence: number
   readonly token: string | null
   readonly at_most_once: 0 | 1
   readonly cancel_requested: CancelRequested
@@ -33,25 +30,29 @@ export interface TaskRow {
   readonly expires_at: number | null
   readonly due_at: number | null
   readonly lease_until: number | null
-  readonly retention: number | null
   readonly remove_at: number | null
+}
+
+/** The columns that all decisions need. Durations are milliseconds. */
+export interface TaskRow extends StateRow {
+  readonly payload_hash: string
+  readonly published: 0 | 1
+  readonly fence: number
+  readonly retention: number | null
 }
 
 const integerOrNull = Row.orNull(Row.integer)
 
-/** The checks of those columns. */
-export const shape: Row.Shape<TaskRow> = {
+/** The checks of the columns of `StateRow`. */
+export const stateShape: Row.Shape<StateRow> = {
   id: Row.text,
   task: Row.text,
   incarnation: Row.text,
-  payload_hash: Row.text,
-  published: Row.flag,
   state: Row.oneOf("PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"),
   generation: Row.integer,
   attempt: Row.integer,
   retries: Row.integer,
   crashes: Row.integer,
-  fence: Row.integer,
   token: Row.orNull(Row.text),
   at_most_once: Row.flag,
   cancel_requested: cancelRequested,
@@ -59,15 +60,23 @@ export const shape: Row.Shape<TaskRow> = {
   expires_at: integerOrNull,
   due_at: integerOrNull,
   lease_until: integerOrNull,
-  retention: integerOrNull,
   remove_at: integerOrNull
+}
+
+/** The checks of the columns of `TaskRow`. */
+export const shape: Row.Shape<TaskRow> = {
+  ...stateShape,
+  payload_hash: Row.text,
+  published: Row.flag,
+  fence: Row.integer,
+  retention: integerOrNull
 }
 
 /** The names of those columns, for a `SELECT`. */
 export const columns: string = Object.keys(shape).join(", ")
 
 /** Returns the facts that the rules of the state machine decide by. */
-export const toFacts = (row: TaskRow): TaskFacts => ({
+export const toFacts = (row: StateRow): TaskFacts => ({
   task: row.task,
   state: row.state,
   incarnation: row.incarnation,
@@ -87,5 +96,5 @@ export const toFacts = (row: TaskRow): TaskFacts => ({
 export const isFinal = (row: TaskRow): boolean => isTerminal(row.state)
 
 /** Returns whether the retention of the record is over: it counts as removed, and the next change removes it. */
-export const isOutlived = (row: TaskRow, now: number): boolean =>
+export const isOutlived = (row: StateRow, now: number): boolean =>
   row.remove_at !== null && row.remove_at <= now

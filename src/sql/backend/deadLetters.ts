@@ -4,6 +4,7 @@
 import { Effect } from "effect"
 import type { DeadLetter, DeadLetterId, DeadLetterQuery, ParkedMessage } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
+import { countFitting, RowLimit, shareOf } from "../answerSize.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
@@ -55,6 +56,70 @@ const makePark = ({ batched, deleteByKeys, dialect, table }: Database): DeadLett
   })
 }
 
+/** A row of a page. `body` and `outcome` are NULL where they have more bytes than the statement may return. */
+interface PageRow extends Omit<DeadLetterRow, "body"> {
+  readonly body: DeadLetterRow["body"] | null
+  /** Bytes of both. */
+  readonly size: number
+}
+
+const isWhole = (row: PageRow): row is PageRow & DeadLetterRow => row.body !== null
+
+/** Prepares a statement that selects a page of columns; the parameters of the columns come first. */
+const makeSelectPage = ({ dialect, run, table }: Database, columns: string) => {
+  const select = (where: string): string =>
+    `SELECT ${columns} FROM ${table("dead_letters")} WHERE ${where} AND ${isRetained(dialect)} ORDER BY pk DESC LIMIT ?`
+  const all = select("pk < ?")
+  const ofTask = select("task = ? AND pk < ?")
+  return (params: ReadonlyArray<unknown>, { after, limit, task }: DeadLetterQuery) => {
+    const before = after?.order ?? Number.MAX_SAFE_INTEGER
+    return task === undefined
+      ? run(all, [...params, before, limit])
+      : run(ofTask, [...params, task, before, limit])
+  }
+}
+
+/** Prepares the statements that read a page: at least one dead letter, and as many as make an answer. */
+const makeList = (db: Database): DeadLetterOperations["list"] => {
+  const { dialect, reader, run, table } = db
+  const size = "OCTET_LENGTH(body) + COALESCE(OCTET_LENGTH(outcome), 0)"
+  const sized = Object.keys(shape).map((column) =>
+    column === "body" || column === "outcome"
+      ? `CASE WHEN ${size} <= ? THEN ${column} END AS ${column}`
+      : column
+  )
+  const selectPage = makeSelectPage(db, `${sized.join(", ")}, ${size} AS size`)
+  const readPage = reader<PageRow>("dead_letters", {
+    ...shape,
+    body: Row.orNull(shape.body),
+    size: Row.integer
+  })
+  const selectWhole = `SELECT ${columns} FROM ${table("dead_letters")} WHERE ${dialect.inList("pk", "integer")}`
+  const readWhole = reader<DeadLetterRow>("dead_letters", shape)
+  const looked = new RowLimit()
+
+  const list = Effect.fnUntraced(function* (
+    query: DeadLetterQuery
+  ): Effect.fn.Return<ReadonlyArray<DeadLetter>, StoreError> {
+    const limit = looked.of(query.limit)
+    const share = shareOf(limit)
+    const found = yield* Effect.flatMap(selectPage([share, share], { ...query, limit }), readPage)
+    const rows = found.slice(0, countFitting(found.map((row) => row.size)))
+    looked.adapt(found.length, rows.length)
+    const withheld = rows.filter((row) => !isWhole(row)).map(({ pk }) => pk)
+    const whole = new Map<number, DeadLetterRow>()
+    if (withheld.length > 0) {
+      const read = yield* Effect.flatMap(run(selectWhole, [dialect.list(withheld)]), readWhole)
+      for (const row of read) whole.set(row.pk, row)
+    }
+    const letters = rows.flatMap((row) => (isWhole(row) ? row : (whole.get(row.pk) ?? [])))
+    // all of them were removed meanwhile, and an empty page would be the last
+    if (letters.length === 0 && rows.length > 0) return yield* list(query)
+    return letters.map((row) => toDeadLetter(row, dialect))
+  })
+  return list
+}
+
 /** Reads and writes dead letters over one database. */
 export const makeDeadLetters = (db: Database): DeadLetterOperations => {
   const { deleteByKeys, dialect, reader, run, table } = db
@@ -69,10 +134,7 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
   const readCount = reader<{ readonly count: number }>("dead_letters", { count: Row.integer })
 
   const selectByIds = `SELECT ${columns} FROM ${deadLetters} WHERE ${dialect.inList("id", "text")} AND ${retained}`
-  const selectPage = (columns: string): string =>
-    `SELECT ${columns} FROM ${deadLetters} WHERE pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
-  const selectPageOfTask = (columns: string): string =>
-    `SELECT ${columns} FROM ${deadLetters} WHERE task = ? AND pk < ? AND ${retained} ORDER BY pk DESC LIMIT ?`
+  const selectPageOfIds = makeSelectPage(db, "pk, id, at")
   const countAll = `SELECT COUNT(*) AS count FROM ${deadLetters} WHERE ${retained}`
   const countOfTask = `SELECT COUNT(*) AS count FROM ${deadLetters} WHERE task = ? AND ${retained}`
   const removeByIds = deleteByKeys<string>({
@@ -81,13 +143,6 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
     index: "dead_letters_id"
   })
 
-  const runPage = (columns: string, { after, limit, task }: DeadLetterQuery) => {
-    const before = after?.order ?? Number.MAX_SAFE_INTEGER
-    return task === undefined
-      ? run(selectPage(columns), [before, limit])
-      : run(selectPageOfTask(columns), [task, before, limit])
-  }
-
   return {
     park: makePark(db),
     getMany: (ids) =>
@@ -95,12 +150,9 @@ export const makeDeadLetters = (db: Database): DeadLetterOperations => {
         const found = new Map(rows.map((row) => [row.id, toDeadLetter(row, dialect)]))
         return ids.map((id) => found.get(id))
       }),
-    list: (query) =>
-      Effect.map(Effect.flatMap(runPage(columns, query), read), (rows) =>
-        rows.map((row) => toDeadLetter(row, dialect))
-      ),
+    list: makeList(db),
     listIds: (query) =>
-      Effect.map(Effect.flatMap(runPage("pk, id, at", query), readIds), (rows) =>
+      Effect.map(Effect.flatMap(selectPageOfIds([], query), readIds), (rows) =>
         rows.map(({ at, id, pk }) => ({ id, at, order: pk }))
       ),
     count: (task) =>

@@ -5,15 +5,16 @@ import { Effect } from "effect"
 import type { TaskRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { type ForcedEnd, lapse } from "../../internal/task/transitions.ts"
+import { countFitting, RowLimit, shareOf } from "../answerSize.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import type { BatchResult } from "./BatchResult.ts"
-import { columns, isOutlived, shape, type TaskRow, toFacts } from "./TaskRow.ts"
+import { isOutlived, type StateRow, stateShape, toFacts } from "./TaskRow.ts"
 import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
 
 /** The records that were read. */
 export interface FoundRecords {
-  /** The records in the order of the ids. Those that have lapsed (L1–L3) are shown as they will have ended. */
+  /** The records of the first ids, in order, at least one. Those that have lapsed (L1–L3) are shown as they will have ended. */
   readonly records: ReadonlyArray<TaskRecord | undefined>
   /** The ids of records that have lapsed: they are to be ended, and read again. */
   readonly lapsed: ReadonlyArray<string>
@@ -26,8 +27,10 @@ export interface ReadOperations {
   readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<BatchResult<never>, StoreError>
 }
 
-interface FullTaskRow extends TaskRow {
+interface FullTaskRow extends StateRow {
   readonly now: number
+  /** Bytes of `outcome` and `progress`. Both are NULL where they have more bytes than the statement may return. */
+  readonly size: number
   readonly outcome: string | null
   readonly progress: string | null
   readonly worker: string | null
@@ -40,8 +43,9 @@ const textOrNull = Row.orNull(Row.text)
 const integerOrNull = Row.orNull(Row.integer)
 
 const fullShape: Row.Shape<FullTaskRow> = {
-  ...shape,
+  ...stateShape,
   now: Row.integer,
+  size: Row.integer,
   outcome: textOrNull,
   progress: textOrNull,
   worker: textOrNull,
@@ -77,15 +81,72 @@ const toEndedRecord = (row: FullTaskRow, ended: ForcedEnd): TaskRecord => ({
   finishedAt: row.now
 })
 
-/** Reads records over one database. */
-export const makeRead = ({ dialect, reader, run, table }: Database, taskRows: TaskRows): ReadOperations => {
+/** Prepares the statement that reads rows by their ids, and their texts if a row has at most `bytes` of them. */
+const makeSelect = ({ dialect, reader, run, table }: Database) => {
   const readRows = reader<FullTaskRow>("tasks", fullShape)
-  const select = `SELECT ${columns}, ${dialect.now} AS now, outcome, progress, worker, enqueued_at, started_at, finished_at
+  const size = "COALESCE(OCTET_LENGTH(outcome), 0) + COALESCE(OCTET_LENGTH(progress), 0)"
+  const select = `SELECT ${Object.keys(stateShape).join(", ")}, ${dialect.now} AS now, ${size} AS size,
+      CASE WHEN ${size} <= ? THEN outcome END AS outcome, CASE WHEN ${size} <= ? THEN progress END AS progress,
+      worker, enqueued_at, started_at, finished_at
     FROM ${table("tasks")} WHERE ${dialect.inList("id", "text")}`
+  return (ids: ReadonlyArray<string>, bytes: number): Effect.Effect<ReadonlyArray<FullTaskRow>, StoreError> =>
+    Effect.flatMap(run(select, [bytes, bytes, dialect.list(ids)]), readRows)
+}
+
+/** The rows of the first ids. */
+interface FirstRows {
+  readonly ids: ReadonlyArray<string>
+  /** The rows of those ids, in no order. */
+  readonly rows: ReadonlyArray<FullTaskRow>
+}
+
+/** Prepares the reading of the rows of the first ids, at least one, as many as make an answer. */
+const makeReadFirst = (db: Database) => {
+  const select = makeSelect(db)
+  const limit = new RowLimit()
+
+  /** Reads the texts that a statement withheld, of the first ids. */
+  const readWithheld = Effect.fnUntraced(function* (
+    all: ReadonlyArray<string>,
+    found: ReadonlyArray<FullTaskRow>,
+    share: number
+  ): Effect.fn.Return<FirstRows, StoreError> {
+    const rows = new Map(found.map((row) => [row.id, row]))
+    const sizeOf = (id: string): number => rows.get(id)?.size ?? 0
+    const ids = all.slice(0, countFitting(all.map(sizeOf)))
+    limit.adapt(all.length, ids.length)
+    const withheld = ids.filter((id) => sizeOf(id) > share)
+    const largest = Math.max(share, ...withheld.map(sizeOf))
+    const whole = withheld.length === 0 ? [] : yield* select(withheld, largest)
+    for (const id of withheld) rows.delete(id)
+    for (const row of whole) rows.set(row.id, row)
+    // a text may have grown meanwhile
+    const end = ids.findIndex((id) => sizeOf(id) > largest)
+    if (end === 0) return yield* readFirst([ids[0]!])
+    const first = end === -1 ? ids : ids.slice(0, end)
+    return { ids: first, rows: first.flatMap((id) => rows.get(id) ?? []) }
+  })
+
+  const readFirst = (all: ReadonlyArray<string>): Effect.Effect<FirstRows, StoreError> =>
+    Effect.suspend(() => {
+      const ids = limit.of(all.length) < all.length ? all.slice(0, limit.of(all.length)) : all
+      const share = shareOf(ids.length)
+      return Effect.flatMap(select(ids, share), (rows) => {
+        if (rows.some((row) => row.size > share)) return readWithheld(ids, rows, share)
+        limit.adapt(ids.length, ids.length)
+        return Effect.succeed({ ids, rows })
+      })
+    })
+  return readFirst
+}
+
+/** Reads records over one database. */
+export const makeRead = (db: Database, taskRows: TaskRows): ReadOperations => {
+  const readFirst = makeReadFirst(db)
 
   return {
-    read: (ids) =>
-      Effect.map(Effect.flatMap(run(select, [dialect.list(ids)]), readRows), (rows) => {
+    read: (all) =>
+      Effect.map(readFirst(all), ({ ids, rows }) => {
         const found = new Map<string, TaskRecord>()
         const lapsed: Array<string> = []
         for (const row of rows) {

@@ -8,7 +8,7 @@ import { assignments, type Dialect } from "./Dialect.ts"
 import { onConflict } from "./onConflict.ts"
 import { bindRows, powerOfTwo } from "./paddedBatch.ts"
 
-/** SQLite 3.42 or newer. */
+/** SQLite 3.43 or newer. */
 export const sqliteDialect: Dialect = {
   name: "sqlite",
   isLocalFile: true,
