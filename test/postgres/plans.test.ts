@@ -74,7 +74,7 @@ await describeWithPostgres("postgres: plans", () => {
         yield* Effect.provideService(Migrations.run(), SqlClient.SqlClient, client)
         const pages = Effect.gen(function* () {
           const rows = yield* client.unsafe<{ readonly "QUERY PLAN": string }>(
-            `EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM chicory_claim_1(true, '{backlog}', 10, 1000, ':c', 'w', '{t}',
+            `EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM chicory_claim_1(true, '{backlog}', 10, 1, 1000000, 1000000, 1000, ':c', 'w', '{t}',
               '{1000}', '{1000}', '{1000}')`
           )
           const [, hit = "0"] = /hit=(\d+)/.exec(rows.map((row) => row["QUERY PLAN"]).join("\n")) ?? []

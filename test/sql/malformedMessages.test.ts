@@ -2,6 +2,8 @@
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, DeadLetters } from "chicory"
 import { Effect, Exit, Option } from "effect"
+import { maxBytes } from "../../src/internal/defaults.ts"
+import { maxMessageBytes } from "../../src/internal/driver/maxMessageBytes.ts"
 import { messageOf, messageWith, undecodableBodies } from "../fuzz/bodies.ts"
 import {
   BOUND,
@@ -154,13 +156,27 @@ const suite = (test: Test): void => {
       }))
   }
 
-  test("runs a message that is larger than the payload limit", (store) =>
+  test("runs a message that is larger than the payload limit, and as large as a message may be", (store) =>
     Effect.gen(function* () {
       yield* store.work()
-      const payload = { n: 1, millis: 0, more: "x".repeat(5 * 1024 * 1024) }
+      const payload = { n: 1, millis: 0, more: "x".repeat(maxBytes) }
       yield* store.publish({ id: "huge", body: messageOf("huge", { payload }) }, ...good(2))
       yield* allRun(2)
       assert.deepStrictEqual(yield* exitOf("huge"), Exit.succeed(1))
+      yield* drained
+    }))
+
+  test("ends the task of an oversized message with a dead letter that says its size", (store) =>
+    Effect.gen(function* () {
+      yield* store.work()
+      const body = messageOf("huge", { payload: { n: 1, millis: 0, more: "x".repeat(maxMessageBytes) } })
+      yield* store.publish({ id: "huge", body }, ...good(2))
+      yield* allRun(2)
+      const [letter] = yield* untilDeadLetters(1)
+      assert.strictEqual(letter!.raw, "")
+      assert(letter!.reason._tag === "PayloadInvalid")
+      assert.include(letter!.reason.issue, `the message has ${body.length} bytes`)
+      assert.strictEqual(yield* reasonOf("huge"), "PayloadInvalid")
       yield* drained
     }))
 

@@ -9,7 +9,7 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["f01bee05476b6518"],
+  postgres: ["009b91a322f2e3b9"],
   mysql: ["9a5c9a14c45fff4c"],
   sqlite: ["f6cbec1bbfd9ef4b"]
 }

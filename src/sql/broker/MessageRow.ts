@@ -6,6 +6,7 @@
  * parked message is in that index too, by the time at which it is removed.
  */
 import type { ClaimRequest, Delivery } from "../../BrokerDriver.ts"
+import { maxMessageBytes } from "../../internal/driver/maxMessageBytes.ts"
 import type { Dialect } from "../dialect/Dialect.ts"
 import * as Row from "../Row.ts"
 
@@ -29,7 +30,10 @@ export interface MessageRow {
   /** The time from which its age is counted, where that is not `due_at`. */
   readonly waits_since: number | null
   readonly now: number
-  readonly body: string | Uint8Array
+  /** Bytes of the body. */
+  readonly size: number
+  /** NULL where the body has more bytes than the statement may return. */
+  readonly body: string | Uint8Array | null
 }
 
 /** The checks of those columns. */
@@ -44,7 +48,8 @@ export const shape: Row.Shape<MessageRow> = {
   due_at: Row.integer,
   waits_since: Row.orNull(Row.integer),
   now: Row.integer,
-  body: Row.bytes
+  size: Row.integer,
+  body: Row.orNull(Row.bytes)
 }
 
 /** The order of claims. */
@@ -66,6 +71,9 @@ export const seqOf = (handle: string): number => {
   return Number.isSafeInteger(seq) ? seq : -1
 }
 
+/** Returns how many bytes a message adds to an answer: an oversized one comes without its body. */
+export const answerBytes = ({ size }: Pick<MessageRow, "size">): number => (size > maxMessageBytes ? 0 : size)
+
 /** Returns the delivery of a claimed message. */
 export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
   handle: `${row.seq}${suffix}`,
@@ -75,7 +83,8 @@ export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
   generation: row.generation,
   queue: row.queue,
   ageMillis: Math.max(row.now - (row.waits_since ?? row.due_at), 0),
-  body: row.body
+  body: row.body ?? "",
+  ...(row.size > maxMessageBytes && { oversizedBytes: row.size })
 })
 
 /** The condition that a message is held by the claim with a handle suffix, whose lease has that duration. */

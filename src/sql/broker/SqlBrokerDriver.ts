@@ -7,7 +7,7 @@ import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { ReadySignal } from "../notify/ReadySignal.ts"
 import { makeAck } from "./ack.ts"
-import { makeClaim } from "./claim.ts"
+import { type Claimed, makeClaim, sizeOf } from "./claim.ts"
 import { makeCounts } from "./counts.ts"
 import { makePublish } from "./publish.ts"
 import { makePurge } from "./purge.ts"
@@ -52,28 +52,40 @@ export const notifyPublished = ({ readySignal }: BrokerParts, batch: ReadonlyArr
   readySignal.notify(queues, firstMillis)
 }
 
+/** Wakes workers for the messages that a claim of the queues left. */
+export const wakeAgain = ({ readySignal }: BrokerParts, queues: Batch<string>): void =>
+  readySignal.notify(new Set(queues), 0)
+
 /** Claims messages. It reads the status of the queues first: a claim that finds nothing then takes no lock. */
-const makeClaimOrReclaim = ({
-  db,
-  messages,
-  queueStatus
-}: BrokerParts): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>) => {
-  const claim = (request: ClaimRequest): Effect.Effect<ReadonlyArray<Delivery>, StoreError> =>
+const makeClaimOrReclaim = (
+  parts: BrokerParts
+): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>) => {
+  const { db, messages, queueStatus } = parts
+  const claim = (request: ClaimRequest, taken?: number): Effect.Effect<Claimed, StoreError> =>
     Effect.flatMap(queueStatus(request.queues), ({ due, ready }) => {
       if (due) {
         return db.inTransaction(
-          Effect.andThen(messages.promote(request.queues, request.max), messages.claim(request))
+          Effect.andThen(messages.promote(request.queues, request.max), messages.claim(request, taken))
         )
       }
-      return ready ? db.inTransaction(messages.claim(request)) : Effect.succeed([])
+      return ready
+        ? db.inTransaction(messages.claim(request, taken))
+        : Effect.succeed({ deliveries: [], leftSome: false })
     })
-  const reclaim = (request: ClaimRequest): Effect.Effect<ReadonlyArray<Delivery>, StoreError> =>
-    Effect.flatMap(db.inTransaction(messages.reclaim(request)), (held) =>
+  const reclaim = (request: ClaimRequest): Effect.Effect<Claimed, StoreError> =>
+    Effect.flatMap(db.inTransaction(messages.reclaim(request)), (held): Effect.Effect<Claimed, StoreError> =>
       held.length >= request.max
-        ? Effect.succeed(held)
-        : Effect.map(claim({ ...request, max: request.max - held.length }), (more) => [...held, ...more])
+        ? Effect.succeed({ deliveries: held, leftSome: false })
+        : Effect.map(
+            claim({ ...request, max: request.max - held.length }, sizeOf(held)),
+            ({ deliveries, leftSome }) => ({ deliveries: [...held, ...deliveries], leftSome })
+          )
     )
-  return (request) => (request.isRetry === true ? reclaim(request) : claim(request))
+  return (request) =>
+    Effect.map(request.isRetry === true ? reclaim(request) : claim(request), ({ deliveries, leftSome }) => {
+      if (leftSome) wakeAgain(parts, request.queues)
+      return deliveries
+    })
 }
 
 /** Makes the driver. */

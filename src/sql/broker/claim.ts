@@ -3,10 +3,13 @@
  */
 import { Effect } from "effect"
 import type { Batch, ClaimRequest, Delivery } from "../../BrokerDriver.ts"
+import { maxMessageBytes } from "../../internal/driver/maxMessageBytes.ts"
+import { countFitting, RowLimit, shareOf } from "../answerSize.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
 import {
+  answerBytes,
   byClaimOrder,
   CLAIM_ORDER,
   CLAIMED,
@@ -22,17 +25,30 @@ import {
 /** How many messages a claim makes ready at most, besides as many as it claims. */
 const PROMOTE_LIMIT = 2000
 
+/** What a claim took. */
+export interface Claimed {
+  readonly deliveries: ReadonlyArray<Delivery>
+  /** Whether it left messages that are due, because of their size. */
+  readonly leftSome: boolean
+}
+
 /** The steps of a claim. All of them need a transaction. */
 export interface ClaimOperations {
   /** Makes ready the messages whose delay or lease is over, and removes parked ones that outlived their retention. */
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
-  /** Claims messages that are ready. */
-  readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  /** Claims messages that are ready, for an answer that has `taken` bytes already. Default 0. */
+  readonly claim: (claim: ClaimRequest, taken?: number) => Effect.Effect<Claimed, StoreError>
   /** Returns the messages that an earlier attempt of the same claim holds, and renews their leases. */
   readonly reclaim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
 }
 
-const COLUMNS = "seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, body"
+/** Returns how many characters the bodies have, about as many as bytes. */
+export const sizeOf = (deliveries: ReadonlyArray<Pick<Delivery, "body">>): number =>
+  deliveries.reduce((sum, { body }) => sum + body.length, 0)
+
+/** The columns of a message, with its body if that has at most as many bytes as the parameter says. */
+const COLUMNS = `seq, id, task, incarnation, generation, queue, priority, due_at, waits_since,
+    OCTET_LENGTH(body) AS size, CASE WHEN OCTET_LENGTH(body) <= ? THEN body END AS body`
 
 /** Claims over one database. */
 export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Database): ClaimOperations => {
@@ -58,6 +74,13 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     WHERE queue = ? AND ${isHeldBy(dialect, "?", "?")} ${forUpdate}`
   const renewHeld = `UPDATE ${messages} SET wake_at = ${now} + ? WHERE ${inList("seq", "integer")}`
 
+  const selectBodies = `SELECT seq, body FROM ${messages} WHERE ${inList("seq", "integer")}`
+  const readBodies = reader<{ readonly seq: number; readonly body: string | Uint8Array }>("messages", {
+    seq: Row.integer,
+    body: Row.bytes
+  })
+  const limit = new RowLimit()
+
   const seqs = (rows: ReadonlyArray<{ readonly seq: number }>) => list(rows.map(({ seq }) => seq))
 
   const promote = Effect.fnUntraced(function* (
@@ -73,18 +96,38 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     }
   })
 
-  const claim = Effect.fnUntraced(function* (
-    request: ClaimRequest
+  /** Returns the deliveries of claimed messages, whose bodies are read where a statement withheld them. */
+  const deliver = Effect.fnUntraced(function* (
+    rows: ReadonlyArray<MessageRow>,
+    suffix: string
   ): Effect.fn.Return<ReadonlyArray<Delivery>, StoreError> {
-    const { leaseMillis, max, queues } = request
-    const found = yield* Effect.forEach(new Set(queues), (queue) =>
-      Effect.flatMap(run(selectReady, [queue, max]), readMessages)
+    const withheld = rows.filter(({ body, size }) => body === null && size <= maxMessageBytes)
+    if (withheld.length === 0) return rows.map((row) => toDelivery(row, suffix))
+    const bodies = new Map<number, string | Uint8Array>()
+    const read = yield* Effect.flatMap(run(selectBodies, [seqs(withheld)]), readBodies)
+    for (const { body, seq } of read) bodies.set(seq, body)
+    return rows.map((row) => toDelivery({ ...row, body: row.body ?? bodies.get(row.seq) ?? null }, suffix))
+  })
+
+  const claim = Effect.fnUntraced(function* (
+    request: ClaimRequest,
+    taken = 0
+  ): Effect.fn.Return<Claimed, StoreError> {
+    const queues = new Set(request.queues)
+    const asked = limit.of(request.max)
+    const share = Math.min(shareOf(asked * queues.size, taken), maxMessageBytes)
+    const found = yield* Effect.forEach(queues, (queue) =>
+      Effect.flatMap(run(selectReady, [share, queue, asked]), readMessages)
     )
-    const rows = found.length === 1 ? found[0]! : found.flat().sort(byClaimOrder).slice(0, max)
-    if (rows.length === 0) return []
+    const ready = found.length === 1 ? found[0]! : found.flat().sort(byClaimOrder).slice(0, asked)
+    if (ready.length === 0) return { deliveries: [], leftSome: false }
+    const rows = ready.slice(0, countFitting(ready.map(answerBytes), taken))
+    limit.adapt(ready.length, rows.length)
+    const leftSome = rows.length < ready.length || (asked < request.max && rows.length === asked)
+    if (rows.length === 0) return { deliveries: [], leftSome }
     const suffix = handleSuffix(request)
-    yield* run(take, [toMillis(leaseMillis), suffix, seqs(rows)])
-    return rows.map((row) => toDelivery(row, suffix))
+    yield* run(take, [toMillis(request.leaseMillis), suffix, seqs(rows)])
+    return { deliveries: yield* deliver(rows, suffix), leftSome }
   })
 
   const reclaim = Effect.fnUntraced(function* (
@@ -93,7 +136,7 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     const suffix = handleSuffix(request)
     const lease = toMillis(request.leaseMillis)
     const found = yield* Effect.forEach(new Set(request.queues), (queue) =>
-      Effect.flatMap(run(selectHeld, [queue, lease, suffix]), readMessages)
+      Effect.flatMap(run(selectHeld, [maxMessageBytes, queue, lease, suffix]), readMessages)
     )
     const rows = found.flat().sort(byClaimOrder).slice(0, request.max)
     if (rows.length > 0) yield* run(renewHeld, [lease, seqs(rows)])

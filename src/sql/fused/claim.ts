@@ -3,27 +3,45 @@
  */
 import { Effect } from "effect"
 import type { ClaimedMessage } from "../../BackendDriver.ts"
+import { RowLimit } from "../answerSize.ts"
 import type { BackendParts } from "../backend/SqlBackendDriver.ts"
-import type { BrokerParts } from "../broker/SqlBrokerDriver.ts"
+import { sizeOf } from "../broker/claim.ts"
+import { type BrokerParts, wakeAgain } from "../broker/SqlBrokerDriver.ts"
 import type { StoreError } from "../Database.ts"
-import { type FusedClaim, makeClaim as makeClaimStatement, makeReclaim } from "./singleStatement.ts"
+import {
+  type ClaimedMessages,
+  type FusedClaim,
+  makeClaim as makeClaimStatement,
+  makeReclaim
+} from "./singleStatement.ts"
+
+const NOTHING: ClaimedMessages = { claimed: [], leftSome: false }
 
 /** Makes the operation, for databases in which a statement can write several tables. */
 export const makeClaim = (
   { db, notifier }: BackendParts,
-  { messages }: BrokerParts
+  broker: BrokerParts
 ): ((request: FusedClaim) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>) => {
   const claimStatement = makeClaimStatement(db)
   const reclaimStatement = makeReclaim(db)
+  const limit = new RowLimit()
 
   const claim = Effect.fnUntraced(function* (
-    request: FusedClaim
+    request: FusedClaim,
+    taken: number
   ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
-    let claimed = yield* db.retryOnDeadlock(claimStatement(request, true))
-    if (claimed === undefined) {
-      yield* db.inTransaction(messages.promote(request.queues, request.max))
-      claimed = (yield* db.retryOnDeadlock(claimStatement(request, false))) ?? []
+    const { max, queues } = request
+    const asked = limit.of(max)
+    const limited = { ...request, max: asked }
+    const once = (checksDue: boolean) => db.retryOnDeadlock(claimStatement(limited, { checksDue, taken }))
+    let found = yield* once(true)
+    if (found === undefined) {
+      yield* db.inTransaction(broker.messages.promote(queues, max))
+      found = (yield* once(false)) ?? NOTHING
     }
+    const { claimed, leftSome } = found
+    limit.adapt(leftSome ? claimed.length + 1 : claimed.length, claimed.length)
+    if (leftSome || (asked < max && claimed.length === asked)) wakeAgain(broker, queues)
     const started = claimed.flatMap(({ delivery, run }) => (run === undefined ? [] : (delivery.id ?? [])))
     notifier.notify(started, "step")
     return claimed
@@ -33,7 +51,9 @@ export const makeClaim = (
   ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
     const held = yield* db.retryOnDeadlock(reclaimStatement(request))
     const max = request.max - held.length
-    return max <= 0 ? held : [...held, ...(yield* claim({ ...request, max, isRetry: false }))]
+    if (max <= 0) return held
+    const more = claim({ ...request, max, isRetry: false }, sizeOf(held.map(({ delivery }) => delivery)))
+    return [...held, ...(yield* more)]
   })
-  return (request) => db.outsideTransaction(request.isRetry === true ? reclaim(request) : claim(request))
+  return (request) => db.outsideTransaction(request.isRetry === true ? reclaim(request) : claim(request, 0))
 }

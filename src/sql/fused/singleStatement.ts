@@ -7,6 +7,8 @@
 import { Effect } from "effect"
 import type { ClaimedMessage, NewRecord, StartDefaults } from "../../BackendDriver.ts"
 import type { ClaimRequest, Envelope } from "../../BrokerDriver.ts"
+import { maxReplySize } from "../../internal/defaults.ts"
+import { maxMessageBytes } from "../../internal/driver/maxMessageBytes.ts"
 import { newRecordColumns, toNewRecordRow } from "../backend/create.ts"
 import { finalColumns, type FinalSettlement, toFinalRow } from "../backend/settle.ts"
 import { type StartedRow, startedShape, toStarted } from "../backend/start.ts"
@@ -115,12 +117,17 @@ export const makeEnqueueAllNew = ({ batched, dialect: { now }, table }: Database
 }
 
 /**
- * A row of a claim: one for each message, and another, with the same `seq`, for each of them that was started. `due`:
- * the only row, which has no other columns.
+ * A row of a claim: one for each message, and another, with the same `seq`, for each of them that was started. With a `due`
+ * that is not 0 it has no other columns.
  */
 interface ClaimedRow {
-  readonly due: 0 | 1
+  readonly due: 0 | typeof PROMOTE_FIRST | typeof LEFT_SOME
 }
+
+/** The only row: messages are to be made ready first. */
+const PROMOTE_FIRST = 1
+/** Messages that are due were left, because of their size. */
+const LEFT_SOME = 2
 
 const isStarted = (row: ClaimedRow): row is ClaimedRow & StartedRow & { readonly seq: number } =>
   "fence" in row && row.fence !== null
@@ -132,16 +139,16 @@ const claimedShape: Row.Shape<ClaimedRow> = {
       Row.orNull(check)
     ])
   ),
-  due: Row.flag
+  due: (value): value is ClaimedRow["due"] => value === 0 || value === PROMOTE_FIRST || value === LEFT_SOME
 }
 
-/** Joins the two kinds of rows, in the order of claims. */
+/** Joins the rows of messages and of their runs, in the order of claims. */
 const toClaimed = (rows: ReadonlyArray<ClaimedRow>, suffix: string): ReadonlyArray<ClaimedMessage> => {
   const runs = new Map<number, StartedRow>()
   const messages: Array<ClaimedRow & MessageRow> = []
   for (const row of rows) {
     if (isStarted(row)) runs.set(row.seq, row)
-    else messages.push(row as ClaimedRow & MessageRow)
+    else if (row.due === 0) messages.push(row as ClaimedRow & MessageRow)
   }
   return messages.sort(byClaimOrder).map((row) => {
     const delivery = toDelivery(row, suffix)
@@ -153,10 +160,16 @@ const toClaimed = (rows: ReadonlyArray<ClaimedRow>, suffix: string): ReadonlyArr
   })
 }
 
+/** What a claim took, and whether it left messages that are due, because of their size. */
+export interface ClaimedMessages {
+  readonly claimed: ReadonlyArray<ClaimedMessage>
+  readonly leftSome: boolean
+}
+
 /**
- * Prepares the statement that claims messages and starts those of waiting tasks (S10). Where `checksDue` is set and a
- * delay or a lease of the queues is over, it claims nothing and returns `undefined`: the messages are to be made ready
- * first.
+ * Prepares the statement that claims messages and starts those of waiting tasks (S10), for an answer that has `taken` bytes
+ * already. Where `checksDue` is set and a delay or a lease of the queues is over, it claims nothing and returns `undefined`:
+ * the messages are to be made ready first.
  */
 export const makeClaim = ({
   dialect: { list },
@@ -165,12 +178,12 @@ export const makeClaim = ({
   table
 }: Database): ((
   request: FusedClaim,
-  checksDue: boolean
-) => Effect.Effect<ReadonlyArray<ClaimedMessage> | undefined, StoreError>) => {
-  const statement = `SELECT * FROM ${table(CLAIM_FUNCTION)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?, ?,
-    ?::text[], ?::bigint[], ?::bigint[], ?::bigint[])`
+  options: { readonly checksDue: boolean; readonly taken: number }
+) => Effect.Effect<ClaimedMessages | undefined, StoreError>) => {
+  const statement = `SELECT * FROM ${table(CLAIM_FUNCTION)} (?::boolean, ?::text[], ?::bigint, ?::bigint, ?::bigint, ?::bigint,
+    ?::bigint, ?, ?, ?::text[], ?::bigint[], ?::bigint[], ?::bigint[])`
   const read = reader<ClaimedRow>("messages", claimedShape)
-  return (request, checksDue) =>
+  return (request, { checksDue, taken }) =>
     Effect.suspend(() => {
       const { leaseMillis, max, queues, startDefaults, worker } = request
       const suffix = handleSuffix(request)
@@ -178,6 +191,9 @@ export const makeClaim = ({
         checksDue,
         list([...new Set(queues)]),
         max,
+        taken > 0 ? 0 : 1,
+        Math.max(0, maxReplySize - taken),
+        maxMessageBytes,
         toMillis(leaseMillis),
         suffix,
         worker,
@@ -187,7 +203,9 @@ export const makeClaim = ({
         list(startDefaults.map((start) => toMillis(start.deadLetterRetentionMillis)))
       ])
       return Effect.map(Effect.flatMap(rows, read), (found) =>
-        found[0]?.due === 1 ? undefined : toClaimed(found, suffix)
+        found[0]?.due === PROMOTE_FIRST
+          ? undefined
+          : { claimed: toClaimed(found, suffix), leftSome: found[0]?.due === LEFT_SOME }
       )
     })
 }
@@ -208,18 +226,19 @@ export const makeReclaim = ({
       UPDATE ${table("messages")} AS m SET wake_at = ${now} + ?::bigint
       WHERE ${inList("queue", "text")} AND ${isHeldBy(dialect, "?::bigint", "?")}
       RETURNING m.seq, m.id, m.task, m.incarnation, m.generation, m.queue, m.priority, m.due_at, m.waits_since,
-        m.body, m.claim AS token
+        m.body, octet_length(m.body) AS size, m.claim AS token
     ),
     started AS (
       UPDATE ${table("tasks")} AS t SET lease_until = ${now} + ?::bigint
       FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
       RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-    SELECT 0 AS due, seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, body, NULL::bigint AS fence,
+    SELECT 0 AS due, seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, size,
+      CASE WHEN size <= ${maxMessageBytes} THEN body END AS body, NULL::bigint AS fence,
       NULL::bigint AS attempt, NULL::bigint AS retries, NULL::bigint AS crashes, ${now} AS now
     FROM held
     UNION ALL
-    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
+    SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
   const read = reader<ClaimedRow>("messages", claimedShape)
   return (request) => {
     const suffix = handleSuffix(request)

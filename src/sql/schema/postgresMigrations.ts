@@ -22,14 +22,18 @@ const NOW = "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)"
  *
  * It returns a row for each claimed message, and another for each started task, which repeats the message's `seq`. If
  * `p_looks` and a delay or a lease of the queues is over, it claims nothing and returns one row with `due` = 1.
+ *
+ * It ends before its bodies have more than `p_bytes`, but takes one message at least if `p_least` is 1 and not 0, and returns
+ * one row more with `due` = 2 if it left messages for that reason. A body of more than `p_body` bytes is not returned, and
+ * not counted.
  */
 const createClaimFunction = (table: (name: string) => string): string =>
   `CREATE FUNCTION ${table("claim_1")} (
-  p_looks BOOLEAN, p_queues TEXT[], p_max BIGINT, p_lease BIGINT, p_claim TEXT, p_worker TEXT,
-  p_tasks TEXT[], p_leases BIGINT[], p_retentions BIGINT[], p_letters BIGINT[]
+  p_looks BOOLEAN, p_queues TEXT[], p_max BIGINT, p_least BIGINT, p_bytes BIGINT, p_body BIGINT, p_lease BIGINT,
+  p_claim TEXT, p_worker TEXT, p_tasks TEXT[], p_leases BIGINT[], p_retentions BIGINT[], p_letters BIGINT[]
 ) RETURNS TABLE (
   due INTEGER, seq BIGINT, id TEXT, task TEXT, incarnation TEXT, generation BIGINT, queue TEXT, priority SMALLINT,
-  due_at BIGINT, waits_since BIGINT, body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
+  due_at BIGINT, waits_since BIGINT, size INTEGER, body TEXT, fence BIGINT, attempt BIGINT, retries BIGINT, crashes BIGINT, now BIGINT
 ) LANGUAGE plpgsql
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -38,26 +42,48 @@ SET enable_sort = off
 SET jit = off
 AS $claim$
 #variable_conflict use_column
+DECLARE
+  v_seqs BIGINT[];
+  v_bytes BIGINT;
+  v_left BIGINT := p_bytes;
 BEGIN
+  IF p_looks AND EXISTS (SELECT 1 FROM ${table("messages")} WHERE wake_at <= ${NOW} AND queue = ANY (p_queues)) THEN
+    due := 1;
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  SELECT array_agg(first.seq), SUM(first.size) INTO v_seqs, v_bytes FROM (
+    SELECT ready.seq, CASE WHEN ready.size <= p_body THEN ready.size ELSE 0 END AS size
+    FROM unnest(p_queues) AS asked (name) CROSS JOIN LATERAL (
+      SELECT seq, priority, due_at, octet_length(body) AS size FROM ${table("messages")}
+      WHERE state = 0 AND queue = asked.name
+      ORDER BY priority DESC, due_at, seq LIMIT p_max FOR UPDATE SKIP LOCKED
+    ) AS ready ORDER BY priority DESC, due_at, seq LIMIT p_max
+  ) AS first;
+  IF v_seqs IS NULL THEN
+    RETURN;
+  END IF;
+  IF v_bytes > p_bytes THEN
+    FOR place IN 1 .. cardinality(v_seqs) LOOP
+      SELECT octet_length(body) INTO v_bytes FROM ${table("messages")} WHERE seq = v_seqs[place];
+      CONTINUE WHEN v_bytes > p_body;
+      v_left := v_left - v_bytes;
+      IF v_left < 0 AND place > p_least THEN
+        v_seqs := v_seqs[1 : place - 1];
+        due := 2;
+        RETURN NEXT;
+        EXIT;
+      END IF;
+    END LOOP;
+  END IF;
   RETURN QUERY WITH
     terms AS MATERIALIZED (
       SELECT * FROM unnest(p_tasks, p_leases, p_retentions, p_letters) AS terms (terms_task, lease, retention, letters)
     ),
-    looked AS MATERIALIZED (
-      SELECT CASE WHEN p_looks AND EXISTS (
-        SELECT 1 FROM ${table("messages")} WHERE wake_at <= ${NOW} AND queue = ANY (p_queues)
-      ) THEN 1 ELSE 0 END AS due
-    ),
     taken AS (
       UPDATE ${table("messages")} AS m SET state = 2, wake_at = ${NOW} + p_lease,
         claim = m.seq::text || p_claim
-      WHERE m.seq = ANY (ARRAY (
-        SELECT first.seq FROM unnest(p_queues) AS asked (name) CROSS JOIN LATERAL (
-          SELECT seq, priority, due_at FROM ${table("messages")}
-          WHERE state = 0 AND queue = asked.name AND (SELECT looked.due FROM looked) = 0
-          ORDER BY priority DESC, due_at, seq LIMIT p_max FOR UPDATE SKIP LOCKED
-        ) AS first ORDER BY priority DESC, due_at, seq LIMIT p_max
-      ))
+      WHERE m.seq = ANY (v_seqs)
       RETURNING m.seq, m.id, m.task, m.incarnation, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token, p_worker AS worker
     ),
     run AS (
@@ -71,12 +97,10 @@ BEGIN
     AND (t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})
       RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-  SELECT 0, taken.seq, taken.id, taken.task, taken.incarnation, taken.generation, taken.queue, taken.priority, taken.due_at, taken.waits_since, taken.body, NULL::bigint, NULL::bigint, NULL::bigint,
-    NULL::bigint, ${NOW} FROM taken
+  SELECT 0, taken.seq, taken.id, taken.task, taken.incarnation, taken.generation, taken.queue, taken.priority, taken.due_at, taken.waits_since, octet_length(taken.body),
+    CASE WHEN octet_length(taken.body) <= p_body THEN taken.body END, NULL::bigint, NULL::bigint, NULL::bigint, NULL::bigint, ${NOW} FROM taken
   UNION ALL
-  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started
-  UNION ALL
-  SELECT 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 0 FROM looked WHERE looked.due = 1;
+  SELECT 0, started.seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, started.fence, started.attempt, started.retries, started.crashes, 0 FROM started;
 END
 $claim$`
 
