@@ -4,6 +4,7 @@
 import { Array as Arr, Clock, Effect, Schedule, type Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
+import { ENVELOPE_BYTES } from "../internal/driver/maxMessageBytes.ts"
 import { isReadOnly } from "./isPermanent.ts"
 import type { Keyspace } from "./Keyspace.ts"
 import { CallFailed, CallTimedOut, explainDenial, explainTooLarge } from "./RedisStoreError.ts"
@@ -68,9 +69,6 @@ const makeMoveLog = () => {
       )
     })
 }
-
-/** Bytes of an argument besides the encoded value in it: what a message has beside its payload. */
-const HEADROOM = 64 * 1024
 
 const runWith = (
   redis: Redis.Redis["Service"],
@@ -154,7 +152,7 @@ export const make = Effect.fnUntraced(function* (
   return {
     keyspace,
     clustered,
-    maxBytes: maxArgumentBytes === undefined ? undefined : Math.max(0, maxArgumentBytes - HEADROOM),
+    maxBytes: maxArgumentBytes === undefined ? undefined : Math.max(0, maxArgumentBytes - ENVELOPE_BYTES),
     bounded,
     run: (script, shard, args) =>
       Effect.tapError(bounded(guards[shard]!.guard(run(script, shard, args))), onError(shard)),
