@@ -10,7 +10,7 @@ import { describeWithPostgres, clientLayer, temporarySchema } from "./server.ts"
 const FINISHED = 100_000
 const WAITING = 20_000
 /** The queues that operations are asked of, and another one. */
-const QUEUES = ["q", "other", "late", "fused", "backlog"]
+const QUEUES = ["q", "other", "late", "fused", "again", "backlog"]
 
 const fill = [
   `INSERT INTO chicory_tasks (id, task, payload_hash, published, state, enqueued_at, finished_at, retention, remove_at, outcome)

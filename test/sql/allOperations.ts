@@ -70,6 +70,12 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     assert.strictEqual(claimed.length, 20)
     const handles = Arr.map(claimed, ({ handle }) => handle)
     yield* broker.claim({ queues: ["q", "other"], max: 20, leaseMillis: 60_000, worker: "w" })
+    yield* broker.publish(
+      Arr.map(ids, (id) => ({ id, task: "t", queue: "again", priority: 0, delayMillis: 0, body: "{}" }))
+    )
+    const again = { queues: Arr.of("again"), max: 20, leaseMillis: 60_000, worker: "w", claimId: "again" }
+    yield* broker.claim(again)
+    assert.strictEqual((yield* broker.claim({ ...again, max: 2, isRetry: true })).length, 2)
     yield* broker.renew(handles, 60_000)
     yield* backend.start(Arr.map(ids, ask))
     yield* backend.renew(
@@ -154,6 +160,8 @@ const fused = Effect.fnUntraced(function* ({ fusion }: SqlDrivers.Drivers["backe
   if (fusion.claim === undefined) return
   const claimed = yield* fusion.claim(asked)
   assert.strictEqual((yield* fusion.claim({ ...asked, isRetry: true })).length, 20)
+  yield* fusion.claim({ ...asked, max: 19, isRetry: true })
+  yield* fusion.claim(asked)
   assert(Arr.isReadonlyArrayNonEmpty(claimed))
   yield* fusion.settle(
     Arr.map(claimed, ({ delivery, run }) => ({

@@ -224,6 +224,22 @@ const claimSuite = (make: Effect.Effect<Tables, unknown, Scope.Scope>): void => 
       })
     )
 
+    it.live("a repeated claim with a smaller maximum reads no body of what it puts back", () =>
+      Effect.gen(function* () {
+        const { drivers, sent } = yield* makeDrivers(yield* make)
+        yield* drivers.broker.publish(Arr.map(Arr.range(1, 2), (n) => envelope(`${n}`, LARGE)))
+        assert.strictEqual((yield* drivers.broker.claim({ ...request, claimId: "c" })).length, 2)
+        sent.length = 0
+        const again = yield* drivers.broker.claim({ ...request, claimId: "c", max: 1, isRetry: true })
+        assert.deepStrictEqual(
+          again.map(({ body }) => body),
+          [textOf(LARGE)]
+        )
+        const returned = sent.reduce((sum, statement) => sum + statement.returned, 0)
+        assert.isAtMost(returned, LARGE + SLACK)
+      })
+    )
+
     it.live("a claim of small messages behind large ones takes all of them again", () =>
       Effect.gen(function* () {
         const { drivers } = yield* makeDrivers(yield* make)

@@ -24,7 +24,7 @@ interface Explaining {
 
 const WAITING = 5_000
 /** The queues that operations are asked of, and another one. */
-const QUEUES = ["q", "other", "late", "fused", "backlog"]
+const QUEUES = ["q", "other", "late", "fused", "again", "backlog"]
 /** Messages of one insert. */
 const PART = 500
 

@@ -9,9 +9,9 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["009b91a322f2e3b9"],
-  mysql: ["9a5c9a14c45fff4c"],
-  sqlite: ["f6cbec1bbfd9ef4b"]
+  postgres: ["070b6379840d2e44"],
+  mysql: ["f65ce0847c4b9177"],
+  sqlite: ["a0d742af23b51f6e"]
 }
 
 describe("sql: the schema", () => {

@@ -3,7 +3,8 @@
  *
  * A message that is due is in one small index, in the order of claims. A message that is delayed or claimed is in
  * another, by the time at which it becomes due (again). A claim first makes ready the messages whose time has come. A
- * parked message is in that index too, by the time at which it is removed.
+ * parked message is in that index too, by the time at which it is removed. A third index has claimed messages by their
+ * handles, for claims that are asked for again.
  */
 import type { ClaimRequest, Delivery } from "../../BrokerDriver.ts"
 import { maxMessageBytes } from "../../internal/driver/maxMessageBytes.ts"
@@ -60,14 +61,14 @@ export const byClaimOrder = (one: MessageRow, other: MessageRow): number =>
   other.priority - one.priority || one.due_at - other.due_at || one.seq - other.seq
 
 /**
- * Returns the part that the handles of a claim's messages have in common. A handle is `<seq>:<claim id>`, and is stored
- * in the column `claim` of its message.
+ * Returns what the handles of a claim's messages begin with. A handle is `<claim id>:<seq>`, and is stored in the column
+ * `claim` of its message, whose index finds the messages of a claim.
  */
-export const handleSuffix = ({ claimId }: ClaimRequest): string => `:${claimId ?? crypto.randomUUID()}`
+export const handlePrefix = ({ claimId }: ClaimRequest): string => `${claimId ?? crypto.randomUUID()}:`
 
 /** Returns the `seq` of a handle; -1, which no message has, for a handle that is not of this store. */
 export const seqOf = (handle: string): number => {
-  const seq = Number.parseInt(handle, 10)
+  const seq = Number.parseInt(handle.slice(handle.lastIndexOf(":") + 1), 10)
   return Number.isSafeInteger(seq) ? seq : -1
 }
 
@@ -75,8 +76,8 @@ export const seqOf = (handle: string): number => {
 export const answerBytes = ({ size }: Pick<MessageRow, "size">): number => (size > maxMessageBytes ? 0 : size)
 
 /** Returns the delivery of a claimed message. */
-export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
-  handle: `${row.seq}${suffix}`,
+export const toDelivery = (row: MessageRow, prefix: string): Delivery => ({
+  handle: `${prefix}${row.seq}`,
   id: row.id,
   task: row.task,
   incarnation: row.incarnation,
@@ -87,6 +88,12 @@ export const toDelivery = (row: MessageRow, suffix: string): Delivery => ({
   ...(row.size > maxMessageBytes && { oversizedBytes: row.size })
 })
 
-/** The condition that a message is held by the claim with a handle suffix, whose lease has that duration. */
-export const isHeldBy = ({ concat, now }: Dialect, lease: string, suffix: string): string =>
-  `wake_at > ${now} AND wake_at <= ${now} + ${lease} AND state = ${CLAIMED} AND claim = ${concat("seq", suffix)}`
+/** The condition that a message is held by the claim whose handles are between two parameters: see `heldBetween`. */
+export const isHeld = ({ now }: Dialect): string =>
+  `state = ${CLAIMED} AND claim > ? AND claim < ? AND wake_at > ${now}`
+
+/** Returns the two parameters for the handles with a prefix, which ends with a colon; a semicolon follows it in order. */
+export const heldBetween = (prefix: string): readonly [after: string, before: string] => [
+  prefix,
+  `${prefix.slice(0, -1)};`
+]

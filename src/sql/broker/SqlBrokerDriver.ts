@@ -73,14 +73,15 @@ const makeClaimOrReclaim = (
         : Effect.succeed({ deliveries: [], leftSome: false })
     })
   const reclaim = (request: ClaimRequest): Effect.Effect<Claimed, StoreError> =>
-    Effect.flatMap(db.inTransaction(messages.reclaim(request)), (held): Effect.Effect<Claimed, StoreError> =>
-      held.length >= request.max
-        ? Effect.succeed({ deliveries: held, leftSome: false })
-        : Effect.map(
-            claim({ ...request, max: request.max - held.length }, sizeOf(held)),
-            ({ deliveries, leftSome }) => ({ deliveries: [...held, ...deliveries], leftSome })
-          )
-    )
+    Effect.flatMap(db.inTransaction(messages.reclaim(request)), (held) => {
+      const { deliveries, leftSome } = held
+      const max = request.max - deliveries.length
+      if (leftSome || max <= 0) return Effect.succeed(held)
+      return Effect.map(claim({ ...request, max }, sizeOf(deliveries)), (more) => ({
+        deliveries: [...deliveries, ...more.deliveries],
+        leftSome: more.leftSome
+      }))
+    })
   return (request) =>
     Effect.map(request.isRetry === true ? reclaim(request) : claim(request), ({ deliveries, leftSome }) => {
       if (leftSome) wakeAgain(parts, request.queues)

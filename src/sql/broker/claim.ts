@@ -13,11 +13,13 @@ import {
   byClaimOrder,
   CLAIM_ORDER,
   CLAIMED,
-  handleSuffix,
-  isHeldBy,
+  handlePrefix,
+  heldBetween,
+  isHeld,
   type MessageRow,
   PARKED,
   READY,
+  seqOf,
   shape,
   toDelivery
 } from "./MessageRow.ts"
@@ -38,8 +40,13 @@ export interface ClaimOperations {
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
   /** Claims messages that are ready, for an answer that has `taken` bytes already. Default 0. */
   readonly claim: (claim: ClaimRequest, taken?: number) => Effect.Effect<Claimed, StoreError>
-  /** Returns the messages that an earlier attempt of the same claim holds, and renews their leases. */
-  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  /**
+   * Returns the messages that an earlier attempt of the same claim holds, and renews their leases. Those that exceed an
+   * answer or `max` are ready again.
+   */
+  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<Claimed, StoreError>
+  /** Makes claimed messages ready again, as if they had not been claimed. */
+  readonly putBack: (handles: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
 }
 
 /** Returns how many characters the bodies have, about as many as bytes. */
@@ -52,7 +59,7 @@ const COLUMNS = `seq, id, task, incarnation, generation, queue, priority, due_at
 
 /** Claims over one database. */
 export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Database): ClaimOperations => {
-  const { forUpdate, inList, list, now, skipLocked } = dialect
+  const { byIndex, forUpdate, inList, list, now, skipLocked } = dialect
   const messages = table("messages")
   const readDue = reader<{ readonly seq: number; readonly state: number }>("messages", {
     seq: Row.integer,
@@ -68,10 +75,12 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
   const selectReady = `SELECT ${COLUMNS}, ${now} AS now FROM ${messages}
     WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ? ${skipLocked}`
   const take = `UPDATE ${messages}
-    SET state = ${CLAIMED}, wake_at = ${now} + ?, claim = ${dialect.concat("seq", "?")}
+    SET state = ${CLAIMED}, wake_at = ${now} + ?, claim = ${dialect.concat("?", "seq")}
     WHERE ${inList("seq", "integer")}`
-  const selectHeld = `SELECT ${COLUMNS}, ${now} AS now FROM ${messages}
-    WHERE queue = ? AND ${isHeldBy(dialect, "?", "?")} ${forUpdate}`
+  const selectHeld = `SELECT ${COLUMNS}, ${now} AS now FROM ${byIndex(messages, "messages_claim")}
+    WHERE ${isHeld(dialect)} ${forUpdate}`
+  const makeUnclaimed = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL
+    WHERE ${inList("seq", "integer")} AND ${inList("claim", "text")}`
   const renewHeld = `UPDATE ${messages} SET wake_at = ${now} + ? WHERE ${inList("seq", "integer")}`
 
   const selectBodies = `SELECT seq, body FROM ${messages} WHERE ${inList("seq", "integer")}`
@@ -99,14 +108,14 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
   /** Returns the deliveries of claimed messages, whose bodies are read where a statement withheld them. */
   const deliver = Effect.fnUntraced(function* (
     rows: ReadonlyArray<MessageRow>,
-    suffix: string
+    prefix: string
   ): Effect.fn.Return<ReadonlyArray<Delivery>, StoreError> {
     const withheld = rows.filter(({ body, size }) => body === null && size <= maxMessageBytes)
-    if (withheld.length === 0) return rows.map((row) => toDelivery(row, suffix))
+    if (withheld.length === 0) return rows.map((row) => toDelivery(row, prefix))
     const bodies = new Map<number, string | Uint8Array>()
     const read = yield* Effect.flatMap(run(selectBodies, [seqs(withheld)]), readBodies)
     for (const { body, seq } of read) bodies.set(seq, body)
-    return rows.map((row) => toDelivery({ ...row, body: row.body ?? bodies.get(row.seq) ?? null }, suffix))
+    return rows.map((row) => toDelivery({ ...row, body: row.body ?? bodies.get(row.seq) ?? null }, prefix))
   })
 
   const claim = Effect.fnUntraced(function* (
@@ -125,23 +134,25 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     limit.adapt(ready.length, rows.length)
     const leftSome = rows.length < ready.length || (asked < request.max && rows.length === asked)
     if (rows.length === 0) return { deliveries: [], leftSome }
-    const suffix = handleSuffix(request)
-    yield* run(take, [toMillis(request.leaseMillis), suffix, seqs(rows)])
-    return { deliveries: yield* deliver(rows, suffix), leftSome }
+    const prefix = handlePrefix(request)
+    yield* run(take, [toMillis(request.leaseMillis), prefix, seqs(rows)])
+    return { deliveries: yield* deliver(rows, prefix), leftSome }
   })
 
-  const reclaim = Effect.fnUntraced(function* (
-    request: ClaimRequest
-  ): Effect.fn.Return<ReadonlyArray<Delivery>, StoreError> {
-    const suffix = handleSuffix(request)
-    const lease = toMillis(request.leaseMillis)
-    const found = yield* Effect.forEach(new Set(request.queues), (queue) =>
-      Effect.flatMap(run(selectHeld, [maxMessageBytes, queue, lease, suffix]), readMessages)
-    )
-    const rows = found.flat().sort(byClaimOrder).slice(0, request.max)
-    if (rows.length > 0) yield* run(renewHeld, [lease, seqs(rows)])
-    return rows.map((row) => toDelivery(row, suffix))
+  const putBack = (handles: ReadonlyArray<string>): Effect.Effect<void, StoreError> =>
+    Effect.asVoid(run(makeUnclaimed, [list(handles.map(seqOf)), list(handles)]))
+
+  const reclaim = Effect.fnUntraced(function* (request: ClaimRequest): Effect.fn.Return<Claimed, StoreError> {
+    const prefix = handlePrefix(request)
+    const found = yield* Effect.flatMap(run(selectHeld, [0, ...heldBetween(prefix)]), readMessages)
+    const held = found.toSorted(byClaimOrder)
+    const count = Math.min(request.max, countFitting(held.map(answerBytes)))
+    const rows = held.slice(0, count)
+    const others = held.slice(count)
+    if (rows.length > 0) yield* run(renewHeld, [toMillis(request.leaseMillis), seqs(rows)])
+    if (others.length > 0) yield* putBack(others.map(({ seq }) => `${prefix}${seq}`))
+    return { deliveries: yield* deliver(rows, prefix), leftSome: others.length > 0 }
   })
 
-  return { promote, claim, reclaim }
+  return { promote, claim, reclaim, putBack }
 }

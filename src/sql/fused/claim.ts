@@ -1,8 +1,8 @@
 /**
  * Claims messages and starts the runs of waiting tasks in one step.
  */
-import { Effect } from "effect"
-import type { ClaimedMessage } from "../../BackendDriver.ts"
+import { Array as Arr, Effect } from "effect"
+import type { ClaimedMessage, Settlement } from "../../BackendDriver.ts"
 import { RowLimit } from "../answerSize.ts"
 import type { BackendParts } from "../backend/SqlBackendDriver.ts"
 import { sizeOf } from "../broker/claim.ts"
@@ -17,11 +17,33 @@ import {
 
 const NOTHING: ClaimedMessages = { claimed: [], leftSome: false }
 
+/**
+ * Prepares the undoing of claims and starts: the tasks wait again, with nothing counted (T3), and their messages are ready
+ * again.
+ */
+const makeUndo = ({ db, notifier, settle }: BackendParts, { messages }: BrokerParts) =>
+  Effect.fnUntraced(function* (claimed: ReadonlyArray<ClaimedMessage>): Effect.fn.Return<void, StoreError> {
+    const runs = claimed.flatMap(({ delivery: { id }, run }): ReadonlyArray<Settlement> =>
+      id === undefined || run === undefined ? [] : [{ id, token: run.token, outcome: { _tag: "Release" } }]
+    )
+    const changed = yield* db.inTransaction(
+      Effect.gen(function* () {
+        const changed = Arr.isReadonlyArrayNonEmpty(runs) ? (yield* settle(runs)).changed : []
+        yield* messages.putBack(claimed.map(({ delivery }) => delivery.handle))
+        yield* notifier.recordChanges(changed)
+        return changed
+      })
+    )
+    notifier.notify(changed, "end")
+  })
+
 /** Makes the operation, for databases in which a statement can write several tables. */
 export const makeClaim = (
-  { db, notifier }: BackendParts,
+  backend: BackendParts,
   broker: BrokerParts
 ): ((request: FusedClaim) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>) => {
+  const { db, notifier } = backend
+  const undo = makeUndo(backend, broker)
   const claimStatement = makeClaimStatement(db)
   const reclaimStatement = makeReclaim(db)
   const limit = new RowLimit()
@@ -49,7 +71,13 @@ export const makeClaim = (
   const reclaim = Effect.fnUntraced(function* (
     request: FusedClaim
   ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
-    const held = yield* db.retryOnDeadlock(reclaimStatement(request))
+    const found = yield* db.retryOnDeadlock(reclaimStatement(request))
+    const held = found.slice(0, request.max)
+    const others = found.slice(request.max)
+    if (others.length > 0) {
+      yield* undo(others)
+      wakeAgain(broker, request.queues)
+    }
     const max = request.max - held.length
     if (max <= 0) return held
     const more = claim({ ...request, max, isRetry: false }, sizeOf(held.map(({ delivery }) => delivery)))

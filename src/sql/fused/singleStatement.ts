@@ -16,8 +16,9 @@ import { checkUntil } from "../backend/TaskRows.ts"
 import {
   byClaimOrder,
   DELAYED,
-  handleSuffix,
-  isHeldBy,
+  handlePrefix,
+  heldBetween,
+  isHeld,
   type MessageRow,
   READY,
   seqOf,
@@ -143,7 +144,7 @@ const claimedShape: Row.Shape<ClaimedRow> = {
 }
 
 /** Joins the rows of messages and of their runs, in the order of claims. */
-const toClaimed = (rows: ReadonlyArray<ClaimedRow>, suffix: string): ReadonlyArray<ClaimedMessage> => {
+const toClaimed = (rows: ReadonlyArray<ClaimedRow>, prefix: string): ReadonlyArray<ClaimedMessage> => {
   const runs = new Map<number, StartedRow>()
   const messages: Array<ClaimedRow & MessageRow> = []
   for (const row of rows) {
@@ -151,7 +152,7 @@ const toClaimed = (rows: ReadonlyArray<ClaimedRow>, suffix: string): ReadonlyArr
     else if (row.due === 0) messages.push(row as ClaimedRow & MessageRow)
   }
   return messages.sort(byClaimOrder).map((row) => {
-    const delivery = toDelivery(row, suffix)
+    const delivery = toDelivery(row, prefix)
     const run = runs.get(row.seq)
     return {
       delivery,
@@ -186,7 +187,7 @@ export const makeClaim = ({
   return (request, { checksDue, taken }) =>
     Effect.suspend(() => {
       const { leaseMillis, max, queues, startDefaults, worker } = request
-      const suffix = handleSuffix(request)
+      const prefix = handlePrefix(request)
       const rows = run(statement, [
         checksDue,
         list([...new Set(queues)]),
@@ -195,7 +196,7 @@ export const makeClaim = ({
         Math.max(0, maxReplySize - taken),
         maxMessageBytes,
         toMillis(leaseMillis),
-        suffix,
+        prefix,
         worker,
         list(startDefaults.map(({ task }) => task)),
         list(startDefaults.map((start) => toMillis(start.leaseMillis))),
@@ -205,14 +206,14 @@ export const makeClaim = ({
       return Effect.map(Effect.flatMap(rows, read), (found) =>
         found[0]?.due === PROMOTE_FIRST
           ? undefined
-          : { claimed: toClaimed(found, suffix), leftSome: found[0]?.due === LEFT_SOME }
+          : { claimed: toClaimed(found, prefix), leftSome: found[0]?.due === LEFT_SOME }
       )
     })
 }
 
 /**
  * Prepares the statement that returns the messages and runs that an earlier attempt of the same claim holds, and renews
- * their leases (N2).
+ * their leases (N2). Those behind the first `max` come without their bodies.
  */
 export const makeReclaim = ({
   dialect,
@@ -220,31 +221,36 @@ export const makeReclaim = ({
   run,
   table
 }: Database): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>) => {
-  const { inList, list, now } = dialect
+  const { now } = dialect
   const statement = `WITH
-    held AS (
-      UPDATE ${table("messages")} AS m SET wake_at = ${now} + ?::bigint
-      WHERE ${inList("queue", "text")} AND ${isHeldBy(dialect, "?::bigint", "?")}
+    held AS MATERIALIZED (
+      SELECT seq, row_number() OVER (ORDER BY priority DESC, due_at, seq) AS place FROM (
+        SELECT seq, priority, due_at FROM ${table("messages")} WHERE ${isHeld(dialect)} FOR UPDATE
+      ) AS locked
+    ),
+    renewed AS (
+      UPDATE ${table("messages")} AS m SET wake_at = ${now} + ?::bigint FROM held WHERE m.seq = held.seq
       RETURNING m.seq, m.id, m.task, m.incarnation, m.generation, m.queue, m.priority, m.due_at, m.waits_since,
-        m.body, octet_length(m.body) AS size, m.claim AS token
+        m.body, held.place, m.claim AS token
     ),
     started AS (
       UPDATE ${table("tasks")} AS t SET lease_until = ${now} + ?::bigint
-      FROM held WHERE t.id = held.id AND t.token = held.token AND t.state = 'STARTED'
-      RETURNING held.seq, t.fence, t.attempt, t.retries, t.crashes
+      FROM renewed WHERE t.id = renewed.id AND t.token = renewed.token AND t.state = 'STARTED'
+      RETURNING renewed.seq, t.fence, t.attempt, t.retries, t.crashes
     )
-    SELECT 0 AS due, seq, id, task, incarnation, generation, queue, priority, due_at, waits_since, size,
-      CASE WHEN size <= ${maxMessageBytes} THEN body END AS body, NULL::bigint AS fence,
-      NULL::bigint AS attempt, NULL::bigint AS retries, NULL::bigint AS crashes, ${now} AS now
-    FROM held
+    SELECT 0 AS due, seq, id, task, incarnation, generation, queue, priority, due_at, waits_since,
+      octet_length(body) AS size,
+      CASE WHEN place <= ?::bigint AND octet_length(body) <= ${maxMessageBytes} THEN body END AS body,
+      NULL::bigint AS fence, NULL::bigint AS attempt, NULL::bigint AS retries, NULL::bigint AS crashes, ${now} AS now
+    FROM renewed
     UNION ALL
     SELECT 0, seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, fence, attempt, retries, crashes, 0 FROM started`
   const read = reader<ClaimedRow>("messages", claimedShape)
   return (request) => {
-    const suffix = handleSuffix(request)
+    const prefix = handlePrefix(request)
     const lease = toMillis(request.leaseMillis)
-    const rows = run(statement, [lease, list(request.queues), lease, suffix, lease])
-    return Effect.map(Effect.flatMap(rows, read), (found) => toClaimed(found, suffix).slice(0, request.max))
+    const rows = run(statement, [...heldBetween(prefix), lease, lease, request.max])
+    return Effect.map(Effect.flatMap(rows, read), (found) => toClaimed(found, prefix))
   }
 }
 

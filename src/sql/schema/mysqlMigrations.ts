@@ -106,6 +106,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         KEY messages_ready (queue, state, priority DESC, due_at, seq),
         KEY messages_wake (queue, wake_at),
         KEY messages_delayed (delayed_id),
+        KEY messages_claim (claim),
         CHECK (due_at BETWEEN 0 AND 8640000000000000 AND waits_since BETWEEN 0 AND 8640000000000000 AND wake_at BETWEEN 0 AND 8640000000000000 AND generation BETWEEN 0 AND 8640000000000000)
       ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`
     ]

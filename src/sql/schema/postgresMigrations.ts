@@ -82,7 +82,7 @@ BEGIN
     ),
     taken AS (
       UPDATE ${table("messages")} AS m SET state = 2, wake_at = ${NOW} + p_lease,
-        claim = m.seq::text || p_claim
+        claim = p_claim || m.seq::text
       WHERE m.seq = ANY (v_seqs)
       RETURNING m.seq, m.id, m.task, m.incarnation, m.generation, m.queue, m.priority, m.due_at, m.waits_since, m.body, m.claim AS token, p_worker AS worker
     ),
@@ -219,6 +219,7 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`,
       `CREATE INDEX ${table("messages_delayed")} ON ${table("messages")} (id) WHERE state = 1`,
+      `CREATE INDEX ${table("messages_claim")} ON ${table("messages")} (claim) WHERE state = 2`,
 
       createClaimFunction(table),
 

@@ -1,8 +1,8 @@
 /**
  * The migrations of SQLite. They are frozen: literal SQL that calls no other code.
  *
- * All indexes but those on ids are partial and hold only work that is still to come: messages that are ready or become
- * due, and tasks that are to be checked.
+ * All indexes but those on ids are partial and hold only work that is still to come: messages that are ready, claimed or
+ * become due, and tasks that are to be checked.
  */
 import type { Migration } from "./Migration.ts"
 
@@ -122,7 +122,8 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
       ) STRICT`,
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`,
-      `CREATE INDEX ${table("messages_delayed")} ON ${table("messages")} (id) WHERE state = 1`
+      `CREATE INDEX ${table("messages_delayed")} ON ${table("messages")} (id) WHERE state = 1`,
+      `CREATE INDEX ${table("messages_claim")} ON ${table("messages")} (claim) WHERE state = 2`
     ]
   }
 ]
