@@ -110,8 +110,9 @@ export const make = Effect.fnUntraced(function* <E>(
     hints === undefined
       ? undefined
       : yield* Subscriptions.make<ReadError>({
-          subscribe: (ids, until) => call("subscribe", () => driver.subscribe(ids, until)),
-          read: (ids) => call("read", () => driver.read(ids)),
+          subscribe: (ids, until) =>
+            call("subscribe", () => Effect.map(driver.subscribe(ids, until), DriverCalls.someAnswers)),
+          read: (ids) => call("read", () => Effect.map(driver.read(ids), DriverCalls.someAnswers)),
           unsubscribe: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
           isPermanent,

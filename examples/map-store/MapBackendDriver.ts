@@ -6,6 +6,7 @@
  */
 import type { BackendDriver } from "chicory/driver"
 import { Clock, Effect } from "effect"
+import { fitting } from "./fitting.ts"
 import { MapTasks } from "./MapTasks.ts"
 
 const at = <A>(f: (now: number) => A): Effect.Effect<A> => Effect.map(Clock.currentTimeMillis, f)
@@ -24,6 +25,13 @@ const eachVoid =
 /** Makes the driver, over an empty store. */
 export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync(() => {
   const tasks = new MapTasks()
+  const read = (ids: ReadonlyArray<string>) =>
+    at((now) =>
+      fitting(
+        ids.map((id) => tasks.read(id, now)),
+        (record) => (record?.exit?.length ?? 0) + (record?.progress?.length ?? 0)
+      )
+    )
   return {
     name: "map",
     capabilities: { hints: false },
@@ -33,16 +41,17 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     renew: each((renewal, now) => tasks.renew(renewal, now)),
     settle: each((settlement, now) => tasks.settle(settlement, now)),
     parkMessage: eachVoid((message, now) => tasks.park(message, now)),
-    read: each((id, now) => tasks.read(id, now)),
+    read,
     // without hints a subscription is a read
-    subscribe: each((id, now) => tasks.read(id, now)),
+    subscribe: read,
     unsubscribe: () => Effect.void,
     cancel: each((id, now) => tasks.cancel(id, now)),
     withdraw: eachVoid((message, now) => tasks.withdraw(message, now)),
     forget: eachVoid((id, now) => tasks.forget(id, now)),
     reopen: (ids, reservedMillis) => each((id: string, now) => tasks.reopen(id, reservedMillis, now))(ids),
     getDeadLetters: each((id, now) => tasks.getDeadLetter(id, now)),
-    listDeadLetters: (query) => at((now) => tasks.page(query, now)),
+    listDeadLetters: (query) =>
+      at((now) => fitting(tasks.page(query, now), ({ body, exit }) => body.length + (exit?.length ?? 0))),
     listDeadLetterIds: (query) => at((now) => tasks.page(query, now)),
     countDeadLetters: (task) => at((now) => tasks.count(task, now)),
     removeDeadLetters: each((id, now) => tasks.removeDeadLetter(id, now)),

@@ -4,16 +4,18 @@
  * A broker knows nothing of results, retries or outcomes. It gives a message to one worker at a time, under a lease,
  * and keeps it until it is acked.
  */
-import type {
-  BrokerDriver,
-  ClaimRequest,
-  Delivery,
-  Envelope,
-  PurgedMessage,
-  QueueCounts,
-  Release
+import {
+  type BrokerDriver,
+  type ClaimRequest,
+  maxMessageBytes,
+  type Delivery,
+  type Envelope,
+  type PurgedMessage,
+  type QueueCounts,
+  type Release
 } from "chicory/driver"
 import { Clock, Effect, Stream } from "effect"
+import { fitting } from "./fitting.ts"
 
 interface StoredMessage {
   readonly envelope: Envelope
@@ -32,6 +34,10 @@ interface StoredMessage {
 
 const byRank = (a: StoredMessage, b: StoredMessage): number =>
   b.envelope.priority - a.envelope.priority || a.dueAt - b.dueAt || a.order - b.order
+
+/** A message that is larger than any of this library is not carried to a worker. */
+const isOversized = ({ body }: StoredMessage): boolean => body.length > maxMessageBytes
+const sizeOf = (message: StoredMessage): number => (isOversized(message) ? 0 : message.body.length)
 
 class MapMessages {
   private readonly messages = new Map<number, StoredMessage>()
@@ -54,18 +60,21 @@ class MapMessages {
   }
 
   claim({ leaseMillis, max, queues }: ClaimRequest, now: number): ReadonlyArray<Delivery> {
-    return this.where(({ availableAt, envelope }) => availableAt <= now && queues.includes(envelope.queue))
-      .toSorted(byRank)
-      .slice(0, max)
-      .map((message) => {
-        // a new handle, so that an earlier holder can do nothing more
-        const handle = `${++this.lastHandle}`
-        message.handle = handle
-        message.availableAt = now + leaseMillis
-        const { generation, id, incarnation, queue, task } = message.envelope
-        const { body, waitsSince } = message
-        return { handle, id, task, incarnation, generation, queue, ageMillis: now - waitsSince, body }
-      })
+    const due = this.where(
+      ({ availableAt, envelope }) => availableAt <= now && queues.includes(envelope.queue)
+    )
+    return fitting(due.toSorted(byRank).slice(0, max), sizeOf).map((message) => {
+      // a new handle, so that an earlier holder can do nothing more
+      const handle = `${++this.lastHandle}`
+      message.handle = handle
+      message.availableAt = now + leaseMillis
+      const { generation, id, incarnation, queue, task } = message.envelope
+      const { body, waitsSince } = message
+      const delivery = { handle, id, task, incarnation, generation, queue, ageMillis: now - waitsSince }
+      return isOversized(message)
+        ? { ...delivery, body: "", oversizedBytes: body.length }
+        : { ...delivery, body }
+    })
   }
 
   renew(handle: string, leaseMillis: number, now: number): boolean {

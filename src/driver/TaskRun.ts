@@ -151,11 +151,12 @@ export interface Renew {
  * - `CancelRequested` (N2): the lease is renewed, and the task was asked to stop.
  * - `Unknown` (N3): nothing was renewed, since something else holds the record at the moment, such as an open transaction. A
  *   renewal never waits for it, because the runs of a batch would lose their leases for the sake of one.
+ * - `ProgressRefused` (N4): the lease is renewed, and the progress was not written, since the store is full.
  *
  * @category models
  * @since 0.1.0
  */
-export type Renewed = "Held" | "CancelRequested" | "Lost" | "Unknown"
+export type Renewed = "Held" | "CancelRequested" | "Lost" | "Unknown" | "ProgressRefused"
 
 /**
  * How a run ended.

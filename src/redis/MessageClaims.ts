@@ -8,10 +8,10 @@ import * as ClaimHandle from "./ClaimHandle.ts"
 import * as MessageText from "./MessageText.ts"
 import type { ProcessChannel } from "./ProcessChannel.ts"
 import type { ReadySignal } from "./ReadySignal.ts"
+import type { RefusalLog } from "./RefusalLog.ts"
 import type { Script } from "./Script.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { type ClaimAnswer, decodeClaimed, encodeClaim } from "./scripts/lib/claims.ts"
-import { MAX_OVERRUN } from "./scripts/lib/fullMemory.ts"
 import { messageBytes } from "./scripts/messageBytes.ts"
 
 /** Claims of one process. */
@@ -33,10 +33,6 @@ const REPLACEMENT_CHARACTER = "\ufffd"
 const isMangled = ({ delivery: { body } }: ClaimedMessage): boolean =>
   typeof body === "string" && body.includes(REPLACEMENT_CHARACTER)
 
-const REFUSED =
-  `The Redis server's memory is full, and outcomes have passed its maxmemory by ${MAX_OVERRUN / 2 ** 20} MiB. No message is` +
-  " claimed until memory is free: raise maxmemory, or remove keys."
-
 /** Whether messages of one claim are as large as an answer may be. */
 const isFull = (claimed: ReadonlyArray<ClaimedMessage>): boolean =>
   claimed.reduce((size, { delivery }) => size + delivery.body.length, 0) >= defaults.maxReplySize
@@ -45,20 +41,13 @@ const isFull = (claimed: ReadonlyArray<ClaimedMessage>): boolean =>
 export const make = (
   runner: ScriptRunner,
   channel: ProcessChannel,
-  readySignal: ReadySignal
+  readySignal: ReadySignal,
+  refusals: RefusalLog
 ): MessageClaims => {
   const { keyspace, run } = runner
   const bytesOf = messageBytes(runner)
   /** Counts the claims: each begins with the next shard. */
   let claims = 0
-  /** The last claim was refused, since the server's memory is full. */
-  let isRefused = false
-  const refused = Effect.suspend(() => {
-    const log = isRefused ? Effect.void : Effect.logWarning(REFUSED)
-    isRefused = true
-    return Effect.as(log, [])
-  })
-
   /** Replaces the messages whose text was mangled on the way by what their bytes say. */
   const withBytes = (shard: number, claimed: ReadonlyArray<ClaimedMessage>) => {
     const mangled = claimed.filter(isMangled)
@@ -89,8 +78,8 @@ export const make = (
     })
     if (startDefaults !== undefined) args.push(`${queues.length}`)
     return Effect.flatMap(run(script, shard, [...args, ...queues, ...(startDefaults ?? [])]), (answer) => {
-      if (answer === null) return refused
-      isRefused = false
+      if (answer === null) return Effect.as(refusals.onRefused(shard), [])
+      refusals.onAccepted(shard)
       const nextDue = answer[1]
       if (nextDue >= 0) readySignal.wakeAfter(queues, nextDue)
       return withBytes(shard, decodeClaimed(shard, queues, answer, startDefaults !== undefined))
@@ -106,7 +95,9 @@ export const make = (
       const first = claims++
       let claimed: ReadonlyArray<ClaimedMessage> = []
       const claimAll = Effect.fnUntraced(function* (isRetry: boolean) {
-        for (let i = 0; i < keyspace.shards && claimed.length < request.max && !isFull(claimed); i++) {
+        for (let i = 0; i < keyspace.shards && claimed.length < request.max; i++) {
+          // a repetition returns all that the claim took, which was within its bound
+          if (!isRetry && isFull(claimed)) return readySignal.wakeAfter(request.queues, 0)
           const shard = (first + i) % keyspace.shards
           const max = request.max - claimed.length
           const more = yield* Effect.exit(

@@ -134,10 +134,16 @@ export const make = Effect.fnUntraced(function* (
       })
     })
 
-    return yield* Effect.raceFirst(
-      Effect.forever(Effect.map(Queue.take(messages), ({ message }) => receive(message))),
-      Effect.forever(Effect.andThen(check, Effect.sleep(PING_INTERVAL)))
+    // the new server knows nothing of a subscription on the old one, which receives what is replicated
+    const left = Effect.andThen(
+      runner.untilReconnect,
+      Effect.fail(new CallFailed({ cause: new Error("its server has become a replica") }))
     )
+    return yield* Effect.raceAllFirst([
+      Effect.forever(Effect.map(Queue.take(messages), ({ message }) => receive(message))),
+      Effect.forever(Effect.andThen(check, Effect.sleep(PING_INTERVAL))),
+      left
+    ])
   })
 
   const keepFollowing = Effect.scoped(follow).pipe(

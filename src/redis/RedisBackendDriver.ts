@@ -6,6 +6,7 @@ import { createAcrossShards } from "./createAcrossShards.ts"
 import { isPermanent } from "./isPermanent.ts"
 import type { ProcessChannel } from "./ProcessChannel.ts"
 import type { RedisStoreError } from "./RedisStoreError.ts"
+import type { RefusalLog } from "./RefusalLog.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { cancel } from "./scripts/cancel.ts"
 import { countDeadLetters } from "./scripts/countDeadLetters.ts"
@@ -74,7 +75,7 @@ const hintsOf = (channel: ProcessChannel): Driver["hints"] =>
   )
 
 /** Makes the driver; hints come over the channel of the process. */
-export const make = (runner: ScriptRunner, channel: ProcessChannel): Driver => ({
+export const make = (runner: ScriptRunner, channel: ProcessChannel, refusals: RefusalLog): Driver => ({
   name: "redis",
   capabilities: { hints: true, expiresRecords: true, maxBytes: runner.maxBytes },
   isPermanent,
@@ -82,7 +83,7 @@ export const make = (runner: ScriptRunner, channel: ProcessChannel): Driver => (
   hints: hintsOf(channel),
   create: createAcrossShards(runner),
   markPublished: markPublished(runner),
-  start: start(runner, channel.process),
+  start: start(runner, refusals, channel.process),
   renew: renewRuns(runner),
   settle: settle(runner),
   parkMessage: parkMessage(runner),

@@ -52,6 +52,7 @@ import * as RedisBackendDriver from "./RedisBackendDriver.ts"
 import * as RedisBrokerDriver from "./RedisBrokerDriver.ts"
 import * as RedisFusion from "./RedisFusion.ts"
 import { CallTimedOut, type RedisStoreError } from "./RedisStoreError.ts"
+import * as RefusalLog from "./RefusalLog.ts"
 import * as ScriptRunner from "./ScriptRunner.ts"
 import { checkRights } from "./scripts/checkRights.ts"
 import * as ServerInfo from "./ServerInfo.ts"
@@ -86,8 +87,9 @@ export const makeDrivers = Effect.fnUntraced(function* (
   yield* checkRights(runner)
   const channel = yield* ProcessChannel.make(redis, runner)
   const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
-  const claims = MessageClaims.make(runner, channel, readySignal)
-  const backend = RedisBackendDriver.make(runner, channel)
+  const refusals = RefusalLog.make()
+  const claims = MessageClaims.make(runner, channel, readySignal, refusals)
+  const backend = RedisBackendDriver.make(runner, channel, refusals)
   const broker = RedisBrokerDriver.make(runner, claims, readySignal)
   const store = {}
   return {

@@ -7,6 +7,7 @@ import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import { ENVELOPE_BYTES } from "../internal/driver/maxMessageBytes.ts"
 import { isReadOnly } from "./isPermanent.ts"
 import type { Keyspace } from "./Keyspace.ts"
+import * as Reconnection from "./Reconnection.ts"
 import { CallFailed, CallTimedOut, explainDenial, explainTooLarge } from "./RedisStoreError.ts"
 import type { Script } from "./Script.ts"
 import type { ServerInfo } from "./ServerInfo.ts"
@@ -21,6 +22,8 @@ export interface ScriptRunner {
   readonly maxBytes: number | undefined
   /** Fails a call that takes longer than `callTimeout`. */
   readonly bounded: CallTimeout<Redis.RedisError>
+  /** Waits until the store leaves its server for another one behind the same address. */
+  readonly untilReconnect: Effect.Effect<void>
   readonly run: <A>(
     script: Script<A>,
     shard: number,
@@ -112,26 +115,6 @@ const divide = <In>(
   return groups
 }
 
-/** A connection to a replica is closed at most once in this time, in nanoseconds. */
-const RECONNECT_AFTER = 1_000_000_000n
-
-/**
- * Makes an effect that has the client connect anew: a primary that was demoted keeps its connections, and answers READONLY
- * for ever, while its address may lead to the new primary by now. Any user may run QUIT.
- */
-const makeReconnect = (redis: Redis.Redis["Service"], clock: Clock.Clock): Effect.Effect<void> => {
-  let last: bigint | undefined
-  return Effect.suspend(() => {
-    const now = clock.monotonicTimeNanosUnsafe()
-    if (last !== undefined && now - last < RECONNECT_AFTER) return Effect.void
-    last = now
-    return Effect.andThen(
-      Effect.logWarning("The Redis server has become a read-only replica; connecting anew"),
-      Effect.ignore(redis.send("QUIT"))
-    )
-  })
-}
-
 /** Makes the runner of a store. */
 export const make = Effect.fnUntraced(function* (
   redis: Redis.Redis["Service"],
@@ -144,16 +127,17 @@ export const make = Effect.fnUntraced(function* (
   const guards = yield* Effect.forEach(shards, (shard) =>
     StallGuard.make(redis.send("EXISTS", keyspace.base(shard)))
   )
-  const reconnect = makeReconnect(redis, yield* Clock.Clock)
+  const reconnection = yield* Reconnection.make(redis)
   const onError = (shard: number) => (error: Redis.RedisError) => {
     if (error instanceof CallTimedOut) return guards[shard]!.onTimeout
-    return !clustered && isReadOnly(error) ? reconnect : Effect.void
+    return !clustered && isReadOnly(error) ? reconnection.reconnect : Effect.void
   }
   return {
     keyspace,
     clustered,
     maxBytes: maxArgumentBytes === undefined ? undefined : Math.max(0, maxArgumentBytes - ENVELOPE_BYTES),
     bounded,
+    untilReconnect: reconnection.untilReconnect,
     run: (script, shard, args) =>
       Effect.tapError(bounded(guards[shard]!.guard(run(script, shard, args))), onError(shard)),
     sharded: <In, Out, E>(

@@ -28,7 +28,7 @@ export const make = Effect.fnUntraced(function* (
   const probing = probe.pipe(
     Effect.timeoutOption(PROBE_TIMEOUT),
     Effect.ignore,
-    Effect.andThen(
+    Effect.ensuring(
       Effect.sync(() => {
         isStalled = false
         answers.openUnsafe()

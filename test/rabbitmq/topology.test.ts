@@ -2,7 +2,7 @@
 import { createRequire } from "node:module"
 import { dirname, join } from "node:path"
 import { assert, it } from "@effect/vitest"
-import { Array as Arr, Effect, Exit, Fiber, Logger, type Scope } from "effect"
+import { Array as Arr, type Duration, Effect, Exit, Fiber, Logger, type Scope } from "effect"
 import type { BrokerDriver, QueueCounts } from "../../src/BrokerDriver.ts"
 import { Names } from "../../src/rabbitmq/Names.ts"
 import * as RabbitBroker from "../../src/rabbitmq/RabbitBroker.ts"
@@ -37,12 +37,13 @@ const isDeclared = (names: Names) =>
   )
 
 const withDriver = (
-  body: (driver: BrokerDriver, network: Network, names: Names) => Effect.Effect<void, unknown, Scope.Scope>
+  body: (driver: BrokerDriver, network: Network, names: Names) => Effect.Effect<void, unknown, Scope.Scope>,
+  callTimeout: Duration.Input = "500 millis"
 ) =>
   Effect.gen(function* () {
     const prefix = yield* temporaryPrefix()
     const network = yield* makeNetwork(sharedUrl)
-    const driver = yield* RabbitBroker.makeDriver({ url: network.url, prefix, callTimeout: "500 millis" })
+    const driver = yield* RabbitBroker.makeDriver({ url: network.url, prefix, callTimeout })
     yield* body(driver, network, new Names(prefix))
     // silences the warnings about lost connections
   }).pipe(Effect.provide(Logger.layer([])))
@@ -121,27 +122,29 @@ await describeWithRabbit("the objects of a prefix on RabbitMQ", () => {
   }
 
   it.live("a count of many queues asks once for the delay queues of each, over few channels at a time", () =>
-    withDriver(({ counts, publish }) =>
-      Effect.gen(function* () {
-        const delayed = { id: "a", task: "t", queue: "default", priority: 0, body: "{}" }
-        // 3 hours and 45 minutes take a few delay queues
-        yield* publish([
-          { ...delayed, delayMillis: 3_600_000 * 3.75 },
-          { ...delayed, delayMillis: 0 }
-        ])
-        const queues = Arr.makeBy(1000, () => "default")
-        // finds the delay queues
-        const [{ delayed: waiting, ready }] = (yield* counts(queues)) as [QueueCounts]
-        const { maxOpen, sent, value } = yield* sentDuring(counts(queues))
-        assert.deepStrictEqual(
-          new Set(value.map(({ delayed, ready }) => `${delayed} ${ready}`)),
-          new Set(["1 1"])
-        )
-        assert.deepStrictEqual([waiting, ready], [1, 1])
-        assert.strictEqual(sent["BasicPublish"], queues.length)
-        assert.isAtMost(maxOpen, 16)
-        assert.strictEqual(sent["ChannelOpen"], 40)
-      })
+    withDriver(
+      ({ counts, publish }) =>
+        Effect.gen(function* () {
+          const delayed = { id: "a", task: "t", queue: "default", priority: 0, body: "{}" }
+          // 3 hours and 45 minutes take a few delay queues
+          yield* publish([
+            { ...delayed, delayMillis: 3_600_000 * 3.75 },
+            { ...delayed, delayMillis: 0 }
+          ])
+          const queues = Arr.makeBy(1000, () => "default")
+          // finds the delay queues
+          const [{ delayed: waiting, ready }] = (yield* counts(queues)) as [QueueCounts]
+          const { maxOpen, sent, value } = yield* sentDuring(counts(queues))
+          assert.deepStrictEqual(
+            new Set(value.map(({ delayed, ready }) => `${delayed} ${ready}`)),
+            new Set(["1 1"])
+          )
+          assert.deepStrictEqual([waiting, ready], [1, 1])
+          assert.strictEqual(sent["BasicPublish"], queues.length)
+          assert.isAtMost(maxOpen, 16)
+          assert.strictEqual(sent["ChannelOpen"], 40)
+        }),
+      "30 seconds"
     )
   )
 

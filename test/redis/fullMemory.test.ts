@@ -1,11 +1,14 @@
 /** A server whose memory is full: the tasks that it has end, and no new ones come. */
 import { assert } from "@effect/vitest"
 import { AsyncResult, Broker, Task } from "chicory"
+import { RedisStore } from "chicory/redis"
 import { Array as Arr, Effect, Exit, Logger, Schema } from "effect"
+import type { Start } from "../../src/BackendDriver.ts"
 import { MAX_OVERRUN } from "../../src/redis/scripts/lib/fullMemory.ts"
+import { parked, record, success } from "../../src/testing/suites/backend/fixture.ts"
 import { eventually, startWorker } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
-import { openStore, testWithServer as test } from "./storeFixture.ts"
+import { clientOf, openStore, testWithServer as test } from "./storeFixture.ts"
 
 const MIB = 1024 * 1024
 
@@ -38,6 +41,31 @@ const setMaxMemory = (server: Server, bytes: number) =>
   server.command("CONFIG", "SET", "maxmemory", `${bytes}`)
 const usedMemory = (server: Server) =>
   Effect.map(server.command("INFO", "memory"), (info) => Number(/used_memory:(\d+)/.exec(String(info))![1]))
+
+/** Where the shard of a store with the prefix `t` counts what it has added. */
+const OVERRUN = "{t:0}:overrun"
+const overrunOf = (server: Server) => Effect.map(server.command("GET", OVERRUN), Number)
+
+const openDrivers = ({ url }: Server) =>
+  Effect.flatMap(clientOf(url), (client) =>
+    Effect.provideContext(RedisStore.makeDrivers({ prefix: "t" }), client)
+  )
+
+const startOf = (id: string, token: string): Start => ({
+  id,
+  task: "mail",
+  incarnation: "",
+  generation: 0,
+  token,
+  worker: "w",
+  queue: "q",
+  body: "{}",
+  leaseMillis: 60_000,
+  deliveryMode: "at-least-once",
+  maxCrashes: 3,
+  retentionMillis: undefined,
+  deadLetterRetentionMillis: undefined
+})
 
 const logsOf = () => {
   const logged: Array<string> = []
@@ -86,7 +114,7 @@ describeWithServers("a Redis server whose memory is full", () => {
       })
   )
 
-  test("keeps the leases of runs, whose progress is not written", {}, (server) =>
+  test("holds runs whose progress is not written, and says so once", {}, (server) =>
     Effect.gen(function* () {
       const store = yield* openStore(server, { lease: "1 second" })
       const { layer, logged } = logsOf()
@@ -97,14 +125,16 @@ describeWithServers("a Redis server whose memory is full", () => {
         const handler = Give.toLayer(({ length }) =>
           Effect.gen(function* () {
             runs++
-            yield* Give.progress(50)
+            yield* Effect.repeat(Give.progress(50), { times: 4 })
             return "x".repeat(length)
           })
         )
         yield* startWorker(store, Give, handler)
         assert.strictEqual(yield* AsyncResult.get(result, { timeout: "20 seconds" }), "xxxxx")
         assert.strictEqual(runs, 1)
-        assert.isTrue(logged.some((line) => line.startsWith("Failed to write progress")))
+        assert.isTrue(
+          logged.filter((line) => line.startsWith("The progress of the run is not written")).length === 1
+        )
       }).pipe(Effect.provideContext(store), Effect.provide(layer))
     })
   )
@@ -145,5 +175,82 @@ describeWithServers("a Redis server whose memory is full", () => {
           assert.lengthOf(refusals(), 1)
         }).pipe(Effect.provideContext(store), Effect.provide(layer))
       })
+  )
+
+  test("starts no run of another broker's messages then", {}, (server) =>
+    Effect.gen(function* () {
+      const { backend } = yield* openDrivers(server)
+      const ids = Arr.map(Arr.range(1, 60), (n) => `task-${n}`)
+      yield* backend.create(Arr.map(ids, (id) => record(id)))
+      yield* setMaxMemory(server, yield* usedMemory(server))
+      const run = (id: string, token: string) => backend.start([startOf(id, token)])
+      let stored = 0
+      for (const id of ids) {
+        const [started] = yield* run(id, "t")
+        if (started!._tag !== "Run") break
+        yield* backend.settle([{ id, token: "t", outcome: success("x".repeat(MIB), 60_000) }])
+        stored++
+      }
+      assert.isAtLeast(stored * MIB, MAX_OVERRUN)
+      assert.isAtMost(stored * MIB, MAX_OVERRUN + 2 * MIB)
+      assert.strictEqual((yield* run("task-60", "t2"))[0]!._tag, "Busy")
+      yield* setMaxMemory(server, 0)
+      assert.strictEqual((yield* run("task-60", "t2"))[0]!._tag, "Run")
+    })
+  )
+
+  test("counts an outcome that is stored again once, and a parked message as its dead letter", {}, (server) =>
+    Effect.gen(function* () {
+      const { backend, broker } = yield* openDrivers(server)
+      yield* backend.create([record("a")])
+      yield* backend.start([startOf("a", "t")])
+      const body = "x".repeat(MIB)
+      yield* broker.publish([{ id: "b", task: "b", queue: "q", priority: 100, delayMillis: 0, body }])
+      const [delivery] = yield* broker.claim({ queues: ["q"], max: 1, leaseMillis: 60_000, worker: "w" })
+      yield* setMaxMemory(server, 1)
+      for (let n = 0; n < 5; n++) {
+        yield* backend.settle([{ id: "a", token: "t", outcome: success(body, 60_000) }])
+      }
+      assert.approximately(yield* overrunOf(server), MIB, 1_000)
+      yield* backend.parkMessage([parked("b", { body })])
+      yield* broker.ack([delivery!.handle])
+      assert.approximately(yield* overrunOf(server), MIB, 2_000)
+    })
+  )
+
+  test("answers a claim that is repeated, although it answers no other", {}, (server) =>
+    Effect.gen(function* () {
+      const { broker } = yield* openDrivers(server)
+      const ids = ["a", "b"] as const
+      yield* broker.publish(
+        Arr.map(ids, (id) => ({ id, task: "t", queue: "q", priority: 100, delayMillis: 0, body: "{}" }))
+      )
+      const claim = (claimId: string, isRetry: boolean) =>
+        broker.claim({ queues: ["q"], max: 1, leaseMillis: 60_000, worker: "w", claimId, isRetry })
+      const first = yield* claim("c1", false)
+      yield* server.command("SET", OVERRUN, `${MAX_OVERRUN + 1}`)
+      yield* setMaxMemory(server, 1)
+      assert.deepStrictEqual(yield* claim("c2", false), [])
+      assert.deepStrictEqual(
+        (yield* claim("c1", true)).map(({ id }) => id),
+        first.map(({ id }) => id)
+      )
+    })
+  )
+
+  test("keeps the marks of processes that are subscribed", {}, (server) =>
+    Effect.gen(function* () {
+      const store = yield* openStore(server)
+      yield* setMaxMemory(server, 1)
+      yield* Effect.gen(function* () {
+        yield* Effect.forkScoped(Effect.ignore(AsyncResult.get(Give.result("unknown"))))
+        yield* eventually(
+          Effect.map(
+            server.command("KEYS", "*:alive:*"),
+            (keys) => (keys as ReadonlyArray<unknown>).length === 1
+          )
+        )
+      }).pipe(Effect.provideContext(store))
+    })
   )
 })

@@ -4,7 +4,12 @@ import { Context, Deferred, Effect, Fiber, type Scope } from "effect"
 import { Redis, RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../../src/BackendDriver.ts"
 import * as RedisStore from "../../src/redis/RedisStore.ts"
-import { makeFixture, success } from "../../src/testing/suites/backend/fixture.ts"
+import {
+  failureWithDeadLetter,
+  makeFixture,
+  record,
+  success
+} from "../../src/testing/suites/backend/fixture.ts"
 import { eventually } from "../support/storeFixture.ts"
 import { describeWithRedis } from "./server.ts"
 import { keysOf, temporary } from "./temporary.ts"
@@ -205,6 +210,35 @@ await describeWithRedis("idempotency keys on Redis", () => {
         yield* Effect.flip(process.withFault(2, isNotSent, process.driver.forget(["a"])))
         yield* process.driver.sweep(100)
         assert.deepStrictEqual(yield* store.entries, [])
+      }
+    )
+
+    test(
+      4,
+      "an enqueue that sends its message late leaves the reservation of a later replay",
+      function* (slow, store) {
+        const fast = yield* store.open
+        const isHeld = yield* Deferred.make<void>()
+        const mayGoOn = yield* Deferred.make<void>()
+        const hold: Fault = (call) =>
+          Deferred.succeed(isHeld, undefined).pipe(
+            Effect.andThen(Deferred.await(mayGoOn)),
+            Effect.andThen(call)
+          )
+        const item = {
+          record: record("a", { key: "k", payloadHash: "h" }),
+          message: { id: "a", task: "mail", queue: "q", priority: 100, delayMillis: 0, body: "{}" }
+        }
+        // the key is claimed, the record is created, and the message is sent
+        const late = yield* Effect.forkChild(slow.withFault(3, hold, slow.driver.fusion!.enqueue([item])))
+        yield* Deferred.await(isHeld)
+        yield* fast.startAndSettle("a", "t", failureWithDeadLetter("Failed", 60_000))
+        yield* fast.reopen((yield* fast.onlyDeadLetter).id)
+        yield* Deferred.succeed(mayGoOn, undefined)
+        yield* Fiber.join(late)
+        const found = yield* fast.create("a")
+        assert(found._tag === "Existing")
+        assert.deepStrictEqual([found.generation, found.published], [1, false])
       }
     )
 

@@ -6,7 +6,7 @@ import { Array as Arr, Effect, Fiber, Schema } from "effect"
 import { makeNetwork } from "../support/network.ts"
 import { eventually, roundTrip, startWorker, countingHandler, Count } from "../support/storeFixture.ts"
 import { describeWithServers, type Server, startServer } from "./server.ts"
-import { clientOf, openStore, testWithServer as test } from "./storeFixture.ts"
+import { clientOf, openStore, testWithServer as test, untilSubscribed } from "./storeFixture.ts"
 
 /** Returns the number of scripts that the server has run, and the microseconds that they took. */
 const scriptStats = (server: Server) =>
@@ -114,7 +114,7 @@ describeWithServers("a Redis server", () => {
         yield* network.redirect(next.url)
         yield* server.command("REPLICAOF", "127.0.0.1", `${next.port}`)
         yield* eventually(Effect.isSuccess(roundTrip(2)))
-        assert.isAbove(Number(yield* next.command("DBSIZE")), 0)
+        yield* untilSubscribed(next)
       }).pipe(Effect.provideContext(store))
     })
   )

@@ -328,9 +328,13 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   private readAgain(source: Set<string>, ids: ReadonlyArray<string>): void {
     for (const id of ids) {
-      if (this.entries.has(id)) source.add(id)
-      // all subscribers left, and the store may have the subscription all the same
-      else if (source === this.toSubscribe) this.toUnsubscribe.add(id)
+      const entry = this.entries.get(id)
+      // the store may have the subscription all the same
+      if (source === this.toSubscribe) {
+        if (entry === undefined) this.toUnsubscribe.add(id)
+        else entry.subscribed = true
+      }
+      if (entry !== undefined) source.add(id)
     }
   }
 

@@ -51,7 +51,7 @@ export const insideTransaction = (): Error =>
   )
 
 /** Fails where a driver answered no item of a batch, which would be sent again for ever. */
-const someAnswers = <A>(answers: ReadonlyArray<A>): ReadonlyArray<A> => {
+export const someAnswers = <A>(answers: ReadonlyArray<A>): ReadonlyArray<A> => {
   if (answers.length === 0) throw new Error("the driver answered no item of a batch")
   return answers
 }

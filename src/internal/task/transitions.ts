@@ -300,7 +300,8 @@ export const decideCreate = (
  * - **N1** No record, no open run, or another token: `Lost`.
  * - **N2** The run is open, even over a lapsed lease: renew the lease; the answer reports a cancel request.
  *
- * A store that locks records does not wait for one that something else holds: it answers `Unknown` (N3).
+ * A store that locks records does not wait for one that something else holds: it answers `Unknown` (N3). A store that is full
+ * renews the lease without the progress: it answers `ProgressRefused` (N4).
  */
 export const decideRenew = (
   task: Pick<TaskFacts, "state" | "token" | "cancelRequested"> | undefined,

@@ -11,10 +11,10 @@ import { DecidedOutcome } from "./runOutcome.ts"
 import { RunSlot } from "./RunSlot.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** The store does not write progress now: something else holds the record, or its memory is full. */
-class ProgressNotWritten extends Data.Error<{}> {
+/** Something else holds the record of a task: an open transaction, or a renewal of the worker itself. */
+class RecordLocked extends Data.Error<{}> {
   override get message(): string {
-    return "something else holds the record of the task, such as an open transaction, or the memory of the store is full"
+    return "something else holds the record of the task, such as an open transaction"
   }
 }
 
@@ -27,6 +27,8 @@ export class HandlerRun implements RunControl {
   private readonly run: Run
   readonly slot: RunSlot
   readonly maxBytes: number
+  /** The store was full, and this is logged. */
+  private isRefused = false
 
   constructor(worker: WorkerState, run: Run) {
     this.worker = worker
@@ -47,6 +49,14 @@ export class HandlerRun implements RunControl {
     this.slot.onFiberEnd()
   }
 
+  private readonly logRefused = Effect.suspend(() => {
+    if (this.isRefused) return Effect.void
+    this.isRefused = true
+    return Effect.logWarning(
+      "The progress of the run is not written, since the store is full; the handler runs on"
+    )
+  })
+
   writeProgress(progress: string): Effect.Effect<void> {
     const { run, worker } = this
     return Effect.withFiber(({ context }) => {
@@ -57,12 +67,13 @@ export class HandlerRun implements RunControl {
         const sentAt = worker.now()
         return Effect.flatMap(
           backend.renew.one({ id, token, leaseMillis: worker.leaseMillis, progress }),
-          (answer) =>
-            answer === "Unknown"
-              ? Effect.fail(new ProgressNotWritten())
-              : applyRenewal(worker, run, answer, sentAt)
+          (answer) => {
+            if (answer === "Unknown") return Effect.fail(new RecordLocked())
+            const refused = answer === "ProgressRefused" ? this.logRefused : Effect.void
+            return Effect.andThen(applyRenewal(worker, run, answer, sentAt), refused)
+          }
         )
-      }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof ProgressNotWritten }))
+      }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof RecordLocked }))
     }).pipe(
       Effect.catchCause((cause) => Effect.logWarning("Failed to write progress; the handler runs on", cause)),
       annotateDelivery(run.candidate.delivery, run.started.attempt)

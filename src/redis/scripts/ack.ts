@@ -4,12 +4,12 @@ import type { BrokerDriver } from "../../BrokerDriver.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { acksLua } from "./lib/acks.ts"
-import { overrunLua, whenFullLua } from "./lib/fullMemory.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { readMembersLua, runForHandles } from "./lib/handles.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-const lua = `${preludeLua}${whenFullLua}${queuesLua}${readMembersLua}${overrunLua}${acksLua}
+const lua = `${preludeLua}${whenFullLua}${queuesLua}${readMembersLua}${acksLua}
 local groups = {}
 while position < #ARGV do
   local queue, members = readMembers()

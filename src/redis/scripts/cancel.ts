@@ -44,6 +44,7 @@ while position < #ARGV do
   end
   answers[#answers + 1] = answer
 end
+saveOverrun()
 sendHints()
 return answers
 `

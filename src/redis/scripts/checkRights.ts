@@ -26,12 +26,13 @@ local calls = {
   { 'XADD', key, '1-1', 'f', '1' }, { 'XLEN', key }, { 'XRANGE', key, '-', '+' }, { 'XTRIM', key, 'MINID', '1-1' },
   { 'XDEL', key, '1-1' }, { 'DEL', key }, { 'PUBLISH', channel, '' }
 }
-local denied = {}
+local denied, isDenied = {}, {}
 for _, call in ipairs(calls) do
   local answer = redis.pcall(unpack(call))
   local problem = type(answer) == 'table' and answer.err or ''
-  if string.find(problem, 'NOPERM', 1, true) or string.find(problem, "can't", 1, true) then
-    denied[#denied + 1] = call[1]
+  if string.find(problem, 'NOPERM', 1, true) or string.find(problem, "The user executing the script can't", 1, true) then
+    if not isDenied[call[1]] then denied[#denied + 1] = call[1] end
+    isDenied[call[1]] = true
   end
 end
 return denied

@@ -6,13 +6,13 @@ import type { MessageClaims } from "../MessageClaims.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
-import { isOverrunLua, whenFullLua } from "./lib/fullMemory.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { notifyLua, preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
 const lua = (
   clustered: boolean
-): string => `${preludeLua}${whenFullLua}${notifyLua(clustered)}${queuesLua}${isOverrunLua}${claimsLua}
+): string => `${preludeLua}${whenFullLua}${notifyLua(clustered)}${queuesLua}${claimsLua}
 local claim, queues = readClaim(), {}
 while position < #ARGV do queues[#queues + 1] = nextText() end
 local answer = { now, -1 }

@@ -9,7 +9,7 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
-import { isOverrunLua, whenFullLua } from "./lib/fullMemory.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
@@ -23,7 +23,6 @@ const lua = (clustered: boolean): string =>
     lapseLua,
     startsLua,
     queuesLua,
-    isOverrunLua,
     claimsLua,
     `
 local claim, queues, defaults = readClaim(), {}, {}
@@ -78,6 +77,7 @@ local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, cla
     local started, subscribers
     if values[i] and not seen[id] then started, subscribers = startFirstRun(values[i], token) end
     if started then
+      countText(started, values[i])
       written[#written + 1] = keys[i]
       written[#written + 1] = started
       if subscribers ~= '-' then hintSubscribers(id, subscribers, false) end
@@ -93,6 +93,7 @@ local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, cla
   end
   if #written > 0 then redis.call('MSET', unpack(written)) end
 end)
+saveOverrun()
 sendHints()
 return isClaimed and answer
 `

@@ -8,7 +8,7 @@ import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { acksLua } from "./lib/acks.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
-import { overrunLua, whenFullLua } from "./lib/fullMemory.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
@@ -21,7 +21,6 @@ const lua = (clustered: boolean): string =>
     whenFullLua,
     deadLettersLua,
     lapseLua,
-    overrunLua,
     settlementsLua,
     queuesLua,
     acksLua,

@@ -26,6 +26,7 @@ while position < #ARGV do
     addDeadLetter(id, retention, nil, fields)
   end
 end
+saveOverrun()
 `
   )
 

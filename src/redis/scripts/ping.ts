@@ -3,13 +3,14 @@ import type { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import { notifyLua, PROCESS_MARK_MILLIS } from "./lib/prelude.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
+import { notifyLua, preludeLua, PROCESS_MARK_MILLIS } from "./lib/prelude.ts"
 
 /** The message says whether the process missed nothing: no message reached no subscriber, and its mark is still there. */
 const lua = (clustered: boolean): string => /* lua */ `
-local base, process, round = KEYS[1], ARGV[1], ARGV[2]
+${preludeLua}${whenFullLua}${notifyLua(clustered)}
+local process, round = nextText(), nextText()
 local key = base .. ':alive:' .. process
-${notifyLua(clustered)}
 local mark = redis.call('GETSET', key, 'heard')
 redis.call('PEXPIRE', key, ${PROCESS_MARK_MILLIS})
 notify(process, cjson.encode({'ping', round, mark == 'heard'}))

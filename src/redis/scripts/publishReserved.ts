@@ -10,7 +10,10 @@ import { encodeMessageHead, publishesLua } from "./lib/publishes.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Publishes nothing where the task has ended meanwhile, or another request has published its message. */
+/**
+ * Publishes nothing where the task has ended meanwhile, another request has published its message, or a replay has opened a
+ * later generation.
+ */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
@@ -18,8 +21,9 @@ const lua = (clustered: boolean): string =>
     publishesLua,
     `
 local queue, priority, delay = nextText(), nextNumber(), nextNumber()
-local record, incarnation, value = findRecord(nextText()), nextText(), nextText()
+local record, incarnation, generation, value = findRecord(nextText()), nextText(), nextText(), nextText()
 if not record or record[INCARNATION] ~= incarnation then return 0 end
+if record[GENERATION] ~= generation then return 1 end
 if TERMINAL[record[STATE]] or record[RESERVED_UNTIL] == '-' then return 1 end
 local members = reserveMembers(1, priority, delay)
 removeDeadline(record)
@@ -42,6 +46,7 @@ export const publishReserved = ({ clustered, keyspace, run }: ScriptRunner) => {
         ...encodeMessageHead(message),
         message.id,
         IncarnationText.encode(message.incarnation ?? ""),
+        `${message.generation ?? 0}`,
         MessageText.encode(message)
       ]),
       (exists) => exists === 1

@@ -11,9 +11,7 @@ import { deadLettersLua } from "./lib/deadLetters.ts"
 import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
-
-/** How many records a script reads at first; it reads more by the size of those. */
-const FIRST_TEXTS = 64
+import { TEXTS_AT_ONCE } from "./lib/replySize.ts"
 
 /**
  * Subscribes the process, if one is given, to the records that are not final: to every change (`a`), or to the end alone
@@ -46,7 +44,8 @@ local function readAny(id)
   local record = findRecord(id)
   if record and endIfLapsed(record) then record = findRecord(id) end
   if not record then
-    if process ~= '' then addPendingSubscriber(id, kind, process) end
+    -- a full memory takes no subscribers of unknown ids, which may never come; they are read at intervals
+    if process ~= '' and not isFull then addPendingSubscriber(id, kind, process) end
     -- a value that is no record is returned as it is, and fails to decode
     return getText(taskKey(id)) or redis.call('EXISTS', taskKey(id)) == 1 and '' or false
   end
@@ -78,18 +77,18 @@ local function readNext(value)
   return true
 end
 
-local count, isFull = ${FIRST_TEXTS}, false
-while position < #ARGV and not isFull do
+local isCut = false
+while position < #ARGV and not isCut do
   local keys = {}
-  for i = position + 1, math.min(position + count, #ARGV) do keys[#keys + 1] = base .. ':task:' .. ARGV[i] end
+  for i = position + 1, math.min(position + ${TEXTS_AT_ONCE}, #ARGV) do keys[#keys + 1] = base .. ':task:' .. ARGV[i] end
   for _, value in ipairs(getTexts(keys)) do
-    isFull = not readNext(value)
-    if isFull then break end
+    isCut = not readNext(value)
+    if isCut then break end
   end
-  count = math.max(1, math.floor((maxSize - size) * (#answers - 1) / math.max(size, 1)))
 end
 answers[1] = #answers - 1
 for _, one in ipairs(progress) do answers[#answers + 1] = one end
+saveOverrun()
 sendHints()
 return answers
 `

@@ -9,7 +9,7 @@ import type { ScriptRunner } from "../ScriptRunner.ts"
 import { whenFullLua } from "./lib/fullMemory.ts"
 import { recordScript } from "./lib/recordScript.ts"
 
-/** Returns one code for each run: `H` (held), `C` (a cancel was requested), `L` (lost) or `U` (not written, since the memory is full). */
+/** Returns one code for each run: `H` (held), `C` (a cancel was requested), `L` (lost) or `P` (held without its progress, since the memory is full). */
 const lua = (clustered: boolean): string =>
   recordScript(
     clustered,
@@ -22,20 +22,19 @@ while position < #ARGV do
   if not record or record[STATE] ~= 'STARTED' or record[TOKEN] ~= token then
     -- N1
     answers[#answers + 1] = 'L'
-  elseif progress ~= '' and isFull then
-    -- N3: progress waits for memory
-    answers[#answers + 1] = 'U'
   else
     -- N2
     record[TIME] = integerText(now + lease)
-    if progress ~= '' then
+    local isRefused = progress ~= '' and isFull
+    if progress ~= '' and not isRefused then
       record[PROGRESS] = '1'
       redis.call('SET', base .. ':progress:' .. id, progress)
       hintChange(record)
     end
     saveRecord(record)
     setDeadline(record)
-    answers[#answers + 1] = record[STOP] == '1' and 'C' or 'H'
+    -- N4
+    answers[#answers + 1] = record[STOP] == '1' and 'C' or isRefused and 'P' or 'H'
   end
 end
 sendHints()
@@ -52,7 +51,7 @@ const encode = (renewals: ReadonlyArray<Renew>): ReadonlyArray<string> =>
   ])
 
 const decode = (code: string): Renewed =>
-  code === "H" ? "Held" : code === "C" ? "CancelRequested" : code === "U" ? "Unknown" : "Lost"
+  code === "H" ? "Held" : code === "C" ? "CancelRequested" : code === "P" ? "ProgressRefused" : "Lost"
 
 /** Makes the operation. */
 export const renewRuns = ({

@@ -6,7 +6,7 @@ import * as Script from "../Script.ts"
 import { encodeGroups } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
-import { overrunLua, whenFullLua } from "./lib/fullMemory.ts"
+import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
 import { decodeSettled, encodeSettlementHead, pushSettlement, settlementsLua } from "./lib/settlements.ts"
@@ -17,7 +17,6 @@ const lua = (clustered: boolean): string =>
     whenFullLua,
     deadLettersLua,
     lapseLua,
-    overrunLua,
     settlementsLua,
     `
 local answers = {}

@@ -80,6 +80,7 @@ for _, member in ipairs(due(':foreign')) do
     answer[#answer + 1] = member
   end
 end
+saveOverrun()
 sendHints()
 return answer
 `

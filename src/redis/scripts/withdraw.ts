@@ -36,6 +36,7 @@ local function withdraw(id, incarnation, generation)
 end
 
 while position < #ARGV do withdraw(nextText(), nextText(), nextText()) end
+saveOverrun()
 sendHints()
 `
   )

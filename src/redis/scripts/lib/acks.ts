@@ -1,10 +1,7 @@
 /** Acking messages in Lua: for `ack`, and for the fused settle. */
 import { removeClaimLua } from "./handles.ts"
 
-/**
- * Lua: acks messages of a queue; sets a digit for each: whether its claim was held. Needs `queuesLua`, `whenFullLua` and
- * `overrunLua`.
- */
+/** Lua: acks messages of a queue; sets a digit for each: whether its claim was held. Needs `queuesLua`. */
 export const acksLua = `${removeClaimLua}
 local function ack(queue, members, answers)
   local claimed, ids = queueKey(queue, 'claimed'), {}
@@ -15,7 +12,7 @@ local function ack(queue, members, answers)
   end
   if #ids == 0 then return end
   local texts = queueKey(queue, 'texts')
-  if isFull then countRemoved(texts, ids) end
+  countRemoved(texts, ids)
   callInChunks('HDEL', texts, ids)
 end
 `

@@ -8,14 +8,13 @@ import * as FieldText from "../../FieldText.ts"
 import * as MessageText from "../../MessageText.ts"
 import { millis } from "../../scriptArguments.ts"
 import { IDLE_MILLIS } from "./queues.ts"
+import { TEXTS_AT_ONCE } from "./replySize.ts"
 import { decodeStarted } from "./starts.ts"
 
 /** How many messages a claim makes ready at most, beyond those that it takes. */
 const MAX_MADE_READY = 1_000
 /** How many messages a claim takes at most: that many values fit into one call. */
 const MAX_CLAIMED = 4_000
-/** How many texts a claim reads at first; it reads more by the size of those. */
-const FIRST_TEXTS = 16
 /** Bytes of the head of a text, at most. */
 const HEAD_BYTES = 16 * 1024
 
@@ -81,7 +80,7 @@ export const decodeClaimed = (
 
 /**
  * Lua: `claimMessages` claims, and calls `onClaimed` with the number of a queue (counted from 1), its claimed members,
- * each behind the end of its lease, and their texts. Needs `queuesLua` and `isOverrunLua`.
+ * each behind the end of its lease, and their texts. Needs `queuesLua` and `whenFullLua`.
  */
 export const claimsLua = /* lua */ `
 -- A member that this store did not write becomes the text of a message, which fails to decode.
@@ -91,9 +90,22 @@ local function adoptForeignMember(queue, member)
   return memberOf(id, now, 0)
 end
 
--- the member without the id of a claim whose lease is over
-local function withoutClaimId(queue, member)
-  return string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+') or adoptForeignMember(queue, member)
+-- the member without the id of a claim whose lease is over; nil for a member that this store did not write
+local function withoutClaimId(member)
+  return string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+')
+end
+
+-- replaces members that this store did not write, and returns all of them without the ids of claims
+local function bareMembers(queue, members)
+  local bare = {}
+  for i, member in ipairs(members) do
+    bare[i] = withoutClaimId(member)
+    if not bare[i] then
+      members[i] = adoptForeignMember(queue, member)
+      bare[i] = members[i]
+    end
+  end
+  return bare
 end
 
 local function makeReady(queue, set, max)
@@ -180,21 +192,20 @@ end
 -- Reads the texts of the first members that fit into the answer, of which the first always fits. Returns them, the size of
 -- the answer then, and whether there are more members.
 local function fittingTexts(queue, members, size)
-  local texts, count = {}, ${FIRST_TEXTS}
+  local texts = {}
   while #texts < #members do
     local from = #texts + 1
-    for _, text in ipairs(textsOf(queue, members, from, math.min(#members, from + count - 1))) do
+    for _, text in ipairs(textsOf(queue, members, from, math.min(#members, from + ${TEXTS_AT_ONCE} - 1))) do
       text = withoutOversizedBody(text or '')
       if size > 0 and size + #text > ${defaults.maxReplySize} then return texts, size, true end
       size = size + #text
       texts[#texts + 1] = text
     end
-    count = math.max(1, math.min(4000, math.floor((${defaults.maxReplySize} - size) * #texts / math.max(size, 1))))
   end
   return texts, size, false
 end
 
--- puts members back that were taken, from the one at an index on
+-- Puts members back that were taken, from the one at an index on. The receipt of a claim whose lease is over stays valid.
 local function putBack(queue, members, from)
   local added = {}
   for i = from, #members do
@@ -281,21 +292,21 @@ end
 
 -- claims nothing, and returns false, where claims are refused
 local function claimMessages(claim, queues, answer, onClaimed)
-  if isOverrun() then return false end
   if claim.isRetry then
     repeatClaim(claim, queues, onClaimed)
     return true
   end
+  if isOverrun() then return false end
   local taken, size, isCut, leaseEnd = 0, 0, false, integerText(now + claim.lease)
   for _, run in ipairs(takeDue(queues, claim.max)) do
     local queueNumber, members, texts = run[1], run[2], {}
     local queue = queues[queueNumber]
-    for i, member in ipairs(members) do members[i] = withoutClaimId(queue, member) end
+    local bare = bareMembers(queue, members)
     if not isCut then texts, size, isCut = fittingTexts(queue, members, size) end
     if #texts < #members then putBack(queue, members, #texts + 1) end
     if #texts > 0 then
       taken = taken + #texts
-      onClaimed(queueNumber, addClaims(queue, members, #texts, leaseEnd, claim.claimId), texts)
+      onClaimed(queueNumber, addClaims(queue, bare, #texts, leaseEnd, claim.claimId), texts)
     end
   end
   if taken > 0 then rememberClaim(claim, leaseEnd) end

@@ -44,6 +44,7 @@ local function addDeadLetter(id, retention, task, fields)
   local member = string.format('%016.0f:%s', order, id)
   local key = deadLetterKey(id)
   redis.call('HSET', key, 'id', id, 'member', member, 'at', nowText, unpack(fields))
+  if isFull then countText(table.concat(fields), '', 4) end
   redis.call('ZADD', base .. ':letters', now, member)
   if task then
     redis.call('HSET', key, 'task', task)

@@ -71,6 +71,7 @@ local function removeDelayedMessage(record)
 end
 
 local function removeRecord(record)
+  countText('', record.value)
   redis.call('DEL', taskKey(record.id))
   if record[PROGRESS] ~= '-' then redis.call('DEL', base .. ':progress:' .. record.id) end
   removeDeadline(record)
@@ -89,12 +90,13 @@ local function endTask(record, state, exit, ended)
   record[STATE], record[TIME], record[ENDED] = state, nowText, ended or '-'
   hintEnd(record)
   local retention = record[RETENTION]
+  if retention ~= '-' and tonumber(retention) <= 0 then return removeRecord(record) end
+  local text = recordText(record, exit)
+  countText(text, record.value, 1)
   if retention == '-' then
-    redis.call('SET', taskKey(record.id), recordText(record, exit))
-  elseif tonumber(retention) <= 0 then
-    return removeRecord(record)
+    redis.call('SET', taskKey(record.id), text)
   else
-    redis.call('SET', taskKey(record.id), recordText(record, exit), 'PX', retention)
+    redis.call('SET', taskKey(record.id), text, 'PX', retention)
     if record[PROGRESS] ~= '-' then redis.call('PEXPIRE', base .. ':progress:' .. record.id, retention) end
     freeKeyAfter(record, retention)
   end

@@ -1,4 +1,5 @@
 /** What every script begins with. */
+import { countGrowthLua } from "./fullMemory.ts"
 
 /** How long the mark of a process stays without a ping. */
 export const PROCESS_MARK_MILLIS = 60_000
@@ -22,7 +23,7 @@ end
 local function integerText(value)
   return string.format('%.0f', value)
 end
-`
+${countGrowthLua}`
 
 /**
  * Lua: publishes a message on the channel of a process.

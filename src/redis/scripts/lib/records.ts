@@ -98,7 +98,9 @@ local function recordText(record, exit)
 end
 
 local function saveRecord(record)
-  redis.call('SET', base .. ':task:' .. record.id, recordText(record))
+  local text = recordText(record)
+  countText(text, record.value)
+  redis.call('SET', base .. ':task:' .. record.id, text)
 end
 
 -- whether the record may lie in the index of deadlines

@@ -41,8 +41,8 @@ export const decodeSettled = (code: string): Settled =>
   code === "S" ? "Stored" : code === "C" ? "Cancelled" : "Lost"
 
 /**
- * Lua: `settleNext` reads and settles one run (rules T1 to T7 of `internal/task/transitions.ts`). Needs `deadLettersLua`,
- * `lapseLua` and `overrunLua`.
+ * Lua: `settleNext` reads and settles one run (rules T1 to T7 of `internal/task/transitions.ts`). Needs `deadLettersLua` and
+ * `lapseLua`.
  *
  * The answer is `S` (stored), `C` (ended as cancelled) or `L` (lost).
  */
@@ -94,7 +94,9 @@ local function succeedPlain(id, token, retention, tail, exit)
   if not after or string.byte(value, at) ~= 32 or string.find(value, tail, after, true) ~= after then return false end
   local rest = string.find(value, ' ', after + #tail, true)
   if not rest then return false end
-  redis.call('SET', key, 'SUCCESS ' .. token .. ' -' .. tail .. nowText .. string.sub(value, rest) .. exit, 'PX', retention)
+  local ended = 'SUCCESS ' .. token .. ' -' .. tail .. nowText .. string.sub(value, rest) .. exit
+  countText(ended, value, 1)
+  redis.call('SET', key, ended, 'PX', retention)
   local subscribers = string.sub(value, at + 1, after - 1)
   if subscribers ~= '-' then hintSubscribers(id, subscribers, true) end
   return true
@@ -106,11 +108,9 @@ local function settleNext(outcome, time, tail, claimToken, delayedMessage)
   if token == '' then token = claimToken end
   local exit, deadLetter
   if outcome ~= 'R' and outcome ~= 'P' then exit = nextText() end
-  if exit then grownBytes = grownBytes + #exit end
   if tail and succeedPlain(id, token, time, tail, exit) then return 'S' end
   if outcome == 'L' then
     deadLetter = { reason = nextText(), queue = nextText(), body = nextText(), retention = nextNumber() }
-    grownBytes = grownBytes + #deadLetter.body
   end
   local record = findRecord(id)
   -- T1

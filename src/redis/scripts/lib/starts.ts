@@ -109,6 +109,7 @@ local function startAnyRun(id, value, token, body)
   if record[STARTED_AT] == '-' then record[STARTED_AT] = nowText end
   saveRecord(record)
   if group.atMostOnce ~= '-' then
+    countText(body, '', 2)
     redis.call('HSET', base .. ':body:' .. id, 'queue', group.queue, 'body', body)
   end
   setDeadline(record)
