@@ -296,8 +296,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
             this.readBatch(source, tail, call)
           )
         }
-        if (!isIdsFault) this.batchLimit = Math.max(1, Math.min(this.batchLimit, ids.length) >> 1)
-        this.onBatchFailed(source, ids, error)
+        this.onBatchFailed(source, ids, error, isIdsFault)
         return Effect.failCause(cause)
       },
       onSuccess: (records) => {
@@ -338,10 +337,24 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     }
   }
 
-  private onBatchFailed(source: Set<string>, ids: Batch<string>, error: Option.Option<E>): void {
+  private onBatchFailed(
+    source: Set<string>,
+    ids: Batch<string>,
+    error: Option.Option<E>,
+    isIdsFault: boolean
+  ): void {
+    const failed = [...ids]
+    if (!isIdsFault) {
+      // those that a batch of the usual size would have had
+      for (const id of source) {
+        if (failed.length === this.options.maxBatch) break
+        failed.push(id)
+      }
+      this.batchLimit = Math.max(1, Math.min(this.batchLimit, ids.length) >> 1)
+    }
     this.readAgain(source, ids)
     if (Option.isNone(error)) return
-    for (const id of ids) this.entries.get(id)?.fail(id, error.value)
+    for (const id of failed) this.entries.get(id)?.fail(id, error.value)
   }
 
   private subscribeUntil(until: Until, ids: ReadonlyArray<string>): Effect.Effect<void, E> | undefined {

@@ -330,6 +330,23 @@ describe("calls", () => {
     })
   )
 
+  it.effect("a smaller batch that failed is reported to those that a usual one would have had", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      on.failing.add("subscribe")
+      on.listen("a")
+      yield* flush
+      on.listen("b")
+      on.listen("c")
+      on.errors.length = 0
+      on.forgetCalls()
+      yield* advance("1 second")
+      const [first] = on.taken("subscribe")
+      assert.lengthOf(first!, 1)
+      assert.isAtLeast(on.errors.length, 3)
+    })
+  )
+
   it.effect("unsubscribes do not accumulate under load", () =>
     Effect.gen(function* () {
       const on = yield* make({ callMillis: 10 })
