@@ -37,6 +37,7 @@ import type { TaskContext } from "../TaskContext.ts"
 import type { DialectName } from "./dialect/Dialect.ts"
 import { dialects } from "./dialect/dialects.ts"
 import { isPermanent } from "./isPermanent.ts"
+import { checkRights, type MissingRights } from "./schema/checkRights.ts"
 import * as Migrations from "./schema/Migrations.ts"
 import * as SqlDrivers from "./SqlDrivers.ts"
 
@@ -48,12 +49,16 @@ import * as SqlDrivers from "./SqlDrivers.ts"
  */
 export interface Options extends SqlDrivers.Options, Backend.Options, Broker.Options {}
 
+/** @internal The errors of opening a store. */
+export type OpeningError = Migrations.MigrationError | MissingRights
+
 /** @internal Migrates the tables, or checks their version, and makes the drivers. */
 export const makeDrivers = Effect.fnUntraced(function* (
   options: Options,
   migrates: boolean
-): Effect.fn.Return<SqlDrivers.Drivers, Migrations.MigrationError, SqlClient.SqlClient | Scope.Scope> {
+): Effect.fn.Return<SqlDrivers.Drivers, OpeningError, SqlClient.SqlClient | Scope.Scope> {
   yield* migrates ? Migrations.run(options) : Migrations.check(options)
+  yield* checkRights(options)
   return yield* SqlDrivers.make(options)
 })
 
@@ -61,15 +66,14 @@ export const makeDrivers = Effect.fnUntraced(function* (
 export const open = (
   options: Options,
   migrates: boolean
-): storeLayers.OpenStore<Migrations.MigrationError, SqlClient.SqlClient | Scope.Scope> => ({
+): storeLayers.OpenStore<OpeningError, SqlClient.SqlClient | Scope.Scope> => ({
   makeDrivers: makeDrivers(options, migrates),
   operation: "opening the SQL store",
   isRetryable
 })
 
 /** @internal Returns whether opening the store again may succeed. */
-export const isRetryable = (cause: Migrations.MigrationError): boolean =>
-  cause._tag === "SqlError" && !isPermanent(cause)
+export const isRetryable = (cause: OpeningError): boolean => cause._tag === "SqlError" && !isPermanent(cause)
 
 /**
  * Provides both services over one database, after it has created the tables or brought them up to date.

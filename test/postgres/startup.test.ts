@@ -5,6 +5,7 @@ import type { Backend } from "chicory"
 import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { Effect, Layer, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
+import { MissingRights } from "../../src/sql/schema/checkRights.ts"
 import { SchemaTooNew, SchemaTooOld } from "../../src/sql/schema/Migrations.ts"
 import { Count, countingHandler, roundTrip, startWorker } from "../support/storeFixture.ts"
 import {
@@ -129,6 +130,25 @@ describeWithOwnPostgres("postgres: opening a store", () => {
         yield* worksAs(server, server.urlOf({ user: "app" }))
         // there is nothing to migrate
         yield* Effect.scoped(openStore({ url: server.urlOf({ user: "app" }) }))
+      })
+    )
+
+    test("fails if it lacks rights on the tables, and names them", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app")
+        yield* migrate(server)
+        yield* grantUse(server, "app")
+        yield* server.query("REVOKE DELETE ON chicory_tasks, chicory_workers FROM app")
+        yield* server.query("REVOKE INSERT ON chicory_listeners FROM app")
+        for (const error of yield* failuresOf(server.urlOf({ user: "app" }))) {
+          assert(error.cause instanceof MissingRights)
+          assert.deepStrictEqual(error.cause.denied, [
+            "DELETE on chicory_tasks",
+            "DELETE on chicory_workers",
+            "INSERT on chicory_listeners"
+          ])
+          assert.isFalse(error.retryable)
+        }
       })
     )
 

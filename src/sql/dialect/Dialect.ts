@@ -106,6 +106,8 @@ export interface Dialect {
   readonly name: DialectName
   /** The database is a file of this machine: a call has no round trip, and cannot hang on a connection. */
   readonly isLocalFile: boolean
+  /** The tables on which a user needs rights; none where there are no users. */
+  readonly sharedTables: ReadonlyArray<string>
   /** How processes notify each other of changed tasks, if the client can; `undefined`: they poll. */
   readonly notifications: "listen-notify" | "change-table" | undefined
   /** The isolation level that transactions need where the client sets it; `select` returns it as `level`. */

@@ -62,6 +62,7 @@ const CAN_WRITE = ["@@global.read_only", "@@global.innodb_read_only", "@@session
 export const mysqlDialect: Dialect = {
   name: "mysql",
   isLocalFile: false,
+  sharedTables: ["tasks", "messages", "dead_letters", "workers"],
   notifications: undefined,
   isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
   statementLimit: "SELECT @@max_allowed_packet AS bytes",

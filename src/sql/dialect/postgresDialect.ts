@@ -61,6 +61,7 @@ const IS_READ_ONLY = "current_setting('transaction_read_only') = 'on'"
 export const postgresDialect: Dialect = {
   name: "postgres",
   isLocalFile: false,
+  sharedTables: ["tasks", "messages", "dead_letters", "workers", "listeners"],
   notifications: "listen-notify",
   // whatever the connection's default is
   begin: "BEGIN ISOLATION LEVEL READ COMMITTED",

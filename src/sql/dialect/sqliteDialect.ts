@@ -12,6 +12,7 @@ import { bindRows, powerOfTwo } from "./paddedBatch.ts"
 export const sqliteDialect: Dialect = {
   name: "sqlite",
   isLocalFile: true,
+  sharedTables: [],
   notifications: "change-table",
   lock: undefined,
   prepare: (text, params) => ({ text, params }),
