@@ -10,40 +10,16 @@ import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
+import { type Answered, spyOn } from "./statementSpy.ts"
 
 interface Tables {
   readonly client: SqlClient.SqlClient
   readonly prefix: string
 }
 
-/** A statement that the drivers sent, and the characters of all texts that it returned. */
-interface Sent {
-  readonly text: string
-  readonly returned: number
-}
-
-const textsOf = (rows: ReadonlyArray<object>): number =>
-  rows
-    .flatMap((row) => Object.values(row))
-    .reduce<number>((sum, value) => sum + (typeof value === "string" ? value.length : 0), 0)
-
 /** Makes drivers whose statements are recorded. */
 const makeDrivers = Effect.fnUntraced(function* ({ client, prefix }: Tables) {
-  const sent: Array<Sent> = []
-  /** Runs before each statement. */
-  const hook = { before: (_text: string): Effect.Effect<unknown, unknown> => Effect.void }
-  const recorded: SqlClient.SqlClient = Object.assign(
-    (...args: Parameters<SqlClient.SqlClient>) => client(...args),
-    client,
-    {
-      withoutTransforms: () => recorded,
-      unsafe: (text: string, params?: ReadonlyArray<unknown>) =>
-        Effect.suspend(() => hook.before(text)).pipe(
-          Effect.andThen(client.unsafe<object>(text, params)),
-          Effect.tap((rows) => Effect.sync(() => sent.push({ text, returned: textsOf(rows) })))
-        )
-    }
-  ) as never
+  const { answered: sent, client: recorded, hook } = spyOn(client)
   const drivers = yield* Effect.andThen(
     Migrations.run({ prefix }),
     SqlDrivers.make({ prefix, notify: false })
@@ -103,7 +79,7 @@ const envelope = (id: string, size: number, queue = "q"): Envelope => ({
   body: textOf(size)
 })
 
-const expectBounded = (sent: ReadonlyArray<Sent>): void => {
+const expectBounded = (sent: ReadonlyArray<Answered>): void => {
   for (const { returned, text } of sent) assert.isAtMost(returned, maxReplySize + SLACK, text)
 }
 

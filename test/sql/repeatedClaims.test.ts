@@ -34,6 +34,30 @@ const envelope = (id: string): Envelope => ({
   body: "{}"
 })
 
+const newTask = (id: string) => ({
+  message: envelope(id),
+  record: {
+    id,
+    task: "t",
+    incarnation: "",
+    key: undefined,
+    payloadHash: "",
+    expiresMillis: undefined,
+    retentionMillis: 60_000,
+    reservedMillis: undefined
+  }
+})
+
+const startDefaults = [
+  {
+    task: "t",
+    leaseMillis: 60_000,
+    maxCrashes: 3,
+    retentionMillis: 60_000,
+    deadLetterRetentionMillis: undefined
+  }
+]
+
 const request = (claimId: string, max: number, isRetry = false): ClaimRequest => ({
   queues: ["q"],
   max,
@@ -42,6 +66,8 @@ const request = (claimId: string, max: number, isRetry = false): ClaimRequest =>
   claimId,
   isRetry
 })
+
+type Spy = ReturnType<typeof spyOn>
 
 const OTHERS = 20_000
 /** Messages of one insert. */
@@ -64,6 +90,16 @@ const insertOthers = ({ client, prefix }: Tables) =>
     },
     { discard: true }
   )
+
+/** Runs an effect once, before the first statement that has a text. */
+const runBefore = ({ hook }: Spy, text: string, effect: Effect.Effect<unknown, unknown>) =>
+  Effect.sync(() => {
+    hook.before = (statement) => {
+      if (!statement.includes(text)) return Effect.void
+      hook.before = () => Effect.void
+      return effect
+    }
+  })
 
 /** Returns whether a statement reads few messages, for a database. */
 type ReadsFew = (tables: Tables, statement: Asked) => Effect.Effect<boolean, unknown>
@@ -148,34 +184,29 @@ await Postgres.describeWithPostgres("postgres: repeated claims", () => {
     )
   )
 
+  it.live("a repeated claim undoes the starts of what an attempt before it takes while it runs", () =>
+    Effect.gen(function* () {
+      const { backend, broker, spy } = yield* makeDrivers(yield* make)
+      const { claim, enqueue } = backend.fusion!
+      yield* enqueue(Arr.map(Arr.make("a", "b", "c"), newTask))
+      yield* runBefore(spy, "claim_1", claim!({ ...request("one", 2), startDefaults }))
+      const claimed = yield* claim!({ ...request("one", 2, true), startDefaults })
+      assert.deepStrictEqual(
+        claimed.map(({ delivery, run }) => [delivery.id, run?.started._tag]),
+        [["c", "Run"]]
+      )
+      const [counts] = yield* broker.counts(["q"])
+      assert.deepStrictEqual([counts?.ready, counts?.claimed], [2, 1])
+      const states = (yield* backend.read(["a", "b", "c"])).map((record) => record?.state)
+      assert.deepStrictEqual(states, ["PENDING", "PENDING", "STARTED"])
+    })
+  )
+
   it.live("a repeated claim undoes the starts of the tasks that it puts back", () =>
     Effect.gen(function* () {
       const { backend, broker } = yield* makeDrivers(yield* make)
       const { claim, enqueue } = backend.fusion!
-      yield* enqueue(
-        Arr.map(Arr.make("a", "b", "c"), (id) => ({
-          message: envelope(id),
-          record: {
-            id,
-            task: "t",
-            incarnation: "",
-            key: undefined,
-            payloadHash: "",
-            expiresMillis: undefined,
-            retentionMillis: 60_000,
-            reservedMillis: undefined
-          }
-        }))
-      )
-      const startDefaults = [
-        {
-          task: "t",
-          leaseMillis: 60_000,
-          maxCrashes: 3,
-          retentionMillis: 60_000,
-          deadLetterRetentionMillis: undefined
-        }
-      ]
+      yield* enqueue(Arr.map(Arr.make("a", "b", "c"), newTask))
       const first = yield* claim!({ ...request("one", 3), startDefaults })
       assert.deepStrictEqual(
         first.map(({ run }) => run?.started._tag),

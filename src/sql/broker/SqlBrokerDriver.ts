@@ -72,16 +72,15 @@ const makeClaimOrReclaim = (
         ? db.inTransaction(messages.claim(request, taken))
         : Effect.succeed({ deliveries: [], leftSome: false })
     })
-  const reclaim = (request: ClaimRequest): Effect.Effect<Claimed, StoreError> =>
-    Effect.flatMap(db.inTransaction(messages.reclaim(request)), (held) => {
-      const { deliveries, leftSome } = held
-      const max = request.max - deliveries.length
-      if (leftSome || max <= 0) return Effect.succeed(held)
-      return Effect.map(claim({ ...request, max }, sizeOf(deliveries)), (more) => ({
-        deliveries: [...deliveries, ...more.deliveries],
-        leftSome: more.leftSome
-      }))
-    })
+  const reclaim = Effect.fnUntraced(function* (request: ClaimRequest): Effect.fn.Return<Claimed, StoreError> {
+    const held = yield* db.inTransaction(messages.reclaim(request))
+    const max = request.max - held.deliveries.length
+    if (held.leftSome || max <= 0) return held
+    const more = yield* claim({ ...request, max }, sizeOf(held.deliveries))
+    const deliveries = [...held.deliveries, ...more.deliveries]
+    const putBack = yield* db.inTransaction(messages.putBackOthers(request, deliveries))
+    return { deliveries, leftSome: more.leftSome || putBack }
+  })
   return (request) =>
     Effect.map(request.isRetry === true ? reclaim(request) : claim(request), ({ deliveries, leftSome }) => {
       if (leftSome) wakeAgain(parts, request.queues)

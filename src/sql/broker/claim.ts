@@ -47,6 +47,14 @@ export interface ClaimOperations {
   readonly reclaim: (claim: ClaimRequest) => Effect.Effect<Claimed, StoreError>
   /** Makes claimed messages ready again, as if they had not been claimed. */
   readonly putBack: (handles: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
+  /**
+   * Puts back what attempts of the same claim took besides those deliveries; returns whether there was any. An earlier attempt
+   * that was given up may have been carried out after a later one began.
+   */
+  readonly putBackOthers: (
+    claim: ClaimRequest,
+    deliveries: ReadonlyArray<Delivery>
+  ) => Effect.Effect<boolean, StoreError>
 }
 
 /** Returns how many characters the bodies have, about as many as bytes. */
@@ -79,6 +87,8 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     WHERE ${inList("seq", "integer")}`
   const selectHeld = `SELECT ${COLUMNS}, ${now} AS now FROM ${byIndex(messages, "messages_claim")}
     WHERE ${isHeld(dialect)} ${forUpdate}`
+  const selectHandles = `SELECT claim FROM ${byIndex(messages, "messages_claim")} WHERE ${isHeld(dialect)} ${forUpdate}`
+  const readHandles = reader<{ readonly claim: string }>("messages", { claim: Row.text })
   const makeUnclaimed = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL
     WHERE ${inList("seq", "integer")} AND ${inList("claim", "text")}`
   const renewHeld = `UPDATE ${messages} SET wake_at = ${now} + ? WHERE ${inList("seq", "integer")}`
@@ -154,5 +164,14 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     return { deliveries: yield* deliver(rows, prefix), leftSome: others.length > 0 }
   })
 
-  return { promote, claim, reclaim, putBack }
+  const putBackOthers: ClaimOperations["putBackOthers"] = (request, deliveries) =>
+    Effect.flatMap(run(selectHandles, heldBetween(handlePrefix(request))), readHandles).pipe(
+      Effect.flatMap((rows) => {
+        const delivered = new Set(deliveries.map(({ handle }) => handle))
+        const others = rows.map(({ claim }) => claim).filter((handle) => !delivered.has(handle))
+        return others.length === 0 ? Effect.succeed(false) : Effect.as(putBack(others), true)
+      })
+    )
+
+  return { promote, claim, reclaim, putBack, putBackOthers }
 }

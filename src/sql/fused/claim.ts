@@ -68,20 +68,32 @@ export const makeClaim = (
     notifier.notify(started, "step")
     return claimed
   })
+  const putBack = (
+    claimed: ReadonlyArray<ClaimedMessage>,
+    { queues }: FusedClaim
+  ): Effect.Effect<void, StoreError> =>
+    claimed.length === 0
+      ? Effect.void
+      : Effect.tap(undo(claimed), () => Effect.sync(() => wakeAgain(broker, queues)))
+
   const reclaim = Effect.fnUntraced(function* (
     request: FusedClaim
   ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
     const found = yield* db.retryOnDeadlock(reclaimStatement(request))
     const held = found.slice(0, request.max)
-    const others = found.slice(request.max)
-    if (others.length > 0) {
-      yield* undo(others)
-      wakeAgain(broker, request.queues)
-    }
+    yield* putBack(found.slice(request.max), request)
     const max = request.max - held.length
     if (max <= 0) return held
-    const more = claim({ ...request, max, isRetry: false }, sizeOf(held.map(({ delivery }) => delivery)))
-    return [...held, ...(yield* more)]
+    const taken = sizeOf(held.map(({ delivery }) => delivery))
+    const claimed = [...held, ...(yield* claim({ ...request, max, isRetry: false }, taken))]
+    // an earlier attempt that was given up may have been carried out after this one began
+    const all = yield* db.retryOnDeadlock(reclaimStatement({ ...request, max: 0 }))
+    const handles = new Set(claimed.map(({ delivery }) => delivery.handle))
+    yield* putBack(
+      all.filter(({ delivery }) => !handles.has(delivery.handle)),
+      request
+    )
+    return claimed
   })
   return (request) => db.outsideTransaction(request.isRetry === true ? reclaim(request) : claim(request, 0))
 }
