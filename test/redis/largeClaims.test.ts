@@ -18,7 +18,7 @@ const message = (id: string, mib: number): Envelope => ({
   body: "x".repeat(mib * MIB)
 })
 
-const idsOf = (claimed: ReadonlyArray<Delivery>) => claimed.map(({ id }) => id).sort()
+const idsOf = (claimed: ReadonlyArray<Delivery>) => claimed.map(({ id }) => id ?? "").sort()
 
 const claim = (broker: BrokerDriver, claimId: string, max = 16, leaseMillis = LONG, isRetry = false) =>
   broker.claim({ queues: ["q"], max, leaseMillis, worker: "w", claimId, isRetry })

@@ -15,10 +15,10 @@ const STEPS = "steps"
 const REQUESTS = "requests"
 
 /** Makes the notifier over the notifications of one store. */
-export const make = ({ notify, registerTopic, subscribe, trim }: PostgresNotifications): TaskNotifier => {
+export const make = ({ notify, registerTopics, subscribe, trim }: PostgresNotifications): TaskNotifier => {
   const subscriptions = new LocalSubscriptions()
-  const registerEnds = registerTopic(ENDS, () => subscriptions.active && subscriptions.any)
-  const registerSteps = registerTopic(STEPS, () => subscriptions.active && subscriptions.anySteps)
+  const registerEnds = registerTopics([ENDS], () => subscriptions.active && subscriptions.any)
+  const registerSteps = registerTopics([STEPS], () => subscriptions.active && subscriptions.anySteps)
   const register = Effect.suspend(() =>
     subscriptions.anySteps ? Effect.andThen(registerEnds, registerSteps) : registerEnds
   )
@@ -53,7 +53,7 @@ export const make = ({ notify, registerTopic, subscribe, trim }: PostgresNotific
       yield* register
       subscriptions.resync()
     }
-    yield* registerTopic(REQUESTS, () => subscriptions.active)
+    yield* registerTopics([REQUESTS], () => subscriptions.active)
     return subscriptions.hints
   })
 

@@ -23,7 +23,7 @@ export interface PostgresNotifications {
   /** Receives hints until the scope closes. */
   readonly subscribe: (subscriber: Subscriber) => Effect.Effect<void, never, Scope.Scope>
   /** Registers for a topic for as long as it is wanted. Hints of later commits are received. */
-  readonly registerTopic: (topic: string, isWanted: () => boolean) => Effect.Effect<void, StoreError>
+  readonly registerTopics: TopicRegistrations.TopicRegistrations["registerTopics"]
   /** Removes the registrations of processes that are gone. */
   readonly trim: Effect.Effect<void, StoreError>
 }
@@ -45,6 +45,6 @@ export const make = Effect.fnUntraced(function* (
   const channel: Channel = { name: yield* channelName(db), source }
   const notify = yield* NotificationSender.make(db, channel)
   const receiver = yield* NotificationReceiver.make(db, client, channel)
-  const { registerTopic, trim } = yield* TopicRegistrations.make(db, channel, receiver)
-  return { notify, subscribe: receiver.subscribe, registerTopic, trim }
+  const { registerTopics, trim } = yield* TopicRegistrations.make(db, channel, receiver)
+  return { notify, subscribe: receiver.subscribe, registerTopics, trim }
 })

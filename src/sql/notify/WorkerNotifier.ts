@@ -39,7 +39,7 @@ const topicOf = (queue: string): string => `queue:${queue}`
 /** Wakes workers by notifications. */
 export const byNotification = ({
   notify,
-  registerTopic,
+  registerTopics,
   subscribe
 }: PostgresNotifications): WorkerNotifier => ({
   subscribe: (queues, callback) =>
@@ -57,13 +57,11 @@ export const byNotification = ({
         },
         onResync: () => callback(false)
       })
-      for (const topic of topics) {
-        // it is registered again with the next renewal of registrations
-        yield* Effect.ignore(
-          registerTopic(topic, () => active),
-          { log: "Debug" }
-        )
-      }
+      // they are registered again with the next renewal of registrations
+      yield* Effect.ignore(
+        registerTopics(topics, () => active),
+        { log: "Debug" }
+      )
     }),
   notify: (queues) => {
     for (const queue of queues) notify(topicOf(queue), [queue])
