@@ -140,6 +140,11 @@ export interface BackendDriver<out E = unknown> {
      * 4 MiB, which is also the most.
      */
     readonly maxBytes?: number | undefined
+    /**
+     * The number of connections to the store that this process has at most, where handlers can hold them too, in
+     * transactions. A worker refuses one, and warns of fewer than its `concurrency`. Default: handlers hold none.
+     */
+    readonly sharedConnections?: number | undefined
   }
   /**
    * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the

@@ -200,6 +200,8 @@ export interface BrokerDriver<out E = unknown> {
     readonly prefersLargeBatches?: boolean | undefined
     /** As in `BackendDriver`, for the payloads of messages. */
     readonly maxBytes?: number | undefined
+    /** As in `BackendDriver`. */
+    readonly sharedConnections?: number | undefined
   }
   /** Identifies the store that this broker shares with a backend; compared with `Fusion.store`. */
   readonly store?: object | undefined

@@ -6,6 +6,7 @@ import { SqlClient, type SqlError } from "effect/sql"
 import * as Batch from "./batchStatements.ts"
 import type { Columns, Dialect } from "./dialect/Dialect.ts"
 import { dialectOf } from "./dialect/dialects.ts"
+import { likelyConnectionsOf } from "./notify/clientCapabilities.ts"
 import * as Row from "./Row.ts"
 import { explainLostConnection, maxValueBytes, withLimit } from "./statementLimit.ts"
 import * as Transactions from "./transactions.ts"
@@ -34,6 +35,8 @@ export interface Database extends Transactions.Transactions {
   readonly store: string
   readonly dialect: Dialect
   readonly client: SqlClient.SqlClient
+  /** The most connections of the client; `undefined`: the database is a file, or the client does not show it. */
+  readonly connections: number | undefined
   /** The most bytes of one encoded value; `undefined`: the database does not limit statements. */
   readonly maxBytes: number | undefined
   /** Returns the name of a table with the prefix. */
@@ -111,6 +114,7 @@ export const make = Effect.fnUntraced(function* (
     ...context,
     ...Transactions.make({ client, dialect, run, store, tableName }),
     client,
+    connections: dialect.isLocalFile ? undefined : likelyConnectionsOf(client),
     maxBytes: statementLimit === undefined ? undefined : maxValueBytes(statementLimit),
     batched: (columns, text) => Batch.makeBatched(context, columns, text),
     batchedUpdate: (update) => Batch.makeBatchedUpdate(context, update),

@@ -24,13 +24,14 @@ import * as ReadySignal from "./notify/ReadySignal.ts"
 import * as TaskNotifier from "./notify/TaskNotifier.ts"
 import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
 import * as ReadOnlySessions from "./readOnlySessions.ts"
+import * as ReservedConnection from "./ReservedConnection.ts"
 import * as Row from "./Row.ts"
 
 /** How the processes of a store notify each other, and how long a call may take. */
 export interface Options extends Database.Options {
   /**
    * Whether PostgreSQL notifies waiters and workers, over one connection of the pool that is held for it. Default
-   * `true` if the client can listen, as the one of `@effect/sql-pg` can. It has to be `false` with PgBouncer in
+   * `true` if the client can listen, as the one of `@effect/sql-pg` can with a pool of at least three connections. It has to be `false` with PgBouncer in
    * transaction mode, which breaks LISTEN: waiters then poll every 100 millis, or at the `pollInterval` of `get`.
    */
   readonly notify?: boolean | undefined
@@ -98,14 +99,29 @@ const withCallTimeout = Effect.fnUntraced(function* (
       duration: timeout,
       orElse: () => Effect.fail(toTimeoutError(callTimeout.timedOut(timeout)))
     })
+  const inCallerTransaction: Database.Database["inCallerTransaction"] = (effect) =>
+    Effect.withFiber(({ context }) =>
+      db.transactionOf(context) === undefined ? limit(effect) : limitJoined(effect)
+    )
   return {
     ...db,
     outsideTransaction: (effect) => limit(db.outsideTransaction(effect)),
-    inCallerTransaction: (effect) =>
-      Effect.withFiber(({ context }) =>
-        db.transactionOf(context) === undefined ? limit(effect) : limitJoined(effect)
-      )
+    inCallerTransaction,
+    readsInCallerTransaction: inCallerTransaction
   }
+})
+
+/**
+ * Lets calls have the reserved connection, but for writes of producers: these may wait for a transaction of a handler, and
+ * leases must not wait for them.
+ */
+const withReservedConnection = (
+  db: Database.Database,
+  { reads, withConnection }: ReservedConnection.ReservedConnection
+): Database.Database => ({
+  ...db,
+  outsideTransaction: (effect) => db.outsideTransaction(withConnection(effect)),
+  readsInCallerTransaction: (effect) => db.readsInCallerTransaction(reads(effect))
 })
 
 /** Opens the tables, and reads the limit of the database on statements. */
@@ -120,12 +136,52 @@ const openDatabase = Effect.fnUntraced(function* (
   return yield* Database.make(options, limit?.bytes)
 })
 
+const makePorts = (backend: SqlBackendDriver.BackendParts, broker: SqlBrokerDriver.BrokerParts): Drivers => {
+  const store = {}
+  const { name } = backend.db.dialect
+  return {
+    backend: {
+      ...SqlBackendDriver.make(backend, { name }),
+      complete: makeComplete(backend, broker),
+      fusion: SqlFusion.make(backend, broker, store)
+    },
+    broker: SqlBrokerDriver.make(broker, { name, store })
+  }
+}
+
+/** Reserves a connection when a worker claims or starts. */
+const reserving = (
+  { outsideTransaction }: Database.Database,
+  { claims, reserve }: ReservedConnection.ReservedConnection,
+  { backend, broker }: Drivers
+): Drivers => {
+  const claiming =
+    <In, A, E>(claim: (request: In) => Effect.Effect<A, E>) =>
+    (request: In): Effect.Effect<A, E | SqlError.SqlError> =>
+      outsideTransaction(claims(claim(request)))
+  const { fusion, start } = backend
+  return {
+    backend: {
+      ...backend,
+      start: (starts) => {
+        reserve()
+        return start(starts)
+      },
+      fusion: fusion && { ...fusion, claim: fusion.claim && claiming(fusion.claim) }
+    },
+    broker: { ...broker, claim: claiming(broker.claim) }
+  }
+}
+
 /** Makes the drivers, over tables that `Migrations.run` brought up to date, until the scope closes. */
 export const make = Effect.fnUntraced(function* (
   options: Options
 ): Effect.fn.Return<Drivers, Database.StoreError, SqlClient.SqlClient | Scope.Scope> {
-  const limited = yield* withCallTimeout(yield* openDatabase(options), options)
-  const db = yield* ReadOnlySessions.endAfterRefusal(limited)
+  const opened = yield* openDatabase(options)
+  const reserved = yield* ReservedConnection.make(opened)
+  const limited = yield* withCallTimeout(opened, options)
+  const refusing = yield* ReadOnlySessions.endAfterRefusal(limited, reserved.renew)
+  const db = withReservedConnection(refusing, reserved)
   const { notifier, workerNotifier } = yield* makeNotifiers(db, options)
   const taskRows = TaskRows.make(db)
   const queueStatus = makeQueueStatus(db)
@@ -142,14 +198,5 @@ export const make = Effect.fnUntraced(function* (
     queueStatus,
     readySignal: ReadySignal.make(queueStatus, workerNotifier)
   }
-  const store = {}
-  const { name } = db.dialect
-  return {
-    backend: {
-      ...SqlBackendDriver.make(backend, { name }),
-      complete: makeComplete(backend, broker),
-      fusion: SqlFusion.make(backend, broker, store)
-    },
-    broker: SqlBrokerDriver.make(broker, { name, store })
-  }
+  return reserving(refusing, reserved, makePorts(backend, broker))
 })

@@ -40,15 +40,18 @@ const makeEndOne = (
 /**
  * Returns the database with calls that, if they fail because a connection is read-only, end the read-only connections of
  * the client, one at a time, until one is met that can write. They are ended in the background, and the calls still fail:
- * the server has undone what they did. Connections in use are left alone, those of a caller's transaction too.
+ * the server has undone what they did. Connections in use are left alone, those of a caller's transaction too;
+ * `giveBack` gives back a connection that the store itself holds.
  */
 export const endAfterRefusal = Effect.fnUntraced(function* (
-  db: Database
+  db: Database,
+  giveBack: Effect.Effect<void>
 ): Effect.fn.Return<Database, never, Scope.Scope> {
   const { readOnlySessions } = db.dialect
   if (readOnlySessions === undefined) return db
   const endOne = makeEndOne(db, readOnlySessions)
   const endAll = Effect.gen(function* () {
+    yield* giveBack
     for (let pause = PAUSE_MILLIS; yield* endOne; pause = Math.min(pause * PAUSE_FACTOR, MAX_PAUSE_MILLIS)) {
       if (pause === PAUSE_MILLIS) {
         yield* Effect.logWarning(
@@ -74,6 +77,7 @@ export const endAfterRefusal = Effect.fnUntraced(function* (
     ...db,
     endReadOnlySessions,
     outsideTransaction: (effect) => Effect.tapError(db.outsideTransaction(effect), onError),
-    inCallerTransaction: (effect) => Effect.tapError(db.inCallerTransaction(effect), onError)
+    inCallerTransaction: (effect) => Effect.tapError(db.inCallerTransaction(effect), onError),
+    readsInCallerTransaction: (effect) => Effect.tapError(db.readsInCallerTransaction(effect), onError)
   }
 })

@@ -3,6 +3,7 @@
  */
 import { Context, Effect, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
+import type { Connection } from "effect/sql/SqlConnection"
 import type { Run } from "./batchStatements.ts"
 import type { Dialect } from "./dialect/Dialect.ts"
 import * as Row from "./Row.ts"
@@ -27,10 +28,18 @@ export interface Transactions {
   readonly outsideTransaction: WithSqlError
   /** Runs in the caller's transaction, if there is one. */
   readonly inCallerTransaction: WithSqlError
+  /** Reads in the caller's transaction, if there is one. */
+  readonly readsInCallerTransaction: WithSqlError
   /** Calls back after the commit of the caller's transaction; at once if there is none. */
   readonly afterCommit: (callback: () => void) => Effect.Effect<void>
   /** Returns the caller's transaction, if it is one of this client. */
   readonly transactionOf: (context: Context.Context<never>) => object | undefined
+  /** Runs with that connection, which is in no transaction. Transactions inside begin on it. */
+  readonly onConnection: (
+    connection: Connection
+  ) => <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+  /** Whether the context has a connection: of the caller's transaction, or by `onConnection`. */
+  readonly hasConnection: (context: Context.Context<never>) => boolean
   /** Runs if no other process holds the lock of that name; otherwise returns `otherwise`. Needs a transaction. */
   readonly withLock: <A, E, R>(
     name: string,
@@ -43,6 +52,9 @@ export interface Transactions {
 const isDeadlock = (error: unknown): boolean =>
   SqlError.isSqlError(error) &&
   (error.reason._tag === "DeadlockError" || error.reason._tag === "SerializationError")
+
+/** The depth of a connection without a transaction: `withTransaction` begins one, in place of a savepoint. */
+const NO_TRANSACTION = -1
 
 const backoff = Schedule.jittered(Schedule.exponential("4 millis"))
 
@@ -61,8 +73,12 @@ export const make = (options: {
 }): Transactions => {
   const { client, dialect, run, store, tableName } = options
   const { transactionService } = client
-  const transactionOf = (context: Context.Context<never>) =>
+  const connectionOf = (context: Context.Context<never>) =>
     Context.getOrUndefined(context, transactionService)
+  const transactionOf = (context: Context.Context<never>) => {
+    const found = connectionOf(context)
+    return found === undefined || found[1] === NO_TRANSACTION ? undefined : found
+  }
   const isInside = (context: Context.Context<never>) => transactionOf(context) !== undefined
   const withoutTransaction = <R>(context: Context.Context<R>) =>
     Context.omit(transactionService)(context) as Context.Context<R>
@@ -91,6 +107,9 @@ export const make = (options: {
         isInside(context) ? Effect.updateContext(effect, withoutTransaction<R>) : effect
       ),
     inCallerTransaction: (effect) => effect,
+    readsInCallerTransaction: (effect) => effect,
+    onConnection: (connection) => Effect.provideService(transactionService, [connection, NO_TRANSACTION]),
+    hasConnection: (context) => connectionOf(context) !== undefined,
     afterCommit: (callback) =>
       Effect.withFiber(({ context }) => {
         if (isInside(context)) return client.afterCommit(Effect.sync(callback))

@@ -84,7 +84,7 @@ const storeOf = (
 
 /** A client with few connections, as many of these tests run at once. */
 const fewConnections = (location: SqlLocation): Layer.Layer<SqlClient.SqlClient, unknown> => {
-  const maxConnections = 2
+  const maxConnections = 3
   switch (location.dialect) {
     case "sqlite":
       return clientLayer(location)

@@ -166,7 +166,8 @@ describeWithOwnPostgres("guarantee 9: connections to PostgreSQL", () => {
             assert.isBelow(millis, 14_000)
             const [again] = yield* timed(roundTrip(30))
             yield* report("then", again)
-            assert.isBelow(again, 3_000)
+            // each of the four connections of the pool may be silent still, which a call finds out in a second
+            assert.isBelow(again, 5_000)
             assert.strictEqual(yield* crashesOf(server), 0)
           }).pipe(Effect.ensuring(network.cut()), Effect.provideContext(producer))
         })

@@ -210,9 +210,9 @@ describeWithOwnPostgres("postgres: opening a store", () => {
   })
 
   describe.concurrent("behind a transaction pooler", () => {
-    test("works without prepared statements and without LISTEN, over one connection", {}, (server) =>
+    test("works without prepared statements and without LISTEN, over two connections", {}, (server) =>
       Effect.gen(function* () {
-        const client = clientOf(server.url, { prepare: false, maxConnections: 1 })
+        const client = clientOf(server.url, { prepare: false, maxConnections: 2 })
         const opened = SqlStore.layer({ notify: false, pollInterval: "50 millis" }).pipe(
           Layer.provideMerge(client),
           Layer.build

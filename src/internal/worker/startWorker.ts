@@ -1,6 +1,7 @@
 /** The life of a worker: it starts its loops, and drains when its scope closes. */
 import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { annotateDelivery } from "./annotateDelivery.ts"
+import { checkConnections } from "./checkConnections.ts"
 import { claimMessages } from "./claimLoop.ts"
 import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
@@ -45,6 +46,7 @@ const UNREGISTER_TIMEOUT = Duration.seconds(2)
 export const startWorker = Effect.fnUntraced(function* (
   settings: WorkerSettings
 ): Effect.fn.Return<WorkerService, never, Scope.Scope> {
+  yield* checkConnections(settings)
   const worker = yield* make(settings)
   const claiming = yield* Scope.make("parallel")
   const duties = yield* Scope.make()

@@ -116,7 +116,7 @@ const makeNotifyingCancel = ({
 /** Makes the driver without `complete` and `fusion`, which need the broker of the same database. */
 export const make = (parts: BackendParts, options: { readonly name: string }): BackendDriver<StoreError> => {
   const { creating, db, notifier, taskRows } = parts
-  const { inCallerTransaction, outsideTransaction } = db
+  const { inCallerTransaction, outsideTransaction, readsInCallerTransaction } = db
   const notifying = makeNotifying(parts, db.inTransaction)
   const withdraw = notifying(makeWithdraw(db, taskRows))
   const forget = notifying(makeForget(db, taskRows))
@@ -131,7 +131,8 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     capabilities: {
       hints: notifier.hints !== undefined,
       prefersLargeBatches: !db.dialect.isLocalFile,
-      maxBytes: db.maxBytes
+      maxBytes: db.maxBytes,
+      sharedConnections: db.connections
     },
     batchKey: db.transactionOf,
     isPermanent,
@@ -144,7 +145,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     renew: makeNotifying(parts, db.inTransactionIfNeeded)(makeRenew(db), "step"),
     settle: notifying(parts.settle),
     parkMessage: (messages) => outsideTransaction(db.inTransaction(deadLetters.park(messages))),
-    read: (ids) => inCallerTransaction(read(ids)),
+    read: (ids) => readsInCallerTransaction(read(ids)),
     subscribe: (ids, until = "change") =>
       outsideTransaction(Effect.andThen(notifier.subscribe(ids, until), read(ids))),
     unsubscribe: (ids) => Effect.sync(() => notifier.unsubscribe(ids)),
@@ -153,14 +154,14 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     withdraw: (messages) => Effect.asVoid(withdraw(messages)),
     forget: (ids) => Effect.asVoid(forget(ids)),
     reopen: (ids, reservedMillis) => notifying((batch: Batch<string>) => reopen(batch, reservedMillis))(ids),
-    getDeadLetters: (ids) => inCallerTransaction(deadLetters.getMany(ids)),
-    listDeadLetters: (page) => inCallerTransaction(deadLetters.list(page)),
-    listDeadLetterIds: (page) => inCallerTransaction(deadLetters.listIds(page)),
-    countDeadLetters: (task) => inCallerTransaction(deadLetters.count(task)),
+    getDeadLetters: (ids) => readsInCallerTransaction(deadLetters.getMany(ids)),
+    listDeadLetters: (page) => readsInCallerTransaction(deadLetters.list(page)),
+    listDeadLetterIds: (page) => readsInCallerTransaction(deadLetters.listIds(page)),
+    countDeadLetters: (task) => readsInCallerTransaction(deadLetters.count(task)),
     removeDeadLetters: (ids) => outsideTransaction(db.inTransaction(deadLetters.remove(ids))),
     heartbeat: (worker, ttlMillis) => outsideTransaction(workers.heartbeat(worker, ttlMillis)),
     unregisterWorker: (worker) => outsideTransaction(workers.unregister(worker)),
-    workers: inCallerTransaction(workers.list),
+    workers: readsInCallerTransaction(workers.list),
     sweep: (limit) => Effect.tap(sweepUpTo(limit), () => outsideTransaction(notifier.trim))
   }
 }

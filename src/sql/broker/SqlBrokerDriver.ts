@@ -104,6 +104,7 @@ export const make = (
       repeatableClaims: true,
       prefersLargeBatches: !db.dialect.isLocalFile,
       maxBytes: db.maxBytes,
+      sharedConnections: db.connections,
       lease: "store",
       maxDelayMillis: MAX_DELAY_MILLIS
     },
@@ -126,7 +127,7 @@ export const make = (
         ({ firstMillis, queues }) => readySignal.notify(queues, firstMillis)
       ),
     reject: (rejections) => outsideTransaction(db.inTransaction(messages.reject(rejections))),
-    counts: (queues) => db.inCallerTransaction(messages.counts(queues)),
+    counts: (queues) => db.readsInCallerTransaction(messages.counts(queues)),
     purge: (queue, limit) => outsideTransaction(db.inTransaction(messages.purge(queue, limit)))
   }
 }

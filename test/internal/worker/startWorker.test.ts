@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Task, Worker } from "chicory"
-import { type Duration, Effect, Exit, Latch, Layer, Logger, References, Scope } from "effect"
+import { Cause, type Duration, Effect, Exit, Latch, Layer, Logger, References, Scope } from "effect"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
 import { advance } from "../../support/memoryFixture.ts"
 import * as WorkerFixture from "./workerFixture.ts"
@@ -120,6 +120,43 @@ describe("guarantee 7: the end of a worker", () => {
       })
       yield* Effect.addFinalizer(() => over.open)
       assert.strictEqual(yield* stopAfterStart(worker), 2)
+    })
+  )
+})
+
+describe("a worker on a client with few connections", () => {
+  /** Starts a worker of 16 slots on a store with so many connections. */
+  const startOn = (sharedConnections: number | undefined) =>
+    Effect.gen(function* () {
+      const { start } = yield* WorkerFixture.make({
+        backend: (driver) => ({ capabilities: { ...driver.capabilities, sharedConnections } })
+      })
+      const [exit, warnings] = yield* withWarnings(Effect.exit(Effect.scoped(start)))
+      return { exit, warnings: warnings.map(({ message }) => message) }
+    })
+
+  it.effect("warns where they are fewer than its slots, and says how many it needs", () =>
+    Effect.gen(function* () {
+      const { exit, warnings } = yield* startOn(15)
+      assert.isTrue(Exit.isSuccess(exit))
+      assert.lengthOf(warnings, 1)
+      assert.include(warnings[0], "at most 15 connections")
+      assert.include(warnings[0], "give its pool 18 connections, or the worker a concurrency of 13")
+    })
+  )
+
+  it.effect("does not warn where there is one for each slot, or handlers hold none", () =>
+    Effect.gen(function* () {
+      assert.deepStrictEqual((yield* startOn(16)).warnings, [])
+      assert.deepStrictEqual((yield* startOn(undefined)).warnings, [])
+    })
+  )
+
+  it.effect("does not start where there is a single one", () =>
+    Effect.gen(function* () {
+      const { exit } = yield* startOn(1)
+      assert.isTrue(Exit.hasDies(exit))
+      assert.include(String(Exit.isFailure(exit) && Cause.squash(exit.cause)), "at least 3 connections")
     })
   )
 })
