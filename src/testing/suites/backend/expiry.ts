@@ -44,7 +44,7 @@ export const expiry = (test: Test): void => {
     }
 
     test("the sweep ends a retry after its expiry, although it checked the task while it ran", function* (t) {
-      const retentionMillis = t.time.units(1)
+      const retentionMillis = t.time.units(4)
       yield* t.create("a", { expiresMillis: t.time.units(5), retentionMillis })
       yield* t.startRun("a", "t1", { retentionMillis })
       yield* t.time.pass(6)
