@@ -20,16 +20,18 @@ import type { WithSqlError } from "./transactions.ts"
 const PATIENCE_MILLIS = 50
 /** How long after a call that succeeded the reserved connection is used without asking whether it works. */
 const TRUSTED_MILLIS = 2000
-/** How long the reserved connection may take to answer whether it works. */
+/** How long the reserved connection may take to answer whether it works, before it is asked again. */
 const ANSWER_MILLIS = 1000
+/** Questions without an answer after which it counts as lost. A process that stands still hears an answer too late. */
+const MAX_UNANSWERED = 5
 /** How long a connection stays reserved before another one takes its place, so that the client can end old ones. */
 const RESERVED_MILLIS = 60_000
 /** The pause before another connection is reserved after one was lost, or the client has lent none. */
 const RETRY_MILLIS = 250
 /** How long to wait for a second connection before the client is taken for one that has a single one. */
 const SECOND_MILLIS = 1000
-/** The pause before such a client is asked again. */
-const SINGLE_MILLIS = 600_000
+/** The pause before such a client is asked again: it may have been a larger pool whose connections were all in use. */
+const SINGLE_MILLIS = 60_000
 
 /** The reserved connection of one store. */
 export interface ReservedConnection {
@@ -56,6 +58,8 @@ interface Held {
   readonly turn: Semaphore.Semaphore
   /** Until when it is used without asking whether it works, by the monotonic clock. */
   trustedUntil: number
+  /** Questions whether it works that were not answered in time, one after the other. */
+  unanswered: number
 }
 
 /** The client seems to have a single connection, which others need. */
@@ -69,12 +73,18 @@ const isTrusted = ({ trustedUntil }: Held): boolean => trustedUntil > performanc
 
 const trust = (held: Held): void => {
   held.trustedUntil = performance.now() + TRUSTED_MILLIS
+  held.unanswered = 0
 }
 
-const works = ({ connection }: Held): Effect.Effect<boolean> =>
-  Effect.orElseSucceed(
-    endsWithin(connection.executeUnprepared("SELECT 1", [], undefined), ANSWER_MILLIS),
-    () => false
+/** Asks whether the connection works, and returns whether it is lost. */
+const isLost = (held: Held): Effect.Effect<boolean> =>
+  endsWithin(held.connection.executeUnprepared("SELECT 1", [], undefined), ANSWER_MILLIS).pipe(
+    Effect.map((answered) => {
+      if (answered) trust(held)
+      else held.unanswered++
+      return held.unanswered >= MAX_UNANSWERED
+    }),
+    Effect.orElseSucceed(() => true)
   )
 
 const giveBack = ({ scope, turn }: Held): Effect.Effect<void> =>
@@ -91,7 +101,7 @@ class Reservation {
   /** Puts a connection in the place of another one. */
   replace(connection: Connection, scope: Scope.Closeable): void {
     const { held } = this
-    this.held = { connection, scope, turn: Semaphore.makeUnsafe(1), trustedUntil: 0 }
+    this.held = { connection, scope, turn: Semaphore.makeUnsafe(1), trustedUntil: 0, unanswered: 0 }
     this.available.openUnsafe()
     this.decided.openUnsafe()
     this.dropped.closeUnsafe()
@@ -157,25 +167,36 @@ class Reservation {
       yield* held.turn.takeScoped(1)
       if (this.held !== held) return undefined
       if (isTrusted(held)) return held
-      if (yield* works(held)) trust(held)
-      else this.drop(held)
+      if (yield* isLost(held)) this.drop(held)
       return isTrusted(held) ? held : undefined
     }
   )
 }
 
+/**
+ * Asks the client for a connection, until the scope closes. An interruption does not wait for a client that cannot be
+ * interrupted while it waits: what it lends too late is given back.
+ */
+const reserveFrom = ({ client }: Database): Effect.Effect<Connection, SqlError.SqlError, Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.gen(function* () {
+      const lent = yield* Scope.make()
+      const asking = yield* Effect.forkDetach(Effect.interruptible(Scope.provide(client.reserve, lent)))
+      const giveUp = Effect.forkDetach(Effect.andThen(Fiber.interrupt(asking), Scope.close(lent, Exit.void)))
+      const connection = yield* Effect.onError(restore(Fiber.join(asking)), () => giveUp)
+      yield* Effect.addFinalizer((exit) => Scope.close(lent, exit))
+      return connection
+    })
+  )
+
 /** Reserves a connection of the client. Fails if it seems to be the only one. */
-const makeReserve = ({
-  client
-}: Database): Effect.Effect<Connection, SqlError.SqlError | SingleConnection, Scope.Scope> => {
-  let hasOthers = connectionsOf(client) !== undefined
-  const lendsAnother = Effect.gen(function* () {
-    // not interrupted, since a client may wait uninterruptibly: it is lent, and given back, once the first is given back
-    const lent = yield* Effect.forkDetach(Effect.scoped(client.reserve))
-    return yield* endsWithin(Fiber.join(lent), SECOND_MILLIS)
-  })
+const makeReserve = (
+  db: Database
+): Effect.Effect<Connection, SqlError.SqlError | SingleConnection, Scope.Scope> => {
+  let hasOthers = connectionsOf(db.client) !== undefined
+  const lendsAnother = endsWithin(Effect.scoped(reserveFrom(db)), SECOND_MILLIS)
   return Effect.gen(function* () {
-    const connection = yield* client.reserve
+    const connection = yield* reserveFrom(db)
     if (!hasOthers) hasOthers = yield* lendsAnother
     return hasOthers ? connection : yield* new SingleConnection()
   })
@@ -220,7 +241,8 @@ const keepReserved = (db: Database, reservation: Reservation, wanted: Latch.Latc
 }
 
 /** Makes the two ways in which calls get a connection. */
-const makeLending = ({ client, onConnection }: Database, reservation: Reservation) => {
+const makeLending = (db: Database, reservation: Reservation) => {
+  const { onConnection } = db
   /** Notes whether the connection works. */
   const noting =
     (held: Held | undefined) =>
@@ -239,7 +261,7 @@ const makeLending = ({ client, onConnection }: Database, reservation: Reservatio
     SqlError.SqlError,
     Scope.Scope
   > = Effect.raceFirst(
-    Effect.map(client.reserve, (connection) => ({ connection })),
+    Effect.map(reserveFrom(db), (connection) => ({ connection })),
     Effect.andThen(
       sleep(PATIENCE_MILLIS),
       Effect.map(reservation.lend, (held) => ({ connection: held.connection, held }))

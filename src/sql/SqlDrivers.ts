@@ -105,7 +105,13 @@ const withCallTimeout = Effect.fnUntraced(function* (
     )
   return {
     ...db,
-    outsideTransaction: (effect) => limit(db.outsideTransaction(effect)),
+    // a call that has a connection and no transaction is part of one that is bounded already
+    outsideTransaction: (effect) =>
+      Effect.withFiber(({ context }) =>
+        db.hasConnection(context) && db.transactionOf(context) === undefined
+          ? effect
+          : limit(db.outsideTransaction(effect))
+      ),
     inCallerTransaction,
     readsInCallerTransaction: inCallerTransaction
   }

@@ -109,6 +109,14 @@ describeWithOwnPostgres("postgres: opening a store", () => {
         yield* migrate(server)
       })
     )
+
+    test("opens a store that exists on a server that is read-only", {}, (server) =>
+      Effect.gen(function* () {
+        yield* migrate(server)
+        yield* server.setReadOnly(true)
+        yield* Effect.scoped(openStore(server))
+      })
+    )
   })
 
   describe.concurrent("as a role that may not change the schema", () => {

@@ -1,7 +1,7 @@
 /**
  * Registers this process for topics in the table `listeners`, where other processes see which topics to notify.
  */
-import { Effect, type Scope, Semaphore } from "effect"
+import { Effect, type Scope } from "effect"
 import type { Database, StoreError } from "../Database.ts"
 import { sleep } from "../sleep.ts"
 import { type Channel, ECHO } from "./notificationProtocol.ts"
@@ -51,27 +51,26 @@ export const make = Effect.fnUntraced(function* (
   const notifySelf = `SELECT pg_notify(?, ?), set_config('synchronous_commit', 'off', true)`
 
   const registrations = new Map<string, Registration>()
-  const registering = Semaphore.makeUnsafe(1)
 
   /** Registers, or renews registrations that are a third over: all of them at once. */
   const renew = (topics: Iterable<string>): Effect.Effect<void, StoreError> =>
-    registering.withPermit(
-      Effect.suspend(() => {
-        const sentAt = performance.now()
-        const due = Array.from(topics, (topic) => [topic, registrations.get(topic)!] as const).filter(
-          ([, { validUntil }]) => sentAt >= validUntil - REGISTERED_MILLIS + ECHO_MILLIS
-        )
-        if (due.length === 0) return Effect.void
-        const rows = due.map(([topic]) => ({ id: channel.source, topic }))
-        return Effect.map(outsideTransaction(upsert(rows)), () => {
-          // other processes did not notify this one in the meantime
-          const now = performance.now()
-          const hadGap = due.some(([, { validUntil }]) => validUntil !== -Infinity && now > validUntil)
-          for (const [, registration] of due) registration.validUntil = sentAt + REGISTERED_MILLIS
-          if (hadGap) receiver.resync()
-        })
+    Effect.suspend(() => {
+      const sentAt = performance.now()
+      const due = Array.from(topics, (topic) => [topic, registrations.get(topic)!] as const).filter(
+        ([, { validUntil }]) => sentAt >= validUntil - REGISTERED_MILLIS + ECHO_MILLIS
+      )
+      if (due.length === 0) return Effect.void
+      const rows = due.map(([topic]) => ({ id: channel.source, topic }))
+      return Effect.map(outsideTransaction(upsert(rows)), () => {
+        // other processes did not notify this one in the meantime
+        const now = performance.now()
+        const hadGap = due.some(([, { validUntil }]) => validUntil !== -Infinity && now > validUntil)
+        for (const [, registration] of due) {
+          registration.validUntil = Math.max(registration.validUntil, sentAt + REGISTERED_MILLIS)
+        }
+        if (hadGap) receiver.resync()
       })
-    )
+    })
 
   const want = (topic: string, isWanted: () => boolean): void => {
     const registration = registrations.get(topic)
