@@ -3,7 +3,8 @@ import { assert } from "@effect/vitest"
 import { SqlStore } from "chicory/sql"
 import { Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { MissingRights } from "../../src/sql/schema/checkRights.ts"
+import { checkRights, MissingRights } from "../../src/sql/schema/checkRights.ts"
+import { spyOn } from "../sql/statementSpy.ts"
 import type { OwnServer } from "../support/ownServers.ts"
 import * as MysqlClient from "./MysqlClient.ts"
 import { describeWithOwnMariadb, openStore, testWithServer as test } from "./ownServer.ts"
@@ -32,6 +33,23 @@ describeWithOwnMariadb("mariadb: opening a store", () => {
     })
   )
 
+  test("tries the rights of a user, those of its default role among them, in one statement", {}, (server) =>
+    Effect.gen(function* () {
+      yield* makeStore(server)
+      yield* runAll(
+        server.url,
+        "CREATE ROLE worker_role",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON jobs.* TO worker_role",
+        "GRANT worker_role TO app@'%'",
+        "SET DEFAULT ROLE worker_role FOR app@'%'"
+      )
+      const client = yield* MysqlClient.make({ url: `mysql://app@127.0.0.1:${server.port}/jobs` })
+      const spy = spyOn(client)
+      yield* Effect.provideService(checkRights(), SqlClient.SqlClient, spy.client)
+      assert.strictEqual(spy.asked.size, 1)
+    })
+  )
+
   test("fails for a user that lacks rights on the tables, and names them", {}, (server) =>
     Effect.gen(function* () {
       const open = yield* makeStore(
@@ -49,7 +67,16 @@ describeWithOwnMariadb("mariadb: opening a store", () => {
         "INSERT on chicory_workers",
         "DELETE on chicory_workers"
       ])
+      assert.deepStrictEqual(error.cause.grants, [
+        "GRANT DELETE ON `chicory_tasks` TO 'app'@'%'",
+        "GRANT INSERT, DELETE ON `chicory_dead_letters` TO 'app'@'%'",
+        "GRANT INSERT, DELETE ON `chicory_workers` TO 'app'@'%'"
+      ])
       assert.isFalse(error.retryable)
+      yield* Effect.forEach(error.cause.grants, (grant) =>
+        runAll(`mysql://root@127.0.0.1:${server.port}/jobs`, grant)
+      )
+      yield* open
     })
   )
 })

@@ -3,10 +3,11 @@ import { inspect } from "node:util"
 import { assert, describe } from "@effect/vitest"
 import type { Backend } from "chicory"
 import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
-import { Effect, Layer, type Scope } from "effect"
+import { Context, Effect, Layer, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
-import { MissingRights } from "../../src/sql/schema/checkRights.ts"
+import { checkRights, MissingRights } from "../../src/sql/schema/checkRights.ts"
 import { SchemaTooNew, SchemaTooOld } from "../../src/sql/schema/Migrations.ts"
+import { spyOn } from "../sql/statementSpy.ts"
 import { Count, countingHandler, roundTrip, startWorker } from "../support/storeFixture.ts"
 import {
   clientOf,
@@ -155,8 +156,51 @@ describeWithOwnPostgres("postgres: opening a store", () => {
             "DELETE on chicory_workers",
             "INSERT on chicory_listeners"
           ])
+          assert.deepStrictEqual(error.cause.grants, [
+            `GRANT DELETE ON "chicory_tasks" TO app`,
+            `GRANT DELETE ON "chicory_workers" TO app`,
+            `GRANT INSERT ON "chicory_listeners" TO app`
+          ])
+          assert.include(error.message, "DELETE on chicory_tasks")
           assert.isFalse(error.retryable)
         }
+        yield* server.query(`GRANT DELETE ON "chicory_tasks" TO app`)
+        yield* server.query(`GRANT DELETE ON "chicory_workers" TO app`)
+        yield* server.query(`GRANT INSERT ON "chicory_listeners" TO app`)
+        yield* worksAs(server, server.urlOf({ user: "app" }))
+      })
+    )
+
+    test("fails if it may not call the function that claims, and names it", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "app")
+        yield* migrate(server)
+        yield* grantUse(server, "app")
+        yield* server.query("REVOKE EXECUTE ON FUNCTION chicory_claim_1 FROM public")
+        const error = yield* failureOf(SqlStore.layerStorage(), server.urlOf({ user: "app" }))
+        assert(error.cause instanceof MissingRights)
+        assert.deepStrictEqual(error.cause.denied, ["EXECUTE on chicory_claim_1"])
+        const [grant = ""] = error.cause.grants
+        assert.strictEqual(grant, `GRANT EXECUTE ON FUNCTION "chicory_claim_1" TO app`)
+        yield* server.query(grant)
+        yield* worksAs(server, server.urlOf({ user: "app" }))
+      })
+    )
+
+    test("asks for its rights in one statement, and of a role that it is a member of too", {}, (server) =>
+      Effect.gen(function* () {
+        yield* createRole(server, "worker_role")
+        yield* createRole(server, "app")
+        yield* migrate(server)
+        yield* grantUse(server, "worker_role")
+        yield* server.query("GRANT worker_role TO app")
+        const client = yield* Effect.map(
+          Layer.build(clientOf(server.urlOf({ user: "app" }))),
+          Context.get(SqlClient.SqlClient)
+        )
+        const spy = spyOn(client)
+        yield* Effect.provideService(checkRights(), SqlClient.SqlClient, spy.client)
+        assert.strictEqual(spy.asked.size, 1)
       })
     )
 

@@ -95,6 +95,35 @@ export interface ReadOnlySessions {
   readonly end: string
 }
 
+/** How it is found out what a user may not do. */
+export interface Rights {
+  /** The tables that a store reads and writes. */
+  readonly tables: ReadonlyArray<string>
+  /** The functions that it calls. */
+  readonly functions: ReadonlyArray<string>
+  /** Returns the `name` of the session's user, as a `GRANT` has it. */
+  readonly user: string
+  /** Where the database does not say what is denied, statements are tried. */
+  readonly by: SelectedRights | TriedRights
+}
+
+/** Rights that the database tells. */
+export interface SelectedRights {
+  readonly _tag: "Selected"
+  /** Selects what the user may not do: each `privilege`, and the name of its `target`. */
+  readonly select: (tables: ReadonlyArray<string>, functions: ReadonlyArray<string>) => string
+}
+
+/** Rights that are tried, by statements that touch no row. */
+export interface TriedRights {
+  readonly _tag: "Tried"
+  /** Joins statements to one, which fails if any of them is denied. */
+  readonly join: (statements: ReadonlyArray<string>) => string
+  readonly isDenied: (cause: ServerError) => boolean
+  /** Whether the server refused a statement for another reason, after it had found that the user may run it. */
+  readonly isAllowed: (cause: ServerError) => boolean
+}
+
 /** A statement and its parameters in the form that the driver takes. */
 export interface Prepared {
   readonly text: string
@@ -106,8 +135,8 @@ export interface Dialect {
   readonly name: DialectName
   /** The database is a file of this machine: a call has no round trip, and cannot hang on a connection. */
   readonly isLocalFile: boolean
-  /** The tables on which a user needs rights; none where there are no users. */
-  readonly sharedTables: ReadonlyArray<string>
+  /** `undefined`: there are no users. */
+  readonly rights?: Rights | undefined
   /** How processes notify each other of changed tasks, if the client can; `undefined`: they poll. */
   readonly notifications: "listen-notify" | "change-table" | undefined
   /** The isolation level that transactions need where the client sets it; `select` returns it as `level`. */

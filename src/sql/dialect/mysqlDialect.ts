@@ -50,6 +50,11 @@ const expandLists = (text: string, params: ReadonlyArray<unknown>): Prepared => 
   }
 }
 
+const TABLE_DENIED = 1142
+const COLUMN_DENIED = 1143
+/** An insert leaves out a column that needs a value. */
+const NO_DEFAULT = 1364
+
 /** A server with --read-only, InnoDB in read-only mode, a transaction that is read-only by its session's default. */
 const READ_ONLY_ERRORS: ReadonlySet<unknown> = new Set([1290, 1836, 1792])
 
@@ -62,7 +67,19 @@ const CAN_WRITE = ["@@global.read_only", "@@global.innodb_read_only", "@@session
 export const mysqlDialect: Dialect = {
   name: "mysql",
   isLocalFile: false,
-  sharedTables: ["tasks", "messages", "dead_letters", "workers"],
+  rights: {
+    tables: ["tasks", "messages", "dead_letters", "workers"],
+    functions: [],
+    user: "SELECT CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@', QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))) AS name",
+    // the tables of privileges do not have what a user may do by its roles
+    by: {
+      _tag: "Tried",
+      join: (statements) =>
+        `BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR ${NO_DEFAULT} BEGIN END; ${statements.join("; ")}; END`,
+      isDenied: ({ errno }) => errno === TABLE_DENIED || errno === COLUMN_DENIED,
+      isAllowed: ({ errno }) => errno === NO_DEFAULT
+    }
+  },
   notifications: undefined,
   isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
   statementLimit: "SELECT @@max_allowed_packet AS bytes",

@@ -57,11 +57,32 @@ const numbered = (text: string): string => {
 /** A standby, a default of the session, or one of its user or database. */
 const IS_READ_ONLY = "current_setting('transaction_read_only') = 'on'"
 
+const literals = (names: ReadonlyArray<string>): string =>
+  `ARRAY[${names.map((name) => `'${name.replaceAll("'", "''")}'`).join(", ")}]::text[]`
+
+/** Selects denied rights, in the order of the tables and of the rights. */
+const selectDenied = (tables: ReadonlyArray<string>, functions: ReadonlyArray<string>): string =>
+  `SELECT privilege, target FROM (
+    SELECT privilege, target, 1 AS kind, t, p
+    FROM unnest(${literals(tables)}) WITH ORDINALITY AS targets (target, t),
+      unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) WITH ORDINALITY AS privileges (privilege, p)
+    WHERE NOT has_table_privilege(quote_ident(target), privilege)
+    UNION ALL
+    SELECT 'EXECUTE', target, 2, t, 1 FROM unnest(${literals(functions)}) WITH ORDINALITY AS targets (target, t)
+    WHERE NOT has_function_privilege(to_regproc(quote_ident(target)), 'EXECUTE')
+  ) AS denied ORDER BY kind, t, p`
+
 /** PostgreSQL 12 or newer. */
 export const postgresDialect: Dialect = {
   name: "postgres",
   isLocalFile: false,
-  sharedTables: ["tasks", "messages", "dead_letters", "workers", "listeners"],
+  rights: {
+    tables: ["tasks", "messages", "dead_letters", "workers", "listeners"],
+    // that of `fused/singleStatement.ts`
+    functions: ["claim_1"],
+    user: "SELECT quote_ident(current_user) AS name",
+    by: { _tag: "Selected", select: selectDenied }
+  },
   notifications: "listen-notify",
   // whatever the connection's default is
   begin: "BEGIN ISOLATION LEVEL READ COMMITTED",

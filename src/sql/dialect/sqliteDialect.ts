@@ -12,7 +12,6 @@ import { bindRows, powerOfTwo } from "./paddedBatch.ts"
 export const sqliteDialect: Dialect = {
   name: "sqlite",
   isLocalFile: true,
-  sharedTables: [],
   notifications: "change-table",
   lock: undefined,
   prepare: (text, params) => ({ text, params }),
