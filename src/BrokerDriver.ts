@@ -78,8 +78,7 @@ export interface Delivery {
   readonly body: string | Uint8Array
   /**
    * How many bytes the body has, where they exceed what a message of this library has (`maxMessageBytes`, 4 MiB and
-   * 64 KiB) and the driver did not load them. The worker makes a dead letter of the message. A store that can park an
-   * oversized message by itself, before it is claimed, does so instead.
+   * 64 KiB) and the driver did not load them. The worker makes a dead letter of the message.
    */
   readonly oversizedBytes?: number | undefined
 }
@@ -92,7 +91,10 @@ export interface Delivery {
  */
 export interface ClaimRequest {
   readonly queues: Batch<string>
-  /** How many messages to return at most; at least 1. */
+  /**
+   * How many messages to return at most; at least 1. A retry may have a smaller one than the claim before: messages that
+   * exceed it become due again, at the latest when their lease is over.
+   */
   readonly max: number
   /** Milliseconds for which the messages are leased to the worker. */
   readonly leaseMillis: number

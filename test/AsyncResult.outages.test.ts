@@ -9,6 +9,20 @@ describe("get, while the backend is unavailable", () => {
   for (const hints of [true, false]) {
     const where = hints ? "with hints" : "without hints"
 
+    const empty = () => Effect.succeed([])
+    test(
+      `does not ask again and again where a driver answers no item, ${where}`,
+      function* (on) {
+        const waiting = yield* fork(Effect.flip(AsyncResult.get(handle(), { timeout: "5 seconds" })))
+        yield* advance("5 seconds")
+        const error = yield* Fiber.join(waiting)
+        assert(error instanceof AsyncResult.TimeoutError)
+        assert.include(error.message, "the driver answered no item of a batch")
+        assert.isAtMost(on.count("read", "subscribe"), 20)
+      },
+      { hints, backend: () => ({ read: empty, subscribe: empty }) }
+    )
+
     let down = true
     test(
       `waits until the store is back, ${where}`,

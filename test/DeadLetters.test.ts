@@ -55,6 +55,16 @@ const fail = (amount: bigint) =>
     return result
   })
 
+/** Has a task fail whose later runs succeed; returns its result, the id of its letter, and how often it ran. */
+const failOnce = (on: MemoryFixture.MemoryFixture) =>
+  Effect.gen(function* () {
+    let runs = 0
+    yield* work(on, () => ++runs === 1)
+    const result = yield* fail(7n)
+    const [entry] = yield* DeadLetters.list(Charge)
+    return { result, id: entry!.id, runs: () => runs }
+  })
+
 describe("stream", () => {
   test("has all letters once, newest first, while they are replayed and fail again", function* (on) {
     yield* work(on)
@@ -319,19 +329,16 @@ describe("guarantee 2: replay", () => {
   })
 
   test("is safe to repeat: the task runs once", function* (on) {
-    let runs = 0
-    yield* work(on, () => ++runs === 1)
-    const result = yield* fail(7n)
-    const [entry] = yield* DeadLetters.list(Charge)
+    const { id, result, runs } = yield* failOnce(on)
     const answers = yield* Effect.all(
-      [DeadLetters.replay(entry!.id), DeadLetters.replay(entry!.id), DeadLetters.replay(entry!.id)],
+      [DeadLetters.replay(id), DeadLetters.replay(id), DeadLetters.replay(id)],
       { concurrency: "unbounded" }
     )
     assert.include(answers, true)
-    assert.isFalse(yield* DeadLetters.replay(entry!.id))
+    assert.isFalse(yield* DeadLetters.replay(id))
     yield* advance("10 seconds")
     assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
-    assert.strictEqual(runs, 2)
+    assert.strictEqual(runs(), 2)
   })
 
   test("answers false for an id without a letter", function* () {
@@ -415,15 +422,12 @@ describe("guarantee 2: replay", () => {
   test(
     "starts over when its message was sent after the task was gone",
     function* (on) {
-      let runs = 0
-      yield* work(on, () => ++runs === 1)
-      const result = yield* fail(7n)
-      const [entry] = yield* DeadLetters.list(Charge)
-      const replaying = yield* fork(DeadLetters.replay(entry!.id))
+      const { id, result, runs } = yield* failOnce(on)
+      const replaying = yield* fork(DeadLetters.replay(id))
       yield* advance("2 hours")
       assert.isTrue(yield* Fiber.join(replaying))
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
-      assert.strictEqual(runs, 2)
+      assert.strictEqual(runs(), 2)
       assert.strictEqual(yield* DeadLetters.count(), 0)
     },
     slow("2 hours")
@@ -432,11 +436,8 @@ describe("guarantee 2: replay", () => {
   test(
     "finishes what it has begun when it is interrupted",
     function* (on) {
-      let runs = 0
-      yield* work(on, () => ++runs === 1)
-      const result = yield* fail(7n)
-      const [entry] = yield* DeadLetters.list(Charge)
-      const replaying = yield* fork(DeadLetters.replay(entry!.id))
+      const { id, result } = yield* failOnce(on)
+      const replaying = yield* fork(DeadLetters.replay(id))
       yield* fork(Fiber.interrupt(replaying))
       yield* advance("1 second")
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
@@ -448,17 +449,14 @@ describe("guarantee 2: replay", () => {
   test(
     "removes the letter of a replay that was interrupted after its message was sent",
     function* (on) {
-      let runs = 0
-      yield* work(on, () => ++runs === 1)
-      const result = yield* fail(7n)
-      const [entry] = yield* DeadLetters.list(Charge)
-      assert.strictEqual((yield* Effect.flip(DeadLetters.replay(entry!.id)))._tag, "BackendError")
+      const { id, result, runs } = yield* failOnce(on)
+      assert.strictEqual((yield* Effect.flip(DeadLetters.replay(id)))._tag, "BackendError")
       yield* advance("1 second")
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
-      assert.isTrue(yield* DeadLetters.replay(entry!.id))
+      assert.isTrue(yield* DeadLetters.replay(id))
       yield* advance("10 seconds")
       assert.strictEqual(yield* AsyncResult.get(result), "charged 7")
-      assert.strictEqual(runs, 2)
+      assert.strictEqual(runs(), 2)
       assert.strictEqual(yield* DeadLetters.count(), 0)
     },
     failingOnce("removeDeadLetters")

@@ -2,8 +2,9 @@
  * Holds calls back while a server does not answer.
  *
  * A call that is given up after `callTimeout` stays on its way: the server carries it out when it answers again. If every
- * repetition were sent too, a stall of a minute would be followed by minutes of work that nobody waits for. A connection
- * answers in order, so after a call was given up, calls wait until a probe is answered.
+ * repetition were sent too, the server would first carry out all of them, after a stall of a minute for minutes, although
+ * their callers have given up. A connection answers in order, so after a call was given up, calls wait until a probe is
+ * answered.
  */
 import { Effect, Latch, type Scope } from "effect"
 
@@ -23,23 +24,16 @@ export const make = Effect.fnUntraced(function* (
   probe: Effect.Effect<unknown, unknown>
 ): Effect.fn.Return<StallGuard, never, Scope.Scope> {
   const scope = yield* Effect.scope
-  let isStalled = false
   const answers = Latch.makeUnsafe(true)
   const probing = probe.pipe(
     Effect.timeoutOption(PROBE_TIMEOUT),
     Effect.ignore,
-    Effect.ensuring(
-      Effect.sync(() => {
-        isStalled = false
-        answers.openUnsafe()
-      })
-    )
+    Effect.ensuring(answers.open)
   )
   return {
-    guard: (call) => Effect.suspend(() => (isStalled ? Effect.andThen(answers.await, call) : call)),
+    guard: (call) => Effect.suspend(() => (answers.isOpen() ? call : Effect.andThen(answers.await, call))),
     onTimeout: Effect.suspend(() => {
-      if (isStalled) return Effect.void
-      isStalled = true
+      if (!answers.isOpen()) return Effect.void
       answers.closeUnsafe()
       return Effect.asVoid(Effect.forkIn(probing, scope))
     })

@@ -11,13 +11,13 @@ import { maxReplySize } from "../internal/defaults.ts"
 const UNLIMITED = 2 ** 31 - 1
 
 /**
- * Returns how many bytes each of so many rows may bring unasked, in an answer that has `taken` bytes already. A single row
- * comes whole.
+ * Returns up to how many bytes a row's text is part of the first statement's answer, where `rows` rows share an answer that
+ * has `taken` bytes already. A single row comes whole.
  */
 export const shareOf = (rows: number, taken = 0): number =>
   rows <= 1 && taken === 0 ? UNLIMITED : Math.floor(Math.max(0, maxReplySize - taken) / Math.max(1, rows))
 
-/** Returns how many of the first rows complete an answer that has `taken` bytes; an empty one is given one row at least. */
+/** Returns how many of the first rows fit into an answer that has `taken` bytes already: at least one if it is empty. */
 export const countFitting = (sizes: ReadonlyArray<number>, taken = 0): number => {
   let total = taken
   const end = sizes.findIndex((size, index) => (total += size) > maxReplySize && (index > 0 || taken > 0))
@@ -32,12 +32,12 @@ export const countFitting = (sizes: ReadonlyArray<number>, taken = 0): number =>
 export class RowLimit {
   private current = Infinity
 
-  /** Returns the rows to look at for an answer of at most so many. */
+  /** Returns how many rows to look at for an answer of at most `rows` rows. */
   of(rows: number): number {
     return Math.min(rows, this.current)
   }
 
-  /** Adapts to an answer that has so many of the rows that were found. */
+  /** Adapts the limit after an answer that has the first `answered` of `found` rows. */
   adapt(found: number, answered: number): void {
     this.current = answered < found ? answered + 1 : 2 * this.current
   }

@@ -3,9 +3,8 @@ import { assert } from "@effect/vitest"
 import { AsyncResult, Broker, Task } from "chicory"
 import { RedisStore } from "chicory/redis"
 import { Array as Arr, Effect, Exit, Logger, Schema } from "effect"
-import type { Start } from "../../src/BackendDriver.ts"
 import { MAX_OVERRUN } from "../../src/redis/scripts/lib/fullMemory.ts"
-import { parked, record, success } from "../../src/testing/suites/backend/fixture.ts"
+import { parked, record, startRequest, success } from "../../src/testing/suites/backend/fixture.ts"
 import { eventually, startWorker } from "../support/storeFixture.ts"
 import { describeWithServers, type Server } from "./server.ts"
 import { clientOf, openStore, testWithServer as test } from "./storeFixture.ts"
@@ -50,22 +49,6 @@ const openDrivers = ({ url }: Server) =>
   Effect.flatMap(clientOf(url), (client) =>
     Effect.provideContext(RedisStore.makeDrivers({ prefix: "t" }), client)
   )
-
-const startOf = (id: string, token: string): Start => ({
-  id,
-  task: "mail",
-  incarnation: "",
-  generation: 0,
-  token,
-  worker: "w",
-  queue: "q",
-  body: "{}",
-  leaseMillis: 60_000,
-  deliveryMode: "at-least-once",
-  maxCrashes: 3,
-  retentionMillis: undefined,
-  deadLetterRetentionMillis: undefined
-})
 
 const logsOf = () => {
   const logged: Array<string> = []
@@ -183,7 +166,7 @@ describeWithServers("a Redis server whose memory is full", () => {
       const ids = Arr.map(Arr.range(1, 60), (n) => `task-${n}`)
       yield* backend.create(Arr.map(ids, (id) => record(id)))
       yield* setMaxMemory(server, yield* usedMemory(server))
-      const run = (id: string, token: string) => backend.start([startOf(id, token)])
+      const run = (id: string, token: string) => backend.start([startRequest(id, token)])
       let stored = 0
       for (const id of ids) {
         const [started] = yield* run(id, "t")
@@ -203,7 +186,7 @@ describeWithServers("a Redis server whose memory is full", () => {
     Effect.gen(function* () {
       const { backend, broker } = yield* openDrivers(server)
       yield* backend.create([record("a")])
-      yield* backend.start([startOf("a", "t")])
+      yield* backend.start([startRequest("a", "t")])
       const body = "x".repeat(MIB)
       yield* broker.publish([{ id: "b", task: "b", queue: "q", priority: 100, delayMillis: 0, body }])
       const [delivery] = yield* broker.claim({ queues: ["q"], max: 1, leaseMillis: 60_000, worker: "w" })

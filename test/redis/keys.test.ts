@@ -1,6 +1,6 @@
 /** Idempotency keys on Redis: who holds them after steps that are cut off, repeated or overtaken, and after repairs by hand. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Fiber, type Scope } from "effect"
+import { Context, Effect, Fiber, Latch, type Scope } from "effect"
 import { Redis, RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../../src/BackendDriver.ts"
 import * as RedisStore from "../../src/redis/RedisStore.ts"
@@ -123,6 +123,14 @@ const beginnings = [
   ]
 ] as const
 
+/** Makes a fault that holds a call back until it may go on. */
+const makeHold = Effect.gen(function* () {
+  const held = yield* Latch.make()
+  const released = yield* Latch.make()
+  const hold: Fault = (call) => held.open.pipe(Effect.andThen(released.await), Effect.andThen(call))
+  return { hold, isHeld: held.await, goOn: released.open }
+})
+
 await describeWithRedis("idempotency keys on Redis", () => {
   describe.concurrent("with several shards", () => {
     for (const [other, which] of [
@@ -134,20 +142,14 @@ await describeWithRedis("idempotency keys on Redis", () => {
         `an overtaken producer finds the task of the other one, under ${which}`,
         function* (slow, store) {
           const fast = yield* store.open
-          const isHeld = yield* Deferred.make<void>()
-          const mayGoOn = yield* Deferred.make<void>()
-          const hold: Fault = (call) =>
-            Deferred.succeed(isHeld, undefined).pipe(
-              Effect.andThen(Deferred.await(mayGoOn)),
-              Effect.andThen(call)
-            )
+          const { hold, isHeld, goOn } = yield* makeHold
           // its key is claimed, and its record not created yet
           const creating = yield* Effect.forkChild(
             slow.withFault(2, hold, slow.create("a", { incarnation: "1" }))
           )
-          yield* Deferred.await(isHeld)
+          yield* isHeld
           assert.strictEqual((yield* fast.create(other, { incarnation: "2" }))._tag, "Created")
-          yield* Deferred.succeed(mayGoOn, undefined)
+          yield* goOn
           const found = yield* Fiber.join(creating)
           assert(found._tag === "Existing")
           assert.deepStrictEqual([found.id, found.incarnation, found.same], [other, "2", true])
@@ -218,23 +220,17 @@ await describeWithRedis("idempotency keys on Redis", () => {
       "an enqueue that sends its message late leaves the reservation of a later replay",
       function* (slow, store) {
         const fast = yield* store.open
-        const isHeld = yield* Deferred.make<void>()
-        const mayGoOn = yield* Deferred.make<void>()
-        const hold: Fault = (call) =>
-          Deferred.succeed(isHeld, undefined).pipe(
-            Effect.andThen(Deferred.await(mayGoOn)),
-            Effect.andThen(call)
-          )
+        const { hold, isHeld, goOn } = yield* makeHold
         const item = {
           record: record("a", { key: "k", payloadHash: "h" }),
           message: { id: "a", task: "mail", queue: "q", priority: 100, delayMillis: 0, body: "{}" }
         }
         // the key is claimed, the record is created, and the message is sent
         const late = yield* Effect.forkChild(slow.withFault(3, hold, slow.driver.fusion!.enqueue([item])))
-        yield* Deferred.await(isHeld)
+        yield* isHeld
         yield* fast.startAndSettle("a", "t", failureWithDeadLetter("Failed", 60_000))
         yield* fast.reopen((yield* fast.onlyDeadLetter).id)
-        yield* Deferred.succeed(mayGoOn, undefined)
+        yield* goOn
         yield* Fiber.join(late)
         const found = yield* fast.create("a")
         assert(found._tag === "Existing")

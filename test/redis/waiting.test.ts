@@ -79,6 +79,27 @@ describeWithServers("waiting on Redis", () => {
         assert.isAtLeast(Math.min(...delayed), -2)
       })
     )
+
+    test("an idle worker is told once of tasks that are delayed together", {}, (server) =>
+      Effect.gen(function* () {
+        yield* idleWorker(server)
+        const published = Effect.map(server.command("INFO", "commandstats"), (info) =>
+          Number(/cmdstat_s?publish:calls=(\d+)/.exec(String(info))?.[1] ?? 0)
+        )
+        const store = yield* openStore(server, unswept)
+        const before = yield* published
+        const delayAll = (delay: Duration.Input) =>
+          Count.delayAll(
+            Array.from({ length: 50 }, (_, n) => ({ n, millis: 0 })),
+            { delay }
+          ).pipe(Effect.provideContext(store))
+        yield* delayAll("1 hour")
+        assert.strictEqual((yield* published) - before, 1)
+        // these are not due before the others
+        yield* delayAll("2 hours")
+        assert.strictEqual((yield* published) - before, 1)
+      })
+    )
   })
 
   describe.concurrent("callers", () => {

@@ -1,27 +1,13 @@
 /** Runs every operation of the drivers once, for checks of their statements. */
 import { assert } from "@effect/vitest"
 import { Array as Arr, Effect } from "effect"
-import type { Start } from "../../src/BackendDriver.ts"
 import type * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { startRequest } from "../../src/testing/suites/backend/fixture.ts"
 
 const ids = Arr.map(Arr.range(1, 20), (n) => `task-${n}`)
 const never = undefined
 
-const ask = (id: string): Start => ({
-  id,
-  task: "t",
-  incarnation: "",
-  generation: 0,
-  token: `token of ${id}`,
-  worker: "w",
-  queue: "q",
-  body: "{}",
-  leaseMillis: 60_000,
-  deliveryMode: "at-most-once",
-  maxCrashes: 3,
-  retentionMillis: 60_000,
-  deadLetterRetentionMillis: never
-})
+const ask = (id: string) => startRequest(id, `token of ${id}`, { task: "t", deliveryMode: "at-most-once" })
 
 /** Runs the operations. */
 export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>

@@ -7,6 +7,7 @@ import { maxReplySize } from "../../src/internal/defaults.ts"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
+import { record, startRequest } from "../../src/testing/suites/backend/fixture.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
@@ -37,35 +38,8 @@ const SLACK = 64 * 1024
 /** Makes a task end with a result of that size. */
 const finish = ({ backend }: SqlDrivers.Drivers, id: string, size: number) =>
   Effect.gen(function* () {
-    yield* backend.create([
-      {
-        id,
-        task: "t",
-        incarnation: "",
-        key: undefined,
-        payloadHash: "",
-        expiresMillis: undefined,
-        retentionMillis: 60_000,
-        reservedMillis: undefined
-      }
-    ])
-    yield* backend.start([
-      {
-        id,
-        task: "t",
-        incarnation: "",
-        generation: 0,
-        token: id,
-        worker: "w",
-        queue: "q",
-        body: "{}",
-        leaseMillis: 60_000,
-        deliveryMode: "at-least-once",
-        maxCrashes: 3,
-        retentionMillis: 60_000,
-        deadLetterRetentionMillis: undefined
-      }
-    ])
+    yield* backend.create([record(id)])
+    yield* backend.start([startRequest(id, id)])
     const outcome = { _tag: "Success", exit: textOf(size), retentionMillis: 60_000 } as const
     yield* backend.settle([{ id, token: id, outcome }])
   })

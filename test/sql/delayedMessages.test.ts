@@ -2,11 +2,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import type { NewRecord, Start } from "../../src/BackendDriver.ts"
+import type { NewRecord } from "../../src/BackendDriver.ts"
 import type { Envelope } from "../../src/BrokerDriver.ts"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
+import { record, startRequest } from "../../src/testing/suites/backend/fixture.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
@@ -21,17 +22,8 @@ interface Store extends SqlDrivers.Drivers, Location {
   readonly spy: ReturnType<typeof spyOn<SqlClient.SqlClient>>
 }
 
-const recordOf = (id: string, more?: Partial<NewRecord>): NewRecord => ({
-  id,
-  task: "t",
-  incarnation: "i1",
-  key: undefined,
-  payloadHash: "",
-  expiresMillis: undefined,
-  retentionMillis: 60_000,
-  reservedMillis: undefined,
-  ...more
-})
+const recordOf = (id: string, more?: Partial<NewRecord>): NewRecord =>
+  record(id, { task: "t", incarnation: "i1", retentionMillis: 60_000, ...more })
 
 const messageOf = (id: string, delayMillis: number): Envelope => ({
   id,
@@ -43,21 +35,7 @@ const messageOf = (id: string, delayMillis: number): Envelope => ({
   body: "{}"
 })
 
-const startOf = (id: string): Start => ({
-  id,
-  task: "t",
-  incarnation: "i1",
-  generation: 0,
-  token: `token of ${id}`,
-  worker: "w",
-  queue: "q",
-  body: "{}",
-  leaseMillis: 60_000,
-  deliveryMode: "at-least-once",
-  maxCrashes: 3,
-  retentionMillis: 60_000,
-  deadLetterRetentionMillis: 60_000
-})
+const startOf = (id: string) => startRequest(id, `token of ${id}`, { task: "t", incarnation: "i1" })
 
 const LATE = 60_000
 

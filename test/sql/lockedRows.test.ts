@@ -2,9 +2,10 @@
 import { assert, it } from "@effect/vitest"
 import { Effect, Fiber, Latch, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
-import type { NewRecord, Renew, Start } from "../../src/BackendDriver.ts"
+import type { Renew } from "../../src/BackendDriver.ts"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { record, startRequest } from "../../src/testing/suites/backend/fixture.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 
@@ -13,32 +14,7 @@ interface Location {
   readonly prefix: string
 }
 
-const recordOf = (id: string): NewRecord => ({
-  id,
-  task: "t",
-  incarnation: "",
-  key: undefined,
-  payloadHash: "",
-  expiresMillis: undefined,
-  retentionMillis: 60_000,
-  reservedMillis: undefined
-})
-
-const startOf = (id: string): Start => ({
-  id,
-  task: "t",
-  incarnation: "",
-  generation: 0,
-  token: `token of ${id}`,
-  worker: "w",
-  queue: "q",
-  body: "{}",
-  leaseMillis: 60_000,
-  deliveryMode: "at-least-once",
-  maxCrashes: 3,
-  retentionMillis: 60_000,
-  deadLetterRetentionMillis: 60_000
-})
+const startOf = (id: string) => startRequest(id, `token of ${id}`)
 
 const renewalOf = (id: string, more?: Partial<Renew>): Renew => ({
   id,
@@ -79,7 +55,7 @@ const suite = (location: Effect.Effect<Location, unknown, Scope.Scope>): void =>
 
   test("a renewal answers for every run although the row of one is locked", ({ backend, client, prefix }) =>
     Effect.gen(function* () {
-      yield* backend.create([recordOf("a"), recordOf("b"), recordOf("c"), recordOf("d")])
+      yield* backend.create([record("a"), record("b"), record("c"), record("d")])
       yield* backend.start([startOf("a"), startOf("b"), startOf("c"), startOf("d")])
       const renewals = [
         renewalOf("a", { progress: "1" }),

@@ -6,6 +6,7 @@ import type { ClaimRequest, Envelope } from "../../src/BrokerDriver.ts"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
+import { record } from "../../src/testing/suites/backend/fixture.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
@@ -36,16 +37,7 @@ const envelope = (id: string): Envelope => ({
 
 const newTask = (id: string) => ({
   message: envelope(id),
-  record: {
-    id,
-    task: "t",
-    incarnation: "",
-    key: undefined,
-    payloadHash: "",
-    expiresMillis: undefined,
-    retentionMillis: 60_000,
-    reservedMillis: undefined
-  }
+  record: record(id, { task: "t", retentionMillis: 60_000 })
 })
 
 const startDefaults = [

@@ -2,26 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { Array as Arr, Effect, type Scope } from "effect"
 import type { Start } from "../../src/BackendDriver.ts"
 import type * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
+import { record, startRequest } from "../../src/testing/suites/backend/fixture.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryDrivers } from "../sqlite/temporary.ts"
 
-const startOf = (token: string, more?: Partial<Start>): Start => ({
-  id: "a",
-  task: "t",
-  incarnation: "i1",
-  generation: 0,
-  token,
-  worker: "w",
-  queue: "q",
-  body: "{}",
-  leaseMillis: 1,
-  deliveryMode: "at-least-once",
-  maxCrashes: 3,
-  retentionMillis: 60_000,
-  deadLetterRetentionMillis: 60_000,
-  ...more
-})
+const startOf = (token: string, more?: Partial<Start>): Start =>
+  startRequest("a", token, { task: "t", incarnation: "i1", leaseMillis: 1, ...more })
 
 const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): void => {
   it.live(
@@ -29,18 +16,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): v
     () =>
       Effect.gen(function* () {
         const { backend } = yield* make
-        yield* backend.create([
-          {
-            id: "a",
-            task: "t",
-            incarnation: "i1",
-            key: undefined,
-            payloadHash: "",
-            expiresMillis: undefined,
-            retentionMillis: 60_000,
-            reservedMillis: undefined
-          }
-        ])
+        yield* backend.create([record("a", { task: "t", incarnation: "i1" })])
         const copies = Arr.map(Arr.range(2, 8), (n) => startOf(`t${n}`))
         const started = yield* backend.start([
           startOf("t1"),

@@ -5,6 +5,7 @@ import type { NewRecord, Start } from "../../src/BackendDriver.ts"
 import * as Migrations from "../../src/sql/schema/Migrations.ts"
 import * as SqlDrivers from "../../src/sql/SqlDrivers.ts"
 import * as SqliteClient from "../../src/sqlite/SqliteClient.ts"
+import { record, startRequest } from "../../src/testing/suites/backend/fixture.ts"
 import * as Mariadb from "../mariadb/server.ts"
 import * as Postgres from "../postgres/server.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
@@ -15,33 +16,11 @@ interface Tables {
   readonly prefix: string
 }
 
-const recordOf = (id: string, more: Partial<NewRecord>): NewRecord => ({
-  id,
-  task: "t",
-  incarnation: "",
-  key: undefined,
-  payloadHash: "",
-  expiresMillis: undefined,
-  retentionMillis: 1,
-  reservedMillis: undefined,
-  ...more
-})
+const recordOf = (id: string, more: Partial<NewRecord>): NewRecord =>
+  record(id, { task: "t", retentionMillis: 1, ...more })
 
-const startOf = (id: string, leaseMillis = 60_000): Start => ({
-  id,
-  task: "t",
-  incarnation: "",
-  generation: 0,
-  token: "token",
-  worker: "w",
-  queue: "q",
-  body: "{}",
-  leaseMillis,
-  deliveryMode: "at-least-once",
-  maxCrashes: 3,
-  retentionMillis: 1,
-  deadLetterRetentionMillis: undefined
-})
+const startOf = (id: string, leaseMillis = 60_000): Start =>
+  startRequest(id, "token", { task: "t", leaseMillis, retentionMillis: 1 })
 
 /** Returns the ids of the tasks that the sweep is to check. */
 const toCheck = ({ client, prefix }: Tables) =>

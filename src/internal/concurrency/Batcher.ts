@@ -8,6 +8,7 @@
  * every call that succeeds.
  */
 import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
+import { BatchLimit } from "./BatchLimit.ts"
 import { completedSync } from "./completedSync.ts"
 
 /** Sends a request and calls `onExit` once, possibly at once: for callers that need no fiber to wait in. */
@@ -142,7 +143,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   private closed = false
   private callsInFlight = 0
   /** Items per call at present: fewer than `maxBatch` after slow calls that failed. */
-  private batchLimit: number
+  private readonly batchLimit: BatchLimit
   /** The last answer did not come in the turn of its call. */
   private storeIsAsync = false
   /** The pending items come from one `many` or are left over from a batch: they are not split again. */
@@ -152,7 +153,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   constructor(options: Options<In, Out, E>, clock: Clock.Clock) {
     this.options = options
     this.clock = clock
-    this.batchLimit = options.maxBatch
+    this.batchLimit = new BatchLimit(options.maxBatch)
   }
 
   readonly isUnbatched = () => false
@@ -215,15 +216,16 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   /** Takes the next batch of the pending requests. */
   private take(): Array<Entry<In, Out, E>> {
     const { maxSize, sizeOf, splitWhenIdle } = this.options
-    const { batchLimit, pending } = this
+    const { pending } = this
+    const limit = this.batchLimit.current
     const splits =
       splitWhenIdle === true &&
       this.storeIsAsync &&
       !this.keepTogether &&
       this.callsInFlight === 0 &&
       pending.length >= SPLIT_FROM &&
-      pending.length <= batchLimit
-    const most = splits ? pending.length >> 1 : Math.min(batchLimit, pending.length)
+      pending.length <= limit
+    const most = splits ? pending.length >> 1 : Math.min(limit, pending.length)
     const count =
       sizeOf === undefined ? most : countFitting(pending, most, maxSize, ({ item }) => sizeOf(item))
     const taken = pending.length === count ? pending : pending.slice(0, count)
@@ -264,14 +266,13 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
 
   /** Completes the first entries with the answers, and requests the others again. */
   private complete(entries: ReadonlyArray<Entry<In, Out, E>>, answers: ReadonlyArray<Out>): void {
-    const { maxBatch, toClosedError } = this.options
     const answered = Math.min(answers.length, entries.length)
     for (let i = 0; i < answered; i++) entries[i]!.complete(Exit.succeed(answers[i]!))
-    if (this.batchLimit < maxBatch) this.batchLimit = Math.min(maxBatch, 2 * this.batchLimit)
+    this.batchLimit.onSuccess()
     if (answered === entries.length) return
     const rest = entries.slice(answered)
     if (this.closed) {
-      for (const entry of rest) entry.complete(Exit.fail(toClosedError()))
+      for (const entry of rest) entry.complete(Exit.fail(this.options.toClosedError()))
       return
     }
     this.pending = [...rest, ...this.pending]
@@ -294,7 +295,7 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
     // requests that have waited as long as this call for a store that is away fail with it
     const onStoreFailed = (exit: Exit.Exit<never, E>) => {
       if (this.clock.monotonicTimeNanosUnsafe() - sentAt < SLOW_NANOS) return
-      this.batchLimit = Math.max(1, Math.min(this.batchLimit, taken.length) >> 1)
+      this.batchLimit.onFailure(taken.length)
       this.failWaiting(requestedBefore, exit)
     }
     this.callsInFlight++

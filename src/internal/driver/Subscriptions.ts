@@ -12,6 +12,7 @@ import type { TaskRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
+import { BatchLimit } from "../concurrency/BatchLimit.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
 
 /** Which changes of a task are hinted: every `change`, or its `end` alone. */
@@ -167,12 +168,12 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private readonly hasWork = Latch.makeUnsafe(false)
   private nextCall = 0
   /** Ids per call at present: fewer than `maxBatch` after calls that failed. */
-  private batchLimit: number
+  private readonly batchLimit: BatchLimit
   private closed = false
 
   constructor(options: Options<E>) {
     this.options = options
-    this.batchLimit = options.maxBatch
+    this.batchLimit = new BatchLimit(options.maxBatch)
   }
 
   subscribe(ids: ReadonlyArray<string>, subscriber: Subscriber<E>): Subscription {
@@ -261,7 +262,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private takeFrom(ids: Set<string>): Array<string> {
     const taken: Array<string> = []
     for (const id of ids) {
-      if (taken.length === this.batchLimit) break
+      if (taken.length === this.batchLimit.current) break
       ids.delete(id)
       const entry = this.entries.get(id)
       const refused = entry !== undefined && !entry.accepts(id)
@@ -308,8 +309,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   private onBatchRead(source: Set<string>, ids: Batch<string>, records: Records): void {
     const isNew = source === this.toSubscribe
-    if (this.batchLimit < this.options.maxBatch)
-      this.batchLimit = Math.min(this.options.maxBatch, 2 * this.batchLimit)
+    this.batchLimit.onSuccess()
     if (records.length < ids.length) this.readAgain(source, ids.slice(records.length))
     for (let i = 0; i < Math.min(ids.length, records.length); i++) {
       const id = ids[i]!
@@ -350,7 +350,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
         if (failed.length === this.options.maxBatch) break
         failed.push(id)
       }
-      this.batchLimit = Math.max(1, Math.min(this.batchLimit, ids.length) >> 1)
+      this.batchLimit.onFailure(ids.length)
     }
     this.readAgain(source, ids)
     if (Option.isNone(error)) return

@@ -2,8 +2,8 @@
  * The limit of a message's body, which is the same in all stores.
  *
  * A producer of this library writes no larger body, so a larger one comes from another program, and no worker should
- * load it. RabbitMQ refuses it by its announced size, before a worker buffers it (`src/rabbitmq`); Redis and SQL park it
- * inside the store (`src/redis`, `src/sql`).
+ * load it. RabbitMQ refuses it by its announced size, before a worker buffers it (`src/rabbitmq`); Redis and SQL return
+ * the message without its body (`src/redis`, `src/sql`). The worker makes a dead letter of it, without the body.
  */
 import * as defaults from "../defaults.ts"
 

@@ -1,6 +1,7 @@
 /**
  * Handles deliveries that no handler can run: an unknown task, bytes that do not decode, or an oversized message. Their tasks
- * end with a dead letter that keeps the bytes, except oversized ones, and so complete their waiters. No delivery ends the loop that claimed it.
+ * end with a dead letter that keeps the bytes, except oversized ones, and so complete their waiters. No delivery ends the
+ * loop that claimed it.
  */
 import { Cause, Duration, Effect } from "effect"
 import type { ClaimedMessage, Started } from "../../BackendDriver.ts"

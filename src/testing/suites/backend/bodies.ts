@@ -55,7 +55,7 @@ export const bodies = (test: Test): void => {
       const text = "€".repeat(64 * 1024)
       const ids = Arr.makeBy(32, String)
       yield* t.driver.create(Arr.map(ids, (id) => record(id)))
-      yield* t.driver.start(Arr.map(ids, (id) => t.startRequest(id, "t1")))
+      yield* t.driver.start(Arr.map(ids, (id) => t.requestStart(id, "t1")))
       yield* t.driver.renew(
         Arr.map(ids, (id) => ({ id, token: "t1", leaseMillis: t.time.long, progress: text }))
       )

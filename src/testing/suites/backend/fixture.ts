@@ -37,6 +37,24 @@ export const record = (id: string, more?: Partial<NewRecord>): NewRecord => ({
   ...more
 })
 
+/** Makes the request of a worker to start a run. */
+export const startRequest = (id: string, token: string, more?: Partial<Start>): Start => ({
+  id,
+  task: "mail",
+  incarnation: "",
+  generation: 0,
+  token,
+  worker: `worker of ${token}`,
+  queue: "default",
+  body: `{"message":"${token}"}`,
+  leaseMillis: 60_000,
+  deliveryMode: "at-least-once",
+  maxCrashes: 3,
+  retentionMillis: undefined,
+  deadLetterRetentionMillis: undefined,
+  ...more
+})
+
 /** An outcome: a success. */
 export const success = (exit = `{"success":1}`, retentionMillis?: number): Outcome => ({
   _tag: "Success",
@@ -88,25 +106,11 @@ export const bytesOf = (body: string | Uint8Array): Array<number> | string =>
 
 /** Makes the fixture: operations on one item each, whose answers are checked where a test depends on them. */
 export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
-  const startRequest = (id: string, token: string, more?: Partial<Start>): Start => ({
-    id,
-    task: "mail",
-    incarnation: "",
-    generation: 0,
-    token,
-    worker: `worker of ${token}`,
-    queue: "default",
-    body: `{"message":"${token}"}`,
-    leaseMillis: time.long,
-    deliveryMode: "at-least-once",
-    maxCrashes: 3,
-    retentionMillis: undefined,
-    deadLetterRetentionMillis: undefined,
-    ...more
-  })
+  const requestStart = (id: string, token: string, more?: Partial<Start>) =>
+    startRequest(id, token, { leaseMillis: time.long, ...more })
   const create = (id: string, more?: Partial<NewRecord>) => Suite.only(driver.create([record(id, more)]))
   const start = (id: string, token: string, more?: Partial<Start>) =>
-    Suite.only(driver.start([startRequest(id, token, more)]))
+    Suite.only(driver.start([requestStart(id, token, more)]))
   const settle = (id: string, token: string, outcome: Outcome) =>
     Suite.only(driver.settle([{ id, token, outcome }]))
   const readOptional = (id: string) => Suite.only(driver.read([id]))
@@ -155,7 +159,7 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
   return {
     driver,
     time,
-    startRequest,
+    requestStart,
     create,
     start,
     settle,

@@ -123,9 +123,9 @@ export const start = (test: Test): void => {
       yield* t.startRun("a", "t0")
       yield* t.startAndSettle("b", "t0", success())
       const started = yield* t.driver.start([
-        t.startRequest("a", "t1"),
-        t.startRequest("b", "t1"),
-        t.startRequest("c", "t1")
+        t.requestStart("a", "t1"),
+        t.requestStart("b", "t1"),
+        t.requestStart("c", "t1")
       ])
       assert.deepStrictEqual(
         started.map(({ _tag }) => _tag),
@@ -136,9 +136,9 @@ export const start = (test: Test): void => {
     test("applies repeated ids in a batch in order", function* (t) {
       yield* t.create("a")
       const started = yield* t.driver.start([
-        t.startRequest("a", "t1"),
-        t.startRequest("a", "t2"),
-        t.startRequest("a", "t1")
+        t.requestStart("a", "t1"),
+        t.requestStart("a", "t2"),
+        t.requestStart("a", "t1")
       ])
       assert.deepStrictEqual(
         started.map(({ _tag }) => _tag),
