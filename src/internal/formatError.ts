@@ -1,4 +1,5 @@
 /** Formats unknown errors for messages. */
+import { errorCause, isError } from "./errorText.ts"
 
 /** Wrapped errors to follow, at most. */
 const MAX_CAUSES = 5
@@ -8,11 +9,11 @@ const messagesOf = (error: Error): ReadonlyArray<string> => {
   const messages: Array<string> = []
   let next: unknown = error
   for (let depth = 0; depth < MAX_CAUSES && typeof next === "object" && next !== null; depth++) {
-    const { cause, message } = next as { readonly cause?: unknown; readonly message?: unknown }
+    const { message } = next as { readonly message?: unknown }
     if (typeof message === "string" && message !== "" && !messages.some((other) => other.includes(message))) {
       messages.push(message)
     }
-    next = cause
+    next = errorCause(next)
   }
   return messages
 }
@@ -20,7 +21,7 @@ const messagesOf = (error: Error): ReadonlyArray<string> => {
 /** The formats by preference: each of them throws for some values. */
 const formats: ReadonlyArray<(u: unknown) => string> = [
   (u) => {
-    if (u instanceof Error) return [u.name, ...messagesOf(u)].join(": ")
+    if (isError(u)) return [u.name, ...messagesOf(u)].join(": ")
     return typeof u === "string" ? u : (JSON.stringify(u) ?? String(u))
   },
   String
