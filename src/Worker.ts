@@ -59,6 +59,7 @@ import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
 export type { WorkerInfo } from "./BackendDriver.ts"
+export type { Health, HealthCode } from "./internal/worker/health.ts"
 export type { Stats, WorkerService } from "./internal/worker/startWorker.ts"
 
 /**
@@ -100,7 +101,7 @@ export interface Options {
 }
 
 /**
- * Service of a running worker: its id, and what it has done.
+ * Service of a running worker: its id, what it has done, and whether it works.
  *
  * @see {@link layer} for the layer that runs it
  *

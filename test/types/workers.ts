@@ -90,9 +90,12 @@ expectType(Worker.active).is<Effect.Effect<ReadonlyArray<Worker.WorkerInfo>, Rea
 )
 typeOf<Worker.WorkerInfo>().is<WorkerInfo>(true)
 typeOf<keyof Worker.Stats>().is<"running" | "succeeded" | "failed" | "retried">(true)
-typeOf<Worker.Worker["Service"]>().is<{ readonly id: string; readonly stats: Effect.Effect<Worker.Stats> }>(
-  true
-)
+typeOf<Worker.Worker["Service"]>().is<{
+  readonly id: string
+  readonly stats: Effect.Effect<Worker.Stats>
+  readonly health: Effect.Effect<Worker.Health>
+}>(true)
+typeOf<keyof Worker.Health>().is<"live" | "ready" | "code">(true)
 expectType(Effect.all([Worker.active, Worker.Worker.use((worker) => worker.stats)])).is<
   Effect.Effect<[ReadonlyArray<Worker.WorkerInfo>, Worker.Stats], ReadError, Backend.Backend | Worker.Worker>
 >(true)

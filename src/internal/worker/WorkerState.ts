@@ -11,6 +11,7 @@ import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
+import { WorkerHealth } from "./health.ts"
 import type { Forks } from "./observeFibers.ts"
 import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
 import { makeRunStore, type RunStore } from "./RunStore.ts"
@@ -53,6 +54,7 @@ export class WorkerState {
   /** Ended runs that have freed their slots, and whose outcomes or messages are still on their way. */
   settlingRuns = 0
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
+  readonly health: WorkerHealth
   /** The drain timeout is over: what cannot be stored now is left to its lease. */
   drainExpired = false
   /** Open when `drainExpired`. */
@@ -71,6 +73,7 @@ export class WorkerState {
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
+    this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat))
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
       Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context, this.forks, maxBytes)])

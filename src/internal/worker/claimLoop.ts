@@ -8,6 +8,7 @@ import type { ClaimedMessage } from "../../BackendDriver.ts"
 import type { BrokerError, ReadError } from "../../StoreError.ts"
 import { backoff } from "../backoff.ts"
 import { completedSync } from "../concurrency/completedSync.ts"
+import { forkLoop } from "./health.ts"
 import { onClaimsLost } from "./leaseRenewal.ts"
 import { startDeliveries } from "./startDeliveries.ts"
 import type { WorkerState } from "./WorkerState.ts"
@@ -75,12 +76,15 @@ class ClaimLoop {
       // closed before the claim, so that hints that come meanwhile are kept
       this.mayClaim.closeUnsafe()
       const sentAt = worker.now()
+      worker.health.onClaimSent(sentAt)
       return Effect.matchCauseEffect(this.request(slots), {
         onFailure: (cause) => {
+          worker.health.onClaimFailed()
           worker.slots.give(slots)
           return Effect.failCause(cause)
         },
         onSuccess: (claimed) => {
+          worker.health.onClaimAnswered()
           worker.slots.give(slots - claimed.length)
           if (claimed.length > 0) worker.queuesChanged.openUnsafe()
           const mayBeMore = claimed.length === slots
@@ -114,8 +118,12 @@ class ClaimLoop {
   )
 
   readonly claimRegularly = Effect.andThen(
-    Effect.sleep(CLAIM_INTERVAL),
-    Effect.sync(() => this.mayClaim.openUnsafe())
+    Effect.sync(() => {
+      const { health, slots } = this.worker
+      health.onTick(this.worker.now(), slots.free > 0)
+      this.mayClaim.openUnsafe()
+    }),
+    Effect.sleep(CLAIM_INTERVAL)
   ).pipe(Effect.forever)
 
   readonly followHints = Effect.suspend(() => {
@@ -151,9 +159,9 @@ export const claimMessages = Effect.fnUntraced(function* (
   worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const loop = new ClaimLoop(worker)
-  yield* Effect.forkScoped(loop.followHints)
-  yield* Effect.forkScoped(loop.followLostClaims)
-  if (worker.settings.broker.capabilities.reliableHints !== true)
-    yield* Effect.forkScoped(loop.claimRegularly)
-  yield* Effect.forkScoped(loop.claimForever)
+  const fork = forkLoop(worker)
+  yield* fork(loop.followHints)
+  yield* fork(loop.followLostClaims)
+  if (worker.settings.broker.capabilities.reliableHints !== true) yield* fork(loop.claimRegularly)
+  yield* fork(loop.claimForever)
 })

@@ -10,6 +10,7 @@ import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "eff
 import type { Renewed } from "../../BackendDriver.ts"
 import { maxBatch } from "../driver/driverCalls.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
+import { forkLoop } from "./health.ts"
 import type { Run } from "./Run.ts"
 import { returnMessage } from "./settle.ts"
 import type { WorkerState } from "./WorkerState.ts"
@@ -143,19 +144,19 @@ export const renewLeases = Effect.fnUntraced(function* (
     Effect.andThen(Effect.sleep(interval)),
     Effect.andThen(renewWhileRunning),
     Effect.forever,
-    Effect.forkScoped
+    forkLoop(worker)
   )
 
   // once more, before the next round
   yield* Effect.flatMap(Queue.take(unknown), (runs) =>
     Effect.andThen(Effect.sleep(Duration.divideUnsafe(interval, 3)), renew(worker, runs))
-  ).pipe(Effect.forever, Effect.forkScoped)
+  ).pipe(Effect.forever, forkLoop(worker))
 
   const { maxClaimMillis } = worker.settings.broker.capabilities
   if (maxClaimMillis !== undefined && worker.runStore.hasRecords) {
     yield* Effect.suspend(() => releaseLongRuns(worker, maxClaimMillis / 2)).pipe(
       Effect.repeat(Schedule.spaced(Duration.millis(maxClaimMillis / 8))),
-      Effect.forkScoped
+      forkLoop(worker)
     )
   }
 
@@ -178,7 +179,7 @@ export const renewLeases = Effect.fnUntraced(function* (
     ),
     (stop) => Effect.sync(stop)
   )
-  yield* Effect.flatMap(Queue.take(hinted), renewNoting).pipe(Effect.forever, Effect.forkScoped)
+  yield* Effect.flatMap(Queue.take(hinted), renewNoting).pipe(Effect.forever, forkLoop(worker))
 })
 
 /** Loses the runs of claims that the broker lost, where no record holds them. */

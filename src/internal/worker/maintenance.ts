@@ -6,6 +6,7 @@
  */
 import { Array as Arr, Cause, Duration, Effect, Option, type Scope } from "effect"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
+import { forkLoop } from "./health.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 const SWEEP_INTERVAL = Duration.seconds(5)
@@ -36,14 +37,17 @@ const makeReport = (worker: WorkerState, duty: string) => {
 
 /** Repeats a duty an interval after it is needed again, by default an interval after its last time. */
 const repeatEvery =
-  <A>(interval: Duration.Duration, untilNeeded: (last: A) => Effect.Effect<void> = () => Effect.void) =>
+  <A>(
+    worker: WorkerState,
+    interval: Duration.Duration,
+    untilNeeded: (last: A) => Effect.Effect<void> = () => Effect.void
+  ) =>
   (duty: Effect.Effect<A>): Effect.Effect<void, never, Scope.Scope> =>
     duty.pipe(
       Effect.flatMap(untilNeeded),
       Effect.andThen(Effect.sleep(interval)),
       Effect.forever,
-      Effect.forkScoped,
-      Effect.asVoid
+      forkLoop(worker)
     )
 
 /** Runs the duties until the scope closes, then removes the worker from the registry. */
@@ -55,7 +59,7 @@ export const maintain = Effect.fnUntraced(function* (
     broker.capabilities.reliableHints === true ? worker.queuesChanged.await : Effect.void
   yield* measureQueues(worker).pipe(
     makeReport(worker, "measure the queues"),
-    repeatEvery(heartbeat, untilQueuesChange)
+    repeatEvery(worker, heartbeat, untilQueuesChange)
   )
   if (!worker.runStore.hasRecords) return
 
@@ -68,11 +72,11 @@ export const maintain = Effect.fnUntraced(function* (
     sendHeartbeatOf(worker, ttlMillis, makeReport(worker, "send the heartbeat"))
   if (backend.capabilities.reliableHints === true) {
     const untilRunsChange = (running: number) => (running > 0 ? Effect.void : worker.hasRuns.await)
-    return yield* sendHeartbeat(Infinity).pipe(repeatEvery(heartbeat, untilRunsChange))
+    return yield* sendHeartbeat(Infinity).pipe(repeatEvery(worker, heartbeat, untilRunsChange))
   }
-  yield* sendHeartbeat(Duration.toMillis(heartbeat) * 3).pipe(repeatEvery(heartbeat))
+  yield* sendHeartbeat(Duration.toMillis(heartbeat) * 3).pipe(repeatEvery(worker, heartbeat))
   const sweepReported = makeReport(worker, "sweep the store")(sweep(worker))
-  yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweepReported).pipe(Effect.forever, Effect.forkScoped)
+  yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweepReported).pipe(Effect.forever, forkLoop(worker))
 })
 
 /** Counts the queues in one call, those that have gauges: a process has them for a thousand queues. */
@@ -115,7 +119,8 @@ const sendHeartbeatOf = (
       concurrency,
       running
     }
-    return backend.heartbeat(heartbeat, ttlMillis).pipe(report, Effect.as(running))
+    const sending = worker.health.heartbeat(worker.now(), backend.heartbeat(heartbeat, ttlMillis))
+    return sending.pipe(report, Effect.as(running))
   })
 }
 

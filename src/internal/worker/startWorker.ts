@@ -3,6 +3,7 @@ import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { checkConnections } from "./checkConnections.ts"
 import { claimMessages } from "./claimLoop.ts"
+import type { Health } from "./health.ts"
 import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
 import { returnMessage } from "./settle.ts"
@@ -35,6 +36,8 @@ export interface WorkerService {
   /** Unique for each worker that was ever started. */
   readonly id: string
   readonly stats: Effect.Effect<Stats>
+  /** Whether it works. Makes no call to the store. */
+  readonly health: Effect.Effect<Health>
 }
 
 /** How long interrupted runs and calls to the store may take to end after the drain. */
@@ -55,7 +58,8 @@ export const startWorker = Effect.fnUntraced(function* (
   yield* Scope.provide(claimMessages(worker), claiming)
   return {
     id: worker.id,
-    stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats }))
+    stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats })),
+    health: Effect.sync(() => worker.health.read(worker.now()))
   }
 })
 
@@ -65,6 +69,7 @@ export const startWorker = Effect.fnUntraced(function* (
  */
 const stop = (worker: WorkerState, claiming: Scope.Closeable, duties: Scope.Closeable): Effect.Effect<void> =>
   Effect.gen(function* () {
+    worker.health.isStopping = true
     // a claim on its way is awaited with what it brings
     worker.fork(Scope.close(claiming, Exit.void))
     yield* drain(worker)
