@@ -29,7 +29,7 @@
  * @since 0.1.0
  * @module
  */
-import { Data, Schema, SchemaTransformation } from "effect"
+import { Data, Effect, Schema, SchemaTransformation } from "effect"
 import { formatError } from "./internal/formatError.ts"
 
 /**
@@ -128,14 +128,25 @@ export class WorkerLost extends Schema.TaggedError<WorkerLost>("chicory/WorkerLo
 }
 
 /**
- * Reason of a task whose name no worker of its queue knew within the worker's `unknownTaskGrace`.
+ * Reason of a task whose message waited for a worker's `unknownTaskGrace`, and whose name no live worker of its queue knew
+ * then.
+ *
+ * @see `Worker.Options` for the grace
  *
  * @category reasons
  * @since 0.1.0
  */
-export class UnknownTask extends Schema.TaggedError<UnknownTask>("chicory/UnknownTask")("UnknownTask", {}) {
+export class UnknownTask extends Schema.TaggedError<UnknownTask>("chicory/UnknownTask")("UnknownTask", {
+  /**
+   * The ids of the workers that listened to the queue without knowing the task, which begin with their host's name: 10 of
+   * them at most, in order. Empty in a record that does not have them.
+   */
+  workers: Schema.Array(Schema.String).pipe(Schema.withDecodingDefaultTypeKey(Effect.succeed([])))
+}) {
   override get message(): string {
-    return "no worker of the queue knows this task: add it to the worker's list of tasks"
+    const { workers } = this
+    const listened = workers.length === 0 ? "" : `; these workers listen to it: ${workers.join(", ")}`
+    return `no worker of the queue knows this task: add it to the worker's list of tasks${listened}`
   }
 }
 

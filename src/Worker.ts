@@ -93,9 +93,11 @@ export interface Options {
    */
   readonly heartbeat?: Duration.Input | undefined
   /**
-   * How long a message of a task that this worker does not know is put back for other workers, as in a rolling deploy.
-   * Then the task ends with the reason `UnknownTask`. Counted from the message's due time, or with RabbitMQ from when a
-   * worker first put it back. Default 5 minutes.
+   * How long a message of a task that this worker does not know waits for other workers, as in a rolling deploy. After that
+   * the task ends with the reason `UnknownTask`, unless a live worker of its queue lists the task (see `active`). Counted
+   * from the message's due time, or with RabbitMQ from when a worker first put it back. Default 1 hour.
+   *
+   * While the list of workers cannot be read, nothing ends. Without a backend there is no list, and the grace decides.
    */
   readonly unknownTaskGrace?: Duration.Input | undefined
 }

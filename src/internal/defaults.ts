@@ -29,7 +29,7 @@ export const heartbeat = Duration.seconds(10)
 /** How long a record is reserved for its message, in milliseconds: a producer may stand still for as long between the two. */
 export const reservedMillis = Duration.toMillis(Duration.hours(1))
 /** How long a message waits for a worker that knows its task. */
-export const unknownTaskGrace = Duration.minutes(5)
+export const unknownTaskGrace = Duration.hours(1)
 
 /** Returns the size of a text in bytes, or a lower bound where the text surely fits the limit. */
 export const bytesOf = (text: string, limit: number): number =>

@@ -1,7 +1,8 @@
 /** The state that the parts of a worker share: its settings, its runs, and its counts. */
 import { hostname } from "node:os"
-import { Clock, type Context, Duration, Effect, Latch } from "effect"
+import { Clock, type Context, Duration, Effect, Latch, type Option } from "effect"
 import type { Backend } from "../../Backend.ts"
+import type { WorkerInfo } from "../../BackendDriver.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
@@ -30,6 +31,9 @@ export interface WorkerSettings {
   readonly heartbeat: Duration.Duration
   readonly unknownTaskGrace: Duration.Duration
 }
+
+/** How long a list of the live workers is used: many messages may need one at the same time. */
+const LIVE_WORKERS_TTL = Duration.seconds(1)
 
 /** The state of a running worker. */
 export class WorkerState {
@@ -61,14 +65,22 @@ export class WorkerState {
   readonly drainExpiry = Latch.makeUnsafe(false)
   readonly clock: Clock.Clock
   readonly context: Context.Context<never>
+  /** The registry of workers, at most a second old; `None` where it cannot be read. */
+  readonly liveWorkers: Effect.Effect<Option.Option<ReadonlyArray<WorkerInfo>>>
   private tokens = 0
   private claims = 0
 
-  constructor(settings: WorkerSettings, clock: Clock.Clock, context: Context.Context<never>) {
+  constructor(
+    settings: WorkerSettings,
+    clock: Clock.Clock,
+    context: Context.Context<never>,
+    liveWorkers: WorkerState["liveWorkers"]
+  ) {
     const { backend, broker, concurrency, lease, tasks } = settings
     this.settings = settings
     this.clock = clock
     this.context = context
+    this.liveWorkers = liveWorkers
     this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
@@ -143,6 +155,10 @@ export class WorkerState {
 
 /** Makes the state of a worker. */
 export const make = (settings: WorkerSettings): Effect.Effect<WorkerState> =>
-  Effect.withFiber((fiber) =>
-    Effect.sync(() => new WorkerState(settings, fiber.getRef(Clock.Clock), fiber.context))
+  Effect.flatMap(
+    Effect.cachedWithTTL(Effect.option(settings.backend.workers), LIVE_WORKERS_TTL),
+    (liveWorkers) =>
+      Effect.withFiber((fiber) =>
+        Effect.sync(() => new WorkerState(settings, fiber.getRef(Clock.Clock), fiber.context, liveWorkers))
+      )
   )

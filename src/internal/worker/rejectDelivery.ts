@@ -1,13 +1,16 @@
 /**
- * Handles deliveries that no handler can run: an unknown task, bytes that do not decode, or an oversized message. Their tasks
- * end with a dead letter that keeps the bytes, except oversized ones, and so complete their waiters. No delivery ends the
- * loop that claimed it.
+ * Handles deliveries that no handler can run.
+ *
+ * A message that this worker cannot run, but another might (an unknown task), is put back: its task ends when its grace is over
+ * and no live worker can run it. The task of a message that no worker can run (bytes that do not decode, an oversized body)
+ * ends at once. The end leaves a dead letter that keeps the bytes, except oversized ones, and completes the waiters. No
+ * delivery ends the loop that claimed it.
  */
-import { Cause, Duration, Effect } from "effect"
-import type { ClaimedMessage, Started } from "../../BackendDriver.ts"
+import { Cause, Duration, Effect, Option } from "effect"
+import type { ClaimedMessage, Started, WorkerInfo } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import type { ReadError } from "../../StoreError.ts"
-import { PayloadInvalid, UnknownTask } from "../../TaskFailed.ts"
+import * as TaskFailed from "../../TaskFailed.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { toEffect } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
@@ -20,36 +23,82 @@ import { returnMessage, ackMessage, ackOrRelease, retryBriefly, release, without
 import { startRequest } from "./startRequest.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
-/** The shortest and the longest delay of a message with an unknown task, in milliseconds. */
-const UNKNOWN_BACKOFF = { min: 1000, max: 5000 }
+/** The shortest and the longest time for which a message is put back that this worker cannot run, in milliseconds. */
+const UNRUNNABLE_BACKOFF = { min: 1000, max: 30_000 }
+/** How many workers a reason names. */
+const MAX_WORKERS_NAMED = 10
 
 /** Handles a delivery instead of running it. The store may have started it already. */
 export type Rejection = (worker: WorkerState, claimed: ClaimedMessage) => Effect.Effect<void>
 
+/** What this worker lacks for a message. */
+interface Unrunnable {
+  /** Whether a worker that listens to the queue can run the message. */
+  readonly isRunnableBy: (listener: WorkerInfo) => boolean
+  /** The reason with which its task ends; `workers` listen to the queue, and cannot run it. */
+  readonly reason: (workers: ReadonlyArray<string>) => TaskFailed.Reason<never>
+}
+
+/** Rejects a message of a task that this worker does not know. */
+export const rejectUnknown = (message: TaskMessage.TaskMessage): Rejection =>
+  rejectUnrunnable(message, {
+    isRunnableBy: ({ tasks }) => tasks.includes(message.task),
+    reason: (workers) => new TaskFailed.UnknownTask({ workers })
+  })
+
 /**
- * Rejects a message of a task that this worker does not know: it is released until the grace is over, since another
- * worker may know the task in a rolling deploy, and then ended.
+ * Rejects a message that this worker cannot run, although it decodes. Another worker may be able to, as in a rolling deploy:
+ * the message is put back, with nothing counted. Its task ends only when the grace is over, counted from the due time, and no
+ * live worker of the queue can run it.
  */
-export const rejectUnknown =
-  (message: TaskMessage.TaskMessage): Rejection =>
+const rejectUnrunnable =
+  (message: TaskMessage.TaskMessage, unrunnable: Unrunnable): Rejection =>
   (worker, { delivery, run }) =>
-    Effect.suspend(() => {
+    Effect.gen(function* () {
       const waited = delivery.waitedMillis ?? delivery.ageMillis
       const left = Duration.toMillis(worker.settings.unknownTaskGrace) - waited
-      if (left > 0) {
-        const wait = Math.min(Math.max(waited, UNKNOWN_BACKOFF.min), UNKNOWN_BACKOFF.max)
-        return release(worker, delivery, Math.ceil(Math.min(wait, left)), true)
+      const putBack = (atMost: number) => {
+        const wait = Math.min(Math.max(waited, UNRUNNABLE_BACKOFF.min), UNRUNNABLE_BACKOFF.max, atMost)
+        return release(worker, delivery, Math.ceil(wait), true)
       }
-      return Effect.flatMap(failureOutcome(new UnknownTask()), (outcome) =>
-        endWithoutHandler(worker, candidateOf(worker, delivery, message, run), outcome, run?.started)
+      if (left > 0) return yield* putBack(left)
+      const workers = yield* unableWorkers(worker, delivery.queue, unrunnable)
+      if (workers === undefined) return yield* putBack(Infinity)
+      const outcome = yield* failureOutcome(unrunnable.reason(workers))
+      return yield* endWithoutHandler(
+        worker,
+        candidateOf(worker, delivery, message, run),
+        outcome,
+        run?.started
       )
     })
+
+/**
+ * Returns the ids of the live workers of a queue, if none of them can run a message; `undefined` if one can, or if that is
+ * not known: the list cannot be read, or lacks this worker, and so perhaps others. Without records there is no list.
+ */
+const unableWorkers = (
+  worker: WorkerState,
+  queue: string,
+  { isRunnableBy }: Unrunnable
+): Effect.Effect<ReadonlyArray<string> | undefined> =>
+  !worker.runStore.hasRecords
+    ? Effect.succeed([worker.id])
+    : Effect.map(worker.liveWorkers, (live) => {
+        if (Option.isNone(live) || !live.value.some(({ id }) => id === worker.id)) return undefined
+        const listeners = live.value.filter(({ queues }) => queues.includes(queue))
+        if (listeners.some(isRunnableBy)) return undefined
+        return listeners
+          .map(({ id }) => id)
+          .toSorted()
+          .slice(0, MAX_WORKERS_NAMED)
+      })
 
 /** Rejects bytes that do not decode: the task that the envelope names ends; without a name the message is parked. */
 export const rejectMalformed =
   (issue: string): Rejection =>
   (worker, { delivery, run }) =>
-    Effect.flatMap(failureOutcome(new PayloadInvalid({ issue })), (outcome) => {
+    Effect.flatMap(failureOutcome(new TaskFailed.PayloadInvalid({ issue })), (outcome) => {
       const { id, task } = delivery
       if (id === undefined || task === undefined) return park(worker, delivery, outcome)
       const message: TaskMessage.TaskMessage = {
@@ -76,7 +125,7 @@ export const parkUnstartable = (
   error: ReadError
 ): Effect.Effect<void> =>
   Effect.flatMap(
-    failureOutcome(new PayloadInvalid({ issue: `the task cannot be started: ${error.message}` })),
+    failureOutcome(new TaskFailed.PayloadInvalid({ issue: `the task cannot be started: ${error.message}` })),
     (outcome) => park(worker, delivery, outcome)
   )
 

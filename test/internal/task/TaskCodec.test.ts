@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { TaskFailed } from "chicory"
 import { Effect, Exit, Option, Schema, SchemaGetter, SchemaTransformation } from "effect"
 import * as TaskCodec from "../../../src/internal/task/TaskCodec.ts"
 
@@ -115,4 +116,24 @@ describe("an exit and progress", () => {
       })
     )
   }
+})
+
+describe("the reason UnknownTask", () => {
+  const { decodeExit, encodeExit } = TaskCodec.untyped
+
+  it.effect("is stored with the workers that it names", () =>
+    Effect.gen(function* () {
+      const reason = new TaskFailed.UnknownTask({ workers: ["host-1", "host-2"] })
+      const stored = yield* decodeExit(yield* encodeExit({ _tag: "Failure", reason }))
+      assert.deepStrictEqual(stored, { _tag: "Failure", reason })
+    })
+  )
+
+  it.effect("of a record without workers names none", () =>
+    Effect.gen(function* () {
+      const stored = yield* decodeExit('{"_tag":"Failure","reason":{"_tag":"UnknownTask"}}')
+      assert(stored._tag === "Failure" && stored.reason._tag === "UnknownTask")
+      assert.deepStrictEqual(stored.reason.workers, [])
+    })
+  )
 })

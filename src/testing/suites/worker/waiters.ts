@@ -196,7 +196,7 @@ export const waiters = (test: Test): void => {
     })
 
     test("an unknown task completes the waiter after its grace", function* (t) {
-      yield* t.startWorker(
+      const worker = yield* t.startWorker(
         [Nothing],
         Nothing.toLayer(() => Effect.void),
         { unknownTaskGrace: t.duration(5) }
@@ -204,11 +204,38 @@ export const waiters = (test: Test): void => {
       const handle = yield* Work.delay("hello")
       yield* t.time.pass(3)
       assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
-      yield* t.awaitReason(handle, "UnknownTask")
+      const { workers } = yield* t.awaitReason(handle, "UnknownTask")
+      assert.deepStrictEqual(workers, [worker.id])
       const [letter] = yield* DeadLetters.list(Work)
       assert(letter !== undefined)
       assert.strictEqual(letter.reason._tag, "UnknownTask")
       assert.isTrue(letter.payload._tag === "Success" && letter.payload.success === "hello")
+      yield* t.untilDrained()
+    })
+
+    test("an unknown task does not end while a live worker of its queue lists it", function* (t) {
+      const worker = yield* t.startWorker(
+        [Nothing],
+        Nothing.toLayer(() => Effect.void),
+        { unknownTaskGrace: t.duration(1) }
+      )
+      yield* t.drivers.backend.heartbeat(
+        {
+          id: "another worker",
+          hostname: "another host",
+          pid: 1,
+          queues: ["default"],
+          tasks: ["work"],
+          concurrency: 1,
+          running: 1
+        },
+        t.time.units(8)
+      )
+      const handle = yield* Work.delay("hello")
+      yield* t.time.pass(6)
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      const { workers } = yield* t.awaitReason(handle, "UnknownTask")
+      assert.deepStrictEqual(workers, [worker.id])
       yield* t.untilDrained()
     })
 
