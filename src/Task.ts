@@ -40,7 +40,7 @@ import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
 import type { EnqueueOptions } from "./EnqueueOptions.ts"
 import * as defaults from "./internal/defaults.ts"
 import { positiveDuration, positiveOrInfinite, text, wholeNumber } from "./internal/options.ts"
-import { send, sendAll } from "./internal/producer/prepare.ts"
+import { type OptionsOfEach, send, sendAll } from "./internal/producer/prepare.ts"
 import { fromCodec } from "./internal/results/ResultHandle.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
@@ -115,6 +115,22 @@ export type HandlerOf<T extends Any> = T extends Any
   : never
 
 /**
+ * A function that enqueues a task: of a payload and options, or of options alone where the task has no payload.
+ *
+ * **Details**
+ *
+ * Code over any task passes the payload first, which is `undefined` for a task without one.
+ *
+ * @category utility types
+ * @since 0.1.0
+ */
+export type Enqueue<Payload extends Schema.Constraint, Enqueued> = ((
+  payload: Payload["~type.make.in"],
+  options?: EnqueueOptions
+) => Enqueued) &
+  (Payload extends Schema.Void ? (options?: EnqueueOptions) => Enqueued : unknown)
+
+/**
  * A task: its name, its schemas, and its operations.
  *
  * @see {@link make} for the constructor
@@ -141,27 +157,32 @@ export interface Task<
    *
    * With `SqlStore` inside `sql.withTransaction`, the task is enqueued when the transaction commits.
    *
+   * A task without a payload takes the options as the first argument: `task.delay({ delay: "1 minute" })`.
+   *
    * Fails with `EncodeError`, `PayloadTooLarge`, `IdempotencyConflict`, `Unsupported` or `BackendNotConfigured` if
    * nothing was enqueued. Fails with `BrokerError` or `BackendError` if the task may have been enqueued; with an `id` the
    * call is safe to repeat.
    */
-  readonly delay: (
-    payload: Payload["~type.make.in"],
-    options?: EnqueueOptions
-  ) => Effect.Effect<
-    AsyncResult.AsyncResult<
-      Success["Type"],
-      Error["Type"],
-      Success["DecodingServices"] | Error["DecodingServices"] | Progress["DecodingServices"],
-      Progress["Type"]
-    >,
-    EnqueueError,
-    Broker | Backend | Payload["EncodingServices"]
+  readonly delay: Enqueue<
+    Payload,
+    Effect.Effect<
+      AsyncResult.AsyncResult<
+        Success["Type"],
+        Error["Type"],
+        Success["DecodingServices"] | Error["DecodingServices"] | Progress["DecodingServices"],
+        Progress["Type"]
+      >,
+      EnqueueError,
+      Broker | Backend | Payload["EncodingServices"]
+    >
   >
   /**
    * Enqueues one task for each payload, and returns their handles in the order of the payloads.
    *
    * **Details**
+   *
+   * The options hold for every task, or a function returns those of one, of its payload and its index; only the function
+   * may give an `id`.
    *
    * Payloads are taken, encoded and sent in batches of at most 256, or 2 MiB of characters. It stops at the first error,
    * and fails with `PartialEnqueue`, which has the ids of the tasks that were enqueued. When it stops early, or is
@@ -170,11 +191,14 @@ export interface Task<
    * **Gotchas**
    *
    * An iterator, such as that of a generator function, can be read once: a second run of the same effect, as by a retry,
-   * is a defect.
+   * is a defect. A function of options that throws, or returns one out of range, is a defect too, which does not take
+   * back what was enqueued before.
    */
   readonly delayAll: (
     payloads: Iterable<Payload["~type.make.in"]>,
-    options?: Omit<EnqueueOptions, "id">
+    options?:
+      | Omit<EnqueueOptions, "id">
+      | ((payload: Payload["~type.make.in"], index: number) => EnqueueOptions)
   ) => Effect.Effect<
     Array<
       AsyncResult.AsyncResult<
@@ -188,10 +212,10 @@ export interface Task<
     Broker | Backend | Payload["EncodingServices"]
   >
   /** Enqueues the task as `delay` does, and returns its id. */
-  readonly send: (
-    payload: Payload["~type.make.in"],
-    options?: EnqueueOptions
-  ) => Effect.Effect<string, EnqueueError, Broker | Backend | Payload["EncodingServices"]>
+  readonly send: Enqueue<
+    Payload,
+    Effect.Effect<string, EnqueueError, Broker | Backend | Payload["EncodingServices"]>
+  >
   /** Returns a handle on the result of a task of this name, by its id. It reads nothing. */
   readonly result: (
     taskId: string
@@ -251,7 +275,7 @@ export interface Options<
   Progress extends Schema.Constraint
 > {
   /**
-   * The schema of the payload, or the fields of a struct. Default: `Schema.Void`. A few values change on their way
+   * The schema of the payload, or the fields of a struct. Default: `Schema.Void`, for a task without a payload. A few values change on their way
    * through JSON: see docs/payloads.md.
    */
   readonly payload?: Payload
@@ -390,6 +414,11 @@ export const make = <
     result: TaskCodec.result(schemas)
   })
   const result = (taskId: string) => fromCodec(taskId, definition.result)
+  const enqueue =
+    payloadSchema.ast._tag === "Void"
+      ? (first: unknown, second?: EnqueueOptions) =>
+          send(definition, undefined, second ?? (first as EnqueueOptions | undefined))
+      : (payload: unknown, options?: EnqueueOptions) => send(definition, payload, options)
   const task = {
     [TypeId]: TypeId,
     name,
@@ -398,10 +427,9 @@ export const make = <
     successSchema: schemas.success,
     errorSchema: schemas.error,
     progressSchema: schemas.progress,
-    delay: (payload: unknown, options?: EnqueueOptions) =>
-      Effect.map(send(definition, payload, options), result),
-    send: (payload: unknown, options?: EnqueueOptions) => send(definition, payload, options),
-    delayAll: (payloads: Iterable<unknown>, options?: EnqueueOptions) =>
+    delay: (payload: unknown, options?: EnqueueOptions) => Effect.map(enqueue(payload, options), result),
+    send: enqueue,
+    delayAll: (payloads: Iterable<unknown>, options?: OptionsOfEach) =>
       Effect.map(sendAll(definition, payloads, options), (ids) => ids.map(result)),
     result,
     progress: (value: unknown) => writeProgress(definition, value),

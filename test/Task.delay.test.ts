@@ -93,7 +93,7 @@ describe.each([
     const Mail = Task.make("mail", { queue: "mails" })
     assert.strictEqual(Mail.queue, "mails")
     yield* Mail.delay()
-    yield* Mail.delay(undefined, { queue: "urgent" })
+    yield* Mail.delay({ queue: "urgent" })
     assert.lengthOf(yield* claimAll(on, "mails"), 1)
     const [urgent] = yield* claimAll(on, "urgent")
     assert.strictEqual(urgent?.queue, "urgent")
@@ -102,7 +102,7 @@ describe.each([
   each("ends a task as Expired when it waits longer than its expiry", function* () {
     const Brief = Task.make("brief", { expires: "1 minute" })
     const byTask = yield* Brief.delay()
-    const byCall = yield* Brief.delay(undefined, { expires: "10 seconds" })
+    const byCall = yield* Brief.delay({ expires: "10 seconds" })
     yield* advance("10 seconds")
     const reason = reasonOf(yield* Effect.flip(AsyncResult.get(byCall)))
     assert(reason._tag === "Expired")
@@ -220,6 +220,32 @@ describe.each([
       Tick.toLayer(() => Effect.void)
     )
     assert.isUndefined(yield* AsyncResult.get(yield* Tick.delay()))
+  })
+
+  each("accepts options as the first argument of a task without a payload", function* (on) {
+    const Tick = Task.make("tick", { queue: "ticks" })
+    yield* Tick.delay({ id: "a", priority: 7 })
+    yield* Tick.send({ id: "b", delay: "30 seconds" })
+    const tickedBy = (id: string, priority: number) => ({ id, priority, payload: null })
+    const shown = Effect.map(claimAll(on, "ticks"), (messages) =>
+      messages.map(({ id, payload, priority }) => ({ id, priority, payload }))
+    )
+    assert.deepStrictEqual<unknown>(yield* shown, [tickedBy("a", 7)])
+    yield* advance("30 seconds")
+    assert.deepStrictEqual<unknown>(yield* shown, [tickedBy("b", 100)])
+  })
+
+  each("accepts options as the second argument in code over any task", function* (on) {
+    const Tick = Task.make("tick")
+    const sendTo = <Name extends string, Payload extends Schema.Constraint>(
+      task: Task.Task<Name, Payload, Schema.Void, Schema.Never>,
+      payload: Payload["~type.make.in"]
+    ) => task.send(payload, { queue: "any" })
+    const id = yield* sendTo(Tick, undefined)
+    assert.deepStrictEqual(
+      (yield* claimAll(on, "any")).map((message) => message.id),
+      [id]
+    )
   })
 
   describe("with an idempotency key", () => {
@@ -371,6 +397,49 @@ describe.each([
       )
       const results = yield* Add.delayAll([1, 2, 3].map((a) => ({ a, b: 10 })))
       assert.deepStrictEqual(yield* AsyncResult.all(results), [11, 12, 13])
+    })
+
+    each("takes the options of each task from a function of its payload and its index", function* (on) {
+      const payloads = [1, 2, 3].map((a) => ({ a, b: 0 }))
+      const results = yield* Add.delayAll(payloads, ({ a }, index) => ({
+        id: `add-${a}`,
+        queue: a === 2 ? "even" : "odd",
+        priority: index
+      }))
+      assert.deepStrictEqual(
+        results.map(({ taskId }) => taskId),
+        ["add-1", "add-2", "add-3"]
+      )
+      const shown = (queue: string) =>
+        Effect.map(claimAll(on, queue), (messages) => messages.map(({ id, priority }) => ({ id, priority })))
+      assert.deepStrictEqual(yield* shown("odd"), [
+        { id: "add-3", priority: 2 },
+        { id: "add-1", priority: 0 }
+      ])
+      assert.deepStrictEqual(yield* shown("even"), [{ id: "add-2", priority: 1 }])
+    })
+
+    each("returns the same tasks when it is repeated with the same ids", function* (on) {
+      const enqueue = Add.delayAll([onePayload, { a: 2, b: 2 }], ({ a }) => ({ id: `add-${a}` }))
+      const first = yield* enqueue
+      const second = yield* enqueue
+      assert.deepStrictEqual(second, first)
+      assert.lengthOf(yield* claimAll(on), 2)
+    })
+
+    each("dies when the function of options throws or returns one out of range", function* (on) {
+      const bad: ReadonlyArray<(n: number) => Task.EnqueueOptions> = [
+        (n) => ({ priority: n * 1000 }),
+        (n) => {
+          if (n > 0) throw new RangeError("no options")
+          return {}
+        }
+      ]
+      for (const options of bad) {
+        const exit = yield* Effect.exit(Add.delayAll([onePayload], ({ a }) => options(a)))
+        assert(Exit.isFailure(exit) && Exit.hasDies(exit))
+      }
+      yield* assertNothingEnqueued(on)
     })
 
     each("enqueues nothing for no payloads", function* (on) {

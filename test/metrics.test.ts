@@ -67,10 +67,12 @@ describe("metrics", () => {
 
   test("count a message in another queue for that queue", function* () {
     yield* Work.delay({ fails: 0 }, { queue: "others" })
-    assert.strictEqual(
-      yield* count("messaging.client.sent.messages", { "messaging.destination.name": "others" }),
-      1
+    yield* Work.delayAll([{ fails: 0 }, { fails: 0 }, { fails: 0 }], (_, index) =>
+      index === 1 ? { queue: "others" } : {}
     )
+    const sentTo = (queue: string) =>
+      count("messaging.client.sent.messages", { "messaging.destination.name": queue })
+    assert.deepStrictEqual([yield* sentTo("others"), yield* sentTo("jobs")], [2, 2])
   })
 
   test("measure handler durations in seconds, by error tag", function* () {

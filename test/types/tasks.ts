@@ -58,10 +58,8 @@ expectType(Divide.send({ dividend: 6, divisor: 3 }, { priority: 255 })).is<
 expectType(Tick.delay()).is<
   Effect.Effect<AsyncResult.AsyncResult<void, never, never, never>, Task.EnqueueError, Store>
 >(true)
-expectType(Tick.delay(undefined, { delay: "1 minute", priority: 200 })).is<ReturnType<typeof Tick.delay>>(
-  true
-)
-expectType(Tick.send(undefined, { at: DateTime.makeUnsafe("2026-01-01") })).is<
+expectType(Tick.delay({ delay: "1 minute", priority: 200 })).is<ReturnType<typeof Tick.delay>>(true)
+expectType(Tick.send({ at: DateTime.makeUnsafe("2026-01-01") })).is<
   Effect.Effect<string, Task.EnqueueError, Store>
 >(true)
 expectType(Import.delay({ url: "…" }, { id: "import-1", queue: "slow", expires: Duration.hours(1) })).is<
@@ -91,7 +89,11 @@ Tick.delay({ now: true })
 // @ts-expect-error a misspelt option
 Divide.send({ dividend: 6, divisor: 3 }, { delai: "1 second" })
 // @ts-expect-error no duration
-Tick.delay(undefined, { delay: "tomorrow" })
+Tick.delay({ delay: "tomorrow" })
+// @ts-expect-error a misspelt option of a task without a payload
+Tick.send({ delai: "1 second" })
+// @ts-expect-error options in place of the payload
+Divide.delay({ delay: "1 minute" })
 
 // a class as payload: an instance, or its fields
 class Parcel extends Schema.Class<Parcel>("Parcel")({ id: Schema.String, grams: Schema.Number }) {}
@@ -152,6 +154,13 @@ expectType(DaySync.delayAll(users, { queue: "bulk", delay: "1 minute" })).is<
 expectType(Divide.delayAll(new Set([{ dividend: 1, divisor: 2 }]))).is<
   Effect.Effect<Array<DivideHandle>, Task.PartialEnqueue, Store>
 >(true)
+DaySync.delayAll(users, (payload, index) => {
+  expectType(payload).is<{ readonly user: string; readonly day: Date }>(true)
+  return { id: `${payload.user} ${index}`, delay: Duration.seconds(index) }
+})
+Tick.delayAll([undefined, undefined], (_, index) => ({ priority: index }))
+// @ts-expect-error a function that returns no options
+DaySync.delayAll(users, () => ({ delay: true }))
 // @ts-expect-error one id for all of them
 DaySync.delayAll(users, { id: "sync" })
 // @ts-expect-error one payload that does not fit
@@ -193,6 +202,12 @@ const delayAndGet = <
   payload: Payload["~type.make.in"]
 ) => task.delay(payload).pipe(Effect.flatMap(AsyncResult.get))
 expectType(delayAndGet(Divide, { dividend: 1, divisor: 2 })).is<typeof quickStart>(true)
+delayAndGet(Tick, undefined)
+const sendLater = <Name extends string, Payload extends Schema.Constraint>(
+  task: Task.Task<Name, Payload, Schema.Void, Schema.Never>,
+  payload: Payload["~type.make.in"]
+) => task.send(payload, { delay: "1 minute" })
+sendLater(Tick, undefined)
 
 // a task's error, as it comes out of `get`
 expectType(AsyncResult.get(Charge.result("0190"))).is<

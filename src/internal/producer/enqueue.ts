@@ -202,9 +202,9 @@ const withoutBackend = (taskId: string, key: string | undefined): BackendNotConf
 const countSent = (
   fiber: Fiber.Fiber<unknown, unknown>,
   { broker }: Stores,
-  { head }: PreparedTask,
+  queue: string,
   count: number
-): void => metrics.forQueue(broker.name, head.queue).sent.updateUnsafe(count, fiber.context)
+): void => metrics.forQueue(broker.name, queue).sent.updateUnsafe(count, fiber.context)
 
 const enqueueOne = (stores: Stores, task: PreparedTask): Effect.Effect<string, EnqueueError> => {
   const fusion = fusionOf(stores)
@@ -228,7 +228,7 @@ export const enqueue = (
   task: PreparedTask
 ): Effect.Effect<string, EnqueueError> =>
   Effect.map(enqueueOne(stores, task), (id) => {
-    countSent(fiber, stores, task, 1)
+    countSent(fiber, stores, task.head.queue, 1)
     return id
   })
 
@@ -238,8 +238,7 @@ export const enqueueAll = (
   tasks: ReadonlyArray<PreparedTask>
 ): Effect.Effect<ReadonlyArray<EnqueueExit>> =>
   Effect.withFiber((fiber) => {
-    const [first] = tasks
-    if (first === undefined) return Effect.succeed([])
+    if (tasks.length === 0) return Effect.succeed([])
     const fusion = fusionOf(stores)
     const all =
       fusion !== undefined
@@ -250,7 +249,11 @@ export const enqueueAll = (
           ? reserveThenPublish(stores, tasks)
           : publishUnrecorded(stores, tasks)
     return Effect.map(all, (answers) => {
-      countSent(fiber, stores, first, answers.filter(Exit.isSuccess).length)
+      const sent = new Map<string, number>()
+      for (const [i, { head }] of tasks.entries()) {
+        if (Exit.isSuccess(answers[i]!)) sent.set(head.queue, (sent.get(head.queue) ?? 0) + 1)
+      }
+      for (const [queue, count] of sent) countSent(fiber, stores, queue, count)
       return answers
     })
   })

@@ -221,6 +221,9 @@ const begin = (definition: TaskDefinition, payloads: Iterable<unknown>): Iterato
   return iterator
 }
 
+/** The options of all tasks of a bulk enqueue, or a function of those of each. */
+export type OptionsOfEach = EnqueueOptions | ((payload: unknown, index: number) => EnqueueOptions)
+
 /**
  * Enqueues many tasks, in batches: while some batches are on their way, the next one is encoded. Stops at the first
  * failure, which lists the ids that were accepted. Closes the iterator of the payloads unless it was read to its end.
@@ -228,10 +231,13 @@ const begin = (definition: TaskDefinition, payloads: Iterable<unknown>): Iterato
 export const sendAll = (
   definition: TaskDefinition,
   payloads: Iterable<unknown>,
-  options: EnqueueOptions = {}
+  options: OptionsOfEach = {}
 ): Effect.Effect<Array<string>, PartialEnqueue, unknown> =>
   Effect.withFiber((fiber) => {
-    const call = readRequest(fiber, definition, options)
+    const call = readRequest(fiber, definition, typeof options === "function" ? {} : options)
+    let index = 0
+    const callOf = (payload: unknown) =>
+      typeof options === "function" ? readRequest(fiber, definition, options(payload, index++)) : call
     const ahead = isTransacting(fiber.context, call.stores) ? 0 : MAX_BATCHES_IN_FLIGHT
     const iterator = begin(definition, payloads)
     const accepted: Array<string> = []
@@ -247,7 +253,7 @@ export const sendAll = (
         const next = iterator.next()
         if (next.done === true) break
         exhausted = false
-        const task = yield* Effect.result(prepare(call, next.value))
+        const task = yield* Effect.result(prepare(callOf(next.value), next.value))
         if (task._tag === "Success") {
           tasks.push(task.success)
           size += task.success.payload.length

@@ -154,7 +154,7 @@ describe("a message of an unknown task", () => {
           })
       })
     })
-    yield* Effect.provideContext(Unknown.delay(undefined, { id: "u" }), worker.fixture.context)
+    yield* Effect.provideContext(Unknown.delay({ id: "u" }), worker.fixture.context)
     yield* worker.start
     const state = Effect.map(worker.record("u"), (record) => record.state)
     /** Registers another worker for 20 seconds. */

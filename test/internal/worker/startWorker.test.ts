@@ -176,7 +176,7 @@ describe("guarantee 7: a claim that is answered after the drain", () => {
       const scope = yield* Scope.make()
       const Plain = Task.make("plain")
       yield* Effect.provideContext(
-        Effect.andThen(Once.send(undefined, { id: "a" }), Plain.send(undefined, { id: "b" })),
+        Effect.andThen(Once.send({ id: "a" }), Plain.send({ id: "b" })),
         fixture.context
       )
       yield* Layer.buildWithScope(

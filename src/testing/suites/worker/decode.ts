@@ -121,7 +121,7 @@ export const decode = (test: Test): void => {
         [Odd],
         Odd.toLayer(() => Effect.succeed(odd))
       )
-      const handle = yield* Odd.delay(undefined, { id: odd })
+      const handle = yield* Odd.delay({ id: odd })
       assert.strictEqual(handle.taskId, odd)
       assert.strictEqual(yield* t.awaitValue(handle), odd)
       yield* t.untilDrained(odd)

@@ -36,8 +36,8 @@ export const incarnations = (test: Test): void => {
         [Brief],
         Brief.toLayer(() => Effect.sync(() => void runs++))
       )
-      const outlived = yield* Brief.delay(undefined, { delay: t.duration(4) })
-      const forgotten = yield* Brief.delay(undefined, { delay: t.duration(4) })
+      const outlived = yield* Brief.delay({ delay: t.duration(4) })
+      const forgotten = yield* Brief.delay({ delay: t.duration(4) })
       for (const handle of [outlived, forgotten]) {
         assert.strictEqual(yield* AsyncResult.cancel(handle), "Cancelled")
       }
@@ -50,7 +50,7 @@ export const incarnations = (test: Test): void => {
     test("a delayed task that expired does not run, though its record is gone before it is due", function* (t) {
       const Brief = Task.make("brief", { retention: t.duration(1), expires: t.duration(1) })
       let runs = 0
-      yield* Brief.send(undefined, { delay: t.duration(5) })
+      yield* Brief.send({ delay: t.duration(5) })
       yield* t.startWorker(
         [Brief],
         Brief.toLayer(() => Effect.sync(() => void runs++))
