@@ -51,6 +51,7 @@ import { Array as Arr, Context, Effect, Layer } from "effect"
 import { Backend } from "./Backend.ts"
 import type { WorkerInfo } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
+import { DefaultDrainTimeout } from "./internal/defaultDrainTimeout.ts"
 import * as defaults from "./internal/defaults.ts"
 import { nonNegativeDuration, positiveDuration, text, wholeNumber } from "./internal/options.ts"
 import { definitionOf, type HandledTask, handlerKey } from "./internal/task/TaskDefinition.ts"
@@ -83,8 +84,8 @@ export interface Options {
    */
   readonly lease?: Duration.Input | undefined
   /**
-   * How long running tasks may take to finish when the worker stops. Default 20 seconds. The end of the worker may take
-   * 6 seconds more. Use 0 under `TestClock`, where nothing would end the wait.
+   * How long running tasks may take to finish when the worker stops. Default 20 seconds, and 0 with `Testing.layer`. The end
+   * of the worker may take 6 seconds more. Use 0 under `TestClock`, where nothing would end the wait.
    */
   readonly drainTimeout?: Duration.Input | undefined
   /**
@@ -166,7 +167,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
           lease: positiveDuration(at("lease"), options.lease ?? Context.get(context, Broker).lease),
           drainTimeout: nonNegativeDuration(
             at("drainTimeout"),
-            options.drainTimeout ?? defaults.drainTimeout
+            options.drainTimeout ?? Context.get(context, DefaultDrainTimeout)
           ),
           heartbeat: positiveDuration(at("heartbeat"), options.heartbeat ?? defaults.heartbeat),
           unknownTaskGrace: nonNegativeDuration(

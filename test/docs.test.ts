@@ -2,11 +2,13 @@
 import { execFileSync, spawnSync } from "node:child_process"
 import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
-import { basename, join } from "node:path"
+import { basename, join, relative } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { isProgram, toProgram } from "./support/docsProgram.ts"
 
 const root = join(import.meta.dirname, "..")
 const read = (file: string) => readFileSync(join(root, file), "utf8")
+const vitest = join(root, "node_modules/vitest/vitest.mjs")
 const examples = globSync("examples/*.ts", { cwd: root }).sort()
 
 /** Runs `use` with a directory, and removes the directory afterwards. */
@@ -53,12 +55,17 @@ declare const makeMyBackend: Effect.Effect<BackendDriver>
 declare const makeMyBroker: Effect.Effect<BrokerDriver>
 `
 
+/** The pages whose blocks are one program. */
+const programs = globSync("docs/*.md", { cwd: root })
+  .filter((page) => isProgram(blocksOf(page)))
+  .sort()
+
 /** Returns a program as it is, and a fragment within the prelude. */
 const toModule = (block: string): string => {
   const imports = block.match(/^import .*$/gm) ?? []
   const rest = block.replaceAll(/^import .*$/gm, "")
-  const isProgram = /^declare const|Task\.make/m.test(rest)
-  if (/^import .* from "chicory/m.test(block) && isProgram) return block
+  const isWhole = /^declare const|Task\.make/m.test(rest)
+  if (/^import .* from "chicory/m.test(block) && isWhole) return block
   const own = imports.filter((line) => !/from "(effect|chicory)"/.test(line)).join("\n")
   return `${own}${prelude}\nexport const fragment = Effect.gen(function* () {\n${rest}\n})\n`
 }
@@ -70,9 +77,10 @@ describe("the documentation", () => {
     inDirectory(join(root, "test"), (directory) => {
       let blocks = 0
       for (const file of files) {
-        for (const block of blocksOf(file)) {
+        const modules = programs.includes(file) ? [toProgram(blocksOf(file))] : blocksOf(file).map(toModule)
+        for (const module of modules) {
           const name = `${file.replaceAll(/[^a-zA-Z0-9]+/g, "-")}-${blocks++}.ts`
-          writeFileSync(join(directory, name), toModule(block))
+          writeFileSync(join(directory, name), module)
         }
       }
       assert.isAbove(blocks, 8)
@@ -90,6 +98,21 @@ describe("the documentation", () => {
       assert.isNotNull(tsc.status)
     })
   }, 180_000)
+
+  it.each(programs)(
+    "%s has a program that runs",
+    (page) => {
+      inDirectory(join(root, "test"), (directory) => {
+        const usesVitest = blocksOf(page).some((block) => /^import .*"@effect\/vitest"/m.test(block))
+        const file = join(directory, usesVitest ? "page.test.ts" : "page.ts")
+        writeFileSync(file, toProgram(blocksOf(page)))
+        const options = { cwd: usesVitest ? root : directory, encoding: "utf8", stdio: "pipe" } as const
+        if (usesVitest) execFileSync(process.execPath, [vitest, "run", relative(root, file)], options)
+        else execFileSync(process.execPath, ["--conditions=chicory-src", file], options)
+      })
+    },
+    60_000
+  )
 
   it("has the first program of the examples", () => {
     assert.strictEqual(blocksOf("README.md")[0], read("examples/first-program.ts"))

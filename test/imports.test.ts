@@ -109,6 +109,7 @@ const layers: ReadonlyArray<Layer> = [
       "broker port",
       "backend port",
       "services",
+      "memory drivers",
       "memory layers",
       "public",
       "index",

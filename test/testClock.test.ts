@@ -1,6 +1,7 @@
 /** The test that the README shows, with its task. */
 import { assert, it } from "@effect/vitest"
-import { AsyncResult, MemoryStore, Task, Worker } from "chicory"
+import { AsyncResult, Task, Worker } from "chicory"
+import { Testing } from "chicory/testing"
 import { Effect, Fiber, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 
@@ -10,10 +11,7 @@ const Divide = Task.make("math.divide", {
 })
 const DivideLive = Divide.toLayer(({ dividend, divisor }) => Effect.succeed(dividend / divisor))
 
-const TestLive = Worker.layer([Divide], { drainTimeout: 0 }).pipe(
-  Layer.provide(DivideLive),
-  Layer.provideMerge(MemoryStore.layer)
-)
+const TestLive = Worker.layer([Divide]).pipe(Layer.provide(DivideLive), Layer.provideMerge(Testing.layer))
 
 it.effect("divides an hour later", () =>
   Effect.gen(function* () {

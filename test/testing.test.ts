@@ -1,12 +1,19 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AsyncResult, Task, TaskContext, Worker } from "chicory"
+import { AsyncResult, DeadLetters, MemoryStore, Task, TaskContext, Worker } from "chicory"
 import { Testing } from "chicory/testing"
-import { Effect, Exit, Layer, Schema } from "effect"
+import { DateTime, Duration, Effect, Exit, Latch, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 
 const Double = Task.make("double", { payload: { n: Schema.Int }, success: Schema.Int })
 const DoubleLive = Double.toLayer(({ n }) => Effect.succeed(2 * n))
-const WorkerLive = Layer.provide(Worker.layer([Double], { drainTimeout: 0 }), DoubleLive)
+const Other = Task.make("other")
+const Remind = Task.make("remind", { payload: { at: Schema.DateTimeUtc } })
+const Failing = Task.make("failing", { error: Schema.String })
+const FailingLive = Layer.provide(
+  Worker.layer([Failing]),
+  Failing.toLayer(() => Effect.fail("no"))
+)
+const WorkerLive = Layer.provide(Worker.layer([Double]), DoubleLive)
 
 describe("Testing.layer", () => {
   it.effect("runs a program with its worker under the test clock", () =>
@@ -23,6 +30,70 @@ describe("Testing.layer", () => {
     const conflicting = Effect.provide(Double.delay({ n: 2 }, { id: "same" }), Testing.layer)
     return Effect.andThen(enqueue, conflicting)
   })
+})
+
+describe("a worker on Testing.layer", () => {
+  it.effect("stops at once while a handler runs", () =>
+    Effect.gen(function* () {
+      const Endless = Task.make("endless")
+      const begun = yield* Latch.make()
+      const handler = Endless.toLayer(() => Effect.andThen(begun.open, Effect.never))
+      const worker = Layer.provide(Worker.layer([Endless]), handler)
+      const result = yield* Effect.andThen(Endless.delay(), (result) => Effect.as(begun.await, result)).pipe(
+        Effect.provide(worker)
+      )
+      assert.strictEqual(yield* AsyncResult.state(result), "PENDING")
+    }).pipe(Effect.provide(Testing.layer))
+  )
+})
+
+describe("Testing.enqueued", () => {
+  it.effect("returns what was enqueued of a task, in order, also after it has run", () =>
+    Effect.gen(function* () {
+      const first = yield* Double.delay({ n: 1 })
+      yield* Other.delay()
+      const [second] = yield* Double.delayAll([{ n: 2 }], { delay: "1 hour", queue: "later", priority: 7 })
+      yield* AsyncResult.get(first)
+      assert.deepStrictEqual(yield* Testing.enqueued(Double), [
+        { taskId: first.taskId, payload: { n: 1 }, queue: "default", priority: 100, delay: Duration.zero },
+        { taskId: second!.taskId, payload: { n: 2 }, queue: "later", priority: 7, delay: Duration.hours(1) }
+      ])
+    }).pipe(Effect.provide(WorkerLive), Effect.provide(Testing.layer))
+  )
+
+  it.effect("leaves out a call whose id was there already", () =>
+    Effect.gen(function* () {
+      yield* Double.delay({ n: 1 }, { id: "same" })
+      yield* Double.delay({ n: 1 }, { id: "same" })
+      assert.lengthOf(yield* Testing.enqueued(Double), 1)
+    }).pipe(Effect.provide(Testing.layer))
+  )
+
+  it.effect("leaves out the replay of a dead letter", () =>
+    Effect.gen(function* () {
+      const result = yield* Failing.delay()
+      yield* AsyncResult.exit(result)
+      const [letter] = yield* DeadLetters.list(Failing)
+      yield* DeadLetters.replay(letter!.id)
+      assert.lengthOf(yield* Testing.enqueued(Failing), 1)
+    }).pipe(Effect.provide(FailingLive), Effect.provide(Testing.layer))
+  )
+
+  it.effect("returns payloads as values of their schema", () =>
+    Effect.gen(function* () {
+      const at = DateTime.makeUnsafe("2030-01-01T00:00:00Z")
+      yield* Remind.delay({ at })
+      const [reminder] = yield* Testing.enqueued(Remind)
+      assert.isTrue(DateTime.isDateTime(reminder!.payload.at))
+      assert.strictEqual(DateTime.toEpochMillis(reminder!.payload.at), DateTime.toEpochMillis(at))
+    }).pipe(Effect.provide(Testing.layer))
+  )
+
+  it.effect("dies on another store", () =>
+    Effect.gen(function* () {
+      assert.isTrue(Exit.hasDies(yield* Effect.exit(Testing.enqueued(Double))))
+    }).pipe(Effect.provide(MemoryStore.layer))
+  )
 })
 
 describe("Testing.context", () => {
