@@ -47,7 +47,7 @@ export const suite = (
           events.some((event) => event._tag === "Interrupted" && event.id === long.taskId)
         )
         yield* frozen.until((events) =>
-          events.some((event) => event._tag === "Warned" && event.message.includes("Lost the lease"))
+          events.some((event) => event._tag === "Logged" && event.message.includes("Lost the lease"))
         )
         yield* successor.stop
         assert.isTrue(yield* successor.ended)

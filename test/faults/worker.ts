@@ -28,12 +28,12 @@ const handler = (emit: Emit, reached: (point: KillPoints.WorkerPoint) => Effect.
     })
   )
 
-/** Emits warnings and errors of the log as events. */
-export const warnings = (emit: Emit): Layer.Layer<never> =>
+/** Emits the lines of the log as events. */
+export const logLines = (emit: Emit): Layer.Layer<never> =>
   Logger.layer([
     Logger.make<unknown, void>(({ logLevel, message }) => {
-      if (LogLevel.isGreaterThanOrEqualTo(logLevel, "Warn"))
-        emit({ _tag: "Warned", message: String(message) })
+      if (LogLevel.isGreaterThanOrEqualTo(logLevel, "Info"))
+        emit({ _tag: "Logged", message: String(message) })
     })
   ])
 
@@ -56,6 +56,6 @@ export const layer = (
       )
     ),
     Layer.provide(Layer.effectContext(StoreLocations.services(services))),
-    Layer.provide(warnings(emit))
+    Layer.provide(logLines(emit))
   )
 }

@@ -21,8 +21,8 @@ export const WorkerEvent = Schema.Union([
   Schema.TaggedStruct("Reached", { point: Schema.String }),
   /** A sample of the process's resources. */
   Schema.TaggedStruct("Sampled", { heap: Schema.Int, rss: Schema.Int, handles: Schema.Int }),
-  /** A warning or error was logged. */
-  Schema.TaggedStruct("Warned", { message: Schema.String })
+  /** A line was logged at Info or above. */
+  Schema.TaggedStruct("Logged", { message: Schema.String })
 ])
 export type WorkerEvent = typeof WorkerEvent.Type
 

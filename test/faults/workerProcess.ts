@@ -48,7 +48,7 @@ Layer.effectDiscard(
     )
   ),
   // stdout is for events alone
-  Layer.provide(Worker.warnings(emit)),
+  Layer.provide(Worker.logLines(emit)),
   Layer.launch,
   SkewedClock.provide(options.clockAheadMillis ?? 0),
   NodeRuntime.runMain

@@ -3,12 +3,12 @@ import { Data, Effect, Schedule } from "effect"
 import type { ReadError } from "../../StoreError.ts"
 import { insideTransaction } from "../driver/driverCalls.ts"
 import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
-import { annotateDelivery } from "./annotateDelivery.ts"
 import { applyRenewal } from "./leaseRenewal.ts"
 import type { AnyFiber } from "./observeFibers.ts"
 import { outcomeOfValue, type Run } from "./Run.ts"
 import { DecidedOutcome } from "./runOutcome.ts"
 import { RunSlot } from "./RunSlot.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** Something else holds the record of a task: an open transaction, or a renewal of the worker itself. */
@@ -52,9 +52,7 @@ export class HandlerRun implements RunControl {
   private readonly logRefused = Effect.suspend(() => {
     if (this.isRefused) return Effect.void
     this.isRefused = true
-    return Effect.logWarning(
-      "The progress of the run is not written, since the store is full; the handler runs on"
-    )
+    return workerLog.progressRefused
   })
 
   writeProgress(progress: string): Effect.Effect<void> {
@@ -75,8 +73,8 @@ export class HandlerRun implements RunControl {
         )
       }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof RecordLocked }))
     }).pipe(
-      Effect.catchCause((cause) => Effect.logWarning("Failed to write progress; the handler runs on", cause)),
-      annotateDelivery(run.candidate.delivery, run.started.attempt)
+      Effect.catchCause(workerLog.progressNotWritten),
+      Effect.annotateLogs({ ...run.annotations, worker: worker.id })
     )
   }
 

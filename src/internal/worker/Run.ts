@@ -1,5 +1,5 @@
 /** One run of a task: the handler and its context, from the decoding of the payload to the outcome of its exit. */
-import { Cause, Context, Effect, Exit, type Fiber, Tracer } from "effect"
+import { Cause, Context, Effect, Exit, type Fiber, References, Tracer } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
@@ -23,6 +23,8 @@ import type { StartCandidate } from "./RunStore.ts"
 export interface RunnableTask extends HandledTask {
   /** The worker's context, overridden by the context of the handler's layer. */
   readonly context: Context.Context<unknown>
+  /** The log annotations of that context; `undefined` where it has none. */
+  readonly annotations: Readonly<Record<string, unknown>> | undefined
   /** Whether a tracer is configured: without one no span is made. */
   readonly traced: boolean
   readonly metrics: ReturnType<typeof metrics.forTask>
@@ -38,14 +40,24 @@ export const toRunnableTask = (
   maxBytes: number
 ): RunnableTask => {
   const context = observed(Context.merge(workerContext, handler.context), forks)
+  const annotations = Context.get(context, References.CurrentLogAnnotations)
   return {
     definition,
     handler,
     context,
+    annotations: Object.keys(annotations).length > 0 ? annotations : undefined,
     traced: Context.get(context, Tracer.Tracer) !== Tracer.nativeTracer,
     metrics: metrics.forTask(definition.name),
     maxBytes
   }
+}
+
+/** What log lines, error reports and events say of a run. */
+export type RunAnnotations = {
+  readonly taskId: string
+  readonly taskName: string
+  readonly queue: string
+  readonly attempt: number
 }
 
 /** An open run of this worker. */
@@ -53,6 +65,7 @@ export class Run {
   readonly candidate: StartCandidate
   readonly task: RunnableTask
   readonly started: Extract<Started, { readonly _tag: "Run" }>
+  readonly annotations: RunAnnotations
   /** When the start was requested, in monotonic nanoseconds. */
   readonly startedAt: bigint
   /** When the last successful renewal was sent, in monotonic nanoseconds. */
@@ -65,12 +78,16 @@ export class Run {
   settling = false
   /** The success that the handler stored itself, in its own transaction. */
   completedOutcome: RunOutcome | undefined
+  /** The cause of the handler's exit, if that is a failure. */
+  exitCause: Cause.Cause<unknown> | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
   constructor(candidate: StartCandidate, task: RunnableTask, started: Run["started"], startedAt: bigint) {
     this.candidate = candidate
     this.task = task
     this.started = started
+    const { id, queue, task: taskName } = candidate.message
+    this.annotations = { taskId: id, taskName, queue, attempt: started.attempt }
     this.startedAt = startedAt
     this.renewedAt = startedAt
   }
@@ -94,8 +111,12 @@ export class Run {
 
 /** Returns the context of the run's fiber, which is the handler's as well unless the task has a timeout. */
 export const runContext = (run: Run, control: RunControl): Context.Context<unknown> => {
-  const { context, definition } = run.task
-  const withTask = Context.add(context, TaskContext, new RunContext(run.id, definition, run.started, context))
+  const { annotations, context, definition } = run.task
+  const withTask = Context.add(
+    Context.add(context, TaskContext, new RunContext(run.id, definition, run.started, context)),
+    References.CurrentLogAnnotations,
+    annotations === undefined ? run.annotations : { ...annotations, ...run.annotations }
+  )
   return definition.timeout === undefined ? Context.add(withTask, CurrentRun, control) : withTask
 }
 
@@ -182,11 +203,13 @@ export const outcomeOfValue = (run: Run, value: unknown, worker: string): Effect
 
 /** Returns the outcome of an exit of the handler. Requires the services that encode the task's result. */
 export const outcomeOfExit = (
-  { interruptReason, started, task }: Run,
+  run: Run,
   exit: Exit.Exit<unknown, unknown>,
   worker: string
-): Effect.Effect<RunOutcome, never, unknown> =>
-  classifyExit(
+): Effect.Effect<RunOutcome, never, unknown> => {
+  const { interruptReason, started, task } = run
+  if (Exit.isFailure(exit)) run.exitCause = exit.cause
+  return classifyExit(
     {
       definition: task.definition,
       maxBytes: task.maxBytes,
@@ -196,3 +219,4 @@ export const outcomeOfExit = (
     },
     exit
   )
+}

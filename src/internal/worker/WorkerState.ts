@@ -18,6 +18,7 @@ import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
 import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
 import { startDefaults } from "./startDefaults.ts"
+import { type LoggedLevels, loggedLevels, supersededHere, withWorkerAnnotation } from "./workerLog.ts"
 
 /** The checked settings of a worker. */
 export interface WorkerSettings {
@@ -64,9 +65,12 @@ export class WorkerState {
   /** Open when `drainExpired`. */
   readonly drainExpiry = Latch.makeUnsafe(false)
   readonly clock: Clock.Clock
+  /** The context of what `fork` runs: that of the layer, and the id of the worker in log lines. */
   readonly context: Context.Context<never>
   /** The registry of workers, at most a second old; `None` where it cannot be read. */
   readonly liveWorkers: Effect.Effect<Option.Option<ReadonlyArray<WorkerInfo>>>
+  /** Which levels are logged. */
+  readonly logs: LoggedLevels
   private tokens = 0
   private claims = 0
 
@@ -79,9 +83,10 @@ export class WorkerState {
     const { backend, broker, concurrency, lease, tasks } = settings
     this.settings = settings
     this.clock = clock
-    this.context = context
     this.liveWorkers = liveWorkers
     this.id = `${this.hostname}-${process.pid}-${TaskId.make(clock.currentTimeMillisUnsafe()).slice(-12)}`
+    this.context = withWorkerAnnotation(context, this.id)
+    this.logs = loggedLevels(context)
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
@@ -123,11 +128,7 @@ export class WorkerState {
     if (run.interruptReason === "Lost") return
     run.interrupt("Lost")
     const { delivery, start } = run.candidate
-    this.fork(
-      Effect.logWarning(
-        `A run was superseded by another run of this worker; its handler is interrupted (token ${start.token})`
-      ).pipe(annotateDelivery(delivery, run.started.attempt))
-    )
+    this.fork(supersededHere(start.token).pipe(annotateDelivery(delivery, run.started.attempt)))
   }
 
   /** Removes an ended run. */

@@ -13,6 +13,7 @@ import { annotateDelivery } from "./annotateDelivery.ts"
 import { forkLoop } from "./health.ts"
 import type { Run } from "./Run.ts"
 import { returnMessage } from "./settle.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** Applies the answer to a renewal that was sent at the monotonic time `sentAt`. */
@@ -39,9 +40,8 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
     const { delivery, start } = run.candidate
     const idleSeconds = Number(worker.now() - run.renewedAt) / 1e9
     run.interrupt("Lost")
-    return Effect.logWarning(
-      `Lost the lease of a run, since ${cause}; its handler is interrupted, and the run is left to its lease (token ${start.token}, last renewed ${idleSeconds.toFixed(3)} s ago, lease ${worker.leaseMillis / 1000} s)`
-    ).pipe(
+    const { leaseMillis } = worker
+    return workerLog.leaseLost(cause, { token: start.token, idleSeconds, leaseMillis }).pipe(
       annotateDelivery(delivery, run.started.attempt),
       // the next run of the task must not wait for this handler to end
       Effect.andThen(Effect.sync(() => worker.fork(returnMessage(worker, delivery))))
@@ -110,9 +110,8 @@ const releaseLongRuns = (worker: WorkerState, millis: number): Effect.Effect<voi
             Effect.map(() => {
               run.claimed = false
             }),
-            Effect.catchCause((cause) =>
-              Effect.logWarning("Failed to release the message of a long run; trying again", cause)
-            )
+            Effect.catchCause(workerLog.longRunNotReleased),
+            annotateDelivery(run.candidate.delivery, run.started.attempt)
           ),
       { concurrency: "unbounded", discard: true }
     )

@@ -17,10 +17,12 @@ import * as defaults from "../defaults.ts"
 import { oversizedIssue } from "../driver/maxMessageBytes.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
+import { reportRejected } from "./reportRun.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { returnMessage, ackMessage, ackOrRelease, retryBriefly, release, withoutLargeBody } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** The shortest and the longest time for which a message is put back that this worker cannot run, in milliseconds. */
@@ -126,7 +128,7 @@ export const parkUnstartable = (
 ): Effect.Effect<void> =>
   Effect.flatMap(
     failureOutcome(new TaskFailed.PayloadInvalid({ issue: `the task cannot be started: ${error.message}` })),
-    (outcome) => park(worker, delivery, outcome)
+    (outcome) => park(worker, delivery, { ...outcome, cause: Cause.fail(error) })
   )
 
 const candidateOf = (
@@ -153,11 +155,9 @@ const park = (worker: WorkerState, delivery: Delivery, outcome: RunOutcome): Eff
       { readonly retryable: boolean }
     >
   ).pipe(
+    Effect.tap(workerLog.messageParked(reason, outcome.cause)),
     Effect.catchCause((cause) =>
-      Effect.andThen(
-        Effect.logError("Failed to park a message; it will be redelivered", cause),
-        returnMessage(worker, delivery)
-      )
+      Effect.andThen(workerLog.messageNotParked(cause), returnMessage(worker, delivery))
     ),
     annotateDelivery(delivery)
   )
@@ -180,6 +180,7 @@ const endWithoutHandler = (
         : yield* ackMessage(worker, candidate.delivery)
     }
     const settled = yield* toEffect(worker.runStore.saveOutcome(candidate, outcome))
+    reportRejected(worker, candidate, started.attempt, outcome, settled)
     yield* Effect.callback<void>((resume) =>
       ackOrRelease(worker, { candidate, claimed: true }, outcome, settled, () => resume(Effect.void))
     )
@@ -192,9 +193,7 @@ const endWithoutHandler = (
     ),
     Effect.catchCause((cause) =>
       Effect.andThen(
-        Cause.hasInterruptsOnly(cause)
-          ? Effect.void
-          : Effect.logError("Failed to end a task without a handler; its message will be redelivered", cause),
+        Cause.hasInterruptsOnly(cause) ? Effect.void : workerLog.taskNotEnded(cause),
         returnMessage(worker, candidate.delivery)
       ).pipe(annotateDelivery(candidate.delivery))
     )

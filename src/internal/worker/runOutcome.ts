@@ -17,7 +17,13 @@ import type { TaskDefinition } from "../task/TaskDefinition.ts"
 /** The outcome of a run. */
 export type RunOutcome =
   | { readonly _tag: "Success"; readonly exit: string }
-  | { readonly _tag: "Failure"; readonly exit: string; readonly reason: TaskFailed.Reason<unknown>["_tag"] }
+  | {
+      readonly _tag: "Failure"
+      readonly exit: string
+      readonly reason: TaskFailed.Reason<unknown>["_tag"]
+      /** What failed where that is not the handler. */
+      readonly cause?: Cause.Cause<unknown>
+    }
   | { readonly _tag: "Retry"; readonly afterMillis: number }
   /** Released, with nothing counted. Under a cancel request the store ends the task. */
   | { readonly _tag: "Release" }
@@ -48,6 +54,12 @@ const DEAD_LETTERED = new Set<string>([
 /** Whether a failure with that reason leaves a dead letter. */
 export const isDeadLettered = (reason: string): boolean => DEAD_LETTERED.has(reason)
 
+/** Removes the stack of a reason that the library made: it shows the library alone. */
+export const withoutStack = <R extends Error>(reason: R): R => {
+  reason.stack = `${reason.name}: ${reason.message}`
+  return reason
+}
+
 /** Returns the outcome of a failure that no handler caused. */
 export const failureOutcome = (
   reason: TaskFailed.Reason<never>
@@ -55,7 +67,8 @@ export const failureOutcome = (
   Effect.map(Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason })), (exit) => ({
     _tag: "Failure",
     exit,
-    reason: reason._tag
+    reason: reason._tag,
+    cause: Cause.fail(withoutStack(reason))
   }))
 
 /** What the classification depends on. */
@@ -76,7 +89,12 @@ export const classifyExit = (
   if (Exit.isSuccess(exit)) return encode(run, { _tag: "Success", value: exit.value })
   return Effect.suspend(() => classifyCause(run, exit.cause)).pipe(
     // a retry policy that throws is a bug of the task, and so is an error whose properties throw
-    Effect.catchCause((cause) => fail(run, new TaskFailed.Died({ defect: Cause.squash(cause) })))
+    Effect.catchCause((cause) =>
+      Effect.map(fail(run, new TaskFailed.Died({ defect: Cause.squash(cause) })), (outcome) => ({
+        ...outcome,
+        cause
+      }))
+    )
   )
 }
 

@@ -6,10 +6,12 @@ import { Died } from "../../TaskFailed.ts"
 import type { RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
+import { reportEnd } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** Carries out the answer to a start: runs the task, acks its message, or releases it. */
@@ -23,25 +25,22 @@ export const applyStart = (
   switch (started._tag) {
     case "Drop":
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
+      if (worker.logs.Debug) worker.fork(annotateDelivery(delivery)(workerLog.duplicateDropped))
       return finishUnrun(worker, delivery, ackMessage(worker, delivery))
     case "NoRecord":
       return finishUnrun(
         worker,
         delivery,
-        Effect.andThen(logMissingRecord(delivery), ackMessage(worker, delivery))
+        Effect.andThen(annotateDelivery(delivery)(workerLog.recordMissing), ackMessage(worker, delivery))
       )
     case "Busy":
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
+      if (worker.logs.Debug) worker.fork(annotateDelivery(delivery)(workerLog.busyReleased(started.millis)))
       return finishUnrun(worker, delivery, release(worker, delivery, started.millis))
     case "Run":
       return runTask(worker, new Run(candidate, worker.tasks.get(message.task)!, started, sentAt))
   }
 }
-
-const logMissingRecord = (delivery: Delivery): Effect.Effect<void> =>
-  Effect.logWarning(
-    "Dropped a message whose task has no record: it was forgotten or has outlived its retention, or the backend has lost it, or is not the producer's"
-  ).pipe(annotateDelivery(delivery))
 
 /** Handles a delivery that is not run, then frees its slot, however the effect ends. */
 export const finishUnrun = (worker: WorkerState, delivery: Delivery, effect: Effect.Effect<void>): void =>
@@ -53,10 +52,9 @@ export const finishUnrun = (worker: WorkerState, delivery: Delivery, effect: Eff
   )
 
 const logAndReturn = (worker: WorkerState, delivery: Delivery, cause: Cause.Cause<unknown>) =>
-  Effect.andThen(
-    Effect.logError("Failed to handle a delivery; it will be redelivered", cause),
-    returnMessage(worker, delivery)
-  ).pipe(annotateDelivery(delivery))
+  Effect.andThen(workerLog.deliveryNotHandled(cause), returnMessage(worker, delivery)).pipe(
+    annotateDelivery(delivery)
+  )
 
 const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
@@ -128,11 +126,9 @@ const ackBeforeRun = (worker: WorkerState, run: Run): Effect.Effect<boolean> =>
     Effect.catchCause((cause) => {
       run.claimed = true
       const { hasRecords } = worker.runStore
-      const effect = hasRecords ? "the task runs, and its message is redelivered" : "the task does not run"
-      return Effect.logWarning(`Failed to ack an at-most-once message; ${effect}`, cause).pipe(
-        annotateDelivery(run.candidate.delivery, run.started.attempt),
-        Effect.as(hasRecords)
-      )
+      return workerLog
+        .notAckedBeforeRun(hasRecords, cause)
+        .pipe(annotateDelivery(run.candidate.delivery, run.started.attempt), Effect.as(hasRecords))
     })
   )
 
@@ -152,6 +148,7 @@ const settleRun = (worker: WorkerState, run: Run, outcome: RunOutcome, seconds: 
   }
   settle(worker, run, outcome, (settled) => {
     recordMetrics(worker, run, outcome, settled, seconds)
+    reportEnd(worker, run, outcome, settled, seconds)
     if (hasRecords) worker.removeRun(run)
     ackOrRelease(worker, run, outcome, settled, () => {
       if (!freesSlotEarly) return finishRun(worker, run)

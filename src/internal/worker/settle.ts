@@ -15,6 +15,7 @@ import { annotateDelivery } from "./annotateDelivery.ts"
 import type { Run } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { LeasedRun, StartCandidate } from "./RunStore.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /**
@@ -68,13 +69,11 @@ const retrySettle = (
           }
         )
     ),
-    Effect.tap((settled) => (settled === "Lost" ? logSuperseded(worker, run) : Effect.void)),
-    Effect.catchCause((cause) =>
-      Effect.as(
-        Effect.logError("Failed to save the outcome of a run; its task will be started again", cause),
-        "Lost" as const
-      )
-    ),
+    Effect.catchCause((cause) => {
+      // left to its lease
+      run.interrupt("Lost")
+      return Effect.as(workerLog.outcomeNotSaved(cause), "Lost" as const)
+    }),
     annotateDelivery(run.candidate.delivery, run.started.attempt)
   )
 }
@@ -96,21 +95,8 @@ export const withoutLargeBody = <A, E extends ReadError | BrokerError>(
     : Effect.catchIf(
         write,
         (error) => !isRetryable(error),
-        (error) =>
-          Effect.tap(writeBody(""), () =>
-            Effect.logError(
-              `Failed to keep the body of a message (${delivery.body.length} characters); its dead letter cannot be replayed`,
-              error
-            )
-          )
+        (error) => Effect.tap(writeBody(""), () => workerLog.bodyNotKept(delivery.body.length, error))
       )
-
-const logSuperseded = (worker: WorkerState, run: Run) => {
-  const seconds = Number(worker.now() - run.renewedAt) / 1e9
-  return Effect.logWarning(
-    `A run was superseded; its outcome is dropped (token ${run.candidate.start.token}, last renewed ${seconds.toFixed(3)} s ago)`
-  )
-}
 
 /** Acks or releases the message of a settled run. If that fails for good, a redelivery finds the run settled. */
 export const ackOrRelease = (
@@ -151,9 +137,7 @@ const returnOnFailure = (
 ): Effect.Effect<void> =>
   Effect.catchCause(Effect.asVoid(released), (cause) =>
     Effect.andThen(
-      Effect.logWarning("Failed to ack or release a message; it will be redelivered", cause).pipe(
-        annotateDelivery(delivery)
-      ),
+      workerLog.messageNotAcked(cause).pipe(annotateDelivery(delivery)),
       returnMessage(worker, delivery)
     )
   )

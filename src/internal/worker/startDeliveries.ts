@@ -7,7 +7,6 @@ import type { Delivery } from "../../BrokerDriver.ts"
 import { isRetryable } from "../../StoreError.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { formatError } from "../formatError.ts"
-import { annotateDelivery } from "./annotateDelivery.ts"
 import {
   parkUnstartable,
   type Rejection,
@@ -19,6 +18,7 @@ import type { StartCandidate } from "./RunStore.ts"
 import { applyStart, finishUnrun } from "./runTask.ts"
 import { release, retryWhile } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 /** Messages that could not be started are released for this long. */
@@ -95,17 +95,15 @@ const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): 
           }
           const { delivery } = candidates[0]
           finishUnrun(worker, delivery, parkUnstartable(worker, delivery, error.success))
-          return Effect.logError("Failed to start a task; its message is parked", cause).pipe(
-            annotateDelivery(delivery)
-          )
+          return Effect.void
         }
         for (const { delivery } of candidates) {
           finishUnrun(worker, delivery, release(worker, delivery, RELEASE_MILLIS))
         }
-        return Effect.logError(
-          `Failed to start ${candidates.length} tasks; their messages are released`,
+        return workerLog.notStarted(
+          candidates.map(({ start }) => start.id),
           cause
-        ).pipe(Effect.annotateLogs({ taskIds: candidates.map(({ start }) => start.id) }))
+        )
       }
     })
   )

@@ -7,6 +7,7 @@ import type { Health } from "./health.ts"
 import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
 import { returnMessage } from "./settle.ts"
+import * as workerLog from "./workerLog.ts"
 import { make, type WorkerSettings, type WorkerState } from "./WorkerState.ts"
 
 /**
@@ -51,9 +52,17 @@ export const startWorker = Effect.fnUntraced(function* (
 ): Effect.fn.Return<WorkerService, never, Scope.Scope> {
   yield* checkConnections(settings)
   const worker = yield* make(settings)
+  return yield* Effect.annotateLogs(start(worker), { worker: worker.id })
+})
+
+const start = Effect.fnUntraced(function* (
+  worker: WorkerState
+): Effect.fn.Return<WorkerService, never, Scope.Scope> {
   const claiming = yield* Scope.make("parallel")
   const duties = yield* Scope.make()
-  yield* Effect.addFinalizer(() => stop(worker, claiming, duties))
+  yield* Effect.addFinalizer(() => Effect.annotateLogs(stop(worker, claiming, duties), { worker: worker.id }))
+  const { concurrency, queues, tasks } = worker.settings
+  yield* workerLog.workerStarted({ queues, tasks: [...tasks.keys()], concurrency })
   yield* Scope.provide(Effect.andThen(maintain(worker), renewLeases(worker)), duties)
   yield* Scope.provide(claimMessages(worker), claiming)
   return {
@@ -75,12 +84,15 @@ const stop = (worker: WorkerState, claiming: Scope.Closeable, duties: Scope.Clos
     yield* drain(worker)
     const closing = yield* Effect.forkDetach(Scope.close(duties, Exit.void), { startImmediately: true })
     yield* Effect.timeoutOption(Fiber.await(closing), UNREGISTER_TIMEOUT)
+    yield* workerLog.workerStopped
   })
 
 /** Lets running tasks finish within `drainTimeout`, interrupts the rest, and waits until they are released. */
 const drain = (worker: WorkerState): Effect.Effect<void> =>
   Effect.gen(function* () {
-    if (yield* isIdleWithin(worker, worker.settings.drainTimeout)) return
+    const { drainTimeout } = worker.settings
+    if (worker.runs.size > 0) yield* workerLog.workerDrains(worker.runs.size, drainTimeout)
+    if (yield* isIdleWithin(worker, drainTimeout)) return
     // a run that was not renewed for a whole lease is left to its lease, and counts a crash
     yield* loseOverdue(worker)
     for (const run of worker.runs.values()) run.interrupt("Drained")
@@ -97,20 +109,12 @@ const isIdleWithin = ({ inFlight }: WorkerState, time: Duration.Duration): Effec
 /** Leaves the runs that have not ended to their leases. */
 const leaveRest = (worker: WorkerState): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const after = Duration.format(INTERRUPT_TIMEOUT)
-    if (worker.runs.size === 0) {
-      return yield* Effect.logWarning(
-        `Failed to end all calls to the store within ${after} after the drain; the worker stops without their answers`
-      )
-    }
+    if (worker.runs.size === 0) return yield* workerLog.callsLeft(INTERRUPT_TIMEOUT)
     for (const run of worker.runs.values()) {
       run.interrupt("Lost")
       worker.fork(returnMessage(worker, run.candidate.delivery))
-      const failed = run.settling
-        ? "Failed to store the outcome of a run"
-        : "Failed to end an interrupted handler"
-      yield* Effect.logWarning(
-        `${failed} within ${after} after the drain; the worker stops, and the run is left to its lease`
-      ).pipe(annotateDelivery(run.candidate.message, run.started.attempt))
+      yield* workerLog
+        .runLeft(run.settling, INTERRUPT_TIMEOUT)
+        .pipe(annotateDelivery(run.candidate.message, run.started.attempt))
     }
   })

@@ -23,6 +23,7 @@ import { inSmallSteps, makeFixture, type Test } from "./worker/fixture.ts"
 import { incarnations } from "./worker/incarnations.ts"
 import { leases } from "./worker/leases.ts"
 import { limits } from "./worker/limits.ts"
+import { logs } from "./worker/logs.ts"
 import { poison } from "./worker/poison.ts"
 import { replay } from "./worker/replay.ts"
 import { retention } from "./worker/retention.ts"
@@ -98,6 +99,7 @@ export const suite = (name: string, options: Options): void => {
     retries(test)
     tasks(test)
     workers(test)
+    logs(test)
     withoutBackend(test)
   })
 }

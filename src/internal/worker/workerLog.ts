@@ -1,0 +1,214 @@
+/**
+ * The log lines of a worker: their texts and their levels, in one place.
+ *
+ * A line about a task has the annotations `taskId`, `taskName`, `queue` and `attempt`, as far as they are known, and every
+ * line has `worker`, which is in the context of the worker. A text contains no payload, result or error: those of users
+ * are in the `Cause` alone.
+ */
+import { Cause, Context, Duration, Effect, Logger, LogLevel, References } from "effect"
+
+/** The levels of a worker's lines. */
+type Level = "Debug" | "Info" | "Warn" | "Error"
+
+/** Which levels are logged. A line that is not logged is not made where many tasks pass. */
+export type LoggedLevels = Readonly<Record<Level, boolean>>
+
+/** Returns the levels that the loggers of a context log. */
+export const loggedLevels = (context: Context.Context<never>): LoggedLevels => {
+  const minimum = Context.get(context, References.MinimumLogLevel)
+  const hasLoggers = Context.get(context, Logger.CurrentLoggers).size > 0
+  const isLogged = (level: Level) => hasLoggers && LogLevel.isGreaterThanOrEqualTo(level, minimum)
+  return {
+    Debug: isLogged("Debug"),
+    Info: isLogged("Info"),
+    Warn: isLogged("Warn"),
+    Error: isLogged("Error")
+  }
+}
+
+/** Adds the id of the worker to all lines of a context. */
+export const withWorkerAnnotation = <R>(context: Context.Context<R>, worker: string): Context.Context<R> =>
+  Context.add(context, References.CurrentLogAnnotations, {
+    ...Context.get(context, References.CurrentLogAnnotations),
+    worker
+  })
+
+const millis = (count: number): string => Duration.format(Duration.millis(Math.round(count)))
+const times = (count: number, noun: string): string => `${count} ${noun}${count === 1 ? "" : "s"}`
+
+// #region The worker
+
+/** Debug would hide which queues a process works on. */
+export const workerStarted = (worker: {
+  readonly queues: ReadonlyArray<string>
+  readonly tasks: ReadonlyArray<string>
+  readonly concurrency: number
+}): Effect.Effect<void> => Effect.annotateLogs(Effect.logInfo("Started a worker"), { ...worker })
+
+export const workerDrains = (running: number, drainTimeout: Duration.Duration): Effect.Effect<void> =>
+  Effect.logInfo(
+    `Stopping a worker; it claims no more, and ${times(running, "run")} may end within ${Duration.format(drainTimeout)}`
+  )
+
+export const workerStopped: Effect.Effect<void> = Effect.logInfo("Stopped a worker")
+
+/** The store did not answer some calls of a stopping worker. */
+export const callsLeft = (after: Duration.Duration): Effect.Effect<void> =>
+  Effect.logWarning(
+    `Failed to end all calls to the store within ${Duration.format(after)} after the drain; the worker stops without their answers`
+  )
+
+/** A run of a stopping worker did not end. */
+export const runLeft = (isSettling: boolean, after: Duration.Duration): Effect.Effect<void> =>
+  Effect.logWarning(
+    `Failed to ${isSettling ? "store the outcome of a run" : "end an interrupted handler"} within ${Duration.format(after)} after the drain; the worker stops, and the run is left to its lease`
+  )
+
+// #endregion
+
+// #region The end of a run
+
+/** What became of a failed run's task. */
+export type FailureEffect =
+  | { readonly _tag: "Ended"; readonly reason: string; readonly deadLetter: boolean }
+  | { readonly _tag: "Retried"; readonly afterMillis: number }
+  | { readonly _tag: "Superseded" }
+
+const describeEffect = (effect: FailureEffect): string => {
+  switch (effect._tag) {
+    case "Ended":
+      return `the task has ended as ${effect.reason}${effect.deadLetter ? ", with a dead letter" : ""}`
+    case "Retried":
+      return `the task runs again in ${millis(effect.afterMillis)}`
+    case "Superseded":
+      return "the outcome is dropped, since the run was superseded"
+  }
+}
+
+/** A handler died: a bug, whatever becomes of the task. */
+export const handlerDied = (cause: Cause.Cause<unknown>, effect: FailureEffect): Effect.Effect<void> =>
+  Effect.logError(`Failed to run a task, since its handler died; ${describeEffect(effect)}`, cause)
+
+/** A task has failed for good, or is retried. */
+export const taskFailed = (cause: Cause.Cause<unknown>, effect: FailureEffect): Effect.Effect<void> =>
+  (effect._tag === "Ended" ? Effect.logWarning : Effect.logInfo)(
+    `Failed to run a task; ${describeEffect(effect)}`,
+    cause
+  )
+
+/** The handler left by `TaskContext.retry` without an error. */
+export const retryRequested = (afterMillis: number): Effect.Effect<void> =>
+  Effect.logInfo(`A handler asked for a retry; ${describeEffect({ _tag: "Retried", afterMillis })}`)
+
+export const taskSucceeded = (seconds: number): Effect.Effect<void> =>
+  Effect.logDebug(`Ran a task in ${millis(seconds * 1000)}`)
+
+export const taskReleased: Effect.Effect<void> = Effect.logInfo(
+  "Interrupted a handler, since the worker stops; its task is released, and nothing is counted"
+)
+
+export const taskCancelled: Effect.Effect<void> = Effect.logInfo(
+  "Ended a run whose task was cancelled; the task has ended as Cancelled"
+)
+
+// #endregion
+
+// #region Lost runs
+
+/** A run, and when its last renewal was sent. */
+interface LeaseInfo {
+  readonly token: string
+  readonly idleSeconds: number
+}
+
+const lastRenewed = ({ idleSeconds, token }: LeaseInfo): string =>
+  `token ${token}, last renewed ${idleSeconds.toFixed(3)} s ago`
+
+export const leaseLost = (
+  why: string,
+  lease: LeaseInfo & { readonly leaseMillis: number }
+): Effect.Effect<void> =>
+  Effect.logInfo(
+    `Lost the lease of a run, since ${why}; its handler is interrupted, and the run is left to its lease (${lastRenewed(lease)}, lease ${lease.leaseMillis / 1000} s)`
+  )
+
+export const outcomeDropped = (lease: LeaseInfo): Effect.Effect<void> =>
+  Effect.logInfo(`A run was superseded; its outcome is dropped (${lastRenewed(lease)})`)
+
+export const supersededHere = (token: string): Effect.Effect<void> =>
+  Effect.logInfo(
+    `A run was superseded by another run of this worker; its handler is interrupted (token ${token})`
+  )
+
+// #endregion
+
+// #region Messages and outcomes
+
+/** A message of which no run can be made has become a dead letter. */
+export const messageParked = (
+  reason: string,
+  cause: Cause.Cause<unknown> = Cause.empty
+): Effect.Effect<void> =>
+  Effect.logWarning(`Failed to run a message; it is parked as a dead letter (${reason})`, cause)
+
+export const messageNotParked = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logError("Failed to park a message; it will be redelivered", cause)
+
+export const taskNotEnded = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logError("Failed to end a task without a handler; its message will be redelivered", cause)
+
+/** A message that is not run is dropped or released: the store knows that its task has ended, runs elsewhere, or waits. */
+export const duplicateDropped: Effect.Effect<void> = Effect.logDebug(
+  "Dropped a message whose task has ended or was enqueued anew"
+)
+
+export const busyReleased = (afterMillis: number): Effect.Effect<void> =>
+  Effect.logDebug(
+    `Released a message for ${millis(afterMillis)}, since its task runs elsewhere or is not due yet`
+  )
+
+export const recordMissing: Effect.Effect<void> = Effect.logWarning(
+  "Dropped a message whose task has no record: it was forgotten or has outlived its retention, or the backend has lost it, or is not the producer's"
+)
+
+export const deliveryNotHandled = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logError("Failed to handle a delivery; it will be redelivered", cause)
+
+export const notAckedBeforeRun = (runs: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logWarning(
+    `Failed to ack an at-most-once message; ${runs ? "the task runs, and its message is redelivered" : "the task does not run"}`,
+    cause
+  )
+
+export const notStarted = (
+  taskIds: ReadonlyArray<string>,
+  cause: Cause.Cause<unknown>
+): Effect.Effect<void> =>
+  Effect.logError(
+    `Failed to start ${times(taskIds.length, "task")}; their messages are released`,
+    cause
+  ).pipe(Effect.annotateLogs({ taskIds }))
+
+export const outcomeNotSaved = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logError("Failed to save the outcome of a run; its task will be started again", cause)
+
+export const bodyNotKept = (characters: number, error: unknown): Effect.Effect<void> =>
+  Effect.logError(
+    `Failed to keep the body of a message (${characters} characters); its dead letter cannot be replayed`,
+    Cause.fail(error)
+  )
+
+export const messageNotAcked = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logWarning("Failed to ack or release a message; it will be redelivered", cause)
+
+export const longRunNotReleased = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logWarning("Failed to release the message of a long run; trying again", cause)
+
+export const progressRefused: Effect.Effect<void> = Effect.logWarning(
+  "The progress of the run is not written, since the store is full; the handler runs on"
+)
+
+export const progressNotWritten = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logWarning("Failed to write progress; the handler runs on", cause)
+
+// #endregion
