@@ -17,6 +17,7 @@ import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import * as Subscriptions from "./internal/driver/Subscriptions.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration, positiveOrInfinite } from "./internal/options.ts"
+import { untraced } from "./internal/tracing.ts"
 import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
 import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from "./StoreError.ts"
 
@@ -185,7 +186,7 @@ export const layer = <E, EX = never, R = never>(
 ): Layer.Layer<Backend, EX, Exclude<R, Scope.Scope>> =>
   Layer.effect(
     Backend,
-    Effect.flatMap(driver, (made) => make(made, options))
+    Effect.flatMap(untraced(driver), (made) => make(made, options))
   )
 
 /**

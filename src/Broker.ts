@@ -28,6 +28,7 @@ import type { BrokerService } from "./internal/driver/BrokerService.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration } from "./internal/options.ts"
+import { untraced } from "./internal/tracing.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
 import { BrokerError, isRetryable, type ReadError } from "./StoreError.ts"
 
@@ -140,7 +141,7 @@ export const layer = <E, EX = never, R = never>(
 ): Layer.Layer<Broker, EX, Exclude<R, Scope.Scope>> =>
   Layer.effect(
     Broker,
-    Effect.flatMap(driver, (made) => make(made, options))
+    Effect.flatMap(untraced(driver), (made) => make(made, options))
   )
 
 /**

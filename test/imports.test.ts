@@ -25,7 +25,7 @@ const layers: ReadonlyArray<Layer> = [
     name: "values",
     files: [
       "{EnqueueError,EnqueueOptions,GetOptions,RetryPolicy,StoreError}.ts",
-      "{TaskContext,TaskFailed,TaskMessage,TaskResult,TaskState,TimeoutError}.ts"
+      "{TaskContext,TaskFailed,TaskMessage,TaskResult,TaskState,TimeoutError,Tracing}.ts"
     ],
     imports: ["helpers"]
   },

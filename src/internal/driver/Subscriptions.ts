@@ -14,6 +14,7 @@ import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import { BatchLimit } from "../concurrency/BatchLimit.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
+import { untraced } from "../tracing.ts"
 
 /** Which changes of a task are hinted: every `change`, or its `end` alone. */
 export type Until = "change" | "end"
@@ -477,7 +478,7 @@ export const make = Effect.fnUntraced(function* <E>(
   options: Options<E>
 ): Effect.fn.Return<Subscriptions<E>, never, Scope.Scope> {
   const subscriptions = new ProcessSubscriptions(options)
-  yield* Effect.forkScoped(subscriptions.run)
+  yield* untraced(Effect.forkScoped(subscriptions.run))
   yield* Effect.addFinalizer(() => subscriptions.close)
   return subscriptions
 })

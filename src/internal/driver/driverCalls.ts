@@ -2,6 +2,7 @@
 import { Array as Arr, type Context, Effect, Exit, type Scope } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
 import * as Batcher from "../concurrency/Batcher.ts"
+import { untraced } from "../tracing.ts"
 
 /** Items per call of a driver, at most. */
 export const maxBatch = 256
@@ -80,15 +81,18 @@ export const make = Effect.fnUntraced(function* <E>(options: {
     return Effect.suspend(() => (closed ? Effect.fail(options.toClosedError(operation)) : timed))
   }
   const batched: DriverCalls<E>["batched"] = (operation, run, batchOptions) =>
-    Batcher.make({
-      run: (batch) => call(operation, () => Effect.map(run(batch), someAnswers)),
-      isPermanent: options.isPermanent,
-      toClosedError: () => options.toClosedError(operation),
-      maxBatch,
-      maxSize,
-      concurrency: MAX_CALLS,
-      ...batchOptions
-    })
+    // a batch serves many callers, and is a part of none of their traces
+    untraced(
+      Batcher.make({
+        run: (batch) => call(operation, () => Effect.map(run(batch), someAnswers)),
+        isPermanent: options.isPermanent,
+        toClosedError: () => options.toClosedError(operation),
+        maxBatch,
+        maxSize,
+        concurrency: MAX_CALLS,
+        ...batchOptions
+      })
+    )
   const { key } = options
   const refusing: DriverCalls<E>["refusing"] = (operation) => (effect) =>
     key === undefined

@@ -5,6 +5,7 @@ import type { BackendDriver } from "../../BackendDriver.ts"
 import * as Broker from "../../Broker.ts"
 import type { BrokerDriver } from "../../BrokerDriver.ts"
 import { BackendError, BrokerError } from "../../StoreError.ts"
+import { untraced } from "../tracing.ts"
 
 /** How the drivers of a store are opened. */
 export interface OpenStore<in out E, out R> {
@@ -33,7 +34,7 @@ export const layer = <E, R>(
 ): Layer.Layer<Backend.Backend | Broker.Broker, BackendError, Exclude<R, Scope.Scope>> =>
   Layer.effectContext(
     Effect.gen(function* () {
-      const { backend, broker } = yield* Effect.mapError(store.makeDrivers, asBackendError(store))
+      const { backend, broker } = yield* Effect.mapError(untraced(store.makeDrivers), asBackendError(store))
       return Context.make(Backend.Backend, yield* Backend.make(backend, options)).pipe(
         Context.add(Broker.Broker, yield* Broker.make(broker, options))
       )

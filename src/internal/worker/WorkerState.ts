@@ -65,7 +65,7 @@ export class WorkerState {
   /** Open when `drainExpired`. */
   readonly drainExpiry = Latch.makeUnsafe(false)
   readonly clock: Clock.Clock
-  /** The context of what `fork` runs: that of the layer, and the id of the worker in log lines. */
+  /** The context of what `fork` runs: that of the layer, without spans and with the id of the worker in log lines. */
   readonly context: Context.Context<never>
   /** The registry of workers, at most a second old; `None` where it cannot be read. */
   readonly liveWorkers: Effect.Effect<Option.Option<ReadonlyArray<WorkerInfo>>>
@@ -78,6 +78,7 @@ export class WorkerState {
     settings: WorkerSettings,
     clock: Clock.Clock,
     context: Context.Context<never>,
+    handlers: Context.Context<never>,
     liveWorkers: WorkerState["liveWorkers"]
   ) {
     const { backend, broker, concurrency, lease, tasks } = settings
@@ -93,7 +94,7 @@ export class WorkerState {
     this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat))
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
-      Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, context, this.forks, maxBytes)])
+      Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, handlers, this.forks, maxBytes)])
     )
   }
 
@@ -154,12 +155,17 @@ export class WorkerState {
   }
 }
 
-/** Makes the state of a worker. */
-export const make = (settings: WorkerSettings): Effect.Effect<WorkerState> =>
+/** Makes the state of a worker; `handlers` is the context that its handlers start from. */
+export const make = (
+  settings: WorkerSettings,
+  handlers: Context.Context<never>
+): Effect.Effect<WorkerState> =>
   Effect.flatMap(
     Effect.cachedWithTTL(Effect.option(settings.backend.workers), LIVE_WORKERS_TTL),
     (liveWorkers) =>
       Effect.withFiber((fiber) =>
-        Effect.sync(() => new WorkerState(settings, fiber.getRef(Clock.Clock), fiber.context, liveWorkers))
+        Effect.sync(
+          () => new WorkerState(settings, fiber.getRef(Clock.Clock), fiber.context, handlers, liveWorkers)
+        )
       )
   )

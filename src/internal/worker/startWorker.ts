@@ -1,5 +1,6 @@
 /** The life of a worker: it starts its loops, and drains when its scope closes. */
-import { Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { type Context, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { untraced } from "../tracing.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { checkConnections } from "./checkConnections.ts"
 import { claimMessages } from "./claimLoop.ts"
@@ -46,12 +47,16 @@ const INTERRUPT_TIMEOUT = Duration.seconds(4)
 /** How long the worker's duties and its removal from the registry may take at the very end. */
 const UNREGISTER_TIMEOUT = Duration.seconds(2)
 
-/** Starts a worker that stops with the scope, within `drainTimeout` and 6 seconds. */
-export const startWorker = Effect.fnUntraced(function* (
-  settings: WorkerSettings
+/** Starts a worker that stops with the scope, within `drainTimeout` and 6 seconds. Only its handlers make spans. */
+export const startWorker = (settings: WorkerSettings): Effect.Effect<WorkerService, never, Scope.Scope> =>
+  Effect.contextWith((handlers: Context.Context<never>) => untraced(makeAndStart(settings, handlers)))
+
+const makeAndStart = Effect.fnUntraced(function* (
+  settings: WorkerSettings,
+  handlers: Context.Context<never>
 ): Effect.fn.Return<WorkerService, never, Scope.Scope> {
   yield* checkConnections(settings)
-  const worker = yield* make(settings)
+  const worker = yield* make(settings, handlers)
   return yield* Effect.annotateLogs(start(worker), { worker: worker.id })
 })
 

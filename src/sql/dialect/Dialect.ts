@@ -149,6 +149,8 @@ export interface Dialect {
   readonly transactionSetup?: string | undefined
   /** `undefined`: no session outlives the ability to write. */
   readonly readOnlySessions?: ReadOnlySessions | undefined
+  /** Selects a row if a table of the name exists; `undefined`: there is no such statement for every user. */
+  readonly selectTable?: ((name: string) => string) | undefined
   /** A lock named after the table that it guards; `undefined`: a transaction excludes all others. */
   readonly lock: ((table: string) => DatabaseLock) | undefined
 

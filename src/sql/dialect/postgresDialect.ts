@@ -94,6 +94,7 @@ export const postgresDialect: Dialect = {
     // checks again: a pooler may run it in another session
     end: `SELECT pg_terminate_backend(pg_backend_pid()) WHERE ${IS_READ_ONLY}`
   },
+  selectTable: (name) => `SELECT 1 AS found WHERE to_regclass('"${name}"') IS NOT NULL`,
   lock: (table) => {
     // an advisory lock is of the whole database, so its key holds the schema too
     const key = `hashtextextended(current_schema() || '.' || '${table.replaceAll("'", "''")}', 0)`

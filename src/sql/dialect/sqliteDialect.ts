@@ -13,6 +13,8 @@ export const sqliteDialect: Dialect = {
   name: "sqlite",
   isLocalFile: true,
   notifications: "change-table",
+  selectTable: (name) =>
+    `SELECT 1 AS found FROM sqlite_master WHERE type = 'table' AND name = '${name}' COLLATE NOCASE`,
   lock: undefined,
   prepare: (text, params) => ({ text, params }),
   identifier: (name) => `"${name.replaceAll('"', '""')}"`,

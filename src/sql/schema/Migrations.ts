@@ -117,24 +117,30 @@ const readVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlE
   )
 }
 
-const SQLITE_ERROR = 1
 const MYSQL_NO_SUCH_TABLE = 1146
 const POSTGRES_UNDEFINED_TABLE = "42P01"
 
 /** Returns whether a table does not exist, by the error codes of the drivers. */
 const isTableMissing = (error: SqlError.SqlError): boolean => {
   const { cause } = error.reason
-  const { code, errcode, errno } = (cause ?? {}) as Readonly<Record<string, unknown>>
-  return code === POSTGRES_UNDEFINED_TABLE || errno === MYSQL_NO_SUCH_TABLE || errcode === SQLITE_ERROR
+  const { code, errno } = (cause ?? {}) as Readonly<Record<string, unknown>>
+  return code === POSTGRES_UNDEFINED_TABLE || errno === MYSQL_NO_SUCH_TABLE
 }
 
-/** Returns version 0 if the table of versions does not exist. */
-const orNone = (version: Effect.Effect<number, SqlError.SqlError | Row.CorruptRow>) =>
-  Effect.catchIf(
-    version,
+/** Returns the version of the tables; 0 if the table of versions does not exist. */
+const findVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlError | Row.CorruptRow> => {
+  const { selectTable } = db.dialect
+  if (selectTable !== undefined) {
+    return Effect.flatMap(db.run(selectTable(db.tableName("schema"))), (found) =>
+      found.length === 0 ? Effect.succeed(0) : readVersion(db)
+    )
+  }
+  return Effect.catchIf(
+    readVersion(db),
     (error) => error._tag === "SqlError" && isTableMissing(error),
     () => Effect.succeed(0)
   )
+}
 
 const checkNotNewer = (db: Database.Database, found: number): Effect.Effect<void, SchemaTooNew> => {
   const known = latest(db.dialect)
@@ -148,7 +154,7 @@ export const check = Effect.fnUntraced(function* (
   const db = yield* Database.make(options)
   yield* checkOutside(db)
   yield* db.outsideTransaction(checkIsolation(db))
-  const found = yield* db.outsideTransaction(orNone(readVersion(db)))
+  const found = yield* db.outsideTransaction(findVersion(db))
   yield* checkNotNewer(db, found)
   const needed = latest(db.dialect)
   if (found < needed) return yield* new SchemaTooOld({ store: db.store, found, needed })
@@ -196,7 +202,7 @@ export const run = Effect.fnUntraced(function* (
   yield* checkOutside(db)
   yield* db.outsideTransaction(checkIsolation(db))
   // takes no lock if there is nothing to apply
-  const before = yield* db.outsideTransaction(orNone(readVersion(db)))
+  const before = yield* db.outsideTransaction(findVersion(db))
   const found =
     before >= latest(dialect) ? before : yield* db.outsideTransaction(db.inTransaction(migrateLocked))
   yield* checkNotNewer(db, found)

@@ -34,6 +34,7 @@ import { slots } from "./worker/slots.ts"
 import { supersededRuns } from "./worker/supersededRuns.ts"
 import { tasks } from "./worker/tasks.ts"
 import { terminalStates } from "./worker/terminalStates.ts"
+import { tracing } from "./worker/tracing.ts"
 import { unknownOutcomes } from "./worker/unknownOutcomes.ts"
 import { waiterOutages } from "./worker/waiterOutages.ts"
 import { waiters } from "./worker/waiters.ts"
@@ -100,6 +101,7 @@ export const suite = (name: string, options: Options): void => {
     tasks(test)
     workers(test)
     logs(test)
+    tracing(test)
     withoutBackend(test)
   })
 }
