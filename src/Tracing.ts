@@ -34,7 +34,7 @@ import * as tracing from "./internal/tracing.ts"
  * import { SqliteStore } from "chicory/sqlite"
  * import { Layer } from "effect"
  *
- * export const StoreLive = SqliteStore.layer({ filename: "tasks.db" }).pipe(
+ * const StoreLive = SqliteStore.layer({ filename: "tasks.db" }).pipe(
  *   Layer.provide(Layer.succeed(Tracing.internal, true))
  * )
  * ```
