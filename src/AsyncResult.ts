@@ -167,6 +167,9 @@ const awaitExit = <A, E, R, P>(self: AsyncResult<A, E, R, P>, options: GetOption
  *
  * **Gotchas**
  *
+ * A worker that stops puts back, uncounted, an at-least-once task that waits, and leaves what it waits for alone. The
+ * handler runs again elsewhere: give the tasks that it enqueues an `id` or an idempotency key, so that it finds them.
+ *
  * A fiber of the handler that does anything else holds the slot, also if it sleeps, or awaits a fiber that it has forked.
  * So does the timer of `Effect.timeout`: use the `timeout` of the options.
  *

@@ -29,6 +29,9 @@
  * When its scope closes, a worker claims no more, lets running tasks finish within `drainTimeout`, interrupts the rest,
  * and releases them at once, with nothing counted. Under `NodeRuntime.runMain`, SIGTERM and SIGINT do this.
  *
+ * A run that only waits for other tasks, and may run again, is put back sooner: once nothing else has run in the worker
+ * for a second, and 5 seconds after the drain began at the latest. What it waits for is left alone.
+ *
  * It has ended at most 6 seconds after the drain. A handler that cannot be interrupted, and a call that the store does not
  * answer, are left behind after 4 of them: a warning names the task, which starts again when its lease is over, and
  * counts a crash then. With the default `drainTimeout` of 20 seconds this fits into the 30 seconds that Kubernetes gives
@@ -84,8 +87,9 @@ export interface Options {
    */
   readonly lease?: Duration.Input | undefined
   /**
-   * How long running tasks may take to finish when the worker stops. Default 20 seconds, and 0 with `Testing.layer`. The end
-   * of the worker may take 6 seconds more. Use 0 under `TestClock`, where nothing would end the wait.
+   * How long running tasks may take to finish when the worker stops. Default 20 seconds, and 0 with `Testing.layer`. Tasks
+   * that only wait for others are put back after 5 seconds at the latest, unless they are at-most-once. The end of the
+   * worker may take 6 seconds more. Use 0 under `TestClock`, where nothing would end the wait.
    */
   readonly drainTimeout?: Duration.Input | undefined
   /**

@@ -14,6 +14,11 @@ export class WaitGroup {
     if (--this.count === 0) this.latch.openUnsafe()
   }
 
+  /** How many operations are in flight. */
+  get size(): number {
+    return this.count
+  }
+
   /** Whether the count is zero. */
   get isEmpty(): boolean {
     return this.count === 0

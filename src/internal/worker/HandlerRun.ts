@@ -34,6 +34,7 @@ export class HandlerRun implements RunControl {
     this.worker = worker
     this.run = run
     this.slot = new RunSlot(worker.slots, worker.forks)
+    run.slot = this.slot
     this.maxBytes = run.task.maxBytes
   }
 

@@ -17,6 +17,7 @@ import {
   timedOut,
   type RunOutcome
 } from "./runOutcome.ts"
+import type { RunSlot } from "./RunSlot.ts"
 import type { StartCandidate } from "./RunStore.ts"
 
 /** A task with what all its runs have in common. */
@@ -80,6 +81,8 @@ export class Run {
   completedOutcome: RunOutcome | undefined
   /** The cause of the handler's exit, if that is a failure. */
   exitCause: Cause.Cause<unknown> | undefined
+  /** The slot of the run, once the handler has one. */
+  slot: RunSlot | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
   constructor(candidate: StartCandidate, task: RunnableTask, started: Run["started"], startedAt: bigint) {

@@ -39,6 +39,11 @@ export class RunSlot {
     this.forks = forks
   }
 
+  /** Whether all fibers of the run wait for other tasks. A run whose wait is over, and that needs the slot, does not. */
+  get isWaiting(): boolean {
+    return !this.held && !this.ended && (this.resuming === undefined || this.resuming.size === 0)
+  }
+
   onFiberStart(parent: AnyFiber | undefined): void {
     if (this.ended) return
     this.alive++

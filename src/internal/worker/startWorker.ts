@@ -7,6 +7,7 @@ import { claimMessages } from "./claimLoop.ts"
 import type { Health } from "./health.ts"
 import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
+import { releaseWaitingRuns } from "./releaseWaitingRuns.ts"
 import { returnMessage } from "./settle.ts"
 import * as workerLog from "./workerLog.ts"
 import { make, type WorkerSettings, type WorkerState } from "./WorkerState.ts"
@@ -92,12 +93,15 @@ const stop = (worker: WorkerState, claiming: Scope.Closeable, duties: Scope.Clos
     yield* workerLog.workerStopped
   })
 
-/** Lets running tasks finish within `drainTimeout`, interrupts the rest, and waits until they are released. */
+/**
+ * Lets running tasks finish within `drainTimeout`, and puts back those that only wait for others meanwhile. Then
+ * interrupts the rest, and waits until they are released.
+ */
 const drain = (worker: WorkerState): Effect.Effect<void> =>
   Effect.gen(function* () {
     const { drainTimeout } = worker.settings
     if (worker.runs.size > 0) yield* workerLog.workerDrains(worker.runs.size, drainTimeout)
-    if (yield* isIdleWithin(worker, drainTimeout)) return
+    if (yield* Effect.raceFirst(isIdleWithin(worker, drainTimeout), releaseWaitingRuns(worker))) return
     // a run that was not renewed for a whole lease is left to its lease, and counts a crash
     yield* loseOverdue(worker)
     for (const run of worker.runs.values()) run.interrupt("Drained")

@@ -1,12 +1,12 @@
 /** Guarantee 7: a shutdown drains, then interrupts and puts back. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Fiber, Schema } from "effect"
+import { Effect, Fiber, Layer, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as Worker from "../../../Worker.ts"
-import { Gate, type Test } from "./fixture.ts"
+import { type Fixture, Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
 const Flaky = Task.make("flaky", {
@@ -14,6 +14,18 @@ const Flaky = Task.make("flaky", {
   error: Schema.String,
   retry: RetryPolicy.fixed({ maxRetries: 5, delay: "10 millis" })
 })
+const Child = Task.make("child", { payload: Schema.Int, success: Schema.Int, queue: "children" })
+const Parent = Task.make("parent", { payload: Schema.Int, success: Schema.Int })
+
+/** The handler of a task that returns the result of a child, which is the same one in each run. */
+const parentLive = (t: Fixture, onRun: () => void) =>
+  Parent.toLayer((n) =>
+    Effect.gen(function* () {
+      onRun()
+      const { taskId } = yield* TaskContext
+      return yield* AsyncResult.get(yield* Child.delay(n, { id: `child of ${taskId}` }))
+    }).pipe(Effect.orDie, Effect.provideContext(t.context))
+  )
 
 /** Registers the tests. */
 export const shutdown = (test: Test): void => {
@@ -97,6 +109,51 @@ export const shutdown = (test: Test): void => {
       // the lease of the first run outlives the test
       assert.strictEqual(yield* t.awaitValue(handle), 1)
       assert.deepStrictEqual(attempts, [1])
+      yield* t.untilDrained()
+    })
+
+    test("a task that only waits for another is put back at once, with nothing counted", function* (t) {
+      let runs = 0
+      const gate = new Gate()
+      const handlers = Layer.merge(
+        parentLive(t, () => runs++),
+        Child.toLayer((n) => Effect.as(gate.pass, n))
+      )
+      const elsewhere = yield* t.startWorker([Child], handlers)
+      const worker = yield* t.startWorker([Parent], handlers, { drainTimeout: t.duration(1000) })
+      const handle = yield* Parent.delay(7)
+      yield* t.until("its child runs", () => gate.entered === 1)
+      yield* t.complete("it stops", worker.stop)
+      assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
+      assert.strictEqual((yield* t.read(handle.taskId)).attempt, 0)
+      assert.deepStrictEqual(yield* t.counts(), { ready: 1, delayed: 0, claimed: 0 })
+      assert.strictEqual((yield* elsewhere.stats).running, 1)
+      yield* t.startWorker([Parent], handlers)
+      yield* t.until("it runs again", () => runs === 2)
+      gate.open()
+      assert.strictEqual(yield* t.awaitValue(handle), 7)
+      assert.strictEqual(gate.entered, 1)
+      assert.strictEqual((yield* t.read(handle.taskId)).attempt, 1)
+      yield* t.untilDrained()
+    })
+
+    test("a task that waits for another of its worker finishes after it", function* (t) {
+      let runs = 0
+      const gate = new Gate()
+      const handlers = Layer.merge(
+        parentLive(t, () => runs++),
+        Child.toLayer((n) => Effect.as(gate.pass, n))
+      )
+      const worker = yield* t.startWorker([Parent, Child], handlers, { drainTimeout: t.duration(1000) })
+      const handle = yield* Parent.delay(7)
+      yield* t.until("its child runs", () => gate.entered === 1)
+      const stopping = yield* Effect.forkChild(worker.stop)
+      yield* t.time.pass(2)
+      assert.isUndefined(stopping.pollUnsafe(), "it waits for the child")
+      gate.open()
+      yield* t.complete("it stops", Fiber.join(stopping))
+      assert.strictEqual(yield* t.awaitValue(handle), 7)
+      assert.strictEqual(runs, 1)
       yield* t.untilDrained()
     })
 
