@@ -30,7 +30,7 @@ const charge = (cents: number) =>
 
 const WorkerLive = Worker.layer([Charge]).pipe(
   Layer.provide(ChargeLive),
-  Layer.provideMerge(MemoryStore.layer)
+  Layer.provideMerge(MemoryStore.layer())
 )
 
 await Effect.forEach([5_00, 500_00, -1], (cents) => Effect.flatMap(charge(cents), Effect.log)).pipe(

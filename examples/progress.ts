@@ -41,7 +41,7 @@ const program = Effect.gen(function* () {
 
 const WorkerLive = Worker.layer([Import]).pipe(
   Layer.provide(ImportLive),
-  Layer.provideMerge(MemoryStore.layer)
+  Layer.provideMerge(MemoryStore.layer())
 )
 
 await program.pipe(Effect.provide(WorkerLive), Effect.runPromise)

@@ -1,6 +1,8 @@
 import { assert, it } from "@effect/vitest"
-import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
-import { Cause, Effect, Exit, Layer, Option, Schema } from "effect"
+import { AsyncResult, Backend, Broker, MemoryStore, Task, Worker } from "chicory"
+import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
+import { SqliteBackend, SqliteBroker, SqliteClient, SqliteStore } from "chicory/sqlite"
+import { Cause, Context, Duration, Effect, Exit, Layer, Option, Schema } from "effect"
 import { TestClock } from "effect/testing"
 
 const Plain = Task.make("plain", { success: Schema.Number })
@@ -61,6 +63,38 @@ it.effect("a worker without a lease has the broker layer's", () =>
     )
   }).pipe(Effect.provide(StoresLive))
 )
+
+const filename = ":memory:"
+const retention = "7 minutes"
+const lease = "77 seconds"
+const DatabaseLive = SqliteClient.layer({ filename })
+
+for (const [store, layer] of Object.entries<Layer.Layer<Backend.Backend | Broker.Broker, unknown>>({
+  MemoryStore: MemoryStore.layer({ retention, lease }),
+  SqliteStore: SqliteStore.layer({ filename, retention, lease }),
+  "SqliteBackend and SqliteBroker": Layer.merge(
+    SqliteBackend.layer({ filename, retention }),
+    SqliteBroker.layer({ filename, lease })
+  ),
+  SqlStore: Layer.provide(SqlStore.layer({ retention, lease }), DatabaseLive),
+  "SqlBackend and SqlBroker": Layer.provide(
+    Layer.merge(SqlBackend.layer({ retention }), SqlBroker.layer({ lease })),
+    DatabaseLive
+  )
+})) {
+  it.live(`${store} takes the defaults of tasks and workers`, () =>
+    Effect.gen(function* () {
+      const context = yield* Layer.build(layer)
+      assert.strictEqual(Context.get(context, Backend.Backend).retentionMillis, 7 * 60_000)
+      assert.strictEqual(Duration.toMillis(Context.get(context, Broker.Broker).lease), 77_000)
+    })
+  )
+}
+
+it("MemoryStore.layer is one layer without options, and another one for each call with options", () => {
+  assert.strictEqual(MemoryStore.layer(), MemoryStore.layer())
+  assert.notStrictEqual(MemoryStore.layer({}), MemoryStore.layer({}))
+})
 
 it.effect("defaults out of range are a defect that names the range", () =>
   Effect.gen(function* () {

@@ -92,7 +92,7 @@ describe("Testing.enqueued", () => {
   it.effect("dies on another store", () =>
     Effect.gen(function* () {
       assert.isTrue(Exit.hasDies(yield* Effect.exit(Testing.enqueued(Double))))
-    }).pipe(Effect.provide(MemoryStore.layer))
+    }).pipe(Effect.provide(MemoryStore.layer()))
   )
 })
 

@@ -4,7 +4,7 @@
  * ```ts
  * import { MemoryStore } from "chicory"
  *
- * program.pipe(Effect.provide(MemoryStore.layer))
+ * program.pipe(Effect.provide(MemoryStore.layer()))
  * ```
  *
  * **When to use**
@@ -25,6 +25,27 @@ import * as Broker from "../Broker.ts"
 import { makeMemoryDrivers } from "./MemoryDrivers.ts"
 
 /**
+ * Options for {@link layer}: the defaults of tasks and workers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Backend.Options, Broker.Options {}
+
+const makeLayer = (options?: Options): Layer.Layer<Backend.Backend | Broker.Broker> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const drivers = yield* makeMemoryDrivers
+      return Context.make(Backend.Backend, yield* Backend.make(drivers.backend, options)).pipe(
+        Context.add(Broker.Broker, yield* Broker.make(drivers.broker, options))
+      )
+    })
+  )
+
+/** Made once, so that every part of a program that asks for the layer without options gets the same store. */
+const defaultLayer = makeLayer()
+
+/**
  * The `Backend` and the `Broker` of one store in memory.
  *
  * **Details**
@@ -32,16 +53,15 @@ import { makeMemoryDrivers } from "./MemoryDrivers.ts"
  * The two share their memory, so enqueuing, claiming and settling are single steps. `Backend.layerMemory` and
  * `Broker.layerMemory` give one of the two, for pairings with another store.
  *
+ * **Gotchas**
+ *
+ * Without options every call returns the same layer, and parts of a program that are built together share its store.
+ * Each call with options returns another layer, with a store of its own: keep it in a constant.
+ *
  * @see {@link Backend.layerMemory}
  * @see {@link Broker.layerMemory}
  * @category layers
  * @since 0.1.0
  */
-export const layer: Layer.Layer<Backend.Backend | Broker.Broker> = Layer.effectContext(
-  Effect.gen(function* () {
-    const drivers = yield* makeMemoryDrivers
-    return Context.make(Backend.Backend, yield* Backend.make(drivers.backend)).pipe(
-      Context.add(Broker.Broker, yield* Broker.make(drivers.broker))
-    )
-  })
-)
+export const layer = (options?: Options): Layer.Layer<Backend.Backend | Broker.Broker> =>
+  options === undefined ? defaultLayer : makeLayer(options)

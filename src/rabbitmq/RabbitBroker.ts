@@ -31,7 +31,8 @@ import { isPermanent, type RabbitError } from "./RabbitError.ts"
 import * as ReconnectingConnection from "./ReconnectingConnection.ts"
 
 /**
- * Options for {@link layer}.
+ * Options for {@link layer}: the server, the names on it, the times that calls and claims may take, and the default of
+ * workers.
  *
  * @category models
  * @since 0.1.0

@@ -13,6 +13,14 @@ import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as RedisStore from "./RedisStore.ts"
 
 /**
+ * Options for {@link layer}: those of `RedisStore.layer` that concern a backend.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends RedisStore.StoreOptions, Backend.Options {}
+
+/**
  * Provides a backend that keeps results in Redis, without a broker.
  *
  * Fails with a `BackendError` as `RedisStore.layer` does. Options out of range are a defect.
@@ -27,7 +35,5 @@ import * as RedisStore from "./RedisStore.ts"
  * @category layers
  * @since 0.1.0
  */
-export const layer = (
-  options: RedisStore.Options = {}
-): Layer.Layer<Backend.Backend, Backend.BackendError, Redis> =>
+export const layer = (options: Options = {}): Layer.Layer<Backend.Backend, Backend.BackendError, Redis> =>
   storeLayers.backendLayer(RedisStore.open(options), options)

@@ -13,6 +13,14 @@ import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as RedisStore from "./RedisStore.ts"
 
 /**
+ * Options for {@link layer}: those of `RedisStore.layer` that concern a broker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends RedisStore.StoreOptions, Broker.Options {}
+
+/**
  * Provides a broker that keeps messages in Redis, without a backend.
  *
  * Fails with a `BrokerError` where `RedisStore.layer` fails with a `BackendError`. Options out of range are a defect.
@@ -27,7 +35,5 @@ import * as RedisStore from "./RedisStore.ts"
  * @category layers
  * @since 0.1.0
  */
-export const layer = (
-  options: RedisStore.Options = {}
-): Layer.Layer<Broker.Broker, Broker.BrokerError, Redis> =>
+export const layer = (options: Options = {}): Layer.Layer<Broker.Broker, Broker.BrokerError, Redis> =>
   storeLayers.brokerLayer(RedisStore.open(options), options)

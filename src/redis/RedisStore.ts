@@ -58,16 +58,23 @@ import { checkRights } from "./scripts/checkRights.ts"
 import * as ServerInfo from "./ServerInfo.ts"
 
 /**
- * Options for {@link layer}, which also hold for `RedisBackend.layer` and `RedisBroker.layer`: the layout of the store, the
- * time that a call may take, and defaults for tasks and workers.
+ * The layout of the store, and the time that a call may take.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Options extends Keyspace.Options, Backend.Options, Broker.Options {
+export interface StoreOptions extends Keyspace.Options {
   /** How long a call may take before it fails with a retryable error; its effect is unknown then. Default 5 seconds. */
   readonly callTimeout?: Duration.Input | undefined
 }
+
+/**
+ * Options for {@link layer}: the layout of the store, the time that a call may take, and the defaults of tasks and workers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends StoreOptions, Backend.Options, Broker.Options {}
 
 /** @internal The two drivers of one store. */
 export interface Drivers {
@@ -77,7 +84,7 @@ export interface Drivers {
 
 /** @internal Inspects the server and makes the drivers, which live until the scope closes. */
 export const makeDrivers = Effect.fnUntraced(function* (
-  options: Options
+  options: StoreOptions
 ): Effect.fn.Return<Drivers, Redis.RedisError | ServerInfo.UnsupportedServer, Scope.Scope | Redis.Redis> {
   const redis = yield* Redis.Redis
   const timeout = positiveDuration("callTimeout", options.callTimeout ?? "5 seconds")
@@ -100,7 +107,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
 
 /** @internal Opens the store. */
 export const open = (
-  options: Options
+  options: StoreOptions
 ): storeLayers.OpenStore<Redis.RedisError | ServerInfo.UnsupportedServer, Redis.Redis | Scope.Scope> => ({
   makeDrivers: makeDrivers(options),
   operation: "opening the Redis store",

@@ -12,7 +12,16 @@ import type { Layer } from "effect"
 import type { SqlClient } from "effect/sql"
 import type * as Backend from "../Backend.ts"
 import * as storeLayers from "../internal/layers/storeLayers.ts"
+import type * as SqlDrivers from "./SqlDrivers.ts"
 import * as SqlStore from "./SqlStore.ts"
+
+/**
+ * Options for {@link layer}: those of `SqlStore.layer` that concern a backend.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends SqlDrivers.Options, Backend.Options {}
 
 /**
  * Provides the backend, after it has created the tables or brought them up to date.
@@ -26,7 +35,7 @@ import * as SqlStore from "./SqlStore.ts"
  * @since 0.1.0
  */
 export const layer = (
-  options: SqlStore.Options = {}
+  options: Options = {}
 ): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> =>
   storeLayers.backendLayer(SqlStore.open(options, true), options)
 
@@ -38,6 +47,6 @@ export const layer = (
  * @since 0.1.0
  */
 export const layerStorage = (
-  options: SqlStore.Options = {}
+  options: Options = {}
 ): Layer.Layer<Backend.Backend, Backend.BackendError, SqlClient.SqlClient> =>
   storeLayers.backendLayer(SqlStore.open(options, false), options)

@@ -12,7 +12,16 @@ import type { Layer } from "effect"
 import type { SqlClient } from "effect/sql"
 import type * as Broker from "../Broker.ts"
 import * as storeLayers from "../internal/layers/storeLayers.ts"
+import type * as SqlDrivers from "./SqlDrivers.ts"
 import * as SqlStore from "./SqlStore.ts"
+
+/**
+ * Options for {@link layer}: those of `SqlStore.layer` that concern a broker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends SqlDrivers.Options, Broker.Options {}
 
 /**
  * Provides the broker, after it has created the tables or brought them up to date.
@@ -26,7 +35,7 @@ import * as SqlStore from "./SqlStore.ts"
  * @since 0.1.0
  */
 export const layer = (
-  options: SqlStore.Options = {}
+  options: Options = {}
 ): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> =>
   storeLayers.brokerLayer(SqlStore.open(options, true), options)
 
@@ -38,6 +47,6 @@ export const layer = (
  * @since 0.1.0
  */
 export const layerStorage = (
-  options: SqlStore.Options = {}
+  options: Options = {}
 ): Layer.Layer<Broker.Broker, Broker.BrokerError, SqlClient.SqlClient> =>
   storeLayers.brokerLayer(SqlStore.open(options, false), options)

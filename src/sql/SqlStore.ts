@@ -42,7 +42,8 @@ import * as Migrations from "./schema/Migrations.ts"
 import * as SqlDrivers from "./SqlDrivers.ts"
 
 /**
- * The tables of the store, how its processes notify each other, and the defaults of tasks and workers.
+ * Options for {@link layer}: the tables of the store, how its processes notify each other, and the defaults of tasks and
+ * workers.
  *
  * @category models
  * @since 0.1.0
@@ -54,7 +55,7 @@ export type OpeningError = Migrations.MigrationError | MissingRights
 
 /** @internal Migrates the tables, or checks their version, and makes the drivers. */
 export const makeDrivers = Effect.fnUntraced(function* (
-  options: Options,
+  options: SqlDrivers.Options,
   migrates: boolean
 ): Effect.fn.Return<SqlDrivers.Drivers, OpeningError, SqlClient.SqlClient | Scope.Scope> {
   yield* migrates ? Migrations.run(options) : Migrations.check(options)
@@ -64,7 +65,7 @@ export const makeDrivers = Effect.fnUntraced(function* (
 
 /** @internal Opens the store. */
 export const open = (
-  options: Options,
+  options: SqlDrivers.Options,
   migrates: boolean
 ): storeLayers.OpenStore<OpeningError, SqlClient.SqlClient | Scope.Scope> => ({
   makeDrivers: makeDrivers(options, migrates),

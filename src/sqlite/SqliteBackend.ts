@@ -9,7 +9,15 @@ import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
 /**
- * Provides the backend of {@link SqliteStore.layer} alone, with the same options and errors.
+ * Options for {@link layer}: those of `SqliteStore.layer` that concern a backend.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends SqliteStore.StoreOptions, Backend.Options {}
+
+/**
+ * Provides the backend of {@link SqliteStore.layer} alone, with the same errors.
  *
  * **When to use**
  *
@@ -20,5 +28,5 @@ import * as SqliteStore from "./SqliteStore.ts"
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options: SqliteStore.Options): Layer.Layer<Backend.Backend, Backend.BackendError> =>
-  storeLayers.backendLayer(SqliteStore.open(options))
+export const layer = (options: Options): Layer.Layer<Backend.Backend, Backend.BackendError> =>
+  storeLayers.backendLayer(SqliteStore.open(options), options)

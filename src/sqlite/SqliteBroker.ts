@@ -9,7 +9,15 @@ import * as storeLayers from "../internal/layers/storeLayers.ts"
 import * as SqliteStore from "./SqliteStore.ts"
 
 /**
- * Provides the broker of {@link SqliteStore.layer} alone, with the same options. Fails with a `BrokerError` that names the
+ * Options for {@link layer}: those of `SqliteStore.layer` that concern a broker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends SqliteStore.StoreOptions, Broker.Options {}
+
+/**
+ * Provides the broker of {@link SqliteStore.layer} alone. Fails with a `BrokerError` that names the
  * file.
  *
  * **When to use**
@@ -21,5 +29,5 @@ import * as SqliteStore from "./SqliteStore.ts"
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options: SqliteStore.Options): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
-  storeLayers.brokerLayer(SqliteStore.open(options))
+export const layer = (options: Options): Layer.Layer<Broker.Broker, Broker.BrokerError> =>
+  storeLayers.brokerLayer(SqliteStore.open(options), options)

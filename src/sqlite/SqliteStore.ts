@@ -20,22 +20,30 @@ import * as SqlStore from "../sql/SqlStore.ts"
 import * as SqliteClient from "./SqliteClient.ts"
 
 /**
- * Options for {@link layer}: the file, how it is opened, and the prefix of its tables.
+ * The file, how it is opened, and the prefix of its tables.
  *
  * @see {@link SqliteClient.Options}
  * @category models
  * @since 0.1.0
  */
-export interface Options extends SqliteClient.Options {
+export interface StoreOptions extends SqliteClient.Options {
   /** Prefix of every table's name: letters, digits and `_`, at most 40. Default `chicory`. */
   readonly prefix?: string | undefined
   /** How long a call may take before it fails, with its effect unknown. Default 10 seconds. */
   readonly callTimeout?: Duration.Input | undefined
 }
 
+/**
+ * Options for {@link layer}: the file, how it is opened, the prefix of its tables, and the defaults of tasks and workers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends StoreOptions, Backend.Options, Broker.Options {}
+
 /** @internal Opens the file, migrates its tables, and makes the drivers, which live until the scope closes. */
 export const makeDrivers = Effect.fnUntraced(function* (
-  options: Options
+  options: StoreOptions
 ): Effect.fn.Return<SqlDrivers.Drivers, Migrations.MigrationError, Scope.Scope> {
   const client = yield* SqliteClient.make(options)
   const settings = {
@@ -49,7 +57,9 @@ export const makeDrivers = Effect.fnUntraced(function* (
 })
 
 /** @internal Opens the store. */
-export const open = (options: Options): storeLayers.OpenStore<Migrations.MigrationError, Scope.Scope> => ({
+export const open = (
+  options: StoreOptions
+): storeLayers.OpenStore<Migrations.MigrationError, Scope.Scope> => ({
   makeDrivers: makeDrivers(options),
   operation: "opening the SQLite store",
   isRetryable: SqlStore.isRetryable
@@ -85,4 +95,4 @@ export const open = (options: Options): storeLayers.OpenStore<Migrations.Migrati
  * @since 0.1.0
  */
 export const layer = (options: Options): Layer.Layer<Backend.Backend | Broker.Broker, Backend.BackendError> =>
-  storeLayers.layer(open(options))
+  storeLayers.layer(open(options), options)

@@ -12,7 +12,7 @@ const SlowLive = Slow.toLayer((n) => Effect.as(Effect.sleep("1 hour"), n))
 
 const WorkerLive = Worker.layer([Echo, Slow], { drainTimeout: 0 }).pipe(Layer.provide([EchoLive, SlowLive]))
 const stores = {
-  "one store": MemoryStore.layer,
+  "one store": MemoryStore.layer(),
   "two stores": Layer.merge(Backend.layerMemory, Broker.layerMemory),
   "a broker alone": Layer.merge(Backend.layerNotConfigured, Broker.layerMemory)
 }
@@ -71,7 +71,7 @@ describe("an idle worker on the memory store", () => {
         assert.strictEqual(yield* AsyncResult.get(result), 7)
         yield* advance("1 minute")
         assert.strictEqual(sleeps.now, 0)
-      }).pipe(Effect.provide(Layer.provideMerge(WorkerLive, MemoryStore.layer)))
+      }).pipe(Effect.provide(Layer.provideMerge(WorkerLive, MemoryStore.layer())))
     )
   )
 
@@ -87,7 +87,7 @@ describe("an idle worker on the memory store", () => {
       assert.deepStrictEqual(yield* running, [1])
       yield* advance("2 hours")
       assert.deepStrictEqual(yield* running, [0])
-    }).pipe(Effect.provide(Layer.provideMerge(WorkerLive, MemoryStore.layer)))
+    }).pipe(Effect.provide(Layer.provideMerge(WorkerLive, MemoryStore.layer())))
   )
 
   it.effect("is no longer listed after it stopped", () =>
@@ -95,7 +95,7 @@ describe("an idle worker on the memory store", () => {
       const listed = yield* Effect.provide(Effect.andThen(flush, Worker.active), WorkerLive)
       assert.strictEqual(listed.length, 1)
       assert.deepStrictEqual(yield* Worker.active, [])
-    }).pipe(Effect.provide(MemoryStore.layer))
+    }).pipe(Effect.provide(MemoryStore.layer()))
   )
 })
 
@@ -108,7 +108,7 @@ describe("an idle waiter on the memory store", () => {
         yield* TestClock.adjust("30 days")
         assert.strictEqual(sleeps.total, 0)
         assert.isUndefined(waiter.pollUnsafe())
-      }).pipe(Effect.provide(MemoryStore.layer))
+      }).pipe(Effect.provide(MemoryStore.layer()))
     )
   )
 
@@ -125,7 +125,7 @@ describe("an idle waiter on the memory store", () => {
         assert(error._tag === "TaskFailed")
         assert.strictEqual(error.reason._tag, "Expired")
         assert.strictEqual(sleeps.total, 1)
-      }).pipe(Effect.provide(MemoryStore.layer))
+      }).pipe(Effect.provide(MemoryStore.layer()))
     )
   )
 })

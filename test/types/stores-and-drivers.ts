@@ -1,5 +1,5 @@
 /** `Backend` and `Broker`: the library's layers, and custom drivers. */
-import { AsyncResult, Backend, Broker, type TaskContext, type TaskState } from "chicory"
+import { AsyncResult, Backend, Broker, MemoryStore, type TaskContext, type TaskState } from "chicory"
 import type {
   BackendDriver,
   CancelAnswer,
@@ -14,7 +14,7 @@ import type {
 } from "chicory/driver"
 import { SqlBackend, SqlBroker, SqlStore } from "chicory/sql"
 import { SqliteBackend, SqliteBroker, SqliteClient, SqliteStore } from "chicory/sqlite"
-import { Array as Arr, Context, Data, Effect, Fiber, Layer, type Scope, Stream } from "effect"
+import { Array as Arr, Context, Data, Duration, Effect, Fiber, Layer, type Scope, Stream } from "effect"
 import type { SqlClient, SqlError } from "effect/sql"
 import { TestClock } from "effect/testing"
 import { Divide } from "./subjects.ts"
@@ -22,6 +22,8 @@ import { expectType, fits, type Services, type Store, type Success, typeOf } fro
 
 // in this process
 expectType(Backend.layerMemory).is<Layer.Layer<Backend.Backend>>(true)
+expectType(MemoryStore.layer()).is<Layer.Layer<Store>>(true)
+expectType(MemoryStore.layer({ retention: "1 hour", lease: "1 minute" })).is<Layer.Layer<Store>>(true)
 expectType(Backend.layerNotConfigured).is<Layer.Layer<Backend.Backend>>(true)
 expectType(Broker.layerMemory).is<Layer.Layer<Broker.Broker>>(true)
 expectType(Backend.makeDriverMemory).is<Effect.Effect<BackendDriver<never>>>(true)
@@ -41,6 +43,12 @@ expectType(SqliteClient.layer({ filename: "app.db" })).is<
 expectType(SqliteClient.make({ filename: "app.db" })).is<
   Effect.Effect<SqliteClient.SqliteClient, SqlError.SqlError, Scope.Scope>
 >(true)
+SqliteStore.layer({ filename: "tasks.db", retention: "1 hour", lease: "1 minute" })
+SqliteBackend.layer({ filename: "results.db", retention: Duration.infinity })
+// @ts-expect-error a lease is an option of the broker
+SqliteBackend.layer({ filename: "results.db", lease: "1 minute" })
+// @ts-expect-error a retention is an option of the backend
+SqliteBroker.layer({ filename: "tasks.db", retention: "1 minute" })
 // @ts-expect-error which file?
 SqliteStore.layer({})
 // @ts-expect-error a misspelt option

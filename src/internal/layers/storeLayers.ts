@@ -44,7 +44,7 @@ export const layer = <E, R>(
 /** Makes the layer of the backend alone. */
 export const backendLayer = <E, R>(
   store: OpenStore<E, R>,
-  options?: Options
+  options?: Backend.Options
 ): Layer.Layer<Backend.Backend, BackendError, Exclude<R, Scope.Scope>> =>
   Backend.layer(
     store.makeDrivers.pipe(
@@ -57,7 +57,7 @@ export const backendLayer = <E, R>(
 /** Makes the layer of the broker alone. */
 export const brokerLayer = <E, R>(
   store: OpenStore<E, R>,
-  options?: Options
+  options?: Broker.Options
 ): Layer.Layer<Broker.Broker, BrokerError, Exclude<R, Scope.Scope>> =>
   Broker.layer(
     store.makeDrivers.pipe(

@@ -72,7 +72,7 @@ describe("a healthy worker", () => {
       Effect.provide(
         Worker.layer([Work], { drainTimeout: 0 }).pipe(
           Layer.provide(Work.toLayer(() => Effect.never)),
-          Layer.provide(MemoryStore.layer)
+          Layer.provide(MemoryStore.layer())
         )
       )
     )
