@@ -30,7 +30,7 @@ export interface TaskResult<out A, out E = never, out P = unknown> {
   /** The id of the worker of the last run. */
   readonly worker: Option.Option<string>
   readonly enqueuedAt: Option.Option<DateTime.Utc>
-  /** When the task started for the first time, whatever became of that run. */
+  /** When the task started for the first time, whatever became of that run. Not before `enqueuedAt`. */
   readonly startedAt: Option.Option<DateTime.Utc>
   readonly finishedAt: Option.Option<DateTime.Utc>
 }

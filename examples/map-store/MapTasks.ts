@@ -104,7 +104,7 @@ export class MapTasks {
     record.state = "STARTED"
     record.attempt += 1
     record.worker = asked.worker
-    record.startedAt ??= now
+    record.startedAt ??= Math.max(now, record.enqueuedAt)
     task.fence += 1
     task.token = asked.token
     task.run = asked

@@ -57,7 +57,7 @@ export interface TaskRecord {
   readonly ended: StoreDecidedEnd | null
   /** When the task was enqueued, or reopened. */
   readonly enqueuedAt: number
-  /** When this generation started for the first time. */
+  /** When this generation started for the first time: not before `enqueuedAt`, also if the clock was set back. */
   readonly startedAt: number | null
   readonly finishedAt: number | null
   /** When a waiting task expires; `null`: never. */

@@ -272,7 +272,8 @@ export class MemoryTasks {
     row.attempt += 1
     row.fence += 1
     row.worker = request.worker
-    row.startedAt ??= now
+    // the clock may have been set back
+    row.startedAt ??= Math.max(now, row.enqueuedAt)
     row.reservedUntil = undefined
     row.retention = request.retentionMillis
     row.deadLetterRetention = request.deadLetterRetentionMillis

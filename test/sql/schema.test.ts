@@ -9,7 +9,7 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["070b6379840d2e44"],
+  postgres: ["b7063ad7a5a71ff4"],
   mysql: ["f65ce0847c4b9177"],
   sqlite: ["a0d742af23b51f6e"]
 }

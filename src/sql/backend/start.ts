@@ -92,7 +92,8 @@ const makeUpdateStarted = ({ batchedUpdate, dialect: { now } }: Database, where:
       queue: "batch.queue",
       body: "batch.body",
       at_most_once: "batch.at_most_once",
-      started_at: `COALESCE(t.started_at, ${now})`,
+      // the clock of the database may have been set back, or be that of another server
+      started_at: `COALESCE(t.started_at, CASE WHEN t.enqueued_at > ${now} THEN t.enqueued_at ELSE ${now} END)`,
       due_at: "NULL",
       remove_at: "NULL",
       lease_until: `${now} + batch.lease`,

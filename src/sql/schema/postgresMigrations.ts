@@ -91,7 +91,7 @@ BEGIN
       FROM taken JOIN terms ON terms_task = taken.task
     ),
     started AS (
-      UPDATE ${table("tasks")} AS t SET state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1, token = run.token, worker = run.worker, started_at = COALESCE(t.started_at, ${NOW}), due_at = NULL, remove_at = NULL, lease_until = ${NOW} + run.lease, retention = run.retention, check_at = COALESCE(t.check_at, ${NOW} + run.retention), letter_retention = run.letters
+      UPDATE ${table("tasks")} AS t SET state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1, token = run.token, worker = run.worker, started_at = COALESCE(t.started_at, GREATEST(t.enqueued_at, ${NOW})), due_at = NULL, remove_at = NULL, lease_until = ${NOW} + run.lease, retention = run.retention, check_at = COALESCE(t.check_at, ${NOW} + run.retention), letter_retention = run.letters
       FROM run WHERE t.id = run.id AND t.task = run.task AND t.incarnation = run.incarnation
     AND t.generation = run.generation AND t.state IN ('PENDING', 'RETRY') AND t.remove_at IS NULL
     AND (t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})

@@ -54,8 +54,12 @@ local function startFirstRun(value, token)
   local after = string.find(value, ' ', 11, true)
   if after and string.byte(value, after + 1) == 43 then value = withoutDelayedMessage(value) end
   if not after or string.find(value, group.before, after, true) ~= after then return nil end
+  -- the clock of the server may have been set back, or be that of another server
+  local rest = after + #group.before
+  local enqueuedAt = string.match(value, '^%d+', rest)
+  if not enqueuedAt or tonumber(enqueuedAt) > now then return nil end
   local subscribers = string.sub(value, 11, after - 1)
-  return 'STARTED ' .. token .. ' ' .. subscribers .. group.after .. string.sub(value, after + #group.before), subscribers
+  return 'STARTED ' .. token .. ' ' .. subscribers .. group.after .. string.sub(value, rest), subscribers
 end
 
 local function startAnyRun(id, value, token, body)
@@ -106,7 +110,7 @@ local function startAnyRun(id, value, token, body)
   record[WORKER], record[PROCESS], record[RETENTION] = group.worker, group.process, group.retention
   record[DEAD_LETTER_RETENTION], record[AT_MOST_ONCE] = group.deadLetterRetention, group.atMostOnce
   record[RESERVED_UNTIL], record[DELAYED_MESSAGE] = '-', '-'
-  if record[STARTED_AT] == '-' then record[STARTED_AT] = nowText end
+  if record[STARTED_AT] == '-' then record[STARTED_AT] = integerText(math.max(now, tonumber(record[ENQUEUED_AT]) or 0)) end
   saveRecord(record)
   if group.atMostOnce ~= '-' then
     countText(body, '', 2)

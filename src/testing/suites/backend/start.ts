@@ -19,6 +19,16 @@ export const start = (test: Test): void => {
       assert.isNull(found.finishedAt)
     })
 
+    test("is not before the enqueue, although the clock was set back", function* (t) {
+      yield* t.time.pass(5)
+      yield* t.create("a")
+      // a store with a clock of its own does not notice
+      yield* t.time.pass(-3)
+      yield* t.startRun("a", "t1")
+      const { enqueuedAt, startedAt } = yield* t.read("a")
+      assert.isAtLeast(startedAt ?? 0, enqueuedAt)
+    })
+
     test("creates no record where there is none", function* (t) {
       assert.strictEqual((yield* t.start("a", "t1"))._tag, "NoRecord")
       assert.isUndefined(yield* t.readOptional("a"))
