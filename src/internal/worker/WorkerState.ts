@@ -12,6 +12,7 @@ import * as metrics from "../metrics.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
+import { EventLoop } from "./eventLoop.ts"
 import { WorkerHealth } from "./health.ts"
 import type { Forks } from "./observeFibers.ts"
 import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
@@ -60,6 +61,7 @@ export class WorkerState {
   settlingRuns = 0
   readonly stats = { succeeded: 0, failed: 0, retried: 0 }
   readonly health: WorkerHealth
+  readonly eventLoop: EventLoop
   /** The drain timeout is over: what cannot be stored now is left to its lease. */
   drainExpired = false
   /** Open when `drainExpired`. */
@@ -91,6 +93,7 @@ export class WorkerState {
     this.leaseMillis = Math.max(1, Math.round(Duration.toMillis(lease)))
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
+    this.eventLoop = new EventLoop(this.leaseMillis)
     this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat))
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
@@ -116,20 +119,22 @@ export class WorkerState {
     return `${this.id.slice(-12)}.${++this.claims}`
   }
 
-  /** Adds a run. It supersedes a run of the same task that is still here. */
-  addRun(run: Run): void {
+  /** Adds a run, at the monotonic time `now`. It supersedes a run of the same task that is still here. */
+  addRun(run: Run, now: bigint): void {
     const older = this.runs.get(run.id)
-    if (older !== undefined) this.supersede(older)
+    if (older !== undefined) this.supersede(older, now)
+    if (this.runs.size === 0) this.eventLoop.onFirstRun(now)
     this.runs.set(run.id, run)
     this.hasRuns.openUnsafe()
     if (this.drainExpired) run.interrupt("Drained")
   }
 
-  private supersede(run: Run): void {
+  private supersede(run: Run, now: bigint): void {
     if (run.interruptReason === "Lost") return
     run.interrupt("Lost")
     const { delivery, start } = run.candidate
-    this.fork(supersededHere(start.token).pipe(annotateDelivery(delivery, run.started.attempt)))
+    const why = this.eventLoop.blockedSince(run.renewedAt, now)
+    this.fork(supersededHere(start.token, why).pipe(annotateDelivery(delivery, run.started.attempt)))
   }
 
   /** Removes an ended run. */

@@ -5,6 +5,7 @@
  * the tick that lets an idle worker claim every second notes whether the claim loop went round.
  */
 import { Effect, Exit, type Scope } from "effect"
+import * as workerLog from "./workerLog.ts"
 
 /**
  * Why a worker is not live or not ready, or `Ready`.
@@ -126,8 +127,7 @@ export class WorkerHealth {
   onLoopEnd(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
     if (this.isStopping) return Effect.void
     this.isLoopEnded = true
-    const message = "A loop of the worker has ended; the process has to be restarted"
-    return Exit.isFailure(exit) ? Effect.logError(message, exit.cause) : Effect.logError(message)
+    return Exit.isFailure(exit) ? workerLog.loopEnded(exit.cause) : workerLog.loopEnded()
   }
 
   read(now: bigint): Health {

@@ -3,8 +3,9 @@
  *
  * A run is lost when the store answers so, or when the last successful renewal was sent a lease ago by this process's
  * monotonic clock; its handler is interrupted then. A lost run is no longer renewed and is not released: when its lease
- * is over, the next start of the task counts a crash. The answer to a renewal also reports a cancel request, and a hint
- * of one triggers a renewal at once.
+ * is over, the next start of the task counts a crash. The log tells a run that was lost because the event loop was blocked
+ * from one that the store lost. The answer to a renewal also reports a cancel request, and a hint of one triggers a
+ * renewal at once.
  */
 import { Array as Arr, Duration, Effect, Queue, Schedule, type Scope } from "effect"
 import type { Renewed } from "../../BackendDriver.ts"
@@ -38,10 +39,12 @@ const loseRun = (worker: WorkerState, run: Run, cause: string) =>
   Effect.suspend(() => {
     if (run.interruptReason === "Lost") return Effect.void
     const { delivery, start } = run.candidate
-    const idleSeconds = Number(worker.now() - run.renewedAt) / 1e9
+    const now = worker.now()
+    const idleSeconds = Number(now - run.renewedAt) / 1e9
+    const why = worker.eventLoop.blockedSince(run.renewedAt, now) ?? cause
     run.interrupt("Lost")
     const { leaseMillis } = worker
-    return workerLog.leaseLost(cause, { token: start.token, idleSeconds, leaseMillis }).pipe(
+    return workerLog.leaseLost(why, { token: start.token, idleSeconds, leaseMillis }).pipe(
       annotateDelivery(delivery, run.started.attempt),
       // the next run of the task must not wait for this handler to end
       Effect.andThen(Effect.sync(() => worker.fork(returnMessage(worker, delivery))))
@@ -122,6 +125,7 @@ export const renewLeases = Effect.fnUntraced(function* (
   worker: WorkerState
 ): Effect.fn.Return<void, never, Scope.Scope> {
   const interval = Duration.millis(Math.max(1, worker.leaseMillis / 3))
+  yield* forkLoop(worker)(worker.eventLoop.watch(worker))
   const unknown = yield* Queue.unbounded<ReadonlyArray<Run>>()
   const renewNoting = (runs: ReadonlyArray<Run>) =>
     Effect.map(renew(worker, runs), (some) => {

@@ -80,8 +80,10 @@ const lostLine = (worker: WorkerState, run: Run, outcome: RunOutcome): Effect.Ef
   }
   // the loss was logged when it was noticed
   if (run.interruptReason === "Lost") return undefined
-  const idleSeconds = Number(worker.now() - run.renewedAt) / 1e9
-  return workerLog.outcomeDropped({ token: run.candidate.start.token, idleSeconds })
+  const now = worker.now()
+  const idleSeconds = Number(now - run.renewedAt) / 1e9
+  const why = worker.eventLoop.blockedSince(run.renewedAt, now)
+  return workerLog.outcomeDropped(why, { token: run.candidate.start.token, idleSeconds })
 }
 
 /** Logs a line about a task in a fiber that the drain waits for. */

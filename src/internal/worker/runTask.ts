@@ -63,7 +63,7 @@ const runTask = (worker: WorkerState, run: Run): void => {
   const settleWith = (outcome: RunOutcome) =>
     settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
   const running = Effect.withFiber((fiber) => {
-    worker.addRun(run)
+    worker.addRun(run, startedAt)
     run.attachFiber(fiber)
     return Effect.map(executeOnce(worker, run, control), (outcome) => {
       control.slot.end()

@@ -50,6 +50,15 @@ export const workerDrains = (running: number, drainTimeout: Duration.Duration): 
     `Stopping a worker; it claims no more, and ${times(running, "run")} may end within ${Duration.format(drainTimeout)}`
   )
 
+/** A defect of the library or of a driver: no loop ends before the worker does. */
+export const loopEnded = (cause: Cause.Cause<unknown> = Cause.empty): Effect.Effect<void> =>
+  Effect.logError("A loop of the worker has ended; the process has to be restarted", cause)
+
+export const loopBlocked = (seconds: string, leaseMillis: number): Effect.Effect<void> =>
+  Effect.logWarning(
+    `The event loop was blocked for ${seconds}, more than a third of the lease of ${leaseMillis / 1000} s; no lease was renewed meanwhile. Run CPU-bound work in a worker thread, or set a longer lease`
+  )
+
 export const workerStopped: Effect.Effect<void> = Effect.logInfo("Stopped a worker")
 
 /** The store did not answer some calls of a stopping worker. */
@@ -132,12 +141,14 @@ export const leaseLost = (
     `Lost the lease of a run, since ${why}; its handler is interrupted, and the run is left to its lease (${lastRenewed(lease)}, lease ${lease.leaseMillis / 1000} s)`
   )
 
-export const outcomeDropped = (lease: LeaseInfo): Effect.Effect<void> =>
-  Effect.logInfo(`A run was superseded; its outcome is dropped (${lastRenewed(lease)})`)
+const since = (why: string | undefined): string => (why === undefined ? "" : `, since ${why}`)
 
-export const supersededHere = (token: string): Effect.Effect<void> =>
+export const outcomeDropped = (why: string | undefined, lease: LeaseInfo): Effect.Effect<void> =>
+  Effect.logInfo(`A run was superseded${since(why)}; its outcome is dropped (${lastRenewed(lease)})`)
+
+export const supersededHere = (token: string, why: string | undefined): Effect.Effect<void> =>
   Effect.logInfo(
-    `A run was superseded by another run of this worker; its handler is interrupted (token ${token})`
+    `A run was superseded by another run of this worker${since(why)}; its handler is interrupted (token ${token})`
   )
 
 // #endregion

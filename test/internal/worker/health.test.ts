@@ -239,7 +239,7 @@ describe("a worker that does not work", () => {
       Effect.gen(function* () {
         const lines: Array<string> = []
         const logger = Logger.make<unknown, void>(({ logLevel, message }) => {
-          lines.push(`${logLevel}: ${String(message)}`)
+          if (logLevel !== "Info") lines.push(`${logLevel}: ${String(message)}`)
         })
         yield* Effect.gen(function* () {
           const { health, scope } = yield* make()
