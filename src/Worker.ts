@@ -49,11 +49,12 @@
  * @since 0.1.0
  * @module
  */
-import type { Duration } from "effect"
+import type { DateTime, Duration } from "effect"
 import { Array as Arr, Context, Effect, Layer } from "effect"
 import { Backend } from "./Backend.ts"
-import type { WorkerInfo } from "./BackendDriver.ts"
+import type { Heartbeat } from "./BackendDriver.ts"
 import { Broker } from "./Broker.ts"
+import { toDate } from "./internal/dates.ts"
 import { DefaultDrainTimeout } from "./internal/defaultDrainTimeout.ts"
 import * as defaults from "./internal/defaults.ts"
 import { nonNegativeDuration, positiveDuration, text, wholeNumber } from "./internal/options.ts"
@@ -62,7 +63,6 @@ import { startWorker, type WorkerService } from "./internal/worker/startWorker.t
 import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
-export type { WorkerInfo } from "./BackendDriver.ts"
 export type { Health, HealthCode } from "./internal/worker/health.ts"
 export type { Stats, WorkerService } from "./internal/worker/startWorker.ts"
 
@@ -145,6 +145,9 @@ const handledTasks = (
  * `Array<Task.Any>`, a missing handler is a defect when the layer is built. So are two tasks of one name, and options
  * out of range.
  *
+ * When the layer is built, the worker claims, and `active` lists it. Where the store does not answer, the layer is built
+ * after 5 seconds all the same, and where the store fails, at once; a later heartbeat lists the worker then.
+ *
  * A store that fails is called again with growing delays; nothing that it returns ends the worker.
  *
  * @category layers
@@ -184,7 +187,23 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
   )
 
 /**
- * Reads the workers whose heartbeats are recent: at most three of their heartbeat intervals old.
+ * A worker, as its last heartbeat described it.
+ *
+ * @see {@link active}
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface WorkerInfo extends Heartbeat {
+  /** When the worker registered, by the store's clock. */
+  readonly startedAt: DateTime.Utc
+  /** When its last heartbeat came, by the store's clock. */
+  readonly seenAt: DateTime.Utc
+}
+
+/**
+ * Reads the workers whose heartbeats are recent: at most three of their heartbeat intervals old. A worker is among them as
+ * soon as its layer is built, unless the store did not answer then, and no more once it has stopped.
  *
  * @category getters
  * @since 0.1.0
@@ -193,4 +212,12 @@ export const active: Effect.Effect<
   ReadonlyArray<WorkerInfo>,
   BackendError | BackendNotConfigured,
   Backend
-> = Backend.use((backend) => backend.workers)
+> = Backend.use(({ workers }) =>
+  Effect.map(workers, (found) =>
+    found.map((worker) => ({
+      ...worker,
+      startedAt: toDate(worker.startedAt),
+      seenAt: toDate(worker.seenAt)
+    }))
+  )
+)

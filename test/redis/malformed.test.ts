@@ -1,7 +1,7 @@
 /** Values that other programs write under a store's keys: none of them may stop tasks that have no part in it. */
 import { assert, describe } from "@effect/vitest"
 import { AsyncResult, Broker, DeadLetters, Task, Worker } from "chicory"
-import { Cause, Effect, Exit, Fiber, Option, Schema, type Scope } from "effect"
+import { Cause, DateTime, Effect, Exit, Fiber, Option, Schema, type Scope } from "effect"
 import { FIELDS } from "../../src/redis/RecordText.ts"
 import { messageOf, messageWith, undecodableBodies } from "../fuzz/bodies.ts"
 import { isFullRun } from "../support/fullRun.ts"
@@ -548,7 +548,7 @@ describeWithServers("malformed values in Redis", () => {
           1
         )
         for (const { seenAt, startedAt } of workers) {
-          assert.isTrue(Number.isSafeInteger(seenAt) && Number.isSafeInteger(startedAt))
+          assert.isTrue(DateTime.isDateTime(seenAt) && DateTime.isDateTime(startedAt))
         }
       }).pipe(Effect.provideContext(store)))
 

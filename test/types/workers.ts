@@ -1,8 +1,8 @@
 /** `Worker`: asks for a handler of each task, and for both services. */
 import { AsyncResult, Backend, Broker, type Task, Worker } from "chicory"
-import type { WorkerInfo } from "chicory/driver"
+import type { Heartbeat } from "chicory/driver"
 import { SqliteStore } from "chicory/sqlite"
-import { Effect, Layer } from "effect"
+import { type DateTime, Effect, Layer } from "effect"
 import { Charge, Divide, Import, type Mailer, Reveal, SendMail, Tick } from "./subjects.ts"
 import { expectType, fits, type ReadError, type Services, type Store, typeOf } from "./support.ts"
 
@@ -88,7 +88,8 @@ expectType(main).is<Effect.Effect<never, Backend.BackendError>>(true)
 expectType(Worker.active).is<Effect.Effect<ReadonlyArray<Worker.WorkerInfo>, ReadError, Backend.Backend>>(
   true
 )
-typeOf<Worker.WorkerInfo>().is<WorkerInfo>(true)
+typeOf<Worker.WorkerInfo["startedAt" | "seenAt"]>().is<DateTime.Utc>(true)
+typeOf<Omit<Worker.WorkerInfo, "startedAt" | "seenAt">>().is<Heartbeat>(true)
 typeOf<keyof Worker.Stats>().is<"running" | "succeeded" | "failed" | "retried">(true)
 typeOf<Worker.Worker["Service"]>().is<{
   readonly id: string

@@ -4,7 +4,7 @@
  * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it measures and sends again after
  * something happened, and the store sweeps itself.
  */
-import { Array as Arr, Cause, Duration, Effect, Option, type Scope } from "effect"
+import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope } from "effect"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
 import { forkLoop } from "./health.ts"
 import type { WorkerState } from "./WorkerState.ts"
@@ -50,10 +50,13 @@ const repeatEvery =
       forkLoop(worker)
     )
 
-/** Runs the duties until the scope closes, then removes the worker from the registry. */
+/**
+ * Runs the duties until the scope closes, then removes the worker from the registry. Returns an effect that waits for the
+ * first heartbeat, which registers the worker, or has failed.
+ */
 export const maintain = Effect.fnUntraced(function* (
   worker: WorkerState
-): Effect.fn.Return<void, never, Scope.Scope> {
+): Effect.fn.Return<Effect.Effect<void>, never, Scope.Scope> {
   const { backend, broker, heartbeat } = worker.settings
   const untilQueuesChange = () =>
     broker.capabilities.reliableHints === true ? worker.queuesChanged.await : Effect.void
@@ -61,22 +64,28 @@ export const maintain = Effect.fnUntraced(function* (
     makeReport(worker, "measure the queues"),
     repeatEvery(worker, heartbeat, untilQueuesChange)
   )
-  if (!worker.runStore.hasRecords) return
+  if (!worker.runStore.hasRecords) return Effect.void
 
   yield* Effect.addFinalizer(() =>
     backend
       .unregisterWorker(worker.id)
       .pipe(Effect.timeoutOption("1 second"), makeReport(worker, "unregister the worker"))
   )
+  const firstSent = yield* Latch.make()
   const sendHeartbeat = (ttlMillis: number) =>
-    sendHeartbeatOf(worker, ttlMillis, makeReport(worker, "send the heartbeat"))
+    Effect.ensuring(
+      sendHeartbeatOf(worker, ttlMillis, makeReport(worker, "send the heartbeat")),
+      firstSent.open
+    )
   if (backend.capabilities.reliableHints === true) {
     const untilRunsChange = (running: number) => (running > 0 ? Effect.void : worker.hasRuns.await)
-    return yield* sendHeartbeat(Infinity).pipe(repeatEvery(worker, heartbeat, untilRunsChange))
+    yield* sendHeartbeat(Infinity).pipe(repeatEvery(worker, heartbeat, untilRunsChange))
+    return firstSent.await
   }
   yield* sendHeartbeat(Duration.toMillis(heartbeat) * 3).pipe(repeatEvery(worker, heartbeat))
   const sweepReported = makeReport(worker, "sweep the store")(sweep(worker))
   yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweepReported).pipe(Effect.forever, forkLoop(worker))
+  return firstSent.await
 })
 
 /** Counts the queues in one call, those that have gauges: a process has them for a thousand queues. */

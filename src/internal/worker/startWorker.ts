@@ -43,6 +43,8 @@ export interface WorkerService {
   readonly health: Effect.Effect<Health>
 }
 
+/** How long the start waits for the worker to be registered: a store that does not answer must not keep it from starting. */
+const REGISTER_TIMEOUT = Duration.seconds(5)
 /** How long interrupted runs and calls to the store may take to end after the drain. */
 const INTERRUPT_TIMEOUT = Duration.seconds(4)
 /** How long the worker's duties and its removal from the registry may take at the very end. */
@@ -69,8 +71,10 @@ const start = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => Effect.annotateLogs(stop(worker, claiming, duties), { worker: worker.id }))
   const { concurrency, queues, tasks } = worker.settings
   yield* workerLog.workerStarted({ queues, tasks: [...tasks.keys()], concurrency })
-  yield* Scope.provide(Effect.andThen(maintain(worker), renewLeases(worker)), duties)
+  const registered = yield* Scope.provide(maintain(worker), duties)
+  yield* Scope.provide(renewLeases(worker), duties)
   yield* Scope.provide(claimMessages(worker), claiming)
+  yield* Effect.timeoutOption(registered, REGISTER_TIMEOUT)
   return {
     id: worker.id,
     stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats })),

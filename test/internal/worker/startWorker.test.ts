@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Task, Worker } from "chicory"
-import { Cause, type Duration, Effect, Exit, Latch, Layer, Logger, References, Scope } from "effect"
+import { Cause, type Duration, Effect, Exit, Fiber, Latch, Layer, Logger, References, Scope } from "effect"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
 import { advance } from "../../support/memoryFixture.ts"
 import * as WorkerFixture from "./workerFixture.ts"
@@ -31,7 +31,9 @@ const stopAfterStart = Effect.fnUntraced(function* (
   beforeStop: Effect.Effect<unknown> = Effect.void
 ) {
   const scope = yield* Scope.make()
-  yield* Scope.provide(worker.start, scope)
+  const starting = yield* MemoryFixture.fork(Scope.provide(worker.start, scope))
+  if (starting.pollUnsafe() === undefined) yield* advance("5 seconds")
+  yield* Fiber.join(starting)
   yield* advance("100 millis")
   yield* beforeStop
   const stopping = yield* MemoryFixture.fork(Scope.close(scope, Exit.void))
@@ -120,6 +122,53 @@ describe("guarantee 7: the end of a worker", () => {
       })
       yield* Effect.addFinalizer(() => over.open)
       assert.strictEqual(yield* stopAfterStart(worker), 2)
+    })
+  )
+})
+
+describe("the start of a worker", () => {
+  /** Starts a worker whose heartbeats are as given. */
+  const startWith = (heartbeat: Effect.Effect<void>) =>
+    Effect.gen(function* () {
+      const worker = yield* WorkerFixture.make({
+        backend: () => ({ heartbeat: () => heartbeat }),
+        worker: { heartbeat: "1 second" }
+      })
+      const starting = yield* MemoryFixture.fork(worker.start)
+      return { ...worker, starting }
+    })
+
+  it.effect("waits for the registration", () =>
+    Effect.gen(function* () {
+      const registered = yield* Latch.make(false)
+      const { starting } = yield* startWith(registered.await)
+      yield* advance("4 seconds")
+      MemoryFixture.assertPending(starting)
+      yield* registered.open
+      yield* advance(0)
+      assert.isDefined(starting.pollUnsafe())
+    })
+  )
+
+  it.effect("waits at most 5 seconds for a store that does not answer, and claims meanwhile", () =>
+    Effect.gen(function* () {
+      const { enqueue, ran, starting } = yield* startWith(Effect.never)
+      yield* enqueue("a", 7)
+      yield* advance("4999 millis")
+      MemoryFixture.assertPending(starting)
+      assert.deepStrictEqual(ran, [7])
+      yield* advance("1 millis")
+      assert.isDefined(starting.pollUnsafe())
+    })
+  )
+
+  it.effect("does not wait for a store that fails", () =>
+    Effect.gen(function* () {
+      const { fixture, starting } = yield* startWith(Effect.die("the store is away"))
+      yield* MemoryFixture.flush
+      assert.isDefined(starting.pollUnsafe())
+      yield* advance("1 second")
+      assert.strictEqual(fixture.count("heartbeat"), 2)
     })
   )
 })

@@ -5,7 +5,6 @@ import * as AsyncResult from "../../../AsyncResult.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
-import * as Worker from "../../../Worker.ts"
 import { type Fixture, Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int })
@@ -192,16 +191,6 @@ export const shutdown = (test: Test): void => {
       const state = yield* AsyncResult.state(handle)
       assert.include(["SUCCESS", "PENDING"], state)
       if (state === "PENDING") assert.strictEqual((yield* t.counts()).ready, 1)
-    })
-
-    test("a worker that stops is unregistered", function* (t) {
-      const worker = yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
-      yield* t.eventually(
-        "it is listed",
-        Effect.map(Worker.active, (workers) => workers.some(({ id }) => id === worker.id))
-      )
-      yield* worker.stop
-      assert.isFalse((yield* Worker.active).some(({ id }) => id === worker.id))
     })
 
     test("a handler that cannot be interrupted does not hold up the end of its worker, and its run counts as a crash", function* (t) {

@@ -1,6 +1,6 @@
 /** Workers: queues, rolling deploys, heartbeats and counts. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Layer, Schedule, Schema } from "effect"
+import { DateTime, Effect, Layer, Schedule, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Broker from "../../../Broker.ts"
 import * as Task from "../../../Task.ts"
@@ -48,6 +48,15 @@ export const workers = (test: Test): void => {
       yield* t.untilDrained()
     })
 
+    test("a worker is listed as soon as its layer is built, and is no more once it has stopped", function* (t) {
+      const isListed = (id: string) =>
+        Effect.map(Worker.active, (workers) => workers.some((worker) => worker.id === id))
+      const worker = yield* t.startWorker([Work], Work.toLayer(Effect.succeed))
+      assert.isTrue(yield* isListed(worker.id))
+      yield* worker.stop
+      assert.isFalse(yield* isListed(worker.id))
+    })
+
     test("workers are listed by their heartbeats, until these lapse", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startSeparateWorker(
@@ -63,7 +72,8 @@ export const workers = (test: Test): void => {
       const [listed, ...more] = yield* Worker.active
       assert(listed !== undefined)
       assert.strictEqual(more.length, 0)
-      const { concurrency, id, pid, queues, tasks } = listed
+      const { concurrency, id, pid, queues, seenAt, startedAt, tasks } = listed
+      assert.isTrue(DateTime.isLessThanOrEqualTo(startedAt, seenAt))
       assert.deepStrictEqual(
         { concurrency, id, pid, queues, tasks },
         { concurrency: 7, id: worker.id, pid: process.pid, queues: ["default", "more"], tasks: ["work"] }
