@@ -64,6 +64,7 @@ import type { BackendError, BackendNotConfigured } from "./StoreError.ts"
 import type * as Task from "./Task.ts"
 
 export type { Health, HealthCode } from "./internal/worker/health.ts"
+export type { WorkerEvent } from "./internal/worker/WorkerEvents.ts"
 export type { Stats, WorkerService } from "./internal/worker/startWorker.ts"
 
 /**

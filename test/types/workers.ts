@@ -2,7 +2,7 @@
 import { AsyncResult, Backend, Broker, type Task, Worker } from "chicory"
 import type { Heartbeat } from "chicory/driver"
 import { SqliteStore } from "chicory/sqlite"
-import { type DateTime, Effect, Layer } from "effect"
+import { type DateTime, Effect, Layer, type Stream } from "effect"
 import { Charge, Divide, Import, type Mailer, Reveal, SendMail, Tick } from "./subjects.ts"
 import { expectType, fits, type ReadError, type Services, type Store, typeOf } from "./support.ts"
 
@@ -95,7 +95,15 @@ typeOf<Worker.Worker["Service"]>().is<{
   readonly id: string
   readonly stats: Effect.Effect<Worker.Stats>
   readonly health: Effect.Effect<Worker.Health>
+  readonly events: Stream.Stream<Worker.WorkerEvent>
 }>(true)
+typeOf<Worker.WorkerEvent["_tag"]>().is<"Started" | "Succeeded" | "Failed" | "Retried" | "Released" | "Lost">(
+  true
+)
+typeOf<Worker.WorkerEvent["taskId" | "taskName" | "queue"]>().is<string>(true)
+typeOf<keyof Extract<Worker.WorkerEvent, { readonly _tag: "Retried" }>>().is<
+  "_tag" | "taskId" | "taskName" | "queue" | "attempt" | "duration" | "delay" | "cause"
+>(true)
 typeOf<keyof Worker.Health>().is<"live" | "ready" | "code">(true)
 expectType(Effect.all([Worker.active, Worker.Worker.use((worker) => worker.stats)])).is<
   Effect.Effect<[ReadonlyArray<Worker.WorkerInfo>, Worker.Stats], ReadError, Backend.Backend | Worker.Worker>

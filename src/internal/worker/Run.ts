@@ -40,7 +40,9 @@ export const toRunnableTask = (
   forks: Forks,
   maxBytes: number
 ): RunnableTask => {
-  const context = observed(Context.merge(workerContext, handler.context), forks)
+  const observing = observed(Context.merge(workerContext, handler.context), forks)
+  // flat: each run adds services, and the fibers of a run look services up in layer upon layer
+  const context = Context.makeUnsafe<unknown>(observing.mapUnsafe)
   const annotations = Context.get(context, References.CurrentLogAnnotations)
   return {
     definition,

@@ -19,6 +19,7 @@ import { type Run, type RunnableTask, toRunnableTask } from "./Run.ts"
 import { makeRunStore, type RunStore } from "./RunStore.ts"
 import { Slots } from "./slots.ts"
 import { startDefaults } from "./startDefaults.ts"
+import { WorkerEvents } from "./WorkerEvents.ts"
 import { type LoggedLevels, loggedLevels, supersededHere, withWorkerAnnotation } from "./workerLog.ts"
 
 /** The checked settings of a worker. */
@@ -71,6 +72,7 @@ export class WorkerState {
   readonly context: Context.Context<never>
   /** The registry of workers, at most a second old; `None` where it cannot be read. */
   readonly liveWorkers: Effect.Effect<Option.Option<ReadonlyArray<WorkerInfo>>>
+  readonly events = new WorkerEvents()
   /** Which levels are logged. */
   readonly logs: LoggedLevels
   private tokens = 0

@@ -1,12 +1,26 @@
-/** Reports what becomes of runs. */
-import { Cause, Effect } from "effect"
+/** Reports what becomes of runs: in the log, to error reporters, and as events. */
+import { Cause, type Context, Duration, Effect } from "effect"
 import type { Settled } from "../../BackendDriver.ts"
+import { reportError } from "./reportError.ts"
 import type { Run, RunAnnotations } from "./Run.ts"
-import { runFailure } from "./runFailure.ts"
+import { type RunFailure, runFailure } from "./runFailure.ts"
 import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
+import type { WorkerEvent } from "./WorkerEvents.ts"
 import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
+
+type Failure = Extract<RunOutcome, { readonly _tag: "Failure" }>
+
+/** Reports that a run has begun. */
+export const reportStart = ({ events }: WorkerState, { annotations }: Run): void => {
+  if (events.hasListeners) events.emit({ _tag: "Started", ...annotations })
+}
+
+/** Reports that the handler of a run was not started, which is logged already. */
+export const reportUnstarted = (worker: WorkerState, { annotations }: Run): void => {
+  if (worker.events.hasListeners) emit(worker, annotations, 0, { _tag: "Released" })
+}
 
 /** Reports the end of a run: its outcome, and what the store answered to it. */
 export const reportEnd = (
@@ -16,17 +30,20 @@ export const reportEnd = (
   settled: Settled,
   seconds: number
 ): void => {
-  const { logs } = worker
+  const { annotations } = run
   if (settled === "Stored" && outcome._tag === "Success") {
-    if (logs.Debug) log(worker, run.annotations, workerLog.taskSucceeded(seconds))
+    if (worker.logs.Debug) log(worker, annotations, workerLog.taskSucceeded(seconds))
+    if (worker.events.hasListeners) emit(worker, annotations, seconds, { _tag: "Succeeded" })
     return
   }
-  if (settled === "Cancelled") {
-    if (logs.Info) log(worker, run.annotations, workerLog.taskCancelled)
-    return
+  const failure =
+    outcome._tag === "Failure" || outcome._tag === "Retry" ? runFailure(run, outcome) : undefined
+  const line = lineOf(worker, run, outcome, settled, failure)
+  if (line !== undefined) log(worker, annotations, line)
+  if (failure !== undefined && (failure.isDefect || (outcome._tag === "Failure" && settled === "Stored"))) {
+    report(worker, run.task.context, failure, annotations, outcome)
   }
-  const line = settled === "Lost" ? lostLine(worker, run, outcome) : unsuccessfulLine(run, outcome)
-  if (line !== undefined) log(worker, run.annotations, line)
+  if (worker.events.hasListeners) emit(worker, annotations, seconds, endOf(outcome, settled, failure))
 }
 
 /** Reports the end of a task that no handler could run. */
@@ -39,45 +56,56 @@ export const reportRejected = (
 ): void => {
   if (outcome._tag !== "Failure" || settled === "Lost") return
   const annotations = { taskId: message.id, taskName: message.task, queue: message.queue, attempt }
-  log(
-    worker,
-    annotations,
-    settled === "Cancelled"
-      ? workerLog.taskCancelled
-      : workerLog.taskFailed(outcome.cause ?? Cause.empty, endOf(outcome))
-  )
+  const failure = { cause: outcome.cause ?? Cause.empty, isDefect: false }
+  if (settled === "Cancelled") log(worker, annotations, workerLog.taskCancelled)
+  else {
+    log(worker, annotations, workerLog.taskFailed(failure.cause, effectOf(outcome)))
+    report(worker, worker.context, failure, annotations, outcome)
+  }
+  if (worker.events.hasListeners) emit(worker, annotations, 0, endOf(outcome, settled, failure))
 }
 
-const endOf = ({ reason }: Extract<RunOutcome, { readonly _tag: "Failure" }>) =>
+const effectOf = ({ reason }: Failure) =>
   ({ _tag: "Ended", reason, deadLetter: isDeadLettered(reason) }) as const
 
-const unsuccessfulLine = (run: Run, outcome: RunOutcome): Effect.Effect<void> | undefined => {
+/** Returns the line about an end other than a stored success. */
+const lineOf = (
+  worker: WorkerState,
+  run: Run,
+  outcome: RunOutcome,
+  settled: Settled,
+  failure: RunFailure | undefined
+): Effect.Effect<void> | undefined => {
+  if (settled === "Cancelled") return worker.logs.Info ? workerLog.taskCancelled : undefined
+  if (settled === "Lost") return lostLine(worker, run, failure)
   switch (outcome._tag) {
     case "Success":
       return undefined
     case "Release":
       return workerLog.taskReleased
-    case "Retry": {
-      const { cause, isDefect } = runFailure(run, outcome)
-      const { afterMillis } = outcome
-      if (isDefect) return workerLog.handlerDied(cause, { _tag: "Retried", afterMillis })
-      return cause.reasons.length === 0
-        ? workerLog.retryRequested(afterMillis)
-        : workerLog.taskFailed(cause, { _tag: "Retried", afterMillis })
-    }
+    case "Retry":
     case "Failure": {
-      const { cause, isDefect } = runFailure(run, outcome)
-      const effect = endOf(outcome)
-      return isDefect ? workerLog.handlerDied(cause, effect) : workerLog.taskFailed(cause, effect)
+      const { cause, isDefect } = failure!
+      const effect =
+        outcome._tag === "Failure"
+          ? effectOf(outcome)
+          : ({ _tag: "Retried", afterMillis: outcome.afterMillis } as const)
+      if (isDefect) return workerLog.handlerDied(cause, effect)
+      if (effect._tag === "Ended") return workerLog.taskFailed(cause, effect)
+      if (!worker.logs.Info) return undefined
+      return cause.reasons.length === 0
+        ? workerLog.retryRequested(effect.afterMillis)
+        : workerLog.taskFailed(cause, effect)
     }
   }
 }
 
-const lostLine = (worker: WorkerState, run: Run, outcome: RunOutcome): Effect.Effect<void> | undefined => {
-  if (outcome._tag === "Failure" || outcome._tag === "Retry") {
-    const { cause, isDefect } = runFailure(run, outcome)
-    if (isDefect) return workerLog.handlerDied(cause, { _tag: "Superseded" })
-  }
+const lostLine = (
+  worker: WorkerState,
+  run: Run,
+  failure: RunFailure | undefined
+): Effect.Effect<void> | undefined => {
+  if (failure?.isDefect === true) return workerLog.handlerDied(failure.cause, { _tag: "Superseded" })
   // the loss was logged when it was noticed
   if (run.interruptReason === "Lost") return undefined
   const now = worker.now()
@@ -89,3 +117,43 @@ const lostLine = (worker: WorkerState, run: Run, outcome: RunOutcome): Effect.Ef
 /** Logs a line about a task in a fiber that the drain waits for. */
 const log = (worker: WorkerState, annotations: RunAnnotations, line: Effect.Effect<void>): void =>
   worker.fork(Effect.annotateLogs(line, { ...annotations }))
+
+const report = (
+  worker: WorkerState,
+  context: Context.Context<never>,
+  failure: RunFailure,
+  annotations: RunAnnotations,
+  outcome: RunOutcome
+): void => {
+  const reason = outcome._tag === "Failure" ? outcome.reason : "Died"
+  const reporting = reportError(context, failure, { ...annotations, worker: worker.id, reason })
+  if (reporting !== undefined) worker.fork(reporting)
+}
+
+/** How an event differs from others of the same run. */
+type End<Event = WorkerEvent> = Event extends WorkerEvent
+  ? Omit<Event, keyof RunAnnotations | "duration">
+  : never
+
+const endOf = (outcome: RunOutcome, settled: Settled, failure: RunFailure | undefined): End => {
+  const cause = failure?.cause ?? Cause.empty
+  if (settled === "Lost") return { _tag: "Lost" }
+  if (settled === "Cancelled") return { _tag: "Failed", reason: "Cancelled", cause: Cause.empty }
+  switch (outcome._tag) {
+    case "Success":
+      return { _tag: "Succeeded" }
+    case "Failure":
+      return { _tag: "Failed", reason: outcome.reason, cause }
+    case "Retry":
+      return { _tag: "Retried", delay: Duration.millis(outcome.afterMillis), cause }
+    case "Release":
+      return { _tag: "Released" }
+  }
+}
+
+const emit = (worker: WorkerState, annotations: RunAnnotations, seconds: number, end: End): void =>
+  worker.events.emit({
+    ...annotations,
+    duration: Duration.nanos(BigInt(Math.round(seconds * 1e9))),
+    ...end
+  } as WorkerEvent)

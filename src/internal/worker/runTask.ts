@@ -6,7 +6,7 @@ import { Died } from "../../TaskFailed.ts"
 import type { RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
-import { reportEnd } from "./reportRun.ts"
+import { reportEnd, reportStart, reportUnstarted } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
@@ -64,10 +64,12 @@ const runTask = (worker: WorkerState, run: Run): void => {
     settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
   const running = Effect.withFiber((fiber) => {
     worker.addRun(run, startedAt)
+    reportStart(worker, run)
     run.attachFiber(fiber)
     return Effect.map(executeOnce(worker, run, control), (outcome) => {
       control.slot.end()
       if (outcome !== undefined) return settleWith(outcome)
+      reportUnstarted(worker, run)
       worker.fork(returnMessage(worker, run.candidate.delivery))
       finishRun(worker, run)
     })

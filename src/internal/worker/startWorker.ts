@@ -1,5 +1,5 @@
 /** The life of a worker: it starts its loops, and drains when its scope closes. */
-import { type Context, Duration, Effect, Exit, Fiber, Option, Scope } from "effect"
+import { type Context, Duration, Effect, Exit, Fiber, Option, Scope, type Stream } from "effect"
 import { untraced } from "../tracing.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { checkConnections } from "./checkConnections.ts"
@@ -9,6 +9,7 @@ import { loseOverdue, renewLeases } from "./leaseRenewal.ts"
 import { maintain } from "./maintenance.ts"
 import { releaseWaitingRuns } from "./releaseWaitingRuns.ts"
 import { returnMessage } from "./settle.ts"
+import type { WorkerEvent } from "./WorkerEvents.ts"
 import * as workerLog from "./workerLog.ts"
 import { make, type WorkerSettings, type WorkerState } from "./WorkerState.ts"
 
@@ -41,6 +42,19 @@ export interface WorkerService {
   readonly stats: Effect.Effect<Stats>
   /** Whether it works. Makes no call to the store. */
   readonly health: Effect.Effect<Health>
+  /**
+   * What becomes of its runs, from when the stream is run until the worker has stopped.
+   *
+   * **Details**
+   *
+   * Events of several runs come in the order in which they happened. Nothing is made while no stream is run.
+   *
+   * **Gotchas**
+   *
+   * A listener does not hold up the worker: one that is 4,096 events behind loses the oldest of them. The events are those
+   * of this worker alone, and are not kept: what counts is the task's record.
+   */
+  readonly events: Stream.Stream<WorkerEvent>
 }
 
 /** How long the start waits for the worker to be registered: a store that does not answer must not keep it from starting. */
@@ -78,7 +92,8 @@ const start = Effect.fnUntraced(function* (
   return {
     id: worker.id,
     stats: Effect.sync(() => ({ running: worker.runs.size, ...worker.stats })),
-    health: Effect.sync(() => worker.health.read(worker.now()))
+    health: Effect.sync(() => worker.health.read(worker.now())),
+    events: worker.events.stream
   }
 })
 
@@ -94,6 +109,7 @@ const stop = (worker: WorkerState, claiming: Scope.Closeable, duties: Scope.Clos
     yield* drain(worker)
     const closing = yield* Effect.forkDetach(Scope.close(duties, Exit.void), { startImmediately: true })
     yield* Effect.timeoutOption(Fiber.await(closing), UNREGISTER_TIMEOUT)
+    worker.events.end()
     yield* workerLog.workerStopped
   })
 

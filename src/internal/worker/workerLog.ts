@@ -120,6 +120,9 @@ export const taskCancelled: Effect.Effect<void> = Effect.logInfo(
   "Ended a run whose task was cancelled; the task has ended as Cancelled"
 )
 
+export const errorNotReported = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Effect.logWarning("Failed to report an error, since an ErrorReporter threw; the report is lost", cause)
+
 // #endregion
 
 // #region Lost runs

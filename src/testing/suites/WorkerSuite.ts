@@ -18,6 +18,7 @@ import { atMostOnce } from "./worker/atMostOnce.ts"
 import { cancel } from "./worker/cancel.ts"
 import { crashes } from "./worker/crashes.ts"
 import { decode } from "./worker/decode.ts"
+import { events } from "./worker/events.ts"
 import type { Drivers } from "./worker/faults.ts"
 import { inSmallSteps, makeFixture, type Test } from "./worker/fixture.ts"
 import { incarnations } from "./worker/incarnations.ts"
@@ -102,6 +103,7 @@ export const suite = (name: string, options: Options): void => {
     workers(test)
     logs(test)
     tracing(test)
+    events(test)
     withoutBackend(test)
   })
 }
