@@ -174,7 +174,10 @@ export interface BrokerDriver<out E = unknown> {
   /** Names the store in errors and metrics. */
   readonly name: string
   readonly capabilities: {
-    /** The number of distinct priorities. 1: the store has no priorities, and a task that asks for one fails as `Unsupported`. */
+    /**
+     * The number of distinct priorities. 1: the store has no priorities, a call that asks for one fails as `Unsupported`,
+     * and a worker of a task that asks for one is not built.
+     */
     readonly priorities: number
     /**
      * Whether order and priorities hold over a whole queue, and over the queues of one claim. Default `true`. `false`:
@@ -193,7 +196,7 @@ export interface BrokerDriver<out E = unknown> {
     readonly lease: "store" | "connection"
     /** Milliseconds for which a claim holds at most, whatever is renewed. Default: unlimited. */
     readonly maxClaimMillis?: number | undefined
-    /** The longest delay of a message, in milliseconds. A task that asks for more fails as `Unsupported`. */
+    /** The longest delay of a message, in milliseconds. A call that asks for more fails as `Unsupported`. */
     readonly maxDelayMillis: number
     /**
      * Whether the fixed cost of a call is so high that one large batch is better than two small ones at the same time.

@@ -32,18 +32,20 @@
  * @since 0.1.0
  * @module
  */
-import { type Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
+import { Context, Duration, Effect, Layer, Schema, type Scope } from "effect"
 import type * as AsyncResult from "./AsyncResult.ts"
-import type { Backend } from "./Backend.ts"
-import type { Broker } from "./Broker.ts"
+import { Backend } from "./Backend.ts"
+import { Broker } from "./Broker.ts"
 import type { EnqueueError, PartialEnqueue } from "./EnqueueError.ts"
 import type { EnqueueOptions } from "./EnqueueOptions.ts"
 import * as defaults from "./internal/defaults.ts"
+import { checkSupport } from "./internal/driver/checkSupport.ts"
 import { positiveDuration, positiveOrInfinite, text, wholeNumber } from "./internal/options.ts"
 import { type OptionsOfEach, send, sendAll } from "./internal/producer/prepare.ts"
 import { fromCodec } from "./internal/results/ResultHandle.ts"
 import * as TaskCodec from "./internal/task/TaskCodec.ts"
 import {
+  definitionOf,
   register,
   type TaskDefinition,
   type Handler as HandlerService,
@@ -305,7 +307,9 @@ export interface Options<
   readonly delivery?: "at-least-once" | "at-most-once" | undefined
   /** How long one attempt may take, whatever its lease. Default: unlimited. */
   readonly timeout?: Duration.Input | undefined
-  /** 0 to 255; a higher one runs first. Default 100. */
+  /**
+   * 0 to 255; a higher one runs first. Default 100. A broker without priorities does not take the task: see `layerCheck`.
+   */
   readonly priority?: number | undefined
   /** How long a task may wait, counted from the enqueue; then it ends with the reason `Expired`. Default: unlimited. */
   readonly expires?: Duration.Input | undefined
@@ -442,3 +446,45 @@ export const make = <
   register(task, definition)
   return task as never
 }
+
+/**
+ * Checks, when it is built, that the stores support what tasks ask for. It provides nothing.
+ *
+ * **When to use**
+ *
+ * Use in a program that only enqueues, beside the layer of its store, so that a pairing that does not fit shows when the
+ * program starts. `Worker.layer` does the same for the tasks of a worker.
+ *
+ * **Details**
+ *
+ * What is missing is a defect that names the tasks and the broker: a `priority` where the broker has none, as with
+ * RabbitMQ, or an `idempotencyKey` without a backend. Options say what calls will ask for: a `priority`, and the longest
+ * `delay`. A call that asks for more fails with `Unsupported`.
+ *
+ * **Example** (Checking a producer)
+ *
+ * ```ts
+ * import { Task } from "chicory"
+ * import { SqliteStore } from "chicory/sqlite"
+ * import { Layer, Schema } from "effect"
+ *
+ * const SendMail = Task.make("mail.send", { payload: { to: Schema.String }, priority: 200 })
+ *
+ * export const ProducerLive = Task.layerCheck([SendMail], { delay: "30 days" }).pipe(
+ *   Layer.provideMerge(SqliteStore.layer({ filename: "tasks.db" }))
+ * )
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerCheck = (
+  tasks: ReadonlyArray<Any>,
+  options?: Pick<EnqueueOptions, "priority" | "delay">
+): Layer.Layer<never, never, Broker | Backend> =>
+  Layer.effectDiscard(
+    Effect.contextWith((context: Context.Context<Broker | Backend>) => {
+      const stores = { backend: Context.get(context, Backend), broker: Context.get(context, Broker) }
+      return Effect.sync(() => checkSupport("Task.layerCheck", tasks.map(definitionOf), stores, options))
+    })
+  )

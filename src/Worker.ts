@@ -57,6 +57,7 @@ import { Broker } from "./Broker.ts"
 import { toDate } from "./internal/dates.ts"
 import { DefaultDrainTimeout } from "./internal/defaultDrainTimeout.ts"
 import * as defaults from "./internal/defaults.ts"
+import { checkSupport } from "./internal/driver/checkSupport.ts"
 import { nonNegativeDuration, positiveDuration, text, wholeNumber } from "./internal/options.ts"
 import { definitionOf, type HandledTask, handlerKey } from "./internal/task/TaskDefinition.ts"
 import { startWorker, type WorkerService } from "./internal/worker/startWorker.ts"
@@ -143,8 +144,9 @@ const handledTasks = (
  * **Details**
  *
  * The layer needs the handler of each task, from `task.toLayer`. Where the compiler sees no names, as in an
- * `Array<Task.Any>`, a missing handler is a defect when the layer is built. So are two tasks of one name, and options
- * out of range.
+ * `Array<Task.Any>`, a missing handler is a defect when the layer is built. So are two tasks of one name, options out of
+ * range, and a task that asks for what the stores lack, such as a `priority` with RabbitMQ: the defect names the task
+ * and the broker. `Task.layerCheck` does the same for a program that only enqueues.
  *
  * When the layer is built, the worker claims, and `active` lists it. Where the store does not answer, the layer is built
  * after 5 seconds all the same, and where the store fails, at once; a later heartbeat lists the worker then.
@@ -163,16 +165,17 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
     Effect.suspend(() => {
       const at = (option: string) => `Worker.layer: ${option}`
       const queues = options.queues ?? [...new Set(tasks.map((task) => task.queue))]
-      return Effect.contextWith((context: Context.Context<Broker | Backend>) =>
-        startWorker({
-          backend: Context.get(context, Backend),
-          broker: Context.get(context, Broker),
+      return Effect.contextWith((context: Context.Context<Broker | Backend>) => {
+        const stores = { backend: Context.get(context, Backend), broker: Context.get(context, Broker) }
+        checkSupport("Worker.layer", tasks.map(definitionOf), stores)
+        return startWorker({
+          ...stores,
           tasks: handledTasks(tasks, context),
           queues: Arr.isReadonlyArrayNonEmpty(queues)
             ? Arr.map(queues, (queue) => text(at("queues"), queue))
             : [defaults.queue],
           concurrency: wholeNumber(at("concurrency"), options.concurrency ?? defaults.concurrency, 1),
-          lease: positiveDuration(at("lease"), options.lease ?? Context.get(context, Broker).lease),
+          lease: positiveDuration(at("lease"), options.lease ?? stores.broker.lease),
           drainTimeout: nonNegativeDuration(
             at("drainTimeout"),
             options.drainTimeout ?? Context.get(context, DefaultDrainTimeout)
@@ -183,7 +186,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
             options.unknownTaskGrace ?? defaults.unknownTaskGrace
           )
         })
-      )
+      })
     })
   )
 

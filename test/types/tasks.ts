@@ -1,6 +1,6 @@
 /** `Task.make`, and what enqueues: `delay`, `send`, `delayAll`. */
 import { AsyncResult, type Backend, Task } from "chicory"
-import { Array as Arr, DateTime, Duration, Effect, Schema } from "effect"
+import { Array as Arr, DateTime, Duration, Effect, type Layer, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import {
   type CardDeclined,
@@ -172,6 +172,13 @@ Task.make("a", { payload: { user: Schema.String }, idempotencyKey: (payload) => 
 typeOf<Services<ReturnType<typeof Reveal.delay>>>().is<Store | Sealer>(true)
 typeOf<Services<ReturnType<typeof Reveal.send>>>().is<Store | Sealer>(true)
 typeOf<Services<ReturnType<typeof Reveal.delayAll>>>().is<Store | Sealer>(true)
+
+// a check of the stores, for a program that only enqueues
+expectType(Task.layerCheck([Divide, Tick], { delay: "30 days", priority: 200 })).is<
+  Layer.Layer<never, never, Store>
+>(true)
+// @ts-expect-error an option of single calls
+Task.layerCheck([Divide], { id: "a" })
 
 // within a transaction of the caller
 const signUp = Effect.fn("signUp")(function* (address: string) {

@@ -24,6 +24,7 @@ import {
 import type { EnqueueOptions } from "../../EnqueueOptions.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import * as defaults from "../defaults.ts"
+import { unsupportedFeature } from "../driver/checkSupport.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { maxBytesOf } from "../driver/maxBytesOf.ts"
@@ -101,7 +102,7 @@ const readRequest = (
     traceparent: span === undefined ? undefined : toTraceparent(span),
     unsupported:
       unsupportedInTransaction(fiber.context, stores) ??
-      unsupported(stores.broker.capabilities, asked, delayMillis)
+      unsupportedFeature(stores.broker.capabilities, asked, delayMillis)
   }
 }
 
@@ -114,15 +115,6 @@ const unsupportedInTransaction = (context: Context.Context<never>, stores: Store
     ? "enqueuing inside a SQL transaction of another database (enqueue after the transaction, for instance with " +
       "sql.afterCommit, or keep tasks in the same database with SqlStore)"
     : undefined
-
-const unsupported = (
-  { maxDelayMillis, priorities }: Broker["Service"]["capabilities"],
-  priority: number | undefined,
-  delayMillis: number
-): string | undefined => {
-  if (priorities === 1 && priority !== undefined) return "priorities"
-  return delayMillis > maxDelayMillis ? `a delay of more than ${maxDelayMillis} milliseconds` : undefined
-}
 
 const noKey = Result.succeed(undefined)
 
