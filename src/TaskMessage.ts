@@ -49,7 +49,9 @@ export const TaskMessage = Schema.Struct({
   /** Whether the sender wrote no record, so that the worker creates it. Absent: a message without a record is dropped. */
   unrecorded: Schema.optionalKey(Schema.Literal(true)),
   /** The producer's span, as a W3C `traceparent` of 55 characters. */
-  traceparent: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(55)))
+  traceparent: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(55))),
+  /** When it was enqueued, in epoch milliseconds by the producer's clock. Only beside a `traceparent`. */
+  enqueuedAt: Schema.optionalKey(Schema.Finite)
 })
 
 /**

@@ -77,6 +77,13 @@ export const positiveDuration = (what: string, input: Duration.Input): Duration.
   return Duration.isFinite(value) && Duration.isPositive(value) ? value : reject(what, allowed, input)
 }
 
+/** Checks for a duration from zero on, which may be infinite. */
+export const nonNegativeOrInfinite = (what: string, input: Duration.Input): Duration.Duration => {
+  const allowed = "a duration from zero on, or Duration.infinity"
+  const value = duration(what, input, allowed)
+  return Duration.isNegative(value) ? reject(what, allowed, input) : value
+}
+
 /** Checks for a duration above zero, which may be infinite. */
 export const positiveOrInfinite = (what: string, input: Duration.Input): Duration.Duration => {
   const allowed = "a duration above zero, or Duration.infinity"

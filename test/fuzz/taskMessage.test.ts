@@ -24,7 +24,8 @@ const message = {
   retries: 0,
   priority: 100,
   expires: 1000,
-  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+  traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+  enqueuedAt: 1_800_000_000_000
 }
 const isMessage = Schema.is(TaskMessage.TaskMessage)
 const textWith = (field: string, value: string): string =>

@@ -1,17 +1,5 @@
 /** Prepares the calls `delay`, `send` and `delayAll`: reads options, encodes payloads, and checks sizes. */
-import {
-  Cause,
-  Clock,
-  Context,
-  DateTime,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Option,
-  Result,
-  Tracer
-} from "effect"
+import { Cause, Clock, Context, DateTime, Duration, Effect, Exit, Fiber, Option, Result } from "effect"
 import { Backend } from "../../Backend.ts"
 import { Broker } from "../../Broker.ts"
 import {
@@ -34,9 +22,11 @@ import { wholeMillis } from "../millis.ts"
 import { dateTime, durationOrZero, positiveDuration, text, wholeNumber } from "../options.ts"
 import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
-import { toTraceparent } from "../task/traceContext.ts"
+import { MESSAGE_ID, type MessagingSpan } from "../task/traceContext.ts"
+import { isTraced } from "../tracing.ts"
 import { type EnqueueExit, enqueue, enqueueAll, type PreparedTask, type Stores } from "./enqueue.ts"
 import { payloadHash } from "./payloadHash.ts"
+import { inSendSpan, type TraceFields, traceFieldsOf } from "./sendSpan.ts"
 import { isInTransaction } from "./sqlTransaction.ts"
 
 /** Batches of one `delayAll` on their way while the next batch is encoded. */
@@ -54,8 +44,6 @@ interface EnqueueRequest {
   /** The most bytes of the encoded payload. */
   readonly maxBytes: number
   readonly now: number
-  /** The producer's span, which becomes the parent of the worker's. */
-  readonly traceparent: string | undefined
   /** What the call needs and the stores do not support. */
   readonly unsupported: string | undefined
 }
@@ -72,7 +60,6 @@ const readRequest = (
     broker: Context.getUnsafe(fiber.context, Broker)
   }
   const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
-  const span = Context.getOrUndefined(fiber.context, Tracer.ParentSpan)
   if (options.delay !== undefined && options.at !== undefined) {
     throw new RangeError(at("give either delay or at, not both"))
   }
@@ -99,7 +86,6 @@ const readRequest = (
         : Duration.toMillis(positiveDuration(at("expires"), options.expires)),
     maxBytes: maxBytesOf(stores.backend, stores.broker),
     now,
-    traceparent: span === undefined ? undefined : toTraceparent(span),
     unsupported:
       unsupportedInTransaction(fiber.context, stores) ??
       unsupportedFeature(stores.broker.capabilities, asked, delayMillis)
@@ -135,9 +121,10 @@ type PrepareError = EncodeError | PayloadTooLarge | Unsupported
 /** Encodes and checks a payload. Nothing is enqueued when it fails. */
 const prepare = (
   call: EnqueueRequest,
-  payload: unknown
+  payload: unknown,
+  trace: TraceFields | undefined
 ): Effect.Effect<PreparedTask, PrepareError, unknown> => {
-  const { definition, expiresMillis, maxBytes, traceparent } = call
+  const { definition, expiresMillis, maxBytes } = call
   const taskName = definition.name
   const taskId = call.id ?? TaskId.make(call.now)
   if (call.unsupported !== undefined) {
@@ -173,7 +160,7 @@ const prepare = (
           retries: 0,
           priority: call.priority,
           ...(expiresMillis === undefined ? {} : { expires: expiresMillis }),
-          ...(traceparent === undefined ? {} : { traceparent })
+          ...trace
         },
         payload: encoded,
         delayMillis: call.delayMillis,
@@ -187,6 +174,12 @@ const prepare = (
   )
 }
 
+const destinationOf = ({ definition, queue, stores }: EnqueueRequest): Omit<MessagingSpan, "operation"> => ({
+  system: stores.broker.name,
+  queue,
+  task: definition.name
+})
+
 /** Enqueues one task and returns its id. */
 export const send = (
   definition: TaskDefinition,
@@ -195,8 +188,25 @@ export const send = (
 ): Effect.Effect<string, EnqueueError, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readRequest(fiber, definition, options)
-    return Effect.flatMapEager(prepare(call, payload), (task) => enqueue(fiber, call.stores, task))
+    if (isTraced(fiber.cache)) return sendTraced(fiber, call, payload)
+    return Effect.flatMapEager(prepare(call, payload, undefined), (task) => enqueue(fiber, call.stores, task))
   })
+
+const sendTraced = (
+  fiber: Fiber.Fiber<unknown, unknown>,
+  call: EnqueueRequest,
+  payload: unknown
+): Effect.Effect<string, EnqueueError, unknown> =>
+  inSendSpan(destinationOf(call), (span) =>
+    Effect.flatMap(prepare(call, payload, traceFieldsOf(span, call.now)), (task) => {
+      span.attribute(MESSAGE_ID, task.head.id)
+      return Effect.map(enqueue(fiber, call.stores, task), (id) => {
+        // an earlier task, where the key or the id was taken
+        if (id !== task.head.id) span.attribute(MESSAGE_ID, id)
+        return id
+      })
+    })
+  )
 
 /** Iterators that a call of `delayAll` has begun to read. */
 const begun = new WeakSet<Iterator<unknown>>()
@@ -227,6 +237,25 @@ export const sendAll = (
 ): Effect.Effect<Array<string>, PartialEnqueue, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readRequest(fiber, definition, typeof options === "function" ? {} : options)
+    if (!isTraced(fiber.cache)) return sendBatches(call, payloads, options, undefined)
+    return inSendSpan(destinationOf(call), (span) => {
+      const setCount = (ids: ReadonlyArray<string>) =>
+        Effect.sync(() => span.attribute("messaging.batch.message_count", ids.length))
+      return sendBatches(call, payloads, options, traceFieldsOf(span, call.now)).pipe(
+        Effect.tap(setCount),
+        Effect.tapError(({ accepted }) => setCount(accepted))
+      )
+    })
+  })
+
+const sendBatches = (
+  call: EnqueueRequest,
+  payloads: Iterable<unknown>,
+  options: OptionsOfEach,
+  trace: TraceFields | undefined
+): Effect.Effect<Array<string>, PartialEnqueue, unknown> =>
+  Effect.withFiber((fiber) => {
+    const { definition } = call
     let index = 0
     const callOf = (payload: unknown) =>
       typeof options === "function" ? readRequest(fiber, definition, options(payload, index++)) : call
@@ -245,7 +274,7 @@ export const sendAll = (
         const next = iterator.next()
         if (next.done === true) break
         exhausted = false
-        const task = yield* Effect.result(prepare(callOf(next.value), next.value))
+        const task = yield* Effect.result(prepare(callOf(next.value), next.value, trace))
         if (task._tag === "Success") {
           tasks.push(task.success)
           size += task.success.payload.length

@@ -1,4 +1,4 @@
-/** W3C trace context: it makes the worker's span a child of the producer's. */
+/** The context of a trace in a message, as W3C Trace Context defines it, and the attributes that spans of messages share. */
 import { Tracer } from "effect"
 import { readTraceparent } from "../traceparent.ts"
 
@@ -13,3 +13,27 @@ export const fromTraceparent = (traceparent: string | undefined): Tracer.AnySpan
   const [, traceId = "", spanId = "", flags = ""] = valid.split("-")
   return Tracer.externalSpan({ traceId, spanId, sampled: (Number.parseInt(flags, 16) & 1) === 1 })
 }
+
+/** What a span of one or more messages is about. */
+export interface MessagingSpan {
+  readonly operation: "send" | "process"
+  /** The name of the broker. */
+  readonly system: string
+  readonly queue: string
+  readonly task: string
+}
+
+/** Returns the name of a span and its attributes, by OpenTelemetry's messaging conventions. */
+export const messagingSpan = ({ operation, queue, system, task }: MessagingSpan) => ({
+  name: `${operation} ${queue}`,
+  attributes: {
+    "messaging.system": system,
+    "messaging.operation.name": operation,
+    "messaging.operation.type": operation,
+    "messaging.destination.name": queue,
+    "chicory.task.name": task
+  }
+})
+
+/** The attribute with the id of a message's task. */
+export const MESSAGE_ID = "messaging.message.id"

@@ -1,5 +1,5 @@
 /** One run of a task: the handler and its context, from the decoding of the payload to the outcome of its exit. */
-import { Cause, Context, Effect, Exit, type Fiber, References, Tracer } from "effect"
+import { Cause, Context, Effect, Exit, type Fiber, References } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
@@ -7,8 +7,8 @@ import { formatError } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
 import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
-import { fromTraceparent } from "../task/traceContext.ts"
 import { type Forks, observed } from "./observeFibers.ts"
+import { type ProcessTracing, processTracingOf } from "./processSpan.ts"
 import { RunContext } from "./RunContext.ts"
 import {
   failureOutcome,
@@ -26,8 +26,8 @@ export interface RunnableTask extends HandledTask {
   readonly context: Context.Context<unknown>
   /** The log annotations of that context; `undefined` where it has none. */
   readonly annotations: Readonly<Record<string, unknown>> | undefined
-  /** Whether a tracer is configured: without one no span is made. */
-  readonly traced: boolean
+  /** `undefined`: no tracer is installed, and no span is made. */
+  readonly tracing: ProcessTracing | undefined
   readonly metrics: ReturnType<typeof metrics.forTask>
   /** The most bytes of an encoded result, error or progress. */
   readonly maxBytes: number
@@ -38,6 +38,7 @@ export const toRunnableTask = (
   { definition, handler }: HandledTask,
   workerContext: Context.Context<never>,
   forks: Forks,
+  system: string,
   maxBytes: number
 ): RunnableTask => {
   const observing = observed(Context.merge(workerContext, handler.context), forks)
@@ -49,7 +50,7 @@ export const toRunnableTask = (
     handler,
     context,
     annotations: Object.keys(annotations).length > 0 ? annotations : undefined,
-    traced: Context.get(context, Tracer.Tracer) !== Tracer.nativeTracer,
+    tracing: processTracingOf(context, system),
     metrics: metrics.forTask(definition.name),
     maxBytes
   }
@@ -125,32 +126,6 @@ export const runContext = (run: Run, control: RunControl): Context.Context<unkno
   return definition.timeout === undefined ? Context.add(withTask, CurrentRun, control) : withTask
 }
 
-/** Runs the handler in a span that is a child of the producer's. Without a tracer no span is made. */
-const inSpan = (
-  { candidate, started, task }: Run,
-  handling: Effect.Effect<unknown, unknown, unknown>
-): Effect.Effect<unknown, unknown, unknown> => {
-  const { message } = candidate
-  const parent = fromTraceparent(message.traceparent)
-  if (!task.traced) return parent === undefined ? handling : Effect.withParentSpan(handling, parent)
-  return handling.pipe(
-    Effect.withSpan(
-      task.definition.name,
-      {
-        kind: "consumer",
-        ...(parent === undefined ? { root: true } : { parent }),
-        attributes: {
-          "messaging.operation.name": "process",
-          "messaging.destination.name": message.queue,
-          "messaging.message.id": message.id,
-          "chicory.task.attempt": started.attempt
-        }
-      },
-      { captureStackTrace: false }
-    )
-  )
-}
-
 /**
  * Runs the handler and returns the outcome of its exit. It expects a fiber that is uninterruptible outside of the
  * handler and has the run's context, so that every exit leads to an outcome.
@@ -184,15 +159,12 @@ const attempt = (
 ): Effect.Effect<unknown, unknown, unknown> => {
   const { definition, handler } = run.task
   const handling = Effect.scoped(Effect.suspend(() => handler.run(payload)))
-  return inSpan(
-    run,
-    definition.timeout === undefined
-      ? handling
-      : Effect.timeoutOrElse(inOwnFiber(handling, control), {
-          duration: definition.timeout,
-          orElse: () => Effect.fail(timedOut)
-        })
-  )
+  return definition.timeout === undefined
+    ? handling
+    : Effect.timeoutOrElse(inOwnFiber(handling, control), {
+        duration: definition.timeout,
+        orElse: () => Effect.fail(timedOut)
+      })
 }
 
 /** Runs the handler in a fiber that was not made in the context of the run, so that the timer beside it is not either. */

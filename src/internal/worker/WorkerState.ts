@@ -99,7 +99,10 @@ export class WorkerState {
     this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat))
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
-      Array.from(tasks, ([name, task]) => [name, toRunnableTask(task, handlers, this.forks, maxBytes)])
+      Array.from(tasks, ([name, task]) => [
+        name,
+        toRunnableTask(task, handlers, this.forks, broker.name, maxBytes)
+      ])
     )
   }
 

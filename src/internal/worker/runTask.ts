@@ -6,8 +6,10 @@ import { Died } from "../../TaskFailed.ts"
 import type { RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
+import { endProcessSpan, inProcessSpan, withProducerSpan } from "./processSpan.ts"
 import { reportEnd, reportStart, reportUnstarted } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
+import { runFailure } from "./runFailure.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
@@ -106,12 +108,33 @@ const executeOnce = (
   run: Run,
   control: RunControl
 ): Effect.Effect<RunOutcome | undefined, never, unknown> => {
-  if (run.task.definition.delivery !== "at-most-once") return execute(run, control, worker.id)
+  if (run.task.definition.delivery !== "at-most-once") return executeTraced(worker, run, control)
   // interrupted already, by a worker that stops: once acked, the task could only be lost
   if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
   return Effect.flatMap(ackBeforeRun(worker, run), (mayRun) =>
-    mayRun ? execute(run, control, worker.id) : Effect.undefined
+    mayRun ? executeTraced(worker, run, control) : Effect.undefined
   )
+}
+
+/** Executes the handler, in a span where a tracer is installed. */
+const executeTraced = (
+  worker: WorkerState,
+  run: Run,
+  control: RunControl
+): Effect.Effect<RunOutcome, never, unknown> => {
+  const { candidate, started, task } = run
+  const executing = execute(run, control, worker.id)
+  return task.tracing === undefined
+    ? withProducerSpan(candidate, executing)
+    : inProcessSpan(task.tracing, candidate, started.attempt, (span) =>
+        Effect.tap(executing, (outcome) => endProcessSpan(span, outcome, causeOf(run, outcome)))
+      )
+}
+
+/** Returns what an outcome other than a success came of. */
+const causeOf = (run: Run, outcome: RunOutcome): Cause.Cause<unknown> => {
+  if (outcome._tag === "Success") return Cause.empty
+  return outcome._tag === "Release" ? (run.exitCause ?? Cause.empty) : runFailure(run, outcome).cause
 }
 
 /**

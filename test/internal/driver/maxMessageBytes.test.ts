@@ -19,7 +19,8 @@ describe("the limit of a message", () => {
         priority: 255,
         expires: Number.MAX_VALUE,
         unrecorded: true,
-        traceparent: `00-${"0".repeat(32)}-${"0".repeat(16)}-00`
+        traceparent: `00-${"0".repeat(32)}-${"0".repeat(16)}-00`,
+        enqueuedAt: -Number.MAX_VALUE
       },
       JSON.stringify("x".repeat(defaults.maxBytes - 2))
     )

@@ -18,7 +18,7 @@ export const tracing = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(1)), 1)
       yield* t.untilDrained()
       yield* t.time.pass(3)
-      assert.deepStrictEqual(names(), ["work"])
+      assert.deepStrictEqual(names(), ["process default"])
     })
   })
 }
