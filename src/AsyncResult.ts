@@ -38,7 +38,7 @@ import { Effect, Exit, Option, Predicate, type Schema, Stream } from "effect"
 import { Backend } from "./Backend.ts"
 import type { CancelAnswer, TaskRecord } from "./BackendDriver.ts"
 import type { GetOptions } from "./GetOptions.ts"
-import { formatError } from "./internal/formatError.ts"
+import { nameOf } from "./internal/errorText.ts"
 import { awaitTerminal } from "./internal/results/awaitTerminal.ts"
 import { decodeExit, toTaskResult } from "./internal/results/decodeRecord.ts"
 import { recordChanges } from "./internal/results/recordChanges.ts"
@@ -91,7 +91,7 @@ const dual = (
     if (isAsyncResult(selfOrOptions)) return body(selfOrOptions, options)
     // only a program that is not checked by the compiler gets here
     if (args.length > 0 && !Predicate.isObject(selfOrOptions)) {
-      return Effect.die(new TypeError(`AsyncResult: ${formatError(selfOrOptions)} is not a handle`))
+      return Effect.die(new TypeError(`AsyncResult: ${nameOf(selfOrOptions)} is not a handle`))
     }
     return (self: AsyncResult<unknown, unknown, unknown>) => body(self, selfOrOptions)
   }) as never

@@ -99,7 +99,10 @@ export interface Entry<out P, out E> {
   /** `None` for a message that no run could be made of. */
   readonly taskName: Option.Option<string>
   readonly queue: string
-  /** The payload, or the error of decoding it. */
+  /**
+   * The payload, or the error of decoding it. Its message has no value of the payload; its `cause` is what the code of the
+   * schema threw, if it did.
+   */
   readonly payload: Result.Result<P, Schema.SchemaError>
   /** Why the task ended; `ResultInvalid` if the stored reason does not decode. */
   readonly reason: TaskFailed.Reason<E>
@@ -159,11 +162,14 @@ const reasonOf = (
 ): Effect.Effect<TaskFailed.Reason<unknown>, never, unknown> => {
   if (letter.exit === null)
     return Effect.succeed(new TaskFailed.WorkerLost({ worker: letter.worker ?? "unknown" }))
-  const unreadable = (issue: string) => new TaskFailed.ResultInvalid({ side: "reader", issue })
+  const unreadable = (issue: ReturnType<typeof TaskCodec.issueOf>) =>
+    new TaskFailed.ResultInvalid({ side: "reader", ...issue })
   return Effect.match((definition?.result ?? TaskCodec.json).decodeExit(letter.exit), {
-    onFailure: (error) => unreadable(error.message),
+    onFailure: (error) => unreadable(TaskCodec.issueOf(error)),
     onSuccess: (exit) =>
-      exit._tag === "Failure" ? exit.reason : unreadable("the dead letter has the exit of a success")
+      exit._tag === "Failure"
+        ? exit.reason
+        : unreadable({ issue: "the dead letter has the exit of a success" })
   })
 }
 

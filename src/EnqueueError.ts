@@ -5,6 +5,7 @@
  * @module
  */
 import { Data, Schema } from "effect"
+import { Defect } from "./internal/defectCodec.ts"
 import type { BackendError, BackendNotConfigured, BrokerError } from "./StoreError.ts"
 
 /**
@@ -21,11 +22,11 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
   taskId: Schema.String,
   /** The name of the task that was to be enqueued. */
   taskName: Schema.String,
-  /** The key, or else the id that was asked for. */
+  /** The key, or else the id that was asked for. A key may come from the payload, so `message` does not have it. */
   key: Schema.String
 }) {
   override get message(): string {
-    return `task ${this.taskId} holds "${this.key}" with another payload or name, or was forgotten and has not ended: use another key, forget a task that has ended, or wait until a forgotten one has`
+    return `task ${this.taskId} holds the key or the id of this enqueue with another payload or name, or was forgotten and has not ended: use another key, forget a task that has ended, or wait until a forgotten one has`
   }
 }
 
@@ -44,8 +45,10 @@ export class IdempotencyConflict extends Schema.TaggedError<IdempotencyConflict>
 export class EncodeError extends Schema.TaggedError<EncodeError>("chicory/EncodeError")("EncodeError", {
   taskId: Schema.String,
   taskName: Schema.String,
-  /** What the schema expects, and where. */
-  issue: Schema.String
+  /** What the schema expects, and where. It has no value of the payload. */
+  issue: Schema.String,
+  /** What the code of the schema, or of `idempotencyKey`, threw, if it did. */
+  cause: Schema.optionalKey(Defect)
 }) {
   override get message(): string {
     return `the payload of ${this.taskName} does not encode: ${this.issue}`
@@ -135,5 +138,9 @@ export class PartialEnqueue extends Data.TaggedError("PartialEnqueue")<{
 }> {
   override get message(): string {
     return `${this.accepted.length} tasks were enqueued, then: ${this.error.message}`
+  }
+
+  override get cause(): unknown {
+    return "cause" in this.error ? this.error.cause : undefined
   }
 }

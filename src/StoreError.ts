@@ -5,6 +5,7 @@
  * @module
  */
 import { Schema } from "effect"
+import { Defect } from "./internal/defectCodec.ts"
 import { formatError } from "./internal/formatError.ts"
 
 interface FailedCall {
@@ -40,7 +41,7 @@ export class BackendError extends Schema.TaggedError<BackendError>("chicory/Back
   /** Whether the same call may succeed later. */
   retryable: Schema.Boolean,
   /** The error of the store. */
-  cause: Schema.Defect()
+  cause: Defect
 }) {
   override get message(): string {
     return messageOf(this)
@@ -95,7 +96,7 @@ export class BrokerError extends Schema.TaggedError<BrokerError>("chicory/Broker
   /** Whether the same call may succeed later. */
   retryable: Schema.Boolean,
   /** The error of the store. */
-  cause: Schema.Defect()
+  cause: Defect
 }) {
   override get message(): string {
     return messageOf(this)

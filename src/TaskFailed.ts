@@ -30,10 +30,17 @@
  * @module
  */
 import { Data, Effect, Schema, SchemaTransformation } from "effect"
-import { formatError } from "./internal/formatError.ts"
+import { Defect, DEFECT_LIMITS, restoreStacks, setStack, stacksOf } from "./internal/defectCodec.ts"
+import { errorStack, nameOf } from "./internal/errorText.ts"
 
 /**
  * Reason of a task whose handler failed with the task's typed error, and was not retried, or not retried any more.
+ *
+ * **Details**
+ *
+ * `message` names the error by its tag or class, and has none of its fields. `cause` is the error itself, so that
+ * `Cause.pretty` prints it. An error that is an `Error` has the stack that it had in the handler, up to 8 KiB, and so have
+ * the errors in its `cause`.
  *
  * @category reasons
  * @since 0.1.0
@@ -45,7 +52,12 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
   readonly retriesExhausted: boolean
 }> {
   override get message(): string {
-    return `the handler failed with ${formatError(this.error)}${this.retriesExhausted ? "; no retries are left" : ""}`
+    return `the handler failed with ${nameOf(this.error)}${this.retriesExhausted ? "; no retries are left" : ""}`
+  }
+
+  /** The handler's error. */
+  override get cause(): unknown {
+    return this.error
   }
 }
 
@@ -56,6 +68,13 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
  *
  * A handler that interrupts itself has died, and so has one that gives a value in place of an effect.
  *
+ * A defect that is an `Error` comes out of the store as an `Error` with its name, its message (up to 8 KiB; its fields as
+ * JSON, if it has no message), its stack in the handler (up to 8 KiB) and its causes, up to 32 KiB in all. Its class and
+ * its other fields are lost. A defect of another kind comes out as JSON, or as text.
+ *
+ * `message` names the defect by its tag, its class or its type. `cause` is the defect itself, so that `Cause.pretty` prints
+ * it with the stack of the handler.
+ *
  * **Gotchas**
  *
  * Effect ends a fiber at once where it finds a value in place of an effect: finalizers of the handler may not run then.
@@ -63,9 +82,17 @@ export class Failed<out E> extends Data.TaggedError("Failed")<{
  * @category reasons
  * @since 0.1.0
  */
-export class Died extends Schema.TaggedError<Died>("chicory/Died")("Died", { defect: Schema.Defect() }) {
+export class Died extends Schema.TaggedError<Died>("chicory/Died")("Died", {
+  /** What the handler died of. */
+  defect: Defect
+}) {
   override get message(): string {
-    return `the handler died: ${formatError(this.defect)}`
+    return `the handler died: ${nameOf(this.defect)}`
+  }
+
+  /** The defect. */
+  override get cause(): unknown {
+    return this.defect
   }
 }
 
@@ -159,8 +186,10 @@ export class UnknownTask extends Schema.TaggedError<UnknownTask>("chicory/Unknow
 export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/PayloadInvalid")(
   "PayloadInvalid",
   {
-    /** What the schema expects, and where. */
-    issue: Schema.String
+    /** What the schema expects, and where. It has no value of the payload. */
+    issue: Schema.String,
+    /** What the code of the schema threw, if it did. */
+    cause: Schema.optionalKey(Defect)
   }
 ) {
   override get message(): string {
@@ -173,8 +202,9 @@ export class PayloadInvalid extends Schema.TaggedError<PayloadInvalid>("chicory/
  *
  * **Details**
  *
- * - Side `worker`: the handler's result does not encode, or is larger than 4 MiB or than the store takes. The task has ended and is never run
- *   again for it.
+ * - Side `worker`: what the handler succeeded or failed with does not encode, or is larger than 4 MiB or than the store takes.
+ *   The task has ended and is never run again for it. An error of the handler that does not encode, such as one that the
+ *   task's schema does not know, is kept in `cause`.
  * - Side `reader`: the stored result does not decode with the schemas of this handle, or the code of a schema throws for
  *   it. The record is unchanged, and a handle with the right schemas reads it.
  *
@@ -185,8 +215,14 @@ export class ResultInvalid extends Schema.TaggedError<ResultInvalid>("chicory/Re
   "ResultInvalid",
   {
     side: Schema.Literals(["worker", "reader"]),
-    /** What the schema expects, and where; or the size. */
-    issue: Schema.String
+    /** What the schema expects, and where; or the size. It has no value of the result. */
+    issue: Schema.String,
+    /**
+     * The error that the handler failed with, on the side `worker`, as `Died` keeps a defect: an `Error` with its name, its
+     * message, its stack in the handler and its causes; or JSON, or text. Otherwise what the code of the schema threw, if it
+     * did.
+     */
+    cause: Schema.optionalKey(Defect)
   }
 ) {
   override get message(): string {
@@ -270,21 +306,96 @@ export class TaskFailed<out E> extends Data.TaggedError("TaskFailed")<{
       this.attempts === 1 ? "" : "s"
     }: ${this.reason.message}`
   }
+
+  /** The error or the defect of the handler, if the reason has one. */
+  override get cause(): unknown {
+    return this.reason.cause
+  }
 }
 
-/** Returns a schema of a class's instances over the struct of its fields. */
+/**
+ * Makes the failure of a stored record. Its stack is empty: it would be that of the decoder.
+ *
+ * @internal
+ */
+export const make = <E>(fields: {
+  readonly taskId: string
+  readonly taskName: string
+  readonly attempts: number
+  readonly reason: Reason<E>
+}): TaskFailed<E> => {
+  const failed = new TaskFailed<E>(fields)
+  setStack(failed, undefined)
+  return failed
+}
+
+/** Returns a schema of a class's instances over another schema. */
 const instancesOf = <A extends object, S extends Schema.Constraint>(
   isInstance: (u: unknown) => u is A,
-  make: (fields: A) => A,
-  fields: S
-): Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]> => {
-  const struct = fields as unknown as Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]>
-  return struct.pipe(
-    Schema.decodeTo(
-      Schema.declare(isInstance),
-      SchemaTransformation.transform<A, A>({ decode: make, encode: (instance) => instance })
-    )
+  from: S,
+  transformation: {
+    readonly decode: (from: S["Type"]) => A
+    readonly encode: (instance: A) => S["Type"]
+  }
+): Schema.Codec<A, unknown, S["DecodingServices"], S["EncodingServices"]> =>
+  (from as unknown as Schema.Codec<S["Type"], unknown, S["DecodingServices"], S["EncodingServices"]>).pipe(
+    Schema.decodeTo(Schema.declare(isInstance), SchemaTransformation.transform(transformation))
   )
+
+const failedSchema = <E extends Schema.Constraint>(error: E) => {
+  const isFailed = (u: unknown): u is Failed<E["Type"]> => u instanceof Failed
+  return instancesOf(
+    isFailed,
+    Schema.TaggedStruct("Failed", {
+      error,
+      retriesExhausted: Schema.Boolean,
+      /** The frames of the error, and of the errors that it wraps. */
+      stacks: Schema.optionalKey(Schema.Array(Schema.String))
+    }) as unknown as Schema.Codec<
+      {
+        readonly error: E["Type"]
+        readonly retriesExhausted: boolean
+        readonly stacks?: ReadonlyArray<string>
+      },
+      unknown,
+      E["DecodingServices"],
+      E["EncodingServices"]
+    >,
+    {
+      decode: ({ error, retriesExhausted, stacks = [] }) => {
+        const failed = new Failed({ error, retriesExhausted })
+        restoreStacks(error, stacks)
+        setStack(failed, stacks[0])
+        return failed
+      },
+      encode: ({ error, retriesExhausted }) => {
+        const stacks = stacksOf(error)
+        return { _tag: "Failed", error, retriesExhausted, ...(stacks.some(Boolean) ? { stacks } : {}) }
+      }
+    }
+  )
+}
+
+const reasons = [
+  RetriesExhausted,
+  Forgotten,
+  Died,
+  TimedOut,
+  Cancelled,
+  Expired,
+  WorkerLost,
+  UnknownTask,
+  PayloadInvalid,
+  ResultInvalid
+] as const
+
+const isReason = (u: unknown): u is Reason<never> =>
+  u instanceof Failed || reasons.some((reason) => u instanceof reason)
+
+/** Gives a decoded reason the stack of the handler in place of the decoder's; none, if no handler caused it. */
+const withStack = <R extends Reason<unknown>>(reason: R): R => {
+  if (!(reason instanceof Failed)) setStack(reason, errorStack(reason.cause, DEFECT_LIMITS.stack))
+  return reason
 }
 
 /**
@@ -295,23 +406,16 @@ const instancesOf = <A extends object, S extends Schema.Constraint>(
 export const reasonSchema = <E extends Schema.Constraint>(
   error: E
 ): Schema.Codec<Reason<E["Type"]>, unknown, E["DecodingServices"], E["EncodingServices"]> =>
-  Schema.Union([
-    instancesOf(
-      (u): u is Failed<E["Type"]> => u instanceof Failed,
-      (fields) => new Failed(fields),
-      Schema.TaggedStruct("Failed", { error, retriesExhausted: Schema.Boolean })
-    ),
-    RetriesExhausted,
-    Forgotten,
-    Died,
-    TimedOut,
-    Cancelled,
-    Expired,
-    WorkerLost,
-    UnknownTask,
-    PayloadInvalid,
-    ResultInvalid
-  ])
+  instancesOf(
+    isReason as (u: unknown) => u is Reason<E["Type"]>,
+    Schema.Union([failedSchema(error), ...reasons]) as Schema.Codec<
+      Reason<E["Type"]>,
+      unknown,
+      E["DecodingServices"],
+      E["EncodingServices"]
+    >,
+    { decode: withStack, encode: (reason) => reason }
+  )
 
 /**
  * Returns a codec between `TaskFailed<E>` and JSON, over the schema of the task's error.
@@ -341,12 +445,12 @@ export const schema = <E extends Schema.Constraint>(
   Schema.toCodecJson(
     instancesOf(
       (u): u is TaskFailed<E["Type"]> => u instanceof TaskFailed,
-      (fields) => new TaskFailed(fields),
       Schema.TaggedStruct("TaskFailed", {
         taskId: Schema.String,
         taskName: Schema.String,
         attempts: Schema.Int,
         reason: reasonSchema(error)
-      })
+      }),
+      { decode: make, encode: (failed) => failed }
     )
   )

@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import { Schema } from "effect"
+import { Defect } from "./internal/defectCodec.ts"
 import { formatError } from "./internal/formatError.ts"
 import { TaskState } from "./TaskState.ts"
 
@@ -24,7 +25,7 @@ export class TimeoutError extends Schema.TaggedError<TimeoutError>("chicory/Time
   /** The state in which the task was last read; `PENDING` if it was not found. */
   state: TaskState,
   /** The last error of the backend during the wait, if there was one. */
-  cause: Schema.optionalKey(Schema.Defect())
+  cause: Schema.optionalKey(Defect)
 }) {
   override get message(): string {
     const lastError = this.cause === undefined ? "" : `; the last read failed: ${formatError(this.cause)}`

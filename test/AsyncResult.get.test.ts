@@ -178,10 +178,8 @@ describe.each([
     assert.strictEqual(error.taskName, "sum")
     assert.strictEqual(error.attempts, 1)
     assert.strictEqual(error.reason._tag, "Failed")
-    assert.strictEqual(
-      error.message,
-      "task sum (a) ended after 1 attempt: the handler failed with division by zero"
-    )
+    assert.strictEqual(error.cause, "division by zero")
+    assert.strictEqual(error.message, "task sum (a) ended after 1 attempt: the handler failed with a string")
   })
 
   each("lets one reason be caught by its tag", function* (on) {

@@ -47,6 +47,21 @@ const tagOf = (u: unknown): string => {
 /** Returns the `_tag` of an error, or else its name or its class; the type of any other value. */
 export const errorTag = (u: unknown): string => attempt(() => tagOf(u), typeof u).slice(0, MAX_TAG)
 
+/** Returns the name of an error, or else its tag or its class. */
+export const errorName = (error: Error): string =>
+  (attempt(() => textOr(error.name, "Error"), undefined) ?? errorTag(error)).slice(0, MAX_TAG)
+
+/** Names a value in a sentence: by its tag, or with an article by its type. Never by what it holds. */
+export const nameOf = (u: unknown): string => {
+  const tag = errorTag(u)
+  if (tag === "object") return "an object"
+  return tag === "undefined" || tag !== typeof u ? tag : `a ${tag}`
+}
+
+/** Describes a value by its type and size. Never by what it holds. */
+export const shapeOf = (u: unknown): string =>
+  typeof u === "string" ? `a text of ${u.length} characters` : nameOf(u)
+
 /** Returns the enumerable fields of an error, as JSON. Redacted values stay redacted, and cycles are dropped. */
 const fieldsOf = ({ _tag, cause: _, message: _m, name: _n, stack: _s, ...fields }: Fields): string =>
   Object.keys(fields).length === 0 ? "" : Formatter.formatJson(fields)
@@ -59,11 +74,11 @@ const messageOf = (u: unknown): string => {
 
 /**
  * Returns the message of an error, within a number of bytes. An error without a message has its fields as JSON, and so has
- * an object that is no error; any other value is written as text.
+ * an object that is no error; any other value is written as text. What cannot be written is named.
  */
 export const errorMessage = (u: unknown, maxBytes: number): string =>
   truncate(
-    attempt(() => messageOf(u), ""),
+    attempt(() => messageOf(u), isError(u) ? "" : nameOf(u)),
     maxBytes
   )
 

@@ -1,6 +1,5 @@
 /** Parses and writes JSON around the Schemas that decode and encode its values. */
 import { Exit, Schema, SchemaIssue } from "effect"
-import { formatError } from "./formatError.ts"
 
 /**
  * How deep a value may be nested. Encoders and decoders recurse for each level: a deeper value would block the event
@@ -10,8 +9,8 @@ export const MAX_DEPTH = 1000
 /** Levels that a message or an outcome adds to its value. */
 const ENVELOPE_DEPTH = 8
 
-const invalid = (message: string): Exit.Exit<never, Schema.SchemaError> =>
-  Exit.fail(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message })))
+const invalid = (expected: string): Exit.Exit<never, Schema.SchemaError> =>
+  Exit.fail(new Schema.SchemaError(new SchemaIssue.InvalidValue({ expected })))
 
 const QUOTE = 34
 const BACKSLASH = 92
@@ -36,17 +35,17 @@ const isDeeper = (text: string, max: number): boolean => {
   return false
 }
 
-const tooDeep = invalid(`nested deeper than ${MAX_DEPTH} levels`)
+const tooDeep = invalid(`at most ${MAX_DEPTH} levels of nesting`)
 
 /** Parses a text synchronously: `Schema.fromJsonString` makes a fiber, which costs more than the parsing. */
 export const parse = (text: unknown): Exit.Exit<unknown, Schema.SchemaError> => {
-  if (typeof text !== "string") return invalid(`not a text, but of type ${typeof text}`)
+  if (typeof text !== "string") return invalid("a text")
   if (isDeeper(text, MAX_DEPTH + ENVELOPE_DEPTH)) return tooDeep
   try {
     return Exit.succeed(JSON.parse(text))
   } catch {
     // the thrown error quotes the text, which may hold secrets
-    return invalid("not JSON")
+    return invalid("JSON")
   }
 }
 
@@ -56,6 +55,8 @@ export const stringify = (json: unknown): Exit.Exit<string, Schema.SchemaError> 
     const text = JSON.stringify(json ?? null)
     return isDeeper(text, MAX_DEPTH) ? tooDeep : Exit.succeed(text)
   } catch (cause) {
-    return invalid(`not representable as JSON: ${formatError(cause)}`)
+    const expected = "a value that JSON can represent"
+    const error = new Schema.SchemaError(new SchemaIssue.InvalidValue({ expected }))
+    return Exit.fail(Object.assign(error, { cause }))
   }
 }

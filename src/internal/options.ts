@@ -31,11 +31,17 @@ export const wholeNumber = (
 export const positiveNumber = (what: string, value: number): number =>
   Number.isFinite(value) && value > 0 ? value : reject(what, "a number above zero", value)
 
-/** Checks for a text of 1 to `max` characters without lone surrogates, which no store would keep. */
-export const text = (what: string, value: string, max = 255): string =>
+/** Describes what `isText` accepts. */
+export const allowedText = (max: number): string =>
+  `a text of 1 to ${max} characters, without lone surrogates`
+
+/** Whether a value is a text of 1 to `max` characters without lone surrogates, which no store would keep. */
+export const isText = (value: unknown, max: number): value is string =>
   typeof value === "string" && value.length > 0 && value.length <= max && value.isWellFormed()
-    ? value
-    : reject(what, `a text of 1 to ${max} characters, without lone surrogates`, value)
+
+/** Checks for a text that `isText` accepts. */
+export const text = (what: string, value: string, max = 255): string =>
+  isText(value, max) ? value : reject(what, allowedText(max), value)
 
 /** Checks for a text that matches the pattern, which `allowed` describes. */
 export const matchingText = (what: string, value: string, pattern: RegExp, allowed: string): string =>

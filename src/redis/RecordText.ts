@@ -5,6 +5,7 @@
  * of the run that ended the task. Progress lies under another key.
  */
 import type { TaskRecord } from "../BackendDriver.ts"
+import { shapeOf } from "../internal/errorText.ts"
 import { isTerminal, type TaskState } from "../TaskState.ts"
 import * as FieldText from "./FieldText.ts"
 import * as IncarnationText from "./IncarnationText.ts"
@@ -102,7 +103,7 @@ export const decode = (
   const exit = value.slice(end + 1)
 
   const fail = (field: Field): never => {
-    throw new CorruptKey({ key, field, value: fields[at[field]] ?? value })
+    throw new CorruptKey({ key, field, holds: shapeOf(fields[at[field]] ?? value) })
   }
   const optional = (field: Field): string | null => {
     const found = fields[at[field]]

@@ -6,11 +6,11 @@ import { RedisError } from "effect/persistence/Redis"
 export class CorruptKey extends Data.TaggedError("CorruptKey")<{
   readonly key: string
   readonly field: string
-  readonly value: unknown
+  /** The type and the size of what the field holds; not the value, which may be a secret. */
+  readonly holds: string
 }> {
   override get message(): string {
-    const shown = String(JSON.stringify(this.value) ?? this.value).slice(0, 80)
-    return `the key ${this.key} is corrupt: ${this.field} holds ${shown}`
+    return `the key ${this.key} is corrupt: ${this.field} holds ${this.holds}`
   }
 }
 

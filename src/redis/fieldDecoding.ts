@@ -1,5 +1,6 @@
 /** Decodes what scripts return. What does not fit is a `CorruptKey` that names the key and the field. */
 import { Effect } from "effect"
+import { shapeOf } from "../internal/errorText.ts"
 import { CorruptKey } from "./RedisStoreError.ts"
 
 /** Decodes a reply; a decoder that throws fails the call with `CorruptKey`. */
@@ -7,7 +8,7 @@ export const decodeReply = <A>(decode: () => A): Effect.Effect<A, CorruptKey> =>
   Effect.try({
     try: decode,
     catch: (error) =>
-      error instanceof CorruptKey ? error : new CorruptKey({ key: "", field: "", value: error })
+      error instanceof CorruptKey ? error : new CorruptKey({ key: "", field: "", holds: shapeOf(error) })
   })
 
 /** The fields of one hash, in the order in which a script returned them. A field that does not fit throws `CorruptKey`. */
@@ -23,7 +24,7 @@ export class HashFields {
   }
 
   fail(at: number): never {
-    throw new CorruptKey({ key: this.key, field: this.names[at] ?? `${at}`, value: this.values[at] })
+    throw new CorruptKey({ key: this.key, field: this.names[at] ?? `${at}`, holds: shapeOf(this.values[at]) })
   }
 
   textOrNull(at: number): string | null {

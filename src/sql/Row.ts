@@ -3,6 +3,7 @@
  * column.
  */
 import { Data, Effect } from "effect"
+import { shapeOf } from "../internal/errorText.ts"
 
 /** A row in a table of the store holds a value that the store does not write. */
 export class CorruptRow extends Data.TaggedError("CorruptRow")<{
@@ -10,14 +11,14 @@ export class CorruptRow extends Data.TaggedError("CorruptRow")<{
   readonly store: string
   readonly table: string
   readonly column: string
-  readonly value: unknown
+  /** The type and the size of what the column holds; not the value, which may be a secret. */
+  readonly holds: string
   /** The id of the row, if it was read. */
   readonly id?: string | undefined
 }> {
   override get message(): string {
-    const shown = String(JSON.stringify(this.value) ?? this.value).slice(0, 80)
     const which = this.id === undefined ? "a row" : `the row ${this.id}`
-    return `${this.store}: ${which} of the table ${this.table} is corrupt: column ${this.column} holds ${shown}`
+    return `${this.store}: ${which} of the table ${this.table} is corrupt: column ${this.column} holds ${this.holds}`
   }
 }
 
@@ -66,7 +67,9 @@ export const reader = <A extends object>(store: string, table: string, shape: Sh
           if (typeof value === "bigint") value = row[column] = Number(value)
           if (!check(value)) {
             const { id } = row
-            return Effect.fail(new CorruptRow({ store, table, column, value, id: text(id) ? id : undefined }))
+            return Effect.fail(
+              new CorruptRow({ store, table, column, holds: shapeOf(value), id: text(id) ? id : undefined })
+            )
           }
         }
       }

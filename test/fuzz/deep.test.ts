@@ -108,7 +108,7 @@ describe.concurrent("a deeply nested value", () => {
         yield* publish("deep")
         const failed = yield* Effect.flip(AsyncResult.get(Any.result("deep"), { timeout: "25 seconds" }))
         assert(failed._tag === "TaskFailed" && failed.reason._tag === "PayloadInvalid", String(failed))
-        assert.include(failed.message, "nested deeper than 1000 levels")
+        assert.include(failed.message, "Expected at most 1000 levels of nesting")
         assert.deepStrictEqual(begun, [])
         const [letter] = yield* DeadLetters.list(Any)
         assert.strictEqual(letter!.raw, body("deep"))

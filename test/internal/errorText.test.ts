@@ -45,7 +45,7 @@ const values: ReadonlyArray<readonly [what: string, value: unknown, tag: string,
   ["undefined", undefined, "undefined", "undefined"],
   ["a bigint", 1n, "bigint", "1n"],
   ["a symbol", Symbol("s"), "symbol", "Symbol(s)"],
-  ["an object that throws when it is looked at", hostile, "object", ""]
+  ["an object that throws when it is looked at", hostile, "object", "an object"]
 ]
 
 describe("errorText", () => {

@@ -16,10 +16,19 @@ import { unsupportedFeature } from "../driver/checkSupport.ts"
 import { maxBatch, maxSize } from "../driver/driverCalls.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { maxBytesOf } from "../driver/maxBytesOf.ts"
-import { formatError } from "../formatError.ts"
+import { nameOf } from "../errorText.ts"
 import { stringify } from "../json.ts"
 import { wholeMillis } from "../millis.ts"
-import { dateTime, durationOrZero, positiveDuration, text, wholeNumber } from "../options.ts"
+import {
+  dateTime,
+  durationOrZero,
+  positiveDuration,
+  text,
+  wholeNumber,
+  allowedText,
+  isText
+} from "../options.ts"
+import { issueOf } from "../task/TaskCodec.ts"
 import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { MESSAGE_ID, type MessagingSpan } from "../task/traceContext.ts"
@@ -102,19 +111,32 @@ const unsupportedInTransaction = (context: Context.Context<never>, stores: Store
       "sql.afterCommit, or keep tasks in the same database with SqlStore)"
     : undefined
 
+type Issue = ReturnType<typeof issueOf>
+
+const MAX_KEY = 1000
 const noKey = Result.succeed(undefined)
 
 /** Computes the idempotency key by the function of the task, which may throw for some payloads. */
 const keyOf = (
-  { idempotencyKey, name }: TaskDefinition,
+  { idempotencyKey }: TaskDefinition,
   payload: unknown
-): Result.Result<string | undefined, string> =>
-  idempotencyKey === undefined
-    ? noKey
-    : Result.try({
-        try: () => text(`${name}: idempotencyKey`, idempotencyKey(payload), 1000),
-        catch: (cause) => `no idempotency key: ${formatError(cause)}`
+): Result.Result<string | undefined, Issue> => {
+  if (idempotencyKey === undefined) return noKey
+  return Result.flatMap(
+    Result.try({
+      try: () => idempotencyKey(payload),
+      catch: (cause): Issue => ({
+        issue: `no idempotency key: the code of the task threw ${nameOf(cause)}`,
+        cause
       })
+    }),
+    (key) =>
+      isText(key, MAX_KEY)
+        ? Result.succeed(key)
+        : // the key comes from the payload, so it is not shown
+          Result.fail({ issue: `no idempotency key: it must be ${allowedText(MAX_KEY)}` })
+  )
+}
 
 type PrepareError = EncodeError | PayloadTooLarge | Unsupported
 
@@ -134,7 +156,7 @@ const prepare = (
     Effect.flatMapEager(definition.payload.encode(payload), ({ json, value }) =>
       Effect.mapEager(stringify(json), (encoded) => ({ encoded, json, value }))
     ),
-    (error) => new EncodeError({ taskId, taskName, issue: error.message })
+    (error) => new EncodeError({ taskId, taskName, ...issueOf(error) })
   )
   return Effect.flatMapEager(
     encoding,
@@ -145,7 +167,7 @@ const prepare = (
       }
       const idempotencyKey = keyOf(definition, value)
       if (Result.isFailure(idempotencyKey)) {
-        return Effect.fail(new EncodeError({ taskId, taskName, issue: idempotencyKey.failure }))
+        return Effect.fail(new EncodeError({ taskId, taskName, ...idempotencyKey.failure }))
       }
       const key = idempotencyKey.success
       return Effect.succeed({

@@ -5,13 +5,13 @@ import * as TaskFailed from "../../TaskFailed.ts"
 import type { TaskResult } from "../../TaskResult.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { toDate } from "../dates.ts"
-import type * as TaskCodec from "../task/TaskCodec.ts"
+import * as TaskCodec from "../task/TaskCodec.ts"
 import type { TerminalRecord } from "./terminalRecord.ts"
 
 const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), toDate)
 
 const taskFailed = <E>(record: TaskRecord, reason: TaskFailed.Reason<E>): TaskFailed.TaskFailed<E> =>
-  new TaskFailed.TaskFailed({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
+  TaskFailed.make({ taskId: record.id, taskName: record.task, attempts: record.attempt, reason })
 
 /** Returns the reason of an end that the store decided. */
 const endedReason = (record: TaskRecord): TaskFailed.Reason<never> => {
@@ -41,7 +41,9 @@ export const decodeExit = <A, E, R, P>(
   if (record.exit === null) return Effect.succeed(Exit.fail(taskFailed(record, endedReason(record))))
   return Effect.match(codec.decodeExit(record.exit), {
     onFailure: (error) =>
-      Exit.fail(taskFailed(record, new TaskFailed.ResultInvalid({ side: "reader", issue: error.message }))),
+      Exit.fail(
+        taskFailed(record, new TaskFailed.ResultInvalid({ side: "reader", ...TaskCodec.issueOf(error) }))
+      ),
     onSuccess: (exit) =>
       exit._tag === "Success" ? Exit.succeed(exit.value) : Exit.fail(taskFailed(record, exit.reason))
   })

@@ -7,8 +7,9 @@
  */
 import { Effect, Exit, Schema, SchemaIssue, SchemaParser } from "effect"
 import { type Reason, reasonSchema } from "../../TaskFailed.ts"
-import { formatError } from "../formatError.ts"
+import { nameOf } from "../errorText.ts"
 import { parse, stringify } from "../json.ts"
+import { redactIssues } from "../redactIssue.ts"
 
 /** The exit of a run as it is stored. */
 export type TaskExit<A, E> =
@@ -32,24 +33,40 @@ export interface PayloadCodec<out A, out RD = never, out RE = never> {
   readonly decode: Coding<A, RD>
 }
 
-const failed = (defect: unknown): Exit.Exit<never, Schema.SchemaError> =>
-  Exit.fail(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message: formatError(defect) })))
+/** Fails with what the code of a schema threw as the `cause`: its message may quote the value. */
+const failed = (cause: unknown): Exit.Exit<never, Schema.SchemaError> => {
+  const message = `the code of the schema threw ${nameOf(cause)}`
+  return Exit.fail(
+    Object.assign(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message })), { cause })
+  )
+}
+
+/** Returns what the schema expects, and where, without values; and what its code threw, if it did. */
+export const issueOf = (error: unknown): { readonly issue: string; readonly cause?: unknown } => {
+  // services of a schema may fail with anything
+  if (!Schema.isSchemaError(error))
+    return { issue: `the code of the schema failed with ${nameOf(error)}`, cause: error }
+  return error.cause === undefined ? { issue: error.message } : { issue: error.message, cause: error.cause }
+}
 
 /**
  * Turns what a transformation, a check, a default or a getter throws into a `SchemaError`. A value that is nested without
- * end overflows the stack, and so is one of these.
+ * end overflows the stack, and so is one of these. No `SchemaError` has a value.
  */
-const guarded =
-  <A, R>(coding: Coding<A, R>): Coding<A, R> =>
-  (input) => {
+const guarded = <A, R>(schema: Schema.Constraint, coding: Coding<A, R>): Coding<A, R> => {
+  const redacted = redactIssues(schema.ast)
+  return (input) => {
     let coded: Effect.Effect<A, Schema.SchemaError, R>
     try {
       coded = coding(input)
     } catch (defect) {
       return failed(defect)
     }
-    return Exit.isExit(coded) && Exit.isSuccess(coded) ? coded : Effect.catchDefect(coded, failed)
+    return Exit.isExit(coded) && Exit.isSuccess(coded)
+      ? coded
+      : Effect.catchDefect(Effect.mapErrorEager(coded, redacted), failed)
   }
+}
 
 /** Builds the codec of a payload. */
 export const payload = <S extends Schema.Constraint>(
@@ -60,12 +77,12 @@ export const payload = <S extends Schema.Constraint>(
   const json = Schema.toCodecJson(schema)
   const encode = Schema.encodeUnknownEffect(json)
   return {
-    encode: guarded((input) =>
+    encode: guarded(json, (input) =>
       Effect.flatMapEager(constructed(construct(input)), (value) =>
         Effect.mapEager(encode(value), (encoded) => ({ value, json: encoded }))
       )
     ),
-    decode: guarded(Schema.decodeUnknownEffect(json))
+    decode: guarded(json, Schema.decodeUnknownEffect(json))
   }
 }
 
@@ -78,8 +95,8 @@ const textOf = <S extends Schema.Constraint>(schema: S) => {
   const decode = Schema.decodeUnknownEffect(json)
   const encode = Schema.encodeUnknownEffect(json)
   return {
-    decode: guarded((text) => Effect.flatMapEager(parse(text), (value) => decode(value))),
-    encode: guarded((value) => Effect.flatMapEager(encode(value), stringify))
+    decode: guarded(json, (text) => Effect.flatMapEager(parse(text), (value) => decode(value))),
+    encode: guarded(json, (value) => Effect.flatMapEager(encode(value), stringify))
   }
 }
 
@@ -99,15 +116,25 @@ export const result = <
   A["DecodingServices"] | E["DecodingServices"] | P["DecodingServices"],
   A["EncodingServices"] | E["EncodingServices"] | P["EncodingServices"]
 > => {
-  const exit = textOf(
-    Schema.Union([
-      Schema.TaggedStruct("Success", { value: schemas.success }),
-      Schema.TaggedStruct("Failure", { reason: reasonSchema(schemas.error) })
-    ])
-  )
+  const exitSchema = Schema.Union([
+    Schema.TaggedStruct("Success", { value: schemas.success }),
+    Schema.TaggedStruct("Failure", { reason: reasonSchema(schemas.error) })
+  ])
+  const exit = textOf(exitSchema)
   const construct = SchemaParser.makeEffect(schemas.success)
-  const encodeSuccess = Schema.encodeUnknownEffect(Schema.toCodecJson(schemas.success))
-  const constructProgress = SchemaParser.makeEffect(schemas.progress)
+  const encodeValue = Schema.encodeUnknownEffect(Schema.toCodecJson(schemas.success))
+  // a success, the common case, skips the union
+  const encodeSuccess = guarded(exitSchema, (success) =>
+    Effect.mapEager(
+      Effect.flatMapEager(
+        Effect.flatMapEager(constructed(construct(success)), (value) => encodeValue(value)),
+        stringify
+      ),
+      (value) => `{"_tag":"Success","value":${value}}`
+    )
+  )
+  const makeProgress = SchemaParser.makeEffect(schemas.progress)
+  const constructProgress = guarded(schemas.progress, (value) => constructed(makeProgress(value)))
   const progress = textOf(schemas.progress)
   return {
     // the type of a struct is opaque while its schemas are type parameters
@@ -115,20 +142,9 @@ export const result = <
       TaskExit<A["Type"], E["Type"]>,
       A["DecodingServices"] | E["DecodingServices"]
     >,
-    // a success, the common case, skips the union
-    encodeExit: guarded((outcome) =>
-      isSuccess(outcome)
-        ? Effect.mapEager(
-            Effect.flatMapEager(
-              Effect.flatMapEager(constructed(construct(outcome.value)), (value) => encodeSuccess(value)),
-              stringify
-            ),
-            (value) => `{"_tag":"Success","value":${value}}`
-          )
-        : exit.encode(outcome)
-    ),
+    encodeExit: (outcome) => (isSuccess(outcome) ? encodeSuccess(outcome.value) : exit.encode(outcome)),
     decodeProgress: progress.decode,
-    encodeProgress: guarded((value) => Effect.flatMap(constructed(constructProgress(value)), progress.encode))
+    encodeProgress: (value) => Effect.flatMap(constructProgress(value), progress.encode)
   }
 }
 

@@ -3,9 +3,9 @@ import { Cause, Context, Effect, Exit, type Fiber, References } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
-import { formatError } from "../formatError.ts"
 import * as metrics from "../metrics.ts"
 import { CurrentRun, type RunControl } from "../task/CurrentRun.ts"
+import { issueOf } from "../task/TaskCodec.ts"
 import type { HandledTask } from "../task/TaskDefinition.ts"
 import { type Forks, observed } from "./observeFibers.ts"
 import { type ProcessTracing, processTracingOf } from "./processSpan.ts"
@@ -145,7 +145,7 @@ export const execute = (
       }
       return Cause.hasInterruptsOnly(payload.cause)
         ? outcomeOfExit(run, payload, worker)
-        : failureOutcome(new PayloadInvalid({ issue: formatError(Cause.squash(payload.cause)) }))
+        : failureOutcome(new PayloadInvalid(issueOf(Cause.squash(payload.cause))))
     }
   )
 

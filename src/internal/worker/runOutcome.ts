@@ -7,7 +7,8 @@ import { Cause, Data, Duration, Effect, Exit, Option } from "effect"
 import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
 import { bytesOf } from "../defaults.ts"
-import { formatError } from "../formatError.ts"
+import { BRIEF_LIMITS, decodeDefect, encodeDefect } from "../defectCodec.ts"
+import { nameOf } from "../errorText.ts"
 import { wholeMillis } from "../millis.ts"
 import { RetryRequest } from "../task/CurrentRun.ts"
 import type { TaskExit } from "../task/TaskCodec.ts"
@@ -38,6 +39,9 @@ export type InterruptReason = "Lost" | "Cancelled" | "Drained"
 
 /** The error of an attempt that took longer than the task's timeout. */
 export const timedOut: unique symbol = Symbol.for("chicory/timedOut")
+
+/** Characters of an issue, at most. */
+const MAX_ISSUE = 10_000
 
 /** The reasons that leave a dead letter. */
 const DEAD_LETTERED = new Set<string>([
@@ -160,14 +164,13 @@ const encode = (
   outcome: TaskExit<unknown, unknown>
 ): Effect.Effect<RunOutcome, never, unknown> =>
   Effect.matchCauseEffectEager(definition.result.encodeExit(outcome), {
-    onFailure: (cause) => replacement(outcome, formatError(Cause.squash(cause))),
+    onFailure: (cause) => replacement(outcome, TaskCodec.issueOf(Cause.squash(cause))),
     onSuccess: (exit) => {
       const bytes = bytesOf(exit, maxBytes)
       if (bytes > maxBytes) {
-        return replacement(
-          outcome,
-          `${bytes} bytes, of at most ${maxBytes}: store it elsewhere and give its address`
-        )
+        return replacement(outcome, {
+          issue: `${bytes} bytes, of at most ${maxBytes}: store it elsewhere and give its address`
+        })
       }
       return Effect.succeed<RunOutcome>(
         outcome._tag === "Success"
@@ -177,10 +180,25 @@ const encode = (
     }
   })
 
-/** Returns the outcome that is stored in place of one that does not encode or is too large. */
-const replacement = (outcome: TaskExit<unknown, unknown>, issue: string): Effect.Effect<RunOutcome> =>
-  failureOutcome(
-    outcome._tag === "Failure" && outcome.reason._tag === "Died"
-      ? new TaskFailed.Died({ defect: new Error(formatError(outcome.reason.defect).slice(0, 10_000)) })
-      : new TaskFailed.ResultInvalid({ side: "worker", issue: issue.slice(0, 10_000) })
-  )
+/** Returns the outcome that is stored in place of one that does not encode or is too large. It keeps less of the error. */
+const replacement = (
+  outcome: TaskExit<unknown, unknown>,
+  { cause, issue }: { readonly issue: string; readonly cause?: unknown }
+): Effect.Effect<RunOutcome> => {
+  const brief = (error: unknown) => decodeDefect(encodeDefect(error, BRIEF_LIMITS))
+  const invalid = (issue: string, cause: unknown) =>
+    new TaskFailed.ResultInvalid({
+      side: "worker",
+      issue: issue.slice(0, MAX_ISSUE),
+      ...(cause === undefined ? {} : { cause: brief(cause) })
+    })
+  const reason = outcome._tag === "Failure" ? outcome.reason : undefined
+  if (reason?._tag === "Died") return failureOutcome(new TaskFailed.Died({ defect: brief(reason.defect) }))
+  if (reason?._tag !== "Failed") return failureOutcome(invalid(issue, cause))
+  const failed = `the error is ${nameOf(reason.error)}: ${issue}`
+  return Effect.map(failureOutcome(invalid(failed, reason.error)), (outcome) => ({
+    ...outcome,
+    // the error itself is the handler's exit
+    cause: Cause.fail(withoutStack(invalid(failed, undefined)))
+  }))
+}

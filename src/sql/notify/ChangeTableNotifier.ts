@@ -7,6 +7,7 @@
  * only the newest are kept: a reader that fell behind sees the gap, and resyncs.
  */
 import { Effect, Latch, Schema, type Scope, Semaphore, Stream } from "effect"
+import { shapeOf } from "../../internal/errorText.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { sleep } from "../sleep.ts"
@@ -67,7 +68,7 @@ const makeChangeTable = (db: Database, source: string) => {
       const ids = yield* Effect.forEach(others, (row) =>
         Effect.mapError(
           decodeIds(row.ids),
-          () => new Row.CorruptRow({ store, table: "changes", column: "ids", value: row.ids })
+          () => new Row.CorruptRow({ store, table: "changes", column: "ids", holds: shapeOf(row.ids) })
         )
       )
       return { first: rows[0]?.seq, last: rows.at(-1)?.seq ?? seq, ids: ids.flat() }

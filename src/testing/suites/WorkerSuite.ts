@@ -19,6 +19,7 @@ import { cancel } from "./worker/cancel.ts"
 import { crashes } from "./worker/crashes.ts"
 import { decode } from "./worker/decode.ts"
 import { events } from "./worker/events.ts"
+import { failures } from "./worker/failures.ts"
 import type { Drivers } from "./worker/faults.ts"
 import { inSmallSteps, makeFixture, type Test } from "./worker/fixture.ts"
 import { incarnations } from "./worker/incarnations.ts"
@@ -29,6 +30,7 @@ import { poison } from "./worker/poison.ts"
 import { replay } from "./worker/replay.ts"
 import { retention } from "./worker/retention.ts"
 import { retries } from "./worker/retries.ts"
+import { secrets } from "./worker/secrets.ts"
 import { settle } from "./worker/settle.ts"
 import { shutdown } from "./worker/shutdown.ts"
 import { slots } from "./worker/slots.ts"
@@ -99,6 +101,8 @@ export const suite = (name: string, options: Options): void => {
     decode(test)
     retention(test)
     retries(test)
+    failures(test)
+    secrets(test)
     tasks(test)
     workers(test)
     logs(test)

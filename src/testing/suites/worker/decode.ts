@@ -69,9 +69,9 @@ export const decode = (test: Test): void => {
       yield* t.awaitValue(fine)
       yield* t.awaitValue(Text.result(taskId))
       const handle = Visit.result(taskId)
-      const { issue, side } = yield* t.awaitReason(handle, "ResultInvalid")
+      const { cause, side } = yield* t.awaitReason(handle, "ResultInvalid")
       assert.strictEqual(side, "reader")
-      assert.include(issue, "URL")
+      assert.include(String(cause), "URL")
       const reasonOf = (exit: Exit.Exit<unknown, TaskFailed<unknown>>) =>
         Option.map(Exit.findErrorOption(exit), ({ reason }) => reason._tag)
       const { exit } = Option.getOrThrow(yield* AsyncResult.poll(handle))
@@ -93,8 +93,9 @@ export const decode = (test: Test): void => {
       const [letter] = yield* DeadLetters.list(Visit)
       assert(letter !== undefined)
       assert(letter.payload._tag === "Failure")
-      assert.include(letter.payload.failure.message, "URL")
-      assert.strictEqual(letter.reason._tag, "PayloadInvalid")
+      assert.include(String(letter.payload.failure.cause), "URL")
+      assert(letter.reason._tag === "PayloadInvalid")
+      assert.include(String(letter.reason.cause), "URL")
       yield* t.untilDrained()
     })
 

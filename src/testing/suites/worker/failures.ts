@@ -1,0 +1,134 @@
+/** Failures: what a handler failed with is found where its task is read. */
+import { assert, describe } from "@effect/vitest"
+import { Cause, Data, Effect, Exit, Schema } from "effect"
+import * as DeadLetters from "../../../DeadLetters.ts"
+import * as Task from "../../../Task.ts"
+import type { Test } from "./fixture.ts"
+
+class Declined extends Schema.TaggedError<Declined>("chicory/testing/failures/Declined")("Declined", {
+  amount: Schema.Int,
+  cause: Schema.optionalKey(Schema.Defect())
+}) {}
+class Unknown extends Data.TaggedError("Unknown")<{ readonly message: string }> {}
+
+const Charge = Task.make("charge", { payload: Schema.Int, error: Declined })
+/** The task as a program knows it that has none of its schemas. */
+const Buggy = Task.make("buggy", { payload: Schema.Int })
+
+const chargeCard = (): never => {
+  throw new TypeError("no card", { cause: readCard() })
+}
+const readCard = (): Error => new RangeError("no row")
+const decline = (): Declined => new Declined({ amount: 3, cause: readCard() })
+const failOutside = (): Declined => new Unknown({ message: "insufficient funds" }) as never
+
+/** Checks that a text names each place in turn, and nothing of the decoder. */
+const assertShows = (text: string, ...places: ReadonlyArray<string>) => {
+  let from = 0
+  for (const place of places) {
+    const at = text.indexOf(place, from)
+    assert.isAtLeast(at, 0, `${place} in ${text}`)
+    from = at
+  }
+  assert.notMatch(text, /decodeRecord|decodeDefect|decodeJsonError|decodeExit|SchemaParser/)
+}
+
+/** Registers the tests. */
+export const failures = (test: Test): void => {
+  describe("failures", () => {
+    test("a defect keeps its message, its stack in the handler and its causes", function* (t) {
+      yield* t.startWorker(
+        [Buggy],
+        Buggy.toLayer(() => Effect.sync(chargeCard))
+      )
+      const failed = yield* t.awaitFailure(yield* Buggy.delay(1))
+      assert.notInclude(failed.message, "no card")
+      const shown = ["TypeError: no card", "at chargeCard", "RangeError: no row", "at readCard"]
+      assertShows(Cause.pretty(Cause.fail(failed)), "the handler died: TypeError", ...shown)
+      for (const [letter] of [yield* DeadLetters.list(Buggy), yield* DeadLetters.list()]) {
+        assert(letter?.reason._tag === "Died")
+        assertShows(Cause.pretty(Cause.die(letter.reason.defect)), ...shown)
+        assertShows(letter.reason.stack ?? "", "at chargeCard")
+      }
+    })
+
+    test("a typed error keeps its stack in the handler, and that of its cause", function* (t) {
+      yield* t.startWorker(
+        [Charge],
+        Charge.toLayer(() => Effect.fail(decline()))
+      )
+      const failed = yield* t.awaitFailure(yield* Charge.delay(1))
+      assertShows(
+        Cause.pretty(Cause.fail(failed)),
+        "the handler failed with Declined",
+        "[cause]: chicory/testing/failures/Declined",
+        "at decline",
+        "RangeError: no row",
+        "at readCard"
+      )
+      const [letter] = yield* DeadLetters.list(Charge)
+      assert(letter?.reason._tag === "Failed")
+      assert.instanceOf(letter.reason.error, Declined)
+      assert.strictEqual(letter.reason.error.amount, 3)
+      assertShows(letter.reason.error.stack ?? "", "at decline")
+      const [untyped] = yield* DeadLetters.list()
+      assertShows(untyped?.reason.stack ?? "", "at decline")
+    })
+
+    test("an error that the task's schema does not know ends the task as ResultInvalid, and is kept", function* (t) {
+      yield* t.startWorker(
+        [Charge],
+        Charge.toLayer(() => Effect.fail(failOutside()))
+      )
+      const handle = yield* Charge.delay(1)
+      const failed = yield* t.awaitFailure(handle)
+      assert(failed.reason._tag === "ResultInvalid")
+      assert.strictEqual(failed.reason.side, "worker")
+      assert.include(failed.reason.issue, "the error is Unknown: Expected ")
+      assert.notInclude(failed.message, "insufficient funds")
+      assertShows(Cause.pretty(Cause.fail(failed)), "Unknown: insufficient funds", "at failOutside")
+      const [letter] = yield* DeadLetters.list(Charge)
+      assert(letter?.reason._tag === "ResultInvalid")
+      assertShows(
+        Cause.pretty(Cause.die(letter.reason.cause)),
+        "Unknown: insufficient funds",
+        "at failOutside"
+      )
+    })
+
+    test("a defect that is no error stays readable", function* (t) {
+      const defects: ReadonlyArray<readonly [defect: unknown, kept: unknown, shown: string]> = [
+        [{ field: "email" }, { field: "email" }, `{"field":"email"}`],
+        ["no card", "no card", "no card"],
+        [undefined, "undefined", "undefined"],
+        [7n, "7n", "7n"]
+      ]
+      yield* t.startWorker(
+        [Buggy],
+        Buggy.toLayer((index) => Effect.die(defects[index]![0]))
+      )
+      for (const [index, [, kept, shown]] of defects.entries()) {
+        const failed = yield* t.awaitFailure(yield* Buggy.delay(index))
+        assert(failed.reason._tag === "Died")
+        assert.deepStrictEqual(failed.reason.defect, kept)
+        assert.include(Cause.pretty(Cause.fail(failed)), shown)
+        assert.notInclude(Exit.fail(failed).toString(), "[object Object]")
+      }
+    })
+
+    test("a defect that is too large keeps its message and its stack as far as they fit", function* (t) {
+      const throwLarge = (): never => {
+        throw new Error(`large ${"x".repeat(5_000_000)}`)
+      }
+      yield* t.startWorker(
+        [Buggy],
+        Buggy.toLayer(() => Effect.sync(throwLarge))
+      )
+      const { defect } = yield* t.awaitReason(yield* Buggy.delay(1), "Died")
+      assert.instanceOf(defect, Error)
+      assert.isTrue(defect.message.startsWith("large x"))
+      assert.isAtMost(defect.message.length, 8 * 1024)
+      assertShows(defect.stack?.slice(defect.message.length) ?? "", "at throwLarge")
+    })
+  })
+}
