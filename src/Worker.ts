@@ -119,6 +119,15 @@ export interface Options {
  */
 export class Worker extends Context.Service<Worker, WorkerService>()("chicory/Worker") {}
 
+/**
+ * The workers that were started under a layer that collects them; `undefined` elsewhere.
+ *
+ * @internal
+ */
+export const StartedWorkers = Context.Reference<Array<WorkerService> | undefined>("chicory/StartedWorkers", {
+  defaultValue: () => undefined
+})
+
 const handledTasks = (
   tasks: ReadonlyArray<Task.Any>,
   context: Context.Context<never>
@@ -168,7 +177,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
       return Effect.contextWith((context: Context.Context<Broker | Backend>) => {
         const stores = { backend: Context.get(context, Backend), broker: Context.get(context, Broker) }
         checkSupport("Worker.layer", tasks.map(definitionOf), stores)
-        return startWorker({
+        const starting = startWorker({
           ...stores,
           tasks: handledTasks(tasks, context),
           queues: Arr.isReadonlyArrayNonEmpty(queues)
@@ -186,6 +195,9 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
             options.unknownTaskGrace ?? defaults.unknownTaskGrace
           )
         })
+        return Effect.tap(starting, (worker) =>
+          Effect.sync(() => Context.get(context, StartedWorkers)?.push(worker))
+        )
       })
     })
   )

@@ -93,6 +93,7 @@ const layers: ReadonlyArray<Layer> = [
     files: ["{AsyncResult,DeadLetters,Task,Worker}.ts"],
     imports: [...services, "producer", "results", "worker"]
   },
+  { name: "http", files: ["http/*.ts"], imports: ["helpers", "public"] },
   { name: "index", files: ["index.ts"], imports: ["values", "services", "memory layers", "public"] },
   {
     name: "driver index",

@@ -52,6 +52,7 @@ export interface Ports {
  */
 export const PORTS = {
   networks: { first: 2_000, count: 1_200 },
+  probes: { first: 4_000, count: 1_000 },
   rabbitmq: { first: 7_000, count: 1_400, second: 1_400 },
   redis: { first: 10_000, count: 10_000, second: 10_000 },
   postgres: { first: 30_000, count: 2_000 },
