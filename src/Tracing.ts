@@ -13,7 +13,7 @@
  * Both have the attributes of OpenTelemetry's messaging conventions: `messaging.system`, `messaging.operation.name`,
  * `messaging.operation.type`, `messaging.destination.name`, `messaging.message.id` (the id of the task), or
  * `messaging.batch.message_count` for `delayAll`; also `chicory.task.name` and, for a run, `chicory.task.attempt`. A span
- * of what failed has the status of an error, and the tag of the error in `error.type`.
+ * of what failed has the status of an error, and the tag of the error in `error.type`; that is `Died` for a defect.
  *
  * A SQL statement has a span where it runs in the fiber of its caller: enqueues inside `sql.withTransaction`,
  * `SqlStore.transact`, `Broker.counts`, `Broker.purge`, `Worker.active`, and the functions of `DeadLetters`. Their spans are

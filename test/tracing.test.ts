@@ -172,13 +172,16 @@ describe("spans of tasks", () => {
 
 /** Tasks that end in many ways. */
 const Ends = Task.make("ends", {
-  payload: Schema.Literals(["dies", "times out", "asks for a retry", "is interrupted"]),
+  payload: Schema.Literals(["dies", "gives no effect", "times out", "asks for a retry", "is interrupted"]),
   success: Schema.Int,
   timeout: "1 minute",
   retry: RetryPolicy.fixed({ maxRetries: 1, delay: "1 second" })
 })
+/** What a program without types may give in place of an effect. */
+const noEffect: Effect.Effect<never> = Effect.suspend(() => 42 as never)
 const EndsLive = Ends.toLayer(
   Effect.fnUntraced(function* (how) {
+    if (how === "gives no effect") return yield* noEffect
     if (how === "dies") return yield* Effect.die(new TypeError("not a function"))
     if (how !== "asks for a retry") return yield* Effect.never
     const { retry } = yield* TaskContext.TaskContext
@@ -188,7 +191,8 @@ const EndsLive = Ends.toLayer(
 
 describe("the end of a run", () => {
   const cases = [
-    ["dies", 1, ["TypeError"]],
+    ["dies", 1, ["Died"]],
+    ["gives no effect", 1, ["Died"]],
     ["times out", 2, ["TimedOut", "TimedOut"]],
     ["asks for a retry", 2, [undefined, "RetriesExhausted"]]
   ] as const

@@ -1,5 +1,5 @@
 /** One run of a task: the handler and its context, from the decoding of the payload to the outcome of its exit. */
-import { Cause, Context, Effect, Exit, type Fiber, References } from "effect"
+import { Cause, Context, Effect, Exit, type Fiber, References, type Tracer } from "effect"
 import type { Started } from "../../BackendDriver.ts"
 import { TaskContext } from "../../TaskContext.ts"
 import { PayloadInvalid } from "../../TaskFailed.ts"
@@ -86,6 +86,8 @@ export class Run {
   exitCause: Cause.Cause<unknown> | undefined
   /** The slot of the run, once the handler has one. */
   slot: RunSlot | undefined
+  /** The span of the run, once it executes, where a tracer is installed. */
+  span: Tracer.Span | undefined
   private fiber: Fiber.Fiber<unknown, unknown> | undefined
 
   constructor(candidate: StartCandidate, task: RunnableTask, started: Run["started"], startedAt: bigint) {

@@ -13,6 +13,9 @@ export interface ProcessTracing {
   readonly system: string
   /** Milliseconds from the enqueue after which a run is linked to the producer's span, in place of being its child. */
   readonly linkAfterMillis: number
+  readonly clock: Clock.Clock
+  /** Whether spans have times. */
+  readonly isTimed: boolean
 }
 
 /** Returns how runs in a context are traced; `undefined` where no span reaches a tracer. */
@@ -24,7 +27,12 @@ export const processTracingOf = (
   const tracer = Context.get(context, Tracer.Tracer)
   const tracerEnabled = Context.get(context, References.TracerEnabled)
   return isTraced({ tracer, tracerEnabled })
-    ? { system, linkAfterMillis: Duration.toMillis(after) }
+    ? {
+        system,
+        linkAfterMillis: Duration.toMillis(after),
+        clock: Context.get(context, Clock.Clock),
+        isTimed: Context.get(context, References.TracerTimingEnabled)
+      }
     : undefined
 }
 
@@ -43,27 +51,22 @@ const relationTo = (sent: Tracer.AnySpan | undefined, isLate: boolean): Tracer.S
   return isLate ? { root: true, links: [{ span: sent, attributes: {} }] } : { parent: sent }
 }
 
-/** Executes a run in a span, which `endProcessSpan` ends. */
-export const inProcessSpan = <A, E, R>(
-  { linkAfterMillis, system }: ProcessTracing,
+/** Makes the span of a run, which `endProcessSpan` ends. */
+export const makeProcessSpan = (
+  { clock, linkAfterMillis, system }: ProcessTracing,
   { delivery, message }: StartCandidate,
-  attempt: number,
-  execute: (span: Tracer.Span) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
-  Clock.clockWith((clock) => {
-    const { enqueuedAt, id, queue, task, traceparent } = message
-    const { attributes, name } = messagingSpan({ operation: "process", system, queue, task })
-    // another program may send a traceparent alone
-    const age = enqueuedAt === undefined ? delivery.ageMillis : clock.currentTimeMillisUnsafe() - enqueuedAt
-    const options: Tracer.SpanOptionsNoTrace = {
-      kind: "consumer",
-      ...relationTo(fromTraceparent(traceparent), age >= linkAfterMillis),
-      attributes: { ...attributes, [MESSAGE_ID]: id, "chicory.task.attempt": attempt }
-    }
-    return Effect.useSpan(name, options, (span) =>
-      Effect.withParentSpan(execute(span), span, { captureStackTrace: false })
-    )
+  attempt: number
+): Effect.Effect<Tracer.Span> => {
+  const { enqueuedAt, id, queue, task, traceparent } = message
+  const { attributes, name } = messagingSpan({ operation: "process", system, queue, task })
+  // another program may send a traceparent alone
+  const age = enqueuedAt === undefined ? delivery.ageMillis : clock.currentTimeMillisUnsafe() - enqueuedAt
+  return Effect.makeSpan(name, {
+    kind: "consumer",
+    ...relationTo(fromTraceparent(traceparent), age >= linkAfterMillis),
+    attributes: { ...attributes, [MESSAGE_ID]: id, "chicory.task.attempt": attempt }
   })
+}
 
 /** The end of a task that no error of its handler caused. */
 class EndedAs extends Data.Error<{ readonly name: string }> {
@@ -73,20 +76,24 @@ class EndedAs extends Data.Error<{ readonly name: string }> {
   }
 }
 
+/** Returns the tag of an error, or that of the reason for which a task ends by an error without one. */
+const errorTypeOf = (cause: Cause.Cause<unknown>): string => {
+  if (cause.reasons.some(Cause.isDieReason)) return "Died"
+  const error = Cause.squash(cause)
+  return typeof error === "object" && error !== null ? errorTag(error) : "Failed"
+}
+
 /** Ends the span of a run, by its outcome and by what that came of. */
 export const endProcessSpan = (
+  { clock, isTimed }: ProcessTracing,
   span: Tracer.Span,
   outcome: RunOutcome,
   cause: Cause.Cause<unknown>
-): Effect.Effect<void> =>
-  Effect.withFiber((fiber) =>
-    Effect.sync(() => {
-      const hasError = cause.reasons.some((reason) => !Cause.isInterruptReason(reason))
-      const shown =
-        hasError || outcome._tag !== "Failure" ? cause : Cause.fail(new EndedAs({ name: outcome.reason }))
-      if (hasError || shown !== cause) span.attribute("error.type", errorTag(Cause.squash(shown)))
-      const isTimed = fiber.getRef(References.TracerTimingEnabled)
-      const now = isTimed ? fiber.getRef(Clock.Clock).currentTimeNanosUnsafe() : 0n
-      span.end(now, shown.reasons.length === 0 ? Exit.void : Exit.failCause(shown))
-    })
-  )
+): void => {
+  const hasError = cause.reasons.some((reason) => !Cause.isInterruptReason(reason))
+  const shown =
+    hasError || outcome._tag !== "Failure" ? cause : Cause.fail(new EndedAs({ name: outcome.reason }))
+  if (hasError || shown !== cause) span.attribute("error.type", errorTypeOf(shown))
+  const now = isTimed ? clock.currentTimeNanosUnsafe() : 0n
+  span.end(now, shown.reasons.length === 0 ? Exit.void : Exit.failCause(shown))
+}

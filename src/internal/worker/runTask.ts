@@ -6,7 +6,7 @@ import { Died } from "../../TaskFailed.ts"
 import type { RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
-import { endProcessSpan, inProcessSpan, withProducerSpan } from "./processSpan.ts"
+import { endProcessSpan, makeProcessSpan, withProducerSpan } from "./processSpan.ts"
 import { reportEnd, reportStart, reportUnstarted } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { runFailure } from "./runFailure.ts"
@@ -62,8 +62,10 @@ const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
   const startedAt = worker.now()
   const control = new HandlerRun(worker, run)
-  const settleWith = (outcome: RunOutcome) =>
+  const settleWith = (outcome: RunOutcome) => {
+    endSpan(run, outcome)
     settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
+  }
   const running = Effect.withFiber((fiber) => {
     worker.addRun(run, startedAt)
     reportStart(worker, run)
@@ -124,11 +126,18 @@ const executeTraced = (
 ): Effect.Effect<RunOutcome, never, unknown> => {
   const { candidate, started, task } = run
   const executing = execute(run, control, worker.id)
-  return task.tracing === undefined
-    ? withProducerSpan(candidate, executing)
-    : inProcessSpan(task.tracing, candidate, started.attempt, (span) =>
-        Effect.tap(executing, (outcome) => endProcessSpan(span, outcome, causeOf(run, outcome)))
-      )
+  const { tracing } = task
+  if (tracing === undefined) return withProducerSpan(candidate, executing)
+  return Effect.flatMap(makeProcessSpan(tracing, candidate, started.attempt), (span) => {
+    run.span = span
+    return Effect.withParentSpan(executing, span, { captureStackTrace: false })
+  })
+}
+
+const endSpan = (run: Run, outcome: RunOutcome): void => {
+  const { tracing } = run.task
+  if (tracing !== undefined && run.span !== undefined)
+    endProcessSpan(tracing, run.span, outcome, causeOf(run, outcome))
 }
 
 /** Returns what an outcome other than a success came of. */
