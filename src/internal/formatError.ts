@@ -12,7 +12,7 @@ const USER_INFO = /\b([a-z][a-z0-9+.-]*:\/\/)[^\s/?#]*@/gi
 const SECRET_PARAMETER = /([?&;](?:\w*password|passwd|pass|pwd|secret|token)=)[^&;\s"']*/gi
 
 /** Removes the credentials of the URLs in a text. */
-export const withoutCredentials = (text: string): string =>
+const withoutCredentials = (text: string): string =>
   text.replace(USER_INFO, "$1").replace(SECRET_PARAMETER, "$1<redacted>")
 
 /** Returns the messages of an error and of the errors that it wraps, from the outermost, without repetitions. */

@@ -26,9 +26,13 @@ const values: ReadonlyArray<readonly [what: string, value: unknown, formatted: s
   ["undefined", undefined, "undefined"],
   ["a bigint", 1n, "1n"],
   ["a circular object without a prototype", circular, "{}"],
-  ["an object that throws when it is serialized", { toJSON: fail, toString: fail }, "object"],
+  ["an object that throws when it is serialized", { toJSON: fail, toString: fail }, "an object"],
   ["an error whose message throws", Object.defineProperty(new Error(), "message", { get: fail }), "Error"],
-  ["an object that throws when it is inspected", new Proxy({}, { getPrototypeOf: fail, get: fail }), "object"]
+  [
+    "an object that throws when it is inspected",
+    new Proxy({}, { getPrototypeOf: fail, get: fail }),
+    "an object"
+  ]
 ]
 
 describe("formatError", () => {
