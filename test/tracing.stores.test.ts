@@ -111,6 +111,42 @@ const statements = (name: string, temporary: TemporaryLocations.TemporaryLocatio
       }).pipe(Effect.scoped)
     )
 
+    it.live("the statements of a handler's transaction are children of its run's span, and no others", () =>
+      Effect.gen(function* () {
+        const location = yield* temporary
+        const { named, spans, trace } = makeRecordingTracer()
+        const worker = Worker.layer([Echo], { drainTimeout: 0 }).pipe(
+          Layer.provide(
+            Echo.toLayer((n) =>
+              SqlStore.transact(
+                Effect.gen(function* () {
+                  const sql = yield* SqlClient.SqlClient
+                  yield* sql`SELECT ${n}`
+                  return n
+                })
+              ).pipe(Effect.orDie)
+            )
+          )
+        )
+        const layer = worker.pipe(
+          Layer.provideMerge(SqlStore.layer({ prefix: location.prefix })),
+          Layer.provideMerge(clientLayer(location))
+        )
+        yield* Effect.flatMap(Echo.delay(7), AsyncResult.get).pipe(Effect.provide(layer), silent, trace)
+        const [run] = named("process default")
+        assert(run !== undefined)
+        const [send, ...others] = spans.filter((span) => span !== run)
+        assert.strictEqual(send?.name, "send default")
+        // the transaction, the handler's statement, and those that end the task
+        assert.isAbove(others.length, 2)
+        const inRun = new Set([run.spanId])
+        for (const span of others) {
+          assert.include([...inRun], parentOf(span))
+          inRun.add(span.spanId)
+        }
+      }).pipe(Effect.scoped)
+    )
+
     it.live("every statement is a span where that is asked for", () =>
       Effect.gen(function* () {
         const location = yield* temporary
