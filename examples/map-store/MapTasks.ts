@@ -54,6 +54,7 @@ export class MapTasks {
     if (existing !== undefined) return this.compare(existing, asked, key, now)
     const task = this.insert(asked, opened(0, now))
     task.record.expiresAt = asked.expiresMillis === undefined ? null : now + asked.expiresMillis
+    task.record.dueAt = asked.delayMillis > 0 ? now + asked.delayMillis : null
     task.payloadHash = asked.payloadHash
     task.reservedUntil = after(now, asked.reservedMillis)
     task.retentionMillis = asked.retentionMillis
@@ -90,7 +91,8 @@ export class MapTasks {
     if (this.endByTime(task, now)) return { _tag: "Drop" }
     if (run === undefined) {
       // S5: a retry that is not due
-      if (task.dueAt !== null && task.dueAt > now) return { _tag: "Busy", millis: task.dueAt - now }
+      const dueAt = (record.state === "RETRY" && record.dueAt) || 0
+      if (dueAt > now) return { _tag: "Busy", millis: dueAt - now }
     } else {
       record.crashes += 1
       // S9: the worker of the last run vanished, and the task is not to run again
@@ -105,6 +107,7 @@ export class MapTasks {
     record.attempt += 1
     record.worker = asked.worker
     record.startedAt ??= Math.max(now, record.enqueuedAt)
+    record.dueAt = null
     task.fence += 1
     task.token = asked.token
     task.run = asked
@@ -142,7 +145,7 @@ export class MapTasks {
     // T4 to T7: the answer to a settlement that is repeated, because its first answer was lost
     if (record.ended === "Cancelled") return goesBack ? "Cancelled" : "Lost"
     const isRepeated = goesBack
-      ? !isFinal(task) && (outcome._tag === "Retry") === (task.dueAt !== null)
+      ? !isFinal(task) && (outcome._tag === "Retry") === (record.dueAt !== null)
       : record.state === (outcome._tag === "Success" ? "SUCCESS" : "FAILURE") && record.exit === outcome.exit
     return isRepeated ? "Stored" : "Lost"
   }
@@ -195,7 +198,7 @@ export class MapTasks {
     const stored = this.findDeadLetter(letterId, now)
     if (stored === undefined) return undefined
     const { letter } = stored
-    const { generation, incarnation, task: name, taskId } = letter
+    const { generation, incarnation, queue, task: name, taskId } = letter
     // a parked message has no task
     if (taskId === null || name === null) return { letter, replayable: true }
     const task = this.find(taskId, now)
@@ -203,7 +206,7 @@ export class MapTasks {
     if (task !== undefined && task.record.incarnation !== incarnation) return { letter, replayable: false }
     if (task === undefined) {
       // R1
-      const made = this.insert({ id: taskId, task: name, incarnation }, opened(generation + 1, now))
+      const made = this.insert({ id: taskId, task: name, incarnation, queue }, opened(generation + 1, now))
       made.fence = stored.fence
       made.retentionMillis = stored.retentionMillis
       made.reservedUntil = after(now, reservedMillis)
@@ -211,7 +214,6 @@ export class MapTasks {
       // R2
       Object.assign(task.record, opened(generation + 1, now))
       task.withdrawn = false
-      task.dueAt = null
       task.reservedUntil = after(now, reservedMillis)
     } else if (!isFinal(task) && task.record.generation === generation + 1) {
       // R5
@@ -303,11 +305,11 @@ export class MapTasks {
   }
 
   private insert(
-    { id, incarnation, task: name }: Pick<TaskRecord, "id" | "task" | "incarnation">,
+    { id, incarnation, queue, task: name }: Pick<TaskRecord, "id" | "task" | "incarnation" | "queue">,
     record: ReturnType<typeof opened>
   ): StoredTask {
     const task: StoredTask = {
-      record: { id, task: name, incarnation, ...record },
+      record: { id, task: name, incarnation, queue, ...record },
       key: undefined,
       payloadHash: "",
       reservedUntil: Infinity,
@@ -316,8 +318,7 @@ export class MapTasks {
       fence: 0,
       token: null,
       run: undefined,
-      leaseUntil: 0,
-      dueAt: null
+      leaseUntil: 0
     }
     this.tasks.set(id, task)
     return task
@@ -408,7 +409,7 @@ export class MapTasks {
   ): void {
     task.run = undefined
     if (task.record.ended === "Forgotten") return this.remove(task)
-    Object.assign(task.record, end, { finishedAt: now })
+    Object.assign(task.record, end, { finishedAt: now, dueAt: null })
   }
 
   /** T3: the outcome of the open run. */
@@ -425,11 +426,11 @@ export class MapTasks {
         return this.finish(task, now, { state: "FAILURE", exit: outcome.exit, ended: null })
       case "Retry":
         record.retries += 1
-        task.dueAt = now + outcome.afterMillis
+        record.dueAt = now + outcome.afterMillis
         break
       case "Release":
         record.attempt -= 1
-        task.dueAt = null
+        record.dueAt = null
         break
     }
     record.state = record.retries > 0 ? "RETRY" : "PENDING"

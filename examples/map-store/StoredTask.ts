@@ -23,8 +23,6 @@ export interface StoredTask {
   /** The request of the open run. Another store keeps `queue` and `body` of at-most-once runs only. */
   run: Start | undefined
   leaseUntil: number
-  /** When a retry is due; `null` after a release. */
-  dueAt: number | null
 }
 
 export interface StoredDeadLetter {
@@ -60,5 +58,6 @@ export const opened = (generation: number, enqueuedAt: number) => ({
   enqueuedAt,
   startedAt: null,
   finishedAt: null,
-  expiresAt: null
+  expiresAt: null,
+  dueAt: null
 })

@@ -42,6 +42,8 @@ export interface TaskRecord {
   readonly retries: number
   /** Starts of this generation over a lapsed lease. */
   readonly crashes: number
+  /** The queue that the task was enqueued in. `undefined`: the driver does not keep it. */
+  readonly queue?: string | undefined
   /** The encoded exit of the run that ended the task; `null` before the end, and where `ended` says why it ended. */
   readonly exit: string | null
   /** The last progress that was written, encoded. */
@@ -62,6 +64,11 @@ export interface TaskRecord {
   readonly finishedAt: number | null
   /** When a waiting task expires; `null`: never. */
   readonly expiresAt: number | null
+  /**
+   * Of a task that waits: when its retry, or the delay of its enqueue, is due; `null` where there is none. A time in the
+   * past stays until the task is started. `undefined`: the driver does not keep it.
+   */
+  readonly dueAt?: number | null | undefined
 }
 
 /**
@@ -81,10 +88,17 @@ export interface NewRecord {
    * on it. Digits and small letters, at most 32; empty where the id was made for this enqueue alone.
    */
   readonly incarnation: string
+  /** The queue of the task's message. It stays on the record. */
+  readonly queue: string
   /** The idempotency key, any text, scoped by the task's name. `undefined`: none. */
   readonly key: string | undefined
   /** Identifies the payload under a given key or id. Empty where neither was given, and then never compared. */
   readonly payloadHash: string
+  /**
+   * Milliseconds from now until the task's message is due; 0: at once. The record shows it as `dueAt`. No start depends on
+   * it, as the delay is kept by the broker.
+   */
+  readonly delayMillis: number
   /** Milliseconds from now after which a task that still waits expires. `undefined`: never. */
   readonly expiresMillis: number | undefined
   /** Milliseconds for which the record is kept after the task's end. `undefined`: forever. */

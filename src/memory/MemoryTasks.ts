@@ -80,6 +80,7 @@ export class MemoryTasks {
     if (existing !== undefined) return this.compare(existing, record, key, now)
     const row: Row = {
       ...TaskRow.make(record, 0, now),
+      dueAt: record.delayMillis > 0 ? now + record.delayMillis : null,
       payloadHash: record.payloadHash,
       reservedUntil: record.reservedMillis === undefined ? undefined : now + record.reservedMillis,
       retention: record.retentionMillis,
@@ -201,7 +202,7 @@ export class MemoryTasks {
     const stored = this.deadLetters.get(deadLetterId, now)
     if (stored === undefined) return undefined
     const { letter } = stored
-    const { generation, incarnation, task, taskId } = letter
+    const { generation, incarnation, queue, task, taskId } = letter
     if (taskId === null || task === null) return { letter, replayable: true }
     const existing = this.find(taskId, now)
     const decision = Transitions.decideReopen(existing, letter)
@@ -212,7 +213,7 @@ export class MemoryTasks {
       return { letter, replayable: true }
     }
     const row = existing ?? {
-      ...TaskRow.make({ id: taskId, task, incarnation }, generation, now),
+      ...TaskRow.make({ id: taskId, task, incarnation, queue }, generation, now),
       fence: stored.fence,
       retention: stored.taskRetention
     }
@@ -342,6 +343,7 @@ export class MemoryTasks {
     TaskRow.closeRun(row)
     if (row.ended === "Forgotten") return this.remove(row)
     Object.assign(row, end)
+    row.dueAt = null
     row.finishedAt = now
     this.changed(row)
   }

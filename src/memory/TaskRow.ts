@@ -7,6 +7,8 @@ import { type Expiring, timeAfter } from "./Expiring.ts"
 /** The record, the facts that decisions depend on, and what only the store reads. */
 export interface TaskRow extends Types.Mutable<TaskRecord>, Types.Mutable<TaskFacts>, Expiring {
   state: TaskRecord["state"]
+  queue: string
+  dueAt: number | null
   /** The scoped idempotency key. */
   key: string | undefined
   /** Empty while it is not known. */
@@ -45,7 +47,7 @@ const newGeneration = (generation: number) => ({
 
 /** Makes the row of a task that waits since now. */
 export const make = (
-  { id, incarnation, task }: Pick<TaskRow, "id" | "task" | "incarnation">,
+  { id, incarnation, queue, task }: Pick<TaskRow, "id" | "task" | "incarnation" | "queue">,
   generation: number,
   now: number
 ): TaskRow => ({
@@ -53,6 +55,7 @@ export const make = (
   id,
   task,
   incarnation,
+  queue,
   enqueuedAt: now,
   key: undefined,
   payloadHash: "",
@@ -94,6 +97,7 @@ export const toRecord = (row: TaskRow): TaskRecord => ({
   attempt: row.attempt,
   retries: row.retries,
   crashes: row.crashes,
+  queue: row.queue,
   exit: row.exit,
   progress: row.progress,
   worker: row.worker,
@@ -102,5 +106,6 @@ export const toRecord = (row: TaskRow): TaskRecord => ({
   enqueuedAt: row.enqueuedAt,
   startedAt: row.startedAt,
   finishedAt: row.finishedAt,
-  expiresAt: row.expiresAt
+  expiresAt: row.expiresAt,
+  dueAt: row.dueAt
 })

@@ -34,7 +34,7 @@ export const FIELDS = [
   "retries",
   "crashes",
   "fence",
-  /** A retry is not started before this time. */
+  /** A retry is not started before this time. Of a task that was never started: when the delay of its enqueue ends. */
   "dueAt",
   "startedAt",
   "worker",
@@ -47,6 +47,7 @@ export const FIELDS = [
   "incarnation",
   "enqueuedAt",
   "payloadHash",
+  "queue",
   /** * */
   "ended",
   /** * The open run is to end the task: `1` as a cancel was requested, or `2` as its message was withdrawn. */
@@ -134,6 +135,7 @@ export const decode = (
     attempt: count("attempt"),
     retries: count("retries"),
     crashes: count("crashes"),
+    queue: text("queue") ?? undefined,
     exit: exit === "" ? null : exit,
     progress: optional("progress") === null ? null : (progressOf() ?? null),
     worker: text("worker"),
@@ -142,6 +144,7 @@ export const decode = (
     enqueuedAt: count("enqueuedAt"),
     startedAt: number("startedAt"),
     finishedAt: isTerminal(state as TaskState) ? number("time") : null,
-    expiresAt: number("expiresAt")
+    expiresAt: number("expiresAt"),
+    dueAt: number("dueAt")
   }
 }

@@ -99,8 +99,10 @@ describe.concurrent("a deeply nested value", () => {
           id: "deep",
           task: "any",
           incarnation: "",
+          queue: "default",
           key: undefined,
           payloadHash: "",
+          delayMillis: 0,
           expiresMillis: undefined,
           retentionMillis: undefined,
           reservedMillis: undefined

@@ -15,6 +15,7 @@ const recordOf = (task: Tasks.Task): TaskRecord => ({
   task: task.task,
   state: task.state,
   incarnation: task.incarnation,
+  queue: task.queue,
   generation: task.generation,
   attempt: task.attempt,
   retries: task.retries,
@@ -27,7 +28,8 @@ const recordOf = (task: Tasks.Task): TaskRecord => ({
   enqueuedAt: task.enqueuedAt,
   startedAt: task.startedAt,
   finishedAt: task.finishedAt,
-  expiresAt: task.expiresAt
+  expiresAt: task.expiresAt,
+  dueAt: task.dueAt
 })
 
 const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: boolean) {
@@ -43,7 +45,8 @@ const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: bo
       enqueuedAt: runner.toModelTime(record.enqueuedAt, expected?.enqueuedAt ?? null),
       startedAt: runner.toModelTime(record.startedAt, expected?.startedAt ?? null),
       finishedAt: runner.toModelTime(record.finishedAt, expected?.finishedAt ?? null),
-      expiresAt: runner.toModelTime(record.expiresAt, expected?.expiresAt ?? null)
+      expiresAt: runner.toModelTime(record.expiresAt, expected?.expiresAt ?? null),
+      dueAt: runner.toModelTime(record.dueAt ?? null, expected?.dueAt ?? null)
     }
     yield* runner.assertEqual(`the record of ${id}`, times, expected && recordOf(expected))
     yield* runner.assertInvariant(runner.invariants.onRead(id, record))

@@ -36,12 +36,16 @@ export class Producers {
     const unrecorded = generated && mode === "unrecorded"
     const task = command.otherTask && !generated ? "other" : taskOf(command.id)
     const millis = (count: number | undefined) => (count === undefined ? undefined : runner.units(count))
+    const queue = runner.setting.queues[command.queue % runner.setting.queues.length]!
+    const delayMillis = runner.units(command.delay)
     const record: NewRecord = {
       id,
       task,
       incarnation: generated ? "" : `x${nextUnique()}`,
+      queue,
       key: unrecorded ? undefined : key,
       payloadHash: generated && key === undefined ? "" : payload,
+      delayMillis,
       expiresMillis: millis(expires),
       retentionMillis: millis(definitionOf(task).retention),
       reservedMillis: runner.units(RESERVED_UNITS)
@@ -49,9 +53,9 @@ export class Producers {
     const message: Enqueuing["message"] = {
       id,
       task,
-      queue: runner.setting.queues[command.queue % runner.setting.queues.length]!,
+      queue,
       priority: runner.broker.capabilities.priorities < 256 ? 100 : command.priority,
-      delayMillis: runner.units(command.delay),
+      delayMillis,
       incarnation: record.incarnation,
       generation: 0,
       body: runner.nextBody(id)

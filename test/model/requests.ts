@@ -33,19 +33,21 @@ export const create = (all: Tasks, record: NewRecord, now: number): Step<Created
   )
   const existing = ofKey ?? find(all, record.id, now)
   if (existing === undefined) {
-    const { expiresMillis, id, incarnation, key, payloadHash, reservedMillis, retentionMillis, task } = record
+    const { delayMillis, expiresMillis, id, incarnation, key, payloadHash, reservedMillis } = record
     const created: Task = {
       ...initial,
       id,
-      task,
+      task: record.task,
       incarnation,
+      queue: record.queue,
       generation: 0,
       key,
       hash: payloadHash,
       enqueuedAt: now,
+      dueAt: delayMillis > 0 ? now + delayMillis : null,
       expiresAt: expiresMillis === undefined ? null : now + expiresMillis,
       reservedUntil: reservedMillis === undefined ? undefined : now + reservedMillis,
-      retention: retentionMillis,
+      retention: record.retentionMillis,
       fence: 0,
       settled: undefined
     }
@@ -152,14 +154,14 @@ export const reopen = (
 ): Step<Reopened | undefined> => {
   const letter = findDeadLetter(all, letterId, now)
   if (letter === undefined) return [undefined, all]
-  const { fence, generation, incarnation, task, taskId: id, taskRetention: retention } = letter
+  const { fence, generation, incarnation, queue, task, taskId: id, taskRetention: retention } = letter
   if (id === null) return [{ letter, replayable: true }, all]
   const found = find(all, id, now)
   const reservedUntil = now + reservedMillis
   const next = { ...initial, generation: generation + 1, enqueuedAt: now, reservedUntil }
   if (found === undefined) {
     const unknown = { key: undefined, hash: "", settled: undefined }
-    const created = { ...next, ...unknown, id, task: task ?? "", incarnation, retention, fence }
+    const created = { ...next, ...unknown, id, task: task ?? "", incarnation, queue, retention, fence }
     return [{ letter, replayable: true }, put(all, created)]
   }
   if (found.incarnation !== incarnation) return [{ letter, replayable: false }, all]

@@ -25,6 +25,7 @@ const running = (task: Task, request: Start, now: number): Task => ({
   fence: task.fence + 1,
   worker: request.worker,
   startedAt: task.startedAt ?? now,
+  dueAt: null,
   reservedUntil: undefined,
   retention: request.retentionMillis,
   settled: undefined,
@@ -46,7 +47,7 @@ export const start = (all: Tasks, request: Start, now: number): Step<Started> =>
   const isOfRecord = request.task === task.task && request.incarnation === task.incarnation
   if (isFinal(task) || !isOfRecord || request.generation < task.generation) return [DROP, all]
   if (isOverdue(task, now)) return [DROP, endOverdue(all, task, now)]
-  const until = task.run?.leaseUntil ?? task.dueAt
+  const until = task.run?.leaseUntil ?? (task.state === "RETRY" ? (task.dueAt ?? 0) : 0)
   if (until > now) return [{ _tag: "Busy", millis: until - now }, all]
   if (task.run === undefined)
     return run(all, running(ofGeneration(task, request.generation, now), request, now))
@@ -120,7 +121,7 @@ export const settle = (all: Tasks, settlement: Settlement, now: number): Step<Re
     }
     case "Release": {
       const state = task.retries > 0 ? "RETRY" : "PENDING"
-      return [[answer], put(all, { ...task, state, attempt: task.attempt - 1, dueAt: now, ...closed })]
+      return [[answer], put(all, { ...task, state, attempt: task.attempt - 1, dueAt: null, ...closed })]
     }
   }
 }

@@ -21,6 +21,8 @@ export interface Task {
   readonly state: TaskState
   /** Tells the enqueues of one id apart. */
   readonly incarnation: string
+  /** The queue of the enqueue; of a record that a replay created, that of the dead letter. */
+  readonly queue: string
   readonly generation: number
   readonly attempt: number
   readonly retries: number
@@ -42,8 +44,8 @@ export interface Task {
   /** The message of the open run was removed from its queue. */
   readonly withdrawn: boolean
   readonly retention: number | undefined
-  /** The time before which a retry is not started. */
-  readonly dueAt: number
+  /** The time before which a retry is not started, or at which the delay of a task ends that was never started. */
+  readonly dueAt: number | null
   readonly run: Run | undefined
   /** The last settlement, while it may be repeated. */
   readonly settled:
@@ -154,7 +156,7 @@ export const initial = {
   startedAt: null,
   finishedAt: null,
   expiresAt: null,
-  dueAt: 0,
+  dueAt: null,
   run: undefined
 } as const
 
@@ -168,7 +170,7 @@ type End = Partial<Task> & { readonly state: "SUCCESS" | "FAILURE" }
 export const end = (all: Tasks, task: Task, now: number, how: End): Tasks =>
   task.ended === "Forgotten"
     ? remove(all, task.id)
-    : put(all, { ...task, finishedAt: now, run: undefined, settled: outdated(task), ...how })
+    : put(all, { ...task, finishedAt: now, dueAt: null, run: undefined, settled: outdated(task), ...how })
 
 export const endBy = (all: Tasks, task: Task, now: number, ended: StoreDecidedEnd): Tasks =>
   end(all, task, now, { state: "FAILURE", ended })

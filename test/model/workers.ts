@@ -206,7 +206,7 @@ export class Workers {
     return Effect.suspend(() => {
       const { runner } = this
       const { delivery, request, worker } = held
-      const { id, incarnation, retentionMillis, task } = request
+      const { id, incarnation, queue, retentionMillis, task } = request
       const isTakenOver = Messages.heldBy(runner.messages, delivery.handle) === undefined
       if (isTakenOver && Tasks.find(runner.tasks, id, runner.now) === undefined) {
         held.done = true
@@ -215,9 +215,9 @@ export class Workers {
       runner.log(`${worker} creates the record of ${String(delivery.body)}`)
       held.unrecorded = false
       const { enqueue, expiresMillis } = runner.contentOf(delivery.body)
-      const unknown = { key: undefined, payloadHash: "", reservedMillis: undefined }
+      const unknown = { key: undefined, payloadHash: "", delayMillis: 0, reservedMillis: undefined }
       return Effect.map(
-        runner.create({ ...unknown, id, incarnation, task, expiresMillis, retentionMillis }, enqueue),
+        runner.create({ ...unknown, id, incarnation, task, queue, expiresMillis, retentionMillis }, enqueue),
         (created) => runner.logAnswer(created)
       )
     })

@@ -10,8 +10,10 @@ const recordOf = (id: string, reservedMillis?: number): NewRecord => ({
   id,
   task: "t",
   incarnation: "",
+  queue: "default",
   key: undefined,
   payloadHash: "",
+  delayMillis: 0,
   expiresMillis: 60_000,
   retentionMillis: 60_000,
   reservedMillis

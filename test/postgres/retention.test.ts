@@ -17,8 +17,10 @@ const makeStale = Effect.fnUntraced(function* (count: number) {
       id: `task ${n}`,
       task: "t",
       incarnation: "",
+      queue: "default",
       key: undefined,
       payloadHash: "",
+      delayMillis: 0,
       expiresMillis: undefined,
       retentionMillis: 60_000,
       reservedMillis: 1

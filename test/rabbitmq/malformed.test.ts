@@ -66,8 +66,10 @@ const recordOf = (id: string): NewRecord => ({
   id,
   task: "count",
   incarnation: "",
+  queue: "default",
   key: undefined,
   payloadHash: "",
+  delayMillis: 0,
   expiresMillis: undefined,
   retentionMillis: undefined,
   reservedMillis: undefined

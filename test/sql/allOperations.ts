@@ -17,8 +17,10 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
         id,
         task: "t",
         incarnation: "",
+        queue: "default",
         key: id,
         payloadHash: "h",
+        delayMillis: 0,
         expiresMillis: 60_000,
         retentionMillis: 60_000,
         reservedMillis: 60_000
@@ -29,8 +31,10 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
         id: "x",
         task: "t",
         incarnation: "",
+        queue: "default",
         key: ids[0],
         payloadHash: "h",
+        delayMillis: 0,
         expiresMillis: never,
         retentionMillis: never,
         reservedMillis: never
@@ -117,8 +121,10 @@ const fused = Effect.fnUntraced(function* ({ fusion }: SqlDrivers.Drivers["backe
         id,
         task: "t",
         incarnation: "",
+        queue: "default",
         key: undefined,
         payloadHash: "",
+        delayMillis: 0,
         expiresMillis: never,
         retentionMillis: 60_000,
         reservedMillis: never

@@ -138,8 +138,10 @@ const notifyUntilReceived = ({ backend }: SqlDrivers.Drivers, told: ReadonlySet<
       id,
       task: "t",
       incarnation: "",
+      queue: "default",
       key: undefined,
       payloadHash: "",
+      delayMillis: 0,
       expiresMillis: undefined,
       retentionMillis: undefined,
       reservedMillis: undefined

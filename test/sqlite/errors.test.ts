@@ -25,8 +25,10 @@ const record = (id: string) => ({
   id,
   task: "t",
   incarnation: "",
+  queue: "default",
   key: undefined,
   payloadHash: "",
+  delayMillis: 0,
   expiresMillis: undefined,
   retentionMillis: undefined,
   reservedMillis: undefined

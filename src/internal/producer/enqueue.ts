@@ -51,14 +51,16 @@ const envelopeOf = ({ delayMillis, head, payload }: PreparedTask): Envelope => (
 })
 
 const recordOf = (
-  { head, reservation, retentionMillis }: PreparedTask,
+  { delayMillis, head, reservation, retentionMillis }: PreparedTask,
   reservedMillis: number | undefined
 ): NewRecord => ({
   id: head.id,
   task: head.task,
   incarnation: head.incarnation ?? "",
+  queue: head.queue,
   key: reservation?.key,
   payloadHash: reservation?.payloadHash ?? "",
+  delayMillis,
   expiresMillis: head.expires,
   retentionMillis,
   reservedMillis

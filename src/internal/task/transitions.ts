@@ -29,7 +29,10 @@ export interface TaskFacts {
   readonly withdrawn: boolean
   /** When a waiting task expires; `null`: never. */
   readonly expiresAt: number | null
-  /** When a retry is due; `null` unless the last settlement was a retry. */
+  /**
+   * When a retry is due; `null` unless the last settlement was a retry. A task that was never started has the time here at
+   * which the delay of its enqueue ends, which decides nothing.
+   */
   readonly dueAt: number | null
   /** Why the store ended the task; `Forgotten` is set before the end. */
   readonly ended: "Expired" | "WorkerLost" | "Cancelled" | "Forgotten" | null
@@ -115,7 +118,7 @@ export const decideStart = (
   const opens = request.generation > task.generation ? request.generation : undefined
   const ended = lapse(task, now)
   if (ended !== undefined) return { _tag: "End", ended, crashes: task.crashes }
-  const busyUntil = isWaiting(task) ? task.dueAt : task.leaseUntil
+  const busyUntil = task.state === "STARTED" ? task.leaseUntil : task.state === "RETRY" ? task.dueAt : null
   if (busyUntil !== null && busyUntil > now) return { _tag: "Busy", millis: busyUntil - now }
   const crashes = isWaiting(task) ? task.crashes : task.crashes + 1
   if (!isWaiting(task) && crashes >= request.maxCrashes) return { _tag: "End", ended: "WorkerLost", crashes }

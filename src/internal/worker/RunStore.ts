@@ -149,8 +149,10 @@ const createUnrecorded = (backend: BackendService, candidates: ReadonlyArray<Sta
         id: start.id,
         task: start.task,
         incarnation: start.incarnation,
+        queue: start.queue,
         key: undefined,
         payloadHash: "",
+        delayMillis: 0,
         expiresMillis: message.expires,
         retentionMillis: start.retentionMillis,
         reservedMillis: undefined

@@ -22,9 +22,16 @@ const lua = (clustered: boolean): string =>
 local reserved = nextNumber()
 local reservedUntil = reserved and integerText(now + reserved) or '-'
 
+-- a text as a field of a record, as FieldText encodes it
+local function fieldText(text)
+  if text == '' then return '%' end
+  if text == '-' then return '%2D' end
+  return (string.gsub(text, '[%%%s]', function(byte) return string.format('%%%02X', string.byte(byte)) end))
+end
+
 -- whether the dead letter may be replayed
 local function reopen(deadLetterId)
-  local v = deadLetterFields(deadLetterId, 'taskId', 'task', 'generation', 'fence', 'retention', 'incarnation')
+  local v = deadLetterFields(deadLetterId, 'taskId', 'task', 'generation', 'fence', 'retention', 'incarnation', 'queue')
   if not v[1] then return true end
   local record, incarnation = findRecord(v[1]), v[6] or '-'
   -- R4
@@ -47,12 +54,13 @@ local function reopen(deadLetterId)
   if record then
     -- R2
     opened[FENCE], opened[RETENTION], opened[PAYLOAD_HASH] = record[FENCE], record[RETENTION], record[PAYLOAD_HASH]
+    opened[QUEUE] = record[QUEUE]
     opened[KEY], opened[KEY_CLAIM] = record[KEY], record[KEY_CLAIM]
     keepKey(opened)
     if record[PROGRESS] ~= '-' then redis.call('DEL', base .. ':progress:' .. record.id) end
   else
     -- R1
-    opened[FENCE], opened[RETENTION] = v[4], v[5] or '-'
+    opened[FENCE], opened[RETENTION], opened[QUEUE] = v[4], v[5] or '-', v[7] and fieldText(v[7]) or '-'
   end
   adoptPendingSubscribers(opened)
   saveRecord(opened)

@@ -75,7 +75,7 @@ export const checkUntil = (removeAt: string): string =>
   `CASE WHEN t.check_at <= ${removeAt} THEN t.check_at ELSE ${removeAt} END`
 
 /** Clears the columns that are set only while a run is open. */
-export const clearRun = { lease_until: "NULL", queue: "NULL", body: "NULL" } as const
+export const clearRun = { lease_until: "NULL", body_queue: "NULL", body: "NULL" } as const
 
 const makeInsertLostLetters = ({ batched, table }: Database) =>
   batched(
@@ -85,7 +85,7 @@ const makeInsertLostLetters = ({ batched, table }: Database) =>
         id, task_id, task, incarnation, generation, queue, reason, worker, attempts, at, task_retention, fence,
         remove_at, body
       )
-      SELECT batch.letter_id, t.id, t.task, t.incarnation, t.generation, COALESCE(t.queue, batch.queue),
+      SELECT batch.letter_id, t.id, t.task, t.incarnation, t.generation, COALESCE(t.body_queue, batch.queue),
         'WorkerLost', t.worker, t.attempt, batch.at, t.retention, t.fence, batch.at + t.letter_retention,
         COALESCE(t.body, batch.body)
       FROM ${batch} JOIN ${table("tasks")} AS t ON t.id = batch.id

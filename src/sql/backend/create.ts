@@ -33,9 +33,11 @@ export const newRecordColumns = {
   id: "text",
   task: "text",
   incarnation: "text",
+  queue: "text",
   idempotency_key: "text",
   payload_hash: "text",
   reserved: "integer",
+  delay: "integer",
   expires: "integer",
   retention: "integer",
   check_in: "integer"
@@ -58,9 +60,11 @@ export const toNewRecordRow = (record: NewRecord): BatchRow<typeof newRecordColu
     id: record.id,
     task: record.task,
     incarnation: record.incarnation,
+    queue: record.queue,
     idempotency_key: storedKey(record),
     payload_hash: record.payloadHash,
     reserved,
+    delay: toMillis(record.delayMillis),
     expires,
     retention,
     check_in: earliest(earliest(expires, retention), reserved)
@@ -175,11 +179,12 @@ export const makeCreate = (db: Database, taskRows: TaskRows): CreateOperations =
     newRecordColumns,
     (batch) =>
       `${dialect.insertIgnore} ${tasks} (
-        id, task, incarnation, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention,
-        remove_at, check_at
+        id, task, incarnation, queue, idempotency_key, payload_hash, published, state, enqueued_at, due_at, expires_at,
+        retention, remove_at, check_at
       )
-      SELECT batch.id, batch.task, batch.incarnation, batch.idempotency_key, batch.payload_hash,
-        CASE WHEN batch.reserved IS NULL THEN 1 ELSE 0 END, 'PENDING', ${now}, ${now} + batch.expires, batch.retention,
+      SELECT batch.id, batch.task, batch.incarnation, batch.queue, batch.idempotency_key, batch.payload_hash,
+        CASE WHEN batch.reserved IS NULL THEN 1 ELSE 0 END, 'PENDING', ${now},
+        CASE WHEN batch.delay > 0 THEN ${now} + batch.delay END, ${now} + batch.expires, batch.retention,
         ${now} + batch.reserved, ${now} + batch.check_in
       FROM ${batch} WHERE batch.id IS NOT NULL
       ${dialect.onConflictDoNothing} RETURNING id`

@@ -33,6 +33,7 @@ interface FullTaskRow extends StateRow {
   readonly size: number
   readonly outcome: string | null
   readonly progress: string | null
+  readonly queue: string | null
   readonly worker: string | null
   readonly enqueued_at: number
   readonly started_at: number | null
@@ -48,6 +49,7 @@ const fullShape: Row.Shape<FullTaskRow> = {
   size: Row.integer,
   outcome: textOrNull,
   progress: textOrNull,
+  queue: textOrNull,
   worker: textOrNull,
   enqueued_at: Row.integer,
   started_at: integerOrNull,
@@ -63,6 +65,7 @@ const toRecord = (row: FullTaskRow): TaskRecord => ({
   attempt: row.attempt,
   retries: row.retries,
   crashes: row.crashes,
+  queue: row.queue ?? undefined,
   exit: row.outcome,
   progress: row.progress,
   worker: row.worker,
@@ -71,13 +74,15 @@ const toRecord = (row: FullTaskRow): TaskRecord => ({
   enqueuedAt: row.enqueued_at,
   startedAt: row.started_at,
   finishedAt: row.finished_at,
-  expiresAt: row.expires_at
+  expiresAt: row.expires_at,
+  dueAt: row.due_at
 })
 
 const toEndedRecord = (row: FullTaskRow, ended: ForcedEnd): TaskRecord => ({
   ...toRecord(row),
   state: "FAILURE",
   ended,
+  dueAt: null,
   finishedAt: row.now
 })
 
@@ -87,7 +92,7 @@ const makeSelect = ({ dialect, reader, run, table }: Database) => {
   const size = "COALESCE(OCTET_LENGTH(outcome), 0) + COALESCE(OCTET_LENGTH(progress), 0)"
   const select = `SELECT ${Object.keys(stateShape).join(", ")}, ${dialect.now} AS now, ${size} AS size,
       CASE WHEN ${size} <= ? THEN outcome END AS outcome, CASE WHEN ${size} <= ? THEN progress END AS progress,
-      worker, enqueued_at, started_at, finished_at
+      queue, worker, enqueued_at, started_at, finished_at
     FROM ${table("tasks")} WHERE ${dialect.inList("id", "text")}`
   return (ids: ReadonlyArray<string>, bytes: number): Effect.Effect<ReadonlyArray<FullTaskRow>, StoreError> =>
     Effect.flatMap(run(select, [bytes, bytes, dialect.list(ids)]), readRows)

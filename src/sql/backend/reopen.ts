@@ -21,6 +21,7 @@ const missingColumns = {
   id: "text",
   task: "text",
   incarnation: "text",
+  queue: "text",
   generation: "integer",
   fence: "integer",
   at: "integer",
@@ -51,10 +52,10 @@ const makeCreateMissing = ({ batched, dialect, reader, table }: Database) => {
     missingColumns,
     (batch) =>
       `${dialect.insertIgnore} ${table("tasks")} (
-        id, task, incarnation, payload_hash, published, state, generation, fence, enqueued_at, retention, remove_at,
+        id, task, incarnation, queue, payload_hash, published, state, generation, fence, enqueued_at, retention, remove_at,
         check_at
       )
-      SELECT batch.id, batch.task, batch.incarnation, '', 0, 'PENDING', batch.generation, batch.fence, batch.at,
+      SELECT batch.id, batch.task, batch.incarnation, batch.queue, '', 0, 'PENDING', batch.generation, batch.fence, batch.at,
         batch.retention, batch.reserved_until, batch.check_at
       FROM ${batch} WHERE batch.id IS NOT NULL
       ${dialect.onConflictDoNothing} RETURNING id`
@@ -103,10 +104,11 @@ const makeOpenTasks = (
       renewals.map(({ id, remove_at }) => ({ id, reserved_until: latest(remove_at, reservedUntil) }))
     )
     const created = yield* createMissing(
-      missing.map(({ fence, generation, incarnation, task, task_id: id, task_retention: retention }) => ({
+      missing.map(({ fence, generation, incarnation, queue, task, task_id: id, task_retention: retention }) => ({
         id,
         task,
         incarnation,
+        queue,
         generation: generation + 1,
         fence,
         at: now,

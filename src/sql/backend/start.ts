@@ -57,7 +57,7 @@ const runColumns = {
   letter_retention: "integer"
 } as const
 
-/** Returns the row of such a batch. The message of an at-most-once run is gone, so the record keeps its body. */
+/** Returns the row of such a batch. The message of an at-most-once run is gone, so the record keeps its queue and body. */
 const toRunRow = (start: Start, crashes: number): BatchRow<typeof runColumns> => {
   const isAtMostOnce = start.deliveryMode === "at-most-once"
   return {
@@ -89,7 +89,7 @@ const makeUpdateStarted = ({ batchedUpdate, dialect: { now } }: Database, where:
       crashes: "t.crashes + batch.crashes",
       token: "batch.token",
       worker: "batch.worker",
-      queue: "batch.queue",
+      body_queue: "batch.queue",
       body: "batch.body",
       at_most_once: "batch.at_most_once",
       // the clock of the database may have been set back, or be that of another server
@@ -116,7 +116,8 @@ const makeStatements = (db: Database) => {
       db,
       `t.id = batch.id AND t.task = batch.task AND t.incarnation = batch.incarnation
         AND t.generation = batch.generation AND t.state IN ('PENDING', 'RETRY')
-        AND (t.remove_at IS NULL OR t.remove_at > ${now}) AND (t.due_at IS NULL OR t.due_at <= ${now})
+        AND (t.remove_at IS NULL OR t.remove_at > ${now})
+        AND (t.state = 'PENDING' OR t.due_at IS NULL OR t.due_at <= ${now})
         AND (t.expires_at IS NULL OR t.expires_at > ${now})`
     ),
     /** S10, after a decision over the locked row. */

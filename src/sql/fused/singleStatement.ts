@@ -47,6 +47,7 @@ export type EnqueueStatement = (
 /** The function that claims and starts, which the first migration of PostgreSQL creates. */
 const CLAIM_FUNCTION = "claim_1"
 
+/** The queue and the delay of a record are those of its message. */
 const enqueueColumns = { ...newRecordColumns, ...newMessageColumns }
 
 const toEnqueueRow = ({ message, record }: NewTask) => ({
@@ -62,11 +63,12 @@ export const makeEnqueue = ({ batched, dialect: { now }, reader, table }: Databa
       given AS MATERIALIZED (SELECT * FROM ${batch}),
       created AS (
         INSERT INTO ${table("tasks")} (
-          id, task, incarnation, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention,
-          remove_at, check_at
+          id, task, incarnation, queue, idempotency_key, payload_hash, published, state, enqueued_at, due_at, expires_at,
+          retention, remove_at, check_at
         )
-        SELECT id, task, incarnation, idempotency_key, payload_hash, CASE WHEN reserved IS NULL THEN 1 ELSE 0 END,
-          'PENDING', ${now}, ${now} + expires, retention, ${now} + reserved, ${now} + check_in
+        SELECT id, task, incarnation, queue, idempotency_key, payload_hash,
+          CASE WHEN reserved IS NULL THEN 1 ELSE 0 END, 'PENDING', ${now}, CASE WHEN delay > 0 THEN ${now} + delay END,
+          ${now} + expires, retention, ${now} + reserved, ${now} + check_in
         FROM given WHERE id IS NOT NULL
         ON CONFLICT DO NOTHING RETURNING id
       ),
@@ -99,11 +101,12 @@ export const makeEnqueueAllNew = ({ batched, dialect: { now }, table }: Database
       given AS MATERIALIZED (SELECT * FROM ${batch}),
       created AS (
         INSERT INTO ${table("tasks")} (
-          id, task, incarnation, idempotency_key, payload_hash, published, state, enqueued_at, expires_at, retention,
-          remove_at, check_at
+          id, task, incarnation, queue, idempotency_key, payload_hash, published, state, enqueued_at, due_at, expires_at,
+          retention, remove_at, check_at
         )
-        SELECT id, task, incarnation, idempotency_key, payload_hash, CASE WHEN reserved IS NULL THEN 1 ELSE 0 END,
-          'PENDING', ${now}, ${now} + expires, retention, ${now} + reserved, ${now} + check_in
+        SELECT id, task, incarnation, queue, idempotency_key, payload_hash,
+          CASE WHEN reserved IS NULL THEN 1 ELSE 0 END, 'PENDING', ${now}, CASE WHEN delay > 0 THEN ${now} + delay END,
+          ${now} + expires, retention, ${now} + reserved, ${now} + check_in
         FROM given WHERE id IS NOT NULL
       )
       INSERT INTO ${table("messages")} (
@@ -274,7 +277,7 @@ export const makeSettle = ({
         UPDATE ${table("tasks")} AS t
         SET state = given.state, outcome = given.outcome, finished_at = ${now}, retention = given.retention,
           remove_at = ${now} + given.retention, check_at = ${checkUntil(`${now} + given.retention`)},
-          lease_until = NULL, queue = NULL, body = NULL
+          lease_until = NULL, body_queue = NULL, body = NULL
         FROM given
         WHERE t.id = given.id AND t.token = given.token AND t.state = 'STARTED' AND t.ended IS NULL
         RETURNING t.id

@@ -45,6 +45,8 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         queue VARCHAR(255),
         progress LONGTEXT,
         outcome LONGTEXT,
+        history TEXT,
+        body_queue VARCHAR(255),
         body LONGTEXT,
         UNIQUE KEY tasks_key (task, idempotency_key),
         KEY tasks_check (check_at),

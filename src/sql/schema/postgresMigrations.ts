@@ -94,7 +94,7 @@ BEGIN
       UPDATE ${table("tasks")} AS t SET state = 'STARTED', published = 1, attempt = t.attempt + 1, fence = t.fence + 1, token = run.token, worker = run.worker, started_at = COALESCE(t.started_at, GREATEST(t.enqueued_at, ${NOW})), due_at = NULL, remove_at = NULL, lease_until = ${NOW} + run.lease, retention = run.retention, check_at = COALESCE(t.check_at, ${NOW} + run.retention), letter_retention = run.letters
       FROM run WHERE t.id = run.id AND t.task = run.task AND t.incarnation = run.incarnation
     AND t.generation = run.generation AND t.state IN ('PENDING', 'RETRY') AND t.remove_at IS NULL
-    AND (t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})
+    AND (t.state = 'PENDING' OR t.due_at IS NULL OR t.due_at <= ${NOW}) AND (t.expires_at IS NULL OR t.expires_at > ${NOW})
       RETURNING run.seq, t.fence, t.attempt, t.retries, t.crashes
     )
   SELECT 0, taken.seq, taken.id, taken.task, taken.incarnation, taken.generation, taken.queue, taken.priority, taken.due_at, taken.waits_since, octet_length(taken.body),
@@ -142,6 +142,8 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         queue TEXT COLLATE "C",
         progress TEXT COLLATE "C",
         outcome TEXT COLLATE "C",
+        history TEXT COLLATE "C",
+        body_queue TEXT COLLATE "C",
         body TEXT COLLATE "C",
         CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
         CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),

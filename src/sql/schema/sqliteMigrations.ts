@@ -45,6 +45,8 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         queue TEXT,
         progress TEXT,
         outcome TEXT,
+        history TEXT,
+        body_queue TEXT,
         body ANY CHECK (typeof(body) IN ('null', 'text', 'blob')),
         CHECK (generation BETWEEN 0 AND 8640000000000000 AND attempt BETWEEN 0 AND 8640000000000000 AND retries BETWEEN 0 AND 8640000000000000 AND crashes BETWEEN 0 AND 8640000000000000 AND fence BETWEEN 0 AND 8640000000000000),
         CHECK (enqueued_at BETWEEN 0 AND 8640000000000000 AND started_at BETWEEN 0 AND 8640000000000000 AND finished_at BETWEEN 0 AND 8640000000000000 AND expires_at BETWEEN 0 AND 8640000000000000 AND due_at BETWEEN 0 AND 8640000000000000 AND lease_until BETWEEN 0 AND 8640000000000000 AND check_at BETWEEN 0 AND 8640000000000000),

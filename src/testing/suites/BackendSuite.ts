@@ -24,6 +24,7 @@ import { makeFixture, type Test } from "./backend/fixture.ts"
 import { forget } from "./backend/forget.ts"
 import { hints } from "./backend/hints.ts"
 import { incarnations } from "./backend/incarnations.ts"
+import { queues } from "./backend/queues.ts"
 import { renew } from "./backend/renew.ts"
 import { reopen } from "./backend/reopen.ts"
 import { reservations } from "./backend/reservations.ts"
@@ -61,6 +62,7 @@ export const suite = (name: string, options: Options): void => {
   describe(`${name}: backend`, () => {
     create(test)
     reservations(test)
+    queues(test)
     start(test)
     renew(test)
     settle(test)

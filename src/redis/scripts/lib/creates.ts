@@ -15,6 +15,8 @@ const isCompared = ({ incarnation, key, payloadHash }: NewRecord): boolean =>
 /** Encodes what neighbouring records may have in common. */
 export const encodeRecordHead = (record: NewRecord): ReadonlyArray<string> => [
   FieldText.encode(record.task),
+  FieldText.encode(record.queue),
+  record.delayMillis > 0 ? millis(record.delayMillis) : "",
   millis(record.expiresMillis),
   millis(record.retentionMillis),
   millis(record.reservedMillis),
@@ -61,6 +63,7 @@ export const createsLua = /* lua */ `
 local function requestedRecord(request)
   local new = newRecord(request.id)
   new[TASK], new[INCARNATION], new[ENQUEUED_AT] = request.task, request.incarnation, nowText
+  new[QUEUE], new[DUE_AT] = request.queue, request.dueAt
   new[PAYLOAD_HASH], new[RETENTION], new[EXPIRES_AT] = request.hash, request.retention, request.expires
   new[RESERVED_UNTIL], new[DELAYED_MESSAGE] = request.reservedUntil, request.delayedMessage
   if request.key then new[KEY], new[KEY_CLAIM] = request.key, request.claim end
@@ -150,8 +153,10 @@ end
 
 -- what the records of a group have in common, whether each has more, and their number
 local function readGroup()
-  local task, expires, retention, reserved = nextText(), nextNumber(), nextText(), nextNumber()
-  local request = { task = task, incarnation = '-', hash = '-', claim = '-', delayedMessage = '-' }
+  local task, queue, delay = nextText(), nextText(), nextNumber()
+  local expires, retention, reserved = nextNumber(), nextText(), nextNumber()
+  local request = { task = task, queue = queue, incarnation = '-', hash = '-', claim = '-', delayedMessage = '-' }
+  request.dueAt = delay and integerText(now + delay) or '-'
   request.retention = retention == '' and '-' or retention
   request.expires = expires and integerText(now + expires) or '-'
   request.reservedUntil = reserved and integerText(now + reserved) or '-'

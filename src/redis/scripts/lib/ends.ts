@@ -87,7 +87,7 @@ local function endTask(record, state, exit, ended)
   if record[ENDED] == 'Forgotten' then return removeRecord(record) end
   removeDeadline(record)
   removeRunBody(record)
-  record[STATE], record[TIME], record[ENDED] = state, nowText, ended or '-'
+  record[STATE], record[TIME], record[ENDED], record[DUE_AT] = state, nowText, ended or '-', '-'
   hintEnd(record)
   local retention = record[RETENTION]
   if retention ~= '-' and tonumber(retention) <= 0 then return removeRecord(record) end

@@ -42,17 +42,18 @@ local function runAnswer(record)
   return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
 end
 
--- the text of a plain record, of one in which nothing but the delayed message is unusual
-local function withoutDelayedMessage(value)
-  return (string.gsub(value, '^(%S+ %S+ %S+) %+ (.*)( %- %- %- %- %- %- %- %-) %d+:%d+:%d+/%S+\\n$', '%1 - %2%3 -\\n'))
+-- the text of a plain record, of one in which nothing but the delay and its message is unusual
+local function withoutDelay(value)
+  return (string.gsub(value, '^(%S+ %S+ %S+) %+ (%S+ %S+ %d+ %d+ %d+ %d+ %d+) %d+ (.*)( %- %- %- %- %- %- %- %-) %d+:%d+:%d+/%S+\\n$',
+    '%1 - %2 - %3%4 -\\n'))
 end
 
--- S10, the common case: the first start of a plain task, or of one that is plain but for its delayed message. Returns the
+-- S10, the common case: the first start of a plain task, or of one that is plain but for its delay. Returns the
 -- record's text after it, and the subscribers; nil where the task has to be looked at field by field.
 local function startFirstRun(value, token)
   if not group.before or string.find(value, 'PENDING - ', 1, true) ~= 1 then return nil end
   local after = string.find(value, ' ', 11, true)
-  if after and string.byte(value, after + 1) == 43 then value = withoutDelayedMessage(value) end
+  if after and string.byte(value, after + 1) == 43 then value = withoutDelay(value) end
   if not after or string.find(value, group.before, after, true) ~= after then return nil end
   -- the clock of the server may have been set back, or be that of another server; as texts of 13 digits, times compare fast
   local rest = after + #group.before
@@ -82,7 +83,8 @@ local function startAnyRun(id, value, token, body)
     -- S4
     if endIfLapsed(record) then return 'D' end
     -- S5
-    if record[DUE_AT] ~= '-' and tonumber(record[DUE_AT]) > now then return 'B ' .. integerText(record[DUE_AT] - now) end
+    local dueAt = record[STATE] == 'RETRY' and tonumber(record[DUE_AT])
+    if dueAt and dueAt > now then return 'B ' .. integerText(dueAt - now) end
   else
     -- S6
     if tonumber(record[TIME]) > now then return 'B ' .. integerText(record[TIME] - now) end

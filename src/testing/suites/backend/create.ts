@@ -8,7 +8,7 @@ export const create = (test: Test): void => {
   describe("create", () => {
     test("writes the record of a waiting task", function* (t) {
       assert.deepStrictEqual(yield* t.create("a"), { _tag: "Created" })
-      const { enqueuedAt, ...rest } = yield* t.read("a")
+      const { dueAt: _, enqueuedAt, queue: _q, ...rest } = yield* t.read("a")
       assert.isNumber(enqueuedAt)
       assert.deepStrictEqual(rest, {
         id: "a",

@@ -245,8 +245,10 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
           id,
           task,
           incarnation: "",
+          queue: "default",
           key: undefined,
           payloadHash: "",
+          delayMillis: 0,
           expiresMillis: undefined,
           retentionMillis: time.long,
           reservedMillis: undefined
