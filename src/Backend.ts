@@ -62,7 +62,9 @@ const sizeOfSettlement = ({ outcome }: Settlement): number =>
     ? outcome.exit.length
     : outcome._tag === "Failure"
       ? outcome.exit.length + (outcome.deadLetter?.body.length ?? 0)
-      : 0
+      : outcome._tag === "Retry"
+        ? (outcome.failure?.length ?? 0)
+        : 0
 
 /**
  * Makes the service from a driver.
@@ -96,7 +98,7 @@ export const make = Effect.fnUntraced(function* <E>(
   })
   const { batched, batchedVoid, call, refusing, refusingBatcher, toClosedError, toError } = calls
 
-  const { complete, fusion } = driver
+  const { complete, fusion, readHistory } = driver
   const claim = fusion?.claim
   const producerOptions = {
     key: driver.batchKey,
@@ -153,6 +155,13 @@ export const make = Effect.fnUntraced(function* <E>(
       complete === undefined ? undefined : (completion) => call("complete", () => complete(completion)),
     parkMessage: (messages) => call("parkMessage", () => driver.parkMessage(messages)),
     read: yield* batched("read", driver.read, { key: driver.batchKey }),
+    readHistory:
+      readHistory === undefined
+        ? undefined
+        : yield* batched("readHistory", readHistory, {
+            key: driver.batchKey,
+            sizeOf: () => defaults.maxHistorySize
+          }),
     subscriptions,
     cancel: refusingBatcher("cancel", yield* batched("cancel", driver.cancel)),
     withdraw: (messages) => refusing("withdraw")(call("withdraw", () => driver.withdraw(messages))),
@@ -253,6 +262,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   complete: undefined,
   parkMessage: () => notConfigured("parkMessage"),
   read: failingBatcher("AsyncResult"),
+  readHistory: undefined,
   subscriptions: undefined,
   cancel: failingBatcher("AsyncResult.cancel"),
   withdraw: () => notConfigured("Broker.purge"),

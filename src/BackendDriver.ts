@@ -149,7 +149,7 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the
    * caller's context, and so in its transaction. Requests for which it returns `undefined` may share a batch. Asked for
-   * `create`, `markPublished`, `fusion.enqueue` and `read`. `getDeadLetters`, `listDeadLetters`, `listDeadLetterIds`,
+   * `create`, `markPublished`, `fusion.enqueue`, `read` and `readHistory`. `getDeadLetters`, `listDeadLetters`, `listDeadLetterIds`,
    * `countDeadLetters` and `workers` run in the caller's context too. Every other operation runs outside any caller
    * transaction; inside of one the facade refuses those that programs call.
    */
@@ -201,6 +201,17 @@ export interface BackendDriver<out E = unknown> {
    * reads the rest with another call.
    */
   readonly read: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<TaskRecord | undefined>, E>
+  /**
+   * Reads the histories of tasks: the `failure` of every retry of the current generation, in the order in which they were
+   * stored, and of these texts the last `maxHistorySize` characters, also where that cuts the first of them. `undefined`
+   * for a task without a record, and for one that was not retried in its generation with a `failure`.
+   *
+   * A history is removed with its record, and when a newer generation is opened. `undefined`: the driver keeps none, and
+   * `TaskResult.history` is empty. Asked for tasks whose record has `retries`, and for no others; at most 128 at a time.
+   */
+  readonly readHistory?:
+    | ((ids: Batch<string>) => Effect.Effect<ReadonlyArray<string | undefined>, E>)
+    | undefined
   /**
    * Subscribes this driver to changes of tasks, and reads them as `read` does, in one atomic step for each id: a change
    * after the answer is hinted. An id may be subscribed to before its task exists. With `"end"` a store may leave out

@@ -42,6 +42,7 @@ export const makeMapBackend: Effect.Effect<BackendDriver<never>> = Effect.sync((
     settle: each((settlement, now) => tasks.settle(settlement, now)),
     parkMessage: eachVoid((message, now) => tasks.park(message, now)),
     read,
+    readHistory: each((id, now) => tasks.readHistory(id, now)),
     // without hints a subscription is a read
     subscribe: read,
     unsubscribe: () => Effect.void,

@@ -10,6 +10,7 @@ import {
   deadLetterId,
   type DeadLetterQuery,
   type Heartbeat,
+  maxHistorySize,
   type NewDeadLetter,
   type NewRecord,
   type Outcome,
@@ -42,7 +43,6 @@ export class MapTasks {
   /** Task ids by scoped key. */
   private readonly keys = new Map<string, string>()
   /** Oldest first. */
-  /** The oldest first. */
   private readonly letters = new Map<string, StoredDeadLetter>()
   private lettersWritten = 0
   private readonly registry = new Map<string, StoredWorker>()
@@ -102,7 +102,7 @@ export class MapTasks {
       }
     }
     // S10
-    if (asked.generation > record.generation) Object.assign(record, opened(asked.generation, now))
+    if (asked.generation > record.generation) this.open(task, asked.generation, now)
     record.state = "STARTED"
     record.attempt += 1
     record.worker = asked.worker
@@ -159,6 +159,10 @@ export class MapTasks {
     return current === undefined ? undefined : { ...current.record }
   }
 
+  readHistory(id: string, now: number): string | undefined {
+    return this.find(id, now)?.history || undefined
+  }
+
   cancel(id: string, now: number): CancelAnswer {
     const task = this.find(id, now)
     if (task === undefined) return "Unknown"
@@ -212,8 +216,7 @@ export class MapTasks {
       made.reservedUntil = after(now, reservedMillis)
     } else if (isFinal(task) && task.record.generation <= generation) {
       // R2
-      Object.assign(task.record, opened(generation + 1, now))
-      task.withdrawn = false
+      this.open(task, generation + 1, now)
       task.reservedUntil = after(now, reservedMillis)
     } else if (!isFinal(task) && task.record.generation === generation + 1) {
       // R5
@@ -318,10 +321,18 @@ export class MapTasks {
       fence: 0,
       token: null,
       run: undefined,
-      leaseUntil: 0
+      leaseUntil: 0,
+      history: ""
     }
     this.tasks.set(id, task)
     return task
+  }
+
+  /** Opens a generation: nothing is counted, and no failure is kept. */
+  private open(task: StoredTask, generation: number, now: number): void {
+    Object.assign(task.record, opened(generation, now))
+    task.withdrawn = false
+    task.history = ""
   }
 
   /** E1 to E4: whether a request is for the task that exists. */
@@ -426,6 +437,7 @@ export class MapTasks {
         return this.finish(task, now, { state: "FAILURE", exit: outcome.exit, ended: null })
       case "Retry":
         record.retries += 1
+        task.history = (task.history + (outcome.failure ?? "")).slice(-maxHistorySize)
         record.dueAt = now + outcome.afterMillis
         break
       case "Release":

@@ -23,6 +23,8 @@ export interface StoredTask {
   /** The request of the open run. Another store keeps `queue` and `body` of at-most-once runs only. */
   run: Start | undefined
   leaseUntil: number
+  /** The failures of the attempts that were retried in this generation; empty: none. */
+  history: string
 }
 
 export interface StoredDeadLetter {

@@ -164,7 +164,8 @@ export type Renewed = "Held" | "CancelRequested" | "Lost" | "Unknown" | "Progres
  * **Details**
  *
  * - `Success`, `Failure`: the task ends with this exit. `retentionMillis` replaces that of the record.
- * - `Retry`: the task returns to `RETRY`, due in `afterMillis`, and `retries` grows by one.
+ * - `Retry`: the task returns to `RETRY`, due in `afterMillis`, and `retries` grows by one. `failure` is appended to the
+ *   history of the task's generation.
  * - `Release`: the task returns to `PENDING`, or to `RETRY` if it has been retried, due at once; the attempt is
  *   subtracted again.
  *
@@ -188,7 +189,15 @@ export type Outcome =
       /** Written with the record, in the same atomic step. */
       readonly deadLetter: NewDeadLetter | undefined
     }
-  | { readonly _tag: "Retry"; readonly afterMillis: number }
+  | {
+      readonly _tag: "Retry"
+      readonly afterMillis: number
+      /**
+       * What made the attempt fail: ASCII text of at most 8 KiB, which ends with a line break. The store appends it to
+       * what it has, and keeps the last `maxHistorySize` characters: see `BackendDriver.readHistory`.
+       */
+      readonly failure?: string | undefined
+    }
   | { readonly _tag: "Release" }
 
 /**

@@ -29,3 +29,11 @@ export { maxMessageBytes } from "../internal/driver/maxMessageBytes.ts"
  * @since 0.1.0
  */
 export { maxReplySize } from "../internal/defaults.ts"
+
+/**
+ * Characters of the history of a task that a store keeps, at most: the last ones. See `BackendDriver.readHistory`.
+ *
+ * @category constants
+ * @since 0.1.0
+ */
+export { maxHistorySize } from "../internal/defaults.ts"

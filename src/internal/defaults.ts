@@ -8,6 +8,8 @@ export const maxBytes = 4 * 1024 * 1024
  * within the default `callTimeout` of 5 seconds.
  */
 export const maxReplySize = 2 * 1024 * 1024
+/** Characters that a store keeps of the failures of a task's attempts, at most: the last ones. */
+export const maxHistorySize = 16 * 1024
 /** The priority of a task that sets none: 0 to 255, higher first. */
 export const priority = 100
 /** The queue of a task that sets none. */

@@ -52,6 +52,7 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
     settle: forEach((settlement, now) => tasks.settle(settlement, now)),
     parkMessage: forEachDiscard((message, now) => deadLetters.park(message, now)),
     read: forEach((id, now) => tasks.read(id, now)),
+    readHistory: forEach((id, now) => tasks.readHistory(id, now)),
     subscribe: forEach((id, now) => {
       hints.subscribe(id)
       return tasks.read(id, now)

@@ -20,6 +20,7 @@ import type {
 } from "../BackendDriver.ts"
 import type { PurgedMessage } from "../BrokerDriver.ts"
 import { Heap } from "../internal/concurrency/Heap.ts"
+import { maxHistorySize } from "../internal/defaults.ts"
 import { deadLetterId } from "../internal/driver/deadLetterId.ts"
 import * as Transitions from "../internal/task/transitions.ts"
 import { isSooner } from "./Expiring.ts"
@@ -165,6 +166,10 @@ export class MemoryTasks {
     return current === undefined ? undefined : TaskRow.toRecord(current)
   }
 
+  readHistory(id: string, now: number): string | undefined {
+    return this.find(id, now)?.history
+  }
+
   cancel(id: string, now: number): CancelAnswer {
     const row = this.find(id, now)
     if (row === undefined) return "Unknown"
@@ -303,6 +308,9 @@ export class MemoryTasks {
       }
       case "Retry":
         row.retries += 1
+        if (outcome.failure !== undefined) {
+          row.history = ((row.history ?? "") + outcome.failure).slice(-maxHistorySize)
+        }
         row.dueAt = now + outcome.afterMillis
         return this.wait(row)
       case "Release":

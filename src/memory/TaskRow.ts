@@ -18,6 +18,8 @@ export interface TaskRow extends Types.Mutable<TaskRecord>, Types.Mutable<TaskFa
   fence: number
   retention: number | undefined
   deadLetterRetention: number | undefined
+  /** The failures of the attempts that were retried; `undefined`: none. */
+  history: string | undefined
   /** The message of an open at-most-once run, for its dead letter. */
   message: { readonly queue: string; readonly body: string | Uint8Array } | undefined
 }
@@ -42,6 +44,7 @@ const newGeneration = (generation: number) => ({
   leaseUntil: null,
   atMostOnce: false,
   dueAt: null,
+  history: undefined,
   message: undefined
 })
 

@@ -2,7 +2,7 @@
  * A record as it is stored: one text, so that a script reads or writes it in one command.
  *
  * The first line holds the fields in a fixed order, divided by blanks; `-` stands for none. The rest is the encoded exit
- * of the run that ended the task. Progress lies under another key.
+ * of the run that ended the task. Progress and the history of a task that was retried lie under other keys.
  */
 import type { TaskRecord } from "../BackendDriver.ts"
 import { shapeOf } from "../internal/errorText.ts"
@@ -24,7 +24,7 @@ export const FIELDS = [
    * `-` once the task has ended.
    */
   "subscribers",
-  /** `-`: none of the fields marked with * is set. Written with the text. */
+  /** `-`: none of the fields marked with * is set, and the task was not retried. Written with the text. */
   "plain",
   "retention",
   /** Of a started task: when its lease ends. Of an ended one: when it ended. */
@@ -68,7 +68,7 @@ export const FIELDS = [
   "delayedMessage"
 ] as const
 
-/** The fields that are all empty in a plain record. */
+/** The fields that are all empty in a plain record, which has no retries, and so no history, either. */
 export const UNUSUAL_FIELDS: ReadonlyArray<Field> = [
   "ended",
   "stop",

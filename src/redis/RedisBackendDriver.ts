@@ -19,6 +19,7 @@ import { listWorkers } from "./scripts/listWorkers.ts"
 import { markPublished } from "./scripts/markPublished.ts"
 import { parkMessage } from "./scripts/parkMessage.ts"
 import { read } from "./scripts/read.ts"
+import { readHistory } from "./scripts/readHistory.ts"
 import { removeDeadLetters } from "./scripts/removeDeadLetters.ts"
 import { renewRuns } from "./scripts/renewRuns.ts"
 import { reopen } from "./scripts/reopen.ts"
@@ -80,6 +81,7 @@ export const make = (runner: ScriptRunner, channel: ProcessChannel, refusals: Re
   capabilities: { hints: true, expiresRecords: true, maxBytes: runner.maxBytes },
   isPermanent,
   ...reads(runner, channel),
+  readHistory: readHistory(runner),
   hints: hintsOf(channel),
   create: createAcrossShards(runner),
   markPublished: markPublished(runner),

@@ -2,7 +2,7 @@
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Schedule } from "effect"
 import type { DeadLetter, TaskRecord } from "../../src/BackendDriver.ts"
-import type { QueueCounts } from "../../src/BrokerDriver.ts"
+import type { Batch, QueueCounts } from "../../src/BrokerDriver.ts"
 import { inModelTime, toDeadLetter } from "./deadLetters.ts"
 import { definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
@@ -32,6 +32,19 @@ const recordOf = (task: Tasks.Task): TaskRecord => ({
   dueAt: task.dueAt
 })
 
+/** Compares the failures of attempts, where there are any: a retry adds one, and a replay begins without. */
+const compareHistories = Effect.fnUntraced(function* (runner: ModelRunner, ids: Batch<string>) {
+  const { readHistory } = runner.backend
+  const expected = ids.map((id) => Tasks.find(runner.tasks, id, runner.now)?.history ?? "")
+  if (readHistory === undefined || expected.every((history) => history === "")) return
+  const found = yield* runner.call(readHistory(ids))
+  yield* runner.assertEqual(
+    "the histories",
+    Object.fromEntries(ids.map((id, n) => [id, found[n] ?? ""])),
+    Object.fromEntries(ids.map((id, n) => [id, expected[n]]))
+  )
+})
+
 const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: boolean) {
   yield* runner.followStore
   const [first, ...others] = runner.ids
@@ -52,6 +65,7 @@ const compareTasks = Effect.fnUntraced(function* (runner: ModelRunner, watch: bo
     yield* runner.assertInvariant(runner.invariants.onRead(id, record))
   }
   if (watch) yield* runner.call(runner.backend.unsubscribe(ids))
+  yield* compareHistories(runner, ids)
 })
 
 const compareDeadLetters = Effect.fnUntraced(function* (runner: ModelRunner) {

@@ -117,7 +117,16 @@ export const settle = (all: Tasks, settlement: Settlement, now: number): Step<Re
     }
     case "Retry": {
       const dueAt = now + outcome.afterMillis
-      return [[answer], put(all, { ...task, state: "RETRY", retries: task.retries + 1, dueAt, ...closed })]
+      const history = `${task.history}${outcome.failure ?? ""}`.slice(-16_384)
+      const retried = {
+        ...task,
+        state: "RETRY",
+        retries: task.retries + 1,
+        dueAt,
+        history,
+        ...closed
+      } as const
+      return [[answer], put(all, retried)]
     }
     case "Release": {
       const state = task.retries > 0 ? "RETRY" : "PENDING"

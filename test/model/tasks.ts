@@ -46,6 +46,8 @@ export interface Task {
   readonly retention: number | undefined
   /** The time before which a retry is not started, or at which the delay of a task ends that was never started. */
   readonly dueAt: number | null
+  /** The failures of the attempts of this generation that were retried. */
+  readonly history: string
   readonly run: Run | undefined
   /** The last settlement, while it may be repeated. */
   readonly settled:
@@ -157,6 +159,7 @@ export const initial = {
   finishedAt: null,
   expiresAt: null,
   dueAt: null,
+  history: "",
   run: undefined
 } as const
 

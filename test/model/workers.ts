@@ -260,6 +260,7 @@ export class Workers {
     const { body, queue, token } = request
     const { deadLetterRetentionMillis, retentionMillis } = this.startDefaultsOf(definition)
     const exit = `{"${ending}":"${token}"}`
+    const failure = `${ending} of ${token}\n`
     switch (ending) {
       case "success":
         return { _tag: "Success", exit, retentionMillis }
@@ -270,9 +271,9 @@ export class Workers {
       case "failure without dead letter":
         return { _tag: "Failure", exit, retentionMillis, deadLetter: undefined }
       case "retry":
-        return { _tag: "Retry", afterMillis: 0 }
+        return { _tag: "Retry", afterMillis: 0, failure }
       case "delayed retry":
-        return { _tag: "Retry", afterMillis: this.runner.units(1.5) }
+        return { _tag: "Retry", afterMillis: this.runner.units(1.5), failure }
       case "release":
         return { _tag: "Release" }
     }

@@ -226,7 +226,11 @@ const suite = (make: Effect.Effect<Fixture, unknown, Scope.Scope>, shards: numbe
       const { backend } = yield* RedisStore.makeDrivers({ prefix: store.prefix, shards }).pipe(
         Effect.provideService(Redis, { ...store.redis, send })
       )
-      const task = { record: recordOf("a", { queue: "default", key: "k", payloadHash: "h" }), delayMillis: 0, message: messageOf("a", HOUR) }
+      const task = {
+        record: recordOf("a", { queue: "default", key: "k", payloadHash: "h" }),
+        delayMillis: 0,
+        message: messageOf("a", HOUR)
+      }
       assert.deepStrictEqual(yield* backend.fusion!.enqueue([task]), [{ _tag: "Created" }])
       assert.isAbove(lost, 1)
       assert.deepStrictEqual(yield* counts(store), { ready: 0, delayed: 1, claimed: 0 })

@@ -65,6 +65,8 @@ export interface BackendService {
   readonly complete: ((completion: Completion) => Effect.Effect<Settled, ReadError>) | undefined
   readonly parkMessage: (messages: Batch<ParkedMessage>) => Effect.Effect<void, ReadError>
   readonly read: Batcher<string, TaskRecord | undefined, ReadError>
+  /** `undefined`: the store keeps no histories. */
+  readonly readHistory: Batcher<string, string | undefined, ReadError> | undefined
   /** Notifies waiters of changes; `undefined`: the store gives no hints, and waiters poll with `read`. */
   readonly subscriptions: Subscriptions<ReadError> | undefined
   readonly cancel: Batcher<string, CancelAnswer, ReadError>

@@ -58,6 +58,7 @@ local function reopen(deadLetterId)
     opened[KEY], opened[KEY_CLAIM] = record[KEY], record[KEY_CLAIM]
     keepKey(opened)
     if record[PROGRESS] ~= '-' then redis.call('DEL', base .. ':progress:' .. record.id) end
+    removeHistory(record)
   else
     -- R1
     opened[FENCE], opened[RETENTION], opened[QUEUE] = v[4], v[5] or '-', v[7] and fieldText(v[7]) or '-'

@@ -12,7 +12,7 @@ import { makeCancel } from "./cancel.ts"
 import type { CreateOperations } from "./create.ts"
 import { makeDeadLetters } from "./deadLetters.ts"
 import { makeForget } from "./forget.ts"
-import { makeRead } from "./read.ts"
+import { makeRead, type ReadOperations } from "./read.ts"
 import { makeRenew } from "./renew.ts"
 import { makeReopen } from "./reopen.ts"
 import { makeStart } from "./start.ts"
@@ -77,9 +77,11 @@ const makeSweepUpTo = (parts: BackendParts): ((limit: number) => Effect.Effect<n
  * Reads records, after it has ended those that have lapsed. In a caller's transaction it writes nothing, since the locks
  * of what it wrote would be held until the commit: it returns the lapsed ones as ended.
  */
-const makeReadOperation = (parts: BackendParts): BackendDriver<StoreError>["read"] => {
-  const { db, taskRows } = parts
-  const { endLapsed, read } = makeRead(db, taskRows)
+const makeReadOperation = (
+  parts: BackendParts,
+  { endLapsed, read }: ReadOperations
+): BackendDriver<StoreError>["read"] => {
+  const { db } = parts
   const end = makeNotifying(parts, db.inTransaction)(endLapsed)
   return (ids) =>
     Effect.withFiber(({ context }) =>
@@ -121,7 +123,8 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
   const withdraw = notifying(makeWithdraw(db, taskRows))
   const forget = notifying(makeForget(db, taskRows))
   const reopen = makeReopen(db, taskRows)
-  const read = makeReadOperation(parts)
+  const reads = makeRead(db, taskRows)
+  const read = makeReadOperation(parts, reads)
   const deadLetters = makeDeadLetters(db)
   const workers = makeWorkers(db)
   const sweepUpTo = makeSweepUpTo(parts)
@@ -146,6 +149,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     settle: notifying(parts.settle),
     parkMessage: (messages) => outsideTransaction(db.inTransaction(deadLetters.park(messages))),
     read: (ids) => readsInCallerTransaction(read(ids)),
+    readHistory: (ids) => readsInCallerTransaction(reads.readHistory(ids)),
     subscribe: (ids, until = "change") =>
       outsideTransaction(Effect.andThen(notifier.subscribe(ids, until), read(ids))),
     unsubscribe: (ids) => Effect.sync(() => notifier.unsubscribe(ids)),

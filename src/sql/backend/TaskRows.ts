@@ -133,6 +133,7 @@ const makeUpdateOpened = ({ batchedUpdate }: Database) =>
       remove_at: "batch.reserved_until",
       progress: "NULL",
       outcome: "NULL",
+      history: "NULL",
       check_at: `CASE WHEN batch.reserved_until IS NULL THEN COALESCE(t.check_at, batch.at + t.retention)
         ELSE ${checkUntil("batch.reserved_until")} END`,
       ...clearRun

@@ -23,6 +23,7 @@ export interface FoundRecords {
 /** Reads records. */
 export interface ReadOperations {
   readonly read: (ids: Batch<string>) => Effect.Effect<FoundRecords, StoreError>
+  readonly readHistory: (ids: Batch<string>) => Effect.Effect<ReadonlyArray<string | undefined>, StoreError>
   /** Ends the tasks among the ids that have lapsed. Needs a transaction. */
   readonly endLapsed: (ids: ReadonlyArray<string>) => Effect.Effect<BatchResult<never>, StoreError>
 }
@@ -145,11 +146,27 @@ const makeReadFirst = (db: Database) => {
   return readFirst
 }
 
+/** Prepares the statement that reads histories. */
+const makeReadHistory = ({ dialect, reader, run, table }: Database): ReadOperations["readHistory"] => {
+  const read = reader<{ readonly id: string; readonly history: string | null }>("tasks", {
+    id: Row.text,
+    history: textOrNull
+  })
+  const select = `SELECT id, history FROM ${table("tasks")}
+    WHERE ${dialect.inList("id", "text")} AND (remove_at IS NULL OR remove_at > ${dialect.now})`
+  return (ids) =>
+    Effect.map(Effect.flatMap(run(select, [dialect.list(ids)]), read), (rows) => {
+      const found = new Map(rows.map(({ history, id }) => [id, history]))
+      return ids.map((id) => found.get(id) ?? undefined)
+    })
+}
+
 /** Reads records over one database. */
 export const makeRead = (db: Database, taskRows: TaskRows): ReadOperations => {
   const readFirst = makeReadFirst(db)
 
   return {
+    readHistory: makeReadHistory(db),
     read: (all) =>
       Effect.map(readFirst(all), ({ ids, rows }) => {
         const found = new Map<string, TaskRecord>()

@@ -104,18 +104,20 @@ const makeOpenTasks = (
       renewals.map(({ id, remove_at }) => ({ id, reserved_until: latest(remove_at, reservedUntil) }))
     )
     const created = yield* createMissing(
-      missing.map(({ fence, generation, incarnation, queue, task, task_id: id, task_retention: retention }) => ({
-        id,
-        task,
-        incarnation,
-        queue,
-        generation: generation + 1,
-        fence,
-        at: now,
-        retention,
-        reserved_until: reservedUntil,
-        check_at: earliest(reservedUntil, timeAfter(now, retention))
-      }))
+      missing.map(
+        ({ fence, generation, incarnation, queue, task, task_id: id, task_retention: retention }) => ({
+          id,
+          task,
+          incarnation,
+          queue,
+          generation: generation + 1,
+          fence,
+          at: now,
+          retention,
+          reserved_until: reservedUntil,
+          check_at: earliest(reservedUntil, timeAfter(now, retention))
+        })
+      )
     )
     result.opened.push(...openings.map(({ row }) => row.id), ...created)
     // again, where a record was created in the meantime

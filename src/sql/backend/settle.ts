@@ -5,6 +5,7 @@
 import { Effect } from "effect"
 import type { NewDeadLetter, Outcome, Settled, Settlement } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
+import { maxHistorySize } from "../../internal/defaults.ts"
 import { deadLetterId } from "../../internal/driver/deadLetterId.ts"
 import { decideSettle, stateAfterRetries } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
@@ -55,7 +56,8 @@ const waitingColumns = {
   state: "text",
   attempt: "integer",
   retries: "integer",
-  due_at: "integer"
+  due_at: "integer",
+  failure: "text"
 } as const
 
 const cancelledColumns = { id: "text", at: "integer", remove_at: "integer" } as const
@@ -111,6 +113,8 @@ const makeStatements = (db: Database) => {
         attempt: "batch.attempt",
         retries: "batch.retries",
         due_at: "batch.due_at",
+        history: `CASE WHEN batch.failure IS NULL THEN t.history
+          ELSE ${dialect.last(dialect.concat("COALESCE(t.history, '')", "batch.failure"), maxHistorySize)} END`,
         // the sweep may have checked the task while it ran, when it could not expire
         check_at:
           "CASE WHEN t.check_at IS NULL OR t.check_at > t.expires_at THEN t.expires_at ELSE t.check_at END",
@@ -189,11 +193,19 @@ const planOutcome = (plan: SettlePlan, row: TaskRow, { outcome, token }: Settlem
       state: "RETRY",
       attempt: row.attempt,
       retries: row.retries + 1,
-      due_at: timeAfter(now, outcome.afterMillis)
+      due_at: timeAfter(now, outcome.afterMillis),
+      failure: outcome.failure
     })
   } else if (outcome._tag === "Release") {
     const state = stateAfterRetries(row.retries)
-    plan.waiting.push({ id, state, attempt: row.attempt - 1, retries: row.retries, due_at: null })
+    plan.waiting.push({
+      id,
+      state,
+      attempt: row.attempt - 1,
+      retries: row.retries,
+      due_at: null,
+      failure: null
+    })
   } else {
     if (outcome._tag === "Failure" && outcome.deadLetter !== undefined) {
       plan.deadLetters.push(toDeadLetterRow(row, outcome.deadLetter, outcome, now))

@@ -162,6 +162,8 @@ export interface Dialect {
   readonly now: string
   /** Concatenates texts and numbers to a text. */
   readonly concat: (...parts: ReadonlyArray<string>) => string
+  /** Returns the last characters of a text, at most `count`. */
+  readonly last: (text: string, count: number) => string
   /** Decodes a stored body to text or bytes. */
   readonly fromBody: (stored: string | Uint8Array) => string | Uint8Array
 

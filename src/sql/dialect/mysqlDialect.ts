@@ -102,6 +102,7 @@ export const mysqlDialect: Dialect = {
   // in UTC: a local time occurs twice when clocks are set back
   now: "(TIMESTAMPDIFF(MICROSECOND, TIMESTAMP'1970-01-01 00:00:00', UTC_TIMESTAMP(3)) DIV 1000)",
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,
+  last: (text, count) => `RIGHT(${text}, ${count})`,
   fromBody,
   maxRows: 128,
   // well below max_allowed_packet, which is 16 MiB by default; less where the server takes less

@@ -108,6 +108,7 @@ export const postgresDialect: Dialect = {
   // evaluated once a statement, so that an index can use it; `now()` is the time at which the transaction began
   now: "(SELECT (date_part('epoch', clock_timestamp()) * 1000)::bigint)",
   concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
+  last: (text, count) => `right(${text}, ${count})`,
   fromBody,
   maxRows: 1024,
   maxText: Infinity,

@@ -20,6 +20,7 @@ export const sqliteDialect: Dialect = {
   identifier: (name) => `"${name.replaceAll('"', '""')}"`,
   now: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
   concat: (...parts) => parts.join(" || "),
+  last: (text, count) => `substr(${text}, -${count})`,
   fromBody: (stored) => stored,
   maxRows: 256,
   maxText: Infinity,

@@ -23,6 +23,7 @@ import { expiry } from "./backend/expiry.ts"
 import { makeFixture, type Test } from "./backend/fixture.ts"
 import { forget } from "./backend/forget.ts"
 import { hints } from "./backend/hints.ts"
+import { history } from "./backend/history.ts"
 import { incarnations } from "./backend/incarnations.ts"
 import { queues } from "./backend/queues.ts"
 import { renew } from "./backend/renew.ts"
@@ -48,7 +49,8 @@ export type Options = Suite.Options<BackendDriver>
  *
  * **Details**
  *
- * Tests of hints are skipped where the driver's `capabilities.hints` is `false`.
+ * Tests of hints are skipped where the driver's `capabilities.hints` is `false`, those of histories where it has no
+ * `readHistory`, and those of `queue` and `dueAt` where its records lack them.
  *
  * @see {@link Options}
  * @category suites
@@ -66,6 +68,7 @@ export const suite = (name: string, options: Options): void => {
     start(test)
     renew(test)
     settle(test)
+    history(test)
     crashes(test)
     atMostOnce(test)
     cancel(test)

@@ -70,9 +70,15 @@ local function removeDelayedMessage(record)
   redis.call('HDEL', key .. ':texts', string.match(member, '^%d+'))
 end
 
+-- the failures of a task that was retried in this generation
+local function removeHistory(record)
+  if record[RETRIES] ~= '0' then redis.call('DEL', base .. ':history:' .. record.id) end
+end
+
 local function removeRecord(record)
   countText('', record.value)
   redis.call('DEL', taskKey(record.id))
+  removeHistory(record)
   if record[PROGRESS] ~= '-' then redis.call('DEL', base .. ':progress:' .. record.id) end
   removeDeadline(record)
   removeRunBody(record)
@@ -98,6 +104,7 @@ local function endTask(record, state, exit, ended)
   else
     redis.call('SET', taskKey(record.id), text, 'PX', retention)
     if record[PROGRESS] ~= '-' then redis.call('PEXPIRE', base .. ':progress:' .. record.id, retention) end
+    if record[RETRIES] ~= '0' then redis.call('PEXPIRE', base .. ':history:' .. record.id, retention) end
     freeKeyAfter(record, retention)
   end
 end

@@ -93,7 +93,7 @@ local function exitOf(record)
 end
 
 local function recordText(record, exit)
-  record[PLAIN] = (${UNUSUAL_FIELDS.map((field) => `record[${constantOf(field)}] == '-'`).join(" and ")}) and '-' or '+'
+  record[PLAIN] = (record[RETRIES] == '0' and ${UNUSUAL_FIELDS.map((field) => `record[${constantOf(field)}] == '-'`).join(" and ")}) and '-' or '+'
   return table.concat(record, ' ', 1, FIELD_COUNT) .. '\\n' .. (exit or '')
 end
 

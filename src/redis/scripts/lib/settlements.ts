@@ -1,5 +1,6 @@
 /** Settling runs: for `settle`, and for the fused settle. Encoding, Lua and decoding. */
 import type { Settled, Settlement } from "../../../BackendDriver.ts"
+import { maxHistorySize } from "../../../internal/defaults.ts"
 import * as BodyText from "../../BodyText.ts"
 import * as FieldText from "../../FieldText.ts"
 import { millis } from "../../scriptArguments.ts"
@@ -28,6 +29,7 @@ export const pushSettlement = (
   encodedToken = FieldText.encode(token)
 ): void => {
   args.push(id, encodedToken)
+  if (outcome._tag === "Retry") args.push(outcome.failure ?? "")
   if (outcome._tag === "Success") args.push(outcome.exit)
   if (outcome._tag !== "Failure") return
   args.push(outcome.exit)
@@ -60,7 +62,17 @@ local function settleAgain(record, outcome, exit)
   return outcome == (record[DUE_AT] == '-' and 'P' or 'R') and 'S' or 'L'
 end
 
-local function retryOrRelease(record, outcome, after, delayedMessage)
+-- adds the failure of an attempt to the history of the record's generation
+local function addFailure(record, failure)
+  if failure == '' then return end
+  local key = base .. ':history:' .. record.id
+  local before = record[RETRIES] ~= '0' and getText(key) or ''
+  local history = string.sub(before .. failure, -${maxHistorySize})
+  countText(history, before, before == '' and 1 or 0)
+  redis.call('SET', key, history)
+end
+
+local function retryOrRelease(record, outcome, after, delayedMessage, failure)
   -- T2
   if record[STOP] ~= '-' then
     endTask(record, 'FAILURE', nil, 'Cancelled')
@@ -70,6 +82,7 @@ local function retryOrRelease(record, outcome, after, delayedMessage)
   removeDeadline(record)
   removeRunBody(record)
   if outcome == 'R' then
+    addFailure(record, failure)
     record[RETRIES] = integerText(record[RETRIES] + 1)
     record[DUE_AT] = integerText(now + after)
     record[DELAYED_MESSAGE] = delayedMessage or '-'
@@ -106,8 +119,8 @@ end
 local function settleNext(outcome, time, tail, claimToken, delayedMessage)
   local id, token = nextText(), nextText()
   if token == '' then token = claimToken end
-  local exit, deadLetter
-  if outcome ~= 'R' and outcome ~= 'P' then exit = nextText() end
+  local exit, deadLetter, failure
+  if outcome == 'R' then failure = nextText() elseif outcome ~= 'P' then exit = nextText() end
   if tail and succeedPlain(id, token, time, tail, exit) then return 'S' end
   if outcome == 'L' then
     deadLetter = { reason = nextText(), queue = nextText(), body = nextText(), retention = nextNumber() }
@@ -116,7 +129,7 @@ local function settleNext(outcome, time, tail, claimToken, delayedMessage)
   -- T1
   if not record or record[TOKEN] ~= token then return 'L' end
   if record[STATE] ~= 'STARTED' then return settleAgain(record, outcome, exit) end
-  if not exit then return retryOrRelease(record, outcome, tonumber(time), delayedMessage) end
+  if not exit then return retryOrRelease(record, outcome, tonumber(time), delayedMessage, failure) end
   -- T3
   record[RETENTION] = time == '' and '-' or time
   if deadLetter then

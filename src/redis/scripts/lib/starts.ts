@@ -101,6 +101,7 @@ local function startAnyRun(id, value, token, body)
   -- S10
   removeDeadline(record)
   if newer > 0 then
+    removeHistory(record)
     record[GENERATION], record[ATTEMPT], record[RETRIES], record[CRASHES] = generation, '0', '0', '0'
     record[STOP], record[STARTED_AT], record[PROGRESS] = '-', '-', '-'
     record[ENDED], record[EXPIRES_AT], record[ENQUEUED_AT] = '-', '-', nowText
