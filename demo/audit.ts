@@ -38,7 +38,7 @@ export interface Received {
   readonly record: Option.Option<Snapshot>
 }
 
-type Snapshot = TaskResult<Digest, FileUnreadable>
+type Snapshot = TaskResult.TaskResult<Digest, FileUnreadable>
 
 /** A worker and the events that it reported. */
 export interface WorkerReport {

@@ -41,6 +41,7 @@ import type { GetOptions } from "./GetOptions.ts"
 import { nameOf } from "./internal/errorText.ts"
 import { awaitTerminal } from "./internal/results/awaitTerminal.ts"
 import { decodeExit, toTaskResult } from "./internal/results/decodeRecord.ts"
+import { readWithHistory } from "./internal/results/histories.ts"
 import { recordChanges } from "./internal/results/recordChanges.ts"
 import {
   type Any,
@@ -236,6 +237,11 @@ const read = (self: Any): Effect.Effect<TaskRecord | undefined, ReadError, Backe
 /**
  * Reads the task once. `None` if it has no record: it was never enqueued, or its retention is over.
  *
+ * **Details**
+ *
+ * Of a task that was retried it reads the history too: `history.at(-1)` is the last failure, and in `RETRY` `dueAt` is the
+ * time of the next attempt.
+ *
  * @see {@link get} to wait for its end
  * @see {@link changes} to follow it
  *
@@ -245,8 +251,8 @@ const read = (self: Any): Effect.Effect<TaskRecord | undefined, ReadError, Backe
 export const poll = <A, E, R, P>(
   self: AsyncResult<A, E, R, P>
 ): Effect.Effect<Option.Option<TaskResult<A, E, P>>, BackendNotConfigured | BackendError, Backend | R> =>
-  Effect.flatMap(read(self), (record) =>
-    record === undefined ? Effect.succeedNone : Effect.asSome(toTaskResult(codecOf(self), record))
+  Effect.flatMap(Effect.mapError(readWithHistory(self.taskId), withTaskId(self.taskId)), (found) =>
+    found === undefined ? Effect.succeedNone : Effect.asSome(toTaskResult(codecOf(self), found))
   )
 
 /**
@@ -334,10 +340,9 @@ export const forget = (self: Any): Effect.Effect<void, BackendNotConfigured | Ba
  *
  * **Details**
  *
- * Inside a handler it frees the worker's slot as `get` does, while its consumer waits for the next change.
- *
- * Of changes in quick succession some may be skipped; the end is not. For an id without a record it emits nothing until
- * the task is enqueued. A record that is forgotten, or whose retention ends, ends the stream with the reason `Forgotten`.
+ * The elements are those of `poll`. Of changes in quick succession some may be skipped; the end is not. For an id without
+ * a record it emits nothing until the task is enqueued. A record that is forgotten, or whose retention ends, ends the
+ * stream with the reason `Forgotten`. Inside a handler it frees the worker's slot as `get` does, while its consumer waits.
  *
  * @see {@link poll} for one read
  *
@@ -349,7 +354,7 @@ export const changes = <A, E, R, P>(
 ): Stream.Stream<TaskResult<A, E, P>, BackendNotConfigured | BackendError, Backend | R> =>
   Stream.unwrap(Backend.useSync((backend) => recordChanges(backend, self.taskId))).pipe(
     Stream.mapError(withTaskId(self.taskId)),
-    Stream.mapEffect((record) => toTaskResult(codecOf(self), record))
+    Stream.mapEffect((found) => toTaskResult(codecOf(self), found))
   )
 
 type Handles = Iterable<Any> | { readonly [key: string]: Any }

@@ -46,6 +46,8 @@ const outcomeOf = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 
       definition: definitionOf(task),
       maxBytes: 4 * 1024 * 1024,
       retries,
+      attempt: retries + 1,
+      startedAt: 0n,
       interruptReason: undefined,
       worker: "w"
     },

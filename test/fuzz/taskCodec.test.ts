@@ -188,7 +188,7 @@ describe("guarantee 10: TaskCodec", () => {
           assert.instanceOf(error, TaskFailed.TaskFailed)
           assert.isAbove((error as Error).message.length, 0)
         }
-        assert.strictEqual((yield* toTaskResult(result, record)).taskId, record.id)
+        assert.strictEqual((yield* toTaskResult(result, { record, history: "no history" })).taskId, record.id)
       }),
     manyRuns
   )

@@ -119,7 +119,11 @@ expectType(AsyncResult.exit(secret)).is<
   Effect.Effect<Exit.Exit<string, TaskFailed.TaskFailed<never>>, WaitError, Backend.Backend | Opener>
 >(true)
 expectType(AsyncResult.poll(secret)).is<
-  Effect.Effect<Option.Option<TaskResult<string, never, never>>, ReadError, Backend.Backend | Opener>
+  Effect.Effect<
+    Option.Option<TaskResult.TaskResult<string, never, never>>,
+    ReadError,
+    Backend.Backend | Opener
+  >
 >(true)
 expectType(AsyncResult.state(secret)).is<Effect.Effect<TaskState, ReadError, Backend.Backend>>(true)
 
@@ -138,7 +142,11 @@ typeOf<AsyncResult.Services<ReturnType<typeof Reveal.result>>>().is<Opener>(true
 
 // poll, state, ready, successful and failed
 expectType(AsyncResult.poll(ratio)).is<
-  Effect.Effect<Option.Option<TaskResult<number, DivideByZero, unknown>>, ReadError, Backend.Backend>
+  Effect.Effect<
+    Option.Option<TaskResult.TaskResult<number, DivideByZero, unknown>>,
+    ReadError,
+    Backend.Backend
+  >
 >(true)
 expectType(AsyncResult.poll(ratio).pipe(Effect.map(Option.flatMap((read) => read.exit)))).is<
   Effect.Effect<
@@ -160,7 +168,7 @@ typeOf<AsyncResult.CancelAnswer>().is<"Cancelled" | "Requested" | "AlreadyDone" 
 expectType(TaskState).is<Schema.Literals<readonly ["PENDING", "STARTED", "RETRY", "SUCCESS", "FAILURE"]>>(
   true
 )
-declare const result: TaskResult<number, DivideByZero, { readonly done: number }>
+declare const result: TaskResult.TaskResult<number, DivideByZero, { readonly done: number }>
 expectType(result.state).is<TaskState>(true)
 expectType(result.attempts).is<number>(true)
 expectType(result.worker).is<Option.Option<string>>(true)
@@ -172,12 +180,12 @@ typeOf<TaskState>().is<"PENDING" | "STARTED" | "RETRY" | "SUCCESS" | "FAILURE">(
 // changes: the progress is the task's
 type Steps = { readonly done: number; readonly total: number }
 expectType(AsyncResult.changes(Import.result("0190"))).is<
-  Stream.Stream<TaskResult<number, never, Steps>, ReadError, Backend.Backend>
+  Stream.Stream<TaskResult.TaskResult<number, never, Steps>, ReadError, Backend.Backend>
 >(true)
 const watched = Import.delay({ url: "…" }).pipe(Effect.map(AsyncResult.changes), Stream.unwrap)
-expectType(watched).is<Stream.Stream<TaskResult<number, never, Steps>, ReadError | Task.EnqueueError, Store>>(
-  true
-)
+expectType(watched).is<
+  Stream.Stream<TaskResult.TaskResult<number, never, Steps>, ReadError | Task.EnqueueError, Store>
+>(true)
 const shares = watched.pipe(
   Stream.filterMap(({ progress }) =>
     Option.isSome(progress) ? Result.succeed(progress.value.done / progress.value.total) : Result.failVoid
@@ -185,10 +193,10 @@ const shares = watched.pipe(
 )
 typeOf<Stream.Success<typeof shares>>().is<number>(true)
 expectType(AsyncResult.changes(ticked)).is<
-  Stream.Stream<TaskResult<void, never, never>, ReadError, Backend.Backend>
+  Stream.Stream<TaskResult.TaskResult<void, never, never>, ReadError, Backend.Backend>
 >(true)
 expectType(AsyncResult.changes(secret)).is<
-  Stream.Stream<TaskResult<string, never, never>, ReadError, Backend.Backend | Opener>
+  Stream.Stream<TaskResult.TaskResult<string, never, never>, ReadError, Backend.Backend | Opener>
 >(true)
 
 // all: the shape of the argument

@@ -5,7 +5,9 @@ import * as TaskFailed from "../../TaskFailed.ts"
 import type { TaskResult } from "../../TaskResult.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { toDate } from "../dates.ts"
+import * as attemptHistory from "../task/attemptHistory.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
+import type { RecordWithHistory } from "./histories.ts"
 import type { TerminalRecord } from "./terminalRecord.ts"
 
 const utc = (millis: number | null) => Option.map(Option.fromNullOr(millis), toDate)
@@ -49,10 +51,10 @@ export const decodeExit = <A, E, R, P>(
   })
 }
 
-/** Decodes a record as one read of its task. */
+/** Decodes a record, and the history of its task, as one read of the task. */
 export const toTaskResult = <A, E, R, P>(
   codec: TaskCodec.ResultCodec<A, E, P, R, unknown>,
-  record: TaskRecord
+  { history, record }: RecordWithHistory
 ): Effect.Effect<TaskResult<A, E, P>, never, R> =>
   Effect.gen(function* () {
     const exit = isTerminal(record.state)
@@ -63,9 +65,12 @@ export const toTaskResult = <A, E, R, P>(
     return {
       taskId: record.id,
       taskName: record.task,
+      queue: Option.fromUndefinedOr(record.queue),
       state: record.state,
       attempts: record.attempt,
+      dueAt: utc(record.dueAt ?? null),
       exit,
+      history: attemptHistory.decode(history, record),
       progress,
       worker: Option.fromNullOr(record.worker),
       enqueuedAt: utc(record.enqueuedAt),

@@ -6,6 +6,7 @@ import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
 import type { BackendService } from "../driver/BackendService.ts"
 import { CurrentRun } from "../task/CurrentRun.ts"
+import { addHistories, type RecordWithHistory } from "./histories.ts"
 import { terminalOf } from "./terminalRecord.ts"
 import { DEFAULT_POLL_INTERVAL, waitRefused } from "./waitOptions.ts"
 
@@ -56,11 +57,13 @@ const pullWithoutSlot = <A, E>(stream: Stream.Stream<A, E>): Stream.Stream<A, E>
 const readsInTransaction = (backend: BackendService, taskId: string) =>
   Stream.concat(Stream.fromEffect(backend.read.one(taskId)), Stream.fail(waitRefused(backend.name)))
 
-/** Emits every record that differs from the last one, until the terminal one. */
+/** Emits every record that differs from the last one, until the terminal one, with the history of its task. */
 export const recordChanges = (
   backend: BackendService,
   taskId: string
-): Stream.Stream<TaskRecord, ReadError> =>
+): Stream.Stream<RecordWithHistory, ReadError> => addHistories(backend, distinctRecords(backend, taskId))
+
+const distinctRecords = (backend: BackendService, taskId: string): Stream.Stream<TaskRecord, ReadError> =>
   Stream.unwrap(
     Effect.withFiber(({ context }) =>
       Effect.succeed(

@@ -186,13 +186,15 @@ export const outcomeOfExit = (
   exit: Exit.Exit<unknown, unknown>,
   worker: string
 ): Effect.Effect<RunOutcome, never, unknown> => {
-  const { interruptReason, started, task } = run
+  const { interruptReason, started, startedAt, task } = run
   if (Exit.isFailure(exit)) run.exitCause = exit.cause
   return classifyExit(
     {
       definition: task.definition,
       maxBytes: task.maxBytes,
       retries: started.retries,
+      attempt: started.attempt,
+      startedAt,
       interruptReason,
       worker
     },

@@ -26,6 +26,7 @@ import type { BackendService } from "../driver/BackendService.ts"
 import type { BrokerService } from "../driver/BrokerService.ts"
 import { fusionOf } from "../driver/fusion.ts"
 import { stringify } from "../json.ts"
+import * as attemptHistory from "../task/attemptHistory.ts"
 import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 
 /** A decoded delivery and its start request. */
@@ -217,7 +218,8 @@ const settlementOf = (start: Start, outcome: RunOutcome): Settlement => ({
   outcome: outcomeOf(start, outcome)
 })
 
-const outcomeOf = ({ body, queue, retentionMillis }: Start, outcome: RunOutcome): Outcome => {
+const outcomeOf = (start: Start, outcome: RunOutcome): Outcome => {
+  const { body, queue, retentionMillis } = start
   switch (outcome._tag) {
     case "Success":
       return { _tag: "Success", exit: outcome.exit, retentionMillis }
@@ -230,7 +232,10 @@ const outcomeOf = ({ body, queue, retentionMillis }: Start, outcome: RunOutcome)
           ? { reason: outcome.reason, queue, body, retentionMillis: defaults.deadLetterRetentionMillis }
           : undefined
       }
-    case "Retry":
+    case "Retry": {
+      const { afterMillis, failure } = outcome
+      return { _tag: "Retry", afterMillis, failure: attemptHistory.encode(failure, start) }
+    }
     case "Release":
       return outcome
   }

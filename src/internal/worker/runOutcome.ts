@@ -10,6 +10,7 @@ import { bytesOf } from "../defaults.ts"
 import { BRIEF_LIMITS, decodeDefect, encodeDefect } from "../defectCodec.ts"
 import { nameOf } from "../errorText.ts"
 import { wholeMillis } from "../millis.ts"
+import type { AttemptFailure } from "../task/attemptHistory.ts"
 import { RetryRequest } from "../task/CurrentRun.ts"
 import type { TaskExit } from "../task/TaskCodec.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
@@ -25,7 +26,7 @@ export type RunOutcome =
       /** What failed where that is not the handler. */
       readonly cause?: Cause.Cause<unknown>
     }
-  | { readonly _tag: "Retry"; readonly afterMillis: number }
+  | { readonly _tag: "Retry"; readonly afterMillis: number; readonly failure: AttemptFailure }
   /** Released, with nothing counted. Under a cancel request the store ends the task. */
   | { readonly _tag: "Release" }
 
@@ -81,6 +82,9 @@ export interface RunFacts {
   /** The most bytes of the encoded outcome. */
   readonly maxBytes: number
   readonly retries: number
+  readonly attempt: number
+  /** When the start was requested, in monotonic nanoseconds. */
+  readonly startedAt: bigint
   readonly interruptReason: InterruptReason | undefined
   readonly worker: string
 }
@@ -114,10 +118,11 @@ const classifyCause = (
   ) =>
     Effect.flatMap(decision, (decided) =>
       decided._tag === "Retry"
-        ? Effect.succeed<RunOutcome>({
+        ? Effect.map(attemptFailure(run, reason(false)), (failure): RunOutcome => ({
             _tag: "Retry",
-            afterMillis: wholeMillis(Duration.toMillis(decided.after))
-          })
+            afterMillis: wholeMillis(Duration.toMillis(decided.after)),
+            failure
+          }))
         : fail(run, reason(decided.exhausted))
     )
 
@@ -156,6 +161,16 @@ const classifyCause = (
   if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
   return die(new Error("the handler interrupted itself"))
 }
+
+const attemptFailure = (
+  { attempt, startedAt }: RunFacts,
+  reason: TaskFailed.Reason<unknown>
+): Effect.Effect<AttemptFailure> =>
+  Effect.clockWith((clock) => {
+    const failedAt = clock.currentTimeMillisUnsafe()
+    const millis = Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6
+    return Effect.succeed({ reason, attempt, startedAt: failedAt - Math.round(millis), failedAt })
+  })
 
 const fail = (run: RunFacts, reason: TaskFailed.Reason<unknown>) => encode(run, { _tag: "Failure", reason })
 

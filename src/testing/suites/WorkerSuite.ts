@@ -22,6 +22,7 @@ import { events } from "./worker/events.ts"
 import { failures } from "./worker/failures.ts"
 import type { Drivers } from "./worker/faults.ts"
 import { inSmallSteps, makeFixture, type Test } from "./worker/fixture.ts"
+import { history } from "./worker/history.ts"
 import { incarnations } from "./worker/incarnations.ts"
 import { leases } from "./worker/leases.ts"
 import { limits } from "./worker/limits.ts"
@@ -103,6 +104,7 @@ export const suite = (name: string, options: Options): void => {
     retries(test)
     failures(test)
     secrets(test)
+    history(test)
     tasks(test)
     workers(test)
     logs(test)

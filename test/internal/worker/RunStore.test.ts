@@ -5,6 +5,7 @@ import { Array as Arr, Effect } from "effect"
 import { toEffect } from "../../../src/internal/concurrency/Batcher.ts"
 import type { RunOutcome } from "../../../src/internal/worker/runOutcome.ts"
 import { makeRunStore, type RunStore, type StartCandidate } from "../../../src/internal/worker/RunStore.ts"
+import { Died } from "../../../src/TaskFailed.ts"
 import * as TaskMessage from "../../../src/TaskMessage.ts"
 import { advance } from "../../support/memoryFixture.ts"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
@@ -22,7 +23,16 @@ const head: TaskMessage.Head = {
 const success: RunOutcome = { _tag: "Success", exit: `{"_tag":"Success","value":1}` }
 const failure: RunOutcome = { _tag: "Failure", exit: `{"_tag":"Failure"}`, reason: "Failed" }
 const cancelled: RunOutcome = { _tag: "Failure", exit: `{"_tag":"Failure"}`, reason: "Cancelled" }
-const retry: RunOutcome = { _tag: "Retry", afterMillis: 1_500 }
+const retry: RunOutcome = {
+  _tag: "Retry",
+  afterMillis: 1_500,
+  failure: {
+    reason: new Died({ defect: new Error("no luck") }),
+    attempt: 1,
+    startedAt: 1_000,
+    failedAt: 2_000
+  }
+}
 const release: RunOutcome = { _tag: "Release" }
 
 /** Creates the record of task `a`, and publishes its message. */

@@ -236,7 +236,6 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
     return { delivery, message, token, settle }
   })
 
-  /** Publishes a body as it is, under the id and name of a task. */
   /** Publishes a message with any body, with a record of its task unless there is one. */
   const publishRaw = (id: string, task: string, body: string, queue = "default") =>
     drivers.backend
@@ -245,7 +244,7 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
           id,
           task,
           incarnation: "",
-          queue: "default",
+          queue,
           key: undefined,
           payloadHash: "",
           delayMillis: 0,
