@@ -4,17 +4,19 @@
  * **Example** (Showing why a task waits for a retry)
  *
  * ```ts
- * import { AsyncResult, type TaskResult } from "chicory"
+ * import { AsyncResult, RetryPolicy, Task } from "chicory"
  * import { Effect, Option } from "effect"
  *
- * const describe = ({ dueAt, history, state }: TaskResult.TaskResult<unknown, unknown>): string => {
+ * const Mail = Task.make("mail.send", { retry: RetryPolicy.fixed({ maxRetries: 5, delay: "1 minute" }) })
+ *
+ * export const program = Effect.fn(function* (taskId: string) {
+ *   const result = yield* AsyncResult.poll(Mail.result(taskId))
+ *   if (Option.isNone(result)) return "unknown"
+ *   const { dueAt, history, state } = result.value
  *   const last = history.at(-1)
  *   if (state !== "RETRY" || last === undefined) return state
- *   return `attempt ${last.attempt} failed with ${last.tag}: ${last.message}; next at ${Option.getOrUndefined(dueAt)}`
- * }
- *
- * export const program = (taskId: string) =>
- *   Effect.map(AsyncResult.poll(AsyncResult.make(taskId)), Option.map(describe))
+ *   return `attempt ${last.attempt} failed with ${last.tag}: ${last.message}; next at ${String(Option.getOrUndefined(dueAt))}`
+ * })
  * ```
  *
  * @since 0.1.0
@@ -169,7 +171,7 @@ const exitSchema = <A extends Schema.Constraint, E extends Schema.Constraint>(su
  *
  * export const events = (taskId: string) =>
  *   AsyncResult.changes(Double.result(taskId)).pipe(
- *     Stream.mapEffect(encode),
+ *     Stream.mapEffect((result) => encode(result)),
  *     Stream.map((json) => `data: ${JSON.stringify(json)}\n\n`)
  *   )
  * ```

@@ -38,7 +38,7 @@ const blocksOf = (file: string): ReadonlyArray<string> =>
 
 /** Declares the names that a fragment may use: those of the README's first program. */
 const prelude = `
-import { AsyncResult, Backend, Broker, DeadLetters, MemoryStore, RetryPolicy, Task, TaskContext, TaskFailed, Tracing, Worker } from "chicory"
+import { AsyncResult, Backend, Broker, DeadLetters, MemoryStore, RetryPolicy, Task, TaskContext, TaskFailed, TaskResult, Tracing, Worker } from "chicory"
 import type { BackendDriver, BrokerDriver } from "chicory/driver"
 import { Effect, Fiber, Layer, Redacted, Schema, Stream } from "effect"
 class DivideByZero extends Schema.TaggedError<DivideByZero>()("DivideByZero", { dividend: Schema.Number }) {}

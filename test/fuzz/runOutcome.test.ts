@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { RetryPolicy, Task, TaskFailed } from "chicory"
 import { Duration, Effect, Exit, Schedule, Schema } from "effect"
 import { formatError as describeValue } from "../../src/internal/formatError.ts"
+import * as attemptHistory from "../../src/internal/task/attemptHistory.ts"
 import * as TaskCodec from "../../src/internal/task/TaskCodec.ts"
 import { definitionOf } from "../../src/internal/task/TaskDefinition.ts"
 import { classifyExit, type RunOutcome } from "../../src/internal/worker/runOutcome.ts"
@@ -39,6 +40,12 @@ class Busy extends Schema.TaggedError<Busy>()("Busy", { after: Schema.Number }) 
 
 const declared = Task.make("declared", { payload: {}, success: Schema.Unknown, error: Busy })
 const narrow = Task.make("narrow", { payload: {}, success: Schema.Number })
+
+const retried = Task.make("retried", {
+  error: Schema.Unknown,
+  retry: RetryPolicy.fixed({ maxRetries: 1, delay: "1 second" }),
+  retryDefects: true
+})
 
 const outcomeOf = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 0) =>
   classifyExit(
@@ -91,6 +98,26 @@ describe("runOutcome", () => {
       })
     )
   }
+
+  it.effect.prop(
+    "keeps what every error and defect of a retried attempt says, in a bounded line",
+    { value: oneOf(anything, elementOf(hostileValues())) },
+    ({ value }) =>
+      Effect.gen(function* () {
+        for (const exit of [Exit.fail(value), Exit.die(value)]) {
+          const outcome = yield* outcomeOf(retried, exit)
+          // one whose tag cannot be read is not retried
+          if (outcome._tag !== "Retry") continue
+          const line = attemptHistory.encode(outcome.failure, { generation: 2, worker: "w" })
+          assert.match(line, /^[\x20-\x7e]{1,8191}\n$/)
+          const [kept] = attemptHistory.decode(`cut line}\n${line}`, { attempt: 1, generation: 2 })
+          assert(kept !== undefined)
+          assert.strictEqual(kept.worker, "w")
+          assert.isAbove(kept.tag.length, 0)
+        }
+      }),
+    { arbitrary: { runs: 100 } }
+  )
 
   const infinite = RetryPolicy.fromSchedule(
     Schedule.modifyDelay(Schedule.forever, () => Effect.succeed(Duration.infinity))

@@ -172,13 +172,25 @@ describe("guarantee 10: TaskCodec", () => {
     enqueuedAt: elementOf([0, -1, 1.8e12, 8.64e15, 8.7e15, -8.7e15, Number.MAX_SAFE_INTEGER]),
     startedAt: millis,
     finishedAt: millis,
-    expiresAt: millis
+    expiresAt: millis,
+    dueAt: millis,
+    queue: oneOf<string | undefined>(text, Arbitrary.Constant(undefined))
+  })
+  const history = textLike({
+    attempt: 1,
+    reason: "Died",
+    tag: "Error",
+    message: "no",
+    worker: "w",
+    startedAt: "1970-01-01T00:00:01.000Z",
+    failedAt: "1970-01-01T00:00:02.000Z",
+    generation: 0
   })
 
   it.effect.prop(
     "any record decodes to an exit and a snapshot",
-    { record },
-    ({ record }) =>
+    { record, history },
+    ({ history, record }) =>
       Effect.gen(function* () {
         for (const forgotten of [false, true]) {
           const outcome = yield* decodeExit(result, { record, forgotten })
@@ -188,7 +200,9 @@ describe("guarantee 10: TaskCodec", () => {
           assert.instanceOf(error, TaskFailed.TaskFailed)
           assert.isAbove((error as Error).message.length, 0)
         }
-        assert.strictEqual((yield* toTaskResult(result, { record, history: "no history" })).taskId, record.id)
+        const polled = yield* toTaskResult(result, { record, history: `${history}\n` })
+        assert.strictEqual(polled.taskId, record.id)
+        assert.isAtMost(polled.history.length, 1)
       }),
     manyRuns
   )

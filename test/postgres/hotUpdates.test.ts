@@ -1,3 +1,4 @@
+import { randomBytes } from "node:crypto"
 import { assert, it } from "@effect/vitest"
 import { Array as Arr, Context, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
@@ -29,10 +30,13 @@ const defaults = {
   deadLetterRetentionMillis: 60_000
 }
 
+/** A history that does not fit into a row. */
+const retry: Outcome = { _tag: "Retry", afterMillis: 0, failure: `${randomBytes(3000).toString("base64")}\n` }
 const outcome: Outcome = { _tag: "Success", exit: "1", retentionMillis: 60_000 }
 
 // as many as have room on one page, with all their versions
 const fusedIds = Arr.map(Arr.range(1, 8), (n) => `fused ${n}`)
+const retriedIds = Arr.map(Arr.range(1, 2), (n) => `retried ${n}`)
 const plainIds = Arr.map(Arr.range(1, 4), (n) => `plain ${n}`)
 
 /** Runs tasks by the fused operations: two updates of each record. */
@@ -78,9 +82,27 @@ const runUnfused = Effect.fnUntraced(function* ({ backend, broker }: SqlDrivers.
   yield* broker.ack(Arr.map(claimed, ({ handle }) => handle))
 })
 
+/** Retries tasks twice by the fused operations: six updates of each record. */
+const runRetried = Effect.fnUntraced(function* ({ backend: { fusion } }: SqlDrivers.Drivers) {
+  assert.isDefined(fusion?.claim)
+  yield* fusion.enqueue(Arr.map(retriedIds, (id) => ({ record: recordOf(id), message: messageOf(id) })))
+  const claim = { queues: Arr.of("q"), max: 8, leaseMillis: 60_000, worker: "w", startDefaults: [defaults] }
+  for (const next of [retry, retry, outcome]) {
+    const claimed = yield* fusion.claim(claim)
+    assert(Arr.isReadonlyArrayNonEmpty(claimed))
+    assert.strictEqual(claimed.length, retriedIds.length)
+    yield* fusion.settle(
+      Arr.map(claimed, ({ delivery: { handle, id }, run }) => ({
+        handle,
+        settlement: { id: id!, token: run!.token, outcome: next }
+      }))
+    )
+  }
+})
+
 await describeWithPostgres("postgres: indexes", () => {
   it.live(
-    "a mark, a start and an end write no index of tasks, and no message that is due enters that of delayed ones",
+    "a mark, a start, a retry and an end write no index of tasks, and no message that is due enters that of delayed ones",
     () =>
       Effect.gen(function* () {
         // the session whose statistics are read
@@ -91,8 +113,9 @@ await describeWithPostgres("postgres: indexes", () => {
         )
         yield* runFused(drivers)
         yield* runUnfused(drivers)
+        yield* runRetried(drivers)
 
-        const updates = fusedIds.length * 2 + plainIds.length * 3
+        const updates = fusedIds.length * 2 + plainIds.length * 3 + retriedIds.length * 6
         const read = client.unsafe<{ readonly updates: string; readonly hot: string }>(
           `SELECT n_tup_upd::text AS updates, n_tup_hot_upd::text AS hot FROM pg_stat_user_tables
         WHERE relid = 'chicory_tasks'::regclass`

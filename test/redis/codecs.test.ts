@@ -101,7 +101,7 @@ describe("codecs of Redis", () => {
 
   it("a record is its fields in order, and the exit", () => {
     const value =
-      "SUCCESS token - + 60000 2000 1 2 1 0 3 - 1500 w%20x p - mail 7c 1000 - - 1 - - - 1 - - -\n" +
+      "SUCCESS token - + 60000 2000 1 2 1 0 3 1700 1500 w%20x p - mail 7c 1000 - slow%20lane - 1 - - - 1 - - -\n" +
       `{"exit":1}`
     assert.deepStrictEqual(decodeRecord(value, "half"), {
       id: "id",
@@ -112,6 +112,7 @@ describe("codecs of Redis", () => {
       attempt: 2,
       retries: 1,
       crashes: 0,
+      queue: "slow lane",
       exit: `{"exit":1}`,
       progress: "half",
       worker: "w x",
@@ -120,13 +121,14 @@ describe("codecs of Redis", () => {
       enqueuedAt: 1000,
       startedAt: 1500,
       finishedAt: 2000,
-      expiresAt: null
+      expiresAt: null,
+      dueAt: 1700
     })
   })
 
   it("a run whose message was withdrawn has no cancel request", () => {
     const value = (stop: string) =>
-      `STARTED token - + - 2000 0 1 0 0 1 - 1500 w p - mail - 1000 - - ${stop} - - - - - - -\n`
+      `STARTED token - + - 2000 0 1 0 0 1 - 1500 w p - mail - 1000 - default - ${stop} - - - - - - -\n`
     assert.deepStrictEqual(
       ["-", "1", "2"].map((stop) => decodeRecord(value(stop)).cancelRequested),
       [false, true, false]
@@ -135,7 +137,7 @@ describe("codecs of Redis", () => {
 
   it("a record whose field does not fit throws CorruptKey with the key and the field", () => {
     const value = (state: string, attempt: string) =>
-      `${state} - - - - - 0 ${attempt} 0 0 0 - - - - - mail - 1000 - - - - - - - - - -\n`
+      `${state} - - - - - 0 ${attempt} 0 0 0 - - - - - mail - 1000 - - - - - - - - - - -\n`
     assert.strictEqual(decodeRecord(value("PENDING", "0")).state, "PENDING")
     for (const [text, field] of [
       [value("SLEEPING", "0"), "state"],

@@ -84,13 +84,14 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
                 deadLetter: { reason: "Failed", queue: "q", body: "{}", retentionMillis: never }
               }
             : index === 1
-              ? { _tag: "Retry", afterMillis: 0 }
+              ? { _tag: "Retry", afterMillis: 0, failure: "no luck\n" }
               : { _tag: "Success", exit: "1", retentionMillis: 60_000 }
       }))
     )
     yield* broker.release([{ handle: handles[0], afterMillis: 0 }])
     yield* broker.ack(handles)
     yield* backend.subscribe(ids)
+    yield* backend.readHistory!(ids)
     yield* broker.publish([
       { id: "task-2", task: "t", queue: "late", priority: 0, delayMillis: 60_000, body: "{}" }
     ])
