@@ -251,9 +251,9 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Opens the tasks of dead letters for their next generation, and returns the dead letters, which stay (R1 to R5);
    * `undefined` for an id without one. An opened task is `PENDING` in the dead letter's generation + 1, enqueued now,
-   * with nothing counted and no expiry. A missing record is created, with the fence that the dead letter keeps. A record
-   * that has not ended, or is of a later generation, is left alone, so a repeated call opens nothing more. For a parked
-   * message nothing is opened.
+   * with nothing counted, no expiry and no history. A missing record is created, with the fence and the queue that the
+   * dead letter keeps. A record that has not ended, or is of a later generation, is left alone, so a repeated call opens
+   * nothing more. For a parked message nothing is opened.
    *
    * An opened task is a reservation, as with `create`: unless it is started, or marked as published, within
    * `reservedMillis`, its record is removed, since no message may have been sent. A repeated call renews a reservation.

@@ -9,9 +9,9 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["b7063ad7a5a71ff4"],
-  mysql: ["f65ce0847c4b9177"],
-  sqlite: ["a0d742af23b51f6e"]
+  postgres: ["00274b131d5b1559"],
+  mysql: ["0c7f051880d4cfe1"],
+  sqlite: ["37c9e43c1c039901"]
 }
 
 describe("sql: the schema", () => {

@@ -1,5 +1,5 @@
 /** `AsyncResult`: what each of its functions returns, fails with and needs. */
-import { AsyncResult, type Backend, type Task, type TaskFailed, type TaskResult, TaskState } from "chicory"
+import { AsyncResult, type Backend, type Task, type TaskFailed, TaskResult, TaskState } from "chicory"
 import {
   type Context,
   type DateTime,
@@ -174,6 +174,20 @@ expectType(result.attempts).is<number>(true)
 expectType(result.worker).is<Option.Option<string>>(true)
 expectType(result.progress).is<Option.Option<{ readonly done: number }>>(true)
 expectType(result.enqueuedAt).is<Option.Option<DateTime.Utc>>(true)
+expectType(result.queue).is<Option.Option<string>>(true)
+expectType(result.dueAt).is<Option.Option<DateTime.Utc>>(true)
+expectType(result.history).is<ReadonlyArray<TaskResult.FailedAttempt>>(true)
+typeOf<TaskResult.FailedAttempt["reason"]>().is<"Failed" | "Died" | "TimedOut" | "RetryRequested">(true)
+typeOf<TaskResult.FailedAttempt["stack"]>().is<Option.Option<string>>(true)
+expectType(TaskResult.schema(Divide)).is<
+  Schema.Codec<TaskResult.TaskResult<number, DivideByZero, never>, Schema.Json>
+>(true)
+// decoding needs the services of the schemas
+const revealed = TaskResult.schema(Reveal)
+typeOf<(typeof revealed)["DecodingServices"]>().is<Opener>(true)
+fits<Schema.Codec<TaskResult.TaskResult<string>, Schema.Json, Opener, unknown>>(revealed)
+// @ts-expect-error a handle has no schemas
+TaskResult.schema(ratio)
 expectType(result.startedAt).is<typeof result.finishedAt>(true)
 typeOf<TaskState>().is<"PENDING" | "STARTED" | "RETRY" | "SUCCESS" | "FAILURE">(true)
 

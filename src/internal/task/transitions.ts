@@ -152,8 +152,9 @@ export type SettleDecision =
  * - **T1** There is no record, or its last run has another token: `Lost`.
  * - **T2** A retry or a release of the open run, where a cancel was requested or its message was withdrawn: the task ends
  *   as cancelled.
- * - **T3** Any other outcome of the open run is written. A retry waits in `RETRY` until it is due and counts; a
- *   release returns to `PENDING` or `RETRY`, due at once, its attempt uncounted; a success or a failure is final.
+ * - **T3** Any other outcome of the open run is written. A retry waits in `RETRY` until it is due and counts, and its
+ *   failure is appended to the history of the generation; a release returns to `PENDING` or `RETRY`, due at once, its
+ *   attempt uncounted; a success or a failure is final.
  * - **T4** A final outcome, where the task ended with the same state: a repetition if the exit is the same.
  * - **T5** A retry or a release, where the task ended as cancelled: a repetition of T2.
  * - **T6** A retry where the task waits for one, or a release where it waits for none: a repetition of T3.
@@ -248,9 +249,9 @@ export interface ReopenRequest {
  * Decides what the replay of a dead letter does to its task. `undefined`: there is no record.
  *
  * - **R1** There is no record: create one, waiting, in the letter's incarnation and its generation + 1, with the letter's
- *   fence.
- * - **R2** The task has ended and is not of a later generation: open the letter's generation + 1, with nothing counted
- *   and no expiry.
+ *   fence and queue.
+ * - **R2** The task has ended and is not of a later generation: open the letter's generation + 1, with nothing counted, no
+ *   expiry and no history.
  * - **R3** Otherwise leave the record alone: the replay was done before.
  * - **R4** The record is of another incarnation, so that another task has the id now: refuse.
  * - **R5** The task waits in the letter's generation + 1: if it is still a reservation, it is renewed, and stays for at

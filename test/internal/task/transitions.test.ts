@@ -154,6 +154,12 @@ describe("decideStart", () => {
     ],
     ["S5", "a retry that is due runs", start(retrying), runs()],
     [
+      "S10",
+      "a task that was never started runs before its delay ends",
+      start(task({ dueAt: now + 7 })),
+      runs()
+    ],
+    [
       "S6",
       "a live lease is busy for the remainder",
       start(running({ leaseUntil: now + 7 })),

@@ -133,6 +133,8 @@ describe("a run store with records, over two stores", () => {
       const { candidate, fixture, record, store } = yield* make
       assert.strictEqual(yield* end(store, candidate, retry), "Stored")
       assert.strictEqual((yield* record)?.state, "RETRY")
+      const [history] = yield* fixture.driver.readHistory!(["a"])
+      assert.include(history, "no luck")
       assert.deepStrictEqual(yield* counts(fixture), { ready: 0, delayed: 1, claimed: 0 })
       yield* advance(1_500)
       assert.deepStrictEqual(yield* counts(fixture), { ready: 1, delayed: 0, claimed: 0 })
