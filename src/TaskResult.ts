@@ -129,7 +129,7 @@ const exitSchema = <A extends Schema.Constraint, E extends Schema.Constraint>(su
   >
   return encoded.pipe(
     Schema.decodeTo(
-      Schema.declare(isEnded as (u: unknown) => u is Ended<A["Type"], E["Type"]>),
+      Schema.declare(isEnded),
       SchemaTransformation.transform<Ended<A["Type"], E["Type"]>, EncodedExit<A["Type"], E["Type"]>>({
         decode: (exit) => (exit._tag === "Success" ? Exit.succeed(exit.value) : Exit.fail(exit.error)),
         encode: (exit) =>
@@ -211,5 +211,5 @@ export const schema = <
       startedAt: date,
       finishedAt: date
     })
-  ) as never
+  )
 }

@@ -5,7 +5,7 @@
  * `maxHistorySize` characters, which may cut the first line. A line that does not decode is left out.
  */
 import { DateTime, Exit, Option, Schema } from "effect"
-import type { Reason } from "../../TaskFailed.ts"
+import type { Died, Failed, RetriesExhausted, TimedOut } from "../../TaskFailed.ts"
 import { FailedAttempt } from "../../TaskResult.ts"
 import { errorMessage, errorStack, errorTag } from "../errorText.ts"
 import { parse } from "../json.ts"
@@ -19,10 +19,13 @@ const NAME_CHARACTERS = 512
 /** The attempts that a history shows, at most: the last ones. */
 const MAX_ATTEMPTS = 20
 
+/** The reasons with which a task ends if no retry is left. */
+export type RetryReason = Failed<unknown> | Died | TimedOut | RetriesExhausted
+
 /** An attempt that failed and is retried. Times are epoch milliseconds of the worker's clock. */
 export interface AttemptFailure {
   /** The reason with which the task had ended, if no retry had been left. */
-  readonly reason: Reason<unknown>
+  readonly reason: RetryReason
   readonly attempt: number
   readonly startedAt: number
   readonly failedAt: number
@@ -51,7 +54,7 @@ const fitting = (text: string, max: number): string => {
 
 type ErrorTexts = Pick<FailedAttempt, "reason" | "tag" | "message" | "stack">
 
-const textsOf = (reason: Reason<unknown>): ErrorTexts => {
+const textsOf = (reason: RetryReason): ErrorTexts => {
   switch (reason._tag) {
     case "Failed":
     case "Died": {
@@ -67,7 +70,7 @@ const textsOf = (reason: Reason<unknown>): ErrorTexts => {
     }
     case "TimedOut":
       return { reason: reason._tag, tag: reason._tag, message: reason.message, stack: Option.none() }
-    default: {
+    case "RetriesExhausted": {
       const tag = "RetryRequested"
       return { reason: tag, tag, message: "the handler asked for a retry", stack: Option.none() }
     }

@@ -10,7 +10,7 @@ import { bytesOf } from "../defaults.ts"
 import { BRIEF_LIMITS, decodeDefect, encodeDefect } from "../defectCodec.ts"
 import { nameOf } from "../errorText.ts"
 import { wholeMillis } from "../millis.ts"
-import type { AttemptFailure } from "../task/attemptHistory.ts"
+import type { AttemptFailure, RetryReason } from "../task/attemptHistory.ts"
 import { RetryRequest } from "../task/CurrentRun.ts"
 import type { TaskExit } from "../task/TaskCodec.ts"
 import * as TaskCodec from "../task/TaskCodec.ts"
@@ -112,10 +112,7 @@ const classifyCause = (
 ): Effect.Effect<RunOutcome, never, unknown> => {
   const { definition, retries } = run
   const { retry } = definition
-  const retryOr = (
-    decision: Effect.Effect<Decision>,
-    reason: (exhausted: boolean) => TaskFailed.Reason<unknown>
-  ) =>
+  const retryOr = (decision: Effect.Effect<Decision>, reason: (exhausted: boolean) => RetryReason) =>
     Effect.flatMap(decision, (decided) =>
       decided._tag === "Retry"
         ? Effect.map(attemptFailure(run, reason(false)), (failure): RunOutcome => ({
@@ -164,7 +161,7 @@ const classifyCause = (
 
 const attemptFailure = (
   { attempt, startedAt }: RunFacts,
-  reason: TaskFailed.Reason<unknown>
+  reason: RetryReason
 ): Effect.Effect<AttemptFailure> =>
   Effect.clockWith((clock) => {
     const failedAt = clock.currentTimeMillisUnsafe()

@@ -2,13 +2,13 @@ import { assert, describe, it } from "@effect/vitest"
 import { DateTime, Duration, Option, Schema } from "effect"
 import { maxHistorySize } from "../../../src/internal/defaults.ts"
 import * as attemptHistory from "../../../src/internal/task/attemptHistory.ts"
-import { Died, Failed, type Reason, RetriesExhausted, TimedOut } from "../../../src/TaskFailed.ts"
+import { Died, Failed, RetriesExhausted, TimedOut } from "../../../src/TaskFailed.ts"
 
 class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { message: Schema.String }) {}
 
-const failed = (error: unknown): Reason<unknown> => new Failed({ error, retriesExhausted: false })
+const failed = (error: unknown): attemptHistory.RetryReason => new Failed({ error, retriesExhausted: false })
 
-const encode = (reason: Reason<unknown>, attempt = 1, generation = 0, worker = "w1"): string =>
+const encode = (reason: attemptHistory.RetryReason, attempt = 1, generation = 0, worker = "w1"): string =>
   attemptHistory.encode({ reason, attempt, startedAt: 1_000, failedAt: 2_000 }, { generation, worker })
 
 const decode = (history: string | undefined, attempt = 1_000, generation = 0) =>

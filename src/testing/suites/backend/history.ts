@@ -1,6 +1,6 @@
 /** `readHistory`: the failures of attempts that were retried. A driver may leave it out. */
 import { assert, describe, type TestContext } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
+import type { Effect, Scope } from "effect"
 import { maxHistorySize } from "../../../internal/defaults.ts"
 import * as Suite from "../Suite.ts"
 import {
