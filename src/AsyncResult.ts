@@ -235,12 +235,9 @@ const read = (self: Any): Effect.Effect<TaskRecord | undefined, ReadError, Backe
   )
 
 /**
- * Reads the task once. `None` if it has no record: it was never enqueued, or its retention is over.
- *
- * **Details**
- *
- * Of a task that was retried it reads the history too: `history.at(-1)` is the last failure, and in `RETRY` `dueAt` is the
- * time of the next attempt.
+ * Reads the task once. `None` if it has no record: it was never enqueued, or its retention is over. Of a task that was
+ * retried it reads the history too: `history.at(-1)` is the last failure, and in `RETRY` `dueAt` is the time of the next
+ * attempt.
  *
  * @see {@link get} to wait for its end
  * @see {@link changes} to follow it
