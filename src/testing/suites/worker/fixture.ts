@@ -32,6 +32,7 @@ export type Test = (
 export interface RunningWorker {
   readonly id: string
   readonly stats: Effect.Effect<Worker.Stats>
+  readonly health: Effect.Effect<Worker.Health>
   readonly events: Stream.Stream<Worker.WorkerEvent>
   /** Shuts the worker down, and returns once it has stopped. */
   readonly stop: Effect.Effect<void>
@@ -113,8 +114,8 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
       yield* Layer.buildWithScope(layer as Layer.Layer<Worker.Worker>, scope),
       Worker.Worker
     )
-    const { events, id, stats } = worker
-    return { id, stats, events, stop: Scope.close(scope, Exit.void) }
+    const { events, health, id, stats } = worker
+    return { id, stats, health, events, stop: Scope.close(scope, Exit.void) }
   })
 
   /** Starts a worker. Defaults: no drain, and a lease that outlives the test. */

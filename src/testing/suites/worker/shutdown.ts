@@ -55,6 +55,30 @@ export const shutdown = (test: Test): void => {
       yield* t.untilDrained()
     })
 
+    test("a worker is live and ready, and from the begin of its drain live alone", function* (t) {
+      const gate = new Gate()
+      const worker = yield* t.startWorker(
+        [Work],
+        Work.toLayer((n) => Effect.as(gate.pass, n)),
+        { drainTimeout: t.duration(30) }
+      )
+      const handle = yield* Work.delay(1)
+      yield* t.until("it runs", () => gate.entered === 1)
+      assert.deepStrictEqual(yield* worker.health, { live: true, ready: true, code: "Ready" })
+      const stopping = yield* Effect.forkChild(worker.stop)
+      const draining = { live: true, ready: false, code: "Draining" }
+      yield* t.time.eventually(
+        "it drains",
+        Effect.map(worker.health, ({ ready }) => !ready)
+      )
+      assert.deepStrictEqual(yield* worker.health, draining)
+      assert.isUndefined(stopping.pollUnsafe(), "it waits for the running task")
+      gate.open()
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+      yield* t.complete("it stops", Fiber.join(stopping))
+      assert.deepStrictEqual(yield* worker.health, draining)
+    })
+
     test("a worker that shuts down claims nothing more", function* (t) {
       const gate = new Gate()
       const worker = yield* t.startWorker(
