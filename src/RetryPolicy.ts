@@ -36,15 +36,27 @@ import { durationOrZero, nonNegativeDuration, positiveNumber, wholeNumber } from
 import { delaysLeft, nextDelay } from "./internal/scheduleReplay.ts"
 
 /**
- * Decides about one tag of error: `"never"` for no retry, a delay, or a function of the error that returns either. A
- * delay below zero that the function returns is no delay.
+ * Decides about one tag of error: `"never"` for no retry, `"discard"` for no retry and no dead letter, a delay, or a
+ * function of the error that returns one of them. A delay below zero that the function returns is no delay.
+ *
+ * **Details**
+ *
+ * A task whose error is discarded ends as any other that failed, with its typed error; only the dead letter is left out.
+ * The rule `"discard"` holds whatever `maxRetries` and `while` say.
+ *
+ * A delay is a floor, such as the `Retry-After` of a server: `jitter` spreads it between 100 % and 120 % of itself. Only
+ * `maxDelay` makes it shorter.
  *
  * @see {@link ByTag}
  *
  * @category models
  * @since 0.1.0
  */
-export type Rule<E> = "never" | Duration.Input | ((error: E) => Duration.Input | "never")
+export type Rule<E> =
+  | "never"
+  | "discard"
+  | Duration.Input
+  | ((error: E) => Duration.Input | "never" | "discard")
 
 /**
  * A rule for each tag of the task's error. The policy's schedule applies to tags without a rule.
@@ -64,8 +76,8 @@ export type ByTag<E> = {
  *
  * **Details**
  *
- * An error is not retried if `while` returns `false` for it, or if its rule in `byTag` is `"never"`. No failure is
- * retried once `maxRetries` are used up or the schedule has ended. Otherwise the delay is that of the error's rule in
+ * An error is not retried if `while` returns `false` for it, or if its rule in `byTag` is `"never"` or `"discard"`. No
+ * failure is retried once `maxRetries` are used up or the schedule has ended. Otherwise the delay is that of the error's rule in
  * `byTag`, or else that of the schedule; `jitter` spreads it, and `maxDelay` bounds it.
  *
  * A timeout, a defect that is retried, and `TaskContext.retry` without a countdown take the schedule's delay; `while` and
@@ -88,7 +100,10 @@ export interface RetryPolicy<in E = unknown> {
   readonly schedule: Schedule.Schedule<unknown, E | undefined, unknown>
   /** The longest delay, whichever rule it comes from. A countdown of `TaskContext.retry` may be longer. */
   readonly maxDelay?: Duration.Input | undefined
-  /** Whether each delay is spread between 80 % and 120 % of itself, within `maxDelay`. Default `false`. */
+  /**
+   * Whether each delay is spread between 80 % and 120 % of itself, and one of `byTag` between 100 % and 120 %, within
+   * `maxDelay`. Default `false`.
+   */
   readonly jitter?: boolean | undefined
   /** Returns whether an error may be retried. Default: every error may. */
   readonly while?: ((error: E) => boolean) | undefined
@@ -136,7 +151,7 @@ export const check = <E>(caller: string, policy: RetryPolicy<E>): RetryPolicy<E>
   wholeNumber(`${caller}: maxRetries`, policy.maxRetries, 0)
   if (policy.maxDelay !== undefined) nonNegativeDuration(`${caller}: maxDelay`, policy.maxDelay)
   for (const [tag, rule] of Object.entries<Rule<never> | undefined>(policy.byTag ?? {})) {
-    if (rule !== undefined && rule !== "never" && typeof rule !== "function") {
+    if (rule !== undefined && rule !== "never" && rule !== "discard" && typeof rule !== "function") {
       nonNegativeDuration(`${caller}: byTag.${tag}`, rule)
     }
   }
@@ -233,10 +248,11 @@ export const fromSchedule = <E = unknown>(
  */
 export type Decision =
   | { readonly _tag: "Retry"; readonly after: Duration.Duration }
-  /** `exhausted`: the policy allows a retry, and none is left. */
-  | { readonly _tag: "GiveUp"; readonly exhausted: boolean }
+  /** `exhausted`: the policy allows a retry, and none is left. `discard`: the failure leaves no dead letter. */
+  | { readonly _tag: "GiveUp"; readonly exhausted: boolean; readonly discard: boolean }
 
-const giveUp = (exhausted: boolean): Effect.Effect<Decision> => Effect.succeed({ _tag: "GiveUp", exhausted })
+const giveUp = (exhausted: boolean, discard = false): Effect.Effect<Decision> =>
+  Effect.succeed({ _tag: "GiveUp", exhausted, discard })
 
 /**
  * Decides whether a typed error is retried, after the given number of retries.
@@ -245,13 +261,16 @@ const giveUp = (exhausted: boolean): Effect.Effect<Decision> => Effect.succeed({
  */
 export const decide = <E>(policy: RetryPolicy<E>, error: E, retries: number): Effect.Effect<Decision> =>
   Effect.suspend(() => {
-    if (policy.maxRetries === 0) return giveUp(false)
-    if (policy.while !== undefined && !policy.while(error)) return giveUp(false)
     const rule = ruleOf(policy, error)
     const delay = typeof rule === "function" ? rule(error) : rule
+    if (delay === "discard") return giveUp(false, true)
+    if (policy.maxRetries === 0) return giveUp(false)
+    if (policy.while !== undefined && !policy.while(error)) return giveUp(false)
     if (delay === "never") return giveUp(false)
     const given = delay === undefined ? undefined : durationOrZero("RetryPolicy: a delay of byTag", delay)
-    return retryUnlessExhausted(policy, error, retries, (scheduled) => spread(policy, given ?? scheduled))
+    return retryUnlessExhausted(policy, error, retries, (scheduled) =>
+      given === undefined ? spread(policy, scheduled, 0.8) : spread(policy, given, 1)
+    )
   })
 
 /**
@@ -267,7 +286,7 @@ export const decideUntyped = <E>(
   Effect.suspend(() => {
     if (policy.maxRetries === 0) return giveUp(countdown !== undefined)
     return retryUnlessExhausted(policy, undefined, retries, (scheduled) =>
-      countdown === undefined ? spread(policy, scheduled) : Effect.succeed(countdown)
+      countdown === undefined ? spread(policy, scheduled, 0.8) : Effect.succeed(countdown)
     )
   })
 
@@ -317,9 +336,17 @@ const retryUnlessExhausted = <E>(
             }))
       )
 
-/** Returns the delay, spread and bounded as the policy says. */
-const spread = <E>(policy: RetryPolicy<E>, delay: Duration.Duration): Effect.Effect<Duration.Duration> => {
-  const factor = policy.jitter === true ? Effect.map(Random.next, (n) => 0.8 + n * 0.4) : Effect.succeed(1)
+/** The largest part of a delay that `jitter` makes of it. */
+const MOST = 1.2
+
+/** Returns the delay, bounded as the policy says, and spread from a part of it on. */
+const spread = <E>(
+  policy: RetryPolicy<E>,
+  delay: Duration.Duration,
+  least: number
+): Effect.Effect<Duration.Duration> => {
+  const factor =
+    policy.jitter === true ? Effect.map(Random.next, (n) => least + n * (MOST - least)) : Effect.succeed(1)
   return Effect.map(factor, (factor) => {
     const after = Duration.times(delay, factor)
     return policy.maxDelay === undefined

@@ -297,6 +297,12 @@ export interface Options<
    */
   readonly retryDefects?: boolean | undefined
   /**
+   * What becomes of a task that fails for good with its typed error, or that asks for a retry when none is left: `keep`
+   * writes a dead letter, `discard` does not. The task ends with its error either way. Defects, timeouts and all other
+   * ends leave a dead letter. Default `keep`. For single errors see `RetryPolicy.ByTag`.
+   */
+  readonly deadLetter?: "keep" | "discard" | undefined
+  /**
    * How many runs may vanish with their worker before the task ends with the reason `WorkerLost`. At least 1. Default 3.
    */
   readonly maxCrashes?: number | undefined
@@ -357,6 +363,7 @@ const toDefinition = (
     ...codecs,
     retry,
     retryDefects: options.retryDefects ?? false,
+    discardsFailures: options.deadLetter === "discard",
     maxCrashes: wholeNumber(at("maxCrashes"), options.maxCrashes ?? defaults.maxCrashes, 1),
     delivery,
     timeout: options.timeout === undefined ? undefined : positiveDuration(at("timeout"), options.timeout),

@@ -28,6 +28,10 @@ const defectOf = (exit: Exit.Exit<unknown, unknown>): Error => {
 const delays = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))
 const counts = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 12 }))
 
+class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { retryAfter: Schema.Number }) {}
+class CardDeclined extends Schema.TaggedError<CardDeclined>()("CardDeclined", {}) {}
+class Timeout extends Schema.TaggedError<Timeout>()("Timeout", {}) {}
+
 describe("delays", () => {
   it.effect("fixed waits the same time before each retry", () =>
     Effect.gen(function* () {
@@ -142,6 +146,41 @@ describe("delays", () => {
       })
   )
 
+  it.effect.prop(
+    "jitter never undercuts the delay of a rule, and maxDelay bounds it",
+    { retryAfter: delays },
+    ({ retryAfter }) =>
+      Effect.gen(function* () {
+        const policy: RetryPolicy.RetryPolicy<RateLimited> = {
+          ...RetryPolicy.fixed({ maxRetries: 1, delay: 1, jitter: true }),
+          byTag: { RateLimited: (error) => error.retryAfter }
+        }
+        const failure = new RateLimited({ retryAfter })
+        const spread = Number(millis(yield* decide(policy, failure, 0)))
+        assert.isAtLeast(spread, retryAfter)
+        assert.isAtMost(spread, retryAfter * 1.2 + 1)
+        const constant = { ...policy, byTag: { RateLimited: retryAfter } }
+        assert.isAtLeast(Number(millis(yield* decide(constant, failure, 0))), retryAfter)
+        const bounded = { ...policy, maxDelay: 500 }
+        assert.isAtMost(Number(millis(yield* decide(bounded, failure, 0))), 500)
+      })
+  )
+
+  it.effect("a rule of discard holds whatever maxRetries and while say, and for a function's answer", () =>
+    Effect.gen(function* () {
+      const gaveUp = { _tag: "GiveUp", exhausted: false, discard: true } as const
+      const failure = new RateLimited({ retryAfter: 1 })
+      const base = RetryPolicy.fixed({ maxRetries: 3, delay: 1 })
+      for (const policy of [
+        { ...RetryPolicy.never, byTag: { RateLimited: "discard" } },
+        { ...base, while: () => false, byTag: { RateLimited: "discard" } },
+        { ...base, byTag: { RateLimited: () => "discard" } }
+      ] satisfies ReadonlyArray<RetryPolicy.RetryPolicy<RateLimited>>) {
+        assert.deepStrictEqual(yield* decide(RetryPolicy.check("test", policy), failure, 3), gaveUp)
+      }
+    })
+  )
+
   it.effect("jitter spreads the delays", () =>
     Effect.gen(function* () {
       const policy = RetryPolicy.fixed({ maxRetries: 1, delay: "1 second", jitter: true })
@@ -151,9 +190,6 @@ describe("delays", () => {
   )
 })
 
-class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", { retryAfter: Schema.Number }) {}
-class CardDeclined extends Schema.TaggedError<CardDeclined>()("CardDeclined", {}) {}
-class Timeout extends Schema.TaggedError<Timeout>()("Timeout", {}) {}
 type Failure = RateLimited | CardDeclined | Timeout
 
 describe("rules", () => {

@@ -44,9 +44,9 @@ Task.make("a", {
   retry: { ...RetryPolicy.never, while: (error) => error.startsWith("temporary") }
 })
 
-// byTag: a delay, a function of that very error, or "never"
+// byTag: a delay, "never", "discard", or a function of that very error
 typeOf<RetryPolicy.Rule<RateLimited>>().is<
-  "never" | Duration.Input | ((error: RateLimited) => Duration.Input | "never")
+  "never" | "discard" | Duration.Input | ((error: RateLimited) => Duration.Input | "never" | "discard")
 >(true)
 typeOf<Exclude<keyof RetryPolicy.ByTag<RateLimited | CardDeclined>, "~rules">>().is<
   "RateLimited" | "CardDeclined"
@@ -61,11 +61,15 @@ Task.make("a", {
       RateLimited: ({ retryAfter }) => retryAfter * 1000,
       CardDeclined: (error) => {
         expectType(error).is<CardDeclined>(true)
-        return error.code === "later" ? "1 hour" : "never"
+        return error.code === "later" ? "1 hour" : error.code === "lost" ? "discard" : "never"
       }
     }
   }
 })
+Task.make("a", { error: ChargeError, retry: { ...RetryPolicy.never, byTag: { CardDeclined: "discard" } } })
+Task.make("a", { error: ChargeError, deadLetter: "discard" })
+// @ts-expect-error no such choice
+Task.make("a", { error: ChargeError, deadLetter: "drop" })
 // @ts-expect-error the task has no such error
 Task.make("a", { error: ChargeError, retry: { ...spread, byTag: { Refused: "never" } } })
 // @ts-expect-error no rule

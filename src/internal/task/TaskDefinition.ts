@@ -17,6 +17,8 @@ export interface TaskDefinition {
   readonly result: ResultCodec<unknown, unknown, unknown, unknown, unknown>
   readonly retry: RetryPolicy<unknown>
   readonly retryDefects: boolean
+  /** Whether a final failure that the handler declares leaves no dead letter. */
+  readonly discardsFailures: boolean
   readonly maxCrashes: number
   readonly delivery: "at-least-once" | "at-most-once"
   readonly timeout: Duration.Duration | undefined

@@ -228,7 +228,7 @@ const outcomeOf = (start: Start, outcome: RunOutcome): Outcome => {
         _tag: "Failure",
         exit: outcome.exit,
         retentionMillis,
-        deadLetter: isDeadLettered(outcome.reason)
+        deadLetter: isDeadLettered(outcome)
           ? { reason: outcome.reason, queue, body, retentionMillis: defaults.deadLetterRetentionMillis }
           : undefined
       }
@@ -270,7 +270,7 @@ const withoutRecords = (broker: BrokerService): RunStore => ({
       case "Success":
         return broker.ack.request(handle)
       case "Failure":
-        return isDeadLettered(outcome.reason)
+        return isDeadLettered(outcome)
           ? broker.reject.request({ handle, reason: outcome.reason })
           : broker.ack.request(handle)
       case "Retry": {

@@ -4,13 +4,11 @@ import type { Settled } from "../../BackendDriver.ts"
 import { reportError } from "./reportError.ts"
 import type { Run, RunAnnotations } from "./Run.ts"
 import { type RunFailure, runFailure } from "./runFailure.ts"
-import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
+import { type FailureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import type { WorkerEvent } from "./WorkerEvents.ts"
 import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
-
-type Failure = Extract<RunOutcome, { readonly _tag: "Failure" }>
 
 /** Reports that a run has begun. */
 export const reportStart = ({ events }: WorkerState, { annotations }: Run): void => {
@@ -65,8 +63,8 @@ export const reportRejected = (
   if (worker.events.hasListeners) emit(worker, annotations, 0, endOf(outcome, settled, failure))
 }
 
-const effectOf = ({ reason }: Failure) =>
-  ({ _tag: "Ended", reason, deadLetter: isDeadLettered(reason) }) as const
+const effectOf = (outcome: FailureOutcome) =>
+  ({ _tag: "Ended", reason: outcome.reason, deadLetter: isDeadLettered(outcome) }) as const
 
 /** Returns the line about an end other than a stored success. */
 const lineOf = (

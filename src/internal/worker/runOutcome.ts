@@ -25,10 +25,15 @@ export type RunOutcome =
       readonly reason: TaskFailed.Reason<unknown>["_tag"]
       /** What failed where that is not the handler. */
       readonly cause?: Cause.Cause<unknown>
+      /** Whether the task, or the rule of its error, asks for no dead letter. */
+      readonly discarded?: true
     }
   | { readonly _tag: "Retry"; readonly afterMillis: number; readonly failure: AttemptFailure }
   /** Released, with nothing counted. Under a cancel request the store ends the task. */
   | { readonly _tag: "Release" }
+
+/** The outcome of a run that failed for good. */
+export type FailureOutcome = Extract<RunOutcome, { readonly _tag: "Failure" }>
 
 /** The defect by which a handler ends whose outcome is decided already. */
 export class DecidedOutcome extends Data.Error<{ readonly outcome: RunOutcome }> {
@@ -56,8 +61,9 @@ const DEAD_LETTERED = new Set<string>([
   "ResultInvalid"
 ])
 
-/** Whether a failure with that reason leaves a dead letter. */
-export const isDeadLettered = (reason: string): boolean => DEAD_LETTERED.has(reason)
+/** Whether a failure leaves a dead letter. */
+export const isDeadLettered = ({ discarded, reason }: FailureOutcome): boolean =>
+  discarded !== true && DEAD_LETTERED.has(reason)
 
 /** Removes the stack of a reason that the library made: it shows the library alone. */
 export const withoutStack = <R extends Error>(reason: R): R => {
@@ -66,9 +72,7 @@ export const withoutStack = <R extends Error>(reason: R): R => {
 }
 
 /** Returns the outcome of a failure that no handler caused. */
-export const failureOutcome = (
-  reason: TaskFailed.Reason<never>
-): Effect.Effect<Extract<RunOutcome, { readonly _tag: "Failure" }>> =>
+export const failureOutcome = (reason: TaskFailed.Reason<never>): Effect.Effect<FailureOutcome> =>
   Effect.map(Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason })), (exit) => ({
     _tag: "Failure",
     exit,
@@ -120,7 +124,9 @@ const classifyCause = (
             afterMillis: wholeMillis(Duration.toMillis(decided.after)),
             failure
           }))
-        : fail(run, reason(decided.exhausted))
+        : Effect.map(fail(run, reason(decided.exhausted)), (outcome) =>
+            decided.discard || definition.discardsFailures ? withoutDeadLetter(outcome) : outcome
+          )
     )
 
   const defects = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect)
@@ -168,6 +174,12 @@ const attemptFailure = (
     const millis = Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6
     return Effect.succeed({ reason, attempt, startedAt: failedAt - Math.round(millis), failedAt })
   })
+
+/** Leaves out the dead letter of a failure that the handler declares. */
+const withoutDeadLetter = (outcome: RunOutcome): RunOutcome =>
+  outcome._tag === "Failure" && (outcome.reason === "Failed" || outcome.reason === "RetriesExhausted")
+    ? { ...outcome, discarded: true }
+    : outcome
 
 const fail = (run: RunFacts, reason: TaskFailed.Reason<unknown>) => encode(run, { _tag: "Failure", reason })
 

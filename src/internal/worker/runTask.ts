@@ -10,7 +10,7 @@ import { endProcessSpan, makeProcessSpan, withProducerSpan } from "./processSpan
 import { reportEnd, reportStart, reportUnstarted } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { runFailure } from "./runFailure.ts"
-import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
+import { failureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
 import * as workerLog from "./workerLog.ts"
@@ -212,7 +212,8 @@ const recordMetrics = (
   if (settled === "Cancelled" || outcome._tag === "Failure") worker.stats.failed++
   if (settled === "Cancelled") return
   if (outcome._tag === "Success") worker.stats.succeeded++
-  if (outcome._tag === "Failure") metrics.deadLetters.updateUnsafe(1, worker.context)
+  if (outcome._tag === "Failure" && isDeadLettered(outcome))
+    metrics.deadLetters.updateUnsafe(1, worker.context)
   if (outcome._tag === "Retry") {
     worker.stats.retried++
     metrics.retries.updateUnsafe(1, worker.context)

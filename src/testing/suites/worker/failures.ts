@@ -2,7 +2,9 @@
 import { assert, describe } from "@effect/vitest"
 import { Cause, Data, Effect, Exit, Schema } from "effect"
 import * as DeadLetters from "../../../DeadLetters.ts"
+import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
+import { TaskContext } from "../../../TaskContext.ts"
 import type { Test } from "./fixture.ts"
 
 class Declined extends Schema.TaggedError<Declined>("chicory/testing/failures/Declined")("Declined", {
@@ -12,7 +14,14 @@ class Declined extends Schema.TaggedError<Declined>("chicory/testing/failures/De
 class Unknown extends Data.TaggedError("Unknown")<{ readonly message: string }> {}
 
 const Charge = Task.make("charge", { payload: Schema.Int, error: Declined })
-/** The task as a program knows it that has none of its schemas. */
+const Discarding = Task.make("discarding", {
+  payload: Schema.Int,
+  error: Declined,
+  retry: {
+    ...RetryPolicy.fixed({ maxRetries: 3, delay: "10 millis" }),
+    byTag: { Declined: ({ amount }) => (amount > 1 ? "discard" : "10 millis") }
+  }
+})
 const Buggy = Task.make("buggy", { payload: Schema.Int })
 
 const chargeCard = (): never => {
@@ -113,6 +122,64 @@ export const failures = (test: Test): void => {
         assert.deepStrictEqual(failed.reason.defect, kept)
         assert.include(Cause.pretty(Cause.fail(failed)), shown)
         assert.notInclude(Exit.fail(failed).toString(), "[object Object]")
+      }
+    })
+
+    test("an error whose rule is discard ends its task at once, and leaves no dead letter", function* (t) {
+      let runs = 0
+      yield* t.startWorker(
+        [Discarding],
+        Discarding.toLayer((amount) => Effect.fail(new Declined({ amount: amount + runs++ })))
+      )
+      // retried once, then discarded by the function
+      const twice = yield* t.awaitReason(yield* Discarding.delay(1), "Failed")
+      assert.deepStrictEqual([twice.error.amount, twice.retriesExhausted, runs], [2, false, 2])
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+      yield* t.untilDrained()
+    })
+
+    test("a rule of discard holds for a task without retries", function* (t) {
+      const Once = Task.make("once", {
+        error: Declined,
+        retry: { ...RetryPolicy.never, while: () => false, byTag: { Declined: "discard" } }
+      })
+      yield* t.startWorker(
+        [Once],
+        Once.toLayer(() => Effect.fail(decline()))
+      )
+      const handle = yield* Once.delay()
+      assert.strictEqual((yield* t.awaitReason(handle, "Failed")).error.amount, 3)
+      assert.strictEqual((yield* t.read(handle.taskId)).state, "FAILURE")
+      assert.strictEqual(yield* DeadLetters.count(), 0)
+    })
+
+    test("a task with deadLetter discard leaves none for its errors, and one for its other failures", function* (t) {
+      const Ping = Task.make("ping", {
+        payload: Schema.String,
+        error: Declined,
+        deadLetter: "discard",
+        timeout: t.duration(0.5)
+      })
+      const handlers: { readonly [how: string]: Effect.Effect<void, Declined, TaskContext> } = {
+        fails: Effect.suspend(() => Effect.fail(decline())),
+        asks: TaskContext.use(({ retry }) => retry()),
+        dies: Effect.die("a bug"),
+        hangs: Effect.never,
+        outside: Effect.suspend(() => Effect.fail(failOutside()))
+      }
+      yield* t.startWorker(
+        [Ping],
+        Ping.toLayer((how) => handlers[how]!)
+      )
+      for (const [how, reason, letters] of [
+        ["fails", "Failed", 0],
+        ["asks", "RetriesExhausted", 0],
+        ["dies", "Died", 1],
+        ["hangs", "TimedOut", 2],
+        ["outside", "ResultInvalid", 3]
+      ] as const) {
+        yield* t.awaitReason(yield* Ping.delay(how), reason)
+        assert.strictEqual(yield* DeadLetters.count(Ping), letters, how)
       }
     })
 
