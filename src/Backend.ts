@@ -14,6 +14,7 @@ import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BackendService } from "./internal/driver/BackendService.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
+import { Outages, outagesOf } from "./internal/driver/Outages.ts"
 import * as Subscriptions from "./internal/driver/Subscriptions.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration, positiveOrInfinite } from "./internal/options.ts"
@@ -86,6 +87,7 @@ export const make = Effect.fnUntraced(function* <E>(
   driver: BackendDriver<E>,
   options?: Options
 ): Effect.fn.Return<Backend["Service"], never, Scope.Scope> {
+  const outages = outagesOf(driver.fusion?.store, driver.name)
   const isPermanent = (error: ReadError) => !isRetryable(error)
   const failed = (operation: string, retryable: boolean, cause: unknown) =>
     new BackendError({ operation: `${driver.name} backend: ${operation}`, retryable, cause })
@@ -118,6 +120,7 @@ export const make = Effect.fnUntraced(function* <E>(
           read: (ids) => call("read", () => Effect.map(driver.read(ids), DriverCalls.someAnswers)),
           unsubscribe: (ids) => call("unsubscribe", () => driver.unsubscribe(ids)),
           hints: Stream.mapError(hints, toError("hints")),
+          outages,
           isPermanent,
           toClosedError: () => toClosedError("subscribe"),
           sweepInterval: reliableHints ? undefined : sweepInterval,
@@ -127,6 +130,7 @@ export const make = Effect.fnUntraced(function* <E>(
 
   return Backend.of({
     name: driver.name,
+    outages,
     configured: true,
     retentionMillis: Duration.toMillis(
       positiveOrInfinite("retention", options?.retention ?? defaults.retention)
@@ -250,6 +254,7 @@ const failingMany = (operation: string) => (items: ReadonlyArray<unknown>) =>
  */
 export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   name: "none",
+  outages: new Outages("none"),
   configured: false,
   retentionMillis: Infinity,
   capabilities: { hints: false },

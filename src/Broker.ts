@@ -26,6 +26,7 @@ import { backoff } from "./internal/backoff.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BrokerService } from "./internal/driver/BrokerService.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
+import { outagesOf } from "./internal/driver/Outages.ts"
 import * as metrics from "./internal/metrics.ts"
 import { positiveDuration } from "./internal/options.ts"
 import { untraced } from "./internal/tracing.ts"
@@ -106,6 +107,7 @@ export const make = Effect.fnUntraced(function* <E>(
 
   return Broker.of({
     name: driver.name,
+    outages: outagesOf(driver.store, driver.name),
     capabilities: driver.capabilities,
     store: driver.store,
     lease: positiveDuration("lease", options?.lease ?? defaults.lease),

@@ -257,7 +257,8 @@ export class PrefetchBuffer {
         if (!consumer.wanted) return Effect.exit(this.stop(consumer))
         return this.start(subscriber, consumer).pipe(
           Effect.tapError((error) =>
-            Effect.logWarning(
+            // a lost connection is logged as such
+            (this.connection.outages.isOngoing ? Effect.logDebug : Effect.logWarning)(
               `Failed to consume the queue "${consumer.queue}" of RabbitMQ; retrying with backoff`,
               error
             )

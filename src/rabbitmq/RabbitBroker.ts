@@ -25,6 +25,7 @@ import type { SocketOptions } from "amqplib"
 import { Duration, Effect, type Layer, Redacted, type Scope } from "effect"
 import * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
+import { outagesOf } from "../internal/driver/Outages.ts"
 import { matchingText, positiveDuration } from "../internal/options.ts"
 import * as RabbitBrokerDriver from "./RabbitBrokerDriver.ts"
 import { isPermanent, type RabbitError } from "./RabbitError.ts"
@@ -83,14 +84,17 @@ export const makeDriver = Effect.fnUntraced(function* (
   const callTimeout = positiveDuration("callTimeout", options.callTimeout ?? "5 seconds")
   const consumerTimeout = positiveDuration("consumerTimeout", options.consumerTimeout ?? "30 minutes")
   const prefix = prefixOf(options.prefix)
-  return yield* RabbitBrokerDriver.make({
-    consuming: yield* ReconnectingConnection.make(address, "consuming"),
-    publishing: yield* ReconnectingConnection.make(address, "publishing"),
+  const store = {}
+  const outages = outagesOf(store, "rabbitmq")
+  const driver = yield* RabbitBrokerDriver.make({
+    consuming: yield* ReconnectingConnection.make(address, "consuming", outages),
+    publishing: yield* ReconnectingConnection.make(address, "publishing", outages),
     prefix,
     callTimeout,
     maxClaimMillis: Duration.toMillis(consumerTimeout),
     maxPurgeMillis: Duration.toMillis(callTimeout) / 2
   })
+  return { ...driver, store }
 })
 
 /**

@@ -8,6 +8,7 @@
  */
 import { Duration, Effect, Exit, Fiber, Queue, RcRef, Schema, Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
+import type { Outages } from "../internal/driver/Outages.ts"
 import { parse } from "../internal/json.ts"
 import { CallFailed } from "./RedisStoreError.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
@@ -90,7 +91,8 @@ const dispatch = (
 /** Makes the channel. Nothing is subscribed on the server before the first subscriber. */
 export const make = Effect.fnUntraced(function* (
   redis: Redis.Redis["Service"],
-  runner: ScriptRunner
+  runner: ScriptRunner,
+  outages: Outages
 ): Effect.fn.Return<ProcessChannel, never, Scope.Scope> {
   const { shards } = runner.keyspace
   const process = crypto.randomUUID().replaceAll("-", "").slice(0, 16)
@@ -98,8 +100,7 @@ export const make = Effect.fnUntraced(function* (
   const subscribers = new Set<Subscriber>()
   /** Counts pings: each goes to the next shard. */
   let round = 0
-  /** A ping of the last subscription came back; the failure of the next one is worth a warning. */
-  let wasAlive = true
+  const task = outages.background("receive messages of the Redis channel")
 
   /** Follows one subscription until it fails. */
   const follow = Effect.gen(function* () {
@@ -108,14 +109,17 @@ export const make = Effect.fnUntraced(function* (
     /** Messages may have been missed since the last resync. */
     let missed = true
 
-    const receive = (text: string): void => {
+    const receive = (text: string): Effect.Effect<void> => {
       const message = decodeMessage(text)
-      if (message === undefined) return
-      if (message[0] !== "ping") return dispatch(subscribers, message)
+      if (message === undefined) return Effect.void
+      if (message[0] !== "ping") {
+        dispatch(subscribers, message)
+        return Effect.void
+      }
       unanswered = 0
-      wasAlive = true
       if (missed || !message[2]) subscribers.forEach((subscriber) => subscriber.onResync())
       missed = false
+      return task.succeeded
     }
 
     const pingNextShard = Effect.suspend(() => pingShard(++round % shards, round))
@@ -140,18 +144,14 @@ export const make = Effect.fnUntraced(function* (
       Effect.fail(new CallFailed({ cause: new Error("its server has become a replica") }))
     )
     return yield* Effect.raceAllFirst([
-      Effect.forever(Effect.map(Queue.take(messages), ({ message }) => receive(message))),
+      Effect.forever(Effect.flatMap(Queue.take(messages), ({ message }) => receive(message))),
       Effect.forever(Effect.andThen(check, Effect.sleep(PING_INTERVAL))),
       left
     ])
   })
 
   const keepFollowing = Effect.scoped(follow).pipe(
-    Effect.catchCause((cause) => {
-      const log = wasAlive ? Effect.logWarning : Effect.logDebug
-      wasAlive = false
-      return log("Lost the Redis subscription of this process; subscribing again", cause)
-    }),
+    Effect.catchCause(task.failed),
     Effect.andThen(Effect.sleep(RESUBSCRIBE_DELAY)),
     Effect.forever
   )

@@ -41,6 +41,7 @@ import type { BackendDriver } from "../BackendDriver.ts"
 import type * as Broker from "../Broker.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as CallTimeout from "../internal/driver/callTimeout.ts"
+import { outagesOf } from "../internal/driver/Outages.ts"
 import * as storeLayers from "../internal/layers/storeLayers.ts"
 import { positiveDuration } from "../internal/options.ts"
 import { isPermanent } from "./isPermanent.ts"
@@ -92,13 +93,13 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const bounded = yield* CallTimeout.make(timeout, (cause) => new CallTimedOut({ cause }))
   const runner = yield* ScriptRunner.make(redis, keyspace, bounded, yield* ServerInfo.inspect(redis, bounded))
   yield* checkRights(runner)
-  const channel = yield* ProcessChannel.make(redis, runner)
+  const store = {}
+  const channel = yield* ProcessChannel.make(redis, runner, outagesOf(store, "redis"))
   const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
   const refusals = RefusalLog.make()
   const claims = MessageClaims.make(runner, channel, readySignal, refusals)
   const backend = RedisBackendDriver.make(runner, channel, refusals)
   const broker = RedisBrokerDriver.make(runner, claims, readySignal)
-  const store = {}
   return {
     backend: { ...backend, fusion: RedisFusion.make(runner, backend, broker, claims, store) },
     broker: { ...broker, store }

@@ -31,6 +31,7 @@ import type {
 import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "../../BrokerDriver.ts"
 import type { ReadError } from "../../StoreError.ts"
 import type { Batcher } from "../concurrency/Batcher.ts"
+import type { Outages } from "./Outages.ts"
 import type { Subscriptions } from "./Subscriptions.ts"
 
 /** The operations of `Fusion`. */
@@ -49,6 +50,8 @@ export interface FusedService {
 export interface BackendService {
   /** The store's name. */
   readonly name: string
+  /** Logs the outages of the store, which the other service of the same store shares. */
+  readonly outages: Outages
   /** `false` for `Backend.layerNotConfigured`, whose operations all fail. */
   readonly configured: boolean
   /** The retention of tasks that set none; `Infinity`: forever. */

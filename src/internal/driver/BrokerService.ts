@@ -16,11 +16,14 @@ import type {
 } from "../../BrokerDriver.ts"
 import type { BrokerError } from "../../StoreError.ts"
 import type { Batcher } from "../concurrency/Batcher.ts"
+import type { Outages } from "./Outages.ts"
 
 /** The operations of `BrokerDriver`, where no comment says otherwise. */
 export interface BrokerService {
   /** The store's name. */
   readonly name: string
+  /** Logs the outages of the store, which the other service of the same store shares. */
+  readonly outages: Outages
   readonly capabilities: BrokerDriver["capabilities"]
   /** Identifies the store that it shares with a backend; `undefined`: it shares none. */
   readonly store: object | undefined

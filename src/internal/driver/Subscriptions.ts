@@ -15,6 +15,7 @@ import { backoff } from "../backoff.ts"
 import { BatchLimit } from "../concurrency/BatchLimit.ts"
 import { ChurnMap } from "../concurrency/ChurnMap.ts"
 import { untraced } from "../tracing.ts"
+import type { BackgroundTask, Outages } from "./Outages.ts"
 
 /** Which changes of a task are hinted: every `change`, or its `end` alone. */
 export type Until = "change" | "end"
@@ -63,6 +64,7 @@ export interface Options<in out E> {
   readonly read: (ids: Batch<string>) => Effect.Effect<Records, E>
   readonly unsubscribe: (ids: Batch<string>) => Effect.Effect<void, E>
   readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
+  readonly outages: Outages
   /** Whether an error is the fault of an id, so that a batch without that id may succeed. */
   readonly isPermanent: (error: E) => boolean
   /** Makes the error of subscribers that wait when the scope closes, or that come later. */
@@ -158,6 +160,7 @@ class ActiveSubscription<E> implements Subscription {
 
 class ProcessSubscriptions<E> implements Subscriptions<E> {
   private readonly options: Options<E>
+  private readonly hintsTask: BackgroundTask
   /** In the order of their last reads, the oldest first. */
   private readonly entries = new ChurnMap<string, Entry<E>>()
   private readonly hintListeners = new Set<HintListener>()
@@ -174,6 +177,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   constructor(options: Options<E>) {
     this.options = options
+    this.hintsTask = options.outages.background("receive hints of the backend")
     this.batchLimit = new BatchLimit(options.maxBatch)
   }
 
@@ -433,16 +437,18 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     if (count > 0) this.hasWork.openUnsafe()
   }
 
-  private readonly followHints = Effect.suspend(() =>
+  private readonly followHints: Effect.Effect<never> = Effect.suspend(() =>
     Stream.runForEach(this.options.hints, (hint) =>
-      Effect.sync(() => (hint === "resync" ? this.resync() : this.receiveHint(hint)))
+      Effect.suspend(() => {
+        if (hint === "resync") this.resync()
+        else this.receiveHint(hint)
+        return this.hintsTask.succeeded
+      })
     )
   ).pipe(
     // a stream that has ended leaves a gap
     Effect.ensuring(Effect.sync(() => this.resync())),
-    Effect.catchCause((cause) =>
-      Effect.logWarning("Failed to receive hints of the backend; subscribing again", cause)
-    ),
+    Effect.catchCause((cause) => this.hintsTask.failed(cause)),
     Effect.andThen(Effect.sleep(RESTART_HINTS_AFTER)),
     Effect.forever
   )
@@ -459,7 +465,15 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
         )
   })
 
-  private readonly callForever = Effect.forever(Effect.retry(this.callNext, backoff))
+  private readonly callForever = Effect.suspend(() => {
+    const { outages } = this.options
+    return this.callNext.pipe(
+      Effect.tapCause((cause) => outages.failed(cause)),
+      Effect.retry(backoff),
+      Effect.andThen(Effect.suspend(() => outages.succeeded)),
+      Effect.forever
+    )
+  })
 
   readonly run = Effect.all([this.followHints, this.sweep, this.callForever], {
     concurrency: "unbounded",

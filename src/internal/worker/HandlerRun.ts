@@ -74,7 +74,9 @@ export class HandlerRun implements RunControl {
         )
       }).pipe(Effect.retry({ schedule: LOCKED_RETRY, while: (error) => error instanceof RecordLocked }))
     }).pipe(
-      Effect.catchCause(workerLog.progressNotWritten),
+      Effect.catchCause((cause) =>
+        workerLog.progressNotWritten(worker.settings.backend.outages.isOngoing, cause)
+      ),
       Effect.annotateLogs({ ...run.annotations, worker: worker.id })
     )
   }

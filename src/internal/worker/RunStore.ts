@@ -25,6 +25,7 @@ import * as defaults from "../defaults.ts"
 import type { BackendService } from "../driver/BackendService.ts"
 import type { BrokerService } from "../driver/BrokerService.ts"
 import { fusionOf } from "../driver/fusion.ts"
+import type { Outages } from "../driver/Outages.ts"
 import { stringify } from "../json.ts"
 import * as attemptHistory from "../task/attemptHistory.ts"
 import { isDeadLettered, type RunOutcome } from "./runOutcome.ts"
@@ -91,11 +92,19 @@ const claimWithoutStart =
 const nothingToRelease = resolved(Exit.void)
 const stored = resolved<Settled, never>(Exit.succeed("Stored"))
 
+/** Notes in the outages of a store whether a call was answered. */
+const noted = (outages: Outages, exit: Exit.Exit<unknown, unknown> | undefined): Effect.Effect<void> =>
+  exit !== undefined && Exit.isFailure(exit) ? outages.failed(exit.cause) : outages.succeeded
+
 /** Renews the claims of messages; `undefined` where the call failed. */
 const renewClaims = (broker: BrokerService, runs: ReadonlyArray<LeasedRun>, leaseMillis: number) => {
   const handles = runs.filter(({ claimed }) => claimed).map(({ candidate }) => candidate.delivery.handle)
   return Arr.isArrayNonEmpty(handles)
-    ? Effect.map(Effect.exit(broker.renew(handles, leaseMillis)), Exit.getSuccess)
+    ? broker.renew(handles, leaseMillis).pipe(
+        Effect.exit,
+        Effect.tap((exit) => noted(broker.outages, exit)),
+        Effect.map(Exit.getSuccess)
+      )
     : Effect.succeedSome<ReadonlyArray<boolean | undefined>>([])
 }
 
@@ -187,8 +196,11 @@ const unfused = (backend: BackendService, broker: BrokerService): RunStore => ({
     Effect.map(
       Effect.all(
         [
-          backend.renew.many(
-            Arr.map(runs, ({ candidate: { start } }) => ({ id: start.id, token: start.token, leaseMillis }))
+          Effect.tap(
+            backend.renew.many(
+              Arr.map(runs, ({ candidate: { start } }) => ({ id: start.id, token: start.token, leaseMillis }))
+            ),
+            (exits) => noted(backend.outages, exits.find(Exit.isFailure))
           ),
           renewClaims(broker, runs, leaseMillis)
         ],

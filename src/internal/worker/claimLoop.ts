@@ -8,6 +8,7 @@ import type { ClaimedMessage } from "../../BackendDriver.ts"
 import type { BrokerError, ReadError } from "../../StoreError.ts"
 import { backoff } from "../backoff.ts"
 import { completedSync } from "../concurrency/completedSync.ts"
+import type { BackgroundTask } from "../driver/Outages.ts"
 import { forkLoop } from "./health.ts"
 import { onClaimsLost } from "./leaseRenewal.ts"
 import { startDeliveries } from "./startDeliveries.ts"
@@ -98,7 +99,7 @@ class ClaimLoop {
               )
             )
           }
-          return Effect.void
+          return worker.settings.broker.outages.succeeded
         }
       })
     })
@@ -108,10 +109,7 @@ class ClaimLoop {
     Effect.andThen(this.claim),
     Effect.catchCause((cause) => {
       this.mayClaim.openUnsafe()
-      return Effect.andThen(
-        Effect.logWarning("Failed to claim messages; trying again", cause),
-        Effect.fail("claim failed")
-      )
+      return Effect.andThen(this.worker.settings.broker.outages.failed(cause), Effect.fail("claim failed"))
     }),
     Effect.retry(Schedule.min([backoff, Schedule.spaced(CLAIM_INTERVAL)])),
     Effect.forever
@@ -130,25 +128,29 @@ class ClaimLoop {
     const { queuesChanged, settings, slots } = this.worker
     const { capabilities, ready } = settings.broker
     // for its next hint a store may have to be asked, for which a full worker has no use; in this process it costs nothing
+    const hints = this.worker.settings.broker.outages.background("receive hints of ready messages")
     const untilFree = capabilities.reliableHints === true ? Effect.void : slots.untilFree
     return Stream.runForEach(ready(settings.queues, slots.total), () =>
       Effect.suspend(() => {
         queuesChanged.openUnsafe()
         this.mayClaim.openUnsafe()
-        return untilFree
+        return Effect.andThen(hints.succeeded, untilFree)
       })
-    )
-  }).pipe(restarted("Failed to receive hints of ready messages; subscribing again"))
+    ).pipe(restarted(hints))
+  })
 
-  readonly followLostClaims = Effect.suspend(() =>
-    Stream.runForEach(this.worker.settings.broker.lost, (handles) => onClaimsLost(this.worker, handles))
-  ).pipe(restarted("Failed to receive lost claims; subscribing again"))
+  readonly followLostClaims = Effect.suspend(() => {
+    const { lost, outages } = this.worker.settings.broker
+    return Stream.runForEach(lost, (handles) => onClaimsLost(this.worker, handles)).pipe(
+      restarted(outages.background("receive lost claims"))
+    )
+  })
 }
 
 /** Runs an effect again and again, and logs its failures. */
-function restarted(message: string) {
+function restarted(task: BackgroundTask) {
   return <E>(effect: Effect.Effect<void, E>): Effect.Effect<never> =>
-    Effect.catchCause(effect, (cause) => Effect.logWarning(message, cause)).pipe(
+    Effect.catchCause(effect, task.failed).pipe(
       Effect.andThen(Effect.sleep(RESTART_STREAM_AFTER)),
       Effect.forever
     )

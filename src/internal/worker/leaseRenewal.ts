@@ -113,7 +113,9 @@ const releaseLongRuns = (worker: WorkerState, millis: number): Effect.Effect<voi
             Effect.map(() => {
               run.claimed = false
             }),
-            Effect.catchCause(workerLog.longRunNotReleased),
+            Effect.catchCause((cause) =>
+              workerLog.longRunNotReleased(worker.settings.broker.outages.isOngoing, cause)
+            ),
             annotateDelivery(run.candidate.delivery, run.started.attempt)
           ),
       { concurrency: "unbounded", discard: true }

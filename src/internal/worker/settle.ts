@@ -4,7 +4,7 @@
  * If saving fails after the work succeeded, it is tried again for as long as the run may still write; the work is not
  * run again. A crash between the two steps leaves a message whose redelivery finds the outcome and is acked.
  */
-import { Effect, Exit } from "effect"
+import { Cause, Effect, Exit, Predicate } from "effect"
 import type { Settled } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
@@ -72,7 +72,8 @@ const retrySettle = (
     Effect.catchCause((cause) => {
       // left to its lease
       run.interrupt("Lost")
-      return Effect.as(workerLog.outcomeNotSaved(cause), "Lost" as const)
+      const { isOngoing } = worker.settings.backend.outages
+      return Effect.as(workerLog.outcomeNotSaved(isOngoing, cause), "Lost" as const)
     }),
     annotateDelivery(run.candidate.delivery, run.started.attempt)
   )
@@ -137,7 +138,9 @@ const returnOnFailure = (
 ): Effect.Effect<void> =>
   Effect.catchCause(Effect.asVoid(released), (cause) =>
     Effect.andThen(
-      workerLog.messageNotAcked(cause).pipe(annotateDelivery(delivery)),
+      workerLog
+        .messageNotAcked(worker.settings.broker.outages.isOngoing, cause)
+        .pipe(annotateDelivery(delivery)),
       returnMessage(worker, delivery)
     )
   )
@@ -175,9 +178,19 @@ export const retryWhile = <A, E>(
   first: Effect.Effect<A, E> = effect
 ): Effect.Effect<A, E> =>
   // no schedule is made where the first try succeeds
-  Effect.catchIf(first, options.while, () =>
-    Effect.raceFirst(
-      Effect.retry(Effect.delay(effect, "50 millis"), { schedule: backoff, ...options }),
-      Effect.andThen(worker.drainExpiry.await, effect)
+  Effect.catchIf(first, options.while, (error) => {
+    const { backend, broker } = worker.settings
+    const isOfBroker = Predicate.isTagged(error, "BrokerError")
+    const { outages } = isOfBroker ? broker : backend
+    const failed = (error: E) => outages.failed(Cause.fail(error))
+    const again = Effect.tapError(effect, failed)
+    return failed(error).pipe(
+      Effect.andThen(
+        Effect.raceFirst(
+          Effect.retry(Effect.delay(again, "50 millis"), { schedule: backoff, ...options }),
+          Effect.andThen(worker.drainExpiry.await, effect)
+        )
+      ),
+      Effect.tap(() => outages.succeeded)
     )
-  )
+  })

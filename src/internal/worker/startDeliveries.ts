@@ -101,6 +101,7 @@ const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): 
           finishUnrun(worker, delivery, release(worker, delivery, RELEASE_MILLIS))
         }
         return workerLog.notStarted(
+          worker.settings.backend.outages.isOngoing,
           candidates.map(({ start }) => start.id),
           cause
         )

@@ -158,6 +158,8 @@ export const supersededHere = (token: string, why: string | undefined): Effect.E
 
 // #region Messages and outcomes
 
+// what an outage of the store leads to is logged at Debug: the outage itself is logged once
+
 /** A message of which no run can be made has become a dead letter. */
 export const messageParked = (
   reason: string,
@@ -195,16 +197,20 @@ export const notAckedBeforeRun = (runs: boolean, cause: Cause.Cause<unknown>): E
   )
 
 export const notStarted = (
+  isStoreAway: boolean,
   taskIds: ReadonlyArray<string>,
   cause: Cause.Cause<unknown>
 ): Effect.Effect<void> =>
-  Effect.logError(
+  (isStoreAway ? Effect.logDebug : Effect.logError)(
     `Failed to start ${times(taskIds.length, "task")}; their messages are released`,
     cause
   ).pipe(Effect.annotateLogs({ taskIds }))
 
-export const outcomeNotSaved = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logError("Failed to save the outcome of a run; its task will be started again", cause)
+export const outcomeNotSaved = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logError)(
+    "Failed to save the outcome of a run; its task will be started again",
+    cause
+  )
 
 export const bodyNotKept = (characters: number, error: unknown): Effect.Effect<void> =>
   Effect.logError(
@@ -212,17 +218,23 @@ export const bodyNotKept = (characters: number, error: unknown): Effect.Effect<v
     Cause.fail(error)
   )
 
-export const messageNotAcked = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logWarning("Failed to ack or release a message; it will be redelivered", cause)
+export const messageNotAcked = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logWarning)(
+    "Failed to ack or release a message; it will be redelivered",
+    cause
+  )
 
-export const longRunNotReleased = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logWarning("Failed to release the message of a long run; trying again", cause)
+export const longRunNotReleased = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logWarning)(
+    "Failed to release the message of a long run; trying again",
+    cause
+  )
 
 export const progressRefused: Effect.Effect<void> = Effect.logWarning(
   "The progress of the run is not written, since the store is full; the handler runs on"
 )
 
-export const progressNotWritten = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logWarning("Failed to write progress; the handler runs on", cause)
+export const progressNotWritten = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logWarning)("Failed to write progress; the handler runs on", cause)
 
 // #endregion

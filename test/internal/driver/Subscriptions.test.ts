@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Queue, Scope, Stream } from "effect"
 import type { TaskRecord } from "../../../src/BackendDriver.ts"
+import { Outages } from "../../../src/internal/driver/Outages.ts"
 import * as Subscriptions from "../../../src/internal/driver/Subscriptions.ts"
 import { advance, flush } from "../../support/memoryFixture.ts"
 
@@ -58,6 +59,7 @@ const make = Effect.fnUntraced(function* (options?: {
     hints: Stream.mapEffect(Stream.fromQueue(hints), (hint) =>
       hint === "gone" ? Effect.fail("gone") : Effect.succeed(hint)
     ),
+    outages: new Outages("test"),
     isPermanent: () => false,
     toClosedError: () => "closed",
     sweepInterval: Duration.seconds(5),

@@ -134,10 +134,17 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
     const faults = new Faults()
     // a driver's hints can be subscribed to once, and the services of the test have done so
     const { hints: _, ...backend } = drivers.backend
+    // another process has other outages
+    const { fusion } = backend
+    const store = drivers.broker.store === undefined ? {} : { store: {} }
     const ownServices = yield* services(
       faults.applyTo({
-        backend: { ...backend, capabilities: { ...backend.capabilities, hints: false } },
-        broker: drivers.broker
+        backend: {
+          ...backend,
+          capabilities: { ...backend.capabilities, hints: false },
+          ...(fusion === undefined ? {} : { fusion: { ...fusion, ...store } })
+        },
+        broker: { ...drivers.broker, ...store }
       })
     )
     const worker = yield* start(tasks, handlers, options, ownServices)

@@ -4,7 +4,8 @@ import { Effect, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as Task from "../../../Task.ts"
 import * as Suite from "../Suite.ts"
-import type { Test } from "./fixture.ts"
+import { captureLogs } from "./captureLogs.ts"
+import { Gate, type Test } from "./fixture.ts"
 
 const Work = Task.make("work", { payload: Schema.Int, success: Schema.Int, progress: Schema.Int })
 
@@ -22,6 +23,41 @@ export const workerOutages = (test: Test): void => {
       worker.faults.heal()
       assert.strictEqual(yield* t.awaitValue(handle), 2)
       yield* t.untilDrained()
+    })
+
+    test("an outage is one line when it begins and one when it is over", function* (t) {
+      const logs = captureLogs()
+      const gate = new Gate()
+      const worker = yield* logs.capture(
+        t.startSeparateWorker(
+          [Work],
+          Work.toLayer((n) => Effect.as(gate.pass, n)),
+          { lease: t.duration(30) }
+        )
+      )
+      const handles = yield* Work.delayAll([1, 2, 3])
+      yield* t.until("they run", () => gate.entered === 3)
+      worker.faults.cut()
+      yield* t.time.pass(2)
+      // their outcomes are saved once the store is back
+      gate.open()
+      yield* t.time.pass(10)
+      worker.faults.heal()
+      yield* t.complete("they end", AsyncResult.all(handles))
+      yield* t.untilDrained()
+      yield* t.until("the end is logged", () => logs.beginning("The store ").length > 0)
+      const about = logs.lines.filter(
+        ({ level, text }) => level !== "Debug" && !/^(Started a worker|The client of the store )/.test(text)
+      )
+      const ofStores = about.filter(({ text }) => /^(Failed to call the store|The store) /.test(text))
+      // a backend and a broker that are two stores have an outage each
+      const { fusion } = t.drivers.backend
+      const stores = fusion !== undefined && fusion.store === t.drivers.broker.store ? 1 : 2
+      assert.deepStrictEqual(about, ofStores)
+      assert.isAtMost(about.length, 2 * stores)
+      assert.deepStrictEqual([about[0]?.level, about.at(-1)?.level], ["Warn", "Info"])
+      assert.isTrue(about.every(({ annotations }) => annotations["worker"] === worker.id))
+      assert.match(about.at(-1)?.text ?? "", /answers again; it recovered after \d+\.\d s$/)
     })
 
     test("a worker starts although its store is not there yet", function* (t) {
