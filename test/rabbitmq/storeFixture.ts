@@ -4,7 +4,7 @@ import { assert, layer } from "@effect/vitest"
 import { Backend, Broker } from "chicory"
 import { RabbitBroker } from "chicory/rabbitmq"
 import { SqliteBackend } from "chicory/sqlite"
-import { Context, Effect, Layer, Logger, Schedule, type Scope } from "effect"
+import { Cause, Context, Effect, Layer, Logger, Schedule, type Scope } from "effect"
 import { Names } from "../../src/rabbitmq/Names.ts"
 import { temporaryFile } from "../sqlite/temporary.ts"
 import type { ServerError } from "../support/ownServers.ts"
@@ -110,8 +110,8 @@ export const warningsOf = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<ReadonlyArray<string>, E, R> => {
   const logged: Array<string> = []
-  const capture = Logger.make<unknown, void>(({ logLevel, message }) => {
-    if (logLevel !== "Info" && logLevel !== "Debug") logged.push(String(message))
+  const capture = Logger.make<unknown, void>(({ cause, logLevel, message }) => {
+    if (logLevel !== "Info" && logLevel !== "Debug") logged.push(`${String(message)} ${Cause.pretty(cause)}`)
   })
   return Effect.as(Effect.provide(effect, Logger.layer([capture])), logged)
 }
