@@ -117,6 +117,10 @@ export const make = Effect.fnUntraced(function* <E>(
       sizeOf: ({ body }) => body.length
     }),
     claim: (claim) => call("claim", () => driver.claim(claim)),
+    setAside: driver.setAside && {
+      tasks: (queues) => call("setAside.tasks", () => driver.setAside!.tasks(queues)),
+      claim: (claim) => call("setAside.claim", () => driver.setAside!.claim(claim))
+    },
     ready: (queues, slots) => Stream.mapError(driver.ready(queues, slots), toError("ready")),
     renew: (handles, leaseMillis) => call("renew", () => driver.renew(handles, leaseMillis)),
     lost: driver.lost === undefined ? Stream.never : Stream.mapError(driver.lost, toError("lost")),

@@ -104,6 +104,76 @@ export interface ClaimRequest {
   readonly claimId?: string | undefined
   /** Whether the claim of this `claimId` failed before, so that its effect is unknown. Default `false`. */
   readonly isRetry?: boolean | undefined
+  /**
+   * The names of the tasks that the worker runs, for drivers with `setAside`: the same array in every claim of a worker.
+   * Default: the claim takes messages of every task that are due, and none that were set aside.
+   */
+  readonly tasks?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * A task with messages that claims have set aside.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SetAsideTask {
+  readonly queue: string
+  /** The task's name. */
+  readonly task: string
+  /** Milliseconds for which the oldest of the messages has been due, as in `Delivery.ageMillis`. */
+  readonly waitedMillis: number
+}
+
+/**
+ * A request for messages of one task that claims have set aside.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SetAsideClaim {
+  readonly queue: string
+  /** The task's name. */
+  readonly task: string
+  /** Takes messages that have been due for as many milliseconds at least. */
+  readonly minWaitedMillis: number
+  /** How many messages to return at most; at least 1. */
+  readonly max: number
+  /** As in `ClaimRequest`. */
+  readonly leaseMillis: number
+  /** As in `ClaimRequest`. */
+  readonly worker: string
+}
+
+/**
+ * Claims by task: a worker is given the messages of the tasks that it runs, and no number of others keeps it from them.
+ *
+ * **When to use**
+ *
+ * Implement where the store can move a message in one step. Without it a worker claims the messages of every task, and puts back
+ * those that it cannot run.
+ *
+ * **Details**
+ *
+ * A claim with `tasks` returns messages of these tasks. It sets aside the messages of others that it meets before them, in the
+ * order of claims, at most a few thousand at a time, and finds those of its own tasks behind any number of others: within a
+ * second behind a million. `ready` emits where it left some of either.
+ *
+ * A message that was set aside keeps its due time, its priority and its age, and waits for a claim whose `tasks` have its task.
+ * Such a claim takes it in the order of claims, among the messages that are due. The first claim of a worker looks for messages
+ * that were set aside; later ones need to do so once a second, and while they find some. A claimed message that is released, or
+ * whose lease is over, is ready or delayed as any other.
+ *
+ * A driver may return a message of another task where it cannot set it aside. The worker puts it back.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface SetAside<out E = unknown> {
+  /** Lists the tasks with messages that were set aside in the queues: 100 of a queue at most, and of each the oldest wait. */
+  readonly tasks: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<SetAsideTask>, E>
+  /** Claims messages that were set aside, as `claim` does. Bounded as `claim` in bytes; returns at once, also with none. */
+  readonly claim: (claim: SetAsideClaim) => Effect.Effect<ReadonlyArray<Delivery>, E>
 }
 
 /**
@@ -155,6 +225,8 @@ export interface QueueCounts {
   readonly delayed: number
   /** Messages that workers hold. */
   readonly claimed: number
+  /** Messages that claims have set aside. They are in none of the other numbers. Left out where there are none. */
+  readonly setAside?: number | undefined
   /**
    * Messages that were parked without a backend. Left out where there are none, and by stores that do not keep them with
    * their queue.
@@ -235,6 +307,8 @@ export interface BrokerDriver<out E = unknown> {
    * claim wait until their lease is over.
    */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>
+  /** Claims by task. `undefined`: claims take the messages of every task. */
+  readonly setAside?: SetAside<E> | undefined
   /**
    * Emits when there may be messages to claim: some are there already, one was published or put back, or a delay or a
    * lease is over. May emit without cause, and may miss a cause, because a worker also claims every second, except with
@@ -280,7 +354,7 @@ export interface BrokerDriver<out E = unknown> {
   readonly counts: (queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, E>
   /**
    * Removes up to `limit` messages that no worker has claimed: delayed ones and those with a lapsed claim too, and those that
-   * `counts` reports as parked. Returns what it removed; nothing when the queue is empty.
+   * `counts` reports as parked or set aside. Returns what it removed; nothing when the queue is empty.
    */
   readonly purge: (queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, E>
 }

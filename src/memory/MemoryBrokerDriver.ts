@@ -24,6 +24,10 @@ export const makeBroker = (messages: MemoryMessages): BrokerDriver<never> => ({
       for (const envelope of envelopes) messages.publish(envelope, now)
     }),
   claim: (request) => withNow((now) => messages.claim(request, now)),
+  setAside: {
+    tasks: (names) => withNow((now) => messages.setAsideTasks(names, now)),
+    claim: (request) => withNow((now) => messages.claimSetAside(request, now))
+  },
   ready: (names) =>
     Stream.unwrap(
       Effect.gen(function* () {

@@ -5,7 +5,9 @@ import type {
   Envelope,
   PurgedMessage,
   QueueCounts,
-  Release
+  Release,
+  SetAsideClaim,
+  SetAsideTask
 } from "../BrokerDriver.ts"
 import { isClaimedBefore, MemoryQueue, type Message } from "./MemoryQueue.ts"
 
@@ -16,12 +18,31 @@ interface LastClaim {
 }
 
 const EMPTY: QueueCounts = { ready: 0, delayed: 0, claimed: 0 }
+/** How many tasks of a queue are listed at most. */
+const SET_ASIDE_TASKS = 100
+/** How many messages a claim sets aside at most. It searches those behind them. */
+const SET_ASIDE_LIMIT = 10_000
+
+/** Returns the first messages of some tasks that are ready, at most `max`, by looking at all messages. */
+const firstOf = (
+  queues: ReadonlyArray<MemoryQueue>,
+  tasks: ReadonlySet<string>,
+  max: number
+): ReadonlyArray<Message> => {
+  const found: Array<Message> = []
+  for (const { ready } of queues) {
+    for (const message of ready) if (tasks.has(message.envelope.task)) found.push(message)
+  }
+  return found.sort((one, other) => (isClaimedBefore(one, other) ? -1 : 1)).slice(0, max)
+}
 
 export class MemoryMessages {
   private readonly queues = new Map<string, MemoryQueue>()
   /** Messages by the handle of their last claim. */
   private readonly claims = new Map<string, Message>()
   private readonly lastClaims = new Map<string, LastClaim>()
+  /** The tasks of workers, by the arrays of their claims. */
+  private readonly taskSets = new WeakMap<ReadonlyArray<string>, ReadonlySet<string>>()
   private published = 0
   private claimed = 0
 
@@ -58,22 +79,54 @@ export class MemoryMessages {
     const deliveries = held
       .slice(0, max)
       .map((handle) => this.deliver(this.claims.get(handle)!, handle, leaseMillis, now))
+    const tasks = this.taskSet(request.tasks)
+    let putAside = 0
     while (deliveries.length < max) {
       let best: Message | undefined
-      for (const { ready } of queues) {
-        const first = ready.peek()
+      for (const queue of queues) {
+        const first = queue.first(tasks)
         if (first !== undefined && (best === undefined || isClaimedBefore(first, best))) best = first
       }
       if (best === undefined) break
-      const handle = `${++this.claimed}`
-      this.dropClaim(best)
-      best.handle = handle
-      this.claims.set(handle, best)
-      deliveries.push(this.deliver(best, handle, leaseMillis, now))
+      if (tasks === undefined || tasks.has(best.envelope.task)) {
+        deliveries.push(this.take(best, leaseMillis, now))
+        continue
+      }
+      if (putAside === SET_ASIDE_LIMIT) {
+        for (const message of firstOf(queues, tasks, max - deliveries.length)) {
+          deliveries.push(this.take(message, leaseMillis, now))
+        }
+        break
+      }
+      best.queue.putAside(best)
+      putAside++
     }
+    // a worker that knows these tasks takes them; where the limit ended this claim, the next one continues
+    if (putAside > 0) for (const queue of queues) queue.hint()
     const handles = [...deliveries.map(({ handle }) => handle), ...held.slice(max)]
     this.lastClaims.set(worker, { claimId, handles })
     return deliveries
+  }
+
+  /** Returns the tasks with messages that were set aside, and how long the oldest message of each has waited. */
+  setAsideTasks(names: ReadonlyArray<string>, now: number): ReadonlyArray<SetAsideTask> {
+    return names.flatMap((queue) =>
+      Array.from(this.queues.get(queue)?.setAside ?? [], ([task, messages]) => {
+        let since = now
+        for (const { waitsSince } of messages) since = Math.min(since, waitsSince)
+        return { queue, task, waitedMillis: now - since }
+      }).slice(0, SET_ASIDE_TASKS)
+    )
+  }
+
+  /** Claims messages of a task that were set aside, and that have waited long enough. */
+  claimSetAside(claim: SetAsideClaim, now: number): ReadonlyArray<Delivery> {
+    const found: Array<Message> = []
+    for (const message of this.queues.get(claim.queue)?.setAside.get(claim.task) ?? []) {
+      if (found.length === claim.max) break
+      if (now - message.waitsSince >= claim.minWaitedMillis) found.push(message)
+    }
+    return found.map((message) => this.take(message, claim.leaseMillis, now))
   }
 
   renew(handle: string, leaseMillis: number, now: number): boolean {
@@ -112,7 +165,8 @@ export class MemoryMessages {
     const purged: Array<PurgedMessage> = []
     for (const queue of this.promoted([name], now)) {
       while (purged.length < limit) {
-        const message = queue.ready.peek() ?? queue.delayed.peek()
+        const [setAside] = queue.setAside.values()
+        const message = queue.ready.peek() ?? queue.delayed.peek() ?? setAside?.peek()
         if (message === undefined) break
         this.remove(message)
         const { generation = 0, id, incarnation = "" } = message.envelope
@@ -148,6 +202,22 @@ export class MemoryMessages {
     const last = this.lastClaims.get(worker)
     if (isRetry !== true || last === undefined || last.claimId !== claimId) return []
     return last.handles.filter((handle) => this.claims.has(handle))
+  }
+
+  private taskSet(tasks: ReadonlyArray<string> | undefined): ReadonlySet<string> | undefined {
+    if (tasks === undefined) return undefined
+    let set = this.taskSets.get(tasks)
+    if (set === undefined) this.taskSets.set(tasks, (set = new Set(tasks)))
+    return set
+  }
+
+  /** Claims a message that no other claim holds. */
+  private take(message: Message, leaseMillis: number, now: number): Delivery {
+    const handle = `${++this.claimed}`
+    this.dropClaim(message)
+    message.handle = handle
+    this.claims.set(handle, message)
+    return this.deliver(message, handle, leaseMillis, now)
   }
 
   private deliver(message: Message, handle: string, leaseMillis: number, now: number): Delivery {

@@ -81,6 +81,8 @@ export class MemoryQueue {
   readonly delayed = new Heap<Message>(wakesBefore)
   /** In the order in which leases end. */
   readonly claimed = new Heap<Message>(wakesBefore)
+  /** Messages that claims have set aside, by their tasks, each in the order in which they are claimed. None is empty. */
+  readonly setAside = new Map<string, Heap<Message>>()
   readonly waiters = new Set<MessageWaiter>()
   private readonly delayedByTask = new Map<string, Message>()
 
@@ -89,7 +91,33 @@ export class MemoryQueue {
   }
 
   get counts(): QueueCounts {
-    return { ready: this.ready.size, delayed: this.delayed.size, claimed: this.claimed.size }
+    let setAside = 0
+    for (const { size } of this.setAside.values()) setAside += size
+    return {
+      ready: this.ready.size,
+      delayed: this.delayed.size,
+      claimed: this.claimed.size,
+      ...(setAside > 0 && { setAside })
+    }
+  }
+
+  /** Returns the first message to claim for a worker that knows these tasks, or whose tasks are not known. */
+  first(tasks: ReadonlySet<string> | undefined): Message | undefined {
+    let first = this.ready.peek()
+    if (tasks === undefined || this.setAside.size === 0) return first
+    for (const [task, heap] of this.setAside) {
+      const message = tasks.has(task) ? heap.peek() : undefined
+      if (message !== undefined && (first === undefined || isClaimedBefore(message, first))) first = message
+    }
+    return first
+  }
+
+  /** Moves a message out of the way of claims by workers that do not know its task. */
+  putAside(message: Message): void {
+    const { task } = message.envelope
+    let heap = this.setAside.get(task)
+    if (heap === undefined) this.setAside.set(task, (heap = new Heap(isClaimedBefore)))
+    this.move(message, heap)
   }
 
   /** The time at which the next delay or lease is over. */
@@ -136,7 +164,8 @@ export class MemoryQueue {
   /** Removes a message, wherever it is. */
   remove(message: Message): void {
     message.heap.remove(message)
-    const { id } = message.envelope
+    const { id, task } = message.envelope
+    if (message.heap.size === 0 && this.setAside.get(task) === message.heap) this.setAside.delete(task)
     if (this.delayedByTask.get(id) === message) this.delayedByTask.delete(id)
   }
 

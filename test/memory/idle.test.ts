@@ -75,6 +75,25 @@ describe("an idle worker on the memory store", () => {
     )
   )
 
+  it.effect("sleeps until the grace of a task that it does not know is over, and for nothing then", () =>
+    counted((sleeps) =>
+      Effect.gen(function* () {
+        yield* advance("10 seconds")
+        const result = yield* Task.make("unknown").delay()
+        yield* advance("1 minute")
+        assert.strictEqual(sleeps.now, 1)
+        const before = sleeps.total
+        yield* advance("58 minutes")
+        assert.strictEqual(sleeps.total, before)
+        yield* advance("1 minute")
+        assert.isTrue(yield* AsyncResult.failed(result))
+        // its dead letter is removed
+        yield* TestClock.adjust("15 days")
+        assert.strictEqual(sleeps.now, 0)
+      }).pipe(Effect.provide(Layer.provideMerge(WorkerLive, MemoryStore.layer())))
+    )
+  )
+
   it.effect("is listed, with the number of its runs", () =>
     Effect.gen(function* () {
       yield* flush

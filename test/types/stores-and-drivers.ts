@@ -92,7 +92,7 @@ expectType(Broker.purge("default")).is<
     Broker.Broker
   >
 >(true)
-typeOf<keyof Broker.QueueCounts>().is<"ready" | "delayed" | "claimed" | "parked">(true)
+typeOf<keyof Broker.QueueCounts>().is<"ready" | "delayed" | "claimed" | "setAside" | "parked">(true)
 // @ts-expect-error of no queue there is nothing to count
 Broker.counts([])
 

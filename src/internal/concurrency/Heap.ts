@@ -26,6 +26,11 @@ export class Heap<A extends Member> {
     return this.items[0]
   }
 
+  /** Iterates over the members in no particular order. The heap must not change meanwhile. */
+  [Symbol.iterator](): IterableIterator<A> {
+    return this.items.values()
+  }
+
   /** Adds a member that is in no heap. */
   push(item: A): void {
     this.items.push(item)

@@ -12,7 +12,8 @@ import type {
   Envelope,
   PurgedMessage,
   QueueCounts,
-  Release
+  Release,
+  SetAside
 } from "../../BrokerDriver.ts"
 import type { BrokerError } from "../../StoreError.ts"
 import type { Batcher } from "../concurrency/Batcher.ts"
@@ -31,6 +32,7 @@ export interface BrokerService {
   readonly lease: Duration.Duration
   readonly publish: Batcher<Envelope, void, BrokerError>
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, BrokerError>
+  readonly setAside: SetAside<BrokerError> | undefined
   readonly ready: (queues: Batch<string>, slots: number) => Stream.Stream<void, BrokerError>
   readonly renew: (
     handles: Batch<string>,

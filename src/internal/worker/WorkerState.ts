@@ -50,12 +50,16 @@ export class WorkerState {
   readonly forks: Forks = new Map()
   /** The tasks that this worker runs, by name. */
   readonly tasks: ReadonlyMap<string, RunnableTask>
+  /** The names of these tasks, for stores that claim by task. */
+  readonly claimedTasks: ReadonlyArray<string> | undefined
   /** The open runs of this worker, by task id. */
   readonly runs = new ChurnMap<string, Run>()
   /** Open while there are open runs. */
   readonly hasRuns = Latch.makeUnsafe(false)
   /** Open when the messages of the queues may have changed since they were counted. */
   readonly queuesChanged = Latch.makeUnsafe(true)
+  /** Open when messages may have been set aside since they were listed, where the store loses no hint. */
+  readonly setAsideChanged = Latch.makeUnsafe(true)
   /** Everything that the drain waits for: deliveries that are neither acked nor released, and what `fork` runs. */
   readonly inFlight = new WaitGroup()
   /** Ended runs that have freed their slots, and whose outcomes or messages are still on their way. */
@@ -97,6 +101,7 @@ export class WorkerState {
     this.slots = new Slots(concurrency)
     this.eventLoop = new EventLoop(this.leaseMillis)
     this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat))
+    this.claimedTasks = broker.setAside && [...tasks.keys()]
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
       Array.from(tasks, ([name, task]) => [

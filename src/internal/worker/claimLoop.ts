@@ -57,9 +57,9 @@ class ClaimLoop {
       const isRetry = this.failedClaimId !== undefined
       const claimId = this.failedClaimId ?? worker.nextClaimId()
       this.failedClaimId = claimId
-      const { id, leaseMillis } = worker
+      const { claimedTasks: tasks, id, leaseMillis } = worker
       return completedSync(
-        worker.runStore.claim({ queues, max, leaseMillis, worker: id, claimId, isRetry }),
+        worker.runStore.claim({ queues, max, leaseMillis, worker: id, claimId, isRetry, tasks }),
         (sync) => {
           this.failedClaimId = undefined
           // a store that answers synchronously, or prefers large batches, does best with few large claims
@@ -125,7 +125,7 @@ class ClaimLoop {
   ).pipe(Effect.forever)
 
   readonly followHints = Effect.suspend(() => {
-    const { queuesChanged, settings, slots } = this.worker
+    const { queuesChanged, setAsideChanged, settings, slots } = this.worker
     const { capabilities, ready } = settings.broker
     // for its next hint a store may have to be asked, for which a full worker has no use; in this process it costs nothing
     const hints = this.worker.settings.broker.outages.background("receive hints of ready messages")
@@ -133,6 +133,7 @@ class ClaimLoop {
     return Stream.runForEach(ready(settings.queues, slots.total), () =>
       Effect.suspend(() => {
         queuesChanged.openUnsafe()
+        setAsideChanged.openUnsafe()
         this.mayClaim.openUnsafe()
         return Effect.andThen(hints.succeeded, untilFree)
       })

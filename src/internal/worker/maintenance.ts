@@ -1,5 +1,6 @@
 /**
- * The duties of a worker beside its runs: it sends heartbeats, measures its queues, and sweeps the store.
+ * The duties of a worker beside its runs: it sends heartbeats, measures its queues, ends tasks that no worker knows, and sweeps
+ * the store.
  *
  * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it measures and sends again after
  * something happened, and the store sweeps itself.
@@ -7,6 +8,7 @@
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope } from "effect"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
 import { forkLoop } from "./health.ts"
+import { endSetAsideTasks } from "./setAsideTasks.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 const SWEEP_INTERVAL = Duration.seconds(5)
@@ -64,6 +66,10 @@ export const maintain = Effect.fnUntraced(function* (
     makeReport(worker, "measure the queues"),
     repeatEvery(worker, heartbeat, untilQueuesChange)
   )
+  if (broker.setAside !== undefined) {
+    const report = makeReport(worker, "end unknown tasks")
+    yield* endSetAsideTasks(worker, broker.setAside, report).pipe(forkLoop(worker))
+  }
   if (!worker.runStore.hasRecords) return Effect.void
 
   yield* Effect.addFinalizer(() =>

@@ -6,14 +6,15 @@
  * ends at once. The end leaves a dead letter that keeps the bytes, except oversized ones, and completes the waiters. No
  * delivery ends the loop that claimed it.
  */
-import { Cause, Duration, Effect, Option } from "effect"
+import { Array as Arr, Cause, Duration, Effect, Option } from "effect"
 import type { ClaimedMessage, Started, WorkerInfo } from "../../BackendDriver.ts"
-import type { Delivery } from "../../BrokerDriver.ts"
-import type { ReadError } from "../../StoreError.ts"
+import type { Delivery, SetAside, SetAsideTask } from "../../BrokerDriver.ts"
+import type { BrokerError, ReadError } from "../../StoreError.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
 import * as TaskMessage from "../../TaskMessage.ts"
 import { toEffect } from "../concurrency/Batcher.ts"
 import * as defaults from "../defaults.ts"
+import { maxBatch } from "../driver/driverCalls.ts"
 import { oversizedIssue } from "../driver/maxMessageBytes.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
@@ -41,39 +42,84 @@ interface Unrunnable {
   readonly reason: (workers: ReadonlyArray<string>) => TaskFailed.Reason<never>
 }
 
-/** Rejects a message of a task that this worker does not know. */
-export const rejectUnknown = (message: TaskMessage.TaskMessage): Rejection =>
-  rejectUnrunnable(message, {
-    isRunnableBy: ({ tasks }) => tasks.includes(message.task),
-    reason: (workers) => new TaskFailed.UnknownTask({ workers })
-  })
+const unknownTask = (task: string): Unrunnable => ({
+  isRunnableBy: ({ tasks }) => tasks.includes(task),
+  reason: (workers) => new TaskFailed.UnknownTask({ workers })
+})
 
 /**
- * Rejects a message that this worker cannot run, although it decodes. Another worker may be able to, as in a rolling deploy:
- * the message is put back, with nothing counted. Its task ends only when the grace is over, counted from the due time, and no
- * live worker of the queue can run it.
+ * The rule for messages that this worker cannot run, although they may decode. Another worker may be able to, as in a rolling
+ * deploy: such a message waits, with nothing counted. Returns the outcome of its task once the grace is over, counted from
+ * the due time, and no live worker of the queue can run it; `undefined` before that.
  */
+const outcomeOfUnrunnable = (
+  worker: WorkerState,
+  queue: string,
+  waitedMillis: number,
+  unrunnable: Unrunnable
+): Effect.Effect<Extract<RunOutcome, { readonly _tag: "Failure" }> | undefined> =>
+  waitedMillis < Duration.toMillis(worker.settings.unknownTaskGrace)
+    ? Effect.succeed(undefined)
+    : Effect.flatMap(unableWorkers(worker, queue, unrunnable), (workers) =>
+        workers === undefined ? Effect.succeed(undefined) : failureOutcome(unrunnable.reason(workers))
+      )
+
+/** Rejects a message of a task that this worker does not know. */
+export const rejectUnknown = (message: TaskMessage.TaskMessage): Rejection =>
+  rejectUnrunnable(message, unknownTask(message.task))
+
+/** Ends the task of a message that this worker cannot run, or puts it back. */
 const rejectUnrunnable =
   (message: TaskMessage.TaskMessage, unrunnable: Unrunnable): Rejection =>
   (worker, { delivery, run }) =>
     Effect.gen(function* () {
       const waited = delivery.waitedMillis ?? delivery.ageMillis
-      const left = Duration.toMillis(worker.settings.unknownTaskGrace) - waited
-      const putBack = (atMost: number) => {
-        const wait = Math.min(Math.max(waited, UNRUNNABLE_BACKOFF.min), UNRUNNABLE_BACKOFF.max, atMost)
-        return release(worker, delivery, Math.ceil(wait), true)
+      const outcome = yield* outcomeOfUnrunnable(worker, delivery.queue, waited, unrunnable)
+      if (outcome !== undefined) {
+        const candidate = candidateOf(worker, delivery, message, run)
+        return yield* endWithoutHandler(worker, candidate, outcome, run?.started)
       }
-      if (left > 0) return yield* putBack(left)
-      const workers = yield* unableWorkers(worker, delivery.queue, unrunnable)
-      if (workers === undefined) return yield* putBack(Infinity)
-      const outcome = yield* failureOutcome(unrunnable.reason(workers))
-      return yield* endWithoutHandler(
-        worker,
-        candidateOf(worker, delivery, message, run),
-        outcome,
-        run?.started
+      const left = Duration.toMillis(worker.settings.unknownTaskGrace) - waited
+      const wait = Math.ceil(
+        Math.min(Math.max(waited, UNRUNNABLE_BACKOFF.min), UNRUNNABLE_BACKOFF.max, left > 0 ? left : Infinity)
       )
+      yield* release(worker, delivery, wait, true)
+      if (worker.logs.Debug) yield* workerLog.unknownPutBack(wait).pipe(annotateDelivery(delivery))
     })
+
+/**
+ * Ends tasks that this worker does not know, whose messages were set aside in the store, and have waited for the grace. They
+ * are claimed and ended in batches: returns how many, and 0 where they wait on, or none is left.
+ */
+export const endUnknownTasks = (
+  worker: WorkerState,
+  { claim }: SetAside<BrokerError>,
+  { queue, task, waitedMillis }: SetAsideTask
+): Effect.Effect<number, BrokerError> =>
+  Effect.gen(function* () {
+    const outcome = yield* outcomeOfUnrunnable(worker, queue, waitedMillis, unknownTask(task))
+    if (outcome === undefined) return 0
+    const deliveries = yield* claim({
+      queue,
+      task,
+      minWaitedMillis: Duration.toMillis(worker.settings.unknownTaskGrace),
+      max: maxBatch,
+      leaseMillis: worker.leaseMillis,
+      worker: worker.id
+    })
+    const candidates = deliveries.map((delivery) =>
+      candidateOf(worker, delivery, messageOfEnvelope(delivery), undefined)
+    )
+    if (!Arr.isReadonlyArrayNonEmpty(candidates)) return 0
+    // where a batch fails, each is started alone
+    const started = yield* Effect.orElseSucceed(worker.runStore.start(candidates), () => [])
+    yield* Effect.forEach(
+      candidates,
+      (candidate, i) => endWithoutHandler(worker, candidate, outcome, started[i]),
+      { concurrency: "unbounded", discard: true }
+    )
+    return candidates.length
+  })
 
 /**
  * Returns the ids of the live workers of a queue, if none of them can run a message; `undefined` if one can, or if that is
@@ -101,21 +147,29 @@ export const rejectMalformed =
   (issue: string): Rejection =>
   (worker, { delivery, run }) =>
     Effect.flatMap(failureOutcome(new TaskFailed.PayloadInvalid({ issue })), (outcome) => {
-      const { id, task } = delivery
-      if (id === undefined || task === undefined) return park(worker, delivery, outcome)
-      const message: TaskMessage.TaskMessage = {
-        v: TaskMessage.version,
-        id,
-        task,
-        ...(delivery.incarnation ? { incarnation: delivery.incarnation } : {}),
-        generation: delivery.generation ?? 0,
-        queue: delivery.queue,
-        payload: null,
-        retries: 0,
-        priority: defaults.priority
-      }
-      return endWithoutHandler(worker, candidateOf(worker, delivery, message, run), outcome, run?.started)
+      if (delivery.id === undefined || delivery.task === undefined) return park(worker, delivery, outcome)
+      const candidate = candidateOf(worker, delivery, messageOfEnvelope(delivery), run)
+      return endWithoutHandler(worker, candidate, outcome, run?.started)
     })
+
+/** Returns a message for the start of a task of which the envelope is all that is known. */
+const messageOfEnvelope = ({
+  generation = 0,
+  id = "",
+  incarnation,
+  queue,
+  task = ""
+}: Delivery): TaskMessage.TaskMessage => ({
+  v: TaskMessage.version,
+  id,
+  task,
+  ...(incarnation ? { incarnation } : {}),
+  generation,
+  queue,
+  payload: null,
+  retries: 0,
+  priority: defaults.priority
+})
 
 /** Rejects a message whose body the store did not load, as it is oversized: its dead letter has no body. */
 export const rejectOversized = (bytes: number): Rejection => rejectMalformed(oversizedIssue(bytes))

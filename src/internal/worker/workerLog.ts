@@ -187,6 +187,16 @@ export const recordMissing: Effect.Effect<void> = Effect.logWarning(
   "Dropped a message whose task has no record: it was forgotten or has outlived its retention, or the backend has lost it, or is not the producer's"
 )
 
+/** A message of a task that this worker does not know waits for another worker. */
+export const unknownPutBack = (afterMillis: number): Effect.Effect<void> =>
+  Effect.logDebug(`Put back a message for ${millis(afterMillis)}, since this worker does not know its task`)
+
+/** Messages of a task that this worker does not know are set aside in the store. */
+export const unknownSetAside = (task: string, queue: string, grace: Duration.Duration): Effect.Effect<void> =>
+  Effect.logInfo(
+    `Messages of a task that this worker does not know are set aside; a worker that knows it runs them, and otherwise they end after ${Duration.format(grace)}`
+  ).pipe(Effect.annotateLogs({ taskName: task, queue }))
+
 export const deliveryNotHandled = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
   Effect.logError("Failed to handle a delivery; it will be redelivered", cause)
 

@@ -20,6 +20,7 @@ import { makeFixture, type Test } from "./broker/fixture.ts"
 import { leases } from "./broker/leases.ts"
 import { ready } from "./broker/ready.ts"
 import { release } from "./broker/release.ts"
+import { setAside } from "./broker/setAside.ts"
 import * as Suite from "./Suite.ts"
 
 /**
@@ -35,7 +36,7 @@ export type Options = Suite.Options<BrokerDriver>
  *
  * **Details**
  *
- * Tests of optional capabilities (leases of the store, order, priorities) are skipped where the driver's `capabilities`
+ * Tests of optional capabilities (leases of the store, order, priorities, claims by task) are skipped where the driver's `capabilities`
  * lack them.
  *
  * @see {@link Options}
@@ -53,6 +54,7 @@ export const suite = (name: string, options: Options): void => {
     delays(test)
     leases(test)
     release(test)
+    setAside(test)
     counts(test)
     ready(test)
   })

@@ -40,6 +40,7 @@ import { tasks } from "./worker/tasks.ts"
 import { terminalStates } from "./worker/terminalStates.ts"
 import { tracing } from "./worker/tracing.ts"
 import { unknownOutcomes } from "./worker/unknownOutcomes.ts"
+import { unknownTasks } from "./worker/unknownTasks.ts"
 import { waiterOutages } from "./worker/waiterOutages.ts"
 import { waiters } from "./worker/waiters.ts"
 import { withoutBackend } from "./worker/withoutBackend.ts"
@@ -106,6 +107,7 @@ export const suite = (name: string, options: Options): void => {
     secrets(test)
     history(test)
     tasks(test)
+    unknownTasks(test)
     workers(test)
     logs(test)
     tracing(test)

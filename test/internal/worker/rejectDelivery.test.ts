@@ -138,15 +138,17 @@ describe("guarantee 8: an undecodable message", () => {
   )
 })
 
-describe("a message of an unknown task", () => {
-  const Unknown = Task.make("unknown")
+const Unknown = Task.make("unknown")
 
-  const makeUnknown = Effect.fnUntraced(function* (options: WorkerFixture.Options = {}) {
+/** A worker that does not know a task, on a store that claims by task or not. */
+const makeUnknownOn = (byTask: boolean) =>
+  Effect.fnUntraced(function* (options: WorkerFixture.Options = {}) {
     const releases: Array<Release & { readonly at: number }> = []
     const worker = yield* make({
       worker: { unknownTaskGrace: "10 seconds" },
       ...options,
       broker: (driver) => ({
+        setAside: byTask ? driver.setAside : undefined,
         release: (batch) =>
           Effect.flatMap(Clock.currentTimeMillis, (at) => {
             releases.push(...batch.map((release) => ({ ...release, at })))
@@ -174,6 +176,9 @@ describe("a message of an unknown task", () => {
       )
     return { ...worker, releases, register, state }
   })
+
+describe("a message of an unknown task, on a store that does not claim by task,", () => {
+  const makeUnknown = makeUnknownOn(false)
 
   it.effect("is released with growing delays while its grace lasts", () =>
     Effect.gen(function* () {
@@ -204,103 +209,109 @@ describe("a message of an unknown task", () => {
       assert.isTrue(releases.every(({ preserveDueTime }) => preserveDueTime === true))
     })
   )
-
-  it.effect("ends as UnknownTask with a dead letter when its grace is over", () =>
-    Effect.gen(function* () {
-      const { counts, letters, state } = yield* makeUnknown()
-      yield* advance("11 seconds")
-      assert.strictEqual(yield* state, "FAILURE")
-      const [letter] = yield* letters
-      assert.strictEqual(letter?.reason._tag, "UnknownTask")
-      assert.deepStrictEqual(yield* counts, nothing)
-    })
-  )
-
-  it.effect("has a grace of an hour by default", () =>
-    Effect.gen(function* () {
-      const { letters, state } = yield* makeUnknown({ worker: {} })
-      yield* advance("3599 seconds")
-      assert.strictEqual(yield* state, "PENDING")
-      yield* advance("2 seconds")
-      assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask")
-    })
-  )
-
-  it.effect("does not end while a live worker of its queue lists the task", () =>
-    Effect.gen(function* () {
-      const { letters, register, state } = yield* makeUnknown()
-      yield* register({ tasks: ["other", "unknown"] })
-      yield* advance("19 seconds")
-      assert.strictEqual(yield* state, "PENDING")
-      yield* advance("11 seconds")
-      assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask", "that worker is gone")
-    })
-  )
-
-  it.effect("ends although a worker of another queue lists the task", () =>
-    Effect.gen(function* () {
-      const { letters, register } = yield* makeUnknown()
-      yield* register({ queues: ["another"], tasks: ["unknown"] })
-      yield* advance("11 seconds")
-      assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask")
-    })
-  )
-
-  it.effect("ends with the workers that listened to its queue without knowing the task", () =>
-    Effect.gen(function* () {
-      const { fixture, letters, register } = yield* makeUnknown()
-      const [self] = yield* fixture.backend.workers
-      for (let n = 0; n < 20; n++) yield* register({ id: `!${n}`, queues: [n % 2 ? "default" : "another"] })
-      yield* advance("11 seconds")
-      const [letter] = yield* letters
-      assert(letter?.reason._tag === "UnknownTask")
-      const listed = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19].map((n) => `!${n}`)
-      assert.deepStrictEqual(letter.reason.workers, [...listed, self!.id].toSorted().slice(0, 10))
-      assert.include(letter.reason.message, "these workers listen to it: !1, !11")
-    })
-  )
-
-  it.effect("does not end while the list of workers cannot be read", () =>
-    Effect.gen(function* () {
-      let isDown = true
-      const { letters, state } = yield* makeUnknown({
-        backend: ({ workers }) => ({
-          workers: Effect.suspend(() => (isDown ? Effect.fail("it is down") : workers))
-        })
-      })
-      yield* advance("40 seconds")
-      assert.strictEqual(yield* state, "PENDING")
-      isDown = false
-      yield* advance("30 seconds")
-      assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask")
-    })
-  )
-
-  it.effect("does not end while the list of workers lacks this worker, and so perhaps others", () =>
-    Effect.gen(function* () {
-      const { state } = yield* makeUnknown({ backend: () => ({ heartbeat: () => Effect.fail("refused") }) })
-      yield* advance("5 minutes")
-      assert.strictEqual(yield* state, "PENDING")
-    })
-  )
-
-  it.effect("shares one read of the list of workers with others", () =>
-    Effect.gen(function* () {
-      let reads = 0
-      const { fixture, letters } = yield* makeUnknown({
-        backend: ({ workers }) => ({
-          workers: Effect.andThen(
-            Effect.sync(() => reads++),
-            workers
-          )
-        })
-      })
-      yield* Effect.provideContext(Unknown.delayAll(Array(15).fill(undefined)), fixture.context)
-      yield* advance("15 seconds")
-      assert.deepStrictEqual([(yield* letters).length, reads], [16, 1])
-    })
-  )
 })
+
+for (const byTask of [true, false]) {
+  describe(`a message of an unknown task, on a store that ${byTask ? "claims" : "does not claim"} by task,`, () => {
+    const makeUnknown = makeUnknownOn(byTask)
+
+    it.effect("ends as UnknownTask with a dead letter when its grace is over", () =>
+      Effect.gen(function* () {
+        const { counts, letters, state } = yield* makeUnknown()
+        yield* advance("11 seconds")
+        assert.strictEqual(yield* state, "FAILURE")
+        const [letter] = yield* letters
+        assert.strictEqual(letter?.reason._tag, "UnknownTask")
+        assert.deepStrictEqual(yield* counts, nothing)
+      })
+    )
+
+    it.effect("has a grace of an hour by default", () =>
+      Effect.gen(function* () {
+        const { letters, state } = yield* makeUnknown({ worker: {} })
+        yield* advance("3599 seconds")
+        assert.strictEqual(yield* state, "PENDING")
+        yield* advance("2 seconds")
+        assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask")
+      })
+    )
+
+    it.effect("does not end while a live worker of its queue lists the task", () =>
+      Effect.gen(function* () {
+        const { letters, register, state } = yield* makeUnknown()
+        yield* register({ tasks: ["other", "unknown"] })
+        yield* advance("19 seconds")
+        assert.strictEqual(yield* state, "PENDING")
+        yield* advance("11 seconds")
+        assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask", "that worker is gone")
+      })
+    )
+
+    it.effect("ends although a worker of another queue lists the task", () =>
+      Effect.gen(function* () {
+        const { letters, register } = yield* makeUnknown()
+        yield* register({ queues: ["another"], tasks: ["unknown"] })
+        yield* advance("11 seconds")
+        assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask")
+      })
+    )
+
+    it.effect("ends with the workers that listened to its queue without knowing the task", () =>
+      Effect.gen(function* () {
+        const { fixture, letters, register } = yield* makeUnknown()
+        const [self] = yield* fixture.backend.workers
+        for (let n = 0; n < 20; n++) yield* register({ id: `!${n}`, queues: [n % 2 ? "default" : "another"] })
+        yield* advance("11 seconds")
+        const [letter] = yield* letters
+        assert(letter?.reason._tag === "UnknownTask")
+        const listed = [1, 3, 5, 7, 9, 11, 13, 15, 17, 19].map((n) => `!${n}`)
+        assert.deepStrictEqual(letter.reason.workers, [...listed, self!.id].toSorted().slice(0, 10))
+        assert.include(letter.reason.message, "these workers listen to it: !1, !11")
+      })
+    )
+
+    it.effect("does not end while the list of workers cannot be read", () =>
+      Effect.gen(function* () {
+        let isDown = true
+        const { letters, state } = yield* makeUnknown({
+          backend: ({ workers }) => ({
+            workers: Effect.suspend(() => (isDown ? Effect.fail("it is down") : workers))
+          })
+        })
+        yield* advance("40 seconds")
+        assert.strictEqual(yield* state, "PENDING")
+        isDown = false
+        yield* advance("30 seconds")
+        assert.strictEqual((yield* letters)[0]?.reason._tag, "UnknownTask")
+      })
+    )
+
+    it.effect("does not end while the list of workers lacks this worker, and so perhaps others", () =>
+      Effect.gen(function* () {
+        const { state } = yield* makeUnknown({ backend: () => ({ heartbeat: () => Effect.fail("refused") }) })
+        yield* advance("5 minutes")
+        assert.strictEqual(yield* state, "PENDING")
+      })
+    )
+
+    it.effect("shares one read of the list of workers with others", () =>
+      Effect.gen(function* () {
+        let reads = 0
+        const { fixture, letters } = yield* makeUnknown({
+          backend: ({ workers }) => ({
+            workers: Effect.andThen(
+              Effect.sync(() => reads++),
+              workers
+            )
+          })
+        })
+        yield* Effect.provideContext(Unknown.delayAll(Array(15).fill(undefined)), fixture.context)
+        yield* advance("15 seconds")
+        assert.deepStrictEqual([(yield* letters).length, reads], [16, 1])
+      })
+    )
+  })
+}
 
 describe("a message whose task the store refuses to start", () => {
   /** A store that starts no task with the id "bad". */

@@ -3,7 +3,7 @@
  */
 import { Array as Arr, Effect, Latch, Stream } from "effect"
 import type { ClaimedMessage, BackendDriver, Fusion, Start } from "../../../BackendDriver.ts"
-import type { BrokerDriver } from "../../../BrokerDriver.ts"
+import type { BrokerDriver, SetAside } from "../../../BrokerDriver.ts"
 import { startFromDefaults } from "../../../driver/index.ts"
 
 /** Both ports of a pairing. */
@@ -127,6 +127,13 @@ export class Faults {
     }
   }
 
+  private guardSetAside({ claim, tasks }: SetAside): SetAside {
+    return {
+      tasks: (queues) => this.guardCall("broker.setAside", tasks(queues)),
+      claim: (asked) => this.guardCall("broker.setAside", claim(asked))
+    }
+  }
+
   private recordStarts({ startDefaults, worker }: FusedClaim, claimed: ReadonlyArray<ClaimedMessage>): void {
     for (const { delivery, run } of claimed) {
       const start = run && startFromDefaults(startDefaults, delivery, { token: run.token, worker })
@@ -154,13 +161,16 @@ export class Faults {
     ])
     const isPermanent = (error: unknown) =>
       error instanceof Refused || (!(error instanceof Unavailable) && driver.isPermanent?.(error) === true)
+    const setAside =
+      "setAside" in driver && driver.setAside !== undefined ? this.guardSetAside(driver.setAside) : undefined
     const fusion = "fusion" in driver && driver.fusion !== undefined ? this.fuse(driver.fusion) : undefined
     return {
       ...(Object.fromEntries(operations) as D),
       isPermanent,
       // interrupted streams lose hints
       capabilities: { ...driver.capabilities, reliableHints: false },
-      ...(fusion === undefined ? {} : { fusion })
+      ...(fusion === undefined ? {} : { fusion }),
+      ...(setAside === undefined ? {} : { setAside })
     }
   }
 

@@ -265,11 +265,14 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
         Effect.andThen(drivers.broker.publish([{ id, task, queue, priority: 100, delayMillis: 0, body }]))
       )
 
-  /** Passes time until the queue holds no message: ready, delayed or claimed. */
+  /** Passes time until the queue holds no message: ready, delayed, claimed or set aside. */
   const untilDrained = (queue = "default") =>
     time.eventually(
       "no message is left in the queue",
-      Effect.map(counts(queue), ({ claimed, delayed, ready }) => claimed + delayed + ready === 0)
+      Effect.map(
+        counts(queue),
+        ({ claimed, delayed, ready, setAside = 0 }) => claimed + delayed + ready + setAside === 0
+      )
     )
 
   /** Collects the values of a stream, from now on. */

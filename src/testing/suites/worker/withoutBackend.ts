@@ -197,6 +197,16 @@ export const withoutBackend = (test: Test): void => {
       yield* t.untilDrained()
     })
 
+    test("an unknown task waits for its grace, and its message is parked then", function* (t) {
+      const { provide, startWorker } = yield* without(t)
+      yield* startWorker([Work], Work.toLayer(Effect.succeed), { unknownTaskGrace: t.duration(4) })
+      yield* provide(Flaky.send(1))
+      yield* t.time.pass(3)
+      const { claimed, delayed, ready, setAside = 0 } = yield* t.counts()
+      assert.strictEqual(claimed + delayed + ready + setAside, 1)
+      yield* t.untilDrained()
+    })
+
     test("an expired message is dropped", function* (t) {
       const { provide, startWorker } = yield* without(t)
       let runs = 0
