@@ -232,6 +232,11 @@ export interface QueueCounts {
    * their queue.
    */
   readonly parked?: number | undefined
+  /**
+   * Milliseconds, by the store's clock, since the longest due of the ready messages became due; 0 where none is ready. A
+   * release makes a message due anew, a lapsed claim does not. Left out by stores that do not know it, as RabbitMQ.
+   */
+  readonly oldestMillis?: number | undefined
 }
 
 /**
@@ -257,9 +262,8 @@ export interface BrokerDriver<out E = unknown> {
      */
     readonly ordered?: boolean | undefined
     /**
-     * Whether `ready` misses no cause, since the store lives in this process alone. It then also emits when the counts of
-     * its queues changed in any other way than by this worker. An idle worker neither claims nor counts at intervals.
-     * Default `false`.
+     * Whether `ready` misses no cause, since the store lives in this process alone. An idle worker does not claim at
+     * intervals then. Default `false`.
      */
     readonly reliableHints?: boolean | undefined
     /** Whether a claim with `isRetry` is answered again. Default `false`. */

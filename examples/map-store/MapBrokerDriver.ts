@@ -99,10 +99,13 @@ class MapMessages {
 
   counts(queue: string, now: number): QueueCounts {
     const counts = { ready: 0, delayed: 0, claimed: 0 }
+    let oldest = now
     for (const message of this.where(({ envelope }) => envelope.queue === queue)) {
-      counts[this.placeOf(message, now)]++
+      const place = this.placeOf(message, now)
+      counts[place]++
+      if (place === "ready") oldest = Math.min(oldest, message.dueAt)
     }
-    return counts
+    return { ...counts, oldestMillis: now - oldest }
   }
 
   purge(queue: string, limit: number, now: number): ReadonlyArray<PurgedMessage> {

@@ -17,7 +17,7 @@ interface LastClaim {
   readonly handles: ReadonlyArray<string>
 }
 
-const EMPTY: QueueCounts = { ready: 0, delayed: 0, claimed: 0 }
+const EMPTY: QueueCounts = { ready: 0, delayed: 0, claimed: 0, oldestMillis: 0 }
 /** How many tasks of a queue are listed at most. */
 const SET_ASIDE_TASKS = 100
 /** How many messages a claim sets aside at most. It searches those behind them. */
@@ -157,7 +157,7 @@ export class MemoryMessages {
 
   counts(name: string, now: number): QueueCounts {
     const [queue] = this.promoted([name], now)
-    return queue?.counts ?? EMPTY
+    return queue?.counts(now) ?? EMPTY
   }
 
   /** Removes up to `limit` unclaimed messages of a queue, and returns them. */
@@ -172,7 +172,6 @@ export class MemoryMessages {
         const { generation = 0, id, incarnation = "" } = message.envelope
         purged.push({ id, incarnation, generation })
       }
-      queue.hint()
     }
     return purged
   }

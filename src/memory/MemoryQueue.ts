@@ -90,14 +90,17 @@ export class MemoryQueue {
     this.name = name
   }
 
-  get counts(): QueueCounts {
+  counts(now: number): QueueCounts {
+    let oldest = now
+    for (const { dueAt } of this.ready) oldest = Math.min(oldest, dueAt)
     let setAside = 0
     for (const { size } of this.setAside.values()) setAside += size
     return {
       ready: this.ready.size,
       delayed: this.delayed.size,
       claimed: this.claimed.size,
-      ...(setAside > 0 && { setAside })
+      ...(setAside > 0 && { setAside }),
+      oldestMillis: now - oldest
     }
   }
 

@@ -3,6 +3,7 @@ import { isDeepStrictEqual } from "node:util"
 import { Effect, Schedule } from "effect"
 import type { DeadLetter, TaskRecord } from "../../src/BackendDriver.ts"
 import type { Batch, QueueCounts } from "../../src/BrokerDriver.ts"
+import { withoutAges } from "../support/withoutAges.ts"
 import { inModelTime, toDeadLetter } from "./deadLetters.ts"
 import { definitions } from "./definitions.ts"
 import * as Messages from "./messages.ts"
@@ -117,7 +118,7 @@ const alignCounts = (found: QueueCounts, { counts, fewer }: Messages.Counted): Q
 
 const compareMessages = Effect.fnUntraced(function* (runner: ModelRunner) {
   const { queues } = runner.setting
-  const counting = runner.broker.counts(queues)
+  const counting = Effect.map(runner.broker.counts(queues), withoutAges)
   const counted = queues.map((queue) => Messages.counts(runner.messages, queue, runner.now))
   const expected = counted.map(({ counts }) => counts)
   if (runner.broker.capabilities.lease === "store") {

@@ -8,6 +8,7 @@ import * as RecordText from "../../src/redis/RecordText.ts"
 import * as RedisCluster from "../../src/redis/RedisCluster.ts"
 import * as RedisStore from "../../src/redis/RedisStore.ts"
 import { eventually } from "../support/storeFixture.ts"
+import { withoutAges } from "../support/withoutAges.ts"
 import { type Cluster, describeWithRedis, describeWithServers, startCluster } from "./server.ts"
 import { keysOf, makePrefix, temporary } from "./temporary.ts"
 
@@ -76,7 +77,7 @@ const claim = ({ backend }: Fixture) =>
     ]
   })
 
-const counts = ({ broker }: Fixture) => Effect.map(broker.counts([QUEUE]), ([found]) => found!)
+const counts = ({ broker }: Fixture) => Effect.map(broker.counts([QUEUE]), (found) => withoutAges(found)[0]!)
 
 /** Claims one message as soon as it is due. */
 const claimWhenDue = (store: Fixture) =>

@@ -97,6 +97,19 @@ describeWithServers("malformed values in Redis", () => {
         yield* drained
       }).pipe(Effect.provideContext(store)))
 
+    test("members of any score and form leave the counts of the queue, and end them", (server, store) =>
+      Effect.gen(function* () {
+        const highest = `000000000900001:${Date.now()}:255`
+        for (const score of ["-inf", "0", "1e15", "9e15", "+inf"]) {
+          yield* server.command("ZADD", `${queue}:ready`, score, `${score} of no form`)
+          yield* server.command("ZADD", `${queue}:ready`, score, `${highest}:${score}`)
+        }
+        const [counts] = yield* Broker.counts(["default"])
+        assert.strictEqual(counts?.ready, 10)
+        assert.isAtLeast(counts?.oldestMillis ?? -1, 0)
+        assert.isBelow(counts?.oldestMillis ?? Infinity, 60_000)
+      }).pipe(Effect.provideContext(store)))
+
     test("a text with an invalid head becomes a dead letter, and other claims continue", (server, store) =>
       Effect.gen(function* () {
         const texts = [

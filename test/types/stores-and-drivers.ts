@@ -92,7 +92,9 @@ expectType(Broker.purge("default")).is<
     Broker.Broker
   >
 >(true)
-typeOf<keyof Broker.QueueCounts>().is<"ready" | "delayed" | "claimed" | "setAside" | "parked">(true)
+typeOf<keyof Broker.QueueCounts>().is<
+  "ready" | "delayed" | "claimed" | "setAside" | "parked" | "oldestMillis"
+>(true)
 // @ts-expect-error of no queue there is nothing to count
 Broker.counts([])
 

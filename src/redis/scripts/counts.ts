@@ -1,4 +1,4 @@
-/** Counts the messages of queues. */
+/** Counts the messages of queues, and finds the oldest. */
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { BrokerDriver, QueueCounts } from "../../BrokerDriver.ts"
@@ -7,8 +7,37 @@ import type { ScriptRunner } from "../ScriptRunner.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-/** Returns four numbers for each queue: ready, delayed, claimed and parked. A claim whose lease is over counts as ready. */
+/**
+ * Returns five numbers for each queue: ready, delayed, claimed, parked, and for how many milliseconds the oldest has been due.
+ * A claim whose lease is over counts as ready.
+ *
+ * The oldest is the first of a place: of the fresh ones, of each priority of the ready ones, and of those whose delay or
+ * lease is over. The priorities of the ready ones are found one after another, by the ranks of their first members.
+ */
 const lua = `${preludeLua}${queuesLua}
+-- the ranks of a priority
+local RANKS = rank(0, 0) - rank(1, 0)
+
+local function dueOf(member)
+  local _, due = parseMember(member or '')
+  return due or now
+end
+
+local function oldestDue(queue)
+  local oldest = math.min(now, dueOf(redis.call('LINDEX', queueKey(queue, 'fresh'), 0)))
+  for _, set in ipairs({ 'delayed', 'claimed' }) do
+    oldest = math.min(oldest, dueOf(redis.call('ZRANGEBYSCORE', queueKey(queue, set), '-inf', now, 'LIMIT', 0, 1)[1]))
+  end
+  local from = '-inf'
+  for _ = 1, 256 do
+    local first = redis.call('ZRANGEBYSCORE', queueKey(queue, 'ready'), from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if not first[1] then break end
+    oldest = math.min(oldest, dueOf(first[1]))
+    from = integerText((math.floor(first[2] / RANKS) + 1) * RANKS)
+  end
+  return oldest
+end
+
 local answers = {}
 while position < #ARGV do
   local queue = nextText()
@@ -19,9 +48,13 @@ while position < #ARGV do
   answers[#answers + 1] = count('delayed', later, '+inf')
   answers[#answers + 1] = count('claimed', later, '+inf')
   answers[#answers + 1] = redis.call('XLEN', trimmedParked(queue))
+  answers[#answers + 1] = now - oldestDue(queue)
 end
 return answers
 `
+
+/** Numbers of a queue in an answer. */
+const WIDTH = 5
 
 /** Makes the operation. */
 export const counts = ({ everyShard, run }: ScriptRunner): BrokerDriver<RedisError>["counts"] => {
@@ -32,12 +65,13 @@ export const counts = ({ everyShard, run }: ScriptRunner): BrokerDriver<RedisErr
       (shards) => {
         const sum = (at: number): number => shards.reduce((total, numbers) => total + numbers[at]!, 0)
         return queues.map((_, i): QueueCounts => {
-          const parked = sum(4 * i + 3)
+          const parked = sum(WIDTH * i + 3)
           return {
-            ready: sum(4 * i),
-            delayed: sum(4 * i + 1),
-            claimed: sum(4 * i + 2),
-            ...(parked > 0 && { parked })
+            ready: sum(WIDTH * i),
+            delayed: sum(WIDTH * i + 1),
+            claimed: sum(WIDTH * i + 2),
+            ...(parked > 0 && { parked }),
+            oldestMillis: Math.max(...shards.map((numbers) => numbers[WIDTH * i + 4]!))
           }
         })
       }

@@ -4,6 +4,7 @@ import type { Heartbeat, Release } from "chicory/driver"
 import { Clock, Effect, Option } from "effect"
 import { maxMessageBytes } from "../../../src/internal/driver/maxMessageBytes.ts"
 import { advance, exitOf, fork, reasonOf } from "../../support/memoryFixture.ts"
+import { withoutAges } from "../../support/withoutAges.ts"
 import * as WorkerFixture from "./workerFixture.ts"
 
 const nothing = { ready: 0, delayed: 0, claimed: 0 }
@@ -17,7 +18,7 @@ const make = Effect.fnUntraced(function* (options: WorkerFixture.Options = {}) {
     publish: (body: string, envelope: { readonly id: string; readonly task: string }) =>
       fixture.broker.publish.one({ ...envelope, queue: "default", priority: 100, delayMillis: 0, body }),
     letters: Effect.provideContext(DeadLetters.list(), fixture.context),
-    counts: Effect.map(fixture.broker.counts(["default"]), ([counts]) => counts)
+    counts: Effect.map(fixture.broker.counts(["default"]), (counts) => withoutAges(counts)[0])
   }
 })
 

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
 import { Effect, Exit, Latch, Layer, Schema, SchemaGetter, Scope } from "effect"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
+import { withoutAges } from "../../support/withoutAges.ts"
 import * as WorkerFixture from "./workerFixture.ts"
 
 /** A worker of two slots over a broker that answers no ack until the gate opens; the scope is its own. */
@@ -134,7 +135,7 @@ describe("guarantee 7: a stopping worker", () => {
       assert.deepStrictEqual(MemoryFixture.exitOf(stopping), Exit.void)
       const { attempt, state } = yield* worker.record("a")
       assert.deepStrictEqual([state, attempt], ["PENDING", 0])
-      const [counts] = yield* worker.fixture.broker.counts(["default"])
+      const [counts] = withoutAges(yield* worker.fixture.broker.counts(["default"]))
       assert.deepStrictEqual(counts, { ready: 1, delayed: 0, claimed: 0 })
     })
   )

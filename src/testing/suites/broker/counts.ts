@@ -1,9 +1,103 @@
 /** `counts` and `purge`. */
 import { assert, describe } from "@effect/vitest"
-import { Array as Arr, Effect } from "effect"
+import { Array as Arr, Effect, type Scope } from "effect"
 import * as defaults from "../../../internal/defaults.ts"
 import * as Suite from "../Suite.ts"
-import { envelope, idsOf, NO_LEASE, type Test } from "./fixture.ts"
+import { envelope, type Fixture, idsOf, NO_LEASE, type Test } from "./fixture.ts"
+
+/** Why a test of ages is skipped. */
+const NO_AGES = "this driver does not know how long messages have been due"
+
+/** Registers the tests of `oldestMillis`. */
+const ages = (test: Test): void => {
+  const ageTest = (
+    title: string,
+    body: (t: Fixture) => Effect.fn.Return<void, unknown, Scope.Scope>,
+    needsLeases = false
+  ) =>
+    test(title, function* (t, context) {
+      if ((yield* t.oldestMillis) === undefined) return yield* Suite.skip(context, NO_AGES)
+      if (needsLeases && !t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
+      yield* Effect.gen(() => body(t))
+    })
+  const priorityOf = ({ driver }: Fixture, priority: number) =>
+    driver.capabilities.priorities > 1 ? priority : 0
+  /** Asserts an age in units of time; it may be higher by the time that the calls take. */
+  const assertAge = (t: Fixture, atLeast: number, below: number) =>
+    Effect.map(t.oldestMillis, (oldestMillis = -1) => {
+      assert.isAtLeast(oldestMillis, t.time.units(atLeast - 0.1))
+      assert.isBelow(oldestMillis, t.time.units(below))
+    })
+
+  ageTest(
+    "the oldest message is the one that has been due for longest, whatever its priority",
+    function* (t) {
+      yield* t.publish("low", { priority: priorityOf(t, 1) })
+      yield* t.time.pass(10)
+      yield* t.publish("high", { priority: priorityOf(t, 200) })
+      yield* t.publish("usual", { priority: priorityOf(t, defaults.priority) })
+      yield* assertAge(t, 10, Infinity)
+      const claimed = yield* t.claim(3)
+      yield* Effect.forEach(
+        claimed.filter(({ id }) => id !== "low"),
+        (delivery) => t.release(delivery)
+      )
+      yield* assertAge(t, 0, 9)
+    }
+  )
+
+  ageTest("of the messages of one priority the first is the oldest", function* (t) {
+    const priority = priorityOf(t, defaults.priority)
+    yield* t.publish("first", { priority })
+    yield* t.time.pass(10)
+    yield* t.publish("second", { priority })
+    yield* assertAge(t, 10, Infinity)
+  })
+
+  ageTest("the age is 0 where no message is due", function* (t) {
+    assert.strictEqual(yield* t.oldestMillis, 0)
+    yield* t.publish("claimed")
+    yield* t.publish("delayed", { delayMillis: t.time.long })
+    yield* t.time.pass(1)
+    yield* t.claimOne()
+    assert.strictEqual(yield* t.oldestMillis, 0)
+  })
+
+  ageTest(
+    "a delayed message grows old from when it is due, also once a claim has made it ready",
+    function* (t) {
+      yield* t.publish("first", { delayMillis: t.time.units(9) })
+      yield* t.publish("second", { delayMillis: t.time.units(10) })
+      yield* t.time.pass(12)
+      yield* assertAge(t, 3, 9)
+      yield* t.claimOne()
+      yield* assertAge(t, 2, 9)
+    }
+  )
+
+  ageTest(
+    "a lapsed claim leaves the age of its message, a release ends it",
+    function* (t) {
+      yield* t.publish("a")
+      yield* t.time.pass(10)
+      yield* t.claimAndLapse
+      yield* assertAge(t, 12, Infinity)
+      yield* t.release(yield* t.claimOne())
+      yield* assertAge(t, 0, 9)
+    },
+    true
+  )
+
+  ageTest("each queue has the age of its own oldest message", function* (t) {
+    yield* t.publish("a", { queue: "x" })
+    yield* t.time.pass(10)
+    yield* t.publish("b", { queue: "y" })
+    const [nobody, x, y] = yield* t.driver.counts(["nobody", "x", "y"])
+    assert.strictEqual(nobody?.oldestMillis, 0)
+    assert.isAtLeast(x?.oldestMillis ?? 0, t.time.units(9.9))
+    assert.isBelow(y?.oldestMillis ?? Infinity, t.time.units(9))
+  })
+}
 
 /** Registers the tests. */
 export const counts = (test: Test): void => {
@@ -21,7 +115,7 @@ export const counts = (test: Test): void => {
     test("counts answers the queues in order", function* (t) {
       yield* t.publish("a", { queue: "x" })
       yield* t.publish("b", { queue: "y", delayMillis: t.time.long })
-      const counts = yield* t.driver.counts(["nobody", "y", "x"])
+      const counts = yield* t.countsOf(["nobody", "y", "x"])
       assert.deepStrictEqual(counts, [
         { ready: 0, delayed: 0, claimed: 0 },
         { ready: 0, delayed: 1, claimed: 0 },
@@ -41,6 +135,8 @@ export const counts = (test: Test): void => {
       yield* t.claimAndLapse
       assert.deepStrictEqual(yield* t.counts, { ready: 1, delayed: 0, claimed: 0 })
     })
+
+    ages(test)
 
     test("a purge removes unclaimed messages, and returns them", function* (t) {
       yield* t.publish("claimed")

@@ -2,8 +2,8 @@
  * The driver under test, with the operations that the tests of `BrokerSuite` use.
  */
 import { assert, type TestContext } from "@effect/vitest"
-import { Effect, type Scope } from "effect"
-import type { Batch, BrokerDriver, Delivery, Envelope, Release } from "../../../BrokerDriver.ts"
+import { Array as Arr, Effect, type Scope } from "effect"
+import type { Batch, BrokerDriver, Delivery, Envelope, QueueCounts, Release } from "../../../BrokerDriver.ts"
 import * as Suite from "../Suite.ts"
 
 /** The fixture of a test. */
@@ -35,6 +35,8 @@ export const NO_LEASE = "a connection holds the claims of this driver"
 /** Why a test of order is skipped. */
 export const NO_ORDER = "a queue of this driver consists of several parts, each with its own order"
 
+const withoutAge = ({ oldestMillis: _, ...counts }: QueueCounts) => counts
+
 /** Makes the fixture: operations on one message each, whose answers are checked where a test depends on them. */
 export const makeFixture = (driver: BrokerDriver, time: Suite.Time) => {
   const publish = (id: string, more?: Partial<Envelope>) => driver.publish([envelope(id, more)])
@@ -62,6 +64,10 @@ export const makeFixture = (driver: BrokerDriver, time: Suite.Time) => {
     renew: ({ handle }: Delivery, leaseMillis = time.long) => Suite.only(driver.renew([handle], leaseMillis)),
     release: ({ handle }: Delivery, more?: Partial<Release>) =>
       driver.release([{ handle, afterMillis: 0, ...more }]),
-    counts: Suite.only(driver.counts(["default"]))
+    /** Counts queues, without the ages of their messages. */
+    countsOf: (queues: Batch<string>) => Effect.map(driver.counts(queues), Arr.map(withoutAge)),
+    counts: Effect.map(Suite.only(driver.counts(["default"])), withoutAge),
+    /** The age of the oldest message that is due; `undefined` where the store does not know it. */
+    oldestMillis: Effect.map(Suite.only(driver.counts(["default"])), ({ oldestMillis }) => oldestMillis)
   }
 }

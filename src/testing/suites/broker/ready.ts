@@ -97,27 +97,6 @@ export const ready = (test: Test): void => {
       yield* expectMessage("a")
     })
 
-    test("emits for a delayed message and for a purge, where hints are reliable", function* (t, context) {
-      if (t.driver.capabilities.reliableHints !== true)
-        return yield* Suite.skip(context, "the driver's hints are not reliable")
-      let emitted = 0
-      yield* Stream.runForEach(t.driver.ready(["default"], 100), () => Effect.sync(() => emitted++)).pipe(
-        Effect.forkScoped
-      )
-      yield* t.time.pass(1)
-      for (const change of [
-        t.publish("a", { delayMillis: t.time.long }),
-        Effect.asVoid(t.driver.purge("default", 100))
-      ]) {
-        const before = emitted
-        yield* change
-        yield* t.time.eventually(
-          "it emits",
-          Effect.sync(() => emitted > before)
-        )
-      }
-    })
-
     test("wakes several consumers, and each message goes to one of them", function* (t) {
       const consumers = [yield* consumeActively(t), yield* consume(t)]
       const ids = Arr.map(Arr.range(1, 50), (n) => `id-${n}`)

@@ -168,7 +168,8 @@ export const makeFixture = Effect.fnUntraced(function* (drivers: Drivers, time: 
       assert(record !== undefined, `the record of ${id} exists`)
       return record
     })
-  const counts = (queue = "default") => Suite.only(drivers.broker.counts([queue]))
+  const counts = (queue = "default") =>
+    Effect.map(Suite.only(drivers.broker.counts([queue])), ({ oldestMillis: _, ...counts }) => counts)
 
   /** Passes time until the task ends, and returns its exit. */
   const awaitExit = <A, E, R>(handle: AsyncResult.AsyncResult<A, E, R>, options?: AsyncResult.GetOptions) =>

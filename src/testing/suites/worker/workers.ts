@@ -2,7 +2,6 @@
 import { assert, describe } from "@effect/vitest"
 import { DateTime, Effect, Layer, Schedule, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
-import * as Broker from "../../../Broker.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
 import * as Worker from "../../../Worker.ts"
@@ -21,8 +20,7 @@ export const workers = (test: Test): void => {
       assert.strictEqual(yield* t.awaitValue(yield* Work.delay(2)), 2)
       yield* t.time.pass(2)
       assert.strictEqual(yield* AsyncResult.state(other), "PENDING")
-      const [counts] = yield* Broker.counts(["another queue"])
-      assert.deepStrictEqual(counts, { ready: 1, delayed: 0, claimed: 0 })
+      assert.deepStrictEqual(yield* t.counts("another queue"), { ready: 1, delayed: 0, claimed: 0 })
       yield* t.startWorker([Other], Other.toLayer(Effect.succeed))
       assert.strictEqual(yield* t.awaitValue(other), 1)
     })
