@@ -8,16 +8,18 @@
  * @since 0.1.0
  * @module
  */
-import { Context, Duration, Effect, Exit, Layer, type Scope, Stream } from "effect"
+import { Context, Duration, Effect, Exit, Layer, Metric, type Scope, Stream } from "effect"
 import type { BackendDriver, Settlement } from "./BackendDriver.ts"
 import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BackendService } from "./internal/driver/BackendService.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
+import { measureEvery } from "./internal/driver/measureEvery.ts"
 import { Outages, outagesOf } from "./internal/driver/Outages.ts"
 import * as Subscriptions from "./internal/driver/Subscriptions.ts"
+import { timed } from "./internal/driver/timed.ts"
 import * as metrics from "./internal/metrics.ts"
-import { positiveDuration, positiveOrInfinite } from "./internal/options.ts"
+import { positiveDuration, positiveOrInfinite, wholeNumber } from "./internal/options.ts"
 import { untraced } from "./internal/tracing.ts"
 import { makeMemoryBackend } from "./memory/MemoryBackendDriver.ts"
 import { BackendError, BackendNotConfigured, isRetryable, type ReadError } from "./StoreError.ts"
@@ -102,6 +104,11 @@ export const make = Effect.fnUntraced(function* <E>(
 
   const { complete, fusion, readHistory } = driver
   const claim = fusion?.claim
+  /** Records the calls that carry messages too, as those of a broker. */
+  const measured =
+    <In, Out>(operation: string, run: (input: In) => Effect.Effect<Out, E>) =>
+    (input: In): Effect.Effect<Out, E> =>
+      timed(driver.name)(operation)(run(input))
   const producerOptions = {
     key: driver.batchKey,
     splitWhenIdle: driver.capabilities.prefersLargeBatches !== true
@@ -125,7 +132,7 @@ export const make = Effect.fnUntraced(function* <E>(
           toClosedError: () => toClosedError("subscribe"),
           sweepInterval: reliableHints ? undefined : sweepInterval,
           maxBatch: DriverCalls.maxBatch * 8,
-          onSubscribers: (change) => waiters.updateUnsafe(change, context)
+          onSubscribers: (change) => waiters.modifyUnsafe(change, context)
         })
 
   return Backend.of({
@@ -141,12 +148,15 @@ export const make = Effect.fnUntraced(function* <E>(
         ? undefined
         : {
             store: fusion.store,
-            enqueue: yield* batched("enqueue", fusion.enqueue, {
+            enqueue: yield* batched("enqueue", measured("enqueue", fusion.enqueue), {
               ...producerOptions,
               sizeOf: ({ message }) => message.body.length
             }),
-            claim: claim === undefined ? undefined : (request) => call("claim", () => claim(request)),
-            settle: yield* batched("settle", fusion.settle, {
+            claim:
+              claim === undefined
+                ? undefined
+                : (request) => call("claim", () => measured("claim", claim)(request)),
+            settle: yield* batched("settle", measured("settle", fusion.settle), {
               sizeOf: ({ settlement }) => sizeOfSettlement(settlement)
             })
           },
@@ -283,3 +293,67 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   workers: notConfigured("Worker.active"),
   sweep: () => notConfigured("sweep")
 })
+
+/** Tasks that one layer counts, at most: each is counted by a call of its own. */
+const MAX_COUNTED_TASKS = 200
+
+/**
+ * Options of {@link deadLetterMetrics}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface DeadLetterMetricsOptions {
+  /** Tasks to count one by one: 1 to 200. Default: all dead letters are counted together. */
+  readonly tasks?: ReadonlyArray<{ readonly name: string }> | undefined
+  /** How long after a measurement the next one begins. Default 1 minute. */
+  readonly every?: Duration.Input | undefined
+}
+
+/**
+ * Measures how many dead letters the backend keeps, as a metric.
+ *
+ * **When to use**
+ *
+ * Use in one process, beside `Broker.depthMetrics`. Workers count the dead letters that they write, as
+ * `chicory.task.dead_letters`; this layer reports those that are there, whoever wrote them, until they are replayed,
+ * removed, or two weeks old.
+ *
+ * **Details**
+ *
+ * Sets the gauge `chicory.dead_letter.count`, with `chicory.backend`: one for all dead letters, or one for each of the
+ * `tasks`, with `chicory.task.name`. Each task is counted by a call of its own, at once and then at intervals. What
+ * `Broker.depthMetrics` says of failures holds here.
+ *
+ * Another number of tasks, and an interval that is not finite and above zero, are defects.
+ *
+ * @see `DeadLetters.count` to count once
+ *
+ * @category observability
+ * @since 0.1.0
+ */
+export const deadLetterMetrics = (
+  options: DeadLetterMetricsOptions = {}
+): Layer.Layer<never, never, Backend> =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const backend = yield* Backend
+      const context = yield* Effect.context<never>()
+      const at = (what: string) => `Backend.deadLetterMetrics: ${what}`
+      const tasks = options.tasks?.map(({ name }) => name) ?? [undefined]
+      wholeNumber(at("the number of tasks"), tasks.length, 1, MAX_COUNTED_TASKS)
+      const gauges = tasks.map((task) => ({ task, gauge: metrics.forDeadLetters(backend.name, task) }))
+      yield* measureEvery({
+        what: "the number of dead letters",
+        outages: backend.outages,
+        interval: positiveDuration(at("every"), options.every ?? "1 minute"),
+        measure: Effect.forEach(
+          gauges,
+          ({ gauge, task }) =>
+            Effect.map(backend.countDeadLetters(task), (count) => gauge.updateUnsafe(count, context)),
+          { discard: true }
+        ),
+        remove: Effect.sync(() => gauges.forEach(({ gauge }) => Metric.removeUnsafe(gauge, context)))
+      })
+    })
+  )

@@ -10,7 +10,6 @@
  */
 import {
   Array as Arr,
-  Clock,
   Context,
   type Duration,
   Effect,
@@ -26,9 +25,11 @@ import { backoff } from "./internal/backoff.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BrokerService } from "./internal/driver/BrokerService.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
+import { measureEvery } from "./internal/driver/measureEvery.ts"
 import { outagesOf } from "./internal/driver/Outages.ts"
+import { timed } from "./internal/driver/timed.ts"
 import * as metrics from "./internal/metrics.ts"
-import { positiveDuration } from "./internal/options.ts"
+import { positiveDuration, text, wholeNumber } from "./internal/options.ts"
 import { untraced } from "./internal/tracing.ts"
 import { makeMemoryBroker } from "./memory/MemoryBrokerDriver.ts"
 import { BrokerError, isRetryable, type ReadError } from "./StoreError.ts"
@@ -57,22 +58,6 @@ export interface Options {
   /** How long claims and runs are leased by workers that set no `lease`. Default 30 seconds. */
   readonly lease?: Duration.Input | undefined
 }
-
-/** Records the duration of each call. */
-const timed =
-  (system: string) =>
-  (operation: string) =>
-  <A, E>(call: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-    Effect.withFiber((fiber) => {
-      const clock = fiber.getRef(Clock.Clock)
-      const start = clock.monotonicTimeNanosUnsafe()
-      return Effect.onExit(call, () =>
-        Effect.sync(() => {
-          const seconds = Number(clock.monotonicTimeNanosUnsafe() - start) / 1e9
-          metrics.forOperation(system, operation).updateUnsafe(seconds, fiber.context)
-        })
-      )
-    })
 
 /**
  * Makes the service from a driver.
@@ -187,6 +172,86 @@ export const counts = (
   queues: Batch<string>
 ): Effect.Effect<ReadonlyArray<QueueCounts>, BrokerError, Broker> =>
   Broker.use((broker) => broker.counts(queues))
+
+/** Queues that one layer measures, at most: each is counted by statements of its own. */
+const MAX_MEASURED_QUEUES = 200
+
+/**
+ * Options of {@link depthMetrics}.
+ *
+ * @category options
+ * @since 0.1.0
+ */
+export interface DepthMetricsOptions {
+  /** The queues to measure: 1 to 200. */
+  readonly queues: Batch<string>
+  /** How long after a measurement the next one begins. Default 15 seconds. */
+  readonly every?: Duration.Input | undefined
+}
+
+/**
+ * Measures how many messages wait in queues, and for how long, as metrics.
+ *
+ * **When to use**
+ *
+ * Use in a process that lives on while workers come and go, such as the one that serves your metrics. Workers do not
+ * measure their queues. One process is enough for all workers of a store; where several measure a queue, they report
+ * the same values, which must not be added up.
+ *
+ * **Details**
+ *
+ * Sets two gauges, with `messaging.system` and `messaging.destination.name`:
+ *
+ * - `chicory.queue.depth`: messages by `chicory.message.state`, which is `ready`, `delayed` or `claimed`, and where there
+ *   are any `set_aside`, of tasks that no worker knows, and `parked`, without a backend;
+ * - `chicory.queue.oldest_age`: seconds for which the longest due message has waited, 0 where none is due. RabbitMQ does
+ *   not know it, so there is no such gauge.
+ *
+ * All queues are counted in one call, at once and then at intervals. When a call fails, or takes longer than 30 seconds,
+ * the gauges are removed until a later one succeeds: a store that cannot be asked has no depth, rather than an old one.
+ * Failures of more than 30 seconds are a warning in the log, with another line when they end. The gauges are removed too
+ * when the layer's scope closes.
+ *
+ * Another number of queues, and an interval that is not finite and above zero, are defects.
+ *
+ * **Example** (Measuring two queues)
+ *
+ * ```ts
+ * import { Broker } from "chicory"
+ * import { SqliteStore } from "chicory/sqlite"
+ * import { Layer } from "effect"
+ *
+ * export const DepthsLive = Broker.depthMetrics({ queues: ["default", "mail"], every: "30 seconds" }).pipe(
+ *   Layer.provide(SqliteStore.layer({ filename: "tasks.db" }))
+ * )
+ * ```
+ *
+ * @see {@link counts} to count once
+ * @see `Backend.deadLetterMetrics` for dead letters
+ *
+ * @category observability
+ * @since 0.1.0
+ */
+export const depthMetrics = (options: DepthMetricsOptions): Layer.Layer<never, never, Broker> =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      const broker = yield* Broker
+      const context = yield* Effect.context<never>()
+      const at = (what: string) => `Broker.depthMetrics: ${what}`
+      const queues = Arr.dedupe(Arr.map(options.queues, (queue) => text(at("queues"), queue)))
+      wholeNumber(at("the number of queues"), queues.length, 1, MAX_MEASURED_QUEUES)
+      const gauges = queues.map((queue) => metrics.forDepth(broker.name, queue))
+      yield* measureEvery({
+        what: "the depth of queues",
+        outages: broker.outages,
+        interval: positiveDuration(at("every"), options.every ?? "15 seconds"),
+        measure: Effect.map(broker.counts(queues), (counts) =>
+          counts.forEach((count, i) => metrics.setDepth(gauges[i]!, count, context))
+        ),
+        remove: Effect.sync(() => gauges.forEach((gauge) => metrics.removeDepth(gauge, context)))
+      })
+    })
+  )
 
 /** How long a purge tries to end the tasks of the messages that it removed. */
 const WITHDRAW_FOR = "10 seconds"

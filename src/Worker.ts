@@ -95,8 +95,8 @@ export interface Options {
    */
   readonly drainTimeout?: Duration.Input | undefined
   /**
-   * How often the worker sends its heartbeat and measures its queues; `active` lists it for three times as long. On the
-   * memory store an idle worker does neither, and is listed until it stops. Default 10 seconds.
+   * How often the worker sends its heartbeat; `active` lists it for three times as long. On the memory store an idle
+   * worker sends none, and is listed until it stops. Default 10 seconds.
    */
   readonly heartbeat?: Duration.Input | undefined
   /**

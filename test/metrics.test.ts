@@ -1,11 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AsyncResult, Backend, Broker, RetryPolicy, Task, Worker } from "chicory"
-import { Effect, Layer, Metric, Schema } from "effect"
+import { AsyncResult, Backend, Broker, MemoryStore, RetryPolicy, Task, TaskContext, Worker } from "chicory"
+import { Context, Effect, Layer, Metric, Schema, type Scope } from "effect"
+import { ConnectionError, SqlError } from "effect/sql/SqlError"
 import { fork, advance, flush } from "./support/memoryFixture.ts"
+
+class Refused extends Schema.TaggedError<Refused>()("Refused", { by: Schema.String }) {}
 
 const Work = Task.make("work", {
   payload: { fails: Schema.Number },
-  error: Schema.String,
+  error: Refused,
   queue: "jobs",
   retry: RetryPolicy.fixed({ maxRetries: 1, delay: "1 second" })
 })
@@ -13,20 +16,26 @@ const Work = Task.make("work", {
 const WorkLive = Work.toLayer(({ fails }) =>
   Effect.andThen(
     Effect.sleep("2 seconds"),
-    fails === 0 ? Effect.void : fails === 1 ? Effect.fail("no") : Effect.die(new Error("a bug"))
+    fails === 0
+      ? Effect.void
+      : fails === 1
+        ? Effect.fail(new Refused({ by: "a-customer" }))
+        : Effect.die(new Error("a bug"))
   )
 )
 
 const StoresLive = Layer.mergeAll(Backend.layerMemory, Broker.layerMemory)
-const Live = Worker.layer([Work], { drainTimeout: 0, heartbeat: "1 second" }).pipe(
-  Layer.provide(WorkLive),
-  Layer.provideMerge(StoresLive)
+const WorkerLive = Worker.layer([Work], { drainTimeout: 0, heartbeat: "1 second" }).pipe(
+  Layer.provide(WorkLive)
 )
+const liveOver = (stores: Layer.Layer<Backend.Backend | Broker.Broker>) =>
+  Layer.provideMerge(WorkerLive, stores)
+const Live = liveOver(StoresLive)
 
 /** Registers a test with its own registry of metrics. */
 const test = (
   name: string,
-  body: () => Effect.fn.Return<void, unknown, Backend.Backend | Broker.Broker>,
+  body: () => Effect.fn.Return<void, unknown, Backend.Backend | Broker.Broker | Scope.Scope>,
   live = Live as Layer.Layer<Backend.Backend | Broker.Broker>
 ) =>
   it.effect(name, () =>
@@ -47,6 +56,28 @@ const count = (id: string, attributes?: Record<string, string>) =>
   Effect.map(metrics(id, attributes), (found) =>
     found.reduce((sum, { state }) => sum + Number((state as { count?: number | bigint }).count ?? 0), 0)
   )
+
+/** The types of the calls to the broker, by their names. */
+const operations = Effect.map(
+  metrics("messaging.client.operation.duration", { "messaging.system": "memory" }),
+  (found) =>
+    Object.fromEntries(
+      found.map(({ attributes }) => [
+        attributes?.["messaging.operation.name"],
+        attributes?.["messaging.operation.type"]
+      ])
+    )
+)
+
+/** How often handlers ran, and for how many seconds, by the type of the error; `""` for a success. */
+const durations = Effect.map(metrics("messaging.process.duration"), (found) =>
+  Object.fromEntries(
+    found.map(({ attributes, state }) => {
+      const { count, sum } = state as { readonly count: number; readonly sum: number }
+      return [attributes?.["error.type"] ?? "", [count, sum]]
+    })
+  )
+)
 
 const runToEnd = (fails: number) =>
   Effect.gen(function* () {
@@ -75,22 +106,53 @@ describe("metrics", () => {
     assert.deepStrictEqual([yield* sentTo("others"), yield* sentTo("jobs")], [2, 2])
   })
 
-  test("measure handler durations in seconds, by error tag", function* () {
+  test("measure handler durations in seconds, by the error's tag, of retried attempts too", function* () {
     yield* runToEnd(0)
     yield* runToEnd(1)
     yield* runToEnd(2)
-    const found = yield* metrics("messaging.process.duration", { "chicory.task.name": "work" })
-    const seconds = new Map(
-      found.map(({ attributes, state }) => {
-        const { count, sum } = state as { readonly count: number; readonly sum: number }
-        return [attributes?.["error.type"] ?? "", [count, sum]]
+    assert.deepStrictEqual(yield* durations, { "": [1, 2], Refused: [2, 4], Died: [1, 2] })
+  })
+
+  test("name the error of an attempt that has no tag by its reason", function* () {
+    const Untagged = Task.make("untagged", {
+      payload: { how: Schema.Literals(["text", "timeout", "request"]) },
+      error: Schema.String,
+      timeout: "1 second",
+      retry: RetryPolicy.fixed({ maxRetries: 1, delay: "1 second" })
+    })
+    const handler = Untagged.toLayer(({ how }) =>
+      Effect.gen(function* () {
+        if (how === "text") return yield* Effect.fail("no")
+        if (how === "timeout") return yield* Effect.never
+        return yield* (yield* TaskContext.TaskContext).retry()
       })
     )
-    // the failing task ran twice, and a retry is not counted as an error
-    assert.deepStrictEqual(seconds.get("Failed"), [1, 2])
-    assert.deepStrictEqual(seconds.get("Died"), [1, 2])
-    assert.deepStrictEqual(seconds.get(""), [2, 4])
+    yield* Layer.build(Layer.provide(Worker.layer([Untagged], { drainTimeout: 0 }), handler))
+    yield* Untagged.delayAll([{ how: "text" }, { how: "timeout" }, { how: "request" }])
+    yield* advance("10 seconds")
+    assert.deepStrictEqual(yield* durations, {
+      Failed: [2, 0],
+      TimedOut: [2, 2],
+      RetryRequested: [1, 0],
+      RetriesExhausted: [1, 0]
+    })
   })
+
+  test(
+    "count no released run as a success",
+    function* () {
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* Layer.build(WorkerLive)
+          yield* Work.delay({ fails: 0 })
+          yield* advance("1 second")
+        })
+      )
+      yield* flush
+      assert.deepStrictEqual(yield* durations, { Released: [1, 1] })
+    },
+    StoresLive
+  )
 
   test("count retries and dead letters", function* () {
     yield* runToEnd(1)
@@ -126,43 +188,78 @@ describe("metrics", () => {
     assert.strictEqual(yield* count("chicory.worker.duplicates_suppressed"), 1)
   })
 
-  test("measure what is enqueued for an idle worker, and what is purged", function* () {
-    const delayed = Effect.map(
-      metrics("chicory.queue.depth", { "messaging.destination.name": "jobs", state: "delayed" }),
-      ([found]) => (found?.state as { readonly value: number } | undefined)?.value
-    )
-    yield* advance("1 hour")
-    yield* Work.delay({ fails: 0 }, { delay: "1 day" })
-    yield* advance("1 second")
-    assert.strictEqual(yield* delayed, 1)
-    yield* advance("1 hour")
-    yield* Broker.purge("jobs")
-    yield* advance("1 second")
-    assert.strictEqual(yield* delayed, 0)
-  })
-
-  test("measure the depth of queues, by state", function* () {
-    yield* Work.delayAll([{ fails: 0 }, { fails: 0 }])
-    yield* Work.delay({ fails: 0 }, { delay: "1 hour" })
-    yield* advance("1 second")
-    const found = yield* metrics("chicory.queue.depth", { "messaging.destination.name": "jobs" })
-    const depth = found.map(({ attributes, state }) => [
-      attributes?.["state"],
-      (state as { value: number }).value
-    ])
-    assert.sameDeepMembers(depth, [
-      ["claimed", 2],
-      ["delayed", 1],
-      ["ready", 0]
-    ])
-  })
+  test(
+    "say how many tasks a worker runs, of how many, until it stops",
+    function* () {
+      const values = Effect.gen(function* () {
+        const [running, slots] = [
+          yield* metrics("chicory.worker.running"),
+          yield* metrics("chicory.worker.slots")
+        ]
+        return [...running, ...slots].map(({ state }) => (state as { readonly value: number }).value)
+      })
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const worker = Context.get(yield* Layer.build(WorkerLive), Worker.Worker)
+          assert.deepStrictEqual(yield* values, [0, 16])
+          yield* Work.delayAll([{ fails: 0 }, { fails: 0 }])
+          yield* advance("1 second")
+          assert.deepStrictEqual(yield* values, [2, 16])
+          const [running] = yield* metrics("chicory.worker.running")
+          assert.strictEqual(running?.attributes?.["chicory.worker.id"], worker.id)
+        })
+      )
+      assert.deepStrictEqual(yield* values, [])
+    },
+    StoresLive
+  )
 
   test("measure the calls to the broker", function* () {
     yield* runToEnd(0)
-    const found = yield* metrics("messaging.client.operation.duration", { "messaging.system": "memory" })
-    const names = found.map(({ attributes }) => attributes?.["messaging.operation.name"])
-    assert.includeMembers(names, ["publish", "claim", "ack", "counts"])
+    assert.deepStrictEqual(yield* operations, {
+      publish: "send",
+      claim: "receive",
+      ack: "settle"
+    })
   })
+
+  test(
+    "measure the calls to a store that is both broker and backend",
+    function* () {
+      yield* runToEnd(0)
+      assert.deepStrictEqual(yield* operations, {
+        enqueue: "send",
+        claim: "receive",
+        settle: "settle"
+      })
+    },
+    liveOver(MemoryStore.layer())
+  )
+
+  test(
+    "name the error of a failed call",
+    function* () {
+      const broker = yield* Broker.make({
+        ...(yield* Broker.makeDriverMemory),
+        counts: () => Effect.fail(new SqlError({ reason: new ConnectionError({ cause: "gone" }) })),
+        purge: () => Effect.die(new TypeError("a bug"))
+      })
+      yield* Effect.exit(broker.counts(["jobs"]))
+      yield* Effect.exit(broker.purge("jobs", 1))
+      yield* broker.claim({ queues: ["jobs"], max: 1, leaseMillis: 1000, worker: "w" })
+      const found = yield* metrics("messaging.client.operation.duration")
+      const errors = found.map(({ attributes }) => [
+        attributes?.["messaging.operation.name"],
+        attributes?.["error.type"]
+      ])
+      assert.deepStrictEqual(Object.fromEntries(errors), {
+        counts: "ConnectionError",
+        purge: "TypeError",
+        claim: undefined
+      })
+    },
+    StoresLive
+  )
 
   test("count waiters with hints until they leave", function* () {
     const waiting = yield* fork(
@@ -174,10 +271,14 @@ describe("metrics", () => {
         { concurrency: "unbounded" }
       ).pipe(Effect.exit)
     )
-    assert.strictEqual(yield* count("chicory.result.live_waiters", { "chicory.backend": "memory" }), 2)
+    const live = Effect.map(
+      metrics("chicory.result.live_waiters", { "chicory.backend": "memory" }),
+      ([found]) => [found?.type, (found?.state as { readonly value: number }).value]
+    )
+    assert.deepStrictEqual(yield* live, ["Gauge", 2])
     yield* advance("1 second")
     assert.isDefined(waiting.pollUnsafe())
-    assert.strictEqual(yield* count("chicory.result.live_waiters", { "chicory.backend": "memory" }), 0)
+    assert.deepStrictEqual(yield* live, ["Gauge", 0])
   })
 
   test("have no task id and no payload among their attributes", function* () {
@@ -196,9 +297,11 @@ describe("metrics", () => {
         "messaging.system",
         "messaging.destination.name",
         "messaging.operation.name",
+        "messaging.operation.type",
         "chicory.task.name",
+        "chicory.worker.id",
         "error.type",
-        "state"
+        "unit"
       ]
     )
     yield* flush

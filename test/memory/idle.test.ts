@@ -47,8 +47,7 @@ describe("an idle worker on the memory store", () => {
     it.effect(`sleeps for nothing, over ${name}`, () =>
       counted((sleeps) =>
         Effect.gen(function* () {
-          // it measures its queues once more, a heartbeat after it started
-          yield* advance("10 seconds")
+          yield* flush
           assert.strictEqual(sleeps.now, 0)
           const before = sleeps.total
           yield* TestClock.adjust("30 days")

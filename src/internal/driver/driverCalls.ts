@@ -67,8 +67,8 @@ export const make = Effect.fnUntraced(function* <E>(options: {
   readonly key: ((context: Context.Context<never>) => unknown) | undefined
   /** Whether an error is the fault of an item, so that a batch is tried again in halves. */
   readonly isPermanent: (error: E) => boolean
-  /** Wraps every call of an operation. */
-  readonly around?: (operation: string) => <A>(call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+  /** Wraps every call of an operation. It sees the errors of the driver. */
+  readonly around?: (operation: string) => <A>(call: Effect.Effect<A, unknown>) => Effect.Effect<A, unknown>
 }): Effect.fn.Return<DriverCalls<E>, never, Scope.Scope> {
   let closed = false
   yield* Effect.addFinalizer(() => Effect.sync(() => void (closed = true)))
@@ -76,9 +76,10 @@ export const make = Effect.fnUntraced(function* <E>(options: {
   const call: DriverCalls<E>["call"] = (operation, run) => {
     const toError = options.toError(operation)
     const fail = (cause: unknown) => Effect.fail(toError(cause))
-    const called = Effect.catchDefect(Effect.catch(Effect.suspend(run), fail), fail)
-    const timed = options.around === undefined ? called : options.around(operation)(called)
-    return Effect.suspend(() => (closed ? Effect.fail(options.toClosedError(operation)) : timed))
+    const running = Effect.suspend(run)
+    const wrapped = options.around === undefined ? running : options.around(operation)(running)
+    const called = Effect.catchDefect(Effect.catch(wrapped, fail), fail)
+    return Effect.suspend(() => (closed ? Effect.fail(options.toClosedError(operation)) : called))
   }
   const batched: DriverCalls<E>["batched"] = (operation, run, batchOptions) =>
     // a batch serves many callers, and is a part of none of their traces

@@ -51,7 +51,7 @@ export const toRunnableTask = (
     context,
     annotations: Object.keys(annotations).length > 0 ? annotations : undefined,
     tracing: processTracingOf(context, system),
-    metrics: metrics.forTask(definition.name),
+    metrics: metrics.forTask(system, definition.name),
     maxBytes
   }
 }

@@ -56,8 +56,6 @@ export class WorkerState {
   readonly runs = new ChurnMap<string, Run>()
   /** Open while there are open runs. */
   readonly hasRuns = Latch.makeUnsafe(false)
-  /** Open when the messages of the queues may have changed since they were counted. */
-  readonly queuesChanged = Latch.makeUnsafe(true)
   /** Open when messages may have been set aside since they were listed, where the store loses no hint. */
   readonly setAsideChanged = Latch.makeUnsafe(true)
   /** Everything that the drain waits for: deliveries that are neither acked nor released, and what `fork` runs. */

@@ -87,7 +87,6 @@ class ClaimLoop {
         onSuccess: (claimed) => {
           worker.health.onClaimAnswered()
           worker.slots.give(slots - claimed.length)
-          if (claimed.length > 0) worker.queuesChanged.openUnsafe()
           const mayBeMore = claimed.length === slots
           if (!mayBeMore) startDeliveries(worker, claimed, sentAt)
           else {
@@ -125,14 +124,13 @@ class ClaimLoop {
   ).pipe(Effect.forever)
 
   readonly followHints = Effect.suspend(() => {
-    const { queuesChanged, setAsideChanged, settings, slots } = this.worker
+    const { setAsideChanged, settings, slots } = this.worker
     const { capabilities, ready } = settings.broker
     // for its next hint a store may have to be asked, for which a full worker has no use; in this process it costs nothing
     const hints = this.worker.settings.broker.outages.background("receive hints of ready messages")
     const untilFree = capabilities.reliableHints === true ? Effect.void : slots.untilFree
     return Stream.runForEach(ready(settings.queues, slots.total), () =>
       Effect.suspend(() => {
-        queuesChanged.openUnsafe()
         setAsideChanged.openUnsafe()
         this.mayClaim.openUnsafe()
         return Effect.andThen(hints.succeeded, untilFree)

@@ -1,12 +1,12 @@
 /**
- * The duties of a worker beside its runs: it sends heartbeats, measures its queues, ends tasks that no worker knows, and sweeps
- * the store.
+ * The duties of a worker beside its runs: it sends heartbeats, ends tasks that no worker knows, and sweeps the store.
  *
- * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it measures and sends again after
- * something happened, and the store sweeps itself.
+ * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it sends again after something happened,
+ * and the store sweeps itself.
  */
-import { Array as Arr, Cause, Duration, Effect, Latch, Option, type Scope } from "effect"
+import { Cause, Duration, Effect, Latch, Metric, Option, type Scope } from "effect"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
+import * as metrics from "../metrics.ts"
 import { forkLoop } from "./health.ts"
 import { endSetAsideTasks } from "./setAsideTasks.ts"
 import type { WorkerState } from "./WorkerState.ts"
@@ -60,12 +60,7 @@ export const maintain = Effect.fnUntraced(function* (
   worker: WorkerState
 ): Effect.fn.Return<Effect.Effect<void>, never, Scope.Scope> {
   const { backend, broker, heartbeat } = worker.settings
-  const untilQueuesChange = () =>
-    broker.capabilities.reliableHints === true ? worker.queuesChanged.await : Effect.void
-  yield* measureQueues(worker).pipe(
-    makeReport(worker, "measure the queues"),
-    repeatEvery(worker, heartbeat, untilQueuesChange)
-  )
+  yield* reportRuns(worker)
   if (broker.setAside !== undefined) {
     const report = makeReport(worker, "end unknown tasks")
     yield* endSetAsideTasks(worker, broker.setAside, report).pipe(forkLoop(worker))
@@ -94,25 +89,22 @@ export const maintain = Effect.fnUntraced(function* (
   return firstSent.await
 })
 
-/** Counts the queues in one call, those that have gauges: a process has them for a thousand queues. */
-const measureQueues = (worker: WorkerState): Effect.Effect<void, BrokerError> => {
-  const { broker, queues } = worker.settings
-  return Effect.suspend(() => {
-    // closed before the count, so that a change during it is counted the next time; the end of a run changes the queues
-    if (worker.inFlight.isEmpty) worker.queuesChanged.closeUnsafe()
-    const measured = queues.filter((queue) => worker.queueMetrics(queue).depths !== undefined)
-    if (!Arr.isArrayNonEmpty(measured)) return Effect.void
-    return Effect.map(broker.counts(measured), (counts) =>
-      measured.forEach((queue, i) => {
-        const { [i]: count } = counts
-        if (count === undefined) return
-        const { depths } = worker.queueMetrics(queue)
-        depths?.ready.updateUnsafe(count.ready, worker.context)
-        depths?.delayed.updateUnsafe(count.delayed, worker.context)
-        depths?.claimed.updateUnsafe(count.claimed, worker.context)
-      })
+/** Registers the gauges of the worker, which are read when metrics are exported, until the scope closes. */
+const reportRuns = (worker: WorkerState): Effect.Effect<void, never, Scope.Scope> => {
+  const { context, id, runs, settings } = worker
+  const { running, slots } = metrics.forWorker(settings.broker.name, id)
+  const register = (gauge: Metric.Gauge<number>, value: () => number) =>
+    Metric.registerUnsafe(gauge, context, {
+      get: () => ({ value: value() }),
+      update: () => {},
+      modify: () => {}
+    })
+  return Effect.asVoid(
+    Effect.acquireRelease(
+      Effect.sync(() => [register(running, () => runs.size), register(slots, () => settings.concurrency)]),
+      (registrations) => Effect.sync(() => registrations.forEach(({ remove }) => remove()))
     )
-  })
+  )
 }
 
 /** Returns the number of runs that the heartbeat reports. */

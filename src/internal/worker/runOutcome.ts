@@ -8,7 +8,7 @@ import { decide, type Decision, decideUntyped } from "../../RetryPolicy.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
 import { bytesOf } from "../defaults.ts"
 import { BRIEF_LIMITS, decodeDefect, encodeDefect } from "../defectCodec.ts"
-import { nameOf } from "../errorText.ts"
+import { errorTag, nameOf } from "../errorText.ts"
 import { wholeMillis } from "../millis.ts"
 import type { AttemptFailure, RetryReason } from "../task/attemptHistory.ts"
 import { RetryRequest } from "../task/CurrentRun.ts"
@@ -27,6 +27,8 @@ export type RunOutcome =
       readonly cause?: Cause.Cause<unknown>
       /** Whether the task, or the rule of its error, asks for no dead letter. */
       readonly discarded?: true
+      /** See `errorTypeOf`. */
+      readonly errorType: string
     }
   | { readonly _tag: "Retry"; readonly afterMillis: number; readonly failure: AttemptFailure }
   /** Released, with nothing counted. Under a cancel request the store ends the task. */
@@ -71,12 +73,19 @@ export const withoutStack = <R extends Error>(reason: R): R => {
   return reason
 }
 
+/** Returns what metrics call a failure: the tag or the class of the task's own error, or else the tag of the reason. */
+export const errorTypeOf = (reason: TaskFailed.Reason<unknown>): string =>
+  reason._tag === "Failed" && typeof reason.error === "object" && reason.error !== null
+    ? errorTag(reason.error)
+    : reason._tag
+
 /** Returns the outcome of a failure that no handler caused. */
 export const failureOutcome = (reason: TaskFailed.Reason<never>): Effect.Effect<FailureOutcome> =>
   Effect.map(Effect.orDie(TaskCodec.untyped.encodeExit({ _tag: "Failure", reason })), (exit) => ({
     _tag: "Failure",
     exit,
     reason: reason._tag,
+    errorType: reason._tag,
     cause: Cause.fail(withoutStack(reason))
   }))
 
@@ -199,7 +208,12 @@ const encode = (
       return Effect.succeed<RunOutcome>(
         outcome._tag === "Success"
           ? { _tag: "Success", exit }
-          : { _tag: "Failure", exit, reason: outcome.reason._tag }
+          : {
+              _tag: "Failure",
+              exit,
+              reason: outcome.reason._tag,
+              errorType: errorTypeOf(outcome.reason)
+            }
       )
     }
   })

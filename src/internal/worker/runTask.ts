@@ -10,7 +10,7 @@ import { endProcessSpan, makeProcessSpan, withProducerSpan } from "./processSpan
 import { reportEnd, reportStart, reportUnstarted } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { runFailure } from "./runFailure.ts"
-import { failureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
+import { errorTypeOf, failureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
 import * as workerLog from "./workerLog.ts"
@@ -198,6 +198,24 @@ const finishRun = (worker: WorkerState, run: Run): void => {
   worker.inFlight.done()
 }
 
+/** Returns the type of a run's error for its metrics; empty for a success. */
+const errorTypeOfRun = (outcome: RunOutcome, settled: Settled): string => {
+  if (settled !== "Stored") return settled
+  switch (outcome._tag) {
+    case "Success":
+      return ""
+    case "Release":
+      return "Released"
+    case "Failure":
+      return outcome.errorType
+    case "Retry": {
+      const { reason } = outcome.failure
+      // the handler asked for it, without an error
+      return reason._tag === "RetriesExhausted" ? "RetryRequested" : errorTypeOf(reason)
+    }
+  }
+}
+
 const recordMetrics = (
   worker: WorkerState,
   run: Run,
@@ -206,8 +224,8 @@ const recordMetrics = (
   seconds: number
 ): void => {
   const { metrics } = run.task
-  const errorType = settled === "Stored" ? (outcome._tag === "Failure" ? outcome.reason : "") : settled
-  metrics.processed(errorType).updateUnsafe(seconds, worker.context)
+  const process = metrics.processed(run.candidate.delivery.queue)(errorTypeOfRun(outcome, settled))
+  process.updateUnsafe(seconds, worker.context)
   if (settled === "Lost") return metrics.leasesLost.updateUnsafe(1, worker.context)
   if (settled === "Cancelled" || outcome._tag === "Failure") worker.stats.failed++
   if (settled === "Cancelled") return

@@ -9,6 +9,7 @@ import { Died } from "../../../src/TaskFailed.ts"
 import * as TaskMessage from "../../../src/TaskMessage.ts"
 import { advance } from "../../support/memoryFixture.ts"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
+import { withoutAges } from "../../support/withoutAges.ts"
 
 const head: TaskMessage.Head = {
   v: TaskMessage.version,
@@ -21,8 +22,18 @@ const head: TaskMessage.Head = {
 }
 
 const success: RunOutcome = { _tag: "Success", exit: `{"_tag":"Success","value":1}` }
-const failure: RunOutcome = { _tag: "Failure", exit: `{"_tag":"Failure"}`, reason: "Failed" }
-const cancelled: RunOutcome = { _tag: "Failure", exit: `{"_tag":"Failure"}`, reason: "Cancelled" }
+const failure: RunOutcome = {
+  _tag: "Failure",
+  exit: `{"_tag":"Failure"}`,
+  reason: "Failed",
+  errorType: "Failed"
+}
+const cancelled: RunOutcome = {
+  _tag: "Failure",
+  exit: `{"_tag":"Failure"}`,
+  reason: "Cancelled",
+  errorType: "Cancelled"
+}
 const retry: RunOutcome = {
   _tag: "Retry",
   afterMillis: 1_500,
@@ -91,7 +102,7 @@ const end = (
   })
 
 const counts = ({ broker }: MemoryFixture.MemoryFixture) =>
-  Effect.map(broker.counts(["default"]), ([found]) => found)
+  Effect.map(broker.counts(["default"]), (found) => withoutAges(found)[0])
 const nothing = { ready: 0, delayed: 0, claimed: 0 }
 
 describe("a run store with records, over two stores", () => {
