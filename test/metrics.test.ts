@@ -218,6 +218,7 @@ describe("metrics", () => {
     yield* runToEnd(0)
     assert.deepStrictEqual(yield* operations, {
       publish: "send",
+      "setAside.tasks": undefined,
       claim: "receive",
       ack: "settle"
     })
@@ -229,6 +230,7 @@ describe("metrics", () => {
       yield* runToEnd(0)
       assert.deepStrictEqual(yield* operations, {
         enqueue: "send",
+        "setAside.tasks": undefined,
         claim: "receive",
         settle: "settle"
       })

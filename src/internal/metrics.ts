@@ -121,6 +121,7 @@ const OPERATION_TYPES: Readonly<Record<string, string>> = {
   publish: "send",
   enqueue: "send",
   claim: "receive",
+  "setAside.claim": "receive",
   ack: "settle",
   release: "settle",
   reject: "settle",
