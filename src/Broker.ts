@@ -221,7 +221,7 @@ export interface DepthMetricsOptions {
  * import { SqliteStore } from "chicory/sqlite"
  * import { Layer } from "effect"
  *
- * export const DepthsLive = Broker.depthMetrics({ queues: ["default", "mail"], every: "30 seconds" }).pipe(
+ * const DepthsLive = Broker.depthMetrics({ queues: ["default", "mail"], every: "30 seconds" }).pipe(
  *   Layer.provide(SqliteStore.layer({ filename: "tasks.db" }))
  * )
  * ```
