@@ -275,7 +275,7 @@ describe("metrics", () => {
     )
     const live = Effect.map(
       metrics("chicory.result.live_waiters", { "chicory.backend": "memory" }),
-      ([found]) => [found?.type, (found?.state as { readonly value: number }).value]
+      ([found]) => [found?.type, (found?.state as { readonly value: number } | undefined)?.value]
     )
     assert.deepStrictEqual(yield* live, ["Gauge", 2])
     yield* advance("1 second")
