@@ -124,9 +124,12 @@ export class Worker extends Context.Service<Worker, WorkerService>()("chicory/Wo
  *
  * @internal
  */
-export const StartedWorkers = Context.Reference<Array<WorkerService> | undefined>("chicory/StartedWorkers", {
-  defaultValue: () => undefined
-})
+export const StartedWorkers = Context.Reference<((worker: WorkerService) => void) | undefined>(
+  "chicory/StartedWorkers",
+  {
+    defaultValue: () => undefined
+  }
+)
 
 const handledTasks = (
   tasks: ReadonlyArray<Task.Any>,
@@ -196,7 +199,7 @@ export const layer = <const Tasks extends ReadonlyArray<Task.Any>>(
           )
         })
         return Effect.tap(starting, (worker) =>
-          Effect.sync(() => Context.get(context, StartedWorkers)?.push(worker))
+          Effect.sync(() => Context.get(context, StartedWorkers)?.(worker))
         )
       })
     })

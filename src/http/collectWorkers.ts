@@ -32,8 +32,13 @@ export const collectWorkers = <Workers extends Layer.Layer<Worker.Worker, unknow
   Layer.Services<Workers> | Exclude<R, Scope.Scope>
 > =>
   Layer.unwrap(
-    Effect.suspend(() => {
+    Effect.flatMap(Worker.StartedWorkers, (onStartedOutside) => {
       const started: Array<Worker.Worker["Service"]> = []
+      const onStarted = (worker: Worker.Worker["Service"]) => {
+        started.push(worker)
+        // probes of another kind around these
+        onStartedOutside?.(worker)
+      }
       let isStarted = false
       const health = Effect.suspend(() =>
         isStarted && started.length > 0
@@ -47,7 +52,7 @@ export const collectWorkers = <Workers extends Layer.Layer<Worker.Worker, unknow
       )
       const collected = whenStarted.pipe(
         Layer.provideMerge(workers),
-        Layer.provide(Layer.succeed(Worker.StartedWorkers, started))
+        Layer.provide(Layer.succeed(Worker.StartedWorkers, onStarted))
       ) as Layer.Layer<Layer.Success<Workers>, Layer.Error<Workers>, Layer.Services<Workers>>
       return Effect.as(publish(health), collected)
     })

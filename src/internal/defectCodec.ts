@@ -102,10 +102,14 @@ export const setStack = (error: Error, frames: unknown): void =>
   setHidden(
     error,
     "stack",
-    `${error.name}${error.message === "" ? "" : `: ${error.message}`}${
-      typeof frames === "string" && frames !== "" ? `\n${frames}` : ""
-    }`
+    `${headOf(error)}${typeof frames === "string" && frames !== "" ? `\n${frames}` : ""}`
   )
+
+/** Returns the first line of a stack. The getters of a user's error may throw. */
+const headOf = (error: Error): string => {
+  const message = errorMessage(error, DEFECT_LIMITS.message)
+  return message === "" ? errorName(error) : `${errorName(error)}: ${message}`
+}
 
 /** Schema of defects. */
 export const Defect: Schema.Codec<unknown, Schema.Json> = Schema.Json.pipe(

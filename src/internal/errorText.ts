@@ -12,7 +12,8 @@ const MAX_TAG = 255
 const MAX_STACK_READ = 256 * 1024
 /** The frames of Effect's runtime, at which `Cause.pretty` cuts a stack. */
 const RUNTIME_FRAME = /Generator\.next|~effect\/(?:Effect|Utils)/
-const FIRST_FRAME = /^\s+at /m
+/** Matches within a line: over line breaks the search would take the square of their number. */
+const FIRST_FRAME = /^[ \t]+at /m
 
 const encoder = new TextEncoder()
 

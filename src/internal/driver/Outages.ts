@@ -26,8 +26,9 @@ const isPermanent = (cause: Cause.Cause<unknown>): boolean => {
   )
 }
 
+/** A logger that throws must not end the loop that logs. */
 const withNow = (log: (now: bigint) => Effect.Effect<void>): Effect.Effect<void> =>
-  Effect.withFiber((fiber) => log(fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe()))
+  Effect.withFiber((fiber) => Effect.ignoreCause(log(fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe())))
 
 /** What a process repeats beside its calls, such as heartbeats or subscriptions. It can do without for a while. */
 export interface BackgroundTask {
@@ -61,7 +62,6 @@ export class Outages {
       if (isPermanent(cause)) {
         if (this.permanentAt !== undefined && now - this.permanentAt < AGAIN_NANOS) return this.debug(cause)
         this.permanentAt = now
-        this.isLogged = true
         return Effect.logError(
           `Failed to call the store ${this.store}; calls fail until the cause is mended`,
           cause
@@ -91,7 +91,6 @@ export class Outages {
     const { beganAt, isLogged } = this
     this.beganAt = undefined
     this.isLogged = false
-    this.permanentAt = undefined
     if (!isLogged || beganAt === undefined) return Effect.void
     this.endedAt = now
     return Effect.logInfo(

@@ -30,6 +30,7 @@ export const reportEnd = (
 ): void => {
   const { annotations } = run
   if (settled === "Stored" && outcome._tag === "Success") {
+    reportLateDefect(worker, run)
     if (worker.logs.Debug) log(worker, annotations, workerLog.taskSucceeded(seconds))
     if (worker.events.hasListeners) emit(worker, annotations, seconds, { _tag: "Succeeded" })
     return
@@ -39,9 +40,17 @@ export const reportEnd = (
   const line = lineOf(worker, run, outcome, settled, failure)
   if (line !== undefined) log(worker, annotations, line)
   if (failure !== undefined && (failure.isDefect || (outcome._tag === "Failure" && settled === "Stored"))) {
-    report(worker, run.task.context, failure, annotations, outcome)
+    report(worker, run.task.context, failure, annotations, reasonOf(outcome))
   }
   if (worker.events.hasListeners) emit(worker, annotations, seconds, endOf(outcome, settled, failure))
+}
+
+/** Reports a defect of a handler that had stored its success before, in its own transaction. */
+const reportLateDefect = (worker: WorkerState, { annotations, exitCause, task }: Run): void => {
+  if (exitCause === undefined || !exitCause.reasons.some(Cause.isDieReason)) return
+  log(worker, annotations, workerLog.handlerDied(exitCause, { _tag: "Completed" }))
+  const failure = { cause: exitCause, isDefect: true }
+  report(worker, task.context, failure, annotations, "Died")
 }
 
 /** Reports the end of a task that no handler could run. */
@@ -58,7 +67,7 @@ export const reportRejected = (
   if (settled === "Cancelled") log(worker, annotations, workerLog.taskCancelled)
   else {
     log(worker, annotations, workerLog.taskFailed(failure.cause, effectOf(outcome)))
-    report(worker, worker.context, failure, annotations, outcome)
+    report(worker, worker.context, failure, annotations, reasonOf(outcome))
   }
   if (worker.events.hasListeners) emit(worker, annotations, 0, endOf(outcome, settled, failure))
 }
@@ -116,14 +125,15 @@ const lostLine = (
 const log = (worker: WorkerState, annotations: RunAnnotations, line: Effect.Effect<void>): void =>
   worker.fork(Effect.annotateLogs(line, { ...annotations }))
 
+const reasonOf = (outcome: RunOutcome): string => (outcome._tag === "Failure" ? outcome.reason : "Died")
+
 const report = (
   worker: WorkerState,
   context: Context.Context<never>,
   failure: RunFailure,
   annotations: RunAnnotations,
-  outcome: RunOutcome
+  reason: string
 ): void => {
-  const reason = outcome._tag === "Failure" ? outcome.reason : "Died"
   const reporting = reportError(context, failure, { ...annotations, worker: worker.id, reason })
   if (reporting !== undefined) worker.fork(reporting)
 }

@@ -63,8 +63,9 @@ const runTask = (worker: WorkerState, run: Run): void => {
   const startedAt = worker.now()
   const control = new HandlerRun(worker, run)
   const settleWith = (outcome: RunOutcome) => {
-    endSpan(run, outcome)
-    settleRun(worker, run, run.completedOutcome ?? outcome, Number(worker.now() - startedAt) / 1e9)
+    const end = run.completedOutcome ?? outcome
+    endSpan(run, end)
+    settleRun(worker, run, end, Number(worker.now() - startedAt) / 1e9)
   }
   const running = Effect.withFiber((fiber) => {
     worker.addRun(run, startedAt)
@@ -136,8 +137,12 @@ const executeTraced = (
 
 const endSpan = (run: Run, outcome: RunOutcome): void => {
   const { tracing } = run.task
-  if (tracing !== undefined && run.span !== undefined)
+  if (tracing === undefined || run.span === undefined) return
+  try {
     endProcessSpan(tracing, run.span, outcome, causeOf(run, outcome))
+  } catch {
+    // a tracer is the program's code: a run whose span it cannot end is settled all the same
+  }
 }
 
 /** Returns what an outcome other than a success came of. */

@@ -82,6 +82,7 @@ export type FailureEffect =
   | { readonly _tag: "Ended"; readonly reason: string; readonly deadLetter: boolean }
   | { readonly _tag: "Retried"; readonly afterMillis: number }
   | { readonly _tag: "Superseded" }
+  | { readonly _tag: "Completed" }
 
 const describeEffect = (effect: FailureEffect): string => {
   switch (effect._tag) {
@@ -89,6 +90,8 @@ const describeEffect = (effect: FailureEffect): string => {
       return `the task has ended as ${effect.reason}${effect.deadLetter ? ", with a dead letter" : ""}`
     case "Retried":
       return `the task runs again in ${millis(effect.afterMillis)}`
+    case "Completed":
+      return "its success was stored before, in its own transaction, and stands"
     case "Superseded":
       return "the outcome is dropped, since the run was superseded"
   }
