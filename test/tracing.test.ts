@@ -83,6 +83,29 @@ describe("spans of tasks", () => {
     }).pipe(Effect.provide(Live), trace)
   })
 
+  it.effect("a task ends although its tracer throws at the end of its span", () =>
+    Effect.gen(function* () {
+      const result = yield* Mail.delay({ to: "ada" })
+      assert.strictEqual((yield* AsyncResult.exit(result))._tag, "Success")
+    }).pipe(
+      Effect.provide(Live),
+      Effect.provideService(
+        Tracer.Tracer,
+        Tracer.make({
+          span: (options) => {
+            const span = new Tracer.NativeSpan(options)
+            if (options.name === PROCESS) {
+              span.end = () => {
+                throw new Error("no collector")
+              }
+            }
+            return span
+          }
+        })
+      )
+    )
+  )
+
   it.effect("an enqueue of many has one span, with their number", () => {
     const { named, trace } = makeRecordingTracer()
     return Effect.gen(function* () {

@@ -113,6 +113,19 @@ describe("WorkerHealth.layer", () => {
     })
   )
 
+  it.effect("answers around other probes of the same workers", () =>
+    Effect.gen(function* () {
+      const [inner, outer] = [yield* freePort(PORTS.probes), yield* freePort(PORTS.probes)]
+      const workers = workerLayer(yield* makeStore())
+      yield* Layer.build(
+        workers.pipe(WorkerHealth.layer({ port: inner }), WorkerHealth.layer({ port: outer }))
+      )
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(yield* probe(inner), { live: pass(), ready: pass() })
+      assert.deepStrictEqual(yield* probe(outer), { live: pass(), ready: pass() })
+    })
+  )
+
   it.effect("fails before the workers start where the port is in use, and says what to do", () =>
     Effect.gen(function* () {
       const port = yield* freePort(PORTS.probes)

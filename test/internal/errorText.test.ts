@@ -72,6 +72,12 @@ describe("errorText", () => {
     assert.isUndefined(errorStack(thrown(), 10))
   })
 
+  it("reads a stack with a million blank lines before its frames", () => {
+    const error = new Error("x")
+    error.stack = `Other: y${"\n".repeat(1_000_000)}    at charge (file.ts:1:1)`
+    assert.strictEqual(errorStack(error, 8192), "    at charge (file.ts:1:1)")
+  })
+
   it("gives no frames of what has none", () => {
     for (const value of [
       "boom",

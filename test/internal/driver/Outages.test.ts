@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect } from "effect"
+import { Cause, Effect, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { Outages, outagesOf } from "../../../src/internal/driver/Outages.ts"
 import { captureLogs } from "../../../src/testing/suites/worker/captureLogs.ts"
@@ -85,6 +85,31 @@ describe("the outages of a store", () => {
       )
     }).pipe(capture)
   })
+
+  it.effect("that no repetition ends are logged once, whatever else is answered", () => {
+    const { capture, outages, texts } = make()
+    return Effect.gen(function* () {
+      for (let call = 0; call < 5; call++) {
+        yield* outages.failed(refused)
+        yield* outages.succeeded
+      }
+      assert.lengthOf(texts(), 1)
+    }).pipe(capture)
+  })
+
+  it.effect("end no loop whose logger throws", () =>
+    Effect.gen(function* () {
+      yield* new Outages("mystore").failed(away)
+    }).pipe(
+      Effect.provide(
+        Logger.layer([
+          Logger.make(() => {
+            throw new Error("no disk")
+          })
+        ])
+      )
+    )
+  )
 
   it.effect("last while a connection is lost, though calls are answered without it", () => {
     const { capture, outages, texts } = make()

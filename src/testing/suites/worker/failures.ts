@@ -13,6 +13,13 @@ class Declined extends Schema.TaggedError<Declined>("chicory/testing/failures/De
 }) {}
 class Unknown extends Data.TaggedError("Unknown")<{ readonly message: string }> {}
 
+class NoWords extends Schema.TaggedError<NoWords>("chicory/testing/failures/NoWords")("NoWords", {}) {
+  override get message(): string {
+    throw new Error("no words")
+  }
+}
+const Wordless = Task.make("wordless", { error: NoWords })
+
 const Charge = Task.make("charge", { payload: Schema.Int, error: Declined })
 const Discarding = Task.make("discarding", {
   payload: Schema.Int,
@@ -82,6 +89,15 @@ export const failures = (test: Test): void => {
       assertShows(letter.reason.error.stack ?? "", "at decline")
       const [untyped] = yield* DeadLetters.list()
       assertShows(untyped?.reason.stack ?? "", "at decline")
+    })
+
+    test("an error whose message throws reaches its reader", function* (t) {
+      yield* t.startWorker(
+        [Wordless],
+        Wordless.toLayer(() => Effect.fail(new NoWords({})))
+      )
+      const { error } = yield* t.awaitReason(yield* Wordless.delay(), "Failed")
+      assert.instanceOf(error, NoWords)
     })
 
     test("an error that the task's schema does not know ends the task as ResultInvalid, and is kept", function* (t) {
