@@ -54,7 +54,8 @@ export const unknownTasks = (test: Test): void => {
     })
 
     test("do not hold up those that it knows", function* (t) {
-      yield* New.delayAll(Arr.range(1, 1000))
+      // where every one of them is claimed and put back, they cost as many calls
+      yield* New.delayAll(Arr.range(1, claimsEveryTask(t) ? 100 : 1000))
       const known = yield* Old.delay(7)
       yield* workers(t).startOld({ concurrency: 2 })
       assert.strictEqual(yield* t.awaitValue(known), 7)
