@@ -8,6 +8,7 @@ import { isFullRun } from "../support/fullRun.ts"
 import { poll } from "../support/processes.ts"
 import { eventually } from "../support/storeFixture.ts"
 import * as StoreLocations from "../support/storeLocations.ts"
+import { withoutAges } from "../support/withoutAges.ts"
 import { print, start } from "./loadProcess.ts"
 import { Copy, Mark, sampleInterval, textOf } from "./loadTasks.ts"
 import { spyOn } from "./operationSpy.ts"
@@ -35,7 +36,7 @@ const run = Effect.fnUntraced(function* (name: string, location: StoreLocations.
   const done = yield* producer.reached("done")
   assert.isTrue(yield* producer.ended)
   assert.isAtMost(done.figures["alive"]!, sent.figures["alive"]! + NOISE)
-  const counts = Effect.map(Broker.counts(["default"]), ([counts]) => counts!)
+  const counts = Effect.map(Broker.counts(["default"]), (counts) => withoutAges(counts)[0]!)
   assert.deepStrictEqual(yield* counts, { ready: count, delayed: 0, claimed: 0 })
 
   const worker = yield* start("worker.ts", location, load.heap, { count, worker: load.worker })
