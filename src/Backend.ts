@@ -316,7 +316,7 @@ export interface DeadLetterMetricsOptions {
  * **When to use**
  *
  * Use in one process, beside `Broker.depthMetrics`. Workers count the dead letters that they write, as
- * `chicory.task.dead_letters`; this layer reports those that are there, whoever wrote them, until they are replayed,
+ * `chicory.task.dead_letters`; this layer reports those that the backend keeps, of all processes, until they are replayed,
  * removed, or two weeks old.
  *
  * **Details**

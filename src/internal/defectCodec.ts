@@ -41,6 +41,7 @@ const isEncodedError = (u: unknown): u is EncodedError =>
 const encodeValue = (u: unknown, { message }: DefectLimits): Schema.Json => {
   const text = errorMessage(u, message)
   if (typeof u !== "object") return text
+  // a `toJSON` or a getter of the user's value may throw
   try {
     const json = Formatter.formatJson(u)
     return json === text ? (JSON.parse(json) as Schema.Json) : text

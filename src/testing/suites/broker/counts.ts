@@ -92,8 +92,8 @@ const ages = (test: Test): void => {
     yield* t.publish("a", { queue: "x" })
     yield* t.time.pass(10)
     yield* t.publish("b", { queue: "y" })
-    const [nobody, x, y] = yield* t.driver.counts(["nobody", "x", "y"])
-    assert.strictEqual(nobody?.oldestMillis, 0)
+    const [empty, x, y] = yield* t.driver.counts(["empty", "x", "y"])
+    assert.strictEqual(empty?.oldestMillis, 0)
     assert.isAtLeast(x?.oldestMillis ?? 0, t.time.units(9.9))
     assert.isBelow(y?.oldestMillis ?? Infinity, t.time.units(9))
   })
@@ -115,7 +115,7 @@ export const counts = (test: Test): void => {
     test("counts answers the queues in order", function* (t) {
       yield* t.publish("a", { queue: "x" })
       yield* t.publish("b", { queue: "y", delayMillis: t.time.long })
-      const counts = yield* t.countsOf(["nobody", "y", "x"])
+      const counts = yield* t.countsOf(["empty", "y", "x"])
       assert.deepStrictEqual(counts, [
         { ready: 0, delayed: 0, claimed: 0 },
         { ready: 0, delayed: 1, claimed: 0 },
@@ -154,7 +154,7 @@ export const counts = (test: Test): void => {
       )
       assert.deepStrictEqual(yield* t.counts, { ready: 0, delayed: 0, claimed: 1 })
       assert.deepStrictEqual(yield* t.driver.purge("default", 100), [])
-      assert.deepStrictEqual(yield* t.driver.purge("nobody", 100), [])
+      assert.deepStrictEqual(yield* t.driver.purge("empty", 100), [])
       assert.deepStrictEqual(idsOf(yield* t.claim(1, t.time.long, ["other"])), ["other"])
       assert.isTrue(yield* t.ack(claimed))
     })
