@@ -11,7 +11,8 @@ import {
   roundTrip,
   type Store,
   startWorker,
-  timed
+  timed,
+  within30Seconds
 } from "../support/storeFixture.ts"
 import { closing } from "./closing.ts"
 import { describeWithOwnRabbit, type OwnServer } from "./ownServer.ts"
@@ -74,15 +75,18 @@ describeWithOwnRabbit("guarantee 9: outages of RabbitMQ", () => {
             yield* stop(server)
             const meanwhile = Count.delay({ n: 122, millis: 0 }, { id: `meanwhile, ${how}` })
             const called = yield* Effect.forkChild(Effect.exit(meanwhile))
-            yield* server.start
-            yield* Fiber.join(called)
-            const after = yield* retryUntilAccepted(meanwhile)
-            const [millis, values] = yield* timed(Fiber.join(waiting))
+            yield* within30Seconds(() => "the start of the server", server.start)
+            yield* within30Seconds(() => "the enqueue without a server", Fiber.join(called))
+            const after = yield* within30Seconds(() => "an enqueue after it", retryUntilAccepted(meanwhile))
+            const [millis, values] = yield* within30Seconds(
+              () => `the tasks ${numbers(122).filter((n) => !runs.ended.includes(n))}, which did not run`,
+              timed(Fiber.join(waiting))
+            )
             yield* report(`${how}, 90 tasks left`, millis)
             assert.deepStrictEqual(values, numbers(122))
             assert.isBelow(millis, 15_000)
             assert.strictEqual(yield* AsyncResult.get(after), 122)
-            yield* untilDrained(producer, workers)
+            yield* within30Seconds(() => "the queue to be empty", untilDrained(producer, workers))
             assert.sameMembers(runs.begun, [1_000, ...numbers(123)])
             assert.strictEqual(yield* location.crashes, 0)
             assert.strictEqual(yield* countMessages(server, location), 0)

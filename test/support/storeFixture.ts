@@ -101,6 +101,16 @@ export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<re
     )
   })
 
+/** Waits for an effect. A test that would wait for ever fails by what it waits for, instead of by the length of all it does. */
+export const within30Seconds = <A, E, R>(
+  what: () => string,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  Effect.timeoutOrElse(effect, {
+    duration: "30 seconds",
+    orElse: () => Effect.die(new Error(`30 s were too short for ${what()}`))
+  })
+
 /** Polls until the check holds. */
 export const eventually = <E, R>(check: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
   Effect.asVoid(Effect.repeat(check, { schedule: Schedule.spaced("20 millis"), until: (holds) => holds }))
