@@ -24,6 +24,7 @@ import type { Batch, BrokerDriver, PurgedMessage, QueueCounts } from "./BrokerDr
 import { backoff } from "./internal/backoff.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BrokerService } from "./internal/driver/BrokerService.ts"
+import * as depthGauges from "./internal/driver/depthGauges.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import { measureEvery } from "./internal/driver/measureEvery.ts"
 import { outagesOf } from "./internal/driver/Outages.ts"
@@ -246,9 +247,9 @@ export const depthMetrics = (options: DepthMetricsOptions): Layer.Layer<never, n
         outages: broker.outages,
         interval: positiveDuration(at("every"), options.every ?? "15 seconds"),
         measure: Effect.map(broker.counts(queues), (counts) =>
-          counts.forEach((count, i) => metrics.setDepth(gauges[i]!, count, context))
+          counts.forEach((count, i) => depthGauges.set(gauges[i]!, count, context))
         ),
-        remove: Effect.sync(() => gauges.forEach((gauge) => metrics.removeDepth(gauge, context)))
+        remove: Effect.sync(() => gauges.forEach((gauge) => depthGauges.remove(gauge, context)))
       })
     })
   )

@@ -160,7 +160,7 @@ export interface SetAsideClaim {
  * second behind a million. `ready` emits where it left some of either.
  *
  * A message that was set aside keeps its due time, its priority and its age, and waits for a claim whose `tasks` have its task.
- * Such a claim takes it in the order of claims, among the messages that are due. The first claim of a worker looks for messages
+ * Such a claim takes it in the order of claims, or before messages that are due. The first claim of a worker looks for messages
  * that were set aside; later ones need to do so once a second, and while they find some. A claimed message that is released, or
  * whose lease is over, is ready or delayed as any other.
  *

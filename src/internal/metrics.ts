@@ -4,7 +4,7 @@
  *
  * Effect's exporters take the unit of a metric from its attribute `unit`, in the notation of UCUM.
  */
-import { type Context, Metric } from "effect"
+import { Metric } from "effect"
 
 /** The boundaries that the conventions advise, in seconds. */
 const OPERATION_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
@@ -189,36 +189,6 @@ export const forDepth = (system: string, queue: string) => {
     oldestAge: oldestAge(attributes)
   }
 }
-
-/** Sets the gauges of a queue, and removes those of what is not known. */
-export const setDepth = (
-  { oldestAge, ...states }: ReturnType<typeof forDepth>,
-  { oldestMillis, ...counts }: QueueCounts,
-  context: Context.Context<never>
-): void => {
-  const set = (gauge: Metric.Gauge<number>, value: number | undefined) =>
-    value === undefined ? Metric.removeUnsafe(gauge, context) : gauge.updateUnsafe(value, context)
-  set(states.ready, counts.ready)
-  set(states.delayed, counts.delayed)
-  set(states.claimed, counts.claimed)
-  set(states.setAside, counts.setAside)
-  set(states.parked, counts.parked)
-  set(oldestAge, oldestMillis === undefined ? undefined : oldestMillis / 1000)
-}
-
-/** What is known of the messages in a queue. */
-interface QueueCounts {
-  readonly ready: number
-  readonly delayed: number
-  readonly claimed: number
-  readonly setAside?: number | undefined
-  readonly parked?: number | undefined
-  readonly oldestMillis?: number | undefined
-}
-
-/** Removes the gauges of a queue. */
-export const removeDepth = (gauges: ReturnType<typeof forDepth>, context: Context.Context<never>): void =>
-  Object.values(gauges).forEach((metric) => Metric.removeUnsafe(metric, context))
 
 /** Returns the gauge of a backend's dead letters, of one task or of all. */
 export const forDeadLetters = (backend: string, task: string | undefined) =>

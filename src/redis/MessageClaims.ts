@@ -17,13 +17,14 @@ import { messageBytes } from "./scripts/messageBytes.ts"
 /** Claims of one process. */
 export interface MessageClaims {
   /**
-   * Claims with a script, which is also given the number of queues and the encoded start defaults if it starts runs.
-   * What was claimed is returned even where another shard fails.
+   * Claims with a script, whose arguments are the claim and what `encodeRest` returns for its distinct queues. A fused script
+   * starts runs too. What was claimed is returned even where another shard fails.
    */
   readonly claim: (
     script: Script<ClaimAnswer>,
     request: ClaimRequest,
-    startDefaults?: ReadonlyArray<string>
+    encodeRest: (queues: ReadonlyArray<string>) => ReadonlyArray<string>,
+    isFused?: boolean
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
 }
 
@@ -68,7 +69,8 @@ export const make = (
     shard: number,
     script: Script<ClaimAnswer>,
     request: ClaimRequest & { readonly claimId: string },
-    startDefaults: ReadonlyArray<string> | undefined
+    encodeRest: (queues: ReadonlyArray<string>) => ReadonlyArray<string>,
+    isFused: boolean
   ): Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError> => {
     const queues = [...new Set(request.queues)]
     const args = encodeClaim({
@@ -76,13 +78,12 @@ export const make = (
       process: channel.process,
       isSubscribed: readySignal.hasSubscribers(queues)
     })
-    if (startDefaults !== undefined) args.push(`${queues.length}`)
-    return Effect.flatMap(run(script, shard, [...args, ...queues, ...(startDefaults ?? [])]), (answer) => {
+    return Effect.flatMap(run(script, shard, [...args, ...encodeRest(queues)]), (answer) => {
       if (answer === null) return Effect.as(refusals.onRefused(shard), [])
       refusals.onAccepted(shard)
       const nextDue = answer[1]
       if (nextDue >= 0) readySignal.wakeAfter(queues, nextDue)
-      return withBytes(shard, decodeClaimed(shard, queues, answer, startDefaults !== undefined))
+      return withBytes(shard, decodeClaimed(shard, queues, answer, isFused))
     })
   }
 
@@ -90,7 +91,8 @@ export const make = (
     claim: Effect.fnUntraced(function* (
       script,
       { claimId = crypto.randomUUID(), ...request },
-      startDefaults
+      encodeRest,
+      isFused = false
     ) {
       const first = claims++
       let claimed: ReadonlyArray<ClaimedMessage> = []
@@ -101,7 +103,7 @@ export const make = (
           const shard = (first + i) % keyspace.shards
           const max = request.max - claimed.length
           const more = yield* Effect.exit(
-            claimFrom(shard, script, { ...request, max, claimId, isRetry }, startDefaults)
+            claimFrom(shard, script, { ...request, max, claimId, isRetry }, encodeRest, isFused)
           )
           if (Exit.isSuccess(more)) claimed = claimed.length === 0 ? more.value : [...claimed, ...more.value]
           else if (claimed.length === 0) yield* more

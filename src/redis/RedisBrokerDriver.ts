@@ -1,6 +1,8 @@
 /** The broker in Redis: each operation runs one script for a batch. */
+import { Array as Arr, Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { BrokerDriver } from "../BrokerDriver.ts"
+import type { ClaimsByTask } from "./ClaimsByTask.ts"
 import { isPermanent } from "./isPermanent.ts"
 import type { MessageClaims } from "./MessageClaims.ts"
 import type { ReadySignal } from "./ReadySignal.ts"
@@ -21,25 +23,34 @@ const MAX_DELAY_MILLIS = 12_000_000_000_000
 export const make = (
   runner: ScriptRunner,
   claims: MessageClaims,
+  claimByTask: ClaimsByTask,
   readySignal: ReadySignal
-): BrokerDriver<RedisError> => ({
-  name: "redis",
-  capabilities: {
-    priorities: 256,
-    ordered: runner.keyspace.shards === 1,
-    repeatableClaims: true,
-    lease: "store",
-    maxBytes: runner.maxBytes,
-    maxDelayMillis: MAX_DELAY_MILLIS
-  },
-  isPermanent,
-  publish: publish(runner),
-  claim: claim(runner, claims),
-  ready: readySignal.ready,
-  renew: renewClaims(runner),
-  ack: ack(runner),
-  release: release(runner),
-  reject: reject(runner),
-  counts: counts(runner),
-  purge: purge(runner)
-})
+): BrokerDriver<RedisError> => {
+  const claimMessages = claimByTask.over(claim(runner, claims))
+  return {
+    name: "redis",
+    capabilities: {
+      priorities: 256,
+      ordered: runner.keyspace.shards === 1,
+      repeatableClaims: true,
+      lease: "store",
+      maxBytes: runner.maxBytes,
+      maxDelayMillis: MAX_DELAY_MILLIS
+    },
+    isPermanent,
+    publish: publish(runner),
+    claim: (request) =>
+      Effect.map(
+        claimMessages(request),
+        Arr.map(({ delivery }) => delivery)
+      ),
+    setAside: claimByTask.setAside,
+    ready: readySignal.ready,
+    renew: renewClaims(runner),
+    ack: ack(runner),
+    release: release(runner),
+    reject: reject(runner),
+    counts: counts(runner),
+    purge: purge(runner)
+  }
+}

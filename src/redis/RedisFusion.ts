@@ -8,6 +8,7 @@ import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as defaults from "../internal/defaults.ts"
 import { redeliveryDelay } from "../internal/driver/redeliveryDelay.ts"
 import * as ClaimHandle from "./ClaimHandle.ts"
+import type { ClaimsByTask } from "./ClaimsByTask.ts"
 import type { MessageClaims } from "./MessageClaims.ts"
 import type { RedisStoreError } from "./RedisStoreError.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
@@ -61,6 +62,7 @@ export const make = (
   backend: Backend,
   broker: Broker,
   claims: MessageClaims,
+  claimByTask: ClaimsByTask,
   store: object
 ): Fusion<RedisStoreError> => {
   const { keyspace } = runner
@@ -74,7 +76,7 @@ export const make = (
       keyspace.shards > 1 && items.some(({ record }) => record.key !== undefined)
         ? Effect.forEach(items, enqueueApart, { concurrency: 16 })
         : enqueueTogether(items),
-    claim: fusedClaim(runner, claims),
+    claim: claimByTask.over(fusedClaim(runner, claims)),
     settle: (items) => {
       const decoded = items.map(({ handle, settlement }) => ({
         handle: ClaimHandle.decode(handle, keyspace.shards),

@@ -44,6 +44,7 @@ import * as CallTimeout from "../internal/driver/callTimeout.ts"
 import { outagesOf } from "../internal/driver/Outages.ts"
 import * as storeLayers from "../internal/layers/storeLayers.ts"
 import { positiveDuration } from "../internal/options.ts"
+import * as ClaimByTask from "./ClaimsByTask.ts"
 import { isPermanent } from "./isPermanent.ts"
 import * as Keyspace from "./Keyspace.ts"
 import * as MessageClaims from "./MessageClaims.ts"
@@ -99,9 +100,10 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const refusals = RefusalLog.make()
   const claims = MessageClaims.make(runner, channel, readySignal, refusals)
   const backend = RedisBackendDriver.make(runner, channel, refusals)
-  const broker = RedisBrokerDriver.make(runner, claims, readySignal)
+  const claimByTask = ClaimByTask.make(runner, claims, readySignal)
+  const broker = RedisBrokerDriver.make(runner, claims, claimByTask, readySignal)
   return {
-    backend: { ...backend, fusion: RedisFusion.make(runner, backend, broker, claims, store) },
+    backend: { ...backend, fusion: RedisFusion.make(runner, backend, broker, claims, claimByTask, store) },
     broker: { ...broker, store }
   }
 })

@@ -4,8 +4,9 @@
  * Where the store loses no hint (`reliableHints`), an idle worker has no duties: it sends again after something happened,
  * and the store sweeps itself.
  */
-import { Cause, Duration, Effect, Latch, Metric, Option, type Scope } from "effect"
-import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
+import { Duration, Effect, Latch, Metric, type Scope } from "effect"
+import type { BrokerError, ReadError } from "../../StoreError.ts"
+import type { Outages } from "../driver/Outages.ts"
 import * as metrics from "../metrics.ts"
 import { forkLoop } from "./health.ts"
 import { endSetAsideTasks } from "./setAsideTasks.ts"
@@ -15,26 +16,11 @@ const SWEEP_INTERVAL = Duration.seconds(5)
 /** Records, dead letters and workers per sweep, at most of each. */
 const SWEEP_LIMIT = 1000
 
-/** How long an error that no repetition mends is not reported again, in nanoseconds: an hour. */
-const REPORT_AGAIN = 3_600_000_000_000n
-
-/** Reports the failures of a duty: at Error, once an hour, those that no repetition mends, such as a missing permission. */
-const makeReport = (worker: WorkerState, duty: string) => {
-  let reportedAt: bigint | undefined
-  const succeeded = () => {
-    reportedAt = undefined
-  }
+/** Makes the log of a duty's failures. */
+const makeReport = (outages: Outages, duty: string) => {
+  const log = outages.background(duty)
   return <A>(effect: Effect.Effect<A, ReadError | BrokerError>): Effect.Effect<void> =>
-    Effect.catchCause(Effect.map(effect, succeeded), (cause) => {
-      const now = worker.now()
-      const error = Option.getOrUndefined(Cause.findErrorOption(cause))
-      const isDue = reportedAt === undefined || now - reportedAt >= REPORT_AGAIN
-      if (error === undefined || isRetryable(error) || !isDue) {
-        return Effect.logDebug(`Failed to ${duty}; trying again at the next interval`, cause)
-      }
-      reportedAt = now
-      return Effect.logError(`Failed to ${duty}; it fails until the cause is mended`, cause)
-    })
+    Effect.matchCauseEffect(effect, { onFailure: log.failed, onSuccess: () => log.succeeded })
 }
 
 /** Repeats a duty an interval after it is needed again, by default an interval after its last time. */
@@ -62,7 +48,7 @@ export const maintain = Effect.fnUntraced(function* (
   const { backend, broker, heartbeat } = worker.settings
   yield* reportRuns(worker)
   if (broker.setAside !== undefined) {
-    const report = makeReport(worker, "end unknown tasks")
+    const report = makeReport(broker.outages, "end unknown tasks")
     yield* endSetAsideTasks(worker, broker.setAside, report).pipe(forkLoop(worker))
   }
   if (!worker.runStore.hasRecords) return Effect.void
@@ -70,12 +56,12 @@ export const maintain = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() =>
     backend
       .unregisterWorker(worker.id)
-      .pipe(Effect.timeoutOption("1 second"), makeReport(worker, "unregister the worker"))
+      .pipe(Effect.timeoutOption("1 second"), makeReport(backend.outages, "unregister the worker"))
   )
   const firstSent = yield* Latch.make()
   const sendHeartbeat = (ttlMillis: number) =>
     Effect.ensuring(
-      sendHeartbeatOf(worker, ttlMillis, makeReport(worker, "send the heartbeat")),
+      sendHeartbeatOf(worker, ttlMillis, makeReport(backend.outages, "send the heartbeat")),
       firstSent.open
     )
   if (backend.capabilities.reliableHints === true) {
@@ -84,7 +70,7 @@ export const maintain = Effect.fnUntraced(function* (
     return firstSent.await
   }
   yield* sendHeartbeat(Duration.toMillis(heartbeat) * 3).pipe(repeatEvery(worker, heartbeat))
-  const sweepReported = makeReport(worker, "sweep the store")(sweep(worker))
+  const sweepReported = makeReport(backend.outages, "sweep the store")(sweep(worker))
   yield* Effect.andThen(Effect.sleep(SWEEP_INTERVAL), sweepReported).pipe(Effect.forever, forkLoop(worker))
   return firstSent.await
 })

@@ -1,7 +1,8 @@
 /** Claims messages. */
-import { Effect } from "effect"
+import type { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type { BrokerDriver } from "../../BrokerDriver.ts"
+import type { ClaimedMessage } from "../../BackendDriver.ts"
+import type { ClaimRequest } from "../../BrokerDriver.ts"
 import type { MessageClaims } from "../MessageClaims.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -29,8 +30,7 @@ return isClaimed and answer
 export const claim = (
   { clustered }: ScriptRunner,
   claims: MessageClaims
-): BrokerDriver<RedisError>["claim"] => {
+): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>) => {
   const script = Script.make<ClaimAnswer>(lua(clustered))
-  return (request) =>
-    Effect.map(claims.claim(script, request), (claimed) => claimed.map(({ delivery }) => delivery))
+  return (request) => claims.claim(script, request, (queues) => queues)
 }

@@ -4,20 +4,19 @@ import type { RedisError } from "effect/persistence/Redis"
 import type { BrokerDriver, QueueCounts } from "../../BrokerDriver.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { lanesLua } from "./lib/lanes.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
 /**
- * Returns five numbers for each queue: ready, delayed, claimed, parked, and for how many milliseconds the oldest has been due.
+ * Returns six numbers for each queue: ready, delayed, claimed, parked, set aside, and for how many milliseconds the oldest of the
+ * ready ones has been due.
  * A claim whose lease is over counts as ready.
  *
  * The oldest is the first of a place: of the fresh ones, of each priority of the ready ones, and of those whose delay or
  * lease is over. The priorities of the ready ones are found one after another, by the ranks of their first members.
  */
-const lua = `${preludeLua}${queuesLua}
--- the ranks of a priority
-local RANKS = rank(0, 0) - rank(1, 0)
-
+const lua = `${preludeLua}${queuesLua}${lanesLua}
 local function dueOf(member)
   local _, due = parseMember(member or '')
   return due or now
@@ -28,14 +27,7 @@ local function oldestDue(queue)
   for _, set in ipairs({ 'delayed', 'claimed' }) do
     oldest = math.min(oldest, dueOf(redis.call('ZRANGEBYSCORE', queueKey(queue, set), '-inf', now, 'LIMIT', 0, 1)[1]))
   end
-  local from = '-inf'
-  for _ = 1, 256 do
-    local first = redis.call('ZRANGEBYSCORE', queueKey(queue, 'ready'), from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if not first[1] then break end
-    oldest = math.min(oldest, dueOf(first[1]))
-    from = integerText((math.floor(first[2] / RANKS) + 1) * RANKS)
-  end
-  return oldest
+  return oldestByRank(queueKey(queue, 'ready'), oldest)
 end
 
 local answers = {}
@@ -48,13 +40,16 @@ while position < #ARGV do
   answers[#answers + 1] = count('delayed', later, '+inf')
   answers[#answers + 1] = count('claimed', later, '+inf')
   answers[#answers + 1] = redis.call('XLEN', trimmedParked(queue))
+  local setAside = 0
+  for _, task in ipairs(lanesOf(queue)) do setAside = setAside + redis.call('ZCARD', laneKey(queue, task)) end
+  answers[#answers + 1] = setAside
   answers[#answers + 1] = now - oldestDue(queue)
 end
 return answers
 `
 
 /** Numbers of a queue in an answer. */
-const WIDTH = 5
+const WIDTH = 6
 
 /** Makes the operation. */
 export const counts = ({ everyShard, run }: ScriptRunner): BrokerDriver<RedisError>["counts"] => {
@@ -66,12 +61,14 @@ export const counts = ({ everyShard, run }: ScriptRunner): BrokerDriver<RedisErr
         const sum = (at: number): number => shards.reduce((total, numbers) => total + numbers[at]!, 0)
         return queues.map((_, i): QueueCounts => {
           const parked = sum(WIDTH * i + 3)
+          const setAside = sum(WIDTH * i + 4)
           return {
             ready: sum(WIDTH * i),
             delayed: sum(WIDTH * i + 1),
             claimed: sum(WIDTH * i + 2),
+            ...(setAside > 0 && { setAside }),
             ...(parked > 0 && { parked }),
-            oldestMillis: Math.max(...shards.map((numbers) => numbers[WIDTH * i + 4]!))
+            oldestMillis: Math.max(...shards.map((numbers) => numbers[WIDTH * i + 5]!))
           }
         })
       }

@@ -2,9 +2,9 @@
  * Claims messages, and starts those that may be started at once: at-least-once runs of the tasks whose start defaults are
  * given, and that have a record. The token of such a run is the member of its claim.
  */
+import type { RedisError } from "effect/persistence/Redis"
 import type { Fusion } from "../../BackendDriver.ts"
 import type { MessageClaims } from "../MessageClaims.ts"
-import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
@@ -103,8 +103,13 @@ return isClaimed and answer
 export const fusedClaim = (
   { clustered }: ScriptRunner,
   claims: MessageClaims
-): NonNullable<Fusion<RedisStoreError>["claim"]> => {
+): NonNullable<Fusion<RedisError>["claim"]> => {
   const script = Script.make<ClaimAnswer>(lua(clustered))
   return ({ startDefaults, ...request }) =>
-    claims.claim(script, request, startDefaults.flatMap(encodeStartDefaults))
+    claims.claim(
+      script,
+      request,
+      (queues) => [`${queues.length}`, ...queues, ...startDefaults.flatMap(encodeStartDefaults)],
+      true
+    )
 }

@@ -5,11 +5,12 @@ import type { BrokerDriver, PurgedMessage } from "../../BrokerDriver.ts"
 import * as MessageText from "../MessageText.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
+import { lanesLua } from "./lib/lanes.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
 /** Returns the heads of the removed messages, of which those whose bytes are no message have no id. */
-const lua = `${preludeLua}${queuesLua}
+const lua = `${preludeLua}${queuesLua}${lanesLua}
 local queue, limit = nextText(), nextNumber()
 local answers = {}
 local function addHead(value)
@@ -44,6 +45,13 @@ if #answers < limit then
     addHead(entry[2][4])
   end
   if #removed > 0 then redis.call('XDEL', parked, unpack(removed)) end
+end
+for _, task in ipairs(#answers < limit and lanesOf(queue) or {}) do
+  local members = #answers < limit and redis.call('ZRANGE', laneKey(queue, task), 0, limit - #answers - 1) or {}
+  if #members > 0 then
+    removeTexts(members)
+    removeFromLane(queue, task, members)
+  end
 end
 return answers
 `

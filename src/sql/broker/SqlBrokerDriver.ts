@@ -9,25 +9,31 @@ import type { ReadySignal } from "../notify/ReadySignal.ts"
 import { makeAck } from "./ack.ts"
 import { type Claimed, makeClaim, sizeOf } from "./claim.ts"
 import { makeCounts } from "./counts.ts"
+import { makeLanes } from "./lanes.ts"
 import { makePublish } from "./publish.ts"
 import { makePurge } from "./purge.ts"
 import type { QueueStatus } from "./queueStatus.ts"
 import { makeRelease } from "./release.ts"
 import { makeRenew } from "./renew.ts"
+import { makeSetAside, makeSqlClaimByTask } from "./setAside.ts"
 
 /** The operations on messages. */
 export type MessageOperations = ReturnType<typeof makeMessageOperations>
 
 /** Makes the operations over one database. */
-export const makeMessageOperations = (db: Database) => ({
-  publish: makePublish(db),
-  ...makeClaim(db),
-  renew: makeRenew(db),
-  ack: makeAck(db),
-  ...makeRelease(db),
-  counts: makeCounts(db),
-  purge: makePurge(db)
-})
+export const makeMessageOperations = (db: Database) => {
+  const lanes = makeLanes(db)
+  return {
+    publish: makePublish(db),
+    ...makeClaim(db, lanes),
+    lanes,
+    renew: makeRenew(db),
+    ack: makeAck(db),
+    ...makeRelease(db),
+    counts: makeCounts(db, lanes),
+    purge: makePurge(db, lanes)
+  }
+}
 
 /** The parts that the driver shares with the fused operations. */
 export interface BrokerParts {
@@ -56,8 +62,8 @@ export const notifyPublished = ({ readySignal }: BrokerParts, batch: ReadonlyArr
 export const wakeAgain = ({ readySignal }: BrokerParts, queues: Batch<string>): void =>
   readySignal.notify(new Set(queues), 0)
 
-/** Claims messages. It reads the status of the queues first: a claim that finds nothing then takes no lock. */
-const makeClaimOrReclaim = (
+/** Claims messages of every task. It reads the status of the queues first: a claim that finds nothing then takes no lock. */
+export const makeClaimOrReclaim = (
   parts: BrokerParts
 ): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>) => {
   const { db, messages, queueStatus } = parts
@@ -95,7 +101,13 @@ export const make = (
 ): BrokerDriver<StoreError> => {
   const { db, messages, readySignal } = parts
   const { outsideTransaction } = db
-  const claim = makeClaimOrReclaim(parts)
+  const claimOfEveryTask = makeClaimOrReclaim(parts)
+  const claim = makeSqlClaimByTask<ClaimRequest, Delivery>(parts, {
+    claim: claimOfEveryTask,
+    claimFrom: claimOfEveryTask,
+    deliveryOf: (delivery) => delivery,
+    wakeAgain: (queues) => wakeAgain(parts, queues)
+  })
 
   return {
     name: options.name,
@@ -117,6 +129,7 @@ export const make = (
         db.afterCommit(() => notifyPublished(parts, batch))
       ),
     claim: (request) => outsideTransaction(claim(request)),
+    setAside: makeSetAside(parts),
     ready: readySignal.ready,
     renew: (handles, leaseMillis) =>
       outsideTransaction(db.inTransactionIfNeeded(messages.renew(handles, leaseMillis))),

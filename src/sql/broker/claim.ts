@@ -2,12 +2,14 @@
  * Claims messages.
  */
 import { Effect } from "effect"
-import type { Batch, ClaimRequest, Delivery } from "../../BrokerDriver.ts"
+import type { Batch, ClaimRequest, Delivery, SetAsideClaim } from "../../BrokerDriver.ts"
+import * as Lanes from "../../internal/driver/lanes.ts"
 import { maxMessageBytes } from "../../internal/driver/maxMessageBytes.ts"
 import { countFitting, RowLimit, shareOf } from "../answerSize.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
 import { toMillis } from "../toMillis.ts"
+import type { SqlLanes } from "./lanes.ts"
 import {
   answerBytes,
   byClaimOrder,
@@ -38,8 +40,10 @@ export interface Claimed {
 export interface ClaimOperations {
   /** Makes ready the messages whose delay or lease is over, and removes parked ones that outlived their retention. */
   readonly promote: (queues: Batch<string>, max: number) => Effect.Effect<void, StoreError>
-  /** Claims messages that are ready, for an answer that has `taken` bytes already. Default 0. */
+  /** Claims messages that are ready, for an answer that has `taken` bytes already. Default 0. The queues may be lanes. */
   readonly claim: (claim: ClaimRequest, taken?: number) => Effect.Effect<Claimed, StoreError>
+  /** Claims messages of a lane that have waited long enough. */
+  readonly claimSetAside: (claim: SetAsideClaim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /**
    * Returns the messages that an earlier attempt of the same claim holds, and renews their leases. Those that exceed an
    * answer or `max` are ready again.
@@ -66,7 +70,10 @@ const COLUMNS = `seq, id, task, incarnation, generation, queue, priority, due_at
     OCTET_LENGTH(body) AS size, CASE WHEN OCTET_LENGTH(body) <= ? THEN body END AS body`
 
 /** Claims over one database. */
-export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Database): ClaimOperations => {
+export const makeClaim = (
+  { deleteByKeys, dialect, reader, run, table }: Database,
+  lanes: SqlLanes
+): ClaimOperations => {
   const { byIndex, forUpdate, inList, list, now, skipLocked } = dialect
   const messages = table("messages")
   const readDue = reader<{ readonly seq: number; readonly state: number }>("messages", {
@@ -82,6 +89,8 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
   const remove = deleteByKeys<number>({ table: "messages", key: ["seq", "integer"] })
   const selectReady = `SELECT ${COLUMNS}, ${now} AS now FROM ${messages}
     WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ? ${skipLocked}`
+  const selectWaiting = `SELECT ${COLUMNS}, ${now} AS now FROM ${messages}
+    WHERE state = ${READY} AND queue = ? AND COALESCE(waits_since, due_at) <= ${now} - ? ${CLAIM_ORDER} LIMIT ? ${skipLocked}`
   const take = `UPDATE ${messages}
     SET state = ${CLAIMED}, wake_at = ${now} + ?, claim = ${dialect.concat("?", "seq")}
     WHERE ${inList("seq", "integer")}`
@@ -128,6 +137,17 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     return rows.map((row) => toDelivery({ ...row, body: row.body ?? bodies.get(row.seq) ?? null }, prefix))
   })
 
+  /** Takes messages that are ready, in the order of claims, and returns their deliveries. */
+  const takeRows = Effect.fnUntraced(function* (
+    request: ClaimRequest,
+    rows: ReadonlyArray<MessageRow>
+  ): Effect.fn.Return<ReadonlyArray<Delivery>, StoreError> {
+    if (rows.length === 0) return []
+    const prefix = handlePrefix(request)
+    yield* run(take, [toMillis(request.leaseMillis), prefix, seqs(rows)])
+    return yield* deliver(yield* lanes.leave(rows), prefix)
+  })
+
   const claim = Effect.fnUntraced(function* (
     request: ClaimRequest,
     taken = 0
@@ -143,10 +163,27 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
     const rows = ready.slice(0, countFitting(ready.map(answerBytes), taken))
     limit.adapt(ready.length, rows.length)
     const leftSome = rows.length < ready.length || (asked < request.max && rows.length === asked)
-    if (rows.length === 0) return { deliveries: [], leftSome }
-    const prefix = handlePrefix(request)
-    yield* run(take, [toMillis(request.leaseMillis), prefix, seqs(rows)])
-    return { deliveries: yield* deliver(rows, prefix), leftSome }
+    return { deliveries: yield* takeRows(request, rows), leftSome }
+  })
+
+  const claimSetAside = Effect.fnUntraced(function* ({
+    leaseMillis,
+    max,
+    minWaitedMillis,
+    queue,
+    task,
+    worker
+  }: SetAsideClaim): Effect.fn.Return<ReadonlyArray<Delivery>, StoreError> {
+    const lane = Lanes.encode({ queue, task })
+    const asked = limit.of(max)
+    const share = Math.min(shareOf(asked), maxMessageBytes)
+    const found = yield* Effect.flatMap(
+      run(selectWaiting, [share, lane, toMillis(minWaitedMillis), asked]),
+      readMessages
+    )
+    const rows = found.slice(0, countFitting(found.map(answerBytes)))
+    limit.adapt(found.length, rows.length)
+    return yield* takeRows({ queues: [lane], max, leaseMillis, worker }, rows)
   })
 
   const putBack = (handles: ReadonlyArray<string>): Effect.Effect<void, StoreError> =>
@@ -173,5 +210,5 @@ export const makeClaim = ({ deleteByKeys, dialect, reader, run, table }: Databas
       })
     )
 
-  return { promote, claim, reclaim, putBack, putBackOthers }
+  return { promote, claim, claimSetAside, reclaim, putBack, putBackOthers }
 }

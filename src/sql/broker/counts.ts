@@ -3,8 +3,10 @@
  */
 import { Effect } from "effect"
 import type { Batch, QueueCounts } from "../../BrokerDriver.ts"
+import * as Lanes from "../../internal/driver/lanes.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
+import type { SqlLanes } from "./lanes.ts"
 import { CLAIMED, DELAYED, PARKED, READY } from "./MessageRow.ts"
 import { makeOldest } from "./oldest.ts"
 
@@ -19,9 +21,13 @@ interface CountsRow {
   readonly n_parked: number
 }
 
-/** Counts over one database, all queues in one statement. A message whose delay or lease is over counts as ready. */
+/**
+ * Counts over one database, all queues and their lanes in one statement. A message whose delay or lease is over counts as
+ * ready.
+ */
 export const makeCounts = (
-  database: Database
+  database: Database,
+  lanes: SqlLanes
 ): ((queues: Batch<string>) => Effect.Effect<ReadonlyArray<QueueCounts>, StoreError>) => {
   const {
     batched,
@@ -56,18 +62,26 @@ export const makeCounts = (
   return Effect.fnUntraced(function* (
     queues: Batch<string>
   ): Effect.fn.Return<ReadonlyArray<QueueCounts>, StoreError> {
-    const rows = yield* Effect.flatMap(select([...new Set(queues)].map((queue) => ({ queue }))), read)
+    const setAside = yield* lanes.list(queues)
+    const names = [...new Set(queues), ...setAside.map(Lanes.encode)]
+    const rows = yield* Effect.flatMap(select(names.map((queue) => ({ queue }))), read)
     const dueSince = yield* oldest(
-      rows.filter((row) => row.n_ready > 0).map(({ queue }) => queue),
+      rows
+        .filter((row) => row.n_ready > 0 && Lanes.decode(row.queue) === undefined)
+        .map(({ queue }) => queue),
       rows.filter((row) => row.n_due > 0).map(({ queue }) => queue)
     )
     const found = new Map(rows.map((row) => [row.queue, row]))
     return queues.map((queue) => {
       const row = found.get(queue)!
+      const inLanes = setAside
+        .filter((lane) => lane.queue === queue)
+        .reduce((sum, lane) => sum + (found.get(Lanes.encode(lane))?.n_ready ?? 0), 0)
       return {
         ready: row.n_ready + row.n_due,
         delayed: row.n_delayed,
         claimed: row.n_claimed,
+        ...(inLanes > 0 && { setAside: inLanes }),
         ...(row.n_parked > 0 && { parked: row.n_parked }),
         oldestMillis: Math.max(0, row.now - (dueSince.get(queue) ?? row.now))
       }

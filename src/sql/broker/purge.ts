@@ -3,8 +3,10 @@
  */
 import { Effect } from "effect"
 import type { PurgedMessage } from "../../BrokerDriver.ts"
+import * as Lanes from "../../internal/driver/lanes.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
+import type { SqlLanes } from "./lanes.ts"
 import { CLAIM_ORDER, DELAYED, PARKED, READY } from "./MessageRow.ts"
 
 interface PurgedRow extends PurgedMessage {
@@ -14,13 +16,10 @@ interface PurgedRow extends PurgedMessage {
 const columns = "seq, id, incarnation, generation"
 
 /** Purges a queue over one database, at most `limit` messages, and returns them. Needs a transaction. */
-export const makePurge = ({
-  deleteByKeys,
-  dialect: { now, skipLocked },
-  reader,
-  run,
-  table
-}: Database): ((queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, StoreError>) => {
+export const makePurge = (
+  { deleteByKeys, dialect: { now, skipLocked }, reader, run, table }: Database,
+  lanes: SqlLanes
+): ((queue: string, limit: number) => Effect.Effect<ReadonlyArray<PurgedMessage>, StoreError>) => {
   const messages = table("messages")
   // ordered, so that the planner uses an index although it expects many matches
   const selectReady = `SELECT ${columns} FROM ${messages} WHERE state = ${READY} AND queue = ?
@@ -41,9 +40,17 @@ export const makePurge = ({
     limit: number
   ): Effect.fn.Return<ReadonlyArray<PurgedMessage>, StoreError> {
     const found: Array<PurgedRow> = []
-    for (const select of [selectReady, selectWaiting]) {
-      const left = limit - found.length
-      if (left > 0) found.push(...(yield* Effect.flatMap(run(select, [queue, left]), read)))
+    const add = (select: string, queue: string) =>
+      Effect.suspend(() => {
+        const left = limit - found.length
+        return left <= 0
+          ? Effect.void
+          : Effect.map(Effect.flatMap(run(select, [queue, left]), read), (rows) => found.push(...rows))
+      })
+    yield* add(selectReady, queue)
+    yield* add(selectWaiting, queue)
+    if (found.length < limit) {
+      for (const lane of yield* lanes.list([queue])) yield* add(selectReady, Lanes.encode(lane))
     }
     yield* remove(found.map(({ seq }) => seq))
     return found.map(({ generation, id, incarnation }) => ({ id, incarnation, generation }))

@@ -167,6 +167,8 @@ export interface Dialect {
   /** Decodes a stored body to text or bytes. */
   readonly fromBody: (stored: string | Uint8Array) => string | Uint8Array
 
+  /** The most characters of the name of a queue. */
+  readonly maxQueueLength: number
   /** The most rows of one batch. */
   readonly maxRows: number
   /** The most characters in the texts of one batch, unless it is a single row; `Infinity`: no limit. */

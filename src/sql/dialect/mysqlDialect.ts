@@ -104,6 +104,7 @@ export const mysqlDialect: Dialect = {
   concat: (...parts) => `CONCAT(${parts.join(", ")})`,
   last: (text, count) => `RIGHT(${text}, ${count})`,
   fromBody,
+  maxQueueLength: 255,
   maxRows: 128,
   // well below max_allowed_packet, which is 16 MiB by default; less where the server takes less
   maxText: 1_000_000,

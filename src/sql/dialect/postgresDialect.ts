@@ -110,6 +110,8 @@ export const postgresDialect: Dialect = {
   concat: (...parts) => parts.map((part) => `${part}::text`).join(" || "),
   last: (text, count) => `right(${text}, ${count})`,
   fromBody,
+  // an entry of an index has at most 2,704 bytes
+  maxQueueLength: 800,
   maxRows: 1024,
   maxText: Infinity,
   batch: (columns, rows) => {

@@ -22,6 +22,7 @@ export const sqliteDialect: Dialect = {
   concat: (...parts) => parts.join(" || "),
   last: (text, count) => `substr(${text}, -${count})`,
   fromBody: (stored) => stored,
+  maxQueueLength: Infinity,
   maxRows: 256,
   maxText: Infinity,
   batch: (columns, rows) => {

@@ -6,7 +6,8 @@ import type { ClaimedMessage, Settlement } from "../../BackendDriver.ts"
 import { RowLimit } from "../answerSize.ts"
 import type { BackendParts } from "../backend/SqlBackendDriver.ts"
 import { sizeOf } from "../broker/claim.ts"
-import { type BrokerParts, wakeAgain } from "../broker/SqlBrokerDriver.ts"
+import { makeSqlClaimByTask } from "../broker/setAside.ts"
+import { type BrokerParts, makeClaimOrReclaim, wakeAgain } from "../broker/SqlBrokerDriver.ts"
 import type { StoreError } from "../Database.ts"
 import {
   type ClaimedMessages,
@@ -95,5 +96,17 @@ export const makeClaim = (
     )
     return claimed
   })
-  return (request) => db.outsideTransaction(request.isRetry === true ? reclaim(request) : claim(request, 0))
+  const claimOnly = makeClaimOrReclaim(broker)
+  const claimByTask = makeSqlClaimByTask<FusedClaim, ClaimedMessage>(broker, {
+    claim: (request) => (request.isRetry === true ? reclaim(request) : claim(request, 0)),
+    // the worker starts what comes without a run
+    claimFrom: (request) =>
+      Effect.map(
+        claimOnly(request),
+        Arr.map((delivery) => ({ delivery, run: undefined }))
+      ),
+    deliveryOf: ({ delivery }) => delivery,
+    wakeAgain: (queues) => wakeAgain(broker, queues)
+  })
+  return (request) => db.outsideTransaction(claimByTask(request))
 }

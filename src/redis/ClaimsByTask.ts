@@ -1,0 +1,67 @@
+/** Claims by task: takes from lanes first, and then from the queues. */
+import { Array as Arr, Effect } from "effect"
+import type { RedisError } from "effect/persistence/Redis"
+import type { ClaimedMessage } from "../BackendDriver.ts"
+import type { ClaimRequest, SetAside } from "../BrokerDriver.ts"
+import { makeClaimByTask } from "../internal/driver/claimByTask.ts"
+import type { MessageClaims } from "./MessageClaims.ts"
+import type { ReadySignal } from "./ReadySignal.ts"
+import type { ScriptRunner } from "./ScriptRunner.ts"
+import { claimSetAside } from "./scripts/claimSetAside.ts"
+import { listSetAside } from "./scripts/listSetAside.ts"
+import { setAside } from "./scripts/setAside.ts"
+
+/** How many tasks of a queue are listed at most. */
+const LISTED_TASKS = 100
+
+/** Claims by task over one keyspace. */
+export interface ClaimsByTask {
+  /** Makes a claim by task over a claim of every task. */
+  readonly over: <Request extends ClaimRequest>(
+    claim: (request: Request) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
+  ) => (request: Request) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
+  readonly setAside: SetAside<RedisError>
+}
+
+/** Makes the operations. */
+export const make = (runner: ScriptRunner, claims: MessageClaims, readySignal: ReadySignal): ClaimsByTask => {
+  const list = listSetAside(runner)
+  const claimFromLanes = claimSetAside(runner, claims)
+  const lanes = { canExist: () => true, list, setAside: setAside(runner) }
+  return {
+    over: <Request extends ClaimRequest>(
+      claim: (request: Request) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
+    ) =>
+      makeClaimByTask<Request, ClaimedMessage, RedisError>(lanes, {
+        claim,
+        claimAround: Effect.fnUntraced(function* (request, queues, around) {
+          const { claimId, leaseMillis, max, worker } = request
+          const first = Arr.isReadonlyArrayNonEmpty(around)
+            ? yield* claimFromLanes({ lanes: around, max, leaseMillis, worker, claimId, minWaitedMillis: 0 })
+            : []
+          const left = max - first.length
+          if (left <= 0 || !Arr.isReadonlyArrayNonEmpty(queues)) return first
+          const more = claim({ ...request, queues, max: left })
+          // what was claimed is returned even where the rest fails
+          return first.length === 0
+            ? yield* more
+            : [...first, ...(yield* Effect.orElseSucceed(more, () => []))]
+        }),
+        deliveryOf: ({ delivery }) => delivery,
+        wakeAgain: (queues) => readySignal.wakeAfter(queues, 0)
+      }),
+    setAside: {
+      tasks: (queues) =>
+        Effect.map(list(queues), (found) =>
+          Array.from(Map.groupBy(found, ({ queue }) => queue).values(), (ofQueue) =>
+            ofQueue.slice(0, LISTED_TASKS)
+          ).flat()
+        ),
+      claim: ({ queue, task, ...claim }) =>
+        Effect.map(
+          claimFromLanes({ ...claim, lanes: [{ queue, task }] }),
+          Arr.map(({ delivery }) => delivery)
+        )
+    }
+  }
+}

@@ -1,0 +1,70 @@
+/** Lanes in Lua: the messages that were set aside, a lane for each task of a queue. See `internal/driver/lanes.ts`. */
+
+/** How many messages at the head of a queue one step sets aside at most, of the fresh ones and of the ready ones. */
+export const HEAD = 2_000
+/** Bytes of texts after which a step looks at no more. */
+export const HEAD_BYTES = 1024 * 1024
+
+/**
+ * Lua: lanes of a queue. Needs `queuesLua`.
+ *
+ * A lane is a sorted set of members, in the order of `:ready`, whose texts stay with the queue. The tasks that have one are in
+ * the set `:lanes` of the queue. A task is written as in the head of a message.
+ */
+export const lanesLua = /* lua */ `
+-- the length keeps apart what names may contain
+local function laneKey(queue, task)
+  return base .. ':queue:' .. #queue .. ':' .. queue .. ':' .. task .. ':lane'
+end
+
+local function lanesOf(queue)
+  return redis.call('ZRANGE', queueKey(queue, 'lanes'), 0, -1)
+end
+
+-- the task of a message, by its text; nil for a text without a head
+local function taskOf(text)
+  return string.match(text or '', '^%S+ (%S+) %d+ %S+\\n')
+end
+
+-- adds members, each behind its rank, to the lane of a task
+local function addToLane(queue, task, scored)
+  redis.call('ZADD', queueKey(queue, 'lanes'), 0, task)
+  callInChunks('ZADD', laneKey(queue, task), scored)
+end
+
+local function removeFromLane(queue, task, members)
+  local key = laneKey(queue, task)
+  callInChunks('ZREM', key, members)
+  if redis.call('ZCARD', key) == 0 then redis.call('ZREM', queueKey(queue, 'lanes'), task) end
+end
+
+-- the ranks of a priority
+local RANKS = rank(0, 0) - rank(1, 0)
+
+-- the first members of a sorted set by rank that were due at a time, at most so many
+local function dueMembers(key, time, max)
+  local found, from = {}, '-inf'
+  while #found < max do
+    local first = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if not first[1] then break end
+    local level = math.floor(first[2] / RANKS) * RANKS
+    for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, from, integerText(level + time), 'LIMIT', 0, max - #found)) do
+      found[#found + 1] = member
+    end
+    from = integerText(level + RANKS)
+  end
+  return found
+end
+
+-- when the oldest member of a sorted set by rank became due; later, if none was before that
+local function oldestByRank(key, later)
+  local oldest, from = later, '-inf'
+  while true do
+    local first = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if not first[1] then return oldest end
+    local _, due = parseMember(first[1])
+    oldest = math.min(oldest, due or later)
+    from = integerText((math.floor(first[2] / RANKS) + 1) * RANKS)
+  end
+end
+`
