@@ -20,7 +20,6 @@ import { withChannel } from "./server.ts"
 import {
   untilDrained,
   retryUntilAccepted,
-  resetServer,
   countMessages,
   onOneServer,
   removeQueue,
@@ -139,7 +138,7 @@ describeWithOwnRabbit("guarantee 9: outages of RabbitMQ", () => {
         yield* Effect.gen(function* () {
           assert.strictEqual(yield* roundTrip(1), 1)
           assert.strictEqual(yield* roundTripLater(2), 2)
-          yield* resetServer(server)
+          yield* server.restartEmpty
           const enqueue = (n: number, delay: number) =>
             Effect.flatMap(retryUntilAccepted(Count.delay({ n, millis: 0 }, { delay })), (handle) =>
               AsyncResult.get(handle)

@@ -41,7 +41,7 @@ const messageOf = (error: unknown): string => (error instanceof Error ? error.me
 
 /** Evaluates an Erlang expression on the server. */
 const evaluate = (server: OwnServer, expression: string) =>
-  Effect.map(server.ctl("eval", `${expression}.`), (output) => output.trim().replace(/^"(.*)"$/, "$1"))
+  Effect.map(server.evaluate(`${expression}.`), (output) => output.trim().replace(/^"(.*)"$/, "$1"))
 
 const exists = (pid: number) =>
   Effect.isSuccess(Effect.try({ try: () => process.kill(pid, 0), catch: () => "gone" }))

@@ -1,5 +1,7 @@
 /** RabbitMQ servers that a test starts, stops, freezes, and puts under a memory alarm. */
 import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs"
+import { rm } from "node:fs/promises"
+import { connect } from "node:net"
 import { join } from "node:path"
 import { Effect, type Scope } from "effect"
 import { describeUnless } from "../support/describeUnless.ts"
@@ -7,10 +9,10 @@ import {
   launch,
   type OwnServer as AnyServer,
   PORTS,
-  run,
-  type ServerError,
+  ServerError,
   startProgram,
-  temporaryDirectory
+  temporaryDirectory,
+  toServerError
 } from "../support/ownServers.ts"
 import { serverUser } from "../support/serverUser.ts"
 import { testOn } from "../support/testOn.ts"
@@ -36,13 +38,15 @@ export interface OwnServer extends AnyServer {
   readonly settle: Effect.Effect<void, ServerError>
   /** Stops the server and starts it again. */
   readonly restart: Effect.Effect<void, ServerError>
+  /** The same, without its data. */
+  readonly restartEmpty: Effect.Effect<void, ServerError>
   /** Closes all connections, with a reason for the clients. */
   readonly closeConnections: (reason: string) => Effect.Effect<void, ServerError>
   /** Raises the memory alarm, which blocks publishers, until `calm` or the end of the server. */
   readonly alarm: Effect.Effect<void, ServerError>
   readonly calm: Effect.Effect<void, ServerError>
-  /** Runs `rabbitmqctl` on this server, and returns its output. */
-  readonly ctl: (...args: ReadonlyArray<string>) => Effect.Effect<string, ServerError>
+  /** Evaluates an Erlang expression in the server, and returns the text of its value. */
+  readonly evaluate: (expression: string) => Effect.Effect<string, ServerError>
 }
 
 // #region Programs
@@ -73,7 +77,69 @@ const owner = serverUser("rabbitmq")
 
 // #endregion
 
+// #region Expressions
+
+/** The socket on which a server takes expressions. */
+const socketIn = (directory: string): string => join(directory, "expressions")
+
+/**
+ * The program that a server runs for it: it reads an expression from each connection, and writes its value, or why there is
+ * none. `rabbitmqctl eval` does the same, and takes a second of a processor for its start.
+ */
+const evaluator = (socket: string): string => `spawn(fun() ->
+  file:delete("${socket}"),
+  {ok, Listener} = gen_tcp:listen(0, [binary, {packet, 4}, {active, false}, {ifaddr, {local, "${socket}"}}]),
+  (fun Accept() ->
+    {ok, Connection} = gen_tcp:accept(Listener),
+    Answerer = spawn(fun() ->
+      receive accepted -> ok end,
+      {ok, Text} = gen_tcp:recv(Connection, 0),
+      Answer = try
+        {ok, Tokens, _} = erl_scan:string(unicode:characters_to_list(Text)),
+        {ok, Expressions} = erl_parse:parse_exprs(Tokens),
+        {value, Value, _} = erl_eval:exprs(Expressions, []),
+        io_lib:format("value ~tp", [Value])
+      catch Class:Reason:Stack ->
+        io_lib:format("~tp", [{Class, Reason, Stack}])
+      end,
+      ok = gen_tcp:send(Connection, unicode:characters_to_binary(Answer)),
+      gen_tcp:close(Connection)
+    end),
+    ok = gen_tcp:controlling_process(Connection, Answerer),
+    Answerer ! accepted,
+    Accept()
+  end)()
+end).`
+
+const VALUE = "value "
+
+/** Both sides begin what they write with its length, in four bytes. */
+const evaluate = (socket: string, expression: string): Effect.Effect<string, ServerError> =>
+  Effect.callback((resume) => {
+    const text = Buffer.from(expression)
+    const length = Buffer.alloc(4)
+    length.writeUInt32BE(text.length)
+    const chunks: Array<Buffer> = []
+    const connection = connect(socket)
+    connection.on("data", (chunk) => chunks.push(chunk))
+    connection.once("error", (cause) => resume(Effect.fail(toServerError(cause))))
+    connection.once("close", () => {
+      const answer = Buffer.concat(chunks).subarray(4).toString()
+      resume(
+        answer.startsWith(VALUE)
+          ? Effect.succeed(answer.slice(VALUE.length))
+          : Effect.fail(new ServerError({ message: answer === "" ? "RabbitMQ gave no answer" : answer }))
+      )
+    })
+    connection.write(Buffer.concat([length, text]))
+    return Effect.sync(() => connection.destroy())
+  })
+
+// #endregion
+
 // #region Directories
+
+const dataIn = (directory: string): string => join(directory, "mnesia")
 
 /** Writes the files that a server reads from its directory. */
 const fill = (directory: string, { config = [] }: OwnServerOptions): void => {
@@ -130,6 +196,7 @@ const launchServer = (
     ["-erl_epmd_port", String(distributionPort)],
     ["-kernel", "inet_dist_use_interface", "{127,0,0,1}", "prevent_overlapping_partitions", "false"],
     ["-noshell"],
+    ["-eval", evaluator(socketIn(directory))],
     ["-s", "rabbit", "boot"],
     // ignores an interrupt of the test run, and does not spin while it waits for work
     ["+B", "i", "+W", "w", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"],
@@ -148,7 +215,7 @@ const launchServer = (
     RABBITMQ_GENERATED_CONFIG_DIR: join(directory, "config"),
     RABBITMQ_ENABLED_PLUGINS_FILE: join(directory, "enabled_plugins"),
     RABBITMQ_PLUGINS_DIR: join(directory, "plugins"),
-    RABBITMQ_MNESIA_BASE: join(directory, "mnesia"),
+    RABBITMQ_MNESIA_BASE: dataIn(directory),
     RABBITMQ_PID_FILE: join(directory, "pid"),
     RABBITMQ_LOG_BASE: join(directory, "log"),
     RABBITMQ_LOGS: "-",
@@ -156,16 +223,6 @@ const launchServer = (
   }
   return launch("erl", args.flat(), { owner, env })
 }
-
-const ctl = ({ directory, distributionPort, name }: Node, args: ReadonlyArray<string>) =>
-  run(join(home ?? ROOT, "sbin", "rabbitmqctl"), ["-n", name, ...args], {
-    owner,
-    env: {
-      ...ENVIRONMENT,
-      ERL_FLAGS: `${ENVIRONMENT.ERL_FLAGS} -erl_epmd_port ${distributionPort} -dist_listen false`,
-      HOME: directory
-    }
-  })
 
 /** Starts a server in its own directory. Its processes are ended and the directory is removed with the scope. */
 export const startServer = Effect.fnUntraced(function* (
@@ -189,14 +246,12 @@ export const startServer = Effect.fnUntraced(function* (
     portTaken: "eaddrinuse",
     untilAnswers: (port) => Effect.asVoid(Effect.scoped(openConnection(urlAt(port))))
   })
-  const node = nodeAt(server.port)
-  const call = (...args: ReadonlyArray<string>) => ctl(node, args)
+  const inServer = (expression: string) => evaluate(socketIn(directory), expression)
 
-  /** Sets the memory limit, and waits in the server until the alarm is as expected: each call starts a program. */
+  /** Sets the memory limit, and waits in the server until the alarm is as expected. */
   const setMemory = (limit: string, alarmed: boolean) =>
     Effect.asVoid(
-      call(
-        "eval",
+      inServer(
         `vm_memory_monitor:set_vm_memory_high_watermark(${limit}),
         (fun Wait() ->
           case lists:keymember({resource_limit, memory, node()}, 1, rabbit_alarm:get_alarms()) of
@@ -209,12 +264,21 @@ export const startServer = Effect.fnUntraced(function* (
   return {
     ...server,
     url: urlAt(server.port),
-    settle: Effect.asVoid(call("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")),
+    settle: Effect.asVoid(inServer("[ok = dets:sync(Table) || Table <- dets:all()].")),
     restart: Effect.andThen(server.stop, server.start),
-    closeConnections: (reason) => Effect.asVoid(call("close_all_connections", reason)),
+    restartEmpty: server.stop.pipe(
+      Effect.andThen(Effect.promise(() => rm(dataIn(directory), { recursive: true }))),
+      Effect.andThen(server.start)
+    ),
+    closeConnections: (reason) =>
+      Effect.asVoid(
+        inServer(
+          `[rabbit_networking:close_connection(Pid, ${JSON.stringify(reason)}) || Pid <- rabbit_networking:connections()].`
+        )
+      ),
     alarm: setMemory("{absolute, 1}", true),
     calm: setMemory("0.4", false),
-    ctl: call
+    evaluate: inServer
   }
 })
 

@@ -69,22 +69,13 @@ export const countMessages = (
   { names }: StoreLocation
 ): Effect.Effect<number, ServerError> =>
   Effect.map(
-    server.ctl(
-      "eval",
+    server.evaluate(
       `lists:sum([begin
         {ok, {_, N}, _} = ra:leader_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_total/1), N
       end || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue,
         string:prefix(element(4, amqqueue:get_name(Q)), <<"${names.prefix}">>) =/= nomatch]).`
     ),
     Number
-  )
-
-/** Deletes everything on the server, which closes all connections. */
-export const resetServer = (server: OwnServer): Effect.Effect<unknown, ServerError> =>
-  server.ctl(
-    "eval",
-    `rabbit_vhost:delete(<<"/">>, <<"test">>), rabbit_vhost:add(<<"/">>, <<"test">>),
-    rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"test">>).`
   )
 
 /** Deletes a queue with its messages, over another connection. */

@@ -197,9 +197,11 @@ const signalAll = ({ pid }: ChildProcess, name: NodeJS.Signals): void => {
 export const end = (child: ChildProcess, name: NodeJS.Signals): Effect.Effect<void> =>
   Effect.andThen(
     Effect.sync(() => {
-      if (!running.has(child)) return
+      if (child.pid === undefined || !running.has(child)) return
+      // listed before the signal: a child that outlives its parent, and is frozen, is not found any more, and never ends
+      const processes = processesOf(child.pid)
       child.kill(name)
-      signalAll(child, "SIGCONT")
+      for (const each of processes) signal(each, "SIGCONT")
     }),
     ended(child)
   )
