@@ -78,7 +78,10 @@ describeWithOwnRabbit("guarantee 9: outages of RabbitMQ", () => {
             yield* within30Seconds(() => "the enqueue without a server", Fiber.join(called))
             const after = yield* within30Seconds(() => "an enqueue after it", retryUntilAccepted(meanwhile))
             const [millis, values] = yield* within30Seconds(
-              () => `the tasks ${numbers(122).filter((n) => !runs.ended.includes(n))}, which did not run`,
+              () =>
+                `tasks that did not run: ${numbers(122)
+                  .filter((n) => !runs.ended.includes(n))
+                  .join()}`,
               timed(Fiber.join(waiting))
             )
             yield* report(`${how}, 90 tasks left`, millis)
