@@ -157,7 +157,7 @@ export interface SetAsideClaim {
  *
  * A claim with `tasks` returns messages of these tasks. It sets aside the messages of others that it meets before them, in the
  * order of claims, at most a few thousand at a time, and finds those of its own tasks behind any number of others: within a
- * second behind a million. `ready` emits where it left some of either.
+ * second behind a hundred thousand. `ready` emits where it left some of either.
  *
  * A message that was set aside keeps its due time, its priority and its age, and waits for a claim whose `tasks` have its task.
  * Such a claim takes it in the order of claims, or before messages that are due. The first claim of a worker looks for messages

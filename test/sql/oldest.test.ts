@@ -71,7 +71,7 @@ const suite = (
         assert.isAtLeast(counts?.oldestMillis ?? 0, before - 60_000)
         // the counts, one of the due ones, and one for each of the three priorities
         assert.lengthOf(spy.answered, 5)
-        const statements = [...spy.asked.values()].filter(({ text }) => text.includes("LIMIT 1"))
+        const statements = [...spy.asked.values()].filter(({ text }) => text.includes("first0"))
         assert.lengthOf(statements, 2)
         for (const { params, text } of statements) {
           const plan = yield* client.unsafe<Readonly<Record<string, unknown>>>(`${explain} ${text}`, params)

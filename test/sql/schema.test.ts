@@ -10,7 +10,7 @@ const table = (name: string) => `"chicory_${name}"`
  */
 const published = {
   postgres: ["00274b131d5b1559"],
-  mysql: ["0c7f051880d4cfe1"],
+  mysql: ["5c020234fa26e436"],
   sqlite: ["37c9e43c1c039901"]
 }
 

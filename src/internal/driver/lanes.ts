@@ -34,7 +34,7 @@ export const decode = (name: string): Lane | undefined => {
   const [head, length] = NAME.exec(name) ?? []
   if (head === undefined) return undefined
   const end = head.length + Number(length)
-  return end < name.length ? { queue: name.slice(head.length, end), task: name.slice(end) } : undefined
+  return end <= name.length ? { queue: name.slice(head.length, end), task: name.slice(end) } : undefined
 }
 
 /** Returns the queue of a message that may lie in a lane. */

@@ -18,6 +18,10 @@ const BROUGHT = 1000
 /** How many lanes one look finds at most. */
 const MAX_LANES = 1000
 
+/** Selects the name of the first lane with a message, from the table of messages by its index of ready ones. */
+export const selectFirstLane = (ready: string): string =>
+  `SELECT queue FROM ${ready} WHERE state = ${READY} AND queue > '${Lanes.LANES[0]}' AND queue < '${Lanes.LANES[1]}' ORDER BY queue LIMIT 1`
+
 /** The operations on lanes over one database. Those that move need a transaction. */
 export interface SqlLanes extends Pick<LaneOperations<StoreError>, "canExist" | "list"> {
   /**
@@ -37,7 +41,7 @@ interface HeadRow {
 
 /** Operations over one database. */
 export const makeLanes = ({
-  dialect: { byIndex, inList, list, maxQueueLength },
+  dialect: { byIndex, followIndexes, inList, list, maxQueueLength },
   reader,
   run,
   table
@@ -46,13 +50,13 @@ export const makeLanes = ({
   const ready = byIndex(messages, "messages_ready")
   const selectNext = `SELECT queue FROM ${ready} WHERE state = ${READY} AND queue > ? AND queue < ? ORDER BY queue LIMIT 1`
   const readNext = reader<{ readonly queue: string }>("messages", { queue: Row.text })
-  const selectHead = `SELECT seq, task FROM ${messages} WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ?`
-  const selectOf = `SELECT seq, task FROM ${messages} WHERE state = ${READY} AND queue = ? AND ${inList("task", "text")}
+  const selectHead = `SELECT seq, task FROM ${ready} WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ?`
+  const selectOf = `SELECT seq, task FROM ${ready} WHERE state = ${READY} AND queue = ? AND ${inList("task", "text")}
     ${CLAIM_ORDER} LIMIT ?`
   const readHead = reader<HeadRow>("messages", { seq: Row.integer, task: Row.text })
-  // what a claim has taken meanwhile stays where it is
-  const enter = `UPDATE ${messages} SET queue = ? WHERE ${inList("seq", "integer")} AND queue = ? AND state = ${READY}`
-  const leaveLane = `UPDATE ${messages} SET queue = ? WHERE ${inList("seq", "integer")}`
+  // What a claim has taken meanwhile stays where it is. No index has the condition on the state in this form.
+  const enter = `UPDATE ${byIndex(messages)} SET queue = ? WHERE ${inList("seq", "integer")} AND queue = ? AND state <= ${READY}`
+  const leaveLane = `UPDATE ${byIndex(messages)} SET queue = ? WHERE ${inList("seq", "integer")}`
 
   const seqs = (rows: ReadonlyArray<{ readonly seq: number }>) => list(rows.map(({ seq }) => seq))
   const canExist = (lane: Lanes.Lane) => Lanes.encode(lane).length <= maxQueueLength
@@ -63,6 +67,12 @@ export const makeLanes = ({
       Map.groupBy(rows, ({ task }) => task),
       ([task, ofTask]) =>
         Effect.as(run(enter, [Lanes.encode({ queue, task }), seqs(ofTask), queue]), { queue, task })
+    )
+
+  const find = (select: string, ...params: ReadonlyArray<unknown>) =>
+    Effect.andThen(
+      followIndexes === undefined ? Effect.void : run(followIndexes),
+      Effect.flatMap(run(select, params), readHead)
     )
 
   const next = Effect.fnUntraced(function* (after: string): Effect.fn.Return<string | undefined, StoreError> {
@@ -88,7 +98,7 @@ export const makeLanes = ({
       queue: string,
       tasks: ReadonlySet<string>
     ): Effect.fn.Return<boolean, StoreError> {
-      const head = yield* Effect.flatMap(run(selectHead, [queue, HEAD]), readHead)
+      const head = yield* find(selectHead, queue, HEAD)
       const others = head.filter(({ task }) => !tasks.has(task))
       yield* enterLanes(
         queue,
@@ -102,7 +112,7 @@ export const makeLanes = ({
     ): Effect.fn.Return<ReadonlyArray<Lanes.Lane>, StoreError> {
       const names = [...tasks].filter((task) => canExist({ queue, task }))
       if (names.length === 0) return []
-      const found = yield* Effect.flatMap(run(selectOf, [queue, list(names), BROUGHT]), readHead)
+      const found = yield* find(selectOf, queue, list(names), BROUGHT)
       return yield* enterLanes(queue, found)
     }),
     leave: (rows) => {

@@ -137,6 +137,9 @@ export const postgresDialect: Dialect = {
   inList: (column, type) => `${column} = ANY (${opaqueArray(type)}::${scalarTypes[type]}[])`,
   list: (values) => (typeof values[0] === "string" ? values : arrayText(values)),
   byIndex: (table) => table,
+  // statistics of a queue are of another time
+  followIndexes: `SELECT set_config(name, 'off', true)
+    FROM unnest(ARRAY['enable_seqscan', 'enable_bitmapscan', 'enable_sort']) AS settings (name)`,
   delayedId: "id",
   forUpdate: "FOR UPDATE",
   skipLocked: "FOR UPDATE SKIP LOCKED",

@@ -105,7 +105,7 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         generation BIGINT NOT NULL,
         body LONGTEXT NOT NULL,
         delayed_id VARCHAR(255) AS (CASE WHEN state = 1 THEN id END) STORED,
-        KEY messages_ready (queue, state, priority DESC, due_at, seq),
+        KEY messages_ready (queue, state, priority DESC, due_at, seq, task),
         KEY messages_wake (queue, wake_at),
         KEY messages_delayed (delayed_id),
         KEY messages_claim (claim),

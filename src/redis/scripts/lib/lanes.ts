@@ -38,13 +38,14 @@ local function removeFromLane(queue, task, members)
   if redis.call('ZCARD', key) == 0 then redis.call('ZREM', queueKey(queue, 'lanes'), task) end
 end
 
--- the ranks of a priority
-local RANKS = rank(0, 0) - rank(1, 0)
+-- the ranks of a priority; a score that this store did not write may be beyond all of them
+local RANKS, PRIORITIES = rank(0, 0) - rank(1, 0), 256
 
 -- the first members of a sorted set by rank that were due at a time, at most so many
 local function dueMembers(key, time, max)
   local found, from = {}, '-inf'
-  while #found < max do
+  for _ = 1, PRIORITIES do
+    if #found >= max then break end
     local first = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[1] then break end
     local level = math.floor(first[2] / RANKS) * RANKS
@@ -59,12 +60,13 @@ end
 -- when the oldest member of a sorted set by rank became due; later, if none was before that
 local function oldestByRank(key, later)
   local oldest, from = later, '-inf'
-  while true do
+  for _ = 1, PRIORITIES do
     local first = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-    if not first[1] then return oldest end
+    if not first[1] then break end
     local _, due = parseMember(first[1])
     oldest = math.min(oldest, due or later)
     from = integerText((math.floor(first[2] / RANKS) + 1) * RANKS)
   end
+  return oldest
 end
 `
