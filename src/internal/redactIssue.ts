@@ -3,8 +3,9 @@
  * or encode may be a secret.
  *
  * What is left is the path and what the schema expects there: its type, and the `expected`, `message` and `identifier` that
- * stand in the schema. A text that a check or a transformation makes when it runs may quote the value, and is replaced by
- * "Expected a valid value". A key of a record is a value too, and is replaced by `<key>`.
+ * stand in the schema, or the `expected` of an issue that its code makes. Any other text that a check or a transformation makes
+ * when it runs may quote the value, and is replaced by "Expected a valid value". A key of a record is a value too, and is
+ * replaced by `<key>`.
  */
 import { Schema, SchemaAST, SchemaIssue } from "effect"
 

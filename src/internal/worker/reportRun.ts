@@ -122,8 +122,11 @@ const lostLine = (
 }
 
 /** Logs a line about a task in a fiber that the drain waits for. */
-const log = (worker: WorkerState, annotations: RunAnnotations, line: Effect.Effect<void>): void =>
-  worker.fork(Effect.annotateLogs(line, { ...annotations }))
+const log = (worker: WorkerState, annotations: RunAnnotations, line: Effect.Effect<void>): void => {
+  // the message of an error may be a getter that throws
+  const logged = Effect.catchCause(line, () => Effect.ignoreCause(workerLog.causeNotLogged))
+  worker.fork(Effect.annotateLogs(logged, { ...annotations }))
+}
 
 const reasonOf = (outcome: RunOutcome): string => (outcome._tag === "Failure" ? outcome.reason : "Died")
 

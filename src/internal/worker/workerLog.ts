@@ -123,6 +123,10 @@ export const taskCancelled: Effect.Effect<void> = Effect.logInfo(
   "Ended a run whose task was cancelled; the task has ended as Cancelled"
 )
 
+export const causeNotLogged: Effect.Effect<void> = Effect.logWarning(
+  "Failed to log what became of a task, since its cause cannot be printed; a logger threw"
+)
+
 export const errorNotReported = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
   Effect.logWarning("Failed to report an error, since an ErrorReporter threw; the report is lost", cause)
 

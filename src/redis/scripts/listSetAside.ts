@@ -9,29 +9,27 @@ import { lanesLua } from "./lib/lanes.ts"
 import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-/** Returns the number of a queue, a task, and milliseconds, for each lane. */
+/** Returns a queue, a task, and milliseconds, for each lane. */
 const lua = `${preludeLua}${queuesLua}${lanesLua}
 local answers = {}
-for queueNumber = 1, #ARGV do
-  local queue = nextText()
-  for _, task in ipairs(lanesOf(queue)) do
-    answers[#answers + 1] = queueNumber
-    answers[#answers + 1] = task
-    answers[#answers + 1] = now - oldestByRank(laneKey(queue, task), now)
-  end
+for _, lane in ipairs(allLanes()) do
+  local queue, task = lane[1], lane[2]
+  answers[#answers + 1] = queue
+  answers[#answers + 1] = task
+  answers[#answers + 1] = now - oldestByRank(laneKey(queue, task), now)
 end
 return answers
 `
 
 type Answer = ReadonlyArray<number | string>
 
-const decode = (queues: ReadonlyArray<string>, answer: Answer): ReadonlyArray<SetAsideTask> => {
+const decode = (answer: Answer): ReadonlyArray<SetAsideTask> => {
   const found: Array<SetAsideTask> = []
   for (let i = 0; i < answer.length; i += 3) {
-    const queue = queues[Number(answer[i]) - 1]
     const task = FieldText.decode(String(answer[i + 1]))
-    if (queue !== undefined && task !== undefined)
-      found.push({ queue, task, waitedMillis: Number(answer[i + 2]) })
+    if (task !== undefined) {
+      found.push({ queue: String(answer[i]), task, waitedMillis: Number(answer[i + 2]) })
+    }
   }
   return found
 }
@@ -46,10 +44,10 @@ export const listSetAside = ({
   const script = Script.make<Answer>(lua)
   return (queues) =>
     Effect.map(
-      everyShard((shard) => run(script, shard, queues)),
+      everyShard((shard) => run(script, shard, [])),
       (answers) => {
         const found = Map.groupBy(
-          answers.flatMap((answer) => decode(queues, answer)),
+          answers.flatMap(decode).filter(({ queue }) => queues.includes(queue)),
           ({ queue, task }) => JSON.stringify([queue, task])
         )
         return Array.from(found.values(), (ofShards) =>

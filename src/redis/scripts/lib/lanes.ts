@@ -6,19 +6,39 @@ export const HEAD = 2_000
 export const HEAD_BYTES = 1024 * 1024
 
 /**
- * Lua: lanes of a queue. Needs `queuesLua`.
+ * Lua: lanes. Needs `queuesLua`.
  *
- * A lane is a sorted set of members, in the order of `:ready`, whose texts stay with the queue. The tasks that have one are in
- * the set `:lanes` of the queue. A task is written as in the head of a message.
+ * A lane is a sorted set of members, in the order of `:ready`, whose texts stay with the queue. The set `:lanes` of a shard names
+ * all its lanes: nearly always there are none, as the absence of this one key shows. A task is written as in the head of a
+ * message.
  */
 export const lanesLua = /* lua */ `
--- the length keeps apart what names may contain
-local function laneKey(queue, task)
-  return base .. ':queue:' .. #queue .. ':' .. queue .. ':' .. task .. ':lane'
+-- the length of the queue keeps apart what names may contain
+local function laneName(queue, task)
+  return #queue .. ':' .. queue .. task
 end
 
+local function laneKey(queue, task)
+  return base .. ':lane:' .. laneName(queue, task)
+end
+
+-- the queues and the tasks of all lanes, in pairs
+local function allLanes()
+  local lanes = {}
+  for _, name in ipairs(redis.call('ZRANGE', base .. ':lanes', 0, -1)) do
+    local length, rest = string.match(name, '^(%d+):(.*)$')
+    if length then lanes[#lanes + 1] = { string.sub(rest, 1, length), string.sub(rest, length + 1) } end
+  end
+  return lanes
+end
+
+-- the tasks that have a lane in a queue
 local function lanesOf(queue)
-  return redis.call('ZRANGE', queueKey(queue, 'lanes'), 0, -1)
+  local tasks = {}
+  for _, lane in ipairs(allLanes()) do
+    if lane[1] == queue then tasks[#tasks + 1] = lane[2] end
+  end
+  return tasks
 end
 
 -- the task of a message, by its text; nil for a text without a head
@@ -28,14 +48,14 @@ end
 
 -- adds members, each behind its rank, to the lane of a task
 local function addToLane(queue, task, scored)
-  redis.call('ZADD', queueKey(queue, 'lanes'), 0, task)
+  redis.call('ZADD', base .. ':lanes', 0, laneName(queue, task))
   callInChunks('ZADD', laneKey(queue, task), scored)
 end
 
 local function removeFromLane(queue, task, members)
   local key = laneKey(queue, task)
   callInChunks('ZREM', key, members)
-  if redis.call('ZCARD', key) == 0 then redis.call('ZREM', queueKey(queue, 'lanes'), task) end
+  if redis.call('ZCARD', key) == 0 then redis.call('ZREM', base .. ':lanes', laneName(queue, task)) end
 end
 
 -- the ranks of a priority; a score that this store did not write may be beyond all of them

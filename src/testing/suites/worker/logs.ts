@@ -68,6 +68,25 @@ export const logs = (test: Test): void => {
       assert.match(line?.cause ?? "", /TypeError: a bug of the handler\n +at .*logs\.[jt]s/)
     })
 
+    test("a handler that dies with an error that cannot be printed leaves a line without it", function* (t) {
+      class Unprintable extends Error {
+        override get message(): string {
+          throw new Error("no text")
+        }
+      }
+      const logs = captureLogs()
+      yield* logs.capture(
+        t.startWorker(
+          [Work],
+          Work.toLayer(() => Effect.die(new Unprintable()))
+        )
+      )
+      const { taskId } = yield* Work.delay()
+      yield* expectLines(t, logs, taskId, [
+        ["Warn", "Failed to log what became of a task, since its cause cannot be printed; a logger threw"]
+      ])
+    })
+
     test("a task that fails for good is one line at Warning, which has nothing of its payload", function* (t) {
       const logs = captureLogs()
       yield* logs.capture(
