@@ -121,7 +121,7 @@ export interface SetAsideTask {
   readonly queue: string
   /** The task's name. */
   readonly task: string
-  /** Milliseconds for which the oldest of the messages has been due, as in `Delivery.ageMillis`. */
+  /** Milliseconds for which the oldest of the messages has been due, or since it was last put back. */
   readonly waitedMillis: number
 }
 

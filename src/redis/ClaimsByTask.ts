@@ -1,4 +1,4 @@
-/** Claims by task: takes from lanes first, and then from the queues. */
+/** Claims by task over one keyspace. */
 import { Array as Arr, Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { ClaimedMessage } from "../BackendDriver.ts"
@@ -8,7 +8,7 @@ import type { MessageClaims } from "./MessageClaims.ts"
 import type { ReadySignal } from "./ReadySignal.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { claimSetAside } from "./scripts/claimSetAside.ts"
-import { listSetAside } from "./scripts/listSetAside.ts"
+import { findLanes, listSetAside } from "./scripts/listSetAside.ts"
 import { setAside } from "./scripts/setAside.ts"
 
 /** How many tasks of a queue are listed at most. */
@@ -27,26 +27,15 @@ export interface ClaimsByTask {
 export const make = (runner: ScriptRunner, claims: MessageClaims, readySignal: ReadySignal): ClaimsByTask => {
   const list = listSetAside(runner)
   const claimFromLanes = claimSetAside(runner, claims)
-  const lanes = { canExist: () => true, list, setAside: setAside(runner) }
+  const lanes = { canExist: () => true, find: findLanes(runner), setAside: setAside(runner) }
   return {
     over: <Request extends ClaimRequest>(
       claim: (request: Request) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
     ) =>
       makeClaimByTask<Request, ClaimedMessage, RedisError>(lanes, {
         claim,
-        claimAround: Effect.fnUntraced(function* (request, queues, around) {
-          const { claimId, leaseMillis, max, worker } = request
-          const first = Arr.isReadonlyArrayNonEmpty(around)
-            ? yield* claimFromLanes({ lanes: around, max, leaseMillis, worker, claimId, minWaitedMillis: 0 })
-            : []
-          const left = max - first.length
-          if (left <= 0 || !Arr.isReadonlyArrayNonEmpty(queues)) return first
-          const more = claim({ ...request, queues, max: left })
-          // what was claimed is returned even where the rest fails
-          return first.length === 0
-            ? yield* more
-            : [...first, ...(yield* Effect.orElseSucceed(more, () => []))]
-        }),
+        claimLanes: ({ claimId, leaseMillis, max, worker }, lanes) =>
+          claimFromLanes({ lanes, max, leaseMillis, worker, claimId, minWaitedMillis: 0 }),
         deliveryOf: ({ delivery }) => delivery,
         wakeAgain: (queues) => readySignal.wakeAfter(queues, 0)
       }),

@@ -47,8 +47,8 @@ export const make = (
 ): MessageClaims => {
   const { keyspace, run } = runner
   const bytesOf = messageBytes(runner)
-  /** Counts the claims: each begins with the next shard. */
-  let claims = 0
+  /** Counts the claims of each script: each begins with the next shard. */
+  const claims = new Map<Script<ClaimAnswer>, number>()
   /** Replaces the messages whose text was mangled on the way by what their bytes say. */
   const withBytes = (shard: number, claimed: ReadonlyArray<ClaimedMessage>) => {
     const mangled = claimed.filter(isMangled)
@@ -94,7 +94,8 @@ export const make = (
       encodeRest,
       isFused = false
     ) {
-      const first = claims++
+      const first = claims.get(script) ?? 0
+      claims.set(script, first + 1)
       let claimed: ReadonlyArray<ClaimedMessage> = []
       const claimAll = Effect.fnUntraced(function* (isRetry: boolean) {
         for (let i = 0; i < keyspace.shards && claimed.length < request.max; i++) {

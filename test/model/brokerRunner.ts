@@ -124,11 +124,32 @@ export class BrokerRunner extends ModelState {
         const [, after] = Messages.renew(this.messages, delivery.handle, this.leaseEnd(leaseMillis))
         this.messages = after
       }
+      const returned = new Set(again.map(({ delivery }) => delivery.handle))
+      yield* this.followPutBack(live.filter(({ handle }) => !returned.has(handle)))
       for (const { delivery } of taken) {
         if (!handles.has(delivery.handle)) yield* this.assertDelivered(delivery, leaseMillis)
       }
       yield* this.assertClaimedEnough(taken.length, max)
       return taken
+    })
+  }
+
+  /**
+   * Messages that exceed the repetition of a claim are due again at once, or stay claimed until their lease is over: the store's
+   * counts tell which.
+   */
+  private followPutBack(exceeding: ReadonlyArray<Delivery>): Operation {
+    return Effect.gen({ self: this }, function* () {
+      if (exceeding.length === 0) return
+      const { queues } = this.setting
+      const claimedOf = (counts: ReadonlyArray<{ readonly claimed: number }>) =>
+        counts.reduce((sum, { claimed }) => sum + claimed, 0)
+      const counted = claimedOf(yield* this.call(this.broker.counts(queues)))
+      const expected = claimedOf(
+        queues.map((queue) => Messages.counts(this.messages, queue, this.now).counts)
+      )
+      if (counted > expected - exceeding.length) return
+      for (const { handle } of exceeding) this.messages = Messages.returnUnhandled(this.messages, handle)
     })
   }
 

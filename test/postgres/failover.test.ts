@@ -103,13 +103,9 @@ describeWithOwnPostgres("guarantee 9: failovers of PostgreSQL that keep connecti
             yield* demoted.setReadOnly(true)
             yield* network.redirect(promoted.url)
             yield* retryUntilAccepted(enqueue)
-            const waiting = yield* Effect.forkChild(
-              AsyncResult.get(yield* retryUntilAccepted(Count.delay({ n: 1, millis: 120_000 })))
-            )
+            // the demoted server has other data than the promoted one, and lets reads through until then
             yield* eventually(Effect.map(connectionsOf(demoted), (left) => left === 0))
             yield* untilListening(promoted, 2)
-            assert.isUndefined(waiting.pollUnsafe())
-            // the demoted server, from which reads were let through, has other data than the promoted one
             assert.strictEqual(yield* roundTrip(51), 51)
           }).pipe(Effect.provideContext(producer))
         })

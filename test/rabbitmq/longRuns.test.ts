@@ -7,7 +7,7 @@ import * as Processes from "../support/processes.ts"
 import * as ProcessTasks from "../support/processTasks.ts"
 import { Count, countingHandler, eventually, roundTrip, startWorker, timed } from "../support/storeFixture.ts"
 import { describeWithOwnRabbit } from "./ownServer.ts"
-import { countsOf, untilDrained, countMessages, onOneServer, warningsOf } from "./storeFixture.ts"
+import { countsOf, untilDrained, untilEmpty, onOneServer, warningsOf } from "./storeFixture.ts"
 
 /**
  * The server's `consumer_timeout`, which it checks every second. The broker puts a message back after half of it, so
@@ -49,7 +49,7 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
               )
               yield* untilDrained(producer, workers)
               assert.strictEqual(yield* location.crashes, 0)
-              assert.strictEqual(yield* countMessages(server, location), 0)
+              yield* untilEmpty(server, location)
             }).pipe(Effect.provideContext(producer))
           })
         )
@@ -122,7 +122,7 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
           assert.strictEqual(yield* AsyncResult.cancel(handle), "Requested")
           yield* Effect.flip(AsyncResult.get(handle))
           assert.strictEqual(Processes.beganCount(first.events) + Processes.beganCount(second.events), 2)
-          yield* eventually(Effect.map(countMessages(server, location), (messages) => messages === 0))
+          yield* untilEmpty(server, location)
         }).pipe(Effect.provideContext(producer), Effect.provide(NodeServices.layer))
       }))
 
@@ -144,7 +144,7 @@ describeWithOwnRabbit("tasks on RabbitMQ", () => {
               assert.deepStrictEqual(runs.begun, [1, 2, 3])
               assert.strictEqual(yield* location.crashes, 0)
               yield* untilDrained(producer, workers)
-              assert.strictEqual(yield* countMessages(server, location), 0)
+              yield* untilEmpty(server, location)
             }).pipe(Effect.provideContext(producer))
           })
         )

@@ -78,6 +78,10 @@ export const countMessages = (
     Number
   )
 
+/** Waits until the server has no message of a location: it answers no ack, and carries it out a moment later. */
+export const untilEmpty = (server: OwnServer, location: StoreLocation): Effect.Effect<void, ServerError> =>
+  eventually(Effect.map(countMessages(server, location), (messages) => messages === 0))
+
 /** Deletes a queue with its messages, over another connection. */
 export const removeQueue = (server: OwnServer, name: string): Effect.Effect<unknown, ServerError> =>
   withChannel(server.url, (channel) => channel.deleteQueue(name))

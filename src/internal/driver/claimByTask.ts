@@ -2,27 +2,31 @@
  * Claims by task, over a store's claims of the messages of every task.
  *
  * A claim that brought messages of other tasks sets them aside in lanes, together with those beside them at the head of the
- * queue. While nothing but such messages is at the head, the queue is blocked: each claim sets some thousands of them aside, and
- * takes the worker's own messages from their lanes, to which a store may bring them from behind the others once a second.
+ * queue. While nothing but such messages is at the head, the queue is blocked: each claim sets some thousands of them aside. A
+ * claim also takes messages of the worker's own tasks from lanes: those that another worker has set aside, and those that the
+ * store moves there once a second from behind the others of a blocked queue.
  *
  * So a worker that knows every task of its queues pays for one look for lanes a second, and for nothing in a claim.
  */
-import { Clock, Effect } from "effect"
+import { Array as Arr, Clock, Effect } from "effect"
 import type { Batch, ClaimRequest, Delivery } from "../../BrokerDriver.ts"
 import { isSameLane, type Lane } from "./lanes.ts"
 
-/** How often a worker looks for lanes, and brings messages from behind others. */
+/** How often a worker looks for lanes, and has its messages moved from behind others. */
 const LOOK_NANOS = 1_000_000_000n
 
 /** What a store does with lanes. */
 export interface LaneOperations<E> {
   /** Whether the store can have that lane: there may be a limit to its name. */
   readonly canExist: (lane: Lane) => boolean
-  /** Returns the lanes of queues that have messages. */
-  readonly list: (queues: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Lane>, E>
+  /** Returns the lanes of these tasks in these queues that have messages. */
+  readonly find: (
+    queues: ReadonlyArray<string>,
+    tasks: ReadonlySet<string>
+  ) => Effect.Effect<ReadonlyArray<Lane>, E>
   /**
-   * Moves claimed messages of a queue, and the messages of other tasks than `tasks` at its head, to lanes. Returns whether it
-   * is blocked: the store looked at as many as it does in one step, and none was of `tasks`.
+   * Moves claimed messages of a queue, and the messages of other tasks than `tasks` at its head, to lanes. Returns whether the
+   * queue is blocked: the store moved as many as it does in one step.
    */
   readonly setAside: (
     queue: string,
@@ -30,7 +34,7 @@ export interface LaneOperations<E> {
     claimed: ReadonlyArray<Delivery>
   ) => Effect.Effect<boolean, E>
   /** Moves the first messages of `tasks` in a queue to lanes, however many of others are before them; returns these lanes. */
-  readonly bring?:
+  readonly moveOwn?:
     | ((queue: string, tasks: ReadonlySet<string>) => Effect.Effect<ReadonlyArray<Lane>, E>)
     | undefined
 }
@@ -39,27 +43,28 @@ export interface LaneOperations<E> {
 export interface ClaimOperations<Request extends ClaimRequest, Claimed, E> {
   /** Claims the messages of every task from the queues of the request. */
   readonly claim: (request: Request) => Effect.Effect<ReadonlyArray<Claimed>, E>
-  /** Claims from those queues and lanes instead. */
-  readonly claimAround: (
-    request: Request,
-    queues: ReadonlyArray<string>,
-    lanes: ReadonlyArray<Lane>
+  /** Claims from lanes. Such a claim is not repeated: what an answer that was lost had taken comes again after its lease. */
+  readonly claimLanes: (
+    request: Omit<ClaimRequest, "queues" | "isRetry">,
+    lanes: Batch<Lane>
   ) => Effect.Effect<ReadonlyArray<Claimed>, E>
   readonly deliveryOf: (claimed: Claimed) => Delivery
-  /** Wakes workers for what a claim of the queues left. */
-  readonly wakeAgain: (queues: Batch<string>) => void
+  /** Wakes the workers of this process for what a claim of the queues left. */
+  readonly wakeAgain: (queues: ReadonlyArray<string>) => void
 }
 
-/** What one worker knows of its queues. */
-interface View {
+/** What is known of the queues of one worker. */
+interface WorkerView {
   readonly tasks: ReadonlySet<string>
   /** Monotonic nanoseconds; `undefined` before the first look. */
   lookedAt: bigint | undefined
-  broughtAt: bigint | undefined
+  movedAt: bigint | undefined
   /** The lanes of its tasks that had messages at the last look. */
   lanes: ReadonlyArray<Lane>
   /** The queues that are blocked. */
   readonly blocked: Set<string>
+  /** Whether the next claim takes from lanes first: in turns, so that neither they nor the queues wait for ever. */
+  lanesFirst: boolean
 }
 
 const isDue = (since: bigint | undefined, now: bigint) => since === undefined || now - since >= LOOK_NANOS
@@ -67,34 +72,41 @@ const isDue = (since: bigint | undefined, now: bigint) => since === undefined ||
 /** Makes a claim of the messages of the tasks that a request names. */
 export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
   operations: LaneOperations<E>,
-  { claim, claimAround, deliveryOf, wakeAgain }: ClaimOperations<Request, Claimed, E>
+  { claim, claimLanes, deliveryOf, wakeAgain }: ClaimOperations<Request, Claimed, E>
 ): ((request: Request) => Effect.Effect<ReadonlyArray<Claimed>, E>) => {
-  const views = new WeakMap<ReadonlyArray<string>, View>()
+  const views = new WeakMap<ReadonlyArray<string>, WorkerView>()
 
-  const viewOf = (tasks: ReadonlyArray<string>): View => {
-    let view = views.get(tasks)
+  const viewOf = (names: ReadonlyArray<string>): WorkerView => {
+    let view = views.get(names)
     if (view === undefined) {
-      const known = new Set(tasks)
-      view = { tasks: known, lookedAt: undefined, broughtAt: undefined, lanes: [], blocked: new Set() }
-      views.set(tasks, view)
+      const tasks = new Set(names)
+      view = {
+        tasks,
+        lookedAt: undefined,
+        movedAt: undefined,
+        lanes: [],
+        blocked: new Set(),
+        lanesFirst: false
+      }
+      views.set(names, view)
     }
     return view
   }
 
-  /** Looks for lanes where that is due. */
-  const look = Effect.fnUntraced(function* (
-    view: View,
-    queues: Batch<string>,
-    now: bigint
-  ): Effect.fn.Return<void, E> {
-    if (!isDue(view.lookedAt, now)) return
-    view.lookedAt = now
-    view.lanes = (yield* operations.list(queues)).filter(({ task }) => view.tasks.has(task))
-  })
+  /** Looks for lanes where that is due. One that fails is tried again with the next claim: what is claimed does not need it. */
+  const refreshLanes = (view: WorkerView, queues: Batch<string>, now: bigint): Effect.Effect<void> =>
+    isDue(view.lookedAt, now)
+      ? Effect.ignore(
+          Effect.map(operations.find(queues, view.tasks), (found) => {
+            view.lookedAt = now
+            view.lanes = found
+          })
+        )
+      : Effect.void
 
-  /** Sets messages of other tasks aside, and brings the worker's own from behind the rest where that is due. */
-  const makeWay = Effect.fnUntraced(function* (
-    view: View,
+  /** Sets messages of other tasks aside, and has the worker's own moved from behind the rest where that is due. */
+  const clearQueues = Effect.fnUntraced(function* (
+    view: WorkerView,
     foreign: ReadonlyMap<string, ReadonlyArray<Delivery>>,
     now: bigint
   ): Effect.fn.Return<void, E> {
@@ -103,48 +115,68 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
       if (isBlocked) view.blocked.add(queue)
       else view.blocked.delete(queue)
     }
-    if (operations.bring === undefined || view.blocked.size === 0 || !isDue(view.broughtAt, now)) return
-    view.broughtAt = now
+    if (operations.moveOwn === undefined || view.blocked.size === 0 || !isDue(view.movedAt, now)) return
+    view.movedAt = now
     for (const queue of view.blocked) {
-      const brought = yield* operations.bring(queue, view.tasks)
+      const moved = yield* operations.moveOwn(queue, view.tasks)
       const isNew = (lane: Lane) => !view.lanes.some((known) => isSameLane(known, lane))
-      view.lanes = [...view.lanes, ...brought.filter(isNew)]
+      view.lanes = [...view.lanes, ...moved.filter(isNew)]
     }
+  })
+
+  /** Claims from the queues that are not blocked and from the lanes of the worker's tasks, in turns. */
+  const claimAround = Effect.fnUntraced(function* (
+    request: Request,
+    view: WorkerView
+  ): Effect.fn.Return<ReadonlyArray<Claimed>, E> {
+    const { lanes } = view
+    const queues = request.queues.filter((queue) => !view.blocked.has(queue))
+    const fromLanes = (max: number) =>
+      Arr.isReadonlyArrayNonEmpty(lanes) ? claimLanes({ ...request, max }, lanes) : Effect.succeed([])
+    const fromQueues = (max: number) =>
+      Arr.isReadonlyArrayNonEmpty(queues) ? claim({ ...request, queues, max }) : Effect.succeed([])
+    view.lanesFirst = !view.lanesFirst
+    const [one, other] = view.lanesFirst ? [fromLanes, fromQueues] : [fromQueues, fromLanes]
+    const first = yield* one(request.max)
+    const left = request.max - first.length
+    if (left <= 0) return first
+    // what was claimed is returned even where the rest fails
+    const rest = first.length === 0 ? other(left) : Effect.orElseSucceed(other(left), () => [])
+    return [...first, ...(yield* rest)]
   })
 
   const claimByTask = Effect.fnUntraced(function* (
     request: Request,
-    view: View
+    view: WorkerView
   ): Effect.fn.Return<ReadonlyArray<Claimed>, E> {
-    const { isRetry, queues } = request
     const { blocked, tasks } = view
     const now = (yield* Clock.Clock).monotonicTimeNanosUnsafe()
-    yield* look(view, queues, now)
-    if (blocked.size > 0) yield* makeWay(view, new Map(Array.from(blocked, (queue) => [queue, []])), now)
-    // what a claim took is in its queue, wherever it came from, and is found there by a repetition
-    const isPlain = isRetry === true || (view.lanes.length === 0 && blocked.size === 0)
-    const claimed = isPlain
-      ? yield* claim(request)
-      : yield* claimAround(
-          request,
-          queues.filter((queue) => !blocked.has(queue)),
-          view.lanes
-        )
+    yield* refreshLanes(view, request.queues, now)
+    if (blocked.size > 0) {
+      yield* Effect.ignore(clearQueues(view, new Map(Array.from(blocked, (queue) => [queue, []])), now))
+    }
+    // a repetition asks for what it took from the queues
+    const isPlain = request.isRetry === true || (view.lanes.length === 0 && blocked.size === 0)
+    const claimed = isPlain ? yield* claim(request) : yield* claimAround(request, view)
     const isForeign = (one: Claimed) => {
       const { queue, task } = deliveryOf(one)
       return task !== undefined && !tasks.has(task) && operations.canExist({ queue, task })
     }
     const foreign = claimed.filter(isForeign)
-    if (foreign.length > 0) {
-      yield* makeWay(
-        view,
-        Map.groupBy(foreign.map(deliveryOf), ({ queue }) => queue),
-        now
-      )
+    if (foreign.length === 0) {
+      if (blocked.size > 0) wakeAgain([...blocked])
+      else if (!isPlain && claimed.length > 0) wakeAgain(view.lanes.map(({ queue }) => queue))
+      return claimed
     }
-    const mayBeMore = foreign.length > 0 || blocked.size > 0 || (!isPlain && claimed.length > 0)
-    if (mayBeMore) wakeAgain(queues)
-    return foreign.length === 0 ? claimed : claimed.filter((one) => !isForeign(one))
+    const byQueue = Map.groupBy(foreign.map(deliveryOf), ({ queue }) => queue)
+    return yield* Effect.match(clearQueues(view, byQueue, now), {
+      // the worker puts back what it cannot run
+      onFailure: () => claimed,
+      onSuccess: () => {
+        wakeAgain([...byQueue.keys(), ...blocked])
+        return claimed.filter((one) => !isForeign(one))
+      }
+    })
   })
 
   return (request) =>

@@ -1,6 +1,6 @@
 /**
- * Lanes: where stores keep the messages that claims by task have set aside. The lane of a task in a queue has the messages of that
- * task which are ready, and were ahead of those that a worker could run.
+ * Lanes: where stores keep the messages that claims by task have set aside. The lane of a task in a queue has messages of that task
+ * which are ready, out of the way of the workers that do not know it.
  *
  * In SQL a lane is a queue of its own, with a name that no worker names: a message in it is as it was but for its queue, and
  * is claimed, counted and purged by what there is for queues. These names begin with a character that comes before every other,

@@ -15,7 +15,10 @@ import { lanesLua } from "./lib/lanes.ts"
 import { notifyLua, preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
-/** Takes the first messages of all lanes, in their order. */
+/**
+ * Takes the first messages of all lanes, in their order. Such a claim is not remembered, and so not repeated: it is none of those that
+ * the worker repeats.
+ */
 const lua = (
   clustered: boolean
 ): string => `${preludeLua}${whenFullLua}${notifyLua(clustered)}${queuesLua}${claimsLua}${lanesLua}
@@ -57,7 +60,6 @@ while next <= last do
     break
   end
 end
-if #answer > 2 then rememberClaim(claim, leaseEnd) end
 return answer
 `
 

@@ -30,7 +30,7 @@ local function oldestDue(queue)
   return oldestByRank(queueKey(queue, 'ready'), oldest)
 end
 
-local answers = {}
+local answers, lanes = {}, tasksByQueue()
 while position < #ARGV do
   local queue = nextText()
   local function count(set, from, to) return redis.call('ZCOUNT', queueKey(queue, set), from, to) end
@@ -41,7 +41,7 @@ while position < #ARGV do
   answers[#answers + 1] = count('claimed', later, '+inf')
   answers[#answers + 1] = redis.call('XLEN', trimmedParked(queue))
   local setAside = 0
-  for _, task in ipairs(lanesOf(queue)) do setAside = setAside + redis.call('ZCARD', laneKey(queue, task)) end
+  for _, task in ipairs(lanes[queue] or {}) do setAside = setAside + redis.call('ZCARD', laneKey(queue, task)) end
   answers[#answers + 1] = setAside
   answers[#answers + 1] = now - oldestDue(queue)
 end

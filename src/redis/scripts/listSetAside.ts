@@ -1,7 +1,8 @@
-/** Lists the tasks whose messages were set aside, and how long the oldest of each has been due. */
+/** Lists lanes: their names, which is cheap, or with them how long the oldest of their messages has been due. */
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { SetAsideTask } from "../../BrokerDriver.ts"
+import type { LaneOperations } from "../../internal/driver/claimByTask.ts"
 import * as FieldText from "../FieldText.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -10,13 +11,13 @@ import { preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
 /** Returns a queue, a task, and milliseconds, for each lane. */
-const lua = `${preludeLua}${queuesLua}${lanesLua}
+const lua = (milliseconds: string): string => `${preludeLua}${queuesLua}${lanesLua}
 local answers = {}
 for _, lane in ipairs(allLanes()) do
   local queue, task = lane[1], lane[2]
   answers[#answers + 1] = queue
   answers[#answers + 1] = task
-  answers[#answers + 1] = now - oldestByRank(laneKey(queue, task), now)
+  answers[#answers + 1] = ${milliseconds}
 end
 return answers
 `
@@ -34,20 +35,14 @@ const decode = (answer: Answer): ReadonlyArray<SetAsideTask> => {
   return found
 }
 
-/** Makes the operation. */
-export const listSetAside = ({
-  everyShard,
-  run
-}: ScriptRunner): ((
-  queues: ReadonlyArray<string>
-) => Effect.Effect<ReadonlyArray<SetAsideTask>, RedisError>) => {
-  const script = Script.make<Answer>(lua)
-  return (queues) =>
+const makeList = ({ everyShard, run }: ScriptRunner, script: Script.Script<Answer>) => {
+  return (queues: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<SetAsideTask>, RedisError> =>
     Effect.map(
       everyShard((shard) => run(script, shard, [])),
       (answers) => {
+        const wanted = new Set(queues)
         const found = Map.groupBy(
-          answers.flatMap(decode).filter(({ queue }) => queues.includes(queue)),
+          answers.flatMap(decode).filter(({ queue }) => wanted.has(queue)),
           ({ queue, task }) => JSON.stringify([queue, task])
         )
         return Array.from(found.values(), (ofShards) =>
@@ -55,4 +50,14 @@ export const listSetAside = ({
         )
       }
     )
+}
+
+/** Makes the operation that lists the tasks of queues whose messages were set aside. */
+export const listSetAside = (runner: ScriptRunner) =>
+  makeList(runner, Script.make<Answer>(lua("now - oldestByRank(laneKey(queue, task), now)")))
+
+/** Makes the operation that finds lanes by their queues and tasks. */
+export const findLanes = (runner: ScriptRunner): LaneOperations<RedisError>["find"] => {
+  const list = makeList(runner, Script.make<Answer>(lua("0")))
+  return (queues, tasks) => Effect.map(list(queues), (found) => found.filter(({ task }) => tasks.has(task)))
 }

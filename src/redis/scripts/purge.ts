@@ -46,7 +46,7 @@ if #answers < limit then
   end
   if #removed > 0 then redis.call('XDEL', parked, unpack(removed)) end
 end
-for _, task in ipairs(#answers < limit and lanesOf(queue) or {}) do
+for _, task in ipairs(#answers < limit and tasksByQueue()[queue] or {}) do
   local members = #answers < limit and redis.call('ZRANGE', laneKey(queue, task), 0, limit - #answers - 1) or {}
   if #members > 0 then
     removeTexts(members)

@@ -63,7 +63,7 @@ export const wakeAgain = ({ readySignal }: BrokerParts, queues: Batch<string>): 
   readySignal.notify(new Set(queues), 0)
 
 /** Claims messages of every task. It reads the status of the queues first: a claim that finds nothing then takes no lock. */
-export const makeClaimOrReclaim = (
+const makeClaimOrReclaim = (
   parts: BrokerParts
 ): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>) => {
   const { db, messages, queueStatus } = parts
@@ -101,12 +101,10 @@ export const make = (
 ): BrokerDriver<StoreError> => {
   const { db, messages, readySignal } = parts
   const { outsideTransaction } = db
-  const claimOfEveryTask = makeClaimOrReclaim(parts)
   const claim = makeSqlClaimByTask<ClaimRequest, Delivery>(parts, {
-    claim: claimOfEveryTask,
-    claimFrom: claimOfEveryTask,
+    claim: makeClaimOrReclaim(parts),
     deliveryOf: (delivery) => delivery,
-    wakeAgain: (queues) => wakeAgain(parts, queues)
+    toClaimed: (delivery) => delivery
   })
 
   return {

@@ -43,7 +43,7 @@ export interface ClaimOperations {
   /** Claims messages that are ready, for an answer that has `taken` bytes already. Default 0. The queues may be lanes. */
   readonly claim: (claim: ClaimRequest, taken?: number) => Effect.Effect<Claimed, StoreError>
   /** Claims messages of a lane that have waited long enough. */
-  readonly claimSetAside: (claim: SetAsideClaim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
+  readonly claimLane: (claim: SetAsideClaim) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>
   /**
    * Returns the messages that an earlier attempt of the same claim holds, and renews their leases. Those that exceed an
    * answer or `max` are ready again.
@@ -145,7 +145,7 @@ export const makeClaim = (
     if (rows.length === 0) return []
     const prefix = handlePrefix(request)
     yield* run(take, [toMillis(request.leaseMillis), prefix, seqs(rows)])
-    return yield* deliver(yield* lanes.leave(rows), prefix)
+    return yield* deliver(yield* lanes.moveToQueues(rows), prefix)
   })
 
   const claim = Effect.fnUntraced(function* (
@@ -166,7 +166,7 @@ export const makeClaim = (
     return { deliveries: yield* takeRows(request, rows), leftSome }
   })
 
-  const claimSetAside = Effect.fnUntraced(function* ({
+  const claimLane = Effect.fnUntraced(function* ({
     leaseMillis,
     max,
     minWaitedMillis,
@@ -174,6 +174,7 @@ export const makeClaim = (
     task,
     worker
   }: SetAsideClaim): Effect.fn.Return<ReadonlyArray<Delivery>, StoreError> {
+    yield* lanes.followIndexes
     const lane = Lanes.encode({ queue, task })
     const asked = limit.of(max)
     const share = Math.min(shareOf(asked), maxMessageBytes)
@@ -210,5 +211,5 @@ export const makeClaim = (
       })
     )
 
-  return { promote, claim, claimSetAside, reclaim, putBack, putBackOthers }
+  return { promote, claim, claimLane, reclaim, putBack, putBackOthers }
 }

@@ -13,25 +13,30 @@ import { CLAIM_ORDER, type MessageRow, READY } from "./MessageRow.ts"
 
 /** How many messages at the head of a queue one step looks at. */
 const HEAD = 4000
-/** How many messages of a worker's own tasks one step brings from behind those of others. */
-const BROUGHT = 1000
-/** How many lanes one look finds at most. */
-const MAX_LANES = 1000
+/** How many messages of a worker's own tasks one step moves from behind those of others. */
+const OWN = 1000
+/** How many lanes are listed at most. */
+const MAX_LISTED = 1000
+/** How many lanes are looked for by their names; beyond that all lanes are listed. */
+const MAX_NAMED = 2000
 
 /** Selects the name of the first lane with a message, from the table of messages by its index of ready ones. */
 export const selectFirstLane = (ready: string): string =>
   `SELECT queue FROM ${ready} WHERE state = ${READY} AND queue > '${Lanes.LANES[0]}' AND queue < '${Lanes.LANES[1]}' ORDER BY queue LIMIT 1`
 
 /** The operations on lanes over one database. Those that move need a transaction. */
-export interface SqlLanes extends Pick<LaneOperations<StoreError>, "canExist" | "list"> {
-  /**
-   * Moves the messages of other tasks at the head of a queue to lanes. Returns whether it looked at as many as it does in one
-   * step, and none was of `tasks`.
-   */
+export interface SqlLanes extends Pick<LaneOperations<StoreError>, "canExist" | "find"> {
+  /** Returns lanes of queues that have messages, of whichever task; some, where there are more than a thousand lanes. */
+  readonly list: (queues: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Lanes.Lane>, StoreError>
+  /** Moves the messages of other tasks at the head of a queue to lanes; returns whether that were as many as in one step. */
   readonly clearHead: (queue: string, tasks: ReadonlySet<string>) => Effect.Effect<boolean, StoreError>
-  readonly bring: NonNullable<LaneOperations<StoreError>["bring"]>
+  readonly moveOwn: NonNullable<LaneOperations<StoreError>["moveOwn"]>
   /** Moves claimed messages that came from lanes to their queues, and returns all of them as they are then. */
-  readonly leave: (rows: ReadonlyArray<MessageRow>) => Effect.Effect<ReadonlyArray<MessageRow>, StoreError>
+  readonly moveToQueues: (
+    rows: ReadonlyArray<MessageRow>
+  ) => Effect.Effect<ReadonlyArray<MessageRow>, StoreError>
+  /** Makes the statements of a transaction follow indexes: statistics of a lane are of another time. */
+  readonly followIndexes: Effect.Effect<void, StoreError>
 }
 
 interface HeadRow {
@@ -41,92 +46,108 @@ interface HeadRow {
 
 /** Operations over one database. */
 export const makeLanes = ({
-  dialect: { byIndex, followIndexes, inList, list, maxQueueLength },
+  batched,
+  dialect: { byIndex, followIndexes, inList, list, maxQueueLength, skipLocked },
   reader,
   run,
   table
 }: Database): SqlLanes => {
   const messages = table("messages")
   const ready = byIndex(messages, "messages_ready")
-  const selectNext = `SELECT queue FROM ${ready} WHERE state = ${READY} AND queue > ? AND queue < ? ORDER BY queue LIMIT 1`
-  const readNext = reader<{ readonly queue: string }>("messages", { queue: Row.text })
-  const selectHead = `SELECT seq, task FROM ${ready} WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ?`
-  const selectOf = `SELECT seq, task FROM ${ready} WHERE state = ${READY} AND queue = ? AND ${inList("task", "text")}
+  const selectFirst = selectFirstLane(ready)
+  const selectNext = `SELECT queue FROM ${ready} WHERE state = ${READY} AND queue > ? AND queue < '${Lanes.LANES[1]}'
+    ORDER BY queue LIMIT 1`
+  const selectNamed = batched(
+    { queue: "text" },
+    (batch) => `SELECT batch.queue AS queue FROM ${batch}
+      WHERE batch.queue IS NOT NULL AND EXISTS (SELECT 1 FROM ${ready} WHERE queue = batch.queue AND state = ${READY})`
+  )
+  const readNames = reader<{ readonly queue: string }>("messages", { queue: Row.text })
+  const selectHead = `SELECT seq, task FROM ${ready} WHERE state = ${READY} AND queue = ? ${CLAIM_ORDER} LIMIT ? ${skipLocked}`
+  const selectOwn = `SELECT seq, task FROM ${ready} WHERE state = ${READY} AND queue = ? AND ${inList("task", "text")}
     ${CLAIM_ORDER} LIMIT ?`
   const readHead = reader<HeadRow>("messages", { seq: Row.integer, task: Row.text })
-  // What a claim has taken meanwhile stays where it is. No index has the condition on the state in this form.
-  const enter = `UPDATE ${byIndex(messages)} SET queue = ? WHERE ${inList("seq", "integer")} AND queue = ? AND state <= ${READY}`
-  const leaveLane = `UPDATE ${byIndex(messages)} SET queue = ? WHERE ${inList("seq", "integer")}`
+  // What a claim has taken meanwhile stays where it is, and a lapsed claim ends. No index has this form of the condition on
+  // the state.
+  const enter = `UPDATE ${byIndex(messages)} SET queue = ?, claim = NULL
+    WHERE ${inList("seq", "integer")} AND queue = ? AND state <= ${READY}`
+  const leave = `UPDATE ${byIndex(messages)} SET queue = ? WHERE ${inList("seq", "integer")}`
 
   const seqs = (rows: ReadonlyArray<{ readonly seq: number }>) => list(rows.map(({ seq }) => seq))
   const canExist = (lane: Lanes.Lane) => Lanes.encode(lane).length <= maxQueueLength
+  const follow = followIndexes === undefined ? Effect.void : Effect.asVoid(run(followIndexes))
 
   /** Moves messages of a queue to the lanes of their tasks. */
-  const enterLanes = (queue: string, rows: ReadonlyArray<HeadRow>) =>
+  const moveToLanes = (queue: string, rows: ReadonlyArray<HeadRow>) =>
     Effect.forEach(
       Map.groupBy(rows, ({ task }) => task),
       ([task, ofTask]) =>
         Effect.as(run(enter, [Lanes.encode({ queue, task }), seqs(ofTask), queue]), { queue, task })
     )
-
   const find = (select: string, ...params: ReadonlyArray<unknown>) =>
-    Effect.andThen(
-      followIndexes === undefined ? Effect.void : run(followIndexes),
-      Effect.flatMap(run(select, params), readHead)
-    )
+    Effect.andThen(follow, Effect.flatMap(run(select, params), readHead))
+  const first = (select: string, ...params: ReadonlyArray<unknown>) =>
+    Effect.map(Effect.flatMap(run(select, params), readNames), (rows) => rows[0]?.queue)
 
-  const next = Effect.fnUntraced(function* (after: string): Effect.fn.Return<string | undefined, StoreError> {
-    const rows = yield* Effect.flatMap(run(selectNext, [after, Lanes.LANES[1]]), readNext)
-    return rows[0]?.queue
+  const listLanes = Effect.fnUntraced(function* (
+    queues: ReadonlyArray<string>
+  ): Effect.fn.Return<ReadonlyArray<Lanes.Lane>, StoreError> {
+    const wanted = new Set(queues)
+    const found: Array<Lanes.Lane> = []
+    let name = yield* first(selectFirst)
+    for (let listed = 0; name !== undefined && listed < MAX_LISTED; listed++) {
+      const lane = Lanes.decode(name)
+      if (lane !== undefined && wanted.has(lane.queue)) found.push(lane)
+      name = yield* first(selectNext, name)
+    }
+    return found
   })
 
   return {
     canExist,
-    list: Effect.fnUntraced(function* (
-      queues: ReadonlyArray<string>
+    list: listLanes,
+    find: Effect.fnUntraced(function* (
+      queues: ReadonlyArray<string>,
+      tasks: ReadonlySet<string>
     ): Effect.fn.Return<ReadonlyArray<Lanes.Lane>, StoreError> {
-      const found: Array<Lanes.Lane> = []
-      let name = yield* next(Lanes.LANES[0])
-      while (name !== undefined && found.length < MAX_LANES) {
-        const lane = Lanes.decode(name)
-        if (lane !== undefined && queues.includes(lane.queue)) found.push(lane)
-        name = yield* next(name)
+      if ((yield* first(selectFirst)) === undefined) return []
+      if (queues.length * tasks.size > MAX_NAMED) {
+        return (yield* listLanes(queues)).filter(({ task }) => tasks.has(task))
       }
-      return found
+      const names = queues.flatMap((queue) => Array.from(tasks, (task) => Lanes.encode({ queue, task })))
+      const rows = yield* selectNamed([...new Set(names)].map((queue) => ({ queue })))
+      return (yield* readNames(rows)).flatMap(({ queue }) => Lanes.decode(queue) ?? [])
     }),
     clearHead: Effect.fnUntraced(function* (
       queue: string,
       tasks: ReadonlySet<string>
     ): Effect.fn.Return<boolean, StoreError> {
       const head = yield* find(selectHead, queue, HEAD)
-      const others = head.filter(({ task }) => !tasks.has(task))
-      yield* enterLanes(
-        queue,
-        others.filter(({ task }) => canExist({ queue, task }))
-      )
+      const others = head.filter(({ task }) => !tasks.has(task) && canExist({ queue, task }))
+      yield* moveToLanes(queue, others)
       return others.length === HEAD
     }),
-    bring: Effect.fnUntraced(function* (
+    moveOwn: Effect.fnUntraced(function* (
       queue: string,
       tasks: ReadonlySet<string>
     ): Effect.fn.Return<ReadonlyArray<Lanes.Lane>, StoreError> {
       const names = [...tasks].filter((task) => canExist({ queue, task }))
       if (names.length === 0) return []
-      const found = yield* find(selectOf, queue, list(names), BROUGHT)
-      return yield* enterLanes(queue, found)
+      return yield* moveToLanes(queue, yield* find(selectOwn, queue, list(names), OWN))
     }),
-    leave: (rows) => {
+    moveToQueues: (rows) => {
       const inLanes = rows.filter(({ queue }) => Lanes.decode(queue) !== undefined)
       return inLanes.length === 0
         ? Effect.succeed(rows)
         : Effect.as(
             Effect.forEach(
               Map.groupBy(inLanes, ({ queue }) => Lanes.queueOf(queue)),
-              ([queue, ofQueue]) => run(leaveLane, [queue, seqs(ofQueue)]),
+              ([queue, ofQueue]) => run(leave, [queue, seqs(ofQueue)]),
               { discard: true }
             ),
             rows.map((row) => ({ ...row, queue: Lanes.queueOf(row.queue) }))
           )
-    }
+    },
+    followIndexes: follow
   }
 }

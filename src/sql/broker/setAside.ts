@@ -1,7 +1,7 @@
 /**
  * Claims by task: sets messages aside in lanes, lists them, and claims them.
  */
-import { Array as Arr, Effect } from "effect"
+import { Effect } from "effect"
 import type { Batch, ClaimRequest, Delivery, SetAside, SetAsideTask } from "../../BrokerDriver.ts"
 import {
   type ClaimOperations,
@@ -10,6 +10,7 @@ import {
 } from "../../internal/driver/claimByTask.ts"
 import * as Lanes from "../../internal/driver/lanes.ts"
 import type { Database, StoreError } from "../Database.ts"
+import type { ReadySignal } from "../notify/ReadySignal.ts"
 import type { ClaimOperations as MessageClaims } from "./claim.ts"
 import type { SqlLanes } from "./lanes.ts"
 import { makeOldest } from "./oldest.ts"
@@ -21,41 +22,46 @@ const LISTED_TASKS = 100
 export interface Parts {
   readonly db: Database
   readonly messages: MessageClaims & { readonly lanes: SqlLanes }
+  readonly readySignal: ReadySignal
 }
 
-/** Claims from queues, which may be lanes. */
-type ClaimFrom<Claimed> = (request: ClaimRequest) => Effect.Effect<ReadonlyArray<Claimed>, StoreError>
-
-/** Makes a claim by task, over claims of every task. `claimFrom` claims from lanes too, of which `claim` need not know. */
+/** Makes a claim by task over a claim of every task. `toClaimed` makes an answer of what was claimed from a lane. */
 export const makeSqlClaimByTask = <Request extends ClaimRequest, Claimed>(
-  { db: { inTransaction }, messages: { lanes, putBack } }: Parts,
+  { db: { inTransaction }, messages: { claim, lanes, promote, putBack }, readySignal }: Parts,
   {
-    claimFrom,
+    toClaimed,
     ...operations
-  }: Omit<ClaimOperations<Request, Claimed, StoreError>, "claimAround"> & {
-    readonly claimFrom: ClaimFrom<Claimed>
+  }: Pick<ClaimOperations<Request, Claimed, StoreError>, "claim" | "deliveryOf"> & {
+    readonly toClaimed: (delivery: Delivery) => Claimed
   }
 ): ((request: Request) => Effect.Effect<ReadonlyArray<Claimed>, StoreError>) => {
   const laneOperations: LaneOperations<StoreError> = {
     canExist: lanes.canExist,
-    list: lanes.list,
+    find: lanes.find,
     setAside: (queue, tasks, claimed) =>
       inTransaction(
-        Effect.andThen(
-          claimed.length === 0 ? Effect.void : putBack(claimed.map(({ handle }) => handle)),
-          lanes.clearHead(queue, tasks)
-        )
+        Effect.gen(function* () {
+          if (claimed.length > 0) yield* putBack(claimed.map(({ handle }) => handle))
+          // a queue that is blocked is not claimed from, and a claim would do that
+          yield* promote([queue], 0)
+          return yield* lanes.clearHead(queue, tasks)
+        })
       ),
-    bring: (queue, tasks) => inTransaction(lanes.bring(queue, tasks))
+    moveOwn: (queue, tasks) => inTransaction(lanes.moveOwn(queue, tasks))
   }
   return makeClaimByTask<Request, Claimed, StoreError>(laneOperations, {
     ...operations,
-    claimAround: (request, queues, around) => {
-      const names = [...queues, ...around.map(Lanes.encode)]
-      return Arr.isReadonlyArrayNonEmpty(names)
-        ? claimFrom({ ...request, queues: names })
-        : Effect.succeed([])
-    }
+    claimLanes: (request, [first, ...others]) =>
+      Effect.map(
+        inTransaction(
+          Effect.andThen(
+            lanes.followIndexes,
+            claim({ ...request, queues: [Lanes.encode(first), ...others.map(Lanes.encode)] })
+          )
+        ),
+        ({ deliveries }) => deliveries.map(toClaimed)
+      ),
+    wakeAgain: (queues) => readySignal.wakeHere(new Set(queues))
   })
 }
 
@@ -79,6 +85,6 @@ export const makeSetAside = ({ db, messages }: Parts): SetAside<StoreError> => {
   return {
     tasks: (queues) => db.outsideTransaction(tasks(queues)),
     claim: (claim): Effect.Effect<ReadonlyArray<Delivery>, StoreError> =>
-      db.outsideTransaction(db.inTransaction(messages.claimSetAside(claim)))
+      db.outsideTransaction(db.inTransaction(messages.claimLane(claim)))
   }
 }

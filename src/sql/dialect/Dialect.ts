@@ -182,7 +182,7 @@ export interface Dialect {
 
   /** A table in a `SELECT`, whose rows are found by that index and by no other. Default: the primary key. */
   readonly byIndex: (table: string, index?: string) => string
-  /** Begins a transaction whose statements follow indexes, whatever the planner expects; `undefined`: they do so by `byIndex`. */
+  /** Makes the statements of a transaction that follow it use indexes, whatever the planner expects; `undefined`: they do so anyway. */
   readonly followIndexes?: string | undefined
   /** The column of messages by which the index of delayed ones finds them: the task's id. */
   readonly delayedId: string

@@ -7,7 +7,7 @@ import { RowLimit } from "../answerSize.ts"
 import type { BackendParts } from "../backend/SqlBackendDriver.ts"
 import { sizeOf } from "../broker/claim.ts"
 import { makeSqlClaimByTask } from "../broker/setAside.ts"
-import { type BrokerParts, makeClaimOrReclaim, wakeAgain } from "../broker/SqlBrokerDriver.ts"
+import { type BrokerParts, wakeAgain } from "../broker/SqlBrokerDriver.ts"
 import type { StoreError } from "../Database.ts"
 import {
   type ClaimedMessages,
@@ -96,17 +96,11 @@ export const makeClaim = (
     )
     return claimed
   })
-  const claimOnly = makeClaimOrReclaim(broker)
   const claimByTask = makeSqlClaimByTask<FusedClaim, ClaimedMessage>(broker, {
     claim: (request) => (request.isRetry === true ? reclaim(request) : claim(request, 0)),
-    // the worker starts what comes without a run
-    claimFrom: (request) =>
-      Effect.map(
-        claimOnly(request),
-        Arr.map((delivery) => ({ delivery, run: undefined }))
-      ),
     deliveryOf: ({ delivery }) => delivery,
-    wakeAgain: (queues) => wakeAgain(broker, queues)
+    // the worker starts what comes without a run
+    toClaimed: (delivery) => ({ delivery, run: undefined })
   })
   return (request) => db.outsideTransaction(claimByTask(request))
 }

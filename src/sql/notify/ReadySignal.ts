@@ -12,6 +12,8 @@ import type { WorkerNotifier } from "./WorkerNotifier.ts"
 export interface ReadySignal {
   /** Notifies workers of messages in these queues, the first of which is due after that time. */
   readonly notify: (queues: ReadonlySet<string>, firstMillis: number) => void
+  /** Wakes the workers of this process alone, as more is left in these queues. */
+  readonly wakeHere: (queues: ReadonlySet<string>) => void
   /** Emits when a claim of the queues is worthwhile. */
   readonly ready: (queues: Batch<string>) => Stream.Stream<void, StoreError>
 }
@@ -122,17 +124,22 @@ export const make = (readStatus: ReadStatus, workerNotifier: WorkerNotifier): Re
       return stream
     })
 
+  const wakeHere = (queues: ReadonlySet<string>, firstMillis: number): void => {
+    for (const stream of streams) {
+      for (const queue of queues) {
+        if (!stream.queues.has(queue)) continue
+        stream.wakeWhenDue(firstMillis)
+        break
+      }
+    }
+  }
+
   return {
     notify: (queues, firstMillis) => {
       workerNotifier.notify(queues)
-      for (const stream of streams) {
-        for (const queue of queues) {
-          if (!stream.queues.has(queue)) continue
-          stream.wakeWhenDue(firstMillis)
-          break
-        }
-      }
+      wakeHere(queues, firstMillis)
     },
+    wakeHere: (queues) => wakeHere(queues, 0),
     ready: (queues) =>
       Stream.unwrap(Effect.map(open(queues), (stream) => Stream.fromEffectRepeat(stream.next)))
   }

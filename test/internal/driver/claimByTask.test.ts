@@ -24,33 +24,35 @@ const request: ClaimRequest = { queues: ["q", "r"], max: 10, leaseMillis: 1000, 
 const makeStore = () => {
   const calls: Array<string> = []
   const answers = {
-    /** The ids of what a claim takes. */
+    /** The ids of what a claim takes from queues. */
     found: [] as ReadonlyArray<string>,
+    /** The ids of what a claim takes from lanes. */
+    inLanes: [] as ReadonlyArray<string>,
     lanes: [] as ReadonlyArray<Lane>,
-    brought: [] as ReadonlyArray<Lane>,
-    isBlocked: false
+    moved: [] as ReadonlyArray<Lane>,
+    isBlocked: false,
+    /** The calls that fail. */
+    failing: new Set<string>()
   }
   const noted = <A>(call: string, answer: () => A) =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
       calls.push(call)
-      return answer()
+      return answers.failing.has(call) ? Effect.fail("away" as const) : Effect.sync(answer)
     })
-  const take = () => answers.found.map((id) => deliveryOf(id))
-  const claim = makeClaimByTask<ClaimRequest, Delivery, never>(
+  const take = (ids: ReadonlyArray<string>, max: number) => ids.slice(0, max).map((id) => deliveryOf(id))
+  const nameOf = ({ queue, task }: Lane) => `${task} of ${queue}`
+  const claim = makeClaimByTask<ClaimRequest, Delivery, "away">(
     {
       canExist: ({ task }) => task !== "tooLong",
-      list: () => noted("list", () => answers.lanes),
+      find: () => noted("find", () => answers.lanes),
       setAside: (queue, _, claimed) =>
         noted(`set aside ${[queue, ...claimed.map(({ id }) => id)].join(", ")}`, () => answers.isBlocked),
-      bring: (queue) => noted(`bring ${queue}`, () => answers.brought)
+      moveOwn: (queue) => noted(`move of ${queue}`, () => answers.moved)
     },
     {
-      claim: () => noted("claim", take),
-      claimAround: (_, queues, lanes) =>
-        noted(
-          `claim ${[...queues, ...lanes.map(({ queue, task }) => `${task} of ${queue}`)].join(", ")}`,
-          take
-        ),
+      claim: ({ max, queues }) => noted(`claim ${queues.join(", ")}`, () => take(answers.found, max)),
+      claimLanes: ({ max }, lanes) =>
+        noted(`claim ${lanes.map(nameOf).join(", ")}`, () => take(answers.inLanes, max)),
       deliveryOf: (delivery) => delivery,
       wakeAgain: (queues) => calls.push(`wake ${queues.join(", ")}`)
     }
@@ -67,12 +69,13 @@ describe("claims by task", () => {
       Effect.gen(function* () {
         const store = makeStore()
         store.found = ["mail 1", "mail 2"]
-        for (let i = 0; i < 3; i++)
+        for (let i = 0; i < 3; i++) {
           assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 1", "mail 2"])
-        assert.deepStrictEqual(store.takeCalls(), ["list", "claim", "claim", "claim"])
+        }
+        assert.deepStrictEqual(store.takeCalls(), ["find", "claim q, r", "claim q, r", "claim q, r"])
         yield* TestClock.adjust("1 second")
         yield* store.claim(request)
-        assert.deepStrictEqual(store.takeCalls(), ["list", "claim"])
+        assert.deepStrictEqual(store.takeCalls(), ["find", "claim q, r"])
       })
   )
 
@@ -82,7 +85,7 @@ describe("claims by task", () => {
       store.found = ["other 1"]
       const found = yield* store.claim({ ...request, tasks: undefined })
       assert.deepStrictEqual(idsOf(found), ["other 1"])
-      assert.deepStrictEqual(store.takeCalls(), ["claim"])
+      assert.deepStrictEqual(store.takeCalls(), ["claim q, r"])
     })
   )
 
@@ -92,20 +95,22 @@ describe("claims by task", () => {
       store.found = ["other 1", "mail 1", "other 2"]
       assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 1"])
       assert.deepStrictEqual(store.takeCalls(), [
-        "list",
-        "claim",
+        "find",
+        "claim q, r",
         "set aside q, other 1, other 2",
-        "wake q, r"
+        "wake q"
       ])
     })
   )
 
-  it.effect("a message that no lane can hold is returned to the worker, which puts it back", () =>
+  it.effect("messages that cannot be set aside are returned to the worker, which puts them back", () =>
     Effect.gen(function* () {
       const store = makeStore()
       store.found = ["tooLong 1"]
       assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["tooLong 1"])
-      assert.deepStrictEqual(store.takeCalls(), ["list", "claim"])
+      store.found = ["other 1", "mail 1"]
+      store.failing.add("set aside q, other 1")
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["other 1", "mail 1"])
     })
   )
 
@@ -114,30 +119,30 @@ describe("claims by task", () => {
       const store = makeStore()
       store.found = ["other 1"]
       store.isBlocked = true
-      store.brought = [{ queue: "q", task: "mail" }]
+      store.moved = [{ queue: "q", task: "mail" }]
       yield* store.claim(request)
       assert.deepStrictEqual(store.takeCalls(), [
-        "list",
-        "claim",
+        "find",
+        "claim q, r",
         "set aside q, other 1",
-        "bring q",
-        "wake q, r"
+        "move of q",
+        "wake q, q"
       ])
-      store.found = ["mail 1"]
-      for (let i = 0; i < 2; i++) {
-        assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 1"])
-        assert.deepStrictEqual(store.takeCalls(), ["set aside q", "claim r, mail of q", "wake q, r"])
-      }
+      store.found = []
+      store.inLanes = ["mail 1"]
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 1"])
+      assert.deepStrictEqual(store.takeCalls(), ["set aside q", "claim mail of q", "claim r", "wake q"])
       store.isBlocked = false
-      yield* store.claim(request)
-      assert.deepStrictEqual(store.takeCalls(), ["set aside q", "claim q, r, mail of q", "wake q, r"])
+      store.found = ["mail 2"]
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 2", "mail 1"])
+      assert.deepStrictEqual(store.takeCalls(), ["set aside q", "claim q, r", "claim mail of q", "wake q"])
       yield* TestClock.adjust("1 second")
       yield* store.claim(request)
-      assert.deepStrictEqual(store.takeCalls(), ["list", "claim"])
+      assert.deepStrictEqual(store.takeCalls(), ["find", "claim q, r"])
     })
   )
 
-  it.effect("messages are brought from behind others once a second", () =>
+  it.effect("messages are moved from behind others once a second", () =>
     Effect.gen(function* () {
       const store = makeStore()
       store.found = ["other 1"]
@@ -145,23 +150,46 @@ describe("claims by task", () => {
       yield* store.claim(request)
       store.found = []
       yield* store.claim(request)
-      const bring = (calls: ReadonlyArray<string>) => calls.filter((call) => call === "bring q").length
-      assert.strictEqual(bring(store.takeCalls()), 1)
+      const moves = (calls: ReadonlyArray<string>) => calls.filter((call) => call === "move of q").length
+      assert.strictEqual(moves(store.takeCalls()), 1)
       yield* TestClock.adjust("1 second")
       yield* store.claim(request)
-      assert.strictEqual(bring(store.takeCalls()), 1)
+      assert.strictEqual(moves(store.takeCalls()), 1)
     })
   )
 
-  it.effect("lanes of other tasks are left to workers that know them", () =>
+  it.effect("lanes and queues take turns, so that neither keeps a worker with one slot from the other", () =>
     Effect.gen(function* () {
       const store = makeStore()
-      store.lanes = [
-        { queue: "q", task: "other" },
-        { queue: "r", task: "mail" }
-      ]
+      store.lanes = [{ queue: "r", task: "mail" }]
+      store.found = ["mail 1"]
+      store.inLanes = ["mail 2"]
+      const claimOne = store.claim({ ...request, max: 1 })
+      assert.deepStrictEqual(idsOf(yield* claimOne), ["mail 2"])
+      assert.deepStrictEqual(idsOf(yield* claimOne), ["mail 1"])
+      assert.deepStrictEqual(store.takeCalls(), ["find", "claim mail of r", "wake r", "claim q, r", "wake r"])
+    })
+  )
+
+  it.effect("what was claimed first is returned although the rest fails", () =>
+    Effect.gen(function* () {
+      const store = makeStore()
+      store.lanes = [{ queue: "r", task: "mail" }]
+      store.inLanes = ["mail 2"]
+      store.failing.add("claim q, r")
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 2"])
+    })
+  )
+
+  it.effect("a look for lanes that fails keeps no message from a worker", () =>
+    Effect.gen(function* () {
+      const store = makeStore()
+      store.found = ["mail 1"]
+      store.failing.add("find")
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 1"])
+      store.failing.clear()
       yield* store.claim(request)
-      assert.deepStrictEqual(store.takeCalls(), ["list", "claim q, r, mail of r"])
+      assert.deepStrictEqual(store.takeCalls(), ["find", "claim q, r", "find", "claim q, r"])
     })
   )
 
@@ -171,7 +199,7 @@ describe("claims by task", () => {
       store.lanes = [{ queue: "q", task: "mail" }]
       store.found = ["mail 1"]
       assert.deepStrictEqual(idsOf(yield* store.claim({ ...request, isRetry: true })), ["mail 1"])
-      assert.deepStrictEqual(store.takeCalls(), ["list", "claim"])
+      assert.deepStrictEqual(store.takeCalls(), ["find", "claim q, r"])
     })
   )
 })

@@ -32,13 +32,15 @@ local function allLanes()
   return lanes
 end
 
--- the tasks that have a lane in a queue
-local function lanesOf(queue)
-  local tasks = {}
+-- the tasks that have a lane, by their queues
+local function tasksByQueue()
+  local byQueue = {}
   for _, lane in ipairs(allLanes()) do
-    if lane[1] == queue then tasks[#tasks + 1] = lane[2] end
+    local tasks = byQueue[lane[1]] or {}
+    byQueue[lane[1]] = tasks
+    tasks[#tasks + 1] = lane[2]
   end
-  return tasks
+  return byQueue
 end
 
 -- the task of a message, by its text; nil for a text without a head

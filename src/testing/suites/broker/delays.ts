@@ -1,5 +1,6 @@
 /** Delays: messages are claimed once they are due. */
 import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
 import * as Suite from "../Suite.ts"
 import { NO_ORDER, type Test } from "./fixture.ts"
 
@@ -32,7 +33,12 @@ export const delays = (test: Test): void => {
       yield* t.publish("a", { delayMillis: t.time.units(10) })
       yield* t.publish("b")
       yield* t.time.pass(11)
-      const ages = new Map((yield* t.claim()).map(({ ageMillis, id }) => [id, ageMillis]))
+      const ages = new Map<string | undefined, number>()
+      const claimed = Effect.map(t.claim(), (some) => {
+        for (const { ageMillis, id } of some) ages.set(id, ageMillis)
+        return ages.size === 2
+      })
+      yield* t.time.eventually("both are claimed", claimed)
       assert.isAtLeast(ages.get("b") ?? -1, t.time.units(10))
       assert.isBelow(ages.get("a") ?? Infinity, t.time.units(9))
     })

@@ -171,6 +171,24 @@ const claims = (test: SetAsideTest): void => {
     assert.deepStrictEqual(idsOf(yield* t.worker("a third", ["other"]).claimAll(1)), ["other 1"])
   })
 
+  test("whatever becomes of a lapsed claim of a message that is set aside, a worker gets the message", function* (t, context) {
+    if (!t.hasLeases) return yield* Suite.skip(context, NO_LEASE)
+    yield* t.send("other 1", "other 2", "other 3")
+    const slow = t.worker("slow", ["other"])
+    const [one, two, three] = yield* slow.claimAll(3, { leaseMillis: t.time.units(1) })
+    assert(one !== undefined && two !== undefined && three !== undefined)
+    yield* t.time.pass(2)
+    assert.deepStrictEqual(yield* t.worker("mailer", ["mail"]).claim(), [])
+    yield* t.release(one, { afterMillis: t.time.units(1) })
+    yield* t.driver.renew([two.handle], t.time.units(1))
+    yield* t.time.pass(2)
+    assert.sameMembers(idsOf(yield* t.worker("a third", ["other"]).claimAll(3)), [
+      "other 1",
+      "other 2",
+      "other 3"
+    ])
+  })
+
   test("a message is set aside in its own queue", function* (t) {
     const queues = ["x", "y", "x:y"] as const
     for (const queue of queues) yield* t.publish(`of ${queue}`, { task: "other", queue })
