@@ -93,16 +93,14 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
     return view
   }
 
-  /** Looks for lanes where that is due. One that fails is tried again with the next claim: what is claimed does not need it. */
+  /** Looks for lanes. A look that fails is repeated with the next claim, which does not need it. */
   const refreshLanes = (view: WorkerView, queues: Batch<string>, now: bigint): Effect.Effect<void> =>
-    isDue(view.lookedAt, now)
-      ? Effect.ignore(
-          Effect.map(operations.find(queues, view.tasks), (found) => {
-            view.lookedAt = now
-            view.lanes = found
-          })
-        )
-      : Effect.void
+    Effect.ignore(
+      Effect.map(operations.find(queues, view.tasks), (found) => {
+        view.lookedAt = now
+        view.lanes = found
+      })
+    )
 
   /** Sets messages of other tasks aside, and has the worker's own moved from behind the rest where that is due. */
   const clearQueues = Effect.fnUntraced(function* (
@@ -145,40 +143,72 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
     return [...first, ...(yield* rest)]
   })
 
-  const claimByTask = Effect.fnUntraced(function* (
-    request: Request,
-    view: WorkerView
-  ): Effect.fn.Return<ReadonlyArray<Claimed>, E> {
-    const { blocked, tasks } = view
-    const now = (yield* Clock.Clock).monotonicTimeNanosUnsafe()
-    yield* refreshLanes(view, request.queues, now)
-    if (blocked.size > 0) {
-      yield* Effect.ignore(clearQueues(view, new Map(Array.from(blocked, (queue) => [queue, []])), now))
-    }
-    // a repetition asks for what it took from the queues
-    const isPlain = request.isRetry === true || (view.lanes.length === 0 && blocked.size === 0)
-    const claimed = isPlain ? yield* claim(request) : yield* claimAround(request, view)
-    const isForeign = (one: Claimed) => {
-      const { queue, task } = deliveryOf(one)
-      return task !== undefined && !tasks.has(task) && operations.canExist({ queue, task })
-    }
-    const foreign = claimed.filter(isForeign)
-    if (foreign.length === 0) {
-      if (blocked.size > 0) wakeAgain([...blocked])
-      else if (!isPlain && claimed.length > 0) wakeAgain(view.lanes.map(({ queue }) => queue))
-      return claimed
-    }
+  /** Returns whether a message is of another task, and can be set aside. */
+  const isForeign = (claimed: Claimed, { tasks }: WorkerView): boolean => {
+    const { queue, task } = deliveryOf(claimed)
+    return task !== undefined && !tasks.has(task) && operations.canExist({ queue, task })
+  }
+
+  const setForeignAside = (
+    claimed: ReadonlyArray<Claimed>,
+    view: WorkerView,
+    now: bigint
+  ): Effect.Effect<ReadonlyArray<Claimed>> => {
+    const foreign = claimed.filter((one) => isForeign(one, view))
     const byQueue = Map.groupBy(foreign.map(deliveryOf), ({ queue }) => queue)
-    return yield* Effect.match(clearQueues(view, byQueue, now), {
+    return Effect.match(clearQueues(view, byQueue, now), {
       // the worker puts back what it cannot run
       onFailure: () => claimed,
       onSuccess: () => {
-        wakeAgain([...byQueue.keys(), ...blocked])
-        return claimed.filter((one) => !isForeign(one))
+        wakeAgain([...byQueue.keys(), ...view.blocked])
+        return claimed.filter((one) => !isForeign(one, view))
       }
     })
+  }
+
+  const claimWithLanes = Effect.fnUntraced(function* (
+    request: Request,
+    view: WorkerView,
+    now: bigint
+  ): Effect.fn.Return<ReadonlyArray<Claimed>, E> {
+    const { blocked } = view
+    if (blocked.size > 0) {
+      yield* Effect.ignore(clearQueues(view, new Map(Array.from(blocked, (queue) => [queue, []])), now))
+    }
+    const claimed = yield* claimAround(request, view)
+    if (claimed.some((one) => isForeign(one, view))) return yield* setForeignAside(claimed, view, now)
+    if (blocked.size > 0) wakeAgain([...blocked])
+    else if (claimed.length > 0) wakeAgain(view.lanes.map(({ queue }) => queue))
+    return claimed
   })
 
-  return (request) =>
-    request.tasks === undefined ? claim(request) : claimByTask(request, viewOf(request.tasks))
+  const claimByTask = (
+    request: Request,
+    view: WorkerView,
+    now: bigint
+  ): Effect.Effect<ReadonlyArray<Claimed>, E> => {
+    // a repetition asks for what it took from the queues
+    const isPlain = request.isRetry === true || (view.lanes.length === 0 && view.blocked.size === 0)
+    if (!isPlain) return claimWithLanes(request, view, now)
+    return Effect.flatMap(claim(request), (claimed) =>
+      claimed.some((one) => isForeign(one, view))
+        ? setForeignAside(claimed, view, now)
+        : Effect.succeed(claimed)
+    )
+  }
+
+  return (request) => {
+    if (request.tasks === undefined) return claim(request)
+    const view = viewOf(request.tasks)
+    // no generator: nearly every claim is the store's own, and has nothing to set aside
+    return Effect.withFiber((fiber) => {
+      const now = fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe()
+      return isDue(view.lookedAt, now)
+        ? Effect.andThen(
+            refreshLanes(view, request.queues, now),
+            Effect.suspend(() => claimByTask(request, view, now))
+          )
+        : claimByTask(request, view, now)
+    })
+  }
 }

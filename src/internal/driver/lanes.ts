@@ -26,6 +26,9 @@ export const LANES: readonly [after: string, before: string] = [MARK, "\u0002"]
 /** Returns the name of a lane. The length of its queue divides it. */
 export const encode = ({ queue, task }: Lane): string => `${MARK}${queue.length}:${queue}${task}`
 
+/** Whether a name may be that of a lane. */
+export const isName = (name: string): boolean => name.startsWith(MARK)
+
 // oxlint-disable-next-line no-control-regex -- the mark
 const NAME = /^\u0001(\d+):/
 

@@ -136,17 +136,16 @@ export const makeLanes = ({
       return yield* moveToLanes(queue, yield* find(selectOwn, queue, list(names), OWN))
     }),
     moveToQueues: (rows) => {
+      if (!rows.some(({ queue }) => Lanes.isName(queue))) return Effect.succeed(rows)
       const inLanes = rows.filter(({ queue }) => Lanes.decode(queue) !== undefined)
-      return inLanes.length === 0
-        ? Effect.succeed(rows)
-        : Effect.as(
-            Effect.forEach(
-              Map.groupBy(inLanes, ({ queue }) => Lanes.queueOf(queue)),
-              ([queue, ofQueue]) => run(leave, [queue, seqs(ofQueue)]),
-              { discard: true }
-            ),
-            rows.map((row) => ({ ...row, queue: Lanes.queueOf(row.queue) }))
-          )
+      return Effect.as(
+        Effect.forEach(
+          Map.groupBy(inLanes, ({ queue }) => Lanes.queueOf(queue)),
+          ([queue, ofQueue]) => run(leave, [queue, seqs(ofQueue)]),
+          { discard: true }
+        ),
+        rows.map((row) => ({ ...row, queue: Lanes.queueOf(row.queue) }))
+      )
     },
     followIndexes: follow
   }
