@@ -307,8 +307,8 @@ export interface BrokerDriver<out E = unknown> {
    * is due then, `ready` emits.
    *
    * With `repeatableClaims`, a claim with `isRetry` first returns what the claim of that `claimId` took and still holds,
-   * with a new lease, and then claims more, up to `max`. Without, it makes a new claim, and the messages of the failed
-   * claim wait until their lease is over.
+   * with a new lease, and then claims more, up to `max`. What that claim took of messages that were set aside may wait for the end
+   * of its lease instead. Without, it makes a new claim, and the messages of the failed claim wait until their lease is over.
    */
   readonly claim: (claim: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, E>
   /** Claims by task. `undefined`: claims take the messages of every task. */
