@@ -4,15 +4,13 @@ import type { RedisError } from "effect/persistence/Redis"
 import type { ClaimedMessage } from "../BackendDriver.ts"
 import type { ClaimRequest, SetAside } from "../BrokerDriver.ts"
 import { makeClaimByTask } from "../internal/driver/claimByTask.ts"
+import { limitListed } from "../internal/driver/lanes.ts"
 import type { MessageClaims } from "./MessageClaims.ts"
 import type { ReadySignal } from "./ReadySignal.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { claimSetAside } from "./scripts/claimSetAside.ts"
 import { findLanes, listSetAside } from "./scripts/listSetAside.ts"
 import { setAside } from "./scripts/setAside.ts"
-
-/** How many tasks of a queue are listed at most. */
-const LISTED_TASKS = 100
 
 /** Claims by task over one keyspace. */
 export interface ClaimsByTask {
@@ -40,12 +38,7 @@ export const make = (runner: ScriptRunner, claims: MessageClaims, readySignal: R
         wakeAgain: (queues) => readySignal.wakeAfter(queues, 0)
       }),
     setAside: {
-      tasks: (queues) =>
-        Effect.map(list(queues), (found) =>
-          Array.from(Map.groupBy(found, ({ queue }) => queue).values(), (ofQueue) =>
-            ofQueue.slice(0, LISTED_TASKS)
-          ).flat()
-        ),
+      tasks: (queues) => Effect.map(list(queues), limitListed),
       claim: ({ queue, task, ...claim }) =>
         Effect.map(
           claimFromLanes({ ...claim, lanes: [{ queue, task }] }),

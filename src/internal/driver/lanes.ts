@@ -14,16 +14,25 @@ export interface Lane {
   readonly task: string
 }
 
-/** Whether two are the same. */
+/** Returns whether two lanes are the same. */
 export const isSameLane = (one: Lane, other: Lane): boolean =>
   one.queue === other.queue && one.task === other.task
+
+/** How many tasks of a queue are listed at most. */
+const LISTED_TASKS = 100
+
+/** Returns as many lanes of each queue as `SetAside.tasks` lists. */
+export const limitListed = <A extends Lane>(lanes: ReadonlyArray<A>): ReadonlyArray<A> =>
+  Array.from(Map.groupBy(lanes, ({ queue }) => queue).values(), (ofQueue) =>
+    ofQueue.slice(0, LISTED_TASKS)
+  ).flat()
 
 /** What the name of every lane begins with. */
 const MARK = "\u0001"
 /** The names of lanes lie between these two, in the order of their bytes. */
 export const LANES: readonly [after: string, before: string] = [MARK, "\u0002"]
 
-/** Returns the name of a lane. The length of its queue divides it. */
+/** Returns the name of a lane. The length of the queue says where the queue ends and the task begins. */
 export const encode = ({ queue, task }: Lane): string => `${MARK}${queue.length}:${queue}${task}`
 
 /** Whether a name may be that of a lane. */

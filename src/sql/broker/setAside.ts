@@ -15,9 +15,6 @@ import type { ClaimOperations as MessageClaims } from "./claim.ts"
 import type { SqlLanes } from "./lanes.ts"
 import { makeOldest } from "./oldest.ts"
 
-/** How many tasks of a queue are listed at most. */
-const LISTED_TASKS = 100
-
 /** What claims by task are made of. */
 export interface Parts {
   readonly db: Database
@@ -72,8 +69,7 @@ export const makeSetAside = ({ db, messages }: Parts): SetAside<StoreError> => {
   const tasks = Effect.fnUntraced(function* (
     queues: Batch<string>
   ): Effect.fn.Return<ReadonlyArray<SetAsideTask>, StoreError> {
-    const ofQueues = Map.groupBy(yield* lanes.list(queues), ({ queue }) => queue)
-    const listed = Array.from(ofQueues.values(), (ofQueue) => ofQueue.slice(0, LISTED_TASKS)).flat()
+    const listed = Lanes.limitListed(yield* lanes.list(queues))
     if (listed.length === 0) return []
     const dueSince = yield* oldest(listed.map(Lanes.encode), [])
     const now = yield* db.now

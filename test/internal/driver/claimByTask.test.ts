@@ -1,4 +1,4 @@
-/** Claims by task over a store of which the tests play every answer. */
+/** Claims by task over a store whose answers each test prepares. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { TestClock } from "effect/testing"
@@ -20,7 +20,7 @@ const deliveryOf = (id: string, queue = "q"): Delivery => ({
 const tasks = ["mail"]
 const request: ClaimRequest = { queues: ["q", "r"], max: 10, leaseMillis: 1000, worker: "w", tasks }
 
-/** A store that notes its calls, and answers as it is told. */
+/** A store that records its calls and returns prepared answers. */
 const makeStore = () => {
   const calls: Array<string> = []
   const answers = {

@@ -63,7 +63,7 @@ end
 -- the ranks of a priority; a score that this store did not write may be beyond all of them
 local RANKS, PRIORITIES = rank(0, 0) - rank(1, 0), 256
 
--- the first members of a sorted set by rank that were due at a time, at most so many
+-- returns at most max members of a lane that were due at that time, in the order of claims
 local function dueMembers(key, time, max)
   local found, from = {}, '-inf'
   for _ = 1, PRIORITIES do
@@ -79,7 +79,7 @@ local function dueMembers(key, time, max)
   return found
 end
 
--- when the oldest member of a sorted set by rank became due; later, if none was before that
+-- returns when the oldest member of a lane, or of the ready ones, became due; the given time if none was due before it
 local function oldestByRank(key, later)
   local oldest, from = later, '-inf'
   for _ = 1, PRIORITIES do

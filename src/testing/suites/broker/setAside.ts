@@ -230,6 +230,19 @@ const claims = (test: SetAsideTest): void => {
     }
   })
 
+  test("a task with a name of 250 characters keeps no other from a worker, and is claimed by its own", function* (t) {
+    const task = "x".repeat(250)
+    yield* t.publish("long", { task })
+    yield* t.send("mail 1")
+    // where the store cannot set it aside, it comes with the others
+    for (const delivery of yield* t.worker("mailer", ["mail"]).claimAll(1)) {
+      if (delivery.task === task) yield* t.release(delivery)
+      else assert.strictEqual(delivery.id, "mail 1")
+    }
+    assert.deepStrictEqual(yield* t.counts.pipe(Effect.map(({ claimed }) => claimed)), 1)
+    assert.deepStrictEqual(idsOf(yield* t.worker("worker", [task]).claimAll(1)), ["long"])
+  })
+
   test("delayed messages of other tasks are set aside when they are due", function* (t) {
     yield* t.publish("other 1", { task: "other", delayMillis: t.time.units(1) })
     const mailer = t.worker("mailer", ["mail"])
