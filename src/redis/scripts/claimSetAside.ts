@@ -16,8 +16,8 @@ import { notifyLua, preludeLua } from "./lib/prelude.ts"
 import { queuesLua } from "./lib/queues.ts"
 
 /**
- * Takes the first messages of all lanes, in their order. Such a claim is not remembered, and so not repeated: it is none of those that
- * the worker repeats.
+ * Takes the first messages of all lanes, in the order of claims. The claim is not remembered as the worker's last one, so a repetition
+ * does not find what it took: these messages are due again when their lease is over.
  */
 const lua = (
   clustered: boolean

@@ -23,20 +23,19 @@ local queue, isOwn = nextText(), {}
 for _ = 1, nextNumber() do isOwn[nextText()] = true end
 local texts = queueKey(queue, 'texts')
 
+-- the members of each lane, each behind its rank, and without the id of a claim, which ends here
 local scoredOf = {}
 local function put(task, member)
   local scored = scoredOf[task] or {}
   scoredOf[task] = scored
   scored[#scored + 1] = rankOf(member)
-  scored[#scored + 1] = member
+  scored[#scored + 1] = string.match(member, '^%d+:%d+%-?%d*:%d+') or member
 end
 
 while position < #ARGV do
   local member = nextText()
   local task = taskOf(redis.call('HGET', texts, numberOf(member)))
-  if task and removeClaim(queueKey(queue, 'claimed'), queue, member) then
-    put(task, string.match(member, '^%d+:%d+%-?%d*:%d+'))
-  end
+  if task and removeClaim(queueKey(queue, 'claimed'), queue, member) then put(task, member) end
 end
 
 -- Looks at members from the first on. Returns how many it looked at, those that are set aside, and the others.
