@@ -188,6 +188,9 @@ const test = (
     })
   )
 
+/** The server's clock runs faster by up to 1 % while it follows a system clock that was adjusted (Erlang's time correction). */
+const MOST_CORRECTION = 0.01
+
 await describeWithRabbit("delays on RabbitMQ", () => {
   describe.concurrent("messages", () => {
     test("messages that are published together arrive when they are due, never early and at most a little late", (driver) =>
@@ -229,9 +232,9 @@ await describeWithRabbit("delays on RabbitMQ", () => {
           }
           n++
           const { after, before } = sent.get(round!)!
-          assert.isAtLeast(at - before, Number(millis))
+          assert.isAtLeast(at - before, Number(millis) * (1 - MOST_CORRECTION))
           // ages are counted in whole milliseconds
-          assert.isAtMost(delivery.ageMillis, at - before - Number(millis) + 1)
+          assert.isAtMost(delivery.ageMillis, Math.max(0, at - before - Number(millis)) + 1)
           const seen = lateness.get(Number(millis)) ?? Infinity
           lateness.set(Number(millis), Math.min(seen, at - after - Number(millis)))
         }

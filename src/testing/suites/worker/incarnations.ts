@@ -65,7 +65,7 @@ export const incarnations = (test: Test): void => {
       const first = yield* Mail.delay("old", { id: "a", delay: t.duration(2) })
       yield* AsyncResult.cancel(first)
       yield* AsyncResult.forget(first)
-      const second = yield* Mail.delay("new", { id: "a", delay: t.duration(4) })
+      const second = yield* Mail.delay("new", { id: "a", delay: t.duration(8) })
       yield* t.time.pass(3)
       assert.deepStrictEqual(runs, [])
       assert.strictEqual(yield* t.awaitValue(second), "new")
