@@ -2,10 +2,10 @@
  * Coalesces the requests of concurrent fibers into few calls to a store.
  *
  * Requests of one turn of the scheduler go out together, at most `maxBatch` items and `maxSize` characters a call, and
- * at most `concurrency` calls at a time; requests that come meanwhile make the next batch. Every caller waits for its
- * own answer, so a producer that is faster than its store is held back. While the store is away, all waiting requests
- * fail with the first call that does. After a slow call that failed, the next batch is half as large, and grows again with
- * every call that succeeds.
+ * at most `concurrency` calls at a time; requests that come meanwhile make the next batch. A caller that has been alone does
+ * not wait for the end of the turn. Every caller waits for its own answer, so a producer that is faster than its store is held
+ * back. While the store is away, all waiting requests fail with the first call that does. After a slow call that failed, the
+ * next batch is half as large, and grows again with every call that succeeds.
  */
 import { Array as Arr, Cause, Clock, type Context, Effect, Exit, type Scope } from "effect"
 import { BatchLimit } from "./BatchLimit.ts"
@@ -116,7 +116,13 @@ const SPLIT_FROM = 32
 /** A failed call that took this long has waited for a store that is away. */
 const SLOW_NANOS = 1_000_000_000n
 
+/** Lone calls in a row after which one waits for a turn, so that the rest of the process has one. */
+const MAX_LONE_CALLS = 64
+
 const uncounted = () => 0
+
+/** Waits for the code that runs now, and not for the rest of the turn. */
+const nextMicrotask = Effect.callback<void>((resume) => queueMicrotask(() => resume(Effect.void)))
 
 /** Returns how many of the first items fit into one call: at least one, at most `most`. */
 const countFitting = <A>(
@@ -142,6 +148,8 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
   private requested = 0
   private closed = false
   private callsInFlight = 0
+  /** Calls in a row that had one request each. */
+  private loneCalls = 0
   /** Items per call at present: fewer than `maxBatch` after slow calls that failed. */
   private readonly batchLimit: BatchLimit
   /** The last answer did not come in the turn of its call. */
@@ -290,6 +298,9 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
 
   private readonly sendNext = Effect.suspend(() => {
     const taken = this.take()
+    if (taken.length > 0) {
+      this.loneCalls = taken.length === 1 && this.pending.length === 0 ? this.loneCalls + 1 : 0
+    }
     const requestedBefore = this.requested
     const sentAt = this.clock.monotonicTimeNanosUnsafe()
     // requests that have waited as long as this call for a store that is away fail with it
@@ -305,11 +316,16 @@ class Coalescer<in out In, in out Out, in out E> implements Batcher<In, Out, E> 
     })
   })
 
+  /** The rest of the turn may request more, unless the last calls had one request each and none is on its way. */
+  private readonly untilComplete = Effect.suspend(() =>
+    this.loneCalls % MAX_LONE_CALLS === 0 || this.callsInFlight > 0 ? Effect.yieldNow : nextMicrotask
+  )
+
   readonly sendForever = this.untilPending.pipe(
-    // the rest of this turn may request more
-    Effect.andThen(Effect.yieldNow),
+    Effect.andThen(this.untilComplete),
     Effect.andThen(Effect.uninterruptible(this.sendNext)),
-    Effect.forever
+    // without a turn after each call, beside the one before it
+    Effect.forever({ disableYield: true })
   )
 }
 

@@ -58,6 +58,38 @@ describe("batching", () => {
     })
   )
 
+  it.effect("a caller that has been alone does not wait for the end of the turn", () =>
+    Effect.gen(function* () {
+      const { batcher, batches } = yield* make()
+      const isSentWithinTurn = (n: number) =>
+        Effect.gen(function* () {
+          yield* Effect.forkChild(batcher.one(n), { startImmediately: true })
+          yield* Effect.promise(() => Promise.resolve())
+          return batches.some((batch) => batch.includes(n))
+        })
+      assert.isFalse(yield* isSentWithinTurn(1))
+      yield* flush
+      assert.isTrue(yield* isSentWithinTurn(2))
+      yield* askAll(batcher, 3)
+      assert.isFalse(yield* isSentWithinTurn(4))
+    })
+  )
+
+  it.effect("a caller that is alone lets the rest of the process run now and then", () =>
+    Effect.gen(function* () {
+      const { batcher } = yield* make()
+      let turns = 0
+      const countTurn = (): void => {
+        turns++
+        turn = setImmediate(countTurn)
+      }
+      let turn = setImmediate(countTurn)
+      for (let n = 0; n < 640; n++) yield* batcher.one(n)
+      clearImmediate(turn)
+      assert.isAtLeast(turns, 5)
+    })
+  )
+
   it.effect("a call carries at most maxBatch items", () =>
     Effect.gen(function* () {
       const { batcher, batches } = yield* make()
