@@ -130,6 +130,7 @@ export const make = Effect.fnUntraced(function* <E>(
           outages,
           isPermanent,
           toClosedError: () => toClosedError("subscribe"),
+          subscribesCreated: driver.capabilities.subscribesCreated === true,
           sweepInterval: reliableHints ? undefined : sweepInterval,
           maxBatch: DriverCalls.maxBatch * 8,
           onSubscribers: (change) => waiters.modifyUnsafe(change, context)

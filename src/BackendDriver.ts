@@ -36,7 +36,14 @@ import type {
   ParkedMessage,
   Reopened
 } from "./driver/DeadLetter.ts"
-import type { CancelAnswer, Created, NewRecord, PublishedRecord, TaskRecord } from "./driver/TaskRecord.ts"
+import type {
+  CancelAnswer,
+  Created,
+  Hint,
+  NewRecord,
+  PublishedRecord,
+  TaskRecord
+} from "./driver/TaskRecord.ts"
 import type {
   ClaimedMessage,
   Completion,
@@ -118,6 +125,8 @@ export interface BackendDriver<out E = unknown> {
   readonly capabilities: {
     /** Whether `hints` reports changes. `false`: waiters poll with `read`. */
     readonly hints: boolean
+    /** Whether `create` and `Fusion.enqueue` subscribe to a record that asks for it. Default `false`. */
+    readonly subscribesCreated?: boolean | undefined
     /**
      * Whether the store lives in this process alone, so that no hint is lost. While `hints` runs, such a store hints
      * every change as it happens, ends tasks when their time comes (L1 to L3), and removes by itself what `sweep` would
@@ -226,13 +235,13 @@ export interface BackendDriver<out E = unknown> {
   /** Ends subscriptions. Passes over ids without one. */
   readonly unsubscribe: (ids: Batch<string>) => Effect.Effect<void, E>
   /**
-   * Emits ids that may have changed in state or progress: those that are subscribed to, and those of runs that were
-   * started by this driver and for which a cancel was requested. Emits `"resync"` after a gap: any id may have changed,
+   * Emits the tasks that may have changed in state or progress: those that are subscribed to, and those of runs that were
+   * started by this driver and for which a cancel was requested. Emits `"resync"` after a gap: any task may have changed,
    * and subscriptions may be gone, so the facade subscribes to all of its ids again. Hints may be lost, repeated or late.
    * The facade runs the stream at most once at a time, and runs it again when it ends or fails. Required where
    * `capabilities.hints` is `true`.
    */
-  readonly hints?: Stream.Stream<ReadonlyArray<string> | "resync", E> | undefined
+  readonly hints?: Stream.Stream<ReadonlyArray<Hint> | "resync", E> | undefined
   /**
    * Ends waiting tasks as `Cancelled`, and asks running tasks to stop, even over a lapsed lease (C1 to C4). Where the
    * store also has the messages, it removes those of tasks that end here, or by L1, before they are due.

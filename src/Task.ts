@@ -425,11 +425,12 @@ export const make = <
     result: TaskCodec.result(schemas)
   })
   const result = (taskId: string) => fromCodec(taskId, definition.result)
-  const enqueue =
+  const enqueue = (use: "result" | "id") =>
     payloadSchema.ast._tag === "Void"
       ? (first: unknown, second?: EnqueueOptions) =>
-          send(definition, undefined, second ?? (first as EnqueueOptions | undefined))
-      : (payload: unknown, options?: EnqueueOptions) => send(definition, payload, options)
+          send(definition, undefined, second ?? (first as EnqueueOptions | undefined), use)
+      : (payload: unknown, options?: EnqueueOptions) => send(definition, payload, options, use)
+  const delay = enqueue("result")
   const task = {
     [TypeId]: TypeId,
     name,
@@ -438,8 +439,8 @@ export const make = <
     successSchema: schemas.success,
     errorSchema: schemas.error,
     progressSchema: schemas.progress,
-    delay: (payload: unknown, options?: EnqueueOptions) => Effect.map(enqueue(payload, options), result),
-    send: enqueue,
+    delay: (payload: unknown, options?: EnqueueOptions) => Effect.map(delay(payload, options), result),
+    send: enqueue("id"),
     delayAll: (payloads: Iterable<unknown>, options?: OptionsOfEach) =>
       Effect.map(sendAll(definition, payloads, options), (ids) => ids.map(result)),
     result,

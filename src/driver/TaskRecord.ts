@@ -108,7 +108,27 @@ export interface NewRecord {
    * published. `undefined`: the message is sent together with the record.
    */
   readonly reservedMillis: number | undefined
+  /**
+   * Whether to subscribe this driver to the task's end, in the step that creates the record. Asked for where
+   * `capabilities.subscribesCreated` is `true`, of records without a key whose id was made for this enqueue alone.
+   */
+  readonly subscribe?: boolean | undefined
 }
+
+/**
+ * A change of a task: its id; or the last record of a task that has ended, which saves a read.
+ *
+ * **Details**
+ *
+ * A hint may come late: a record counts only for those who wait for its incarnation and generation. A store sends small records
+ * alone.
+ *
+ * @see `BackendDriver.hints`
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Hint = string | TaskRecord
 
 /**
  * A record that the message of one generation is known to be published for.

@@ -14,10 +14,15 @@ import { CallFailed } from "./RedisStoreError.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
 import { ping } from "./scripts/ping.ts"
 
+/** A task that changed, and what the store says of it: see `scripts/lib/subscribers.ts`. */
+export interface TaskChange {
+  readonly id: string
+  readonly known: string
+}
+
 /** Handles what comes over the channel. */
 export interface Subscriber {
-  /** Tasks that changed. */
-  readonly onHint?: (ids: ReadonlyArray<string>) => void
+  readonly onHint?: (changes: ReadonlyArray<TaskChange>) => void
   /** There may be something to claim from a queue: now, or after a time. */
   readonly onWake?: (queue: string, afterMillis: number) => void
   /** Any message may have been missed. */
@@ -72,14 +77,21 @@ const openSubscription = (redis: Redis.Redis["Service"], { bounded }: ScriptRunn
     return yield* bounded(Fiber.join(subscribing))
   })
 
+/** The ids of tasks, each followed by what is known of it. */
+const changesOf = ([, ...texts]: typeof Changed.Type): ReadonlyArray<TaskChange> => {
+  const changes: Array<TaskChange> = []
+  for (let i = 0; i + 1 < texts.length; i += 2) changes.push({ id: texts[i]!, known: texts[i + 1]! })
+  return changes
+}
+
 const dispatch = (
   subscribers: ReadonlySet<Subscriber>,
   message: Exclude<Message, typeof Ping.Type>
 ): void => {
   switch (message[0]) {
     case "changed": {
-      const [, ...ids] = message
-      return subscribers.forEach((subscriber) => subscriber.onHint?.(ids))
+      const changes = changesOf(message)
+      return subscribers.forEach((subscriber) => subscriber.onHint?.(changes))
     }
     case "ready":
       return subscribers.forEach((subscriber) => subscriber.onWake?.(message[1], 0))

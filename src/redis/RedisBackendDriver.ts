@@ -1,10 +1,12 @@
 /** The backend in Redis: each operation runs one script for a batch. */
-import { Effect, Queue, Stream } from "effect"
-import type { BackendDriver, TaskRecord } from "../BackendDriver.ts"
+import { Effect, Queue, Result, Stream } from "effect"
+import type { BackendDriver, Hint, TaskRecord } from "../BackendDriver.ts"
 import { isTerminal } from "../TaskState.ts"
 import { createAcrossShards } from "./createAcrossShards.ts"
 import { isPermanent } from "./isPermanent.ts"
-import type { ProcessChannel } from "./ProcessChannel.ts"
+import type { Keyspace } from "./Keyspace.ts"
+import type { ProcessChannel, TaskChange } from "./ProcessChannel.ts"
+import * as RecordText from "./RecordText.ts"
 import type { RedisStoreError } from "./RedisStoreError.ts"
 import type { RefusalLog } from "./RefusalLog.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
@@ -13,6 +15,7 @@ import { countDeadLetters } from "./scripts/countDeadLetters.ts"
 import { forget } from "./scripts/forget.ts"
 import { getDeadLetters } from "./scripts/getDeadLetters.ts"
 import { heartbeat } from "./scripts/heartbeat.ts"
+import { CHANGED, ENDED } from "./scripts/lib/subscribers.ts"
 import { listDeadLetterIds } from "./scripts/listDeadLetterIds.ts"
 import { listDeadLetters } from "./scripts/listDeadLetters.ts"
 import { listWorkers } from "./scripts/listWorkers.ts"
@@ -29,61 +32,87 @@ import { sweep } from "./scripts/sweep.ts"
 import { unregisterWorker } from "./scripts/unregisterWorker.ts"
 import { unsubscribe } from "./scripts/unsubscribe.ts"
 import { withdraw } from "./scripts/withdraw.ts"
+import type { ServerSubscriptions } from "./ServerSubscriptions.ts"
 
 type Driver = BackendDriver<RedisStoreError>
 
-/** Reads and subscribes, and remembers the subscriptions of this process, so that no others are ended. */
-const reads = (
+/** Creates and reads records, and subscribes to them. */
+const records = (
   runner: ScriptRunner,
-  { process }: ProcessChannel
-): Pick<Driver, "read" | "subscribe" | "unsubscribe"> => {
+  process: string,
+  subscriptions: ServerSubscriptions
+): Pick<Driver, "create" | "read" | "subscribe" | "unsubscribe"> => {
+  const createRecords = createAcrossShards(runner, process)
   const readRecords = read(runner)
   const endSubscriptions = unsubscribe(runner, process)
-  const subscribed = new Set<string>()
-  // A task that ended has no subscribers on the server.
-  const dropEnded = Effect.map((records: ReadonlyArray<TaskRecord | undefined>) => {
-    for (const record of records) {
-      if (record !== undefined && isTerminal(record.state)) subscribed.delete(record.id)
-    }
-    return records
+  const removeEnded = Effect.map((found: ReadonlyArray<TaskRecord | undefined>) => {
+    subscriptions.removeEnded(found)
+    return found
   })
   return {
-    read: (ids) => dropEnded(readRecords(ids)),
+    create: (created) =>
+      Effect.suspend(() => {
+        subscriptions.addCreated(created)
+        return createRecords(created)
+      }),
+    read: (ids) => removeEnded(readRecords(ids)),
     subscribe: (ids, until = "change") => {
-      for (const id of ids) subscribed.add(id)
-      return dropEnded(readRecords(ids, { process, until }))
+      subscriptions.add(ids)
+      return removeEnded(readRecords(ids, { process, until }))
     },
     unsubscribe: (ids) => {
-      const ended = ids.filter((id) => subscribed.delete(id))
-      if (ended.length === 0) return Effect.void
-      return Effect.tapError(endSubscriptions(ended), () =>
-        Effect.sync(() => ended.forEach((id) => subscribed.add(id)))
+      const subscribed = ids.filter((id) => subscriptions.remove(id))
+      if (subscribed.length === 0) return Effect.void
+      return Effect.tapError(endSubscriptions(subscribed), () =>
+        Effect.sync(() => subscriptions.add(subscribed))
       )
     }
   }
 }
 
-const hintsOf = (channel: ProcessChannel): Driver["hints"] =>
-  Stream.unwrap(
+/** Decodes what comes over the channel of the process. */
+const hintsOf = (
+  channel: ProcessChannel,
+  keyspace: Keyspace,
+  subscriptions: ServerSubscriptions
+): Driver["hints"] => {
+  const toHint = ({ id, known }: TaskChange): Hint => {
+    if (known === CHANGED) return id
+    subscriptions.remove(id)
+    if (known === ENDED) return id
+    const key = `${keyspace.base(keyspace.shardOf(id))}:task:${id}`
+    const record = Result.try(() => RecordText.decode(key, id, known, () => undefined))
+    // a text that does not fit is not of this store; what the record holds is read
+    return Result.isSuccess(record) && isTerminal(record.success.state) ? record.success : id
+  }
+  return Stream.unwrap(
     Effect.gen(function* () {
-      const hints = yield* Queue.unbounded<ReadonlyArray<string> | "resync">()
+      const hints = yield* Queue.unbounded<ReadonlyArray<Hint> | "resync">()
       yield* channel.subscribe({
-        onHint: (ids) => void Queue.offerUnsafe(hints, ids),
-        onResync: () => void Queue.offerUnsafe(hints, "resync")
+        onHint: (changes) => void Queue.offerUnsafe(hints, changes.map(toHint)),
+        onResync: () => {
+          subscriptions.clear()
+          Queue.offerUnsafe(hints, "resync")
+        }
       })
       return Stream.fromQueue(hints)
     })
   )
+}
 
 /** Makes the driver; hints come over the channel of the process. */
-export const make = (runner: ScriptRunner, channel: ProcessChannel, refusals: RefusalLog): Driver => ({
+export const make = (
+  runner: ScriptRunner,
+  channel: ProcessChannel,
+  subscriptions: ServerSubscriptions,
+  refusals: RefusalLog
+): Driver => ({
   name: "redis",
-  capabilities: { hints: true, expiresRecords: true, maxBytes: runner.maxBytes },
+  capabilities: { hints: true, subscribesCreated: true, expiresRecords: true, maxBytes: runner.maxBytes },
   isPermanent,
-  ...reads(runner, channel),
+  ...records(runner, channel.process, subscriptions),
   readHistory: readHistory(runner),
-  hints: hintsOf(channel),
-  create: createAcrossShards(runner),
+  hints: hintsOf(channel, runner.keyspace, subscriptions),
   markPublished: markPublished(runner),
   start: start(runner, refusals, channel.process),
   renew: renewRuns(runner),

@@ -16,6 +16,7 @@ import { fusedClaim } from "./scripts/fusedClaim.ts"
 import { type Enqueued, fusedEnqueue } from "./scripts/fusedEnqueue.ts"
 import { fusedSettle, type FusedSettlement } from "./scripts/fusedSettle.ts"
 import { publishReserved } from "./scripts/publishReserved.ts"
+import type { ServerSubscriptions } from "./ServerSubscriptions.ts"
 
 type Backend = BackendDriver<RedisStoreError>
 type Broker = BrokerDriver<RedisError>
@@ -56,26 +57,37 @@ const settleInSteps = (backend: Backend, broker: Broker) =>
     return settled!
   })
 
-/** Makes the fusion of a backend and a broker over the same keyspace. */
+/** What is fused. */
+export interface Parts {
+  readonly backend: Backend
+  readonly broker: Broker
+  readonly claims: MessageClaims
+  readonly claimByTask: ClaimsByTask
+  /** Identifies the store. */
+  readonly store: object
+}
+
+/** Makes the fusion of a backend and a broker over the same keyspace, for a process. */
 export const make = (
   runner: ScriptRunner,
-  backend: Backend,
-  broker: Broker,
-  claims: MessageClaims,
-  claimByTask: ClaimsByTask,
-  store: object
+  process: string,
+  subscriptions: ServerSubscriptions,
+  { backend, broker, claimByTask, claims, store }: Parts
 ): Fusion<RedisStoreError> => {
   const { keyspace } = runner
-  const enqueueTogether = fusedEnqueue(runner)
+  const enqueueTogether = fusedEnqueue(runner, process)
   const enqueueApart = enqueueInSteps(runner, backend)
   const settleTogether = fusedSettle(runner)
   const settleApart = settleInSteps(backend, broker)
   return {
     store,
     enqueue: (items) =>
-      keyspace.shards > 1 && items.some(({ record }) => record.key !== undefined)
-        ? Effect.forEach(items, enqueueApart, { concurrency: 16 })
-        : enqueueTogether(items),
+      Effect.suspend(() => {
+        subscriptions.addCreated(items.map(({ record }) => record))
+        return keyspace.shards > 1 && items.some(({ record }) => record.key !== undefined)
+          ? Effect.forEach(items, enqueueApart, { concurrency: 16 })
+          : enqueueTogether(items)
+      }),
     claim: claimByTask.over(fusedClaim(runner, claims)),
     settle: (items) => {
       const decoded = items.map(({ handle, settlement }) => ({

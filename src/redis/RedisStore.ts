@@ -58,6 +58,7 @@ import * as RefusalLog from "./RefusalLog.ts"
 import * as ScriptRunner from "./ScriptRunner.ts"
 import { checkRights } from "./scripts/checkRights.ts"
 import * as ServerInfo from "./ServerInfo.ts"
+import { ServerSubscriptions } from "./ServerSubscriptions.ts"
 
 /**
  * The layout of the store, and the time that a call may take.
@@ -98,12 +99,22 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const channel = yield* ProcessChannel.make(redis, runner, outagesOf(store, "redis"))
   const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
   const refusals = RefusalLog.make()
+  const subscriptions = new ServerSubscriptions()
   const claims = MessageClaims.make(runner, channel, readySignal, refusals)
-  const backend = RedisBackendDriver.make(runner, channel, refusals)
+  const backend = RedisBackendDriver.make(runner, channel, subscriptions, refusals)
   const claimByTask = ClaimByTask.make(runner, claims, readySignal)
   const broker = RedisBrokerDriver.make(runner, claims, claimByTask, readySignal)
   return {
-    backend: { ...backend, fusion: RedisFusion.make(runner, backend, broker, claims, claimByTask, store) },
+    backend: {
+      ...backend,
+      fusion: RedisFusion.make(runner, channel.process, subscriptions, {
+        backend,
+        broker,
+        claims,
+        claimByTask,
+        store
+      })
+    },
     broker: { ...broker, store }
   }
 })

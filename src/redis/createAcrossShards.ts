@@ -61,11 +61,12 @@ const createWithKey = (runner: ScriptRunner, { withClaimedKey }: Create) => {
 
 const hasKey = ({ key }: NewRecord): boolean => key !== undefined
 
-/** Makes the operation. */
+/** Makes the operation for a process. */
 export const createAcrossShards = (
-  runner: ScriptRunner
+  runner: ScriptRunner,
+  process: string
 ): ((batch: Batch<NewRecord>) => Effect.Effect<ReadonlyArray<Created>, RedisError>) => {
-  const created = create(runner)
+  const created = create(runner, process)
   if (runner.keyspace.shards === 1) return created.inOwnShard
   const createKeyed = createWithKey(runner, created)
 

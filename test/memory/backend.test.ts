@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { BackendSuite } from "chicory/testing/suites"
 import { Array as Arr, Effect, Stream } from "effect"
 import { TestClock } from "effect/testing"
-import type { BackendDriver, NewRecord } from "../../src/BackendDriver.ts"
+import type { BackendDriver, Hint, NewRecord } from "../../src/BackendDriver.ts"
 import { makeMemoryBackend } from "../../src/memory/MemoryBackendDriver.ts"
 
 BackendSuite.suite("memory", { make: makeMemoryBackend })
@@ -49,7 +49,7 @@ const start = (
 
 /** Collects the hints. */
 const follow = Effect.fnUntraced(function* (driver: BackendDriver<never>) {
-  const heard: Array<ReadonlyArray<string> | "resync"> = []
+  const heard: Array<ReadonlyArray<Hint> | "resync"> = []
   yield* Effect.forkScoped(
     Stream.runForEach(driver.hints ?? Stream.empty, (hint) => Effect.sync(() => void heard.push(hint)))
   )

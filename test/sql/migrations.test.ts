@@ -124,7 +124,7 @@ const collectHints = Effect.fnUntraced(function* (location: Location) {
   const { backend } = yield* drivers(location)
   yield* Stream.runForEach(backend.hints ?? Stream.empty, (hint) =>
     Effect.sync(() => {
-      if (hint !== "resync") for (const id of hint) told.add(id)
+      if (hint !== "resync") for (const one of hint) told.add(typeof one === "string" ? one : one.id)
     })
   ).pipe(Effect.forkScoped)
   return told

@@ -33,6 +33,11 @@ export class ChurnMap<in out K, in out V> {
     return this.map.delete(key)
   }
 
+  clear(): void {
+    this.map = new Map()
+    this.writes = 0
+  }
+
   /** Iterates in the order of insertion. Entries that are added or removed meanwhile may or may not be seen. */
   values(): Iterable<V> {
     return this.map.values()

@@ -1,14 +1,17 @@
 /**
  * The subscriptions of this process: one per task id, for any number of waiters.
  *
- * A hint leads to a read of its ids, in batches, and each subscriber of an id receives what was read. After a gap in
- * the hints every id is subscribed again, which reads it too; an id that is not to be read then, by its next read. Where
- * hints may be lost, a sweep reads one batch an interval, those ids first whose last read is the oldest. So while nothing
- * happens, all waiters together cost as many calls as one, and a lost hint delays its waiter by at most
- * `interval * ceil(ids / maxBatch)`.
+ * A hint leads to a read of its ids, in batches, and each subscriber of an id receives what was read; a hint that brings the
+ * last record of a task saves that read. After a gap in the hints every id is subscribed again, which reads it too; an id
+ * that is not to be read then, by its next read. Where hints may be lost, a sweep reads one batch an interval, those ids
+ * first whose last read is the oldest. So while nothing happens, all waiters together cost as many calls as one, and a lost
+ * hint delays its waiter by at most `interval * ceil(ids / maxBatch)`.
+ *
+ * A store may subscribe to a task in the step that creates it. While this process waits for its tasks, it asks for that, and
+ * the wait for such a task begins without a call.
  */
 import { Array as Arr, Cause, Duration, Effect, Latch, Option, Result, type Scope, Stream } from "effect"
-import type { TaskRecord } from "../../BackendDriver.ts"
+import type { Hint, TaskRecord } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import { isTerminal } from "../../TaskState.ts"
 import { backoff } from "../backoff.ts"
@@ -50,6 +53,13 @@ export interface Subscriptions<out E> {
   readonly subscribe: (ids: ReadonlyArray<string>, subscriber: Subscriber<E>) => Subscription
   /** Passes every hinted id on; `undefined` stands for all ids. Returns what ends it. */
   readonly onHint: (onHint: HintListener) => () => void
+  /** Whether the store is to subscribe to the next task that this process creates, since it is likely to be awaited. */
+  readonly expectsWait: () => boolean
+  /**
+   * Takes note of a task to whose end the store subscribes in the step that creates it: its record as it is created. Called
+   * before that step, so that no hint comes earlier.
+   */
+  readonly onCreate: (record: TaskRecord) => void
 }
 
 /** Called with hinted ids, or with `undefined` where any task may have changed. */
@@ -63,12 +73,14 @@ export interface Options<in out E> {
   readonly subscribe: (ids: Batch<string>, until: Until) => Effect.Effect<Records, E>
   readonly read: (ids: Batch<string>) => Effect.Effect<Records, E>
   readonly unsubscribe: (ids: Batch<string>) => Effect.Effect<void, E>
-  readonly hints: Stream.Stream<ReadonlyArray<string> | "resync", E>
+  readonly hints: Stream.Stream<ReadonlyArray<Hint> | "resync", E>
   readonly outages: Outages
   /** Whether an error is the fault of an id, so that a batch without that id may succeed. */
   readonly isPermanent: (error: E) => boolean
   /** Makes the error of subscribers that wait when the scope closes, or that come later. */
   readonly toClosedError: () => E
+  /** Whether the store subscribes to a task in the step that creates it, where it is asked to. */
+  readonly subscribesCreated: boolean
   /** `undefined`: no hint is lost, and nothing is swept. */
   readonly sweepInterval: Duration.Duration | undefined
   /** Ids per call, at most. */
@@ -80,6 +92,12 @@ export interface Options<in out E> {
 /** How long to wait before a broken stream of hints is run again. */
 const RESTART_HINTS_AFTER = Duration.millis(200)
 
+/** Tasks that were created with a subscription and not waited for yet, at most. */
+const MAX_CREATED = 10_000
+/** How many tasks may be created with a subscription for each wait, and how many at most before the next wait. */
+const CREATED_PER_WAIT = 2
+const MAX_EXPECTED = 1024
+
 /** The subscribers of an id: nearly always one, for which a set would cost more than everything else. */
 class Entry<E> {
   /** The store may have the subscription, so it has to be removed. */
@@ -90,6 +108,9 @@ class Entry<E> {
   until: Until = "end"
   /** The last read was terminal: nothing changes any more. */
   ended = false
+  /** Whether it was read, or its record is known without a read. */
+  isRead = false
+  private last: TaskRecord | undefined
   private first: Subscriber<E> | undefined
   private others: Set<Subscriber<E>> | undefined
 
@@ -119,7 +140,14 @@ class Entry<E> {
     return accepted
   }
 
+  /** Whether a record is of the enqueue and the generation that was read last. */
+  isOfSameGeneration({ generation, incarnation }: TaskRecord): boolean {
+    return this.last?.incarnation === incarnation && this.last.generation === generation
+  }
+
   notify(id: string, record: TaskRecord | undefined): void {
+    this.isRead = true
+    this.last = record
     this.ended = record !== undefined && isTerminal(record.state)
     this.first?.onRecord(id, record)
     this.others?.forEach((subscriber) => subscriber.onRecord(id, record))
@@ -168,6 +196,10 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   private readonly toSubscribe = new Set<string>()
   private readonly toRead = new Set<string>()
   private readonly toUnsubscribe = new Set<string>()
+  /** Tasks that were created with a subscription and not waited for yet, the oldest first. */
+  private readonly created = new ChurnMap<string, TaskRecord>()
+  /** How many tasks may be created with a subscription before the next wait. */
+  private expected = 0
   private readonly started = Latch.makeUnsafe(false)
   private readonly hasWork = Latch.makeUnsafe(false)
   private nextCall = 0
@@ -185,10 +217,26 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     if (this.closed) return this.failLater(ids, subscriber)
     const distinct = ids.length === 1 ? ids : [...new Set(ids)]
     for (const id of distinct) this.addSubscriber(id, subscriber)
+    if (this.options.subscribesCreated) {
+      this.expected = Math.min(MAX_EXPECTED, this.expected + CREATED_PER_WAIT)
+    }
     this.options.onSubscribers(1)
     this.started.openUnsafe()
-    this.hasWork.openUnsafe()
+    this.wakeIfDue()
     return new ActiveSubscription(this, distinct, subscriber)
+  }
+
+  expectsWait(): boolean {
+    return this.expected > 0
+  }
+
+  onCreate(record: TaskRecord): void {
+    this.expected--
+    if (this.created.size >= MAX_CREATED) {
+      const [oldest] = this.created.values()
+      if (oldest !== undefined) this.created.delete(oldest.id)
+    }
+    this.created.set(record.id, record)
   }
 
   /** Ends the subscription of all ids. */
@@ -223,7 +271,9 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   private addSubscriber(id: string, subscriber: Subscriber<E>): void {
     let entry = this.entries.get(id)
-    if (entry === undefined) {
+    if (entry === undefined && subscriber.waitsFor === "end" && this.created.has(id)) {
+      entry = this.addCreated(id)
+    } else if (entry === undefined) {
       // an id that waits to be unsubscribed is still subscribed, unless there was a gap
       entry = new Entry(this.toUnsubscribe.delete(id))
       this.entries.set(id, entry)
@@ -234,6 +284,19 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
       this.readLater(id)
     }
     entry.add(subscriber)
+  }
+
+  /** Adds the entry of a task that was created with a subscription: its end will be hinted, so it need not be read. */
+  private addCreated(id: string): Entry<E> {
+    const entry = new Entry<E>(true)
+    const record = this.created.get(id)
+    this.created.delete(id)
+    this.toUnsubscribe.delete(id)
+    this.entries.set(id, entry)
+    queueMicrotask(() => {
+      if (!entry.isRead && this.entries.get(id) === entry) entry.notify(id, record)
+    })
+    return entry
   }
 
   removeSubscriber(id: string, subscriber: Subscriber<E>): void {
@@ -260,7 +323,12 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
   /** Reads ids, or subscribes them where they have to be. */
   read(ids: Iterable<string>): void {
     for (const id of ids) this.readLater(id)
-    this.hasWork.openUnsafe()
+    this.wakeIfDue()
+  }
+
+  /** Wakes the calls where there is something to read. */
+  private wakeIfDue(): void {
+    if (this.toSubscribe.size + this.toRead.size > 0) this.hasWork.openUnsafe()
   }
 
   /** Takes the ids of the next batch, without those whose subscribers all refuse. */
@@ -412,6 +480,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   /** The store may have missed or forgotten the subscriptions. */
   private resync(): void {
+    this.created.clear()
     for (const [id, entry] of this.entries) {
       if (entry.ended) entry.mustSubscribe = true
       else this.subscribeLater(id)
@@ -420,10 +489,29 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
     for (const listener of this.hintListeners) listener(undefined)
   }
 
-  private receiveHint(ids: ReadonlyArray<string>): void {
-    for (const id of ids) this.readLater(id)
-    this.hasWork.openUnsafe()
+  private receiveHint(hints: ReadonlyArray<Hint>): void {
+    const ids: Array<string> = []
+    for (const hint of hints) {
+      const id = typeof hint === "string" ? hint : hint.id
+      ids.push(id)
+      this.created.delete(id)
+      if (typeof hint === "string" || !this.receiveEnd(hint)) this.readLater(id)
+    }
+    this.wakeIfDue()
     for (const listener of this.hintListeners) listener(ids)
+  }
+
+  /** Passes on the last record of a task. Returns whether it need not be read: it is of what the subscribers wait for. */
+  private receiveEnd(record: TaskRecord): boolean {
+    const { id } = record
+    const entry = this.entries.get(id)
+    if (entry === undefined) return true
+    // a late hint may be of an earlier enqueue of the id, or of the time before a replay
+    if (!entry.isOfSameGeneration(record)) return false
+    this.toSubscribe.delete(id)
+    this.toRead.delete(id)
+    entry.notify(id, record)
+    return true
   }
 
   private sweepBatch(): void {

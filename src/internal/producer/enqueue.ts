@@ -9,7 +9,7 @@
  */
 import { Clock, Effect, Exit, type Fiber } from "effect"
 import type { Backend } from "../../Backend.ts"
-import type { Created, NewRecord } from "../../BackendDriver.ts"
+import type { Created, NewRecord, TaskRecord } from "../../BackendDriver.ts"
 import type { Broker } from "../../Broker.ts"
 import type { Envelope } from "../../BrokerDriver.ts"
 import { type EnqueueError, IdempotencyConflict } from "../../EnqueueError.ts"
@@ -28,6 +28,8 @@ export interface PreparedTask {
   readonly retentionMillis: number | undefined
   /** `undefined` where neither a key nor an id was given. */
   readonly reservation: { readonly key: string | undefined; readonly payloadHash: string } | undefined
+  /** Whether the store subscribes to the task's end when it creates the record. Only without a reservation. */
+  readonly subscribe?: boolean | undefined
 }
 
 /** The services that tasks are enqueued in. */
@@ -51,7 +53,7 @@ const envelopeOf = ({ delayMillis, head, payload }: PreparedTask): Envelope => (
 })
 
 const recordOf = (
-  { delayMillis, head, reservation, retentionMillis }: PreparedTask,
+  { delayMillis, head, reservation, retentionMillis, subscribe }: PreparedTask,
   reservedMillis: number | undefined
 ): NewRecord => ({
   id: head.id,
@@ -63,7 +65,30 @@ const recordOf = (
   delayMillis,
   expiresMillis: head.expires,
   retentionMillis,
-  reservedMillis
+  reservedMillis,
+  ...(subscribe === true && { subscribe })
+})
+
+/** Returns the record of a new task as it is created, but for the clock, which is that of this process. */
+const createdRecord = ({ head }: PreparedTask, enqueuedAt: number): TaskRecord => ({
+  id: head.id,
+  task: head.task,
+  state: "PENDING",
+  incarnation: "",
+  generation: 0,
+  attempt: 0,
+  retries: 0,
+  crashes: 0,
+  queue: head.queue,
+  exit: null,
+  progress: null,
+  worker: null,
+  cancelRequested: false,
+  ended: null,
+  enqueuedAt,
+  startedAt: null,
+  finishedAt: null,
+  expiresAt: null
 })
 
 const conflictOf = ({ head, reservation }: PreparedTask, taskId: string): IdempotencyConflict =>
@@ -228,11 +253,16 @@ export const enqueue = (
   fiber: Fiber.Fiber<unknown, unknown>,
   stores: Stores,
   task: PreparedTask
-): Effect.Effect<string, EnqueueError> =>
-  Effect.map(enqueueOne(stores, task), (id) => {
+): Effect.Effect<string, EnqueueError> => {
+  if (task.subscribe === true) {
+    const now = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+    stores.backend.subscriptions?.onCreate(createdRecord(task, now))
+  }
+  return Effect.map(enqueueOne(stores, task), (id) => {
     countSent(fiber, stores, task.head.queue, 1)
     return id
   })
+}
 
 /** Enqueues tasks of one definition in bulk. Each has its own exit, in order. */
 export const enqueueAll = (

@@ -53,6 +53,8 @@ interface EnqueueRequest {
   /** The most bytes of the encoded payload. */
   readonly maxBytes: number
   readonly now: number
+  /** Whether the caller is likely to wait for the task's end. */
+  readonly isAwaited: boolean
   /** What the call needs and the stores do not support. */
   readonly unsupported: string | undefined
 }
@@ -61,7 +63,8 @@ interface EnqueueRequest {
 const readRequest = (
   fiber: Fiber.Fiber<unknown, unknown>,
   definition: TaskDefinition,
-  options: EnqueueOptions
+  options: EnqueueOptions,
+  use: "result" | "id" = "id"
 ): EnqueueRequest => {
   const at = (option: string) => `${definition.name}: ${option}`
   const stores: Stores = {
@@ -95,6 +98,7 @@ const readRequest = (
         : Duration.toMillis(positiveDuration(at("expires"), options.expires)),
     maxBytes: maxBytesOf(stores.backend, stores.broker),
     now,
+    isAwaited: use === "result" && stores.backend.subscriptions?.expectsWait() === true,
     unsupported:
       unsupportedInTransaction(fiber.context, stores) ??
       unsupportedFeature(stores.broker.capabilities, asked, delayMillis)
@@ -170,6 +174,10 @@ const prepare = (
         return Effect.fail(new EncodeError({ taskId, taskName, ...idempotencyKey.failure }))
       }
       const key = idempotencyKey.success
+      const reservation =
+        key === undefined && call.id === undefined
+          ? undefined
+          : { key, payloadHash: payloadHash(value, json) }
       return Effect.succeed({
         head: {
           v: TaskMessage.version,
@@ -187,10 +195,8 @@ const prepare = (
         payload: encoded,
         delayMillis: call.delayMillis,
         retentionMillis: retentionOf(definition, call.stores.backend),
-        reservation:
-          key === undefined && call.id === undefined
-            ? undefined
-            : { key, payloadHash: payloadHash(value, json) }
+        reservation,
+        subscribe: call.isAwaited && reservation === undefined
       })
     }
   )
@@ -202,14 +208,18 @@ const destinationOf = ({ definition, queue, stores }: EnqueueRequest): Omit<Mess
   task: definition.name
 })
 
-/** Enqueues one task and returns its id. */
+/**
+ * Enqueues one task and returns its id. `use` is what the caller needs: the task's result, which it may wait for, or its id
+ * alone.
+ */
 export const send = (
   definition: TaskDefinition,
   payload: unknown,
-  options: EnqueueOptions = {}
+  options: EnqueueOptions = {},
+  use: "result" | "id" = "id"
 ): Effect.Effect<string, EnqueueError, unknown> =>
   Effect.withFiber((fiber) => {
-    const call = readRequest(fiber, definition, options)
+    const call = readRequest(fiber, definition, options, use)
     if (isTraced(fiber.cache)) return sendTraced(fiber, call, payload)
     return Effect.flatMapEager(prepare(call, payload, undefined), (task) => enqueue(fiber, call.stores, task))
   })

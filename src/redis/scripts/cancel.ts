@@ -8,6 +8,7 @@ import { deadLettersLua } from "./lib/deadLetters.ts"
 import { whenFullLua } from "./lib/fullMemory.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { recordScript } from "./lib/recordScript.ts"
+import { CHANGED } from "./lib/subscribers.ts"
 
 const lua = (clustered: boolean): string =>
   recordScript(
@@ -31,7 +32,7 @@ while position < #ARGV do
     record[STOP] = '1'
     saveRecord(record)
     setDeadline(record)
-    if record[PROCESS] ~= '-' then addHint(record[PROCESS], id) end
+    if record[PROCESS] ~= '-' then addHint(record[PROCESS], id, '${CHANGED}') end
     hintChange(record)
     answer = 'Requested'
   elseif endIfLapsed(record) then

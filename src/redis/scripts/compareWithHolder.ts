@@ -34,9 +34,10 @@ return '${REFUSED}'
  */
 export const compareWithHolder = ({ clustered, keyspace, run }: ScriptRunner) => {
   const script = Script.make<string>(lua(clustered))
+  const encodeHead = encodeRecordHead("")
   return (record: NewRecord, { claim, id }: KeyHolder): Effect.Effect<Created | undefined, RedisError> =>
     Effect.map(
-      run(script, keyspace.shardOf(id), [claim, id, ...encodeGroups([record], encodeRecordHead, pushRecord)]),
+      run(script, keyspace.shardOf(id), [claim, id, ...encodeGroups([record], encodeHead, pushRecord)]),
       (answer) => (answer === REFUSED ? undefined : decodeCreated(answer))
     )
 }

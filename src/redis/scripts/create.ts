@@ -47,23 +47,24 @@ export interface Create {
   ) => Effect.Effect<ClaimedCreate | undefined, RedisError>
 }
 
-/** Makes the operations. */
-export const create = ({ clustered, keyspace, run, sharded }: ScriptRunner): Create => {
+/** Makes the operations. The process is subscribed to the records that ask for it. */
+export const create = ({ clustered, keyspace, run, sharded }: ScriptRunner, process: string): Create => {
   const script = Script.make<ReadonlyArray<string>>(lua(clustered))
+  const encodeHead = encodeRecordHead(process)
   return {
     inOwnShard: (records) =>
       sharded(
         records,
         ({ id }) => id,
         (shard, some) =>
-          Effect.map(run(script, shard, encodeGroups(some, encodeRecordHead, pushRecord)), (answers) =>
+          Effect.map(run(script, shard, encodeGroups(some, encodeHead, pushRecord)), (answers) =>
             answers.map(decodeCreated)
           )
       ),
     withClaimedKey: (record, claim) => {
       const push = (args: Array<string>) => pushRecord(args, record, claim)
       return Effect.map(
-        run(script, keyspace.shardOf(record.id), encodeGroups([record], encodeRecordHead, push)),
+        run(script, keyspace.shardOf(record.id), encodeGroups([record], encodeHead, push)),
         ([answer = REFUSED]) =>
           answer === REFUSED
             ? undefined

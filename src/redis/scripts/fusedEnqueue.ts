@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
-import type { Batch, Envelope } from "../../BrokerDriver.ts"
+import type { Envelope } from "../../BrokerDriver.ts"
 import * as MessageText from "../MessageText.ts"
 import * as Script from "../Script.ts"
 import { groupByHead } from "../scriptArguments.ts"
@@ -53,28 +53,29 @@ return answers
   )
 
 /** Encodes groups: the head of the messages, the head of their records, their number, the records, the messages. */
-const encode = (items: ReadonlyArray<Enqueued>): ReadonlyArray<string> => {
+const encode = (items: ReadonlyArray<Enqueued>, process: string): ReadonlyArray<string> => {
+  const encodeHead = encodeRecordHead(process)
   const args: Array<string> = []
   const groups = groupByHead(items, ({ message, record }) => [
-    ...encodeRecordHead(record),
-    ...encodeMessageHead(message)
+    ...encodeMessageHead(message),
+    ...encodeHead(record)
   ])
-  for (const { items: some } of groups) {
-    const [{ message, record }] = some as Batch<Enqueued>
-    args.push(...encodeMessageHead(message), ...encodeRecordHead(record), `${some.length}`)
+  for (const { head, items: some } of groups) {
+    args.push(...head, `${some.length}`)
     for (const item of some) pushRecord(args, item.record)
     for (const item of some) args.push(MessageText.encode(item.message))
   }
   return args
 }
 
-/** Makes the operation for records whose keys, if they have any, lie in their own shards. */
-export const fusedEnqueue = ({ clustered, run, sharded }: ScriptRunner) => {
+/** Makes the operation of a process for records whose keys, if they have any, lie in their own shards. */
+export const fusedEnqueue = ({ clustered, run, sharded }: ScriptRunner, process: string) => {
   const script = Script.make<ReadonlyArray<string>>(lua(clustered))
   return (items: ReadonlyArray<Enqueued>): Effect.Effect<ReadonlyArray<Created>, RedisError> =>
     sharded(
       items,
       ({ record }) => record.id,
-      (shard, some) => Effect.map(run(script, shard, encode(some)), (answers) => answers.map(decodeCreated))
+      (shard, some) =>
+        Effect.map(run(script, shard, encode(some, process)), (answers) => answers.map(decodeCreated))
     )
 }

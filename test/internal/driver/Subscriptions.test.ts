@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, Queue, Scope, Stream } from "effect"
-import type { TaskRecord } from "../../../src/BackendDriver.ts"
+import type { Hint, TaskRecord } from "../../../src/BackendDriver.ts"
 import { Outages } from "../../../src/internal/driver/Outages.ts"
 import * as Subscriptions from "../../../src/internal/driver/Subscriptions.ts"
 import { advance, flush } from "../../support/memoryFixture.ts"
@@ -38,7 +38,7 @@ const make = Effect.fnUntraced(function* (options?: {
   const calls: Array<readonly [operation: Operation, ids: ReadonlyArray<string>]> = []
   const states = new Map<string, TaskRecord["state"]>()
   const failing = new Set<Operation>()
-  const hints = yield* Queue.unbounded<ReadonlyArray<string> | "resync" | "gone">()
+  const hints = yield* Queue.unbounded<ReadonlyArray<Hint> | "resync" | "gone">()
   const call = (operation: Operation) => (ids: ReadonlyArray<string>) =>
     Effect.suspend(() => {
       calls.push([operation, ids])
@@ -62,6 +62,7 @@ const make = Effect.fnUntraced(function* (options?: {
     outages: new Outages("test"),
     isPermanent: () => false,
     toClosedError: () => "closed",
+    subscribesCreated: true,
     sweepInterval: Duration.seconds(5),
     maxBatch,
     onSubscribers: () => undefined
@@ -75,8 +76,7 @@ const make = Effect.fnUntraced(function* (options?: {
     failing,
     seen,
     errors,
-    hint: (hint: ReadonlyArray<string> | "resync" | "gone") =>
-      Effect.andThen(Queue.offer(hints, hint), flush),
+    hint: (hint: ReadonlyArray<Hint> | "resync" | "gone") => Effect.andThen(Queue.offer(hints, hint), flush),
     listen: (...ids: ReadonlyArray<string>) => {
       const subscription = interest.subscribe(ids, {
         waitsFor: "end",
@@ -379,6 +379,151 @@ describe("calls", () => {
         assert.lengthOf(on.seen, left)
       }
       assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
+    })
+  )
+})
+
+describe("a hint that carries the last record of a task", () => {
+  it.effect("is passed on without a read", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      on.listen("a")
+      yield* flush
+      on.forgetCalls()
+      on.seen.length = 0
+      yield* on.hint([record("a", "SUCCESS")])
+      assert.deepStrictEqual(on.seen, ["a"])
+      yield* advance("1 minute")
+      assert.lengthOf(on.taken("read"), 0)
+    })
+  )
+
+  for (const [title, late] of [
+    ["of the time before a replay", { generation: 1 }],
+    ["of another enqueue of the id", { incarnation: "other" }]
+  ] as const) {
+    it.effect(`leads to a read where it is ${title}`, () =>
+      Effect.gen(function* () {
+        const on = yield* make()
+        on.listen("a")
+        yield* flush
+        on.forgetCalls()
+        yield* on.hint([{ ...record("a", "SUCCESS"), ...late }])
+        assert.deepStrictEqual(on.taken("read"), [["a"]])
+      })
+    )
+  }
+
+  it.effect("is passed on by the read that is on its way, where the task was not read before", () =>
+    Effect.gen(function* () {
+      const on = yield* make({ callMillis: 10 })
+      on.listen("a")
+      yield* flush
+      yield* on.hint([record("a", "SUCCESS")])
+      assert.lengthOf(on.seen, 0)
+      yield* advance(10)
+      assert.deepStrictEqual(on.taken("read"), [["a"]])
+    })
+  )
+
+  it.effect("is dropped where nobody waits for the task", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      on.listen("a")
+      yield* flush
+      on.forgetCalls()
+      yield* on.hint([record("nobody", "SUCCESS")])
+      assert.lengthOf(on.taken("read"), 0)
+    })
+  )
+})
+
+describe("a task that was created with a subscription", () => {
+  /** Subscriptions whose process has waited for a task. */
+  const waited = Effect.gen(function* () {
+    const on = yield* make()
+    const leave = on.listen("first")
+    yield* flush
+    leave()
+    yield* flush
+    on.forgetCalls()
+    on.seen.length = 0
+    return on
+  })
+
+  it.effect("is waited for without a call", () =>
+    Effect.gen(function* () {
+      const on = yield* waited
+      on.interest.onCreate(record("a", "PENDING"))
+      on.listen("a")
+      yield* flush
+      assert.deepStrictEqual(on.seen, ["a"])
+      yield* on.hint([record("a", "SUCCESS")])
+      assert.deepStrictEqual(on.seen, ["a", "a"])
+      assert.lengthOf([...on.taken("read"), ...on.taken("subscribe")], 0)
+    })
+  )
+
+  it.effect("is read by the sweep like any other", () =>
+    Effect.gen(function* () {
+      const on = yield* waited
+      on.interest.onCreate(record("a", "PENDING"))
+      on.listen("a")
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(on.taken("read"), [["a"]])
+    })
+  )
+
+  it.effect("is unsubscribed when its listener leaves", () =>
+    Effect.gen(function* () {
+      const on = yield* waited
+      on.interest.onCreate(record("a", "PENDING"))
+      on.listen("a")()
+      yield* flush
+      assert.deepStrictEqual(on.taken("unsubscribe"), [["a"]])
+    })
+  )
+
+  for (const [title, hint] of [
+    ["a hint", ["a"]],
+    ["a gap", "resync"]
+  ] as const) {
+    it.effect(`is subscribed and read where ${title} came before the wait`, () =>
+      Effect.gen(function* () {
+        const on = yield* waited
+        on.interest.onCreate(record("a", "PENDING"))
+        yield* on.hint(hint)
+        on.listen("a")
+        yield* flush
+        assert.deepStrictEqual(on.taken("subscribe"), [["a"]])
+      })
+    )
+  }
+
+  it.effect("is subscribed and read where every change is waited for", () =>
+    Effect.gen(function* () {
+      const on = yield* waited
+      on.interest.onCreate(record("a", "PENDING"))
+      on.interest.subscribe(["a"], {
+        waitsFor: "change",
+        onRecord: () => undefined,
+        onError: () => undefined
+      })
+      yield* flush
+      assert.deepStrictEqual(on.taken("subscribe"), [["a"]])
+    })
+  )
+
+  it.effect("is asked for while the process waits for its tasks, and no longer", () =>
+    Effect.gen(function* () {
+      const on = yield* make()
+      assert.isFalse(on.interest.expectsWait())
+      on.listen("first")
+      for (const id of ["a", "b"]) {
+        assert.isTrue(on.interest.expectsWait())
+        on.interest.onCreate(record(id, "PENDING"))
+      }
+      assert.isFalse(on.interest.expectsWait())
     })
   )
 })

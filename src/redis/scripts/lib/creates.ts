@@ -12,16 +12,19 @@ export const encodeKey = ({ key, task }: NewRecord): string | undefined =>
 const isCompared = ({ incarnation, key, payloadHash }: NewRecord): boolean =>
   key !== undefined || payloadHash !== "" || incarnation !== ""
 
-/** Encodes what neighbouring records may have in common. */
-export const encodeRecordHead = (record: NewRecord): ReadonlyArray<string> => [
-  FieldText.encode(record.task),
-  FieldText.encode(record.queue),
-  record.delayMillis > 0 ? millis(record.delayMillis) : "",
-  millis(record.expiresMillis),
-  millis(record.retentionMillis),
-  millis(record.reservedMillis),
-  isCompared(record) ? "1" : "0"
-]
+/** Encodes what neighbouring records may have in common. The process is the one that subscribes where a record asks for it. */
+export const encodeRecordHead =
+  (process: string) =>
+  (record: NewRecord): ReadonlyArray<string> => [
+    FieldText.encode(record.task),
+    FieldText.encode(record.queue),
+    record.delayMillis > 0 ? millis(record.delayMillis) : "",
+    millis(record.expiresMillis),
+    millis(record.retentionMillis),
+    millis(record.reservedMillis),
+    record.subscribe === true ? process : "",
+    isCompared(record) ? "1" : "0"
+  ]
 
 /** Encodes the rest of a record. The claim is that of a key which may lie in another shard (see `KeyHolder`). */
 export const pushRecord = (args: Array<string>, record: NewRecord, claim = ""): void => {
@@ -66,6 +69,7 @@ local function requestedRecord(request)
   new[QUEUE], new[DUE_AT] = request.queue, request.dueAt
   new[PAYLOAD_HASH], new[RETENTION], new[EXPIRES_AT] = request.hash, request.retention, request.expires
   new[RESERVED_UNTIL], new[DELAYED_MESSAGE] = request.reservedUntil, request.delayedMessage
+  new[SUBSCRIBERS] = request.subscribers
   if request.key then new[KEY], new[KEY_CLAIM] = request.key, request.claim end
   return new
 end
@@ -154,9 +158,10 @@ end
 -- what the records of a group have in common, whether each has more, and their number
 local function readGroup()
   local task, queue, delay = nextText(), nextText(), nextNumber()
-  local expires, retention, reserved = nextNumber(), nextText(), nextNumber()
+  local expires, retention, reserved, subscriber = nextNumber(), nextText(), nextNumber(), nextText()
   local request = { task = task, queue = queue, incarnation = '-', hash = '-', claim = '-', delayedMessage = '-' }
   request.dueAt = delay and integerText(now + delay) or '-'
+  request.subscribers = subscriber == '' and '-' or 'e' .. subscriber
   request.retention = retention == '' and '-' or retention
   request.expires = expires and integerText(now + expires) or '-'
   request.reservedUntil = reserved and integerText(now + reserved) or '-'

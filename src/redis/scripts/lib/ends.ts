@@ -94,10 +94,12 @@ local function endTask(record, state, exit, ended)
   removeDeadline(record)
   removeRunBody(record)
   record[STATE], record[TIME], record[ENDED], record[DUE_AT] = state, nowText, ended or '-', '-'
-  hintEnd(record)
-  local retention = record[RETENTION]
+  local retention, subscribers = record[RETENTION], record[SUBSCRIBERS]
   if retention ~= '-' and tonumber(retention) <= 0 then return removeRecord(record) end
+  record[SUBSCRIBERS] = '-'
   local text = recordText(record, exit)
+  -- progress is not part of the text
+  if subscribers ~= '-' then hintSubscribers(record.id, subscribers, true, record[PROGRESS] == '-' and text or nil) end
   countText(text, record.value, 1)
   if retention == '-' then
     redis.call('SET', taskKey(record.id), text)

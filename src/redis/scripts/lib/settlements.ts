@@ -111,7 +111,7 @@ local function succeedPlain(id, token, retention, tail, exit)
   countText(ended, value, 1)
   redis.call('SET', key, ended, 'PX', retention)
   local subscribers = string.sub(value, at + 1, after - 1)
-  if subscribers ~= '-' then hintSubscribers(id, subscribers, true) end
+  if subscribers ~= '-' then hintSubscribers(id, subscribers, true, ended) end
   return true
 end
 

@@ -3,6 +3,14 @@
 /** How long subscribers of a task that does not exist yet are kept. */
 const PENDING_SUBSCRIBERS_MILLIS = 86_400_000
 
+/** What a hint says of a task that has changed, and of one that has ended and whose record it does not carry. */
+export const CHANGED = ""
+export const ENDED = "-"
+
+/** Bytes of the last record of a task that a hint carries, and of all records of one message, at most. */
+const HINTED_BYTES = 8 * 1024
+const MESSAGE_BYTES = 256 * 1024
+
 /**
  * Lua: collects hints, which `sendHints` sends at the end of the script, and edits the subscribers of a record: `a` (every
  * change) or `e` (the end alone) and the process, divided by commas.
@@ -11,16 +19,25 @@ const PENDING_SUBSCRIBERS_MILLIS = 86_400_000
  * as the absence of the single key `:early` shows.
  */
 export const subscribersLua = /* lua */ `
--- the message of each process: 'changed', and the ids of tasks
-local hints = {}
-local function addHint(process, id)
-  local ids = hints[process]
-  if ids then ids[#ids + 1] = id else hints[process] = { 'changed', id } end
+-- for each process the ids of tasks, each followed by what is known of it
+local hints, hintedBytes = {}, {}
+local function addHint(process, id, known)
+  local message, bytes = hints[process], hintedBytes[process] or 0
+  if not message then
+    message = { 'changed' }
+    hints[process] = message
+  end
+  if #known > ${HINTED_BYTES} or bytes + #known > ${MESSAGE_BYTES} then known = '${ENDED}' end
+  hintedBytes[process] = bytes + #known
+  message[#message + 1] = id
+  message[#message + 1] = known
 end
 
-local function hintSubscribers(id, subscribers, isEnd)
+-- hints a change, or an end; of an end also the last text of the record, where it is known
+local function hintSubscribers(id, subscribers, isEnd, ended)
+  local known = isEnd and (ended or '${ENDED}') or '${CHANGED}'
   for kind, process in string.gmatch(subscribers, '(%a)([^,]+)') do
-    if isEnd or kind == 'a' then addHint(process, id) end
+    if isEnd or kind == 'a' then addHint(process, id, known) end
   end
 end
 
@@ -36,7 +53,7 @@ local function hintEnd(record)
 end
 
 local function sendHints()
-  for process, ids in pairs(hints) do notify(process, cjson.encode(ids)) end
+  for process, message in pairs(hints) do notify(process, cjson.encode(message)) end
 end
 
 -- the subscribers with one more; nil where that changes nothing
@@ -78,6 +95,9 @@ local function adoptPendingSubscribers(record)
   local subscribers = getText(key)
   if not subscribers then return end
   redis.call('DEL', key)
+  for kind, process in string.gmatch(record[SUBSCRIBERS], '(%a)([^,]+)') do
+    subscribers = addSubscriber(subscribers, kind, process) or subscribers
+  end
   record[SUBSCRIBERS] = subscribers
   hintChange(record)
 end

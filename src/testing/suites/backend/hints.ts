@@ -1,6 +1,7 @@
 /** `read`, `subscribe`, and hints of changes. */
 import { assert, describe } from "@effect/vitest"
 import { Effect, Stream } from "effect"
+import type { TaskRecord } from "../../../BackendDriver.ts"
 import * as Suite from "../Suite.ts"
 import { failureWithDeadLetter, record, success, retry, type Fixture, type Test } from "./fixture.ts"
 import { worker } from "./workers.ts"
@@ -34,11 +35,16 @@ export const hints = (test: Test): void => {
     /** Collects hints. Returns a function that makes a change, and expects a hint of the id after it. */
     const collectHints = Effect.fnUntraced(function* (t: Fixture) {
       const hintedIds = new Set<string>()
+      const hintedRecords: Array<TaskRecord> = []
       let all = false
       yield* Stream.runForEach(t.driver.hints ?? Stream.empty, (hint) =>
         Effect.sync(() => {
           if (hint === "resync") all = true
-          else for (const id of hint) hintedIds.add(id)
+          else
+            for (const one of hint) {
+              hintedIds.add(typeof one === "string" ? one : one.id)
+              if (typeof one !== "string") hintedRecords.push(one)
+            }
         })
       ).pipe(Effect.forkScoped)
       // the stream may start late, so a change is repeated until it is hinted
@@ -50,7 +56,7 @@ export const hints = (test: Test): void => {
         "a change of a subscribed task is hinted",
         Effect.suspend(() => Effect.as(t.renew("probe", "t1", `${changes++}`), all || hintedIds.has("probe")))
       )
-      return Effect.fnUntraced(function* (id: string, change: Effect.Effect<unknown, unknown>) {
+      const expectHint = Effect.fnUntraced(function* (id: string, change: Effect.Effect<unknown, unknown>) {
         all = false
         hintedIds.clear()
         yield* change
@@ -59,6 +65,7 @@ export const hints = (test: Test): void => {
           Effect.sync(() => all || hintedIds.has(id))
         )
       })
+      return Object.assign(expectHint, { hintedRecords })
     })
 
     const testHint = (title: string, change: (t: Fixture) => Effect.Effect<unknown, unknown>): void =>
@@ -109,6 +116,36 @@ export const hints = (test: Test): void => {
       yield* t.create("b")
       yield* t.startRun("b", "t1")
       yield* expectHint("b", t.settleRun("b", "t1", success()))
+    })
+
+    test("a record that a hint carries is the last one of its task", function* (t, context) {
+      if (!t.driver.capabilities.hints) return yield* Suite.skip(context, "the driver gives no hints")
+      const expectHint = yield* collectHints(t)
+      for (const id of ["a", "b", "c", "d"]) yield* t.create(id)
+      yield* t.driver.subscribe(["a", "b", "c", "d"], "end")
+      yield* t.startRun("a", "t1")
+      yield* expectHint("a", t.settleRun("a", "t1", success()))
+      yield* t.startRun("b", "t2")
+      yield* t.renew("b", "t2", "progress")
+      yield* expectHint("b", t.settleRun("b", "t2", success("x".repeat(20_000))))
+      yield* t.startRun("c", "t3")
+      yield* expectHint("c", t.settleRun("c", "t3", failureWithDeadLetter()))
+      yield* expectHint("d", t.cancel("d"))
+      for (const hinted of expectHint.hintedRecords) {
+        assert.deepStrictEqual(hinted, yield* t.read(hinted.id))
+      }
+    })
+
+    test("the end of a record that was created with a subscription is hinted", function* (t, context) {
+      if (t.driver.capabilities.subscribesCreated !== true) {
+        return yield* Suite.skip(context, "the driver does not subscribe when it creates a record")
+      }
+      const expectHint = yield* collectHints(t)
+      yield* t.create("a", { subscribe: true })
+      yield* t.startRun("a", "t1")
+      yield* expectHint("a", t.settleRun("a", "t1", success()))
+      yield* t.create("b", { subscribe: true, delayMillis: t.time.units(1000) })
+      yield* expectHint("b", t.cancel("b"))
     })
 
     test("a cancel request is hinted without a subscription", function* (t, context) {
