@@ -182,6 +182,18 @@ describe("Broker.depthMetrics", () => {
     assert.notDeepEqual(yield* depths, {})
   })
 
+  test("warns of a store that does not answer for long", function* () {
+    const { fixture, outage } = yield* makeOutage()
+    const lines = yield* logged(
+      Effect.gen(function* () {
+        yield* startLayer(fixture, Broker.depthMetrics({ queues: ["mail"] }))
+        outage.never = true
+        yield* Effect.repeat(advance("15 seconds"), { times: 11 })
+      })
+    )
+    assert.deepStrictEqual(lines, ["Warn Failed to measure the depth of queues for 45.0 s; trying again"])
+  })
+
   test("reports nothing after its scope has closed", function* () {
     const fixture = yield* MemoryFixture.make()
     yield* Effect.scoped(startLayer(fixture, Broker.depthMetrics({ queues: ["mail"] })))
@@ -243,6 +255,23 @@ describe("Backend.deadLetterMetrics", () => {
     outage.isAway = false
     yield* advance("10 seconds")
     assert.deepStrictEqual(yield* deadLetters, { "memory ": 0 })
+  })
+
+  test("warns of a backend that is away for long, also where it is asked once a minute", function* () {
+    const { fixture, outage } = yield* makeOutage()
+    const lines = yield* logged(
+      Effect.gen(function* () {
+        yield* startLayer(fixture, Backend.deadLetterMetrics())
+        outage.isAway = true
+        yield* Effect.repeat(advance("1 minute"), { times: 4 })
+        outage.isAway = false
+        yield* advance("1 minute")
+      })
+    )
+    assert.deepStrictEqual(lines, [
+      "Warn Failed to measure the number of dead letters for 60.0 s; trying again",
+      "Info Recovered after 300.0 s of failures to measure the number of dead letters"
+    ])
   })
 
   test("refuses more than 200 tasks", function* () {

@@ -13,6 +13,8 @@ const SHORT_NANOS = 5_000_000_000n
 const BACKGROUND_NANOS = 30_000_000_000n
 /** How long an error that no repetition mends is not logged again. */
 const AGAIN_NANOS = 3_600_000_000_000n
+/** How long the store has to answer until such an error is over: it may be that of some calls alone. */
+const MENDED_NANOS = 60_000_000_000n
 
 const seconds = (nanos: bigint): string => `${(Number(nanos) / 1e9).toFixed(1)} s`
 
@@ -30,6 +32,15 @@ const isPermanent = (cause: Cause.Cause<unknown>): boolean => {
 const withNow = (log: (now: bigint) => Effect.Effect<void>): Effect.Effect<void> =>
   Effect.withFiber((fiber) => Effect.ignoreCause(log(fiber.getRef(Clock.Clock).monotonicTimeNanosUnsafe())))
 
+/** How the failures of a background task are counted. */
+export interface BackgroundOptions {
+  /**
+   * Whether it may work for long without a success, as a stream does to which nothing comes. Then a failure long after the
+   * last one is taken for the first after a success. Default `false`: it reports each of its successes.
+   */
+  readonly mayBeSilent?: boolean
+}
+
 /** What a process repeats beside its calls, such as heartbeats or subscriptions. It can do without for a while. */
 export interface BackgroundTask {
   readonly failed: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
@@ -43,7 +54,11 @@ export class Outages {
   private isLogged = false
   /** When the last outage that was logged ended. */
   private endedAt: bigint | undefined
+  /** When the first of the errors came that no repetition mends, and when one was logged last. */
+  private permanentSince: bigint | undefined
   private permanentAt: bigint | undefined
+  /** Since when the store has answered, after such an error. */
+  private answeredSince: bigint | undefined
   private lostConnections = 0
 
   constructor(store: string) {
@@ -59,7 +74,9 @@ export class Outages {
   failed(cause: Cause.Cause<unknown>): Effect.Effect<void> {
     return withNow((now) => {
       this.beganAt ??= now
+      this.answeredSince = undefined
       if (isPermanent(cause)) {
+        this.permanentSince ??= now
         if (this.permanentAt !== undefined && now - this.permanentAt < AGAIN_NANOS) return this.debug(cause)
         this.permanentAt = now
         return Effect.logError(
@@ -84,19 +101,37 @@ export class Outages {
 
   /** A call was answered: an outage is over, unless a connection is lost. */
   get succeeded(): Effect.Effect<void> {
-    return this.beganAt === undefined || this.lostConnections > 0 ? Effect.void : this.end
+    const hasFailed = this.beganAt !== undefined || this.permanentSince !== undefined
+    return hasFailed && this.lostConnections === 0 ? this.answered : Effect.void
   }
 
-  private readonly end: Effect.Effect<void> = withNow((now) => {
+  private readonly answered: Effect.Effect<void> = withNow((now) =>
+    Effect.andThen(this.end(now), this.endPermanent(now))
+  )
+
+  private end(now: bigint): Effect.Effect<void> {
     const { beganAt, isLogged } = this
     this.beganAt = undefined
     this.isLogged = false
     if (!isLogged || beganAt === undefined) return Effect.void
     this.endedAt = now
-    return Effect.logInfo(
-      `The store ${this.store} answers again; it recovered after ${seconds(now - beganAt)}`
-    )
-  })
+    return this.recovered(now - beganAt)
+  }
+
+  private endPermanent(now: bigint): Effect.Effect<void> {
+    const { permanentSince } = this
+    if (permanentSince === undefined) return Effect.void
+    const answeredSince = (this.answeredSince ??= now)
+    if (now - answeredSince < MENDED_NANOS) return Effect.void
+    this.permanentSince = undefined
+    this.permanentAt = undefined
+    this.answeredSince = undefined
+    return this.recovered(answeredSince - permanentSince)
+  }
+
+  private recovered(after: bigint): Effect.Effect<void> {
+    return Effect.logInfo(`The store ${this.store} answers again; it recovered after ${seconds(after)}`)
+  }
 
   /** A connection is lost. While it is, calls that are answered without it end no outage. */
   connectionLost(cause: Cause.Cause<unknown>): Effect.Effect<void> {
@@ -110,7 +145,7 @@ export class Outages {
   }
 
   /** Makes the log of a background task; `what` completes "Failed to". */
-  background(what: string): BackgroundTask {
+  background(what: string, { mayBeSilent = false }: BackgroundOptions = {}): BackgroundTask {
     let failingSince: bigint | undefined
     let failedAt = 0n
     let isLogged = false
@@ -128,11 +163,11 @@ export class Outages {
     return {
       failed: (cause) =>
         withNow((now) => {
-          // an outage is logged as such, and a stream that has run for a while has worked, though nothing came
-          const isNew = failingSince === undefined || this.isOngoing || now - failedAt > BACKGROUND_NANOS
+          const hasWorked = mayBeSilent && now - failedAt > BACKGROUND_NANOS
+          // an outage is logged as such
+          if (failingSince === undefined || this.isOngoing || hasWorked) failingSince = now
           failedAt = now
-          if (isNew) failingSince = now
-          const since = failingSince ?? now
+          const since = failingSince
           if (isPermanent(cause)) {
             if (permanentAt === undefined || now - permanentAt >= AGAIN_NANOS) {
               permanentAt = now

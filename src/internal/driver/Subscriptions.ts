@@ -209,7 +209,7 @@ class ProcessSubscriptions<E> implements Subscriptions<E> {
 
   constructor(options: Options<E>) {
     this.options = options
-    this.hintsTask = options.outages.background("receive hints of the backend")
+    this.hintsTask = options.outages.background("receive hints of the backend", { mayBeSilent: true })
     this.batchLimit = new BatchLimit(options.maxBatch)
   }
 

@@ -127,7 +127,9 @@ class ClaimLoop {
     const { setAsideChanged, settings, slots } = this.worker
     const { capabilities, ready } = settings.broker
     // for its next hint a store may have to be asked, for which a full worker has no use; in this process it costs nothing
-    const hints = this.worker.settings.broker.outages.background("receive hints of ready messages")
+    const hints = this.worker.settings.broker.outages.background("receive hints of ready messages", {
+      mayBeSilent: true
+    })
     const untilFree = capabilities.reliableHints === true ? Effect.void : slots.untilFree
     return Stream.runForEach(ready(settings.queues, slots.total), () =>
       Effect.suspend(() => {
@@ -141,7 +143,7 @@ class ClaimLoop {
   readonly followLostClaims = Effect.suspend(() => {
     const { lost, outages } = this.worker.settings.broker
     return Stream.runForEach(lost, (handles) => onClaimsLost(this.worker, handles)).pipe(
-      restarted(outages.background("receive lost claims"))
+      restarted(outages.background("receive lost claims", { mayBeSilent: true }))
     )
   })
 }

@@ -97,6 +97,38 @@ describe("the outages of a store", () => {
     }).pipe(capture)
   })
 
+  it.effect(
+    "that no repetition ends are over once the store has answered for a minute, and are logged anew",
+    () => {
+      const { capture, lines, outages } = make()
+      return Effect.gen(function* () {
+        for (let round = 0; round < 2; round++) {
+          yield* outages.failed(refused)
+          yield* TestClock.adjust("10 seconds")
+          for (let second = 0; second <= 90; second++) {
+            yield* outages.succeeded
+            yield* TestClock.adjust("1 second")
+          }
+        }
+        const began = ["Error", "Failed to call the store mystore; calls fail until the cause is mended"]
+        const ended = ["Info", "The store mystore answers again; it recovered after 10.0 s"]
+        assert.deepStrictEqual(lines(), [began, ended, began, ended])
+      }).pipe(capture)
+    }
+  )
+
+  it.effect("that no repetition ends go on while some calls are refused, whatever else is answered", () => {
+    const { capture, outages, texts } = make()
+    return Effect.gen(function* () {
+      for (let second = 0; second < 600; second++) {
+        if (second % 30 === 0) yield* outages.failed(refused)
+        yield* outages.succeeded
+        yield* TestClock.adjust("1 second")
+      }
+      assert.lengthOf(texts(), 1)
+    }).pipe(capture)
+  })
+
   it.effect("end no loop whose logger throws", () =>
     Effect.gen(function* () {
       yield* new Outages("mystore").failed(away)
@@ -151,9 +183,43 @@ describe("a background task", () => {
     }).pipe(capture)
   })
 
-  it.effect("is not logged during an outage, nor if it fails seldom", () => {
+  for (const every of ["15 seconds", "30 seconds", "1 minute", "5 minutes"] as const) {
+    it.effect(`that repeats every ${every} is logged when it has failed for 30 seconds`, () => {
+      const { capture, lines, outages } = make()
+      const task = outages.background("measure the depth of queues")
+      return Effect.gen(function* () {
+        for (let failures = 0; failures < 10; failures++) {
+          yield* task.failed(away)
+          yield* TestClock.adjust(every)
+        }
+        yield* task.succeeded
+        assert.lengthOf(lines(), 2)
+        assert.strictEqual(lines()[0]?.[0], "Warn")
+        assert.match(
+          lines()[0]?.[1] ?? "",
+          /^Failed to measure the depth of queues for \d+\.0 s; trying again$/
+        )
+        assert.match(lines()[1]?.[1] ?? "", /^Recovered after /)
+      }).pipe(capture)
+    })
+  }
+
+  it.effect("whose failures come between successes is not logged", () => {
     const { capture, outages, texts } = make()
-    const task = outages.background("receive hints")
+    const task = outages.background("measure the depth of queues")
+    return Effect.gen(function* () {
+      for (let minute = 0; minute < 10; minute++) {
+        yield* task.failed(away)
+        yield* TestClock.adjust("1 minute")
+        yield* task.succeeded
+      }
+      assert.deepStrictEqual(texts(), [])
+    }).pipe(capture)
+  })
+
+  it.effect("that may be silent is not logged during an outage, nor if it fails seldom", () => {
+    const { capture, outages, texts } = make()
+    const task = outages.background("receive hints", { mayBeSilent: true })
     return Effect.gen(function* () {
       for (let second = 0; second < 60; second++) {
         yield* outages.failed(away)
