@@ -5,6 +5,7 @@ import type { ClaimedMessage } from "../BackendDriver.ts"
 import type { ClaimRequest, SetAside } from "../BrokerDriver.ts"
 import { makeClaimByTask } from "../internal/driver/claimByTask.ts"
 import { limitListed } from "../internal/driver/lanes.ts"
+import type { Outages } from "../internal/driver/Outages.ts"
 import type { MessageClaims } from "./MessageClaims.ts"
 import type { ReadySignal } from "./ReadySignal.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
@@ -22,7 +23,12 @@ export interface ClaimsByTask {
 }
 
 /** Makes the operations. */
-export const make = (runner: ScriptRunner, claims: MessageClaims, readySignal: ReadySignal): ClaimsByTask => {
+export const make = (
+  runner: ScriptRunner,
+  claims: MessageClaims,
+  readySignal: ReadySignal,
+  outages: Outages
+): ClaimsByTask => {
   const list = listSetAside(runner)
   const claimFromLanes = claimSetAside(runner, claims)
   const lanes = { canExist: () => true, find: findLanes(runner), setAside: setAside(runner) }
@@ -35,7 +41,8 @@ export const make = (runner: ScriptRunner, claims: MessageClaims, readySignal: R
         claimLanes: ({ claimId, leaseMillis, max, worker }, lanes) =>
           claimFromLanes({ lanes, max, leaseMillis, worker, claimId, minWaitedMillis: 0 }),
         deliveryOf: ({ delivery }) => delivery,
-        wakeAgain: (queues) => readySignal.wakeAfter(queues, 0)
+        wakeAgain: (queues) => readySignal.wakeAfter(queues, 0),
+        outages
       }),
     setAside: {
       tasks: (queues) => Effect.map(list(queues), limitListed),

@@ -96,13 +96,14 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const runner = yield* ScriptRunner.make(redis, keyspace, bounded, yield* ServerInfo.inspect(redis, bounded))
   yield* checkRights(runner)
   const store = {}
-  const channel = yield* ProcessChannel.make(redis, runner, outagesOf(store, "redis"))
+  const outages = outagesOf(store, "redis")
+  const channel = yield* ProcessChannel.make(redis, runner, outages)
   const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
   const refusals = RefusalLog.make()
   const subscriptions = new ServerSubscriptions()
   const claims = MessageClaims.make(runner, channel, readySignal, refusals)
   const backend = RedisBackendDriver.make(runner, channel, subscriptions, refusals)
-  const claimByTask = ClaimByTask.make(runner, claims, readySignal)
+  const claimByTask = ClaimByTask.make(runner, claims, readySignal, outages)
   const broker = RedisBrokerDriver.make(runner, claims, claimByTask, readySignal)
   return {
     backend: {

@@ -6,6 +6,7 @@ import { type SqlClient, SqlError } from "effect/sql"
 import type { BackendDriver } from "../BackendDriver.ts"
 import type { BrokerDriver } from "../BrokerDriver.ts"
 import * as callTimeout from "../internal/driver/callTimeout.ts"
+import { outagesOf } from "../internal/driver/Outages.ts"
 import { positiveDuration } from "../internal/options.ts"
 import { makeCreate } from "./backend/create.ts"
 import { makeSettle } from "./backend/settle.ts"
@@ -142,8 +143,11 @@ const openDatabase = Effect.fnUntraced(function* (
   return yield* Database.make(options, limit?.bytes)
 })
 
-const makePorts = (backend: SqlBackendDriver.BackendParts, broker: SqlBrokerDriver.BrokerParts): Drivers => {
-  const store = {}
+const makePorts = (
+  store: object,
+  backend: SqlBackendDriver.BackendParts,
+  broker: SqlBrokerDriver.BrokerParts
+): Drivers => {
   const { name } = backend.db.dialect
   return {
     backend: {
@@ -198,11 +202,13 @@ export const make = Effect.fnUntraced(function* (
     creating: makeCreate(db, taskRows),
     settle: makeSettle(db, taskRows)
   }
+  const store = {}
   const broker: SqlBrokerDriver.BrokerParts = {
     db,
+    outages: outagesOf(store, db.dialect.name),
     messages: SqlBrokerDriver.makeMessageOperations(db),
     queueStatus,
     readySignal: ReadySignal.make(queueStatus, workerNotifier)
   }
-  return reserving(refusing, reserved, makePorts(backend, broker))
+  return reserving(refusing, reserved, makePorts(store, backend, broker))
 })

@@ -7,10 +7,14 @@
  * store moves there once a second from behind the others of a blocked queue.
  *
  * So a worker that knows every task of its queues pays for one look for lanes a second, and for nothing in a claim.
+ *
+ * A store that cannot set aside, and can claim, keeps no message from a worker: the queue is claimed from as if it were not
+ * blocked, and the worker puts back what it cannot run.
  */
-import { Array as Arr, Clock, Effect } from "effect"
+import { Array as Arr, Cause, Clock, Effect } from "effect"
 import type { Batch, ClaimRequest, Delivery } from "../../BrokerDriver.ts"
 import { isSameLane, type Lane } from "./lanes.ts"
+import type { BackgroundTask, Outages } from "./Outages.ts"
 
 /** How often a worker looks for lanes, and has its messages moved from behind others. */
 const LOOK_NANOS = 1_000_000_000n
@@ -51,6 +55,8 @@ export interface ClaimOperations<Request extends ClaimRequest, Claimed, E> {
   readonly deliveryOf: (claimed: Claimed) => Delivery
   /** Wakes the workers of this process for what a claim of the queues left. */
   readonly wakeAgain: (queues: ReadonlyArray<string>) => void
+  /** The outages of the store: messages that cannot be set aside are none, and are logged. */
+  readonly outages: Outages
 }
 
 /** What is known of the queues of one worker. */
@@ -63,6 +69,8 @@ interface WorkerView {
   lanes: ReadonlyArray<Lane>
   /** The queues that are blocked. */
   readonly blocked: Set<string>
+  /** The queues from which nothing could be set aside, the last time that it was tried. */
+  readonly failing: Set<string>
   /** Whether the next claim takes from lanes first: in turns, so that neither they nor the queues wait for ever. */
   lanesFirst: boolean
 }
@@ -72,8 +80,12 @@ const isDue = (since: bigint | undefined, now: bigint) => since === undefined ||
 /** Makes a claim of the messages of the tasks that a request names. */
 export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
   operations: LaneOperations<E>,
-  { claim, claimLanes, deliveryOf, wakeAgain }: ClaimOperations<Request, Claimed, E>
+  { claim, claimLanes, deliveryOf, outages, wakeAgain }: ClaimOperations<Request, Claimed, E>
 ): ((request: Request) => Effect.Effect<ReadonlyArray<Claimed>, E>) => {
+  const lookLog = outages.background("look for messages that were set aside")
+  // silent while there are no messages of other tasks
+  const setAsideLog = outages.background("set messages of other tasks aside", { mayBeSilent: true })
+  const moveLog = outages.background("move messages of known tasks from behind others", { mayBeSilent: true })
   const views = new WeakMap<ReadonlyArray<string>, WorkerView>()
 
   const viewOf = (names: ReadonlyArray<string>): WorkerView => {
@@ -86,6 +98,7 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
         movedAt: undefined,
         lanes: [],
         blocked: new Set(),
+        failing: new Set(),
         lanesFirst: false
       }
       views.set(names, view)
@@ -93,33 +106,51 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
     return view
   }
 
+  /** Runs a step that a claim can do without, and logs its failure; `undefined`: it failed. */
+  const attempt = <A>(log: BackgroundTask, step: Effect.Effect<A, E>): Effect.Effect<A | undefined> =>
+    Effect.matchEffect(step, {
+      onFailure: (error) => Effect.as(log.failed(Cause.fail(error)), undefined),
+      onSuccess: (value) => Effect.as(log.succeeded, value)
+    })
+
   /** Looks for lanes. A look that fails is repeated with the next claim, which does not need it. */
   const refreshLanes = (view: WorkerView, queues: Batch<string>, now: bigint): Effect.Effect<void> =>
-    Effect.ignore(
-      Effect.map(operations.find(queues, view.tasks), (found) => {
-        view.lookedAt = now
-        view.lanes = found
-      })
-    )
+    Effect.map(attempt(lookLog, operations.find(queues, view.tasks)), (found) => {
+      if (found === undefined) return
+      view.lookedAt = now
+      view.lanes = found
+    })
 
-  /** Sets messages of other tasks aside, and has the worker's own moved from behind the rest where that is due. */
+  /** Has the worker's own messages moved from behind the others of blocked queues, where that is due. */
+  const moveOwn = Effect.fnUntraced(function* (view: WorkerView, now: bigint): Effect.fn.Return<void> {
+    const queues = new Set([...view.blocked, ...view.failing])
+    if (operations.moveOwn === undefined || queues.size === 0 || !isDue(view.movedAt, now)) return
+    view.movedAt = now
+    for (const queue of queues) {
+      const moved = (yield* attempt(moveLog, operations.moveOwn(queue, view.tasks))) ?? []
+      const isNew = (lane: Lane) => !view.lanes.some((known) => isSameLane(known, lane))
+      view.lanes = [...view.lanes, ...moved.filter(isNew)]
+    }
+  })
+
+  /** Sets messages of other tasks aside, and has the worker's own moved from behind the rest. */
   const clearQueues = Effect.fnUntraced(function* (
     view: WorkerView,
     foreign: ReadonlyMap<string, ReadonlyArray<Delivery>>,
     now: bigint
-  ): Effect.fn.Return<void, E> {
+  ): Effect.fn.Return<void> {
+    const { blocked, failing } = view
+    // first, so that it does not wait for what may fail
+    yield* moveOwn(view, now)
     for (const [queue, claimed] of foreign) {
-      const isBlocked = yield* operations.setAside(queue, view.tasks, claimed)
-      if (isBlocked) view.blocked.add(queue)
-      else view.blocked.delete(queue)
+      const isBlocked = yield* attempt(setAsideLog, operations.setAside(queue, view.tasks, claimed))
+      if (isBlocked === true) blocked.add(queue)
+      else blocked.delete(queue)
+      if (isBlocked === undefined) failing.add(queue)
+      else failing.delete(queue)
     }
-    if (operations.moveOwn === undefined || view.blocked.size === 0 || !isDue(view.movedAt, now)) return
-    view.movedAt = now
-    for (const queue of view.blocked) {
-      const moved = yield* operations.moveOwn(queue, view.tasks)
-      const isNew = (lane: Lane) => !view.lanes.some((known) => isSameLane(known, lane))
-      view.lanes = [...view.lanes, ...moved.filter(isNew)]
-    }
+    // for queues that are blocked from now on
+    yield* moveOwn(view, now)
   })
 
   /** Claims from the queues that are not blocked and from the lanes of the worker's tasks, in turns. */
@@ -156,13 +187,12 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
   ): Effect.Effect<ReadonlyArray<Claimed>> => {
     const foreign = claimed.filter((one) => isForeign(one, view))
     const byQueue = Map.groupBy(foreign.map(deliveryOf), ({ queue }) => queue)
-    return Effect.match(clearQueues(view, byQueue, now), {
-      // the worker puts back what it cannot run
-      onFailure: () => claimed,
-      onSuccess: () => {
-        wakeAgain([...byQueue.keys(), ...view.blocked])
-        return claimed.filter((one) => !isForeign(one, view))
-      }
+    return Effect.map(clearQueues(view, byQueue, now), () => {
+      const { blocked, failing } = view
+      const cleared = [...byQueue.keys()].filter((queue) => !failing.has(queue))
+      if (cleared.length + blocked.size > 0) wakeAgain([...cleared, ...blocked])
+      // the worker puts back what could not be set aside
+      return claimed.filter((one) => failing.has(deliveryOf(one).queue) || !isForeign(one, view))
     })
   }
 
@@ -173,12 +203,12 @@ export const makeClaimByTask = <Request extends ClaimRequest, Claimed, E>(
   ): Effect.fn.Return<ReadonlyArray<Claimed>, E> {
     const { blocked } = view
     if (blocked.size > 0) {
-      yield* Effect.ignore(clearQueues(view, new Map(Array.from(blocked, (queue) => [queue, []])), now))
+      yield* clearQueues(view, new Map(Array.from(blocked, (queue) => [queue, []])), now)
     }
     const claimed = yield* claimAround(request, view)
     if (claimed.some((one) => isForeign(one, view))) return yield* setForeignAside(claimed, view, now)
     if (blocked.size > 0) wakeAgain([...blocked])
-    else if (claimed.length > 0) wakeAgain(view.lanes.map(({ queue }) => queue))
+    else if (claimed.length > 0 && view.lanes.length > 0) wakeAgain(view.lanes.map(({ queue }) => queue))
     return claimed
   })
 

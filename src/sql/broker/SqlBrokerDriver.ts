@@ -3,6 +3,7 @@
  */
 import { Effect } from "effect"
 import type { Batch, BrokerDriver, ClaimRequest, Delivery, Envelope } from "../../BrokerDriver.ts"
+import type { Outages } from "../../internal/driver/Outages.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { ReadySignal } from "../notify/ReadySignal.ts"
@@ -41,6 +42,7 @@ export interface BrokerParts {
   readonly messages: MessageOperations
   readonly queueStatus: (queues: Batch<string>) => Effect.Effect<QueueStatus, StoreError>
   readonly readySignal: ReadySignal
+  readonly outages: Outages
 }
 
 const PRIORITIES = 256

@@ -9,6 +9,7 @@ import {
   makeClaimByTask
 } from "../../internal/driver/claimByTask.ts"
 import * as Lanes from "../../internal/driver/lanes.ts"
+import type { Outages } from "../../internal/driver/Outages.ts"
 import type { Database, StoreError } from "../Database.ts"
 import type { ReadySignal } from "../notify/ReadySignal.ts"
 import type { ClaimOperations as MessageClaims } from "./claim.ts"
@@ -20,11 +21,12 @@ export interface Parts {
   readonly db: Database
   readonly messages: MessageClaims & { readonly lanes: SqlLanes }
   readonly readySignal: ReadySignal
+  readonly outages: Outages
 }
 
 /** Makes a claim by task over a claim of every task. `toClaimed` makes an answer of what was claimed from a lane. */
 export const makeSqlClaimByTask = <Request extends ClaimRequest, Claimed>(
-  { db: { inTransaction }, messages: { claim, lanes, promote, putBack }, readySignal }: Parts,
+  { db: { inTransaction }, messages: { claim, lanes, promote, putBack }, outages, readySignal }: Parts,
   {
     toClaimed,
     ...operations
@@ -58,7 +60,8 @@ export const makeSqlClaimByTask = <Request extends ClaimRequest, Claimed>(
         ),
         ({ deliveries }) => deliveries.map(toClaimed)
       ),
-    wakeAgain: (queues) => readySignal.wakeHere(new Set(queues))
+    wakeAgain: (queues) => readySignal.wakeHere(new Set(queues)),
+    outages
   })
 }
 

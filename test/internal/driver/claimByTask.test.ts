@@ -5,6 +5,8 @@ import { TestClock } from "effect/testing"
 import type { ClaimRequest, Delivery } from "../../../src/BrokerDriver.ts"
 import { makeClaimByTask } from "../../../src/internal/driver/claimByTask.ts"
 import type { Lane } from "../../../src/internal/driver/lanes.ts"
+import { Outages } from "../../../src/internal/driver/Outages.ts"
+import { captureLogs } from "../../../src/testing/suites/worker/captureLogs.ts"
 
 const deliveryOf = (id: string, queue = "q"): Delivery => ({
   handle: id,
@@ -39,7 +41,9 @@ const makeStore = () => {
       calls.push(call)
       return answers.failing.has(call) ? Effect.fail("away" as const) : Effect.sync(answer)
     })
-  const take = (ids: ReadonlyArray<string>, max: number) => ids.slice(0, max).map((id) => deliveryOf(id))
+  // an id may name its queue
+  const take = (ids: ReadonlyArray<string>, max: number) =>
+    ids.slice(0, max).map((id) => deliveryOf(id, id.split(" of ")[1]))
   const nameOf = ({ queue, task }: Lane) => `${task} of ${queue}`
   const claim = makeClaimByTask<ClaimRequest, Delivery, "away">(
     {
@@ -54,7 +58,8 @@ const makeStore = () => {
       claimLanes: ({ max }, lanes) =>
         noted(`claim ${lanes.map(nameOf).join(", ")}`, () => take(answers.inLanes, max)),
       deliveryOf: (delivery) => delivery,
-      wakeAgain: (queues) => calls.push(`wake ${queues.join(", ")}`)
+      wakeAgain: (queues) => calls.push(`wake ${queues.join(", ")}`),
+      outages: new Outages("store")
     }
   )
   return Object.assign(answers, { claim, takeCalls: () => calls.splice(0) })
@@ -140,6 +145,83 @@ describe("claims by task", () => {
       yield* store.claim(request)
       assert.deepStrictEqual(store.takeCalls(), ["find", "claim q, r"])
     })
+  )
+
+  it.effect("a blocked queue from which nothing can be set aside any more is claimed from again", () =>
+    Effect.gen(function* () {
+      const store = makeStore()
+      store.found = ["other 1"]
+      store.isBlocked = true
+      yield* store.claim(request)
+      store.found = ["mail 1"]
+      store.failing.add("set aside q")
+      store.takeCalls()
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["mail 1"])
+      assert.deepStrictEqual(store.takeCalls(), ["set aside q", "claim q, r"])
+    })
+  )
+
+  it.effect(
+    "the worker's own messages are moved from behind others, although those cannot be set aside",
+    () =>
+      Effect.gen(function* () {
+        const store = makeStore()
+        store.found = ["other 1"]
+        store.isBlocked = true
+        yield* store.claim(request)
+        store.failing.add("set aside q").add("set aside q, other 1")
+        store.moved = [{ queue: "q", task: "mail" }]
+        store.inLanes = ["mail 1"]
+        for (let second = 0; second < 3; second++) {
+          yield* TestClock.adjust("1 second")
+          store.takeCalls()
+          assert.include(idsOf(yield* store.claim(request)), "mail 1")
+          assert.include(store.takeCalls(), "move of q")
+          // the next look finds the lane
+          store.lanes = store.moved
+        }
+      })
+  )
+
+  it.effect("what is set aside of one queue is not returned, although another queue's cannot be", () =>
+    Effect.gen(function* () {
+      const store = makeStore()
+      store.found = ["other 1", "other 2 of r", "mail 1"]
+      store.failing.add("set aside q, other 1")
+      assert.deepStrictEqual(idsOf(yield* store.claim(request)), ["other 1", "mail 1"])
+      assert.deepStrictEqual(store.takeCalls(), [
+        "find",
+        "claim q, r",
+        "set aside q, other 1",
+        "set aside r, other 2 of r",
+        "move of q",
+        "wake r"
+      ])
+    })
+  )
+
+  it.effect(
+    "a store that cannot set messages aside is logged after 30 seconds, and when it can again",
+    () => {
+      const logs = captureLogs()
+      return Effect.gen(function* () {
+        const store = makeStore()
+        store.found = ["other 1"]
+        store.failing.add("set aside q, other 1")
+        for (let second = 0; second < 40; second++) {
+          yield* store.claim(request)
+          yield* TestClock.adjust("1 second")
+        }
+        store.failing.clear()
+        yield* store.claim(request)
+        assert.deepStrictEqual(logs.texts("Warn"), [
+          "Failed to set messages of other tasks aside for 30.0 s; trying again"
+        ])
+        assert.deepStrictEqual(logs.texts("Info"), [
+          "Recovered after 40.0 s of failures to set messages of other tasks aside"
+        ])
+      }).pipe(logs.capture)
+    }
   )
 
   it.effect("messages are moved from behind others once a second", () =>
