@@ -110,6 +110,19 @@ export interface Fusion<out E = unknown> {
 }
 
 /**
+ * The answer of `sweep`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Swept {
+  /** How many tasks, dead letters and workers it handled in all. */
+  readonly handled: number
+  /** The names of the tasks that it ended as `WorkerLost` (L3), one for each end. The worker logs them. */
+  readonly lost: ReadonlyArray<string>
+}
+
+/**
  * The port that keeps results. `E` is the store's own error, which the facade wraps in a `BackendError`.
  *
  * The head of this module has the rules that hold for every operation.
@@ -296,7 +309,7 @@ export interface BackendDriver<out E = unknown> {
   /**
    * Ends the tasks that time has ended (L1 to L3), and removes what has outlived its time: records and dead letters after
    * their retention, workers after their heartbeat, and reservations that were not published in their time. Handles at most
-   * `limit` of each kind; returns how many it handled in all. Workers call it from time to time.
+   * `limit` of each kind. Workers call it from time to time.
    */
-  readonly sweep: (limit: number) => Effect.Effect<number, E>
+  readonly sweep: (limit: number) => Effect.Effect<Swept, E>
 }

@@ -9,6 +9,7 @@ import {
   type DeadLetter,
   deadLetterId,
   type DeadLetterQuery,
+  type EndedByStart,
   type Heartbeat,
   maxHistorySize,
   type NewDeadLetter,
@@ -24,7 +25,7 @@ import {
   type Settlement,
   type Start,
   type Started,
-  type StoreDecidedEnd,
+  type Swept,
   type TaskRecord,
   type WorkerInfo
 } from "chicory/driver"
@@ -36,6 +37,9 @@ import {
   type StoredTask,
   type StoredWorker
 } from "./StoredTask.ts"
+
+/** An end that time or a request brings. */
+type End = EndedByStart["reason"]
 
 /** Tasks, dead letters and workers. Each method is one atomic step. */
 export class MapTasks {
@@ -88,7 +92,9 @@ export class MapTasks {
     // S6: another run is alive
     if (run !== undefined && task.leaseUntil > now) return { _tag: "Busy", millis: task.leaseUntil - now }
     // S4, S7, S8: time has ended the task
-    if (this.endByTime(task, now)) return { _tag: "Drop" }
+    const ended = this.endByTime(task, now)
+    if (ended !== undefined) return this.dropped(task, ended)
+    let lostWorker: string | undefined
     if (run === undefined) {
       // S5: a retry that is not due
       const dueAt = (record.state === "RETRY" && record.dueAt) || 0
@@ -98,8 +104,9 @@ export class MapTasks {
       // S9: the worker of the last run vanished, and the task is not to run again
       if (record.crashes >= asked.maxCrashes) {
         this.end(task, "WorkerLost", { queue: asked.queue, body: asked.body }, now)
-        return { _tag: "Drop" }
+        return this.dropped(task, "WorkerLost")
       }
+      if (asked.generation === record.generation) lostWorker = run.worker
     }
     // S10
     if (asked.generation > record.generation) this.open(task, asked.generation, now)
@@ -114,7 +121,7 @@ export class MapTasks {
     task.leaseUntil = now + asked.leaseMillis
     task.retentionMillis = asked.retentionMillis
     task.reservedUntil = Infinity
-    return this.running(task)
+    return lostWorker === undefined ? this.running(task) : { ...this.running(task), lostWorker }
   }
 
   renew(renewal: Renew, now: number): Renewed {
@@ -174,7 +181,7 @@ export class MapTasks {
       return "Requested"
     }
     // C3, C4
-    if (this.endByTime(task, now)) return "AlreadyDone"
+    if (this.endByTime(task, now) !== undefined) return "AlreadyDone"
     this.end(task, "Cancelled", undefined, now)
     return "Cancelled"
   }
@@ -186,7 +193,7 @@ export class MapTasks {
     if (task.record.incarnation !== incarnation || task.record.generation !== generation) return
     // W2, W3
     if (task.run !== undefined) task.withdrawn = true
-    else if (!this.endByTime(task, now)) this.end(task, "Cancelled", undefined, now)
+    else if (this.endByTime(task, now) === undefined) this.end(task, "Cancelled", undefined, now)
   }
 
   forget(id: string, now: number): void {
@@ -287,14 +294,19 @@ export class MapTasks {
   }
 
   /** Scans all entries. A large store needs an index of the due ones. */
-  sweep(limit: number, now: number): number {
+  sweep(limit: number, now: number): Swept {
     const due = [...this.tasks.values()].filter((task) => this.isDue(task, now)).slice(0, limit)
-    for (const task of due) if (isFinal(task) || !this.endByTime(task, now)) this.remove(task)
+    const lost: Array<string> = []
+    for (const task of due) {
+      const ended = this.endByTime(task, now)
+      if (ended === undefined) this.remove(task)
+      else if (ended === "WorkerLost") lost.push(task.record.task)
+    }
     const letters = [...this.letters].filter(([, { removeAt }]) => removeAt <= now).slice(0, limit)
     for (const [id] of letters) this.letters.delete(id)
     const workers = [...this.registry].filter(([, { removeAt }]) => removeAt <= now).slice(0, limit)
     for (const [id] of workers) this.registry.delete(id)
-    return due.length + letters.length + workers.length
+    return { handled: due.length + letters.length + workers.length, lost }
   }
 
   /** A task whose retention ran out is not there, whether or not it was swept. */
@@ -376,30 +388,36 @@ export class MapTasks {
     this.tasks.delete(task.record.id)
   }
 
-  private running({ fence, record: { attempt, crashes, retries } }: StoredTask): Started {
-    return { _tag: "Run", fence, attempt, retries, crashes }
+  private running({ fence, record: { attempt, crashes, retries } }: StoredTask) {
+    return { _tag: "Run", fence, attempt, retries, crashes } as const
   }
 
-  /** L1 to L3. Whether time has ended the task; then the end is written. */
-  private endByTime(task: StoredTask, now: number): boolean {
+  /** The answer to the start that ended a task. */
+  private dropped({ record: { attempt, crashes, worker } }: StoredTask, reason: End): Started {
+    return { _tag: "Drop", ended: { reason, attempt, crashes, worker } }
+  }
+
+  /** L1 to L3. Returns how time has ended the task, and writes the end; `undefined`: it goes on. */
+  private endByTime(task: StoredTask, now: number): End | undefined {
     const { record, run } = task
-    if (isFinal(task)) return false
+    if (isFinal(task)) return undefined
     if (run === undefined) {
-      if (record.expiresAt === null || record.expiresAt > now) return false
+      if (record.expiresAt === null || record.expiresAt > now) return undefined
       this.end(task, "Expired", undefined, now)
-      return true
+      return "Expired"
     }
-    if (task.leaseUntil > now) return false
+    if (task.leaseUntil > now) return undefined
     const isToStop = record.cancelRequested || task.withdrawn
-    if (!isToStop && run.deliveryMode === "at-least-once") return false
-    this.end(task, isToStop ? "Cancelled" : "WorkerLost", run, now)
-    return true
+    if (!isToStop && run.deliveryMode === "at-least-once") return undefined
+    const ended = isToStop ? "Cancelled" : "WorkerLost"
+    this.end(task, ended, run, now)
+    return ended
   }
 
   /** Ends a task without the exit of a run. */
   private end(
     task: StoredTask,
-    ended: StoreDecidedEnd,
+    ended: End,
     message: Pick<NewDeadLetter, "queue" | "body"> | undefined,
     now: number
   ): void {

@@ -5,6 +5,7 @@
  */
 import type { Delivery } from "../BrokerDriver.ts"
 import type { NewDeadLetter } from "./DeadLetter.ts"
+import type { StoreDecidedEnd } from "./TaskRecord.ts"
 
 /**
  * A request to run a delivered message.
@@ -50,14 +51,15 @@ export interface Start {
  * **Details**
  *
  * - `Run`: the record is `STARTED` under the token and the lease of the request.
- * - `Drop`: the message is to be removed.
+ * - `Drop`: the message is to be removed. Where this start ended the task (S4, S7 to S9), `ended` says how.
  * - `NoRecord`: the same, because there is no record.
  * - `Busy`: the message is to be put back for `millis`.
  *
  * One atomic step decides by the first rule that applies.
  *
  * - **S0** There is no record: `NoRecord`. A start creates none.
- * - **S1** The open run has the token of the request: renew its lease, and answer the same `Run` again.
+ * - **S1** The open run has the token of the request: renew its lease, and answer the same `Run` again, without
+ *   `lostWorker`.
  * - **S2** The task has ended: `Drop`.
  * - **S3** The message is of another task or incarnation than the record, or of an older generation: `Drop`.
  * - **S4** The task waits and has expired (L1): end it as `Expired`, `Drop`.
@@ -73,6 +75,9 @@ export interface Start {
  *
  * The dead letter of S7 has the queue and body of the lost run; that of S9 has those of the request.
  *
+ * A worker reports an end, and a worker that was lost, when it is answered so. Each is answered to one start alone: a
+ * repetition, for a start whose answer was lost, finds a task that has ended (S2), or the open run (S1).
+ *
  * @category models
  * @since 0.1.0
  */
@@ -85,10 +90,34 @@ export type Started =
       readonly attempt: number
       readonly retries: number
       readonly crashes: number
+      /**
+       * The id of the worker whose run had lapsed, where this start counts a crash for it (S10); `unknown` where the store
+       * does not have it. Left out otherwise.
+       */
+      readonly lostWorker?: string | undefined
     }
-  | { readonly _tag: "Drop" }
+  | {
+      readonly _tag: "Drop"
+      /** How this start ended the task. Left out where it did not. */
+      readonly ended?: EndedByStart | undefined
+    }
   | { readonly _tag: "NoRecord" }
   | { readonly _tag: "Busy"; readonly millis: number }
+
+/**
+ * The end of a task by a start, as the record has it from then on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface EndedByStart {
+  readonly reason: Exclude<StoreDecidedEnd, "Forgotten">
+  /** Starts of the generation, without this one and those that were released. */
+  readonly attempt: number
+  readonly crashes: number
+  /** The id of the worker of the last run; `null` where there was none. */
+  readonly worker: string | null
+}
 
 /**
  * What all starts of one task have in common, for a store that starts messages as it delivers them.

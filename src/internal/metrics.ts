@@ -88,15 +88,20 @@ const memoized = <A>(
  */
 const MAX_QUEUES = 1000
 
+/** Tasks that a worker does not know, with series of their own: messages of other programs may name any. */
+const MAX_UNKNOWN_TASKS = 1000
+
 /** Types of errors with series of their own. A tag that is computed would fill a registry. */
 const MAX_ERROR_TYPES = 100
+
+/** What OpenTelemetry calls the series of all attributes beyond its own limit. */
+const OVERFLOW: Attributes = { "otel.metric.overflow": "true" }
 
 /** Memoizes what is made of the attributes of a queue. The queues beyond the limit share the attributes of an overflow. */
 const memoizedByQueue = <A>(make: (destination: Attributes) => A): ((queue: string) => A) =>
   memoized((queue) => make({ "messaging.destination.name": queue }), {
     limit: MAX_QUEUES,
-    // what OpenTelemetry calls the series of all attributes beyond its own limit
-    shared: () => make({ "otel.metric.overflow": "true" })
+    shared: () => make(OVERFLOW)
   })
 
 /** Memoizes what is made of the attributes of an error's type; the empty type is that of a success. */
@@ -146,6 +151,13 @@ const forBroker = memoized((system) => {
         operation({ ...broker, ...operationAttributes(name, OPERATION_TYPES[name]), ...error })
       )
     ),
+    deadLetters: memoized(
+      (task) => deadLetters(task === "" ? broker : { ...broker, "chicory.task.name": task }),
+      {
+        limit: MAX_UNKNOWN_TASKS,
+        shared: () => deadLetters({ ...broker, ...OVERFLOW })
+      }
+    ),
     task: memoized((task) => {
       const attributes = { ...broker, "chicory.task.name": task }
       return {
@@ -169,6 +181,10 @@ export const forOperation = (system: string, name: string, errorType: string) =>
 
 /** Returns the metrics of a broker's task. */
 export const forTask = (system: string, task: string) => forBroker(system).task(task)
+
+/** Returns the counter of the dead letters of a task that a worker may not know; `undefined`: of no task. */
+export const deadLettersOf = (system: string, task: string | undefined) =>
+  forBroker(system).deadLetters(task ?? "")
 
 /** Returns the gauges of a worker. */
 export const forWorker = (system: string, worker: string) => {

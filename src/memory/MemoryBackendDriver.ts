@@ -5,7 +5,7 @@
  * its hints are followed, the store sweeps itself when something is due.
  */
 import { Effect, Stream } from "effect"
-import type { BackendDriver } from "../BackendDriver.ts"
+import type { BackendDriver, Swept } from "../BackendDriver.ts"
 import { MemoryDeadLetters } from "./MemoryDeadLetters.ts"
 import { MemoryHints } from "./MemoryHints.ts"
 import { MemorySweeper } from "./MemorySweeper.ts"
@@ -39,8 +39,10 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
   const deadLetters = new MemoryDeadLetters(onDue)
   const tasks = new MemoryTasks({ deadLetters, hints, onDue, onEnded })
   const workers = new MemoryWorkers(onDue)
-  const sweep = (limit: number, now: number): number =>
-    tasks.sweep(limit, now) + deadLetters.sweep(limit, now) + workers.sweep(limit, now)
+  const sweep = (limit: number, now: number): Swept => {
+    const { handled, lost } = tasks.sweep(limit, now)
+    return { handled: handled + deadLetters.sweep(limit, now) + workers.sweep(limit, now), lost }
+  }
 
   return {
     name: "memory",

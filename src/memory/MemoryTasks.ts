@@ -6,6 +6,7 @@
 import type {
   CancelAnswer,
   Created,
+  EndedByStart,
   NewRecord,
   PublishedRecord,
   Outcome,
@@ -16,6 +17,7 @@ import type {
   Settlement,
   Start,
   Started,
+  Swept,
   TaskRecord
 } from "../BackendDriver.ts"
 import type { PurgedMessage } from "../BrokerDriver.ts"
@@ -34,12 +36,19 @@ type Message = Pick<Start, "queue" | "body">
 /** Joins a name and a key. The length keeps ("a", "bc") and ("ab", "c") apart. */
 const scopedKey = (task: string, key: string): string => `${task.length}:${task}${key}`
 
-const toRun = ({ attempt, crashes, fence, retries }: Row): Started => ({
+const toRun = ({ attempt, crashes, fence, retries }: Row): Extract<Started, { readonly _tag: "Run" }> => ({
   _tag: "Run",
   fence,
   attempt,
   retries,
   crashes
+})
+
+const toEnded = ({ attempt, crashes, worker }: Row, reason: Transitions.ForcedEnd): EndedByStart => ({
+  reason,
+  attempt,
+  crashes,
+  worker
 })
 
 /** What the rows of tasks act on. */
@@ -118,12 +127,14 @@ export class MemoryTasks {
       case "End":
         row.crashes = decision.crashes
         this.end(row, decision.ended, now, request)
-        return { _tag: "Drop" }
-      case "Run":
+        return { _tag: "Drop", ended: toEnded(row, decision.ended) }
+      case "Run": {
+        const { crashes, worker } = row
         if (decision.opens !== undefined) TaskRow.openGeneration(row, decision.opens, now)
         row.crashes = decision.crashes
         this.openRun(row, request, now)
-        return toRun(row)
+        return decision.crashes > crashes ? { ...toRun(row), lostWorker: worker ?? "unknown" } : toRun(row)
+      }
     }
   }
 
@@ -162,7 +173,7 @@ export class MemoryTasks {
   read(id: string, now: number): TaskRecord | undefined {
     const row = this.find(id, now)
     if (row === undefined) return undefined
-    const current = this.endLapsed(row, now) ? this.find(id, now) : row
+    const current = this.endLapsed(row, now) === undefined ? row : this.find(id, now)
     return current === undefined ? undefined : TaskRow.toRecord(current)
   }
 
@@ -228,15 +239,18 @@ export class MemoryTasks {
     return { letter, replayable: true }
   }
 
-  /** Ends or removes up to `limit` rows whose deadline has passed, and returns how many. */
-  sweep(limit: number, now: number): number {
-    let swept = 0
-    for (; swept < limit; swept++) {
+  /** Ends or removes up to `limit` rows whose deadline has passed. */
+  sweep(limit: number, now: number): Swept {
+    const lost: Array<string> = []
+    let handled = 0
+    for (; handled < limit; handled++) {
       const row = this.deadlines.peek()
       if (row === undefined || row.deadline > now) break
-      if (!this.endLapsed(row, now)) this.remove(row)
+      const ended = this.endLapsed(row, now)
+      if (ended === undefined) this.remove(row)
+      else if (ended === "WorkerLost") lost.push(row.task)
     }
-    return swept
+    return { handled, lost }
   }
 
   /** Returns a row whose retention is not over. */
@@ -338,12 +352,11 @@ export class MemoryTasks {
     this.finish(row, now, { state: "FAILURE", exit: null, ended })
   }
 
-  /** Ends a task whose time is over, and returns whether it did. */
-  private endLapsed(row: Row, now: number): boolean {
+  /** Ends a task whose time is over, and returns how it ended; `undefined` if it goes on. */
+  private endLapsed(row: Row, now: number): Transitions.ForcedEnd | undefined {
     const ended = Transitions.lapse(row, now)
-    if (ended === undefined) return false
-    this.end(row, ended, now)
-    return true
+    if (ended !== undefined) this.end(row, ended, now)
+    return ended
   }
 
   /** Writes the terminal state. A forgotten task is removed instead (F3). */

@@ -295,7 +295,8 @@ describe("guarantee 10: SQL rows", () => {
     due_at: null,
     lease_until: null,
     retention: null,
-    remove_at: null
+    remove_at: null,
+    worker: null
   }
   const read = Row.reader<TaskRow.TaskRow>("store", "tasks", TaskRow.shape)
 

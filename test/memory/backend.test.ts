@@ -141,12 +141,12 @@ describe("the memory backend's clock", () => {
       })
       yield* TestClock.adjust(999)
       assert.deepStrictEqual(yield* look, ["PENDING", "FAILURE", { _tag: "Busy", millis: 1 }, 1])
-      assert.strictEqual(yield* driver.sweep(100), 0)
+      assert.strictEqual((yield* driver.sweep(100)).handled, 0)
       yield* TestClock.adjust(1)
       assert.deepStrictEqual(yield* look, [
         "FAILURE",
         undefined,
-        { _tag: "Run", fence: 2, attempt: 2, retries: 0, crashes: 1 },
+        { _tag: "Run", fence: 2, attempt: 2, retries: 0, crashes: 1, lostWorker: "w" },
         0
       ])
     })

@@ -224,11 +224,13 @@ export class ModelRunner extends BrokerRunner {
     // of a reservation that has expired too, a store may do either: end the task, or remove it
     yield* this.followStore
     const swept = yield* this.call(this.backend.sweep(1000))
-    const { least, most } = this.applyModel(Tasks.sweep(this.tasks, this.now))
+    const { least, lost, most } = this.applyModel(Tasks.sweep(this.tasks, this.now))
     this.logAnswer(swept)
-    if (swept < least || swept > most + this.unswept) {
-      yield* this.disagree(`the sweep dealt with ${swept}, and not with ${least} to ${most + this.unswept}`)
+    const { handled } = swept
+    if (handled < least || handled > most + this.unswept) {
+      yield* this.disagree(`the sweep dealt with ${handled}, and not with ${least} to ${most + this.unswept}`)
     }
+    yield* this.assertEqual("the lost tasks of the sweep", swept.lost.toSorted(), lost)
     this.unswept = 0
   })
 

@@ -1,5 +1,14 @@
 /** The model of runs: how they start, renew their lease and end. */
-import type { Outcome, Renew, Renewed, Settled, Settlement, Start, Started } from "../../src/BackendDriver.ts"
+import type {
+  EndedByStart,
+  Outcome,
+  Renew,
+  Renewed,
+  Settled,
+  Settlement,
+  Start,
+  Started
+} from "../../src/BackendDriver.ts"
 import {
   initial,
   writeDeadLetter,
@@ -10,6 +19,7 @@ import {
   isOverdue,
   isStopped,
   endAsLost,
+  overdueEnd,
   put,
   type Step,
   type Task,
@@ -17,6 +27,12 @@ import {
 } from "./tasks.ts"
 
 const DROP: Started = { _tag: "Drop" }
+
+/** The answer to the start that ended a task. */
+const dropped = ({ attempt, crashes, worker }: Task, reason: EndedByStart["reason"]): Started => ({
+  _tag: "Drop",
+  ended: { reason, attempt, crashes, worker }
+})
 
 const running = (task: Task, request: Start, now: number): Task => ({
   ...task,
@@ -32,9 +48,10 @@ const running = (task: Task, request: Start, now: number): Task => ({
   run: { token: request.token, request, leaseUntil: now + request.leaseMillis }
 })
 
-const run = (all: Tasks, task: Task): Step<Started> => {
+const run = (all: Tasks, task: Task, lostWorker?: string | null): Step<Started> => {
   const { attempt, crashes, fence, retries } = task
-  return [{ _tag: "Run", fence, attempt, retries, crashes }, put(all, task)]
+  const lost = typeof lostWorker === "string" ? { lostWorker } : {}
+  return [{ _tag: "Run", fence, attempt, retries, crashes, ...lost }, put(all, task)]
 }
 
 /** Starts a message's task. Only the record says whether it may run: without one, nothing does. */
@@ -46,15 +63,18 @@ export const start = (all: Tasks, request: Start, now: number): Step<Started> =>
   }
   const isOfRecord = request.task === task.task && request.incarnation === task.incarnation
   if (isFinal(task) || !isOfRecord || request.generation < task.generation) return [DROP, all]
-  if (isOverdue(task, now)) return [DROP, endOverdue(all, task, now)]
+  if (isOverdue(task, now)) return [dropped(task, overdueEnd(task, now)), endOverdue(all, task, now)]
   const until = task.run?.leaseUntil ?? (task.state === "RETRY" ? (task.dueAt ?? 0) : 0)
   if (until > now) return [{ _tag: "Busy", millis: until - now }, all]
   if (task.run === undefined)
     return run(all, running(ofGeneration(task, request.generation, now), request, now))
   const crashed = { ...task, crashes: task.crashes + 1 }
-  return crashed.crashes >= request.maxCrashes
-    ? [DROP, endAsLost(all, crashed, task.run, now, request)]
-    : run(all, running(ofGeneration(crashed, request.generation, now), request, now))
+  if (crashed.crashes >= request.maxCrashes) {
+    return [dropped(crashed, "WorkerLost"), endAsLost(all, crashed, task.run, now, request)]
+  }
+  const opened = ofGeneration(crashed, request.generation, now)
+  // a new generation begins without crashes
+  return run(all, running(opened, request, now), opened === crashed ? task.worker : undefined)
 }
 
 /** Opens a later generation of a task. */

@@ -237,13 +237,19 @@ const isLost = (task: Task, now: number): boolean =>
 /** Whether time has ended a task, although nothing has noticed it yet. */
 export const isOverdue = (task: Task, now: number): boolean => hasExpired(task, now) || isLost(task, now)
 
+/** Returns how an overdue task ends. */
+export const overdueEnd = (task: Task, now: number): "Expired" | "Cancelled" | "WorkerLost" => {
+  if (hasExpired(task, now)) return "Expired"
+  return isStopped(task) ? "Cancelled" : "WorkerLost"
+}
+
 /** Ends an overdue task, as starts, reads and the sweep do. */
 export const endOverdue = (all: Tasks, task: Task, now: number): Tasks => {
-  if (hasExpired(task, now)) return endBy(all, task, now, "Expired")
-  if (task.run === undefined || !isLost(task, now)) return all
-  return isStopped(task)
-    ? endBy(all, task, now, "Cancelled")
-    : endAsLost(all, task, task.run, now, task.run.request)
+  if (!isOverdue(task, now)) return all
+  const ended = overdueEnd(task, now)
+  return ended === "WorkerLost" && task.run !== undefined
+    ? endAsLost(all, task, task.run, now, task.run.request)
+    : endBy(all, task, now, ended)
 }
 
 /** Reads a task, as `read` and `subscribe` do. */
@@ -257,15 +263,19 @@ export const read = (all: Tasks, id: string, now: number): Step<Task | undefined
 export interface Swept {
   readonly least: number
   readonly most: number
+  /** The names of the tasks that it ends as `WorkerLost`, in order. */
+  readonly lost: ReadonlyArray<string>
 }
 
 /** Ends overdue tasks, and removes those beyond their retention and reservations that were not published in time. */
 export const sweep = (all: Tasks, now: number): Step<Swept> => {
   let after = all
   let [ended, gone] = [0, 0]
+  const lost: Array<string> = []
   for (const task of all.tasks.values()) {
     if (isOverdue(task, now)) {
       ended++
+      if (overdueEnd(task, now) === "WorkerLost") lost.push(task.task)
       after = endOverdue(after, task, now)
     } else if (removableAt(task) <= now || isStranded(task, now)) {
       gone++
@@ -275,7 +285,7 @@ export const sweep = (all: Tasks, now: number): Step<Swept> => {
   const letters = new Map([...after.letters].filter(([, { until }]) => until > now))
   gone += after.letters.size - letters.size
   return [
-    { least: ended, most: ended + gone },
+    { least: ended, most: ended + gone, lost: lost.toSorted() },
     { ...after, letters }
   ]
 }

@@ -191,6 +191,22 @@ describe("codecs of Redis", () => {
       retries: 2,
       crashes: 1
     })
+    assert.deepStrictEqual(decodeStarted("R 4 3 2 1 a%20worker"), {
+      _tag: "Run",
+      fence: 4,
+      attempt: 3,
+      retries: 2,
+      crashes: 1,
+      lostWorker: "a worker"
+    })
+    assert.deepStrictEqual(decodeStarted("D WorkerLost 2 3 a%20worker"), {
+      _tag: "Drop",
+      ended: { reason: "WorkerLost", attempt: 2, crashes: 3, worker: "a worker" }
+    })
+    assert.deepStrictEqual(decodeStarted("D Expired 0 0 -"), {
+      _tag: "Drop",
+      ended: { reason: "Expired", attempt: 0, crashes: 0, worker: null }
+    })
     assert.deepStrictEqual(decodeStarted("B 25"), { _tag: "Busy", millis: 25 })
     assert.deepStrictEqual(decodeStarted("D"), { _tag: "Drop" })
     assert.deepStrictEqual(decodeStarted("N"), { _tag: "NoRecord" })

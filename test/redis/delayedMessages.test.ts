@@ -141,7 +141,7 @@ const suite = (make: Effect.Effect<Fixture, unknown, Scope.Scope>, shards: numbe
   test("a task that a sweep ends as expired leaves its record alone", (store) =>
     Effect.gen(function* () {
       yield* enqueue(store, "a", HOUR, { expiresMillis: 1 })
-      yield* eventually(Effect.map(store.backend.sweep(10), (swept) => swept === 1))
+      yield* eventually(Effect.map(store.backend.sweep(10), ({ handled }) => handled === 1))
       assert.deepStrictEqual(yield* namesLeft(store), ["task:a"])
     }))
 

@@ -32,7 +32,7 @@ const suite = (make: Effect.Effect<SqlDrivers.Drivers, unknown, Scope.Scope>): v
         yield* Effect.sleep("10 millis")
         // in a batch of its own it finds that the lease is over
         assert.deepStrictEqual(yield* backend.start([startOf("t2")]), [
-          { ...run, fence: 2, attempt: 2, crashes: 1 }
+          { ...run, fence: 2, attempt: 2, crashes: 1, lostWorker: "worker of t1" }
         ])
       })
   )

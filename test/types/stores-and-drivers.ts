@@ -184,7 +184,7 @@ const makeBackendDriver = Effect.map(connect, (kv): BackendDriver<KvError> => ({
   heartbeat: ({ id }, ttlMillis) => Effect.asVoid(kv.run("heartbeat", [id, String(ttlMillis)])),
   unregisterWorker: () => Effect.void,
   workers: Effect.succeed([]),
-  sweep: () => Effect.succeed(0)
+  sweep: () => Effect.succeed({ handled: 0, lost: [] })
 }))
 const KvBackend = Backend.layer(makeBackendDriver, { sweepInterval: "1 second" })
 expectType(KvBackend).is<Layer.Layer<Backend.Backend, KvError, KvConfig>>(true)

@@ -25,6 +25,7 @@ import type {
   Start,
   StartDefaults,
   Started,
+  Swept,
   TaskRecord,
   WorkerInfo
 } from "../../BackendDriver.ts"
@@ -91,5 +92,5 @@ export interface BackendService {
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
   readonly unregisterWorker: (worker: string) => Effect.Effect<void, ReadError>
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, ReadError>
-  readonly sweep: (limit: number) => Effect.Effect<number, ReadError>
+  readonly sweep: (limit: number) => Effect.Effect<Swept, ReadError>
 }

@@ -80,6 +80,8 @@ export class Run {
   claimed = true
   /** Whether the outcome is on its way. The store answers `Lost` to a renewal once it has stored the outcome. */
   settling = false
+  /** Whether the outcome could not be saved, so that the run is lost. */
+  isUnsaved = false
   /** The success that the handler stored itself, in its own transaction. */
   completedOutcome: RunOutcome | undefined
   /** The cause of the handler's exit, if that is a failure. */

@@ -260,7 +260,10 @@ const withoutRecords = (broker: BrokerService): RunStore => ({
   start: (candidates) =>
     Effect.succeed(
       Arr.map(candidates, ({ delivery, message }): Started => {
-        if (message.expires !== undefined && delivery.ageMillis >= message.expires) return { _tag: "Drop" }
+        if (message.expires !== undefined && delivery.ageMillis >= message.expires) {
+          const ended = { reason: "Expired", attempt: message.retries, crashes: 0, worker: null } as const
+          return { _tag: "Drop", ended }
+        }
         const attempt = message.retries + 1
         return { _tag: "Run", fence: attempt, attempt, retries: message.retries, crashes: 0 }
       })

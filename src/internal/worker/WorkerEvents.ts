@@ -7,7 +7,7 @@ interface RunEvent {
   readonly taskId: string
   readonly taskName: string
   readonly queue: string
-  /** Starts of the task's generation so far, without those that were released. The first one is 1. */
+  /** Starts of the task's generation so far, without those that were released. The first one is 1; before that it is 0. */
   readonly attempt: number
 }
 
@@ -25,7 +25,8 @@ interface RunEndEvent extends RunEvent {
  * - `Started`: the run has begun. Each run has one further event.
  * - `Succeeded`: the task has ended with a success, which is stored.
  * - `Failed`: the task has ended with a failure, which is stored; `reason` is `Cancelled` for one that was cancelled while it
- *   ran. A task that no handler can run, with an unknown name or an undecodable message, has this event alone.
+ *   ran. A task that no handler can run, with an unknown name or an undecodable message, has this event alone, and so has one
+ *   that ends when it is to be started: since its workers were lost, it has expired, or it was cancelled.
  * - `Retried`: the attempt failed, and the task runs again after `delay`.
  * - `Released`: the task is back in the queue, and nothing is counted, since its worker stops. Without records also an
  *   at-most-once task whose message could not be acked before its handler was started.

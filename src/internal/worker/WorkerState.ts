@@ -98,7 +98,7 @@ export class WorkerState {
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
     this.eventLoop = new EventLoop(this.leaseMillis)
-    this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat))
+    this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat), this.runStore.hasRecords)
     this.claimedTasks = broker.setAside && [...tasks.keys()]
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(
@@ -165,6 +165,13 @@ export class WorkerState {
 
   queueMetrics(queue: string): ReturnType<typeof metrics.forQueue> {
     return metrics.forQueue(this.settings.broker.name, queue)
+  }
+
+  /** Counts a dead letter that no run of a handler has written; `undefined`: of a message that names no task. */
+  countDeadLetter(task: string | undefined): void {
+    const known = task === undefined ? undefined : this.tasks.get(task)
+    const counter = known?.metrics.deadLetters ?? metrics.deadLettersOf(this.settings.broker.name, task)
+    counter.updateUnsafe(1, this.context)
   }
 }
 

@@ -11,7 +11,7 @@ import * as workerLog from "./workerLog.ts"
  * Why a worker is not live or not ready, or `Ready`.
  *
  * - `Ready`: it claims tasks.
- * - `Starting`: the store has not answered its first claim.
+ * - `Starting`: the broker has not answered its first claim, or the backend its first heartbeat.
  * - `BrokerAway`: for 10 seconds the broker has answered no claim, although the worker called it.
  * - `BackendAway`: for the interval of its heartbeats and 10 seconds the backend has answered no heartbeat.
  * - `Draining`: the worker stops, or has stopped.
@@ -80,6 +80,8 @@ export class WorkerHealth {
   /** The worker stops or has stopped. */
   isStopping = false
   private readonly heartbeatNanos: bigint
+  /** Whether there is a backend, to which heartbeats are sent. */
+  private readonly hasBackend: boolean
   private readonly claims = new Calls()
   private readonly heartbeats = new Calls()
   private isLoopEnded = false
@@ -91,8 +93,9 @@ export class WorkerHealth {
   /** When the claim loop last went round, or had a reason not to. `undefined`: it waits for hints alone. */
   private wentRoundAt: bigint | undefined
 
-  constructor(heartbeatMillis: number) {
+  constructor(heartbeatMillis: number, hasBackend: boolean) {
     this.heartbeatNanos = BigInt(Math.ceil(heartbeatMillis)) * 1_000_000n
+    this.hasBackend = hasBackend
   }
 
   onClaimSent(now: bigint): void {
@@ -142,7 +145,8 @@ export class WorkerHealth {
     if (this.wentRoundAt !== undefined && now - this.wentRoundAt >= STUCK_AFTER) return "Stuck"
     if (this.claims.isUnansweredFor(AWAY_AFTER, now)) return "BrokerAway"
     if (this.heartbeats.isUnansweredFor(this.heartbeatNanos + AWAY_AFTER, now)) return "BackendAway"
-    return this.claims.isAnswered ? "Ready" : "Starting"
+    const isAnswered = this.claims.isAnswered && (this.heartbeats.isAnswered || !this.hasBackend)
+    return isAnswered ? "Ready" : "Starting"
   }
 }
 

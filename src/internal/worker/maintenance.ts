@@ -10,6 +10,7 @@ import type { Outages } from "../driver/Outages.ts"
 import * as metrics from "../metrics.ts"
 import { forkLoop } from "./health.ts"
 import { endSetAsideTasks } from "./setAsideTasks.ts"
+import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
 const SWEEP_INTERVAL = Duration.seconds(5)
@@ -119,7 +120,19 @@ const sendHeartbeatOf = (
 
 const sweep = (worker: WorkerState): Effect.Effect<void, ReadError> =>
   Effect.asVoid(
-    Effect.repeat(worker.settings.backend.sweep(SWEEP_LIMIT), {
-      while: (swept) => swept >= SWEEP_LIMIT
-    })
+    Effect.repeat(
+      Effect.tap(worker.settings.backend.sweep(SWEEP_LIMIT), ({ lost }) => reportLost(worker, lost)),
+      { while: ({ handled }) => handled >= SWEEP_LIMIT }
+    )
   )
+
+/** Counts and logs the tasks that a sweep has ended as `WorkerLost`: nothing else does. */
+const reportLost = (worker: WorkerState, lost: ReadonlyArray<string>): Effect.Effect<void> => {
+  if (lost.length === 0) return Effect.void
+  const counts = new Map<string, number>()
+  for (const task of lost) {
+    worker.countDeadLetter(task)
+    counts.set(task, (counts.get(task) ?? 0) + 1)
+  }
+  return workerLog.tasksLost(lost.length, Object.fromEntries(counts))
+}

@@ -1,10 +1,9 @@
 /** The span of a run. */
 import { Cause, Clock, Context, Data, Duration, Effect, Exit, References, Tracer } from "effect"
-import { errorTag } from "../errorText.ts"
 import { nonNegativeOrInfinite } from "../options.ts"
 import { fromTraceparent, MESSAGE_ID, messagingSpan } from "../task/traceContext.ts"
 import { isTraced, linkAfter } from "../tracing.ts"
-import type { RunOutcome } from "./runOutcome.ts"
+import { errorTypeOfOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 
 /** How the runs of a task are traced. */
@@ -76,13 +75,6 @@ class EndedAs extends Data.Error<{ readonly name: string }> {
   }
 }
 
-/** Returns the tag of an error, or that of the reason for which a task ends by an error without one. */
-const errorTypeOf = (cause: Cause.Cause<unknown>): string => {
-  if (cause.reasons.some(Cause.isDieReason)) return "Died"
-  const error = Cause.squash(cause)
-  return typeof error === "object" && error !== null ? errorTag(error) : "Failed"
-}
-
 /** Ends the span of a run, by its outcome and by what that came of. */
 export const endProcessSpan = (
   { clock, isTimed }: ProcessTracing,
@@ -93,7 +85,7 @@ export const endProcessSpan = (
   const hasError = cause.reasons.some((reason) => !Cause.isInterruptReason(reason))
   const shown =
     hasError || outcome._tag !== "Failure" ? cause : Cause.fail(new EndedAs({ name: outcome.reason }))
-  if (hasError || shown !== cause) span.attribute("error.type", errorTypeOf(shown))
+  if (hasError || shown !== cause) span.attribute("error.type", errorTypeOfOutcome(outcome))
   const now = isTimed ? clock.currentTimeNanosUnsafe() : 0n
   span.end(now, shown.reasons.length === 0 ? Exit.void : Exit.failCause(shown))
 }

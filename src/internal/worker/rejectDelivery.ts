@@ -7,7 +7,7 @@
  * delivery ends the loop that claimed it.
  */
 import { Array as Arr, Cause, Duration, Effect, Option } from "effect"
-import type { ClaimedMessage, Started, WorkerInfo } from "../../BackendDriver.ts"
+import type { ClaimedMessage, Settled, Started, WorkerInfo } from "../../BackendDriver.ts"
 import type { Delivery, SetAside, SetAsideTask } from "../../BrokerDriver.ts"
 import type { BrokerError, ReadError } from "../../StoreError.ts"
 import * as TaskFailed from "../../TaskFailed.ts"
@@ -18,11 +18,12 @@ import { maxBatch } from "../driver/driverCalls.ts"
 import { oversizedIssue } from "../driver/maxMessageBytes.ts"
 import * as TaskId from "../task/TaskId.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
-import { reportRejected } from "./reportRun.ts"
-import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
+import { reportEndedByStart, reportRejected } from "./reportRun.ts"
+import { failureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { returnMessage, ackMessage, ackOrRelease, retryBriefly, release, withoutLargeBody } from "./settle.ts"
 import { startRequest } from "./startRequest.ts"
+import { isStoreAway, noteFailure } from "./storeOutages.ts"
 import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
@@ -209,9 +210,15 @@ const park = (worker: WorkerState, delivery: Delivery, outcome: RunOutcome): Eff
       { readonly retryable: boolean }
     >
   ).pipe(
-    Effect.tap(workerLog.messageParked(reason, outcome.cause)),
+    Effect.tap(() => {
+      worker.countDeadLetter(delivery.task)
+      return workerLog.messageParked(reason, outcome.cause)
+    }),
     Effect.catchCause((cause) =>
-      Effect.andThen(workerLog.messageNotParked(cause), returnMessage(worker, delivery))
+      Effect.andThen(
+        workerLog.messageNotParked(isStoreAway(worker, cause), cause),
+        returnMessage(worker, delivery)
+      )
     ),
     annotateDelivery(delivery)
   )
@@ -227,6 +234,9 @@ const endWithoutHandler = (
   Effect.gen(function* () {
     const started = startedByStore ?? (yield* worker.runStore.start([candidate]))[0]
     if (started?._tag === "Busy") return yield* release(worker, candidate.delivery, started.millis)
+    if (started?._tag === "Drop" && started.ended !== undefined) {
+      reportEndedByStart(worker, candidate, started.ended)
+    }
     // a message of an ended task, or of an older one of its id; undecodable bytes are kept even so
     if (started?._tag !== "Run") {
       return outcome._tag === "Failure" && outcome.reason === "PayloadInvalid"
@@ -234,11 +244,12 @@ const endWithoutHandler = (
         : yield* ackMessage(worker, candidate.delivery)
     }
     const settled = yield* toEffect(worker.runStore.saveOutcome(candidate, outcome))
+    yield* worker.settings.backend.outages.succeeded
+    countRejected(worker, candidate, outcome, settled)
     reportRejected(worker, candidate, started.attempt, outcome, settled)
     yield* Effect.callback<void>((resume) =>
       ackOrRelease(worker, { candidate, claimed: true }, outcome, settled, () => resume(Effect.void))
     )
-    worker.stats.failed++
   }).pipe(
     // the store may accept in a dead letter what it refuses in a record
     Effect.catchIf(
@@ -246,9 +257,30 @@ const endWithoutHandler = (
       () => park(worker, candidate.delivery, outcome)
     ),
     Effect.catchCause((cause) =>
-      Effect.andThen(
-        Cause.hasInterruptsOnly(cause) ? Effect.void : workerLog.taskNotEnded(cause),
-        returnMessage(worker, candidate.delivery)
-      ).pipe(annotateDelivery(candidate.delivery))
+      Effect.andThen(logNotEnded(worker, cause), returnMessage(worker, candidate.delivery)).pipe(
+        annotateDelivery(candidate.delivery)
+      )
     )
   )
+
+const countRejected = (
+  worker: WorkerState,
+  { message }: StartCandidate,
+  outcome: RunOutcome,
+  settled: Settled
+): void => {
+  if (settled === "Lost") return
+  worker.stats.failed++
+  if (settled === "Stored" && outcome._tag === "Failure" && isDeadLettered(outcome)) {
+    worker.countDeadLetter(message.task)
+  }
+}
+
+/** Logs the failure of a call that was not repeated: a redelivery repeats it. */
+const logNotEnded = (worker: WorkerState, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  Cause.hasInterruptsOnly(cause)
+    ? Effect.void
+    : Effect.andThen(
+        noteFailure(worker, cause),
+        Effect.suspend(() => workerLog.taskNotEnded(isStoreAway(worker, cause), cause))
+      )

@@ -1,10 +1,11 @@
 /** Reports what becomes of runs: in the log, to error reporters, and as events. */
 import { Cause, type Context, Duration, Effect } from "effect"
-import type { Settled } from "../../BackendDriver.ts"
+import type { EndedByStart, Settled } from "../../BackendDriver.ts"
+import { WorkerLost } from "../../TaskFailed.ts"
 import { reportError } from "./reportError.ts"
 import type { Run, RunAnnotations } from "./Run.ts"
 import { type RunFailure, runFailure } from "./runFailure.ts"
-import { type FailureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
+import { type FailureOutcome, isDeadLettered, type RunOutcome, withoutStack } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import type { WorkerEvent } from "./WorkerEvents.ts"
 import * as workerLog from "./workerLog.ts"
@@ -13,6 +14,19 @@ import type { WorkerState } from "./WorkerState.ts"
 /** Reports that a run has begun. */
 export const reportStart = ({ events }: WorkerState, { annotations }: Run): void => {
   if (events.hasListeners) events.emit({ _tag: "Started", ...annotations })
+}
+
+/** Reports the worker of an earlier run, which vanished with it or lost it, so that this run follows. */
+export const reportLostWorker = (
+  worker: WorkerState,
+  { annotations, candidate, started }: Run,
+  lostWorker: string
+): void => {
+  if (!worker.logs.Warn) return
+  const { attempt, crashes } = started
+  const { maxCrashes } = candidate.start
+  const line = workerLog.workerLost({ worker: lostWorker, attempt: attempt - 1, crashes, maxCrashes })
+  log(worker, annotations, line)
 }
 
 /** Reports that the handler of a run was not started, which is logged already. */
@@ -72,8 +86,39 @@ export const reportRejected = (
   if (worker.events.hasListeners) emit(worker, annotations, 0, endOf(outcome, settled, failure))
 }
 
+/** Reports and counts the end of a task whose start has ended it: nothing else does. */
+export const reportEndedByStart = (
+  worker: WorkerState,
+  { message }: StartCandidate,
+  { attempt, crashes, reason, worker: lostWorker }: EndedByStart
+): void => {
+  const annotations = { taskId: message.id, taskName: message.task, queue: message.queue, attempt }
+  worker.stats.failed++
+  let cause: Cause.Cause<unknown> = Cause.empty
+  switch (reason) {
+    case "WorkerLost": {
+      cause = Cause.fail(withoutStack(new WorkerLost({ worker: lostWorker ?? "unknown" })))
+      worker.countDeadLetter(message.task)
+      const line = workerLog.taskFailed(cause, { _tag: "Ended", reason, deadLetter: true })
+      log(worker, { ...annotations, crashes }, line)
+      const { context } = worker.tasks.get(message.task) ?? worker
+      report(worker, context, { cause, isDefect: false }, annotations, reason)
+      break
+    }
+    case "Cancelled":
+      if (worker.logs.Info) log(worker, annotations, workerLog.taskCancelled)
+      break
+    case "Expired":
+      if (worker.logs.Info) log(worker, annotations, workerLog.taskExpired)
+  }
+  if (worker.events.hasListeners) emit(worker, annotations, 0, { _tag: "Failed", reason, cause })
+}
+
 const effectOf = (outcome: FailureOutcome) =>
   ({ _tag: "Ended", reason: outcome.reason, deadLetter: isDeadLettered(outcome) }) as const
+
+/** What becomes of a task that was to be retried, and was cancelled. */
+const CANCELLED = { _tag: "Ended", reason: "Cancelled", deadLetter: false } as const
 
 /** Returns the line about an end other than a stored success. */
 const lineOf = (
@@ -83,7 +128,10 @@ const lineOf = (
   settled: Settled,
   failure: RunFailure | undefined
 ): Effect.Effect<void> | undefined => {
-  if (settled === "Cancelled") return worker.logs.Info ? workerLog.taskCancelled : undefined
+  if (settled === "Cancelled") {
+    if (failure?.isDefect === true) return workerLog.handlerDied(failure.cause, CANCELLED)
+    return worker.logs.Info ? workerLog.taskCancelled : undefined
+  }
   if (settled === "Lost") return lostLine(worker, run, failure)
   switch (outcome._tag) {
     case "Success":
@@ -112,7 +160,9 @@ const lostLine = (
   run: Run,
   failure: RunFailure | undefined
 ): Effect.Effect<void> | undefined => {
-  if (failure?.isDefect === true) return workerLog.handlerDied(failure.cause, { _tag: "Superseded" })
+  if (failure?.isDefect === true) {
+    return workerLog.handlerDied(failure.cause, { _tag: run.isUnsaved ? "Unsaved" : "Superseded" })
+  }
   // the loss was logged when it was noticed
   if (run.interruptReason === "Lost") return undefined
   const now = worker.now()
@@ -122,7 +172,11 @@ const lostLine = (
 }
 
 /** Logs a line about a task in a fiber that the drain waits for. */
-const log = (worker: WorkerState, annotations: RunAnnotations, line: Effect.Effect<void>): void => {
+const log = (
+  worker: WorkerState,
+  annotations: Readonly<Record<string, unknown>>,
+  line: Effect.Effect<void>
+): void => {
   // the message of an error may be a getter that throws
   const logged = Effect.catchCause(line, () => Effect.ignoreCause(workerLog.causeNotLogged))
   worker.fork(Effect.annotateLogs(logged, { ...annotations }))

@@ -16,12 +16,26 @@ export interface RunFailure {
 /** Returns what made a run fail; `outcome` is a failure or a retry. */
 export const runFailure = (run: Run, outcome: RunOutcome): RunFailure => {
   const reasons = run.exitCause === undefined ? [] : run.exitCause.reasons.flatMap(shown(run))
-  const own = outcome._tag === "Failure" && outcome.cause !== undefined ? outcome.cause.reasons : []
   const died = reasons.some(Cause.isDieReason)
-  if (outcome._tag !== "Failure") return { cause: Cause.fromReasons(reasons), isDefect: died }
+  const isDeath = reasonOf(outcome) === "Died"
   // a death that does not encode is stored in another form, which says no more
-  const all = outcome.reason === "Died" && died ? reasons : [...reasons, ...own]
-  return { cause: Cause.fromReasons(all), isDefect: outcome.reason === "Died" }
+  const all = isDeath && died ? reasons : [...reasons, ...ownReasons(outcome)]
+  return { cause: Cause.fromReasons(all), isDefect: isDeath || (died && outcome._tag !== "Failure") }
+}
+
+/** Returns the tag of the reason of a failure or a retry. */
+const reasonOf = (outcome: RunOutcome): string | undefined => {
+  if (outcome._tag === "Failure") return outcome.reason
+  return outcome._tag === "Retry" ? outcome.failure.reason._tag : undefined
+}
+
+/** Returns what the library itself says of a failure. */
+const ownReasons = (outcome: RunOutcome): ReadonlyArray<Cause.Reason<unknown>> => {
+  if (outcome._tag === "Failure") return outcome.cause?.reasons ?? []
+  if (outcome._tag !== "Retry") return []
+  const { reason } = outcome.failure
+  // of a handler that interrupted itself
+  return reason._tag === "Died" ? [Cause.makeDieReason(reason.defect)] : []
 }
 
 /** Replaces what the library's own functions leave a handler with by what they stand for. */

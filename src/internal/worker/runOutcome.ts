@@ -73,11 +73,20 @@ export const withoutStack = <R extends Error>(reason: R): R => {
   return reason
 }
 
-/** Returns what metrics call a failure: the tag or the class of the task's own error, or else the tag of the reason. */
-export const errorTypeOf = (reason: TaskFailed.Reason<unknown>): string =>
+/** Returns the tag or the class of the task's own error, or else the tag of the reason. */
+const errorTypeOf = (reason: TaskFailed.Reason<unknown>): string =>
   reason._tag === "Failed" && typeof reason.error === "object" && reason.error !== null
     ? errorTag(reason.error)
     : reason._tag
+
+/** Returns what metrics and spans call the error of an outcome; empty for a success and a release. */
+export const errorTypeOfOutcome = (outcome: RunOutcome): string => {
+  if (outcome._tag === "Failure") return outcome.errorType
+  if (outcome._tag !== "Retry") return ""
+  const { reason } = outcome.failure
+  // the handler asked for it, without an error
+  return reason._tag === "RetriesExhausted" ? "RetryRequested" : errorTypeOf(reason)
+}
 
 /** Returns the outcome of a failure that no handler caused. */
 export const failureOutcome = (reason: TaskFailed.Reason<never>): Effect.Effect<FailureOutcome> =>
@@ -171,7 +180,13 @@ const classifyCause = (
     return fail(run, new TaskFailed.WorkerLost({ worker: run.worker }))
   }
   if (run.interruptReason !== undefined) return Effect.succeed({ _tag: "Release" })
-  return die(new Error("the handler interrupted itself"))
+  const defect = withoutStack(
+    new Error("the handler interrupted itself, as it does where it joins a fiber that was interrupted")
+  )
+  // its exit does not say so
+  return Effect.map(die(defect), (outcome) =>
+    outcome._tag === "Failure" ? { ...outcome, cause: Cause.die(defect) } : outcome
+  )
 }
 
 const attemptFailure = (

@@ -7,12 +7,13 @@ import type { RunControl } from "../task/CurrentRun.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { HandlerRun } from "./HandlerRun.ts"
 import { endProcessSpan, makeProcessSpan, withProducerSpan } from "./processSpan.ts"
-import { reportEnd, reportStart, reportUnstarted } from "./reportRun.ts"
+import { reportEnd, reportEndedByStart, reportLostWorker, reportStart, reportUnstarted } from "./reportRun.ts"
 import { execute, outcomeOfExit, Run, runContext } from "./Run.ts"
 import { runFailure } from "./runFailure.ts"
-import { errorTypeOf, failureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
+import { errorTypeOfOutcome, failureOutcome, isDeadLettered, type RunOutcome } from "./runOutcome.ts"
 import type { StartCandidate } from "./RunStore.ts"
 import { ackMessage, release, ackOrRelease, retryBriefly, returnMessage, settle } from "./settle.ts"
+import { isStoreAway } from "./storeOutages.ts"
 import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
@@ -26,8 +27,11 @@ export const applyStart = (
   const { delivery, message } = candidate
   switch (started._tag) {
     case "Drop":
-      worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
-      if (worker.logs.Debug) worker.fork(annotateDelivery(delivery)(workerLog.duplicateDropped))
+      if (started.ended !== undefined) reportEndedByStart(worker, candidate, started.ended)
+      else {
+        worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
+        if (worker.logs.Debug) worker.fork(annotateDelivery(delivery)(workerLog.duplicateDropped))
+      }
       return finishUnrun(worker, delivery, ackMessage(worker, delivery))
     case "NoRecord":
       return finishUnrun(
@@ -39,8 +43,11 @@ export const applyStart = (
       worker.queueMetrics(delivery.queue).duplicates.updateUnsafe(1, worker.context)
       if (worker.logs.Debug) worker.fork(annotateDelivery(delivery)(workerLog.busyReleased(started.millis)))
       return finishUnrun(worker, delivery, release(worker, delivery, started.millis))
-    case "Run":
-      return runTask(worker, new Run(candidate, worker.tasks.get(message.task)!, started, sentAt))
+    case "Run": {
+      const run = new Run(candidate, worker.tasks.get(message.task)!, started, sentAt)
+      if (started.lostWorker !== undefined) reportLostWorker(worker, run, started.lostWorker)
+      return runTask(worker, run)
+    }
   }
 }
 
@@ -54,9 +61,10 @@ export const finishUnrun = (worker: WorkerState, delivery: Delivery, effect: Eff
   )
 
 const logAndReturn = (worker: WorkerState, delivery: Delivery, cause: Cause.Cause<unknown>) =>
-  Effect.andThen(workerLog.deliveryNotHandled(cause), returnMessage(worker, delivery)).pipe(
-    annotateDelivery(delivery)
-  )
+  Effect.andThen(
+    workerLog.deliveryNotHandled(isStoreAway(worker, cause), cause),
+    returnMessage(worker, delivery)
+  ).pipe(annotateDelivery(delivery))
 
 const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
@@ -166,7 +174,7 @@ const ackBeforeRun = (worker: WorkerState, run: Run): Effect.Effect<boolean> =>
       run.claimed = true
       const { hasRecords } = worker.runStore
       return workerLog
-        .notAckedBeforeRun(hasRecords, cause)
+        .notAckedBeforeRun(isStoreAway(worker, cause), hasRecords, cause)
         .pipe(annotateDelivery(run.candidate.delivery, run.started.attempt), Effect.as(hasRecords))
     })
   )
@@ -206,19 +214,7 @@ const finishRun = (worker: WorkerState, run: Run): void => {
 /** Returns the type of a run's error for its metrics; empty for a success. */
 const errorTypeOfRun = (outcome: RunOutcome, settled: Settled): string => {
   if (settled !== "Stored") return settled
-  switch (outcome._tag) {
-    case "Success":
-      return ""
-    case "Release":
-      return "Released"
-    case "Failure":
-      return outcome.errorType
-    case "Retry": {
-      const { reason } = outcome.failure
-      // the handler asked for it, without an error
-      return reason._tag === "RetriesExhausted" ? "RetryRequested" : errorTypeOf(reason)
-    }
-  }
+  return outcome._tag === "Release" ? "Released" : errorTypeOfOutcome(outcome)
 }
 
 const recordMetrics = (

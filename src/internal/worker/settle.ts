@@ -4,7 +4,7 @@
  * If saving fails after the work succeeded, it is tried again for as long as the run may still write; the work is not
  * run again. A crash between the two steps leaves a message whose redelivery finds the outcome and is acked.
  */
-import { Cause, Effect, Exit, Predicate } from "effect"
+import { Cause, Effect, Exit } from "effect"
 import type { Settled } from "../../BackendDriver.ts"
 import type { Delivery } from "../../BrokerDriver.ts"
 import { type BrokerError, isRetryable, type ReadError } from "../../StoreError.ts"
@@ -15,6 +15,7 @@ import { annotateDelivery } from "./annotateDelivery.ts"
 import type { Run } from "./Run.ts"
 import { failureOutcome, type RunOutcome } from "./runOutcome.ts"
 import type { LeasedRun, StartCandidate } from "./RunStore.ts"
+import { outagesOfError } from "./storeOutages.ts"
 import * as workerLog from "./workerLog.ts"
 import type { WorkerState } from "./WorkerState.ts"
 
@@ -71,6 +72,7 @@ const retrySettle = (
     ),
     Effect.catchCause((cause) => {
       // left to its lease
+      run.isUnsaved = true
       run.interrupt("Lost")
       const { isOngoing } = worker.settings.backend.outages
       return Effect.as(workerLog.outcomeNotSaved(isOngoing, cause), "Lost" as const)
@@ -179,9 +181,7 @@ export const retryWhile = <A, E>(
 ): Effect.Effect<A, E> =>
   // no schedule is made where the first try succeeds
   Effect.catchIf(first, options.while, (error) => {
-    const { backend, broker } = worker.settings
-    const isOfBroker = Predicate.isTagged(error, "BrokerError")
-    const { outages } = isOfBroker ? broker : backend
+    const outages = outagesOfError(worker, error)
     const failed = (error: E) => outages.failed(Cause.fail(error))
     const again = Effect.tapError(effect, failed)
     return failed(error).pipe(

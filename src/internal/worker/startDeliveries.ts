@@ -100,13 +100,34 @@ const start = (worker: WorkerState, candidates: ReadonlyArray<StartCandidate>): 
         for (const { delivery } of candidates) {
           finishUnrun(worker, delivery, release(worker, delivery, RELEASE_MILLIS))
         }
-        return workerLog.notStarted(
-          worker.settings.backend.outages.isOngoing,
-          candidates.map(({ start }) => start.id),
-          cause
-        )
+        return logNotStarted(worker, candidates, cause)
       }
     })
+  )
+}
+
+/** Logs that messages could not be started: a line for each task in each queue. */
+const logNotStarted = (
+  worker: WorkerState,
+  candidates: ReadonlyArray<StartCandidate>,
+  cause: Cause.Cause<unknown>
+): Effect.Effect<void> => {
+  const { isOngoing } = worker.settings.backend.outages
+  const groups = Map.groupBy(candidates, ({ delivery: { queue }, message: { task } }) =>
+    JSON.stringify([queue, task])
+  )
+  return Effect.forEach(
+    groups.values(),
+    (group) => {
+      const { delivery, message } = group[0]!
+      const taskIds = group.map(({ start }) => start.id)
+      return workerLog.notStarted(
+        isOngoing,
+        { taskName: message.task, queue: delivery.queue, taskIds },
+        cause
+      )
+    },
+    { discard: true }
   )
 }
 

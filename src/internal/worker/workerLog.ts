@@ -82,6 +82,7 @@ export type FailureEffect =
   | { readonly _tag: "Ended"; readonly reason: string; readonly deadLetter: boolean }
   | { readonly _tag: "Retried"; readonly afterMillis: number }
   | { readonly _tag: "Superseded" }
+  | { readonly _tag: "Unsaved" }
   | { readonly _tag: "Completed" }
 
 const describeEffect = (effect: FailureEffect): string => {
@@ -94,6 +95,8 @@ const describeEffect = (effect: FailureEffect): string => {
       return "its success was stored before, in its own transaction, and stands"
     case "Superseded":
       return "the outcome is dropped, since the run was superseded"
+    case "Unsaved":
+      return "the outcome could not be saved, and the task will be started again"
   }
 }
 
@@ -122,6 +125,33 @@ export const taskReleased: Effect.Effect<void> = Effect.logInfo(
 export const taskCancelled: Effect.Effect<void> = Effect.logInfo(
   "Ended a run whose task was cancelled; the task has ended as Cancelled"
 )
+
+export const taskExpired: Effect.Effect<void> = Effect.logInfo(
+  "Dropped a message whose task has expired; the task has ended as Expired"
+)
+
+/** Another worker has vanished with a run of the task, or has lost it. */
+export const workerLost = (lost: {
+  readonly worker: string
+  readonly attempt: number
+  readonly crashes: number
+  readonly maxCrashes: number
+}): Effect.Effect<void> =>
+  Effect.annotateLogs(
+    Effect.logWarning(
+      `Lost attempt ${lost.attempt} of a task with its worker; the task runs again (crash ${lost.crashes} of at most ${lost.maxCrashes})`
+    ),
+    { lostWorker: lost.worker }
+  )
+
+/** A sweep has ended tasks; `tasks` has their number by name. */
+export const tasksLost = (count: number, tasks: Readonly<Record<string, number>>): Effect.Effect<void> =>
+  Effect.annotateLogs(
+    Effect.logWarning(
+      `Ended ${times(count, "at-most-once task")} whose workers were lost; each has ended as WorkerLost, with a dead letter`
+    ),
+    { tasks }
+  )
 
 export const causeNotLogged: Effect.Effect<void> = Effect.logWarning(
   "Failed to log what became of a task, since its cause cannot be printed; a logger threw"
@@ -174,11 +204,14 @@ export const messageParked = (
 ): Effect.Effect<void> =>
   Effect.logWarning(`Failed to run a message; it is parked as a dead letter (${reason})`, cause)
 
-export const messageNotParked = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logError("Failed to park a message; it will be redelivered", cause)
+export const messageNotParked = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logError)("Failed to park a message; it will be redelivered", cause)
 
-export const taskNotEnded = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logError("Failed to end a task without a handler; its message will be redelivered", cause)
+export const taskNotEnded = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logError)(
+    "Failed to end a task without a handler; its message will be redelivered",
+    cause
+  )
 
 /** A message that is not run is dropped or released: the store knows that its task has ended, runs elsewhere, or waits. */
 export const duplicateDropped: Effect.Effect<void> = Effect.logDebug(
@@ -204,24 +237,35 @@ export const unknownSetAside = (task: string, queue: string, grace: Duration.Dur
     `Messages of a task that this worker does not know are set aside; a worker that knows it runs them, and otherwise they end after ${Duration.format(grace)}`
   ).pipe(Effect.annotateLogs({ taskName: task, queue }))
 
-export const deliveryNotHandled = (cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logError("Failed to handle a delivery; it will be redelivered", cause)
+export const deliveryNotHandled = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logError)(
+    "Failed to handle a delivery; it will be redelivered",
+    cause
+  )
 
-export const notAckedBeforeRun = (runs: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
-  Effect.logWarning(
+export const notAckedBeforeRun = (
+  isStoreAway: boolean,
+  runs: boolean,
+  cause: Cause.Cause<unknown>
+): Effect.Effect<void> =>
+  (isStoreAway ? Effect.logDebug : Effect.logWarning)(
     `Failed to ack an at-most-once message; ${runs ? "the task runs, and its message is redelivered" : "the task does not run"}`,
     cause
   )
 
+/** Tasks of one name in one queue. */
 export const notStarted = (
   isStoreAway: boolean,
-  taskIds: ReadonlyArray<string>,
+  tasks: { readonly taskName: string; readonly queue: string; readonly taskIds: ReadonlyArray<string> },
   cause: Cause.Cause<unknown>
-): Effect.Effect<void> =>
-  (isStoreAway ? Effect.logDebug : Effect.logError)(
-    `Failed to start ${times(taskIds.length, "task")}; their messages are released`,
+): Effect.Effect<void> => {
+  const { taskIds, ...annotations } = tasks
+  const ids = taskIds.length === 1 ? { taskId: taskIds[0] } : { taskIds }
+  return (isStoreAway ? Effect.logDebug : Effect.logError)(
+    `Failed to start ${times(taskIds.length, "task")}; ${taskIds.length === 1 ? "its message is" : "their messages are"} released`,
     cause
-  ).pipe(Effect.annotateLogs({ taskIds }))
+  ).pipe(Effect.annotateLogs({ ...ids, ...annotations }))
+}
 
 export const outcomeNotSaved = (isStoreAway: boolean, cause: Cause.Cause<unknown>): Effect.Effect<void> =>
   (isStoreAway ? Effect.logDebug : Effect.logError)(

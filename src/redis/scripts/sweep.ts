@@ -1,6 +1,7 @@
 /** Ends overdue tasks, and removes records, dead letters and workers that are past their retention. */
 import { Array as Arr, Effect } from "effect"
-import type { BackendDriver } from "../../BackendDriver.ts"
+import type { BackendDriver, Swept } from "../../BackendDriver.ts"
+import * as FieldText from "../FieldText.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -20,8 +21,8 @@ const MAX_REMOVED = 4_000
 const SWEEPER_MILLIS = 4_000
 
 /**
- * Returns the number of swept items, and then the keys of other shards that are to be freed: each with its holder, and its
- * member in the index, which is removed by the next step.
+ * Returns the number of swept items, the number of tasks that ended as `WorkerLost` and their names, and then the keys of
+ * other shards that are to be freed: each with its holder, and its member in the index, which is removed by the next step.
  */
 const lua = (clustered: boolean): string =>
   recordScript(
@@ -41,17 +42,20 @@ end
 
 local limit, process = nextNumber(), nextText()
 local sweeper = redis.call('GET', base .. ':sweeper')
-if sweeper and sweeper ~= process then return { 0 } end
+if sweeper and sweeper ~= process then return { 0, 0 } end
 redis.call('SET', base .. ':sweeper', process, 'PX', ${SWEEPER_MILLIS})
 local function due(index)
   return redis.call('ZRANGEBYSCORE', base .. index, '-inf', now, 'LIMIT', 0, limit)
 end
-local swept = 0
+local swept, lost = 0, {}
 for _, id in ipairs(due(':deadlines')) do
   local record = findRecord(id)
+  local ended = record and endIfLapsed(record)
   if not record then
     redis.call('ZREM', base .. ':deadlines', id)
-  elseif not endIfLapsed(record) then
+  elseif ended == 'WorkerLost' then
+    lost[#lost + 1] = record[TASK]
+  elseif not ended then
     -- a reservation whose time is over, or a deadline that has moved
     local reservedUntil = not TERMINAL[record[STATE]] and tonumber(record[RESERVED_UNTIL])
     if reservedUntil and reservedUntil <= now then removeRecord(record) else setDeadline(record) end
@@ -69,7 +73,8 @@ for i = 1, #workers, 2 do
     swept = swept + 1
   end
 end
-local answer = { swept }
+local answer = { swept, #lost }
+for _, task in ipairs(lost) do answer[#answer + 1] = task end
 for _, member in ipairs(due(':foreign')) do
   local key, claim, id = parseForeignKeyMember(member)
   if not key then
@@ -92,14 +97,18 @@ const removeForeignKeys = Script.make(`redis.call('ZREM', KEYS[1] .. ':foreign',
 /** Makes the operation. */
 export const sweep = (runner: ScriptRunner, process: string): BackendDriver<RedisStoreError>["sweep"] => {
   const { clustered, keyspace, run } = runner
-  const script = Script.make<readonly [swept: number, ...foreignKeys: Array<string>]>(lua(clustered))
+  const script = Script.make<readonly [swept: number, lost: number, ...lostAndForeignKeys: Array<string>]>(
+    lua(clustered)
+  )
   const free = freeKeys(runner)
-  return Effect.fnUntraced(function* (limit) {
-    let total = 0
-    for (let shard = 0; shard < keyspace.shards && total < limit; shard++) {
-      const [swept, ...foreignKeys] = yield* run(script, shard, [`${limit - total}`, process])
-      total += swept
-      for (const some of Arr.chunksOf(Arr.chunksOf(foreignKeys, 3), MAX_REMOVED)) {
+  return Effect.fnUntraced(function* (limit): Effect.fn.Return<Swept, RedisStoreError> {
+    let handled = 0
+    const lost: Array<string> = []
+    for (let shard = 0; shard < keyspace.shards && handled < limit; shard++) {
+      const [swept, lostHere, ...rest] = yield* run(script, shard, [`${limit - handled}`, process])
+      handled += swept
+      for (const task of rest.slice(0, lostHere)) lost.push(FieldText.decode(task) ?? task)
+      for (const some of Arr.chunksOf(Arr.chunksOf(rest.slice(lostHere), 3), MAX_REMOVED)) {
         yield* free(some.flatMap(([key, holder]) => [key, holder!]))
         yield* run(
           removeForeignKeys,
@@ -108,6 +117,6 @@ export const sweep = (runner: ScriptRunner, process: string): BackendDriver<Redi
         )
       }
     }
-    return total
+    return { handled, lost }
   })
 }

@@ -2,7 +2,7 @@
  * Implements the backend's port over SQL: runs each operation in its transaction, and notifies of what it changed.
  */
 import { Effect } from "effect"
-import type { BackendDriver, NewRecord, Settled, Settlement } from "../../BackendDriver.ts"
+import type { BackendDriver, NewRecord, Settled, Settlement, Swept } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
@@ -59,16 +59,19 @@ export const notifyCreated = ({ notifier }: BackendParts, records: ReadonlyArray
   notifier.notifyLocal(records.map(({ id }) => id))
 
 /** Sweeps until the limit is reached: tasks that are checked too early must not hold up those behind them. */
-const makeSweepUpTo = (parts: BackendParts): ((limit: number) => Effect.Effect<number, StoreError>) => {
+const makeSweepUpTo = (parts: BackendParts): ((limit: number) => Effect.Effect<Swept, StoreError>) => {
   const { db, taskRows } = parts
   const sweep = makeNotifying(parts, db.inTransaction)(makeSweep(db, taskRows))
-  const sweepUpTo = (limit: number): Effect.Effect<number, StoreError> =>
-    Effect.flatMap(sweep(limit), ([swept]) => {
-      const { checked, count } = swept!
-      const left = limit - count
+  const sweepUpTo = (limit: number): Effect.Effect<Swept, StoreError> =>
+    Effect.flatMap(sweep(limit), ([step]) => {
+      const { checked, handled, lost } = step!
+      const left = limit - handled
       return checked < limit || left <= 0
-        ? Effect.succeed(count)
-        : Effect.map(sweepUpTo(left), (more) => count + more)
+        ? Effect.succeed({ handled, lost })
+        : Effect.map(sweepUpTo(left), (more) => ({
+            handled: handled + more.handled,
+            lost: [...lost, ...more.lost]
+          }))
     })
   return sweepUpTo
 }

@@ -39,6 +39,7 @@ export interface TaskRow extends StateRow {
   readonly published: 0 | 1
   readonly fence: number
   readonly retention: number | null
+  readonly worker: string | null
 }
 
 const integerOrNull = Row.orNull(Row.integer)
@@ -69,7 +70,8 @@ export const shape: Row.Shape<TaskRow> = {
   payload_hash: Row.text,
   published: Row.flag,
   fence: Row.integer,
-  retention: integerOrNull
+  retention: integerOrNull,
+  worker: Row.orNull(Row.text)
 }
 
 /** The names of those columns, for a `SELECT`. */

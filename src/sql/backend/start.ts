@@ -31,8 +31,11 @@ export const startedShape: Row.Shape<StartedRow> = {
   crashes: Row.integer
 }
 
+/** The answer to a start that may run. */
+type StartedRun = Extract<Started, { readonly _tag: "Run" }>
+
 /** Returns the answer to a start that may run. */
-export const toStarted = ({ attempt, crashes, fence, retries }: StartedRow): Started => ({
+export const toStarted = ({ attempt, crashes, fence, retries }: StartedRow): StartedRun => ({
   _tag: "Run",
   fence,
   attempt,
@@ -133,6 +136,8 @@ interface StartPlan {
   readonly endings: Array<TaskToEnd>
   readonly openings: Array<TaskToOpen>
   readonly runs: Array<BatchRow<typeof runColumns>>
+  /** The workers of the lapsed runs that these follow, by task id. */
+  readonly lostWorkers: Map<string, string>
   /** Requests that repeat that of the open run. */
   readonly repeated: Array<Start>
 }
@@ -143,7 +148,7 @@ const plan = (
   { now, rows }: Snapshot,
   answers: Array<Started>
 ): StartPlan => {
-  const result: StartPlan = { endings: [], openings: [], runs: [], repeated: [] }
+  const result: StartPlan = { endings: [], openings: [], runs: [], lostWorkers: new Map(), repeated: [] }
   for (const { index, item } of items) {
     const row = rows.get(item.id)
     const decision = decideStart(row === undefined ? undefined : toFacts(row), item, now)
@@ -163,11 +168,21 @@ const plan = (
         break
       case "End":
         result.endings.push({ row, ended: decision.ended, crashes: decision.crashes, message: item })
-        answers[index] = { _tag: "Drop" }
+        answers[index] = {
+          _tag: "Drop",
+          ended: {
+            reason: decision.ended,
+            attempt: row.attempt,
+            crashes: decision.crashes,
+            worker: row.worker
+          }
+        }
         break
       case "Run":
         if (decision.opens === undefined) {
-          result.runs.push(toRunRow(item, decision.crashes - row.crashes))
+          const crashes = decision.crashes - row.crashes
+          if (crashes > 0) result.lostWorkers.set(item.id, row.worker ?? "unknown")
+          result.runs.push(toRunRow(item, crashes))
         } else {
           // opening the generation sets the crashes to zero
           result.openings.push({ row, generation: decision.opens, reserved: null })
@@ -181,7 +196,8 @@ const plan = (
 /** A run that a request of a batch has opened. */
 interface OpenedRun {
   readonly start: Start
-  readonly started: Started
+  /** What a repetition of the start is answered. */
+  readonly started: StartedRun
 }
 
 /**
@@ -231,13 +247,17 @@ export const makeStart = (
       return false
     })
     if (items.length === 0) return
-    const answerStarted = (started: ReadonlyArray<StartedRow & { readonly id: string }>) => {
+    const answerStarted = (
+      started: ReadonlyArray<StartedRow & { readonly id: string }>,
+      lostWorkers?: ReadonlyMap<string, string>
+    ) => {
       const byId = new Map(started.map((row) => [row.id, row]))
       for (const { index, item } of items) {
         const row = byId.get(item.id)
         if (row === undefined) continue
         const started = toStarted(row)
-        answers[index] = started
+        const lostWorker = lostWorkers?.get(item.id)
+        answers[index] = lostWorker === undefined ? started : { ...started, lostWorker }
         opened.set(item.id, { start: item, started })
         changed.push(item.id)
       }
@@ -248,7 +268,7 @@ export const makeStart = (
     if (rest.length === 0) return
 
     const snapshot = yield* taskRows.selectForUpdate(rest.map(({ item }) => item.id))
-    const { endings, openings, repeated, runs } = plan(rest, snapshot, answers)
+    const { endings, lostWorkers, openings, repeated, runs } = plan(rest, snapshot, answers)
     for (const { row } of endings) ended.push(row.id)
     yield* taskRows.end(endings, snapshot.now)
     yield* taskRows.open(openings, snapshot.now)
@@ -260,7 +280,7 @@ export const makeStart = (
         progress: null
       }))
     )
-    answerStarted(yield* readStarted(yield* startDecided(runs)))
+    answerStarted(yield* readStarted(yield* startDecided(runs)), lostWorkers)
   })
 
   return (batch) =>

@@ -7,6 +7,7 @@
  * retention has nothing to be checked for but its expiry, and an end sets the time of its removal.
  */
 import { Effect } from "effect"
+import type { Swept } from "../../BackendDriver.ts"
 import { endsWithRun, isWaiting, lapse } from "../../internal/task/transitions.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
@@ -15,16 +16,14 @@ import { isFinal, type TaskRow, toFacts } from "./TaskRow.ts"
 import type { TaskRows, TaskToEnd } from "./TaskRows.ts"
 import { earliest } from "./times.ts"
 
-/** The result of a sweep. */
-export interface Swept {
-  /** How many tasks it ended, and how many rows it removed. */
-  readonly count: number
+/** The result of one step of a sweep. */
+export interface SweepStep extends Swept {
   /** How many tasks it checked. If it reaches the limit, there may be more. */
   readonly checked: number
 }
 
 /** Sweeps at most `limit` rows of each kind. Needs a transaction. */
-export type Sweep = (limit: number) => Effect.Effect<BatchResult<Swept>, StoreError>
+export type Sweep = (limit: number) => Effect.Effect<BatchResult<SweepStep>, StoreError>
 
 /**
  * Returns the earliest time at which a task may lapse (L1–L3) or is to be removed; `null` if there is none before its
@@ -70,7 +69,7 @@ export const makeSweep = (db: Database, taskRows: TaskRows): Sweep => {
 
   const checkTasks = Effect.fnUntraced(function* (limit: number) {
     const ids = yield* selectTasksToCheck(limit)
-    if (ids.length === 0) return { count: 0, checked: 0, changed: [] }
+    if (ids.length === 0) return { handled: 0, lost: [], checked: 0, changed: [] }
     // removes those whose retention is over
     const { now, rows } = yield* taskRows.selectForUpdate(ids)
     const endings: Array<TaskToEnd> = []
@@ -83,21 +82,25 @@ export const makeSweep = (db: Database, taskRows: TaskRows): Sweep => {
     yield* taskRows.end(endings, now)
     yield* taskRows.scheduleChecks(checks)
     return {
-      count: ids.length - checks.length,
+      handled: ids.length - checks.length,
+      lost: endings.flatMap(({ ended, row }) => (ended === "WorkerLost" ? [row.task] : [])),
       checked: ids.length,
       changed: endings.map(({ row }) => row.id)
     }
   })
 
-  const otherwise: BatchResult<Swept> = { answers: [{ count: 0, checked: 0 }], changed: [] }
+  const otherwise: BatchResult<SweepStep> = {
+    answers: [{ handled: 0, lost: [], checked: 0 }],
+    changed: []
+  }
   return (limit) =>
     db.withLock(
       "retention",
-      Effect.gen(function* (): Effect.fn.Return<BatchResult<Swept>, StoreError> {
-        const { changed, checked, count } = yield* checkTasks(limit)
+      Effect.gen(function* (): Effect.fn.Return<BatchResult<SweepStep>, StoreError> {
+        const { changed, checked, handled, lost } = yield* checkTasks(limit)
         const deadLetters = yield* removeDeadLetters(limit)
         const workers = yield* removeWorkers(limit)
-        return { answers: [{ count: count + deadLetters + workers, checked }], changed }
+        return { answers: [{ handled: handled + deadLetters + workers, lost, checked }], changed }
       }),
       otherwise
     )

@@ -265,11 +265,12 @@ describe("a run store without records", () => {
     Effect.gen(function* () {
       const { candidate, store } = yield* make({ expires: 1_000 })
       const late = { ...candidate, delivery: { ...candidate.delivery, ageMillis: 1_000 } }
-      const started = yield* store.start(Arr.make(candidate, late))
-      assert.deepStrictEqual(
-        started.map(({ _tag }) => _tag),
-        ["Run", "Drop"]
-      )
+      const [first, second] = yield* store.start(Arr.make(candidate, late))
+      assert.strictEqual(first?._tag, "Run")
+      assert.deepStrictEqual(second, {
+        _tag: "Drop",
+        ended: { reason: "Expired", attempt: 0, crashes: 0, worker: null }
+      })
     })
   )
 

@@ -115,6 +115,36 @@ describe("a healthy worker", () => {
   )
 })
 
+describe("a worker whose backend has not answered yet", () => {
+  it.effect("is not ready, although the broker has answered", () =>
+    Effect.gen(function* () {
+      const store = cutOff()
+      yield* store.cut
+      const { fixture, health } = yield* make({
+        backend: (driver) => ({
+          heartbeat: (...args) => Effect.andThen(store.failWhileCut, driver.heartbeat(...args))
+        })
+      })
+      yield* advance("6 seconds")
+      assert.isAbove(fixture.count("claim"), 0)
+      assert.deepStrictEqual(yield* health, unready("Starting"))
+      assert.strictEqual(yield* secondsUntil(health, "BackendAway"), 14)
+      yield* store.reconnect
+      assert.isAtMost(yield* secondsUntil(health, "Ready"), 10)
+    })
+  )
+
+  it("is ready without a backend, to which it sends no heartbeats", () => {
+    const code = (hasBackend: boolean) => {
+      const health = new WorkerHealth(10_000, hasBackend)
+      health.onClaimSent(0n)
+      health.onClaimAnswered()
+      return health.read(1n).code
+    }
+    assert.deepStrictEqual([code(false), code(true)], ["Ready", "Starting"])
+  })
+})
+
 describe("a store that is away", () => {
   /** How a store answers while it is cut off. */
   const outages = {
@@ -259,7 +289,7 @@ describe("a worker that does not work", () => {
 
   it("is not live where slots are free, no claim is on its way, and none is sent", () => {
     const second = 1_000_000_000n
-    const health = new WorkerHealth(10_000)
+    const health = new WorkerHealth(10_000, false)
     health.onTick(0n, true)
     health.onClaimSent(0n)
     health.onClaimAnswered()

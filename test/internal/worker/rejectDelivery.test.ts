@@ -1,13 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { AsyncResult, DeadLetters, Task } from "chicory"
+import { AsyncResult, DeadLetters, Task, Worker } from "chicory"
 import type { Heartbeat, Release } from "chicory/driver"
-import { Clock, Effect, Option } from "effect"
+import { Clock, Context, Effect, Layer, Metric, Option } from "effect"
 import { maxMessageBytes } from "../../../src/internal/driver/maxMessageBytes.ts"
+import { captureLogs } from "../../../src/testing/suites/worker/captureLogs.ts"
 import { advance, exitOf, fork, reasonOf } from "../../support/memoryFixture.ts"
 import { withoutAges } from "../../support/withoutAges.ts"
 import * as WorkerFixture from "./workerFixture.ts"
 
 const nothing = { ready: 0, delayed: 0, claimed: 0 }
+const Unknown = Task.make("unknown")
 
 /** A running worker, with what its broker and its dead letters hold. */
 const make = Effect.fnUntraced(function* (options: WorkerFixture.Options = {}) {
@@ -139,7 +141,138 @@ describe("guarantee 8: an undecodable message", () => {
   )
 })
 
-const Unknown = Task.make("unknown")
+describe("the dead letter of a task that no handler runs", () => {
+  const written = Effect.map(Metric.snapshot, (all) =>
+    Object.fromEntries(
+      all
+        .filter(({ id }) => id === "chicory.task.dead_letters")
+        .map(({ attributes, state }) => [
+          attributes?.["chicory.task.name"] ?? "",
+          Number((state as { readonly count: number | bigint }).count)
+        ])
+    )
+  )
+
+  it.effect("is counted, by the task if the message names one", () =>
+    Effect.gen(function* () {
+      const { fixture, publish, start } = yield* make({
+        worker: { unknownTaskGrace: 0 },
+        broker: (driver) => ({
+          claim: (request) =>
+            Effect.map(driver.claim(request), (deliveries) =>
+              deliveries.map((delivery) =>
+                delivery.id === "nameless" ? { ...delivery, id: undefined, task: undefined } : delivery
+              )
+            )
+        })
+      })
+      yield* fixture.create("known", { task: "work" })
+      yield* publish("nonsense", { id: "known", task: "work" })
+      yield* publish("nonsense", { id: "without a record", task: "work" })
+      yield* publish("nonsense", { id: "nameless", task: "work" })
+      yield* Effect.provideContext(Unknown.delayAll([undefined, undefined, undefined]), fixture.context)
+      yield* start
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(yield* written, { "": 1, work: 2, unknown: 3 })
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+  )
+
+  it.effect("is not counted, nor its task, where another run has taken the task over", () =>
+    Effect.gen(function* () {
+      const { fixture, publish } = yield* make({
+        backend: () => ({ settle: () => Effect.succeed(["Lost" as const]) })
+      })
+      const worker = Context.get(
+        yield* Layer.build(
+          Worker.layer([WorkerFixture.Work], { drainTimeout: 0 }).pipe(
+            Layer.provide(WorkerFixture.Work.toLayer(({ n }) => Effect.succeed(n))),
+            Layer.provide(fixture.layer)
+          )
+        ),
+        Worker.Worker
+      )
+      yield* fixture.create("a", { task: "work" })
+      yield* publish("nonsense", { id: "a", task: "work" })
+      yield* advance("1 second")
+      assert.strictEqual(fixture.count("settle"), 1)
+      assert.strictEqual((yield* worker.stats).failed, 0)
+      assert.deepStrictEqual(yield* written, {})
+    }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()))
+  )
+})
+
+describe("a task that no handler runs, and that cannot be ended since the store is away,", () => {
+  const BEGAN = "Failed to call the store memory; calls are repeated until it answers again"
+
+  /** The lines at Warning and Error. */
+  const alarms = (logs: ReturnType<typeof captureLogs>) => [...logs.texts("Warn"), ...logs.texts("Error")]
+
+  it.effect("is one outage in the log, however often its message comes again", () => {
+    const logs = captureLogs()
+    return Effect.gen(function* () {
+      let isAway = true
+      const { counts, fixture, publish, start } = yield* make({
+        worker: { lease: "1 second" },
+        backend: (driver) => ({
+          start: (starts) => (isAway ? Effect.fail("it is away") : driver.start(starts))
+        })
+      })
+      yield* fixture.create("a", { task: "work" })
+      yield* publish("nonsense", { id: "a", task: "work" })
+      yield* start
+      for (let second = 0; second < 60; second++) yield* advance("1 second")
+      assert.isAbove(logs.beginning("Failed to end a task without a handler").length, 20)
+      assert.deepStrictEqual(alarms(logs), [BEGAN])
+      isAway = false
+      yield* advance("3 seconds")
+      assert.deepStrictEqual(yield* counts, nothing)
+      assert.lengthOf(logs.beginning("The store memory answers again"), 1)
+    }).pipe(logs.capture)
+  })
+
+  it.effect("is one outage in the log beside all others of its batch", () => {
+    const logs = captureLogs()
+    return Effect.gen(function* () {
+      const { fixture, start } = yield* make({
+        worker: { unknownTaskGrace: 0 },
+        backend: () => ({ start: () => Effect.fail("it is away") })
+      })
+      yield* Effect.provideContext(Unknown.delayAll(Array(100).fill(undefined)), fixture.context)
+      yield* start
+      yield* advance("3 seconds")
+      assert.isAtLeast(logs.beginning("Failed to end a task without a handler").length, 100)
+      assert.deepStrictEqual(alarms(logs), [BEGAN])
+    }).pipe(logs.capture)
+  })
+
+  it.effect("is one outage in the log where its message cannot be parked", () => {
+    const logs = captureLogs()
+    return Effect.gen(function* () {
+      const { publish, start } = yield* make({
+        backend: () => ({ parkMessage: () => Effect.fail("it is away") })
+      })
+      // there is no record of it
+      yield* publish("nonsense", { id: "a", task: "work" })
+      yield* start
+      yield* advance("5 seconds")
+      assert.lengthOf(logs.beginning("Failed to park a message"), 1)
+      assert.deepStrictEqual(alarms(logs), [BEGAN])
+    }).pipe(logs.capture)
+  })
+
+  it.effect("is a line at Error where the store refuses it for good", () => {
+    const logs = captureLogs()
+    return Effect.gen(function* () {
+      const { publish, start } = yield* make({
+        backend: () => ({ isPermanent: () => true, parkMessage: () => Effect.fail("it is no table") })
+      })
+      yield* publish("nonsense", { id: "a", task: "work" })
+      yield* start
+      yield* advance("5 seconds")
+      assert.deepStrictEqual(logs.texts("Error"), ["Failed to park a message; it will be redelivered"])
+    }).pipe(logs.capture)
+  })
+})
 
 /** A worker that does not know a task, on a store that claims by task or not. */
 const makeUnknownOn = (byTask: boolean) =>

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
-import { Effect, Exit, Latch, Layer, Schema, SchemaGetter, Scope } from "effect"
+import { Context, Effect, Exit, Latch, Layer, Metric, Schema, SchemaGetter, Scope, Stream } from "effect"
+import { captureLogs } from "../../../src/testing/suites/worker/captureLogs.ts"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
 import { withoutAges } from "../../support/withoutAges.ts"
 import * as WorkerFixture from "./workerFixture.ts"
@@ -103,6 +104,133 @@ describe("guarantee 5: a run whose fiber is killed", () => {
   )
 })
 
+describe("a task that its start ends", () => {
+  const Brittle = Task.make("brittle", { maxCrashes: 1 })
+
+  /** Returns the counts of a metric, by task or by queue. */
+  const counts = (id: string) =>
+    Effect.map(Metric.snapshot, (all) =>
+      Object.fromEntries(
+        all
+          .filter((metric) => metric.id === id)
+          .map(({ attributes, state }) => [
+            attributes?.["chicory.task.name"] ?? attributes?.["messaging.destination.name"] ?? "",
+            Number((state as { readonly count: number | bigint }).count)
+          ])
+      )
+    )
+
+  /** Lets a worker start the message of a task, and returns what becomes visible of it. */
+  const startOne = Effect.fnUntraced(function* (
+    prepare: (fixture: MemoryFixture.MemoryFixture) => Effect.Effect<unknown, unknown>
+  ) {
+    const logs = captureLogs()
+    const events: Array<Worker.WorkerEvent> = []
+    // without its hints the store does not end by itself what is over
+    const fixture = yield* MemoryFixture.make({ hints: false })
+    yield* prepare(fixture)
+    const layer = Worker.layer([Brittle], { drainTimeout: 0 }).pipe(
+      Layer.provide(Brittle.toLayer(() => Effect.void)),
+      Layer.provide(fixture.layer)
+    )
+    const worker = Context.get(yield* logs.capture(Layer.build(layer)), Worker.Worker)
+    yield* Effect.forkScoped(
+      Stream.runForEach(worker.events, (event) => Effect.sync(() => void events.push(event))),
+      { startImmediately: true }
+    )
+    yield* fixture.broker.publish.one({
+      id: "a",
+      task: "brittle",
+      queue: "default",
+      priority: 100,
+      delayMillis: 0,
+      body: `{"v":1,"id":"a","generation":0,"task":"brittle","queue":"default","payload":null,"retries":0,"priority":100}`
+    })
+    yield* MemoryFixture.advance("1 second")
+    return {
+      lines: logs.lines
+        .filter(({ annotations, level }) => annotations["taskId"] === "a" && level !== "Debug")
+        .map(({ level, text }) => `${level} ${text}`),
+      events: events.map((event) => (event._tag === "Failed" ? `${event._tag} ${event.reason}` : event._tag)),
+      failed: (yield* worker.stats).failed,
+      deadLetters: yield* counts("chicory.task.dead_letters"),
+      duplicates: yield* counts("chicory.worker.duplicates_suppressed")
+    }
+  })
+
+  const running = (fixture: MemoryFixture.MemoryFixture) =>
+    Effect.andThen(
+      fixture.create("a", { task: "brittle" }),
+      fixture.start("a", { task: "brittle", leaseMillis: 1000 })
+    )
+  const untilLapsed = MemoryFixture.advance("2 seconds")
+
+  const test = (title: string, body: Effect.Effect<void, unknown, Scope.Scope>) =>
+    it.effect(title, () => Effect.provideService(body, Metric.MetricRegistry, new Map()))
+
+  test(
+    "as WorkerLost is logged, counted as a dead letter, and is no duplicate",
+    Effect.gen(function* () {
+      const seen = yield* startOne((fixture) => Effect.andThen(running(fixture), untilLapsed))
+      assert.deepStrictEqual(seen, {
+        lines: ["Warn Failed to run a task; the task has ended as WorkerLost, with a dead letter"],
+        events: ["Failed WorkerLost"],
+        failed: 1,
+        deadLetters: { brittle: 1 },
+        duplicates: {}
+      })
+    })
+  )
+
+  test(
+    "as Cancelled, since that was requested of a run whose worker was lost, is a line at Info",
+    Effect.gen(function* () {
+      const seen = yield* startOne((fixture) =>
+        running(fixture).pipe(Effect.andThen(fixture.driver.cancel(["a"])), Effect.andThen(untilLapsed))
+      )
+      assert.deepStrictEqual(seen, {
+        lines: ["Info Ended a run whose task was cancelled; the task has ended as Cancelled"],
+        events: ["Failed Cancelled"],
+        failed: 1,
+        deadLetters: {},
+        duplicates: {}
+      })
+    })
+  )
+
+  test(
+    "as Expired is a line at Info",
+    Effect.gen(function* () {
+      const seen = yield* startOne((fixture) =>
+        Effect.andThen(fixture.create("a", { task: "brittle", expiresMillis: 1000 }), untilLapsed)
+      )
+      assert.deepStrictEqual(seen, {
+        lines: ["Info Dropped a message whose task has expired; the task has ended as Expired"],
+        events: ["Failed Expired"],
+        failed: 1,
+        deadLetters: {},
+        duplicates: {}
+      })
+    })
+  )
+
+  test(
+    "is a duplicate, and no line, where it had ended before",
+    Effect.gen(function* () {
+      const seen = yield* startOne((fixture) =>
+        Effect.andThen(fixture.create("a", { task: "brittle" }), fixture.driver.cancel(["a"]))
+      )
+      assert.deepStrictEqual(seen, {
+        lines: [],
+        events: [],
+        failed: 0,
+        deadLetters: {},
+        duplicates: { default: 1 }
+      })
+    })
+  )
+})
+
 describe("guarantee 7: a stopping worker", () => {
   it.effect("waits until the messages of ended tasks are acked", () =>
     Effect.gen(function* () {
@@ -188,4 +316,18 @@ describe("guarantee 1: an at-most-once task", () => {
   it.effect("is run with a record when its ack fails", () =>
     Effect.map(run("fails", true), (order) => assert.include(order, "run"))
   )
+
+  it.effect("is no line of its own when its ack fails since the broker is away", () => {
+    const logs = captureLogs()
+    return Effect.gen(function* () {
+      yield* run("fails", true)
+      assert.deepStrictEqual(logs.texts("Warn"), [
+        "Failed to call the store memory; calls are repeated until it answers again"
+      ])
+      assert.lengthOf(
+        logs.beginning("Failed to ack an at-most-once message").filter(({ level }) => level === "Debug"),
+        1
+      )
+    }).pipe(logs.capture)
+  })
 })

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Worker } from "chicory"
 import type { Settlement } from "chicory/driver"
 import { Effect, Exit, Layer, Scope } from "effect"
+import { captureLogs } from "../../../src/testing/suites/worker/captureLogs.ts"
 import { advance, flush } from "../../support/memoryFixture.ts"
 import { withoutAges } from "../../support/withoutAges.ts"
 import * as WorkerFixture from "./workerFixture.ts"
@@ -45,6 +46,43 @@ describe("the end of a run", () => {
       const [counts] = withoutAges(yield* fixture.broker.counts(["default"]))
       assert.deepStrictEqual(counts, { ready: 0, delayed: 0, claimed: 0 })
     })
+  )
+})
+
+describe("the line about a handler that died", () => {
+  const dies = () => Effect.die(new Error("a bug"))
+  const linesOf = (fixture: ReturnType<typeof make>) => {
+    const logs = captureLogs()
+    return Effect.gen(function* () {
+      const { enqueue, start } = yield* fixture
+      yield* enqueue("a")
+      yield* start
+      yield* advance("1 second")
+      return logs.beginning("Failed to run a task").map(({ text }) => text)
+    }).pipe(logs.capture)
+  }
+
+  it.effect("says that its outcome could not be saved", () =>
+    Effect.map(linesOf(make(() => true, { permanent: true, handler: dies })), (lines) =>
+      assert.deepStrictEqual(lines, [
+        "Failed to run a task, since its handler died; the outcome could not be saved, and the task will be started again"
+      ])
+    )
+  )
+
+  it.effect("says that its run was superseded", () =>
+    Effect.map(
+      linesOf(
+        WorkerFixture.make({
+          handler: dies,
+          backend: () => ({ settle: () => Effect.succeed(["Lost" as const]) })
+        })
+      ),
+      (lines) =>
+        assert.deepStrictEqual(lines, [
+          "Failed to run a task, since its handler died; the outcome is dropped, since the run was superseded"
+        ])
+    )
   )
 })
 

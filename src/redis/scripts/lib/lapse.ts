@@ -29,7 +29,7 @@ local function endLostRun(record, queue, body)
   endTask(record, 'FAILURE', nil, 'WorkerLost')
 end
 
--- whether the task lapsed, and was ended here
+-- how the task ended, if it lapsed and was ended here; otherwise false
 local function endIfLapsed(record)
   if TERMINAL[record[STATE]] or not mayHaveDeadline(record) then return false end
   if record[STATE] == 'STARTED' then
@@ -37,17 +37,17 @@ local function endIfLapsed(record)
     -- L2
     if record[STOP] ~= '-' then
       endTask(record, 'FAILURE', nil, 'Cancelled')
-      return true
+      return 'Cancelled'
     end
     -- L3
     if record[AT_MOST_ONCE] == '-' then return false end
     local v = redis.call('HMGET', base .. ':body:' .. record.id, 'queue', 'body')
     endLostRun(record, v[1] or '', v[2] or 't')
-    return true
+    return 'WorkerLost'
   end
   -- L1
   if record[EXPIRES_AT] == '-' or tonumber(record[EXPIRES_AT]) > now then return false end
   endTask(record, 'FAILURE', nil, 'Expired')
-  return true
+  return 'Expired'
 end
 `

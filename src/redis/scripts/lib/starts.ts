@@ -1,5 +1,5 @@
 /** Starting runs: for `start`, and for the fused claim. Encoding, Lua and decoding. */
-import type { StartDefaults, Started } from "../../../BackendDriver.ts"
+import type { EndedByStart, StartDefaults, Started } from "../../../BackendDriver.ts"
 import { longestMillis } from "../../../internal/millis.ts"
 import * as FieldText from "../../FieldText.ts"
 import { millis } from "../../scriptArguments.ts"
@@ -13,26 +13,43 @@ export const encodeStartDefaults = (start: StartDefaults): ReadonlyArray<string>
   millis(start.deadLetterRetentionMillis)
 ]
 
+/** Decodes the worker of a record; `undefined` for one that this store did not encode. */
+const decodeWorker = (field = "-"): string | undefined =>
+  field === "-" ? undefined : FieldText.decode(field)
+
 /** Decodes the answer to a start. */
 export const decodeStarted = (answer: string): Started => {
   // a first run, for which the numbers are known
   if (answer === "R") return { _tag: "Run", fence: 1, attempt: 1, retries: 0, crashes: 0 }
-  const [tag, ...numbers] = answer.split(" ")
-  if (tag === "D") return { _tag: "Drop" }
+  if (answer === "D") return { _tag: "Drop" }
+  const [tag, ...fields] = answer.split(" ")
   if (tag === "N") return { _tag: "NoRecord" }
-  const [first = 0, attempt = 0, retries = 0, crashes = 0] = numbers.map(Number)
+  if (tag === "D") {
+    const [reason, attempt, crashes, worker] = fields
+    return {
+      _tag: "Drop",
+      ended: {
+        reason: reason as EndedByStart["reason"],
+        attempt: Number(attempt),
+        crashes: Number(crashes),
+        worker: decodeWorker(worker) ?? null
+      }
+    }
+  }
+  const [first = 0, attempt = 0, retries = 0, crashes = 0] = fields.map(Number)
   // A time that was edited by hand may be no safe integer.
-  return tag === "B"
-    ? { _tag: "Busy", millis: Number.isSafeInteger(first) ? first : longestMillis }
-    : { _tag: "Run", fence: first, attempt, retries, crashes }
+  if (tag === "B") return { _tag: "Busy", millis: Number.isSafeInteger(first) ? first : longestMillis }
+  const run = { _tag: "Run", fence: first, attempt, retries, crashes } as const
+  return fields.length > 4 ? { ...run, lostWorker: decodeWorker(fields[4]) ?? "unknown" } : run
 }
 
 /**
  * Lua: starts runs (rules S0 to S10 of `internal/task/transitions.ts`). Needs `deadLettersLua` and `lapseLua`.
  *
- * The answer to a start is `R <fence> <attempt> <retries> <crashes>`, or `R` alone for the first run of a task; `D`
- * (drop); `N` (no record); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call has to be repeated
- * with the message's body, for the dead letter. Nothing is written for an `L`.
+ * The answer to a start is `R <fence> <attempt> <retries> <crashes>`, and the worker whose run had lapsed, if a crash was
+ * counted for it, or `R` alone for the first run of a task; `D` (drop), or `D <reason> <attempt> <crashes> <worker>` where
+ * the start ended the task; `N` (no record); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call
+ * has to be repeated with the message's body, for the dead letter. Nothing is written for an `L`.
  */
 export const startsLua = /* lua */ `
 -- what the starts that are read have in common
@@ -40,6 +57,10 @@ local group
 
 local function runAnswer(record)
   return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
+end
+
+local function endAnswer(record, ended)
+  return 'D ' .. ended .. ' ' .. record[ATTEMPT] .. ' ' .. record[CRASHES] .. ' ' .. record[WORKER]
 end
 
 -- the text of a plain record, of one in which nothing but the delay and its message is unusual
@@ -79,9 +100,11 @@ local function startAnyRun(id, value, token, body)
   if TERMINAL[record[STATE]] or newer < 0 or record[TASK] ~= group.task or record[INCARNATION] ~= group.incarnation then
     return 'D'
   end
+  local lostWorker
   if record[STATE] ~= 'STARTED' then
     -- S4
-    if endIfLapsed(record) then return 'D' end
+    local ended = endIfLapsed(record)
+    if ended then return endAnswer(record, ended) end
     -- S5
     local dueAt = record[STATE] == 'RETRY' and tonumber(record[DUE_AT])
     if dueAt and dueAt > now then return 'B ' .. integerText(dueAt - now) end
@@ -89,14 +112,16 @@ local function startAnyRun(id, value, token, body)
     -- S6
     if tonumber(record[TIME]) > now then return 'B ' .. integerText(record[TIME] - now) end
     -- S7, S8
-    if endIfLapsed(record) then return 'D' end
+    local ended = endIfLapsed(record)
+    if ended then return endAnswer(record, ended) end
     -- S9
     record[CRASHES] = integerText(record[CRASHES] + 1)
     if tonumber(record[CRASHES]) >= group.maxCrashes then
       if not body then return 'L' end
       endLostRun(record, group.queue, body)
-      return 'D'
+      return endAnswer(record, 'WorkerLost')
     end
+    if newer == 0 then lostWorker = record[WORKER] end
   end
   -- S10
   removeDeadline(record)
@@ -120,7 +145,7 @@ local function startAnyRun(id, value, token, body)
   end
   setDeadline(record)
   hintChange(record)
-  return runAnswer(record)
+  return lostWorker and runAnswer(record) .. ' ' .. lostWorker or runAnswer(record)
 end
 
 -- a field of a record: '-' for an empty argument

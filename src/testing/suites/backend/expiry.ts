@@ -7,25 +7,41 @@ import { success, retry, RELEASE, type Fixture, type Test } from "./fixture.ts"
 /** Registers the tests. */
 export const expiry = (test: Test): void => {
   describe("expiry", () => {
-    const waits = {
-      "a waiting task": (t: Fixture) => Effect.asVoid(t.create("a", { expiresMillis: t.time.units(5) })),
-      "a task that waits for its retry": (t: Fixture) =>
-        Effect.andThen(
-          t.create("a", { expiresMillis: t.time.units(5) }),
-          t.startAndSettle("a", "t1", retry(t.time.long))
-        ),
-      "a released task": (t: Fixture) =>
-        Effect.andThen(
-          t.create("a", { expiresMillis: t.time.units(5) }),
-          t.startAndSettle("a", "t1", RELEASE)
-        )
-    }
-    for (const [what, wait] of Object.entries(waits)) {
+    const waits = [
+      [
+        "a waiting task",
+        { attempt: 0, worker: null },
+        (t: Fixture) => Effect.asVoid(t.create("a", { expiresMillis: t.time.units(5) }))
+      ],
+      [
+        "a task that waits for its retry",
+        { attempt: 1, worker: "worker of t1" },
+        (t: Fixture) =>
+          Effect.andThen(
+            t.create("a", { expiresMillis: t.time.units(5) }),
+            t.startAndSettle("a", "t1", retry(t.time.long))
+          )
+      ],
+      [
+        "a released task",
+        { attempt: 0, worker: "worker of t1" },
+        (t: Fixture) =>
+          Effect.andThen(
+            t.create("a", { expiresMillis: t.time.units(5) }),
+            t.startAndSettle("a", "t1", RELEASE)
+          )
+      ]
+    ] as const
+    for (const [what, last, wait] of waits) {
       test(`a message ends ${what} after its expiry, and is dropped`, function* (t) {
         yield* wait(t)
         yield* t.time.pass(6)
-        assert.strictEqual((yield* t.start("a", "t9"))._tag, "Drop")
+        assert.deepStrictEqual(yield* t.start("a", "t9"), {
+          _tag: "Drop",
+          ended: { reason: "Expired", crashes: 0, ...last }
+        })
         yield* t.expectEndedByStore("a", "Expired")
+        assert.deepStrictEqual(yield* t.start("a", "t9"), { _tag: "Drop" })
       })
 
       test(`a read ends ${what} after its expiry`, function* (t) {

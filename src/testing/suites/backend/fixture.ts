@@ -140,11 +140,13 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
     driver.listDeadLetters({ limit, after, task })
   const deadLetters = (task?: string) => deadLetterPage(100, undefined, task)
   const onlyDeadLetter: Effect.Effect<DeadLetter, unknown> = Suite.only(deadLetters())
+  /** Sweeps, and returns how much the sweep handled. */
+  const sweep = (limit: number) => Effect.map(driver.sweep(limit), ({ handled }) => handled)
   /** Sweeps until nothing is left to sweep, and returns the total. */
   const sweepAll = Effect.gen(function* () {
     let total = 0
     for (;;) {
-      const swept = yield* driver.sweep(100)
+      const swept = yield* sweep(100)
       total += swept
       if (swept === 0) return total
     }
@@ -174,6 +176,7 @@ export const makeFixture = (driver: BackendDriver, time: Suite.Time) => {
     deadLetterPage,
     deadLetters,
     onlyDeadLetter,
+    sweep,
     sweepAll,
     expectEndedByStore,
     renew: (id: string, token: string, progress?: string, leaseMillis = time.long) =>

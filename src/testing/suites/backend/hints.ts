@@ -179,7 +179,7 @@ export const hints = (test: Test): void => {
       yield* t.create("b", { reservedMillis: t.time.units(2) })
       yield* t.driver.heartbeat(worker("silent"), t.time.units(1))
       yield* t.time.pass(3)
-      assert.strictEqual(yield* t.driver.sweep(100), 0)
+      assert.strictEqual(yield* t.sweep(100), 0)
       assert.isUndefined(yield* t.readOptional("b"))
     })
 

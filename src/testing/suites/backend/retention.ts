@@ -73,8 +73,8 @@ export const retention = (test: Test): void => {
       yield* t.startAndSettle("b", "t1", success("1", t.time.units(1)))
       yield* t.startAndSettle("c", "t1", success("1", t.time.long))
       yield* t.time.pass(2)
-      assert.strictEqual(yield* t.driver.sweep(100), t.driver.capabilities.expiresRecords ? 0 : 2)
-      assert.strictEqual(yield* t.driver.sweep(100), 0)
+      assert.strictEqual(yield* t.sweep(100), t.driver.capabilities.expiresRecords ? 0 : 2)
+      assert.strictEqual(yield* t.sweep(100), 0)
       assert.deepStrictEqual(
         (yield* t.driver.read(["a", "b", "c"])).map((found) => found?.state),
         [undefined, undefined, "SUCCESS"]
@@ -94,7 +94,7 @@ export const retention = (test: Test): void => {
       yield* t.cancel("asked")
       assert.strictEqual(yield* t.settle("asked", "t1", RELEASE), "Cancelled")
       yield* t.time.pass(2)
-      assert.strictEqual(yield* t.driver.sweep(100), t.driver.capabilities.expiresRecords ? 0 : 3)
+      assert.strictEqual(yield* t.sweep(100), t.driver.capabilities.expiresRecords ? 0 : 3)
     })
 
     test("the sweep removes at most its limit", function* (t) {
@@ -102,16 +102,16 @@ export const retention = (test: Test): void => {
       yield* t.driver.create(Arr.map(ids, (id) => record(id)))
       yield* Effect.forEach(ids, (id) => t.startAndSettle(id, "t1", success("1", t.time.units(1))))
       yield* t.time.pass(2)
-      const swept = yield* Effect.replicateEffect(t.driver.sweep(2), 4)
+      const swept = yield* Effect.replicateEffect(t.sweep(2), 4)
       assert.deepStrictEqual(swept, t.driver.capabilities.expiresRecords ? [0, 0, 0, 0] : [2, 2, 1, 0])
       yield* t.driver.parkMessage(Arr.map(ids, (id) => parked(id, { retentionMillis: t.time.units(1) })))
       yield* t.time.pass(2)
-      const sweptLetters = yield* Effect.replicateEffect(t.driver.sweep(2), 4)
+      const sweptLetters = yield* Effect.replicateEffect(t.sweep(2), 4)
       assert.deepStrictEqual(sweptLetters, [2, 2, 1, 0])
     })
 
     test("the sweep of an empty store removes nothing", function* (t) {
-      assert.strictEqual(yield* t.driver.sweep(100), 0)
+      assert.strictEqual(yield* t.sweep(100), 0)
     })
   })
 }

@@ -37,7 +37,7 @@ export const start = (test: Test): void => {
     test("starts no task of another name, whose record has the id", function* (t) {
       yield* t.create("a")
       const before = yield* t.read("a")
-      assert.strictEqual((yield* t.start("a", "t1", { task: "other" }))._tag, "Drop")
+      assert.deepStrictEqual(yield* t.start("a", "t1", { task: "other" }), { _tag: "Drop" })
       assert.deepStrictEqual(yield* t.read("a"), before)
     })
 
@@ -90,8 +90,8 @@ export const start = (test: Test): void => {
       yield* t.startAndSettle("b", "t1", failure())
       for (const id of ["a", "b"]) {
         const before = yield* t.read(id)
-        assert.strictEqual((yield* t.start(id, "t2"))._tag, "Drop")
-        assert.strictEqual((yield* t.start(id, "t1"))._tag, "Drop")
+        assert.deepStrictEqual(yield* t.start(id, "t2"), { _tag: "Drop" })
+        assert.deepStrictEqual(yield* t.start(id, "t1"), { _tag: "Drop" })
         assert.deepStrictEqual(yield* t.read(id), before)
       }
     })

@@ -4,6 +4,7 @@ import { Cause, Context, Duration, Effect, ErrorReporter, Layer, Schema, Stream 
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
+import * as TaskFailed from "../../../TaskFailed.ts"
 import type { WorkerEvent } from "../../../Worker.ts"
 import { type Fixture, Gate, type RunningWorker, type Test } from "./fixture.ts"
 
@@ -16,6 +17,7 @@ const Flaky = Task.make("flaky", {
   error: NoFunds,
   retry: RetryPolicy.fixed({ maxRetries: 1, delay: "10 millis" })
 })
+const Brittle = Task.make("brittle", { maxCrashes: 1 })
 const Buggy = Task.make("buggy", {
   retry: RetryPolicy.fixed({ maxRetries: 1, delay: "10 millis" }),
   retryDefects: true
@@ -97,6 +99,34 @@ export const events = (test: Test): void => {
       yield* until(1)
       assert.deepStrictEqual(tags(events), ["Failed"])
       assert.deepInclude(events[0], { taskId: "malformed", taskName: "work", reason: "PayloadInvalid" })
+    })
+
+    test("a task that its start ends, since its workers were lost, has failed, and was not started", function* (t) {
+      const { taskId } = yield* Brittle.delay()
+      yield* t.startAndVanish({ lease: 4, maxCrashes: 1 })
+      const { capture, reports } = captureReports()
+      const worker = yield* capture(
+        t.startWorker(
+          [Brittle],
+          Brittle.toLayer(() => Effect.void)
+        )
+      )
+      const { events, until } = yield* listen(t, worker)
+      yield* until(1)
+      assert.deepStrictEqual(tags(events), ["Failed"])
+      const run = { taskId, taskName: "brittle", queue: "default", attempt: 1 }
+      assert.deepInclude(events[0], { ...run, reason: "WorkerLost" })
+      assert(events[0]?._tag === "Failed")
+      assert.strictEqual(Duration.toMillis(events[0].duration), 0)
+      assert.instanceOf(Cause.squash(events[0].cause), TaskFailed.WorkerLost)
+      yield* t.until("it is reported", () => reports.length > 0)
+      assert.deepStrictEqual(
+        reports.map(({ attributes, severity }) => [attributes, severity]),
+        [[{ ...run, worker: worker.id, reason: "WorkerLost" }, "Warn"]]
+      )
+      yield* t.untilDrained()
+      assert.strictEqual((yield* worker.stats).failed, 1)
+      assert.strictEqual(events.length, 1)
     })
 
     test("a cancelled run has failed, and a run of a worker that stops was released", function* (t) {

@@ -1,10 +1,11 @@
 /** The log lines of a worker: one for each event, at its level, with the cause and the task. */
 import { assert, describe } from "@effect/vitest"
-import { Effect, Schema } from "effect"
+import { Effect, Fiber, Schema } from "effect"
 import * as AsyncResult from "../../../AsyncResult.ts"
 import * as RetryPolicy from "../../../RetryPolicy.ts"
 import * as Task from "../../../Task.ts"
 import { TaskContext } from "../../../TaskContext.ts"
+import * as Suite from "../Suite.ts"
 import { type CapturedLogs, captureLogs } from "./captureLogs.ts"
 import { type Fixture, Gate, type Test } from "./fixture.ts"
 
@@ -281,6 +282,129 @@ export const logs = (test: Test): void => {
       assert.strictEqual(line?.level, "Info")
       assert.match(line?.text ?? "", /^Lost the lease of a run, since no renewal succeeded within the lease/)
       assert.deepStrictEqual(more, [])
+    })
+
+    test("a task that ends at its limit of crashes is one line at Warning, with its attempts and its crashes", function* (t) {
+      const Brittle = Task.make("brittle", { maxCrashes: 1 })
+      const { taskId } = yield* Brittle.delay()
+      yield* t.startAndVanish({ maxCrashes: 1 })
+      const logs = captureLogs()
+      const worker = yield* logs.capture(
+        t.startWorker(
+          [Brittle],
+          Brittle.toLayer(() => Effect.void)
+        )
+      )
+      yield* t.awaitReason(Brittle.result(taskId), "WorkerLost")
+      const [line] = yield* expectLines(t, logs, taskId, [
+        ["Warn", "Failed to run a task; the task has ended as WorkerLost, with a dead letter"]
+      ])
+      assert.deepStrictEqual(line?.annotations, {
+        taskId,
+        taskName: "brittle",
+        queue: "default",
+        attempt: 1,
+        crashes: 1,
+        worker: worker.id
+      })
+      assert.include(line?.cause, `worker ${t.vanishedWorker} was lost while it ran the task`)
+      assert.deepStrictEqual(logs.beginning("Dropped a message"), [])
+    })
+
+    test("a run whose earlier worker was lost is one line at Warning, which its retries do not repeat", function* (t) {
+      const handle = yield* Flaky.delay()
+      yield* t.startAndVanish()
+      const logs = captureLogs()
+      yield* logs.capture(
+        t.startWorker(
+          [Flaky],
+          Flaky.toLayer(() =>
+            TaskContext.use(({ retries }) =>
+              retries === 0 ? Effect.fail(new NoFunds({ account: "a" })) : Effect.succeed(1)
+            )
+          )
+        )
+      )
+      assert.strictEqual(yield* t.awaitValue(handle), 1)
+      const [line] = yield* expectLines(t, logs, handle.taskId, [
+        ["Warn", "Lost attempt 1 of a task with its worker; the task runs again (crash 1 of at most 3)"],
+        ["Info", "Failed to run a task; the task runs again in 10ms"]
+      ])
+      assert.deepInclude(line?.annotations, { taskName: "flaky", attempt: 2, lostWorker: t.vanishedWorker })
+    })
+
+    test("the at-most-once tasks that a sweep ends are one line at Warning, with their number", function* (t, context) {
+      if (t.drivers.backend.capabilities.reliableHints === true) {
+        return yield* Suite.skip(context, "the store sweeps itself")
+      }
+      const Once = Task.make("once", { delivery: "at-most-once" })
+      yield* Once.send()
+      yield* Once.send()
+      for (let run = 0; run < 2; run++) yield* t.startAndVanish({ delivery: "at-most-once", acked: true })
+      yield* t.time.pass(2)
+      const logs = captureLogs()
+      yield* logs.capture(
+        t.startWorker(
+          [Once],
+          Once.toLayer(() => Effect.void)
+        )
+      )
+      yield* t.until("the sweep is logged", () => logs.beginning("Ended ").length > 0)
+      const [line, ...more] = logs.beginning("Ended ")
+      assert.deepStrictEqual(more, [])
+      assert.strictEqual(line?.level, "Warn")
+      assert.strictEqual(
+        line?.text,
+        "Ended 2 at-most-once tasks whose workers were lost; each has ended as WorkerLost, with a dead letter"
+      )
+      assert.deepInclude(line?.annotations, { tasks: { once: 2 } })
+    })
+
+    test("a handler that interrupts itself has died, and its line says so", function* (t) {
+      const logs = captureLogs()
+      yield* logs.capture(
+        t.startWorker(
+          [BuggyRetried],
+          BuggyRetried.toLayer(() => Effect.flatMap(Effect.forkChild(Effect.interrupt), Fiber.join))
+        )
+      )
+      const { taskId } = yield* BuggyRetried.delay()
+      const lines = yield* expectLines(t, logs, taskId, [
+        ["Error", "Failed to run a task, since its handler died; the task runs again in 10ms"],
+        [
+          "Error",
+          "Failed to run a task, since its handler died; the task has ended as Died, with a dead letter"
+        ]
+      ])
+      for (const { cause } of lines) {
+        assert.include(cause, "the handler interrupted itself")
+        assert.notInclude(cause, "All fibers interrupted")
+      }
+    })
+
+    test("a handler that dies under a cancel request is a line at Error, and is not retried", function* (t) {
+      const logs = captureLogs()
+      const gate = new Gate()
+      yield* logs.capture(
+        t.startWorker(
+          [BuggyRetried],
+          BuggyRetried.toLayer(() =>
+            Effect.as(
+              Effect.onInterrupt(gate.pass, () => Effect.die(new Error("a bug of a finalizer"))),
+              1
+            )
+          ),
+          { lease: t.duration(9) }
+        )
+      )
+      const handle = yield* BuggyRetried.delay()
+      yield* t.until("it runs", () => gate.entered === 1)
+      yield* AsyncResult.cancel(handle)
+      yield* t.awaitReason(handle, "Cancelled")
+      const [line] = yield* expectLines(t, logs, handle.taskId, [
+        ["Error", "Failed to run a task, since its handler died; the task has ended as Cancelled"]
+      ])
+      assert.include(line?.cause, "a bug of a finalizer")
     })
 
     test("tasks that succeed are lines at Debug only", function* (t) {
