@@ -11,7 +11,19 @@ import {
   Tracing,
   Worker
 } from "chicory"
-import { Cause, Duration, Effect, Exit, Layer, Option, References, Result, Schema, Tracer } from "effect"
+import {
+  Cause,
+  Duration,
+  Effect,
+  Exit,
+  Layer,
+  Metric,
+  Option,
+  References,
+  Result,
+  Schema,
+  Tracer
+} from "effect"
 import { TestClock } from "effect/testing"
 import { fromTraceparent, toTraceparent } from "../src/internal/task/traceContext.ts"
 import * as TaskMessage from "../src/TaskMessage.ts"
@@ -123,6 +135,22 @@ describe("spans of tasks", () => {
       assert.strictEqual(runs.length, 300)
       for (const run of runs) assert.strictEqual(parentOf(run), send?.spanId)
     }).pipe(Effect.provide(Live), trace)
+  })
+
+  it.effect("an enqueue of many with options of each has the queue of its tasks, if it is one", () => {
+    const { named, trace } = makeRecordingTracer()
+    return Effect.gen(function* () {
+      const payloads = [{ to: "ada" }, { to: "grace" }]
+      yield* Mail.delayAll(payloads, (_, index) => ({ queue: index === 0 ? "mail" : "default" }))
+      yield* Mail.delayAll(payloads, () => ({ queue: "mail" }))
+      yield* Mail.delayAll(payloads, (_, index) => ({ id: `mail ${index}` }))
+      assert.deepStrictEqual(
+        named("send").map(({ attributes }) => attributes.get("messaging.destination.name")),
+        [undefined, "mail", "default"]
+      )
+      yield* Mail.delayAll(payloads, { queue: "mail" })
+      assert.strictEqual(named("send mail")[0]?.attributes.get("messaging.destination.name"), "mail")
+    }).pipe(Effect.provide(MemoryStore.layer()), trace)
   })
 
   it.effect("an enqueue that fails has the tag of its error", () => {
@@ -286,6 +314,48 @@ describe("the end of a run", () => {
       for (const run of runs) assert.isTrue(Exit.isFailure(exitOf(run)))
     }).pipe(Effect.provide(MemoryStore.layer()), trace)
   })
+})
+
+describe("the type of an error", () => {
+  const Odd = Task.make("odd", {
+    payload: { how: Schema.Literals(["unknown", "declared", "dies", "interrupts"]) },
+    error: NoAddress
+  })
+  const OddLive = Odd.toLayer(({ how }): Effect.Effect<void, NoAddress> => {
+    if (how === "dies") return Effect.die(new Error("a bug"))
+    if (how === "interrupts") return Effect.interrupt
+    return Effect.fail(
+      how === "declared" ? new NoAddress({ to: "" }) : (new TypeError("not declared") as never)
+    )
+  })
+  for (const [how, type] of [
+    ["unknown", "ResultInvalid"],
+    ["declared", "NoAddress"],
+    ["dies", "Died"],
+    ["interrupts", "Died"]
+  ] as const) {
+    it.effect(`is the same in a span and in a metric: ${type} where the handler's error is "${how}"`, () => {
+      const { named, trace } = makeRecordingTracer()
+      return Effect.gen(function* () {
+        yield* Effect.flip(AsyncResult.get(yield* Odd.delay({ how })))
+        yield* flush
+        const measured = (yield* Metric.snapshot)
+          .filter(({ id }) => id === "messaging.process.duration")
+          .map(({ attributes }) => attributes?.["error.type"])
+        assert.deepStrictEqual(measured, [type])
+        assert.strictEqual(named(PROCESS)[0]?.attributes.get("error.type"), type)
+      }).pipe(
+        Effect.provide(
+          Worker.layer([Odd], { drainTimeout: 0 }).pipe(
+            Layer.provide(OddLive),
+            Layer.provideMerge(MemoryStore.layer())
+          )
+        ),
+        trace,
+        Effect.provideService(Metric.MetricRegistry, new Map())
+      )
+    })
+  }
 })
 
 /** Enqueues a task, passes the time, and returns the span of the enqueue and that of the run. */

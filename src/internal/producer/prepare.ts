@@ -31,7 +31,7 @@ import {
 import { issueOf } from "../task/TaskCodec.ts"
 import { type TaskDefinition, retentionOf } from "../task/TaskDefinition.ts"
 import * as TaskId from "../task/TaskId.ts"
-import { MESSAGE_ID, type MessagingSpan } from "../task/traceContext.ts"
+import { DESTINATION, MESSAGE_ID, type MessagingSpan } from "../task/traceContext.ts"
 import { isTraced } from "../tracing.ts"
 import { type EnqueueExit, enqueue, enqueueAll, type PreparedTask, type Stores } from "./enqueue.ts"
 import { payloadHash } from "./payloadHash.ts"
@@ -269,16 +269,39 @@ export const sendAll = (
 ): Effect.Effect<Array<string>, PartialEnqueue, unknown> =>
   Effect.withFiber((fiber) => {
     const call = readRequest(fiber, definition, typeof options === "function" ? {} : options)
-    if (!isTraced(fiber.cache)) return sendBatches(call, payloads, options, undefined)
-    return inSendSpan(destinationOf(call), (span) => {
-      const setCount = (ids: ReadonlyArray<string>) =>
-        Effect.sync(() => span.attribute("messaging.batch.message_count", ids.length))
-      return sendBatches(call, payloads, options, traceFieldsOf(span, call.now)).pipe(
-        Effect.tap(setCount),
-        Effect.tapError(({ accepted }) => setCount(accepted))
-      )
-    })
+    return isTraced(fiber.cache)
+      ? sendAllTraced(call, payloads, options)
+      : sendBatches(call, payloads, options, undefined)
   })
+
+/** Enqueues many tasks in one span. Where each has options of its own, their queue is known at the end, if it is one. */
+const sendAllTraced = (
+  call: EnqueueRequest,
+  payloads: Iterable<unknown>,
+  options: OptionsOfEach
+): Effect.Effect<Array<string>, PartialEnqueue, unknown> => {
+  const queues = new Set<string>()
+  const optionsOf =
+    typeof options === "function"
+      ? (payload: unknown, index: number): EnqueueOptions => {
+          const own = options(payload, index)
+          queues.add(own.queue ?? call.definition.queue)
+          return own
+        }
+      : options
+  const queue = typeof options === "function" ? undefined : call.queue
+  return inSendSpan({ ...destinationOf(call), queue }, (span) => {
+    const describe = (ids: ReadonlyArray<string>) =>
+      Effect.sync(() => {
+        span.attribute("messaging.batch.message_count", ids.length)
+        if (queues.size === 1) queues.forEach((one) => span.attribute(DESTINATION, one))
+      })
+    return sendBatches(call, payloads, optionsOf, traceFieldsOf(span, call.now)).pipe(
+      Effect.tap(describe),
+      Effect.tapError(({ accepted }) => describe(accepted))
+    )
+  })
+}
 
 const sendBatches = (
   call: EnqueueRequest,

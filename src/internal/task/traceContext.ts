@@ -19,18 +19,22 @@ export interface MessagingSpan {
   readonly operation: "send" | "process"
   /** The name of the broker. */
   readonly system: string
-  readonly queue: string
+  /** `undefined`: not one for all messages, or not known yet. */
+  readonly queue: string | undefined
   readonly task: string
 }
 
+/** The attribute with the queue of a message. */
+export const DESTINATION = "messaging.destination.name"
+
 /** Returns the name of a span and its attributes, by OpenTelemetry's messaging conventions. */
 export const messagingSpan = ({ operation, queue, system, task }: MessagingSpan) => ({
-  name: `${operation} ${queue}`,
+  name: queue === undefined ? operation : `${operation} ${queue}`,
   attributes: {
     "messaging.system": system,
     "messaging.operation.name": operation,
     "messaging.operation.type": operation,
-    "messaging.destination.name": queue,
+    ...(queue === undefined ? {} : { [DESTINATION]: queue }),
     "chicory.task.name": task
   }
 })
