@@ -4,6 +4,8 @@ import { globSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node
 import { tmpdir } from "node:os"
 import { basename, join, relative } from "node:path"
 import { assert, describe, it } from "@effect/vitest"
+import { Task, TaskResult } from "chicory"
+import { Effect, Schema } from "effect"
 import { isProgram, toProgram } from "./support/docsProgram.ts"
 
 const root = join(import.meta.dirname, "..")
@@ -156,6 +158,29 @@ describe("the pages", () => {
       named.filter((path) => !map.includes(`\`${path}`)),
       []
     )
+  })
+
+  it.effect("docs/results.md shows a task as TaskResult.schema encodes it", () =>
+    Effect.gen(function* () {
+      class NoSuchCity extends Schema.TaggedError<NoSuchCity>()("NoSuchCity", { city: Schema.String }) {}
+      const Forecast = Task.make("forecast", {
+        success: Schema.Struct({ celsius: Schema.Number }),
+        error: NoSuchCity
+      })
+      const [, text] = read("docs/results.md").match(/^```json\n(.*?)^```/ms) ?? []
+      const shown = JSON.parse(text!) as unknown
+      const codec = TaskResult.schema(Forecast)
+      const result = yield* Schema.decodeUnknownEffect(codec)(shown)
+      assert.strictEqual(result.state, "FAILURE")
+      assert.deepStrictEqual(yield* Schema.encodeEffect(codec)(result), shown)
+    })
+  )
+
+  it("docs/production.md has the commands of WorkerHealth.layerFile", () => {
+    const commandsIn = (file: string) =>
+      Array.from(read(file).matchAll(/command: \[sh, -c, (.*)\]/g), ([, command]) => command!)
+    assert.lengthOf(commandsIn("docs/production.md"), 2)
+    assert.deepStrictEqual(commandsIn("docs/production.md"), commandsIn("src/http/WorkerHealth.ts"))
   })
 
   it("docs/writing-a-store.md quotes its files word for word", () => {
