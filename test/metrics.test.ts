@@ -154,6 +154,13 @@ describe("metrics", () => {
     StoresLive
   )
 
+  test("count what is rare from zero on, from the start of the worker", function* () {
+    for (const id of ["chicory.task.retries", "chicory.task.dead_letters", "chicory.worker.leases_lost"]) {
+      const [counter, ...others] = yield* metrics(id, { "chicory.task.name": "work" })
+      assert.deepStrictEqual([Number((counter?.state as { count?: number }).count), others], [0, []], id)
+    }
+  })
+
   test("count retries and dead letters", function* () {
     yield* runToEnd(1)
     yield* runToEnd(2)

@@ -4,7 +4,7 @@
  *
  * Effect's exporters take the unit of a metric from its attribute `unit`, in the notation of UCUM.
  */
-import { Metric } from "effect"
+import { type Context, Metric } from "effect"
 
 /** The boundaries that the conventions advise, in seconds. */
 const OPERATION_SECONDS = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
@@ -185,6 +185,21 @@ export const forTask = (system: string, task: string) => forBroker(system).task(
 /** Returns the counter of the dead letters of a task that a worker may not know; `undefined`: of no task. */
 export const deadLettersOf = (system: string, task: string | undefined) =>
   forBroker(system).deadLetters(task ?? "")
+
+/**
+ * Begins the counters of a worker's tasks at zero. A series that begins with its first event has no increase for Prometheus, which
+ * compares a value with the one before.
+ */
+export const beginCounters = (
+  system: string,
+  tasks: Iterable<string>,
+  context: Context.Context<never>
+): void => {
+  for (const name of tasks) {
+    const { deadLetters, leasesLost, retries } = forTask(system, name)
+    for (const counter of [deadLetters, leasesLost, retries]) counter.updateUnsafe(0, context)
+  }
+}
 
 /** Returns the gauges of a worker. */
 export const forWorker = (system: string, worker: string) => {

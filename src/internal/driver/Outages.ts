@@ -60,6 +60,8 @@ export class Outages {
   /** Since when the store has answered, after such an error. */
   private answeredSince: bigint | undefined
   private lostConnections = 0
+  /** Since when a connection is lost that the store holds open; `undefined`: none is. */
+  connectionLostAt: bigint | undefined
 
   constructor(store: string) {
     this.store = store
@@ -136,11 +138,18 @@ export class Outages {
   /** A connection is lost. While it is, calls that are answered without it end no outage. */
   connectionLost(cause: Cause.Cause<unknown>): Effect.Effect<void> {
     this.lostConnections++
-    return this.failed(cause)
+    return Effect.andThen(
+      withNow((now) => {
+        this.connectionLostAt ??= now
+        return Effect.void
+      }),
+      this.failed(cause)
+    )
   }
 
   get connectionRestored(): Effect.Effect<void> {
     this.lostConnections--
+    if (this.lostConnections === 0) this.connectionLostAt = undefined
     return this.succeeded
   }
 

@@ -98,7 +98,11 @@ export class WorkerState {
     this.runStore = makeRunStore(backend, broker, startDefaults(tasks, backend, this.leaseMillis))
     this.slots = new Slots(concurrency)
     this.eventLoop = new EventLoop(this.leaseMillis)
-    this.health = new WorkerHealth(Duration.toMillis(settings.heartbeat), this.runStore.hasRecords)
+    this.health = new WorkerHealth(
+      Duration.toMillis(settings.heartbeat),
+      this.runStore.hasRecords,
+      broker.outages
+    )
     this.claimedTasks = broker.setAside && [...tasks.keys()]
     const maxBytes = maxBytesOf(backend)
     this.tasks = new Map(

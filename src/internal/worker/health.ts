@@ -5,6 +5,7 @@
  * the tick that lets an idle worker claim every second notes whether the claim loop went round.
  */
 import { Effect, Exit, type Scope } from "effect"
+import type { Outages } from "../driver/Outages.ts"
 import * as workerLog from "./workerLog.ts"
 
 /**
@@ -12,7 +13,8 @@ import * as workerLog from "./workerLog.ts"
  *
  * - `Ready`: it claims tasks.
  * - `Starting`: the broker has not answered its first claim, or the backend its first heartbeat.
- * - `BrokerAway`: for 10 seconds the broker has answered no claim, although the worker called it.
+ * - `BrokerAway`: for 10 seconds the broker has answered no claim, although the worker called it, or a connection to it that is
+ *   held open was lost.
  * - `BackendAway`: for the interval of its heartbeats and 10 seconds the backend has answered no heartbeat.
  * - `Draining`: the worker stops, or has stopped.
  * - `Stuck`: for a minute the claim loop has not gone round, although it had a free slot and waited for no answer.
@@ -82,6 +84,7 @@ export class WorkerHealth {
   private readonly heartbeatNanos: bigint
   /** Whether there is a backend, to which heartbeats are sent. */
   private readonly hasBackend: boolean
+  private readonly brokerOutages: Outages
   private readonly claims = new Calls()
   private readonly heartbeats = new Calls()
   private isLoopEnded = false
@@ -93,9 +96,10 @@ export class WorkerHealth {
   /** When the claim loop last went round, or had a reason not to. `undefined`: it waits for hints alone. */
   private wentRoundAt: bigint | undefined
 
-  constructor(heartbeatMillis: number, hasBackend: boolean) {
+  constructor(heartbeatMillis: number, hasBackend: boolean, brokerOutages: Outages) {
     this.heartbeatNanos = BigInt(Math.ceil(heartbeatMillis)) * 1_000_000n
     this.hasBackend = hasBackend
+    this.brokerOutages = brokerOutages
   }
 
   onClaimSent(now: bigint): void {
@@ -143,7 +147,10 @@ export class WorkerHealth {
     if (this.isStopping) return "Draining"
     if (this.isLoopEnded) return "LoopEnded"
     if (this.wentRoundAt !== undefined && now - this.wentRoundAt >= STUCK_AFTER) return "Stuck"
-    if (this.claims.isUnansweredFor(AWAY_AFTER, now)) return "BrokerAway"
+    const { connectionLostAt } = this.brokerOutages
+    const isCutOff = connectionLostAt !== undefined && now - connectionLostAt >= AWAY_AFTER
+    // a broker that pushes messages answers claims from what it has pushed
+    if (isCutOff || this.claims.isUnansweredFor(AWAY_AFTER, now)) return "BrokerAway"
     if (this.heartbeats.isUnansweredFor(this.heartbeatNanos + AWAY_AFTER, now)) return "BackendAway"
     const isAnswered = this.claims.isAnswered && (this.heartbeats.isAnswered || !this.hasBackend)
     return isAnswered ? "Ready" : "Starting"

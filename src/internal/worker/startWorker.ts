@@ -1,5 +1,6 @@
 /** The life of a worker: it starts its loops, and drains when its scope closes. */
 import { type Context, Duration, Effect, Exit, Fiber, Option, Scope, type Stream } from "effect"
+import * as metrics from "../metrics.ts"
 import { untraced } from "../tracing.ts"
 import { annotateDelivery } from "./annotateDelivery.ts"
 import { checkConnections } from "./checkConnections.ts"
@@ -84,6 +85,7 @@ const start = Effect.fnUntraced(function* (
   const duties = yield* Scope.make()
   yield* Effect.addFinalizer(() => Effect.annotateLogs(stop(worker, claiming, duties), { worker: worker.id }))
   const { concurrency, queues, tasks } = worker.settings
+  metrics.beginCounters(worker.settings.broker.name, tasks.keys(), worker.context)
   yield* workerLog.workerStarted({ queues, tasks: [...tasks.keys()], concurrency })
   const registered = yield* Scope.provide(maintain(worker), duties)
   yield* Scope.provide(renewLeases(worker), duties)

@@ -1,8 +1,9 @@
 /** `Worker.health`: when liveness and readiness turn, by the clock. */
 import { assert, describe, it } from "@effect/vitest"
 import { MemoryStore, Worker } from "chicory"
-import { Clock, Context, Duration, Effect, Exit, Latch, Layer, Logger, Scope } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Latch, Layer, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
+import { Outages } from "../../../src/internal/driver/Outages.ts"
 import { WorkerHealth } from "../../../src/internal/worker/health.ts"
 import * as MemoryFixture from "../../support/memoryFixture.ts"
 import { advance } from "../../support/memoryFixture.ts"
@@ -136,7 +137,7 @@ describe("a worker whose backend has not answered yet", () => {
 
   it("is ready without a backend, to which it sends no heartbeats", () => {
     const code = (hasBackend: boolean) => {
-      const health = new WorkerHealth(10_000, hasBackend)
+      const health = new WorkerHealth(10_000, hasBackend, new Outages("test"))
       health.onClaimSent(0n)
       health.onClaimAnswered()
       return health.read(1n).code
@@ -287,9 +288,35 @@ describe("a worker that does not work", () => {
     )
   )
 
+  it.effect(
+    "is not ready while a connection that it holds open has been lost for 10 seconds, whatever is answered",
+    () =>
+      Effect.gen(function* () {
+        const broker = new Outages("rabbitmq")
+        const health = new WorkerHealth(10_000, false, broker)
+        const read = Clock.monotonicTimeNanos.pipe(
+          Effect.map((now) => {
+            health.onClaimSent(now)
+            health.onClaimAnswered()
+            return health.read(now)
+          })
+        )
+        yield* broker.connectionLost(Cause.fail("gone"))
+        yield* broker.connectionLost(Cause.fail("gone"))
+        yield* advance("9 seconds")
+        assert.deepStrictEqual(yield* read, READY)
+        yield* advance("1 second")
+        assert.deepStrictEqual(yield* read, unready("BrokerAway"))
+        yield* broker.connectionRestored
+        assert.deepStrictEqual(yield* read, unready("BrokerAway"))
+        yield* broker.connectionRestored
+        assert.deepStrictEqual(yield* read, READY)
+      }).pipe(Effect.provide(Logger.layer([])))
+  )
+
   it("is not live where slots are free, no claim is on its way, and none is sent", () => {
     const second = 1_000_000_000n
-    const health = new WorkerHealth(10_000, false)
+    const health = new WorkerHealth(10_000, false, new Outages("test"))
     health.onTick(0n, true)
     health.onClaimSent(0n)
     health.onClaimAnswered()

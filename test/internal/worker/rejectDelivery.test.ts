@@ -146,10 +146,14 @@ describe("the dead letter of a task that no handler runs", () => {
     Object.fromEntries(
       all
         .filter(({ id }) => id === "chicory.task.dead_letters")
-        .map(({ attributes, state }) => [
-          attributes?.["chicory.task.name"] ?? "",
-          Number((state as { readonly count: number | bigint }).count)
-        ])
+        .map(
+          ({ attributes, state }) =>
+            [
+              attributes?.["chicory.task.name"] ?? "",
+              Number((state as { readonly count: number | bigint }).count)
+            ] as const
+        )
+        .filter(([, count]) => count > 0)
     )
   )
 

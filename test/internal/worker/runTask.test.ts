@@ -107,16 +107,20 @@ describe("guarantee 5: a run whose fiber is killed", () => {
 describe("a task that its start ends", () => {
   const Brittle = Task.make("brittle", { maxCrashes: 1 })
 
-  /** Returns the counts of a metric, by task or by queue. */
+  /** Returns the counts of a metric that are not zero, by task or by queue. */
   const counts = (id: string) =>
     Effect.map(Metric.snapshot, (all) =>
       Object.fromEntries(
         all
           .filter((metric) => metric.id === id)
-          .map(({ attributes, state }) => [
-            attributes?.["chicory.task.name"] ?? attributes?.["messaging.destination.name"] ?? "",
-            Number((state as { readonly count: number | bigint }).count)
-          ])
+          .map(
+            ({ attributes, state }) =>
+              [
+                attributes?.["chicory.task.name"] ?? attributes?.["messaging.destination.name"] ?? "",
+                Number((state as { readonly count: number | bigint }).count)
+              ] as const
+          )
+          .filter(([, count]) => count > 0)
       )
     )
 
