@@ -59,7 +59,7 @@ const versions = Effect.fnUntraced(function* ({ prefix }: Location) {
   return rows.map(({ version }) => Number(version))
 })
 
-/** Returns columns, indexes and functions of the tables as texts, without schema and prefix. */
+/** Returns columns, domains, indexes and functions of the tables as texts, without schema and prefix. */
 const structure = Effect.fnUntraced(function* (location: Location) {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql.onDialectOrElse({
@@ -68,10 +68,12 @@ const structure = Effect.fnUntraced(function* (location: Location) {
         readonly what: string
       }>`SELECT type || ' ' || name || ' ' || coalesce(sql, '') AS what FROM sqlite_master`,
     pg: () => sql<{ readonly what: string }>`
-      SELECT concat_ws(' ', table_name, column_name, data_type, collation_name, is_nullable, column_default) AS what
+      SELECT concat_ws(' ', table_name, column_name, data_type, domain_name, collation_name, is_nullable, column_default) AS what
       FROM information_schema.columns WHERE table_schema = current_schema()
       UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = current_schema()
       UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = current_schema()::regnamespace
+      UNION ALL SELECT concat_ws(' ', domain_name, check_clause) FROM information_schema.domain_constraints
+      JOIN information_schema.check_constraints USING (constraint_schema, constraint_name) WHERE domain_schema = current_schema()
       UNION ALL SELECT concat_ws(' ', relname, array_to_string(reloptions, ' ')) FROM pg_class
       WHERE relnamespace = current_schema()::regnamespace`,
     orElse: () => sql<{ readonly what: string }>`

