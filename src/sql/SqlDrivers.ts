@@ -11,6 +11,7 @@ import { positiveDuration } from "../internal/options.ts"
 import { makeCreate } from "./backend/create.ts"
 import { makeSettle } from "./backend/settle.ts"
 import * as SqlBackendDriver from "./backend/SqlBackendDriver.ts"
+import { makeStart } from "./backend/start.ts"
 import * as TaskRows from "./backend/TaskRows.ts"
 import { makeQueueStatus } from "./broker/queueStatus.ts"
 import * as SqlBrokerDriver from "./broker/SqlBrokerDriver.ts"
@@ -200,6 +201,7 @@ export const make = Effect.fnUntraced(function* (
     notifier,
     taskRows,
     creating: makeCreate(db, taskRows),
+    start: makeStart(db, taskRows),
     settle: makeSettle(db, taskRows)
   }
   const store = {}

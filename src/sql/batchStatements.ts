@@ -133,11 +133,18 @@ export const makeBatchedUpdate = <C extends Columns>(
   const select = makeBatched(context, columns, (batch) => update.select({ ...parts, batch }))
   const write = makeBatched(context, columns, (batch) => update.write({ ...parts, batch }))
   const read = `SELECT ${returning.join(", ")} FROM ${table} WHERE ${inList(key, type)}`
+  const returnsKeys = returning.length === 1 && returning[0] === key
   return (rows, params) =>
     Effect.flatMap(select(rows, params), (found) => {
       if (found.length === 0) return Effect.succeed([])
-      const keys = list(found.map((row) => (row as { readonly k: string | number }).k))
-      return Effect.andThen(write(rows, [...(params ?? []), keys]), run(read, [keys]))
+      const keys = found.map((row) => (row as { readonly k: string | number }).k)
+      const written = write(rows, [...(params ?? []), list(keys)])
+      return returnsKeys
+        ? Effect.as(
+            written,
+            keys.map((k) => ({ [key]: k }))
+          )
+        : Effect.andThen(written, run(read, [list(keys)]))
     })
 }
 

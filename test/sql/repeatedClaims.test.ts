@@ -159,6 +159,65 @@ const suite = (make: Effect.Effect<Tables, unknown, Scope.Scope>, readsFew: Read
         assert.deepStrictEqual(yield* broker.ack([first[1]!.handle, rest[0]!.handle]), [false, true])
       })
   )
+
+  it.live("a repeated claim of started tasks returns the same runs", () =>
+    Effect.gen(function* () {
+      const { backend } = yield* makeDrivers(yield* make)
+      const { claim, enqueue } = backend.fusion!
+      yield* enqueue(Arr.map(Arr.make("a", "b", "c"), newTask))
+      const first = yield* claim!({ ...request("one", 2), startDefaults })
+      const again = yield* claim!({ ...request("one", 3, true), startDefaults })
+      assert.deepStrictEqual(
+        again.map(({ run }) => run),
+        [
+          ...first.map(({ run }) => run),
+          { token: again[2]?.delivery.handle, started: again[2]?.run?.started }
+        ]
+      )
+      assert.deepStrictEqual(
+        again.map(({ delivery, run }) => [delivery.id, run?.started._tag]),
+        [
+          ["a", "Run"],
+          ["b", "Run"],
+          ["c", "Run"]
+        ]
+      )
+      const attempts = (yield* backend.read(["a", "b", "c"])).map((record) => record?.attempt)
+      assert.deepStrictEqual(attempts, [1, 1, 1])
+    })
+  )
+
+  it.live("a repeated claim undoes the starts of the tasks that it puts back", () =>
+    Effect.gen(function* () {
+      const { backend, broker } = yield* makeDrivers(yield* make)
+      const { claim, enqueue } = backend.fusion!
+      yield* enqueue(Arr.map(Arr.make("a", "b", "c"), newTask))
+      const first = yield* claim!({ ...request("one", 3), startDefaults })
+      assert.deepStrictEqual(
+        first.map(({ run }) => run?.started._tag),
+        ["Run", "Run", "Run"]
+      )
+      yield* backend.cancel(["c"])
+      const again = yield* claim!({ ...request("one", 1, true), startDefaults })
+      assert.deepStrictEqual(again, [{ ...first[0]!, delivery: { ...again[0]!.delivery } }])
+      const states = (yield* backend.read(["a", "b", "c"])).map((record) => [record?.state, record?.attempt])
+      assert.deepStrictEqual(states, [
+        ["STARTED", 1],
+        ["PENDING", 0],
+        ["FAILURE", 1]
+      ])
+      const [counts] = yield* broker.counts(["q"])
+      assert.deepStrictEqual([counts?.ready, counts?.claimed], [2, 1])
+      const other = yield* claim!({ ...request("two", 3), startDefaults })
+      assert.deepStrictEqual(
+        other.map(({ delivery, run }) => [delivery.id, run?.started._tag === "Run"]),
+        [
+          ["b", true],
+          ["c", false]
+        ]
+      )
+    })
+  )
 }
 
 await Postgres.describeWithPostgres("postgres: repeated claims", () => {
@@ -191,38 +250,6 @@ await Postgres.describeWithPostgres("postgres: repeated claims", () => {
       assert.deepStrictEqual([counts?.ready, counts?.claimed], [2, 1])
       const states = (yield* backend.read(["a", "b", "c"])).map((record) => record?.state)
       assert.deepStrictEqual(states, ["PENDING", "PENDING", "STARTED"])
-    })
-  )
-
-  it.live("a repeated claim undoes the starts of the tasks that it puts back", () =>
-    Effect.gen(function* () {
-      const { backend, broker } = yield* makeDrivers(yield* make)
-      const { claim, enqueue } = backend.fusion!
-      yield* enqueue(Arr.map(Arr.make("a", "b", "c"), newTask))
-      const first = yield* claim!({ ...request("one", 3), startDefaults })
-      assert.deepStrictEqual(
-        first.map(({ run }) => run?.started._tag),
-        ["Run", "Run", "Run"]
-      )
-      yield* backend.cancel(["c"])
-      const again = yield* claim!({ ...request("one", 1, true), startDefaults })
-      assert.deepStrictEqual(again, [{ ...first[0]!, delivery: { ...again[0]!.delivery } }])
-      const states = (yield* backend.read(["a", "b", "c"])).map((record) => [record?.state, record?.attempt])
-      assert.deepStrictEqual(states, [
-        ["STARTED", 1],
-        ["PENDING", 0],
-        ["FAILURE", 1]
-      ])
-      const [counts] = yield* broker.counts(["q"])
-      assert.deepStrictEqual([counts?.ready, counts?.claimed], [2, 1])
-      const other = yield* claim!({ ...request("two", 3), startDefaults })
-      assert.deepStrictEqual(
-        other.map(({ delivery, run }) => [delivery.id, run?.started._tag]),
-        [
-          ["b", "Run"],
-          ["c", undefined]
-        ]
-      )
     })
   )
 })

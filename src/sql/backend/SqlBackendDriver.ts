@@ -2,7 +2,15 @@
  * Implements the backend's port over SQL: runs each operation in its transaction, and notifies of what it changed.
  */
 import { Effect } from "effect"
-import type { BackendDriver, NewRecord, Settled, Settlement, Swept } from "../../BackendDriver.ts"
+import type {
+  BackendDriver,
+  NewRecord,
+  Settled,
+  Settlement,
+  Start,
+  Started,
+  Swept
+} from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
@@ -15,7 +23,6 @@ import { makeForget } from "./forget.ts"
 import { makeRead, type ReadOperations } from "./read.ts"
 import { makeRenew } from "./renew.ts"
 import { makeReopen } from "./reopen.ts"
-import { makeStart } from "./start.ts"
 import { makeSweep } from "./sweep.ts"
 import type { TaskRows } from "./TaskRows.ts"
 import { makeWithdraw } from "./withdraw.ts"
@@ -27,6 +34,8 @@ export interface BackendParts {
   readonly notifier: TaskNotifier
   readonly taskRows: TaskRows
   readonly creating: CreateOperations
+  /** Needs a transaction. */
+  readonly start: (batch: Batch<Start>) => Effect.Effect<BatchResult<Started>, StoreError>
   /** Needs a transaction. */
   readonly settle: (batch: Batch<Settlement>) => Effect.Effect<BatchResult<Settled>, StoreError>
 }
@@ -147,7 +156,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
         db.afterCommit(() => notifyCreated(parts, batch))
       ),
     markPublished: (records) => inCallerTransaction(creating.markPublished(records)),
-    start: notifying(makeStart(db, taskRows), "step"),
+    start: notifying(parts.start, "step"),
     renew: makeNotifying(parts, db.inTransactionIfNeeded)(makeRenew(db), "step"),
     settle: notifying(parts.settle),
     parkMessage: (messages) => outsideTransaction(db.inTransaction(deadLetters.park(messages))),

@@ -8,7 +8,8 @@ import type { Database, StoreError } from "../Database.ts"
 import { isPermanent } from "../isPermanent.ts"
 import type { ReadySignal } from "../notify/ReadySignal.ts"
 import { makeAck } from "./ack.ts"
-import { type Claimed, makeClaim, sizeOf } from "./claim.ts"
+import { makeClaim } from "./claim.ts"
+import { makeClaimSteps } from "./claimSteps.ts"
 import { makeCounts } from "./counts.ts"
 import { makeLanes } from "./lanes.ts"
 import { makePublish } from "./publish.ts"
@@ -64,35 +65,19 @@ export const notifyPublished = ({ readySignal }: BrokerParts, batch: ReadonlyArr
 export const wakeAgain = ({ readySignal }: BrokerParts, queues: Batch<string>): void =>
   readySignal.notify(new Set(queues), 0)
 
-/** Claims messages of every task. It reads the status of the queues first: a claim that finds nothing then takes no lock. */
-const makeClaimOrReclaim = (
+/** Claims messages of every task. */
+const makeClaimAny = (
   parts: BrokerParts
 ): ((request: ClaimRequest) => Effect.Effect<ReadonlyArray<Delivery>, StoreError>) => {
-  const { db, messages, queueStatus } = parts
-  const claim = (request: ClaimRequest, taken?: number): Effect.Effect<Claimed, StoreError> =>
-    Effect.flatMap(queueStatus(request.queues), ({ due, ready }) => {
-      if (due) {
-        return db.inTransaction(
-          Effect.andThen(messages.promote(request.queues, request.max), messages.claim(request, taken))
-        )
-      }
-      return ready
-        ? db.inTransaction(messages.claim(request, taken))
-        : Effect.succeed({ deliveries: [], leftSome: false })
-    })
-  const reclaim = Effect.fnUntraced(function* (request: ClaimRequest): Effect.fn.Return<Claimed, StoreError> {
-    const held = yield* db.inTransaction(messages.reclaim(request))
-    const max = request.max - held.deliveries.length
-    if (held.leftSome || max <= 0) return held
-    const more = yield* claim({ ...request, max }, sizeOf(held.deliveries))
-    const deliveries = [...held.deliveries, ...more.deliveries]
-    const putBack = yield* db.inTransaction(messages.putBackOthers(request, deliveries))
-    return { deliveries, leftSome: more.leftSome || putBack }
+  const claim = makeClaimSteps<ClaimRequest, Delivery>(parts, {
+    onClaimed: (_, deliveries) => Effect.succeed(deliveries),
+    onPutBack: () => Effect.void,
+    deliveryOf: (delivery) => delivery
   })
   return (request) =>
-    Effect.map(request.isRetry === true ? reclaim(request) : claim(request), ({ deliveries, leftSome }) => {
+    Effect.map(claim(request), ({ claimed, leftSome }) => {
       if (leftSome) wakeAgain(parts, request.queues)
-      return deliveries
+      return claimed
     })
 }
 
@@ -104,7 +89,7 @@ export const make = (
   const { db, messages, readySignal } = parts
   const { outsideTransaction } = db
   const claim = makeSqlClaimByTask<ClaimRequest, Delivery>(parts, {
-    claim: makeClaimOrReclaim(parts),
+    claim: makeClaimAny(parts),
     deliveryOf: (delivery) => delivery,
     toClaimed: (delivery) => delivery
   })

@@ -36,6 +36,19 @@ export interface Claimed {
   readonly leftSome: boolean
 }
 
+/** A message that a claim took, and that is ready again. */
+export interface PutBack {
+  readonly id: string
+  readonly handle: string
+}
+
+/** What a repeated claim still holds. */
+export interface Reclaimed {
+  readonly deliveries: ReadonlyArray<Delivery>
+  /** What it held beyond that. */
+  readonly putBack: ReadonlyArray<PutBack>
+}
+
 /** The steps of a claim. All of them need a transaction. */
 export interface ClaimOperations {
   /** Makes ready the messages whose delay or lease is over, and removes parked ones that outlived their retention. */
@@ -48,17 +61,17 @@ export interface ClaimOperations {
    * Returns the messages that an earlier attempt of the same claim holds, and renews their leases. Those that exceed an
    * answer or `max` are ready again.
    */
-  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<Claimed, StoreError>
+  readonly reclaim: (claim: ClaimRequest) => Effect.Effect<Reclaimed, StoreError>
   /** Makes claimed messages ready again, as if they had not been claimed. */
   readonly putBack: (handles: ReadonlyArray<string>) => Effect.Effect<void, StoreError>
   /**
-   * Puts back what attempts of the same claim took besides those deliveries; returns whether there was any. An earlier attempt
-   * that was given up may have been carried out after a later one began.
+   * Puts back what attempts of the same claim took besides those deliveries, and returns it. An earlier attempt that was given
+   * up may have been carried out after a later one began.
    */
   readonly putBackOthers: (
     claim: ClaimRequest,
     deliveries: ReadonlyArray<Delivery>
-  ) => Effect.Effect<boolean, StoreError>
+  ) => Effect.Effect<ReadonlyArray<PutBack>, StoreError>
 }
 
 /** Returns how many characters the bodies have, about as many as bytes. */
@@ -96,8 +109,11 @@ export const makeClaim = (
     WHERE ${inList("seq", "integer")}`
   const selectHeld = `SELECT ${COLUMNS}, ${now} AS now FROM ${byIndex(messages, "messages_claim")}
     WHERE ${isHeld(dialect)} ${forUpdate}`
-  const selectHandles = `SELECT claim FROM ${byIndex(messages, "messages_claim")} WHERE ${isHeld(dialect)} ${forUpdate}`
-  const readHandles = reader<{ readonly claim: string }>("messages", { claim: Row.text })
+  const selectHandles = `SELECT id, claim FROM ${byIndex(messages, "messages_claim")} WHERE ${isHeld(dialect)} ${forUpdate}`
+  const readHandles = reader<{ readonly id: string; readonly claim: string }>("messages", {
+    id: Row.text,
+    claim: Row.text
+  })
   const makeUnclaimed = `UPDATE ${messages} SET state = ${READY}, wake_at = NULL, claim = NULL
     WHERE ${inList("seq", "integer")} AND ${inList("claim", "text")}`
   const renewHeld = `UPDATE ${messages} SET wake_at = ${now} + ? WHERE ${inList("seq", "integer")}`
@@ -190,24 +206,28 @@ export const makeClaim = (
   const putBack = (handles: ReadonlyArray<string>): Effect.Effect<void, StoreError> =>
     Effect.asVoid(run(makeUnclaimed, [list(handles.map(seqOf)), list(handles)]))
 
-  const reclaim = Effect.fnUntraced(function* (request: ClaimRequest): Effect.fn.Return<Claimed, StoreError> {
+  const reclaim = Effect.fnUntraced(function* (
+    request: ClaimRequest
+  ): Effect.fn.Return<Reclaimed, StoreError> {
     const prefix = handlePrefix(request)
     const found = yield* Effect.flatMap(run(selectHeld, [0, ...heldBetween(prefix)]), readMessages)
     const held = found.toSorted(byClaimOrder)
     const count = Math.min(request.max, countFitting(held.map(answerBytes)))
     const rows = held.slice(0, count)
-    const others = held.slice(count)
+    const others = held.slice(count).map(({ id, seq }) => ({ id, handle: `${prefix}${seq}` }))
     if (rows.length > 0) yield* run(renewHeld, [toMillis(request.leaseMillis), seqs(rows)])
-    if (others.length > 0) yield* putBack(others.map(({ seq }) => `${prefix}${seq}`))
-    return { deliveries: yield* deliver(rows, prefix), leftSome: others.length > 0 }
+    if (others.length > 0) yield* putBack(others.map(({ handle }) => handle))
+    return { deliveries: yield* deliver(rows, prefix), putBack: others }
   })
 
   const putBackOthers: ClaimOperations["putBackOthers"] = (request, deliveries) =>
     Effect.flatMap(run(selectHandles, heldBetween(handlePrefix(request))), readHandles).pipe(
       Effect.flatMap((rows) => {
         const delivered = new Set(deliveries.map(({ handle }) => handle))
-        const others = rows.map(({ claim }) => claim).filter((handle) => !delivered.has(handle))
-        return others.length === 0 ? Effect.succeed(false) : Effect.as(putBack(others), true)
+        const others = rows.flatMap(({ claim, id }) => (delivered.has(claim) ? [] : { id, handle: claim }))
+        return others.length === 0
+          ? Effect.succeed([])
+          : Effect.as(putBack(others.map(({ handle }) => handle)), others)
       })
     )
 

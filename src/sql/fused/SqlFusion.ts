@@ -14,7 +14,6 @@ import { makeSettle } from "./settle.ts"
 export const make = (backend: BackendParts, broker: BrokerParts, store: object): Fusion<StoreError> => ({
   store,
   enqueue: makeEnqueue(backend, broker),
-  // elsewhere a claim and its starts stay two steps
-  claim: backend.db.dialect.writableCtes ? makeClaim(backend, broker) : undefined,
+  claim: makeClaim(backend, broker),
   settle: makeSettle(backend, broker)
 })

@@ -2,13 +2,17 @@
  * Claims messages and starts the runs of waiting tasks in one step.
  */
 import { Array as Arr, Effect } from "effect"
-import type { ClaimedMessage, Settlement } from "../../BackendDriver.ts"
+import type { ClaimedMessage, Settlement, Start } from "../../BackendDriver.ts"
+import type { Delivery } from "../../BrokerDriver.ts"
+import { startFromDefaults } from "../../internal/driver/startFromDefaults.ts"
 import { RowLimit } from "../answerSize.ts"
 import type { BackendParts } from "../backend/SqlBackendDriver.ts"
-import { sizeOf } from "../broker/claim.ts"
+import { type PutBack, sizeOf } from "../broker/claim.ts"
+import { makeClaimSteps } from "../broker/claimSteps.ts"
 import { makeSqlClaimByTask } from "../broker/setAside.ts"
 import { type BrokerParts, wakeAgain } from "../broker/SqlBrokerDriver.ts"
 import type { StoreError } from "../Database.ts"
+import { isPermanent } from "../isPermanent.ts"
 import {
   type ClaimedMessages,
   type FusedClaim,
@@ -16,7 +20,14 @@ import {
   makeReclaim
 } from "./singleStatement.ts"
 
+/** Claims messages, and starts those that it can start. */
+type Claim = (request: FusedClaim) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>
+
 const NOTHING: ClaimedMessages = { claimed: [], leftSome: false }
+
+const deliveryOf = ({ delivery }: ClaimedMessage): Delivery => delivery
+
+const withoutRun = (delivery: Delivery): ClaimedMessage => ({ delivery, run: undefined })
 
 /**
  * Prepares the undoing of claims and starts: the tasks wait again, with nothing counted (T3), and their messages are ready
@@ -38,11 +49,8 @@ const makeUndo = ({ db, notifier, settle }: BackendParts, { messages }: BrokerPa
     notifier.notify(changed, "end")
   })
 
-/** Makes the operation, for databases in which a statement can write several tables. */
-export const makeClaim = (
-  backend: BackendParts,
-  broker: BrokerParts
-): ((request: FusedClaim) => Effect.Effect<ReadonlyArray<ClaimedMessage>, StoreError>) => {
+/** Claims and starts with one statement. */
+const makeInSingleStatement = (backend: BackendParts, broker: BrokerParts): Claim => {
   const { db, notifier } = backend
   const undo = makeUndo(backend, broker)
   const claimStatement = makeClaimStatement(db)
@@ -96,11 +104,88 @@ export const makeClaim = (
     )
     return claimed
   })
+  return (request) => (request.isRetry === true ? reclaim(request) : claim(request, 0))
+}
+
+/**
+ * Prepares the starts of claimed messages, as far as their tasks have defaults. The handle of a message is the token of its
+ * run, so that the start of a claim that is repeated is answered again (S1).
+ */
+const makeStartClaimed = ({ notifier, start }: BackendParts) =>
+  Effect.fnUntraced(function* (
+    { startDefaults, worker }: FusedClaim,
+    deliveries: ReadonlyArray<Delivery>
+  ): Effect.fn.Return<ReadonlyArray<ClaimedMessage>, StoreError> {
+    const defaults = new Map(startDefaults.map((one) => [one.task, one]))
+    const starts = deliveries.flatMap((delivery): Start | ReadonlyArray<Start> => {
+      const found = delivery.task === undefined ? undefined : defaults.get(delivery.task)
+      return (found && startFromDefaults([found], delivery, { token: delivery.handle, worker })) ?? []
+    })
+    if (!Arr.isReadonlyArrayNonEmpty(starts)) return deliveries.map(withoutRun)
+    const { answers, changed, ended = [] } = yield* start(starts)
+    yield* notifier.recordChanges([...changed, ...ended])
+    const started = new Map(starts.map(({ token }, index) => [token, answers[index]!]))
+    return deliveries.map((delivery) => {
+      const answer = started.get(delivery.handle)
+      return answer === undefined || answer._tag === "NoRecord"
+        ? withoutRun(delivery)
+        : { delivery, run: { token: delivery.handle, started: answer } }
+    })
+  })
+
+/** Claims and starts with several statements, in one transaction. */
+const makeInTransaction = (backend: BackendParts, broker: BrokerParts): Claim => {
+  const { notifier, settle } = backend
+  const onPutBack = Effect.fnUntraced(function* (
+    putBack: ReadonlyArray<PutBack>
+  ): Effect.fn.Return<void, StoreError> {
+    const releases = putBack.map(({ handle, id }): Settlement => ({
+      id,
+      token: handle,
+      outcome: { _tag: "Release" }
+    }))
+    if (!Arr.isReadonlyArrayNonEmpty(releases)) return
+    yield* notifier.recordChanges((yield* settle(releases)).changed)
+  })
+  const claim = makeClaimSteps<FusedClaim, ClaimedMessage>(broker, {
+    onClaimed: makeStartClaimed(backend),
+    onPutBack,
+    deliveryOf
+  })
+  // a record that the store refuses must not keep the messages of others from the worker, which then starts each by itself
+  const claimWithoutStarts = makeClaimSteps<FusedClaim, ClaimedMessage>(broker, {
+    onClaimed: (_, deliveries) => Effect.succeed(deliveries.map(withoutRun)),
+    onPutBack: () => Effect.void,
+    deliveryOf
+  })
+  return (request) =>
+    Effect.map(
+      Effect.catchIf(claim(request), isPermanent, () => claimWithoutStarts(request)),
+      ({ claimed, leftSome, putBack }) => {
+        const changed = { step: new Array<string>(), end: putBack.map(({ id }) => id) }
+        for (const { delivery, run } of claimed) {
+          if (run === undefined || delivery.id === undefined) continue
+          changed[run.started._tag === "Run" ? "step" : "end"].push(delivery.id)
+        }
+        notifier.notify(changed.step, "step")
+        notifier.notify(changed.end, "end")
+        if (leftSome) wakeAgain(broker, request.queues)
+        return claimed
+      }
+    )
+}
+
+/** Makes the operation. */
+export const makeClaim = (backend: BackendParts, broker: BrokerParts): Claim => {
+  const { db } = backend
+  const claim = db.dialect.writableCtes
+    ? makeInSingleStatement(backend, broker)
+    : makeInTransaction(backend, broker)
   const claimByTask = makeSqlClaimByTask<FusedClaim, ClaimedMessage>(broker, {
-    claim: (request) => (request.isRetry === true ? reclaim(request) : claim(request, 0)),
-    deliveryOf: ({ delivery }) => delivery,
+    claim,
+    deliveryOf,
     // the worker starts what comes without a run
-    toClaimed: (delivery) => ({ delivery, run: undefined })
+    toClaimed: withoutRun
   })
   return (request) => db.outsideTransaction(claimByTask(request))
 }
