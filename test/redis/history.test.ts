@@ -27,7 +27,7 @@ type Drivers = Effect.Effect<RedisStore.Drivers, unknown, Scope.Scope | Redis>
 
 /** What a task that succeeds at once takes, from its enqueue to a poll. */
 const [ENQUEUE, CLAIM, SETTLE, READ] = [
-  { evalsha: 1, time: 1, exists: 1, incrby: 1, msetnx: 1, hset: 1, rpush: 1, zpopmax: 1 },
+  { evalsha: 1, time: 1, exists: 1, hget: 1, incrby: 1, msetnx: 1, hset: 1, rpush: 1, zpopmax: 1 },
   {
     evalsha: 1,
     time: 1,

@@ -19,7 +19,7 @@ local calls = {
   { 'PERSIST', key }, { 'PTTL', key }, { 'PEXPIRE', key, 1000 }, { 'DEL', key },
   { 'HSET', key, 'f', '1' }, { 'HGET', key, 'f' }, { 'HMGET', key, 'f' }, { 'HGETALL', key }, { 'HSTRLEN', key, 'f' },
   { 'HDEL', key, 'f' },
-  { 'RPUSH', key, '1' }, { 'LLEN', key }, { 'LINDEX', key, 0 }, { 'LRANGE', key, 0, 0 },
+  { 'RPUSH', key, '1' }, { 'LPUSH', key, '1' }, { 'LLEN', key }, { 'LINDEX', key, 0 }, { 'LRANGE', key, 0, 0 },
   { 'LTRIM', key, 0, 0 }, { 'LPOP', key, 1 },
   { 'ZADD', key, 0, '1' }, { 'ZCARD', key }, { 'ZCOUNT', key, 0, 0 }, { 'ZRANGE', key, 0, 0 },
   { 'ZRANGEBYSCORE', key, 0, 0 }, { 'ZREVRANGEBYSCORE', key, 0, 0 }, { 'ZREMRANGEBYSCORE', key, 1, 1 },

@@ -17,13 +17,7 @@ const lua = (
 local claim, queues = readClaim(), {}
 while position < #ARGV do queues[#queues + 1] = nextText() end
 local answer = { now, -1 }
-local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
-  for i = 1, #claimed / 2 do
-    local last = #answer
-    answer[last + 1], answer[last + 2], answer[last + 3] = queueNumber, claimed[2 * i], texts[i] or ''
-  end
-end)
-return isClaimed and answer
+return claimMessages(claim, queues, answer, addingTo(answer)) and answer
 `
 
 /** Makes the operation. */

@@ -6,6 +6,7 @@ import type { ClaimRequest } from "../../BrokerDriver.ts"
 import type { Lane } from "../../internal/driver/lanes.ts"
 import * as FieldText from "../FieldText.ts"
 import type { MessageClaims } from "../MessageClaims.ts"
+import * as MessageText from "../MessageText.ts"
 import * as Script from "../Script.ts"
 import { millis } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -22,44 +23,40 @@ import { queuesLua } from "./lib/queues.ts"
 const lua = (
   clustered: boolean
 ): string => `${preludeLua}${whenFullLua}${notifyLua(clustered)}${queuesLua}${claimsLua}${lanesLua}
-local claim, dueAt, queues, found = readClaim(), now - nextNumber(), {}, {}
+local claim, minWaited, queues = readClaim(), nextNumber(), {}
 for i = 1, nextNumber() do queues[i] = nextText() end
 if isOverrun() then return false end
-while position < #ARGV do
-  local queueNumber, task = nextNumber(), nextText()
-  for _, member in ipairs(dueMembers(laneKey(queues[queueNumber], task), dueAt, claim.max)) do
-    found[#found + 1] = { queueNumber = queueNumber, task = task, member = member, rank = rankOf(member) }
-  end
-end
-table.sort(found, function(one, other)
-  if one.rank ~= other.rank then return one.rank < other.rank end
-  return one.member < other.member
-end)
 
-local answer, leaseEnd, size, next = { now, -1 }, integerText(now + claim.lease), 0, 1
-local last = math.min(#found, claim.max)
-while next <= last do
-  -- neighbours of one lane
-  local first, members = found[next], {}
-  while next <= last and found[next].queueNumber == first.queueNumber and found[next].task == first.task do
-    members[#members + 1] = found[next].member
-    next = next + 1
-  end
-  local queue, texts, isCut = queues[first.queueNumber], nil, nil
-  texts, size, isCut = fittingTexts(queue, members, size)
-  if #texts > 0 then
-    removeFromLane(queue, first.task, { unpack(members, 1, #texts) })
-    local claimed = addClaims(queue, members, #texts, leaseEnd, claim.claimId)
-    for i, text in ipairs(texts) do
-      local at = #answer
-      answer[at + 1], answer[at + 2], answer[at + 3] = first.queueNumber, claimed[2 * i], text
+local lanes, places, dueAt = {}, {}, minWaited > 0 and now - minWaited or nil
+while position < #ARGV do
+  local number, task = nextNumber(), nextText()
+  local queue = queues[number]
+  local freshKey, readyKey = laneKeys(queue, task)
+  local lane = { number = number, queue = queue, ready = readyKey, task = task }
+  lanes[#lanes + 1] = lane
+  addPlace(places, lane, freshKey, true, dueFresh(freshKey, dueAt, claim.max))
+  addPlace(places, lane, readyKey, false, dueReady(readyKey, dueAt, claim.max))
+end
+
+-- A text that is not of its lane's task was edited, or the tag of its member was: it goes back to its queue, where claims look at it.
+local function returnOthers(lane, members, texts)
+  local kept, count = 0, #texts
+  for i = 1, count do
+    local member, text = members[i], texts[i]
+    if taskOf(string.match(text, '^${MessageText.OVERSIZED}%d+\\n(.*)$') or text) == lane.task then
+      kept = kept + 1
+      members[kept], texts[kept] = member, text
+    else
+      redis.call('ZADD', queueKey(lane.queue, 'ready'), rankOf(member), (string.gsub(member, '%d+$', '0')))
     end
   end
-  if isCut then
-    answer[2] = 0
-    break
-  end
+  for i = kept + 1, count do texts[i] = nil end
 end
+
+local answer, leaseEnd = { now, -1 }, integerText(now + claim.lease)
+local _, isCut = claimRuns(claim, takeInOrder(places, claim.max), leaseEnd, addingTo(answer), returnOthers)
+if isCut then answer[2] = 0 end
+for _, lane in ipairs(lanes) do removeEmptyLane(lane.queue, lane.task) end
 return answer
 `
 

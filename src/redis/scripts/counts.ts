@@ -17,11 +17,6 @@ import { queuesLua } from "./lib/queues.ts"
  * lease is over. The priorities of the ready ones are found one after another, by the ranks of their first members.
  */
 const lua = `${preludeLua}${queuesLua}${lanesLua}
-local function dueOf(member)
-  local _, due = parseMember(member or '')
-  return due or now
-end
-
 local function oldestDue(queue)
   local oldest = math.min(now, dueOf(redis.call('LINDEX', queueKey(queue, 'fresh'), 0)))
   for _, set in ipairs({ 'delayed', 'claimed' }) do
@@ -41,7 +36,7 @@ while position < #ARGV do
   answers[#answers + 1] = count('claimed', later, '+inf')
   answers[#answers + 1] = redis.call('XLEN', trimmedParked(queue))
   local setAside = 0
-  for _, task in ipairs(lanes[queue] or {}) do setAside = setAside + redis.call('ZCARD', laneKey(queue, task)) end
+  for _, task in ipairs(lanes[queue] or {}) do setAside = setAside + countLane(queue, task) end
   answers[#answers + 1] = setAside
   answers[#answers + 1] = now - oldestDue(queue)
 end

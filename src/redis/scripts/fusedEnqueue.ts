@@ -27,10 +27,10 @@ const lua = (clustered: boolean): string =>
     `
 local answers = {}
 while position < #ARGV do
-  local queue, priority, delay = nextText(), nextNumber(), nextNumber()
+  local queue, task, priority, delay = nextText(), nextText(), nextNumber(), nextNumber()
   local created, values, reserved = {}, {}, nil
   createGroup(created, delay > 0 and function(count)
-    reserved = reserveMembers(count, priority, delay)
+    reserved = reserveMembers(count, task, priority, delay)
     local messages = {}
     for i, member in ipairs(reserved) do messages[i] = delayedMessageOf(queue, member) end
     return messages
@@ -44,7 +44,7 @@ while position < #ARGV do
     end
     answers[#answers + 1] = answer
   end
-  if #values > 0 then publish(queue, priority, delay, values, members) end
+  if #values > 0 then publish(queue, task, priority, delay, values, members) end
 end
 sendDueTimes()
 sendHints()

@@ -30,8 +30,8 @@ local answers, acked = {}, {}
 
 -- the message of a retry that is not due at once, as its record names it
 local function retriedMessage(queue, member, after)
-  local id, _, priority = parseMember(member)
-  return after > 0 and id and delayedMessageOf(queue, memberOf(id, now + after, priority)) or nil
+  local id, _, priority, tag = parseMember(member)
+  return after > 0 and id and delayedMessageOf(queue, memberOf(id, now + after, priority, tag)) or nil
 end
 
 local function settleOne(outcome, time, tail, queue)

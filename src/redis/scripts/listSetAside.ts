@@ -54,7 +54,7 @@ const makeList = ({ everyShard, run }: ScriptRunner, script: Script.Script<Answe
 
 /** Makes the operation that lists the tasks of queues whose messages were set aside. */
 export const listSetAside = (runner: ScriptRunner) =>
-  makeList(runner, Script.make<Answer>(lua("now - oldestByRank(laneKey(queue, task), now)")))
+  makeList(runner, Script.make<Answer>(lua("now - oldestOfLane(queue, task)")))
 
 /** Makes the operation that finds lanes by their queues and tasks. */
 export const findLanes = (runner: ScriptRunner): LaneOperations<RedisError>["find"] => {

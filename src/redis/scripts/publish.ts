@@ -12,10 +12,10 @@ import { queuesLua } from "./lib/queues.ts"
 
 const lua = (clustered: boolean): string => `${preludeLua}${notifyLua(clustered)}${queuesLua}${publishesLua}
 while position < #ARGV do
-  local queue, priority, delay = nextText(), nextNumber(), nextNumber()
+  local queue, task, priority, delay = nextText(), nextText(), nextNumber(), nextNumber()
   local values = {}
   for i = 1, nextNumber() do values[i] = nextText() end
-  publish(queue, priority, delay, values)
+  publish(queue, task, priority, delay, values)
 end
 sendDueTimes()
 `

@@ -20,18 +20,18 @@ const lua = (clustered: boolean): string =>
     queuesLua,
     publishesLua,
     `
-local queue, priority, delay = nextText(), nextNumber(), nextNumber()
+local queue, task, priority, delay = nextText(), nextText(), nextNumber(), nextNumber()
 local record, incarnation, generation, value = findRecord(nextText()), nextText(), nextText(), nextText()
 if not record or record[INCARNATION] ~= incarnation then return 0 end
 if record[GENERATION] ~= generation then return 1 end
 if TERMINAL[record[STATE]] or record[RESERVED_UNTIL] == '-' then return 1 end
-local members = reserveMembers(1, priority, delay)
+local members = reserveMembers(1, task, priority, delay)
 removeDeadline(record)
 record[RESERVED_UNTIL] = '-'
 if delay > 0 then record[DELAYED_MESSAGE] = delayedMessageOf(queue, members[1]) end
 saveRecord(record)
 setDeadline(record)
-publish(queue, priority, delay, { value }, members)
+publish(queue, task, priority, delay, { value }, members)
 sendDueTimes()
 return 1
 `

@@ -25,19 +25,23 @@ local function removeTexts(members)
   end
   redis.call('HDEL', texts, unpack(ids))
 end
-local function removeFrom(set, ends)
+local function removeFromList(key)
+  local left = limit - #answers
+  local members = left > 0 and redis.call('LPOP', key, left)
+  if members and #members > 0 then removeTexts(members) end
+end
+local function removeFromSet(key, ends)
   local left = limit - #answers
   if left <= 0 then return end
-  local members = redis.call('ZRANGEBYSCORE', queueKey(queue, set), '-inf', ends, 'LIMIT', 0, left)
+  local members = redis.call('ZRANGEBYSCORE', key, '-inf', ends, 'LIMIT', 0, left)
   if #members == 0 then return end
   removeTexts(members)
-  redis.call('ZREM', queueKey(queue, set), unpack(members))
+  redis.call('ZREM', key, unpack(members))
 end
-local fresh = redis.call('LPOP', queueKey(queue, 'fresh'), limit)
-if fresh and #fresh > 0 then removeTexts(fresh) end
-removeFrom('ready', '+inf')
-removeFrom('delayed', '+inf')
-removeFrom('claimed', now)
+removeFromList(queueKey(queue, 'fresh'))
+removeFromSet(queueKey(queue, 'ready'), '+inf')
+removeFromSet(queueKey(queue, 'delayed'), '+inf')
+removeFromSet(queueKey(queue, 'claimed'), now)
 if #answers < limit then
   local parked, removed = trimmedParked(queue), {}
   for i, entry in ipairs(redis.call('XRANGE', parked, '-', '+', 'COUNT', limit - #answers)) do
@@ -47,11 +51,11 @@ if #answers < limit then
   if #removed > 0 then redis.call('XDEL', parked, unpack(removed)) end
 end
 for _, task in ipairs(#answers < limit and tasksByQueue()[queue] or {}) do
-  local members = #answers < limit and redis.call('ZRANGE', laneKey(queue, task), 0, limit - #answers - 1) or {}
-  if #members > 0 then
-    removeTexts(members)
-    removeFromLane(queue, task, members)
-  end
+  if #answers >= limit then break end
+  local freshKey, readyKey = laneKeys(queue, task)
+  removeFromList(freshKey)
+  removeFromSet(readyKey, '+inf')
+  removeEmptyLane(queue, task)
 end
 return answers
 `

@@ -8,75 +8,127 @@ import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { whenFullLua } from "./lib/fullMemory.ts"
 import { removeClaimLua } from "./lib/handles.ts"
-import { HEAD, HEAD_BYTES, lanesLua } from "./lib/lanes.ts"
+import { lanesLua } from "./lib/lanes.ts"
 import { preludeLua } from "./lib/prelude.ts"
-import { queuesLua } from "./lib/queues.ts"
-import { TEXTS_AT_ONCE } from "./lib/replySize.ts"
+import { queuesLua, withoutClaimIdLua } from "./lib/queues.ts"
+
+/** How many messages at the head of a queue one step looks at, so that it takes about 2 milliseconds. */
+const HEAD = 4_000
+/** For how many fresh messages a ready one counts: it takes that much longer to keep their order. */
+const READY_WEIGHT = 4
+const READY_HEAD = 750
+/** How many texts a step reads at most of each of the two, where tags are not known. */
+const MAX_TEXTS = 500
+/** Bytes of such texts after which a step looks at no more. */
+const MAX_TEXT_BYTES = 1024 * 1024
 
 /**
- * Returns 1 if the queue is blocked. A message whose text has no task stays: it fails to decode, and its task ends.
- *
- * Fresh messages that stay become ready ones, whose order is the same.
+ * Returns 1 if the queue is blocked. A message whose text has no task, and whose tag is not known, stays: it fails to decode, and
+ * its task ends.
  */
-const lua = `${preludeLua}${whenFullLua}${queuesLua}${removeClaimLua}${lanesLua}
+const lua = `${preludeLua}${whenFullLua}${queuesLua}${removeClaimLua}${withoutClaimIdLua}${lanesLua}
 local queue, isOwn = nextText(), {}
 for _ = 1, nextNumber() do isOwn[nextText()] = true end
-local texts = queueKey(queue, 'texts')
+local texts, freshKey, readyKey = queueKey(queue, 'texts'), queueKey(queue, 'fresh'), queueKey(queue, 'ready')
 
--- the members of each lane, each behind its rank, and without the id of a claim, which ends here
-local scoredOf = {}
-local function put(task, member)
-  local scored = scoredOf[task] or {}
-  scoredOf[task] = scored
-  scored[#scored + 1] = rankOf(member)
-  scored[#scored + 1] = string.match(member, '^%d+:%d+%-?%d*:%d+') or member
+-- what goes to the lanes, by their tasks: the members, and their number
+local lanes = {}
+local function laneOf(task)
+  local lane = lanes[task]
+  if not lane then
+    lane = { fresh = { count = 0 }, ready = { count = 0 } }
+    lanes[task] = lane
+  end
+  return lane
 end
 
+-- claims end here
 while position < #ARGV do
   local member = nextText()
   local task = taskOf(redis.call('HGET', texts, numberOf(member)))
-  if task and removeClaim(queueKey(queue, 'claimed'), queue, member) then put(task, member) end
+  if task and removeClaim(queueKey(queue, 'claimed'), queue, member) then
+    local ready = laneOf(task).ready
+    ready.count = ready.count + 1
+    ready[ready.count] = withoutClaimId(member) or member
+  end
 end
 
--- Looks at members from the first on. Returns how many it looked at, those that are set aside, and the others.
-local function look(members)
-  local looked, aside, others, bytes = 0, {}, {}, 0
-  while looked < #members and bytes < ${HEAD_BYTES} do
-    local ids = {}
-    for i = looked + 1, math.min(looked + ${TEXTS_AT_ONCE}, #members) do ids[#ids + 1] = numberOf(members[i]) end
-    for i, text in ipairs(redis.call('HMGET', texts, unpack(ids))) do
-      local member, task = members[looked + i], taskOf(text)
-      bytes = bytes + #(text or '')
-      if task and not isOwn[task] then
-        put(task, member)
-        aside[#aside + 1] = member
-      else
-        others[#others + 1] = member
-      end
+local textsRead, bytesRead = 0, 0
+local function taskOfText(member)
+  local text = redis.call('HGET', texts, numberOf(member)) or ''
+  textsRead, bytesRead = textsRead + 1, bytesRead + #text
+  return taskOf(text)
+end
+
+-- The lanes of members of the usual form, by the part behind the due time, which begins at the 30th byte; false for one that stays.
+-- What they have before it is not looked at: a claim adopts a member that this store did not write, wherever it lies.
+local laneOfSuffix = {}
+
+-- returns the lane of a member, false if it stays, and the member without the id of a claim
+local function findLane(member)
+  local bare = withoutClaimId(member)
+  if not bare then return false end
+  local tag = string.match(bare, ':(%d+)$')
+  local tagged = tag ~= '0' and redis.call('HGET', base .. ':tagged-tasks', tag)
+  local task = tagged or taskOfText(bare)
+  local lane = task and not isOwn[task] and laneOf(task)
+  if tagged and bare == member and string.find(member, '^:%d+:%d+$', 30) then laneOfSuffix[string.sub(member, 30)] = lane end
+  return lane, bare
+end
+
+-- Looks at members from the first on, and puts those of other tasks into a place of their lanes. Returns at how many it looked,
+-- and the indexes of those that stay.
+local function look(members, placeName)
+  local sub, stays = string.sub, {}
+  textsRead, bytesRead = 0, 0
+  for i = 1, #members do
+    local member = members[i]
+    local lane = laneOfSuffix[sub(member, 30)]
+    if lane == nil then
+      if textsRead >= ${MAX_TEXTS} or bytesRead >= ${MAX_TEXT_BYTES} then return i - 1, stays end
+      lane, member = findLane(member)
     end
-    looked = looked + #ids
+    if lane then
+      local place = lane[placeName]
+      local count = place.count + 1
+      place.count, place[count] = count, member
+    else
+      stays[#stays + 1] = i
+    end
   end
-  return looked, aside, others
+  return #members, stays
 end
 
-local fresh = redis.call('LRANGE', queueKey(queue, 'fresh'), 0, ${HEAD - 1})
-local ready = redis.call('ZRANGE', queueKey(queue, 'ready'), 0, ${HEAD - 1})
-local lookedFresh, asideFresh, otherFresh = look(fresh)
-local lookedReady, asideReady, otherReady = look(ready)
-if #asideFresh > 0 then
-  redis.call('LTRIM', queueKey(queue, 'fresh'), lookedFresh, -1)
+local ready = redis.call('ZRANGE', readyKey, 0, ${READY_HEAD - 1})
+local freshHead = ${HEAD} - ${READY_WEIGHT} * #ready
+local fresh = redis.call('LRANGE', freshKey, 0, freshHead - 1)
+local lookedFresh, freshStays = look(fresh, 'fresh')
+local lookedReady, readyStays = look(ready, 'ready')
+local hasMore = lookedFresh < #fresh or lookedReady < #ready or #fresh == freshHead or #ready == ${READY_HEAD}
+local isBlocked = hasMore and #freshStays == 0 and #readyStays == 0
+
+for task, lane in pairs(lanes) do
   local scored = {}
-  for _, member in ipairs(otherFresh) do
-    scored[#scored + 1] = rankOf(member)
-    scored[#scored + 1] = member
-  end
-  callInChunks('ZADD', queueKey(queue, 'ready'), scored)
+  for i, member in ipairs(lane.ready) do scored[2 * i - 1], scored[2 * i] = rankOf(member), member end
+  addToLane(queue, task, lane.fresh, scored)
 end
-callInChunks('ZREM', queueKey(queue, 'ready'), asideReady)
-for task, scored in pairs(scoredOf) do addToLane(queue, task, scored) end
 
-local hasMore = lookedFresh < #fresh or lookedReady < #ready or #fresh == ${HEAD} or #ready == ${HEAD}
-return hasMore and #otherFresh == 0 and #otherReady == 0 and 1 or 0
+-- fresh ones that stay before one that does not go back to the head
+local last, back = lookedFresh, {}
+while #freshStays > 0 and freshStays[#freshStays] == last do
+  freshStays[#freshStays] = nil
+  last = last - 1
+end
+for i = #freshStays, 1, -1 do back[#back + 1] = fresh[freshStays[i]] end
+if last > 0 then redis.call('LTRIM', freshKey, last, -1) end
+callInChunks('LPUSH', freshKey, back)
+
+local removed, next = {}, 1
+for i = 1, lookedReady do
+  if readyStays[next] == i then next = next + 1 else removed[#removed + 1] = ready[i] end
+end
+callInChunks('ZREM', readyKey, removed)
+return isBlocked and 1 or 0
 `
 
 /** Makes the operation. With several shards a queue is blocked if it is so in all of them. */

@@ -7,7 +7,7 @@ import * as ClaimHandle from "../../ClaimHandle.ts"
 import * as FieldText from "../../FieldText.ts"
 import * as MessageText from "../../MessageText.ts"
 import { millis } from "../../scriptArguments.ts"
-import { IDLE_MILLIS } from "./queues.ts"
+import { IDLE_MILLIS, withoutClaimIdLua } from "./queues.ts"
 import { TEXTS_AT_ONCE } from "./replySize.ts"
 import { decodeStarted } from "./starts.ts"
 
@@ -81,18 +81,16 @@ export const decodeClaimed = (
 /**
  * Lua: `claimMessages` claims, and calls `onClaimed` with the number of a queue (counted from 1), its claimed members,
  * each behind the end of its lease, and their texts. Needs `queuesLua` and `whenFullLua`.
+ *
+ * Messages are taken from parts. A part is a queue or a lane: the number and the name of its queue (`number`, `queue`), and the key
+ * of a sorted set (`ready`) for what is put back.
  */
-export const claimsLua = /* lua */ `
+export const claimsLua = /* lua */ `${withoutClaimIdLua}
 -- A member that this store did not write becomes the text of a message, which fails to decode.
 local function adoptForeignMember(queue, member)
   local id = string.format('%015.0f', redis.call('INCR', base .. ':messages-order'))
   redis.call('HSET', queueKey(queue, 'texts'), id, member)
-  return memberOf(id, now, 0)
-end
-
--- the member without the id of a claim whose lease is over; nil for a member that this store did not write
-local function withoutClaimId(member)
-  return string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+')
+  return memberOf(id, now, 0, '0')
 end
 
 -- replaces members that this store did not write, and returns all of them without the ids of claims
@@ -122,57 +120,59 @@ local function makeReady(queue, set, max)
   callInChunks('ZREM', key, removed)
 end
 
--- takes the first of the ready of all queues, in their order
-local function takeInOrder(queues, max)
-  local heads = {}
-  for queueNumber, queue in ipairs(queues) do
-    for _, place in ipairs({ 'fresh', 'ready' }) do
-      local command = place == 'fresh' and 'LRANGE' or 'ZRANGE'
-      local members = redis.call(command, queueKey(queue, place), 0, max - 1)
-      if #members > 0 then
-        heads[#heads + 1] = { queueNumber = queueNumber, place = place, members = members, next = 1,
-          rank = rankOf(members[1]) }
-      end
-    end
-  end
+-- adds a place of a part from which messages may be taken: the key of a list or of a sorted set, and its first members
+local function addPlace(places, part, key, isList, members)
+  if #members == 0 then return end
+  places[#places + 1] = { part = part, key = key, isList = isList, members = members, next = 1, rank = rankOf(members[1]) }
+end
+
+-- Takes the first messages of places, in the order of claims. Returns runs of messages of one part: it, and the members.
+local function takeInOrder(places, max)
   local runs = {}
-  for i = 1, max do
+  for _ = 1, max do
     local best
-    for _, head in ipairs(heads) do
-      local member = head.members[head.next]
-      if member and (not best or head.rank < best.rank
-        or head.rank == best.rank and member < best.members[best.next]) then best = head end
+    for _, place in ipairs(places) do
+      local member = place.members[place.next]
+      if member and (not best or place.rank < best.rank
+        or place.rank == best.rank and member < best.members[best.next]) then best = place end
     end
     if not best then break end
     local run = runs[#runs]
-    if not run or run[1] ~= best.queueNumber then
-      run = { best.queueNumber, {} }
+    if not run or run[1] ~= best.part then
+      run = { best.part, {} }
       runs[#runs + 1] = run
     end
     table.insert(run[2], best.members[best.next])
     best.next = best.next + 1
     if best.members[best.next] then best.rank = rankOf(best.members[best.next]) end
   end
-  for _, head in ipairs(heads) do
-    local key = queueKey(queues[head.queueNumber], head.place)
-    if head.next > 1 and head.place == 'fresh' then redis.call('LTRIM', key, head.next - 1, -1) end
-    if head.next > 1 and head.place == 'ready' then redis.call('ZREM', key, unpack(head.members, 1, head.next - 1)) end
+  for _, place in ipairs(places) do
+    local taken = place.next - 1
+    if taken > 0 and place.isList then redis.call('LTRIM', place.key, taken, -1) end
+    if taken > 0 and not place.isList then redis.call('ZREM', place.key, unpack(place.members, 1, taken)) end
   end
   return runs
 end
 
--- Takes due messages. Returns runs of messages of one queue: its number, and the members.
+-- takes due messages of queues, as takeInOrder does
 local function takeDue(queues, max)
-  for _, queue in ipairs(queues) do
+  local parts, places = {}, {}
+  for number, queue in ipairs(queues) do
     makeReady(queue, 'delayed', max)
     makeReady(queue, 'claimed', max)
+    parts[number] = { number = number, queue = queue, ready = queueKey(queue, 'ready') }
   end
   -- the common case: one queue, with nothing to compare
-  if #queues == 1 and redis.call('EXISTS', queueKey(queues[1], 'ready')) == 0 then
+  if #queues == 1 and redis.call('EXISTS', parts[1].ready) == 0 then
     local members = redis.call('LPOP', queueKey(queues[1], 'fresh'), max)
-    return members and { { 1, members } } or {}
+    return members and { { parts[1], members } } or {}
   end
-  return takeInOrder(queues, max)
+  for _, part in ipairs(parts) do
+    local fresh = queueKey(part.queue, 'fresh')
+    addPlace(places, part, fresh, true, redis.call('LRANGE', fresh, 0, max - 1))
+    addPlace(places, part, part.ready, false, redis.call('ZRANGE', part.ready, 0, max - 1))
+  end
+  return takeInOrder(places, max)
 end
 
 local function textsOf(queue, members, from, to)
@@ -206,13 +206,13 @@ local function fittingTexts(queue, members, size)
 end
 
 -- Puts members back that were taken, from the one at an index on. The receipt of a claim whose lease is over stays valid.
-local function putBack(queue, members, from)
+local function putBack(ready, members, from)
   local added = {}
   for i = from, #members do
     added[#added + 1] = rankOf(members[i])
     added[#added + 1] = members[i]
   end
-  callInChunks('ZADD', queueKey(queue, 'ready'), added)
+  callInChunks('ZADD', ready, added)
 end
 
 -- claims the first members
@@ -224,6 +224,34 @@ local function addClaims(queue, members, count, leaseEnd, claimId)
   end
   callInChunks('ZADD', queueKey(queue, 'claimed'), claimed)
   return claimed
+end
+
+-- Claims runs of messages, as many as fit into an answer, and puts the others back. onFit may remove some of those that fit
+-- from the bare members and the texts. Returns how many are claimed, and whether some did not fit.
+local function claimRuns(claim, runs, leaseEnd, onClaimed, onFit)
+  local taken, size, isCut = 0, 0, false
+  for _, run in ipairs(runs) do
+    local part, members, texts = run[1], run[2], {}
+    local bare = bareMembers(part.queue, members)
+    if not isCut then texts, size, isCut = fittingTexts(part.queue, members, size) end
+    if #texts < #members then putBack(part.ready, members, #texts + 1) end
+    if onFit then onFit(part, bare, texts) end
+    if #texts > 0 then
+      taken = taken + #texts
+      onClaimed(part.number, addClaims(part.queue, bare, #texts, leaseEnd, claim.claimId), texts)
+    end
+  end
+  return taken, isCut
+end
+
+-- returns a function that adds to an answer what is claimed
+local function addingTo(answer)
+  return function(queueNumber, claimed, texts)
+    for i, text in ipairs(texts) do
+      local last = #answer
+      answer[last + 1], answer[last + 2], answer[last + 3] = queueNumber, claimed[2 * i], text
+    end
+  end
 end
 
 -- how long until something more becomes due
@@ -297,18 +325,8 @@ local function claimMessages(claim, queues, answer, onClaimed)
     return true
   end
   if isOverrun() then return false end
-  local taken, size, isCut, leaseEnd = 0, 0, false, integerText(now + claim.lease)
-  for _, run in ipairs(takeDue(queues, claim.max)) do
-    local queueNumber, members, texts = run[1], run[2], {}
-    local queue = queues[queueNumber]
-    local bare = bareMembers(queue, members)
-    if not isCut then texts, size, isCut = fittingTexts(queue, members, size) end
-    if #texts < #members then putBack(queue, members, #texts + 1) end
-    if #texts > 0 then
-      taken = taken + #texts
-      onClaimed(queueNumber, addClaims(queue, bare, #texts, leaseEnd, claim.claimId), texts)
-    end
-  end
+  local leaseEnd = integerText(now + claim.lease)
+  local taken, isCut = claimRuns(claim, takeDue(queues, claim.max), leaseEnd, onClaimed)
   if taken > 0 then rememberClaim(claim, leaseEnd) end
   if isCut then answer[2] = 0 end
   if claim.isSubscribed then setIdle(queues, claim.process, taken < claim.max and not isCut) end

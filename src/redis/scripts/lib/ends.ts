@@ -62,7 +62,7 @@ end
 -- The message of a task that ends before it is due: nobody needs it any more. One that is claimed or ready stays, and is
 -- dropped when it is started.
 local function removeDelayedMessage(record)
-  local member, queue = string.match(record[DELAYED_MESSAGE], '^(%d+:%d+:%d+)/(.+)$')
+  local member, queue = string.match(record[DELAYED_MESSAGE], '^(%d+:%d+:%d+:%d+)/(.+)$')
   record[DELAYED_MESSAGE] = '-'
   if not member then return end
   local key = base .. ':queue:' .. string.gsub(queue, '%%(%x%x)', function(code) return string.char(tonumber(code, 16)) end)

@@ -1,16 +1,12 @@
 /** Lanes in Lua: the messages that were set aside, a lane for each task of a queue. See `internal/driver/lanes.ts`. */
 
-/** How many messages at the head of a queue one step sets aside at most, of the fresh ones and of the ready ones. */
-export const HEAD = 2_000
-/** Bytes of texts after which a step looks at no more. */
-export const HEAD_BYTES = 1024 * 1024
-
 /**
  * Lua: lanes. Needs `queuesLua`.
  *
- * A lane is a sorted set of members, in the order of `:ready`, whose texts stay with the queue. The set `:lanes` of a shard names
- * all its lanes: nearly always there are none, as the absence of this one key shows. A task is written as in the head of a
- * message.
+ * A lane has two places for members, as a queue has, whose texts stay with the queue: a list of those that came from `:fresh`, and a
+ * sorted set of all others, in the order of `:ready`. Members come to it by their tags, so what is claimed from a lane is compared with
+ * its text. The set `:lanes` of a shard names all its lanes: nearly always there are none, as the absence of this one key shows.
+ * A task is written as in the head of a message.
  */
 export const lanesLua = /* lua */ `
 -- the length of the queue keeps apart what names may contain
@@ -18,8 +14,10 @@ local function laneName(queue, task)
   return #queue .. ':' .. queue .. task
 end
 
-local function laneKey(queue, task)
-  return base .. ':lane:' .. laneName(queue, task)
+-- the keys of the list and of the sorted set of a lane
+local function laneKeys(queue, task)
+  local name = laneName(queue, task)
+  return base .. ':lane:fresh:' .. name, base .. ':lane:ready:' .. name
 end
 
 -- the queues and the tasks of all lanes, in pairs
@@ -48,23 +46,48 @@ local function taskOf(text)
   return string.match(text or '', '^%S+ (%S+) %d+ %S+\\n')
 end
 
--- adds members, each behind its rank, to the lane of a task
-local function addToLane(queue, task, scored)
+-- adds members to the lane of a task: fresh ones, and others, each behind its rank
+local function addToLane(queue, task, fresh, scored)
+  local freshKey, readyKey = laneKeys(queue, task)
   redis.call('ZADD', base .. ':lanes', 0, laneName(queue, task))
-  callInChunks('ZADD', laneKey(queue, task), scored)
+  callInChunks('RPUSH', freshKey, fresh)
+  callInChunks('ZADD', readyKey, scored)
 end
 
-local function removeFromLane(queue, task, members)
-  local key = laneKey(queue, task)
-  callInChunks('ZREM', key, members)
-  if redis.call('ZCARD', key) == 0 then redis.call('ZREM', base .. ':lanes', laneName(queue, task)) end
+-- forgets a lane from which members were removed if there are no others
+local function removeEmptyLane(queue, task)
+  if redis.call('EXISTS', laneKeys(queue, task)) == 0 then redis.call('ZREM', base .. ':lanes', laneName(queue, task)) end
+end
+
+local function countLane(queue, task)
+  local freshKey, readyKey = laneKeys(queue, task)
+  return redis.call('LLEN', freshKey) + redis.call('ZCARD', readyKey)
+end
+
+-- when a member became due; now where that is not known, or there is no member
+local function dueOf(member)
+  return tonumber(string.match(member or '', '^%d+:(%d+)%-?%d*:%d') or now)
 end
 
 -- the ranks of a priority; a score that this store did not write may be beyond all of them
 local RANKS, PRIORITIES = rank(0, 0) - rank(1, 0), 256
 
--- returns at most max members of a lane that were due at that time, in the order of claims
-local function dueMembers(key, time, max)
+-- Returns at most max fresh members of a lane that were due at that time, where one is given. They are its first ones: should the
+-- clock have been set back, one that was due waits for those before it.
+local function dueFresh(key, time, max)
+  local members = redis.call('LRANGE', key, 0, max - 1)
+  if not time then return members end
+  local found = {}
+  for i, member in ipairs(members) do
+    if dueOf(member) > time then break end
+    found[i] = member
+  end
+  return found
+end
+
+-- returns at most max ready members of a lane that were due at that time, where one is given, in the order of claims
+local function dueReady(key, time, max)
+  if not time then return redis.call('ZRANGE', key, 0, max - 1) end
   local found, from = {}, '-inf'
   for _ = 1, PRIORITIES do
     if #found >= max then break end
@@ -79,16 +102,21 @@ local function dueMembers(key, time, max)
   return found
 end
 
--- returns when the oldest member of a lane, or of the ready ones, became due; the given time if none was due before it
+-- returns when the oldest member of a sorted set by rank became due; the given time if none was due before it
 local function oldestByRank(key, later)
   local oldest, from = later, '-inf'
   for _ = 1, PRIORITIES do
     local first = redis.call('ZRANGEBYSCORE', key, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
     if not first[1] then break end
-    local _, due = parseMember(first[1])
-    oldest = math.min(oldest, due or later)
+    oldest = math.min(oldest, dueOf(first[1]))
     from = integerText((math.floor(first[2] / RANKS) + 1) * RANKS)
   end
   return oldest
+end
+
+-- returns when the oldest member of a lane became due
+local function oldestOfLane(queue, task)
+  local freshKey, readyKey = laneKeys(queue, task)
+  return oldestByRank(readyKey, math.min(now, dueOf(redis.call('LINDEX', freshKey, 0))))
 end
 `

@@ -20,9 +20,13 @@ export const IDLE_MILLIS = 2_500
  *
  * A rejected message lies in the stream `:parked`, with its text and the reason, and no longer in the hash.
  *
- * A member is `<number>:<due>:<priority>`, and after a claim `<number>:<due>:<priority>:<claim id>`. It is the receipt of
- * the claim, which holds while the member lies in one of the sets, also after the lease is over. Where the age of a message
- * is counted from an earlier time than that at which it became due, `<due>` is `<due>-<since>`.
+ * A member is `<number>:<due>:<priority>:<tag>`, and after a claim `<number>:<due>:<priority>:<tag>:<claim id>`. It is the
+ * receipt of the claim, which holds while the member lies in one of the sets, also after the lease is over. Where the age of a
+ * message is counted from an earlier time than that at which it became due, `<due>` is `<due>-<since>`.
+ *
+ * The tag stands for the name of the task, so that messages are set aside without a look at their texts. Each name has one in a
+ * shard: the hash `:task-tags` leads from names to tags, `:tagged-tasks` from tags to names. The tag 0 stands for a name that only
+ * the text says: a member of another program that has no tag gets it when it is claimed.
  */
 export const queuesLua = /* lua */ `
 local function queueKey(queue, part)
@@ -40,17 +44,18 @@ local function numberOf(member)
 end
 
 local function parseMember(member)
-  local id, due, since, priority = string.match(member, '^(%d+):(%d+)%-?(%d*):(%d+)')
-  return id, tonumber(due), tonumber(priority), tonumber(since)
+  local id, due, since, priority, tag = string.match(member, '^(%d+):(%d+)%-?(%d*):(%d+):(%d+)%f[%z:]')
+  if not id then id, due, since, priority = string.match(member, '^(%d+):(%d+)%-?(%d*):(%d+)') end
+  return id, tonumber(due), tonumber(priority), tag or '0', tonumber(since)
 end
 
 local function rankOf(member)
-  local _, due, priority = parseMember(member)
-  return rank(priority or 0, due or now)
+  local due, priority = string.match(member, '^%d+:(%d+)%-?%d*:(%d+)')
+  return rank(tonumber(priority or 0), tonumber(due or now))
 end
 
-local function memberOf(id, due, priority, since)
-  return id .. ':' .. integerText(due) .. (since and '-' .. integerText(since) or '') .. ':' .. integerText(priority)
+local function memberOf(id, due, priority, tag, since)
+  return id .. ':' .. integerText(due) .. (since and '-' .. integerText(since) or '') .. ':' .. integerText(priority) .. ':' .. tag
 end
 
 -- a message that is not due yet, as its record names it
@@ -92,5 +97,17 @@ end
 -- calls a command with any number of items; 4,000 fit into one call
 local function callInChunks(command, key, items)
   for i = 1, #items, 4000 do redis.call(command, key, unpack(items, i, math.min(i + 3999, #items))) end
+end
+`
+
+/** Lua: `withoutClaimId`, for members of every place. */
+export const withoutClaimIdLua = /* lua */ `
+-- the member without the id of a claim whose lease is over, and with a tag; nil for a member that this store did not write
+local function withoutClaimId(member)
+  if string.find(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+:%d+$') then return member end
+  local bare = string.match(member, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+:%d+):')
+  if bare then return bare end
+  bare = string.match(member, '^%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d:%d+%-?%d*:%d+')
+  return bare and bare .. ':0'
 end
 `

@@ -7,7 +7,7 @@
 export const releasesLua = /* lua */ `
 local function release(queue, member, after, preserveDueTime, body)
   if not removeClaim(queueKey(queue, 'claimed'), queue, member) then return end
-  local id, due, priority, since = parseMember(member)
+  local id, due, priority, tag, since = parseMember(member)
   local readyAt = now + after
   if body then
     -- the head of the message stays
@@ -15,7 +15,7 @@ local function release(queue, member, after, preserveDueTime, body)
     local value = redis.call('HGET', texts, id) or ''
     redis.call('HSET', texts, id, string.sub(value, 1, string.find(value, '\\n', 1, true) or 0) .. body)
   end
-  member = memberOf(id, readyAt, priority, preserveDueTime and (since or due) or nil)
+  member = memberOf(id, readyAt, priority, tag, preserveDueTime and (since or due) or nil)
   if after > 0 then
     redis.call('ZADD', queueKey(queue, 'delayed'), readyAt, member)
     wakeIdleAt(queue, readyAt)

@@ -65,7 +65,7 @@ end
 
 -- the text of a plain record, of one in which nothing but the delay and its message is unusual
 local function withoutDelay(value)
-  return (string.gsub(value, '^(%S+ %S+ %S+) %+ (%S+ %S+ %d+ %d+ %d+ %d+ %d+) %d+ (.*)( %- %- %- %- %- %- %- %-) %d+:%d+:%d+/%S+\\n$',
+  return (string.gsub(value, '^(%S+ %S+ %S+) %+ (%S+ %S+ %d+ %d+ %d+ %d+ %d+) %d+ (.*)( %- %- %- %- %- %- %- %-) %d+:%d+:%d+:%d+/%S+\\n$',
     '%1 - %2 - %3%4 -\\n'))
 end
 
