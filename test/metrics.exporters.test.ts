@@ -38,6 +38,8 @@ const units: Readonly<Record<string, string>> = {
   "messaging.process.duration": "s",
   "chicory.task.time_in_queue": "s",
   "chicory.task.dead_letters": "{dead_letter}",
+  "chicory.task.retries": "{retry}",
+  "chicory.worker.leases_lost": "{lease}",
   "chicory.worker.running": "{task}",
   "chicory.worker.slots": "{task}",
   "chicory.result.live_waiters": "{waiter}",
