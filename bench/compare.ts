@@ -11,10 +11,11 @@
  */
 import { type Checkout, describeWorkingTree, makeCheckout } from "./checkout.ts"
 import { containsOne, isNarrow, type Pair, type PairedRatio, pairedRatio } from "./pairedRatio.ts"
-import { removeAtEnd, withProcesses } from "./processes.ts"
+import { removeAtEnd, type Subject, withProcesses } from "./processes.ts"
+import { median } from "./results.ts"
 import type { Store } from "./stores.ts"
-import { alignColumns, median, number } from "./table.ts"
-import type { Metric, Values, Workload } from "./workloads.ts"
+import { alignColumns, number } from "./table.ts"
+import type { Extent, Measurement, Metric, Workload } from "./workloads.ts"
 
 /** With fewer pairs the verdict is never "within noise". */
 const MIN_PAIRS = 7
@@ -27,7 +28,7 @@ export interface Comparison {
   readonly pairs: number
   /** More pairs are run, up to this number, while the interval of a workload's first metric is not narrow. */
   readonly maxPairs: number
-  readonly size: (count: number) => number
+  readonly extent: Extent
 }
 
 /** One metric's pairs. */
@@ -37,7 +38,7 @@ export interface Compared {
 }
 
 /** The values of one measurement of each side. */
-type MeasuredPair = readonly [mine: Values, theirs: Values]
+type MeasuredPair = readonly [mine: Measurement["values"], theirs: Measurement["values"]]
 
 const pairsOf = (measured: ReadonlyArray<MeasuredPair>, index: number): ReadonlyArray<Pair> =>
   measured.flatMap(([mine, theirs]) => {
@@ -48,13 +49,16 @@ const pairsOf = (measured: ReadonlyArray<MeasuredPair>, index: number): Readonly
 const signed = (fraction: number) => `${fraction < 0 ? "-" : "+"}${Math.abs(fraction * 100).toFixed(1)} %`
 
 const compareWorkload = async (
-  { maxPairs, pairs, size, store, storeName }: Comparison,
+  { extent, maxPairs, pairs, store, storeName }: Comparison,
   { child, commit }: Checkout,
   workload: Workload
 ): Promise<ReadonlyArray<Compared>> => {
-  const subject = { storeName, store, system: "chicory", counted: workload.counted === true }
-  const mine = () => withProcesses(subject, (processes) => workload.measure(processes, size))
-  const theirs = () => withProcesses({ ...subject, child }, (processes) => workload.measure(processes, size))
+  const { counted, producerOnly } = workload
+  const subject = { storeName, store, system: "chicory", counted, producerOnly }
+  const measure = async (side: Subject) =>
+    (await withProcesses(side, (processes) => workload.measure(processes, extent))).values
+  const mine = () => measure(subject)
+  const theirs = () => measure({ ...subject, child })
   const measured: Array<MeasuredPair> = []
   const [metric] = workload.metrics
   const isSettled = () => {

@@ -1,6 +1,6 @@
 /**
- * Measures chicory beside other systems: `npm run bench -- sqlite --rounds 5 --json rows.json`. The systems take turns,
- * round by round, so that drift of the machine affects all of them.
+ * Measures chicory beside other systems: `npm run bench -- sqlite --rounds 5 --json results.json`. The systems take
+ * turns, round by round, so that drift of the machine affects all of them.
  *
  * Compares chicory with itself at another commit: `npm run bench -- postgres compare HEAD~5 W1b W2 --pairs 9`. See
  * `compare.ts`.
@@ -8,27 +8,31 @@
 import { writeFileSync } from "node:fs"
 import { availableParallelism, loadavg } from "node:os"
 import { parseArgs } from "node:util"
-import { findCommit } from "./checkout.ts"
+import { describeWorkingTree, findCommit } from "./checkout.ts"
 import { compare, comparedRows } from "./compare.ts"
 import { withProcesses } from "./processes.ts"
+import type { Cell, Results, Row, Table } from "./results.ts"
 import { type Store, stores } from "./stores.ts"
 import type { System } from "./system.ts"
-import { format, type Measured, number, rows } from "./table.ts"
-import { type Workload, workloads } from "./workloads.ts"
+import { format, number } from "./table.ts"
+import { type Extent, type Workload, workloads } from "./workloads.ts"
 
 const usage = `npm run bench -- <${Object.keys(stores).join("|")}> [options]
   --rounds N         rounds of each workload, medians are shown (3)
   --only W1b,W2      these workloads; W2-long is run only if it is named
   --systems a,b      these systems
-  --scale 0.1        a tenth of the tasks, for a quick look
-  --json FILE        write the medians as rows { system, workload, value, unit }
+  --scale 0.1        a tenth of the tasks
+  --quick            a look of a few minutes: one round, a fifth of the tasks, a quarter of the time for warm-ups
+  --markdown         print Markdown
+  --json FILE        write the results as JSON
 
 npm run bench -- <store> compare <commit> [W1b W2 …] [options]
   Compares chicory in this working tree with chicory at another commit, which is checked out for it: on these
   workloads (W1b, W2 and W3a), in turns, each side by processes that run the code of its commit.
   --pairs N          pairs of measurements, one of each side (7)
   --max-pairs N      more pairs, up to this number, until the 95 % interval is narrower than ±8 % (three times --pairs)
-  --scale 0.1        as above
+  --scale 0.1, --quick
+                     as above; --quick leaves the pairs as they are
   --json FILE        write rows { workload, unit, ratio, low, high, verdict, pairs }`
 
 const quit = (message: string): never => {
@@ -44,7 +48,9 @@ const readArguments = () => {
         rounds: { type: "string" },
         only: { type: "string" },
         systems: { type: "string" },
-        scale: { type: "string", default: "1" },
+        scale: { type: "string" },
+        quick: { type: "boolean", default: false },
+        markdown: { type: "boolean", default: false },
         json: { type: "string" },
         pairs: { type: "string" },
         "max-pairs": { type: "string" }
@@ -98,8 +104,11 @@ const loadSystems = async (store: Store, names: ReadonlyArray<string>) => {
 const { values: options, positionals } = readArguments()
 const [storeName = quit("Which store?"), command, ...operands] = positionals
 const store = stores[storeName] ?? quit(`no store "${storeName}"`)
-const scale = positive("scale", options.scale)
-const size = (count: number) => Math.ceil(count * scale)
+const scale = positive("scale", options.scale ?? (options.quick ? "0.2" : "1"))
+const extent: Extent = {
+  size: (count) => Math.ceil(count * scale),
+  warmUpMillis: options.quick ? 1000 : 4000
+}
 
 const nameOf = (workload: Workload) => workload.metrics[0]?.name ?? ""
 
@@ -110,59 +119,94 @@ const refuse = (names: ReadonlyArray<keyof typeof options>, why: string) => {
   for (const name of names) if (options[name] !== undefined) quit(`--${name} is ${why}`)
 }
 
-const writeRows = (rows: ReadonlyArray<unknown>) => {
-  if (options.json) writeFileSync(options.json, `${JSON.stringify(rows, undefined, 2)}\n`)
+const writeJson = (value: unknown) => {
+  if (options.json) writeFileSync(options.json, `${JSON.stringify(value, undefined, 2)}\n`)
+}
+
+const failures: Array<string> = []
+
+/** Runs a measurement. Reports a failure, and lets the next one run. */
+const attempt = async <A>(title: string, measure: () => Promise<A>): Promise<A | undefined> => {
+  try {
+    return await measure()
+  } catch (error) {
+    failures.push(`${title} ${(error as Error).message}`)
+    console.error(failures.at(-1))
+    return undefined
+  }
+}
+
+/** Returns the rows of a workload. */
+const measureWorkload = async (
+  workload: Workload,
+  systems: ReadonlyArray<string>,
+  rounds: number
+): Promise<ReadonlyArray<Row>> => {
+  const { counted, metrics, producerOnly } = workload
+  const rows = metrics.map((metric) => ({ ...metric, cells: {} as Record<string, Cell> }))
+  for (let round = 1; round <= rounds; round++) {
+    for (const system of systems) {
+      const title = `${nameOf(workload)} round ${round} ${system}:`
+      const subject = { storeName, store, system, counted, producerOnly }
+      const found = await attempt(title, () =>
+        withProcesses(subject, (processes) => workload.measure(processes, extent))
+      )
+      if (found === undefined) continue
+      const shown = rows.map(({ cells, unit }, index) => {
+        const value = found.values[index]
+        if (value === undefined) return "-"
+        const before = cells[system]
+        const fewer = found.fewer ?? before?.fewer
+        cells[system] = { values: [...(before?.values ?? []), value], ...(fewer && { fewer }) }
+        return `${number(value)} ${unit}`
+      })
+      console.error(title, shown.join(", "))
+    }
+  }
+  return rows
 }
 
 const measureSystems = async () => {
   refuse(["pairs", "max-pairs"], "for compare only")
-  const rounds = wholeNumber("rounds", options.rounds ?? "3", 1)
+  const rounds = wholeNumber("rounds", options.rounds ?? (options.quick ? "1" : "3"), 1)
   const wanted = choose(options.systems?.split(","), "system", Object.keys(store.systems), (name) => name)
   const chosen = choose(options.only?.split(","), "workload", workloads, nameOf).filter(
     ({ chosenOnly }) => options.only !== undefined || chosenOnly !== true
   )
+  const begun = performance.now()
+  const environment = machine()
   const { systems, missing } = await loadSystems(store, wanted)
-  const names = [...systems.keys()]
-  const failures: Array<string> = []
+  const columns = [...systems.keys()]
+  if (columns.length === 0) process.exitCode = 1
 
-  const run = async (workload: Workload): Promise<Array<Measured>> => {
-    const measured = workload.metrics.map((metric) => ({
-      metric,
-      rounds: new Map(names.map((name) => [name, new Array<number>()]))
-    }))
-    for (let round = 1; round <= rounds; round++) {
-      for (const system of names) {
-        const title = `${nameOf(workload)} round ${round} ${system}:`
-        try {
-          const subject = { storeName, store, system, counted: workload.counted === true }
-          const values = await withProcesses(subject, (processes) => workload.measure(processes, size))
-          const shown = measured.map(({ metric, rounds }, index) => {
-            const value = values[index]
-            if (value === undefined) return "-"
-            rounds.get(system)?.push(value)
-            return `${number(value)} ${metric.unit}`
-          })
-          console.error(title, shown.join(", "))
-        } catch (error) {
-          failures.push(`${title} ${(error as Error).message}`)
-          console.error(title, (error as Error).message)
-        }
-      }
-    }
-    return measured
+  const rows: Array<Row> = []
+  for (const workload of chosen) rows.push(...(await measureWorkload(workload, columns, rounds)))
+  const medians = rounds === 1 ? "one round" : `medians of ${rounds} rounds ± the furthest`
+  const table: Table = {
+    name: "workloads",
+    title: `${scale === 1 ? "" : `Scale ${scale}, `}${medians}; x: ${columns[0]} / it.`,
+    columns,
+    compared: "first / it",
+    rows,
+    notes: [
+      "tasks/s: more is better; s, ms and requests/s: less is better.",
+      ...[...systems].flatMap(([name, { note }]) => (note ? [`${name}: ${note}`] : [])),
+      ...missing
+    ]
   }
-
-  const measured: Array<Measured> = []
-  for (const workload of chosen) measured.push(...(await run(workload)))
-  console.log(
-    `\n${storeName}, ${scale === 1 ? "" : `scale ${scale}, `}medians of ${rounds} rounds ± the furthest, ${machine()}`
-  )
-  console.log(`\n${format(names, measured)}\n`)
-  console.log("tasks/s: more is better; s, ms and requests/s: less is better.")
-  for (const [name, { note }] of systems) if (note) console.log(`${name}: ${note}`)
-  for (const line of [...missing, ...failures]) console.log(line)
-  writeRows(rows(measured))
-  if (failures.length > 0 || names.length === 0) process.exitCode = 1
+  const results: Results = {
+    store: storeName,
+    date: new Date().toISOString().slice(0, 10),
+    commit: describeWorkingTree(),
+    machine: environment,
+    tables: [table]
+  }
+  console.log(`\n${format(results, options.markdown)}`)
+  for (const line of failures) console.log(line)
+  const minutes = (performance.now() - begun) / 60_000
+  console.error(`\nIt took ${minutes.toFixed(1)} minutes.`)
+  writeJson(results)
+  if (failures.length > 0) process.exitCode = 1
 }
 
 const compareCommits = async () => {
@@ -177,9 +221,9 @@ const compareCommits = async () => {
     workloads: choose(chosen.length > 0 ? chosen : ["W1b", "W2", "W3a"], "workload", workloads, nameOf),
     pairs,
     maxPairs: wholeNumber("max-pairs", options["max-pairs"] ?? `${3 * pairs}`, pairs),
-    size
+    extent
   })
-  writeRows(comparedRows(compared))
+  writeJson(comparedRows(compared))
   if (failed) process.exitCode = 1
 }
 

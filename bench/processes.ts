@@ -117,7 +117,7 @@ const start = async (file: string, args: ReadonlyArray<string>): Promise<Process
   return { call, close }
 }
 
-/** The processes of one measurement. For a store of one process, both are the same. */
+/** The processes of one measurement. For a store of one process, and for a subject without a worker, both are the same. */
 export interface Processes {
   readonly producer: Process
   readonly worker: Process
@@ -132,14 +132,16 @@ export interface Subject {
   readonly store: Store
   readonly system: string
   /** Whether to count its requests to the store. */
-  readonly counted: boolean
+  readonly counted?: boolean | undefined
+  /** Whether to start no process for a worker. */
+  readonly producerOnly?: boolean | undefined
   /** The path of `child.ts`, by default that of this checkout. */
   readonly child?: string
 }
 
 /** Runs `measure` with new processes on a new location, and removes both afterwards. */
 export const withProcesses = async <A>(
-  { child = ownChild, counted, store, storeName, system }: Subject,
+  { child = ownChild, counted, producerOnly, store, storeName, system }: Subject,
   measure: (processes: Processes) => Promise<A>
 ): Promise<A> => {
   if (leaving) await new Promise<never>(() => {})
@@ -150,7 +152,8 @@ export const withProcesses = async <A>(
     const args = [storeName, system, place.location, counted ? "count" : ""]
     const producer = await start(child, args)
     started.push(producer)
-    const worker = store.processes === 1 ? producer : await start(child, args)
+    const isAlone = store.processes === 1 || producerOnly === true
+    const worker = isAlone ? producer : await start(child, args)
     started.push(worker)
     const result = await measure({
       producer,

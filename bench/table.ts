@@ -1,39 +1,8 @@
-import type { Metric } from "./workloads.ts"
-
-export interface Row {
-  readonly system: string
-  readonly workload: string
-  readonly value: number
-  readonly unit: string
-}
-
-/** The values of one metric by system, one for each round. */
-export interface Measured {
-  readonly metric: Metric
-  readonly rounds: ReadonlyMap<string, ReadonlyArray<number>>
-}
-
-export const median = (values: ReadonlyArray<number>): number | undefined => {
-  const sorted = [...values].sort((a, b) => a - b)
-  const upper = sorted[Math.floor(sorted.length / 2)]
-  const lower = sorted[Math.floor((sorted.length - 1) / 2)]
-  return upper === undefined || lower === undefined ? undefined : (lower + upper) / 2
-}
+/** Prints results as aligned text or as Markdown. */
+import { type Cell, median, type Results, type Row, type Table } from "./results.ts"
 
 export const number = (value: number): string =>
   value.toLocaleString("en-US", { maximumSignificantDigits: value < 1000 ? 3 : 4 })
-
-const cell = (values: ReadonlyArray<number>) => {
-  const middle = median(values)
-  if (middle === undefined) return "-"
-  const spread = Math.max(...values.map((value) => Math.abs(value - middle)))
-  return middle === 0 ? "0" : `${number(middle)} ±${Math.round((spread / middle) * 100)}%`
-}
-
-const ratio = (mine: ReadonlyArray<number>, theirs: ReadonlyArray<number>) => {
-  const [a, b] = [median(mine), median(theirs)]
-  return a === undefined || b === undefined || b === 0 ? "-" : `${number(a / b)} x`
-}
 
 /** Pads the cells to the width of their column, on the right in columns of text and on the left in columns of numbers. */
 export const alignColumns = (
@@ -47,27 +16,70 @@ export const alignColumns = (
   return lines.map((line) => line.map(pad).join("  ").trimEnd()).join("\n")
 }
 
-/** Prints a line for each metric, with a column for each system and the first system's ratio to each of the others. */
-export const format = (systems: ReadonlyArray<string>, measured: ReadonlyArray<Measured>): string => {
-  const [first = "", ...others] = systems
-  const lines = [["", "", "unit", ...systems, ...others.map((other) => `${first} / ${other}`)]]
-  for (const { metric, rounds } of measured) {
-    const values = (system: string) => rounds.get(system) ?? []
-    lines.push([
-      metric.name,
-      metric.what,
-      metric.unit,
-      ...systems.map((system) => cell(values(system))),
-      ...others.map((other) => ratio(values(first), values(other)))
-    ])
-  }
-  return alignColumns(lines, (column) => column < 3)
+/** Columns before those of the values. */
+const HEAD = 3
+
+const alignMarkdown = (lines: ReadonlyArray<ReadonlyArray<string>>): string => {
+  const [head = [], ...rest] = lines
+  const rule = head.map((_, column) => (column < HEAD ? "---" : "---:"))
+  return [head, rule, ...rest].map((line) => `| ${line.join(" | ")} |`).join("\n")
 }
 
-export const rows = (measured: ReadonlyArray<Measured>): Array<Row> =>
-  measured.flatMap(({ metric, rounds }) =>
-    [...rounds].flatMap(([system, values]) => {
-      const value = median(values)
-      return value === undefined ? [] : [{ system, workload: metric.name, value, unit: metric.unit }]
-    })
-  )
+const spread = (values: ReadonlyArray<number>, middle: number) => {
+  if (values.length < 2 || middle === 0) return ""
+  const furthest = Math.max(...values.map((value) => Math.abs(value - middle)))
+  return ` ±${Math.round((furthest / middle) * 100)}%`
+}
+
+const ratio = ({ compared }: Table, first: Cell | undefined, cell: Cell) => {
+  const [a, b] = [median(first?.values ?? []), median(cell.values)]
+  if (compared === "not" || first === cell || a === undefined || b === undefined) return ""
+  const value = compared === "first / it" ? a / b : b / a
+  return Number.isFinite(value) ? `, ${number(value)} x` : ""
+}
+
+const cellText = (table: Table, { cells }: Row, column: string) => {
+  const cell = cells[column]
+  const middle = cell && median(cell.values)
+  if (cell === undefined || middle === undefined) return "-"
+  const mark = cell.fewer ? "*" : ""
+  return `${number(middle)}${mark}${spread(cell.values, middle)}${ratio(table, cells[table.columns[0] ?? ""], cell)}`
+}
+
+/** Says for which columns a row was measured on fewer tasks. Rows of one workload say it once. */
+const fewerTasks = ({ columns, rows }: Table): ReadonlyArray<string> => {
+  const said = new Set<string>()
+  for (const { cells, name } of rows) {
+    for (const column of columns) {
+      const fewer = cells[column]?.fewer
+      if (fewer === undefined) continue
+      const workload = name.split("-")[0] ?? name
+      said.add(`${column} ${workload}: ${number(fewer.measured)} of ${number(fewer.of)}`)
+    }
+  }
+  return said.size === 0 ? [] : [`* too slow for all tasks, so on fewer: ${[...said].join("; ")}`]
+}
+
+/** Prints one table with its title and its notes. */
+export const formatTable = (table: Table, markdown: boolean): string => {
+  const lines = [
+    ["", "", "unit", ...table.columns],
+    ...table.rows.map((row) => [
+      row.name,
+      row.what,
+      row.unit,
+      ...table.columns.map((column) => cellText(table, row, column))
+    ])
+  ]
+  const notes = [...fewerTasks(table), ...table.notes]
+  const body = markdown ? alignMarkdown(lines) : alignColumns(lines, (column) => column < HEAD)
+  const list = markdown ? notes.map((note) => `- ${note.replace(/^\*/, "\\*")}`) : notes
+  return [table.title, body, list.join("\n")].filter((part) => part !== "").join("\n\n")
+}
+
+/** Prints all tables. */
+export const format = ({ commit, date, machine, store, tables }: Results, markdown: boolean): string =>
+  [
+    `${store}, ${date}, commit ${commit}, ${machine}`,
+    ...tables.map((table) => formatTable(table, markdown))
+  ].join("\n\n")

@@ -1,4 +1,5 @@
 import type { Process, Processes } from "./processes.ts"
+import type { FewerTasks } from "./results.ts"
 
 export interface Metric {
   readonly name: string
@@ -6,15 +7,30 @@ export interface Metric {
   readonly unit: "tasks/s" | "ms" | "s" | "requests/s"
 }
 
-/** The values in the order of the metrics; `undefined` if the system cannot do it. */
-export type Values = ReadonlyArray<number | undefined>
+/** What one measurement found. */
+export interface Measurement {
+  /** The values in the order of the metrics; `undefined` if the system cannot do it. */
+  readonly values: ReadonlyArray<number | undefined>
+  /** Set if the system was too slow for all tasks of the workload. */
+  readonly fewer?: FewerTasks | undefined
+}
+
+/** How much a measurement does. */
+export interface Extent {
+  /** Scales a number of tasks. */
+  readonly size: (count: number) => number
+  /** Milliseconds that a warm-up takes at most. A system that does not get through it is measured on fewer tasks. */
+  readonly warmUpMillis: number
+}
 
 export interface Workload {
   readonly metrics: ReadonlyArray<Metric>
   readonly counted?: boolean
+  /** Needs no process for a worker. */
+  readonly producerOnly?: boolean
   /** Takes long: runs only if it is named. */
   readonly chosenOnly?: boolean
-  readonly measure: (processes: Processes, size: (count: number) => number) => Promise<Values>
+  readonly measure: (processes: Processes, extent: Extent) => Promise<Measurement>
 }
 
 const perSecond = (count: number, millis: number | undefined) =>
@@ -25,18 +41,49 @@ const percentile = (sorted: ReadonlyArray<number>, p: number): number | undefine
 
 const ascending = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)
 
-/** A measurement comes after three times its work, so that it shows a process that has run for seconds. */
-const warmUp = (count: number) => 3 * count
+/** How many times the measured work is done before it is measured, so that it shows a process that has run for seconds. */
+const WARM_UP = 3
+
+const fewerThan = (of: number, measured: number): FewerTasks | undefined =>
+  measured < of ? { measured, of } : undefined
+
+/**
+ * Warms up: `run` does the given number of tasks, 3 times `count` in all, in runs that grow. It ends early for a system
+ * that is too slow. Returns how many tasks to measure, which is a third of those that were done.
+ */
+const warmUp = async (
+  count: number,
+  { warmUpMillis }: Extent,
+  first: number,
+  run: (count: number) => Promise<unknown>
+): Promise<number> => {
+  const goal = WARM_UP * count
+  const begun = performance.now()
+  let done = 0
+  let next = Math.min(first, goal)
+  while (next > 0) {
+    const start = performance.now()
+    await run(next)
+    done += next
+    const now = performance.now()
+    const left = warmUpMillis - (now - begun)
+    const affordable = left < warmUpMillis / 10 ? 0 : Math.floor((next / (now - start)) * left)
+    next = Math.min(2 * next, goal - done, affordable)
+  }
+  return Math.ceil(done / WARM_UP)
+}
 
 const enqueue = (
   metric: Omit<Metric, "unit">,
   run: (producer: Process, count: number) => Promise<number | undefined>
 ): Workload => ({
   metrics: [{ ...metric, unit: "tasks/s" }],
-  measure: async ({ producer }, size) => {
-    const count = size(20_000)
-    await run(producer, warmUp(count))
-    return [perSecond(count, await run(producer, count))]
+  producerOnly: true,
+  measure: async ({ producer }, extent) => {
+    const all = extent.size(20_000)
+    const count = await warmUp(all, extent, Math.ceil(all / 32), (some) => run(producer, some))
+    const millis = await run(producer, count)
+    return { values: [perSecond(count, millis)], fewer: fewerThan(all, count) }
   }
 })
 
@@ -47,17 +94,23 @@ const expectAll = async (worker: Process, ids: ReadonlyArray<string | number>) =
 
 const drain: Workload = {
   metrics: [{ name: "W2", what: "drain, concurrency 100", unit: "tasks/s" }],
-  measure: async ({ producer, worker, analyze }, size) => {
+  measure: async ({ producer, worker, analyze }, extent) => {
     const options = { concurrency: 100, sleepMillis: 0 }
-    const first = await producer.call("fill", warmUp(size(20_000)))
-    await analyze()
-    await worker.call("drain", first.length, options)
-    const ids = await producer.call("fill", size(20_000))
-    await analyze()
+    const fill = async (count: number) => {
+      const ids = await producer.call("fill", count)
+      await analyze()
+      return ids
+    }
+    const all = extent.size(20_000)
+    const count = await warmUp(all, extent, Math.ceil(all / 8), async (some) => {
+      await fill(some)
+      await worker.call("drain", some, options)
+    })
+    const ids = await fill(count)
     if (producer !== worker) await producer.close()
     const millis = await worker.call("drain", ids.length, options)
     await expectAll(worker, ids)
-    return [perSecond(ids.length, millis)]
+    return { values: [perSecond(ids.length, millis)], fewer: fewerThan(all, count) }
   }
 }
 
@@ -71,7 +124,7 @@ const crowd: Workload = {
     { name: "W2-full", what: "the same, beside 1,000,000 finished ones", unit: "tasks/s" }
   ],
   chosenOnly: true,
-  measure: async ({ producer, worker, addFinished }, size) => {
+  measure: async ({ producer, worker, addFinished }, { size }) => {
     const options = { concurrency: 100, sleepMillis: 0 }
     const rate = async () => {
       const ids = await producer.call("fill", size(WAITING))
@@ -79,24 +132,27 @@ const crowd: Workload = {
     }
     await rate()
     const before = await rate()
-    return (await addFinished(size(FINISHED))) ? [before, await rate()] : [before, undefined]
+    return { values: [before, (await addFinished(size(FINISHED))) ? await rate() : undefined] }
   }
 }
 
+/** Measures round trips, for as long as the warm-up may take at most, which is then enough of them for a p99. */
 const roundTrips = async (
   { producer, worker }: Processes,
-  options: { readonly count: number; readonly callers: number; readonly maxMillis: number }
+  { warmUpMillis }: Extent,
+  count: number,
+  callers: number
 ) => {
-  const { count, callers, maxMillis } = options
   await worker.call("startWorker", { concurrency: 100, sleepMillis: 0 })
-  await producer.call("roundTrips", count, callers, maxMillis / 2)
-  const answer = await producer.call("roundTrips", count, callers, maxMillis)
+  await producer.call("roundTrips", WARM_UP * count, callers, warmUpMillis)
+  const answer = await producer.call("roundTrips", count, callers, warmUpMillis)
   if (answer === undefined) return undefined
   const latencies = ascending(answer.latencies)
   return {
     rate: perSecond(latencies.length, answer.millis),
     p50: percentile(latencies, 0.5),
-    p99: percentile(latencies, 0.99)
+    p99: percentile(latencies, 0.99),
+    fewer: fewerThan(count, latencies.length)
   }
 }
 
@@ -105,9 +161,9 @@ const oneCaller: Workload = {
     { name: "W3a", what: "round trip, one caller, p50", unit: "ms" },
     { name: "W3a-p99", what: "round trip, one caller, p99", unit: "ms" }
   ],
-  measure: async (processes, size) => {
-    const found = await roundTrips(processes, { count: size(2000), callers: 1, maxMillis: 10_000 })
-    return [found?.p50, found?.p99]
+  measure: async (processes, extent) => {
+    const found = await roundTrips(processes, extent, extent.size(1000), 1)
+    return { values: [found?.p50, found?.p99], fewer: found?.fewer }
   }
 }
 
@@ -116,9 +172,9 @@ const manyCallers: Workload = {
     { name: "W3b", what: "round trips, 200 callers", unit: "tasks/s" },
     { name: "W3b-p99", what: "round trips, 200 callers, p99", unit: "ms" }
   ],
-  measure: async (processes, size) => {
-    const found = await roundTrips(processes, { count: size(20_000), callers: 200, maxMillis: 20_000 })
-    return [found?.rate, found?.p99]
+  measure: async (processes, extent) => {
+    const found = await roundTrips(processes, extent, extent.size(20_000), 200)
+    return { values: [found?.rate, found?.p99], fewer: found?.fewer }
   }
 }
 
@@ -148,15 +204,14 @@ const waiters: Workload = {
     { name: "W4-load", what: "statements or commands while they sleep", unit: "requests/s" }
   ],
   counted: true,
-  measure: async (processes, size) => {
+  measure: async (processes, { size }) => {
     const count = size(2000)
     await processes.worker.call("startWorker", { concurrency: count, sleepMillis: 2000 })
     const [answer, rate] = await Promise.all([
       processes.producer.call("roundTrips", count, count, 60_000),
       requestRate(processes, 1000, 1900)
     ])
-    if (answer === undefined) return [undefined, undefined]
-    return [answer.millis / 1000, rate]
+    return { values: answer === undefined ? [undefined, undefined] : [answer.millis / 1000, rate] }
   }
 }
 

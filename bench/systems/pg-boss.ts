@@ -89,8 +89,12 @@ const open = async (location: string): Promise<Session> => {
       })
     },
     check: async (ids) => {
-      const results = await forEach(ids, 10, (id) => resultOf(String(id)))
-      return results.filter((result) => typeof result?.value === "number").length
+      const { rows } = await boss.getDb().executeSql(
+        `SELECT count(*)::int AS count FROM ${schema}.job
+        WHERE name = $1 AND id = ANY ($2::uuid[]) AND state = 'completed' AND output ? 'value'`,
+        [queue, ids]
+      )
+      return (rows[0] as { readonly count: number }).count
     },
     close: () => boss.stop({ graceful: false })
   }
