@@ -1,6 +1,7 @@
 /** The locations of chicory on MariaDB: one database, with a new prefix for each measurement. */
 import { randomBytes } from "node:crypto"
-import { createConnection } from "mysql2/promise"
+import { subscribe } from "node:diagnostics_channel"
+import { createConnection, type RowDataPacket } from "mysql2/promise"
 
 export interface MariadbLocation {
   readonly url: string
@@ -16,16 +17,28 @@ export const parseLocation = (location: string): MariadbLocation => {
   return { url, prefix }
 }
 
-const tables = ["tasks", "messages", "dead_letters", "workers", "schema"]
+interface TableRow extends RowDataPacket {
+  readonly name: string
+}
+
+const removeTables = async (prefix: string) => {
+  const connection = await createConnection(server)
+  const [tables] = await connection.query<Array<TableRow>>(
+    "SELECT table_name AS name FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE ?",
+    [`${prefix}\\_%`]
+  )
+  for (const { name } of tables) await connection.query("DROP TABLE ??", [name])
+  await connection.end()
+}
 
 export const makePrefix = () => {
   const prefix = `bench_${randomBytes(8).toString("hex")}`
-  return {
-    location: `${server}#${prefix}`,
-    remove: async () => {
-      const connection = await createConnection(server)
-      for (const table of tables) await connection.query(`DROP TABLE IF EXISTS ${prefix}_${table}`)
-      await connection.end()
-    }
-  }
+  return { location: `${server}#${prefix}`, remove: () => removeTables(prefix) }
+}
+
+/** Counts the packets with statements that this process sends from now on, by mysql2. */
+export const countPackets = (): (() => number) => {
+  let count = 0
+  for (const method of ["query", "execute"]) subscribe(`tracing:mysql2:${method}:start`, () => count++)
+  return () => count
 }

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { makePrefix as makeMariadbPrefix } from "./mariadb.ts"
+import { countPackets, makePrefix as makeMariadbPrefix } from "./mariadb.ts"
 import { countRequests, makeSchema } from "./postgres.ts"
 import { makePrefix as makeRabbitmqPrefix } from "./rabbitmq.ts"
 import { countCommands, makePrefix } from "./redis.ts"
@@ -49,6 +49,7 @@ export const stores: Readonly<Record<string, Store>> = {
     systems: {
       chicory: async () => (await import("./systems/chicory.ts")).sqlite,
       floor: async () => (await import("./systems/sqlite-floor.ts")).floor,
+      "floor+": async () => (await import("./systems/sqlite-floor-plus.ts")).floorPlus,
       plainjob: async () => (await import("./systems/plainjob.ts")).plainjob
     },
     processes: 2,
@@ -59,6 +60,7 @@ export const stores: Readonly<Record<string, Store>> = {
     systems: {
       chicory: async () => (await import("./systems/chicory.ts")).redis,
       floor: async () => (await import("./systems/redis-floor.ts")).floor,
+      "floor+": async () => (await import("./systems/redis-floor-plus.ts")).floorPlus,
       bullmq: async () => (await import("./systems/bullmq.ts")).bullmq,
       "persisted-queue": async () => (await import("./systems/persisted-queue.ts")).redis
     },
@@ -70,6 +72,7 @@ export const stores: Readonly<Record<string, Store>> = {
     systems: {
       chicory: async () => (await import("./systems/chicory.ts")).postgres,
       floor: async () => (await import("./systems/postgres-floor.ts")).floor,
+      "floor+": async () => (await import("./systems/postgres-floor-plus.ts")).floorPlus,
       "pg-boss": async () => (await import("./systems/pg-boss.ts")).pgBoss,
       "graphile-worker": async () => (await import("./systems/graphile-worker.ts")).graphileWorker,
       "persisted-queue": async () => (await import("./systems/persisted-queue.ts")).postgres
@@ -80,17 +83,21 @@ export const stores: Readonly<Record<string, Store>> = {
   },
   mariadb: {
     systems: {
-      chicory: async () => (await import("./systems/chicory.ts")).mariadb
+      chicory: async () => (await import("./systems/chicory.ts")).mariadb,
+      "floor+": async () => (await import("./systems/mariadb-floor-plus.ts")).floorPlus
     },
     processes: 2,
-    makePlace: makeMariadbPrefix
+    makePlace: makeMariadbPrefix,
+    countRequests: countPackets
   },
   rabbitmq: {
     systems: {
       chicory: async () => (await import("./systems/chicory.ts")).rabbitmq,
-      floor: async () => (await import("./systems/rabbitmq-floor.ts")).floor
+      floor: async () => (await import("./systems/rabbitmq-floor.ts")).floor,
+      "floor+": async () => (await import("./systems/rabbitmq-floor-plus.ts")).floorPlus
     },
     processes: 2,
-    makePlace: makeRabbitmqPrefix
+    makePlace: makeRabbitmqPrefix,
+    countRequests: countCommands
   }
 }
