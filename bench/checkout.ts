@@ -14,6 +14,7 @@ const git = (...args: ReadonlyArray<string>) =>
 const childModules = [
   "bench/child.ts",
   "bench/calls.ts",
+  "bench/serve.ts",
   "bench/system.ts",
   "bench/stores.ts",
   "bench/systems/chicory.ts"

@@ -1,4 +1,5 @@
 /** A process of the bench: opens one system, and answers the calls of the parent. */
+import { memory, serve } from "./serve.ts"
 import { stores } from "./stores.ts"
 import { payloads, type RunningWorker, type TaskId, type WorkOptions } from "./system.ts"
 
@@ -74,6 +75,7 @@ const calls = {
   },
   check: (ids: ReadonlyArray<TaskId>) => session.check(ids),
   requests: async () => ({ count: countRequests(), at: performance.now() }),
+  memory: async () => memory(),
   close: async () => {
     await stopWorker()
     await session.close()
@@ -82,28 +84,4 @@ const calls = {
 
 export type Calls = typeof calls
 
-export interface Request {
-  readonly id: number
-  readonly name: keyof Calls
-  readonly args: ReadonlyArray<unknown>
-}
-
-export type Reply =
-  | { readonly id: number; readonly value: unknown }
-  | { readonly id: number; readonly error: string }
-
-const answer = async ({ id, name, args }: Request) => {
-  let reply: Reply
-  try {
-    const call = calls[name] as (...args: ReadonlyArray<unknown>) => Promise<unknown>
-    reply = { id, value: await call(...args) }
-  } catch (error) {
-    reply = { id, error: error instanceof Error ? (error.stack ?? error.message) : String(error) }
-  }
-  process.send?.(reply)
-}
-
-process.on("message", (request: Request) => void answer(request))
-process.on("disconnect", () => process.exit())
-process.on("SIGINT", () => {}) // the parent handles it and closes the channel
-process.send?.({ id: 0, value: "open" } satisfies Reply)
+serve(calls)

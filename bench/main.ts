@@ -12,6 +12,10 @@ import { describeWorkingTree, findCommit } from "./checkout.ts"
 import { compare, comparedRows } from "./compare.ts"
 import { withProcesses } from "./processes.ts"
 import type { Cell, Results, Row, Table } from "./results.ts"
+import { growth } from "./scale/growth.ts"
+import { memory } from "./scale/memory.ts"
+import type { Part } from "./scale/scale.ts"
+import { workers } from "./scale/workers.ts"
 import { type Store, stores } from "./stores.ts"
 import type { System } from "./system.ts"
 import { format, number } from "./table.ts"
@@ -19,10 +23,11 @@ import { type Extent, type Workload, workloads } from "./workloads.ts"
 
 const usage = `npm run bench -- <${Object.keys(stores).join("|")}> [options]
   --rounds N         rounds of each workload, medians are shown (3)
-  --only W1b,W2      these workloads; W2-long is run only if it is named
+  --only W1b,W2      these workloads; or scale: growth, workers, memory, all three or one of them
   --systems a,b      these systems
   --scale 0.1        a tenth of the tasks
-  --quick            a look of a few minutes: one round, a fifth of the tasks, a quarter of the time for warm-ups
+  --quick            a look of a few minutes: one round, a fifth of the tasks (a fiftieth for scale), a quarter of the
+                     time for warm-ups
   --markdown         print Markdown
   --json FILE        write the results as JSON
 
@@ -105,10 +110,14 @@ const { values: options, positionals } = readArguments()
 const [storeName = quit("Which store?"), command, ...operands] = positionals
 const store = stores[storeName] ?? quit(`no store "${storeName}"`)
 const scale = positive("scale", options.scale ?? (options.quick ? "0.2" : "1"))
+/** The measurements of scale have up to 5,000,000 tasks, and are for a quick look much smaller. */
+const scaleOfParts = options.quick && options.scale === undefined ? 0.02 : scale
 const extent: Extent = {
   size: (count) => Math.ceil(count * scale),
   warmUpMillis: options.quick ? 1000 : 4000
 }
+
+const sizeOfParts = (count: number) => Math.ceil(count * scaleOfParts)
 
 const nameOf = (workload: Workload) => workload.metrics[0]?.name ?? ""
 
@@ -166,43 +175,60 @@ const measureWorkload = async (
   return rows
 }
 
-const measureSystems = async () => {
-  refuse(["pairs", "max-pairs"], "for compare only")
-  const rounds = wholeNumber("rounds", options.rounds ?? (options.quick ? "1" : "3"), 1)
-  const wanted = choose(options.systems?.split(","), "system", Object.keys(store.systems), (name) => name)
-  const chosen = choose(options.only?.split(","), "workload", workloads, nameOf).filter(
-    ({ chosenOnly }) => options.only !== undefined || chosenOnly !== true
-  )
-  const begun = performance.now()
-  const environment = machine()
-  const { systems, missing } = await loadSystems(store, wanted)
+/** Returns the table of the workloads, with a column for each system. */
+const measureWorkloads = async (
+  chosen: ReadonlyArray<Workload>,
+  systems: ReadonlyMap<string, System>,
+  rounds: number
+): Promise<Table> => {
   const columns = [...systems.keys()]
-  if (columns.length === 0) process.exitCode = 1
-
   const rows: Array<Row> = []
   for (const workload of chosen) rows.push(...(await measureWorkload(workload, columns, rounds)))
-  const medians = rounds === 1 ? "one round" : `medians of ${rounds} rounds ± the furthest`
-  const table: Table = {
+  const medians = rounds === 1 ? "One round" : `Medians of ${rounds} rounds ± the furthest`
+  return {
     name: "workloads",
-    title: `${scale === 1 ? "" : `Scale ${scale}, `}${medians}; x: ${columns[0]} / it.`,
+    title: `${medians}${scale === 1 ? "" : `, scale ${scale}`}; x: ${columns[0]} / it.`,
     columns,
     compared: "first / it",
     rows,
     notes: [
       "tasks/s: more is better; s, ms and requests/s: less is better.",
-      ...[...systems].flatMap(([name, { note }]) => (note ? [`${name}: ${note}`] : [])),
-      ...missing
+      ...[...systems].flatMap(([name, { note }]) => (note ? [`${name}: ${note}`] : []))
     ]
+  }
+}
+
+const parts: Readonly<Record<string, Part>> = { growth, workers, memory }
+const allParts = "scale"
+
+const measureSystems = async () => {
+  refuse(["pairs", "max-pairs"], "for compare only")
+  const rounds = wholeNumber("rounds", options.rounds ?? (options.quick ? "1" : "3"), 1)
+  const wanted = choose(options.systems?.split(","), "system", Object.keys(store.systems), (name) => name)
+  const usual = workloads.map(nameOf)
+  const only = options.only?.split(",") ?? usual
+  const names = choose(only, "workload", [...usual, allParts, ...Object.keys(parts)], (name) => name)
+  const begun = performance.now()
+  const environment = machine()
+  const { systems, missing } = await loadSystems(store, wanted)
+  if (systems.size === 0) process.exitCode = 1
+
+  const tables: Array<Table> = []
+  const chosen = workloads.filter((workload) => names.includes(nameOf(workload)))
+  if (chosen.length > 0) tables.push(await measureWorkloads(chosen, systems, rounds))
+  for (const [name, part] of Object.entries(parts)) {
+    if (!names.includes(name) && !names.includes(allParts)) continue
+    tables.push(await part({ storeName, store, systems: [...systems.keys()], size: sizeOfParts, attempt }))
   }
   const results: Results = {
     store: storeName,
     date: new Date().toISOString().slice(0, 10),
     commit: describeWorkingTree(),
     machine: environment,
-    tables: [table]
+    tables
   }
   console.log(`\n${format(results, options.markdown)}`)
-  for (const line of failures) console.log(line)
+  for (const line of [...missing, ...failures]) console.log(line)
   const minutes = (performance.now() - begun) / 60_000
   console.error(`\nIt took ${minutes.toFixed(1)} minutes.`)
   writeJson(results)

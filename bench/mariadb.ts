@@ -1,4 +1,4 @@
-/** The locations of chicory on MariaDB: one database, with a new prefix for each measurement. */
+/** The locations of the systems on MariaDB: one database, with a new prefix for each measurement. */
 import { randomBytes } from "node:crypto"
 import { subscribe } from "node:diagnostics_channel"
 import { createConnection, type RowDataPacket } from "mysql2/promise"
@@ -31,9 +31,29 @@ const removeTables = async (prefix: string) => {
   await connection.end()
 }
 
+interface BytesRow extends RowDataPacket {
+  readonly bytes: string | number | null
+}
+
+/** Returns the bytes of the tables' files. */
+const bytesOfTables = async (prefix: string) => {
+  const connection = await createConnection(server)
+  const [[row]] = await connection.query<Array<BytesRow>>(
+    `SELECT SUM(FILE_SIZE) AS bytes FROM information_schema.INNODB_SYS_TABLESPACES
+    WHERE NAME LIKE CONCAT(DATABASE(), '/', ?)`,
+    [`${prefix}\\_%`]
+  )
+  await connection.end()
+  return Number(row?.bytes)
+}
+
 export const makePrefix = () => {
   const prefix = `bench_${randomBytes(8).toString("hex")}`
-  return { location: `${server}#${prefix}`, remove: () => removeTables(prefix) }
+  return {
+    location: `${server}#${prefix}`,
+    bytes: () => bytesOfTables(prefix),
+    remove: () => removeTables(prefix)
+  }
 }
 
 /** Counts the packets with statements that this process sends from now on, by mysql2. */

@@ -16,12 +16,17 @@ export const parseLocation = (location: string): PostgresLocation => {
   return { url, schema }
 }
 
-const run = async (statement: string) => {
+const query = async (statement: string) => {
   const { Effect, Redacted } = await import("effect")
   const { make } = await import("@effect/sql-pg/PgConnection")
   const connection = make({ url: Redacted.make(server) })
-  await Effect.runPromise(Effect.scoped(Effect.flatMap(connection, ({ query }) => query(statement))))
+  const result = await Effect.runPromise(
+    Effect.scoped(Effect.flatMap(connection, ({ query }) => query(statement)))
+  )
+  return result.rows
 }
+
+const run = async (statement: string) => void (await query(statement))
 
 const analyzeTables = (schema: string) => `DO $$
 DECLARE name regclass;
@@ -31,12 +36,18 @@ BEGIN
   END LOOP;
 END $$`
 
-const finishedTasks = (schema: string, count: number) => `INSERT INTO ${schema}.chicory_tasks
-  (id, task, payload_hash, published, state, attempt, fence, token, worker, enqueued_at, started_at, finished_at,
-    retention, remove_at, outcome)
-  SELECT gen_random_uuid(), 'bench.work', '', 1, 'SUCCESS', 1, 1, md5(n::text), 'a worker', 1, 1, 1, 1e9, 1e15,
-    '{"_tag":"Success","value":{"value":' || n || '}}'
-  FROM generate_series(1, ${Math.floor(count)}) AS n`
+/** Vacuums the tables of a schema, and returns the bytes that are left. */
+const bytesOfSchema = async (schema: string) => {
+  const tables = await query(
+    `SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace = '${schema}'::regnamespace AND relkind = 'r'`
+  )
+  for (const { name } of tables) await run(`VACUUM ${String(name)}`)
+  const [row] = await query(
+    `SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::float8 AS bytes FROM pg_class
+    WHERE relnamespace = '${schema}'::regnamespace AND relkind = 'r'`
+  )
+  return Number(row?.["bytes"])
+}
 
 export const makeSchema = async () => {
   const schema = `chicory_bench_${randomBytes(8).toString("hex")}`
@@ -44,11 +55,7 @@ export const makeSchema = async () => {
   return {
     location: `${server}#${schema}`,
     analyze: () => run(analyzeTables(schema)),
-    addFinished: async (system: string, count: number) => {
-      if (system !== "chicory") return false
-      await run(finishedTasks(schema, count))
-      return true
-    },
+    bytes: () => bytesOfSchema(schema),
     remove: () => run(`DROP SCHEMA IF EXISTS ${schema} CASCADE`)
   }
 }

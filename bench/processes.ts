@@ -1,19 +1,22 @@
-/** The parent's side of `child.ts`. */
+/** The parent's side of the bench's processes. */
 import { type ChildProcess, fork } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import type { Calls, Reply, Request } from "./child.ts"
-import type { Store } from "./stores.ts"
+import type { Calls } from "./child.ts"
+import type { AnyCalls, Reply, Request } from "./serve.ts"
+import type { Place, Store } from "./stores.ts"
 
 const callLimitMillis = 180_000
 const ownChild = fileURLToPath(new URL("child.ts", import.meta.url))
 
-export interface Process {
-  readonly call: <Name extends keyof Calls>(
+export interface Process<C extends AnyCalls = Calls> {
+  readonly call: <Name extends keyof C & string>(
     name: Name,
-    ...args: Parameters<Calls[Name]>
-  ) => Promise<Awaited<ReturnType<Calls[Name]>>>
+    ...args: Parameters<C[Name]>
+  ) => Promise<Awaited<ReturnType<C[Name]>>>
   /** Closes the system, then ends the process. */
   readonly close: () => Promise<void>
+  /** Ends the process at once, and fails the calls that are not answered. */
+  readonly kill: () => Promise<void>
 }
 
 /** The running processes, each with a promise that resolves when it has ended. */
@@ -58,14 +61,21 @@ for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal
  * Every process has a large young generation of a fixed size. V8 otherwise sizes it by what survived the first
  * collections, which differs from process to process, and with a small one collecting takes up to a third of the time.
  */
-const execArgv = [
-  "--disable-warning=ExperimentalWarning",
-  "--min-semi-space-size=64",
-  "--max-semi-space-size=64"
-]
+const fixedHeap = ["--min-semi-space-size=64", "--max-semi-space-size=64"]
+/** For measurements of memory. */
+export const ordinaryHeap = ["--expose-gc"]
 
-const start = async (file: string, args: ReadonlyArray<string>): Promise<Process> => {
-  const child = fork(file, args, { execArgv })
+/** Starts a process that runs `file`, which serves the calls. */
+const start = async <C extends AnyCalls = Calls>(
+  file: string,
+  args: ReadonlyArray<string>,
+  heap: ReadonlyArray<string> = fixedHeap
+): Promise<Process<C>> => {
+  const child = fork(file, args, {
+    execArgv: ["--disable-warning=ExperimentalWarning", ...heap],
+    // logs are no part of the tables
+    stdio: ["ignore", process.stderr, process.stderr, "ipc"]
+  })
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()))
   children.set(child, ended)
   const waiting = new Map<number, { resolve: (value: unknown) => void; reject: (error: Error) => void }>()
@@ -83,7 +93,11 @@ const start = async (file: string, args: ReadonlyArray<string>): Promise<Process
   })
   child.on("exit", (code, signal) => {
     children.delete(child)
-    if (!closing) failAll(`a process of the bench ended by itself: ${signal ?? `exit code ${code}`}`)
+    failAll(
+      closing
+        ? "the process was ended"
+        : `a process of the bench ended by itself: ${signal ?? `exit code ${code}`}`
+    )
   })
 
   const reply = (id: number, what: string) =>
@@ -102,19 +116,56 @@ const start = async (file: string, args: ReadonlyArray<string>): Promise<Process
     })
 
   let lastId = 0
-  await reply(lastId, "open")
-  const call: Process["call"] = (name, ...args) => {
+  const send = (name: string, args: ReadonlyArray<unknown>) => {
     const id = ++lastId
     child.send({ id, name, args } satisfies Request)
-    return reply(id, name) as Promise<never>
+    return id
   }
+  await reply(lastId, "open")
+  const call: Process<C>["call"] = (name, ...args) => reply(send(name, args), name) as Promise<never>
   const close = async () => {
     if (closing) return
     closing = true
-    await call("close").finally(() => child.disconnect())
+    await reply(send("close", []), "close").finally(() => child.disconnect())
     await ended
   }
-  return { call, close }
+  const kill = async () => {
+    closing = true
+    child.kill("SIGKILL")
+    await ended
+  }
+  return { call, close, kill }
+}
+
+/** Starts a process on a location. It is closed when the measurement ends, if not before. */
+export type StartProcess = typeof start
+
+/** Runs `use` with a new location, and removes it afterwards with all processes that `use` has started. */
+export const withPlace = async <A>(
+  store: Store,
+  use: (place: Place, startProcess: StartProcess) => Promise<A>
+): Promise<A> => {
+  if (leaving) await new Promise<never>(() => {})
+  const place = await store.makePlace()
+  const remove = removeAtEnd(() => place.remove())
+  const started: Array<Pick<Process, "close">> = []
+  const startProcess: StartProcess = async <C extends AnyCalls = Calls>(
+    file: string,
+    args: ReadonlyArray<string>,
+    heap?: ReadonlyArray<string>
+  ): Promise<Process<C>> => {
+    const process = await start<C>(file, args, heap)
+    started.push(process)
+    return process
+  }
+  try {
+    const result = await use(place, startProcess)
+    for (const process of started) await process.close()
+    return result
+  } finally {
+    await killAll()
+    await remove()
+  }
 }
 
 /** The processes of one measurement. For a store of one process, and for a subject without a worker, both are the same. */
@@ -123,8 +174,6 @@ export interface Processes {
   readonly worker: Process
   /** Makes the store do now what it otherwise does some time after many writes, in the middle of a measurement. */
   readonly analyze: () => Promise<void>
-  /** Adds finished tasks. Returns `false` if the system's tables are not known. */
-  readonly addFinished: (count: number) => Promise<boolean>
 }
 
 export interface Subject {
@@ -137,34 +186,19 @@ export interface Subject {
   readonly producerOnly?: boolean | undefined
   /** The path of `child.ts`, by default that of this checkout. */
   readonly child?: string
+  /** V8's options for the heap. */
+  readonly heap?: ReadonlyArray<string>
 }
 
 /** Runs `measure` with new processes on a new location, and removes both afterwards. */
-export const withProcesses = async <A>(
-  { child = ownChild, counted, producerOnly, store, storeName, system }: Subject,
-  measure: (processes: Processes) => Promise<A>
-): Promise<A> => {
-  if (leaving) await new Promise<never>(() => {})
-  const place = await store.makePlace()
-  const remove = removeAtEnd(() => place.remove())
-  const started: Array<Process> = []
-  try {
+export const withProcesses = <A>(
+  { child = ownChild, counted, heap, producerOnly, store, storeName, system }: Subject,
+  measure: (processes: Processes, place: Place) => Promise<A>
+): Promise<A> =>
+  withPlace(store, async (place, startProcess) => {
     const args = [storeName, system, place.location, counted ? "count" : ""]
-    const producer = await start(child, args)
-    started.push(producer)
+    const producer = await startProcess(child, args, heap)
     const isAlone = store.processes === 1 || producerOnly === true
-    const worker = isAlone ? producer : await start(child, args)
-    started.push(worker)
-    const result = await measure({
-      producer,
-      worker,
-      analyze: async () => place.analyze?.(),
-      addFinished: async (count) => (await place.addFinished?.(system, count)) ?? false
-    })
-    for (const process of started) await process.close()
-    return result
-  } finally {
-    await killAll()
-    await remove()
-  }
-}
+    const worker = isAlone ? producer : await startProcess(child, args, heap)
+    return measure({ producer, worker, analyze: async () => place.analyze?.() }, place)
+  })

@@ -33,7 +33,7 @@ const removeQueues = async (url: string, prefix: string) => {
   const connection = await connect(url)
   const channel = await connection.createChannel()
   await channel.deleteQueue(floorQueue(prefix))
-  await remove(channel, prefix)
+  await remove(channel, prefix, ["default", "idle"])
   await connection.close()
 }
 

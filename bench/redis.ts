@@ -39,11 +39,27 @@ const removeKeys = async (prefix: string) => {
   await client.close()
 }
 
+/** Returns the bytes of all keys. Those of other prefixes on the server are not counted. */
+const bytesOfKeys = async (prefix: string) => {
+  const client = await connect()
+  let bytes = 0
+  for await (const keys of client.scanIterator({ MATCH: `*${prefix}*`, COUNT: 1000 })) {
+    const sizes = await Promise.all(keys.map((key) => client.memoryUsage(key, { SAMPLES: 0 })))
+    for (const size of sizes) bytes += size ?? 0
+  }
+  await client.close()
+  return bytes
+}
+
 /** Fails if the server cannot be reached, where a client would try to connect for ever. */
 export const makePrefix = async () => {
   await (await connect()).close()
   const prefix = `chicory-bench-${randomUUID()}`
-  return { location: `${server}#${prefix}`, remove: () => removeKeys(prefix) }
+  return {
+    location: `${server}#${prefix}`,
+    bytes: () => bytesOfKeys(prefix),
+    remove: () => removeKeys(prefix)
+  }
 }
 
 /** Counts the commands that this process sends from now on, by node-redis and by ioredis. */

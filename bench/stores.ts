@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { countPackets, makePrefix as makeMariadbPrefix } from "./mariadb.ts"
 import { countRequests, makeSchema } from "./postgres.ts"
 import { makePrefix as makeRabbitmqPrefix } from "./rabbitmq.ts"
@@ -12,8 +13,8 @@ export interface Place {
   readonly location: string
   /** Gathers the statistics that the planner uses, which the store gathers by itself only within a minute. */
   readonly analyze?: () => Promise<void>
-  /** Adds finished tasks of a system. Returns `false` if the system's tables are not known. */
-  readonly addFinished?: (system: string, count: number) => Promise<boolean>
+  /** Returns the bytes of everything in the location, without free space that can be given back. */
+  readonly bytes?: () => Promise<number>
   readonly remove: () => void | Promise<void>
 }
 
@@ -23,16 +24,27 @@ export interface Store {
   readonly processes: 1 | 2
   /** Makes a new, empty location for one measurement. */
   readonly makePlace: () => Place | Promise<Place>
-  /** Counts the requests that a process makes to the store, for W4-load. */
+  /** Counts the requests that a process makes to the store. */
   readonly countRequests?: () => () => number
 }
 
 const nowhere: Place = { location: "", remove: () => {} }
 
+/** Returns the bytes of the pages in use. */
+const bytesOfFile = (filename: string) => {
+  const db = new DatabaseSync(filename, { timeout: 5000 })
+  const pragma = (name: string) => Number(Object.values(db.prepare(`PRAGMA ${name}`).get() ?? {})[0])
+  const bytes = (pragma("page_count") - pragma("freelist_count")) * pragma("page_size")
+  db.close()
+  return bytes
+}
+
 const makeDirectory = (): Place => {
   const directory = mkdtempSync(join(tmpdir(), "chicory-bench-"))
+  const location = join(directory, "tasks.db")
   return {
-    location: join(directory, "tasks.db"),
+    location,
+    bytes: async () => bytesOfFile(location),
     remove: () => rmSync(directory, { recursive: true, force: true })
   }
 }

@@ -28,8 +28,6 @@ export interface Workload {
   readonly counted?: boolean
   /** Needs no process for a worker. */
   readonly producerOnly?: boolean
-  /** Takes long: runs only if it is named. */
-  readonly chosenOnly?: boolean
   readonly measure: (processes: Processes, extent: Extent) => Promise<Measurement>
 }
 
@@ -111,28 +109,6 @@ const drain: Workload = {
     const millis = await worker.call("drain", ids.length, options)
     await expectAll(worker, ids)
     return { values: [perSecond(ids.length, millis)], fewer: fewerThan(all, count) }
-  }
-}
-
-const FINISHED = 1_000_000
-const WAITING = 100_000
-
-/** Drains 100,000 tasks from tables without finished tasks, and from tables with 1,000,000 of them. */
-const crowd: Workload = {
-  metrics: [
-    { name: "W2-long", what: "drain of 100,000 tasks", unit: "tasks/s" },
-    { name: "W2-full", what: "the same, beside 1,000,000 finished ones", unit: "tasks/s" }
-  ],
-  chosenOnly: true,
-  measure: async ({ producer, worker, addFinished }, { size }) => {
-    const options = { concurrency: 100, sleepMillis: 0 }
-    const rate = async () => {
-      const ids = await producer.call("fill", size(WAITING))
-      return perSecond(ids.length, await worker.call("drain", ids.length, options))
-    }
-    await rate()
-    const before = await rate()
-    return { values: [before, (await addFinished(size(FINISHED))) ? await rate() : undefined] }
   }
 }
 
@@ -226,7 +202,6 @@ export const workloads: ReadonlyArray<Workload> = [
     producer.call("bulk", count, 1000)
   ),
   drain,
-  crowd,
   oneCaller,
   manyCallers,
   waiters

@@ -14,7 +14,8 @@ import { parseLocation as parseRabbitmq } from "../rabbitmq.ts"
 import { parseLocation } from "../redis.ts"
 import type { Payload, RoundTrips, RunningWorker, Session, System, WorkOptions } from "../system.ts"
 
-const Work = Task.make("bench.work", {
+/** The task of all measurements. */
+export const Work = Task.make("bench.work", {
   payload: {
     value: Schema.Number,
     account: Schema.String,
@@ -24,7 +25,8 @@ const Work = Task.make("bench.work", {
   success: Schema.Struct({ value: Schema.Number })
 })
 
-type Stores = Broker.Broker | Backend.Backend
+/** The services of a store. */
+export type Stores = Broker.Broker | Backend.Backend
 
 const concurrently = (payloads: ReadonlyArray<Payload>, inFlight: number) =>
   Effect.forEach(payloads, (payload) => Work.delay(payload), { concurrency: inFlight })
@@ -61,93 +63,129 @@ const finished = Effect.fnUntraced(function* (worker: Worker.Worker["Service"], 
   }
 })
 
-const makeSession = async <E>(store: Layer.Layer<Stores, E>): Promise<Session> => {
-  const runtime = ManagedRuntime.make(store)
+const postgresLayer = (location: string) => {
+  const { schema, url } = parsePostgres(location)
+  const client = PgClient.layer({ url: Redacted.make(url), startupParameters: { search_path: schema } })
+  return Layer.provide(SqlStore.layer(), client)
+}
+
+const mariadbLayer = (location: string) => {
+  const { prefix, url } = parseMariadb(location)
+  return Layer.provide(SqlStore.layer({ prefix }), MysqlClient.layer({ url }))
+}
+
+const redisLayer = (location: string) => {
+  const { prefix, url } = parseLocation(location)
+  return Layer.provide(RedisStore.layer({ prefix }), NodeRedis.layer({ url }))
+}
+
+const rabbitmqLayer = (location: string) => {
+  const { prefix, redisUrl, url } = parseRabbitmq(location)
+  const backend = Layer.provide(RedisBackend.layer({ prefix }), NodeRedis.layer({ url: redisUrl }))
+  return Layer.merge(RabbitBroker.layer({ url, prefix }), backend)
+}
+
+const layers: Readonly<Record<string, (location: string) => Layer.Layer<Stores, unknown>>> = {
+  memory: () => Layer.merge(Broker.layerMemory, Backend.layerMemory),
+  sqlite: (filename) => SqliteStore.layer({ filename }),
+  redis: redisLayer,
+  postgres: postgresLayer,
+  mariadb: mariadbLayer,
+  rabbitmq: rabbitmqLayer
+}
+
+/** Opens a store, and makes the runtime for programs that use it. */
+export const openRuntime = async (
+  storeName: string,
+  location: string
+): Promise<ManagedRuntime.ManagedRuntime<Stores, unknown>> => {
+  const layer = layers[storeName]
+  if (layer === undefined) throw new Error(`no layer for ${storeName}`)
+  const runtime = ManagedRuntime.make(layer(location))
   await runtime.context()
+  return runtime
+}
 
-  const work = async ({ concurrency, sleepMillis }: WorkOptions): Promise<RunningWorker> => {
-    const handler = Work.toLayer(({ value }) =>
-      sleepMillis === 0 ? Effect.succeed({ value }) : Effect.as(Effect.sleep(sleepMillis), { value })
-    )
-    const layer = Worker.layer([Work], { concurrency }).pipe(Layer.provide(handler))
-    const scope = Scope.makeUnsafe()
-    const context = await runtime.runPromise(Layer.buildWithScope(layer, scope))
-    const worker = Context.get(context, Worker.Worker)
-    return {
-      finished: (count) => runtime.runPromise(finished(worker, count)),
-      stop: () => runtime.runPromise(Scope.close(scope, Exit.void))
-    }
-  }
-
+/** Starts a worker. Its scope stops it. */
+export const startWorker = async (
+  runtime: ManagedRuntime.ManagedRuntime<Stores, unknown>,
+  { concurrency, sleepMillis }: WorkOptions
+) => {
+  const handler = Work.toLayer(({ value }) =>
+    sleepMillis === 0 ? Effect.succeed({ value }) : Effect.as(Effect.sleep(sleepMillis), { value })
+  )
+  const layer = Worker.layer([Work], { concurrency }).pipe(Layer.provide(handler))
+  const scope = Scope.makeUnsafe()
+  const context = await runtime.runPromise(Layer.buildWithScope(layer, scope))
   return {
-    oneByOne: (payloads) =>
-      runtime.runPromise(Effect.forEach(payloads, (payload) => Work.delay(payload), { discard: true })),
-    concurrently: async (payloads, inFlight) =>
-      taskIds(await runtime.runPromise(concurrently(payloads, inFlight))),
-    bulk: async (chunks) =>
-      (await runtime.runPromise(Effect.forEach(chunks, (payloads) => Work.delayAll(payloads)))).flatMap(
-        taskIds
-      ),
-    work,
-    roundTrips: (options) => runtime.runPromise(roundTrips(options)),
-    check: async (ids) => {
-      const results = ids.map((id) => Work.result(String(id)))
-      const values = await runtime.runPromise(AsyncResult.all(results, { timeout: "10 seconds" }))
-      return values.filter(({ value }) => typeof value === "number").length
-    },
-    close: () => runtime.dispose()
+    worker: Context.get(context, Worker.Worker),
+    stop: () => runtime.runPromise(Scope.close(scope, Exit.void))
   }
 }
 
+const open =
+  (storeName: string) =>
+  async (location: string): Promise<Session> => {
+    const runtime = await openRuntime(storeName, location)
+
+    const work = async (options: WorkOptions): Promise<RunningWorker> => {
+      const { stop, worker } = await startWorker(runtime, options)
+      return { finished: (count) => runtime.runPromise(finished(worker, count)), stop }
+    }
+
+    return {
+      oneByOne: (payloads) =>
+        runtime.runPromise(Effect.forEach(payloads, (payload) => Work.delay(payload), { discard: true })),
+      concurrently: async (payloads, inFlight) =>
+        taskIds(await runtime.runPromise(concurrently(payloads, inFlight))),
+      bulk: async (chunks) =>
+        (await runtime.runPromise(Effect.forEach(chunks, (payloads) => Work.delayAll(payloads)))).flatMap(
+          taskIds
+        ),
+      work,
+      roundTrips: (options) => runtime.runPromise(roundTrips(options)),
+      check: async (ids) => {
+        const results = ids.map((id) => Work.result(String(id)))
+        const values = await runtime.runPromise(AsyncResult.all(results, { timeout: "10 seconds" }))
+        return values.filter(({ value }) => typeof value === "number").length
+      },
+      close: () => runtime.dispose()
+    }
+  }
+
 export const memory: System = {
   note: "Broker.layerMemory and Backend.layerMemory, producer and worker in one process, schemas compiled as on SQLite",
-  open: () => makeSession(Layer.merge(Broker.layerMemory, Backend.layerMemory))
+  open: open("memory")
 }
 
 export const sqlite: System = {
   note: "SqliteStore.layer({ filename }) with its defaults, schemas compiled by effect/schema/SchemaJITCompiler/enable",
-  open: (filename) => makeSession(SqliteStore.layer({ filename }))
+  open: open("sqlite")
 }
 
 export const redis: System = {
   note:
     "RedisStore.layer({ prefix }) with its defaults over NodeRedis.layer({ url }), schemas compiled by" +
     " effect/schema/SchemaJITCompiler/enable",
-  open: (location) => {
-    const { url, prefix } = parseLocation(location)
-    return makeSession(Layer.provide(RedisStore.layer({ prefix }), NodeRedis.layer({ url })))
-  }
+  open: open("redis")
 }
 
 export const postgres: System = {
   note:
     "SqlStore.layer() with its defaults over PgClient.layer({ url }), schemas compiled by" +
     " effect/schema/SchemaJITCompiler/enable",
-  open: (location) => {
-    const { schema, url } = parsePostgres(location)
-    const client = PgClient.layer({
-      url: Redacted.make(url),
-      startupParameters: { search_path: schema }
-    })
-    return makeSession(Layer.provide(SqlStore.layer(), client))
-  }
+  open: open("postgres")
 }
 
 export const mariadb: System = {
   note: "SqlStore.layer({ prefix }) with its defaults over the SqlClient on mysql2 of the tests, schemas compiled as above",
-  open: (location) => {
-    const { prefix, url } = parseMariadb(location)
-    return makeSession(Layer.provide(SqlStore.layer({ prefix }), MysqlClient.layer({ url })))
-  }
+  open: open("mariadb")
 }
 
 export const rabbitmq: System = {
   note:
     "RabbitBroker.layer({ url, prefix }) and RedisBackend.layer({ prefix }) with their defaults, the latter over" +
-    " NodeRedis.layer({ url }), schemas compiled by effect/schema/SchemaJITCompiler/enable",
-  open: (location) => {
-    const { prefix, redisUrl, url } = parseRabbitmq(location)
-    const backend = Layer.provide(RedisBackend.layer({ prefix }), NodeRedis.layer({ url: redisUrl }))
-    return makeSession(Layer.merge(RabbitBroker.layer({ url, prefix }), backend))
-  }
+    " NodeRedis.layer({ url }), schemas compiled by effect/schema/SchemaJITCompiler/enable. W4-load counts the commands" +
+    " of Redis alone.",
+  open: open("rabbitmq")
 }
