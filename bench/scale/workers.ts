@@ -68,7 +68,7 @@ const measure = async (
 export const workers: Part = async ({ attempt, size, store, storeName }) => {
   const rows = metrics.map((metric) => ({ ...metric, cells: {} as Record<string, Cell> }))
   const columns: Array<string> = []
-  for (const count of COUNTS) {
+  for (const count of store.processes === 1 ? [] : COUNTS) {
     const column = count === 1 ? "1 worker" : `${count} workers`
     const found = await attempt(`${column}:`, () =>
       withPlace(store, async (place, startProcess) => {

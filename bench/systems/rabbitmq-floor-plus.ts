@@ -121,8 +121,8 @@ export const openStore = async (location: string): Promise<FloorPlusStore<Task>>
   const publish = ({ body, id }: NewTask) =>
     new Promise<void>((resolve, reject) => {
       const properties = { messageId: id, persistent: true, mandatory: true }
-      publisher.publish("", queue, Buffer.from(body), properties, (error) =>
-        error ? reject(error as Error) : resolve()
+      publisher.publish("", queue, Buffer.from(body), properties, (error: Error | null) =>
+        error ? reject(error) : resolve()
       )
     })
 
