@@ -29,13 +29,18 @@ export const manySlots = ({ name, location }: LoadStore): void =>
           const all = (state: string, attempts: number) =>
             Effect.map(
               Effect.forEach(handles, (handle) => AsyncResult.poll(handle), { concurrency: "unbounded" }),
-              (found) =>
-                assert.isTrue(
-                  found.every(
-                    (one) =>
-                      Option.isSome(one) && one.value.state === state && one.value.attempts === attempts
-                  )
+              (found) => {
+                const others = found.flatMap((one) =>
+                  Option.isSome(one) && one.value.state === state && one.value.attempts === attempts
+                    ? []
+                    : [one]
                 )
+                // the first few tell why
+                assert.deepStrictEqual(
+                  { count: others.length, some: others.slice(0, 3) },
+                  { count: 0, some: [] }
+                )
+              }
             )
           const first = yield* start("worker.ts", storeLocation, 256, options)
           yield* first.reached("all wait")
