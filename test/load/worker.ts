@@ -89,7 +89,7 @@ Layer.effectDiscard(
     // stdout is for reports
     Layer.merge(
       Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
-      Layer.succeed(References.MinimumLogLevel, "Error")
+      Layer.succeed(References.MinimumLogLevel, "Warn")
     )
   ),
   Layer.launch,
