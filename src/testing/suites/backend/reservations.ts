@@ -73,24 +73,24 @@ export const reservations = (test: Test): void => {
     })
 
     test("a run marks its reservation as published", function* (t) {
-      yield* t.create("a", { reservedMillis: t.time.units(1), retentionMillis: t.time.units(1) })
+      yield* t.create("a", { reservedMillis: t.time.units(6), retentionMillis: t.time.units(1) })
       yield* t.startAndSettle("a", "t1", RELEASE, { retentionMillis: t.time.units(1) })
       const again = yield* t.create("a")
       assert.isTrue(again._tag === "Existing" && again.published)
-      yield* t.time.pass(2)
+      yield* t.time.pass(7)
       assert.strictEqual(yield* t.sweepAll, 0)
       assert.strictEqual((yield* t.read("a")).state, "PENDING")
     })
 
     test("the sweep removes a reservation that is not marked in its time, whatever its retention", function* (t) {
-      const reservedMillis = t.time.units(1)
+      const reservedMillis = t.time.units(6)
       yield* t.driver.create([
         record("a", { reservedMillis, key: "k" }),
         record("b", { reservedMillis }),
         record("c", { reservedMillis: t.time.long, retentionMillis: t.time.units(1) })
       ])
       yield* t.driver.markPublished([withoutIncarnation("b")])
-      yield* t.time.pass(2)
+      yield* t.time.pass(7)
       yield* t.sweepAll
       assert.isUndefined(yield* t.readOptional("a"))
       assert.strictEqual((yield* t.create("d", { key: "k" }))._tag, "Created")
