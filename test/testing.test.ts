@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { AsyncResult, DeadLetters, MemoryStore, Task, TaskContext, Worker } from "chicory"
 import { Testing } from "chicory/testing"
-import { DateTime, Duration, Effect, Exit, Latch, Layer, Schema } from "effect"
+import { Cause, DateTime, Duration, Effect, Exit, Latch, Layer, Schema } from "effect"
 import { TestClock } from "effect/testing"
 
 const Double = Task.make("double", { payload: { n: Schema.Int }, success: Schema.Int })
@@ -116,5 +116,15 @@ describe("Testing.context", () => {
       const { retry } = yield* TaskContext.TaskContext
       assert.isTrue(Exit.hasDies(yield* Effect.exit(retry({ countdown: "1 second" }))))
     }).pipe(Effect.provide(Testing.context()))
+  )
+
+  it.effect("tells a handler that writes progress which name it has to be given", () =>
+    Effect.gen(function* () {
+      const Counting = Task.make("counting", { progress: Schema.Int })
+      const exit = yield* Effect.exit(Counting.progress(1).pipe(Effect.provide(Testing.context())))
+      assert(Exit.isFailure(exit))
+      assert.include(Cause.pretty(exit.cause), 'give the handler Testing.context({ taskName: "counting" })')
+      yield* Counting.progress(1).pipe(Effect.provide(Testing.context({ taskName: "counting" })))
+    })
   )
 })

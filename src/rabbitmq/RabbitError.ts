@@ -51,8 +51,11 @@ export const messageTooLarge = (bytes: number, max: number): RabbitError =>
 
 /** INVALID-PATH, ACCESS-REFUSED, PRECONDITION-FAILED, NOT-ALLOWED. */
 const PERMANENT_CODES: ReadonlySet<number | undefined> = new Set([402, 403, PRECONDITION_FAILED, 530])
-/** NOT-ALLOWED is also the code for a reached limit of connections or channels, which may be free again later. */
-const TRANSIENT_MESSAGE = /limit/
+/**
+ * NOT-ALLOWED is also the code for a reached limit of connections or channels, which may be free again later, and
+ * PRECONDITION-FAILED the code for a claim that is over, which closes the channel: the next one is opened with new claims.
+ */
+const TRANSIENT_MESSAGE = /limit|unknown delivery tag|delivery acknowledgement/
 
 /**
  * Tells whether a retry cannot help: a wrong password, a missing virtual host, a queue of that name with other

@@ -6,6 +6,7 @@
  */
 import { Clock, Effect, Latch, type Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
+import { makeOnceAMinute } from "../internal/driver/onceAMinute.ts"
 
 /** A connection is closed at most once in this time, in nanoseconds: the address may be changed later than the server. */
 const RECONNECT_AFTER = 1_000_000_000n
@@ -24,6 +25,7 @@ export const make = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Reconnection, never, Scope.Scope> {
   const scope = yield* Effect.scope
   const clock = yield* Clock.Clock
+  const isNews = makeOnceAMinute()
   let last: bigint | undefined
   let next = Latch.makeUnsafe(false)
   return {
@@ -35,7 +37,11 @@ export const make = Effect.fnUntraced(function* (
       next = Latch.makeUnsafe(false)
       reconnecting.openUnsafe()
       return Effect.andThen(
-        Effect.logWarning("The Redis server has become a read-only replica; connecting anew"),
+        Effect.flatMap(isNews, (isNews) =>
+          (isNews ? Effect.logWarning : Effect.logDebug)(
+            "The Redis server has become a read-only replica; connecting anew"
+          )
+        ),
         Effect.forkIn(Effect.ignore(redis.send("QUIT")), scope)
       ).pipe(Effect.asVoid)
     }),

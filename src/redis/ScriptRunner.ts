@@ -1,10 +1,11 @@
 /**
  * Runs scripts: one script for a batch, on the shard where its keys lie, bounded by `callTimeout`.
  */
-import { Array as Arr, Clock, Effect, Schedule, type Scope } from "effect"
+import { Array as Arr, Effect, Schedule, type Scope } from "effect"
 import type * as Redis from "effect/persistence/Redis"
 import type { CallTimeout } from "../internal/driver/callTimeout.ts"
 import { ENVELOPE_BYTES } from "../internal/driver/maxMessageBytes.ts"
+import { makeOnceAMinute } from "../internal/driver/onceAMinute.ts"
 import { isReadOnly } from "./isPermanent.ts"
 import type { Keyspace } from "./Keyspace.ts"
 import * as Reconnection from "./Reconnection.ts"
@@ -57,20 +58,15 @@ const isUnknownScript = ({ cause }: Redis.RedisError): boolean => String(cause).
 const isNotRun = (error: Redis.RedisError): boolean => isOffline(error) || isMoving(error)
 const NOT_RUN_RETRY = Schedule.spaced("50 millis")
 
-/** How often a move is logged. */
-const MOVE_LOG_MILLIS = 60_000
-
-/** Makes a log of calls that wait for a slot. */
-const makeMoveLog = () => {
-  let loggedAt = -Infinity
+/** Makes the log of calls that wait for a slot. */
+const makeLogMove = () => {
+  const isNews = makeOnceAMinute()
   return (base: string): Effect.Effect<void> =>
-    Effect.flatMap(Clock.currentTimeMillis, (now) => {
-      if (now - loggedAt < MOVE_LOG_MILLIS) return Effect.void
-      loggedAt = now
-      return Effect.logWarning(
+    Effect.flatMap(isNews, (isNews) =>
+      (isNews ? Effect.logWarning : Effect.logDebug)(
         `The hash slot of ${base} moves to another node of the Redis cluster; calls wait for it`
       )
-    })
+    )
 }
 
 const runWith = (
@@ -78,7 +74,7 @@ const runWith = (
   { declaredKeys, prefix }: Keyspace,
   maxArgumentBytes: number | undefined
 ) => {
-  const logMove = makeMoveLog()
+  const logMove = makeLogMove()
   const explain = explainDenial(prefix)
   const explainSize = explainTooLarge(maxArgumentBytes)
   return function run<A>({ loading, sha1 }: Script<A>, shard: number, args: ReadonlyArray<string>) {

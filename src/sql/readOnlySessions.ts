@@ -7,6 +7,7 @@
  */
 import { Effect, FiberHandle, type Scope } from "effect"
 import { SqlError } from "effect/sql"
+import { makeOnceAMinute } from "../internal/driver/onceAMinute.ts"
 import type { Database } from "./Database.ts"
 import type { ReadOnlySessions } from "./dialect/Dialect.ts"
 import * as Row from "./Row.ts"
@@ -50,11 +51,12 @@ export const endAfterRefusal = Effect.fnUntraced(function* (
   const { readOnlySessions } = db.dialect
   if (readOnlySessions === undefined) return db
   const endOne = makeEndOne(db, readOnlySessions)
+  const isNews = makeOnceAMinute()
   const endAll = Effect.gen(function* () {
     yield* giveBack
     for (let pause = PAUSE_MILLIS; yield* endOne; pause = Math.min(pause * PAUSE_FACTOR, MAX_PAUSE_MILLIS)) {
       if (pause === PAUSE_MILLIS) {
-        yield* Effect.logWarning(
+        yield* ((yield* isNews) ? Effect.logWarning : Effect.logDebug)(
           `Failed to use a read-only connection to ${db.store}; ending such connections, so that the client opens others`
         )
       }

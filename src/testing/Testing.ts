@@ -200,7 +200,7 @@ export interface ContextOptions {
  *
  * **Gotchas**
  *
- * `progress` of a task writes nothing outside of a worker.
+ * `progress` of a task writes nothing outside of a worker. A handler that calls it needs the `taskName` of its task.
  *
  * @category layers
  * @since 0.1.0

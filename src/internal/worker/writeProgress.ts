@@ -15,12 +15,15 @@ export const writeProgress = (
 ): Effect.Effect<void, never, unknown> =>
   Effect.gen(function* () {
     const { taskName } = yield* TaskContext
-    if (taskName !== definition.name) {
-      return yield* Effect.die(
-        new TypeError(`${definition.name}.progress was called in the handler of ${taskName}`)
-      )
-    }
     const run = yield* CurrentRun
+    if (taskName !== definition.name) {
+      const where = `${definition.name}.progress was called in the handler of ${taskName}`
+      const hint =
+        run === undefined
+          ? `; in a test, give the handler Testing.context({ taskName: "${definition.name}" })`
+          : ""
+      return yield* Effect.die(new TypeError(where + hint))
+    }
     if (run === undefined) return
     const progress = yield* Effect.orDie(definition.result.encodeProgress(value))
     const { maxBytes } = run

@@ -10,6 +10,7 @@ import type {
   RespVersions,
   TypeMapping
 } from "redis"
+import { makeOnceAMinute } from "../../internal/driver/onceAMinute.ts"
 import { callClient, type ClusterClient, sendWith, toRedisError } from "./routeCommand.ts"
 
 type CreateCluster = typeof createCluster
@@ -98,8 +99,13 @@ export const connectCluster = Effect.fnUntraced(function* (
         destroyClient(client)
       })
   )
+  const isNews = makeOnceAMinute()
   const warn = (cause: unknown): void =>
-    runSync(Effect.logWarning("The Redis cluster client reported an error", cause))
+    runSync(
+      Effect.flatMap(isNews, (isNews) =>
+        (isNews ? Effect.logWarning : Effect.logDebug)("The Redis cluster client reported an error", cause)
+      )
+    )
   const onError = (cause: unknown): void => {
     if (state === "connecting") errorsBefore.push(cause)
     if (state === "open") warn(cause)

@@ -1,6 +1,7 @@
 /** Subscriptions at a cluster that move to another node when their connection is lost. */
 import { Deferred, Effect, Fiber, Schedule } from "effect"
 import type { Redis } from "effect/persistence"
+import { makeOnceAMinute } from "../../internal/driver/onceAMinute.ts"
 import { destroy } from "./connectCluster.ts"
 import { anyMaster, callClient, type ClusterClient, toRedisError } from "./routeCommand.ts"
 
@@ -53,13 +54,15 @@ const subscribeToNode = Effect.fnUntraced(function* (
 export const subscribeWith = (client: ClusterClient, closed: Deferred.Deferred<never, Redis.RedisError>) =>
   Effect.fnUntraced(function* (channel: string, onMessage: OnMessage) {
     const started = yield* Deferred.make<void, Redis.RedisError>()
+    const lossIsNews = makeOnceAMinute()
+    const failureIsNews = makeOnceAMinute()
     let wasSubscribed = false
     const untilLost = Effect.scoped(
       Effect.gen(function* () {
         const lost = yield* subscribeToNode(client, channel, onMessage)
         wasSubscribed = true
         yield* Deferred.succeed(started, undefined)
-        yield* Effect.logWarning(
+        yield* ((yield* lossIsNews) ? Effect.logWarning : Effect.logDebug)(
           "Lost the connection of a subscription to the Redis cluster; subscribing again",
           yield* Deferred.await(lost)
         )
@@ -68,7 +71,12 @@ export const subscribeWith = (client: ClusterClient, closed: Deferred.Deferred<n
     const fiber = yield* untilLost.pipe(
       Effect.tapError(({ cause }) =>
         wasSubscribed
-          ? Effect.logWarning("Failed to subscribe to the Redis cluster again; trying once more", cause)
+          ? Effect.flatMap(failureIsNews, (isNews) =>
+              (isNews ? Effect.logWarning : Effect.logDebug)(
+                "Failed to subscribe to the Redis cluster again; trying once more",
+                cause
+              )
+            )
           : Effect.void
       ),
       Effect.retry({ schedule: backoff, while: () => wasSubscribed }),
