@@ -117,8 +117,8 @@ export const layerStorage = (
   storeLayers.layer(open(options, false), options)
 
 /**
- * Returns the SQL script that creates the tables of this version in an empty database. Throws a `RangeError` if the
- * prefix is not valid.
+ * Returns the SQL script that creates the tables of this version in an empty database, or brings those of an earlier version
+ * up to date. Throws a `RangeError` if the prefix is not valid.
  *
  * @see {@link layerStorage} for the layer that uses the tables
  * @category schema
@@ -129,8 +129,10 @@ export const migrations = (
   options?: {
     /** The prefix of all table names. Default `chicory`. */
     readonly prefix?: string | undefined
+    /** The version of the tables: the highest in the table `<prefix>_schema`. Default 0: there are none. */
+    readonly from?: number | undefined
   }
-): string => Migrations.script(dialects[dialect], options)
+): string => Migrations.script(dialects[dialect], options?.from ?? 0, options)
 
 /**
  * Runs an effect in a transaction that also completes the task of the calling handler: what the effect writes with the

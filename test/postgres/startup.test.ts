@@ -250,7 +250,9 @@ describeWithOwnPostgres("postgres: opening a store", () => {
     test("fails with a hint to update if they are of a newer version", {}, (server) =>
       Effect.gen(function* () {
         yield* migrate(server)
-        yield* server.query("INSERT INTO chicory_schema VALUES (999, 'from the future', 0)")
+        yield* server.query(
+          "INSERT INTO chicory_schema (version, needs, name, applied_at) VALUES (999, 999, 'from the future', 0)"
+        )
         for (const error of yield* failuresOf(server.url)) {
           assert.isFalse(error.retryable)
           assert(error.cause instanceof SchemaTooNew)

@@ -224,13 +224,26 @@ const suite = (temporaryLocation: Effect.Effect<Location, unknown, Scope.Scope>)
         const sql = yield* SqlClient.SqlClient
         yield* Effect.scoped(open(location, layer))
         const schema = sql(`${location.prefix}_schema`)
-        yield* sql`INSERT INTO ${schema} (version, name, applied_at) VALUES (99, 'of tomorrow', 0)`
+        yield* sql`INSERT INTO ${schema} (version, needs, name, applied_at) VALUES (99, 98, 'of tomorrow', 0)`
         const error = yield* refusal(location, by)
         assert.instanceOf(error, Backend.BackendError)
         assert.instanceOf(error.cause, Migrations.SchemaTooNew)
         assert.isFalse(error.retryable)
-        assert.include(error.message, "version 99")
+        assert.include(error.message, "version 99 and need code that knows version 98")
         assert.include(error.message, "update chicory, or give another prefix")
+        assert.deepStrictEqual(yield* versions(location), [...versionsKnown(location), 99])
+      }))
+  }
+
+  for (const [name, by] of Object.entries({ layer, layerStorage })) {
+    test(`works with ${name} on tables of a newer version that this code suffices for`, (location) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* Effect.scoped(open(location, layer))
+        const needs = Math.max(...versionsKnown(location))
+        const schema = sql(`${location.prefix}_schema`)
+        yield* sql`INSERT INTO ${schema} (version, needs, name, applied_at) VALUES (99, ${needs}, 'of tomorrow', 0)`
+        yield* expectWorking(location, by)
         assert.deepStrictEqual(yield* versions(location), [...versionsKnown(location), 99])
       }))
   }

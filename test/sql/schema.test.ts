@@ -1,5 +1,6 @@
 import { createHash } from "node:crypto"
 import { assert, describe, it } from "@effect/vitest"
+import { SqlStore } from "chicory/sql"
 import { schema } from "../../src/sql/schema/schema.ts"
 
 const table = (name: string) => `"chicory_${name}"`
@@ -25,6 +26,17 @@ describe("sql: the schema", () => {
         schema[dialect].map(({ id }) => id),
         steps.map((_, index) => index + 1)
       )
+    })
+
+    it(`needs no newer code than that of the step itself on ${dialect}`, () => {
+      for (const { id, needs } of schema[dialect]) assert.isAtMost(needs, id)
+    })
+
+    it(`has a script for ${dialect} that leaves out the steps which were applied`, () => {
+      const all = SqlStore.migrations(dialect)
+      const applied = schema[dialect].length
+      assert.strictEqual(SqlStore.migrations(dialect, { from: 0 }), all)
+      assert.strictEqual(SqlStore.migrations(dialect, { from: applied }), "")
     })
   }
 })

@@ -74,7 +74,9 @@ describe("sqlite: errors", () => {
       const filename = yield* temporaryFile
       yield* Effect.scoped(SqliteStore.makeDrivers({ filename }))
       const database = new DatabaseSync(filename)
-      database.exec("INSERT INTO chicory_schema (version, name, applied_at) VALUES (99, 'of tomorrow', 0)")
+      database.exec(
+        "INSERT INTO chicory_schema (version, needs, name, applied_at) VALUES (99, 99, 'of tomorrow', 0)"
+      )
       database.close()
       const error = expectNamesFile(yield* openError(filename), filename)
       assert.include(error.message, "version 99")

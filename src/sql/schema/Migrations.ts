@@ -12,19 +12,21 @@ import * as Row from "../Row.ts"
 import type { Migration } from "./Migration.ts"
 import { schema } from "./schema.ts"
 
-/** The tables are of a newer version of this library. */
+/** The tables are of a newer version of this library, which needs newer code. */
 export class SchemaTooNew extends Data.TaggedError("SchemaTooNew")<{
   /** The name of the store: its file, or its database. */
   readonly store: string
   /** The version of its tables. */
   readonly found: number
+  /** The version that code has to know to work on them. */
+  readonly needs: number
   /** The newest version that this code knows. */
   readonly known: number
 }> {
   override get message(): string {
     return (
-      `${this.store}: its tables have version ${this.found}, this version of chicory knows up to ${this.known}; ` +
-      `update chicory, or give another prefix`
+      `${this.store}: its tables have version ${this.found} and need code that knows version ${this.needs}, ` +
+      `this version of chicory knows up to ${this.known}; update chicory, or give another prefix`
     )
   }
 }
@@ -103,18 +105,24 @@ const checkIsolation = Effect.fnUntraced(function* ({
 const latest = ({ name }: Dialect): number => schema[name].at(-1)!.id
 
 const createVersions = (table: string): string =>
-  `CREATE TABLE IF NOT EXISTS ${table} (version INTEGER NOT NULL PRIMARY KEY, name VARCHAR(200) NOT NULL, applied_at BIGINT NOT NULL)`
+  `CREATE TABLE IF NOT EXISTS ${table} (version INTEGER NOT NULL PRIMARY KEY, needs INTEGER NOT NULL, name VARCHAR(200) NOT NULL, applied_at BIGINT NOT NULL)`
 
-const insertVersion = ({ now }: Dialect, table: string, { id, name }: Migration): string =>
-  `INSERT INTO ${table} (version, name, applied_at) VALUES (${id}, '${name}', ${now})`
+const insertVersion = ({ now }: Dialect, table: string, { id, name, needs }: Migration): string =>
+  `INSERT INTO ${table} (version, needs, name, applied_at) VALUES (${id}, ${needs}, '${name}', ${now})`
 
-/** Returns the version of the tables; 0 if none was applied. */
-const readVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlError | Row.CorruptRow> => {
-  const read = db.reader<{ readonly version: number | null }>("schema", { version: Row.orNull(Row.integer) })
-  return Effect.map(
-    Effect.flatMap(db.run(`SELECT MAX(version) AS version FROM ${db.table("schema")}`), read),
-    (rows) => rows[0]?.version ?? 0
-  )
+/** The version of the tables, and the one that code has to know to work on them. Both are 0 if no step was applied. */
+interface Version {
+  readonly version: number
+  readonly needs: number
+}
+
+const noVersion: Version = { version: 0, needs: 0 }
+
+/** Returns the version of the tables. */
+const readVersion = (db: Database.Database): Effect.Effect<Version, SqlError.SqlError | Row.CorruptRow> => {
+  const read = db.reader<Version>("schema", { version: Row.integer, needs: Row.integer })
+  const select = `SELECT COALESCE(MAX(version), 0) AS version, COALESCE(MAX(needs), 0) AS needs FROM ${db.table("schema")}`
+  return Effect.map(Effect.flatMap(db.run(select), read), (rows) => rows[0] ?? noVersion)
 }
 
 const MYSQL_NO_SUCH_TABLE = 1146
@@ -127,27 +135,32 @@ const isTableMissing = (error: SqlError.SqlError): boolean => {
   return code === POSTGRES_UNDEFINED_TABLE || errno === MYSQL_NO_SUCH_TABLE
 }
 
-/** Returns the version of the tables; 0 if the table of versions does not exist. */
-const findVersion = (db: Database.Database): Effect.Effect<number, SqlError.SqlError | Row.CorruptRow> => {
+/** Returns the version of the tables, also where the table of versions does not exist. */
+const findVersion = (db: Database.Database): Effect.Effect<Version, SqlError.SqlError | Row.CorruptRow> => {
   const { selectTable } = db.dialect
   if (selectTable !== undefined) {
     return Effect.flatMap(db.run(selectTable(db.tableName("schema"))), (found) =>
-      found.length === 0 ? Effect.succeed(0) : readVersion(db)
+      found.length === 0 ? Effect.succeed(noVersion) : readVersion(db)
     )
   }
   return Effect.catchIf(
     readVersion(db),
     (error) => error._tag === "SqlError" && isTableMissing(error),
-    () => Effect.succeed(0)
+    () => Effect.succeed(noVersion)
   )
 }
 
-const checkNotNewer = (db: Database.Database, found: number): Effect.Effect<void, SchemaTooNew> => {
+const checkNotNewer = (
+  db: Database.Database,
+  { needs, version }: Version
+): Effect.Effect<void, SchemaTooNew> => {
   const known = latest(db.dialect)
-  return found > known ? Effect.fail(new SchemaTooNew({ store: db.store, found, known })) : Effect.void
+  return needs > known
+    ? Effect.fail(new SchemaTooNew({ store: db.store, found: version, needs, known }))
+    : Effect.void
 }
 
-/** Fails if the tables are not of the version that this code needs. */
+/** Fails if this code cannot work on the tables. */
 export const check = Effect.fnUntraced(function* (
   options?: Database.Options
 ): Effect.fn.Return<void, MigrationError, SqlClient.SqlClient> {
@@ -157,7 +170,8 @@ export const check = Effect.fnUntraced(function* (
   const found = yield* db.outsideTransaction(findVersion(db))
   yield* checkNotNewer(db, found)
   const needed = latest(db.dialect)
-  if (found < needed) return yield* new SchemaTooOld({ store: db.store, found, needed })
+  if (found.version < needed)
+    return yield* new SchemaTooOld({ store: db.store, found: found.version, needed })
 })
 
 /** Fails if the lock was not acquired within its ten minutes. */
@@ -182,13 +196,13 @@ export const run = Effect.fnUntraced(function* (
 
   const migrate = Effect.gen(function* () {
     yield* db.run(createVersions(table))
-    const found = yield* readVersion(db)
+    const { version } = yield* readVersion(db)
     for (const migration of schema[dialect.name]) {
-      if (migration.id <= found) continue
+      if (migration.id <= version) continue
       for (const statement of migration.statements(db.table)) yield* db.run(statement)
       yield* db.run(insertVersion(dialect, table, migration))
     }
-    return Math.max(found, latest(dialect))
+    return yield* readVersion(db)
   })
   const migrateLocked =
     lock === undefined
@@ -204,20 +218,22 @@ export const run = Effect.fnUntraced(function* (
   // takes no lock if there is nothing to apply
   const before = yield* db.outsideTransaction(findVersion(db))
   const found =
-    before >= latest(dialect) ? before : yield* db.outsideTransaction(db.inTransaction(migrateLocked))
+    before.version >= latest(dialect) ? before : yield* db.outsideTransaction(db.inTransaction(migrateLocked))
   yield* checkNotNewer(db, found)
 })
 
-/** Returns the statements that `run` applies to an empty database, as a script. */
-export const script = (dialect: Dialect, options?: Database.Options): string => {
+/** Returns the statements that `run` applies to tables of a version, 0 for none, as a script. */
+export const script = (dialect: Dialect, after: number, options?: Database.Options): string => {
   const prefix = Database.prefixOf(options)
   const table = (name: string): string => dialect.identifier(`${prefix}_${name}`)
   const statements = [
-    createVersions(table("schema")),
-    ...schema[dialect.name].flatMap((migration) => [
-      ...migration.statements(table),
-      insertVersion(dialect, table("schema"), migration)
-    ])
+    ...(after === 0 ? [createVersions(table("schema"))] : []),
+    ...schema[dialect.name]
+      .slice(after)
+      .flatMap((migration) => [
+        ...migration.statements(table),
+        insertVersion(dialect, table("schema"), migration)
+      ])
   ]
   return statements.map((statement) => `${statement};\n`).join("\n")
 }

@@ -111,6 +111,7 @@ $claim$`
 export const postgresMigrations: ReadonlyArray<Migration> = [
   {
     id: 1,
+    needs: 1,
     name: "tasks and messages",
     statements: (table) => [
       `CREATE DOMAIN ${table("whole")} AS BIGINT CHECK (VALUE BETWEEN 0 AND 8640000000000000)`,

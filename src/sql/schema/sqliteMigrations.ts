@@ -10,6 +10,7 @@ import type { Migration } from "./Migration.ts"
 export const sqliteMigrations: ReadonlyArray<Migration> = [
   {
     id: 1,
+    needs: 1,
     name: "tasks and messages",
     statements: (table) => [
       // cancel_requested: 0 no, 1 requested, 2 the message of the open run was withdrawn
