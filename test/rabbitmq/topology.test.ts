@@ -38,7 +38,7 @@ const isDeclared = (names: Names) =>
 
 const withDriver = (
   body: (driver: BrokerDriver, network: Network, names: Names) => Effect.Effect<void, unknown, Scope.Scope>,
-  callTimeout: Duration.Input = "500 millis"
+  callTimeout: Duration.Input = "30 seconds"
 ) =>
   Effect.gen(function* () {
     const prefix = yield* temporaryPrefix()
@@ -93,18 +93,20 @@ await describeWithRabbit("the objects of a prefix on RabbitMQ", () => {
       // a fetch ends with its connection only, so that it loses no message
       if (name === "claim" && what === "is too slow") continue
       it.live(`a ${name} that ${what} fails as retryable, and nothing is declared again`, () =>
-        withDriver((driver, network, names) =>
-          Effect.gen(function* () {
-            yield* call(driver)
-            // a removed exchange shows what is declared
-            yield* withChannel(sharedUrl, (channel) => channel.deleteExchange(names.delayExchange(4)))
-            yield* network.halfOpen
-            const calling = yield* Effect.forkChild(Effect.flip(call(driver)), { startImmediately: true })
-            yield* fail(network, calling)
-            assert.isFalse(driver.isPermanent?.(yield* Fiber.join(calling)))
-            yield* retryUntilAccepted(call(driver))
-            assert.isFalse(yield* isDeclared(names))
-          })
+        withDriver(
+          (driver, network, names) =>
+            Effect.gen(function* () {
+              yield* retryUntilAccepted(call(driver))
+              // a removed exchange shows what is declared
+              yield* withChannel(sharedUrl, (channel) => channel.deleteExchange(names.delayExchange(4)))
+              yield* network.halfOpen
+              const calling = yield* Effect.forkChild(Effect.flip(call(driver)), { startImmediately: true })
+              yield* fail(network, calling)
+              assert.isFalse(driver.isPermanent?.(yield* Fiber.join(calling)))
+              yield* retryUntilAccepted(call(driver))
+              assert.isFalse(yield* isDeclared(names))
+            }),
+          "500 millis"
         )
       )
     }
@@ -122,29 +124,27 @@ await describeWithRabbit("the objects of a prefix on RabbitMQ", () => {
   }
 
   it.live("a count of many queues asks once for the delay queues of each, over few channels at a time", () =>
-    withDriver(
-      ({ counts, publish }) =>
-        Effect.gen(function* () {
-          const delayed = { id: "a", task: "t", queue: "default", priority: 0, body: "{}" }
-          // 3 hours and 45 minutes take a few delay queues
-          yield* publish([
-            { ...delayed, delayMillis: 3_600_000 * 3.75 },
-            { ...delayed, delayMillis: 0 }
-          ])
-          const queues = Arr.makeBy(1000, () => "default")
-          // finds the delay queues
-          const [{ delayed: waiting, ready }] = (yield* counts(queues)) as [QueueCounts]
-          const { maxOpen, sent, value } = yield* sentDuring(counts(queues))
-          assert.deepStrictEqual(
-            new Set(value.map(({ delayed, ready }) => `${delayed} ${ready}`)),
-            new Set(["1 1"])
-          )
-          assert.deepStrictEqual([waiting, ready], [1, 1])
-          assert.strictEqual(sent["BasicPublish"], queues.length)
-          assert.isAtMost(maxOpen, 16)
-          assert.strictEqual(sent["ChannelOpen"], 40)
-        }),
-      "30 seconds"
+    withDriver(({ counts, publish }) =>
+      Effect.gen(function* () {
+        const delayed = { id: "a", task: "t", queue: "default", priority: 0, body: "{}" }
+        // 3 hours and 45 minutes take a few delay queues
+        yield* publish([
+          { ...delayed, delayMillis: 3_600_000 * 3.75 },
+          { ...delayed, delayMillis: 0 }
+        ])
+        const queues = Arr.makeBy(1000, () => "default")
+        // finds the delay queues
+        const [{ delayed: waiting, ready }] = (yield* counts(queues)) as [QueueCounts]
+        const { maxOpen, sent, value } = yield* sentDuring(counts(queues))
+        assert.deepStrictEqual(
+          new Set(value.map(({ delayed, ready }) => `${delayed} ${ready}`)),
+          new Set(["1 1"])
+        )
+        assert.deepStrictEqual([waiting, ready], [1, 1])
+        assert.strictEqual(sent["BasicPublish"], queues.length)
+        assert.isAtMost(maxOpen, 16)
+        assert.strictEqual(sent["ChannelOpen"], 40)
+      })
     )
   )
 

@@ -199,7 +199,7 @@ export const waiters = (test: Test): void => {
       const worker = yield* t.startWorker(
         [Nothing],
         Nothing.toLayer(() => Effect.void),
-        { unknownTaskGrace: t.duration(5) }
+        { unknownTaskGrace: t.duration(9) }
       )
       const handle = yield* Work.delay("hello")
       yield* t.time.pass(3)
@@ -229,10 +229,10 @@ export const waiters = (test: Test): void => {
           concurrency: 1,
           running: 1
         },
-        t.time.units(8)
+        t.time.units(10)
       )
       const handle = yield* Work.delay("hello")
-      yield* t.time.pass(6)
+      yield* t.time.pass(4)
       assert.strictEqual(yield* AsyncResult.state(handle), "PENDING")
       const { workers } = yield* t.awaitReason(handle, "UnknownTask")
       assert.deepStrictEqual(workers, [worker.id])

@@ -199,7 +199,7 @@ export const withoutBackend = (test: Test): void => {
 
     test("an unknown task waits for its grace, and its message is parked then", function* (t) {
       const { provide, startWorker } = yield* without(t)
-      yield* startWorker([Work], Work.toLayer(Effect.succeed), { unknownTaskGrace: t.duration(4) })
+      yield* startWorker([Work], Work.toLayer(Effect.succeed), { unknownTaskGrace: t.duration(9) })
       yield* provide(Flaky.send(1))
       yield* t.time.pass(3)
       const { claimed, delayed, ready, setAside = 0 } = yield* t.counts()
