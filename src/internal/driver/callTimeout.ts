@@ -51,6 +51,7 @@ export const make = Effect.fnUntraced(function* <TimeoutError>(
       for (const call of calls) call.fail?.(new Error("the store was closed"))
     })
   )
+  // forever yields in between, so that a process that was paused reads the answers that came meanwhile before it fails calls
   yield* Effect.forkScoped(Effect.forever(expireCalls))
 
   return <A, E, R>(call: Effect.Effect<A, E, R>) =>

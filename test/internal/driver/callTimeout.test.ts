@@ -1,7 +1,38 @@
+import { once } from "node:events"
+import { connect, type Socket } from "node:net"
+import { Worker } from "node:worker_threads"
 import { assert, describe, it } from "@effect/vitest"
-import { Deferred, Duration, Effect, Exit, Scope } from "effect"
+import { Deferred, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import * as CallLimit from "../../../src/internal/driver/callTimeout.ts"
 import { fork, exitOf, advance, assertPending, flush } from "../../support/memoryFixture.ts"
+
+/** Connects to a server in a thread of its own that answers after a time. */
+const answeringAfter = Effect.fnUntraced(function* (millis: number) {
+  const server = yield* Effect.acquireRelease(
+    Effect.sync(
+      () =>
+        new Worker(
+          `const { parentPort, workerData } = require("node:worker_threads")
+          const server = require("node:net").createServer((socket) =>
+            socket.once("data", () => setTimeout(() => socket.write("answer"), workerData)))
+          server.listen(0, "127.0.0.1", () => parentPort.postMessage(server.address().port))`,
+          { eval: true, workerData: millis }
+        )
+    ),
+    (server) => Effect.promise(() => server.terminate())
+  )
+  const [port] = yield* Effect.promise(() => once(server, "message") as Promise<[number]>)
+  return yield* Effect.acquireRelease(
+    Effect.callback<Socket>((resume) => {
+      const socket = connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
+    }),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+})
+
+/** Blocks the event loop. */
+const block = (millis: number): void =>
+  void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, millis)
 
 const limit = CallLimit.make(Duration.seconds(5), (cause) => cause)
 
@@ -87,6 +118,24 @@ describe("callTimeout", () => {
       yield* Deferred.die(answer, "a bug")
       yield* advance("1 millis")
       assert.isTrue(Exit.hasDies(exitOf(waiting)))
+    })
+  )
+
+  it.live("passes an answer through that came in time while this process was blocked", () =>
+    Effect.gen(function* () {
+      const bounded = yield* CallLimit.make(Duration.millis(500), (cause) => cause)
+      const socket = yield* answeringAfter(200)
+      const answer = Effect.callback<string>((resume) => {
+        socket.once("data", (data) => resume(Effect.succeed(data.toString())))
+        socket.write("ask")
+      })
+      const called = yield* Effect.forkChild(bounded(answer), { startImmediately: true })
+      // the request is sent
+      yield* Effect.sleep("50 millis")
+      // behind the phase of the event loop that reads sockets: the next one is that of timers
+      yield* Effect.yieldNow
+      block(1000)
+      assert.strictEqual(yield* Fiber.join(called), "answer")
     })
   )
 })
