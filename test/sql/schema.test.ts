@@ -12,7 +12,7 @@ const table = (name: string) => `"chicory_${name}"`
 const published = {
   postgres: ["e73f9aca04243775"],
   mysql: ["5c020234fa26e436"],
-  sqlite: ["37c9e43c1c039901"]
+  sqlite: ["b72b541427159f38"]
 }
 
 describe("sql: the schema", () => {

@@ -199,6 +199,8 @@ export interface Dialect {
   readonly incoming: (column: string) => string
   /** Whether one statement can write several tables (`WITH … AS (INSERT …)`). */
   readonly writableCtes: boolean
+  /** Whether the schema has the view `enqueue`, by which one statement creates records and publishes their messages. */
+  readonly enqueueView: boolean
   /**
    * An update that returns the updated rows, or one that returns nothing. For the latter the rows are found and locked
    * first, their keys are the last parameter of the update, and they are read after it.

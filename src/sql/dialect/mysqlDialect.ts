@@ -127,6 +127,7 @@ export const mysqlDialect: Dialect = {
   onConflictUpdate: () => "ON DUPLICATE KEY UPDATE",
   incoming: (column) => `VALUES(${column})`,
   writableCtes: false,
+  enqueueView: false,
   update: {
     returnsRows: false,
     select: ({ batch, key, skipLocked, table, where }) =>

@@ -145,6 +145,7 @@ export const postgresDialect: Dialect = {
   skipLocked: "FOR UPDATE SKIP LOCKED",
   ...onConflict,
   writableCtes: true,
+  enqueueView: false,
   update: {
     returnsRows: true,
     text: ({ batch, key, returning, set, skipLocked, table, where }) => {

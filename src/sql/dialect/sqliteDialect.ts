@@ -43,6 +43,7 @@ export const sqliteDialect: Dialect = {
   skipLocked: "",
   ...onConflict,
   writableCtes: false,
+  enqueueView: true,
   update: {
     returnsRows: true,
     text: ({ batch, returning, set, table, where }) =>

@@ -8,7 +8,12 @@ import { type BackendParts, notifyCreated } from "../backend/SqlBackendDriver.ts
 import { type BrokerParts, notifyPublished } from "../broker/SqlBrokerDriver.ts"
 import type { StoreError } from "../Database.ts"
 import { distinctBatches, type Indexed } from "../distinctBatches.ts"
-import { makeEnqueue as makeEnqueueStatement, makeEnqueueAllNew, type NewTask } from "./singleStatement.ts"
+import {
+  makeEnqueue as makeEnqueueStatement,
+  makeEnqueueAllNew,
+  makeEnqueueByView,
+  type NewTask
+} from "./singleStatement.ts"
 
 /** Enqueues a batch; returns an answer for each task. */
 type Enqueue = (tasks: Batch<NewTask>) => Effect.Effect<ReadonlyArray<Created>, StoreError>
@@ -38,6 +43,18 @@ const makeInTransaction =
         publishCreated(broker, tasks, answers)
       )
     )
+
+/** Enqueues new tasks with one statement, and others with several. */
+const makeByView = (backend: BackendParts, broker: BrokerParts): Enqueue => {
+  const enqueueNew = makeEnqueueByView(backend.db)
+  const inTransaction = makeInTransaction(backend, broker)
+  const { maxRows } = backend.db.dialect
+  const allCreated = (tasks: Batch<NewTask>) => tasks.map((): Created => ({ _tag: "Created" }))
+  return (tasks) =>
+    tasks.length <= maxRows && tasks.every(isFresh)
+      ? Effect.catchIf(Effect.as(enqueueNew(tasks), allCreated(tasks)), isTaken, () => inTransaction(tasks))
+      : inTransaction(tasks)
+}
 
 /** Enqueues with one statement, and those tasks whose id or key is taken with several more. */
 const makeInSingleStatement = ({ creating, db }: BackendParts, broker: BrokerParts): Enqueue => {
@@ -94,9 +111,9 @@ const makeInSingleStatement = ({ creating, db }: BackendParts, broker: BrokerPar
 /** Makes the operation. In a caller's transaction it notifies after the commit. */
 export const makeEnqueue = (backend: BackendParts, broker: BrokerParts): Enqueue => {
   const { db } = backend
-  const enqueue = db.dialect.writableCtes
-    ? makeInSingleStatement(backend, broker)
-    : makeInTransaction(backend, broker)
+  const { enqueueView, writableCtes } = db.dialect
+  const make = writableCtes ? makeInSingleStatement : enqueueView ? makeByView : makeInTransaction
+  const enqueue = make(backend, broker)
   return (tasks) =>
     Effect.tap(db.inCallerTransaction(enqueue(tasks)), (answers) => {
       const created = tasks.filter((_, index) => answers[index]!._tag === "Created")

@@ -1,6 +1,6 @@
 /**
- * The hot operations as one statement each, for databases in which a statement can write several tables (PostgreSQL):
- * one round trip and one commit for record and message, claim and start, outcome and acknowledgement.
+ * The hot operations as one statement each, for databases in which a statement can write several tables (PostgreSQL; for an
+ * enqueue also SQLite): one round trip and one commit for record and message, claim and start, outcome and acknowledgement.
  *
  * A statement handles the plain cases and returns which it handled. The others take several statements.
  */
@@ -118,6 +118,23 @@ export const makeEnqueueAllNew = ({ batched, dialect: { now }, table }: Database
   )
   return (tasks) =>
     Effect.map(statement(tasks.map(toEnqueueRow)), () => new Set(tasks.map(({ record }) => record.id)))
+}
+
+/**
+ * Prepares the insert into the view `enqueue`, whose trigger creates the records and publishes the messages of tasks all of
+ * which should be new. If one is not, it fails with a `UniqueViolation` and enqueues none.
+ */
+export const makeEnqueueByView = ({
+  batched,
+  table
+}: Database): ((tasks: ReadonlyArray<NewTask>) => Effect.Effect<void, StoreError>) => {
+  const columns = Object.keys(enqueueColumns).join(", ")
+  const statement = batched(
+    enqueueColumns,
+    (batch) =>
+      `INSERT INTO ${table("enqueue")} (${columns}) SELECT ${columns} FROM ${batch} WHERE batch.id IS NOT NULL`
+  )
+  return (tasks) => Effect.asVoid(statement(tasks.map(toEnqueueRow)))
 }
 
 /**

@@ -6,6 +6,9 @@
  */
 import type { Migration } from "./Migration.ts"
 
+/** The clock of the database in epoch milliseconds. */
+const NOW = "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+
 /** The migrations, in order of their ids. */
 export const sqliteMigrations: ReadonlyArray<Migration> = [
   {
@@ -126,7 +129,31 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
       `CREATE INDEX ${table("messages_ready")} ON ${table("messages")} (queue, priority DESC, due_at) WHERE state = 0`,
       `CREATE INDEX ${table("messages_wake")} ON ${table("messages")} (queue, wake_at) WHERE wake_at IS NOT NULL`,
       `CREATE INDEX ${table("messages_delayed")} ON ${table("messages")} (id) WHERE state = 1`,
-      `CREATE INDEX ${table("messages_claim")} ON ${table("messages")} (claim) WHERE state = 2`
+      `CREATE INDEX ${table("messages_claim")} ON ${table("messages")} (claim) WHERE state = 2`,
+
+      // an insert into the view creates a record and publishes its message in one statement, without a transaction around it
+      `CREATE VIEW ${table("enqueue")} AS SELECT NULL AS id, NULL AS task, NULL AS incarnation, NULL AS queue,
+        NULL AS idempotency_key, NULL AS payload_hash, NULL AS reserved, NULL AS delay, NULL AS expires, NULL AS retention,
+        NULL AS check_in, NULL AS generation, NULL AS priority, NULL AS body`,
+      `CREATE TRIGGER ${table("enqueue_insert")} INSTEAD OF INSERT ON ${table("enqueue")} BEGIN
+        INSERT INTO ${table("tasks")} (
+          id, task, incarnation, queue, idempotency_key, payload_hash, published, state, enqueued_at, due_at, expires_at,
+          retention, remove_at, check_at
+        )
+        VALUES (
+          NEW.id, NEW.task, NEW.incarnation, NEW.queue, NEW.idempotency_key, NEW.payload_hash,
+          CASE WHEN NEW.reserved IS NULL THEN 1 ELSE 0 END, 'PENDING', ${NOW},
+          CASE WHEN NEW.delay > 0 THEN ${NOW} + NEW.delay END, ${NOW} + NEW.expires, NEW.retention,
+          ${NOW} + NEW.reserved, ${NOW} + NEW.check_in
+        );
+        INSERT INTO ${table("messages")} (
+          queue, priority, state, due_at, wake_at, id, task, incarnation, generation, body
+        )
+        VALUES (
+          NEW.queue, NEW.priority, CASE WHEN NEW.delay > 0 THEN 1 ELSE 0 END, ${NOW} + NEW.delay,
+          CASE WHEN NEW.delay > 0 THEN ${NOW} + NEW.delay END, NEW.id, NEW.task, NEW.incarnation, NEW.generation, NEW.body
+        );
+      END`
     ]
   }
 ]
