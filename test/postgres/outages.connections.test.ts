@@ -53,8 +53,12 @@ describeWithOwnPostgres("guarantee 9: connections to PostgreSQL", () => {
           yield* startWorker(yield* openStore(server), Count, runs.layer, { concurrency: 8 })
           yield* Effect.gen(function* () {
             let cuts = 0
+            let ended = 0
+            // on a busy machine a connection takes longer than the pause between two cuts
+            const untilProgress = Effect.suspend(() => runs.untilEnded(++ended))
             const cutting = yield* server.cut().pipe(
               Effect.tap((count) => Effect.sync(() => (cuts += count))),
+              Effect.andThen(untilProgress),
               Effect.repeat(Schedule.spaced("60 millis")),
               Effect.forkChild
             )

@@ -13,7 +13,7 @@ import { countsOf, untilDrained, untilEmpty, onOneServer, warningsOf } from "./s
  * The server's `consumer_timeout`, which it checks every second. The broker puts a message back after half of it, so
  * the other half is what a stall of this process may last.
  */
-const consumerTimeoutMillis = 6_000
+const consumerTimeoutMillis = 10_000
 
 /** Options of a broker that knows the server's timeout. */
 const known = { consumerTimeout: consumerTimeoutMillis }
