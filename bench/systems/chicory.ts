@@ -1,7 +1,7 @@
 import "effect/schema/SchemaJITCompiler/enable"
 import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { PgClient } from "@effect/sql-pg"
-import { Context, Effect, Exit, Layer, ManagedRuntime, Redacted, Schema, Scope } from "effect"
+import { Context, Effect, Exit, Layer, ManagedRuntime, Redacted, References, Schema, Scope } from "effect"
 import { AsyncResult, Backend, Broker, Task, Worker } from "../../src/index.ts"
 import { RabbitBroker } from "../../src/rabbitmq/index.ts"
 import { RedisBackend, RedisStore } from "../../src/redis/index.ts"
@@ -101,7 +101,8 @@ export const openRuntime = async (
 ): Promise<ManagedRuntime.ManagedRuntime<Stores, unknown>> => {
   const layer = layers[storeName]
   if (layer === undefined) throw new Error(`no layer for ${storeName}`)
-  const runtime = ManagedRuntime.make(layer(location))
+  const quiet = Layer.succeed(References.MinimumLogLevel, "Warn")
+  const runtime = ManagedRuntime.make(Layer.provideMerge(layer(location), quiet))
   await runtime.context()
   return runtime
 }
