@@ -104,6 +104,7 @@ export const make = Effect.fnUntraced(function* <E>(
 
   const { complete, fusion, readHistory } = driver
   const claim = fusion?.claim
+  const closeClaim = fusion?.closeClaim
   /** Records the calls that carry messages too, as those of a broker. */
   const measured =
     <In, Out>(operation: string, run: (input: In) => Effect.Effect<Out, E>) =>
@@ -157,6 +158,8 @@ export const make = Effect.fnUntraced(function* <E>(
               claim === undefined
                 ? undefined
                 : (request) => call("claim", () => measured("claim", claim)(request)),
+            closeClaim:
+              closeClaim === undefined ? undefined : (worker) => call("closeClaim", () => closeClaim(worker)),
             settle: yield* batched("settle", measured("settle", fusion.settle), {
               sizeOf: ({ settlement }) => sizeOfSettlement(settlement)
             })

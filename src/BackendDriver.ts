@@ -28,7 +28,7 @@
  * @module
  */
 import type { Context, Effect, Stream } from "effect"
-import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "./BrokerDriver.ts"
+import type { Batch, Envelope, PurgedMessage } from "./BrokerDriver.ts"
 import type {
   DeadLetter,
   DeadLetterId,
@@ -47,12 +47,12 @@ import type {
 import type {
   ClaimedMessage,
   Completion,
+  FusedClaimRequest,
   Renew,
   Renewed,
   Settled,
   Settlement,
   Start,
-  StartDefaults,
   Started
 } from "./driver/TaskRun.ts"
 import type { Heartbeat, WorkerInfo } from "./driver/WorkerInfo.ts"
@@ -94,12 +94,17 @@ export interface Fusion<out E = unknown> {
    * Does `claim`, and `start` for messages of the at-least-once tasks in `startDefaults`, as far as the envelope has
    * all that a start needs. Other messages, and any that the store chooses to leave, are returned without a run; the
    * worker starts them by themselves. `undefined`: the worker claims and starts in two steps.
+   *
+   * A store that hands over what is enqueued after a claim (`onHandedOver`) loses nothing of it: the next claim of the
+   * worker also returns what was handed over and not taken, counted in `max`. It hands over nothing that a claim would
+   * not return first.
    */
-  readonly claim?:
-    | ((
-        claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> }
-      ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, E>)
-    | undefined
+  readonly claim?: ((claim: FusedClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, E>) | undefined
+  /**
+   * Ends the wait of a worker's last claims for what is handed over. Returns what was handed over and not taken. Asked for
+   * once the worker claims no more. `undefined`: the store hands nothing over.
+   */
+  readonly closeClaim?: ((worker: string) => Effect.Effect<ReadonlyArray<ClaimedMessage>, E>) | undefined
   /**
    * Does `settle`, and what follows for the message, in one atomic step for each item: `ack` after a final outcome or
    * `Cancelled`; `release` after a retry, for when it is due, or after a release, at once; nothing after `Lost`.

@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type { Delivery } from "../BrokerDriver.ts"
+import type { ClaimRequest, Delivery } from "../BrokerDriver.ts"
 import type { NewDeadLetter } from "./DeadLetter.ts"
 import type { StoreDecidedEnd } from "./TaskRecord.ts"
 
@@ -150,6 +150,41 @@ export interface ClaimedMessage {
    * it.
    */
   readonly run: { readonly token: string; readonly started: Started } | undefined
+}
+
+/**
+ * A message that came after a fused claim: the store claimed it for the worker of that claim as it was enqueued, and started
+ * its run in the same step.
+ *
+ * @see `FusedClaimRequest`, which says where it is passed to
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HandedOver {
+  readonly message: ClaimedMessage
+  /** Milliseconds for which the lease has run, at most. */
+  readonly leasedMillis: number
+}
+
+/**
+ * A request for messages that are started as they are claimed.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface FusedClaimRequest extends ClaimRequest {
+  /** The at-least-once tasks of the worker. */
+  readonly startDefaults: ReadonlyArray<StartDefaults>
+  /**
+   * Takes what the store hands over later: a claim that finds less than `max` may wait for as many messages as it did not
+   * find, until the next claim of the worker, or `closeClaim`. A store may leave it unused. It runs to its end at once, and
+   * does not throw.
+   *
+   * `false`: the worker does not take the message now. The store keeps it, as one that was lost on the way, for the answer of
+   * the worker's next claim, which is on its way, or of `closeClaim`.
+   */
+  readonly onHandedOver?: ((handedOver: HandedOver) => boolean) | undefined
 }
 
 /**

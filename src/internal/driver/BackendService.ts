@@ -13,6 +13,7 @@ import type {
   DeadLetter,
   DeadLetterId,
   DeadLetterQuery,
+  FusedClaimRequest,
   Heartbeat,
   NewRecord,
   PublishedRecord,
@@ -23,13 +24,12 @@ import type {
   Settled,
   Settlement,
   Start,
-  StartDefaults,
   Started,
   Swept,
   TaskRecord,
   WorkerInfo
 } from "../../BackendDriver.ts"
-import type { Batch, ClaimRequest, Envelope, PurgedMessage } from "../../BrokerDriver.ts"
+import type { Batch, Envelope, PurgedMessage } from "../../BrokerDriver.ts"
 import type { ReadError } from "../../StoreError.ts"
 import type { Batcher } from "../concurrency/Batcher.ts"
 import type { Outages } from "./Outages.ts"
@@ -40,9 +40,10 @@ export interface FusedService {
   readonly store: object
   readonly enqueue: Batcher<{ readonly record: NewRecord; readonly message: Envelope }, Created, ReadError>
   readonly claim:
-    | ((
-        claim: ClaimRequest & { readonly startDefaults: ReadonlyArray<StartDefaults> }
-      ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
+    | ((claim: FusedClaimRequest) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
+    | undefined
+  readonly closeClaim:
+    | ((worker: string) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
     | undefined
   readonly settle: Batcher<{ readonly settlement: Settlement; readonly handle: string }, Settled, ReadError>
 }

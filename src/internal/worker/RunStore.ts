@@ -8,6 +8,7 @@
 import { Array as Arr, Effect, Exit, Option } from "effect"
 import type {
   ClaimedMessage,
+  FusedClaimRequest,
   NewRecord,
   Outcome,
   Renewed,
@@ -48,10 +49,18 @@ export interface LeasedRun {
 export interface RunStore {
   /** Whether tasks have records, and with them tokens, cancel requests and progress. */
   readonly hasRecords: boolean
-  /** Claims messages, and starts those that the store can start in the same step. */
+  /** Claims messages, and starts those that the store can start in the same step. The store may hand others over later. */
   readonly claim: (
-    claim: ClaimRequest
+    claim: ClaimRequest,
+    onHandedOver: NonNullable<FusedClaimRequest["onHandedOver"]>
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError | BrokerError>
+  /**
+   * Ends the wait of a worker's claims for what is handed over, and returns what it did not take. `undefined`: nothing is
+   * handed over.
+   */
+  readonly closeClaim:
+    | ((worker: string) => Effect.Effect<ReadonlyArray<ClaimedMessage>, ReadError>)
+    | undefined
   readonly start: (candidates: Batch<StartCandidate>) => Effect.Effect<ReadonlyArray<Started>, ReadError>
   /** Makes the outcome of a run durable: the first step of its end. */
   readonly saveOutcome: (candidate: StartCandidate, outcome: RunOutcome) => Request<Settled, ReadError>
@@ -117,12 +126,16 @@ const withRecords = (
   const fusion = fusionOf({ backend, broker })
   const runStore = unfused(backend, broker)
   if (fusion === undefined) return runStore
-  const { claim } = fusion
+  const { claim, closeClaim } = fusion
   return {
     ...runStore,
     ...(claim === undefined
       ? {}
-      : { claim: (request: ClaimRequest) => claim({ ...request, startDefaults }) }),
+      : {
+          claim: (request: ClaimRequest, onHandedOver: FusedClaimRequest["onHandedOver"]) =>
+            claim({ ...request, startDefaults, onHandedOver })
+        }),
+    closeClaim,
     saveOutcome: ({ delivery: { handle }, start }, outcome) =>
       fusion.settle.request({ settlement: settlementOf(start, outcome), handle }),
     complete: completing(backend, true),
@@ -174,6 +187,7 @@ const createUnrecorded = (backend: BackendService, candidates: ReadonlyArray<Sta
 const unfused = (backend: BackendService, broker: BrokerService): RunStore => ({
   hasRecords: true,
   claim: claimWithoutStart(broker),
+  closeClaim: undefined,
   start: (candidates) => {
     const starts = backend.start(Arr.map(candidates, ({ start }) => start))
     const unrecorded = candidates.filter(({ message }) => message.unrecorded === true)
@@ -257,6 +271,7 @@ const outcomeOf = (start: Start, outcome: RunOutcome): Outcome => {
 const withoutRecords = (broker: BrokerService): RunStore => ({
   hasRecords: false,
   claim: claimWithoutStart(broker),
+  closeClaim: undefined,
   start: (candidates) =>
     Effect.succeed(
       Arr.map(candidates, ({ delivery, message }): Started => {

@@ -4,11 +4,12 @@
  * Every loop here is supervised: a store that fails is tried again with backoff, and nothing that arrives ends a loop.
  */
 import { Duration, Effect, Latch, Schedule, type Scope, Stream } from "effect"
-import type { ClaimedMessage } from "../../BackendDriver.ts"
+import type { ClaimedMessage, HandedOver } from "../../BackendDriver.ts"
 import type { BrokerError, ReadError } from "../../StoreError.ts"
 import { backoff } from "../backoff.ts"
 import { completedSync } from "../concurrency/completedSync.ts"
 import type { BackgroundTask } from "../driver/Outages.ts"
+import { closeClaim, takeHandedOver } from "./handOver.ts"
 import { forkLoop } from "./health.ts"
 import { onClaimsLost } from "./leaseRenewal.ts"
 import { startDeliveries } from "./startDeliveries.ts"
@@ -35,6 +36,8 @@ class ClaimLoop {
   private maxPerClaim: number
   /** The id of a claim that failed: the next one repeats it and returns what it took. */
   private failedClaimId: string | undefined
+  /** Whether a claim is on its way, with slots that it may not fill. */
+  private isClaiming = false
 
   constructor(worker: WorkerState) {
     this.worker = worker
@@ -59,7 +62,10 @@ class ClaimLoop {
       this.failedClaimId = claimId
       const { claimedTasks: tasks, id, leaseMillis } = worker
       return completedSync(
-        worker.runStore.claim({ queues, max, leaseMillis, worker: id, claimId, isRetry, tasks }),
+        worker.runStore.claim(
+          { queues, max, leaseMillis, worker: id, claimId, isRetry, tasks },
+          this.onHandedOver
+        ),
         (sync) => {
           this.failedClaimId = undefined
           // a store that answers synchronously, or prefers large batches, does best with few large claims
@@ -70,6 +76,9 @@ class ClaimLoop {
     })
   }
 
+  private readonly onHandedOver = (handedOver: HandedOver): boolean =>
+    takeHandedOver(this.worker, handedOver, this.isClaiming)
+
   // uninterruptible from the claim on: messages that were claimed and not passed on would wait for their lease to end
   private readonly claim = Effect.uninterruptibleMask((restore) =>
     Effect.flatMap(restore(Effect.suspend(() => this.worker.slots.take(this.maxPerClaim))), (slots) => {
@@ -78,13 +87,16 @@ class ClaimLoop {
       this.mayClaim.closeUnsafe()
       const sentAt = worker.now()
       worker.health.onClaimSent(sentAt)
+      this.isClaiming = true
       return Effect.matchCauseEffect(this.request(slots), {
         onFailure: (cause) => {
+          this.isClaiming = false
           worker.health.onClaimFailed()
           worker.slots.give(slots)
           return Effect.failCause(cause)
         },
         onSuccess: (claimed) => {
+          this.isClaiming = false
           worker.health.onClaimAnswered()
           worker.slots.give(slots - claimed.length)
           const mayBeMore = claimed.length === slots
@@ -111,7 +123,8 @@ class ClaimLoop {
       return Effect.andThen(this.worker.settings.broker.outages.failed(cause), Effect.fail("claim failed"))
     }),
     Effect.retry(Schedule.min([backoff, Schedule.spaced(CLAIM_INTERVAL)])),
-    Effect.forever
+    Effect.forever,
+    Effect.ensuring(Effect.suspend(() => closeClaim(this.worker)))
   )
 
   readonly claimRegularly = Effect.andThen(

@@ -45,7 +45,7 @@ export const startDeliveries = (
 }
 
 /** Returns how to start a message, or how to reject it. */
-const decodeDelivery = (
+export const decodeDelivery = (
   worker: WorkerState,
   { delivery, run }: ClaimedMessage
 ): StartCandidate | Rejection => {

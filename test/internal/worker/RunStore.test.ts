@@ -64,7 +64,7 @@ const request = { queues: ["default"] as const, max: 8, leaseMillis: 60_000, wor
 
 /** Claims the message of task `a`. */
 const claim = Effect.fnUntraced(function* (store: RunStore) {
-  const [claimed] = yield* store.claim({ ...request, claimId: "c1", isRetry: false })
+  const [claimed] = yield* store.claim({ ...request, claimId: "c1", isRetry: false }, () => false)
   assert(claimed !== undefined)
   const message = yield* TaskMessage.decode(claimed.delivery.body)
   const candidate: StartCandidate = {

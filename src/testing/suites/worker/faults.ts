@@ -111,7 +111,7 @@ export class Faults {
   }
 
   /** A fused operation has the mode of the first of its steps. */
-  private fuse({ claim, enqueue, settle, store }: Fusion): Fusion {
+  private fuse({ claim, closeClaim, enqueue, settle, store }: Fusion): Fusion {
     return {
       store,
       enqueue: (batch) => this.guardCall("backend.create", enqueue(batch)),
@@ -119,11 +119,31 @@ export class Faults {
         ? {}
         : {
             claim: (asked) =>
-              this.guardCall("broker.claim", this.guardCall("backend.start", claim(asked))).pipe(
-                Effect.tap((claimed) => Effect.sync(() => this.recordStarts(asked, claimed)))
-              )
+              this.guardCall(
+                "broker.claim",
+                this.guardCall("backend.start", claim(this.guardHandOver(asked)))
+              ).pipe(Effect.tap((claimed) => Effect.sync(() => this.recordStarts(asked, claimed))))
           }),
+      ...(closeClaim === undefined
+        ? {}
+        : { closeClaim: (worker) => this.guardCall("broker.release", closeClaim(worker)) }),
       settle: (batch) => this.guardCall("backend.settle", settle(batch))
+    }
+  }
+
+  /** What is handed over while claims or starts do not pass is lost on its way. */
+  private guardHandOver(asked: FusedClaim): FusedClaim {
+    const { onHandedOver } = asked
+    if (onHandedOver === undefined) return asked
+    return {
+      ...asked,
+      onHandedOver: (handedOver) => {
+        if (this.modeOf("broker.claim") !== "passes" || this.modeOf("backend.start") !== "passes")
+          return false
+        const isTaken = onHandedOver(handedOver)
+        if (isTaken) this.recordStarts(asked, [handedOver.message])
+        return isTaken
+      }
     }
   }
 
