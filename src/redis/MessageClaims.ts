@@ -1,7 +1,7 @@
 /** Claims messages from the shards of a store, one shard after the other. */
 import { Effect, Exit } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
-import type { ClaimedMessage } from "../BackendDriver.ts"
+import type { ClaimedMessage, FusedClaimRequest } from "../BackendDriver.ts"
 import type { ClaimRequest } from "../BrokerDriver.ts"
 import * as defaults from "../internal/defaults.ts"
 import * as ClaimHandle from "./ClaimHandle.ts"
@@ -11,8 +11,16 @@ import type { ReadySignal } from "./ReadySignal.ts"
 import type { RefusalLog } from "./RefusalLog.ts"
 import type { Script } from "./Script.ts"
 import type { ScriptRunner } from "./ScriptRunner.ts"
-import { type ClaimAnswer, decodeClaimed, encodeClaim } from "./scripts/lib/claims.ts"
+import { type ClaimAnswer, decodeClaimed, encodeClaim, leftOf } from "./scripts/lib/claims.ts"
+import { noWait, type Wait } from "./scripts/lib/handOver.ts"
 import { messageBytes } from "./scripts/messageBytes.ts"
+import type { WaitingClaims } from "./WaitingClaims.ts"
+
+/** What a fused claim has besides: it starts runs, and may wait for more. */
+export type FusedPart = Pick<FusedClaimRequest, "onHandedOver" | "startDefaults">
+
+/** Encodes what comes behind the claim, for its distinct queues. */
+type EncodeRest = (queues: ReadonlyArray<string>, wait: Wait) => ReadonlyArray<string>
 
 /** Claims of one process. */
 export interface MessageClaims {
@@ -23,10 +31,19 @@ export interface MessageClaims {
   readonly claim: (
     script: Script<ClaimAnswer>,
     request: ClaimRequest,
-    encodeRest: (queues: ReadonlyArray<string>) => ReadonlyArray<string>,
-    isFused?: boolean
+    encodeRest: EncodeRest,
+    fused?: FusedPart
+  ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
+  /** Ends the claims of a worker that wait, with a fused script, and returns what was handed over and not received. */
+  readonly close: (
+    script: Script<ClaimAnswer>,
+    worker: string,
+    encodeRest: (fused: FusedPart) => EncodeRest
   ) => Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError>
 }
+
+/** How many messages are returned at most that were handed over last. */
+const MAX_CLOSED = 1024
 
 /** Shows that a reply was not UTF-8. */
 const REPLACEMENT_CHARACTER = "\ufffd"
@@ -43,9 +60,12 @@ export const make = (
   runner: ScriptRunner,
   channel: ProcessChannel,
   readySignal: ReadySignal,
-  refusals: RefusalLog
+  refusals: RefusalLog,
+  waitingClaims: WaitingClaims
 ): MessageClaims => {
-  const { keyspace, run } = runner
+  const { clustered, keyspace, run } = runner
+  // with several shards a claim would wait in each for all that it did not find; on a cluster no one knows who is subscribed
+  const mayWait = keyspace.shards === 1 && !clustered
   const bytesOf = messageBytes(runner)
   /** Counts the claims of each script: each begins with the next shard. */
   const claims = new Map<Script<ClaimAnswer>, number>()
@@ -65,25 +85,44 @@ export const make = (
     })
   }
 
+  /** Returns how a claim waits, and which claims it ends. */
+  const waitOf = (
+    request: ClaimRequest & { readonly claimId: string },
+    isSubscribed: boolean,
+    fused: FusedPart | undefined
+  ): Wait => {
+    if (!mayWait || fused === undefined || request.isRetry === true) return noWait
+    const { onHandedOver, startDefaults } = fused
+    return onHandedOver !== undefined && startDefaults.length > 0 && isSubscribed
+      ? waitingClaims.add({ ...request, startDefaults, onHandedOver })
+      : { ...noWait, ended: waitingClaims.endedBy(request.worker) }
+  }
+
   const claimFrom = (
     shard: number,
     script: Script<ClaimAnswer>,
     request: ClaimRequest & { readonly claimId: string },
-    encodeRest: (queues: ReadonlyArray<string>) => ReadonlyArray<string>,
-    isFused: boolean
+    encodeRest: EncodeRest,
+    fused: FusedPart | undefined
   ): Effect.Effect<ReadonlyArray<ClaimedMessage>, RedisError> => {
     const queues = [...new Set(request.queues)]
-    const args = encodeClaim({
-      ...request,
-      process: channel.process,
-      isSubscribed: readySignal.hasSubscribers(queues)
-    })
-    return Effect.flatMap(run(script, shard, [...args, ...encodeRest(queues)]), (answer) => {
-      if (answer === null) return Effect.as(refusals.onRefused(shard), [])
+    const isSubscribed = readySignal.hasSubscribers(queues)
+    const args = encodeClaim({ ...request, process: channel.process, isSubscribed })
+    const wait = waitOf(request, isSubscribed, fused)
+    return Effect.flatMap(run(script, shard, [...args, ...encodeRest(queues, wait)]), (answer) => {
+      if (answer === null) {
+        waitingClaims.onRefused(wait)
+        return Effect.as(refusals.onRefused(shard), [])
+      }
       refusals.onAccepted(shard)
       const nextDue = answer[1]
       if (nextDue >= 0) readySignal.wakeAfter(queues, nextDue)
-      return withBytes(shard, decodeClaimed(shard, queues, answer, isFused))
+      const claimed = decodeClaimed(shard, queues, answer, fused !== undefined)
+      if (wait === noWait) return withBytes(shard, claimed)
+      const added = waitingClaims.onAnswer(wait, claimed, claimed.length < request.max, leftOf(answer))
+      // the server counted what was received in the meantime
+      if (added.length < claimed.length) readySignal.wakeAfter(queues, 0)
+      return withBytes(shard, added)
     })
   }
 
@@ -92,7 +131,7 @@ export const make = (
       script,
       { claimId = crypto.randomUUID(), ...request },
       encodeRest,
-      isFused = false
+      fused
     ) {
       const first = claims.get(script) ?? 0
       claims.set(script, first + 1)
@@ -104,7 +143,7 @@ export const make = (
           const shard = (first + i) % keyspace.shards
           const max = request.max - claimed.length
           const more = yield* Effect.exit(
-            claimFrom(shard, script, { ...request, max, claimId, isRetry }, encodeRest, isFused)
+            claimFrom(shard, script, { ...request, max, claimId, isRetry }, encodeRest, fused)
           )
           if (Exit.isSuccess(more)) claimed = claimed.length === 0 ? more.value : [...claimed, ...more.value]
           else if (claimed.length === 0) yield* more
@@ -114,6 +153,16 @@ export const make = (
       if (request.isRetry === true) yield* claimAll(true)
       yield* claimAll(false)
       return claimed
-    })
+    }),
+    close: (script, worker, encodeRest) =>
+      Effect.suspend(() => {
+        const last = waitingClaims.last(worker)
+        if (last === undefined) return Effect.succeed([])
+        const wait: Wait = { ...noWait, ended: waitingClaims.endedBy(worker) }
+        const args = encodeClaim({ ...last, max: MAX_CLOSED, process: channel.process, isSubscribed: false })
+        return Effect.map(run(script, 0, [...args, ...encodeRest(last)([], wait)]), (answer) =>
+          answer === null ? [] : waitingClaims.onAnswer(wait, decodeClaimed(0, [], answer, true), false, 0)
+        )
+      })
   }
 }

@@ -20,8 +20,24 @@ export interface TaskChange {
   readonly known: string
 }
 
+/** A message that was handed over: see `scripts/lib/handOver.ts`. */
+export interface HandedOverText {
+  /** The id under which the claim waited. */
+  readonly claimId: string
+  /** Counts what was handed over to the claim, from 1. */
+  readonly number: number
+  /** Whether nothing more is handed over to the claim. */
+  readonly isLast: boolean
+  /** Milliseconds by the server's clock since the claim. */
+  readonly elapsedMillis: number
+  readonly queue: string
+  readonly member: string
+  readonly text: string
+}
+
 /** Handles what comes over the channel. */
 export interface Subscriber {
+  readonly onHandedOver?: (message: HandedOverText) => void
   readonly onHint?: (changes: ReadonlyArray<TaskChange>) => void
   /** There may be something to claim from a queue: now, or after a time. */
   readonly onWake?: (queue: string, afterMillis: number) => void
@@ -41,7 +57,17 @@ const Changed = Schema.TupleWithRest(Schema.Tuple([Schema.Literal("changed")]), 
 const Ready = Schema.Tuple([Schema.Literal("ready"), Schema.String])
 const Due = Schema.Tuple([Schema.Literal("due"), Schema.String, Schema.Number])
 const Ping = Schema.Tuple([Schema.Literal("ping"), Schema.String, Schema.Boolean])
-const Message = Schema.Union([Changed, Ready, Due, Ping])
+const Claimed = Schema.Tuple([
+  Schema.Literal("claimed"),
+  Schema.String,
+  Schema.Number,
+  Schema.Boolean,
+  Schema.Number,
+  Schema.String,
+  Schema.String,
+  Schema.String
+])
+const Message = Schema.Union([Changed, Claimed, Ready, Due, Ping])
 type Message = typeof Message.Type
 const decodeJson = Schema.decodeUnknownExit(Message)
 
@@ -92,6 +118,11 @@ const dispatch = (
     case "changed": {
       const changes = changesOf(message)
       return subscribers.forEach((subscriber) => subscriber.onHint?.(changes))
+    }
+    case "claimed": {
+      const [, claimId, number, isLast, elapsedMillis, queue, member, text] = message
+      const handedOver = { claimId, number, isLast, elapsedMillis, queue, member, text }
+      return subscribers.forEach((subscriber) => subscriber.onHandedOver?.(handedOver))
     }
     case "ready":
       return subscribers.forEach((subscriber) => subscriber.onWake?.(message[1], 0))

@@ -8,6 +8,7 @@
 import { type Clock, Duration, Effect, Latch, Stream } from "effect"
 import type { Batch } from "../BrokerDriver.ts"
 import type { ProcessChannel } from "./ProcessChannel.ts"
+import type { WaitingClaims } from "./WaitingClaims.ts"
 
 /** The wake-ups of the workers of a process. */
 export interface ReadySignal {
@@ -68,7 +69,11 @@ const awaitWake = (clock: Clock.Clock, subscription: Subscription): Effect.Effec
   })
 
 /** Makes the signal of a process. */
-export const make = (channel: ProcessChannel, clock: Clock.Clock): ReadySignal => {
+export const make = (
+  channel: ProcessChannel,
+  clock: Clock.Clock,
+  waitingClaims: WaitingClaims
+): ReadySignal => {
   const subscriptions = new Set<Subscription>()
   const subscriptionsOf = (queues: ReadonlyArray<string>): Array<Subscription> =>
     [...subscriptions].filter((subscription) => queues.some((queue) => subscription.queues.has(queue)))
@@ -86,6 +91,11 @@ export const make = (channel: ProcessChannel, clock: Clock.Clock): ReadySignal =
       () => Effect.sync(() => subscriptions.delete(subscription))
     )
     yield* channel.subscribe({
+      onHandedOver: (message) => {
+        // of several workers, the first passes it on
+        const queue = waitingClaims.onMessage(message)
+        if (queue !== undefined) subscriptionsOf([queue]).forEach(wake)
+      },
       onWake: (queue, afterMillis) => {
         if (!subscription.queues.has(queue)) return
         if (afterMillis <= 0) wake(subscription)

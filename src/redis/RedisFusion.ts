@@ -77,6 +77,7 @@ export const make = (
   const { keyspace } = runner
   const enqueueTogether = fusedEnqueue(runner, process)
   const enqueueApart = enqueueInSteps(runner, backend)
+  const { claim, closeClaim } = fusedClaim(runner, claims)
   const settleTogether = fusedSettle(runner)
   const settleApart = settleInSteps(backend, broker)
   return {
@@ -88,7 +89,8 @@ export const make = (
           ? Effect.forEach(items, enqueueApart, { concurrency: 16 })
           : enqueueTogether(items)
       }),
-    claim: claimByTask.over(fusedClaim(runner, claims)),
+    claim: claimByTask.over(claim),
+    closeClaim,
     settle: (items) => {
       const decoded = items.map(({ handle, settlement }) => ({
         handle: ClaimHandle.decode(handle, keyspace.shards),

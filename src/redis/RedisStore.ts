@@ -59,6 +59,7 @@ import * as ScriptRunner from "./ScriptRunner.ts"
 import { checkRights } from "./scripts/checkRights.ts"
 import * as ServerInfo from "./ServerInfo.ts"
 import { ServerSubscriptions } from "./ServerSubscriptions.ts"
+import { WaitingClaims } from "./WaitingClaims.ts"
 
 /**
  * The layout of the store, and the time that a call may take.
@@ -98,10 +99,12 @@ export const makeDrivers = Effect.fnUntraced(function* (
   const store = {}
   const outages = outagesOf(store, "redis")
   const channel = yield* ProcessChannel.make(redis, runner, outages)
-  const readySignal = ReadySignal.make(channel, yield* Clock.Clock)
+  const clock = yield* Clock.Clock
+  const waitingClaims = new WaitingClaims(clock)
+  const readySignal = ReadySignal.make(channel, clock, waitingClaims)
   const refusals = RefusalLog.make()
   const subscriptions = new ServerSubscriptions()
-  const claims = MessageClaims.make(runner, channel, readySignal, refusals)
+  const claims = MessageClaims.make(runner, channel, readySignal, refusals, waitingClaims)
   const backend = RedisBackendDriver.make(runner, channel, subscriptions, refusals)
   const claimByTask = ClaimByTask.make(runner, claims, readySignal, outages)
   const broker = RedisBrokerDriver.make(runner, claims, claimByTask, readySignal)

@@ -4,12 +4,14 @@
  */
 import type { RedisError } from "effect/persistence/Redis"
 import type { Fusion } from "../../BackendDriver.ts"
-import type { MessageClaims } from "../MessageClaims.ts"
+import type { FusedPart, MessageClaims } from "../MessageClaims.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
 import { type ClaimAnswer, claimsLua } from "./lib/claims.ts"
 import { deadLettersLua } from "./lib/deadLetters.ts"
 import { whenFullLua } from "./lib/fullMemory.ts"
+import { removeClaimLua } from "./lib/handles.ts"
+import { encodeWait, QUEUE_MARK, type Wait, waitsLua } from "./lib/handOver.ts"
 import { lapseLua } from "./lib/lapse.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
@@ -24,9 +26,12 @@ const lua = (clustered: boolean): string =>
     startsLua,
     queuesLua,
     claimsLua,
+    removeClaimLua,
+    waitsLua,
     `
 local claim, queues, defaults = readClaim(), {}, {}
 for i = 1, nextNumber() do queues[i] = nextText() end
+local wait, defaultsFrom = readWait(), position + 1
 while position < #ARGV do
   local one = nextStartDefaults()
   defaults[one.task] = one
@@ -54,8 +59,8 @@ local function groupOf(value, after)
   return group
 end
 
-local answer = { now, -1 }
-local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, claimed, texts)
+local answer = { now, -1, 0 }
+local function onClaimed(queueNumber, claimed, texts)
   local ids, keys, places, groups = {}, {}, {}, {}
   for i = 1, #claimed / 2 do
     local value, last = texts[i] or '', #answer
@@ -73,7 +78,7 @@ local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, cla
     local place = places[i]
     local token = answer[place - 2]
     group = groups[i]
-    group.queue = queues[queueNumber]
+    group.queue = queues[queueNumber] or string.sub(queueNumber, ${QUEUE_MARK.length + 1})
     local started, subscribers
     if values[i] and not seen[id] then started, subscribers = startFirstRun(values[i], token) end
     if started then
@@ -92,24 +97,45 @@ local isClaimed = claimMessages(claim, queues, answer, function(queueNumber, cla
     seen[id] = true
   end
   if #written > 0 then redis.call('MSET', unpack(written)) end
-end)
+end
+
+answer[3] = returnHandedOver(claim, wait, onClaimed)
+local isClaimed, isIdle, taken = #answer > 3, false, 0
+if claim.max > 0 and #queues > 0 then
+  local isAccepted
+  isAccepted, isIdle, taken = claimMessages(claim, queues, answer, onClaimed)
+  isClaimed = isClaimed or isAccepted
+else
+  isClaimed = true
+  if claim.isSubscribed then setIdle(queues, claim.process, false) end
+end
+if isIdle and wait.id ~= '' then waitForMore(claim, wait, queues, claim.max - taken, defaultsFrom) end
 saveOverrun()
 sendHints()
 return isClaimed and answer
 `
   )
 
-/** Makes the operation. */
+const encodeRest =
+  ({ startDefaults }: FusedPart) =>
+  (queues: ReadonlyArray<string>, wait: Wait): ReadonlyArray<string> => [
+    `${queues.length}`,
+    ...queues,
+    ...encodeWait(wait),
+    ...startDefaults.flatMap(encodeStartDefaults)
+  ]
+
+/** Makes the operations. */
 export const fusedClaim = (
   { clustered }: ScriptRunner,
   claims: MessageClaims
-): NonNullable<Fusion<RedisError>["claim"]> => {
+): { readonly [K in "claim" | "closeClaim"]: NonNullable<Fusion<RedisError>[K]> } => {
   const script = Script.make<ClaimAnswer>(lua(clustered))
-  return ({ startDefaults, ...request }) =>
-    claims.claim(
-      script,
-      request,
-      (queues) => [`${queues.length}`, ...queues, ...startDefaults.flatMap(encodeStartDefaults)],
-      true
-    )
+  return {
+    claim: ({ onHandedOver, startDefaults, ...request }) => {
+      const fused = { onHandedOver, startDefaults }
+      return claims.claim(script, request, encodeRest(fused), fused)
+    },
+    closeClaim: (worker) => claims.close(script, worker, encodeRest)
+  }
 }

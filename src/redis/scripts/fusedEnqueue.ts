@@ -3,11 +3,13 @@ import { Effect } from "effect"
 import type { RedisError } from "effect/persistence/Redis"
 import type { Created, NewRecord } from "../../BackendDriver.ts"
 import type { Envelope } from "../../BrokerDriver.ts"
+import * as defaults from "../../internal/defaults.ts"
 import * as MessageText from "../MessageText.ts"
 import * as Script from "../Script.ts"
 import { groupByHead } from "../scriptArguments.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
-import { createsLua, decodeCreated, encodeRecordHead, pushRecord } from "./lib/creates.ts"
+import { createsLua, decodeCreated, GROUP_HEAD, encodeRecordHead, pushRecord } from "./lib/creates.ts"
+import { handOverLua } from "./lib/handOver.ts"
 import { encodeMessageHead, publishesLua } from "./lib/publishes.ts"
 import { queuesLua } from "./lib/queues.ts"
 import { recordScript } from "./lib/recordScript.ts"
@@ -24,11 +26,14 @@ const lua = (clustered: boolean): string =>
     createsLua,
     queuesLua,
     publishesLua,
+    handOverLua,
     `
 local answers = {}
 while position < #ARGV do
   local queue, task, priority, delay = nextText(), nextText(), nextNumber(), nextNumber()
   local created, values, reserved = {}, {}, nil
+  -- the id of the first record, behind the head of its group
+  local id = ARGV[position + ${GROUP_HEAD + 1}]
   createGroup(created, delay > 0 and function(count)
     reserved = reserveMembers(count, task, priority, delay)
     local messages = {}
@@ -44,7 +49,13 @@ while position < #ARGV do
     end
     answers[#answers + 1] = answer
   end
-  if #values > 0 then publish(queue, task, priority, delay, values, members) end
+  local isHandedOver, idle = false, nil
+  -- one task alone, to be run now
+  if #values == 1 and #answers == 1 and position == #ARGV and delay == 0 and priority == ${defaults.priority} then
+    idle = takeIdle(queue, 1)
+    if idle[1] then isHandedOver, members, idle = handOver(queue, task, id, values[1], idle) end
+  end
+  if #values > 0 and not isHandedOver then publish(queue, task, priority, delay, values, members, idle) end
 end
 sendDueTimes()
 sendHints()

@@ -7,6 +7,7 @@ import * as ClaimHandle from "../../ClaimHandle.ts"
 import * as FieldText from "../../FieldText.ts"
 import * as MessageText from "../../MessageText.ts"
 import { millis } from "../../scriptArguments.ts"
+import { QUEUE_MARK } from "./handOver.ts"
 import { IDLE_MILLIS, withoutClaimIdLua } from "./queues.ts"
 import { TEXTS_AT_ONCE } from "./replySize.ts"
 import { decodeStarted } from "./starts.ts"
@@ -27,7 +28,7 @@ export interface ShardClaim extends ClaimRequest {
 }
 
 /** Encodes what `readClaim` reads. The queues follow. */
-export const encodeClaim = (claim: ShardClaim): Array<string> => [
+export const encodeClaim = (claim: Omit<ShardClaim, "queues" | "tasks">): Array<string> => [
   `${claim.max}`,
   millis(claim.leaseMillis),
   FieldText.encode(claim.worker),
@@ -40,9 +41,13 @@ export const encodeClaim = (claim: ShardClaim): Array<string> => [
 /**
  * The answer to a claim: the server's time, how long until something more becomes due (-1: nothing will by itself), and
  * for each message the number of its queue (counted from 1), its member and its text. Of a fused claim also the answer to
- * its start, empty where it is not started yet. `null`: refused, since the server's memory is full (see `lib/fullMemory.ts`).
+ * its start, empty where it is not started yet; and before the messages how many were handed over that it does not return
+ * (see `handOver.ts`). `null`: refused, since the server's memory is full (see `lib/fullMemory.ts`).
  */
 export type ClaimAnswer = readonly [now: number, nextDue: number, ...messages: Array<number | string>] | null
+
+/** Returns how many messages that were handed over the answer to a fused claim does not return. */
+export const leftOf = (answer: NonNullable<ClaimAnswer>): number => Number(answer[2])
 
 /** The time from which the age of a message is counted, from its member: when it became due, or an earlier time. */
 const waitsSince = (member: string): number => {
@@ -60,8 +65,9 @@ export const decodeClaimed = (
   const [now] = answer
   const claimed: Array<ClaimedMessage> = []
   const width = isFused ? 4 : 3
-  for (let i = 2; i < answer.length; i += width) {
-    const queue = queues[Number(answer[i]) - 1]!
+  for (let i = isFused ? 3 : 2; i < answer.length; i += width) {
+    const named = String(answer[i])
+    const queue = named.startsWith(QUEUE_MARK) ? named.slice(QUEUE_MARK.length) : queues[Number(named) - 1]!
     const member = String(answer[i + 1])
     const delivery: Delivery = {
       handle: ClaimHandle.encode(shard, member, queue),
@@ -318,7 +324,7 @@ local function repeatClaim(claim, queues, onClaimed)
   rememberClaim(claim, leaseEnd)
 end
 
--- claims nothing, and returns false, where claims are refused
+-- Claims nothing, and returns false, where claims are refused. Returns also whether it found less than it asked for.
 local function claimMessages(claim, queues, answer, onClaimed)
   if claim.isRetry then
     repeatClaim(claim, queues, onClaimed)
@@ -329,8 +335,9 @@ local function claimMessages(claim, queues, answer, onClaimed)
   local taken, isCut = claimRuns(claim, takeDue(queues, claim.max), leaseEnd, onClaimed)
   if taken > 0 then rememberClaim(claim, leaseEnd) end
   if isCut then answer[2] = 0 end
-  if claim.isSubscribed then setIdle(queues, claim.process, taken < claim.max and not isCut) end
-  if taken < claim.max and not isCut then answer[2] = nextDue(queues) end
-  return true
+  local isIdle = taken < claim.max and not isCut
+  if claim.isSubscribed then setIdle(queues, claim.process, isIdle) end
+  if isIdle then answer[2] = nextDue(queues) end
+  return true, isIdle, taken
 end
 `

@@ -26,6 +26,9 @@ export const encodeRecordHead =
     isCompared(record) ? "1" : "0"
   ]
 
+/** How many arguments are before the records of a group: the head, and their number. */
+export const GROUP_HEAD = 9
+
 /** Encodes the rest of a record. The claim is that of a key which may lie in another shard (see `KeyHolder`). */
 export const pushRecord = (args: Array<string>, record: NewRecord, claim = ""): void => {
   args.push(record.id)

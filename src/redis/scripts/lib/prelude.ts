@@ -30,13 +30,15 @@ ${countGrowthLua}`
  *
  * A message that reached no subscriber marks the process, and its next ping makes it resync. On a cluster the number
  * of receivers counts one node only, so no process is marked. A user who may use no channel sends nothing, and fails nothing:
- * what the script writes stands.
+ * what the script writes stands. It returns the number of receivers; a denied message has 0.
  */
 export const notifyLua = (clustered: boolean): string => /* lua */ `
 local function notify(process, message)
   local channel = string.match(base, '^{(.*):%d+}$') .. ':process:' .. process
-  if redis.pcall('PUBLISH', channel, message) == 0 and not ${clustered} then
+  local receivers = redis.pcall('PUBLISH', channel, message)
+  if receivers == 0 and not ${clustered} then
     redis.call('SET', base .. ':alive:' .. process, 'missed', 'PX', ${PROCESS_MARK_MILLIS})
   end
+  return type(receivers) == 'number' and receivers or 0
 end
 `

@@ -18,8 +18,9 @@ export const encodeMessageHead = ({
 ]
 
 /**
- * Lua: publishes messages of the same queue, task, priority and delay, given their texts, and their members where those are
- * reserved already. Needs `queuesLua`, whose `sendDueTimes` has to end the script.
+ * Lua: publishes messages of the same queue, task, priority and delay, given their texts, their members where those are
+ * reserved already, and the idle processes to wake where those are taken already. Needs `queuesLua`, whose `sendDueTimes` has to
+ * end the script.
  */
 export const publishesLua = /* lua */ `
 local function reserveMembers(count, task, priority, delay)
@@ -36,7 +37,7 @@ local function reserveMembers(count, task, priority, delay)
   return members
 end
 
-local function publish(queue, task, priority, delay, values, members)
+local function publish(queue, task, priority, delay, values, members, idle)
   local due, texts = now + delay, {}
   members = members or reserveMembers(#values, task, priority, delay)
   for i, value in ipairs(values) do
@@ -46,7 +47,7 @@ local function publish(queue, task, priority, delay, values, members)
   callInChunks('HSET', queueKey(queue, 'texts'), texts)
   if delay == 0 and priority == ${defaults.priority} then
     callInChunks('RPUSH', queueKey(queue, 'fresh'), members)
-    return wakeIdle(queue, #values)
+    return wakeIdle(queue, #values, idle)
   end
   local scored = {}
   local score = integerText(delay > 0 and due or rank(priority, due))

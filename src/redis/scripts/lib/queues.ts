@@ -63,9 +63,14 @@ local function delayedMessageOf(queue, member)
   return member .. '/' .. string.gsub(queue, '[%%%s]', function(byte) return string.format('%%%02X', string.byte(byte)) end)
 end
 
--- wakes as many idle processes as there are messages to claim now
-local function wakeIdle(queue, count)
-  local idle = redis.call('ZPOPMAX', queueKey(queue, 'idle'), count)
+-- removes idle processes of a queue, and returns each with the time of its last claim
+local function takeIdle(queue, count)
+  return redis.call('ZPOPMAX', queueKey(queue, 'idle'), count)
+end
+
+-- wakes as many idle processes as there are messages to claim now, or those that are taken already
+local function wakeIdle(queue, count, idle)
+  idle = idle or takeIdle(queue, count)
   for i = 1, #idle, 2 do
     if tonumber(idle[i + 1]) >= now - ${IDLE_MILLIS} then notify(idle[i], cjson.encode({ 'ready', queue })) end
   end

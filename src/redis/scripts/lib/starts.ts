@@ -44,24 +44,12 @@ export const decodeStarted = (answer: string): Started => {
 }
 
 /**
- * Lua: starts runs (rules S0 to S10 of `internal/task/transitions.ts`). Needs `deadLettersLua` and `lapseLua`.
- *
- * The answer to a start is `R <fence> <attempt> <retries> <crashes>`, and the worker whose run had lapsed, if a crash was
- * counted for it, or `R` alone for the first run of a task; `D` (drop), or `D <reason> <attempt> <crashes> <worker>` where
- * the start ended the task; `N` (no record); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call
- * has to be repeated with the message's body, for the dead letter. Nothing is written for an `L`.
+ * Lua: the common case, the first start of a plain task: `startFirstRun` after `prepareFirstRuns`, which is called for each
+ * `group`.
  */
-export const startsLua = /* lua */ `
+export const firstRunsLua = /* lua */ `
 -- what the starts that are read have in common
 local group
-
-local function runAnswer(record)
-  return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
-end
-
-local function endAnswer(record, ended)
-  return 'D ' .. ended .. ' ' .. record[ATTEMPT] .. ' ' .. record[CRASHES] .. ' ' .. record[WORKER]
-end
 
 -- the text of a plain record, of one in which nothing but the delay and its message is unusual
 local function withoutDelay(value)
@@ -81,6 +69,35 @@ local function startFirstRun(value, token)
   if string.byte(value, rest + 13) ~= 32 or string.sub(value, rest, rest + 12) > nowText then return nil end
   local subscribers = string.sub(value, 11, after - 1)
   return 'STARTED ' .. token .. ' ' .. subscribers .. group.after .. string.sub(value, rest), subscribers
+end
+
+-- Prepares the common case for starts of the first generation: the fields after the subscribers up to the incarnation, before
+-- such a start and after it.
+local function prepareFirstRuns()
+  if group.generation ~= '0' or group.atMostOnce ~= '-' then return end
+  local message = ' ' .. group.task .. ' ' .. group.incarnation .. ' '
+  group.before = ' - ' .. group.retention .. ' - 0 0 0 0 0 - - - - -' .. message
+  group.after = ' - ' .. group.retention .. ' ' .. group.lease .. ' 0 1 0 0 1 - ' .. nowText .. ' ' .. group.worker
+    .. ' ' .. group.process .. ' ' .. group.deadLetterRetention .. message
+end
+`
+
+/**
+ * Lua: starts runs (rules S0 to S10 of `internal/task/transitions.ts`). Needs `deadLettersLua` and `lapseLua`.
+ *
+ * The answer to a start is `R <fence> <attempt> <retries> <crashes>`, and the worker whose run had lapsed, if a crash was
+ * counted for it, or `R` alone for the first run of a task; `D` (drop), or `D <reason> <attempt> <crashes> <worker>` where
+ * the start ended the task; `N` (no record); `B <millis>` (busy); or `L`: the task would end as `WorkerLost`, and the call
+ * has to be repeated with the message's body, for the dead letter. Nothing is written for an `L`.
+ */
+export const startsLua = /* lua */ `
+${firstRunsLua}
+local function runAnswer(record)
+  return 'R ' .. record[FENCE] .. ' ' .. record[ATTEMPT] .. ' ' .. record[RETRIES] .. ' ' .. record[CRASHES]
+end
+
+local function endAnswer(record, ended)
+  return 'D ' .. ended .. ' ' .. record[ATTEMPT] .. ' ' .. record[CRASHES] .. ' ' .. record[WORKER]
 end
 
 local function startAnyRun(id, value, token, body)
@@ -157,15 +174,5 @@ end
 local function nextStartDefaults()
   return { task = nextText(), lease = integerText(now + nextNumber()), maxCrashes = nextNumber(),
     retention = nextField(), deadLetterRetention = nextField() }
-end
-
--- Prepares the common case for starts of the first generation: the fields after the subscribers up to the incarnation, before
--- such a start and after it.
-local function prepareFirstRuns()
-  if group.generation ~= '0' or group.atMostOnce ~= '-' then return end
-  local message = ' ' .. group.task .. ' ' .. group.incarnation .. ' '
-  group.before = ' - ' .. group.retention .. ' - 0 0 0 0 0 - - - - -' .. message
-  group.after = ' - ' .. group.retention .. ' ' .. group.lease .. ' 0 1 0 0 1 - ' .. nowText .. ' ' .. group.worker
-    .. ' ' .. group.process .. ' ' .. group.deadLetterRetention .. message
 end
 `
