@@ -102,7 +102,7 @@ export const make = Effect.fnUntraced(function* <E>(
   })
   const { batched, batchedVoid, call, refusing, refusingBatcher, toClosedError, toError } = calls
 
-  const { complete, fusion, readHistory } = driver
+  const { complete, documents, fusion, readHistory } = driver
   const claim = fusion?.claim
   const closeClaim = fusion?.closeClaim
   /** Records the calls that carry messages too, as those of a broker. */
@@ -195,6 +195,14 @@ export const make = Effect.fnUntraced(function* <E>(
     heartbeat: (worker, ttlMillis) => call("heartbeat", () => driver.heartbeat(worker, ttlMillis)),
     unregisterWorker: (worker) => call("unregisterWorker", () => driver.unregisterWorker(worker)),
     workers: call("workers", () => driver.workers),
+    documents:
+      documents === undefined
+        ? undefined
+        : {
+            get: (keys) => call("documents.get", () => documents.get(keys)),
+            write: (writes) => call("documents.write", () => documents.write(writes)),
+            list: (query) => call("documents.list", () => documents.list(query))
+          },
     sweep: (limit) => call("sweep", () => driver.sweep(limit))
   })
 })
@@ -295,6 +303,7 @@ export const layerNotConfigured: Layer.Layer<Backend> = Layer.succeed(Backend, {
   heartbeat: () => notConfigured("heartbeat"),
   unregisterWorker: () => notConfigured("unregisterWorker"),
   workers: notConfigured("Worker.active"),
+  documents: undefined,
   sweep: () => notConfigured("sweep")
 })
 

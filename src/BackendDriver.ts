@@ -36,6 +36,7 @@ import type {
   ParkedMessage,
   Reopened
 } from "./driver/DeadLetter.ts"
+import type { Documents } from "./driver/Document.ts"
 import type {
   CancelAnswer,
   Created,
@@ -58,6 +59,7 @@ import type {
 import type { Heartbeat, WorkerInfo } from "./driver/WorkerInfo.ts"
 
 export type * from "./driver/DeadLetter.ts"
+export type * from "./driver/Document.ts"
 export type * from "./driver/TaskRecord.ts"
 export type * from "./driver/TaskRun.ts"
 export type * from "./driver/WorkerInfo.ts"
@@ -311,6 +313,8 @@ export interface BackendDriver<out E = unknown> {
   readonly unregisterWorker: (worker: string) => Effect.Effect<void, E>
   /** Reads the workers whose last heartbeat still holds. */
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, E>
+  /** Small named values, written by compare-and-set. `undefined`: the driver keeps none. */
+  readonly documents?: Documents<E> | undefined
   /**
    * Ends the tasks that time has ended (L1 to L3), and removes what has outlived its time: records and dead letters after
    * their retention, workers after their heartbeat, and reservations that were not published in their time. Handles at most

@@ -1,5 +1,5 @@
 /**
- * The backend driver over this process's memory: task records, dead letters and the registry of workers.
+ * The backend driver over this process's memory: task records, dead letters, documents and the registry of workers.
  *
  * An operation runs in one step of its fiber, which makes it atomic. Every time is that of the caller's `Clock`. While
  * its hints are followed, the store sweeps itself when something is due.
@@ -7,6 +7,7 @@
 import { Effect, Stream } from "effect"
 import type { BackendDriver, Swept } from "../BackendDriver.ts"
 import { MemoryDeadLetters } from "./MemoryDeadLetters.ts"
+import { MemoryDocuments } from "./MemoryDocuments.ts"
 import { MemoryHints } from "./MemoryHints.ts"
 import { MemorySweeper } from "./MemorySweeper.ts"
 import { MemoryTasks } from "./MemoryTasks.ts"
@@ -39,6 +40,7 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
   const deadLetters = new MemoryDeadLetters(onDue)
   const tasks = new MemoryTasks({ deadLetters, hints, onDue, onEnded })
   const workers = new MemoryWorkers(onDue)
+  const documents = new MemoryDocuments()
   const sweep = (limit: number, now: number): Swept => {
     const { handled, lost } = tasks.sweep(limit, now)
     return { handled: handled + deadLetters.sweep(limit, now) + workers.sweep(limit, now), lost }
@@ -73,6 +75,11 @@ export const makeBackend = (onEnded: (id: string) => void): BackendDriver<never>
     heartbeat: (worker, ttlMillis) => withNow((now) => workers.heartbeat(worker, ttlMillis, now)),
     unregisterWorker: (id) => Effect.sync(() => workers.unregister(id)),
     workers: withNow((now) => workers.list(now)),
+    documents: {
+      get: forEach((key) => documents.get(key)),
+      write: forEach((write) => documents.write(write)),
+      list: (query) => Effect.sync(() => documents.list(query))
+    },
     sweep: (limit) => withNow((now) => sweep(limit, now))
   }
 }

@@ -14,10 +14,12 @@ import { cancel } from "./scripts/cancel.ts"
 import { countDeadLetters } from "./scripts/countDeadLetters.ts"
 import { forget } from "./scripts/forget.ts"
 import { getDeadLetters } from "./scripts/getDeadLetters.ts"
+import { getDocuments } from "./scripts/getDocuments.ts"
 import { heartbeat } from "./scripts/heartbeat.ts"
 import { CHANGED, ENDED } from "./scripts/lib/subscribers.ts"
 import { listDeadLetterIds } from "./scripts/listDeadLetterIds.ts"
 import { listDeadLetters } from "./scripts/listDeadLetters.ts"
+import { listDocuments } from "./scripts/listDocuments.ts"
 import { listWorkers } from "./scripts/listWorkers.ts"
 import { markPublished } from "./scripts/markPublished.ts"
 import { parkMessage } from "./scripts/parkMessage.ts"
@@ -32,6 +34,7 @@ import { sweep } from "./scripts/sweep.ts"
 import { unregisterWorker } from "./scripts/unregisterWorker.ts"
 import { unsubscribe } from "./scripts/unsubscribe.ts"
 import { withdraw } from "./scripts/withdraw.ts"
+import { writeDocuments } from "./scripts/writeDocuments.ts"
 import type { ServerSubscriptions } from "./ServerSubscriptions.ts"
 
 type Driver = BackendDriver<RedisStoreError>
@@ -130,5 +133,6 @@ export const make = (
   heartbeat: heartbeat(runner),
   unregisterWorker: unregisterWorker(runner),
   workers: listWorkers(runner),
+  documents: { get: getDocuments(runner), write: writeDocuments(runner), list: listDocuments(runner) },
   sweep: sweep(runner, channel.process)
 })

@@ -65,12 +65,15 @@ describeWithOwnMariadb("mariadb: opening a store", () => {
         "INSERT on chicory_dead_letters",
         "DELETE on chicory_dead_letters",
         "INSERT on chicory_workers",
-        "DELETE on chicory_workers"
+        "DELETE on chicory_workers",
+        "INSERT on chicory_documents",
+        "DELETE on chicory_documents"
       ])
       assert.deepStrictEqual(error.cause.grants, [
         "GRANT DELETE ON `chicory_tasks` TO 'app'@'%'",
         "GRANT INSERT, DELETE ON `chicory_dead_letters` TO 'app'@'%'",
-        "GRANT INSERT, DELETE ON `chicory_workers` TO 'app'@'%'"
+        "GRANT INSERT, DELETE ON `chicory_workers` TO 'app'@'%'",
+        "GRANT INSERT, DELETE ON `chicory_documents` TO 'app'@'%'"
       ])
       assert.isFalse(error.retryable)
       yield* Effect.forEach(error.cause.grants, (grant) =>

@@ -109,6 +109,16 @@ export const everything = ({ backend, broker }: SqlDrivers.Drivers) =>
     yield* backend.reopen(["task-1:0"], 1000)
     yield* backend.removeDeadLetters(["task-1:0"])
     yield* backend.forget(["task-3"])
+    const { documents } = backend
+    assert(documents !== undefined)
+    const document = { kind: "k", key: "a" }
+    yield* documents.write([
+      { ...document, expected: never, version: "1", value: "x" },
+      { ...document, expected: "1", version: "2", value: "x" },
+      { ...document, expected: "2", version: "3", value: never }
+    ])
+    yield* documents.get([document])
+    yield* documents.list({ kind: "k", after: "a", limit: 10 })
     yield* backend.sweep(100)
     yield* fused(backend)
   })

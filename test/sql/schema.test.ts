@@ -10,9 +10,9 @@ const table = (name: string) => `"chicory_${name}"`
  * schema is a new migration.
  */
 const published = {
-  postgres: ["e73f9aca04243775"],
-  mysql: ["5c020234fa26e436"],
-  sqlite: ["b72b541427159f38"]
+  postgres: ["1d8f2a068a519023"],
+  mysql: ["053dd5f4df43689c"],
+  sqlite: ["647315f4d1495f5f"]
 }
 
 describe("sql: the schema", () => {

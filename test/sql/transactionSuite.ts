@@ -174,6 +174,25 @@ export const suite = (make: Effect.Effect<Databases, unknown, Scope.Scope>): voi
       assert.strictEqual(yield* ready, 1)
     }))
 
+  test("keeps the documents of a transaction that commits, and of none that rolls back", ({ client }) =>
+    Effect.gen(function* () {
+      const { documents } = yield* Backend.Backend
+      assert(documents !== undefined)
+      const write = (version: string, expected: string | undefined) =>
+        documents.write([{ kind: "pause", key: "a", version, expected, value: version }])
+      const read = Effect.map(documents.get([{ kind: "pause", key: "a" }]), ([found]) => found?.value)
+      yield* client.withTransaction(write("v1", undefined))
+      const rolledBack = client.withTransaction(
+        Effect.gen(function* () {
+          assert.deepStrictEqual(yield* write("v2", "v1"), [true])
+          assert.strictEqual(yield* read, "v2")
+          return yield* new Refused()
+        })
+      )
+      assert.instanceOf(yield* Effect.flip(rolledBack), Refused)
+      assert.strictEqual(yield* read, "v1")
+    }))
+
   test("rolls back the tasks of a savepoint, and keeps the others", ({ client }) =>
     Effect.gen(function* () {
       const [outer, inner] = yield* client.withTransaction(

@@ -14,6 +14,7 @@ import type {
   DeadLetterId,
   DeadLetterQuery,
   FusedClaimRequest,
+  Documents,
   Heartbeat,
   NewRecord,
   PublishedRecord,
@@ -93,5 +94,7 @@ export interface BackendService {
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
   readonly unregisterWorker: (worker: string) => Effect.Effect<void, ReadError>
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, ReadError>
+  /** `undefined`: the store keeps no documents. */
+  readonly documents: Documents<ReadError> | undefined
   readonly sweep: (limit: number) => Effect.Effect<Swept, ReadError>
 }

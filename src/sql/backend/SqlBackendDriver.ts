@@ -19,6 +19,7 @@ import type { BatchResult } from "./BatchResult.ts"
 import { makeCancel } from "./cancel.ts"
 import type { CreateOperations } from "./create.ts"
 import { makeDeadLetters } from "./deadLetters.ts"
+import { makeDocuments } from "./documents.ts"
 import { makeForget } from "./forget.ts"
 import { makeRead, type ReadOperations } from "./read.ts"
 import { makeRenew } from "./renew.ts"
@@ -178,6 +179,7 @@ export const make = (parts: BackendParts, options: { readonly name: string }): B
     heartbeat: (worker, ttlMillis) => outsideTransaction(workers.heartbeat(worker, ttlMillis)),
     unregisterWorker: (worker) => outsideTransaction(workers.unregister(worker)),
     workers: readsInCallerTransaction(workers.list),
+    documents: makeDocuments(db),
     sweep: (limit) => Effect.tap(sweepUpTo(limit), () => outsideTransaction(notifier.trim))
   }
 }

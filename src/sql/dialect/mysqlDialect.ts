@@ -68,7 +68,7 @@ export const mysqlDialect: Dialect = {
   name: "mysql",
   isLocalFile: false,
   rights: {
-    tables: ["tasks", "messages", "dead_letters", "workers"],
+    tables: ["tasks", "messages", "dead_letters", "workers", "documents"],
     functions: [],
     user: "SELECT CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@', QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))) AS name",
     // the tables of privileges do not have what a user may do by its roles

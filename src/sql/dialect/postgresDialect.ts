@@ -77,7 +77,7 @@ export const postgresDialect: Dialect = {
   name: "postgres",
   isLocalFile: false,
   rights: {
-    tables: ["tasks", "messages", "dead_letters", "workers", "listeners"],
+    tables: ["tasks", "messages", "dead_letters", "workers", "documents", "listeners"],
     // that of `fused/singleStatement.ts`
     functions: ["claim_1"],
     user: "SELECT quote_ident(current_user) AS name",

@@ -89,6 +89,14 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         CHECK (started_at BETWEEN 0 AND 8640000000000000 AND seen_at BETWEEN 0 AND 8640000000000000 AND until BETWEEN 0 AND 8640000000000000)
       ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
 
+      `CREATE TABLE IF NOT EXISTS ${table("documents")} (
+        kind VARCHAR(32) NOT NULL,
+        id VARCHAR(255) NOT NULL,
+        version VARCHAR(36) NOT NULL,
+        value MEDIUMTEXT NOT NULL,
+        PRIMARY KEY (kind, id)
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
+
       // state: 0 ready, 1 delayed, 2 claimed, 3 parked
       `CREATE TABLE IF NOT EXISTS ${table("messages")} (
         seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,

@@ -195,6 +195,14 @@ export const postgresMigrations: ReadonlyArray<Migration> = [
         until ${table("whole")} NOT NULL
       )`,
 
+      `CREATE TABLE ${table("documents")} (
+        kind TEXT COLLATE "C" NOT NULL,
+        id TEXT COLLATE "C" NOT NULL,
+        version TEXT COLLATE "C" NOT NULL,
+        value TEXT COLLATE "C" NOT NULL,
+        PRIMARY KEY (kind, id)
+      )`,
+
       // processes that notifications are sent to, by topic
       `CREATE TABLE ${table("listeners")} (
         id TEXT COLLATE "C" NOT NULL,

@@ -96,6 +96,14 @@ export const sqliteMigrations: ReadonlyArray<Migration> = [
         CHECK (started_at BETWEEN 0 AND 8640000000000000 AND seen_at BETWEEN 0 AND 8640000000000000 AND until BETWEEN 0 AND 8640000000000000)
       ) STRICT`,
 
+      `CREATE TABLE ${table("documents")} (
+        kind TEXT NOT NULL,
+        id TEXT NOT NULL,
+        version TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (kind, id)
+      ) STRICT, WITHOUT ROWID`,
+
       // processes that subscribe to changes, and the changes
       `CREATE TABLE ${table("watchers")} (
         id TEXT NOT NULL PRIMARY KEY,

@@ -19,6 +19,7 @@ import { cancel } from "./backend/cancel.ts"
 import { crashes } from "./backend/crashes.ts"
 import { create } from "./backend/create.ts"
 import { deadLetters } from "./backend/deadLetters.ts"
+import { documents } from "./backend/documents.ts"
 import { expiry } from "./backend/expiry.ts"
 import { makeFixture, type Test } from "./backend/fixture.ts"
 import { forget } from "./backend/forget.ts"
@@ -50,7 +51,7 @@ export type Options = Suite.Options<BackendDriver>
  * **Details**
  *
  * Tests of hints are skipped where the driver's `capabilities.hints` is `false`, those of histories where it has no
- * `readHistory`, and those of `queue` and `dueAt` where its records lack them.
+ * `readHistory`, those of `queue` and `dueAt` where its records lack them, and those of documents where it has none.
  *
  * @see {@link Options}
  * @category suites
@@ -83,5 +84,6 @@ export const suite = (name: string, options: Options): void => {
     answerSize(test)
     hints(test)
     workers(test)
+    documents(test)
   })
 }
