@@ -20,10 +20,10 @@ import { makeComplete } from "./fused/complete.ts"
 import * as SqlFusion from "./fused/SqlFusion.ts"
 import * as ChangeTableNotifier from "./notify/ChangeTableNotifier.ts"
 import { canListen, canWatchWrites } from "./notify/clientCapabilities.ts"
-import * as ListenNotifyTaskNotifier from "./notify/ListenNotifyTaskNotifier.ts"
 import * as PostgresNotifications from "./notify/PostgresNotifications.ts"
 import * as ReadySignal from "./notify/ReadySignal.ts"
 import * as TaskNotifier from "./notify/TaskNotifier.ts"
+import * as TopicTaskNotifier from "./notify/TopicTaskNotifier.ts"
 import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
 import * as ReadOnlySessions from "./readOnlySessions.ts"
 import * as ReservedConnection from "./ReservedConnection.ts"
@@ -75,7 +75,7 @@ const makeNotifiers = (
   }
   if (notifications === "listen-notify" && notify !== false && canListen(client)) {
     return Effect.map(PostgresNotifications.make(db, client, source), (made) => ({
-      notifier: ListenNotifyTaskNotifier.make(made),
+      notifier: TopicTaskNotifier.make(made),
       workerNotifier: WorkerNotifier.byNotification(made)
     }))
   }
