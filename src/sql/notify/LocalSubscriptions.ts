@@ -8,6 +8,8 @@ export class LocalSubscriptions {
   private pending = new Set<string>()
   private pendingResync = false
   private readonly hasPending = Latch.makeUnsafe(false)
+  /** How many ids had their turn in `notifySome`. */
+  private nextTurn = 0
   /** Whether the stream of hints runs. Hints are kept only then. */
   active = false
 
@@ -39,6 +41,14 @@ export class LocalSubscriptions {
   notify(ids: ReadonlyArray<string>, kind: ChangeKind): void {
     const subscribed = kind === "end" ? this.ends : this.steps
     if (this.active && subscribed.size > 0) this.notifyAll(ids.filter((id) => subscribed.has(id)))
+  }
+
+  /** Hints at some ids that have a subscription to such a change: at others each time, until all had their turn. */
+  notifySome(kind: ChangeKind, count: number): void {
+    const ids = [...(kind === "end" ? this.ends : this.steps)]
+    const start = this.nextTurn < ids.length ? this.nextTurn : 0
+    this.nextTurn = start + count
+    this.notifyAll(ids.slice(start, this.nextTurn))
   }
 
   /** Hints at all ids. */

@@ -1,11 +1,11 @@
 /**
  * Receives notifications of PostgreSQL over one connection, which is replaced when it breaks or falls silent.
  */
-import { Effect, Fiber, Latch, Queue, Schema, Scope } from "effect"
+import { Effect, Fiber, Latch, Queue, Scope } from "effect"
 import type { Database } from "../Database.ts"
 import { sleep } from "../sleep.ts"
 import type { ListenClient } from "./clientCapabilities.ts"
-import { type Channel, ECHO, Payload, type Subscriber } from "./notificationProtocol.ts"
+import { type Channel, decodePayload, ECHO, type Subscriber } from "./notificationProtocol.ts"
 
 /** How often a process sends itself an echo. */
 export const ECHO_MILLIS = 10_000
@@ -25,8 +25,6 @@ export interface NotificationReceiver {
   /** Tells all subscribers to resync. */
   readonly resync: () => void
 }
-
-const decode = Schema.decodeUnknownOption(Payload)
 
 /**
  * Provides a scope, and waits for its end for a while only: UNLISTEN gets no answer from a connection that fell silent,
@@ -88,9 +86,9 @@ export const make = Effect.fnUntraced(function* (
     for (const subscriber of subscribers) subscriber.onResync()
   }
   const receive = (payload: string): void => {
-    const decoded = decode(payload)
-    if (decoded._tag === "None") return
-    const { ids, source, topic } = decoded.value
+    const decoded = decodePayload(payload)
+    if (decoded === undefined) return
+    const { ids, source, topic } = decoded
     if (source === channel.source) {
       if (topic === ECHO) lastEchoAt = performance.now()
       return

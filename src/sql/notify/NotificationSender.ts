@@ -1,14 +1,10 @@
 /**
- * Sends notifications of PostgreSQL: one statement a topic at a time, with all ids that were collected meanwhile.
+ * Sends notifications: those of a topic one delivery at a time, with all ids that were collected meanwhile.
  */
 import { Effect, FiberSet, type Scope } from "effect"
-import type { Database } from "../Database.ts"
-import { sleep } from "../sleep.ts"
-import type { Channel } from "./notificationProtocol.ts"
+import type { StoreError } from "../Database.ts"
 
-/** The pause before the registrations of a topic are read again if there were none. */
-const UNREGISTERED_PAUSE_MILLIS = 50
-/** The bytes of one notification. PostgreSQL allows 8,000. */
+/** The bytes of one payload. PostgreSQL allows 8,000. */
 const MAX_PAYLOAD_BYTES = 7500
 /** The bytes that are left for the topic, the source and the braces. */
 const ENVELOPE_BYTES = 400
@@ -35,60 +31,38 @@ const payloadsOf = (source: string, topic: string, ids: ReadonlyArray<string>): 
   return payloads
 }
 
+/**
+ * Delivers payloads to the other processes that have registered for the topic, and returns when the next ones may follow.
+ * It drops them if none has registered after it was called.
+ */
+export type Deliver = (
+  topic: string,
+  payloads: () => ReadonlyArray<string>
+) => Effect.Effect<void, StoreError>
+
 /** Notifies the other processes that have registered for a topic. */
 export type NotificationSender = (topic: string, ids: ReadonlyArray<string>) => void
 
-/** Makes the sender of a channel, until the scope closes. */
+/** Makes a sender, until the scope closes. `source` is the id of this process. */
 export const make = Effect.fnUntraced(function* (
-  { dialect, outsideTransaction, run, table }: Database,
-  channel: Channel
+  source: string,
+  deliver: Deliver
 ): Effect.fn.Return<NotificationSender, never, Scope.Scope> {
-  const selectRegistered = `SELECT 1 AS one FROM ${table("listeners")}
-    WHERE topic = ? AND until > ${dialect.now} AND id <> ? LIMIT 1`
-  const notifyRegistered = `SELECT pg_notify(?, payload), set_config('synchronous_commit', 'off', true)
-    FROM unnest(?::text[]) AS payloads (payload) WHERE EXISTS (${selectRegistered})`
-
   /** The ids to be sent, of each topic that a fiber is sending. */
   const pending = new Map<string, Set<string>>()
-  /** The topics without a registration of another process when they were last read. */
-  const unregistered = new Set<string>()
   const fork = yield* FiberSet.makeRuntime()
-
-  const isRegistered = (topic: string) =>
-    Effect.map(run(selectRegistered, [topic, channel.source]), (found) => found.length > 0)
-  /** Sends ids, and returns whether another process has registered for the topic. */
-  const send = (topic: string, ids: ReadonlySet<string>) => {
-    const payloads = payloadsOf(channel.source, topic, ids.size < MAX_IDS ? [...ids] : [])
-    return Effect.map(
-      run(notifyRegistered, [channel.name, payloads, topic, channel.source]),
-      (sent) => sent.length > 0
-    )
-  }
-  const sendIfRegistered = (topic: string, ids: ReadonlySet<string>) =>
-    Effect.map(
-      outsideTransaction(
-        unregistered.has(topic)
-          ? Effect.flatMap(isRegistered(topic), (found) => (found ? send(topic, ids) : Effect.succeed(false)))
-          : send(topic, ids)
-      ),
-      (found) => {
-        if (found) unregistered.delete(topic)
-        else unregistered.add(topic)
-      }
-    )
 
   const sendPending = Effect.fnUntraced(function* (topic: string) {
     for (let ids = pending.get(topic)!; ids.size > 0; ids = pending.get(topic)!) {
+      const taken = ids.size < MAX_IDS ? [...ids] : []
       pending.set(topic, new Set())
-      yield* sendIfRegistered(topic, ids).pipe(
+      yield* deliver(topic, () => payloadsOf(source, topic, taken)).pipe(
         Effect.catchCause((cause) =>
           Effect.logDebug("Failed to notify other processes; the hint is lost", cause)
         )
       )
-      if (unregistered.has(topic)) yield* sleep(UNREGISTERED_PAUSE_MILLIS)
     }
     pending.delete(topic)
-    if (unregistered.size > MAX_IDS) unregistered.clear()
   })
 
   return (topic, ids) => {

@@ -10,23 +10,12 @@ import { createHash } from "node:crypto"
 import { Effect, type Scope } from "effect"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
+import * as channelDelivery from "./channelDelivery.ts"
 import type { ListenClient } from "./clientCapabilities.ts"
-import type { Channel, Subscriber } from "./notificationProtocol.ts"
+import { type Channel, ECHO, type Notifications } from "./notificationProtocol.ts"
 import * as NotificationReceiver from "./NotificationReceiver.ts"
 import * as NotificationSender from "./NotificationSender.ts"
 import * as TopicRegistrations from "./TopicRegistrations.ts"
-
-/** The notifications of one store. */
-export interface PostgresNotifications {
-  /** Notifies the other processes that have registered for the topic. */
-  readonly notify: (topic: string, ids: ReadonlyArray<string>) => void
-  /** Receives hints until the scope closes. */
-  readonly subscribe: (subscriber: Subscriber) => Effect.Effect<void, never, Scope.Scope>
-  /** Registers for a topic for as long as it is wanted. Hints of later commits are received. */
-  readonly registerTopics: TopicRegistrations.TopicRegistrations["registerTopics"]
-  /** Removes the registrations of processes that are gone. */
-  readonly trim: Effect.Effect<void, StoreError>
-}
 
 /** Channels are names of the whole database, of 63 bytes at most: a hash of the schema and the prefix. */
 const channelName = Effect.fnUntraced(function* ({ reader, run, tableName }: Database) {
@@ -36,15 +25,36 @@ const channelName = Effect.fnUntraced(function* ({ reader, run, tableName }: Dat
   return `chicory_${createHash("sha256").update(place).digest("hex").slice(0, 32)}`
 })
 
+const notifySelf = `SELECT pg_notify(?, ?), set_config('synchronous_commit', 'off', true)`
+
+const echoOf = (source: string): string => JSON.stringify({ source, topic: ECHO, ids: [] })
+
 /** Makes the notifications over one database, until the scope closes. `source` is the id of this process. */
 export const make = Effect.fnUntraced(function* (
   db: Database,
   client: ListenClient,
   source: string
-): Effect.fn.Return<PostgresNotifications, StoreError, Scope.Scope> {
+): Effect.fn.Return<Notifications, StoreError, Scope.Scope> {
   const channel: Channel = { name: yield* channelName(db), source }
-  const notify = yield* NotificationSender.make(db, channel)
+  const notify = yield* NotificationSender.make(source, channelDelivery.make(db, channel))
   const receiver = yield* NotificationReceiver.make(db, client, channel)
-  const { registerTopics, trim } = yield* TopicRegistrations.make(db, channel, receiver)
-  return { notify, subscribe: receiver.subscribe, registerTopics, trim }
+  const listeners = db.table("listeners")
+  const registrations = yield* TopicRegistrations.make(
+    db,
+    {
+      source,
+      renewMillis: NotificationReceiver.ECHO_MILLIS,
+      afterRenewal: db.outsideTransaction(db.run(notifySelf, [channel.name, echoOf(source)])),
+      removeOld: (count) => `DELETE FROM ${listeners} WHERE ctid = ANY (ARRAY (
+        SELECT ctid FROM ${listeners} WHERE until <= ${db.dialect.now} LIMIT ${count} FOR UPDATE SKIP LOCKED
+      ))`
+    },
+    receiver
+  )
+  return {
+    notify,
+    subscribe: receiver.subscribe,
+    registerTopics: registrations.register,
+    trim: registrations.trim
+  }
 })

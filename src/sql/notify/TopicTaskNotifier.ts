@@ -1,10 +1,11 @@
 /**
- * Notifies waiters by LISTEN and NOTIFY of PostgreSQL.
+ * Notifies waiters by notifications, to which a process registers by topics: the ends of tasks, all other changes, and
+ * requests to the workers of tasks.
  */
 import { Effect, type Scope, Stream } from "effect"
 import type { StoreError } from "../Database.ts"
 import { LocalSubscriptions } from "./LocalSubscriptions.ts"
-import type { PostgresNotifications } from "./PostgresNotifications.ts"
+import type { Hint, Interest, Notifications } from "./notificationProtocol.ts"
 import type { TaskNotifier } from "./TaskNotifier.ts"
 
 /** The topic of changes that may be the end of a task. */
@@ -14,11 +15,36 @@ const STEPS = "steps"
 /** The topic of changes that the worker of a task has to know: every process that waits registers for it. */
 const REQUESTS = "requests"
 
-/** Makes the notifier over the notifications of one store. */
-export const make = ({ notify, registerTopics, subscribe, trim }: PostgresNotifications): TaskNotifier => {
+/** Tasks that are read at a time on a hint without ids. */
+const MAX_POLLED = 256
+
+/** Passes a hint of another process on. */
+const receive = (subscriptions: LocalSubscriptions, { ids, topic }: Hint): void => {
+  if (topic === REQUESTS) {
+    if (ids !== undefined) subscriptions.notifyAll(ids)
+    return
+  }
+  if (topic !== ENDS && topic !== STEPS) return
+  const kind = topic === ENDS ? "end" : "step"
+  if (ids === undefined) subscriptions.notifySome(kind, MAX_POLLED)
+  else subscriptions.notify(ids, kind)
+}
+
+/**
+ * Makes the notifier over the notifications of one store. A process without a worker has no use for requests: `untilWorking`
+ * returns when it has one. Default: it registers for them at once.
+ */
+export const make = (
+  { notify, registerTopics, subscribe, trim }: Notifications,
+  untilWorking?: Effect.Effect<void>
+): TaskNotifier => {
   const subscriptions = new LocalSubscriptions()
-  const registerEnds = registerTopics([ENDS], () => subscriptions.active && subscriptions.any)
-  const registerSteps = registerTopics([STEPS], () => subscriptions.active && subscriptions.anySteps)
+  const ends: Interest = { isWanted: () => subscriptions.active && subscriptions.any, isUrgent: true }
+  const steps: Interest = { isWanted: () => subscriptions.active && subscriptions.anySteps, isUrgent: true }
+  // a renewal of the lease brings the request too
+  const requests: Interest = { isWanted: () => subscriptions.active, isUrgent: false }
+  const registerEnds = registerTopics([ENDS], ends)
+  const registerSteps = registerTopics([STEPS], steps)
   const register = Effect.suspend(() =>
     subscriptions.anySteps ? Effect.andThen(registerEnds, registerSteps) : registerEnds
   )
@@ -41,11 +67,7 @@ export const make = ({ notify, registerTopics, subscribe, trim }: PostgresNotifi
   > {
     yield* activate
     yield* subscribe({
-      onHint: ({ ids, topic }) => {
-        if (topic === ENDS) subscriptions.notify(ids, "end")
-        else if (topic === STEPS) subscriptions.notify(ids, "step")
-        else if (topic === REQUESTS) subscriptions.notifyAll(ids)
-      },
+      onHint: (hint) => receive(subscriptions, hint),
       onResync: () => subscriptions.resync()
     })
     if (subscriptions.any) {
@@ -53,7 +75,9 @@ export const make = ({ notify, registerTopics, subscribe, trim }: PostgresNotifi
       yield* register
       subscriptions.resync()
     }
-    yield* registerTopics([REQUESTS], () => subscriptions.active)
+    const registerRequests = registerTopics([REQUESTS], requests)
+    if (untilWorking === undefined) yield* registerRequests
+    else yield* Effect.forkScoped(Effect.andThen(untilWorking, Effect.ignore(registerRequests)))
     return subscriptions.hints
   })
 

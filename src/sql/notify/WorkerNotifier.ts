@@ -1,6 +1,6 @@
 import { Effect, type Scope } from "effect"
 import type { WriteWatchClient } from "./clientCapabilities.ts"
-import type { PostgresNotifications } from "./PostgresNotifications.ts"
+import type { Notifications } from "./notificationProtocol.ts"
 
 /** Notifies workers of other processes of new messages. How it reaches them depends on the database. */
 export interface WorkerNotifier {
@@ -37,11 +37,7 @@ export const every = (millis: number): WorkerNotifier => ({
 const topicOf = (queue: string): string => `queue:${queue}`
 
 /** Wakes workers by notifications. */
-export const byNotification = ({
-  notify,
-  registerTopics,
-  subscribe
-}: PostgresNotifications): WorkerNotifier => ({
+export const byNotification = ({ notify, registerTopics, subscribe }: Notifications): WorkerNotifier => ({
   subscribe: (queues, callback) =>
     Effect.gen(function* () {
       const topics = new Set(queues.map(topicOf))
@@ -58,10 +54,9 @@ export const byNotification = ({
         onResync: () => callback(false)
       })
       // they are registered again with the next renewal of registrations
-      yield* Effect.ignore(
-        registerTopics(topics, () => active),
-        { log: "Debug" }
-      )
+      yield* Effect.ignore(registerTopics(topics, { isWanted: () => active, isUrgent: true }), {
+        log: "Debug"
+      })
     }),
   notify: (queues) => {
     for (const queue of queues) notify(topicOf(queue), [queue])
