@@ -1,10 +1,10 @@
 /**
  * Makes the drivers of both ports over the tables of one store.
  */
-import { Duration, Effect, type Scope } from "effect"
+import { Duration, Effect, FiberSet, Latch, type Scope } from "effect"
 import { type SqlClient, SqlError } from "effect/sql"
 import type { BackendDriver } from "../BackendDriver.ts"
-import type { BrokerDriver } from "../BrokerDriver.ts"
+import type { BrokerDriver, ClaimRequest } from "../BrokerDriver.ts"
 import * as callTimeout from "../internal/driver/callTimeout.ts"
 import { outagesOf } from "../internal/driver/Outages.ts"
 import { positiveDuration } from "../internal/options.ts"
@@ -22,6 +22,7 @@ import * as ChangeTableNotifier from "./notify/ChangeTableNotifier.ts"
 import { canListen, canWatchWrites } from "./notify/clientCapabilities.ts"
 import * as PostgresNotifications from "./notify/PostgresNotifications.ts"
 import * as ReadySignal from "./notify/ReadySignal.ts"
+import * as TableNotifications from "./notify/TableNotifications.ts"
 import * as TaskNotifier from "./notify/TaskNotifier.ts"
 import * as TopicTaskNotifier from "./notify/TopicTaskNotifier.ts"
 import * as WorkerNotifier from "./notify/WorkerNotifier.ts"
@@ -32,12 +33,16 @@ import * as Row from "./Row.ts"
 /** How the processes of a store notify each other, and how long a call may take. */
 export interface Options extends Database.Options {
   /**
-   * Whether PostgreSQL notifies waiters and workers, over one connection of the pool that is held for it. Default
-   * `true` if the client can listen, as the one of `@effect/sql-pg` can with a pool of at least three connections. It has to be `false` with PgBouncer in
-   * transaction mode, which breaks LISTEN: waiters then poll every 100 millis, or at the `pollInterval` of `get`.
+   * Whether waiters and workers are notified. With `false` waiters poll every 100 millis, or at the `pollInterval` of `get`.
+   *
+   * On PostgreSQL one connection of the pool is held to listen. Default `true` if the client can listen, as the one of
+   * `@effect/sql-pg` can with a pool of at least three connections. It has to be `false` with PgBouncer in transaction mode,
+   * which breaks LISTEN.
+   *
+   * On MariaDB a process that waits reads a table of notifications at short intervals. Default `true`.
    */
   readonly notify?: boolean | undefined
-  /** How often a worker polls for messages where it is not notified: without LISTEN, and on MariaDB. Default 250 millis. */
+  /** How often a worker polls for messages where it is not notified: with `notify: false`, or without LISTEN. Default 250 millis. */
   readonly pollInterval?: Duration.Input | undefined
   /**
    * How long a call may take before it fails, with its effect unknown; it is retried where that helps. A call that joins
@@ -55,6 +60,8 @@ export interface Drivers {
 interface Notifiers {
   readonly notifier: TaskNotifier.TaskNotifier
   readonly workerNotifier: WorkerNotifier.WorkerNotifier
+  /** Called with each claim and start: this process has a worker. */
+  readonly onWork?: (() => void) | undefined
 }
 
 /** Chooses how processes notify each other, by what the database and the client can do. */
@@ -80,6 +87,18 @@ const makeNotifiers = (
     }))
   }
   const millis = Duration.toMillis(positiveDuration("pollInterval", pollInterval ?? "250 millis"))
+  if (notifications === "notification-table" && notify !== false) {
+    return Effect.gen(function* () {
+      const made = yield* TableNotifications.make(db, source)
+      const fork = yield* FiberSet.makeRuntime()
+      const working = Latch.makeUnsafe(false)
+      return {
+        notifier: TopicTaskNotifier.make(made, working.await),
+        workerNotifier: WorkerNotifier.whileIdle(made, millis, fork),
+        onWork: () => working.openUnsafe()
+      }
+    })
+  }
   return Effect.succeed({ notifier: TaskNotifier.none, workerNotifier: WorkerNotifier.every(millis) })
 }
 
@@ -160,22 +179,30 @@ const makePorts = (
   }
 }
 
-/** Reserves a connection when a worker claims or starts. */
+/** Reserves a connection when a worker claims or starts, and takes note of that and of what it claims. */
 const reserving = (
   { outsideTransaction }: Database.Database,
   { claims, reserve }: ReservedConnection.ReservedConnection,
+  { onClaim, onWork }: { readonly onClaim: ReadySignal.ReadySignal["onClaim"]; readonly onWork: () => void },
   { backend, broker }: Drivers
 ): Drivers => {
   const claiming =
-    <In, A, E>(claim: (request: In) => Effect.Effect<A, E>) =>
-    (request: In): Effect.Effect<A, E | SqlError.SqlError> =>
-      outsideTransaction(claims(claim(request)))
+    <In extends ClaimRequest, A, E>(claim: (request: In) => Effect.Effect<ReadonlyArray<A>, E>) =>
+    (request: In): Effect.Effect<ReadonlyArray<A>, E | SqlError.SqlError> => {
+      onWork()
+      return Effect.map(outsideTransaction(claims(claim(request))), (claimed) => {
+        const { max, queues } = request
+        onClaim({ queues, claimed: claimed.length, isFull: claimed.length >= max })
+        return claimed
+      })
+    }
   const { fusion, start } = backend
   return {
     backend: {
       ...backend,
       start: (starts) => {
         reserve()
+        onWork()
         return start(starts)
       },
       fusion: fusion && { ...fusion, claim: fusion.claim && claiming(fusion.claim) }
@@ -193,7 +220,7 @@ export const make = Effect.fnUntraced(function* (
   const limited = yield* withCallTimeout(opened, options)
   const refusing = yield* ReadOnlySessions.endAfterRefusal(limited, reserved.renew)
   const db = withReservedConnection(refusing, reserved)
-  const { notifier, workerNotifier } = yield* makeNotifiers(db, options)
+  const { notifier, onWork = () => {}, workerNotifier } = yield* makeNotifiers(db, options)
   const taskRows = TaskRows.make(db)
   const queueStatus = makeQueueStatus(db)
   const backend: SqlBackendDriver.BackendParts = {
@@ -212,5 +239,6 @@ export const make = Effect.fnUntraced(function* (
     queueStatus,
     readySignal: ReadySignal.make(queueStatus, workerNotifier)
   }
-  return reserving(refusing, reserved, makePorts(store, backend, broker))
+  const { onClaim } = broker.readySignal
+  return reserving(refusing, reserved, { onClaim, onWork }, makePorts(store, backend, broker))
 })

@@ -38,7 +38,7 @@ export const postgres: LoadStore = {
 export const mariadb: LoadStore = {
   name: "MariaDB",
   location: TemporaryLocations.mariadb,
-  hints: false,
+  hints: true,
   describe: describeWithMariadb
 }
 export const rabbitmq: LoadStore = {

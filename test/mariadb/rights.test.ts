@@ -67,13 +67,19 @@ describeWithOwnMariadb("mariadb: opening a store", () => {
         "INSERT on chicory_workers",
         "DELETE on chicory_workers",
         "INSERT on chicory_documents",
-        "DELETE on chicory_documents"
+        "DELETE on chicory_documents",
+        "INSERT on chicory_listeners",
+        "DELETE on chicory_listeners",
+        "INSERT on chicory_notifications",
+        "DELETE on chicory_notifications"
       ])
       assert.deepStrictEqual(error.cause.grants, [
         "GRANT DELETE ON `chicory_tasks` TO 'app'@'%'",
         "GRANT INSERT, DELETE ON `chicory_dead_letters` TO 'app'@'%'",
         "GRANT INSERT, DELETE ON `chicory_workers` TO 'app'@'%'",
-        "GRANT INSERT, DELETE ON `chicory_documents` TO 'app'@'%'"
+        "GRANT INSERT, DELETE ON `chicory_documents` TO 'app'@'%'",
+        "GRANT INSERT, DELETE ON `chicory_listeners` TO 'app'@'%'",
+        "GRANT INSERT, DELETE ON `chicory_notifications` TO 'app'@'%'"
       ])
       assert.isFalse(error.retryable)
       yield* Effect.forEach(error.cause.grants, (grant) =>

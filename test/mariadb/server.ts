@@ -31,8 +31,9 @@ export const temporaryTables: Effect.Effect<
   const client = yield* MysqlClient.make({ url: sharedUrl, maxConnections: 6 })
   yield* Effect.addFinalizer(() =>
     Effect.orDie(
-      Effect.forEach(["tasks", "messages", "dead_letters", "workers", "schema"], (name) =>
-        client.unsafe(`DROP TABLE IF EXISTS ${prefix}_${name}`)
+      Effect.forEach(
+        ["tasks", "messages", "dead_letters", "workers", "documents", "listeners", "notifications", "schema"],
+        (name) => client.unsafe(`DROP TABLE IF EXISTS ${prefix}_${name}`)
       )
     )
   )

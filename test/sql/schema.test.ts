@@ -11,7 +11,7 @@ const table = (name: string) => `"chicory_${name}"`
  */
 const published = {
   postgres: ["1d8f2a068a519023"],
-  mysql: ["053dd5f4df43689c"],
+  mysql: ["b9af396c78628913"],
   sqlite: ["647315f4d1495f5f"]
 }
 

@@ -63,7 +63,7 @@ export const notifyPublished = ({ readySignal }: BrokerParts, batch: ReadonlyArr
 
 /** Wakes workers for the messages that a claim of the queues left. */
 export const wakeAgain = ({ readySignal }: BrokerParts, queues: Batch<string>): void =>
-  readySignal.notify(new Set(queues), 0)
+  readySignal.wakeAgain(queues)
 
 /** Claims messages of every task. */
 const makeClaimAny = (

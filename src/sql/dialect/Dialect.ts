@@ -137,8 +137,8 @@ export interface Dialect {
   readonly isLocalFile: boolean
   /** `undefined`: there are no users. */
   readonly rights?: Rights | undefined
-  /** How processes notify each other of changed tasks, if the client can; `undefined`: they poll. */
-  readonly notifications: "listen-notify" | "change-table" | undefined
+  /** How processes notify each other, if the client can. */
+  readonly notifications: "listen-notify" | "change-table" | "notification-table"
   /** The isolation level that transactions need where the client sets it; `select` returns it as `level`. */
   readonly isolation?: { readonly select: string; readonly needed: string } | undefined
   /** Selects the most bytes of a statement with its parameters, as `bytes`; `undefined`: far more than a store writes. */

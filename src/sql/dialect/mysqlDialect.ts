@@ -68,7 +68,7 @@ export const mysqlDialect: Dialect = {
   name: "mysql",
   isLocalFile: false,
   rights: {
-    tables: ["tasks", "messages", "dead_letters", "workers", "documents"],
+    tables: ["tasks", "messages", "dead_letters", "workers", "documents", "listeners", "notifications"],
     functions: [],
     user: "SELECT CONCAT(QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', 1)), '@', QUOTE(SUBSTRING_INDEX(CURRENT_USER(), '@', -1))) AS name",
     // the tables of privileges do not have what a user may do by its roles
@@ -80,7 +80,7 @@ export const mysqlDialect: Dialect = {
       isAllowed: ({ errno }) => errno === NO_DEFAULT
     }
   },
-  notifications: undefined,
+  notifications: "notification-table",
   isolation: { select: "SELECT @@SESSION.tx_isolation AS level", needed: "READ-COMMITTED" },
   statementLimit: "SELECT @@max_allowed_packet AS bytes",
   readOnlySessions: {

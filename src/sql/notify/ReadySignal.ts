@@ -6,7 +6,7 @@ import { Effect, Latch, type Scope, Stream } from "effect"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { QueueStatus } from "../broker/queueStatus.ts"
 import type { StoreError } from "../Database.ts"
-import type { WorkerNotifier } from "./WorkerNotifier.ts"
+import type { ClaimOfQueues, WorkerNotifier } from "./WorkerNotifier.ts"
 
 /** The signal of one store. */
 export interface ReadySignal {
@@ -14,6 +14,10 @@ export interface ReadySignal {
   readonly notify: (queues: ReadonlySet<string>, firstMillis: number) => void
   /** Wakes the workers of this process alone, as more is left in these queues. */
   readonly wakeHere: (queues: ReadonlySet<string>) => void
+  /** Takes note of a claim that was answered. */
+  readonly onClaim: (claim: ClaimOfQueues) => void
+  /** Wakes workers for the messages that a claim of the queues leaves. */
+  readonly wakeAgain: (queues: Batch<string>) => void
   /** Emits when a claim of the queues is worthwhile. */
   readonly ready: (queues: Batch<string>) => Stream.Stream<void, StoreError>
 }
@@ -134,12 +138,18 @@ export const make = (readStatus: ReadStatus, workerNotifier: WorkerNotifier): Re
     }
   }
 
+  const notify: ReadySignal["notify"] = (queues, firstMillis) => {
+    workerNotifier.notify(queues)
+    wakeHere(queues, firstMillis)
+  }
   return {
-    notify: (queues, firstMillis) => {
-      workerNotifier.notify(queues)
-      wakeHere(queues, firstMillis)
+    notify,
+    wakeAgain: (queues) => {
+      workerNotifier.onLeft?.(queues)
+      notify(new Set(queues), 0)
     },
     wakeHere: (queues) => wakeHere(queues, 0),
+    onClaim: (claim) => workerNotifier.onClaim?.(claim),
     ready: (queues) =>
       Stream.unwrap(Effect.map(open(queues), (stream) => Stream.fromEffectRepeat(stream.next)))
   }

@@ -118,7 +118,7 @@ export interface TopicRegistrations {
 
 /** Prepares the statements. */
 const makeStatements = (
-  { batched, dialect, outsideTransaction, run, table }: Database,
+  { batched, dialect, outsideTransaction, retryOnDeadlock, run, table }: Database,
   { removeOld, source }: Options
 ) => {
   const { incoming, inList, list, now, onConflictUpdate } = dialect
@@ -134,7 +134,9 @@ const makeStatements = (
   const topicsOf = (registrations: ReadonlyArray<Registration>) => registrations.map(({ topic }) => topic)
   return {
     register: (registrations: ReadonlyArray<Registration>) =>
-      outsideTransaction(upsert(topicsOf(registrations).map((topic) => ({ id: source, topic })))),
+      outsideTransaction(
+        retryOnDeadlock(upsert(topicsOf(registrations).map((topic) => ({ id: source, topic }))))
+      ),
     remove: (registrations: ReadonlyArray<Registration>) =>
       outsideTransaction(run(removeTopics, [source, list(topicsOf(registrations))])),
     removeOwn: outsideTransaction(run(removeOwn, [source])),

@@ -97,6 +97,25 @@ export const mysqlMigrations: ReadonlyArray<Migration> = [
         PRIMARY KEY (kind, id)
       ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
 
+      // processes that wait, by topic
+      `CREATE TABLE IF NOT EXISTS ${table("listeners")} (
+        topic VARCHAR(300) NOT NULL,
+        id VARCHAR(64) NOT NULL,
+        until BIGINT NOT NULL,
+        PRIMARY KEY (topic, id),
+        CHECK (until BETWEEN 0 AND 8640000000000000)
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
+
+      // what they have not read yet; nr is a random number
+      `CREATE TABLE IF NOT EXISTS ${table("notifications")} (
+        id VARCHAR(64) NOT NULL,
+        at BIGINT NOT NULL,
+        nr BIGINT NOT NULL,
+        payload TEXT NOT NULL,
+        PRIMARY KEY (id, at, nr),
+        CHECK (at BETWEEN 0 AND 8640000000000000 AND nr BETWEEN 0 AND 8640000000000000)
+      ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin`,
+
       // state: 0 ready, 1 delayed, 2 claimed, 3 parked
       `CREATE TABLE IF NOT EXISTS ${table("messages")} (
         seq BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
