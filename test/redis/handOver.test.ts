@@ -517,6 +517,30 @@ describeWithServers("hand-over on Redis", () => {
       })
     )
 
+    test("runs each task once, and leaves none to its lease, while its subscriptions are cut", {}, (server) =>
+      Effect.gen(function* () {
+        const { runs } = yield* waiting(server, undefined, { concurrency: 20, lease: "5 minutes" })
+        const producer = yield* openStore(server, { sweepInterval: "200 millis" })
+        yield* Effect.gen(function* () {
+          yield* Effect.forkChild(
+            Effect.forever(
+              Effect.andThen(server.command("CLIENT", "KILL", "TYPE", "pubsub"), Effect.sleep("150 millis"))
+            )
+          )
+          const handles = yield* Effect.forEach(
+            Array.from({ length: 400 }, (_, n) => n),
+            (n) => Effect.tap(Count.delay({ n, millis: 0 }), () => Effect.sleep("2 millis"))
+          )
+          const values = yield* AsyncResult.all(handles)
+          assert.lengthOf(values, 400)
+          assert.deepStrictEqual(
+            runs.begun.toSorted((a, b) => a - b),
+            values
+          )
+        }).pipe(Effect.provideContext(producer))
+      })
+    )
+
     test("beside another one in a process receives tasks for its own queue", {}, (server) =>
       Effect.gen(function* () {
         const Other = Task.make("other", {

@@ -97,19 +97,19 @@ local function handOver(queue, task, id, value, idle)
   if #value > ${MAX_BYTES} or string.sub(value, 1, #head) ~= head or claimedAt < now - ${IDLE_MILLIS} then
     return false, nil, idle
   end
-  local claimId = redis.call('HGET', base .. ':waiting:' .. process, queue)
-  local text = claimId and getText(base .. ':waiting-claim:' .. claimId)
+  local claimId = redis.pcall('HGET', base .. ':waiting:' .. process, queue)
+  local text = type(claimId) == 'string' and getText(base .. ':waiting-claim:' .. claimId)
   local at = text and string.find(text, '\\n' .. task .. ' ', 1, true)
   if not at then return false, nil, idle end
   local worker, slots, lease, since, encoded = string.match(text, '^(%S+) (%d+) (%d+) (%d+)\\n([^\\n]*)\\n')
   local runLease, maxCrashes, retention, deadLetterRetention = string.match(text, '^\\n%S+ (%d+) (%d+) (%d*) (%d*)\\n', at)
-  if not worker or not runLease then return false, nil, idle end
+  local isDecoded, queues = pcall(cjson.decode, encoded or '')
+  if not worker or not runLease or not isDecoded then return false, nil, idle end
   local handedKey = base .. ':handed-over:' .. claimId
   local count = redis.call('LLEN', handedKey) + 1
   if count > tonumber(slots) then return false, nil, idle end
 
   -- a claim would take what is due before this message, from any of its queues
-  local queues = cjson.decode(encoded)
   for _, one in ipairs(queues) do
     if redis.call('EXISTS', queueKey(one, 'fresh'), queueKey(one, 'ready')) > 0
       or redis.call('ZCOUNT', queueKey(one, 'delayed'), '-inf', now) > 0
