@@ -182,7 +182,7 @@ export interface FusedClaimRequest extends ClaimRequest {
    * does not throw.
    *
    * `false`: the worker does not take the message now. The store keeps it, as one that was lost on the way, for the answer of
-   * the worker's next claim, which is on its way, or of `closeClaim`.
+   * the worker's next claim, or of `closeClaim`.
    */
   readonly onHandedOver?: ((handedOver: HandedOver) => boolean) | undefined
 }

@@ -10,14 +10,15 @@ import type { WorkerState } from "./WorkerState.ts"
 
 /**
  * Starts a message that was handed over, if a slot is free. Returns `false` where the message is to come with the answer of
- * a claim on its way, or once the worker has stopped claiming. A full worker puts it back.
+ * a claim on its way, where its lease is over, and once the worker has stopped claiming. A full worker puts it back.
  */
 export const takeHandedOver = (
   worker: WorkerState,
   { leasedMillis, message }: HandedOver,
   isClaiming: boolean
 ): boolean => {
-  if (worker.health.isStopping) return false
+  // a process that was frozen receives it when others may run it already; the next claim tells
+  if (worker.health.isStopping || leasedMillis >= worker.leaseMillis) return false
   const isFull = worker.slots.free <= 0
   if (isFull && isClaiming) return false
   if (isFull) {

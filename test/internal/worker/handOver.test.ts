@@ -101,6 +101,20 @@ describe("a message that is handed over", () => {
     })
   )
 
+  it.effect("is not taken once its lease is over", () =>
+    Effect.gen(function* () {
+      const { claimFor, handOver, ran, start } = yield* make({ worker: { lease: "3 seconds" } })
+      yield* start
+      const message = yield* claimFor("a", 1)
+      assert.isFalse(handOver(message, 3_000))
+      yield* flush
+      assert.deepStrictEqual(ran, [])
+      assert.isTrue(handOver(message, 2_999))
+      yield* flush
+      assert.deepStrictEqual(ran, [1])
+    })
+  )
+
   it.effect("goes back to the queue with nothing counted where no slot is free", () =>
     Effect.gen(function* () {
       const { claimFor, fixture, handOver, ran, record, start } = yield* make({
