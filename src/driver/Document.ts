@@ -10,13 +10,18 @@ import type { Batch } from "../BrokerDriver.ts"
 /**
  * The place of a document.
  *
+ * **Details**
+ *
+ * The facade checks the bounds of kinds, keys, versions, values and pages, and splits calls that are too large. What is out of
+ * bounds fails with a `BackendError` that is not retryable, and does not reach the driver.
+ *
  * @category models
  * @since 0.1.0
  */
 export interface DocumentKey {
   /** What the documents of a kind have in common: 1 to 32 of `a` to `z` and `-`. */
   readonly kind: string
-  /** Any text of 1 to 255 characters. Two keys are the same if their bytes are. */
+  /** A text of 1 to 255 characters, without NUL and lone surrogates. Two keys are the same if their bytes are. */
   readonly key: string
 }
 
@@ -43,7 +48,7 @@ export interface DocumentWrite extends DocumentKey {
   readonly expected: string | undefined
   /** The version from now on, which no other write has: 1 to 36 visible ASCII characters. */
   readonly version: string
-  /** At most 64 KiB in UTF-8. `undefined`: the document is removed. */
+  /** At most 64 KiB in UTF-8, without NUL and lone surrogates. `undefined`: the document is removed. */
   readonly value: string | undefined
 }
 
@@ -55,7 +60,9 @@ export interface DocumentWrite extends DocumentKey {
  */
 export interface DocumentQuery {
   readonly kind: string
-  /** The last key of the page before. Default: from the first on. */
+  /** Lists keys that begin with this text alone. Default: all keys. */
+  readonly prefix?: string | undefined
+  /** The last key of the page before, which has the prefix too. Default: from the first on. */
   readonly after?: string | undefined
   /** 1 to 32. */
   readonly limit: number

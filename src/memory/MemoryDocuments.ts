@@ -31,10 +31,10 @@ export class MemoryDocuments {
     return true
   }
 
-  list({ after, kind, limit }: DocumentQuery): ReadonlyArray<Document> {
+  list({ after, kind, limit, prefix = "" }: DocumentQuery): ReadonlyArray<Document> {
     const documents = this.kinds.get(kind) ?? new Map<string, Document>()
     return [...documents.values()]
-      .filter(({ key }) => after === undefined || compareTexts(key, after) > 0)
+      .filter(({ key }) => key.startsWith(prefix) && (after === undefined || compareTexts(key, after) > 0))
       .sort((one, other) => compareTexts(one.key, other.key))
       .slice(0, limit)
   }

@@ -1,6 +1,7 @@
 /** The guarantees of transactions, on any database. */
 import { assert, it } from "@effect/vitest"
 import { AsyncResult, Backend, Broker, Task, Worker } from "chicory"
+import type { Documents } from "chicory/driver"
 import { SqlBackend, SqlStore } from "chicory/sql"
 import {
   Array as Arr,
@@ -191,6 +192,32 @@ export const suite = (make: Effect.Effect<Databases, unknown, Scope.Scope>): voi
       )
       assert.instanceOf(yield* Effect.flip(rolledBack), Refused)
       assert.strictEqual(yield* read, "v1")
+    }))
+
+  test("shows a document that is written in a transaction nobody else before the commit", ({
+    client
+  }, elsewhere) =>
+    Effect.gen(function* () {
+      const document = { kind: "pause", key: "a" }
+      const use = Effect.fnUntraced(function* <A, E>(
+        f: (documents: Documents<unknown>) => Effect.Effect<A, E>
+      ) {
+        const { documents } = yield* Backend.Backend
+        assert(documents !== undefined)
+        return yield* f(documents)
+      })
+      const read = use(({ get }) => Effect.map(get([document]), ([found]) => found?.value))
+      const keys = use(({ list }) => list({ kind: "pause", limit: 32 }))
+      yield* client.withTransaction(
+        Effect.gen(function* () {
+          yield* use(({ write }) => write([{ ...document, version: "v1", expected: undefined, value: "1" }]))
+          assert.strictEqual(yield* read, "1")
+          assert.strictEqual((yield* keys).length, 1)
+          assert.isUndefined(yield* elsewhere(read))
+          assert.deepStrictEqual(yield* elsewhere(keys), [])
+        })
+      )
+      assert.strictEqual(yield* elsewhere(read), "1")
     }))
 
   test("rolls back the tasks of a savepoint, and keeps the others", ({ client }) =>

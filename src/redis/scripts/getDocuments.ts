@@ -1,6 +1,7 @@
 /** Reads documents by their keys. */
 import { Effect } from "effect"
 import type { Documents } from "../../BackendDriver.ts"
+import { decodeReply } from "../fieldDecoding.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -18,12 +19,12 @@ return found
 `
 
 /** Makes the operation. */
-export const getDocuments = ({ run }: ScriptRunner): Documents<RedisStoreError>["get"] => {
+export const getDocuments = (runner: ScriptRunner): Documents<RedisStoreError>["get"] => {
   const script = Script.make<ReadonlyArray<string | null>>(lua)
   return (keys) => {
     const args = keys.flatMap(({ key, kind }) => [kind, key])
-    return Effect.map(run(script, DOCUMENTS_SHARD, args), (found) =>
-      keys.map(({ key, kind }, i) => decodeDocument(kind, key, found[i]))
+    return Effect.flatMap(runner.run(script, DOCUMENTS_SHARD, args), (found) =>
+      decodeReply(() => keys.map(({ key, kind }, i) => decodeDocument(runner, kind)(key, found[i])))
     )
   }
 }

@@ -1,6 +1,7 @@
 /** Lists documents of a kind, in the order of their keys. */
 import { Effect } from "effect"
 import type { Document, Documents } from "../../BackendDriver.ts"
+import { decodeReply } from "../fieldDecoding.ts"
 import type { RedisStoreError } from "../RedisStoreError.ts"
 import * as Script from "../Script.ts"
 import type { ScriptRunner } from "../ScriptRunner.ts"
@@ -20,17 +21,22 @@ return answer
 `
 
 /** Makes the operation. */
-export const listDocuments = ({ run }: ScriptRunner): Documents<RedisStoreError>["list"] => {
+export const listDocuments = (runner: ScriptRunner): Documents<RedisStoreError>["list"] => {
   const script = Script.make<ReadonlyArray<string>>(lua)
-  return ({ after, kind, limit }) => {
-    const from = after === undefined ? "-" : `(${after}`
-    return Effect.map(run(script, DOCUMENTS_SHARD, [kind, from, `${limit}`]), (answer) => {
-      const found: Array<Document> = []
-      for (let i = 0; i + 1 < answer.length; i += 2) {
-        const document = decodeDocument(kind, answer[i]!, answer[i + 1])
-        if (document !== undefined) found.push(document)
-      }
-      return found
-    })
+  return ({ after, kind, limit, prefix = "" }) => {
+    // the keys with the prefix follow each other, and the first that can be one of them is the prefix itself
+    const from = after === undefined ? `[${prefix}` : `(${after}`
+    return Effect.flatMap(runner.run(script, DOCUMENTS_SHARD, [kind, from, `${limit}`]), (answer) =>
+      decodeReply(() => {
+        const decode = decodeDocument(runner, kind)
+        const found: Array<Document> = []
+        for (let i = 0; i + 1 < answer.length; i += 2) {
+          const key = answer[i]!
+          const document = key.startsWith(prefix) ? decode(key, answer[i + 1]) : undefined
+          if (document !== undefined) found.push(document)
+        }
+        return found
+      })
+    )
   }
 }

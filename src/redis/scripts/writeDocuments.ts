@@ -14,22 +14,27 @@ local answers = {}
 while position < #ARGV do
   local kind, key, expected, version, value = nextText(), nextText(), nextText(), nextText(), nextText()
   local documents, order = base .. ':documents:' .. kind, base .. ':documents-order:' .. kind
-  local found = string.match(redis.call('HGET', documents, key) or '', '^(%S*)')
+  local before = redis.call('HGET', documents, key) or ''
+  local found = string.match(before, '^(%S*)')
   local answer = '0'
   if found == version or (found == '' and value == '') then
     answer = '1'
   elseif found == expected then
     answer = '1'
     if value == '' then
+      countRemoved(documents, { key })
       redis.call('HDEL', documents, key)
       redis.call('ZREM', order, key)
     else
-      redis.call('HSET', documents, key, version .. ' ' .. string.sub(value, 2))
+      local text = version .. ' ' .. string.sub(value, 2)
+      countText(text, before, before == '' and 2 or 0)
+      redis.call('HSET', documents, key, text)
       redis.call('ZADD', order, 0, key)
     end
   end
   answers[#answers + 1] = answer
 end
+saveOverrun()
 return table.concat(answers)
 `
 

@@ -1,8 +1,8 @@
 /**
  * Reads and writes documents by compare-and-set.
  */
-import { Effect } from "effect"
-import type { Document, DocumentKey, Documents, DocumentWrite } from "../../BackendDriver.ts"
+import { Array as Arr, Effect, Order } from "effect"
+import type { Document, DocumentKey, DocumentQuery, Documents, DocumentWrite } from "../../BackendDriver.ts"
 import type { Batch } from "../../BrokerDriver.ts"
 import type { Database, StoreError } from "../Database.ts"
 import * as Row from "../Row.ts"
@@ -21,7 +21,7 @@ export const makeDocuments = (db: Database): Documents<StoreError> => {
   const readVersion = reader<{ readonly version: string }>("documents", { version: Row.text })
 
   const selectMany = `SELECT ${columns} FROM ${documents} WHERE kind = ? AND ${dialect.inList("id", "text")}`
-  const selectPage = `SELECT ${columns} FROM ${documents} WHERE kind = ? AND id > ? ORDER BY id LIMIT ?`
+  const selectPage = `SELECT ${columns} FROM ${documents} WHERE kind = ? AND id >= ? AND id <> ? ORDER BY id LIMIT ?`
   const selectVersion = `SELECT version FROM ${documents} WHERE kind = ? AND id = ?`
   const insert = `${dialect.insertIgnore} ${documents} (kind, id, version, value) VALUES (?, ?, ?, ?)
     ${dialect.onConflictDoNothing}`
@@ -56,10 +56,32 @@ export const makeDocuments = (db: Database): Documents<StoreError> => {
     return found === undefined ? write.value === undefined : found.version === write.version
   })
 
+  /** Writes in the order of the keys, so that two calls do not lock the same keys in opposite orders. */
+  const writeAll = Effect.fnUntraced(function* (
+    writes: Batch<DocumentWrite>
+  ): Effect.fn.Return<ReadonlyArray<boolean>, StoreError> {
+    const answers: Array<boolean> = []
+    const placed = writes.map((write, index) => ({ write, index, place: `${write.kind} ${write.key}` }))
+    for (const { index, write } of Arr.sortWith(placed, ({ place }) => place, Order.String)) {
+      answers[index] = yield* writeOne(write)
+    }
+    return answers
+  })
+
+  /** The keys with the prefix follow each other, and the first that can be one of them is the prefix itself. */
+  const list = Effect.fnUntraced(function* ({
+    after = "",
+    kind,
+    limit,
+    prefix = ""
+  }: DocumentQuery): Effect.fn.Return<ReadonlyArray<Document>, StoreError> {
+    const page = yield* read(yield* run(selectPage, [kind, after === "" ? prefix : after, after, limit]))
+    return page.filter(({ key }) => key.startsWith(prefix))
+  })
+
   return {
     get: (keys) => readsInCallerTransaction(get(keys)),
-    write: (writes) => inCallerTransaction(inTransaction(Effect.forEach(writes, writeOne))),
-    list: ({ after = "", kind, limit }) =>
-      readsInCallerTransaction(Effect.flatMap(run(selectPage, [kind, after, limit]), read))
+    write: (writes) => inCallerTransaction(inTransaction(writeAll(writes))),
+    list: (query) => readsInCallerTransaction(list(query))
   }
 }

@@ -24,8 +24,8 @@ const operations = ({ get, list, write: writeAll }: Documents) => ({
   writeAll,
   write: (one: DocumentWrite) => Suite.only(writeAll([one])),
   read: (key = "a", kind = "pause") => Suite.only(get([{ kind, key }])),
-  keys: (limit = 32, after?: string) =>
-    Effect.map(list({ kind: "pause", limit, after }), (found) => found.map(({ key }) => key))
+  keys: (limit = 32, after?: string, prefix?: string) =>
+    Effect.map(list({ kind: "pause", limit, after, prefix }), (found) => found.map(({ key }) => key))
 })
 
 /** Registers the tests. */
@@ -145,12 +145,73 @@ export const documents = (test: Test): void => {
       assert.deepStrictEqual(yield* d.keys(4, ordered.at(-1)), [])
     })
 
+    testDocuments("are listed by the prefix of their keys, which has no wildcards", function* (d) {
+      const keys = ["%", "%a", "A:1", "[a", "_", "a", "a:", "a:1", "a:2", "a:é", "a;", "ab", "😀", "😀a"]
+      for (const key of keys) yield* d.write(write("v1", key, { key }))
+      const of = (prefix: string, after?: string, limit = 32) => d.keys(limit, after, prefix)
+      assert.deepStrictEqual(yield* of(""), keys)
+      assert.deepStrictEqual(yield* of("a:"), ["a:", "a:1", "a:2", "a:é"])
+      assert.deepStrictEqual(yield* of("a:", undefined, 3), ["a:", "a:1", "a:2"])
+      assert.deepStrictEqual(yield* of("a:", "a:2", 3), ["a:é"])
+      assert.deepStrictEqual(yield* of("a:", "a:é"), [])
+      assert.deepStrictEqual(yield* of("%"), ["%", "%a"])
+      assert.deepStrictEqual(yield* of("_"), ["_"])
+      assert.deepStrictEqual(yield* of("["), ["[a"])
+      assert.deepStrictEqual(yield* of("😀"), ["😀", "😀a"])
+      assert.deepStrictEqual(yield* of("z"), [])
+    })
+
+    testDocuments("keys that are alike are apart", function* (d) {
+      const signs = Array.from(" +-([]{}*?'\"\\/$:\n\t\u0001\u007f")
+      const keys = [
+        "a",
+        "A",
+        "a ",
+        " a",
+        "a\n",
+        "ss",
+        "ß",
+        "\u00e9",
+        "e\u0301",
+        "ﬁ",
+        "fi",
+        "{a}:b",
+        "__proto__",
+        ...signs
+      ]
+      const written = yield* Effect.forEach(keys, (key) => d.write(write("v1", `of ${key}`, { key })))
+      assert.isTrue(written.every(Boolean))
+      for (const key of keys)
+        assert.strictEqual((yield* d.read(key))?.value, `of ${key}`, JSON.stringify(key))
+    })
+
+    testDocuments("a value may be empty", function* (d) {
+      assert.isTrue(yield* d.write(write("v1", "")))
+      assert.strictEqual((yield* d.read())?.value, "")
+      assert.isFalse(yield* d.write(write("v2", "2")))
+      assert.isTrue(yield* d.write(write("v2", "2", { expected: "v1" })))
+    })
+
     testDocuments("keys and values may be as long as allowed", function* (d) {
       const keys: Arr.NonEmptyReadonlyArray<string> = ["k".repeat(255), "é".repeat(255), "😀".repeat(127)]
       const value = "é".repeat(32 * 1024)
       for (const key of keys) assert.isTrue(yield* d.write(write("v".repeat(36), value, { key })))
       const found = yield* d.get(Arr.map(keys, (key) => ({ kind: "pause", key })))
       for (const one of found) assert.strictEqual(one?.value, value)
+    })
+
+    testDocuments("a call and a page have as many documents of the largest size as allowed", function* (d) {
+      const value = "x".repeat(64 * 1024)
+      const keys = Arr.map(Arr.range(10, 41), (n) => `${n}`)
+      const written = yield* d.writeAll(Arr.map(keys, (key) => write("v1", value, { key })))
+      assert.deepStrictEqual(
+        written,
+        Arr.map(keys, () => true)
+      )
+      const found = yield* d.get(Arr.map(keys, (key) => ({ kind: "pause", key })))
+      assert.isTrue(found.every((one) => one?.value === value))
+      const listed = yield* d.list({ kind: "pause", limit: 32 })
+      assert.deepStrictEqual(listed, found)
     })
 
     testDocuments("of many writers at once one writes a version", function* (d) {
@@ -162,6 +223,35 @@ export const documents = (test: Test): void => {
       )
       assert.strictEqual(written.filter(Boolean).length, 1)
       assert.strictEqual((yield* d.read())?.value, `${written.indexOf(true) + 1}`)
+    })
+
+    testDocuments(
+      "no increment is lost of many at once that are tried until they are written",
+      function* (d) {
+        const increment = Effect.fnUntraced(function* (n: number): Effect.fn.Return<void, unknown> {
+          for (let attempt = 1; ; attempt++) {
+            const found = yield* d.read()
+            const value = `${Number(found?.value ?? 0) + 1}`
+            const version = `${n}-${attempt}`
+            if (yield* d.write(write(version, value, { expected: found?.version }))) return
+          }
+        })
+        yield* Effect.forEach(Arr.range(1, 20), increment, { concurrency: "unbounded" })
+        assert.strictEqual((yield* d.read())?.value, "20")
+      }
+    )
+
+    testDocuments("writes of the same keys in opposite orders at once all are answered", function* (d) {
+      const keys = ["a", "b", "c", "d"] as const
+      const written = yield* Effect.forEach(
+        Arr.range(1, 12),
+        (n) => {
+          const ordered = n % 2 === 0 ? keys : (["d", "c", "b", "a"] as const)
+          return d.writeAll(Arr.map(ordered, (key) => write(`of-${n}`, `${n}`, { key })))
+        },
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(written.flat().filter(Boolean).length, keys.length)
     })
 
     testDocuments("of many creators at once one creates", function* (d) {
