@@ -13,6 +13,7 @@ import type { BackendDriver, Settlement } from "./BackendDriver.ts"
 import * as Batcher from "./internal/concurrency/Batcher.ts"
 import * as defaults from "./internal/defaults.ts"
 import type { BackendService } from "./internal/driver/BackendService.ts"
+import { boundedDocuments } from "./internal/driver/boundedDocuments.ts"
 import * as DriverCalls from "./internal/driver/driverCalls.ts"
 import { measureEvery } from "./internal/driver/measureEvery.ts"
 import { Outages, outagesOf } from "./internal/driver/Outages.ts"
@@ -198,11 +199,14 @@ export const make = Effect.fnUntraced(function* <E>(
     documents:
       documents === undefined
         ? undefined
-        : {
-            get: (keys) => call("documents.get", () => documents.get(keys)),
-            write: (writes) => call("documents.write", () => documents.write(writes)),
-            list: (query) => call("documents.list", () => documents.list(query))
-          },
+        : boundedDocuments<ReadError>(
+            {
+              get: (keys) => call("documents.get", () => documents.get(keys)),
+              write: (writes) => call("documents.write", () => documents.write(writes)),
+              list: (query) => call("documents.list", () => documents.list(query))
+            },
+            (operation) => (cause) => failed(operation, false, cause)
+          ),
     sweep: (limit) => call("sweep", () => driver.sweep(limit))
   })
 })

@@ -94,7 +94,10 @@ export interface BackendService {
   readonly heartbeat: (worker: Heartbeat, ttlMillis: number) => Effect.Effect<void, ReadError>
   readonly unregisterWorker: (worker: string) => Effect.Effect<void, ReadError>
   readonly workers: Effect.Effect<ReadonlyArray<WorkerInfo>, ReadError>
-  /** `undefined`: the store keeps no documents. */
+  /**
+   * `undefined`: the store keeps no documents. Any number of keys and of writes. What is out of bounds is a `BackendError` that is
+   * not retryable.
+   */
   readonly documents: Documents<ReadError> | undefined
   readonly sweep: (limit: number) => Effect.Effect<Swept, ReadError>
 }
