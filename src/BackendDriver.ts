@@ -179,8 +179,8 @@ export interface BackendDriver<out E = unknown> {
    * Returns the key of the caller's transaction, found in the caller's context. A request with a key runs alone, in the
    * caller's context, and so in its transaction. Requests for which it returns `undefined` may share a batch. Asked for
    * `create`, `markPublished`, `fusion.enqueue`, `read` and `readHistory`. `getDeadLetters`, `listDeadLetters`, `listDeadLetterIds`,
-   * `countDeadLetters` and `workers` run in the caller's context too. Every other operation runs outside any caller
-   * transaction; inside of one the facade refuses those that programs call.
+   * `countDeadLetters`, `workers` and those of `documents` run in the caller's context too. Every other operation runs
+   * outside any caller transaction; inside of one the facade refuses those that programs call.
    */
   readonly batchKey?: ((context: Context.Context<never>) => unknown) | undefined
   /**
