@@ -42,6 +42,12 @@ const checkWrite = (write: DocumentWrite) => {
   checkPlace(write)
   checkVersion(write.version)
   if (write.expected !== undefined) checkVersion(write.expected)
+  // it would count as written already
+  if (write.expected === write.version) {
+    throw new RangeError(
+      `The version ${write.version} of the document ${write.key} is the one that it replaces`
+    )
+  }
   if (write.value !== undefined) checkValue(write.key, write.value)
 }
 

@@ -47,6 +47,11 @@ const refused: ReadonlyArray<readonly [what: string, write: Partial<DocumentWrit
   ["a long version", { version: "v".repeat(37) }, /version/],
   ["an invalid expected version", { expected: "" }, /version/],
   [
+    "a version that replaces itself",
+    { expected: "v1" },
+    /The version v1 of the document a is the one that it replaces/
+  ],
+  [
     "a large value",
     { value: "x".repeat(64 * KIB + 1) },
     /The value of the document a has 65537 bytes, and may/
