@@ -37,7 +37,7 @@ const retry = <A>(worker: WorkerState, call: Effect.Effect<A, ReadError>): Effec
   retryWhile(worker, call, { times: RETRIES, while: (error) => isRetryable(error) && !worker.drainExpired })
 
 /** Puts a message back that was handed over, with nothing counted. */
-export const returnHandedOver = (worker: WorkerState, message: ClaimedMessage): void => {
+const returnHandedOver = (worker: WorkerState, message: ClaimedMessage): void => {
   // what puts it back is no run, and is beyond the slots until that is done
   worker.slots.takeOver()
   const { delivery, run } = message
