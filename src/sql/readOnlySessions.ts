@@ -18,29 +18,38 @@ const PAUSE_MILLIS = 10
 const PAUSE_FACTOR = 1.2
 const MAX_PAUSE_MILLIS = 1000
 
-/** Takes a connection of the client for itself, ends it if it is read-only, and returns whether it has ended. */
+/** How many connections are taken at the same time at most, of a large pool. */
+const MAX_TAKEN = 3
+/** How many connections a client has that does not show it. */
+const UNKNOWN_CONNECTIONS = 10
+
+/**
+ * Takes connections of the client for itself, until it has one that is read-only, and ends that. Returns whether it has ended one.
+ * It keeps those that can write until then: a pool lends the one that was used last, which one of the store's own calls may have
+ * used since the read-only one.
+ */
 const makeEndOne = (
-  { client, outsideTransaction, reader }: Database,
+  { client, connections = UNKNOWN_CONNECTIONS, outsideTransaction, reader }: Database,
   { end, select }: ReadOnlySessions
 ): Effect.Effect<boolean, SqlError.SqlError | Row.CorruptRow> => {
   const read = reader<{ readonly is_read_only: 0 | 1 }>("(session)", { is_read_only: Row.flag })
-  return outsideTransaction(
+  const endFirst = (left: number): Effect.Effect<boolean, SqlError.SqlError | Row.CorruptRow> =>
     Effect.scoped(
       Effect.gen(function* () {
         const connection = yield* client.reserve
         const [session] = yield* read(yield* connection.executeUnprepared(select, [], undefined))
-        if (session?.is_read_only !== 1) return false
+        if (session?.is_read_only !== 1) return left > 1 ? yield* endFirst(left - 1) : false
         yield* Effect.ignore(connection.executeUnprepared(end, [], undefined))
         // by its failure the client notices the end before it lends the connection again
         return yield* Effect.isFailure(connection.executeUnprepared(select, [], undefined))
       })
     )
-  )
+  return outsideTransaction(endFirst(Math.max(1, Math.min(MAX_TAKEN, Math.floor(connections / 3)))))
 }
 
 /**
  * Returns the database with calls that, if they fail because a connection is read-only, end the read-only connections of
- * the client, one at a time, until one is met that can write. They are ended in the background, and the calls still fail:
+ * the client, one at a time, until only such are met that can write. They are ended in the background, and the calls still fail:
  * the server has undone what they did. Connections in use are left alone, those of a caller's transaction too;
  * `giveBack` gives back a connection that the store itself holds.
  */
