@@ -54,7 +54,7 @@ const outcomeOf = (task: Task.Any, exit: Exit.Exit<unknown, unknown>, retries = 
       maxBytes: 4 * 1024 * 1024,
       retries,
       attempt: retries + 1,
-      startedAt: 0n,
+      begunAt: 0n,
       interruptReason: undefined,
       worker: "w"
     },

@@ -72,6 +72,8 @@ export class Run {
   readonly annotations: RunAnnotations
   /** When the start was requested, in monotonic nanoseconds. */
   readonly startedAt: bigint
+  /** When the handler began, in monotonic nanoseconds. */
+  begunAt: bigint
   /** When the last successful renewal was sent, in monotonic nanoseconds. */
   renewedAt: bigint
   /** Why the handler was interrupted. */
@@ -99,6 +101,7 @@ export class Run {
     const { id, queue, task: taskName } = candidate.message
     this.annotations = { taskId: id, taskName, queue, attempt: started.attempt }
     this.startedAt = startedAt
+    this.begunAt = startedAt
     this.renewedAt = startedAt
   }
 
@@ -188,7 +191,7 @@ export const outcomeOfExit = (
   exit: Exit.Exit<unknown, unknown>,
   worker: string
 ): Effect.Effect<RunOutcome, never, unknown> => {
-  const { interruptReason, started, startedAt, task } = run
+  const { begunAt, interruptReason, started, task } = run
   if (Exit.isFailure(exit)) run.exitCause = exit.cause
   return classifyExit(
     {
@@ -196,7 +199,7 @@ export const outcomeOfExit = (
       maxBytes: task.maxBytes,
       retries: started.retries,
       attempt: started.attempt,
-      startedAt,
+      begunAt,
       interruptReason,
       worker
     },

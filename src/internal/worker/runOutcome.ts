@@ -105,8 +105,8 @@ export interface RunFacts {
   readonly maxBytes: number
   readonly retries: number
   readonly attempt: number
-  /** When the start was requested, in monotonic nanoseconds. */
-  readonly startedAt: bigint
+  /** When the handler began, in monotonic nanoseconds. */
+  readonly begunAt: bigint
   readonly interruptReason: InterruptReason | undefined
   readonly worker: string
 }
@@ -189,13 +189,10 @@ const classifyCause = (
   )
 }
 
-const attemptFailure = (
-  { attempt, startedAt }: RunFacts,
-  reason: RetryReason
-): Effect.Effect<AttemptFailure> =>
+const attemptFailure = ({ attempt, begunAt }: RunFacts, reason: RetryReason): Effect.Effect<AttemptFailure> =>
   Effect.clockWith((clock) => {
     const failedAt = clock.currentTimeMillisUnsafe()
-    const millis = Number(clock.monotonicTimeNanosUnsafe() - startedAt) / 1e6
+    const millis = Number(clock.monotonicTimeNanosUnsafe() - begunAt) / 1e6
     return Effect.succeed({ reason, attempt, startedAt: failedAt - Math.round(millis), failedAt })
   })
 

@@ -69,6 +69,7 @@ const logAndReturn = (worker: WorkerState, delivery: Delivery, cause: Cause.Caus
 const runTask = (worker: WorkerState, run: Run): void => {
   worker.inFlight.add()
   const startedAt = worker.now()
+  run.begunAt = startedAt
   const control = new HandlerRun(worker, run)
   const settleWith = (outcome: RunOutcome) => {
     const end = run.completedOutcome ?? outcome
