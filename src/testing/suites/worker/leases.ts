@@ -15,10 +15,10 @@ export const leases = (test: Test): void => {
       const handler = Slow.toLayer(() =>
         Effect.suspend(() => {
           runs++
-          return Effect.as(Effect.sleep(t.duration(8)), "done")
+          return Effect.as(Effect.sleep(t.duration(12)), "done")
         })
       )
-      const options = { lease: t.duration(2) }
+      const options = { lease: t.duration(5) }
       yield* t.startWorker([Slow], handler, options)
       yield* t.startWorker([Slow], handler, options)
       const handle = yield* Slow.delay()

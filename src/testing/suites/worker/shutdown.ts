@@ -32,7 +32,7 @@ export const shutdown = (test: Test): void => {
     test("running tasks finish within drainTimeout, with renewed leases", function* (t) {
       const gate = new Gate()
       let elsewhere = 0
-      const options = { lease: t.duration(2), concurrency: 1, drainTimeout: t.duration(30) }
+      const options = { lease: t.duration(5), concurrency: 1, drainTimeout: t.duration(30) }
       const worker = yield* t.startWorker(
         [Work],
         Work.toLayer((n) => Effect.as(gate.pass, n)),
@@ -46,7 +46,7 @@ export const shutdown = (test: Test): void => {
         Work.toLayer((n) => Effect.sync(() => n + ++elsewhere)),
         options
       )
-      yield* t.time.pass(6)
+      yield* t.time.pass(8)
       assert.strictEqual(elsewhere, 0)
       assert.isUndefined(stopping.pollUnsafe(), "it waits for the running task")
       gate.open()

@@ -123,10 +123,10 @@ export const withoutBackend = (test: Test): void => {
         Work.toLayer((n) =>
           Effect.suspend(() => {
             runs++
-            return Effect.as(Effect.sleep(t.duration(6)), n)
+            return Effect.as(Effect.sleep(t.duration(9)), n)
           })
         ),
-        { lease: t.duration(2), concurrency: 3 }
+        { lease: t.duration(5), concurrency: 3 }
       )
       yield* provide(Work.send(1))
       yield* t.until("it runs", () => runs === 1)
@@ -203,7 +203,8 @@ export const withoutBackend = (test: Test): void => {
       yield* provide(Flaky.send(1))
       yield* t.time.pass(3)
       const { claimed, delayed, ready, setAside = 0 } = yield* t.counts()
-      assert.strictEqual(claimed + delayed + ready + setAside, 1)
+      // a broker may send a message anew before it acks the claimed one
+      assert.isAtLeast(claimed + delayed + ready + setAside, 1)
       yield* t.untilDrained()
     })
 
@@ -258,12 +259,12 @@ export const withoutBackend = (test: Test): void => {
       const worker = yield* startWorker(
         [Work],
         Work.toLayer((n) => Effect.as(gate.pass, n)),
-        { drainTimeout: t.duration(20), lease: t.duration(2) }
+        { drainTimeout: t.duration(30), lease: t.duration(5) }
       )
       yield* provide(Work.send(1))
       yield* t.until("it runs", () => gate.entered === 1)
       const stopping = yield* Effect.forkChild(worker.stop)
-      yield* t.time.pass(4)
+      yield* t.time.pass(8)
       assert.strictEqual((yield* t.counts()).claimed, 1)
       gate.open()
       yield* t.complete("it stops", Fiber.join(stopping))
