@@ -61,14 +61,18 @@ const makeTest =
       written: WrittenTable
     ) => Effect.Effect<void, unknown, Services>
   ): void =>
-    it.live(name, () =>
-      Effect.gen(function* () {
-        const location = yield* temporaryLocation
-        yield* Effect.provide(
-          Effect.scoped(Effect.flatMap(makeTable(location), (written) => body(location, written))),
-          Layer.mergeAll(NodeServices.layer, StoreLocations.sqlLayer(location))
-        )
-      })
+    it.live(
+      name,
+      () =>
+        Effect.gen(function* () {
+          const location = yield* temporaryLocation
+          yield* Effect.provide(
+            Effect.scoped(Effect.flatMap(makeTable(location), (written) => body(location, written))),
+            Layer.mergeAll(NodeServices.layer, StoreLocations.sqlLayer(location))
+          )
+        }),
+      // that of the other tests with processes
+      60_000
     )
 
 const untilStopped = (worker: WorkerProcess, count: number): Effect.Effect<void> =>
